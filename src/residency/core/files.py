@@ -1,0 +1,152 @@
+"""Files: written whole or not at all, read as JSON lines, named by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from residency.core.errors import DataError, UserError
+
+T = TypeVar("T")
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(value: object) -> bytes:
+    """JSON with sorted keys: equal values give equal bytes."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def digest(value: object) -> str:
+    """Hex SHA-256 of a JSON-able value."""
+    return sha256(canonical(value))
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digest(folder: Path) -> str:
+    """Hex SHA-256 over the relative names and contents of all files under a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest({str(path.relative_to(folder)): file_digest(path) for path in files})
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a missing folder or a forbidden path into one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise UserError(f"{path}: cannot be written ({reason}); free space or choose another folder, then run again.") from None
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary sibling to write to; renamed to ``path`` on success, removed on failure."""
+    partial = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text whole or not at all; line ends are kept as they are."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON whole or not at all."""
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> int:
+    """Write JSON lines whole or not at all, streaming; returns the number of rows."""
+    encoder, count = msgspec.json.Encoder(), 0
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        for row in rows:
+            file.write(encoder.encode(row) + b"\n")
+            count += 1
+    return count
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read and check a JSON file; raises ``DataError`` that names the file and the field."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {reason(error)}") from None
+
+
+def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
+    """Read and check JSON lines one at a time; raises ``DataError`` that names file, line and field."""
+    decoder = msgspec.json.Decoder(kind)
+    for number, line in enumerate_lines(path):
+        try:
+            yield decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}:{number}: {reason(error)}") from None
+
+
+def enumerate_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Non-blank lines of a file with their numbers from 1."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, without any of its content."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 (byte {error.start}); convert it, for example with iconv -f GB18030 -t UTF-8."
+    if isinstance(error, msgspec.ValidationError):
+        return f"{error}."  # names types and the path inside the row, never values
+    if isinstance(error, msgspec.DecodeError):
+        return "is not valid JSON."
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be read ({os.strerror(error.errno)})."
+    return "cannot be read."
+
+
+def commit_folder(partial: Path, final: Path) -> None:
+    """Move a finished folder into place; an older one with that name is replaced."""
+    with disk_errors(final):
+        if final.exists():
+            stale = final.with_name(final.name + ".stale")
+            shutil.rmtree(stale, ignore_errors=True)
+            final.replace(stale)
+            partial.replace(final)
+            shutil.rmtree(stale, ignore_errors=True)
+        else:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(final)

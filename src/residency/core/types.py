@@ -1,0 +1,274 @@
+"""The central value types: immutable structs that flow through plain functions.
+
+Offsets are Unicode code points, half open: ``quote == text[start:end]``. ``repr`` never shows text, quotes or
+answers, so that a value that ends in a log or a traceback gives nothing away.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from residency.core.errors import DataError
+
+Profile = Literal["public", "synthetic", "anonymised", "safe-harbor", "pseudonymised"]
+"""How a note became fit for use; decides what may leave the machine (``pseudonymised`` never does by default)."""
+
+PROFILES: tuple[Profile, ...] = ("public", "synthetic", "anonymised", "safe-harbor", "pseudonymised")
+SHOWABLE: frozenset[Profile] = frozenset({"public", "synthetic", "anonymised", "safe-harbor"})
+"""Profiles whose text may be shown in a report without being asked for."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An immutable value; fields named in ``_private`` are left out of ``repr``."""
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        for name in self.__struct_fields__:
+            if name not in PRIVATE_FIELDS:
+                yield name, getattr(self, name)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+
+PRIVATE_FIELDS = frozenset({"text", "quote", "input", "identifiers"})
+
+
+class Span(Value, frozen=True):
+    """A labelled stretch of a text."""
+
+    start: int
+    end: int
+    label: str
+    quote: str = ""
+    code: str | None = None
+    """Code in a terminology, e.g. ICD-10 ``J44.1``."""
+    attributes: tuple[str, ...] = ()
+    """``negated``, ``family``, ``uncertain`` ..."""
+    by: str | None = None
+    """Who or what set it."""
+    score: float | None = None
+
+
+class Relation(Value, frozen=True):
+    """A directed, labelled link between two spans of one note, by their positions in ``Note.spans``."""
+
+    head: int
+    tail: int
+    label: str
+
+
+class Note(Value, frozen=True):
+    """A de-identified, public or synthetic document: the only form that training and remote predictors accept."""
+
+    id: str
+    text: str
+    profile: Profile
+    group: str = ""
+    """Pseudonymous patient (or source document); notes of one group never fall into two parts."""
+    lang: str = ""
+    kind: str = ""
+    written_at: datetime | None = None
+    spans: tuple[Span, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    labels: tuple[str, ...] = ()
+    """Labels of the whole note, for classification."""
+    origin: str = "real"
+    """``real``, ``synthetic:<generator>`` or ``model:<name>``."""
+
+
+class RawNote(Value, frozen=True):
+    """An identified document as it left the hospital's system; never accepted by training or a remote predictor."""
+
+    id: str
+    patient: str
+    text: str
+    lang: str = ""
+    kind: str = ""
+    written_at: datetime | None = None
+    spans: tuple[Span, ...] = ()
+    identifiers: tuple[tuple[str, str], ...] = ()
+    """Known identifiers of the row, as (kind, value)."""
+
+
+class Spans(Value, frozen=True, tag="spans"):
+    """An answer that is a set of spans."""
+
+    spans: tuple[Span, ...] = ()
+
+
+class Labels(Value, frozen=True, tag="labels"):
+    """An answer that is a set of labels (one of them for single-label tasks)."""
+
+    labels: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+class Text(Value, frozen=True, tag="text"):
+    """An answer that is free text."""
+
+    text: str = ""
+
+
+Answer = Spans | Labels | Text
+
+
+class Example(Value, frozen=True):
+    """One item of one task: what goes in and what should come out."""
+
+    id: str
+    task: str
+    input: str
+    gold: Answer | None = None
+    group: str = ""
+    note: str = ""
+    """Id of the note it was made from."""
+    lang: str = ""
+    kind: str = ""
+    profile: Profile = "pseudonymised"
+    origin: str = "real"
+
+
+class Prediction(Value, frozen=True):
+    """What a predictor answered to one example. ``answer is None`` counts as wrong, and ``failure`` says why."""
+
+    id: str
+    answer: Answer | None = None
+    text: str = ""
+    """The model's raw output, where it writes."""
+    failure: str | None = None
+    latency_ms: float | None = None
+    tokens: int | None = None
+
+
+class PredictorInfo(Value, frozen=True):
+    """What a predictor is: shown in every report."""
+
+    name: str
+    """``tuned``, ``base``, ``api:...``"""
+    base: str
+    method: str = ""
+    digest: str = ""
+    parameters: int = 0
+    trainable: int = 0
+    remote: bool = False
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Anything that answers examples, in order, one prediction per example, in constant memory."""
+
+    @property
+    def info(self) -> PredictorInfo: ...
+
+    def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]: ...
+
+
+Part = Literal["train", "dev", "test"]
+PARTS: tuple[Part, ...] = ("train", "dev", "test")
+
+
+class Split(Value, frozen=True):
+    """Which part each note belongs to. A group (patient) is never in two parts."""
+
+    seed: int
+    parts: dict[str, Part]
+    """Note id -> part."""
+    how: str = ""
+    """``given`` or ``random by group``, with the shares."""
+    balance: dict[str, dict[str, int]] = {}
+    """Label -> part -> count."""
+    digest: str = ""
+
+
+class Score(Value, frozen=True):
+    """A metric with its interval. ``low``/``high`` are the 95 % bounds unless ``procedure`` says otherwise."""
+
+    metric: str
+    """e.g. ``span_f1``, ``span_f1/drug``"""
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    """Examples that it was computed on."""
+    support: int = 0
+    """Gold items (spans, labels) behind it."""
+    groups: int = 0
+    procedure: str = ""
+    """e.g. ``bootstrap over groups, 1000 samples, 95 %``"""
+
+
+class Comparison(Value, frozen=True):
+    """A paired test of two systems on the same items."""
+
+    metric: str
+    a: str
+    b: str
+    difference: float
+    """value of b minus value of a"""
+    low: float
+    high: float
+    p: float
+    procedure: str
+
+
+class ErrorItem(Value, frozen=True):
+    """One thing that a system got wrong: offsets and labels, the text apart so that it can be withheld."""
+
+    example: str
+    kind: str
+    """``missed``, ``invented``, ``boundary``, ``type``"""
+    gold: str = ""
+    predicted: str = ""
+    start: int = 0
+    end: int = 0
+    text: str = ""
+    """The sentence around it, empty where it may not be shown."""
+
+
+class Report(Value, frozen=True):
+    """The result of one system on one task."""
+
+    system: PredictorInfo
+    task: str
+    part: str
+    data_digest: str
+    n: int
+    groups: int
+    scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    slices: dict[str, tuple[Score, ...]] = {}
+    """``lang=vi`` -> scores"""
+    confusion: dict[str, dict[str, int]] = {}
+    """gold type -> predicted type -> count; ``-`` stands for nothing."""
+    errors: tuple[ErrorItem, ...] = ()
+    failures: int = 0
+    """Answers that could not be parsed; each counts as wrong."""
+    seconds: float = 0.0
+    """Wall-clock time of prediction."""
+
+
+def check_spans(text: str, spans: Iterable[Span], where: str) -> tuple[Span, ...]:
+    """Spans with their quotes filled in and checked.
+
+    Raises ``DataError`` for a span outside the text or whose quote is not ``text[start:end]``.
+    """
+    checked = []
+    for number, span in enumerate(spans, start=1):
+        if not 0 <= span.start < span.end <= len(text):
+            raise DataError(
+                f"{where}: span {number} ({span.label}) is [{span.start}, {span.end}), outside the text of "
+                f"{len(text)} characters; offsets count code points from 0, end exclusive."
+            )
+        quote = text[span.start : span.end]
+        if span.quote and span.quote != quote:
+            raise DataError(
+                f"{where}: span {number} ({span.label}) says it quotes other characters than [{span.start}, {span.end}) "
+                "holds; correct the offsets or leave the quote out."
+            )
+        checked.append(msgspec.structs.replace(span, quote=quote))
+    return tuple(checked)
