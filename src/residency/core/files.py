@@ -51,7 +51,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise UserError(f"{path}: cannot be written ({reason}); free space or choose another folder, then run again.") from None
+        raise UserError(
+            f"{path}: cannot be written ({reason}); free space or choose another folder, then run again."
+        ) from None
 
 
 @contextmanager

@@ -6,9 +6,9 @@ answers, so that a value that ends in a log or a traceback gives nothing away.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Literal, Protocol, runtime_checkable
-from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -23,19 +23,14 @@ SHOWABLE: frozenset[Profile] = frozenset({"public", "synthetic", "anonymised", "
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An immutable value; fields named in ``_private`` are left out of ``repr``."""
-
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        for name in self.__struct_fields__:
-            if name not in PRIVATE_FIELDS:
-                yield name, getattr(self, name)
+    """An immutable value; the fields in ``PRIVATE`` are left out of ``repr``."""
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in PRIVATE)
         return f"{type(self).__name__}({shown})"
 
 
-PRIVATE_FIELDS = frozenset({"text", "quote", "input", "identifiers"})
+PRIVATE = frozenset({"text", "quote", "input", "identifiers", "sample"})
 
 
 class Span(Value, frozen=True):
@@ -252,6 +247,92 @@ class Report(Value, frozen=True):
     """Wall-clock time of prediction."""
 
 
+class MaskProof(Value, frozen=True):
+    """Which tokens are trained. A run in which a row has none is refused."""
+
+    rows: int
+    tokens: int
+    trained: int
+    """Tokens that carry a loss."""
+    labels: dict[str, int] = {}
+    """Target -> how many trained tokens carry it."""
+    sample: tuple[tuple[str, str], ...] = ()
+    """The tokens of one row with their targets (empty target: not trained); only where the profile lets it be shown."""
+
+
+class StageResult(Value, frozen=True):
+    """What a training stage did."""
+
+    name: str
+    """``1-lora``"""
+    method: str
+    settings: dict[str, str]
+    """Every setting as it was used, with ``auto`` ones resolved."""
+    parameters: int
+    trainable: int
+    metric: str
+    best: float
+    """Best value of the metric on the stop part (dev), never on what is reported."""
+    best_epoch: float
+    stopped: str
+    """Why training ended."""
+    history: tuple[dict[str, float], ...]
+    """One dict per logged step or epoch: ``step``, ``epoch``, and ``loss`` and ``learning_rate``, or the dev ``metric``."""
+    seconds: float
+    tokens_per_second: float
+    padding_share: float
+    peak_memory_mb: float
+    device: str
+    dtype: str
+    mask: MaskProof
+
+
+class PartSummary(Value, frozen=True):
+    """Size of one part of a data set."""
+
+    notes: int = 0
+    groups: int = 0
+    characters: int = 0
+    labels: dict[str, int] = {}
+    """Label -> spans (or notes, for classification)."""
+
+
+class DataSummary(Value, frozen=True):
+    """What became of one data set: every input row is accounted for."""
+
+    name: str
+    files: tuple[str, ...]
+    format: str
+    profile: Profile
+    lang: str
+    split: str
+    """How the parts came about."""
+    parts: dict[str, PartSummary]
+    ledger: dict[str, dict[str, int]]
+    """status -> reason -> rows"""
+
+
+class RunFacts(Value, frozen=True):
+    """Everything that a run's report shows."""
+
+    name: str
+    folder: str
+    created: str
+    recipe: str
+    """The recipe as YAML."""
+    base: str
+    base_digest: str
+    hardware: str
+    packages: dict[str, str]
+    data: tuple[DataSummary, ...]
+    stages: tuple[StageResult, ...]
+    reports: tuple[Report, ...]
+    """Per task first the baselines, then the tuned system."""
+    caveats: tuple[str, ...] = ()
+    show_text: bool = False
+    """Whether the text of errors may be shown (decided by profile)."""
+
+
 def check_spans(text: str, spans: Iterable[Span], where: str) -> tuple[Span, ...]:
     """Spans with their quotes filled in and checked.
 
@@ -267,8 +348,8 @@ def check_spans(text: str, spans: Iterable[Span], where: str) -> tuple[Span, ...
         quote = text[span.start : span.end]
         if span.quote and span.quote != quote:
             raise DataError(
-                f"{where}: span {number} ({span.label}) says it quotes other characters than [{span.start}, {span.end}) "
-                "holds; correct the offsets or leave the quote out."
+                f"{where}: span {number} ({span.label}) does not quote what [{span.start}, {span.end}) holds; "
+                "correct the offsets or leave the quote out."
             )
         checked.append(msgspec.structs.replace(span, quote=quote))
     return tuple(checked)
