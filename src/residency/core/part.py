@@ -110,7 +110,8 @@ def _discriminator(context: Mapping[str, Any]) -> str:
 
 def _steps(root: Any, location: tuple[int | str, ...]) -> list[tuple[int | str, Any, bool]]:
     """Walk a type along an error location: (step, type after it, whether the step is a key the user wrote)."""
-    steps, kind = [], root
+    steps: list[tuple[int | str, Any, bool]] = []
+    kind: Any = root
     for step in location:
         options = _members(kind)
         models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

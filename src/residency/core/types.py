@@ -163,15 +163,15 @@ class Predictor(Protocol):
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]: ...
 
 
-Part = Literal["train", "dev", "test"]
-PARTS: tuple[Part, ...] = ("train", "dev", "test")
+PartName = Literal["train", "dev", "test"]
+PARTS: tuple[PartName, ...] = ("train", "dev", "test")
 
 
 class Split(Value, frozen=True):
     """Which part each note belongs to. A group (patient) is never in two parts."""
 
     seed: int
-    parts: dict[str, Part]
+    parts: dict[str, PartName]
     """Note id -> part."""
     how: str = ""
     """``given`` or ``random by group``, with the shares."""
