@@ -108,13 +108,15 @@ def test_no_interval_with_one_patient_or_no_samples(examples: slice, samples: in
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
 
 
-def test_examples_without_patient_or_note_are_units_of_their_own_and_notes_hold_theirs_together() -> None:
+def test_the_unit_is_the_patient_else_the_note_else_the_example() -> None:
     gold, reply = Labels(labels=("a",)), Labels(labels=("a",))
     loose = [Example(id=str(i), task="t", input="x", gold=gold) for i in range(4)]
     bound = [msgspec.structs.replace(one, note=f"n{int(one.id) // 2}") for one in loose]
     predictions = [answer(str(i), reply) for i in range(4)]
     assert score(loose, predictions, CLASSIFY, INFO, bootstrap=0).groups == 4
     assert score(bound, predictions, CLASSIFY, INFO, bootstrap=0).groups == 2
+    grouped = [msgspec.structs.replace(one, group="p") for one in bound]
+    assert score(grouped, predictions, CLASSIFY, INFO, bootstrap=0).groups == 1
 
 
 def test_slices_are_made_only_where_a_dimension_has_several_values() -> None:

@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Maps summed counts [..., k] to metrics [..., m]."""
 
-CELLS = 2_000_000
-"""Most draws held in memory at once (16 MB each for the draws and the weights)."""
+CELLS = 1_000_000
+"""Most draws held in memory at once (8 MB each for the draws and the weights)."""
 
 
 def bootstrap(
