@@ -1,0 +1,104 @@
+"""How numbers, durations and metric names are written in reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import isfinite
+
+NONE = "–"
+"""Shown where there is no number."""
+
+METRICS = {
+    "span_f1": "Strict span F1",
+    "span_precision": "Strict span precision",
+    "span_recall": "Strict span recall",
+    "exact_match": "Exact match",
+    "rouge_l": "ROUGE-L",
+}
+
+
+def metric_title(metric: str) -> str:
+    """How people read a metric's name: ``macro_f1`` is "Macro F1"."""
+    base, _, label = metric.partition("/")
+    words = [word.upper() if re.fullmatch(r"f\d|auc|mrr|map|em", word) else word for word in base.split("_")]
+    title = METRICS.get(base) or " ".join(words)[:1].upper() + " ".join(words)[1:]
+    return f"{title}, {label}" if label else title
+
+
+def language_of(text: str) -> str:
+    """The ``lang`` attribute of a stretch of data: what chooses the right glyphs. Empty where the letters do not tell."""
+    if re.search(r"[\u3400-\u9fff\U00020000-\U0003ffff]", text):
+        return "zh"
+    return "vi" if re.search(r"[ăđơưĂĐƠƯ\u1ea0-\u1ef9]", text) else ""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A score: ``0.812``."""
+    if value is None or not isfinite(value):
+        return NONE
+    return f"{value:,.{digits if abs(value) < 10 else 1}f}".replace("-", "−")
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference: ``+0.790``."""
+    shown = number(value, digits)
+    return f"+{shown}" if value is not None and isfinite(value) and value > 0 else shown
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    """``[0.770, 0.851]``, or nothing where a bound is missing."""
+    if low is None or high is None or not (isfinite(low) and isfinite(high)):
+        return ""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def probability(p: float) -> str:
+    """``p = 0.032``, ``p < 0.001``."""
+    if not isfinite(p):
+        return "p not known"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def count(value: float | None) -> str:
+    """``12,345``."""
+    return NONE if value is None or not isfinite(value) else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """``12.3 %``; small shares keep two significant digits."""
+    if share is None or not isfinite(share):
+        return NONE
+    return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2g} %"
+
+
+def duration(seconds: float | None) -> str:
+    """``1 h 03 min``, ``4 min 12 s``, ``8.1 s``."""
+    if seconds is None or not isfinite(seconds):
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(megabytes: float | None) -> str:
+    """``512 MB``, ``14.2 GB``."""
+    if megabytes is None or not isfinite(megabytes):
+        return NONE
+    return f"{megabytes:,.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:,.1f} GB"
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "number": number,
+    "signed": signed,
+    "interval": interval,
+    "probability": probability,
+    "count": count,
+    "percent": percent,
+    "duration": duration,
+    "memory": memory,
+    "metric_title": metric_title,
+    "language_of": language_of,
+}
+"""What the templates may call."""

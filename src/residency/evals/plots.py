@@ -1,0 +1,218 @@
+"""The report's charts, as SVG text: the same input gives the same bytes, whatever fonts the machine has.
+
+Text stays text, laid out with the font that matplotlib brings and shown with the reader's fonts, so that Chinese
+and Vietnamese look right. Colours are mid tones that can be read on white and on black; ``inline`` swaps them
+for the page's own.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from math import isfinite
+from typing import Any
+from unicodedata import category, east_asian_width
+
+from residency.core.types import Score, StageResult
+
+INK, GRID = "#6b7580", "#a9b1ba"
+SERIES = ("#0f857c", "#7a8491", "#b3702b", "#7d63b5")
+"""The tuned system's colour, then those of the baselines."""
+MARKERS = ("o", "s", "^", "D")
+FONTS = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif'
+WIDTH = 5.4
+"""Inches; narrow, so that its text stays readable on a phone."""
+MOST_ROWS = 30
+
+Series = tuple[str, Sequence[Score | None]]
+"""A system's name and its score in each row."""
+
+
+def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> str | None:
+    """Dots with 95 % whiskers, one row per label, one colour per system; the tuned system comes last in ``series``.
+
+    The first ``MOST_ROWS`` rows are drawn. ``None`` where there is nothing to draw.
+    """
+    rows = [_short(row) for row in rows[:MOST_ROWS]]
+    points = [
+        (system, [(row, score) for row, score in enumerate(scores[: len(rows)]) if score and isfinite(score.value)])
+        for system, scores in series
+    ]
+    if not any(drawn for _, drawn in points):
+        return None
+    step = 0.17 + 0.11 * len(series)
+    height = 0.85 + step * len(rows)
+    with _canvas(height) as (figure, saved):
+        left = (12 + 5.8 * max(map(_columns, rows))) / (72 * WIDTH)
+        axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.85 / height))
+        for number, (system, drawn) in enumerate(points):
+            style = (len(points) - 1 - number) % len(SERIES)
+            offset = (number - (len(points) - 1) / 2) * 0.62 / len(points)
+            for row, score in drawn:
+                low, high = _bounds(score)
+                axes.plot([low, high], [row + offset] * 2, color=SERIES[style], linewidth=1.6, solid_capstyle="round")
+            axes.plot(
+                [score.value for _, score in drawn],
+                [row + offset for row, _ in drawn],
+                MARKERS[style],
+                color=SERIES[style],
+                markersize=5.5,
+                label=_printable(system),
+            )
+        values = [bound for _, drawn in points for _, score in drawn for bound in _bounds(score)]
+        if min(values) >= 0 and max(values) <= 1:
+            axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(len(rows) - 0.45, -0.55)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(_printable(metric))
+        axes.grid(axis="x", color=GRID, linewidth=0.5, alpha=0.6)
+        axes.set_axisbelow(True)
+        _bare(axes, keep=("bottom",))
+        handles, names = axes.get_legend_handles_labels()
+        figure.legend(
+            handles[::-1],
+            names[::-1],
+            loc="upper right",
+            ncols=4,
+            frameon=False,
+            borderaxespad=0,
+            bbox_to_anchor=(0.98, 1),
+        )
+    return saved[0]
+
+
+def training_plot(stage: StageResult) -> str | None:
+    """Training loss, and below it the dev metric with the best value marked. ``None`` without a history."""
+    clock = "epoch" if all("epoch" in row for row in stage.history) else "step"
+    panels = [
+        (name, points)
+        for name, key in (("training loss", "loss"), (f"{stage.metric} on dev", stage.metric))
+        if (points := _curve(stage, clock, key))
+    ]
+    if not panels:
+        return None
+    height = 0.55 + 1.55 * len(panels)
+    with _canvas(height) as (figure, saved):
+        left, top = 0.13, 0.28
+        for number, (name, points) in enumerate(panels):
+            bottom = height - (number + 1) * 1.55
+            axes = figure.add_axes((left, bottom / height, 0.97 - left, (1.55 - top - 0.1) / height))
+            dev = name != "training loss"
+            axes.plot(
+                *zip(*points, strict=True), color=SERIES[0], linewidth=1.5, marker="o" if dev else "", markersize=4
+            )
+            if dev and isfinite(stage.best):
+                best = min(points, key=lambda point: abs(point[1] - stage.best))
+                axes.plot(*best, "o", color=SERIES[0], markersize=9, fillstyle="none")
+                axes.annotate(
+                    f"best {best[1]:.3f}", best, xytext=(0, -15), textcoords="offset points", ha="center", color=INK
+                )
+            last = max(x for _, curve in panels for x, _ in curve)
+            axes.set_xlim(0, last * 1.04 or 1)
+            axes.margins(y=0.18)
+            axes.set_title(_printable(name), loc="left", fontsize=9.5, color=INK, pad=5)
+            axes.grid(color=GRID, linewidth=0.5, alpha=0.6)
+            axes.locator_params(axis="y", nbins=5)
+            _bare(axes, keep=("bottom",))
+            if number < len(panels) - 1:
+                axes.tick_params(axis="x", labelbottom=False)
+            else:
+                axes.set_xlabel(clock)
+    return saved[0]
+
+
+def inline(svg: str, prefix: str, label: str) -> str:
+    """A chart for the inside of an HTML page: own ids, the page's colours and fonts, and a label for screen readers."""
+    from markupsafe import escape
+
+    body = svg[svg.index("<svg") :].strip()
+    body = re.sub(r' (?:xmlns(?::xlink)?|width|height)="[^"]*"', "", body, count=4)
+    body = re.sub(r'\bid="', f'id="{prefix}-', body)
+    body = re.sub(r'href="#', f'href="#{prefix}-', body)
+    body = body.replace("url(#", f"url(#{prefix}-")
+    body = re.sub(r" ?font-family: [^;\"]*;", "", body)
+    for number, colour in enumerate(SERIES):
+        body = body.replace(colour, f"var(--series-{number})")
+    body = body.replace(INK, "var(--muted)").replace(GRID, "var(--line)")
+    return body.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+
+
+@contextmanager
+def _canvas(height: float) -> Iterator[tuple[Any, list[str]]]:
+    """A figure to draw on; its SVG is in the list afterwards."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "residency",
+        "text.parse_math": False,
+        "font.family": "DejaVu Sans",
+        "font.size": 9.5,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "legend.labelcolor": INK,
+        "legend.handletextpad": 0.2,
+        "legend.columnspacing": 1.2,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+    }
+    saved: list[str] = []
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasSVG(figure)
+        yield figure, saved
+        buffer = StringIO()
+        unset = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=unset)
+        saved.append(_standalone(buffer.getvalue()))
+
+
+def _standalone(svg: str) -> str:
+    """The reader's fonts, lines joined by inherited properties (a style sheet would leak into the page), no doctype."""
+    svg = re.sub(r"<!DOCTYPE[^>]*>\s*", "", svg)
+    svg = re.sub(r"\s*<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", svg)
+    svg = svg.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
+    return svg.replace("font-family: 'DejaVu Sans'", f"font-family: {FONTS}".replace('"', "'"))
+
+
+def _curve(stage: StageResult, clock: str, key: str) -> list[tuple[float, float]]:
+    """(time, value) of the rows that hold a finite value; ``metric`` is another name for the stage's metric."""
+    rows = [(row.get(clock), row.get(key, row.get("metric") if key == stage.metric else None)) for row in stage.history]
+    return [(x, y) for x, y in rows if x is not None and y is not None and isfinite(x) and isfinite(y)]
+
+
+def _bounds(score: Score) -> tuple[float, float]:
+    low = score.low if score.low is not None and isfinite(score.low) else score.value
+    high = score.high if score.high is not None and isfinite(score.high) else score.value
+    return low, high
+
+
+def _bare(axes: Any, keep: Sequence[str]) -> None:
+    for side in ("left", "right", "top", "bottom"):
+        axes.spines[side].set_visible(side in keep)
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which XML does not allow, and not starting with ``_``, which a legend leaves out."""
+    return "".join(" " if category(letter) in ("Cc", "Cs", "Cn") else letter for letter in text).lstrip("_") or " "
+
+
+def _columns(text: str) -> int:
+    """Width in terminal columns: a Chinese character is as wide as two Latin letters."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _short(text: str, most: int = 26) -> str:
+    """At most ``most`` columns, cut with an ellipsis."""
+    text = _printable(text)
+    while _columns(text) > most:
+        text = text.removesuffix("…")[:-1] + "…"
+    return text

@@ -1,0 +1,229 @@
+"""The run's report: one HTML page that needs nothing else, a Markdown summary and a model card."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from residency.core.files import write_text
+from residency.core.types import RunFacts, Value
+from residency.evals import formats, plots, view
+from residency.evals.view import TaskView
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from rich.table import Table
+
+    from residency.core.types import Report
+
+TEMPLATES = Path(__file__).parent / "templates"
+SHOW_TEXT = "evaluate.show_text=true"
+"""The override that asks for texts where the profile withholds them."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Plot(Value, frozen=True):
+    """A chart of the report."""
+
+    file: str
+    """Relative to the report's folder."""
+    svg: str
+    label: str
+    """What a reader who cannot see it is told."""
+    inline: str
+
+
+def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
+    """Write report.html, report.md, model_card.md and plots/*.svg, each whole or not at all; equal facts, equal bytes.
+
+    Error texts and the mask sample are written only where ``facts.show_text`` is true. Raises ``UserError`` where
+    the folder cannot be written.
+    """
+    from markupsafe import Markup
+
+    tasks = view.task_views(facts)
+    task_plots, stage_plots = _plots(facts, tasks)
+    drawn = [plot for plot in (*task_plots, *stage_plots) if plot]
+    values = {
+        "facts": facts,
+        "tasks": tasks,
+        "task_plots": task_plots,
+        "stage_plots": stage_plots,
+        "languages": sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}),
+        "profiles": sorted({data.profile for data in facts.data}),
+        "ask": SHOW_TEXT,
+        "run_argument": Markup(shlex.quote(_clean(facts.folder) or "RUN")),
+    }
+    files = {
+        "report.html": _html().get_template("report.html.jinja").render(values),
+        "report.md": _markdown().get_template("report.md.jinja").render(values),
+        "model_card.md": _markdown()
+        .get_template("model_card.md.jinja")
+        .render(values, front_matter=_front_matter(facts)),
+        **{plot.file: plot.svg for plot in drawn},
+    }
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return tuple(folder / name for name in files)
+
+
+def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
+    """The main metrics of each task and system with their intervals, and the paired tests, for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    reports = facts_or_reports.reports if isinstance(facts_or_reports, RunFacts) else facts_or_reports
+    tasks = view.by_task(reports)
+    compared = any(report.comparisons for each in tasks.values() for report in each)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("task", "system", "metric"):
+        table.add_column(name, overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", style="dim", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    if compared:
+        table.add_column("difference (paired)", overflow="fold")
+    for task, each in tasks.items():
+        tests = [test for report in each for test in report.comparisons]
+        for report in each:
+            for position, score in enumerate(view.main_scores(report)):
+                cells = [
+                    task if report is each[0] and position == 0 else "",
+                    report.system.name if position == 0 else "",
+                    formats.metric_title(score.metric),
+                    formats.number(score.value),
+                    formats.interval(score.low, score.high),
+                    formats.count(score.n),
+                ]
+                if compared:
+                    cells.append(
+                        "\n".join(
+                            f"{formats.signed(test.difference)} {formats.interval(test.low, test.high)} "
+                            f"vs {test.a}, {formats.probability(test.p)}"
+                            for test in tests
+                            if (test.metric, test.b) == (score.metric, report.system.name)
+                        )
+                    )
+                table.add_row(*(Text(_clean(cell)) for cell in cells))
+        table.add_section()
+    return table
+
+
+def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None], list[Plot | None]]:
+    """A chart of scores for each task and of the training for each stage, where there is something to draw."""
+    used: set[str] = set()
+    of_tasks = []
+    for task in tasks:
+        main = [row for row in task.main.rows if row.name == formats.metric_title(task.metric)]
+        labels = next((t.rows for t in task.labels if t.title.startswith(formats.metric_title(task.metric))), ())
+        rows = [*main, *labels]
+        names = ["all labels", *(row.name for row in labels)] if main else [row.name for row in labels]
+        series = [(system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)]
+        title = formats.metric_title(task.metric)
+        label = f"{title} on {task.name}, one row per label, a dot and its interval for {', '.join(task.main.systems)}"
+        of_tasks.append(_plot("scores", task.name, plots.score_plot(names, series, title), label, used))
+    of_stages = [
+        _plot(
+            "training",
+            stage.name,
+            plots.training_plot(stage),
+            f"Training loss and {stage.metric} on dev over the stage {stage.name}",
+            used,
+        )
+        for stage in facts.stages
+    ]
+    return of_tasks, of_stages
+
+
+def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> Plot | None:
+    if svg is None:
+        return None
+    safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    stem = f"{kind}-{safe}".rstrip("-")
+    stem = stem if stem not in used else f"{stem}-{len(used) + 1}"
+    used.add(stem)
+    prefix = f"plot{len(used)}"
+    return Plot(file=f"plots/{stem}.svg", svg=svg, label=label, inline=plots.inline(svg, prefix, _clean(label)))
+
+
+def _html() -> Environment:
+    environment = _environment(_html_text)
+    environment.globals["style"] = (TEMPLATES / "report.css").read_text("utf-8")
+    return environment
+
+
+def _markdown() -> Environment:
+    from markupsafe import Markup
+
+    environment = _environment(_markdown_text)
+    environment.filters["fence"] = lambda text: Markup(_fence(text))
+    return environment
+
+
+def _environment(finalize: Callable[[object], object]) -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=finalize,
+    )
+    environment.filters.update(formats.FILTERS)
+    environment.filters["sum_values"] = lambda counts: sum(counts.values())
+    return environment
+
+
+def _clean(text: str) -> str:
+    """Text without control characters, which neither HTML nor a terminal may be given."""
+    return CONTROL.sub(" ", text)
+
+
+def _html_text(value: object) -> object:
+    """A value for the page; markup that a template made itself stays as it is."""
+    return _clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _markdown_text(value: object) -> object:
+    """Text in a Markdown line or table cell: no markup, link, HTML or line break comes from the data."""
+    from markupsafe import Markup
+
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    text = re.sub(r"\s+", " ", _clean(value))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*\[\]|$~])", r"\\\1", text)
+    return Markup(re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text))
+
+
+def _fence(text: str) -> str:
+    """A code block that the text cannot close."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    ticks = "`" * (longest + 1)
+    return f"{ticks}yaml\n{CONTROL.sub(' ', text).rstrip()}\n{ticks}"
+
+
+def _front_matter(facts: RunFacts) -> object:
+    """What model hubs and registries read from the top of a card."""
+    import yaml
+    from markupsafe import Markup
+
+    languages = sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()})
+    metrics = list(dict.fromkeys(s.metric for report in facts.reports for s in view.main_scores(report)))
+    matter = {
+        "model_name": facts.name,
+        "language": languages,
+        "base_model": facts.base,
+        "library_name": "residency",
+        "tags": ["clinical", *view.by_task(facts.reports), *dict.fromkeys(stage.method for stage in facts.stages)],
+        "datasets": [data.name for data in facts.data],
+        "metrics": metrics,
+    }
+    kept = {key: value for key, value in matter.items() if value}
+    return Markup(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))

@@ -1,0 +1,326 @@
+"""What the report's templates show: the facts put into words, tables and marked text, without any markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, Value
+from residency.evals.formats import NONE, count, interval, metric_title, number, probability, signed
+
+OPEN, CLOSE = "⟦", "⟧"
+ERRORS_PER_KIND = 12
+RARE = 10
+"""A label with fewer gold items than this is too rare to judge."""
+
+KINDS = {
+    "missed": "in the gold standard, not found",
+    "invented": "found, not in the gold standard",
+    "boundary": "right type, wrong extent",
+    "type": "right extent, wrong type",
+}
+PARTS = {"test": "held-out", "dev": "dev (also used to stop training)", "train": "training"}
+
+
+class Row(Value, frozen=True):
+    """One line of a score table: a metric, label or slice with the score of each system."""
+
+    name: str
+    scores: tuple[Score | None, ...]
+    n: str
+    groups: str
+    support: str
+
+
+class ScoreTable(Value, frozen=True):
+    """One metric (or all main metrics) by system."""
+
+    title: str
+    head: str
+    systems: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+class ConfusionRow(Value, frozen=True):
+    """A gold type, how often it occurs, and (count, share of the row, whether right) for each predicted type."""
+
+    gold: str
+    total: int
+    cells: tuple[tuple[int, float, bool], ...]
+
+
+class ErrorView(Value, frozen=True):
+    """An error with its text cut where it is marked; all three empty where the text is withheld."""
+
+    item: ErrorItem
+    text: tuple[str, str, str] = ("", "", "")
+
+
+class ErrorGroup(Value, frozen=True):
+    """The errors of one kind: how many there are, and the first few."""
+
+    kind: str
+    meaning: str
+    count: int
+    shown: tuple[ErrorView, ...]
+
+
+class TaskView(Value, frozen=True):
+    """Everything that the report shows of one task."""
+
+    name: str
+    part: str
+    verdict: str
+    metric: str
+    reports: tuple[Report, ...]
+    main: ScoreTable
+    labels: tuple[ScoreTable, ...]
+    slices: tuple[ScoreTable, ...]
+    comparisons: tuple[Comparison, ...]
+    procedures: tuple[str, ...]
+    predicted: tuple[str, ...]
+    """Columns of the confusion table."""
+    confusion: tuple[ConfusionRow, ...]
+    errors: tuple[ErrorGroup, ...]
+
+    @property
+    def tuned(self) -> Report:
+        """The report of the last system: the tuned one, where something was tuned."""
+        return self.reports[-1]
+
+    @property
+    def rare(self) -> tuple[str, ...]:
+        """Labels with fewer than ``RARE`` gold items, with their counts."""
+        scores = [score for score in self.tuned.scores if score.metric.startswith(f"{self.metric}/")]
+        return tuple(f"{_label(score)} ({score.support})" for score in scores if score.support < RARE)
+
+
+def by_task(reports: Iterable[Report]) -> dict[str, list[Report]]:
+    """Reports by task, in their order."""
+    tasks: dict[str, list[Report]] = {}
+    for report in reports:
+        tasks.setdefault(report.task, []).append(report)
+    return tasks
+
+
+def task_views(facts: RunFacts) -> tuple[TaskView, ...]:
+    """One view for each task of a run."""
+    groups = _people(facts)
+    return tuple(_task_view(name, reports, groups, facts.show_text) for name, reports in by_task(facts.reports).items())
+
+
+def main_scores(report: Report) -> tuple[Score, ...]:
+    """The scores over all labels."""
+    return tuple(score for score in report.scores if "/" not in score.metric)
+
+
+def main_metric(reports: Sequence[Report]) -> str:
+    """The metric that the verdict names: the first one that systems are compared by, else the first of all."""
+    known = [score.metric for report in reports for score in main_scores(report)]
+    compared = [comparison.metric for comparison in _comparisons(reports) if comparison.metric in known]
+    return next(iter(compared + known), "")
+
+
+def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
+    """One sentence in plain words: what the last system reaches, on how much, and against which baselines."""
+    tuned, metric = reports[-1], main_metric(reports)
+    score = _find(tuned, metric)
+    if score is None:
+        return f"{_capital(_who(tuned))} was not scored on {tuned.task}."
+    size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)} notes" + (
+        f" of {count(tuned.groups)} {groups}" if tuned.groups else ""
+    )
+    said = f"{_capital(_who(tuned))} reaches {_title_in_sentence(metric)} {_rounded(score)} on {size}"
+    for report in reports[:-1]:
+        baseline = _find(report, metric)
+        if baseline is None:
+            continue
+        said += f"; {_who(report)} {_rounded(baseline)}"
+        test = next((c for c in _comparisons(reports) if (c.metric, c.a) == (metric, report.system.name)), None)
+        if test is not None and test.b == tuned.system.name:
+            said += (
+                f" (difference {signed(test.difference, 2)} {interval(test.low, test.high, 2)}, {probability(test.p)}"
+            )
+            said += f"{_reading(test)})"
+    return said + "."
+
+
+def excerpt(text: str, start: int, end: int, around: int = 60) -> str:
+    """The stretch [start, end) with up to ``around`` characters on each side, marked ``⟦so⟧``: ``ErrorItem.text``."""
+    left, right = max(0, start - around), min(len(text), end + around)
+    before, marked, after = (
+        re.sub(rf"[{OPEN}{CLOSE}]", "|", part) for part in (text[left:start], text[start:end], text[end:right])
+    )
+    cut_left, cut_right = "… " * (left > 0), " …" * (right < len(text))
+    return f"{cut_left}{before}{OPEN}{marked}{CLOSE}{after}{cut_right}"
+
+
+def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
+    systems, tuned, metric = tuple(report.system.name for report in reports), reports[-1], main_metric(reports)
+    keys = _unique(score.metric for report in reports for score in report.scores)
+    main = [key for key in keys if "/" not in key]
+    labelled = _unique(key.partition("/")[0] for key in keys if "/" in key)
+    predicted, confusion = _confusion(tuned)
+    return TaskView(
+        name=name,
+        part=PARTS.get(tuned.part, tuned.part),
+        verdict=verdict(reports, groups),
+        metric=metric,
+        reports=tuple(reports),
+        main=_table(
+            "Scores over all labels",
+            "Metric",
+            systems,
+            [(metric_title(key), [_find(report, key) for report in reports]) for key in main],
+        ),
+        labels=tuple(
+            _table(
+                f"{metric_title(base)} per label",
+                "Label",
+                systems,
+                _by_support(
+                    [
+                        (key.partition("/")[2], [_find(report, key) for report in reports])
+                        for key in keys
+                        if key.startswith(f"{base}/")
+                    ]
+                ),
+            )
+            for base in sorted(labelled, key=lambda base: base != metric)
+        ),
+        slices=_slices(reports, systems, metric),
+        comparisons=_comparisons(reports),
+        procedures=_unique(
+            said
+            for report in reports
+            for scores in (report.scores, *report.slices.values())
+            for said in (score.procedure for score in scores)
+            if said
+        ),
+        predicted=predicted,
+        confusion=confusion,
+        errors=_errors(tuned, show_text),
+    )
+
+
+def _table(
+    title: str, head: str, systems: tuple[str, ...], rows: Iterable[tuple[str, list[Score | None]]]
+) -> ScoreTable:
+    return ScoreTable(title=title, head=head, systems=systems, rows=tuple(_row(name, scores) for name, scores in rows))
+
+
+def _row(name: str, scores: Sequence[Score | None]) -> Row:
+    n, groups, support = (
+        " / ".join(_unique(count(value) for value in values)) or NONE
+        for values in (
+            [score.n for score in scores if score],
+            [score.groups for score in scores if score and score.groups],
+            [score.support for score in scores if score and score.support],
+        )
+    )
+    return Row(name=name, scores=tuple(scores), n=n, groups=groups, support=support)
+
+
+def _by_support(rows: list[tuple[str, list[Score | None]]]) -> list[tuple[str, list[Score | None]]]:
+    return sorted(rows, key=lambda row: -max((score.support for score in row[1] if score), default=0))
+
+
+def _slices(reports: Sequence[Report], systems: tuple[str, ...], metric: str) -> tuple[ScoreTable, ...]:
+    names = _unique(name for report in reports for name in report.slices)
+    metrics = _unique(s.metric for report in reports for scores in report.slices.values() for s in scores)
+    tables = []
+    for key in sorted(metrics, key=lambda key: key != metric):
+        rows = []
+        for name in names:
+            found = [next((s for s in report.slices.get(name, ()) if s.metric == key), None) for report in reports]
+            if any(found):
+                rows.append((name, found))
+        tables.append(_table(f"{metric_title(key)} per slice", "Slice", systems, rows))
+    return tuple(tables)
+
+
+def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:
+    found = report.confusion
+    names = sorted(_unique([*found, *(name for row in found.values() for name in row)]), key=lambda name: name == "-")
+    predicted = tuple(name for name in names if any(row.get(name) for row in found.values()) or name in found)
+    rows = []
+    for gold in (name for name in names if name in found):
+        total = sum(found[gold].values())
+        counts = [found[gold].get(name, 0) for name in predicted]
+        cells = zip(predicted, counts, strict=True)
+        rows.append(
+            ConfusionRow(
+                gold=gold, total=total, cells=tuple((c, c / total if total else 0.0, name == gold) for name, c in cells)
+            )
+        )
+    return predicted, tuple(rows)
+
+
+def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
+    kinds = _unique(
+        [*(kind for kind in KINDS if any(e.kind == kind for e in report.errors)), *(e.kind for e in report.errors)]
+    )
+    groups = []
+    for kind in kinds:
+        items = [item for item in report.errors if item.kind == kind]
+        shown = tuple(
+            ErrorView(item=item, text=_marked(item.text)) if show_text else ErrorView(item=item)
+            for item in items[:ERRORS_PER_KIND]
+        )
+        groups.append(ErrorGroup(kind=kind, meaning=KINDS.get(kind, ""), count=len(items), shown=shown))
+    return tuple(groups)
+
+
+def _marked(text: str) -> tuple[str, str, str]:
+    """Before, inside and after the mark that ``excerpt`` set; everything before where there is none."""
+    before, _, rest = text.partition(OPEN)
+    marked, _, after = rest.partition(CLOSE)
+    return before, marked, after
+
+
+def _comparisons(reports: Sequence[Report]) -> tuple[Comparison, ...]:
+    return tuple(comparison for report in reports for comparison in report.comparisons)
+
+
+def _people(facts: RunFacts) -> str:
+    """What a group is: public notes are grouped by source document, others by patient."""
+    public = {data.profile == "public" for data in facts.data}
+    if len(public) != 1:
+        return "patients or source documents"
+    return "source documents" if public.pop() else "patients"
+
+
+def _find(report: Report, metric: str) -> Score | None:
+    return next((score for score in report.scores if score.metric == metric), None)
+
+
+def _who(report: Report) -> str:
+    name = report.system.name
+    return {"tuned": "the tuned model", "base": "the untuned base model"}.get(name, f"the system {name}")
+
+
+def _reading(test: Comparison) -> str:
+    if test.low <= 0 <= test.high:
+        return ", no clear difference"
+    return ", clearly worse" if test.high < 0 else ""
+
+
+def _title_in_sentence(metric: str) -> str:
+    title = metric_title(metric)
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _rounded(score: Score) -> str:
+    return f"{number(score.value, 2)} {interval(score.low, score.high, 2)}".rstrip()
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _label(score: Score) -> str:
+    return score.metric.partition("/")[2]
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
