@@ -6,6 +6,7 @@ Standard library only, and Python 3.8 syntax, so that an old Python is told poli
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -18,7 +19,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
+from typing import Iterator, NamedTuple  # noqa: UP035  (Python 3.8)
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED_PYTHON = (3, 11)
@@ -295,7 +296,7 @@ def install(extras: list[str]) -> None:
 
 def progress(line: str) -> str:
     """The line of pip's output as the user should see it, or an empty string."""
-    found = re.search(r"Downloading \S*?([^/\s]+\.(?:whl|tar\.gz)) \(([\d.]+) (MB|GB)\)", line)
+    found = re.search(r"Downloading (?:\S*/)?(\w+-[^-\s]+)\S* \(([\d.]+) (MB|GB)\)", line)
     if found and (found[3] == "GB" or float(found[2]) >= 5):
         return f"downloading {found[1]} ({found[2]} {found[3]})"
     if line.startswith("Installing collected packages:"):
@@ -330,6 +331,20 @@ def verify() -> str:
     if tried.returncode:
         stop("starting torch", "the pinned torch does not start on this machine; the last line says why", tried.stderr)
     return f"torch {tried.stdout.strip()}"
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold back a second setup of this folder until the first has ended."""
+    import fcntl  # POSIX only: `problems` has already said so
+
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another setup is at work in this folder: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 # Talking
@@ -374,16 +389,41 @@ def check(gpu: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Check, then install what is not yet installed."""
-    chosen, begun = options(arguments), time.monotonic()
-    had_key, had = installed()
-    wanted = [extra.strip() for extra in chosen.extras.split(",") if extra.strip()]
-    extras = list(dict.fromkeys([*ALWAYS, *had, *wanted]))
-    if had_key == key() and set(extras) == set(had) and not chosen.check:
-        return
-    report()
+    chosen = options(arguments)
     if chosen.check:
+        report()
         check(has_gpu())
         return
+    wanted = [extra.strip() for extra in chosen.extras.split(",") if extra.strip()]
+    if missing_extras(wanted):
+        report()
+        refuse_unknown(wanted)
+        with alone():
+            extras = missing_extras(wanted)  # another setup may just have installed them
+            if extras:
+                make_ready(extras)
+
+
+def missing_extras(wanted: list[str]) -> list[str]:
+    """All extras to install, or none where the last installation still holds and has them."""
+    had_key, had = installed()
+    extras = list(dict.fromkeys([*ALWAYS, *had, *wanted]))
+    return [] if had_key == key() and set(extras) == set(had) else extras
+
+
+def refuse_unknown(wanted: list[str]) -> None:
+    """Leave with the allowed names where an extra does not exist: pip would only warn."""
+    import tomllib  # Python 3.11, which `report` has made sure of
+
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    unknown = [extra for extra in wanted if extra not in known]
+    if unknown:
+        sys.exit(f"EXTRAS: {', '.join(unknown)} is not known; allowed: {', '.join(known)}.")
+
+
+def make_ready(extras: list[str]) -> None:
+    """Make the environment, say what will be downloaded, install it, and leave the stamp of success."""
+    begun = time.monotonic()
     say("[1/3] making .venv")
     create_venv()
     say("[2/3] asking pip what it would download")
