@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -75,14 +76,35 @@ def test_yaml_blocks_are_yaml(where: str, code: str) -> None:
     assert isinstance(yaml.safe_load(code), dict), where
 
 
+@pytest.mark.parametrize(
+    ("key", "module", "name"),
+    [
+        ("base", "residency.models.base", "BaseModelSettings"),
+        ("data", "residency.corpus.sources", "Data"),
+        ("stages", "residency.train.stage", "Stage"),
+    ],
+)
+def test_every_part_of_a_recipe_in_the_documentation_is_valid(key: str, module: str, name: str) -> None:
+    from residency.core.part import parse
+
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"needs {module}")
+    kind = getattr(importlib.import_module(module), name)
+    shown = [(where, recipe[key]) for where, code in blocks("yaml") if key in (recipe := yaml.safe_load(code))]
+    assert shown
+    for where, value in shown:
+        for part in value.values() if key == "data" else value if key == "stages" else [value]:
+            parse(kind, {"id": part} if isinstance(part, str) else part, where)
+
+
 def test_the_offsets_of_the_example_row_are_those_that_the_guide_defines() -> None:
     import json
 
     rows = [json.loads(line) for _, code in blocks("json") for line in code.splitlines()]
     assert rows
     for row in rows:
-        for span in row["spans"]:
-            assert row["text"][span["start"] : span["end"]] == span["quote"]
+        for span in row["entities"]:
+            assert row["text"][span["start"] : span["end"]] == span["text"]
 
 
 @needs_cli
