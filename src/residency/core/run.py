@@ -124,7 +124,10 @@ class Run:
         if not path.is_file():
             return None
         record = read_json(path, Record)
-        whole = all((self.folder / file).is_file() and (self.folder / file).stat().st_size == size for file, size in record.files.items())
+        whole = all(
+            (self.folder / file).is_file() and (self.folder / file).stat().st_size == size
+            for file, size in record.files.items()
+        )
         return record if whole else None
 
     def is_done(self, step: Step) -> bool:
@@ -171,7 +174,9 @@ class Run:
     def siblings(self) -> list[Run]:
         """Other runs of the same name, newest first."""
         name = self.folder.name.rpartition("-")[0]
-        found = [path for path in self.folder.parent.glob(f"{name}-*") if path != self.folder and (path / "steps").is_dir()]
+        found = [
+            path for path in self.folder.parent.glob(f"{name}-*") if path != self.folder and (path / "steps").is_dir()
+        ]
         return [Run(path) for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
 
     def explain(self, step: Step) -> str:
@@ -238,10 +243,12 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
             for line in differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
         ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [line for i, pair in enumerate(zip(before, after, strict=True)) for line in differences(*pair, f"{key}[{i}]")]
+        return [
+            line for i, pair in enumerate(zip(before, after, strict=True)) for line in differences(*pair, f"{key}[{i}]")
+        ]
     if before == after:
         return []
-    if isinstance(after, str) and len(after) == 64 or isinstance(before, str) and len(before) == 64:
+    if (isinstance(after, str) and len(after) == 64) or (isinstance(before, str) and len(before) == 64):
         return [f"{key} changed"]
     return [f"{key} {_short(before)} -> {_short(after)}"]
 
@@ -272,7 +279,9 @@ def hardware() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpus = [

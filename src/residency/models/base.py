@@ -73,7 +73,9 @@ def locate(settings: BaseModelSettings, root: Path) -> tuple[Path, str]:
     for folder in (root / name, Path(name).expanduser()):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
-                raise UserError(f"base: {folder} has no config.json; give the folder that holds config.json and the weights.")
+                raise UserError(
+                    f"base: {folder} has no config.json; give the folder that holds config.json and the weights."
+                )
             return folder, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name).")
@@ -194,12 +196,18 @@ def load_weights(base: Base, family: str, labels: tuple[str, ...], multiple: boo
         "use_safetensors": None if base.allow_pickle else True,
         **({} if family == "spans" else problem),
     }
-    kind = transformers.AutoModelForTokenClassification if family == "spans" else transformers.AutoModelForSequenceClassification
+    kind = (
+        transformers.AutoModelForTokenClassification
+        if family == "spans"
+        else transformers.AutoModelForSequenceClassification
+    )
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # it warns that the head is new, which is what we asked for
     try:
         return kind.from_pretrained(base.path, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base.") from None
+        raise UserError(
+            f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base."
+        ) from None
     finally:
         transformers.logging.set_verbosity(before)
