@@ -20,7 +20,7 @@ from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
 from residency.corpus.pubtator import PubTator
-from residency.corpus.source import Row, Source
+from residency.corpus.source import Row, Source, showable
 from residency.corpus.split import given, make, split_by_group
 
 
@@ -97,7 +97,8 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
         notes = read["path"]
         split = split_by_group(notes, data.shares, seed)
         if not data.shares.get("dev") and data.stop:
-            split = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
+            drawn = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
+            split = make(notes, drawn.parts, seed, f"{split.how}; dev: {data.stop:.0%} of train by group")
     else:
         notes = [note for part in PARTS for note in read.get(part, [])]
         split = given({part: read[part] for part in PARTS if part in read}, data.stop, seed)
@@ -172,7 +173,9 @@ def _check_ids(entries: Sequence[Entry]) -> None:
 def _check_labels(data: Source, name: str, found: set[str]) -> None:
     for label in data.labels:
         if label not in found:
-            raise UserError(f"data.{name}.labels: {label!r} is no label of the data; {allowed(sorted(found), label)}.")
+            raise UserError(
+                f"data.{name}.labels: {label!r} is no label of the data; {allowed(showable(found), label)}."
+            )
 
 
 def _limited(notes: Sequence[Note], split: Split, limit: int) -> Split:
