@@ -1,0 +1,35 @@
+# One word each: `make` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+BENCHES := $(sort $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs-help $(addprefix bench-,$(BENCHES))
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## check this machine and install into .venv (nothing to do: skipped); EXTRAS=bench,vi adds parts
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer (Debian/Ubuntu: apt-get install python3 python3-venv)." >&2; exit 1; }
+	@$(PYTHON) scripts/setup.py --extras "$(EXTRAS)"
+
+demo: setup ## invented records to a tuned model and its report, in one command; ARGS="lang=zh" for another language
+	$(BIN)/residency demo $(ARGS)
+
+test: setup ## run the tests; ARGS="-k name" for some of them
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: setup ## lint, formatting, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: ## list the measurements under benchmarks/; make bench-NAME runs one, ARGS="..." goes to it
+	@$(if $(BENCHES),for name in $(BENCHES); do printf 'make bench-%-20s ' "$$name"; sed -n '1s/^"""//;1s/"""$$//;1p' "benchmarks/$$name.py"; done,echo "benchmarks/ holds no script yet.")
+
+$(addprefix bench-,$(BENCHES)): bench-%: setup
+	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+docs-help: setup ## write docs/reference/cli.md anew from the program's own --help
+	$(BIN)/python scripts/write_cli_reference.py

@@ -1,0 +1,176 @@
+"""Column files: one token a line, a blank line between sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from residency.core.types import Value
+from residency.corpus.repair import Raw
+from residency.corpus.source import Row, Source, lines, missing
+
+Scheme = Literal["bio", "iob1", "io", "bioes"]
+ORPHAN = "entity without a start tag"
+UNCLOSED = "entity without an end tag"
+DOCUMENT = "-DOCSTART-"
+
+_PREFIX = re.compile(r"([BIMELSU])[-_](.+)", re.DOTALL)
+# BMES and BILOU are BIOES by other letters.
+_LETTERS = {"M": "I", "L": "E", "U": "S"}
+
+
+class Conll(Source):
+    """Tokens and tags in columns parted by tabs, or else by blanks. Sentences become notes, tokens joined by ``joiner``.
+
+    Schemes: ``bio`` (every entity starts with B-), ``iob1`` (B- only where an entity follows one of the same type),
+    ``io`` (no start tags: an entity is a maximal run of one type), ``bioes`` (also written BMES and BILOU). An I- that
+    nothing starts begins an entity, which is the only reading it has; the row counts as repaired.
+    ``-DOCSTART-`` lines part documents, which are then the groups.
+    """
+
+    format: Literal["conll"]
+    token: int = 0
+    """Column of the tokens, from 0; negative ones count from the last."""
+    tag: int = -1
+    """Column of the tags."""
+    scheme: Literal["auto", "bio", "iob1", "io", "bioes"] = "auto"
+    joiner: str = " "
+    """What stands between two tokens; the empty string for Chinese."""
+
+    def suffixes(self) -> tuple[str, ...]:
+        return (".txt", ".tsv", ".conll", ".bio", ".iob", ".iob2", ".bmes", ".bioes")
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        scheme = detect(self._sentences(path)) if self.scheme == "auto" else self.scheme
+        for sentence in self._sentences(path):
+            yield self._row(sentence, scheme)
+
+    def _row(self, sentence: Sentence, scheme: Scheme) -> Row:
+        group = f"document {sentence.document}" if sentence.document else ""
+        if sentence.fault:
+            return Row(line=sentence.line, group=group, fault=sentence.fault)
+        text, starts = "", list[int]()
+        for token in sentence.tokens:
+            text += self.joiner if starts else ""
+            starts.append(len(text))
+            text += token
+        entities, repairs = decode(sentence.tags, scheme)
+        spans = tuple(
+            Raw(fragments=((starts[first], starts[last] + len(sentence.tokens[last])),), label=label)
+            for first, last, label in entities
+        )
+        return Row(line=sentence.line, text=text, spans=spans, group=group, repairs=tuple(repairs))
+
+    def _sentences(self, path: Path) -> Iterator[Sentence]:
+        tokens: list[str] = []
+        tags: list[str] = []
+        first, fault, document, lines_in, seen = 0, "", 0, 0, False
+        for number, line in lines(path):
+            if not line.strip():
+                if lines_in:
+                    yield Sentence(line=first, tokens=tokens, tags=tags, document=document, fault=fault)
+                tokens, tags, fault, lines_in = [], [], "", 0
+                continue
+            if line.startswith(DOCUMENT):
+                document += 1
+                continue
+            first = first if lines_in else number
+            lines_in += 1
+            cells = _cells(line)
+            token, tag = _at(cells, self.token), _at(cells, self.tag)
+            if len(cells) < 2 or token is None or tag is None:
+                if not seen:
+                    column = "token" if token is None else "tag"
+                    present = [str(index) for index in range(len(cells))]
+                    raise missing(
+                        f"{path}:{number}",
+                        "column",
+                        str(getattr(self, column)),
+                        present,
+                        f"{column} (or check the format)",
+                    )
+                fault = fault or "a line has too few columns"
+                continue
+            seen = True
+            # A blank as a token vanishes when columns are parted by blanks: common in Chinese files.
+            tokens.append(token or (" " if not self.joiner else ""))
+            tags.append(tag)
+            fault = fault or ("" if tokens[-1] else "a token is empty")
+        if lines_in:
+            yield Sentence(line=first, tokens=tokens, tags=tags, document=document, fault=fault)
+
+
+class Sentence(Value, frozen=True):
+    """The lines between two blank lines."""
+
+    line: int
+    tokens: list[str]
+    tags: list[str]
+    document: int = 0
+    fault: str = ""
+
+    def __repr__(self) -> str:
+        return f"Sentence(line={self.line}, document={self.document}, fault={self.fault!r})"  # tokens are text
+
+
+def _cells(line: str) -> list[str]:
+    line = line.rstrip("\r\n")
+    return line.split("\t") if "\t" in line else re.split(" +", line.rstrip(" "))
+
+
+def _at(cells: Sequence[str], index: int) -> str | None:
+    return cells[index] if -len(cells) <= index < len(cells) else None
+
+
+def parse_tag(tag: str) -> tuple[str, str]:
+    """(letter, type) of a tag: ``B``, ``I``, ``E`` or ``S`` and its type, ``O`` and nothing, or ``I`` and a bare type."""
+    if tag in ("O", ""):
+        return "O", ""
+    match = _PREFIX.fullmatch(tag)
+    return (_LETTERS.get(match[1], match[1]), match[2]) if match else ("I", tag)
+
+
+def detect(sentences: Iterator[Sentence]) -> Scheme:
+    """The scheme of a file from all its tags: any E or S makes it BIOES, no B makes it IO.
+
+    It is IOB1 only where every B follows an entity of its own type, as that scheme demands, and it is BIO otherwise.
+    """
+    letters: set[str] = set()
+    strict_starts = False
+    for sentence in sentences:
+        before = ""
+        for tag in sentence.tags:
+            letter, kind = parse_tag(tag)
+            letters.add(letter)
+            strict_starts |= letter == "B" and kind != before
+            before = kind
+    if letters & {"E", "S"}:
+        return "bioes"
+    if "B" not in letters:
+        return "io"
+    return "bio" if strict_starts or "I" not in letters else "iob1"
+
+
+def decode(tags: Sequence[str], scheme: Scheme) -> tuple[list[tuple[int, int, str]], list[str]]:
+    """(first token, last token, type) of each entity, and the repairs that were needed."""
+    entities: list[tuple[int, int, str]] = []
+    repairs: list[str] = []
+    start, kind = -1, ""  # the open entity
+    for index, tag in enumerate([*tags, "O"]):
+        letter, found = parse_tag(tag)
+        continues = start >= 0 and letter in ("I", "E") and found == kind
+        if start >= 0 and not continues:
+            entities.append((start, index - 1, kind))
+            if scheme == "bioes":
+                repairs.append(UNCLOSED)
+            start = -1
+        if letter != "O" and not continues:
+            start, kind = index, found
+            if letter in ("I", "E") and scheme in ("bio", "bioes"):
+                repairs.append(ORPHAN)
+        if start >= 0 and letter in ("E", "S"):
+            entities.append((start, index, kind))
+            start = -1
+    return entities, repairs

@@ -1,0 +1,91 @@
+"""Entities as JSON writes them: dicts whose keys have names, or lists of start, end and label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from residency.core.part import Part
+from residency.corpus.repair import Raw
+from residency.corpus.source import missing
+
+NOT_A_NUMBER = "offset of a span is not a whole number"
+NO_END = "span has neither an end nor a quote"
+NOT_A_SPAN = "span is neither a dict nor a list of start, end and label"
+
+
+class Keys(Part):
+    """What the keys of an entity are called."""
+
+    start: str = "start"
+    end: str = "end"
+    """Where it is absent, the end follows from the quote."""
+    label: str = "label"
+    quote: str = "text"
+    """The text of the span; without it offsets cannot be proved."""
+
+
+def read_entities(value: object, keys: Keys, where: str, setting: str) -> tuple[Raw, ...] | str:
+    """The entities of one row, or why there are none.
+
+    Offsets may be strings of digits. Raises ``DataError`` for a dict without its start or label.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        return "entities are not a list"
+    return tuple(_entity(item, keys, where, setting, number) for number, item in enumerate(value))
+
+
+def _entity(item: object, keys: Keys, where: str, setting: str, number: int) -> Raw:
+    if isinstance(item, Mapping):
+        return _dict(item, keys, where, setting, number)
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 3 and isinstance(item[2], str):
+        start, end = _offset(item[0]), _offset(item[1])
+        if start is None or end is None:
+            return _bad(item[2], NOT_A_NUMBER)
+        return Raw(fragments=((start, end),), label=item[2], key=str(number))
+    return _bad("", NOT_A_SPAN)
+
+
+def _dict(item: Mapping[str, Any], keys: Keys, where: str, setting: str, number: int) -> Raw:
+    for key in ("start", "label"):
+        name = getattr(keys, key)
+        if name not in item:
+            raise missing(where, "key of an entity", name, item, f"{setting}.{key}")
+    label, quote = item[keys.label], item.get(keys.quote)
+    if not isinstance(label, str) or not label:
+        return _bad("", "span has no label")
+    quote = quote if isinstance(quote, str) else ""
+    start = _offset(item[keys.start])
+    end = _offset(item[keys.end]) if keys.end in item else None
+    if start is None or (keys.end in item and end is None):
+        return _bad(label, NOT_A_NUMBER)
+    if end is None and not quote:
+        return _bad(label, NO_END)
+    attributes = item.get("attributes")
+    score = item.get("score")
+    return Raw(
+        fragments=((start, start + len(quote) if end is None else end),),
+        label=label,
+        quote=quote,
+        code=_string(item.get("code")),
+        attributes=tuple(a for a in attributes if isinstance(a, str)) if isinstance(attributes, list) else (),
+        by=_string(item.get("by")),
+        score=float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None,
+        key=str(number),
+    )
+
+
+def _bad(label: str, fault: str) -> Raw:
+    return Raw(fragments=(), label=label, fault=fault)
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _offset(value: object) -> int | None:
+    if isinstance(value, str):
+        return int(value) if value.strip().isdecimal() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,249 @@
+"""Spans as files give them become spans whose quote stands at their offsets, or are named as bad.
+
+A repair is made only where exactly one is possible. The proof is always the quote that the file gives:
+
+- offsets of the whole row counted in UTF-16 units, in UTF-8 bytes or with CRLF as one character: converted where
+  that confirms more of the row's quotes than code points do;
+- the quote stands at the start or ends at the end that is given: the other bound is moved (``end`` inclusive is one case);
+- the quote and the text at the offsets differ only by case, by Unicode form or by blanks: the text's characters count;
+- the quote stands exactly once in the text, in whatever Unicode form: moved there;
+- blanks at the edges: trimmed, with or without a quote;
+- two equal spans: merged.
+
+Where two of these give different places the span is bad. So is a discontinuous span: what covers all its fragments also
+covers what was left out. The one exception must be asked for (``join_lines``): fragments parted by nothing but blanks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from unicodedata import normalize
+
+from residency.core.types import Span, Value
+
+MOVED = "span moved to the only place where its quote stands"
+BOUND = "span bound moved to where its quote stands"
+CASE = "quote differs from the text by case only"
+FORM = "quote differs from the text by Unicode form only"
+BLANKS = "quote differs from the text by blanks only"
+TRIMMED = "blanks at the edges of a span trimmed"
+MERGED = "equal spans merged"
+JOINED = "span fragments parted only by blanks joined"
+
+EMPTY = "span is empty or holds only blanks"
+OUTSIDE = "span lies outside the text"
+DISCONTINUOUS = "span is discontinuous"
+NOWHERE = "quote of a span stands nowhere in the text"
+SEVERAL = "quote of a span stands in several places, not at its offsets"
+
+
+class Raw(Value, frozen=True):
+    """A span as a file gives it: nothing about it is proved yet."""
+
+    fragments: tuple[tuple[int, int], ...]
+    label: str
+    quote: str = ""
+    code: str | None = None
+    attributes: tuple[str, ...] = ()
+    by: str | None = None
+    score: float | None = None
+    key: str = ""
+    """What relations call it."""
+    line: int = 0
+    """Its own line in the file, where it has one."""
+    fault: str = ""
+    """Why the reader could not make a span of it."""
+
+
+class Remark(Value, frozen=True):
+    """A repair or a fault, with the line of the span where it has one."""
+
+    reason: str
+    line: int = 0
+
+
+class Settled(Value, frozen=True):
+    """The spans of one row in the order of the text, and what was done to get them."""
+
+    spans: tuple[Span, ...]
+    keys: dict[str, int]
+    """Key of a raw span -> its position in ``spans``."""
+    repairs: tuple[Remark, ...]
+    faults: tuple[Remark, ...]
+
+
+Place = tuple[int, int, str, str, tuple[str, ...]]
+"""What makes two spans of a text the same one."""
+
+
+def settle(text: str, raws: Sequence[Raw], join_lines: bool = False) -> Settled:
+    """Prove, repair or refuse every span of a row."""
+    table, counted = _convention(text, raws)
+    spans: dict[Place, Span] = {}
+    found: dict[str, Place] = {}
+    repairs: list[Remark] = []
+    faults: list[Remark] = []
+    for raw in raws:
+        reasons: list[str] = []
+        place = raw.fault or _place(text, raw, table, counted, join_lines, reasons)
+        if isinstance(place, str):
+            faults.append(Remark(reason=place, line=raw.line))
+            continue
+        start, end = _trim(text, *place)
+        if start >= end:
+            faults.append(Remark(reason=EMPTY, line=raw.line))
+            continue
+        if (start, end) != place:
+            reasons.append(TRIMMED)
+        span = Span(
+            start=start,
+            end=end,
+            label=raw.label,
+            quote=text[start:end],
+            code=raw.code,
+            attributes=raw.attributes,
+            by=raw.by,
+            score=raw.score,
+        )
+        identity = (start, end, raw.label, raw.code or "", raw.attributes)
+        if spans.setdefault(identity, span) is not span:
+            reasons.append(MERGED)
+        if raw.key:
+            found[raw.key] = identity
+        repairs.extend(Remark(reason=reason, line=raw.line) for reason in reasons)
+    order = {identity: position for position, identity in enumerate(sorted(spans))}
+    return Settled(
+        spans=tuple(spans[identity] for identity in order),
+        keys={key: order[identity] for key, identity in found.items()},
+        repairs=tuple(repairs),
+        faults=tuple(faults),
+    )
+
+
+Table = dict[int, int]
+"""Offset as counted in a file -> index of the code point."""
+
+
+def _table(text: str, width: Callable[[int], int]) -> Table:
+    table: Table = {}
+    offset = 0
+    for index in range(len(text)):
+        table.setdefault(offset, index)
+        offset += width(index)
+    table.setdefault(offset, len(text))
+    return table
+
+
+def _conventions(text: str) -> Iterator[tuple[str, Table]]:
+    """The other ways to count this text that differ from counting code points."""
+    if any(ord(character) > 0xFFFF for character in text):
+        yield "offsets counted in UTF-16 units", _table(text, lambda i: 1 + (ord(text[i]) > 0xFFFF))
+    if not text.isascii():
+        yield "offsets counted in UTF-8 bytes", _table(text, lambda i: len(text[i].encode("utf-8", "surrogatepass")))
+    if "\r\n" in text:
+        yield "offsets counted CRLF as one character", _table(text, lambda i: int(text[i : i + 2] != "\r\n"))
+
+
+def _convention(text: str, raws: Sequence[Raw]) -> tuple[Table | None, str]:
+    """How the offsets of a row were counted: the way that confirms most of its quotes, code points where in doubt."""
+    quoted = [raw for raw in raws if raw.quote and not raw.fault]
+    best = _confirmed(text, quoted, None)
+    chosen: tuple[Table | None, str] = (None, "")
+    if best == len(quoted):
+        return chosen
+    for name, table in _conventions(text):
+        confirmed = _confirmed(text, quoted, table)
+        if confirmed > best:
+            best, chosen = confirmed, (table, name)
+    return chosen
+
+
+def _confirmed(text: str, raws: Iterable[Raw], table: Table | None) -> int:
+    return sum(_reads(text, raw, _convert(raw.fragments, table)) for raw in raws)
+
+
+def _reads(text: str, raw: Raw, places: Sequence[tuple[int, int]] | None) -> bool:
+    """Whether the fragments, joined by one blank as brat does, are the quote."""
+    return places is not None and " ".join(text[start:end] for start, end in places) == raw.quote
+
+
+def _convert(fragments: Sequence[tuple[int, int]], table: Table | None) -> Sequence[tuple[int, int]] | None:
+    """Offsets as code points, or None where one falls inside a character."""
+    if table is None:
+        return fragments
+    places = [(table.get(start, -1), table.get(end, -1)) for start, end in fragments]
+    return None if any(-1 in place for place in places) else places
+
+
+def _place(
+    text: str, raw: Raw, table: Table | None, counted: str, join_lines: bool, reasons: list[str]
+) -> tuple[int, int] | str:
+    """Where a span stands, or why that is not certain; repairs made are appended to ``reasons``."""
+    places = _convert(raw.fragments, table)
+    if table is not None and not _reads(text, raw, places) and _reads(text, raw, raw.fragments):
+        places = raw.fragments
+    if places is not None and tuple(places) != raw.fragments:
+        reasons.append(counted)
+    if len(raw.fragments) > 1:
+        return _joined(text, raw, places, reasons) if join_lines else DISCONTINUOUS
+    start, end = places[0] if places else raw.fragments[0]
+    inside = 0 <= start < end <= len(text)
+    if not raw.quote:
+        return (start, end) if inside else (EMPTY if 0 <= start == end <= len(text) else OUTSIDE)
+    if inside and text[start:end] == raw.quote:
+        return start, end
+    candidates = dict(_candidates(text, start, end, raw.quote))
+    if len(candidates) == 1:
+        (place, reason), *_ = candidates.items()
+        reasons[:] = [reason]  # one repair is reported: how the place was found in the end
+        return place
+    return SEVERAL if candidates else (NOWHERE if inside else OUTSIDE)
+
+
+def _joined(text: str, raw: Raw, places: Sequence[tuple[int, int]] | None, reasons: list[str]) -> tuple[int, int] | str:
+    if places is None or not all(0 <= start < end <= len(text) for start, end in places):
+        return OUTSIDE
+    gaps = [(before[1], after[0]) for before, after in pairwise(places)]
+    if any(end < start or text[start:end].strip() for start, end in gaps):
+        return DISCONTINUOUS
+    if raw.quote and not _reads(text, raw, places):
+        return NOWHERE
+    reasons.append(JOINED)
+    return places[0][0], places[-1][1]
+
+
+def _candidates(text: str, start: int, end: int, quote: str) -> Iterator[tuple[tuple[int, int], str]]:
+    """Every place where the quote may stand, each with the repair that puts the span there."""
+    for form in dict.fromkeys((quote, normalize("NFC", quote), normalize("NFD", quote))):
+        places = _occurrences(text, form)
+        at_bound = [place for place in places if place[0] == start or place[1] == end]
+        if at_bound:
+            yield from ((place, BOUND) for place in at_bound)
+        else:
+            yield from ((place, MOVED) for place in places)
+    if 0 <= start < end <= len(text):
+        here = text[start:end]
+        if normalize("NFC", here) == normalize("NFC", quote):
+            yield (start, end), FORM
+        elif here.casefold() == quote.casefold():
+            yield (start, end), CASE
+        elif here.split() == quote.split():
+            yield (start, end), BLANKS
+
+
+def _occurrences(text: str, quote: str) -> list[tuple[int, int]]:
+    """All places of a quote, overlapping ones too."""
+    places, at = [], text.find(quote)
+    while at >= 0:
+        places.append((at, at + len(quote)))
+        at = text.find(quote, at + 1)
+    return places
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end

@@ -1,0 +1,185 @@
+"""Data sets: from files in any of the formats to notes with a split and a ledger."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from residency.core.errors import DataError, UserError, allowed
+from residency.core.part import External
+from residency.core.types import PARTS, Note, PartName, Split, Value
+from residency.corpus.brat import Brat
+from residency.corpus.conll import Conll
+from residency.corpus.csvfile import Csv
+from residency.corpus.jsonl import Jsonl
+from residency.corpus.labelstudio import LabelStudio
+from residency.corpus.ledger import Entry, Ledger
+from residency.corpus.pubtator import PubTator
+from residency.corpus.source import Row, Source
+from residency.corpus.split import given, make, split_by_group
+
+
+class ExternalSource(Source):
+    """A source that lives in another package: ``target`` names a subclass of ``Source``, built from the settings here and
+    from ``options``."""
+
+    format: Literal["external"]
+    target: str = Field(pattern=r"^[\w.]+:\w+$")
+    """``package.module:Class``"""
+    options: dict[str, Any] = {}
+
+    def built(self) -> Source:
+        """The source itself; raises ``UserError`` where it cannot be imported or refuses its options."""
+        shared = {name: value for name, value in self if name in self.model_fields_set & set(Source.model_fields)}
+        try:
+            return External(target=self.target, options={**shared, **self.options}).load(Source)  # type: ignore[type-abstract]
+        except (ValidationError, TypeError) as error:
+            fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else type(error).__name__
+            raise UserError(f"options: {self.target} does not accept them ({fault}).") from None
+
+    def suffixes(self) -> tuple[str, ...]:
+        return self.built().suffixes()
+
+    def companions(self, path: Path) -> list[Path]:
+        return self.built().companions(path)
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        return self.built().rows(path)
+
+    def read(self, path: Path, ledger: Ledger) -> Iterator[Note]:
+        return self.built().read(path, ledger)
+
+
+Data = Annotated[
+    Conll | Brat | PubTator | Jsonl | LabelStudio | Csv | ExternalSource,
+    Field(discriminator="format"),
+]
+"""A data set of a recipe, by ``format``."""
+
+
+class Corpus(Value, frozen=True):
+    """A data set that was read: its usable notes, their split, and what became of every row."""
+
+    name: str
+    notes: tuple[Note, ...]
+    split: Split
+    ledger: tuple[Entry, ...]
+
+    def part(self, name: PartName) -> list[Note]:
+        """The notes of a part, in the order of reading."""
+        return [note for note in self.notes if self.split.parts.get(note.id) == name]
+
+
+def files(data: Data, root: Path, name: str = "NAME") -> list[Path]:
+    """Every file that a data set is read from, sorted; ``UserError`` where one of its paths matches nothing."""
+    inputs = [path for paths in _inputs(data, root, name).values() for path in paths]
+    return sorted({*inputs, *(other for path in inputs for other in data.companions(path))})
+
+
+def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
+    """Read, repair, account for every row, split, and cut train to the limit.
+
+    Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or a file cannot be read, and
+    ``UserError`` where a path matches nothing or a label is renamed that the data does not have.
+    """
+    inputs = _inputs(data, root, name)
+    ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
+    read = {part: [note for path in paths for note in data.read(path, ledger)] for part, paths in inputs.items()}
+    ledger.check(data.loss, f"data.{name}")
+    _check_ids(ledger.entries)
+    _check_labels(data, name, ledger.labels)
+    if data.path is not None:
+        notes = read["path"]
+        split = split_by_group(notes, data.shares, seed)
+        if not data.shares.get("dev") and data.stop:
+            split = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
+    else:
+        notes = [note for part in PARTS for note in read.get(part, [])]
+        split = given({part: read[part] for part in PARTS if part in read}, data.stop, seed)
+    if data.limit is not None:
+        split = _limited(notes, split, data.limit)
+    return Corpus(
+        name=name,
+        notes=tuple(note for note in notes if note.id in split.parts),
+        split=split,
+        ledger=ledger.entries,
+    )
+
+
+def _inputs(data: Source, root: Path, name: str) -> dict[str, list[Path]]:
+    """The files of ``path`` or of each part."""
+    found: dict[str, list[Path]] = {}
+    for part in ("path", *PARTS):
+        patterns = data.paths(part)
+        if patterns:
+            matches = [_match(pattern, root, data.suffixes(), f"data.{name}.{part}") for pattern in patterns]
+            found[part] = sorted({path for paths in matches for path in paths})
+    where: dict[Path, str] = {}
+    for part, paths in found.items():
+        for path in paths:
+            if where.setdefault(path, part) != part:
+                raise UserError(f"data.{name}.{part}: {path} is in {where[path]} too; a file belongs to one part.")
+    return found
+
+
+def _match(pattern: str, root: Path, suffixes: Sequence[str], key: str) -> list[Path]:
+    path = root / pattern
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        inside = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes and p.name[0] != "."]
+        if inside:
+            return inside
+        raise UserError(f"{key}: no file in {path} ends in {' or '.join(suffixes)}; name the files, e.g. {pattern}/*.")
+    base = Path(path.anchor) if Path(pattern).is_absolute() else root
+    relative = path.relative_to(base).as_posix() if Path(pattern).is_absolute() else pattern
+    matches = [p for p in base.glob(relative) if p.is_file()] if any(c in pattern for c in "*?[") else []
+    if not matches:
+        raise UserError(
+            f"{key}: {pattern} matches no file in {root}; give a file, a folder or a pattern such as data/*.txt."
+        )
+    return matches
+
+
+def _stems(paths: Sequence[Path], root: Path) -> dict[Path, str]:
+    """What generated ids begin with: the file's stem, or its path where several files have that stem."""
+    times = Counter(path.stem for path in paths)
+    return {
+        path: path.stem
+        if times[path.stem] == 1
+        else (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+        for path in paths
+    }
+
+
+def _check_ids(entries: Sequence[Entry]) -> None:
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.status in ("kept", "repaired"):
+            other = first.setdefault(entry.id, entry)
+            if other is not entry:
+                raise DataError(
+                    f"{entry.file}:{entry.line}: has the id of {other.file}:{other.line}; ids must be unique: "
+                    "correct one of them, or name a field that is."
+                )
+
+
+def _check_labels(data: Source, name: str, found: set[str]) -> None:
+    for label in data.labels:
+        if label not in found:
+            raise UserError(f"data.{name}.labels: {label!r} is no label of the data; {allowed(sorted(found), label)}.")
+
+
+def _limited(notes: Sequence[Note], split: Split, limit: int) -> Split:
+    """The split with train cut to a prefix of one shuffle: a smaller limit gives a subset of a larger one's."""
+    train = [note.id for note in notes if split.parts[note.id] == "train"]
+    random.Random(split.seed).shuffle(train)
+    left_out = set(train[limit:])
+    parts = {id: part for id, part in split.parts.items() if id not in left_out}
+    how = f"{split.how}; train cut to {min(limit, len(train))} of {len(train)} notes"
+    return make(notes, parts, split.seed, how)

@@ -1,0 +1,97 @@
+"""True positives, false positives and false negatives, and what is computed from them.
+
+Arrays of counts have the last axis (tp, fp, fn) and, before it, where there is one, the axis of labels. All ratios
+are 0.0 where their denominator is 0, so a resampled table without any item of a label scores 0 for it: an interval
+is then too wide rather than too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from residency.core.types import Value
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+class Counts(Value, frozen=True):
+    """Items found (tp), invented (fp) and missed (fn)."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(tp=self.tp + other.tp, fp=self.fp + other.fp, fn=self.fn + other.fn)
+
+    @property
+    def precision(self) -> float:
+        """tp / (tp + fp); 0.0 where nothing was predicted."""
+        return self.tp / predicted if (predicted := self.tp + self.fp) else 0.0
+
+    @property
+    def recall(self) -> float:
+        """tp / (tp + fn); 0.0 where there is nothing to find."""
+        return self.tp / gold if (gold := self.tp + self.fn) else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn); 0.0 where there is neither gold nor prediction."""
+        return 2 * self.tp / items if (items := 2 * self.tp + self.fp + self.fn) else 0.0
+
+
+def table(counts: Mapping[str, Counts]) -> Array:
+    """Counts per label as an array [labels, 3], in the mapping's order."""
+    import numpy as np
+
+    rows = [(count.tp, count.fp, count.fn) for count in counts.values()]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def precision(counts: Array) -> Array:
+    """Precision for each row of [..., 3]."""
+    return ratio(counts[..., 0], counts[..., 0] + counts[..., 1])
+
+
+def recall(counts: Array) -> Array:
+    """Recall for each row of [..., 3]."""
+    return ratio(counts[..., 0], counts[..., 0] + counts[..., 2])
+
+
+def f1(counts: Array) -> Array:
+    """F1 for each row of [..., 3]."""
+    return ratio(2 * counts[..., 0], 2 * counts[..., 0] + counts[..., 1] + counts[..., 2])
+
+
+def micro_f1(counts: Array) -> Array:
+    """F1 of the pooled counts: [..., labels, 3] -> [...]."""
+    return f1(counts.sum(axis=-2))
+
+
+def macro_f1(counts: Array) -> Array:
+    """Mean F1 over the labels that occur in gold: [..., labels, 3] -> [...].
+
+    scikit-learn and seqeval average over every label that occurs in gold *or* predictions, so there an invented label
+    pulls the mean down; here it costs precision in the micro average only.
+    """
+    occurs = counts[..., 0] + counts[..., 2] > 0
+    return ratio((f1(counts) * occurs).sum(axis=-1), occurs.sum(axis=-1))
+
+
+def weighted_f1(counts: Array) -> Array:
+    """Mean F1 weighted by the number of gold items of each label: [..., labels, 3] -> [...]."""
+    support = counts[..., 0] + counts[..., 2]
+    return ratio((f1(counts) * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def ratio(part: Array, whole: Array) -> Array:
+    """``part / whole``, 0.0 where ``whole`` is 0."""
+    import numpy as np
+
+    part = np.asarray(part, dtype=np.float64)
+    return np.divide(part, whole, out=np.zeros_like(part), where=np.asarray(whole) != 0)

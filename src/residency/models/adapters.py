@@ -1,0 +1,121 @@
+"""Tuning methods: what each attaches to a base, saves and loads. One class each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from residency.core.errors import UserError
+from residency.core.part import External, Part
+
+HEADS = ("classifier", "score", "qa_outputs")
+"""Names under which transformers keeps a fresh head; it is trained whole and saved with every adapter."""
+
+
+class Method(Part):
+    """Base of the tuning methods."""
+
+    merges: bool = Field(default=False, exclude=True, init=False)
+    """Whether its result can be folded into the base's own weights."""
+
+    def attach(self, model: Any) -> Any:
+        """The model with only what this method trains left trainable."""
+        raise TypeError(f"{type(self).__name__} attaches nothing.")  # an external method that forgot to say what it does
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write what was trained, and nothing else, as safetensors."""
+        model.save_pretrained(folder, safe_serialization=True)
+
+    def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
+        """A base with fresh head -> the trained model; merged where asked for and possible."""
+        raise TypeError(f"{type(self).__name__} loads nothing.")
+
+
+class Lora(Method):
+    """Low-rank adapters on linear layers (Hu et al., 2021), the head trained whole."""
+
+    kind: Literal["lora"] = "lora"
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: float | None = Field(default=None, gt=0)
+    """Scale is alpha / r; twice the rank where not given."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    targets: Literal["auto", "attention", "linear"] | list[str] = "auto"
+    """``attention``: query, key, value, output; ``linear``: every linear layer of the body; or names. ``auto`` is
+    ``linear`` for bases under 400 million parameters, ``attention`` above."""
+
+    def attach(self, model: Any) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        heads = [name for name in HEADS if hasattr(model, name)]
+        config = LoraConfig(
+            r=self.r,
+            lora_alpha=2 * self.r if self.alpha is None else self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=lora_targets(model, self.targets),
+            modules_to_save=heads,
+            bias="none",
+        )
+        return get_peft_model(model, config)
+
+    def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
+        from peft import PeftModel
+
+        loaded = PeftModel.from_pretrained(model, folder, is_trainable=False)
+        return loaded.merge_and_unload() if merge else loaded
+
+
+class Full(Method):
+    """Every weight is trained."""
+
+    kind: Literal["full"] = "full"
+
+    def attach(self, model: Any) -> Any:
+        return model
+
+    def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
+        import safetensors.torch
+
+        missing, unexpected = model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
+        if missing or unexpected:
+            raise UserError(f"{folder}: the weights do not fit this base ({len(missing)} missing, {len(unexpected)} unknown).")
+        return model
+
+
+class ExternalMethod(External):
+    """A method of another package."""
+
+
+Methods = Annotated[Lora | Full | ExternalMethod, Field(discriminator="kind")]
+
+
+def method_of(configured: Lora | Full | ExternalMethod) -> Method:
+    """The method itself, imported where it lives elsewhere."""
+    return configured.load(Method) if isinstance(configured, ExternalMethod) else configured
+
+
+def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
+    """Names of the linear modules that get an adapter; the head and embeddings never do.
+
+    Raises ``UserError`` for names that the model does not have.
+    """
+    import torch
+
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.split(".")[0] not in HEADS and "embeddings_project" not in name
+    ]
+    if isinstance(wanted, list):
+        unknown = [target for target in wanted if not any(name == target or name.endswith("." + target) for name in names)]
+        if unknown:
+            have = sorted({name.rsplit(".", 1)[-1] for name in names})
+            raise UserError(f"method.targets: {', '.join(unknown)} not in this base; allowed: {', '.join(have)}.")
+        return [name for name in names if any(name == target or name.endswith("." + target) for target in wanted)]
+    small = sum(p.numel() for p in model.parameters()) < 400_000_000
+    if wanted == "linear" or (wanted == "auto" and small):
+        return names
+    attention = [name for name in names if "att" in name.lower()]
+    return attention or names

@@ -1,0 +1,207 @@
+"""What a model starts from: a bundled base, a local folder or a hub id; and what each needs."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from residency.core.errors import UserError, allowed
+from residency.core.files import digest, file_digest
+from residency.core.part import Part
+from residency.core.types import Value
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+BUNDLED = Path(__file__).parent / "bundled"
+KNOWN = Path(__file__).parent / "bases.toml"
+
+Architecture = Literal["encoder", "causal"]
+
+
+class BaseModelSettings(Part):
+    """Which model to start from."""
+
+    id: str
+    """``bundled:NAME``, a local folder, or a hub id such as ``vinai/phobert-base-v2``."""
+    revision: str | None = None
+    """Commit or tag of a hub id; give one so that a run can be repeated."""
+    segmenter: Literal["auto", "none", "underthesea"] = "auto"
+    """Word segmentation that the base was trained on; ``auto`` knows PhoBERT and ViHealthBERT word models."""
+    window: int | None = Field(default=None, ge=16)
+    """Tokens that the model reads at once; the most that it can where not given."""
+    allow_pickle: bool = False
+    """Also load ``pytorch_model.bin``, which can run code when it is opened."""
+
+
+class Base(Value, frozen=True):
+    """A base that was found on this machine."""
+
+    id: str
+    path: str
+    digest: str
+    revision: str = ""
+    segmenter: str = ""
+    window: int = 0
+    """Tokens per window, special tokens included."""
+    architecture: Architecture = "encoder"
+    allow_pickle: bool = False
+
+
+def bundled() -> list[str]:
+    """Names of the bundled bases."""
+    return sorted(f"bundled:{path.parent.name}" for path in BUNDLED.glob("*/config.json"))
+
+
+def locate(settings: BaseModelSettings, root: Path) -> tuple[Path, str]:
+    """Folder and revision of a base.
+
+    Raises ``UserError`` where it is not in the package, not on disk, and not to be had from the hub.
+    """
+    name = settings.id
+    if name.startswith("bundled:"):
+        path = BUNDLED / name.removeprefix("bundled:")
+        if not (path / "config.json").is_file():
+            raise UserError(f"base: {name} is not bundled; {allowed(bundled(), name)}, a local folder or a hub id.")
+        return path, ""
+    for folder in (root / name, Path(name).expanduser()):
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise UserError(f"base: {folder} has no config.json; give the folder that holds config.json and the weights.")
+            return folder, ""
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name).")
+    return _from_hub(settings)
+
+
+def _from_hub(settings: BaseModelSettings) -> tuple[Path, str]:
+    import huggingface_hub
+
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.codes", *(["*.bin"] if settings.allow_pickle else [])]
+    try:
+        folder = huggingface_hub.snapshot_download(
+            settings.id, revision=settings.revision, allow_patterns=wanted, local_files_only=_offline()
+        )
+    except Exception as error:  # the hub's client raises many kinds; each means: not to be had
+        raise UserError(
+            f"base: {settings.id} is neither a folder nor to be had from the hub ({type(error).__name__}); "
+            f"check the name and the network, copy the model to a local folder, or use one of {', '.join(bundled())}."
+        ) from None
+    path = Path(folder)
+    return path, path.name if path.parent.name == "snapshots" else (settings.revision or "")
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "True", "ON", "YES"}
+
+
+def weights_digest(path: Path) -> str:
+    """Hash over the files that decide what a base computes."""
+    names = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.codes")
+    files = sorted({file for pattern in names for file in path.glob(pattern) if file.name not in {"sources.json"}})
+    return digest({file.name: file_digest(file) for file in files})
+
+
+def resolve(settings: BaseModelSettings, root: Path = Path()) -> Base:
+    """Find a base and learn from its configuration what it is; loads no weights.
+
+    Raises ``UserError`` with one sentence where it is missing or cannot be used.
+    """
+    path, revision = locate(settings, root)
+    config = load_config(path)
+    if not any(path.glob("*.safetensors")) and not (settings.allow_pickle and any(path.glob("*.bin"))):
+        raise UserError(
+            f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true if you trust its source."
+        )
+    segmenter = settings.segmenter
+    if segmenter == "auto":
+        segmenter = next((rule["segmenter"] for rule in _known() if _matches(rule, settings.id, path)), "none")
+    longest = max_positions(config)
+    return Base(
+        id=settings.id,
+        path=str(path),
+        digest=weights_digest(path),
+        revision=revision,
+        segmenter="" if segmenter == "none" else segmenter,
+        window=min(settings.window or longest, longest),
+        architecture="causal" if _is_causal(config) else "encoder",
+        allow_pickle=settings.allow_pickle,
+    )
+
+
+def _known() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = tomllib.loads(KNOWN.read_text("utf-8"))["base"]
+    return rules
+
+
+def _matches(rule: dict[str, Any], name: str, path: Path) -> bool:
+    names = (name.lower(), path.name.lower(), path.resolve().name.lower())
+    return any(fnmatch.fnmatch(each, rule["match"]) for each in names)
+
+
+def load_config(path: Path) -> PretrainedConfig:
+    """The model's configuration; remote code is never run."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"base: {path} cannot be loaded by this version of transformers ({type(error).__name__}); "
+            "models that bring their own code are not run."
+        ) from None
+
+
+def max_positions(config: PretrainedConfig) -> int:
+    """The most tokens that a model reads at once, special tokens included."""
+    longest = int(getattr(config, "max_position_embeddings", 0) or 512)
+    if config.model_type in {"roberta", "xlm-roberta", "camembert", "phobert"}:
+        longest -= 2  # their positions begin behind the padding id
+    return min(longest, 512)
+
+
+def _is_causal(config: PretrainedConfig) -> bool:
+    names = getattr(config, "architectures", None) or []
+    return any("CausalLM" in name or "LMHead" in name for name in names)
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base or an artefact."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"base: the tokenizer in {path} cannot be loaded ({type(error).__name__}).") from None
+    return tokenizer
+
+
+def load_weights(base: Base, family: str, labels: tuple[str, ...], multiple: bool = False) -> Any:
+    """The base with a fresh head for a family of tasks (``spans``: one output per tag; ``labels``: one per label), in fp32."""
+    import torch
+    import transformers
+
+    problem = {"problem_type": "multi_label_classification" if multiple else "single_label_classification"}
+    options: dict[str, Any] = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "dtype": torch.float32,
+        "trust_remote_code": False,
+        "use_safetensors": None if base.allow_pickle else True,
+        **({} if family == "spans" else problem),
+    }
+    kind = transformers.AutoModelForTokenClassification if family == "spans" else transformers.AutoModelForSequenceClassification
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # it warns that the head is new, which is what we asked for
+    try:
+        return kind.from_pretrained(base.path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base.") from None
+    finally:
+        transformers.logging.set_verbosity(before)

@@ -1,0 +1,174 @@
+"""The encoder predictor: spans and labels, streaming, in constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans
+from residency.models import artefact as artefacts
+from residency.models.base import Base
+from residency.models.tokens import Tokeniser, Tokens, Window
+from residency.tasks.card import Card
+from residency.tasks.spans import best_tags, decode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CHUNK = 512
+"""Examples held in memory at once; windows are sorted by length within a chunk."""
+BATCH_TOKENS = 2048
+"""Tokens in a forward pass, padding included."""
+
+
+class EncoderPredictor:
+    """Answers span and label tasks with an encoder."""
+
+    def __init__(self, model: Any, tokeniser: Tokeniser, card: Card, info: PredictorInfo) -> None:
+        self.model = model
+        self.tokeniser = tokeniser
+        self.card = card
+        self.info = info
+
+    @classmethod
+    def from_artefact(cls, folder: Path, name: str = "tuned", device: str | None = None) -> EncoderPredictor:
+        """The model that a training stage saved."""
+        artefact, model, tokeniser = artefacts.load(folder)
+        info = PredictorInfo(
+            name=name,
+            base=artefact.base.id,
+            method=str(artefact.method["kind"]),
+            digest=artefact.base.digest,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
+        return cls(model.to(device or best_device()), tokeniser, artefact.task(), info)
+
+    @classmethod
+    def untuned(cls, base: Base, card: Card, seed: int = 0) -> EncoderPredictor:
+        """The base with a random head: what tuning has to beat."""
+        import torch
+
+        torch.manual_seed(seed)
+        model = artefacts.fresh(base, card)
+        model.eval()
+        info = PredictorInfo(
+            name="base",
+            base=base.id,
+            method="none",
+            digest=base.digest,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
+        return cls(model.to(best_device()), artefacts.tokeniser(base), card, info)
+
+    def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+        """One prediction per example, in order."""
+        source = iter(examples)
+        while chunk := list(islice(source, CHUNK)):
+            started = time.perf_counter()
+            with evaluating(self.model):
+                answers, counts = self._answers([example.input for example in chunk])
+            each = (time.perf_counter() - started) * 1000 / len(chunk)
+            for example, answer, count in zip(chunk, answers, counts, strict=True):
+                yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
+
+    def _answers(self, texts: list[str]) -> tuple[list[Answer], list[int]]:
+        tokens = self.tokeniser(texts)
+        work = [(number, window) for number, found in enumerate(tokens) for window in self.tokeniser.windows(found)]
+        scores = self._scores(tokens, work)
+        make = self._spans if self.card.family == "spans" else self._labels
+        return [make(text, *pair) for text, *pair in zip(texts, tokens, scores, strict=True)], [len(t.ids) for t in tokens]
+
+    def _scores(self, tokens: list[Tokens], work: list[tuple[int, Window]]) -> list[NDArray[np.float32]]:
+        """Per text the scores of its slots ``[slots, tags]``, or of the whole ``[windows, labels]``."""
+        import numpy as np
+
+        rows = [self.tokeniser.inputs(tokens[number], window) for number, window in work]
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in tokens]
+        done: dict[int, NDArray[np.float32]] = {}
+        for batch in by_length([len(row) for row in rows], BATCH_TOKENS):
+            output = forward(self.model, [rows[i] for i in batch], self.tokeniser.pad_id)
+            for i, scores in zip(batch, output, strict=True):
+                number, window = work[i]
+                done[i] = self._read_off(scores, tokens[number], window)
+        for i, (number, _) in enumerate(work):
+            parts[number].append(done[i])
+        return [np.concatenate(found) for found in parts]
+
+    def _read_off(self, scores: NDArray[np.float32], tokens: Tokens, window: Window) -> NDArray[np.float32]:
+        if self.card.family == "labels":
+            return scores[None, :]
+        firsts = [tokens.firsts[slot] - window.start + len(self.tokeniser.prefix) for slot in window.slots]
+        return scores[firsts]
+
+    def _spans(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
+        if not len(scores):
+            return Spans()
+        return Spans(spans=decode(text, best_tags(scores).tolist(), tokens.slots, self.card.names))
+
+    def _labels(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
+        import numpy as np
+
+        mean = scores.mean(axis=0)
+        if self.card.multiple:
+            chance = 1 / (1 + np.exp(-mean))
+            chosen = [i for i, p in enumerate(chance) if p >= 0.5]
+        else:
+            chance = np.exp(mean - np.logaddexp.reduce(mean))
+            chosen = [int(mean.argmax())]
+        return Labels(
+            labels=tuple(self.card.names[i] for i in chosen), scores=tuple(round(float(chance[i]), 6) for i in chosen)
+        )
+
+
+def by_length(lengths: list[int], most: int) -> Iterator[list[int]]:
+    """Positions in batches of similar length, longest first, each at most ``most`` tokens with its padding."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batch: list[int] = []
+    for i in order:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > most:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def forward(model: Any, rows: list[list[int]], pad: int) -> list[NDArray[np.float32]]:
+    """Log-odds of each row's tokens ``[tokens, outputs]``, or of each row ``[outputs]``, in fp32."""
+    import torch
+
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    even = all(len(row) == longest for row in rows)
+    mask = None if even else torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        given = {"input_ids": ids.to(device), **({} if mask is None else {"attention_mask": mask.to(device)})}
+        logits = model(**given).logits.float()
+        if logits.dim() == 3:
+            logits = logits.log_softmax(-1)
+        found = logits.cpu().numpy()
+    return list(found)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A model in evaluation mode, its former mode restored afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def best_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

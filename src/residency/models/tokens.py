@@ -1,0 +1,155 @@
+"""From a text to a model's tokens and back, with offsets in the text that the user gave.
+
+A *slot* is the smallest stretch that can be labelled: a unit of ``locale.text``, or several where one token covers
+them. Each slot is read off its first token; so no answer begins or ends inside a character, a mark or a letter run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from residency.core.types import Value
+from residency.locale.segment import segment
+from residency.locale.text import units
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Tokens(Value, frozen=True):
+    """A text as tokens, without special tokens."""
+
+    ids: list[int]
+    firsts: list[int]
+    """Position of each slot's first token."""
+    slots: list[tuple[int, int]]
+    """Each slot's offsets in the text."""
+
+
+class Window(Value, frozen=True):
+    """A stretch of tokens that the model reads at once, and the slots that are read off it."""
+
+    start: int
+    end: int
+    slots: range
+
+
+class Tokeniser:
+    """A tokenizer with its word segmentation: what an artefact carries and every step shares."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, segmenter: str, window: int) -> None:
+        self.tokenizer = tokenizer
+        self.segmenter = segmenter
+        empty = tokenizer.build_inputs_with_special_tokens([]) if not tokenizer.is_fast else tokenizer("")["input_ids"]
+        self.prefix, self.suffix = _specials(tokenizer, list(empty))
+        self.room = window - len(empty)
+        self.pad_id = int(tokenizer.pad_token_id or 0)
+
+    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
+        """Tokens of texts; long ones whole."""
+        if self.segmenter:
+            return [self._segmented(text) for text in texts]
+        return [slotted(text, ids, offsets) for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)]
+
+    def _segmented(self, text: str) -> Tokens:
+        edits = segment(text, self.segmenter)
+        ids, offsets = self._encode([edits.apply(text)])[0]
+        back = [edits.back(start, end) if end > start else None for start, end in offsets]
+        # A token that ends inside a joined word has no place of its own in the text: it belongs to the whole word.
+        return slotted(text, ids, [place or (0, 0) for place in back])
+
+    def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        if self.tokenizer.is_fast:
+            backend = self.tokenizer.backend_tokenizer  # the wrapper's conversions cost as much as the tokenising
+            return [(found.ids, found.offsets) for found in backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [self._slowly(text) for text in texts]
+
+    def _slowly(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """A tokenizer without offsets, word by word: each piece gets its word's place."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        position = 0
+        for word in text.split():
+            start = text.index(word, position)
+            position = start + len(word)
+            pieces = self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(word))
+            ids.extend(pieces)
+            offsets.extend([(start, position)] * len(pieces))
+        return ids, offsets
+
+    def windows(self, tokens: Tokens) -> list[Window]:
+        """Overlapping windows over a text; each slot is read off the window in which it has most context."""
+        return windows(len(tokens.ids), tokens.firsts, self.room)
+
+    def inputs(self, tokens: Tokens, window: Window) -> list[int]:
+        """What the model reads: the window's tokens between special ones."""
+        return [*self.prefix, *tokens.ids[window.start : window.end], *self.suffix]
+
+
+def _specials(tokenizer: PreTrainedTokenizerBase, empty: list[int]) -> tuple[list[int], list[int]]:
+    """What stands before and behind a text."""
+    if len(empty) < 2:
+        opening = empty and tokenizer.bos_token_id in empty
+        return (empty, []) if opening else ([], empty)
+    return empty[: len(empty) // 2], empty[len(empty) // 2 :]
+
+
+def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> Tokens:
+    """Tokens joined with the units of their text."""
+    bounds = units(text)
+    firsts: list[int] = []
+    slots: list[tuple[int, int]] = []
+    last, unit = -1, -1
+    for position, (start, end) in enumerate(offsets):
+        while start < end and text[start].isspace():
+            start += 1
+        while end > start and text[end - 1].isspace():
+            end -= 1
+        if start == end:
+            continue
+        if start >= last:
+            unit += 1
+            while bounds[unit][1] <= start:
+                unit += 1
+            firsts.append(position)
+            slots.append(bounds[unit])
+            last = bounds[unit][1]
+        if end > last:
+            while last < end:
+                unit += 1
+                last = bounds[unit][1]
+            slots[-1] = (slots[-1][0], last)
+    return Tokens(ids=ids, firsts=firsts, slots=slots)
+
+
+def windows(count: int, firsts: Sequence[int], room: int) -> list[Window]:
+    """Windows of at most ``room`` tokens that begin at slots and overlap by a quarter, in order.
+
+    Their ``slots`` partition all slots: the overlap is shared out at its middle.
+    """
+    if count <= room:
+        return [Window(start=0, end=count, slots=range(len(firsts)))]
+    overlap = room // 4
+    starts = [0]  # in tokens
+    slot_at = [0]
+    while starts[-1] + room < count:
+        target = starts[-1] + room - overlap
+        slot = next((s for s in range(slot_at[-1] + 1, len(firsts)) if firsts[s] >= target), len(firsts))
+        if slot == len(firsts) or firsts[slot] >= starts[-1] + room:  # one slot wider than the overlap
+            slot = min(max(slot - 1, slot_at[-1] + 1), len(firsts) - 1)
+        if slot <= slot_at[-1]:
+            break
+        starts.append(firsts[slot])
+        slot_at.append(slot)
+    ends = [min(start + room, count) for start in starts]
+    cuts = [0]
+    for start, slot, end in zip(starts[1:], slot_at[1:], ends[:-1], strict=True):
+        middle = (start + end) // 2
+        cut = next((s for s in range(slot, len(firsts)) if firsts[s] >= middle), len(firsts))
+        cuts.append(max(cut, cuts[-1]))
+    cuts.append(len(firsts))
+    return [
+        Window(start=start, end=end, slots=range(cuts[i], cuts[i + 1]))
+        for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]

@@ -1,0 +1,67 @@
+"""Batches of similar length, the same for the same seed and epoch, so that a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from residency.train.items import IGNORED, Item
+
+if TYPE_CHECKING:
+    import torch
+
+POOL = 8
+"""Batches that are sorted by length together: large enough to save padding, small enough to stay random."""
+
+
+class LengthBatches:
+    """Positions in batches of similar length; a new order each epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = list(lengths), batch, seed, epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.order(self.epoch()))
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch."""
+        import numpy as np
+
+        rng = np.random.default_rng((self.seed, epoch))
+        shuffled = rng.permutation(len(self.lengths)).tolist()
+        pool = self.batch * POOL
+        batches: list[list[int]] = []
+        for start in range(0, len(shuffled), pool):
+            near = sorted(shuffled[start : start + pool], key=lambda i: self.lengths[i])
+            batches.extend(near[i : i + self.batch] for i in range(0, len(near), self.batch))
+        short = [batch for batch in batches if len(batch) < self.batch]
+        whole = [batch for batch in batches if len(batch) == self.batch]
+        return [whole[i] for i in rng.permutation(len(whole))] + short
+
+    def padding(self, epoch: int = 0) -> float:
+        """Share of an epoch's tokens that are padding."""
+        real = sum(self.lengths)
+        padded = sum(max(self.lengths[i] for i in batch) * len(batch) for batch in self.order(epoch))
+        return 1 - real / padded if padded else 0.0
+
+
+def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dict[str, Any]:
+    """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``."""
+    import torch
+
+    longest = max(len(item.ids) for item in items)
+    padding = [longest - len(item.ids) for item in items]
+    batch: dict[str, torch.Tensor] = {
+        "input_ids": torch.tensor([[*item.ids, *[pad] * n] for item, n in zip(items, padding, strict=True)]),
+        "attention_mask": torch.tensor([[1] * len(item.ids) + [0] * n for item, n in zip(items, padding, strict=True)]),
+    }
+    if family == "spans":
+        rows = [[*item.targets, *[IGNORED] * n] for item, n in zip(items, padding, strict=True)]
+        batch["labels"] = torch.tensor(rows, dtype=torch.long)
+    else:
+        targets = [item.targets for item in items]
+        batch["labels"] = torch.tensor(targets) if multiple else torch.tensor(targets, dtype=torch.long).squeeze(1)
+    return batch

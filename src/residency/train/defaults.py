@@ -1,0 +1,98 @@
+"""Settings that depend on method, model size and amount of data; each rule with where it was found.
+
+A setting copied from a 7B model does not carry to a small one: what a 22M encoder needs is ten times the rate and
+more, smaller steps. The rules were set on training sentences of the NCBI disease corpus outside the benchmark's 500
+(see docs/benchmarks.md), never on anything that is reported.
+"""
+
+from __future__ import annotations
+
+import math
+
+from residency.core.types import Value
+from residency.models.adapters import Full
+from residency.train.stage import Stage
+
+LARGE = 1_000_000_000
+"""Parameters from which the published settings of 7B models apply."""
+
+
+class Plan(Value, frozen=True):
+    """A stage with nothing left open."""
+
+    epochs: float
+    steps: int
+    """Optimiser steps in all."""
+    micro_batch: int
+    accumulation: int
+    learning_rate: float
+    head_learning_rate: float
+    precision: str
+
+    @property
+    def batch(self) -> int:
+        """Effective batch."""
+        return self.micro_batch * self.accumulation
+
+
+def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool) -> Plan:
+    """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items."""
+    batch, micro, accumulation = _batch(stage, parameters, rows)
+    per_epoch = max(1, math.ceil(math.ceil(rows / micro) / accumulation))
+    if stage.steps is not None:
+        steps, epochs = stage.steps, stage.steps / per_epoch
+    else:
+        epochs = _epochs(rows) if stage.epochs == "auto" else float(stage.epochs)
+        steps = math.ceil(epochs * per_epoch)
+    rate = _rate(stage, parameters) if stage.learning_rate == "auto" else stage.learning_rate
+    head = max(rate, HEAD_RATE) if stage.head_learning_rate == "auto" else stage.head_learning_rate
+    return Plan(
+        epochs=epochs,
+        steps=steps,
+        micro_batch=micro,
+        accumulation=accumulation,
+        learning_rate=rate,
+        head_learning_rate=head,
+        precision=_precision(stage, device, bf16),
+    )
+
+
+HEAD_RATE = 1e-3
+"""A fresh head starts from noise; it may move faster than a trained body."""
+
+
+def _batch(stage: Stage, parameters: int, rows: int) -> tuple[int, int, int]:
+    """Effective batch, micro-batch, accumulation."""
+    if stage.micro_batch and stage.accumulation:
+        return stage.micro_batch * stage.accumulation, stage.micro_batch, stage.accumulation
+    if stage.batch == "auto":
+        batch = 32 if parameters >= LARGE else 16
+    else:
+        batch = stage.batch
+    if stage.accumulation:
+        micro = max(1, batch // stage.accumulation)
+    else:
+        micro = stage.micro_batch or min(batch, 4 if parameters >= LARGE else 32)
+    return batch, micro, max(1, math.ceil(batch / micro))
+
+
+def _epochs(rows: int) -> float:
+    """Enough steps for few rows, not too many for many: about 12 passes over 500, at least 4, at most 20."""
+    return float(min(20, max(4, round(12 * math.sqrt(500 / max(rows, 1))))))
+
+
+def _rate(stage: Stage, parameters: int) -> float:
+    """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate of full tuning."""
+    full = isinstance(stage.tuning, Full)
+    if parameters >= LARGE:
+        return 1e-5 if full else 2e-4
+    if parameters >= 60_000_000:
+        return 5e-5 if full else 5e-4
+    return (3e-4 if parameters < 12_000_000 else 2e-4) if full else 2e-3
+
+
+def _precision(stage: Stage, device: str, bf16: bool) -> str:
+    """bf16 where the hardware multiplies it; half the time on such a CPU, and no loss scaling to care for."""
+    if stage.precision != "auto":
+        return stage.precision
+    return "bf16" if bf16 else ("fp16" if device == "cuda" else "fp32")

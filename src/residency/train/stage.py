@@ -1,0 +1,78 @@
+"""A stage: a tuning method and how it is optimised. Every published setting can be given literally."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from residency.core.part import Part
+from residency.models.adapters import Lora, Method, Methods, method_of
+
+Auto = Literal["auto"]
+Logger = Literal["tensorboard", "mlflow", "wandb"]
+
+
+class Stop(Part):
+    """When to end before the last epoch; the best model is kept in any case."""
+
+    metric: str = ""
+    """A score of the task, e.g. ``span_f1``; the card's own where empty."""
+    patience: int = Field(default=2, ge=1)
+    """Epochs without a better value."""
+
+
+class Stage(Part):
+    """One training stage."""
+
+    name: str = Field(default="", pattern=r"^[\w-]*$")
+    method: Methods = Lora()
+    epochs: float | Auto = "auto"
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; instead of ``epochs``."""
+    batch: int | Auto = "auto"
+    """Effective batch: rows per optimiser step."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Rows per forward pass; with ``accumulation`` it makes the effective batch."""
+    accumulation: int | None = Field(default=None, ge=1)
+    learning_rate: float | Auto = "auto"
+    head_learning_rate: float | Auto = "auto"
+    """Rate of the fresh head."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    clip: float = Field(default=1.0, ge=0)
+    """Largest gradient norm; 0 for none."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    stop: Stop | None = Stop()
+    """``null`` trains to the end and keeps the last model."""
+    track: tuple[Logger, ...] = ()
+    """Also log to these, where installed; ``wandb`` and a remote ``mlflow`` only for profiles that may leave."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        if self.steps is not None and self.epochs != "auto":
+            raise ValueError("give epochs or steps, not both")
+        if isinstance(self.epochs, float) and self.epochs <= 0:
+            raise ValueError("epochs must be above 0")
+        if isinstance(self.batch, int) and self.batch < 1:
+            raise ValueError("batch must be at least 1")
+        for rate in (self.learning_rate, self.head_learning_rate):
+            if isinstance(rate, float) and rate <= 0:
+                raise ValueError("learning rates must be above 0")
+        if isinstance(self.batch, int) and self.micro_batch and self.accumulation and self.batch != self.micro_batch * self.accumulation:
+            raise ValueError(f"batch is {self.batch}, but micro_batch x accumulation is {self.micro_batch * self.accumulation}")
+        return self
+
+    @property
+    def tuning(self) -> Method:
+        """The method."""
+        return method_of(self.method)
+
+    def title(self, number: int) -> str:
+        """``1-lora``: the stage's folder."""
+        return f"{number}-{self.name or self.method.kind}"

@@ -1,0 +1,368 @@
+"""One training stage on the `transformers` Trainer: resumable, seeded, judged by the same code that reports."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from residency.core.errors import UserError
+from residency.core.files import write_json, write_jsonl
+from residency.core.types import Example, PredictorInfo, Profile, StageResult
+from residency.models import artefact
+from residency.models.base import Base
+from residency.models.encoder import EncoderPredictor, best_device
+from residency.tasks.card import Card
+from residency.tasks.scoring import main_metric
+from residency.train.batches import LengthBatches, collate
+from residency.train.defaults import Plan, resolve
+from residency.train.items import IGNORED, Items, build
+from residency.train.stage import Stage
+
+CHECKPOINT_SECONDS = 30.0
+"""A resumable state is written this often (and not at all by shorter runs)."""
+MARKER = "complete.json"
+"""Written last: a checkpoint without it was cut off while it was written."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a few words."""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one stage needs."""
+
+    stage: Stage
+    name: str
+    base: Base
+    card: Card
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    """What early stopping looks at; never reported."""
+    seed: int
+    profile: Profile
+    work: Path
+    """Checkpoints; kept until the stage is committed."""
+    out: Path
+    """Where the artefact goes (a folder that the caller commits)."""
+    progress: Progress | None = None
+
+
+def train(job: Job) -> tuple[StageResult, Items]:
+    """Train a stage and save its artefact to ``job.out``; resumes from ``job.work`` to identical numbers.
+
+    Raises ``UserError`` for rows that cannot be trained on, and where the machine runs out of memory.
+    """
+    seed_everything(job.seed)
+    tokeniser = artefact.tokeniser(job.base)
+    items = build(job.train, tokeniser, job.card)
+    if not items.items:
+        raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
+    model = artefact.fresh(job.base, job.card)
+    parameters = sum(p.numel() for p in model.parameters())
+    device = best_device()
+    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device))
+    method = job.stage.tuning
+    model = method.attach(model)
+    predictor = EncoderPredictor(model, tokeniser, job.card, PredictorInfo(name="dev", base=job.base.id))
+    judge = Judge(job, predictor)
+    trainer = StageTrainer(job, plan, items, model, judge)
+    started = time.monotonic()
+    try:
+        checkpoint = last_checkpoint(job.work)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"stage {job.name}: the GPU ran out of memory; set micro_batch lower (now {plan.micro_batch}) "
+            "and accumulation higher, or give base.window a smaller number."
+        ) from None
+    seconds = time.monotonic() - started
+    judge.restore(model)
+    model.eval()
+    artefact.save(job.out, model, job.base, job.card, method, job.profile)
+    result = trainer.result(parameters, seconds)
+    write_json(job.out / "stage.json", result)
+    write_jsonl(job.out / "metrics.jsonl", result.history)
+    return result, items
+
+
+def seed_everything(seed: int) -> None:
+    """Seed before the adapter and head are built, or they differ from run to run."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - what libraries under us draw from
+    torch.manual_seed(seed)
+
+
+def has_bf16(device: str) -> bool:
+    """Whether the hardware multiplies bf16 fast."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint; half-written ones are removed."""
+    whole = []
+    for folder in work.glob("checkpoint-*"):
+        if (folder / MARKER).is_file():
+            whole.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+class Judge(TrainerCallback, ExportableState):
+    """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
+
+    def __init__(self, job: Job, predictor: EncoderPredictor) -> None:
+        self.job, self.predictor = job, predictor
+        self.best, self.best_epoch, self.waited = -1.0, 0.0, 0
+        self.stopped = "all epochs done"
+        self.history: list[dict[str, float]] = []
+        self.weights: dict[str, torch.Tensor] = {}
+        self.saved = time.monotonic()
+        self.metric = (job.stage.stop.metric if job.stage.stop else "") or job.card.main_metric
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        names = ("best", "best_epoch", "waited", "history")
+        return {"args": {}, "attributes": {name: getattr(self, name) for name in names}}
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        stop = self.job.stage.stop
+        if stop is None or not self.job.dev:
+            return
+        predictions = list(self.predictor.predict(self.job.dev))
+        value = main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
+        self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.metric: value})
+        if value > self.best:
+            self.best, self.best_epoch, self.waited = value, state.epoch, 0
+            self.weights = trainable(self.predictor.model)
+        else:
+            self.waited += 1
+            if self.waited >= stop.patience:
+                self.stopped = f"{self.metric} on the stop part did not rise for {stop.patience} epochs"
+                control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.history.append(
+                {
+                    "step": state.global_step,
+                    "epoch": round(state.epoch, 4),
+                    "loss": float(logs["loss"]),
+                    "learning_rate": float(logs.get("learning_rate", 0.0)),
+                }
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.job.progress:
+            shown = f"{self.metric} {self.best:.3f}" if self.best >= 0 else ""
+            self.job.progress(state.global_step, state.max_steps, shown)
+        if time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.weights:
+            safetensors.torch.save_file(self.weights, folder / "best.safetensors")
+        write_json(folder / MARKER, {"step": state.global_step})
+        for older in Path(args.output_dir).glob("checkpoint-*"):
+            if older != folder:
+                shutil.rmtree(older, ignore_errors=True)
+        self.saved = time.monotonic()
+
+    def resume(self, checkpoint: Path) -> None:
+        """Take up the state that a checkpoint kept."""
+        kept = msgspec.json.decode((checkpoint / "trainer_state.json").read_bytes())
+        for name, value in kept["stateful_callbacks"]["Judge"]["attributes"].items():
+            setattr(self, name, value)
+        best = checkpoint / "best.safetensors"
+        self.weights = safetensors.torch.load_file(best) if best.is_file() else {}
+
+    def restore(self, model: Any) -> None:
+        """Put the best weights back."""
+        if self.weights:
+            own = dict(model.named_parameters())
+            with torch.no_grad():
+                for name, tensor in self.weights.items():
+                    own[name].copy_(tensor)
+
+
+def trainable(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of what is trained, on the CPU."""
+    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+class StageTrainer(transformers.Trainer):  # type: ignore[misc]
+    """The Trainer with our batches, our loss and our rates."""
+
+    def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge) -> None:
+        self.job, self.plan, self.items, self.judge = job, plan, items, judge
+        self.started_memory = _peak_memory()
+        super().__init__(
+            model=model,
+            args=arguments(job, plan, len(items.items)),
+            train_dataset=items.items,
+            callbacks=[judge],
+            data_collator=lambda batch: collate(
+                batch, judge.predictor.tokeniser.pad_id, job.card.family, job.card.multiple
+            ),
+        )
+        self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
+        self.remove_callback(transformers.trainer_callback.PrinterCallback)
+        lengths = [len(item.ids) for item in items.items]
+        self.per_epoch = -(-(-(-len(lengths) // plan.micro_batch)) // plan.accumulation)
+        self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch)
+
+    def _epoch(self) -> int:
+        return int(self.state.global_step // self.per_epoch)
+
+    def get_train_dataloader(self) -> Any:
+        loader = torch.utils.data.DataLoader(
+            self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, num_workers=0
+        )
+        return self.accelerator.prepare(loader)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.judge.resume(Path(resume_from_checkpoint))
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW; the fresh head has its own rate, biases and norms no decay."""
+        groups: dict[tuple[bool, bool], list[Any]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                head = any(part in name.split(".") for part in ("classifier", "score"))
+                groups.setdefault((head, parameter.ndim > 1), []).append(parameter)
+        stage = self.job.stage
+        self.optimizer = torch.optim.AdamW(
+            [
+                {
+                    "params": found,
+                    "lr": self.plan.head_learning_rate if head else self.plan.learning_rate,
+                    "weight_decay": stage.weight_decay if decayed else 0.0,
+                }
+                for (head, decayed), found in groups.items()
+            ],
+            betas=stage.betas,
+            eps=stage.epsilon,
+            fused=True,
+        )
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean over the trained tokens (or labels) of the whole effective batch, so micro-batches weigh right."""
+        targets = inputs.pop("labels")
+        output = model(**inputs)
+        logits = output.logits.float()
+        if self.job.card.multiple:
+            total = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum")
+        else:
+            total = torch.nn.functional.cross_entropy(
+                logits.view(-1, logits.shape[-1]),
+                targets.view(-1),
+                ignore_index=IGNORED,
+                reduction="sum",
+                label_smoothing=self.job.stage.label_smoothing,
+            )
+        count = num_items_in_batch if num_items_in_batch is not None else targets.ne(IGNORED).sum()
+        loss = total / count
+        return (loss, output) if return_outputs else loss
+
+    def result(self, parameters: int, seconds: float) -> StageResult:
+        """What the stage did."""
+        judge, plan, stage = self.judge, self.plan, self.job.stage
+        tokens = sum(len(item.ids) for item in self.items.items)
+        epochs = self.state.epoch or 0.0
+        settings = {
+            "epochs": f"{plan.epochs:g}",
+            "steps": str(plan.steps),
+            "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation})",
+            "learning_rate": f"{plan.learning_rate:g}",
+            "head_learning_rate": f"{plan.head_learning_rate:g}",
+            "schedule": f"{stage.schedule}, warm-up {stage.warmup:g}",
+            "optimiser": f"AdamW {stage.betas}, decay {stage.weight_decay:g}, clip {stage.clip:g}",
+            "precision": plan.precision,
+            "seed": str(self.job.seed),
+            **{f"method.{k}": str(v) for k, v in stage.method.model_dump(mode="json").items()},
+        }
+        return StageResult(
+            name=self.job.name,
+            method=stage.method.kind,
+            settings=settings,
+            parameters=parameters,
+            trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
+            metric=judge.metric,
+            best=max(judge.best, 0.0),
+            best_epoch=round(judge.best_epoch or epochs, 2),
+            stopped=judge.stopped,
+            history=tuple(judge.history),
+            seconds=round(seconds, 2),
+            tokens_per_second=round(tokens * epochs / seconds, 1) if seconds else 0.0,
+            padding_share=round(self.batches.padding(), 4),
+            peak_memory_mb=round(_peak_memory(), 1),
+            device=str(self.args.device),
+            dtype=plan.precision,
+            mask=self.items.proof,
+        )
+
+
+def arguments(job: Job, plan: Plan, rows: int) -> Any:
+    """The Trainer's arguments for a plan."""
+    names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+    return transformers.TrainingArguments(
+        output_dir=str(job.work),
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.micro_batch,
+        gradient_accumulation_steps=plan.accumulation,
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type=names[job.stage.schedule],
+        warmup_steps=int(plan.steps * job.stage.warmup),
+        max_grad_norm=job.stage.clip,
+        bf16=plan.precision == "bf16",
+        fp16=plan.precision == "fp16",
+        use_cpu=best_device() == "cpu",
+        seed=job.seed,
+        data_seed=job.seed,
+        logging_strategy="steps",
+        logging_steps=max(1, plan.steps // 60),
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=list(job.stage.track) or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def _peak_memory() -> float:
+    """Peak memory in MB: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Silence what transformers and peft say that a user cannot act on."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)

@@ -1,0 +1,102 @@
+"""Intervals by resampling groups: right on hand-made data, and they cover the truth on simulated data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from residency.metrics import intervals
+from residency.metrics.intervals import Array, bootstrap
+
+
+def share(sums: Array) -> Array:
+    """Successes over trials: [..., 2] -> [..., 1]."""
+    return sums[..., :1] / sums[..., 1:2]
+
+
+def clustered(generator: np.random.Generator, groups: int = 60, size: int = 8) -> tuple[Array, list[str]]:
+    """Successes of patients who differ: each has a rate of its own, 0.7 on average (beta 2.8, 1.2)."""
+    rates = generator.beta(2.8, 1.2, size=groups)
+    success = generator.random((groups, size)) < rates[:, None]
+    stats = np.stack([success.ravel(), np.ones(groups * size)], axis=1).astype(float)
+    return stats, [f"p{group}" for group in range(groups) for _ in range(size)]
+
+
+def test_value_is_that_of_the_whole_data() -> None:
+    value, low, high = bootstrap(np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]]), ["a", "b", "c", "d"], share)
+    assert value.tolist() == [0.75]
+    assert low[0] < 0.75 < high[0]
+
+
+def test_interval_of_a_proportion_agrees_with_the_binomial() -> None:
+    # resampling n independent items draws a binomial count: its quantiles are known exactly
+    from scipy.stats import binom
+
+    stats = np.array([[1.0, 1]] * 140 + [[0, 1]] * 60)
+    _, low, high = bootstrap(stats, [str(i) for i in range(200)], share, samples=20_000)
+    assert low[0] == pytest.approx(binom.ppf(0.025, 200, 0.7) / 200, abs=0.005)
+    assert high[0] == pytest.approx(binom.ppf(0.975, 200, 0.7) / 200, abs=0.005)
+
+
+def test_nominal_95_percent_covers_the_truth_90_to_98_percent_of_the_time() -> None:
+    generator, covered = np.random.default_rng(1), 0
+    for simulation in range(300):
+        stats, groups = clustered(generator)
+        _, low, high = bootstrap(stats, groups, share, samples=400, seed=simulation)
+        covered += bool(low[0] <= 0.7 <= high[0])
+    assert 0.90 <= covered / 300 <= 0.98
+
+
+def test_ignoring_patients_would_cover_too_little() -> None:
+    generator, covered = np.random.default_rng(1), 0
+    for simulation in range(100):
+        stats, groups = clustered(generator)
+        _, low, high = bootstrap(stats, [str(i) for i in range(len(groups))], share, samples=400, seed=simulation)
+        covered += bool(low[0] <= 0.7 <= high[0])
+    assert covered / 100 < 0.90
+
+
+def test_interval_over_patients_is_wider_where_notes_of_a_patient_agree() -> None:
+    stats, groups = clustered(np.random.default_rng(2))
+    _, low, high = bootstrap(stats, groups, share)
+    _, note_low, note_high = bootstrap(stats, [str(i) for i in range(len(groups))], share)
+    assert high[0] - low[0] > 1.3 * (note_high[0] - note_low[0])
+
+
+def test_equal_seed_gives_equal_bounds_in_any_order_of_the_examples() -> None:
+    stats, groups = clustered(np.random.default_rng(3))
+    order = np.random.default_rng(4).permutation(len(groups))
+    one = bootstrap(stats, groups, share, seed=5)
+    other = bootstrap(stats[order], [groups[i] for i in order], share, seed=5)
+    assert [bound.tolist() for bound in one] == [bound.tolist() for bound in other]
+    assert bootstrap(stats, groups, share, seed=6)[1].tolist() != one[1].tolist()
+
+
+def test_a_lower_level_gives_a_narrower_interval() -> None:
+    stats, groups = clustered(np.random.default_rng(3))
+    _, low, high = bootstrap(stats, groups, share)
+    _, low_80, high_80 = bootstrap(stats, groups, share, level=0.8)
+    assert low[0] < low_80[0] < high_80[0] < high[0]
+
+
+@pytest.mark.parametrize(("groups", "samples"), [(["p", "p"], 100), (["p", "q"], 0)])
+def test_bounds_are_unknown_with_one_group_or_no_samples(groups: list[str], samples: int) -> None:
+    value, low, high = bootstrap(np.array([[1.0, 1], [0, 1]]), groups, share, samples=samples)
+    assert value.tolist() == [0.5]
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
+
+
+def test_memory_is_bounded_by_drawing_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sum(intervals.blocks(1000, 60)) == 1000
+    monkeypatch.setattr(intervals, "CELLS", 600)
+    assert list(intervals.blocks(25, 60)) == [10, 10, 5]
+    assert list(intervals.blocks(2, 10_000)) == [1, 1]
+    stats, groups = clustered(np.random.default_rng(3))
+    _, low, high = bootstrap(stats, groups, share)
+    assert 0.55 < low[0] < high[0] < 0.85
+
+
+def test_rows_without_their_group_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 rows of counts but 1 groups"):
+        bootstrap(np.ones((2, 2)), ["p"], share)
