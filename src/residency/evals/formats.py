@@ -26,6 +26,12 @@ def metric_title(metric: str) -> str:
     return f"{title}, {label}" if label else title
 
 
+def metric_in_sentence(metric: str) -> str:
+    """``strict span F1``: the title as it reads inside a sentence."""
+    title = metric_title(metric)
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
 def language_of(text: str) -> str:
     """The ``lang`` attribute of a stretch of data: what chooses the right glyphs. Empty where the letters do not tell."""
     if re.search(r"[\u3400-\u9fff\U00020000-\U0003ffff]", text):
@@ -99,6 +105,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "duration": duration,
     "memory": memory,
     "metric_title": metric_title,
+    "metric_in_sentence": metric_in_sentence,
     "language_of": language_of,
 }
 """What the templates may call."""

@@ -17,13 +17,15 @@ from typing import Any
 from unicodedata import category, east_asian_width
 
 from residency.core.types import Score, StageResult
+from residency.evals.formats import metric_in_sentence
 
-INK, GRID = "#6b7580", "#a9b1ba"
+INK, GRID, NAMES = "#6b7580", "#a9b1ba", "#6b7681"
+"""Axes, grid and row names; names have a tone of their own so that a page can set them apart."""
 SERIES = ("#0f857c", "#7a8491", "#b3702b", "#7d63b5")
 """The tuned system's colour, then those of the baselines."""
 MARKERS = ("o", "s", "^", "D")
 FONTS = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif'
-WIDTH = 5.4
+WIDTH = 4.9
 """Inches; narrow, so that its text stays readable on a phone."""
 MOST_ROWS = 30
 
@@ -50,7 +52,7 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
         axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.85 / height))
         for number, (system, drawn) in enumerate(points):
             style = (len(points) - 1 - number) % len(SERIES)
-            offset = (number - (len(points) - 1) / 2) * 0.62 / len(points)
+            offset = ((len(points) - 1) / 2 - number) * 0.62 / len(points)
             for row, score in drawn:
                 low, high = _bounds(score)
                 axes.plot([low, high], [row + offset] * 2, color=SERIES[style], linewidth=1.6, solid_capstyle="round")
@@ -67,7 +69,7 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
             axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.set_yticks(range(len(rows)), rows)
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, labelcolor=NAMES)
         axes.set_xlabel(_printable(metric))
         axes.grid(axis="x", color=GRID, linewidth=0.5, alpha=0.6)
         axes.set_axisbelow(True)
@@ -90,7 +92,10 @@ def training_plot(stage: StageResult) -> str | None:
     clock = "epoch" if all("epoch" in row for row in stage.history) else "step"
     panels = [
         (name, points)
-        for name, key in (("training loss", "loss"), (f"{stage.metric} on dev", stage.metric))
+        for name, key in (
+            ("training loss", "loss"),
+            (f"{metric_in_sentence(stage.metric)} on the dev part", stage.metric),
+        )
         if (points := _curve(stage, clock, key))
     ]
     if not panels:
@@ -137,7 +142,7 @@ def inline(svg: str, prefix: str, label: str) -> str:
     body = re.sub(r" ?font-family: [^;\"]*;", "", body)
     for number, colour in enumerate(SERIES):
         body = body.replace(colour, f"var(--series-{number})")
-    body = body.replace(INK, "var(--muted)").replace(GRID, "var(--line)")
+    body = body.replace(NAMES, "var(--ink)").replace(INK, "var(--muted)").replace(GRID, "var(--line)")
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
 
 

@@ -130,7 +130,7 @@ def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None
             "training",
             stage.name,
             plots.training_plot(stage),
-            f"Training loss and {stage.metric} on dev over the stage {stage.name}",
+            f"Training loss and {formats.metric_in_sentence(stage.metric)} on the dev part over the stage {stage.name}",
             used,
         )
         for stage in facts.stages
@@ -197,8 +197,9 @@ def _markdown_text(value: object) -> object:
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     text = re.sub(r"\s+", " ", _clean(value))
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]|$~])", r"\\\1", text)
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    text = re.sub(r"<(?! )", "&lt;", text)  # "p < 0.001" stays as it is
+    text = re.sub(r"([\\`*|$~])|\](?=[(\[:])", lambda found: "\\" + found[0], text)
     return Markup(re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text))
 
 

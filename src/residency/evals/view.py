@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, Value
-from residency.evals.formats import NONE, count, interval, metric_title, number, probability, signed
+from residency.evals.formats import NONE, count, interval, metric_in_sentence, metric_title, number, probability, signed
 
 OPEN, CLOSE = "⟦", "⟧"
-ERRORS_PER_KIND = 12
+ERRORS_PER_KIND = 8
 RARE = 10
 """A label with fewer gold items than this is too rare to judge."""
 
@@ -130,7 +130,7 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
     size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)} notes" + (
         f" of {count(tuned.groups)} {groups}" if tuned.groups else ""
     )
-    said = f"{_capital(_who(tuned))} reaches {_title_in_sentence(metric)} {_rounded(score)} on {size}"
+    said = f"{_capital(_who(tuned))} reaches {metric_in_sentence(metric)} {_rounded(score)} on {size}"
     for report in reports[:-1]:
         baseline = _find(report, metric)
         if baseline is None:
@@ -148,6 +148,10 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
 def excerpt(text: str, start: int, end: int, around: int = 60) -> str:
     """The stretch [start, end) with up to ``around`` characters on each side, marked ``⟦so⟧``: ``ErrorItem.text``."""
     left, right = max(0, start - around), min(len(text), end + around)
+    if left and (space := text.find(" ", left, start)) >= 0 and space - left < around // 3:
+        left = space + 1
+    if right < len(text) and (space := text.rfind(" ", end, right)) >= 0 and right - space < around // 3:
+        right = space
     before, marked, after = (
         re.sub(rf"[{OPEN}{CLOSE}]", "|", part) for part in (text[left:start], text[start:end], text[end:right])
     )
@@ -303,11 +307,6 @@ def _reading(test: Comparison) -> str:
     if test.low <= 0 <= test.high:
         return ", no clear difference"
     return ", clearly worse" if test.high < 0 else ""
-
-
-def _title_in_sentence(metric: str) -> str:
-    title = metric_title(metric)
-    return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
 def _rounded(score: Score) -> str:
