@@ -246,11 +246,13 @@ class Work:
         return self.profile in SHOWABLE if asked == "auto" else bool(asked)
 
     def do_report(self, folder: Path) -> None:
-        """Write the report, its plots and the model card."""
+        """Write the report, its plots and the model card, and what they were made from."""
         from residency.evals.report import render
 
         self.tracker.start("writing the report")
-        render(self.facts(), folder)
+        facts = self.facts()
+        render(facts, folder)
+        write_json(folder / "facts.json", facts)
         self.tracker.end()
 
     def facts(self) -> RunFacts:
@@ -316,6 +318,11 @@ def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = Non
             raise
         work.run.write_manifest(work.manifest(created, "done"))
     return work.run
+
+
+def finished_facts(run: Run) -> RunFacts:
+    """What the report of a finished run was made from."""
+    return read_json(run.folder / "facts.json", RunFacts)
 
 
 def explain(recipe: Recipe, runs: Path | str = "runs") -> list[tuple[str, str]]:
@@ -387,7 +394,7 @@ def evaluate(
         )
         for step, action in zip(steps, (work.do_data, work.do_eval, work.do_report), strict=True):
             work.run.do(step, action)
-    return work.facts(), work.run.folder
+    return finished_facts(work.run), work.run.folder
 
 
 class Evaluation(Work):
@@ -446,7 +453,9 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
     if card is not None and corpus is not None:
         needed: tuple[PartName, ...] = ("train", "test")
         empty = [part for part in needed if not corpus.part(part)]
-        findings.extend(Finding(level="error", message=f"data.{work.task.data}: the {part} part is empty.") for part in empty)
+        findings.extend(
+            Finding(level="error", message=f"data.{work.task.data}: the {part} part is empty.") for part in empty
+        )
         labelled = attempt(lambda: fixed(card, corpus.part("train"), f"data.{work.task.data}"))
         for label in unknown_labels(corpus.notes, labelled) if labelled else ():
             message = f"data.{work.task.data}: label {label!r} is not in card {card.name}; allowed: {', '.join(labelled.names)}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -327,7 +329,7 @@ def test_the_page_can_be_read_by_everyone(page: Page) -> None:
     assert page.tags.count("th") == sum(1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope"))
     levels = [int(tag[1]) for tag in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_charts_are_xml_with_the_labels_as_text(files: dict[str, str]) -> None:
@@ -388,7 +390,7 @@ def test_the_model_card_has_front_matter_and_the_command_to_use_it(files: dict[s
 
 
 def test_the_terminal_table_has_value_interval_and_test() -> None:
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))
+    console = Console(width=140, record=True, file=io.StringIO())
     console.print(summary_table(FACTS))
     text = console.export_text()
     assert re.search(r"ner +base +Strict span F1 +0\.200 +\[0\.160, 0\.240\] +50", text)
