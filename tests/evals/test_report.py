@@ -259,6 +259,11 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
     assert "p = 0.004, clearly worse)" in verdict((base, system_report("tuned", 0.7, comparisons=(worse,))))
 
 
+def test_a_group_for_each_note_is_not_called_a_patient() -> None:
+    alone = system_report("base", 0.5, groups=50, part="dev")
+    assert verdict((alone,)).endswith("on 50 dev notes (also used to stop training).")
+
+
 def test_public_notes_are_counted_by_source_document_and_others_by_patient() -> None:
     public = msgspec.structs.replace(FACTS, data=(msgspec.structs.replace(DATA, profile="public"),))
     assert "of 31 source documents" in task_views(public)[0].verdict

@@ -29,7 +29,7 @@ KINDS = {
     "boundary": "right type, wrong extent",
     "type": "right extent, wrong type",
 }
-PARTS = {"test": "held-out", "dev": "dev (also used to stop training)", "train": "training"}
+PARTS = {"test": "held-out notes", "dev": "dev notes (also used to stop training)", "train": "training notes"}
 
 
 class Row(Value, frozen=True):
@@ -139,7 +139,7 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
     score = _find(tuned, metric)
     if score is None:
         return f"{_capital(_who(tuned))} was not scored on {tuned.task}."
-    size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)} notes" + (
+    size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)}" + (
         f" of {count(tuned.groups)} {groups}" if 0 < tuned.groups < tuned.n else ""
     )
     said = f"{_capital(_who(tuned))} reaches {metric_in_sentence(metric)} {_rounded(score)} on {size}"
@@ -270,7 +270,9 @@ def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
             ErrorView(item=item, text=_marked(item)) if show_text else ErrorView(item=item)
             for item in items[:ERRORS_PER_KIND]
         )
-        groups.append(ErrorGroup(kind=kind, meaning=KINDS.get(kind, ""), shown=shown))
+        about_notes = not any(item.end for item in items)
+        meaning = "another label than the gold standard" if about_notes and kind == "type" else KINDS.get(kind, "")
+        groups.append(ErrorGroup(kind=kind, meaning=meaning, shown=shown))
     return tuple(groups)
 
 
