@@ -23,7 +23,6 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 sys.path.insert(0, str(Path(__file__).parent))
 from pretraining_text import ROOT, SOURCES, load_heldout, manifest, texts
-
 from residency.synth.records import records
 
 BUNDLED = ROOT / "src" / "residency" / "models" / "bundled"
@@ -139,7 +138,7 @@ def mask(
     return np.where(chosen & (dice >= 0.9), noise, hidden), targets
 
 
-def encoder_config():  # noqa: ANN201
+def encoder_config():
     """4 layers of 256 with embeddings of 128: 3.8 million parameters."""
     from transformers import ElectraConfig
 
@@ -160,7 +159,7 @@ def encoder_config():  # noqa: ANN201
     )
 
 
-def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: float, seed: int, log: Path):  # noqa: ANN201
+def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: float, seed: int, log: Path):
     """Masked-language modelling; returns the model."""
     from transformers import ElectraForMaskedLM
 
@@ -174,7 +173,10 @@ def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: 
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=peak, betas=(0.9, 0.98), fused=True
+        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
+        lr=peak,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     warmup = max(1, steps // 20)
     shape = torch.optim.lr_scheduler.LambdaLR(
@@ -250,7 +252,9 @@ def main() -> None:
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     size = sum(path.stat().st_size for path in final.iterdir())
-    print(f"{final}: {size / 1e6:.2f} MB, perplexity guess {math.exp(json.loads((final / 'loss.jsonl').read_text().splitlines()[-1])['loss']):.1f}")
+    print(
+        f"{final}: {size / 1e6:.2f} MB, perplexity guess {math.exp(json.loads((final / 'loss.jsonl').read_text().splitlines()[-1])['loss']):.1f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,3 +1,63 @@
-"""Residency: from rows in a hospital database to a specialist model that answers on the hospital's own machine."""
+"""Residency: from rows in a hospital database to a specialist model that answers on the hospital's own machine.
+
+The Python API is what the command line uses:
+
+    import residency
+
+    recipe = residency.Recipe.load("recipe.yaml")
+    findings, data = residency.check(recipe)
+    run = residency.run(recipe)
+    for answer in residency.predict(run, ["Chẩn đoán: viêm phổi."]):
+        print(answer.answer)
+    facts, folder = residency.evaluate(run, ["evaluate.bootstrap=2000"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from residency.core.errors import DataError, GateRefused, ResidencyError, UserError
+    from residency.core.run import Run
+    from residency.core.types import Note, Prediction, RawNote, Span
+    from residency.pipeline import check, evaluate, explain, open_run, predict, run
+    from residency.recipe import Recipe
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    **dict.fromkeys(("DataError", "GateRefused", "ResidencyError", "UserError"), "residency.core.errors"),
+    **dict.fromkeys(("Note", "Prediction", "RawNote", "Span"), "residency.core.types"),
+    **dict.fromkeys(("check", "evaluate", "explain", "open_run", "predict", "run"), "residency.pipeline"),
+    "Recipe": "residency.recipe",
+    "Run": "residency.core.run",
+}
+
+__all__ = [
+    "DataError",
+    "GateRefused",
+    "Note",
+    "Prediction",
+    "RawNote",
+    "Recipe",
+    "ResidencyError",
+    "Run",
+    "Span",
+    "UserError",
+    "__version__",
+    "check",
+    "evaluate",
+    "explain",
+    "open_run",
+    "predict",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for, so that ``import residency`` loads nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'residency' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

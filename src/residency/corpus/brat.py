@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from residency.corpus.repair import Raw
 from residency.corpus.source import Row, Source, lines, whole
 
-_ENTITY = re.compile(r"(T\S*)\t([^\t]+?) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
+_ENTITY = re.compile(r"(T\S*)\t([^\t]+?) (\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18})*)(?:\t(.*))?")
 # A remark of the annotator's that was given a T number; it names another annotation instead of offsets.
 _REMARK = re.compile(r"T\S*\tAnnotatorNotes \S+(\t.*)?")
 

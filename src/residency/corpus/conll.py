@@ -89,7 +89,7 @@ class Conll(Source):
                         "column",
                         str(getattr(self, column)),
                         present,
-                        f"{column} (or check the format)",
+                        column,
                     )
                 fault = fault or "a line has too few columns"
                 continue

@@ -71,7 +71,7 @@ class Csv(Source):
         for setting in Columns.model_fields:
             for name in self._names(setting):
                 if name not in header:
-                    raise missing(where, "column", name, header, f"columns.{setting} (or delimiter)")
+                    raise missing(where, "column", name, header, f"columns.{setting} or the delimiter")
 
     def _names(self, setting: str) -> list[str]:
         value: str | list[str] = getattr(self.columns, setting)

@@ -87,5 +87,7 @@ def _string(value: object) -> str | None:
 
 def _offset(value: object) -> int | None:
     if isinstance(value, str):
-        return int(value) if value.strip().isdecimal() else None
+        return int(value) if value.strip().isdecimal() and len(value) < 19 else None
+    if isinstance(value, float) and value.is_integer():  # as pandas writes a column that has gaps
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -11,6 +11,7 @@ from residency.corpus.repair import Raw
 from residency.corpus.source import Row, Source, lines
 
 _TEXT = re.compile(r"(\S+?)\|([ta])\|(.*)", re.DOTALL)
+_OFFSET = re.compile(r"\d{1,18}")
 NO_CODE = ("", "-1", "-")
 
 
@@ -61,7 +62,7 @@ class _Document:
         cells = line.split("\t")
         if len(cells) == 4 and not cells[1].isdecimal():
             return  # a relation between concepts
-        if len(cells) < 5 or not (cells[1].isdecimal() and cells[2].isdecimal()) or cells[0] != self.id:
+        if len(cells) < 5 or not all(_OFFSET.fullmatch(cell) for cell in cells[1:3]) or cells[0] != self.id:
             self.spans.append(Raw(fragments=(), label="", line=number, fault="mention line cannot be read"))
             return
         code = cells[5].strip() if len(cells) > 5 else ""

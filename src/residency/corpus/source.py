@@ -210,8 +210,10 @@ def whole(path: Path) -> str:
 
 def missing(where: str, what: str, name: str, present: Iterable[str], setting: str) -> DataError:
     """The error for a column or field that is not there."""
-    names = sorted(present)
-    return DataError(
-        f"{where}: has no {what} {name!r}; present: {', '.join(names[:20]) or 'none'}"
-        f"{'' if len(names) <= 20 else ', ...'}; set {setting} to the right one."
-    )
+    shown = ", ".join(showable(present)[:20]) or "none that reads like a name"
+    return DataError(f"{where}: has no {what} {name!r}; present: {shown}; set {setting} to the right one.")
+
+
+def showable(names: Iterable[str]) -> list[str]:
+    """Those that may stand in an error, sorted: a file without a header, or a wrong column, makes names of note text."""
+    return sorted(name for name in names if len(name) <= 40 and len(name.split()) <= 4 and name.isprintable())

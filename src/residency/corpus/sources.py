@@ -20,7 +20,7 @@ from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
 from residency.corpus.pubtator import PubTator
-from residency.corpus.source import Row, Source
+from residency.corpus.source import Row, Source, showable
 from residency.corpus.split import given, make, split_by_group
 
 
@@ -82,7 +82,7 @@ def files(data: Data, root: Path, name: str = "NAME") -> list[Path]:
 
 
 def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
-    """Read, repair, account for every row, split, and cut train to the limit.
+    """Read, repair, account for every row, split. The limit counts everything that is learned from: dev is drawn from it.
 
     Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or a file cannot be read, and
     ``UserError`` where a path matches nothing or a label is renamed that the data does not have.
@@ -95,14 +95,20 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
     _check_labels(data, name, ledger.labels)
     if data.path is not None:
         notes = read["path"]
-        split = split_by_group(notes, data.shares, seed)
+        split = _limited(notes, split_by_group(notes, data.shares, seed), data.limit)
+        notes = [note for note in notes if note.id in split.parts]
         if not data.shares.get("dev") and data.stop:
-            split = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
+            drawn = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
+            split = make(notes, drawn.parts, seed, f"{split.how}; dev: {data.stop:.0%} of train by group")
     else:
-        notes = [note for part in PARTS for note in read.get(part, [])]
-        split = given({part: read[part] for part in PARTS if part in read}, data.stop, seed)
-    if data.limit is not None:
-        split = _limited(notes, split, data.limit)
+        parts = {part: read[part] for part in PARTS if part in read}
+        how = ""
+        if data.limit is not None and len(parts.get("train", ())) > data.limit:
+            how = f"; train cut to {data.limit} of {len(parts['train'])} notes"
+            parts["train"] = _sample(parts["train"], data.limit, seed)
+        notes = [note for part in PARTS for note in parts.get(part, [])]
+        split = given(parts, data.stop, seed)
+        split = make(notes, split.parts, seed, split.how + how)
     return Corpus(
         name=name,
         notes=tuple(note for note in notes if note.id in split.parts),
@@ -172,14 +178,28 @@ def _check_ids(entries: Sequence[Entry]) -> None:
 def _check_labels(data: Source, name: str, found: set[str]) -> None:
     for label in data.labels:
         if label not in found:
-            raise UserError(f"data.{name}.labels: {label!r} is no label of the data; {allowed(sorted(found), label)}.")
+            raise UserError(
+                f"data.{name}.labels: {label!r} is no label of the data; {allowed(showable(found), label)}."
+            )
 
 
-def _limited(notes: Sequence[Note], split: Split, limit: int) -> Split:
-    """The split with train cut to a prefix of one shuffle: a smaller limit gives a subset of a larger one's."""
-    train = [note.id for note in notes if split.parts[note.id] == "train"]
-    random.Random(split.seed).shuffle(train)
-    left_out = set(train[limit:])
-    parts = {id: part for id, part in split.parts.items() if id not in left_out}
-    how = f"{split.how}; train cut to {min(limit, len(train))} of {len(train)} notes"
-    return make(notes, parts, split.seed, how)
+def _limited(notes: Sequence[Note], split: Split, limit: int | None) -> Split:
+    """The split with train cut to the limit."""
+    train = [note for note in notes if split.parts[note.id] == "train"]
+    if limit is None or len(train) <= limit:
+        return split
+    kept = {note.id for note in _sample(train, limit, split.seed)}
+    parts = {id: part for id, part in split.parts.items() if part != "train" or id in kept}
+    return make(
+        [n for n in notes if n.id in parts],
+        parts,
+        split.seed,
+        f"{split.how}; train cut to {limit} of {len(train)} notes",
+    )
+
+
+def _sample(notes: Sequence[Note], limit: int, seed: int) -> list[Note]:
+    """A prefix of one shuffle: a smaller limit gives a subset of a larger one's."""
+    shuffled = list(notes)
+    random.Random(seed).shuffle(shuffled)
+    return shuffled[:limit]

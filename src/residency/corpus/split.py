@@ -19,9 +19,9 @@ def split_by_group(notes: Sequence[Note], shares: Mapping[PartName, float], seed
 
     Notes of one group, and notes with the same text (NFC, blanks collapsed), stay together. Greedy in the manner of
     iterative stratification (Sechidis et al. 2011) with groups as its items: the groups that hold the rarest label are
-    placed first, each where it brings notes and labels closest to the shares; in which order groups with the same
-    rarest label come is drawn by the seed. Every part with a share gets a group where there are enough of them, and train
-    is never empty.
+    placed first, large before small, each in the part that lacks most of what it holds and has room for it; the order
+    of groups that are alike is drawn by the seed. Every part with a share gets a group where there are enough of them,
+    and train is never empty.
     """
     parts = _draw(notes, shares, seed)
     shown = ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
@@ -99,7 +99,7 @@ def _draw(notes: Sequence[Note], shares: Mapping[PartName, float], seed: int) ->
     total: Counter[str] = sum(counts, Counter())
     held: dict[PartName, Counter[str]] = {part: Counter() for part in parts}
     members: dict[PartName, list[int]] = {part: [] for part in parts}
-    order = sorted(range(len(items)), key=lambda index: min(total[key] for key in counts[index]))
+    order = sorted(range(len(items)), key=lambda index: _turn(counts[index], total))
     for index in order:
         best = min(parts, key=lambda part: _cost(counts[index], held[part], total, shares[part]))
         held[best].update(counts[index])
@@ -118,18 +118,26 @@ def _counts(atom: Atom) -> Counter[str]:
     return counts
 
 
-def _cost(counts: Mapping[str, int], held: Mapping[str, int], total: Mapping[str, int], share: float) -> float:
-    """By how much the chi-square distance between a part and its share grows.
+def _turn(counts: Mapping[str, int], total: Mapping[str, int]) -> tuple[int, int]:
+    """When a group is placed: rarest label first, then larger before smaller, by powers of two so that chance remains."""
+    return min(total[key] for key in counts), -counts[NOTES].bit_length()
 
-    Relative to the share, so that all parts fill at the same pace; notes weigh as much as all labels together.
+
+def _cost(
+    counts: Mapping[str, int], held: Mapping[str, int], total: Mapping[str, int], share: float
+) -> tuple[float, float]:
+    """What placing a group in a part costs: notes beyond its share first, then how far the part already is.
+
+    The second is relative to the share, so that all parts fill at the same pace; notes weigh as much as all labels
+    together. It is linear in the size of the group: a quadratic distance would send every large group to train.
     """
     labels = max(len(total) - 1, 1)
-    cost = 0.0
+    behind = 0.0
     for key, number in counts.items():
-        missing = share * total[key] - held[key]
         weight = 1.0 if key == NOTES else 1 / labels
-        cost += weight * number * (number - 2 * missing) / (share * total[key] ** 2)
-    return cost
+        behind += weight * (number / total[key]) * (1 - held[key] / (share * total[key]))
+    beyond = held[NOTES] + counts[NOTES] - share * total[NOTES]
+    return max(beyond, 0.0), -behind
 
 
 def _fill_empty(members: dict[PartName, list[int]], counts: Sequence[Counter[str]]) -> None:

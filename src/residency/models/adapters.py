@@ -22,7 +22,9 @@ class Method(Part):
 
     def attach(self, model: Any) -> Any:
         """The model with only what this method trains left trainable."""
-        raise TypeError(f"{type(self).__name__} attaches nothing.")  # an external method that forgot to say what it does
+        raise TypeError(
+            f"{type(self).__name__} attaches nothing."
+        )  # an external method that forgot to say what it does
 
     def save(self, model: Any, folder: Path) -> None:
         """Write what was trained, and nothing else, as safetensors."""
@@ -78,9 +80,13 @@ class Full(Method):
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         import safetensors.torch
 
-        missing, unexpected = model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
+        missing, unexpected = model.load_state_dict(
+            safetensors.torch.load_file(folder / "model.safetensors"), strict=False
+        )
         if missing or unexpected:
-            raise UserError(f"{folder}: the weights do not fit this base ({len(missing)} missing, {len(unexpected)} unknown).")
+            raise UserError(
+                f"{folder}: the weights do not fit this base ({len(missing)} missing, {len(unexpected)} unknown)."
+            )
         return model
 
 
@@ -109,7 +115,9 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
         if isinstance(module, torch.nn.Linear) and name.split(".")[0] not in HEADS and "embeddings_project" not in name
     ]
     if isinstance(wanted, list):
-        unknown = [target for target in wanted if not any(name == target or name.endswith("." + target) for name in names)]
+        unknown = [
+            target for target in wanted if not any(name == target or name.endswith("." + target) for name in names)
+        ]
         if unknown:
             have = sorted({name.rsplit(".", 1)[-1] for name in names})
             raise UserError(f"method.targets: {', '.join(unknown)} not in this base; allowed: {', '.join(have)}.")

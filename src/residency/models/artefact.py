@@ -86,7 +86,9 @@ def read(folder: Path) -> Artefact:
         raise UserError(f"{folder}: holds no artefact ({FILE} is missing); give the run's folder, or train first.")
     artefact = read_json(folder / FILE, Artefact)
     if artefact.schema != SCHEMA:
-        raise UserError(f"{folder}: artefact schema {artefact.schema} is not read by this version, which reads {SCHEMA}.")
+        raise UserError(
+            f"{folder}: artefact schema {artefact.schema} is not read by this version, which reads {SCHEMA}."
+        )
     for name, expected in artefact.files.items():
         path = folder / name
         if not path.is_file() or file_digest(path) != expected:
@@ -116,7 +118,9 @@ def _same_base(base: Base, folder: Path) -> Base:
     if base.id.startswith("bundled:") or not path.is_dir():
         path, _ = locate(BaseModelSettings(id=base.id, revision=base.revision or None), folder)
     if weights_digest(path) != base.digest:
-        raise UserError(f"{folder}: its base {base.id} is another one than it was trained on; restore it, or train again.")
+        raise UserError(
+            f"{folder}: its base {base.id} is another one than it was trained on; restore it, or train again."
+        )
     return msgspec.structs.replace(base, path=str(path))
 
 

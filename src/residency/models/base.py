@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from pydantic import Field
 
 from residency.core.errors import UserError, allowed
@@ -16,7 +17,7 @@ from residency.core.part import Part
 from residency.core.types import Value
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 BUNDLED = Path(__file__).parent / "bundled"
 KNOWN = Path(__file__).parent / "bases.toml"
@@ -72,7 +73,9 @@ def locate(settings: BaseModelSettings, root: Path) -> tuple[Path, str]:
     for folder in (root / name, Path(name).expanduser()):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
-                raise UserError(f"base: {folder} has no config.json; give the folder that holds config.json and the weights.")
+                raise UserError(
+                    f"base: {folder} has no config.json; give the folder that holds config.json and the weights."
+                )
             return folder, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name).")
@@ -113,7 +116,7 @@ def resolve(settings: BaseModelSettings, root: Path = Path()) -> Base:
     Raises ``UserError`` with one sentence where it is missing or cannot be used.
     """
     path, revision = locate(settings, root)
-    config = load_config(path)
+    config = read_config(path)
     if not any(path.glob("*.safetensors")) and not (settings.allow_pickle and any(path.glob("*.bin"))):
         raise UserError(
             f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true if you trust its source."
@@ -144,30 +147,27 @@ def _matches(rule: dict[str, Any], name: str, path: Path) -> bool:
     return any(fnmatch.fnmatch(each, rule["match"]) for each in names)
 
 
-def load_config(path: Path) -> PretrainedConfig:
-    """The model's configuration; remote code is never run."""
-    from transformers import AutoConfig
-
+def read_config(path: Path) -> dict[str, Any]:
+    """The model's configuration as its file has it."""
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"base: {path} cannot be loaded by this version of transformers ({type(error).__name__}); "
-            "models that bring their own code are not run."
-        ) from None
+        found: dict[str, Any] = msgspec.json.decode((path / "config.json").read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        raise UserError(f"base: {path / 'config.json'} cannot be read; copy the model again.") from None
+    if "auto_map" in found and "model_type" not in found:
+        raise UserError(f"base: {path} brings its own code, which is not run; use a model that transformers knows.")
+    return found
 
 
-def max_positions(config: PretrainedConfig) -> int:
+def max_positions(config: dict[str, Any]) -> int:
     """The most tokens that a model reads at once, special tokens included."""
-    longest = int(getattr(config, "max_position_embeddings", 0) or 512)
-    if config.model_type in {"roberta", "xlm-roberta", "camembert", "phobert"}:
+    longest = int(config.get("max_position_embeddings") or 512)
+    if config.get("model_type") in {"roberta", "xlm-roberta", "camembert", "phobert"}:
         longest -= 2  # their positions begin behind the padding id
     return min(longest, 512)
 
 
-def _is_causal(config: PretrainedConfig) -> bool:
-    names = getattr(config, "architectures", None) or []
-    return any("CausalLM" in name or "LMHead" in name for name in names)
+def _is_causal(config: dict[str, Any]) -> bool:
+    return any("CausalLM" in name or "LMHead" in name for name in config.get("architectures") or [])
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -196,12 +196,18 @@ def load_weights(base: Base, family: str, labels: tuple[str, ...], multiple: boo
         "use_safetensors": None if base.allow_pickle else True,
         **({} if family == "spans" else problem),
     }
-    kind = transformers.AutoModelForTokenClassification if family == "spans" else transformers.AutoModelForSequenceClassification
+    kind = (
+        transformers.AutoModelForTokenClassification
+        if family == "spans"
+        else transformers.AutoModelForSequenceClassification
+    )
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # it warns that the head is new, which is what we asked for
     try:
         return kind.from_pretrained(base.path, **options)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base.") from None
+        raise UserError(
+            f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base."
+        ) from None
     finally:
         transformers.logging.set_verbosity(before)

@@ -81,7 +81,8 @@ class EncoderPredictor:
         work = [(number, window) for number, found in enumerate(tokens) for window in self.tokeniser.windows(found)]
         scores = self._scores(tokens, work)
         make = self._spans if self.card.family == "spans" else self._labels
-        return [make(text, *pair) for text, *pair in zip(texts, tokens, scores, strict=True)], [len(t.ids) for t in tokens]
+        answers = [make(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
+        return answers, [len(found.ids) for found in tokens]
 
     def _scores(self, tokens: list[Tokens], work: list[tuple[int, Window]]) -> list[NDArray[np.float32]]:
         """Per text the scores of its slots ``[slots, tags]``, or of the whole ``[windows, labels]``."""

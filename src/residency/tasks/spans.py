@@ -88,7 +88,7 @@ def best_tags(scores: NDArray[np.float32]) -> NDArray[np.intp]:
     """The best legal tags for scores ``[slots, tags]`` (log-probabilities): greedy where that is legal, else Viterbi."""
     import numpy as np
 
-    greedy = scores.argmax(axis=1)
+    greedy: NDArray[np.intp] = scores.argmax(axis=1)
     if legal(greedy):
         return greedy
     count = scores.shape[1]

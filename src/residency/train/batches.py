@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ class LengthBatches:
         self.lengths, self.batch, self.seed, self.epoch = list(lengths), batch, seed, epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch)
+        return math.ceil(len(self.lengths) / self.batch)
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.order(self.epoch()))

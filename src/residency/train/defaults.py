@@ -37,8 +37,8 @@ class Plan(Value, frozen=True):
 
 def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool) -> Plan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items."""
-    batch, micro, accumulation = _batch(stage, parameters, rows)
-    per_epoch = max(1, math.ceil(math.ceil(rows / micro) / accumulation))
+    micro, accumulation = _batch(stage, parameters)
+    per_epoch = updates_per_epoch(rows, micro, accumulation)
     if stage.steps is not None:
         steps, epochs = stage.steps, stage.steps / per_epoch
     else:
@@ -61,19 +61,20 @@ HEAD_RATE = 1e-3
 """A fresh head starts from noise; it may move faster than a trained body."""
 
 
-def _batch(stage: Stage, parameters: int, rows: int) -> tuple[int, int, int]:
-    """Effective batch, micro-batch, accumulation."""
+def updates_per_epoch(rows: int, micro_batch: int, accumulation: int) -> int:
+    """Optimiser steps in one pass over the rows."""
+    return max(1, math.ceil(math.ceil(rows / micro_batch) / accumulation))
+
+
+def _batch(stage: Stage, parameters: int) -> tuple[int, int]:
+    """Micro-batch and accumulation."""
     if stage.micro_batch and stage.accumulation:
-        return stage.micro_batch * stage.accumulation, stage.micro_batch, stage.accumulation
-    if stage.batch == "auto":
-        batch = 32 if parameters >= LARGE else 16
-    else:
-        batch = stage.batch
+        return stage.micro_batch, stage.accumulation
+    batch = (32 if parameters >= LARGE else 16) if stage.batch == "auto" else stage.batch
     if stage.accumulation:
-        micro = max(1, batch // stage.accumulation)
-    else:
-        micro = stage.micro_batch or min(batch, 4 if parameters >= LARGE else 32)
-    return batch, micro, max(1, math.ceil(batch / micro))
+        return max(1, batch // stage.accumulation), stage.accumulation
+    micro = stage.micro_batch or min(batch, 4 if parameters >= LARGE else 32)
+    return micro, max(1, math.ceil(batch / micro))
 
 
 def _epochs(rows: int) -> float:

@@ -117,7 +117,9 @@ def prove(items: Sequence[Item], examples: Sequence[Example], tokeniser: Tokenis
         for name in found:
             labels[name] = labels.get(name, 0) + 1
     if empty := [row for row, count in by_row.items() if not count]:
-        raise UserError(f"row {empty[0]}: has no trained token ({len(empty)} such rows); nothing would be learned from it.")
+        raise UserError(
+            f"row {empty[0]}: has no trained token ({len(empty)} such rows); nothing would be learned from it."
+        )
     return MaskProof(
         rows=len(by_row),
         tokens=sum(len(item.ids) for item in items),

@@ -64,8 +64,15 @@ class Stage(Part):
         for rate in (self.learning_rate, self.head_learning_rate):
             if isinstance(rate, float) and rate <= 0:
                 raise ValueError("learning rates must be above 0")
-        if isinstance(self.batch, int) and self.micro_batch and self.accumulation and self.batch != self.micro_batch * self.accumulation:
-            raise ValueError(f"batch is {self.batch}, but micro_batch x accumulation is {self.micro_batch * self.accumulation}")
+        if (
+            isinstance(self.batch, int)
+            and self.micro_batch
+            and self.accumulation
+            and self.batch != self.micro_batch * self.accumulation
+        ):
+            raise ValueError(
+                f"batch is {self.batch}, but micro_batch x accumulation is {self.micro_batch * self.accumulation}"
+            )
         return self
 
     @property

@@ -28,7 +28,7 @@ from residency.models.encoder import EncoderPredictor, best_device
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
 from residency.train.batches import LengthBatches, collate
-from residency.train.defaults import Plan, resolve
+from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.items import IGNORED, Items, build
 from residency.train.stage import Stage
 
@@ -101,7 +101,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
 def seed_everything(seed: int) -> None:
     """Seed before the adapter and head are built, or they differ from run to run."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - what libraries under us draw from
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 
@@ -123,7 +123,7 @@ def last_checkpoint(work: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-class Judge(TrainerCallback, ExportableState):
+class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
 
     def __init__(self, job: Job, predictor: EncoderPredictor) -> None:
@@ -203,7 +203,9 @@ class Judge(TrainerCallback, ExportableState):
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
     """A copy of what is trained, on the CPU."""
-    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    return {
+        name: p.detach().to("cpu", copy=True).contiguous() for name, p in model.named_parameters() if p.requires_grad
+    }
 
 
 class StageTrainer(transformers.Trainer):  # type: ignore[misc]
@@ -224,7 +226,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         lengths = [len(item.ids) for item in items.items]
-        self.per_epoch = -(-(-(-len(lengths) // plan.micro_batch)) // plan.accumulation)
+        self.per_epoch = updates_per_epoch(len(lengths), plan.micro_batch, plan.accumulation)
         self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch)
 
     def _epoch(self) -> int:

@@ -1,0 +1,102 @@
+"""What long work says while it goes on: a bar on a terminal, plain lines elsewhere, nothing inside a library."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class Tracker(Protocol):
+    """Told of each piece of work: a title, then how far it is, then its end."""
+
+    def start(self, title: str, total: int | None = None) -> None: ...
+
+    def update(self, done: int, total: int | None = None, words: str = "") -> None: ...
+
+    def end(self, words: str = "") -> None: ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def start(self, title: str, total: int | None = None) -> None:
+        pass
+
+    def update(self, done: int, total: int | None = None, words: str = "") -> None:
+        pass
+
+    def end(self, words: str = "") -> None:
+        pass
+
+
+class Lines:
+    """One line at the start, every 15 seconds, and at the end."""
+
+    EVERY = 15.0
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.title, self.total, self.said, self.began = "", 0, 0.0, 0.0
+
+    def start(self, title: str, total: int | None = None) -> None:
+        self.title, self.total = title, total or 0
+        self.said = self.began = time.monotonic()
+        self.console.print(f"{title} ...", highlight=False, markup=False)
+
+    def update(self, done: int, total: int | None = None, words: str = "") -> None:
+        self.total = total or self.total
+        if time.monotonic() - self.said >= self.EVERY:
+            self.said = time.monotonic()
+            of = f"/{self.total}" if self.total else ""
+            self.console.print(f"{self.title}: {done}{of} {words}".rstrip(), highlight=False, markup=False)
+
+    def end(self, words: str = "") -> None:
+        seconds = time.monotonic() - self.began
+        self.console.print(f"{self.title}: {words or 'done'} ({seconds:.1f} s)", highlight=False, markup=False)
+
+
+class Bars:
+    """A bar for each piece of work."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self.title, self.began = "", 0.0
+
+    def start(self, title: str, total: int | None = None) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.title, self.began = title, time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}", markup=False),
+            console=self.console,
+            transient=True,
+        )
+        self.bar.add_task(title, total=total, words="")
+        self.bar.start()
+
+    def update(self, done: int, total: int | None = None, words: str = "") -> None:
+        if self.bar is not None:
+            task = self.bar.tasks[0].id
+            self.bar.update(task, completed=done, total=total or self.bar.tasks[0].total, words=words)
+
+    def end(self, words: str = "") -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        seconds = time.monotonic() - self.began
+        self.console.print(f"[green]✓[/] {self.title}: {words or 'done'} [dim]({seconds:.1f} s)[/]", highlight=False)
+
+
+def tracker(console: Console) -> Tracker:
+    """Bars on a terminal, lines elsewhere."""
+    return Bars(console) if console.is_terminal and sys.stdout.isatty() else Lines(console)

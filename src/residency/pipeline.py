@@ -1,0 +1,542 @@
+"""From a recipe to a measured model: composes the library's functions into steps, and nothing else.
+
+pipeline.run(recipe)  ->  data  ->  train/1-lora  ->  eval/TASK  ->  report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from residency.core.errors import DataError, ResidencyError, UserError
+from residency.core.files import digest, read_json, write_json, write_jsonl, write_text
+from residency.core.progress import Silent, Tracker
+from residency.core.run import SCHEMA, Manifest, Run, Step, hardware, memoised_digest, now, packages
+from residency.core.types import (
+    PARTS,
+    PROFILES,
+    SHOWABLE,
+    DataSummary,
+    Example,
+    Note,
+    PartName,
+    PartSummary,
+    Prediction,
+    Profile,
+    RawNote,
+    Report,
+    RunFacts,
+    Spans,
+    StageResult,
+    Value,
+)
+from residency.corpus import sources
+from residency.corpus.ledger import Entry
+from residency.corpus.sources import Corpus
+from residency.models.base import Base, resolve
+from residency.recipe import Recipe, Task
+from residency.tasks.card import Card
+from residency.tasks.examples import examples, fixed, unknown_labels
+
+DEMO_CAVEAT = (
+    "These records are invented: a generator wrote them, and the bundled model has seen text of the same generator when "
+    "it was pre-trained. The scores show that the road works; they say nothing about real notes."
+)
+BUNDLED_CAVEAT = (
+    "The bundled base is a very small model for learning the tool and for tests, never for care; "
+    "a larger base is one line of the recipe."
+)
+
+
+class Work:
+    """One recipe on its way through the steps; reads nothing before a step needs it."""
+
+    def __init__(self, recipe: Recipe, runs: Path, tracker: Tracker) -> None:
+        self.recipe, self.runs, self.tracker = recipe, runs, tracker
+        self.run = Run(runs / f"{recipe.name}-{recipe.digest[:8]}")
+        self.task: Task = recipe.tasks[0]
+
+    @cached_property
+    def base(self) -> Base:
+        """The base, found on this machine."""
+        return resolve(self.recipe.base, self.recipe.root)
+
+    @cached_property
+    def input_digests(self) -> dict[str, str]:
+        """Input file -> hash."""
+        found = {
+            path for name, data in self.recipe.data.items() for path in sources.files(data, self.recipe.root, name)
+        }
+        memo = self.runs / ".digests.json"
+        return {_shown(path, self.recipe.root): memoised_digest(path, memo) for path in sorted(found)}
+
+    @cached_property
+    def corpora(self) -> dict[str, Corpus]:
+        """Every data set, read."""
+        return {
+            name: sources.load(data, name, self.recipe.root, self.recipe.seed)
+            for name, data in self.recipe.data.items()
+        }
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The task's data set."""
+        return self.corpora[self.task.data]
+
+    @cached_property
+    def card(self) -> Card:
+        """The task's card, its labels fixed."""
+        where = f"data.{self.task.data}"
+        card = fixed(self.recipe.card(self.task), self.corpus.part("train"), where)
+        unknown = unknown_labels(self.corpus.notes, card)
+        if unknown:
+            raise DataError(
+                f"{where}: label {unknown[0]!r} is not in card {card.name}; allowed: {', '.join(card.names)}; "
+                f"add it to the card, or rename it with {where}.labels."
+            )
+        return card
+
+    def part(self, name: PartName) -> list[Example]:
+        """The task's examples of a part."""
+        return examples(self.corpus.part(name), self.card)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The strictest profile among the notes."""
+        return strictest(note.profile for corpus in self.corpora.values() for note in corpus.notes)
+
+    # The steps: what each depends on. ``dump`` leaves out what cannot change a result.
+
+    @property
+    def _data_settings(self) -> dict[str, Any]:
+        return {"data": _dump(self.recipe)["data"], "seed": self.recipe.seed}
+
+    @property
+    def _card_settings(self) -> dict[str, Any]:
+        return self.recipe.card(self.task).model_dump(mode="json")
+
+    def data_step(self) -> Step:
+        return Step(name="data", settings=self._data_settings, inputs=self.input_digests, into="data")
+
+    def train_step(self) -> Step:
+        stage = _dump(self.recipe)["stages"][0]
+        stage.pop("track")
+        settings = {**self._data_settings, "stage": stage, "card": self._card_settings, "task": self.task.data}
+        base = {"base": self.base.digest, "base.segmenter": self.base.segmenter, "base.window": str(self.base.window)}
+        into = f"train/{self.recipe.stages[0].title(1)}"
+        return Step(name=into, settings=settings, inputs={**self.input_digests, **base}, into=into)
+
+    def eval_step(self) -> Step:
+        into = f"eval/{self.recipe.card(self.task).name}"
+        settings = {"evaluate": _dump(self.recipe)["evaluate"], "seed": self.recipe.seed}
+        return Step(name=into, settings=settings, inputs={"train": self.train_step().key}, into=into)
+
+    def report_step(self) -> Step:
+        inputs = {"data": self.data_step().key, "eval": self.eval_step().key}
+        return Step(name="report", settings={"recipe": _dump(self.recipe)}, inputs=inputs)
+
+    def steps(self) -> list[Step]:
+        """All steps in their order."""
+        return [self.data_step(), self.train_step(), self.eval_step(), self.report_step()]
+
+    # What each does: writes to the empty folder that it is given.
+
+    def do_data(self, folder: Path) -> None:
+        """Read everything, account for every row, split."""
+        self.tracker.start("reading the data")
+        for name, corpus in self.corpora.items():
+            write_jsonl(folder / f"{name}.ledger.jsonl", corpus.ledger)
+            write_json(folder / f"{name}.split.json", corpus.split)
+        summaries = [summary(self.recipe, name, corpus) for name, corpus in self.corpora.items()]
+        write_json(folder / "summary.json", summaries)
+        counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
+        self.tracker.end(", ".join(f"{count} {part}" for part, count in counts.items()))
+
+    def do_train(self, folder: Path) -> None:
+        """Train the stage."""
+        from residency.train.trainer import Job, quiet, train
+
+        stage, step = self.recipe.stages[0], self.train_step()
+        self.tracker.start(f"training {stage.title(1)}")
+        scratch = self.run.scratch(step)
+        scratch.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            result, items = train(
+                Job(
+                    stage=stage,
+                    name=stage.title(1),
+                    base=self.base,
+                    card=self.card,
+                    train=self.part("train"),
+                    dev=self.part("dev"),
+                    seed=self.recipe.seed,
+                    profile=self.profile,
+                    work=scratch,
+                    out=folder,
+                    progress=self.tracker.update,
+                )
+            )
+        entries = [
+            Entry(file="", line=0, id=id, status="windowed", reason="longer than the model reads at once", count=n)
+            for id, n in items.windowed.items()
+        ]
+        entries += [
+            Entry(file="", line=0, status="repaired", reason=f"for training: {why}", count=n)
+            for why, n in items.changed.items()
+        ]
+        write_jsonl(folder / "ledger.jsonl", entries)
+        best = (
+            f"best {result.metric} {result.best:.3f} at epoch {result.best_epoch:g}"
+            if stage.stop
+            else "last model kept"
+        )
+        self.tracker.end(best)
+
+    def do_eval(self, folder: Path) -> None:
+        """Measure the baselines and the tuned model on the test part."""
+        from residency.evals.compare import compare
+        from residency.evals.evaluate import evaluate
+        from residency.models.encoder import EncoderPredictor
+        from residency.train.trainer import quiet
+
+        test = self.part("test")
+        if not test:
+            raise UserError(
+                f"data.{self.task.data}.test: there is nothing to measure on; give a test part, or path with shares."
+            )
+        settings = self.recipe.evaluate
+        artefact = self.run.folder / self.train_step().into
+        reports, answered = [], []
+        for name in (*settings.baselines, "tuned"):
+            self.tracker.start(f"evaluating {name}", len(test))
+            with quiet():
+                predictor = (
+                    EncoderPredictor.untuned(self.base, self.card, self.recipe.seed)
+                    if name == "base"
+                    else EncoderPredictor.from_artefact(artefact)
+                )
+                report, predictions = evaluate(
+                    predictor,
+                    test,
+                    self.card,
+                    bootstrap=settings.bootstrap,
+                    seed=self.recipe.seed,
+                    show_text=self.show_text,
+                    progress=self.tracker.update,
+                )
+            write_jsonl(folder / f"{name}.predictions.jsonl", map(without_quotes, predictions))
+            reports.append(report)
+            answered.append((report.system, predictions))
+            self.tracker.end(
+                " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == self.card.main_metric)
+            )
+        tuned = answered[-1]
+        tests = [compare(test, other, tuned, self.card, seed=self.recipe.seed) for other in answered[:-1]]
+        reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tuple(one for found in tests for one in found))
+        write_json(folder / "reports.json", reports)
+
+    @property
+    def show_text(self) -> bool:
+        """Whether a report may quote notes."""
+        asked = self.recipe.evaluate.show_text
+        return self.profile in SHOWABLE if asked == "auto" else bool(asked)
+
+    def do_report(self, folder: Path) -> None:
+        """Write the report, its plots and the model card, and what they were made from."""
+        from residency.evals.report import render
+
+        self.tracker.start("writing the report")
+        facts = self.facts()
+        render(facts, folder)
+        write_json(folder / "facts.json", facts)
+        self.tracker.end()
+
+    def facts(self) -> RunFacts:
+        """Everything that the report shows, read from the finished steps."""
+        folder, train = self.run.folder, self.run.folder / self.train_step().into
+        data = read_json(folder / "data/summary.json", list[DataSummary])
+        more = [msgspec.json.decode(line, type=Entry) for line in (train / "ledger.jsonl").read_bytes().splitlines()]
+        caveats = []
+        if all(note.origin.startswith("synthetic:") for note in self.corpus.notes):
+            caveats.append(DEMO_CAVEAT)
+        if self.base.id.startswith("bundled:"):
+            caveats.append(BUNDLED_CAVEAT)
+        return RunFacts(
+            name=self.recipe.name,
+            folder=folder.as_posix(),
+            created=self.run.manifest.created,
+            recipe=self.recipe.yaml(),
+            base=self.base.id,
+            base_digest=self.base.digest,
+            hardware=hardware(),
+            packages=packages(),
+            data=tuple(with_entries(one, more) if one.name == self.task.data else one for one in data),
+            stages=(read_json(train / "stage.json", StageResult),),
+            reports=tuple(read_json(folder / self.eval_step().into / "reports.json", list[Report])),
+            caveats=tuple(caveats),
+            show_text=self.show_text,
+        )
+
+    def manifest(self, created: str, status: str) -> Manifest:
+        """The run's manifest."""
+        return Manifest(
+            schema=SCHEMA,
+            name=self.recipe.name,
+            recipe_digest=self.recipe.digest,
+            root=str(self.recipe.root),
+            created=created,
+            code=packages().get("residency", ""),
+            packages=packages(),
+            hardware=hardware(),
+            inputs=self.input_digests,
+            profile=strictest(data.profile for data in self.recipe.data.values()),
+            status=status,
+            steps={step.name: step.key for step in self.steps()},
+        )
+
+
+def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
+    """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
+    work = Work(recipe, Path(runs), tracker or Silent())
+    steps = work.steps()  # finds missing files and bases before anything is written
+    with work.run.locked():
+        created = work.run.manifest.created if (work.run.folder / "manifest.json").is_file() else now()
+        if all(work.run.is_done(step) for step in steps):
+            work.run.done = {step.name: "cached" for step in steps}
+            return work.run
+        write_text(work.run.folder / "recipe.yaml", recipe.yaml())
+        work.run.write_manifest(work.manifest(created, "running"))
+        try:
+            for step, action in zip(steps, (work.do_data, work.do_train, work.do_eval, work.do_report), strict=True):
+                work.run.do(step, action)
+        except Exception:
+            work.run.write_manifest(work.manifest(created, "failed"))
+            raise
+        work.run.write_manifest(work.manifest(created, "done"))
+    return work.run
+
+
+def finished_facts(run: Run) -> RunFacts:
+    """What the report of a finished run was made from."""
+    return read_json(run.folder / "facts.json", RunFacts)
+
+
+def explain(recipe: Recipe, runs: Path | str = "runs") -> list[tuple[str, str]]:
+    """For each step whether it will run, and what about it changed."""
+    work = Work(recipe, Path(runs), Silent())
+    return [(step.name, work.run.explain(step)) for step in work.steps()]
+
+
+def open_run(folder: Path | str) -> tuple[Run, Recipe]:
+    """A finished run and its recipe, from its folder."""
+    found = Run(Path(folder))
+    manifest = found.manifest
+    from residency.recipe import read_yaml
+
+    recipe = Recipe.from_mapping(
+        read_yaml(found.folder / "recipe.yaml"), Path(manifest.root), where=str(found.folder / "recipe.yaml")
+    )
+    return found, recipe
+
+
+def artefact_of(folder: Path | str) -> Path:
+    """The trained model of a run's folder (or the artefact itself)."""
+    folder = Path(folder)
+    if (folder / "artefact.json").is_file():
+        return folder
+    Run(folder).manifest  # noqa: B018 - says what is wrong with the folder
+    found = sorted(folder.glob("train/*/artefact.json"))
+    if not found:
+        raise UserError(f"{folder}: has no trained model yet; finish it with residency run.")
+    return found[-1].parent
+
+
+def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
+    """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay in memory only."""
+    from residency.models.encoder import EncoderPredictor
+    from residency.train.trainer import quiet
+
+    folder = run.folder if isinstance(run, Run) else run
+    with quiet():
+        predictor = EncoderPredictor.from_artefact(artefact_of(folder))
+    yield from predictor.predict(
+        Example(id=str(number), task=predictor.card.name, input=note)
+        if isinstance(note, str)
+        else Example(id=note.id, task=predictor.card.name, input=note.text, lang=note.lang)
+        for number, note in enumerate(notes)
+    )
+
+
+def evaluate(
+    run: Run | Path | str, overrides: Sequence[str] = (), tracker: Tracker | None = None
+) -> tuple[RunFacts, Path]:
+    """Measure a run's model again, with other settings or on other data (``data.NAME.test=...``).
+
+    Writes a report of its own under ``RUN/evaluations`` and returns the facts in it and its folder.
+    """
+    from residency.recipe import override, read_yaml
+
+    folder = run.folder if isinstance(run, Run) else Path(run)
+    _, trained = open_run(folder)
+    value = override(read_yaml(folder / "recipe.yaml"), overrides)
+    recipe = Recipe.from_mapping(value, trained.root, where="recipe")
+    artefact = artefact_of(folder)
+    work = Evaluation(recipe, folder / "evaluations", tracker or Silent(), artefact)
+    steps = [work.data_step(), work.eval_step(), work.report_step()]
+    with work.run.locked():
+        write_text(work.run.folder / "recipe.yaml", recipe.yaml())
+        work.run.write_manifest(
+            msgspec.structs.replace(work.manifest(now(), "done"), steps={s.name: s.key for s in steps})
+        )
+        for step, action in zip(steps, (work.do_data, work.do_eval, work.do_report), strict=True):
+            work.run.do(step, action)
+    return finished_facts(work.run), work.run.folder
+
+
+class Evaluation(Work):
+    """A trained model measured once more; its training is taken as it is."""
+
+    def __init__(self, recipe: Recipe, runs: Path, tracker: Tracker, artefact: Path) -> None:
+        super().__init__(recipe, runs, tracker)
+        self.trained = artefact
+
+    @cached_property
+    def card(self) -> Card:
+        """The card as the model learned it."""
+        from residency.models.artefact import read
+
+        return read(self.trained).task()
+
+    def train_step(self) -> Step:
+        artefact = {"artefact": digest(msgspec.json.decode((self.trained / "artefact.json").read_bytes()))}
+        return Step(
+            name="train", settings={}, inputs={**artefact, **self.input_digests}, into=str(self.trained.resolve())
+        )
+
+
+class Finding(Value, frozen=True):
+    """One thing that ``check`` found."""
+
+    level: str
+    """``error`` (a run would stop) or ``note``"""
+    message: str
+
+
+def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
+    """Read all data and look for every problem; trains nothing and writes nothing."""
+    findings: list[Finding] = []
+    summaries: list[DataSummary] = []
+    work = Work(recipe, Path("runs"), Silent())
+
+    def attempt(action: Any) -> Any:
+        try:
+            return action()
+        except ResidencyError as error:
+            findings.extend(Finding(level="error", message=line) for line in str(error).splitlines())
+            return None
+
+    attempt(lambda: work.base)
+    card = attempt(lambda: recipe.card(work.task))
+    corpora: dict[str, Corpus] = {}
+    for name, data in recipe.data.items():
+        lenient = data.model_copy(update={"loss": 0.999999})
+        corpus = attempt(lambda lenient=lenient, name=name: sources.load(lenient, name, recipe.root, recipe.seed))
+        if corpus is not None:
+            corpora[name] = corpus
+            summaries.append(summary(recipe, name, corpus))
+            findings.extend(_rejections(corpus, data.loss, name))
+    corpus = corpora.get(work.task.data)
+    if card is not None and corpus is not None:
+        needed: tuple[PartName, ...] = ("train", "test")
+        empty = [part for part in needed if not corpus.part(part)]
+        findings.extend(
+            Finding(level="error", message=f"data.{work.task.data}: the {part} part is empty.") for part in empty
+        )
+        labelled = attempt(lambda: fixed(card, corpus.part("train"), f"data.{work.task.data}"))
+        for label in unknown_labels(corpus.notes, labelled) if labelled else ():
+            message = f"data.{work.task.data}: label {label!r} is not in card {card.name}; allowed: {', '.join(labelled.names)}."
+            findings.append(Finding(level="error", message=message))
+        if not corpus.part("dev") and recipe.stages[0].stop:
+            findings.append(
+                Finding(level="note", message=f"data.{work.task.data}: no stop part, so the last model is kept.")
+            )
+    return findings, summaries
+
+
+def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
+    rejected = [entry for entry in corpus.ledger if entry.status == "rejected"]
+    rows = sum(entry.status in ("kept", "repaired", "rejected") for entry in corpus.ledger)
+    level = "error" if rows and len(rejected) / rows > limit else "note"
+    found = [
+        Finding(level=level, message=f"{entry.file}:{entry.line}: row rejected: {entry.reason}.") for entry in rejected
+    ]
+    if level == "error":
+        share = f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than data.{name}.loss = {limit:.1%}."
+        found.append(Finding(level="error", message=share))
+    return found
+
+
+def summary(recipe: Recipe, name: str, corpus: Corpus) -> DataSummary:
+    """Sizes, split and ledger of a data set."""
+    data = recipe.data[name]
+    parts: dict[str, PartSummary] = {}
+    for part in PARTS:
+        notes = corpus.part(part)
+        labels: dict[str, int] = {}
+        for note in notes:
+            for label in (*(span.label for span in note.spans), *note.labels):
+                labels[label] = labels.get(label, 0) + 1
+        parts[part] = PartSummary(
+            notes=len(notes),
+            groups=len({note.group or note.id for note in notes}),
+            characters=sum(len(note.text) for note in notes),
+            labels=dict(sorted(labels.items())),
+        )
+    ledger: dict[str, dict[str, int]] = {}
+    for entry in corpus.ledger:
+        reasons = ledger.setdefault(entry.status, {})
+        reasons[entry.reason] = reasons.get(entry.reason, 0) + 1
+    return DataSummary(
+        name=name,
+        files=tuple(_shown(path, recipe.root) for path in sources.files(data, recipe.root, name)),
+        format=data.format,
+        profile=strictest(note.profile for note in corpus.notes),
+        lang=", ".join(sorted({note.lang for note in corpus.notes if note.lang})),
+        split=corpus.split.how,
+        parts=parts,
+        ledger=ledger,
+    )
+
+
+def with_entries(data: DataSummary, entries: Iterable[Entry]) -> DataSummary:
+    """A summary with what windowing and tagging added to the ledger."""
+    ledger = {status: dict(reasons) for status, reasons in data.ledger.items()}
+    for entry in entries:
+        reasons = ledger.setdefault(entry.status, {})
+        reasons[entry.reason] = reasons.get(entry.reason, 0) + (1 if entry.id else entry.count)
+    return msgspec.structs.replace(data, ledger=ledger)
+
+
+def strictest(profiles: Iterable[Profile]) -> Profile:
+    """The profile that allows least."""
+    return max(profiles, key=PROFILES.index, default="pseudonymised")
+
+
+def without_quotes(prediction: Prediction) -> Prediction:
+    """A prediction as a run keeps it: offsets and labels, no text."""
+    if isinstance(prediction.answer, Spans):
+        bare = tuple(msgspec.structs.replace(span, quote="") for span in prediction.answer.spans)
+        return msgspec.structs.replace(prediction, answer=Spans(spans=bare))
+    return prediction
+
+
+def _dump(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def _shown(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

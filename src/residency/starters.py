@@ -1,0 +1,71 @@
+"""Folders to begin with: the demo's invented hospital, and an empty project with a commented recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from residency.core.errors import UserError
+from residency.core.files import write_jsonl, write_text
+from residency.synth.records import records
+
+TEMPLATES = Path(__file__).parent / "templates"
+DEMO_NOTES = 420
+"""Invented records of the demo; four minutes on two cores have to hold their training too."""
+
+
+def write_demo(folder: Path, lang: str, count: int = DEMO_NOTES, seed: int = 0) -> Path:
+    """Write invented records and a recipe that learns from them; returns the recipe's path.
+
+    Records are those of a seed that the bundled model was not trained on.
+    """
+    notes = list(records(lang, count, seed=seed + 1000))
+    rows = [
+        {
+            "id": note.id,
+            "group": note.group,
+            "lang": note.lang,
+            "kind": note.kind,
+            "origin": note.origin,
+            "text": note.text,
+            "entities": [
+                {
+                    "start": s.start,
+                    "end": s.end,
+                    "label": s.label,
+                    "text": s.quote,
+                    **({"code": s.code} if s.code else {}),
+                    **({"attributes": list(s.attributes)} if s.attributes else {}),
+                }
+                for s in note.spans
+            ],
+        }
+        for note in notes
+    ]
+    write_jsonl(folder / "data" / f"records-{lang}.jsonl", rows)
+    recipe = folder / f"recipe-{lang}.yaml"
+    write_text(recipe, Template((TEMPLATES / "demo.yaml").read_text("utf-8")).substitute(lang=lang, seed=seed + 7))
+    return recipe
+
+
+def write_project(folder: Path) -> list[Path]:
+    """Write a commented recipe, and data folders with a word on what goes in; never overwrites.
+
+    Raises ``UserError`` where the recipe is there already.
+    """
+    recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        raise UserError(f"{recipe}: is there already; choose another folder, or edit it.")
+    name = (
+        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in folder.resolve().name).strip("-.")
+        or "project"
+    )
+    files = {
+        recipe: Template((TEMPLATES / "project.yaml").read_text("utf-8")).substitute(name=name),
+        folder / "data" / "README.md": (TEMPLATES / "data.md").read_text("utf-8"),
+        folder / "cards" / "my-card.yaml": (TEMPLATES / "card.yaml").read_text("utf-8"),
+        folder / ".gitignore": "data/*\n!data/README.md\nruns/\n",
+    }
+    for path, text in files.items():
+        write_text(path, text)
+    return list(files)
