@@ -118,11 +118,13 @@ def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None
     of_tasks = []
     for task in tasks:
         main = [row for row in task.main.rows if row.name == formats.metric_title(task.metric)]
-        labels = next((t.rows for t in task.labels if t.title.startswith(formats.metric_title(task.metric))), ())
+        labels = task.labels[0].rows if task.labels else ()
         rows = [*main, *labels]
         names = ["all labels", *(row.name for row in labels)] if main else [row.name for row in labels]
         series = [(system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)]
-        title = formats.metric_title(task.metric)
+        title = formats.metric_title(task.label_metric or task.metric)
+        if task.label_metric and task.label_metric != task.metric:
+            title += f" (all labels: {formats.metric_in_sentence(task.metric)})"
         label = f"{title} on {task.name}, one row per label, a dot and its interval for {', '.join(task.main.systems)}"
         of_tasks.append(_plot("scores", task.name, plots.score_plot(names, series, title), label, used))
     of_stages = [
