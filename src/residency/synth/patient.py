@@ -59,8 +59,6 @@ def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
     sex = condition.sex if condition.sex != "any" else rng.choice(("male", "female"))
     others = _others(rng, known, condition, age, sex)
     family = rng.sample(FAMILIAL, 3)
-    taken = {condition.key, *others, *family, *condition.differential}
-    absent = rng.sample([key for key in dict.fromkeys(FAMILIAL + COMMON) if key not in taken], 4)
     allergens = tuple(rng.sample(tuple(known.allergens), rng.choice((0, 1, 1, 1, 2))))
     around = {condition.key, *condition.differential, *others}
     past = [
@@ -69,6 +67,11 @@ def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
         if item.sex in ("any", sex) and age >= item.youngest and not item.never_with & around
     ]
     rng.shuffle(past)
+    operations = [key for key in past if known.past[key].operation][:2]
+    illnesses = [key for key in past if not known.past[key].operation][:2]
+    taken = {condition.key, *others, *family, *condition.differential}
+    taken.update(*(known.past[key].never_with for key in operations + illnesses))
+    absent = rng.sample([key for key in dict.fromkeys(FAMILIAL + COMMON) if key not in taken], 4)
     return Patient(
         age=age,
         sex=sex,
@@ -76,8 +79,8 @@ def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
         others=tuple(conditions[key] for key in others),
         family=tuple(conditions[key] for key in family),
         absent=tuple(conditions[key] for key in absent),
-        operations=tuple([key for key in past if known.past[key].operation][:2]),
-        illnesses=tuple([key for key in past if not known.past[key].operation][:2]),
+        operations=tuple(operations),
+        illnesses=tuple(illnesses),
         allergens=allergens,
         banned=frozenset(drug for key in allergens for drug in known.allergens[key].avoid),
         onset=rng.random(),

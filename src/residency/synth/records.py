@@ -28,7 +28,7 @@ KINDS: dict[str, Plan] = {
         ("complaint", 1, 1, 1),
         ("present", 1, 2, 3),
         ("history", 0.9, 1, 2),
-        ("allergies", 0.8, 1, 1),
+        ("allergies", 0.9, 1, 1),
         ("family", 0.55, 1, 1),
         ("exam", 0.9, 1, 1),
         ("tests", 0.85, 1, 2),
@@ -40,7 +40,7 @@ KINDS: dict[str, Plan] = {
     "progress": (
         ("course", 1, 2, 3),
         ("exam", 0.9, 1, 1),
-        ("allergies", 0.45, 1, 1),
+        ("allergies", 0.5, 1, 1),
         ("tests", 0.9, 1, 2),
         ("diagnosis", 0.8, 1, 1),
         ("procedure", 0.8, 1, 1),
@@ -50,7 +50,7 @@ KINDS: dict[str, Plan] = {
     "discharge": (
         ("complaint", 1, 1, 1),
         ("history", 0.75, 1, 2),
-        ("allergies", 0.65, 1, 1),
+        ("allergies", 0.75, 1, 1),
         ("tests", 0.9, 1, 2),
         ("diagnosis", 1, 1, 1),
         ("treatment", 1, 1, 2),
@@ -164,6 +164,8 @@ def _variant(slots: Slots, name: str) -> str:
         care = tuple(key for key in own if key not in operations)
         name = "operation" if operations and (not care or slots.rng.random() < 0.6) else "care"
         slots.procedures = operations if name == "operation" else care
+    elif name == "treatment" and slots.home:
+        slots.procedures = tuple(key for key in own if not slots.known.procedures[key].operation)
     return name
 
 
@@ -172,12 +174,15 @@ def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> 
     page, rng, section = slots.page, slots.rng, slots.style.sections[name]
     headed = layout in ("headed", "list")
     chosen = [line for line in (section.terse if terse else section.full) if slots.can(line)]
-    if headed and not terse:  # "Diagnosis: the diagnosis: ..." would say it twice
-        chosen = [line for line in chosen if not (line[0][0] == "text" and line[0][1].rstrip()[-1] in ":：")] or chosen
+    head = slots.pick(section.heads) if headed else ""
+    if headed and not terse:
+        chosen = [line for line in chosen if not _says_again(line, head)] or chosen
     if terse and name in ("present", "history", "tests", "treatment", "course"):
         number += 1
     places = sorted(rng.sample(range(len(chosen)), min(len(chosen), number)))  # templates stand in narrative order
     lines = [chosen[place] for place in places]
+    if name == "tests":
+        lines = _each_study_once(slots, lines)
     if name == "exam":
         lines = _examination(slots, lines, terse)
     blank = "" if page.lang == "zh" else " "
@@ -186,7 +191,7 @@ def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> 
         page.raw(blank if layout == "paragraph" else "\n")
     if headed:
         page.start_sentence()
-        page.text(slots.pick(section.heads) + ("：" if page.lang == "zh" else ":"))
+        page.text(head + ("：" if page.lang == "zh" else ":"))
     for position, line in enumerate(lines):
         if position or headed:
             page.raw(gap)
@@ -195,6 +200,19 @@ def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> 
         if terse and layout != "list" and page.last not in ".。":
             marks = "；。" if page.lang == "zh" else ";."
             page.text(marks[position == len(lines) - 1])
+
+
+def _says_again(line: Template, head: str) -> bool:
+    """Whether a sentence would repeat its heading: "Diagnosis: the diagnosis is ..."."""
+    kind, words = line[0][:2]
+    return kind == "text" and (words.rstrip()[-1] in ":：" or words.casefold().startswith(head.casefold()))
+
+
+def _each_study_once(slots: Slots, lines: list[Template]) -> list[Template]:
+    """Leave out a second sentence on imaging where the patient had one study only."""
+    studies = sum(bool(slots.known.tests[key].findings) for key, _ in slots.patient.condition.tests)
+    on_studies = [line for line in lines if any(piece[1] in ("img", "studytest", "test") for piece in line)]
+    return [line for line in lines if line not in on_studies[max(1, studies) :]]
 
 
 def _examination(slots: Slots, lines: list[Template], terse: bool) -> list[Template]:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 CHINESE_DIGITS = "零一两三四五六七八九十"
 NEGATED, FAMILY, UNCERTAIN = ("negated",), ("family",), ("uncertain",)
-EXTRA_LABS = ("na", "k", "plt", "alt", "wbc")
+EXTRA_LABS = ("na", "k", "plt", "ast", "alt", "inr")
 BURDEN = ("dialysis", "intubation", "transfusion", "central_line", "niv")
 
 
@@ -26,6 +26,7 @@ class Slots:
         self.page, self.rng, self.known, self.patient, self.kind = page, rng, known, patient, kind
         self.style = known.style
         self.joins = {name: self.pick(pairs) for name, pairs in self.style.lists.items()}
+        self.joins["symptoms"] = self.pick(self.style.lists["symptoms"][:-1])
         self.gaps = {name: self.pick(gaps) for name, gaps in self.style.gaps.items()}
         self.home = kind == "outpatient"
         self.drugs = patient.drugs(patient.condition, known, self.home)
@@ -40,7 +41,8 @@ class Slots:
         self._other = patient.others[0]
 
     def plain(self) -> None:
-        """Terse notes put no verb between a test and its result."""
+        """Terse notes put no verb between a test and its result, and may join with a plus sign."""
+        self.joins["symptoms"] = self.pick(self.style.lists["symptoms"])
         self.gaps["lab_gap"] = self.style.gaps["lab_gap"][self.rng.randrange(3)]
         self.gaps["study_gap"] = self.style.gaps["study_gap"][0]
 
@@ -130,9 +132,16 @@ class Slots:
     def _usual(self, names: Names) -> str:
         return names[0] if self.rng.random() < 0.7 else self.pick(names)
 
+    def _same(self, key: str, names: Names) -> str:
+        """One of the names, the same all through the note: sides and methods must not change."""
+        if key not in self._results:
+            self._results[key] = self.pick(names)
+        return self._results[key]
+
     def sign(self) -> None:
         """A sign found on examination."""
-        self.page.span(self.pick(self.known.signs[self.deal("signs", self.patient.condition.signs)]), "symptom")
+        key = self.deal("signs", self.patient.condition.signs)
+        self.page.span(self._same(key, self.known.signs[key]), "symptom")
 
     def signs(self) -> None:
         """One or two signs."""
@@ -266,7 +275,7 @@ class Slots:
         own = [key for key, _ in self.patient.condition.tests]
         keys = [key for key in own if study is None or bool(self.known.tests[key].findings) is study]
         if study is False:
-            keys += [key for key in EXTRA_LABS if key not in own][: max(0, 4 - len(keys))]
+            keys += [key for key in EXTRA_LABS if key not in own][: max(0, 6 - len(keys))]
         self._test = self.deal(f"tests {study}", keys or own)
         self.page.span(self.pick(self.known.tests[self._test].names), "test")
 
@@ -306,10 +315,11 @@ class Slots:
 
     def procedure(self, verb: bool = False) -> None:
         """An operation or intervention, after the verb that goes with it where asked for."""
-        procedure = self.known.procedures[self.deal("procedures", self.procedures)]
+        key = self.deal("procedures", self.procedures)
+        procedure = self.known.procedures[key]
         if verb:
             self.page.text(self.pick(self.style.phrases["operation_verb" if procedure.operation else "care_verb"]))
-        self.page.span(self.pick(procedure.names), "procedure")
+        self.page.span(self._same(key, procedure.names), "procedure")
 
     def no_procedure(self) -> None:
         """A procedure that is not needed."""
