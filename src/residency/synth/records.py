@@ -26,7 +26,7 @@ Plan = tuple[tuple[str, float, int, int], ...]
 KINDS: dict[str, Plan] = {
     "admission": (
         ("complaint", 1, 1, 1),
-        ("present", 1, 2, 3),
+        ("present", 1, 2, 4),
         ("history", 0.9, 1, 2),
         ("allergies", 0.9, 1, 1),
         ("family", 0.55, 1, 1),
@@ -59,7 +59,7 @@ KINDS: dict[str, Plan] = {
         ("followup", 0.95, 1, 2),
     ),
     "outpatient": (
-        ("complaint", 1, 1, 1),
+        ("visit", 1, 1, 1),
         ("present", 0.85, 1, 2),
         ("history", 0.8, 1, 2),
         ("allergies", 0.75, 1, 1),
@@ -68,8 +68,7 @@ KINDS: dict[str, Plan] = {
         ("tests", 0.85, 1, 2),
         ("diagnosis", 1, 1, 1),
         ("treatment", 1, 1, 1),
-        ("plan", 0.35, 1, 1),
-        ("followup", 0.9, 1, 2),
+        ("followup", 0.95, 1, 3),
     ),
 }
 EMERGENCIES = frozenset({"sepsis", "meningitis", "cholangitis", "aki", "preeclampsia", "ectopic", "obstruction"})
@@ -177,7 +176,9 @@ def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> 
     head = slots.pick(section.heads) if headed else ""
     if headed and not terse:
         chosen = [line for line in chosen if not _says_again(line, head)] or chosen
-    if terse and name in ("present", "history", "tests", "treatment", "course"):
+    if name == "treatment":  # a sentence or two, each drug once
+        number = min(number + terse, max(1, len(slots.drugs) // (1 if terse else 2)))
+    if terse and name in ("present", "history", "tests", "course"):
         number += 1
     places = sorted(rng.sample(range(len(chosen)), min(len(chosen), number)))  # templates stand in narrative order
     lines = [chosen[place] for place in places]

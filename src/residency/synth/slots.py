@@ -90,6 +90,8 @@ class Slots:
         missing = set()
         if not self.procedures:
             missing |= {"proc", "doproc"}
+        if self.kind == "discharge":  # nothing is planned for tomorrow
+            missing.add("when")
         if not self.patient.operations:
             missing.add("op")
         if not self.patient.illnesses:
@@ -332,9 +334,10 @@ class Slots:
         """A time phrase that fits the condition and the kind of note."""
         scale, times = self.patient.condition.scale, self.style.times
         pace = "acute" if scale in ("hours", "days") else "chronic"
-        place = "clinic" if self.home else "ward"
+        place = {"outpatient": "clinic", "admission": "arrival"}.get(self.kind, "ward")
+        kind = "earlier" if kind == "before" and self.home else kind
         phrases = next(times[kind + rest] for rest in ("", scale, pace, place) if kind + rest in times)
-        where = self.patient.onset if kind in ("dur", "onset", "before") else self.rng.random()
+        where = self.patient.onset if kind in ("dur", "onset", "before", "earlier") else self.rng.random()
         phrase = self.pick(phrases)
         self.page.span("".join(p[1] if p[0] == "text" else self._number(p, where) for p in phrase), "time")
 
@@ -356,8 +359,9 @@ def _temperature(slots: Slots) -> str:
 def _pressure(slots: Slots) -> str:
     patient = slots.patient
     low = "hypotension" in patient.condition.signs and not slots.gone
-    high = any(item.key in ("htn", "preeclampsia", "ich") for item in (patient.condition, *patient.others))
-    systolic = slots.rng.randint(*((82, 98) if low else (136, 182) if high else (106, 134)))
+    high = patient.condition.key in ("htn", "preeclampsia", "ich")
+    treated = any(item.key == "htn" for item in patient.others)
+    systolic = slots.rng.randint(*((82, 98) if low else (142, 184) if high else (126, 158) if treated else (106, 134)))
     return f"{systolic // 2 * 2}/{int(systolic * slots.rng.uniform(0.55, 0.63)) // 2 * 2}"
 
 
@@ -377,7 +381,7 @@ VITALS: dict[str, Callable[[Slots], str]] = {
     "icd": lambda s: s.patient.condition.code,
 }
 
-TIMES = ("dur", "onset", "before", "recent", "years", "ago", "course", "soon", "follow", "day")
+TIMES = ("dur", "onset", "before", "earlier", "recent", "when", "years", "ago", "course", "soon", "follow", "day")
 
 SLOTS: dict[str, Callable[[Slots], None]] = {
     "sym": Slots.symptom,
@@ -409,7 +413,7 @@ SLOTS: dict[str, Callable[[Slots], None]] = {
     "rxs": Slots.prescriptions,
     "studytest": partial(Slots.test, study=True),
     "testname": Slots.test,
-    "test": Slots.test,
+    "test": partial(Slots.test, study=True),
     "result": Slots.result,
     "lab": partial(Slots.finding, study=False),
     "labs": Slots.findings,
