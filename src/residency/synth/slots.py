@@ -106,6 +106,8 @@ class Slots:
     def listed(self, kind: str, item: Callable[[], None], number: int) -> None:
         """Write several items as a list."""
         middle, last = self.joins[kind]
+        if number == 2 and len(last.strip()) > 1:  # "a and b", but "a, b, and c"
+            last = last.lstrip(",")
         for position in range(number):
             if position:
                 self.page.text(last if position == number - 1 else middle)
