@@ -33,7 +33,9 @@ def check(track: Sequence[Logger], profile: Profile, environment: Mapping[str, s
     """
     for tracker in track:
         if find_spec(PACKAGE[tracker]) is None:
-            raise UserError(f'stages[0].track: {tracker} is not installed; run pip install "residency[track]", or leave it out.')
+            raise UserError(
+                f'stages[0].track: {tracker} is not installed; run pip install "residency[track]", or leave it out.'
+            )
         if profile == "pseudonymised" and leaves(tracker, environment):
             local = "WANDB_MODE=offline" if tracker == "wandb" else "a local MLFLOW_TRACKING_URI"
             raise GateRefused(
