@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,16 +12,11 @@ from pydantic import Field
 
 from residency.core.errors import UserError
 from residency.core.part import External, Part
-
-HEADS = ("classifier", "score", "qa_outputs")
-"""Names under which transformers keeps a fresh head; it is trained whole and saved with every adapter."""
+from residency.models.base import HEADS
 
 
 class Method(Part):
     """Base of the tuning methods."""
-
-    merges: bool = Field(default=False, exclude=True, init=False)
-    """Whether its result can be folded into the base's own weights."""
 
     def attach(self, model: Any) -> Any:
         """The model with only what this method trains left trainable."""
@@ -51,21 +49,22 @@ class Lora(Method):
     def attach(self, model: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
-        heads = [name for name in HEADS if hasattr(model, name)]
         config = LoraConfig(
             r=self.r,
             lora_alpha=2 * self.r if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
             target_modules=lora_targets(model, self.targets),
-            modules_to_save=heads,
+            modules_to_save=list(fresh(model)),
             bias="none",
         )
-        return get_peft_model(model, config)
+        with expected_warnings():
+            return get_peft_model(model, config)
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         from peft import PeftModel
 
-        loaded = PeftModel.from_pretrained(model, folder, is_trainable=False)
+        with expected_warnings():
+            loaded = PeftModel.from_pretrained(model, folder, is_trainable=False)
         return loaded.merge_and_unload() if merge else loaded
 
 
@@ -102,17 +101,33 @@ def method_of(configured: Lora | Full | ExternalMethod) -> Method:
     return configured.load(Method) if isinstance(configured, ExternalMethod) else configured
 
 
+def fresh(model: Any) -> tuple[str, ...]:
+    """Modules without the base's weights: they are trained whole and saved, whatever the method."""
+    return tuple(getattr(model, "fresh", ())) or tuple(name for name in HEADS if hasattr(model, name))
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """peft asks transformers for a property by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
 def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
-    """Names of the linear modules that get an adapter; the head and embeddings never do.
+    """Names of the linear modules that get an adapter; fresh modules and embeddings never do.
 
     Raises ``UserError`` for names that the model does not have.
     """
     import torch
 
+    untrained = fresh(model)
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.split(".")[0] not in HEADS and "embeddings_project" not in name
+        if isinstance(module, torch.nn.Linear)
+        and not any(name == head or name.startswith(head + ".") for head in untrained)
+        and "embeddings_project" not in name
     ]
     if isinstance(wanted, list):
         unknown = [

@@ -11,7 +11,7 @@ from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Profile, Value
-from residency.models.adapters import Full, Method, Methods, method_of
+from residency.models.adapters import ExternalMethod, Full, Lora, Method, Methods, method_of
 from residency.models.base import Base, BaseModelSettings, load_tokenizer, load_weights, locate, weights_digest
 from residency.models.tokens import Tokeniser
 from residency.tasks.card import Card
@@ -60,9 +60,11 @@ def tokeniser(base: Base, folder: Path | None = None) -> Tokeniser:
     return Tokeniser(load_tokenizer(folder or Path(base.path)), base.segmenter, base.window)
 
 
-def save(folder: Path, model: Any, base: Base, card: Card, method: Method, profile: Profile) -> None:
-    """Write a trained model with everything that its use needs."""
-    method.save(model, folder)
+def save(
+    folder: Path, model: Any, base: Base, card: Card, method: Lora | Full | ExternalMethod, profile: Profile
+) -> None:
+    """Write a trained model with everything that its use needs; ``method`` as it is configured."""
+    method_of(method).save(model, folder)
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(Path(base.path))
     tokenizer.save_pretrained(folder)
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != FILE}
@@ -116,7 +118,8 @@ def _same_base(base: Base, folder: Path) -> Base:
     """The base as it lies on this machine, checked to be the one that was trained on."""
     path = Path(base.path)
     if base.id.startswith("bundled:") or not path.is_dir():
-        path, _ = locate(BaseModelSettings(id=base.id, revision=base.revision or None), folder)
+        settings = BaseModelSettings(id=base.id, revision=base.revision or None, allow_pickle=base.allow_pickle)
+        path, _ = locate(settings, folder)
     if weights_digest(path) != base.digest:
         raise UserError(
             f"{folder}: its base {base.id} is another one than it was trained on; restore it, or train again."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import tomllib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "bundled"
 KNOWN = Path(__file__).parent / "bases.toml"
+
+HEADS = ("classifier", "score", "qa_outputs")
+"""Names under which transformers keeps a head; it is trained whole and saved with every adapter."""
 
 Architecture = Literal["encoder", "causal"]
 
@@ -201,13 +206,50 @@ def load_weights(base: Base, family: str, labels: tuple[str, ...], multiple: boo
         if family == "spans"
         else transformers.AutoModelForSequenceClassification
     )
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # it warns that the head is new, which is what we asked for
     try:
-        return kind.from_pretrained(base.path, **options)
-    except (OSError, ValueError, KeyError) as error:
+        with silent():
+            model, report = kind.from_pretrained(
+                base.path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
             f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base."
         ) from None
+    resized = [str(found[0]) for found in report["mismatched_keys"]]
+    if any(name.split(".")[0] not in HEADS for name in resized):
+        raise UserError(f"base: the weights of {base.id} do not fit its config.json; copy the model again.")
+    model.fresh = fresh_modules(model, {*report["missing_keys"], *resized})
+    return model
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No bar while weights are read, no warning that the head is new: that is what we asked for."""
+    import transformers
+
+    level, bar = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
     finally:
-        transformers.logging.set_verbosity(before)
+        transformers.logging.set_verbosity(level)
+        if bar:
+            transformers.logging.enable_progress_bar()
+
+
+def fresh_modules(model: Any, missing: Collection[str]) -> tuple[str, ...]:
+    """The modules that start from noise: the head, and what else the base brings no weights for (a pooler).
+
+    Each is the largest that holds none of the base's weights.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    found = {head for head in HEADS if hasattr(model, head)}
+    for name in missing:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            prefix = ".".join(parts[:depth])
+            if all(each in missing for each in names if each.startswith(prefix + ".")):
+                break
+        found.add(prefix)
+    return tuple(sorted(found))

@@ -6,7 +6,9 @@ them. Each slot is read off its first token; so no answer begins or ends inside 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from residency.core.types import Value
@@ -85,8 +87,8 @@ class Tokeniser:
         return windows(len(tokens.ids), tokens.firsts, self.room)
 
     def inputs(self, tokens: Tokens, window: Window) -> list[int]:
-        """What the model reads: the window's tokens between special ones."""
-        return [*self.prefix, *tokens.ids[window.start : window.end], *self.suffix]
+        """What the model reads: the window's tokens between special ones; never nothing."""
+        return [*self.prefix, *tokens.ids[window.start : window.end], *self.suffix] or [self.pad_id]
 
 
 def _specials(tokenizer: PreTrainedTokenizerBase, empty: list[int]) -> tuple[list[int], list[int]]:
@@ -132,32 +134,21 @@ def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> To
 
 
 def windows(count: int, firsts: Sequence[int], room: int) -> list[Window]:
-    """Windows of at most ``room`` tokens that begin at slots and overlap by a quarter, in order.
+    """Windows of at most ``room`` tokens that overlap by a quarter, in order; together they hold every token.
 
+    Each begins at a slot where one begins in the overlap, so that a word is only cut where it is longer than that.
     Their ``slots`` partition all slots: the overlap is shared out at its middle.
     """
-    if count <= room:
-        return [Window(start=0, end=count, slots=range(len(firsts)))]
-    overlap = room // 4
-    starts = [0]  # in tokens
-    slot_at = [0]
+    starts = [0]
     while starts[-1] + room < count:
-        target = starts[-1] + room - overlap
-        slot = next((s for s in range(slot_at[-1] + 1, len(firsts)) if firsts[s] >= target), len(firsts))
-        if slot == len(firsts) or firsts[slot] >= starts[-1] + room:  # one slot wider than the overlap
-            slot = min(max(slot - 1, slot_at[-1] + 1), len(firsts) - 1)
-        if slot <= slot_at[-1]:
-            break
-        starts.append(firsts[slot])
-        slot_at.append(slot)
+        target = starts[-1] + room - room // 4
+        slot = bisect_left(firsts, target)
+        begins = slot < len(firsts) and firsts[slot] < starts[-1] + room
+        starts.append(firsts[slot] if begins else target)
     ends = [min(start + room, count) for start in starts]
-    cuts = [0]
-    for start, slot, end in zip(starts[1:], slot_at[1:], ends[:-1], strict=True):
-        middle = (start + end) // 2
-        cut = next((s for s in range(slot, len(firsts)) if firsts[s] >= middle), len(firsts))
-        cuts.append(max(cut, cuts[-1]))
-    cuts.append(len(firsts))
+    middles = [(start + end) // 2 for start, end in zip(starts[1:], ends[:-1], strict=True)]
+    cuts = [0, *(bisect_left(firsts, middle) for middle in middles), len(firsts)]
     return [
-        Window(start=start, end=end, slots=range(cuts[i], cuts[i + 1]))
-        for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+        Window(start=start, end=end, slots=range(*cut))
+        for start, end, cut in zip(starts, ends, pairwise(cuts), strict=True)
     ]

@@ -43,7 +43,7 @@ def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool) -
         steps, epochs = stage.steps, stage.steps / per_epoch
     else:
         epochs = _epochs(rows) if stage.epochs == "auto" else float(stage.epochs)
-        steps = math.ceil(epochs * per_epoch)
+        steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
     rate = _rate(stage, parameters) if stage.learning_rate == "auto" else stage.learning_rate
     head = max(rate, HEAD_RATE) if stage.head_learning_rate == "auto" else stage.head_learning_rate
     return Plan(
@@ -73,8 +73,9 @@ def _batch(stage: Stage, parameters: int) -> tuple[int, int]:
     batch = (32 if parameters >= LARGE else 16) if stage.batch == "auto" else stage.batch
     if stage.accumulation:
         return max(1, batch // stage.accumulation), stage.accumulation
-    micro = stage.micro_batch or min(batch, 4 if parameters >= LARGE else 32)
-    return micro, max(1, math.ceil(batch / micro))
+    most = 4 if parameters >= LARGE else 32
+    micro = stage.micro_batch or max(rows for rows in range(1, most + 1) if batch % rows == 0)
+    return micro, max(1, batch // micro)
 
 
 def _epochs(rows: int) -> float:

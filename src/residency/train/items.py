@@ -61,6 +61,8 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
             if card.family == "labels":
                 items.append(Item(example=example.id, ids=ids, targets=class_targets(example, card)))
                 continue
+            if not window.slots:
+                continue  # the inside of a word longer than a window: nothing is read off it
             targets = [IGNORED] * len(ids)
             for slot in window.slots:
                 targets[tokens.firsts[slot] - window.start + len(tokeniser.prefix)] = tags[slot]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -57,12 +58,12 @@ class Stage(Part):
     def _consistent(self) -> Stage:
         if self.steps is not None and self.epochs != "auto":
             raise ValueError("give epochs or steps, not both")
-        if isinstance(self.epochs, float) and self.epochs <= 0:
+        if isinstance(self.epochs, float) and not 0 < self.epochs < math.inf:
             raise ValueError("epochs must be above 0")
         if isinstance(self.batch, int) and self.batch < 1:
             raise ValueError("batch must be at least 1")
         for rate in (self.learning_rate, self.head_learning_rate):
-            if isinstance(rate, float) and rate <= 0:
+            if isinstance(rate, float) and not 0 < rate < math.inf:
                 raise ValueError("learning rates must be above 0")
         if (
             isinstance(self.batch, int)
@@ -73,6 +74,10 @@ class Stage(Part):
             raise ValueError(
                 f"batch is {self.batch}, but micro_batch x accumulation is {self.micro_batch * self.accumulation}"
             )
+        for name in ("micro_batch", "accumulation"):
+            rows = getattr(self, name)
+            if isinstance(self.batch, int) and rows and self.batch % rows:
+                raise ValueError(f"batch is {self.batch}, which {name} {rows} does not divide")
         return self
 
     @property

@@ -30,7 +30,7 @@ from residency.tasks.scoring import main_metric
 from residency.train.batches import LengthBatches, collate
 from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.items import IGNORED, Items, build
-from residency.train.stage import Stage
+from residency.train.stage import Stage, Stop
 
 CHECKPOINT_SECONDS = 30.0
 """A resumable state is written this often (and not at all by shorter runs)."""
@@ -77,7 +77,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     method = job.stage.tuning
     model = method.attach(model)
     predictor = EncoderPredictor(model, tokeniser, job.card, PredictorInfo(name="dev", base=job.base.id))
-    judge = Judge(job, predictor)
+    judge = Judge(job, predictor, updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation))
     trainer = StageTrainer(job, plan, items, model, judge)
     started = time.monotonic()
     try:
@@ -91,7 +91,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     seconds = time.monotonic() - started
     judge.restore(model)
     model.eval()
-    artefact.save(job.out, model, job.base, job.card, method, job.profile)
+    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile)
     result = trainer.result(parameters, seconds)
     write_json(job.out / "stage.json", result)
     write_jsonl(job.out / "metrics.jsonl", result.history)
@@ -126,8 +126,9 @@ def last_checkpoint(work: Path) -> Path | None:
 class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
 
-    def __init__(self, job: Job, predictor: EncoderPredictor) -> None:
+    def __init__(self, job: Job, predictor: EncoderPredictor, per_epoch: int) -> None:
         self.job, self.predictor = job, predictor
+        self.per_epoch = per_epoch
         self.best, self.best_epoch, self.waited = -1.0, 0.0, 0
         self.stopped = "all epochs done"
         self.history: list[dict[str, float]] = []
@@ -141,9 +142,12 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         return {"args": {}, "attributes": {name: getattr(self, name) for name in names}}
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        stop = self.job.stage.stop
-        if stop is None or not self.job.dev:
-            return
+        if self.job.stage.stop is not None and self.job.dev:
+            self.judge(self.job.stage.stop, state, control)
+        self.save_if_due(args, state, control)
+
+    def judge(self, stop: Stop, state: Any, control: Any) -> None:
+        """Measure on the stop part; keep the weights where they are the best, and say when to end."""
         predictions = list(self.predictor.predict(self.job.dev))
         value = main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
         self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.metric: value})
@@ -171,7 +175,15 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.job.progress:
             shown = f"{self.metric} {self.best:.3f}" if self.best >= 0 else ""
             self.job.progress(state.global_step, state.max_steps, shown)
-        if time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
+        if state.global_step % self.per_epoch:  # at an epoch's end it is judged first
+            self.save_if_due(args, state, control)
+
+    def save_if_due(self, args: Any, state: Any, control: Any) -> None:
+        """Ask for a checkpoint where resuming gives what going on would have given: where the loss has just been
+        logged, and before the end."""
+        logged = state.global_step % args.logging_steps == 0
+        due = time.monotonic() - self.saved >= CHECKPOINT_SECONDS
+        if due and logged and not control.should_training_stop and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -226,11 +238,10 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         lengths = [len(item.ids) for item in items.items]
-        self.per_epoch = updates_per_epoch(len(lengths), plan.micro_batch, plan.accumulation)
         self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch)
 
     def _epoch(self) -> int:
-        return int(self.state.global_step // self.per_epoch)
+        return int(self.state.global_step // self.judge.per_epoch)
 
     def get_train_dataloader(self) -> Any:
         loader = torch.utils.data.DataLoader(
