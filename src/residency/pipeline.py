@@ -161,8 +161,7 @@ class Work:
 
     def report_step(self) -> Step:
         inputs = {"data": self.data_step().key, "eval": self.eval_step().key}
-        settings = {"recipe": _dump(self.recipe), "run": self.run.folder.name}  # it names its folder: never borrowed
-        return Step(name="report", settings=settings, inputs=inputs)
+        return Step(name="report", settings={"recipe": _dump(self.recipe)}, inputs=inputs)
 
     def steps(self) -> list[Step]:
         """All steps in their order."""

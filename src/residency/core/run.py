@@ -159,7 +159,7 @@ class Run:
         started = time.monotonic()
         with disk_errors(self.folder):
             partial.mkdir(parents=True)
-        lender = next((run for run in self.siblings() if run.is_done(step)), None)
+        lender = next((run for run in self.lenders(step) if run.is_done(step)), None)
         try:
             if lender is not None:
                 with disk_errors(self.folder):
@@ -188,6 +188,10 @@ class Run:
         """Remove what killed processes left behind of steps that are finished now."""
         shutil.rmtree(self.folder / ".work", ignore_errors=True)
 
+    def lenders(self, step: Step) -> list[Run]:
+        """Runs whose result of the step may be used; what lies in a run's own folder, such as the report, names it."""
+        return self.siblings() if step.into else []
+
     def siblings(self) -> list[Run]:
         """Other runs of the same name, newest first."""
         name = self.folder.name.rpartition("-")[0]
@@ -201,7 +205,7 @@ class Run:
         if self.is_done(step):
             return "cached"
         records = [record for run in [self, *self.siblings()] if (record := run.record(step.name))]
-        if any(record.key == step.key for record in records):
+        if any(run.is_done(step) for run in self.lenders(step)):
             return "found in an earlier run"
         if not records:
             return "runs: no result yet"

@@ -83,14 +83,15 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     heads = [_main_and_second(each) for each in tasks.values()]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("task", "system"):
-        table.add_column(name, overflow="fold")
-    for position, ending in ((0, " [95 % interval]"), (1, "")):
+        table.add_column(name, overflow="fold", min_width=6)
+    for position, name in enumerate(("main metric", "second metric")):
         metrics = {pair[position] for pair in heads}
-        title = formats.metric_title(metrics.pop()) if len(metrics) == 1 else ("main metric", "second metric")[position]
-        table.add_column(title + ending, justify="right")
+        title = formats.metric_title(metrics.pop()) if len(metrics) == 1 else name
+        table.add_column(title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    if any(report.comparisons for each in tasks.values() for report in each):
-        table.add_column("difference")
+    baselines = {test.a for each in tasks.values() for report in each for test in report.comparisons}
+    if baselines:
+        table.add_column(f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True)
     for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
         tests = [test for report in each for test in report.comparisons if test.metric == main]
         for report in each:
@@ -106,10 +107,11 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
                 formats.number(other.value) if other else "",
                 formats.count(first.n if first else report.n),
             ]
-            if table.columns[-1].header == "difference":
+            if baselines:
                 cells.append(
                     "\n".join(
-                        f"{formats.signed(test.difference)} to {test.a} ({formats.probability(test.p)})"
+                        f"{formats.signed(test.difference)} ({formats.probability(test.p)})"
+                        + (f" to {test.a}" if len(baselines) > 1 else "")
                         for test in tests
                         if test.b == report.system.name
                     )
