@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from residency.core.errors import DataError
+from residency.core.errors import DataError, UserError
 from residency.core.files import canonical, disk_errors, enumerate_lines, file_digest, reason, sha256
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Labels, Prediction, RawNote, Spans
+from residency.corpus.jsonl import identifier
 from residency.pipeline import artefact_of, predict
 
 FLUSH = 256
@@ -35,10 +36,15 @@ def predict_file(
     artefact = artefact_of(run)
     if not input.is_file():
         raise DataError(f"{input}: does not exist; give a file of JSON lines.")
+    if output.is_dir() or output.resolve() == input.resolve():
+        raise UserError(
+            f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for the output."
+        )
     check_fields(input, text_field)
     partial = output.with_name(output.name + ".partial")
     key = sha256(canonical([file_digest(input), file_digest(artefact / "artefact.json"), text_field, id_field]))
     done = resume(partial, key)
+    predictions = predict(artefact, notes(input, text_field, id_field, done))  # a faulty model leaves nothing behind
     total = sum(1 for _ in enumerate_lines(input))
     tracker.start("predicting", total)
     encoder = msgspec.json.Encoder()
@@ -50,7 +56,7 @@ def predict_file(
                 file.truncate(0)
                 file.write(key.encode() + b"\n")
             lines = bytearray()
-            for prediction in predict(artefact, notes(input, text_field, id_field, done)):
+            for prediction in predictions:
                 lines += encoder.encode(answer(prediction)) + b"\n"
                 count += 1
                 if count % FLUSH == 0:
@@ -79,10 +85,12 @@ def notes(input: Path, text_field: str, id_field: str, skip: int) -> Iterator[Ra
     for position, (number, line) in enumerate(enumerate_lines(input)):
         if position >= skip:
             row = _row(input, number, line, text_field)
-            yield RawNote(id=str(row.get(id_field, number)), patient="", text=row[text_field])
+            yield RawNote(id=identifier(row.get(id_field)) or str(number), patient="", text=row[text_field])
 
 
 def _row(input: Path, number: int, line: bytes, text_field: str) -> dict[str, Any]:
+    if number == 1:
+        line = line.removeprefix(b"\xef\xbb\xbf")
     try:
         row = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

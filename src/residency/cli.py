@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -14,19 +17,23 @@ from residency.core.errors import ResidencyError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+    from residency.core.progress import Tracker
     from residency.core.run import Run
-    from residency.core.types import RunFacts
+    from residency.core.types import DataSummary, RunFacts
+    from residency.recipe import Recipe
 
 app = typer.Typer(
     name="residency",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From rows in a hospital database to a specialist model that answers on the hospital's own machine.",
 )
+
+NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).", show_default=False)]
 RunPath = Annotated[
@@ -41,11 +48,18 @@ Overrides = Annotated[
 Runs = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
 
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for wrong arguments; its other name is in a private module, or in click, by typer's version."""
+
+
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         print(__version__)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -58,46 +72,50 @@ def demo(
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where records, recipe and runs go.")] = Path("demo"),
 ) -> None:
-    """Learn from invented records: data, split, LoRA, evaluation, report. No network, no GPU, a few minutes."""
+    """Learn from invented records, end to end.
+
+    Data, split, LoRA, evaluation and report, with the bundled model: no network, no GPU, a few minutes.
+    """
     from residency.recipe import Recipe
     from residency.starters import write_demo
 
     console = _console()
-    changes = dict(text.partition("=")[::2] for text in overrides or [])
-    lang = changes.pop("lang", "vi")
-    recipe_path = write_demo(folder, lang)
-    console.print(f"Invented records ({lang}) and a recipe are in {folder}/.", highlight=False, markup=False)
-    recipe = Recipe.load(recipe_path, [f"{key}={value}" for key, value in changes.items()])
+    changes = list(overrides or [])
+    langs = [text for text in changes if text.startswith("lang=")]
+    lang = langs[-1].removeprefix("lang=") if langs else "vi"
+    recipe = Recipe.load(write_demo(folder, lang), [text for text in changes if text not in langs])
+    _say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
     finished = _run(recipe, folder / "runs", console)
-    console.print(
+    _say(
+        console,
         "\nNext, on your own data:\n"
-        "  residency init my-project                      a commented recipe, and folders to fill\n"
-        "  residency check my-project/recipe.yaml         reads all data, reports every problem\n"
-        f"  residency predict {finished.folder} --input notes.jsonl --output out.jsonl",
-        highlight=False,
-        markup=False,
+        "  residency init my-project                write a commented recipe, and folders to fill\n"
+        "  residency check my-project/recipe.yaml   read all data, report every problem\n"
+        f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl",
     )
 
 
 @app.command()
 def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)]) -> None:
-    """Write a commented recipe, and data folders to fill."""
+    """Begin a project: a commented recipe, and folders to fill. Overwrites nothing."""
     from residency.starters import write_project
 
     written = write_project(folder)
     console = _console()
     for path in written:
-        console.print(f"wrote {path}", highlight=False, markup=False)
-    console.print(
-        f"Put your notes into {folder / 'data'}, then: residency check {folder / 'recipe.yaml'}",
-        highlight=False,
-        markup=False,
+        _say(console, f"wrote {path}")
+    _say(
+        console,
+        f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check {folder / 'recipe.yaml'}",
     )
 
 
 @app.command()
 def check(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Read all data of a recipe and report every problem; trains nothing, writes nothing."""
+    """Read all data, report every problem.
+
+    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run.
+    """
     from residency import pipeline
     from residency.recipe import Recipe
 
@@ -107,10 +125,10 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
         console.print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]
     for finding in findings:
-        console.print(f"{finding.level}: {finding.message}", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"{finding.level}: {finding.message}")
     if errors:
         raise UserError(f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run.")
-    console.print(f"{recipe}: nothing stands in the way of residency run.", highlight=False, markup=False)
+    _say(console, f"{recipe}: nothing stands in the way of residency run.")
 
 
 @app.command()
@@ -122,7 +140,10 @@ def run(
         bool, typer.Option("--explain", help="Only say which steps would run, and what changed.")
     ] = False,
 ) -> None:
-    """Run a recipe: read, split, train, evaluate, report. What is done already is not done again."""
+    """Read, split, train, evaluate, report.
+
+    What is done already is not done again; the same command goes on after an interruption.
+    """
     from residency import pipeline
     from residency.recipe import Recipe
 
@@ -130,7 +151,7 @@ def run(
     loaded = Recipe.load(recipe, overrides or [])
     if explain:
         for step, words in pipeline.explain(loaded, runs):
-            console.print(f"{step:<20} {words}", highlight=False, markup=False, soft_wrap=True)
+            _say(console, f"{step:<20} {words}")
         return
     _run(loaded, runs, console)
 
@@ -139,7 +160,7 @@ def run(
 def predict(
     run: RunPath,
     input: Annotated[
-        Path, typer.Option("--input", "-i", help="Notes: JSON lines with text (and id).", show_default=False)
+        Path, typer.Option("--input", "-i", help="Notes: JSON lines, one note a line.", show_default=False)
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Answers: JSON lines, one per note.", show_default=False)
@@ -149,21 +170,40 @@ def predict(
         str, typer.Option("--id", help="Field that holds the id; line numbers where it is missing.")
     ] = "id",
 ) -> None:
-    """Answer a file of notes with a run's model, in constant memory; taken up again where it was cut off."""
+    """Answer a file of notes with a run's model.
+
+    In constant memory; the output appears when it is whole, and an interrupted command goes on where it was cut off.
+    """
     from residency.batch import predict_file
 
     console = _console()
-    count = predict_file(run, input, output, text_field, id_field, _tracker(console))
-    console.print(f"{count} notes answered in {output}", highlight=False, markup=False)
+    with _tracker(console) as tracker:
+        count = predict_file(run, input, output, text_field, id_field, tracker)
+    _say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
 
 
 @app.command(name="eval")
-def evaluate(run: RunPath, overrides: Overrides = None) -> None:
-    """Measure a run's model again, with other settings or on other data: data.NAME.test=FILE."""
+def evaluate(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Changes to the run's recipe, e.g. evaluate.bootstrap=2000, or data.NAME.test=FILE "
+            "(relative to the recipe's folder).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure a run's model again.
+
+    With other settings or on other data; nothing is trained. The report goes into a folder of its own in the run.
+    """
     from residency import pipeline
 
     console = _console()
-    facts, folder = pipeline.evaluate(run, overrides or [], _tracker(console))
+    with _tracker(console) as tracker:
+        facts, folder = pipeline.evaluate(run, overrides or [], tracker)
     _print_result(facts, folder, console)
 
 
@@ -177,12 +217,13 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-def _run(recipe: Any, runs: Path, console: Console) -> Run:
+def _run(recipe: Recipe, runs: Path, console: Console) -> Run:
     from residency import pipeline
 
-    finished = pipeline.run(recipe, runs, _tracker(console))
+    with _tracker(console) as tracker:
+        finished = pipeline.run(recipe, runs, tracker)
     if all(how == "cached" for how in finished.done.values()):
-        console.print("Nothing has changed since this run; its results stand.", highlight=False)
+        _say(console, "Nothing has changed since this run; its results stand.")
     _print_result(pipeline.finished_facts(finished), finished.folder, console)
     return finished
 
@@ -194,20 +235,19 @@ def _print_result(facts: RunFacts, folder: Path, console: Console) -> None:
     console.print(summary_table(facts))
     for caveat in facts.caveats:
         console.print(caveat, style="dim", highlight=False, markup=False)
-    console.print(
-        f"\nreport  {folder / 'report.html'}\nrun     {folder}", highlight=False, markup=False, soft_wrap=True
-    )
+    _say(console, f"\nreport  {folder / 'report.html'}\nrun     {folder}")
 
 
-def _data_table(summary: Any) -> Any:
+def _data_table(summary: DataSummary) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"data.{summary.name} ({summary.format}, {summary.profile})", title_justify="left")
+    table = Table(title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})", title_justify="left")
     for column in ("part", "notes", "groups", "characters", "labels"):
         table.add_column(column, justify="left" if column in ("part", "labels") else "right")
     for name, part in summary.parts.items():
         labels = ", ".join(f"{label} {count}" for label, count in part.labels.items())
-        table.add_row(name, f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}", labels)
+        table.add_row(name, f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}", escape(labels))
     table.caption = "rows: " + ", ".join(
         f"{status} {sum(reasons.values())}" for status, reasons in summary.ledger.items()
     )
@@ -217,28 +257,61 @@ def _data_table(summary: Any) -> Any:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=False)
+    return Console()
 
 
-def _tracker(console: Console) -> Any:
+def _say(console: Console, text: str) -> None:
+    """Print as it is: paths and commands are never wrapped, brackets never read as markup."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _tracker(console: Console) -> Iterator[Tracker]:
     from residency.core.progress import tracker
 
-    return tracker(console)
+    with tracker(console) as found:
+        yield found
 
 
 def main() -> None:
-    """The console script: one sentence and an exit code for what the user can mend, a traceback only for our faults."""
+    """The console script: one sentence and an exit code for what the user can mend, a traceback only for our faults.
+
+    0: done. 1: the user's input is at fault. 2: a gate refused. 130: interrupted.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell their programmers; python -W default shows it
     try:
-        app()
+        code = app(prog_name="residency", standalone_mode=False)
+        sys.stdout.flush()
     except ResidencyError as error:
-        print(f"residency: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("residency: interrupted; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+        _stop(str(error), error.exit_code)
+    except USAGE_ERROR as error:
+        _stop(_usage(error))
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED_TO_TRAIN:
+            raise
+        _stop(f"{error.name} is not installed; install what training needs: pip install 'residency[train]'.")
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; the same command goes on from here.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(sentence: str, code: int = 1) -> NoReturn:
+    print(f"residency: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with the arguments, and where they are explained."""
+    message: str = getattr(error, "format_message", error.__str__)()
+    context = getattr(error, "ctx", None)
+    return f"{message.rstrip('.')}; see {context.command_path if context else 'residency'} --help."
 
 
 if __name__ == "__main__":

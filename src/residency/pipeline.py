@@ -5,7 +5,8 @@ pipeline.run(recipe)  ->  data  ->  train/1-lora  ->  eval/TASK  ->  report
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,29 @@ class Work:
     def profile(self) -> Profile:
         """The strictest profile among the notes."""
         return strictest(note.profile for corpus in self.corpora.values() for note in corpus.notes)
+
+    def through(self, actions: Sequence[Action]) -> Run:
+        """Have the result of every step in the run, one action for each."""
+        steps, run = self.steps(), self.run  # finds missing files and bases before anything is written
+        with run.locked():
+            before = run.manifest if (run.folder / "manifest.json").is_file() else None
+            created = before.created if before else now()
+            keys = {step.name: step.key for step in steps}
+            if before and (before.status, before.steps) == ("done", keys) and all(map(run.is_done, steps)):
+                run.done = dict.fromkeys(keys, "cached")
+                return run
+            write_text(run.folder / "recipe.yaml", self.recipe.yaml())
+            run.write_manifest(self.manifest(created, "running"))
+            try:
+                for step, action in zip(steps, actions, strict=True):
+                    run.do(step, action)
+            except Exception:
+                with suppress(UserError):  # a full disk may refuse this too; the first error is the one to tell
+                    run.write_manifest(self.manifest(created, "failed"))
+                raise
+            run.clear_scratch()
+            run.write_manifest(self.manifest(created, "done"))
+        return run
 
     # The steps: what each depends on. ``dump`` leaves out what cannot change a result.
 
@@ -282,7 +306,9 @@ class Work:
         )
 
     def manifest(self, created: str, status: str) -> Manifest:
-        """The run's manifest."""
+        """The run's manifest; the profile is what the recipe says until the data was read."""
+        read = self.run.folder / "data/summary.json"
+        known = read_json(read, list[DataSummary]) if status == "done" else self.recipe.data.values()
         return Manifest(
             schema=SCHEMA,
             name=self.recipe.name,
@@ -293,31 +319,20 @@ class Work:
             packages=packages(),
             hardware=hardware(),
             inputs=self.input_digests,
-            profile=strictest(data.profile for data in self.recipe.data.values()),
+            profile=strictest(data.profile for data in known),
             status=status,
             steps={step.name: step.key for step in self.steps()},
         )
 
 
+Action = Callable[[Path], None]
+"""The work of a step; writes to the empty folder that it is given."""
+
+
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
     work = Work(recipe, Path(runs), tracker or Silent())
-    steps = work.steps()  # finds missing files and bases before anything is written
-    with work.run.locked():
-        created = work.run.manifest.created if (work.run.folder / "manifest.json").is_file() else now()
-        if all(work.run.is_done(step) for step in steps):
-            work.run.done = {step.name: "cached" for step in steps}
-            return work.run
-        write_text(work.run.folder / "recipe.yaml", recipe.yaml())
-        work.run.write_manifest(work.manifest(created, "running"))
-        try:
-            for step, action in zip(steps, (work.do_data, work.do_train, work.do_eval, work.do_report), strict=True):
-                work.run.do(step, action)
-        except Exception:
-            work.run.write_manifest(work.manifest(created, "failed"))
-            raise
-        work.run.write_manifest(work.manifest(created, "done"))
-    return work.run
+    return work.through((work.do_data, work.do_train, work.do_eval, work.do_report))
 
 
 def finished_facts(run: Run) -> RunFacts:
@@ -356,14 +371,17 @@ def artefact_of(folder: Path | str) -> Path:
 
 
 def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
-    """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay in memory only."""
+    """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay in memory only.
+
+    The model is loaded, and its faults are raised, before the first answer is asked for.
+    """
     from residency.models.encoder import EncoderPredictor
     from residency.train.trainer import quiet
 
     folder = run.folder if isinstance(run, Run) else run
     with quiet():
         predictor = EncoderPredictor.from_artefact(artefact_of(folder))
-    yield from predictor.predict(
+    return predictor.predict(
         Example(id=str(number), task=predictor.card.name, input=note)
         if isinstance(note, str)
         else Example(id=note.id, task=predictor.card.name, input=note.text, lang=note.lang)
@@ -376,33 +394,39 @@ def evaluate(
 ) -> tuple[RunFacts, Path]:
     """Measure a run's model again, with other settings or on other data (``data.NAME.test=...``).
 
-    Writes a report of its own under ``RUN/evaluations`` and returns the facts in it and its folder.
+    Files named by an override are relative to the recipe's folder, and a test part takes the place of all that was named
+    for that data set before. Writes a report of its own under ``RUN/evaluations`` and returns the facts in it and its
+    folder.
     """
-    from residency.recipe import override, read_yaml
+    from residency.recipe import read_yaml
 
     folder = run.folder if isinstance(run, Run) else Path(run)
     _, trained = open_run(folder)
-    value = override(read_yaml(folder / "recipe.yaml"), overrides)
-    recipe = Recipe.from_mapping(value, trained.root, where="recipe")
+    value = read_yaml(folder / "recipe.yaml")
+    for name, data in value["data"].items():
+        if any(text.startswith(f"data.{name}.test=") for text in overrides):
+            for key in ("path", "train", "dev", "shares", "stop", "limit"):
+                data.pop(key, None)
+    recipe = Recipe.from_mapping(value, trained.root, overrides, where="recipe")
     artefact = artefact_of(folder)
-    work = Evaluation(recipe, folder / "evaluations", tracker or Silent(), artefact)
-    steps = [work.data_step(), work.eval_step(), work.report_step()]
-    with work.run.locked():
-        write_text(work.run.folder / "recipe.yaml", recipe.yaml())
-        work.run.write_manifest(
-            msgspec.structs.replace(work.manifest(now(), "done"), steps={s.name: s.key for s in steps})
-        )
-        for step, action in zip(steps, (work.do_data, work.do_eval, work.do_report), strict=True):
-            work.run.do(step, action)
-    return finished_facts(work.run), work.run.folder
+    work = Evaluation(recipe, folder / "evaluations", tracker or Silent(), artefact, folder)
+    done = work.through((work.do_data, work.do_eval, work.do_report))
+    return finished_facts(done), done.folder
 
 
 class Evaluation(Work):
     """A trained model measured once more; its training is taken as it is."""
 
-    def __init__(self, recipe: Recipe, runs: Path, tracker: Tracker, artefact: Path) -> None:
+    def __init__(self, recipe: Recipe, runs: Path, tracker: Tracker, artefact: Path, run: Path) -> None:
         super().__init__(recipe, runs, tracker)
-        self.trained = artefact
+        self.trained, self.trained_run = artefact, run
+
+    def steps(self) -> list[Step]:
+        return [self.data_step(), self.eval_step(), self.report_step()]
+
+    def facts(self) -> RunFacts:
+        """As of a run; the folder is the one that predict takes."""
+        return msgspec.structs.replace(super().facts(), folder=self.trained_run.as_posix())
 
     @cached_property
     def card(self) -> Card:
@@ -443,7 +467,7 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
     card = attempt(lambda: recipe.card(work.task))
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
-        lenient = data.model_copy(update={"loss": 0.999999})
+        lenient = data.model_copy(update={"loss": 1.0})  # so that every bad row is named, not the first share of them
         corpus = attempt(lambda lenient=lenient, name=name: sources.load(lenient, name, recipe.root, recipe.seed))
         if corpus is not None:
             corpora[name] = corpus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class Recipe(Part):
         cls, value: Mapping[str, Any], root: Path = Path(), overrides: Sequence[str] = (), where: str = "recipe"
     ) -> Recipe:
         """A recipe from a mapping; its paths are relative to ``root``."""
-        recipe: Recipe = parse(cls, override(dict(value), overrides), where)
+        recipe: Recipe = parse(cls, override(copy.deepcopy(dict(value)), overrides), where)
         recipe._root = root.resolve()
         return recipe
 
@@ -132,13 +133,14 @@ def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A mapping with ``key=value`` applied; keys are dotted, list items ``[0]`` or ``.0``, values YAML."""
     for text in overrides:
         key, equals, raw = text.partition("=")
-        if not equals or not key:
+        steps = [step for step in re.split(r"[.\[\]]+", key) if step]
+        if not equals or not steps:
             raise UserError(f"{text}: is not an override; write key=value, for example stages[0].epochs=3.")
         try:
             new = yaml.safe_load(raw)
         except yaml.YAMLError:
             raise UserError(f"{key}: the value is not valid YAML.") from None
-        _set(value, [step for step in re.split(r"[.\[\]]+", key) if step], new, key)
+        _set(value, steps, new, key)
     return value
 
 
@@ -156,7 +158,9 @@ def _set(target: Any, steps: list[str], new: object, key: str) -> None:
             if last:
                 target[step] = new
             else:
-                target = target.setdefault(step, {})
+                if target.get(step) is None:
+                    target[step] = [{}] if steps[position + 1] == "0" else {}
+                target = target[step]
         else:
             raise UserError(f"{key}: {'.'.join(steps[:position])} is a plain value; override it as a whole.")
 

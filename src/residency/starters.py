@@ -49,15 +49,17 @@ def write_demo(folder: Path, lang: str, count: int = DEMO_NOTES, seed: int = 0) 
 
 
 def write_project(folder: Path) -> list[Path]:
-    """Write a commented recipe, and data folders with a word on what goes in; never overwrites.
+    """Write a commented recipe, and data folders with a word on what goes in; returns what was written.
 
-    Raises ``UserError`` where the recipe is there already.
+    Never overwrites: raises ``UserError`` where the recipe is there already, and leaves other files as they are.
     """
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         raise UserError(f"{recipe}: is there already; choose another folder, or edit it.")
     name = (
-        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in folder.resolve().name).strip("-.")
+        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in folder.resolve().name).lstrip("-._")[
+            :64
+        ]
         or "project"
     )
     files = {
@@ -66,6 +68,7 @@ def write_project(folder: Path) -> list[Path]:
         folder / "cards" / "my-card.yaml": (TEMPLATES / "card.yaml").read_text("utf-8"),
         folder / ".gitignore": "data/*\n!data/README.md\nruns/\n",
     }
-    for path, text in files.items():
+    new = {path: text for path, text in files.items() if not path.exists()}
+    for path, text in new.items():
         write_text(path, text)
-    return list(files)
+    return list(new)

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 import yaml
+from rich.cells import cell_len
 from rich.console import Console
 
 from residency.core.types import (
@@ -395,18 +396,45 @@ def test_the_model_card_has_front_matter_and_the_command_to_use_it(files: dict[s
         assert f"\n## {section}\n" in body
 
 
-def test_the_terminal_table_has_value_interval_and_test() -> None:
-    console = Console(width=140, record=True, file=StringIO())
-    console.print(summary_table(FACTS))
-    text = console.export_text()
-    assert re.search(r"ner +base +Strict span F1 +0\.200 +\[0\.160, 0\.240\] +50", text)
-    assert re.search(
-        r"tuned +Strict span F1 +0\.812 +\[0\.772, 0\.852\] +50 +\+0\.612 \[0\.571, 0\.653\] vs base, p < 0\.001", text
-    )
-    assert (
-        "Strict" in Console(width=140, record=True).render_str("Strict")
-        and summary_table(BASE_ONLY.reports).row_count == 2
-    )
+def printed(value: object, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(value)
+    return console.export_text()
+
+
+def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_metric_n_and_test() -> None:
+    table = summary_table(FACTS)
+    text = printed(table)
+    assert table.row_count == 2
+    assert re.search(r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)", text)
+    assert re.search(r"ner +base +0\.200 \[0\.160, 0\.240\] +0\.\d{3} +50 *\n", text)
+    assert re.search(r" +tuned +0\.812 \[0\.772, 0\.852\] +0\.\d{3} +50 +\+0\.612 \(p < 0\.001\) *\n", text)
+
+
+def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
+    reports = [
+        msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports
+    ]
+    text = printed(summary_table(reports))
+    rows = text.splitlines()
+    assert max(cell_len(line.rstrip()) for line in rows) <= 80
+    assert len(re.findall(r"\[\d\.\d{3}, \d\.\d{3}\]", text)) == 2, "an interval is never broken"
+    assert text.count("(p < 0.001)") == 1
+    assert "肝病" in text
+
+
+def test_the_terminal_table_shows_the_relaxed_metric_of_spans_and_the_accuracy_of_classes() -> None:
+    def report(task: str, *metrics: str) -> Report:
+        return msgspec.structs.replace(
+            FACTS.reports[0], task=task, scores=tuple(score(metric, 0.5) for metric in metrics), comparisons=()
+        )
+
+    spans = printed(summary_table([report("ner", "span_f1", "span_precision", "span_f1_relaxed")]))
+    assert "Relaxed" in spans and "precision" not in spans and "difference" not in spans
+    assert "Accuracy" in printed(summary_table([report("classify", "macro_f1", "micro_f1", "accuracy")]))
+    both = printed(summary_table([report("ner", "span_f1"), report("classify", "macro_f1", "accuracy")]))
+    assert "main metric" in both and "second" in both
+    assert summary_table(BASE_ONLY.reports).row_count == 1
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -90,13 +91,28 @@ class Bars:
             self.bar.update(task, completed=done, total=total or self.bar.tasks[0].total, words=words)
 
     def end(self, words: str = "") -> None:
+        from rich.markup import escape
+
+        self.close()
+        seconds = time.monotonic() - self.began
+        said = escape(f"{self.title}: {words or 'done'}")
+        self.console.print(f"[green]✓[/] {said} [dim]({seconds:.1f} s)[/]", highlight=False)
+
+    def close(self) -> None:
+        """Take the bar away; work that failed says nothing."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-        seconds = time.monotonic() - self.began
-        self.console.print(f"[green]✓[/] {self.title}: {words or 'done'} [dim]({seconds:.1f} s)[/]", highlight=False)
 
 
-def tracker(console: Console) -> Tracker:
-    """Bars on a terminal, lines elsewhere."""
-    return Bars(console) if console.is_terminal and sys.stdout.isatty() else Lines(console)
+@contextmanager
+def tracker(console: Console) -> Iterator[Tracker]:
+    """Bars on a terminal, lines elsewhere; a bar never outlives the block, so an error leaves the cursor visible."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    bars = Bars(console)
+    try:
+        yield bars
+    finally:
+        bars.close()

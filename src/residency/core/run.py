@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from residency.core.errors import UserError
+from residency.core.errors import DataError, UserError
 from residency.core.files import canonical, digest, disk_errors, read_json, sha256, write_json, write_text
 from residency.core.types import Profile, Value
 
@@ -82,6 +83,10 @@ class Manifest(Value, frozen=True):
     """Step -> key."""
 
 
+class _Version(Value, frozen=True):
+    schema: int
+
+
 class Run:
     """A run's folder."""
 
@@ -96,10 +101,13 @@ class Run:
         path = self.folder / "manifest.json"
         if not path.is_file():
             raise UserError(f"{self.folder}: is not a run (manifest.json is missing); give a folder under runs/.")
-        manifest = read_json(path, Manifest)
-        if manifest.schema != SCHEMA:
-            raise UserError(f"{path}: schema {manifest.schema} is not read by this version, which reads {SCHEMA}.")
-        return manifest
+        schema = read_json(path, _Version).schema
+        if schema != SCHEMA:
+            raise UserError(
+                f"{path}: schema {schema} is not read by this version, which reads {SCHEMA}; "
+                "use the version that wrote it, or move the folder away and run again."
+            )
+        return read_json(path, Manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest; unchanged ones are left alone."""
@@ -119,11 +127,14 @@ class Run:
             yield
 
     def record(self, name: str) -> Record | None:
-        """The record of a finished step, where its files are still there."""
+        """The record of a finished step, where its files are still there; one of another version counts as none."""
         path = self.folder / "steps" / f"{name.replace('/', '-')}.json"
         if not path.is_file():
             return None
-        record = read_json(path, Record)
+        try:
+            record = read_json(path, Record)
+        except DataError:
+            return None
         whole = all(
             (self.folder / file).is_file() and (self.folder / file).stat().st_size == size
             for file, size in record.files.items()
@@ -148,18 +159,20 @@ class Run:
         started = time.monotonic()
         with disk_errors(self.folder):
             partial.mkdir(parents=True)
-        lender = next((run for run in self.siblings() if run.is_done(step)), None)
+        lender = next((run for run in self.lenders(step) if run.is_done(step)), None)
         try:
             if lender is not None:
-                _link(lender, step, partial)
+                with disk_errors(self.folder):
+                    _link(lender, step, partial)
             else:
                 self.log("started", step=step.name)
-                with disk_errors(self.folder):
+                with disk_errors(self.folder), _full_disk(self.folder):
                     work(partial)
             self._commit(step, partial, time.monotonic() - started)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            self.log("failed", step=step.name)
+            with suppress(UserError):  # a full disk may refuse this line too; the first error is the one to tell
+                self.log("failed", step=step.name)
             raise
         how = "borrowed" if lender is not None else "run"
         self.done[step.name] = how
@@ -170,6 +183,14 @@ class Run:
     def scratch(self, step: Step) -> Path:
         """A folder that outlives a killed process, for this very step: checkpoints go here."""
         return self.folder / ".work" / step.key[:16]
+
+    def clear_scratch(self) -> None:
+        """Remove what killed processes left behind of steps that are finished now."""
+        shutil.rmtree(self.folder / ".work", ignore_errors=True)
+
+    def lenders(self, step: Step) -> list[Run]:
+        """Runs whose result of the step may be used; what lies in a run's own folder, such as the report, names it."""
+        return self.siblings() if step.into else []
 
     def siblings(self) -> list[Run]:
         """Other runs of the same name, newest first."""
@@ -184,7 +205,7 @@ class Run:
         if self.is_done(step):
             return "cached"
         records = [record for run in [self, *self.siblings()] if (record := run.record(step.name))]
-        if any(record.key == step.key for record in records):
+        if any(run.is_done(step) for run in self.lenders(step)):
             return "found in an earlier run"
         if not records:
             return "runs: no result yet"
@@ -213,6 +234,28 @@ class Run:
                 partial.rmdir()
         record = Record(step=step, key=step.key, files=files, seconds=round(seconds, 2), finished=now())
         write_json(self.folder / "steps" / f"{step.name.replace('/', '-')}.json", record)
+
+
+FULL = re.compile(
+    r"no space left|file too large|quota exceeded|os error (28|27|122)\b|PytorchStreamWriter|iostream error|"
+    r"unexpected pos \d|file write failed",
+    re.IGNORECASE,
+)
+"""How libraries that write through C++ or Rust say that the disk is full; they raise no ``OSError``."""
+
+
+@contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        if FULL.search(str(error)):
+            raise UserError(
+                f"{folder}: cannot be written (No space left on device); free space or choose another folder, then run again."
+            ) from None
+        raise
 
 
 def _replace(new: Path, old: Path) -> None:
@@ -307,5 +350,7 @@ def memoised_digest(path: Path, memo: Path) -> str:
     name = sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode())
     if name not in known:
         known[name] = file_digest(path)
-        write_text(memo, msgspec.json.encode(known).decode())
+        if memo.parent.is_dir():
+            with suppress(UserError):  # only a help for next time
+                write_text(memo, msgspec.json.encode(known).decode())
     return known[name]

@@ -71,45 +71,64 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
 
 
 def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
-    """The main metrics of each task and system with their intervals, and the paired tests, for a terminal."""
+    """One row for each task and system, 80 columns wide: the main metric with its interval, a second one, the paired test.
+
+    The second metric is the relaxed one for spans, exact match or accuracy for labels.
+    """
     from rich.table import Table
     from rich.text import Text
 
     reports = facts_or_reports.reports if isinstance(facts_or_reports, RunFacts) else facts_or_reports
     tasks = view.by_task(reports)
-    compared = any(report.comparisons for each in tasks.values() for report in each)
+    heads = [_main_and_second(each) for each in tasks.values()]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("task", "system", "metric"):
-        table.add_column(name, overflow="fold")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("95 % interval", style="dim", no_wrap=True)
+    for name in ("task", "system"):
+        table.add_column(name, overflow="fold", min_width=6)
+    for position, name in enumerate(("main metric", "second metric")):
+        metrics = {pair[position] for pair in heads}
+        title = formats.metric_title(metrics.pop()) if len(metrics) == 1 else name
+        table.add_column(title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    if compared:
-        table.add_column("difference (paired)", overflow="fold")
-    for task, each in tasks.items():
-        tests = [test for report in each for test in report.comparisons]
+    baselines = {test.a for each in tasks.values() for report in each for test in report.comparisons}
+    if baselines:
+        table.add_column(f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True)
+    for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
+        tests = [test for report in each for test in report.comparisons if test.metric == main]
         for report in each:
-            for position, score in enumerate(view.main_scores(report)):
-                cells = [
-                    task if report is each[0] and position == 0 else "",
-                    report.system.name if position == 0 else "",
-                    formats.metric_title(score.metric),
-                    formats.number(score.value),
-                    formats.interval(score.low, score.high),
-                    formats.count(score.n),
-                ]
-                if compared:
-                    cells.append(
-                        "\n".join(
-                            f"{formats.signed(test.difference)} {formats.interval(test.low, test.high)} "
-                            f"vs {test.a}, {formats.probability(test.p)}"
-                            for test in tests
-                            if (test.metric, test.b) == (score.metric, report.system.name)
-                        )
+            scores = {score.metric: score for score in view.main_scores(report)}
+            first, other = scores.get(main), scores.get(second)
+            value = (
+                f"{formats.number(first.value)} {formats.interval(first.low, first.high)}" if first else formats.NONE
+            )
+            cells = [
+                task if report is each[0] else "",
+                report.system.name,
+                value.rstrip(),
+                formats.number(other.value) if other else "",
+                formats.count(first.n if first else report.n),
+            ]
+            if baselines:
+                cells.append(
+                    "\n".join(
+                        f"{formats.signed(test.difference)} ({formats.probability(test.p)})"
+                        + (f" to {test.a}" if len(baselines) > 1 else "")
+                        for test in tests
+                        if test.b == report.system.name
                     )
-                table.add_row(*(Text(_clean(cell)) for cell in cells))
+                )
+            table.add_row(*(Text(_clean(cell)) for cell in cells))
         table.add_section()
     return table
+
+
+def _main_and_second(reports: list[Report]) -> tuple[str, str]:
+    """The metric that decides, and the one that is most telling beside it; empty where there is no other."""
+    main = view.main_metric(reports)
+    names = dict.fromkeys(
+        score.metric for report in reports for score in view.main_scores(report) if score.metric != main
+    )
+    preferred = ("span_f1_relaxed", "accuracy", "exact_match", "span_f1")
+    return main, next((name for name in (*preferred, *names) if name in names), "")
 
 
 def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None], list[Plot | None]]:
