@@ -57,6 +57,7 @@ def test_every_make_target_in_the_documentation_exists() -> None:
 @needs_cli
 def test_every_verb_in_the_documentation_exists() -> None:
     import typer.main
+
     from residency.cli import app
 
     command = typer.main.get_command(app)
