@@ -1,0 +1,65 @@
+"""Every shipped recipe is valid, and reads the corpus that it names without a fault."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from residency import pipeline
+from residency.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
+SHARED = Path(os.environ.get("RESIDENCY_SHARED_DATA", ROOT / "../shared/data"))
+PARTS = {
+    "vietbioner": ("vietbioner", "vi/vietbioner/train.txt", "vi/vietbioner/dev.txt"),
+    "cmedqaner": ("cmedqaner", "zh/cmedqaner/train.json", "zh/cmedqaner/dev.json"),
+    "ncbi-disease": ("ncbi", "en/ncbi_disease/train.tsv", "en/ncbi_disease/devel.tsv"),
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_named_like_its_file(path: Path) -> None:
+    recipe = Recipe.load(path)
+    assert recipe.name == path.stem
+    for data in recipe.data.values():
+        assert data.license and data.citation and data.lang and data.profile == "public"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_reported_part_of_a_shipped_recipe_decides_nothing(path: Path) -> None:
+    for data in Recipe.load(path).data.values():
+        assert data.test and data.dev is None and data.stop > 0
+
+
+def test_the_guide_names_every_shipped_recipe() -> None:
+    guide = (ROOT / "docs/guide/data-manifest.md").read_text("utf-8")
+    assert [path.name for path in SHIPPED if f"recipes/{path.name}" not in guide] == []
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA")
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path, tiny_base: Path) -> None:
+    name, train, test = PARTS[path.stem]
+    recipe = Recipe.load(
+        path,
+        [
+            f"base={tiny_base}",
+            f"data.{name}.train={(SHARED / train).resolve()}",
+            f"data.{name}.test={(SHARED / test).resolve()}",
+        ],
+    )
+    findings, summaries = pipeline.check(recipe)
+    assert [finding.message for finding in findings if finding.level == "error"] == []
+    assert all(summary.parts[part].notes for summary in summaries for part in ("train", "dev", "test"))
+
+
+@pytest.fixture
+def tiny_base(tmp_path: Path) -> Path:
+    """What ``check`` looks for in a base: it opens no weights."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}', "utf-8")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    return tmp_path
