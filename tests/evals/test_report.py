@@ -406,15 +406,15 @@ def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_met
     table = summary_table(FACTS)
     text = printed(table)
     assert table.row_count == 2
-    assert re.search(r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)", text)
+    assert re.search(
+        r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)", text
+    )
     assert re.search(r"ner +base +0\.200 \[0\.160, 0\.240\] +0\.\d{3} +50 *\n", text)
     assert re.search(r" +tuned +0\.812 \[0\.772, 0\.852\] +0\.\d{3} +50 +\+0\.612 \(p < 0\.001\) *\n", text)
 
 
 def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
-    reports = [
-        msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports
-    ]
+    reports = [msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports]
     text = printed(summary_table(reports))
     rows = text.splitlines()
     assert max(cell_len(line.rstrip()) for line in rows) <= 80

@@ -18,7 +18,6 @@ METRICS = {
     "span_f1_macro": "Strict span F1, mean over labels",
     "span_precision": "Strict span precision",
     "span_recall": "Strict span recall",
-    "span_f1_relaxed": "Relaxed span F1",
     "exact_match": "Exact match",
     "rouge_l": "ROUGE-L",
 }

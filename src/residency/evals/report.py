@@ -87,11 +87,15 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     for position, name in enumerate(("main metric", "second metric")):
         metrics = {pair[position] for pair in heads}
         title = formats.metric_title(metrics.pop()) if len(metrics) == 1 else name
-        table.add_column(title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True)
+        table.add_column(
+            title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True
+        )
     table.add_column("n", justify="right", no_wrap=True)
     baselines = {test.a for each in tasks.values() for report in each for test in report.comparisons}
     if baselines:
-        table.add_column(f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True)
+        table.add_column(
+            f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True
+        )
     for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
         tests = [test for report in each for test in report.comparisons if test.metric == main]
         for report in each:

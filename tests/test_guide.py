@@ -1,0 +1,93 @@
+"""Every `residency` command of the README and the guide runs as it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from residency.synth.records import records
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+SHARED = Path(os.environ.get("RESIDENCY_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+pytestmark = pytest.mark.slow
+
+
+def commands() -> list[str]:
+    """The commands of all pages, each once, in the order of reading."""
+    found: dict[str, None] = {}
+    for page in PAGES:
+        for block in re.findall(r"^```(?:console|sh)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+            found.update((line.strip(), None) for line in block.splitlines() if line.startswith("residency "))
+    return list(found)
+
+
+def write_notes(path: Path, count: int, seed: int) -> None:
+    rows = [
+        {
+            "id": f"{seed}-{note.id}",
+            "group": f"{seed}-{note.group}",
+            "text": note.text,
+            "entities": [{"start": s.start, "end": s.end, "label": s.label} for s in note.spans],
+        }
+        for note in records("vi", count, seed)
+    ]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def corpora(command: str) -> str:
+    """The command with the public corpora where they are; skips the test's command where they are not."""
+    if "/corpora/" in command:
+        return command.replace("/corpora/", f"{SHARED}/vi/vietbioner/")
+    name = re.search(r"recipes/(\S+)\.yaml", command)
+    if name is None:
+        return command
+    places = {
+        "vietbioner": ("vietbioner", "vi/vietbioner", ".txt"),
+        "cmedqaner": ("cmedqaner", "zh/cmedqaner", ".json"),
+        "ncbi-disease": ("ncbi", "en/ncbi_disease", ".tsv"),
+    }
+    data, folder, suffix = places[name[1]]
+    test = "devel" if data == "ncbi" else "dev"
+    return (
+        f"{command} data.{data}.train={SHARED}/{folder}/train{suffix} data.{data}.test={SHARED}/{folder}/{test}{suffix}"
+    )
+
+
+def test_the_pages_hold_commands() -> None:
+    assert len(commands()) >= 10
+
+
+def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    run = ""
+    for command in sorted(commands(), key=lambda c: not c.startswith("residency init")):
+        if "recipes/" in command and not SHARED.is_dir():
+            continue  # the public corpora are not here
+        if "vietbioner.train" in command:
+            command += " data.vietbioner.limit=60 stages.0.epochs=1"  # the real thing takes minutes
+        words = corpora(command).replace("RUN", run)
+        if " > " in words:
+            words = words.partition(" > ")[0]
+        done = subprocess.run(
+            shlex.split(words), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{words}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+        if command.startswith("residency init"):
+            data = tmp_path / "my-project" / "data"
+            write_notes(data / "notes.jsonl", 40, 1)
+            write_notes(data / "other-hospital.jsonl", 10, 2)
+            write_notes(tmp_path / "notes.jsonl", 5, 3)
+        if command.startswith("residency run my-project") and not run:
+            run = re.search(r"^run +(\S+)$", done.stdout, re.M)[1]  # type: ignore[index]
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert len(answers) == 5 and all(entity["text"] for answer in answers for entity in answer["entities"])
