@@ -242,7 +242,13 @@ def _data_table(summary: DataSummary) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})", title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})",
+        title_justify="left",
+    )
     for column in ("part", "notes", "groups", "characters", "labels"):
         table.add_column(column, justify="left" if column in ("part", "labels") else "right")
     for name, part in summary.parts.items():

@@ -150,7 +150,7 @@ def test_errors_carry_offsets_and_labels_and_text_only_where_it_may_be_shown() -
     assert {error.text for error in hidden} == {""}
     shown = score(EXAMPLES, PREDICTIONS, NER, INFO, bootstrap=0, show_text=True).errors
     assert (
-        shown[2].text == "The patient was given amoxicillin 500 mg by mouth for a cough that had lasted for about two"
+        shown[2].text == "The patient was given ⟦amoxicillin⟧ 500 mg by mouth for a cough that had lasted for about two"
     )
 
 
@@ -213,13 +213,14 @@ def test_evaluate_refuses_examples_without_gold_before_it_asks() -> None:
 @pytest.mark.parametrize(
     ("text", "start", "end", "expected"),
     [
-        ("short note", 0, 5, "short note"),
-        ("a" * 30 + " " + "b" * 50 + "XX" + "c" * 50 + " " + "d" * 30, 81, 83, "b" * 50 + "XX" + "c" * 50),
-        ("咳" * 200, 100, 102, "咳" * 122),  # no blanks to cut at
-        ("a" * 9 + " " + "b" * 60 + "XX", 70, 72, "b" * 60 + "XX"),  # the cut falls on a blank already
+        ("short note", 0, 5, "⟦short⟧ note"),
+        ("a" * 30 + " " + "b" * 50 + "XX" + "c" * 50 + " " + "d" * 30, 81, 83, "b" * 50 + "⟦XX⟧" + "c" * 50),
+        ("咳" * 200, 100, 102, "咳" * 60 + "⟦咳咳⟧" + "咳" * 60),  # no blanks to cut at
+        ("a" * 9 + " " + "b" * 60 + "XX", 70, 72, "b" * 60 + "⟦XX⟧"),  # the cut falls on a blank already
+        ("⟦a⟧b", 3, 4, "|a|⟦b⟧"),  # marks of the text's own
     ],
 )
-def test_window_is_cut_at_blanks_around_the_error(text: str, start: int, end: int, expected: str) -> None:
+def test_window_is_cut_at_blanks_around_the_error_and_marks_it(text: str, start: int, end: int, expected: str) -> None:
     assert window(text, start, end) == expected
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 import re
 from html.parser import HTMLParser
+from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,13 +27,14 @@ from residency.core.types import (
     Score,
     StageResult,
 )
+from residency.evals.evaluate import window
 from residency.evals.formats import duration, interval, language_of, metric_title, number, percent, probability, signed
 from residency.evals.plots import score_plot, training_plot
 from residency.evals.report import render, summary_table
-from residency.evals.view import excerpt, task_views, verdict
+from residency.evals.view import task_views, verdict
 
 SCRIPT = "<script>alert(1)</script>"
-LABELS = ("Triệu chứng", "药物", SCRIPT, "a|b $x$ _c_")
+LABELS = ("Triệu chứng", "药物", SCRIPT, "a|b $x$ _c_ [here](ftp:x)")
 SECRET = "Bệnh nhân Nguyễn 患者 <script>steal()</script> đau đầu"
 SECRET_TOKEN = "tokenthatnobodymaysee"
 VOID = {"meta", "br", "hr", "img", "link", "input", "col"}
@@ -83,8 +84,15 @@ COMPARISON = Comparison(
     procedure="paired permutation",
 )
 ERRORS = (
-    ErrorItem(example="n1", kind="missed", gold="药物", start=29, end=35, text=excerpt(SECRET, 47, 54)),
-    ErrorItem(example="n2", kind="type", gold="药物", predicted=SCRIPT, start=0, end=4, text=excerpt(SECRET, 0, 4)),
+    ErrorItem(
+        example="n1",
+        kind="missed",
+        gold="药物",
+        start=29,
+        end=35,
+        text=window(SECRET, SECRET.index("đau đầu"), len(SECRET)),
+    ),
+    ErrorItem(example="n2", kind="type", gold="药物", predicted=SCRIPT, start=0, end=4, text=window(SECRET, 0, 4)),
 )
 STAGE = StageResult(
     name="1-lora",
@@ -99,7 +107,7 @@ STAGE = StageResult(
     history=(
         {"step": 1.0, "epoch": 0.5, "loss": 2.0, "learning_rate": 0.1},
         {"step": 2.0, "epoch": 1.0, "span_f1": 0.5},
-        {"step": 3.0, "epoch": 1.5, "loss": float("nan")},
+        {"step": 3.0, "epoch": 1.5, "loss": 1.0},
         {"step": 4.0, "epoch": 2.0, "span_f1": 0.7},
     ),
     seconds=75.0,
@@ -252,6 +260,11 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
     assert "p = 0.004, clearly worse)" in verdict((base, system_report("tuned", 0.7, comparisons=(worse,))))
 
 
+def test_a_group_for_each_note_is_not_called_a_patient() -> None:
+    alone = system_report("base", 0.5, groups=50, part="dev")
+    assert verdict((alone,)).endswith("on 50 dev notes (also used to stop training).")
+
+
 def test_public_notes_are_counted_by_source_document_and_others_by_patient() -> None:
     public = msgspec.structs.replace(FACTS, data=(msgspec.structs.replace(DATA, profile="public"),))
     assert "of 31 source documents" in task_views(public)[0].verdict
@@ -295,14 +308,7 @@ def test_data_never_becomes_markup(files: dict[str, str], page: Page) -> None:
     assert SCRIPT in page.said and "<script>steal()</script>" in page.said
     outside_of_code = re.sub(r"^(`{3,})yaml\n.*?^\1$", "", files["report.md"], flags=re.M | re.S)
     assert "<script" not in outside_of_code + files["model_card.md"]
-    assert r"a\|b \$x\$ \_c\_" in files["report.md"]
-    assert r"[here\](x)" in written_label("[here](x)", files)
-
-
-def written_label(label: str, files: dict[str, str]) -> str:
-    from residency.evals.report import _markdown_text
-
-    return str(_markdown_text(label))
+    assert r"a\|b \$x\$ \_c\_ [here\](ftp:x)" in files["report.md"]
 
 
 def test_a_recipe_cannot_close_its_code_block(files: dict[str, str]) -> None:
@@ -330,7 +336,7 @@ def test_the_page_can_be_read_by_everyone(page: Page) -> None:
     assert page.tags.count("th") == sum(1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope"))
     levels = [int(tag[1]) for tag in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_charts_are_xml_with_the_labels_as_text(files: dict[str, str]) -> None:
@@ -385,13 +391,13 @@ def test_the_model_card_has_front_matter_and_the_command_to_use_it(files: dict[s
     assert matter["base_model"] == "bundled:tiny-encoder"
     assert matter["language"] == ["vi"] and matter["metrics"] == ["span_f1", "span_recall"]
     assert "residency predict 'runs/vi ner' --input notes.jsonl --output out.jsonl" in body
-    assert "a\\|b $x$ _c_ (" not in body and "too rare" in body and "(4)" in body.partition("too rare")[2]
+    assert re.search(r"too rare .*: &lt;script>alert\(1\)&lt;/script> \(4\), a", body)
     for section in ("Intended use", "Not intended", "Base", "Data", "Training", "Results", "Limitations", "Caveats"):
         assert f"\n## {section}\n" in body
 
 
 def printed(value: object, width: int = 80) -> str:
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = Console(width=width, record=True, file=StringIO())
     console.print(value)
     return console.export_text()
 
@@ -400,15 +406,15 @@ def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_met
     table = summary_table(FACTS)
     text = printed(table)
     assert table.row_count == 2
-    assert re.search(r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)", text)
+    assert re.search(
+        r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)", text
+    )
     assert re.search(r"ner +base +0\.200 \[0\.160, 0\.240\] +0\.\d{3} +50 *\n", text)
     assert re.search(r" +tuned +0\.812 \[0\.772, 0\.852\] +0\.\d{3} +50 +\+0\.612 \(p < 0\.001\) *\n", text)
 
 
 def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
-    reports = [
-        msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports
-    ]
+    reports = [msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports]
     text = printed(summary_table(reports))
     rows = text.splitlines()
     assert max(cell_len(line.rstrip()) for line in rows) <= 80
@@ -459,11 +465,9 @@ def test_numbers_and_names_are_written_for_people(shown: str, expected: str) -> 
     assert shown == expected
 
 
-def test_an_excerpt_marks_the_stretch_and_cuts_between_words() -> None:
-    text = "one two three four five six seven"
-    assert excerpt(text, 8, 13, around=9) == "one two ⟦three⟧ four five …"
-    assert excerpt(text, 0, 3, around=100) == "⟦one⟧ two three four five six seven"
-    assert excerpt("⟦a⟧b", 3, 4) == "|a|⟦b⟧"
+def test_a_loss_that_is_no_number_is_left_out_of_the_chart() -> None:
+    broken = ({"epoch": 1.0, "loss": float("nan")}, {"epoch": 2.0, "loss": float("inf")})
+    assert training_plot(msgspec.structs.replace(STAGE, history=broken)) is None
 
 
 def test_there_is_no_chart_of_nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from residency.core.types import Note
 from residency.synth.records import records
 
@@ -25,13 +26,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """peft asks transformers for a name that it will drop; that is theirs to settle."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"))
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+            )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """A minute model is slower on several threads."""
+    """A minute model is slower on several threads; what the command line silences by the environment is silent here."""
     import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -165,7 +171,13 @@ def process(*arguments: object, cwd: Path | None = None, code: str = "") -> subp
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "COLUMNS": "80", "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "HF_HUB_OFFLINE": "1",
+            "COLUMNS": "80",
+            "OMP_NUM_THREADS": "1",
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -174,5 +186,5 @@ def process(*arguments: object, cwd: Path | None = None, code: str = "") -> subp
 
 def spoken(folder: Path) -> list[Path]:
     """Files outside data/ that hold the planted word."""
-    files = [path for path in folder.rglob("*") if path.is_file() and "data" != path.relative_to(folder).parts[0]]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != "data"]
     return [path for path in files if SECRET.encode() in path.read_bytes()]

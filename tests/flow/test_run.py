@@ -10,12 +10,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
+
 from residency import pipeline
 from residency.core.errors import UserError
 from residency.models.artefact import read
 from residency.recipe import Recipe
 from residency.synth.records import records
-from conftest import CLI, SECRET, lines, process, recipe_of, row, spoken, write_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,7 @@ def test_a_run_holds_artefact_scores_report_and_manifest_and_no_text_in_its_log(
     assert list(manifest["inputs"]) == ["data/notes.jsonl"]
     events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert {key for event in events for key in event} == {"time", "event", "step", "how", "seconds"}
-    assert [path for path in run.rglob("*.partial")] == [] and not (run / ".work").exists()
+    assert list(run.rglob("*.partial")) == [] and not (run / ".work").exists()
     assert spoken(project) == []
 
 
@@ -56,7 +57,9 @@ def test_the_second_run_is_all_cached_and_loads_nothing_heavy(finished: tuple[Pa
 
 def test_a_changed_evaluation_reuses_the_training_of_the_earlier_run(finished: tuple[Path, Path], cli: CLI) -> None:
     project, run = finished
-    told = cli("run", project / "recipe.yaml", "evaluate.bootstrap=10", "--runs", project / "runs", "--explain", check=0)
+    told = cli(
+        "run", project / "recipe.yaml", "evaluate.bootstrap=10", "--runs", project / "runs", "--explain", check=0
+    )
     words = dict(line.split(maxsplit=1) for line in told.stdout.splitlines())
     assert words == {
         "data": "found in an earlier run",
@@ -144,7 +147,9 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
     assert [report.n for report in facts.reports] == [10, 10]
     assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
     assert f"predict {run} " in (folder / "model_card.md").read_text("utf-8")
-    settings = [json.loads((path / "facts.json").read_text()) for path in (run / "evaluations").iterdir() if path.is_dir()]
+    settings = [
+        json.loads((path / "facts.json").read_text()) for path in (run / "evaluations").iterdir() if path.is_dir()
+    ]
     assert {tuple(r["scores"][0]["procedure"] for r in one["reports"]) for one in settings} >= {
         ("bootstrap over groups, 50 samples, 95%",) * 2
     }
@@ -165,7 +170,11 @@ def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: l
         writer.writerow(["patient", "text", "what"])
         for i, note in enumerate(records("en", 40, seed=1)):
             writer.writerow([f"p{i}", note.text[:80] + f" {SECRET}", labels[i % 2]])
-    data = {"format": "csv", "path": "data/notes.csv", "columns": {"text": "text", "labels": "what", "group": "patient"}}
+    data = {
+        "format": "csv",
+        "path": "data/notes.csv",
+        "columns": {"text": "text", "labels": "what", "group": "patient"},
+    }
     if card == "multilabel":
         data["separator"] = ";"
     recipe = recipe_of(tiny, name=card, data={"notes": data}, tasks=[{"card": card, "data": "notes"}])

@@ -12,6 +12,7 @@ from residency.core.errors import UserError
 from residency.core.types import Note
 from residency.synth.knowledge import LANGS, knowledge
 from residency.synth.records import LABELS, records
+from residency.synth.slots import SLOTS
 from residency.tasks.card import load_card
 
 NOTES = {lang: list(records(lang, 2000, seed=3)) for lang in LANGS}
@@ -154,3 +155,10 @@ def test_no_two_conditions_share_a_name(lang: str) -> None:
 def test_a_note_keeps_its_text_out_of_its_repr() -> None:
     note: Note = NOTES["en"][0]
     assert note.text not in repr(note)
+
+
+@each_language
+def test_every_slot_of_every_sentence_can_be_filled(lang: str) -> None:
+    sections = knowledge(lang).style.sections.values()
+    slots = {piece[1] for s in sections for line in s.full + s.terse for piece in line if piece[0] == "slot"}
+    assert slots <= set(SLOTS)

@@ -7,9 +7,11 @@ A part is an immutable pydantic model. A family is a discriminated union of part
 from __future__ import annotations
 
 import importlib
+import re
 import types
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -71,9 +73,51 @@ def parse(kind: type[T] | Any, value: object, where: str) -> T:
     try:
         result: T = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        faults = [_sentence(fault, kind) for fault in error.errors(include_url=False, include_input=True)]
+        found = error.errors(include_url=False, include_input=True)
+        faults = _sentences([fault for fault in found if not _follows(fault, found)], kind)
         raise UserError("\n".join(f"{where}: {fault}" for fault in dict.fromkeys(faults))) from None
     return result
+
+
+def _follows(fault: ErrorDetails, others: list[ErrorDetails]) -> bool:
+    """Whether a list is only too short because of faulty items, which have sentences of their own."""
+    deeper = (other["loc"] for other in others if len(other["loc"]) > len(fault["loc"]))
+    return fault["type"] == "too_short" and any(loc[: len(fault["loc"])] == fault["loc"] for loc in deeper)
+
+
+def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[str]:
+    """One sentence for each fault; one for all members of a union (``Literal["auto"] | float``) that do not fit.
+
+    ``depth`` is how many steps of the locations are known to lead to one member.
+    """
+    groups: dict[object, tuple[int, list[ErrorDetails]]] = {}
+    for number, fault in enumerate(faults):
+        steps = _steps(root, fault["loc"])
+        member = next((at for at in range(depth, len(steps)) if steps[at].member), None)
+        key = number if member is None else fault["loc"][:member]
+        groups.setdefault(key, (-1 if member is None else member, []))[1].append(fault)
+    sentences: list[str] = []
+    for member, group in groups.values():
+        inside = [fault for fault in group if len(fault["loc"]) > member + 1 or fault["type"] in _SPECIFIC]
+        if member < 0:
+            sentences.append(_sentence(group[0], root))
+        elif inside:  # the value has the shape of this member: what is wrong inside is what the user wants to know
+            sentences += _sentences(inside, root, member + 1)
+        else:
+            sentences.append(_choice(group, root))
+    return sentences
+
+
+def _choice(faults: list[ErrorDetails], root: Any) -> str:
+    """What a union allows, as one sentence: ``learning_rate: must be auto or a number.``"""
+    literals = [value for fault in faults if fault["type"] == "literal_error" for value in _literals(fault)]
+    phrases = [phrase for fault in faults for phrase in (_literals(fault) or [_expected(fault)])]
+    *others, last = dict.fromkeys(phrases)
+    got = faults[0].get("input")
+    close = get_close_matches(got, literals, n=1) if isinstance(got, str) else []
+    hint = f"; did you mean {close[0]}?" if close else "."
+    shown = f"{', '.join(others)} or {last}" if others else last
+    return f"{_dotted(faults[0]['loc'], root) or 'the document'}: must be {shown}{hint}"
 
 
 def _sentence(fault: ErrorDetails, root: Any) -> str:
@@ -82,22 +126,58 @@ def _sentence(fault: ErrorDetails, root: Any) -> str:
     kind, context = fault["type"], fault.get("ctx", {})
     if kind == "extra_forbidden":
         names = _fields_at(root, location[:-1])
-        return f"{key}: unknown key; {allowed(names, location[-1])}."
+        return _stop(f"{key}: unknown key; {allowed(names, location[-1])}")
     if kind == "missing":
         return f"{key}: is missing; add it."
     if kind == "union_tag_not_found":
         return f"{_join(key, _discriminator(context))}: is missing; {allowed(_tags(root, location))}."
     if kind == "union_tag_invalid":
         tags = [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",")]
-        return f"{_join(key, _discriminator(context))}: {context.get('tag')!r} is not known; {allowed(tags, context.get('tag'))}."
+        tag = context.get("tag")
+        return _stop(f"{_join(key, _discriminator(context))}: {tag!r} is not known; {allowed(tags, tag)}")
     if kind == "literal_error":
-        values = [value.strip("' ") for value in str(context.get("expected", "")).replace(" or ", ", ").split(",")]
         got = fault.get("input")
         shown = f"{got!r} is not known; " if isinstance(got, str | int | float) and len(str(got)) < 40 else ""
-        return f"{key}: {shown}{allowed(values, got)}."
+        return _stop(f"{key}: {shown}{allowed(_literals(fault), got)}")
+    if kind in _EXPECTED:
+        return f"{key}: must be {_EXPECTED[kind]}."
+    return _stop(f"{key}: {_plain(fault)}")
+
+
+_EXPECTED = {
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a mapping"),
+    "string_type": "text",
+    "path_type": "a path",
+}
+_SPECIFIC = frozenset({"value_error", "assertion_error", "union_tag_invalid", "union_tag_not_found"})
+
+
+def _expected(fault: ErrorDetails) -> str:
+    """What one member of a union would take, to follow "must be"."""
+    phrase = _EXPECTED.get(fault["type"]) or _plain(fault).removeprefix("must be ")
+    bounded = fault["type"].startswith(("greater_than", "less_than"))
+    return f"a number {phrase}" if bounded else phrase
+
+
+def _plain(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    message = message.removeprefix("Input ").rstrip(".")
-    return f"{key}: {message}."
+    return re.sub(r"^\w+ should ", "must ", message).removeprefix("Input ")
+
+
+def _literals(fault: ErrorDetails) -> list[str]:
+    if fault["type"] != "literal_error":
+        return []
+    return [
+        value.strip("' ") for value in str(fault.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
+    ]
+
+
+def _stop(sentence: str) -> str:
+    return sentence if sentence.endswith("?") else sentence.rstrip(".") + "."
 
 
 def _join(key: str, name: str) -> str:
@@ -108,34 +188,60 @@ def _discriminator(context: Mapping[str, Any]) -> str:
     return str(context.get("discriminator", "kind")).strip("'")
 
 
-def _steps(root: Any, location: tuple[int | str, ...]) -> list[tuple[int | str, Any, bool]]:
-    """Walk a type along an error location: (step, type after it, whether the step is a key the user wrote)."""
-    steps: list[tuple[int | str, Any, bool]] = []
+class _Step(NamedTuple):
+    """One step of an error location."""
+
+    step: int | str
+    kind: Any
+    """The type behind it."""
+    written: bool = True
+    """Whether the user wrote it: a key or a position, not a name that pydantic gives to a member of a union."""
+    member: bool = False
+    """Whether it names a member of a union that is told by trying, not by a tag."""
+
+
+def _steps(root: Any, location: tuple[int | str, ...]) -> list[_Step]:
+    """Walk a type along an error location."""
+    steps: list[_Step] = []
     kind: Any = root
     for step in location:
-        options = _members(kind)
-        models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        tagged = [model for model in models if _tag(model) == step]
-        if tagged and not any(step in model.model_fields for model in models if model not in tagged):
-            kind = tagged[0]
-            steps.append((step, kind, False))
-            continue
-        field = next((model.model_fields[str(step)] for model in models if str(step) in model.model_fields), None)
-        if field is not None:
-            kind = field.annotation
-            steps.append((step, kind, True))
-            continue
-        inner = next((option for option in options if get_origin(option) in (list, tuple, dict)), None)
-        if inner is not None:
-            arguments = [a for a in get_args(inner) if a is not Ellipsis]
-            kind = arguments[-1] if arguments else Any
-            steps.append((step, kind, True))
-            continue
-        named = [model for model in models if model.__name__ == step]
-        if named:
-            kind = named[0]
-        steps.append((step, kind, isinstance(step, int) or (not named and step in str(location[-1:]))))
+        found = _walk(kind, step)
+        kind = found.kind
+        steps.append(found)
     return steps
+
+
+def _walk(kind: Any, step: int | str) -> _Step:
+    options = [option for option in _members(kind) if option is not type(None)]
+    models = _models(options)
+    tagged = [model for model in models if _tag(model) == step]
+    if tagged and not any(step in model.model_fields for model in models if model not in tagged):
+        return _Step(step, tagged[0], written=False)
+    if isinstance(step, str) and len(options) > 1 and not all(option in models and _tag(option) for option in options):
+        return _Step(step, _member(options, step), written=False, member=True)
+    field = next((model.model_fields[str(step)] for model in models if str(step) in model.model_fields), None)
+    if field is not None:
+        return _Step(step, field.annotation)
+    inner = next((option for option in options if get_origin(option) in _CONTAINERS), None)
+    if inner is not None:
+        arguments = [argument for argument in get_args(inner) if argument is not Ellipsis]
+        return _Step(step, arguments[-1] if arguments else Any, written=step != "[key]")
+    return _Step(step, Any, written=step != "[key]")
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset, Sequence, Mapping)
+
+
+def _member(options: list[Any], label: str) -> Any:
+    """The member of a union that pydantic calls ``label``: ``float``, ``list[str]``, ``literal['auto']``, a model's name."""
+    if label.startswith("tagged-union"):
+        return Union[tuple(_models(options))]  # noqa: UP007
+    names = ((getattr(get_origin(option) or option, "__name__", "").lower(), option) for option in options)
+    return next((option for name, option in names if name and label.lower().partition("[")[0] == name), Any)
+
+
+def _models(options: list[Any]) -> list[type[BaseModel]]:
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
 
 def _members(kind: Any) -> list[Any]:
@@ -157,7 +263,7 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 def _dotted(location: tuple[int | str, ...], root: Any) -> str:
     dotted = ""
-    for step, _, written in _steps(root, location):
+    for step, _, written, _ in _steps(root, location):
         if written:
             dotted += f"[{step}]" if isinstance(step, int) else (f".{step}" if dotted else str(step))
     return dotted
@@ -165,19 +271,10 @@ def _dotted(location: tuple[int | str, ...], root: Any) -> str:
 
 def _fields_at(root: Any, location: tuple[int | str, ...]) -> list[str]:
     steps = _steps(root, location)
-    kind = steps[-1][1] if steps else root
-    names: list[str] = []
-    for model in _members(kind):
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            names.extend(name for name in model.model_fields if name not in names)
-    return names
+    models = _models(_members(steps[-1].kind if steps else root))
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
 def _tags(root: Any, location: tuple[int | str, ...]) -> list[str]:
     steps = _steps(root, location)
-    kind = steps[-1][1] if steps else root
-    return [
-        tag
-        for model in _members(kind)
-        if isinstance(model, type) and issubclass(model, BaseModel) and (tag := _tag(model))
-    ]
+    return [tag for model in _models(_members(steps[-1].kind if steps else root)) if (tag := _tag(model))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from residency.core.files import canonical, digest
 from residency.core.types import ErrorItem, Example, Prediction, Predictor, PredictorInfo, Report, Score
+from residency.evals.formats import MARKS
 from residency.metrics import choices, spans
 from residency.tasks import scoring
 from residency.tasks.card import Card
@@ -222,7 +224,7 @@ def _span_errors(example: Example, prediction: Prediction, show_text: bool) -> I
 
 def _label_errors(example: Example, prediction: Prediction, show_text: bool) -> Iterator[ErrorItem]:
     """Errors about the whole input, so they carry no offsets and show its beginning."""
-    text = window(example.input, 0, AROUND) if show_text else ""
+    text = "".join(_around(example.input, 0, AROUND)).strip() if show_text else ""
     for gold, predicted in choices.pairs(scoring.labels_in(example.gold), scoring.labels_in(prediction.answer)):
         if gold == predicted:
             continue
@@ -237,7 +239,14 @@ def _label_errors(example: Example, prediction: Prediction, show_text: bool) -> 
 
 
 def window(text: str, start: int, end: int) -> str:
-    """The text from ``AROUND`` characters before to after a stretch, cut at blanks where there are any."""
+    """A stretch, marked ``⟦so⟧`` for the report, with the text around it; such signs of the text's own become ``|``."""
+    own = re.compile(f"[{MARKS[0]}{MARKS[1]}]")
+    before, inside, after = (own.sub("|", part) for part in _around(text, start, end))
+    return f"{before}{MARKS[0]}{inside}{MARKS[1]}{after}".strip()
+
+
+def _around(text: str, start: int, end: int) -> tuple[str, str, str]:
+    """Up to ``AROUND`` characters before a stretch, the stretch, as much after it; cut at blanks where there are any."""
     low, high = max(0, start - AROUND), min(len(text), end + AROUND)
     before, after = text[low:start], text[end:high]
     if low > 0 and not text[low - 1].isspace():
@@ -246,7 +255,7 @@ def window(text: str, start: int, end: int) -> str:
     if high < len(text) and not text[high].isspace():
         cut = next((position for position in reversed(range(len(after))) if after[position].isspace()), len(after))
         after = after[:cut]
-    return (before + text[start:end] + after).strip()
+    return before, text[start:end], after
 
 
 def _spread(errors: Iterable[ErrorItem], most: int) -> tuple[ErrorItem, ...]:

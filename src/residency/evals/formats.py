@@ -9,11 +9,15 @@ from math import isfinite
 NONE = "–"
 """Shown where there is no number."""
 
+MARKS = ("⟦", "⟧")
+"""Set around the stretch of an error's text that the error is about."""
+
 METRICS = {
     "span_f1": "Strict span F1",
+    "span_f1_relaxed": "Relaxed span F1",
+    "span_f1_macro": "Strict span F1, mean over labels",
     "span_precision": "Strict span precision",
     "span_recall": "Strict span recall",
-    "span_f1_relaxed": "Relaxed span F1",
     "exact_match": "Exact match",
     "rouge_l": "ROUGE-L",
 }

@@ -87,11 +87,15 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     for position, name in enumerate(("main metric", "second metric")):
         metrics = {pair[position] for pair in heads}
         title = formats.metric_title(metrics.pop()) if len(metrics) == 1 else name
-        table.add_column(title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True)
+        table.add_column(
+            title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True
+        )
     table.add_column("n", justify="right", no_wrap=True)
     baselines = {test.a for each in tasks.values() for report in each for test in report.comparisons}
     if baselines:
-        table.add_column(f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True)
+        table.add_column(
+            f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True
+        )
     for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
         tests = [test for report in each for test in report.comparisons if test.metric == main]
         for report in each:
@@ -137,11 +141,13 @@ def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None
     of_tasks = []
     for task in tasks:
         main = [row for row in task.main.rows if row.name == formats.metric_title(task.metric)]
-        labels = next((t.rows for t in task.labels if t.title.startswith(formats.metric_title(task.metric))), ())
+        labels = task.labels[0].rows if task.labels else ()
         rows = [*main, *labels]
         names = ["all labels", *(row.name for row in labels)] if main else [row.name for row in labels]
         series = [(system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)]
-        title = formats.metric_title(task.metric)
+        title = formats.metric_title(task.label_metric or task.metric)
+        if task.label_metric and task.label_metric != task.metric:
+            title += f" (all labels: {formats.metric_in_sentence(task.metric)})"
         label = f"{title} on {task.name}, one row per label, a dot and its interval for {', '.join(task.main.systems)}"
         of_tasks.append(_plot("scores", task.name, plots.score_plot(names, series, title), label, used))
     of_stages = [

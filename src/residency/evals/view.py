@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, Value
-from residency.evals.formats import NONE, count, interval, metric_in_sentence, metric_title, number, probability, signed
+from residency.evals.formats import (
+    MARKS,
+    NONE,
+    count,
+    interval,
+    metric_in_sentence,
+    metric_title,
+    number,
+    probability,
+    signed,
+)
 
-OPEN, CLOSE = "⟦", "⟧"
 ERRORS_PER_KIND = 8
+NO_INTERVAL = "no interval"
+"""The procedure of a score without one."""
 RARE = 10
 """A label with fewer gold items than this is too rare to judge."""
 
@@ -19,7 +29,7 @@ KINDS = {
     "boundary": "right type, wrong extent",
     "type": "right extent, wrong type",
 }
-PARTS = {"test": "held-out", "dev": "dev (also used to stop training)", "train": "training"}
+PARTS = {"test": "held-out notes", "dev": "dev notes (also used to stop training)", "train": "training notes"}
 
 
 class Row(Value, frozen=True):
@@ -57,11 +67,10 @@ class ErrorView(Value, frozen=True):
 
 
 class ErrorGroup(Value, frozen=True):
-    """The errors of one kind: how many there are, and the first few."""
+    """Some errors of one kind."""
 
     kind: str
     meaning: str
-    count: int
     shown: tuple[ErrorView, ...]
 
 
@@ -72,6 +81,9 @@ class TaskView(Value, frozen=True):
     part: str
     verdict: str
     metric: str
+    """What the verdict and the chart look at."""
+    label_metric: str
+    """The same for one label: the first of ``labels``; empty where nothing was scored by label."""
     reports: tuple[Report, ...]
     main: ScoreTable
     labels: tuple[ScoreTable, ...]
@@ -91,7 +103,7 @@ class TaskView(Value, frozen=True):
     @property
     def rare(self) -> tuple[str, ...]:
         """Labels with fewer than ``RARE`` gold items, with their counts."""
-        scores = [score for score in self.tuned.scores if score.metric.startswith(f"{self.metric}/")]
+        scores = [score for score in self.tuned.scores if score.metric.startswith(f"{self.label_metric}/")]
         return tuple(f"{_label(score)} ({score.support})" for score in scores if score.support < RARE)
 
 
@@ -127,8 +139,8 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
     score = _find(tuned, metric)
     if score is None:
         return f"{_capital(_who(tuned))} was not scored on {tuned.task}."
-    size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)} notes" + (
-        f" of {count(tuned.groups)} {groups}" if tuned.groups else ""
+    size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)}" + (
+        f" of {count(tuned.groups)} {groups}" if 0 < tuned.groups < tuned.n else ""
     )
     said = f"{_capital(_who(tuned))} reaches {metric_in_sentence(metric)} {_rounded(score)} on {size}"
     for report in reports[:-1]:
@@ -145,31 +157,18 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
     return said + "."
 
 
-def excerpt(text: str, start: int, end: int, around: int = 60) -> str:
-    """The stretch [start, end) with up to ``around`` characters on each side, marked ``⟦so⟧``: ``ErrorItem.text``."""
-    left, right = max(0, start - around), min(len(text), end + around)
-    if left and (space := text.find(" ", left, start)) >= 0 and space - left < around // 3:
-        left = space + 1
-    if right < len(text) and (space := text.rfind(" ", end, right)) >= 0 and right - space < around // 3:
-        right = space
-    before, marked, after = (
-        re.sub(rf"[{OPEN}{CLOSE}]", "|", part) for part in (text[left:start], text[start:end], text[end:right])
-    )
-    cut_left, cut_right = "… " * (left > 0), " …" * (right < len(text))
-    return f"{cut_left}{before}{OPEN}{marked}{CLOSE}{after}{cut_right}"
-
-
 def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
     systems, tuned, metric = tuple(report.system.name for report in reports), reports[-1], main_metric(reports)
     keys = _unique(score.metric for report in reports for score in report.scores)
     main = [key for key in keys if "/" not in key]
-    labelled = _unique(key.partition("/")[0] for key in keys if "/" in key)
+    labelled = sorted(_unique(key.partition("/")[0] for key in keys if "/" in key), key=lambda base: base != metric)
     predicted, confusion = _confusion(tuned)
     return TaskView(
         name=name,
         part=PARTS.get(tuned.part, tuned.part),
         verdict=verdict(reports, groups),
         metric=metric,
+        label_metric=next(iter(labelled), ""),
         reports=tuple(reports),
         main=_table(
             "Scores over all labels",
@@ -190,7 +189,7 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
                     ]
                 ),
             )
-            for base in sorted(labelled, key=lambda base: base != metric)
+            for base in labelled
         ),
         slices=_slices(reports, systems, metric),
         comparisons=_comparisons(reports),
@@ -199,7 +198,7 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
             for report in reports
             for scores in (report.scores, *report.slices.values())
             for said in (score.procedure for score in scores)
-            if said
+            if said and said != NO_INTERVAL
         ),
         predicted=predicted,
         confusion=confusion,
@@ -268,18 +267,20 @@ def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
     for kind in kinds:
         items = [item for item in report.errors if item.kind == kind]
         shown = tuple(
-            ErrorView(item=item, text=_marked(item.text)) if show_text else ErrorView(item=item)
+            ErrorView(item=item, text=_marked(item)) if show_text else ErrorView(item=item)
             for item in items[:ERRORS_PER_KIND]
         )
-        groups.append(ErrorGroup(kind=kind, meaning=KINDS.get(kind, ""), count=len(items), shown=shown))
+        about_notes = not any(item.end for item in items)
+        meaning = "another label than the gold standard" if about_notes and kind == "type" else KINDS.get(kind, "")
+        groups.append(ErrorGroup(kind=kind, meaning=meaning, shown=shown))
     return tuple(groups)
 
 
-def _marked(text: str) -> tuple[str, str, str]:
-    """Before, inside and after the mark that ``excerpt`` set; everything before where there is none."""
-    before, _, rest = text.partition(OPEN)
-    marked, _, after = rest.partition(CLOSE)
-    return before, marked, after
+def _marked(item: ErrorItem) -> tuple[str, str, str]:
+    """Before, inside and after the stretch that the error is about; all before where it is about the whole note."""
+    before, opened, rest = item.text.partition(MARKS[0])
+    marked, closed, after = rest.partition(MARKS[1])
+    return (before, marked, after) if opened and closed else (item.text, "", "")
 
 
 def _comparisons(reports: Sequence[Report]) -> tuple[Comparison, ...]:

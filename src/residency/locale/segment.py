@@ -81,9 +81,14 @@ def _begins(words: list[str]) -> tuple[dict[int, str], list[str]]:
     return begins, letters
 
 
+_ALIKE = str.maketrans("ðy", "đi")
+
+
 @cache
 def _letter(character: str) -> str:
-    """A character to match by: without marks and case, for the library may compose characters and move tone marks
-    ("hoà" to "hòa"), and corrects the Icelandic "ð" to "đ"; empty for what may come or go (space, marks, invisible)."""
+    """A character to match by, empty for what may come or go (space, marks, what is invisible).
+
+    Marks, case, i and y, ð and đ are told apart by no one here: the library corrects them in its copy ("hoà" to "hòa").
+    """
     base = unicodedata.normalize("NFD", character)[0].lower()[0]
-    return "" if base.isspace() or unicodedata.category(base)[0] in "MC" else base.replace("ð", "đ")
+    return "" if base.isspace() or unicodedata.category(base)[0] in "MC" else base.translate(_ALIKE)

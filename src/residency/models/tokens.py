@@ -54,8 +54,10 @@ class Tokeniser:
 
     def _segmented(self, text: str) -> Tokens:
         edits = segment(text, self.segmenter)
-        ids, offsets = self._encode([edits.apply(text)])[0]
-        back = [edits.back(start, end) if end > start else None for start, end in offsets]
+        joined = edits.apply(text)
+        ids, offsets = self._encode([joined])[0]
+        places = [trimmed(joined, start, end) for start, end in offsets]
+        back = [edits.back(start, end) if end > start else None for start, end in places]
         # A token that ends inside a joined word has no place of its own in the text: it belongs to the whole word.
         return slotted(text, ids, [place or (0, 0) for place in back])
 
@@ -95,6 +97,15 @@ def _specials(tokenizer: PreTrainedTokenizerBase, empty: list[int]) -> tuple[lis
     return empty[: len(empty) // 2], empty[len(empty) // 2 :]
 
 
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """A stretch without the white space at its ends."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
 def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> Tokens:
     """Tokens joined with the units of their text."""
     bounds = units(text)
@@ -102,10 +113,7 @@ def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> To
     slots: list[tuple[int, int]] = []
     last, unit = -1, -1
     for position, (start, end) in enumerate(offsets):
-        while start < end and text[start].isspace():
-            start += 1
-        while end > start and text[end - 1].isspace():
-            end -= 1
+        start, end = trimmed(text, start, end)
         if start == end:
             continue
         if start >= last:

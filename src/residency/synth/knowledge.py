@@ -23,7 +23,8 @@ class Drug(NamedTuple):
     key: str
     names: Names
     strengths: Names
-    route: str
+    routes: Names
+    """In hospital, and at home where that differs."""
     times: Names
 
 
@@ -46,10 +47,13 @@ class Procedure(NamedTuple):
 
 
 class Past(NamedTuple):
-    """An operation or illness of the past."""
+    """An operation or illness of the past, and whom it fits."""
 
     names: Names
+    operation: bool
     sex: str
+    youngest: int
+    never_with: frozenset[str]
 
 
 class Allergen(NamedTuple):
@@ -65,10 +69,14 @@ class Condition(NamedTuple):
     key: str
     code: str
     names: Names
+    standing_code: str
+    standing_names: Names
+    """Code and names as a long-standing illness."""
     ages: tuple[int, int]
     sex: str
     scale: str
-    system: str
+    """Of the onset: hours, days, weeks, months or years."""
+    systems: Names
     symptoms: Names
     signs: Names
     tests: tuple[tuple[str, str], ...]
@@ -118,6 +126,9 @@ class Knowledge(NamedTuple):
     past: dict[str, Past]
     allergens: dict[str, Allergen]
     conditions: dict[str, Condition]
+    denied: dict[str, frozenset[str]]
+    """Symptoms that notes deny, each with those beside which it would contradict itself."""
+    absent_signs: dict[str, frozenset[str]]
     style: Style
 
 
@@ -137,18 +148,20 @@ def knowledge(lang: str) -> Knowledge:
         flat["symptoms"],
         flat["signs"],
         {
-            key: Drug(key, _names(names, place), _parts(strengths), route, _words(times))
-            for key, (names, strengths, route, times) in terms["drugs"].items()
+            key: Drug(key, _names(names, place), _parts(strengths), _words(routes), _words(times))
+            for key, (names, strengths, routes, times) in terms["drugs"].items()
         },
         {key: _lab(key, row, place) for key, row in terms["labs"].items()}
         | {key: _study(key, row, place) for key, row in terms["studies"].items()},
         procedures,
-        {key: Past(_names(names, place), sex) for key, (names, sex) in terms["past"].items()},
+        {key: _past(row, place) for key, row in terms["past"].items()},
         {
             key: Allergen(_names(names, place), frozenset(_words(avoid)))
             for key, (names, avoid) in terms["allergens"].items()
         },
         {key: _condition(key, row, place) for key, row in _read("conditions").items()},
+        {key: frozenset(_words(others)) for key, others in terms["denied"].items()},
+        {key: frozenset(_words(others)) for key, others in terms["absent_signs"].items()},
         _style(_read(lang)),
     )
 
@@ -185,8 +198,15 @@ def _study(key: str, row: dict[str, str], place: int) -> Test:
     return Test(key, _names(row["names"], place), "", 0, {}, findings)
 
 
+def _past(row: list[Any], place: int) -> Past:
+    names, sex, kind, youngest, never_with = row
+    return Past(_names(names, place), kind == "op", sex, int(youngest), frozenset(_words(never_with)))
+
+
 def _condition(key: str, row: list[Any], place: int) -> Condition:
-    code, names, who, scale, system, *lists = row
+    codes, names, who, scale, systems, *lists = row
+    code, _, standing_code = str(codes).partition(" ")
+    variants = _names(names, place)
     symptoms, signs, tests, drugs, procedures, differential, comorbid = (_words(words) for words in lists)
     ages, _, sex = str(who).partition(" ")
     low, high = ages.split("-")
@@ -194,11 +214,13 @@ def _condition(key: str, row: list[Any], place: int) -> Condition:
     return Condition(
         key,
         code,
-        _names(names, place),
+        tuple(name.rstrip("!") for name in variants if not name.endswith("~")),
+        standing_code or code,
+        tuple(name.rstrip("~") for name in variants if not name.endswith("!")),
         (int(low), int(high)),
         sex or "any",
         scale,
-        system,
+        _words(systems),
         symptoms,
         signs,
         results,

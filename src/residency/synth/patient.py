@@ -8,10 +8,12 @@ from typing import NamedTuple
 from residency.synth.knowledge import Condition, Knowledge, Names
 
 FAMILIAL = (
-    "htn", "t2dm", "cad", "stroke", "colonca", "gastricca", "breastca", "lungca", "asthma", "hepb", "gout",
-    "tb", "ra", "depression", "ckd", "epilepsy", "lipid", "psoriasis", "hcc", "parkinson",
+    "htn", "t2dm", "cad", "stroke", "colonca", "gastricca", "lungca", "asthma", "hepb", "gout", "tb", "depression",
+    "ckd", "epilepsy", "lipid", "psoriasis", "hcc", "parkinson", "graves", "ra",
 )  # fmt: skip
 COMMON = ("htn", "t2dm", "lipid", "gastritis", "gerd", "gout", "hepb", "asthma", "goitre", "osteoporosis", "insomnia")
+HOME_ROUTES = frozenset({"po", "inh", "neb", "top", "sl", "eye"})
+HOME_INJECTIONS = frozenset({"glargine", "regular_insulin", "epo"})
 
 
 class Patient(NamedTuple):
@@ -23,47 +25,80 @@ class Patient(NamedTuple):
     others: tuple[Condition, ...]
     family: tuple[Condition, ...]
     absent: tuple[Condition, ...]
-    """Diseases that the patient does not have."""
-    past: Names
+    """Diseases that neither the patient nor the family has."""
+    operations: Names
+    illnesses: Names
     allergens: Names
-    drugs: Names
-    """Drugs for the main condition that do not touch an allergy."""
+    banned: frozenset[str]
+    """Drugs that touch an allergy."""
+    onset: float
+    """How long ago it began, from 0 (just now) to 1 on the condition's scale: the same in all notes."""
     doses: dict[str, tuple[str, str]]
     """Strength and frequency by drug: the same in all notes; filled as they are written."""
 
+    def drugs(self, condition: Condition, known: Knowledge, home: bool) -> Names:
+        """The drugs for one of the patient's conditions that are no danger, and can be taken at home if asked."""
+        fits = tuple(
+            key
+            for key in condition.drugs
+            if key not in self.banned and (not home or at_home(key, known.drugs[key].routes))
+        )
+        return fits or ("paracetamol",)
+
+
+def at_home(key: str, routes: Names) -> bool:
+    """Whether a drug is taken without a nurse."""
+    return key in HOME_INJECTIONS or routes[-1] in HOME_ROUTES
+
 
 def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
-    """Draw a patient."""
+    """Draw a patient whose diseases, past and allergies fit age, sex and each other."""
     conditions = known.conditions
     condition = conditions[rng.choice(tuple(conditions))]
     age = rng.randint(*condition.ages)
     sex = condition.sex if condition.sex != "any" else rng.choice(("male", "female"))
-    pool = [key for key in dict.fromkeys(condition.comorbid + COMMON) if key != condition.key]
-    fits = [key for key in pool if _fits(conditions[key], age, sex)]
-    likely = [key for key in fits if key in condition.comorbid]
-    chosen = rng.sample(likely, min(len(likely), rng.randint(1, 2)))
-    if not chosen or rng.random() < 0.3:
-        rest = [key for key in fits if key not in chosen]
-        chosen += rng.sample(rest, 1) if rest else []
-    if not chosen:
-        chosen = [rng.choice([key for key in ("gastritis", "rhinitis", "gerd") if key != condition.key])]
-    past = rng.sample([key for key, item in known.past.items() if item.sex in ("any", sex)], 2)
-    allergens = rng.sample(tuple(known.allergens), rng.choice((0, 1, 1, 1, 2)))
-    banned = frozenset().union(*(known.allergens[key].avoid for key in allergens))
-    taken = {condition.key, *chosen, *condition.differential}
-    absent = [key for key in dict.fromkeys(FAMILIAL + COMMON) if key not in taken]
+    others = _others(rng, known, condition, age, sex)
+    family = rng.sample(FAMILIAL, 3)
+    allergens = tuple(rng.sample(tuple(known.allergens), rng.choice((0, 1, 1, 1, 2))))
+    around = {condition.key, *condition.differential, *others}
+    past = [
+        key
+        for key, item in known.past.items()
+        if item.sex in ("any", sex) and age >= item.youngest and not item.never_with & around
+    ]
+    rng.shuffle(past)
+    operations = [key for key in past if known.past[key].operation][:2]
+    illnesses = [key for key in past if not known.past[key].operation][:2]
+    taken = {condition.key, *others, *family, *condition.differential}
+    taken.update(*(known.past[key].never_with for key in operations + illnesses))
+    absent = rng.sample([key for key in dict.fromkeys(FAMILIAL + COMMON) if key not in taken], 4)
     return Patient(
-        age,
-        sex,
-        condition,
-        tuple(conditions[key] for key in chosen),
-        tuple(conditions[key] for key in rng.sample(FAMILIAL, 3)),
-        tuple(conditions[key] for key in rng.sample(absent, 4) if conditions[key].sex in ("any", sex)),
-        tuple(past),
-        tuple(allergens),
-        tuple(key for key in condition.drugs if key not in banned) or ("paracetamol",),
-        {},
+        age=age,
+        sex=sex,
+        condition=condition,
+        others=tuple(conditions[key] for key in others),
+        family=tuple(conditions[key] for key in family),
+        absent=tuple(conditions[key] for key in absent),
+        operations=tuple(operations),
+        illnesses=tuple(illnesses),
+        allergens=allergens,
+        banned=frozenset(drug for key in allergens for drug in known.allergens[key].avoid),
+        onset=rng.random(),
+        doses={},
     )
+
+
+def _others(rng: random.Random, known: Knowledge, condition: Condition, age: int, sex: str) -> list[str]:
+    """One to three long-standing diseases, the likely ones first."""
+    fits = {
+        key: _fits(known.conditions[key], age, sex) for key in (*condition.comorbid, *COMMON) if key != condition.key
+    }
+    likely = [key for key in condition.comorbid if fits.get(key)]
+    chosen = rng.sample(likely, min(len(likely), rng.randint(1, 2)))
+    if "obs" not in condition.systems and rng.random() < 0.3:
+        rest = [key for key in COMMON if fits.get(key) and key not in likely]
+        chosen += rng.sample(rest, min(1, len(rest)))
+    return chosen or [rng.choice([key for key in ("gastritis", "rhinitis", "gerd") if key != condition.key])]
 
 
 def _fits(condition: Condition, age: int, sex: str) -> bool:

@@ -1,0 +1,147 @@
+"""Answers as text and back: what a model that writes is asked for, and how its answer is read.
+
+``parse(render(answer, text), text) == answer`` for every answer that a card allows. An answer that cannot be read is
+``None``: it counts as wrong, and its rate is reported. Nothing that a model writes is ever evaluated as code.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from residency.core.types import Answer, Example, Labels, Span, Spans
+from residency.tasks.card import Card
+
+
+class Codec(Protocol):
+    """How a family of tasks is put into words."""
+
+    def prompt(self, example: Example, card: Card) -> str:
+        """What the model is asked."""
+
+    def render(self, answer: Answer, text: str) -> str:
+        """A gold answer about ``text``, in words."""
+
+    def parse(self, words: str, text: str, card: Card) -> Answer | None:
+        """What a model's words say about ``text``; ``None`` where they cannot be read."""
+
+
+class SpanCodec:
+    """Entities as a JSON list; a quote that occurs several times says which occurrence is meant."""
+
+    def prompt(self, example: Example, card: Card) -> str:
+        if card.prompt:
+            return card.prompt.replace("{labels}", ", ".join(card.names)).replace("{text}", example.input)
+        kinds = "\n".join(
+            f"- {label.name}: {label.definition}" if label.definition else f"- {label.name}" for label in card.labels
+        )
+        return (
+            "List the entities of the note as a JSON list of objects with label and text, the text copied exactly; add n "
+            f"for the n-th occurrence where the text occurs more than once before.\nLabels:\n{kinds}\n\nNote:\n{example.input}"
+        )
+
+    def render(self, answer: Answer, text: str) -> str:
+        if not isinstance(answer, Spans):
+            raise TypeError("a span codec renders spans")
+        rows: list[dict[str, Any]] = []
+        for span in answer.spans:
+            quote = text[span.start : span.end]
+            row: dict[str, Any] = {"label": span.label, "text": quote}
+            if (number := occurrence(text, quote, span.start)) > 1:
+                row["n"] = number
+            if span.code:
+                row["code"] = span.code
+            if span.attributes:
+                row["attributes"] = list(span.attributes)
+            rows.append(row)
+        return json.dumps(rows, ensure_ascii=False)
+
+    def parse(self, words: str, text: str, card: Card) -> Answer | None:
+        rows = first_list(words)
+        if rows is None:
+            return None
+        spans: list[Span] = []
+        for row in rows:
+            span = _span(row, text, card)
+            if span is None:
+                return None
+            spans.append(span)
+        return Spans(spans=tuple(spans))
+
+
+def _span(row: object, text: str, card: Card) -> Span | None:
+    if not isinstance(row, dict) or row.get("label") not in card.names:
+        return None
+    quote, number = row.get("text"), row.get("n", 1)
+    if not isinstance(quote, str) or not quote or not isinstance(number, int):
+        return None
+    start = place(text, quote, number)
+    if start is None:
+        return None
+    code, attributes = row.get("code"), row.get("attributes", ())
+    return Span(
+        start=start,
+        end=start + len(quote),
+        label=str(row["label"]),
+        quote=quote,
+        code=code if isinstance(code, str) else None,
+        attributes=tuple(a for a in attributes if isinstance(a, str)) if isinstance(attributes, list) else (),
+    )
+
+
+class LabelCodec:
+    """A single label bare, several as a JSON list."""
+
+    def prompt(self, example: Example, card: Card) -> str:
+        if card.prompt:
+            return card.prompt.replace("{labels}", ", ".join(card.names)).replace("{text}", example.input)
+        how = "all labels that apply as a JSON list" if card.multiple else "the one label that applies"
+        return f"Answer with {how}: {', '.join(card.names)}.\n\nNote:\n{example.input}"
+
+    def render(self, answer: Answer, text: str) -> str:
+        if not isinstance(answer, Labels):
+            raise TypeError("a label codec renders labels")
+        return answer.labels[0] if len(answer.labels) == 1 else json.dumps(list(answer.labels), ensure_ascii=False)
+
+    def parse(self, words: str, text: str, card: Card) -> Answer | None:
+        bare = words.strip()
+        if bare in card.names:
+            return Labels(labels=(bare,))
+        rows = first_list(words) if card.multiple else None
+        if rows is None or not all(isinstance(row, str) and row in card.names for row in rows):
+            return None
+        return Labels(labels=tuple(str(row) for row in rows))
+
+
+CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec()}
+"""Family -> codec."""
+
+
+def first_list(words: str) -> list[object] | None:
+    """The first JSON list in a model's words, whatever stands around it."""
+    decoder, position = json.JSONDecoder(), words.find("[")
+    while position >= 0:
+        try:
+            found, _ = decoder.raw_decode(words, position)
+        except (json.JSONDecodeError, RecursionError):
+            position = words.find("[", position + 1)
+            continue
+        return found if isinstance(found, list) else None
+    return None
+
+
+def occurrence(text: str, quote: str, start: int) -> int:
+    """Which occurrence of ``quote`` begins at ``start``, from 1; occurrences may overlap."""
+    number, position = 1, text.find(quote)
+    while 0 <= position < start:
+        position = text.find(quote, position + 1)
+        number += position <= start
+    return number
+
+
+def place(text: str, quote: str, number: int) -> int | None:
+    """Where the ``number``-th occurrence of ``quote`` begins; ``None`` where there is no such occurrence."""
+    position = text.find(quote)
+    while position >= 0 and number > 1:
+        position, number = text.find(quote, position + 1), number - 1
+    return position if position >= 0 and number == 1 else None
