@@ -305,6 +305,8 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted; the same command goes on from here.", 130)
+    if code == 130:  # typer has caught the interruption itself
+        _stop("interrupted; the same command goes on from here.", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
