@@ -242,7 +242,13 @@ def _data_table(summary: DataSummary) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})", title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})",
+        title_justify="left",
+    )
     for column in ("part", "notes", "groups", "characters", "labels"):
         table.add_column(column, justify="left" if column in ("part", "labels") else "right")
     for name, part in summary.parts.items():
@@ -298,6 +304,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; the same command goes on from here.", 130)
+    if code == 130:  # typer has caught the interruption itself
         _stop("interrupted; the same command goes on from here.", 130)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -168,4 +168,4 @@ def _set(target: Any, steps: list[str], new: object, key: str) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors."""
     schema = Recipe.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Residency recipe", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Residency recipe"}

@@ -33,8 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """A minute model is slower on several threads."""
+    """A minute model is slower on several threads; what the command line silences by the environment is silent here."""
     import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

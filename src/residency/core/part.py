@@ -73,9 +73,16 @@ def parse(kind: type[T] | Any, value: object, where: str) -> T:
     try:
         result: T = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        faults = _sentences(error.errors(include_url=False, include_input=True), kind)
+        found = error.errors(include_url=False, include_input=True)
+        faults = _sentences([fault for fault in found if not _follows(fault, found)], kind)
         raise UserError("\n".join(f"{where}: {fault}" for fault in dict.fromkeys(faults))) from None
     return result
+
+
+def _follows(fault: ErrorDetails, others: list[ErrorDetails]) -> bool:
+    """Whether a list is only too short because of faulty items, which have sentences of their own."""
+    deeper = (other["loc"] for other in others if len(other["loc"]) > len(fault["loc"]))
+    return fault["type"] == "too_short" and any(loc[: len(fault["loc"])] == fault["loc"] for loc in deeper)
 
 
 def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[str]:

@@ -1,0 +1,68 @@
+"""Folders to begin with: an empty project, and the demo's invented hospital."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from residency import pipeline
+from residency.core.errors import UserError
+from residency.recipe import Recipe
+from residency.starters import write_demo, write_project
+from residency.synth.records import LABELS
+from residency.tasks.card import load_card
+
+
+def test_a_new_project_lacks_nothing_but_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = write_project(tmp_path / "liver-2024")
+    assert {path.name for path in written} == {"recipe.yaml", "README.md", "my-card.yaml", ".gitignore"}
+    recipe = Recipe.load(tmp_path / "liver-2024" / "recipe.yaml")
+    assert recipe.name == "liver-2024"
+    assert load_card("cards/my-card.yaml", recipe.root).family == "spans"
+    monkeypatch.setattr(pipeline, "resolve", lambda settings, root: None)  # the base is not what is asked here
+    findings, _ = pipeline.check(recipe)
+    (finding,) = findings
+    assert finding.level == "error"
+    assert finding.message.startswith("data.notes.path: data/notes.jsonl matches no file")
+
+
+@pytest.mark.parametrize("name", ["2024", "yes", "null", "1e3", "_x", ".hidden", "gan mật", "x" * 100, "- -"])
+def test_the_recipe_is_valid_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
+    write_project(tmp_path / name)
+    assert isinstance(Recipe.load(tmp_path / name / "recipe.yaml").name, str)
+
+
+def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").write_text("mine\n", "utf-8")
+    assert tmp_path / ".gitignore" not in write_project(tmp_path)
+    assert (tmp_path / ".gitignore").read_text("utf-8") == "mine\n"
+    with pytest.raises(UserError, match=r"recipe\.yaml: is there already; choose another folder"):
+        write_project(tmp_path)
+
+
+@pytest.mark.parametrize("lang", ["vi", "zh", "en"])
+def test_the_demo_is_a_valid_recipe_on_invented_records(tmp_path: Path, lang: str) -> None:
+    recipe = Recipe.load(write_demo(tmp_path, lang, count=12))
+    assert recipe.name == f"demo-{lang}" and recipe.data["records"].profile == "synthetic"
+    rows = [json.loads(line) for line in (tmp_path / "data" / f"records-{lang}.jsonl").read_text("utf-8").splitlines()]
+    assert len(rows) == 12
+    for row in rows:
+        assert row["origin"] == "synthetic:records"
+        for entity in row["entities"]:
+            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
+            assert entity["label"] in LABELS
+    assert write_demo(tmp_path, lang, count=12) == tmp_path / f"recipe-{lang}.yaml"
+
+
+def test_the_demo_speaks_three_languages(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fr"):
+        write_demo(tmp_path, "fr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_written_recipe_is_plain_yaml(tmp_path: Path) -> None:
+    write_project(tmp_path / "p")
+    assert yaml.safe_load((tmp_path / "p" / "recipe.yaml").read_text("utf-8"))["schema"] == 1
