@@ -57,18 +57,9 @@ def child(command: Sequence[str | Path], threads: int) -> tuple[dict[str, Any], 
 
     Raises ``UserError`` with the last line that it said where it fails.
     """
-    count = str(threads)
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "RAYON_NUM_THREADS": count,
-        "TOKENIZERS_PARALLELISM": "true",
-    }
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *map(str, command)], env=environment(threads), capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - started
     if done.returncode:
@@ -76,6 +67,17 @@ def child(command: Sequence[str | Path], threads: int) -> tuple[dict[str, Any], 
         raise UserError(f"{Path(command[0]).name} ended with {done.returncode}: {said[-1]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found, seconds
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a child process: offline, so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+    return {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        **dict.fromkeys(names, str(threads)),
+    }
 
 
 def peak_memory_mb() -> float:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from _common import TINY, child, parser, report, run, say
+from _common import TINY, child, environment, parser, report, run, say
 from residency.core.errors import UserError
 from residency.starters import write_demo
 
@@ -49,11 +49,11 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     """Both commands, timed and then once more with their modules counted."""
     recipe = write_demo(work, "vi", *([40] if given.quick else []))
     base = given.base if given.base.startswith("bundled:") else str(Path(given.base).resolve())
-    cached = ["run", str(recipe), f"base={base}", "stages[0].steps=5", "--runs", str(work / "runs")]
-    say(f"first run: {seconds(cached):.1f} s")
+    cached = ["run", str(recipe), f"base={base}", "stages[0].steps=2", "--runs", str(work / "runs")]
+    say(f"first run: {seconds(cached, given.threads):.1f} s")
     times = {
-        "residency --help": [seconds(["--help"]) for _ in range(given.help_times)],
-        "residency run, unchanged": [seconds(cached) for _ in range(given.run_times)],
+        "residency --help": [seconds(["--help"], given.threads) for _ in range(given.help_times)],
+        "residency run, unchanged": [seconds(cached, given.threads) for _ in range(given.run_times)],
     }
     loaded = {
         name: child(["-c", COUNT, *what], given.threads)[0]
@@ -74,12 +74,12 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     report("startup", given, columns, rows, seconds=times, loaded=loaded)
 
 
-def seconds(arguments: Sequence[str]) -> float:
+def seconds(arguments: Sequence[str], threads: int) -> float:
     """Wall-clock time of the command line, interpreter included; raises ``UserError`` where it fails."""
     installed = Path(sys.executable).parent / "residency"
     command = [str(installed)] if installed.exists() else [sys.executable, "-m", "residency.cli"]
     started = time.perf_counter()
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *arguments], env=environment(threads), capture_output=True, text=True, check=False)
     taken = time.perf_counter() - started
     if done.returncode:
         raise UserError((done.stderr.strip().splitlines() or ["residency said nothing"])[-1])

@@ -49,6 +49,7 @@ def test_every_page_of_the_guide_is_linked_from_its_index() -> None:
 
 def test_every_make_target_in_the_documentation_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.M))
+    targets |= {f"bench-{path.stem}" for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
     named = {line.split()[1] for _, line in commands() if line.startswith("make ")}
     named |= {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)[ `]", page.read_text("utf-8"))}
     assert named - targets <= {"bench-"}
