@@ -103,6 +103,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         mask_token="<mask>",
         model_max_length=256,
     ).save_pretrained(folder)
+    path = folder / "tokenizer.json"  # half the size without its indentation
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")), "utf-8")
 
 
 def pack(rows: list[str], tokenizer: Tokenizer, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -314,6 +316,8 @@ def main() -> None:
     write_card(partial)
     final = given.out / "tiny-encoder"
     shutil.rmtree(final, ignore_errors=True)
+    for path in partial.iterdir():
+        path.chmod(0o644)
     partial.rename(final)
     size = sum(path.stat().st_size for path in final.iterdir())
     print(

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+
 from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
 
 BAD = {"id": "b", "text": f"{SECRET} pain", "entities": [{"start": 2, "end": 900, "label": "symptom"}]}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
 
+from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
 from residency import pipeline
 from residency.core.errors import UserError
 from residency.models.artefact import read
