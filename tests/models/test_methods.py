@@ -102,9 +102,7 @@ def test_attention_means_query_key_value_and_output(found: dict[str, Any]) -> No
     assert set(linear) - set(targets) == {f"bert.encoder.layer.0.{name}.dense" for name in ("intermediate", "output")}
 
 
-def test_small_bases_get_adapters_on_every_linear_layer(
-    found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_bases_get_adapters_on_every_linear_layer(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     model = seeded(found["bert"], SPANS)
     assert lora_targets(model, "auto") == lora_targets(model, "linear")
 

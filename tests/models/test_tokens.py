@@ -94,7 +94,11 @@ def test_windows_hold_every_token_and_share_out_the_slots(data: st.DataObject) -
 def test_a_slot_is_read_off_the_window_with_most_context() -> None:
     # 20 tokens, each a slot, windows of 8 that overlap by 2: [0, 8), [6, 14), [12, 20); cuts in the middle of 6-8, 12-14.
     found = windows(20, list(range(20)), 8)
-    assert [(w.start, w.end, w.slots) for w in found] == [(0, 8, range(7)), (6, 14, range(7, 13)), (12, 20, range(13, 20))]
+    assert [(w.start, w.end, w.slots) for w in found] == [
+        (0, 8, range(7)),
+        (6, 14, range(7, 13)),
+        (12, 20, range(13, 20)),
+    ]
 
 
 def test_a_window_begins_with_a_word_where_one_begins_in_the_overlap() -> None:

@@ -35,7 +35,10 @@ def test_an_example_carries_what_its_note_knows() -> None:
 
 
 def test_gold_is_of_the_cards_family() -> None:
-    assert [example.gold for example in examples(NOTES, CLASSES)] == [Labels(labels=("lung",)), Labels(labels=("fever",))]
+    assert [example.gold for example in examples(NOTES, CLASSES)] == [
+        Labels(labels=("lung",)),
+        Labels(labels=("fever",)),
+    ]
 
 
 def test_labels_come_from_the_training_notes_where_the_card_has_none() -> None:
