@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def span(start: int, end: int, label: str = "drug") -> Span:
 def aligned(draw: st.DrawFn) -> list[Span]:
     """Spans on slots that do not overlap."""
     cuts = sorted(draw(st.sets(st.integers(0, len(SLOTS)), max_size=len(SLOTS) + 1)))
-    pairs = [pair for pair in zip(cuts, cuts[1:], strict=False) if draw(st.booleans())]
+    pairs = [pair for pair in pairwise(cuts) if draw(st.booleans())]
     return [span(SLOTS[a][0], SLOTS[b - 1][1], draw(st.sampled_from(LABELS))) for a, b in pairs]
 
 

@@ -91,7 +91,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         (NER, drug_rows(40), {"method": Full(), "learning_rate": 5e-3, "epochs": 12}),
         (NER, drug_rows(40), {"method": Lora(r=8, dropout=0.0), "learning_rate": 2e-2, "epochs": 15}),
         (ONE, class_rows(40, False), {"method": Full(), "learning_rate": 5e-3, "epochs": 12}),
-        (SEVERAL, class_rows(40, True), {"method": Full(), "learning_rate": 5e-3, "epochs": 15}),
+        (SEVERAL, class_rows(40, True), {"method": Full(), "learning_rate": 5e-3, "epochs": 40}),
     ],
     ids=["spans, full", "spans, lora", "one label", "several labels"],
 )
