@@ -12,7 +12,7 @@ from pydantic import Field
 
 from residency.core.errors import UserError
 from residency.core.part import External, Part
-from residency.models.base import HEADS
+from residency.models.base import HEADS, silent
 
 
 class Method(Part):
@@ -26,7 +26,8 @@ class Method(Part):
 
     def save(self, model: Any, folder: Path) -> None:
         """Write what was trained, and nothing else, as safetensors."""
-        model.save_pretrained(folder, safe_serialization=True)
+        with silent():
+            model.save_pretrained(folder, safe_serialization=True)
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         """A base with fresh head -> the trained model; merged where asked for and possible."""

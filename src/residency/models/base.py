@@ -246,6 +246,8 @@ def fresh_modules(model: Any, missing: Collection[str]) -> tuple[str, ...]:
     names = [name for name, _ in model.named_parameters()]
     found = {head for head in HEADS if hasattr(model, head)}
     for name in missing:
+        if any(name.startswith(head + ".") for head in found):
+            continue
         parts = name.split(".")
         for depth in range(1, len(parts)):
             prefix = ".".join(parts[:depth])

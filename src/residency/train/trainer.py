@@ -23,7 +23,7 @@ from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, PredictorInfo, Profile, StageResult
 from residency.models import artefact
-from residency.models.base import Base
+from residency.models.base import Base, silent
 from residency.models.encoder import EncoderPredictor, best_device
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
@@ -373,9 +373,5 @@ def _peak_memory() -> float:
 @contextlib.contextmanager
 def quiet() -> Any:
     """Silence what transformers and peft say that a user cannot act on."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
+    with silent():
         yield
-    finally:
-        transformers.logging.set_verbosity(level)
