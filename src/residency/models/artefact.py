@@ -94,7 +94,9 @@ def read(folder: Path) -> Artefact:
     for name, expected in artefact.files.items():
         path = folder / name
         if not path.is_file() or file_digest(path) != expected:
-            raise UserError(f"{path}: is missing or was changed after training; restore it, or train again.")
+            raise UserError(
+                f"{path}: is missing or was changed after training; restore it, or remove its folder and run the recipe again."
+            )
     return artefact
 
 

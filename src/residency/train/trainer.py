@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from residency.models.base import Base, silent
 from residency.models.encoder import EncoderPredictor, best_device
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
+from residency.train import trackers
 from residency.train.batches import LengthBatches, collate
 from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.items import IGNORED, Items, build
@@ -65,6 +68,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
 
     Raises ``UserError`` for rows that cannot be trained on, and where the machine runs out of memory.
     """
+    trackers.check(job.stage.track, job.profile)
     seed_everything(job.seed)
     tokeniser = artefact.tokeniser(job.base)
     items = build(job.train, tokeniser, job.card)
@@ -154,7 +158,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         if value > self.best:
             self.best, self.best_epoch, self.waited = value, state.epoch, 0
             self.weights = trainable(self.predictor.model)
-        else:
+        elif self.best > 0:  # a slow starter has not begun to be worse
             self.waited += 1
             if self.waited >= stop.patience:
                 self.stopped = f"{self.metric} on the stop part did not rise for {stop.patience} epochs"
@@ -162,6 +166,11 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
+            if not math.isfinite(float(logs["loss"])):
+                raise UserError(
+                    f"stage {self.job.name}: the loss is not a number at step {state.global_step}; "
+                    f"give a learning_rate below {args.learning_rate:g}, or precision: fp32."
+                )
             self.history.append(
                 {
                     "step": state.global_step,
@@ -225,12 +234,11 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge) -> None:
         self.job, self.plan, self.items, self.judge = job, plan, items, judge
-        self.started_memory = _peak_memory()
         super().__init__(
             model=model,
             args=arguments(job, plan, len(items.items)),
             train_dataset=items.items,
-            callbacks=[judge],
+            callbacks=[judge, *trackers.callbacks(job.stage.track, job.out)],
             data_collator=lambda batch: collate(
                 batch, judge.predictor.tokeniser.pad_id, job.card.family, job.card.multiple
             ),
@@ -356,7 +364,8 @@ def arguments(job: Job, plan: Plan, rows: int) -> Any:
         logging_steps=max(1, plan.steps // 60),
         save_strategy="no",
         eval_strategy="no",
-        report_to=list(job.stage.track) or "none",
+        logging_nan_inf_filter=False,
+        report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -367,7 +376,12 @@ def _peak_memory() -> float:
     """Peak memory in MB: of the GPU where there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage also counts what the parent held when it started us
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) / 1000
+    unit = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 @contextlib.contextmanager
