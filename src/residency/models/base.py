@@ -148,7 +148,9 @@ def _known() -> list[dict[str, Any]]:
 
 
 def _matches(rule: dict[str, Any], name: str, path: Path) -> bool:
-    hub = name.lower() if "snapshots" in path.parts else Path(name).name.lower()  # folders above a local base say nothing
+    hub = (
+        name.lower() if "snapshots" in path.parts else Path(name).name.lower()
+    )  # folders above a local base say nothing
     names = (hub, path.name.lower(), path.resolve().name.lower())
     return any(fnmatch.fnmatch(each, rule["match"]) for each in names)
 

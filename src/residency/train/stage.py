@@ -19,7 +19,7 @@ class Stop(Part):
 
     metric: str = ""
     """A score of the task, e.g. ``span_f1``; the card's own where empty."""
-    patience: int = Field(default=2, ge=1)
+    patience: int = Field(default=3, ge=1)
     """Epochs without a better value."""
 
 
