@@ -15,6 +15,8 @@ from residency.train.stage import Stage
 
 LARGE = 1_000_000_000
 """Parameters from which the published settings of 7B models apply."""
+TINY = 12_000_000
+"""Parameters below which a model is as small as the bundled one."""
 
 
 class Plan(Value, frozen=True):
@@ -42,10 +44,11 @@ def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool) -
     if stage.steps is not None:
         steps, epochs = stage.steps, stage.steps / per_epoch
     else:
-        epochs = _epochs(rows) if stage.epochs == "auto" else float(stage.epochs)
+        epochs = _epochs(rows, parameters) if stage.epochs == "auto" else float(stage.epochs)
         steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
     rate = _rate(stage, parameters) if stage.learning_rate == "auto" else stage.learning_rate
-    head = max(rate, HEAD_RATE) if stage.head_learning_rate == "auto" else stage.head_learning_rate
+    fast = rate if parameters >= LARGE else max(rate, HEAD_RATE)
+    head = fast if stage.head_learning_rate == "auto" else stage.head_learning_rate
     return Plan(
         epochs=epochs,
         steps=steps,
@@ -57,8 +60,8 @@ def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool) -
     )
 
 
-HEAD_RATE = 1e-3
-"""A fresh head starts from noise; it may move faster than a trained body."""
+HEAD_RATE = 2e-3
+"""A fresh head starts from noise; on a small model it may move faster than the trained body."""
 
 
 def updates_per_epoch(rows: int, micro_batch: int, accumulation: int) -> int:
@@ -78,9 +81,11 @@ def _batch(stage: Stage, parameters: int) -> tuple[int, int]:
     return micro, max(1, batch // micro)
 
 
-def _epochs(rows: int) -> float:
-    """Enough steps for few rows, not too many for many: about 12 passes over 500, at least 4, at most 20."""
-    return float(min(20, max(4, round(12 * math.sqrt(500 / max(rows, 1))))))
+def _epochs(rows: int, parameters: int) -> float:
+    """Enough steps for few rows, not too many for many: 8 passes over 500, at least 3, at most 20; a model of a few
+    million parameters knows less to begin with and needs half as many again."""
+    base = 12 if parameters < TINY else 8
+    return float(min(20, max(3, round(base * math.sqrt(500 / max(rows, 1))))))
 
 
 def _rate(stage: Stage, parameters: int) -> float:
@@ -90,7 +95,7 @@ def _rate(stage: Stage, parameters: int) -> float:
         return 1e-5 if full else 2e-4
     if parameters >= 60_000_000:
         return 5e-5 if full else 5e-4
-    return (3e-4 if parameters < 12_000_000 else 2e-4) if full else 2e-3
+    return 3e-4 if full else (2e-3 if parameters < TINY else 1.5e-3)
 
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:
