@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from residency import pipeline
+from residency import checks
 from residency.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path, tiny
             f"data.{name}.test={(SHARED / test).resolve()}",
         ],
     )
-    findings, summaries = pipeline.check(recipe)
+    findings, summaries = checks.check(recipe)
     assert [finding.message for finding in findings if finding.level == "error"] == []
     assert all(summary.parts[part].notes for summary in summaries for part in ("train", "dev", "test"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from residency import pipeline
+from residency import checks
 from residency.core.errors import UserError
 from residency.recipe import Recipe
 from residency.starters import write_demo, write_project
@@ -22,8 +22,8 @@ def test_a_new_project_lacks_nothing_but_its_data(tmp_path: Path, monkeypatch: p
     recipe = Recipe.load(tmp_path / "liver-2024" / "recipe.yaml")
     assert recipe.name == "liver-2024"
     assert load_card("cards/my-card.yaml", recipe.root).family == "spans"
-    monkeypatch.setattr(pipeline, "resolve", lambda settings, root: None)  # the base is not what is asked here
-    findings, _ = pipeline.check(recipe)
+    monkeypatch.setattr(checks, "resolve", lambda settings, root: None)  # the base is not what is asked here
+    findings, _ = checks.check(recipe)
     (finding,) = findings
     assert finding.level == "error"
     assert finding.message.startswith("data.notes.path: data/notes.jsonl matches no file")

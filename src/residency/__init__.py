@@ -17,10 +17,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from residency.checks import check
     from residency.core.errors import DataError, GateRefused, ResidencyError, UserError
     from residency.core.run import Run
     from residency.core.types import Note, Prediction, RawNote, Span
-    from residency.pipeline import check, evaluate, explain, open_run, predict, run
+    from residency.pipeline import evaluate, explain, open_run, predict, run
     from residency.recipe import Recipe
 
 __version__ = "0.1.0"
@@ -28,8 +29,9 @@ __version__ = "0.1.0"
 _WHERE = {
     **dict.fromkeys(("DataError", "GateRefused", "ResidencyError", "UserError"), "residency.core.errors"),
     **dict.fromkeys(("Note", "Prediction", "RawNote", "Span"), "residency.core.types"),
-    **dict.fromkeys(("check", "evaluate", "explain", "open_run", "predict", "run"), "residency.pipeline"),
+    **dict.fromkeys(("evaluate", "explain", "open_run", "predict", "run"), "residency.pipeline"),
     "Recipe": "residency.recipe",
+    "check": "residency.checks",
     "Run": "residency.core.run",
 }
 

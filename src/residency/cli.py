@@ -116,11 +116,11 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run.
     """
-    from residency import pipeline
+    from residency import checks
     from residency.recipe import Recipe
 
     console = _console()
-    findings, summaries = pipeline.check(Recipe.load(recipe, overrides or []))
+    findings, summaries = checks.check(Recipe.load(recipe, overrides or []))
     for one in summaries:
         console.print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]

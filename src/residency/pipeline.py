@@ -13,19 +13,17 @@ from typing import Any
 
 import msgspec
 
-from residency.core.errors import DataError, ResidencyError, UserError
+from residency.core.errors import DataError, UserError
 from residency.core.files import digest, read_json, write_json, write_jsonl, write_text
 from residency.core.progress import Silent, Tracker
 from residency.core.run import SCHEMA, Manifest, Run, Step, hardware, memoised_digest, now, packages
 from residency.core.types import (
     PARTS,
-    PROFILES,
     SHOWABLE,
     DataSummary,
     Example,
     Note,
     PartName,
-    PartSummary,
     Prediction,
     Profile,
     RawNote,
@@ -33,12 +31,13 @@ from residency.core.types import (
     RunFacts,
     Spans,
     StageResult,
-    Value,
 )
+from residency.core.zones import assert_outside
 from residency.corpus import sources
 from residency.corpus.ledger import Entry
 from residency.corpus.sources import Corpus
-from residency.models.base import Base, resolve
+from residency.corpus.summary import shown, strictest, summary, with_entries
+from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed, unknown_labels
@@ -73,7 +72,7 @@ class Work:
             path for name, data in self.recipe.data.items() for path in sources.files(data, self.recipe.root, name)
         }
         memo = self.runs / ".digests.json"
-        return {_shown(path, self.recipe.root): memoised_digest(path, memo) for path in sorted(found)}
+        return {shown(path, self.recipe.root): memoised_digest(path, memo) for path in sorted(found)}
 
     @cached_property
     def corpora(self) -> dict[str, Corpus]:
@@ -113,6 +112,7 @@ class Work:
     def through(self, actions: Sequence[Action]) -> Run:
         """Have the result of every step in the run, one action for each."""
         steps, run = self.steps(), self.run  # finds missing files and bases before anything is written
+        assert_outside(run.folder)
         with run.locked():
             before = run.manifest if (run.folder / "manifest.json").is_file() else None
             created = before.created if before else now()
@@ -175,20 +175,21 @@ class Work:
         for name, corpus in self.corpora.items():
             write_jsonl(folder / f"{name}.ledger.jsonl", corpus.ledger)
             write_json(folder / f"{name}.split.json", corpus.split)
-        summaries = [summary(self.recipe, name, corpus) for name, corpus in self.corpora.items()]
+        data = self.recipe.data
+        summaries = [summary(data[name], self.recipe.root, corpus) for name, corpus in self.corpora.items()]
         write_json(folder / "summary.json", summaries)
         counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
         self.tracker.end(", ".join(f"{count} {part}" for part, count in counts.items()))
 
     def do_train(self, folder: Path) -> None:
         """Train the stage."""
-        from residency.train.trainer import Job, quiet, train
+        from residency.train.trainer import Job, train
 
         stage, step = self.recipe.stages[0], self.train_step()
         self.tracker.start(f"training {stage.title(1)}")
         scratch = self.run.scratch(step)
         scratch.mkdir(parents=True, exist_ok=True)
-        with quiet():
+        with silent():
             result, items = train(
                 Job(
                     stage=stage,
@@ -225,7 +226,6 @@ class Work:
         from residency.evals.compare import compare
         from residency.evals.evaluate import evaluate
         from residency.models.encoder import EncoderPredictor
-        from residency.train.trainer import quiet
 
         test = self.part("test")
         if not test:
@@ -237,7 +237,7 @@ class Work:
         reports, answered = [], []
         for name in (*settings.baselines, "tuned"):
             self.tracker.start(f"evaluating {name}", len(test))
-            with quiet():
+            with silent():
                 predictor = (
                     EncoderPredictor.untuned(self.base, self.card, self.recipe.seed)
                     if name == "base"
@@ -376,10 +376,9 @@ def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Ite
     The model is loaded, and its faults are raised, before the first answer is asked for.
     """
     from residency.models.encoder import EncoderPredictor
-    from residency.train.trainer import quiet
 
     folder = run.folder if isinstance(run, Run) else run
-    with quiet():
+    with silent():
         predictor = EncoderPredictor.from_artefact(artefact_of(folder))
     return predictor.predict(
         Example(id=str(number), task=predictor.card.name, input=note)
@@ -442,114 +441,6 @@ class Evaluation(Work):
         )
 
 
-class Finding(Value, frozen=True):
-    """One thing that ``check`` found."""
-
-    level: str
-    """``error`` (a run would stop) or ``note``"""
-    message: str
-
-
-def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
-    """Read all data and look for every problem; trains nothing and writes nothing."""
-    findings: list[Finding] = []
-    summaries: list[DataSummary] = []
-    work = Work(recipe, Path("runs"), Silent())
-
-    def attempt(action: Any) -> Any:
-        try:
-            return action()
-        except ResidencyError as error:
-            findings.extend(Finding(level="error", message=line) for line in str(error).splitlines())
-            return None
-
-    attempt(lambda: work.base)
-    card = attempt(lambda: recipe.card(work.task))
-    corpora: dict[str, Corpus] = {}
-    for name, data in recipe.data.items():
-        lenient = data.model_copy(update={"loss": 1.0})  # so that every bad row is named, not the first share of them
-        corpus = attempt(lambda lenient=lenient, name=name: sources.load(lenient, name, recipe.root, recipe.seed))
-        if corpus is not None:
-            corpora[name] = corpus
-            summaries.append(summary(recipe, name, corpus))
-            findings.extend(_rejections(corpus, data.loss, name))
-    corpus = corpora.get(work.task.data)
-    if card is not None and corpus is not None:
-        needed: tuple[PartName, ...] = ("train", "test")
-        empty = [part for part in needed if not corpus.part(part)]
-        findings.extend(
-            Finding(level="error", message=f"data.{work.task.data}: the {part} part is empty.") for part in empty
-        )
-        labelled = attempt(lambda: fixed(card, corpus.part("train"), f"data.{work.task.data}"))
-        for label in unknown_labels(corpus.notes, labelled) if labelled else ():
-            message = f"data.{work.task.data}: label {label!r} is not in card {card.name}; allowed: {', '.join(labelled.names)}."
-            findings.append(Finding(level="error", message=message))
-        if not corpus.part("dev") and recipe.stages[0].stop:
-            findings.append(
-                Finding(level="note", message=f"data.{work.task.data}: no stop part, so the last model is kept.")
-            )
-    return findings, summaries
-
-
-def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
-    rejected = [entry for entry in corpus.ledger if entry.status == "rejected"]
-    rows = sum(entry.status in ("kept", "repaired", "rejected") for entry in corpus.ledger)
-    level = "error" if rows and len(rejected) / rows > limit else "note"
-    found = [
-        Finding(level=level, message=f"{entry.file}:{entry.line}: row rejected: {entry.reason}.") for entry in rejected
-    ]
-    if level == "error":
-        share = f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than data.{name}.loss = {limit:.1%}."
-        found.append(Finding(level="error", message=share))
-    return found
-
-
-def summary(recipe: Recipe, name: str, corpus: Corpus) -> DataSummary:
-    """Sizes, split and ledger of a data set."""
-    data = recipe.data[name]
-    parts: dict[str, PartSummary] = {}
-    for part in PARTS:
-        notes = corpus.part(part)
-        labels: dict[str, int] = {}
-        for note in notes:
-            for label in (*(span.label for span in note.spans), *note.labels):
-                labels[label] = labels.get(label, 0) + 1
-        parts[part] = PartSummary(
-            notes=len(notes),
-            groups=len({note.group or note.id for note in notes}),
-            characters=sum(len(note.text) for note in notes),
-            labels=dict(sorted(labels.items())),
-        )
-    ledger: dict[str, dict[str, int]] = {}
-    for entry in corpus.ledger:
-        reasons = ledger.setdefault(entry.status, {})
-        reasons[entry.reason] = reasons.get(entry.reason, 0) + 1
-    return DataSummary(
-        name=name,
-        files=tuple(_shown(path, recipe.root) for path in sources.files(data, recipe.root, name)),
-        format=data.format,
-        profile=strictest(note.profile for note in corpus.notes),
-        lang=", ".join(sorted({note.lang for note in corpus.notes if note.lang})),
-        split=corpus.split.how,
-        parts=parts,
-        ledger=ledger,
-    )
-
-
-def with_entries(data: DataSummary, entries: Iterable[Entry]) -> DataSummary:
-    """A summary with what windowing and tagging added to the ledger."""
-    ledger = {status: dict(reasons) for status, reasons in data.ledger.items()}
-    for entry in entries:
-        reasons = ledger.setdefault(entry.status, {})
-        reasons[entry.reason] = reasons.get(entry.reason, 0) + (1 if entry.id else entry.count)
-    return msgspec.structs.replace(data, ledger=ledger)
-
-
-def strictest(profiles: Iterable[Profile]) -> Profile:
-    """The profile that allows least."""
-    return max(profiles, key=PROFILES.index, default="pseudonymised")
-
-
 def without_quotes(prediction: Prediction) -> Prediction:
     """A prediction as a run keeps it: offsets and labels, no text."""
     if isinstance(prediction.answer, Spans):
@@ -560,7 +451,3 @@ def without_quotes(prediction: Prediction) -> Prediction:
 
 def _dump(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True)
-
-
-def _shown(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

@@ -15,6 +15,7 @@ from residency.core.errors import UserError
 from residency.core.types import Answer, Example, Labels, Span, Spans, StageResult
 from residency.models.adapters import Full, Lora
 from residency.models.artefact import fresh, tokeniser
+from residency.models.base import silent
 from residency.models.encoder import EncoderPredictor
 from residency.tasks.card import Card, Label
 from residency.tasks.scoring import main_metric
@@ -111,7 +112,7 @@ def test_a_simple_rule_is_learned_and_the_artefact_answers_by_it(
 def test_training_says_nothing_on_the_terminal(
     found: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with module.quiet():
+    with silent():
         train(job(found["electra"], tmp_path, NER, drug_rows(4), stage(steps=2, batch=2)))
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")

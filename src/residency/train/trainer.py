@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 import resource
@@ -25,7 +24,7 @@ from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, PredictorInfo, Profile, StageResult
 from residency.models import artefact
-from residency.models.base import Base, silent
+from residency.models.base import Base
 from residency.models.encoder import EncoderPredictor, best_device
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
@@ -382,10 +381,3 @@ def _peak_memory() -> float:
         return int(lines["VmHWM"].split()[0]) / 1000
     unit = 1e6 if sys.platform == "darwin" else 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-@contextlib.contextmanager
-def quiet() -> Any:
-    """Silence what transformers and peft say that a user cannot act on."""
-    with silent():
-        yield
