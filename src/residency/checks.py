@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from residency.core.errors import ResidencyError
@@ -43,7 +44,7 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
         lenient = data.model_copy(update={"loss": 1.0})  # so that every bad row is named, not the first share of them
-        corpus = attempt(lambda lenient=lenient, name=name: sources.load(lenient, name, recipe.root, recipe.seed))
+        corpus = attempt(partial(sources.load, lenient, name, recipe.root, recipe.seed))
         if corpus is not None:
             corpora[name] = corpus
             summaries.append(summary(data, recipe.root, corpus))
@@ -56,11 +57,15 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
             Finding(level="error", message=f"data.{task.data}: the {part} part is empty.") for part in empty
         )
         labelled = attempt(lambda: fixed(card, corpus.part("train"), f"data.{task.data}"))
-        for label in unknown_labels(corpus.notes, labelled) if labelled else ():
-            message = (
-                f"data.{task.data}: label {label!r} is not in card {card.name}; allowed: {', '.join(labelled.names)}."
+        if labelled is not None:
+            names = ", ".join(labelled.names)
+            findings.extend(
+                Finding(
+                    level="error",
+                    message=f"data.{task.data}: label {label!r} is not in card {labelled.name}; allowed: {names}.",
+                )
+                for label in unknown_labels(corpus.notes, labelled)
             )
-            findings.append(Finding(level="error", message=message))
         if not corpus.part("dev") and recipe.stages[0].stop:
             findings.append(
                 Finding(level="note", message=f"data.{task.data}: no stop part, so the last model is kept.")

@@ -216,7 +216,7 @@ class Work:
         write_jsonl(folder / "ledger.jsonl", entries)
         best = (
             f"best {result.metric} {result.best:.3f} at epoch {result.best_epoch:g}"
-            if stage.stop
+            if result.best
             else "last model kept"
         )
         self.tracker.end(best)

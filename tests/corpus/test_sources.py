@@ -173,7 +173,7 @@ def test_dev_for_stopping_comes_from_train_where_the_shares_give_none(tmp_path: 
 def test_a_limit_counts_what_is_learned_from_and_a_smaller_one_gives_a_subset(tmp_path: Path):
     put(tmp_path, "a.jsonl", *rows(100))
     put(tmp_path, "b.jsonl", *rows(20, "test "))
-    small, large = (read(tmp_path, train="a.jsonl", test="b.jsonl", limit=limit) for limit in (20, 50))
+    small, large = (read(tmp_path, train="a.jsonl", test="b.jsonl", limit=limit, stop="10%") for limit in (20, 50))
     assert [len(small.part(part)) for part in ("train", "dev", "test")] == [18, 2, 20]
     learned = [{n.id for part in ("train", "dev") for n in corpus.part(part)} for corpus in (small, large)]
     assert learned[0] < learned[1]

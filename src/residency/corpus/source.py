@@ -60,8 +60,9 @@ class Source(Part):
     """All records; parts are drawn by group according to ``shares``."""
     shares: dict[PartName, Share] = {"train": 0.8, "dev": 0.1, "test": 0.1}
     """Size of the parts drawn from ``path``; they add up to 1."""
-    stop: Share = 0.1
-    """Share of train, by group, set aside as dev for early stopping where there is no dev part."""
+    stop: Share | Literal["auto"] = "auto"
+    """Share of train, by group, set aside as dev for early stopping where there is no dev part. ``auto``: a tenth from
+    1,000 training records on; below, every record is worth more in training than in deciding when to stop."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many training records, the first after a shuffle with the recipe's seed; dev and test stay whole."""
     lang: str = ""

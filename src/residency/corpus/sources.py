@@ -21,7 +21,7 @@ from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
 from residency.corpus.pubtator import PubTator
 from residency.corpus.source import Row, Source, showable
-from residency.corpus.split import given, make, split_by_group
+from residency.corpus.split import given, make, split_by_group, stop_share
 
 
 class ExternalSource(Source):
@@ -97,9 +97,10 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
         notes = read["path"]
         split = _limited(notes, split_by_group(notes, data.shares, seed), data.limit)
         notes = [note for note in notes if note.id in split.parts]
-        if not data.shares.get("dev") and data.stop:
+        share = stop_share(data.stop, sum(part == "train" for part in split.parts.values()))
+        if not data.shares.get("dev") and share:
             drawn = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
-            split = make(notes, drawn.parts, seed, f"{split.how}; dev: {data.stop:.0%} of train by group")
+            split = make(notes, drawn.parts, seed, f"{split.how}; dev: {share:.0%} of train by group")
     else:
         parts = {part: read[part] for part in PARTS if part in read}
         how = ""

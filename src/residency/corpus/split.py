@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 from unicodedata import normalize
 
 from residency.core.files import digest
@@ -28,7 +29,16 @@ def split_by_group(notes: Sequence[Note], shares: Mapping[PartName, float], seed
     return make(notes, parts, seed, f"random by group: {shown}")
 
 
-def given(parts: Mapping[PartName, Sequence[Note]], stop: float, seed: int) -> Split:
+FEW = 1000
+"""Training records below which ``stop: auto`` sets none aside."""
+
+
+def stop_share(stop: float | Literal["auto"], train: int) -> float:
+    """The share of ``train`` records that is set aside for early stopping."""
+    return (0.1 if train >= FEW else 0.0) if stop == "auto" else stop
+
+
+def given(parts: Mapping[PartName, Sequence[Note]], stop: float | Literal["auto"], seed: int) -> Split:
     """The parts that the user gives; without dev, ``stop`` of train is drawn as dev by group.
 
     ``how`` says how many texts and groups train and test have in common: those make a score look better than it is.
@@ -36,9 +46,10 @@ def given(parts: Mapping[PartName, Sequence[Note]], stop: float, seed: int) -> S
     placed: dict[str, PartName] = {note.id: part for part in PARTS for note in parts.get(part, ())}
     how = "given: " + ", ".join(part for part in PARTS if parts.get(part))
     train, test = parts.get("train", ()), parts.get("test", ())
-    if train and not parts.get("dev") and stop:
-        placed |= _draw(train, {"train": 1 - stop, "dev": stop}, seed)
-        how += f"; dev: {stop:.0%} of train by group"
+    share = stop_share(stop, len(train))
+    if share and not parts.get("dev"):
+        placed |= _draw(train, {"train": 1 - share, "dev": share}, seed)
+        how += f"; dev: {share:.0%} of train by group"
     if train and test:
         texts = len({text_key(note.text) for note in train} & {text_key(note.text) for note in test})
         groups = len({note.group for note in train} & {note.group for note in test})

@@ -11,7 +11,7 @@ from residency.train.items import IGNORED, Item
 if TYPE_CHECKING:
     import torch
 
-POOL = 8
+POOL = 50
 """Batches that are sorted by length together: large enough to save padding, small enough to stay random."""
 
 
