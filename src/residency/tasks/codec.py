@@ -117,15 +117,23 @@ CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec()}
 """Family -> codec."""
 
 
+MOST_TRIES = 20
+"""Opening brackets that are tried: a model that writes thousands has not answered."""
+
+
 def first_list(words: str) -> list[object] | None:
     """The first JSON list in a model's words, whatever stands around it."""
-    decoder, position = json.JSONDecoder(), words.find("[")
-    while position >= 0:
+    decoder, position = json.JSONDecoder(), -1
+    for _ in range(MOST_TRIES):
+        position = words.find("[", position + 1)
+        if position < 0:
+            return None
         try:
-            found, _ = decoder.raw_decode(words, position)
-        except (json.JSONDecodeError, RecursionError):
-            position = words.find("[", position + 1)
+            found, _end = decoder.raw_decode(words, position)
+        except json.JSONDecodeError:
             continue
+        except RecursionError:
+            return None
         return found if isinstance(found, list) else None
     return None
 
