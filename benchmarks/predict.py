@@ -9,6 +9,8 @@ A model is tuned on invented notes (Vietnamese, Chinese, English) and answers ot
 Both in processes of their own, in turn. The pipeline's tags, read off the same tokens, are decoded as ours are, and
 compared note by note; notes longer than the model's window are left out of that (the pipeline cuts them). Where the
 likeliest tags are no legal sequence, ours takes the best legal one: those notes are counted apart.
+
+``--kind sentences`` takes the notes' sentences instead: short inputs, where a call's fixed costs weigh most.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import msgspec
 from _common import TINY, child, parser, peak_memory_mb, report, rotated, run, say
 from residency.core.types import Note
 from residency.corpus.write import write_jsonl
+from residency.locale.text import sentences
 from residency.synth.records import records
 
 LANGUAGES = ("vi", "zh", "en")
@@ -39,6 +42,7 @@ WARM_UP = 10
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--base", default=TINY, help="encoder to tune (default bundled:tiny-encoder)")
+    options.add_argument("--kind", choices=("notes", "sentences"), default="notes")
     options.add_argument("--notes", type=int, default=10_000, help="notes that ours answers (default 10000)")
     options.add_argument("--sample", type=int, default=500, help="notes that the pipeline answers (default 500)")
     options.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
@@ -62,8 +66,9 @@ def compare(given: argparse.Namespace, work: Path) -> None:
     artefact = tune(given, work)
     say("model tuned")
     input, sample = work / "notes.jsonl", work / "sample.jsonl"
-    write_jsonl(invented(given.notes), input)
-    write_jsonl(invented(given.sample), sample)
+    make = invented if given.kind == "notes" else invented_sentences
+    write_jsonl(make(given.notes), input)
+    write_jsonl(make(given.sample), sample)
     calls: dict[str, list[str | Path]] = {
         "ours": ["ours", artefact, input, work / "ours.jsonl"],
         "plain": ["plain", work / "hf", sample, work / "plain.jsonl"],
@@ -79,7 +84,7 @@ def compare(given: argparse.Namespace, work: Path) -> None:
     equal = same_answers(artefact, sample, work / "ours.jsonl", work / "plain.jsonl")
     memory = {}
     for size in given.memory:
-        write_jsonl(invented(size), input)
+        write_jsonl(make(size), input)
         found, _ = child([__file__, "--child", "ours", artefact, input, work / "ours.jsonl"], given.threads)
         memory[size] = found["memory_mb"]
         say(f"{size} notes: {memory[size]:.0f} MB")
@@ -93,9 +98,9 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         ["spans in ours", f"{equal['spans']:,}"],
         *([f"peak memory, {size:,} notes", f"{mb:,.0f} MB"] for size, mb in memory.items()),
     ]
-    characters = sum(len(note.text) for note in itertools.islice(invented(given.notes), 1000)) / min(given.notes, 1000)
+    characters = sum(len(note.text) for note in itertools.islice(make(given.notes), 1000)) / min(given.notes, 1000)
     report(
-        "predict",
+        "predict" if given.kind == "notes" else "predict-sentences",
         given,
         ("what", "measured"),
         rows,
@@ -110,6 +115,17 @@ def invented(count: int, seed: int = 90_000) -> Iterator[Note]:
     """Notes in turn Vietnamese, Chinese and English."""
     each = [records(lang, -(-count // len(LANGUAGES)), seed=seed) for lang in LANGUAGES]
     return itertools.islice(itertools.chain.from_iterable(zip(*each, strict=True)), count)
+
+
+def invented_sentences(count: int) -> Iterator[Note]:
+    """The sentences of such notes, in turn."""
+    notes = invented(count)
+    pieces = (
+        Note(id=f"{note.lang}-{note.id}-{i}", text=note.text[start:end], profile="synthetic", lang=note.lang)
+        for note in notes
+        for i, (start, end) in enumerate(sentences(note.text, note.lang))
+    )
+    return itertools.islice(pieces, count)
 
 
 def tune(given: argparse.Namespace, work: Path) -> Path:

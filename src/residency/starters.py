@@ -10,7 +10,7 @@ from residency.core.files import write_jsonl, write_text
 from residency.synth.records import records
 
 TEMPLATES = Path(__file__).parent / "templates"
-DEMO_NOTES = 420
+DEMO_NOTES = 300
 """Invented records of the demo; four minutes on two cores have to hold their training too."""
 
 
