@@ -75,7 +75,7 @@ def test_small_models_get_higher_rates_and_adapters_higher_than_full_tuning() ->
 
 def test_few_rows_are_passed_over_more_often() -> None:
     epochs = [plan({}, rows=rows).epochs for rows in (10, 500, 2000, 100_000)]
-    assert epochs == [20, 8, 4, 3]
+    assert epochs == [20, 9, 4, 3]
 
 
 @pytest.mark.parametrize(
