@@ -95,7 +95,7 @@ def _rate(stage: Stage, parameters: int) -> float:
         return 1e-5 if full else 2e-4
     if parameters >= 60_000_000:
         return 5e-5 if full else 5e-4
-    return 3e-4 if full else (2e-3 if parameters < TINY else 1.5e-3)
+    return 3e-4 if full else (4e-3 if parameters < TINY else 1.5e-3)
 
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:
