@@ -247,7 +247,7 @@ def _front_matter(facts: RunFacts) -> object:
         "language": languages,
         "base_model": facts.base,
         "library_name": "residency",
-        "tags": ["clinical", *view.by_task(facts.reports), *dict.fromkeys(stage.method for stage in facts.stages)],
+        "tags": list(dict.fromkeys(["clinical", *view.by_task(facts.reports), *(s.method for s in facts.stages)])),
         "datasets": [data.name for data in facts.data],
         "metrics": metrics,
     }
