@@ -61,6 +61,19 @@ def test_an_answer_is_the_same_alone_in_a_batch_and_in_any_order(name: str, card
         np.testing.assert_allclose(answer.scores, third.scores, atol=1e-5)
 
 
+def test_one_batch_per_core_gives_the_answers_of_one_after_the_other(found: dict[str, Any]) -> None:
+    predict, cores = predictor(found["electra"], SPANS).predict, torch.get_num_threads()
+    texts = given([f"{text} {n}" for text in TEXTS for n in range(60)])
+    one = answers(predict(texts))
+    torch.set_num_threads(3)
+    try:
+        several = answers(predict(texts))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(cores)
+    assert one == several
+
+
 @pytest.mark.parametrize("name", ["electra", "roberta", "bert"])
 def test_padding_changes_no_score(name: str, found: dict[str, Any]) -> None:
     model, pad = predictor(found[name], SPANS).model, 0
