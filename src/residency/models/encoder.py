@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,10 +151,17 @@ def forward_all(model: Any, batches: list[list[list[int]]], pad: int) -> Iterato
         yield from (forward(model, rows, pad) for rows in batches)
         return
     try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(lambda rows: forward(model, rows, pad), batches)
+        yield from workers(cores).map(lambda rows: forward(model, rows, pad), batches)
     finally:
         torch.set_num_threads(cores)
+
+
+@cache
+def workers(cores: int) -> ThreadPoolExecutor:
+    """Threads that each compute on one core; kept, since every new thread would bring memory pools of its own."""
+    import torch
+
+    return ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def forward(model: Any, rows: list[list[int]], pad: int) -> list[NDArray[np.float32]]:
