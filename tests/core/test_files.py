@@ -100,31 +100,6 @@ def test_equal_values_have_equal_digests() -> None:
     assert files.digest({"b": 2, "a": 1}) == hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
 
 
-def test_the_digest_of_a_tree_sees_names_and_contents(tmp_path: Path) -> None:
-    for folder, name, text in [("a", "x", "1"), ("b", "x", "1"), ("c", "y", "1"), ("d", "x", "2")]:
-        files.write_text(tmp_path / folder / name, text)
-    digests = {folder: files.tree_digest(tmp_path / folder) for folder in "abcd"}
-    assert digests["a"] == digests["b"]
-    assert len(set(digests.values())) == 3
-    assert files.file_digest(tmp_path / "a" / "x") == hashlib.sha256(b"1").hexdigest()
-
-
-def test_a_finished_folder_takes_its_place(tmp_path: Path) -> None:
-    files.write_text(tmp_path / "lora.partial" / "w", "new")
-    files.commit_folder(tmp_path / "lora.partial", tmp_path / "train" / "lora")
-    assert (tmp_path / "train" / "lora" / "w").read_text() == "new"
-    assert names(tmp_path) == ["train"]
-
-
-def test_a_finished_folder_replaces_the_older_one_whole(tmp_path: Path) -> None:
-    files.write_text(tmp_path / "lora" / "old", "old")
-    files.write_text(tmp_path / "lora.stale" / "older", "left by a killed process")
-    files.write_text(tmp_path / "lora.partial" / "w", "new")
-    files.commit_folder(tmp_path / "lora.partial", tmp_path / "lora")
-    assert names(tmp_path) == ["lora"]
-    assert names(tmp_path / "lora") == ["w"]
-
-
-def test_a_folder_that_cannot_be_moved_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written"):
-        files.commit_folder(tmp_path / "nothing.partial", tmp_path / "lora")
+def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    assert files.file_digest(tmp_path / "x") == hashlib.sha256(b"1").hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +35,6 @@ def file_digest(path: Path) -> str:
     """Hex SHA-256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tree_digest(folder: Path) -> str:
-    """Hex SHA-256 over the relative names and contents of all files under a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest({str(path.relative_to(folder)): file_digest(path) for path in files})
 
 
 @contextmanager
@@ -138,17 +131,3 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({os.strerror(error.errno)})."
     return "cannot be read."
-
-
-def commit_folder(partial: Path, final: Path) -> None:
-    """Move a finished folder into place; an older one with that name is replaced."""
-    with disk_errors(final):
-        if final.exists():
-            stale = final.with_name(final.name + ".stale")
-            shutil.rmtree(stale, ignore_errors=True)
-            final.replace(stale)
-            partial.replace(final)
-            shutil.rmtree(stale, ignore_errors=True)
-        else:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            partial.replace(final)
