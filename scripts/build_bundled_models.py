@@ -1,8 +1,9 @@
-"""Build the bundled tokenizer and encoder from text that `pretraining_text.py` names.
+"""Build the bundled tokenizer and models from text that `pretraining_text.py` names.
 
-    python scripts/build_bundled_models.py              tokenizer, then encoder (under an hour on 2 cores)
-    python scripts/build_bundled_models.py --tokenizer  the tokenizer only
-    python scripts/build_bundled_models.py --card       the model card again, from the manifest and the loss log
+    python scripts/build_bundled_models.py               tokenizer, then encoder (under an hour on 2 cores)
+    python scripts/build_bundled_models.py --model lm    the causal model, with the encoder's tokenizer
+    python scripts/build_bundled_models.py --tokenizer   the tokenizer only
+    python scripts/build_bundled_models.py --card        the model card again, from the manifest and the loss log
 
 Deterministic for equal text, seed and number of threads. Interrupted, it starts anew: what it writes is moved into the
 package only when it is whole.
@@ -23,6 +24,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 sys.path.insert(0, str(Path(__file__).parent))
+import pretraining_causal as causal
 from pretraining_text import ROOT, SOURCES, load_heldout, manifest, texts
 from residency.synth.records import records
 
@@ -88,20 +90,20 @@ def build_tokenizer(rows: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, **more: object) -> None:
     """Save in the form that `AutoTokenizer` loads."""
     from transformers import PreTrainedTokenizerFast
 
+    settings = {"eos_token": "</s>", "model_max_length": 256, **more}
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
-        eos_token="</s>",
         cls_token="<s>",
         sep_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
         mask_token="<mask>",
-        model_max_length=256,
+        **settings,
     ).save_pretrained(folder)
     path = folder / "tokenizer.json"  # half the size without its indentation
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")), "utf-8")
@@ -215,25 +217,37 @@ def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: 
     return model
 
 
-CARD = """---
+HEAD = """---
 license: apache-2.0
 language: [vi, zh, en]
-pipeline_tag: fill-mask
+pipeline_tag: {pipeline}
 ---
 
-# tiny-encoder
+# {name}
 
-A small bidirectional encoder for Vietnamese, Chinese and English clinical text, pre-trained by this project so that
-everything runs with no network and no GPU: the demo, the tests, a laptop.
+{lead}, pre-trained by this project so that everything runs with no network and no GPU: the demo, the tests, a laptop.
 
 **For learning the tool and for tests, never for care.** No claim of quality rests on it; a larger base is one line of a recipe.
 
-- Shape: ELECTRA-style encoder, 4 layers of 256, embeddings of 128, 4 heads, {parameters:,} parameters in fp16,
+"""
+
+ENCODER = """- Shape: ELECTRA-style encoder, 4 layers of 256, embeddings of 128, 4 heads, {parameters:,} parameters in fp16,
   {vocabulary:,} byte-level BPE tokens (a token never crosses a letter run, a digit or a Chinese character), 256 tokens at once.
 - Objective: masked-language modelling of whole units, 20 % of them; {steps:,} steps of {batch} x {length} tokens, peak
   rate {rate:g}, seed {seed}, {passes:g} passes over {tokens:,} tokens. Loss {first:.2f} at the first step, {last:.2f} over the
   last tenth (`loss.jsonl`).
-- Built by `scripts/build_bundled_models.py` in {minutes:.0f} minutes on 2 cores (bf16 autocast).
+"""
+
+CAUSAL = """- Shape: Llama-style decoder, 5 layers of 192, 3 heads, input and output embeddings shared, {parameters:,} parameters in
+  fp16, the encoder's tokenizer of {vocabulary:,} byte-level BPE tokens, 1,024 tokens at once.
+- Objective: next-token prediction; {steps:,} steps of {batch} x {length} tokens (the first 80 % in rows a quarter as long),
+  peak rate {rate:g} (Muon for the matrices of the layers, AdamW for the rest), seed {seed}, {passes:g} passes over {tokens:,} tokens.
+  Loss {first:.2f} at the first step, {last:.2f} over the last tenth (`loss.jsonl`).
+- Conversations, in the model's own chat template: the sources marked below were (also) seen as turns. The largest question
+  corpus (huatuo-general) was seen as running text only.
+"""
+
+FOOT = """- Built by `scripts/build_bundled_models.py` in {minutes:.0f} minutes on {cores} (bf16 autocast).
 - Held out: the parts that the corpora's authors set aside, elsewhere the records whose key hashes to 8 or 9 modulo 10;
   their hashes were committed before (`benchmarks/heldout/*.sha256`) and none of them was read.
 - It has seen text of the project's own generator of invented records: scores on such records say nothing about real notes.
@@ -246,21 +260,32 @@ everything runs with no network and no GPU: the demo, the tests, a laptop.
 """
 
 
-def write_card(folder: Path) -> None:
+LEADS = {
+    "encoder": "A small bidirectional encoder for Vietnamese, Chinese and English clinical text",
+    "lm": "A small causal model for Vietnamese, Chinese and English clinical questions and answers",
+}
+
+
+def write_card(folder: Path, model: str) -> None:
     """The model card, from the manifest and the loss log beside it."""
     facts = json.loads((folder / "sources.json").read_text("utf-8"))
     log = [json.loads(line) for line in (folder / "loss.jsonl").read_text("utf-8").splitlines()]
     tail = [line["loss"] for line in log[-max(1, len(log) // 10) :]]
+    spoken = causal.SPOKEN if model == "lm" else ()
     rows = [
-        f"| {s['name']} | {s['licence']} | {s['texts']:,} | {s['characters']:,} | {str(s.get('sha256', 'made here'))[:16]} |"
+        f"| {s['name']}{' (turns)' if s['name'] in spoken else ''} | {s['licence']} | {s['texts']:,} | {s['characters']:,} "
+        f"| {str(s.get('sha256', 'made here'))[:16]} |"
         for s in facts["sources"]
     ]
-    card = CARD.format(
+    card = (HEAD + (ENCODER if model == "encoder" else CAUSAL) + FOOT).format(
+        pipeline="fill-mask" if model == "encoder" else "text-generation",
+        name=folder.name,
+        lead=LEADS[model],
         parameters=facts["parameters"],
         vocabulary=VOCABULARY,
         steps=facts["steps"],
         batch=facts["batch"],
-        length=LENGTH,
+        length=facts.get("length", LENGTH),
         rate=facts["learning_rate"],
         seed=facts["seed"],
         passes=facts["passes"],
@@ -268,6 +293,7 @@ def write_card(folder: Path) -> None:
         first=log[0]["loss"],
         last=sum(tail) / len(tail),
         minutes=log[-1]["seconds"] / 60,
+        cores=facts.get("cores", "2 cores"),
         table="\n".join(rows),
     )
     (folder / "README.md").write_text(card, "utf-8")
@@ -275,54 +301,72 @@ def write_card(folder: Path) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", choices=("encoder", "lm"), default="encoder")
     options.add_argument("--tokenizer", action="store_true")
     options.add_argument("--card", action="store_true")
     options.add_argument("--steps", type=int, default=2200)
-    options.add_argument("--batch", type=int, default=32)
-    options.add_argument("--rate", type=float, default=1.5e-3)
+    options.add_argument("--batch", type=int, default=32, help="rows of a step (encoder)")
+    options.add_argument("--rate", type=float, help="peak rate (1.5e-3 for the encoder, 8e-3 for the causal model)")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, default=BUNDLED)
     given = options.parse_args()
+    given.rate = given.rate or (1.5e-3 if given.model == "encoder" else 8e-3)
+    name = f"tiny-{given.model}"
     if given.card:
-        write_card(given.out / "tiny-encoder")
+        write_card(given.out / name, given.model)
         return
 
     rows, facts = corpus()
-    partial = given.out / "tiny-encoder.partial"
+    partial = given.out / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tokenizer = build_tokenizer(rows)
-    save_tokenizer(tokenizer, partial)
-    if given.tokenizer:
-        print(f"{tokenizer.get_vocab_size()} tokens in {partial}")
-        return
-    ids, begins = pack(rows, tokenizer, given.seed)
+    if given.model == "lm":
+        tokenizer = Tokenizer.from_file(str(BUNDLED / "tiny-encoder" / "tokenizer.json"))
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B")
+        more = {"eos_token": "<|end|>", "model_max_length": causal.LENGTH, "chat_template": causal.CHAT_TEMPLATE}
+        save_tokenizer(tokenizer, partial, **more)
+        ids = causal.pack(rows, causal.conversations(), tokenizer, given.seed)
+        batch, length = causal.TOKENS // causal.LENGTH, causal.LENGTH
+    else:
+        tokenizer = build_tokenizer(rows)
+        save_tokenizer(tokenizer, partial)
+        if given.tokenizer:
+            print(f"{tokenizer.get_vocab_size()} tokens in {partial}")
+            return
+        ids, begins = pack(rows, tokenizer, given.seed)
+        batch, length = given.batch, LENGTH
     print(f"{len(rows):,} texts, {ids.size:,} tokens", flush=True)
-    model = pretrain(ids, begins, given.steps, given.batch, given.rate, given.seed, partial / "loss.jsonl")
+    log = partial / "loss.jsonl"
+    if given.model == "lm":
+        model = causal.pretrain(ids, given.steps, given.rate, given.seed, log)
+    else:
+        model = pretrain(ids, begins, given.steps, given.batch, given.rate, given.seed, log)
     model.half().save_pretrained(partial)
     facts_file = {
         "script": "scripts/build_bundled_models.py",
         "seed": given.seed,
         "steps": given.steps,
-        "batch": given.batch,
+        "batch": batch,
+        "length": length,
         "learning_rate": given.rate,
         "tokens_per_pass": int(ids.size),
-        "passes": round(given.steps * given.batch / len(ids), 2),
+        "passes": round(given.steps * batch / len(ids), 2),
         "parameters": sum(p.numel() for p in model.parameters()),
+        "cores": f"{torch.get_num_threads()} core{'s' if torch.get_num_threads() > 1 else ''}",
         "sources": facts,
         "held_out": "benchmarks/heldout/*.sha256",
     }
     (partial / "sources.json").write_text(json.dumps(facts_file, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    write_card(partial)
-    final = given.out / "tiny-encoder"
+    write_card(partial, given.model)
+    (partial / "unfinished.pt").unlink(missing_ok=True)
+    final = given.out / name
     shutil.rmtree(final, ignore_errors=True)
     for path in partial.iterdir():
         path.chmod(0o644)
     partial.rename(final)
     size = sum(path.stat().st_size for path in final.iterdir())
-    print(
-        f"{final}: {size / 1e6:.2f} MB, perplexity guess {math.exp(json.loads((final / 'loss.jsonl').read_text().splitlines()[-1])['loss']):.1f}"
-    )
+    last = json.loads((final / "loss.jsonl").read_text().splitlines()[-1])["loss"]
+    print(f"{final}: {size / 1e6:.2f} MB, perplexity of the last batch {math.exp(last):.1f}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from residency.core.files import digest
 from residency.core.part import Part, parse
 from residency.corpus.sources import Data
 from residency.models.base import BaseModelSettings
+from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card, load_card
 from residency.train.stage import Stage
 
@@ -30,9 +31,14 @@ class Task(Part):
     """A card on a data set."""
 
     card: str
-    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``) or a YAML file beside the recipe."""
+    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``consultation``) or a YAML file beside
+    the recipe."""
     data: str
     """Name of an entry of ``data``."""
+    limits: Limits = Limits()
+    """Models that write: the most tokens that are read and learned."""
+    generate: Generation = Generation()
+    """Models that write: how answers are written."""
 
 
 class Evaluate(Part):
@@ -42,6 +48,8 @@ class Evaluate(Part):
     """Systems to compare with; ``base`` is the base with an untrained head."""
     bootstrap: int = Field(default=1000, ge=0)
     """Resamples behind each interval; 0 for none."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only so many test records, drawn with the recipe's seed: writing answers takes time."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 

@@ -30,7 +30,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{type(self).__name__}({shown})"
 
 
-PRIVATE = frozenset({"text", "quote", "input", "identifiers", "sample"})
+PRIVATE = frozenset({"text", "quote", "input", "identifiers", "sample", "turns", "fields", "gold", "answer"})
 
 
 class Span(Value, frozen=True):
@@ -57,6 +57,17 @@ class Relation(Value, frozen=True):
     label: str
 
 
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+
+
+class Turn(Value, frozen=True):
+    """What one side of a conversation says."""
+
+    role: Role
+    text: str
+
+
 class Note(Value, frozen=True):
     """A de-identified, public or synthetic document: the only form that training and remote predictors accept."""
 
@@ -72,8 +83,13 @@ class Note(Value, frozen=True):
     relations: tuple[Relation, ...] = ()
     labels: tuple[str, ...] = ()
     """Labels of the whole note, for classification."""
+    turns: tuple[Turn, ...] = ()
+    """A conversation: an optional system turn, then user and assistant in turn, the last one the assistant's. ``text`` then
+    holds what the user says, so that the same question never falls into two parts."""
+    fields: dict[str, str] = {}
+    """Columns of the row, for a card that puts them into words; they take the place of ``turns``."""
     origin: str = "real"
-    """``real``, ``synthetic:<generator>`` or ``model:<name>``."""
+    """``real``, ``synthetic:<generator>`` or ``model:<name>``; of a conversation: who wrote the answers."""
 
 
 class RawNote(Value, frozen=True):
@@ -119,6 +135,8 @@ class Example(Value, frozen=True):
     task: str
     input: str
     gold: Answer | None = None
+    turns: tuple[Turn, ...] = ()
+    """For answers: all turns before the one that is wanted, the last of them the user's (whose text is ``input``)."""
     group: str = ""
     note: str = ""
     """Id of the note it was made from."""
@@ -136,8 +154,14 @@ class Prediction(Value, frozen=True):
     text: str = ""
     """The model's raw output, where it writes."""
     failure: str | None = None
+    """Why there is no answer; or, beside an answer, what had to be repaired to read it."""
     latency_ms: float | None = None
     tokens: int | None = None
+    """Tokens read (an encoder) or written (a causal model)."""
+    gold_loss: float | None = None
+    """Sum of -log p over the tokens of the gold answer, terminator included, where the predictor was asked for it."""
+    gold_tokens: int = 0
+    """How many tokens that is."""
 
 
 class PredictorInfo(Value, frozen=True):
@@ -195,6 +219,8 @@ class Score(Value, frozen=True):
     groups: int = 0
     procedure: str = ""
     """e.g. ``bootstrap over groups, 1000 samples, 95 %``"""
+    signature: str = ""
+    """How the metric was computed, where that is not one thing: sacrebleu's signature, the tokenisation."""
 
 
 class Comparison(Value, frozen=True):
@@ -225,6 +251,18 @@ class ErrorItem(Value, frozen=True):
     """The sentence around it, empty where it may not be shown."""
 
 
+class AnswerItem(Value, frozen=True):
+    """One written answer beside its reference; texts empty where they may not be shown."""
+
+    example: str
+    input: str = ""
+    gold: str = ""
+    answer: str = ""
+    failure: str = ""
+    score: float = 0.0
+    """The card's main metric on this example alone."""
+
+
 class Report(Value, frozen=True):
     """The result of one system on one task."""
 
@@ -243,6 +281,12 @@ class Report(Value, frozen=True):
     errors: tuple[ErrorItem, ...] = ()
     failures: int = 0
     """Answers that could not be parsed; each counts as wrong."""
+    repaired: int = 0
+    """Answers that had to be repaired to be read; counted as far as they could be."""
+    answers: tuple[AnswerItem, ...] = ()
+    """Written answers: the same examples for every system of a run, so that they can stand side by side."""
+    references: dict[str, int] = {}
+    """Who wrote the references (``real``, ``model:NAME``, ``synthetic:NAME``) -> examples."""
     seconds: float = 0.0
     """Wall-clock time of prediction."""
 

@@ -41,6 +41,9 @@ class BaseModelSettings(Part):
     """Word segmentation that the base was trained on; ``auto`` knows PhoBERT and ViHealthBERT word models."""
     window: int | None = Field(default=None, ge=16)
     """Tokens that the model reads at once; the most that it can where not given."""
+    chat_template: str | None = None
+    """Causal models: a Jinja file, relative to the recipe, that puts a conversation into words; the tokenizer's own where
+    not given."""
     allow_pickle: bool = False
     """Also load ``pytorch_model.bin``, which can run code when it is opened."""
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from pydantic import model_validator
 
 from residency.core.errors import UserError, allowed
 from residency.core.part import Part, parse
 
 CARDS = Path(__file__).parent / "cards"
 
-Family = Literal["spans", "labels"]
+Family = Literal["spans", "labels", "answers"]
 
 
 class Label(Part):
@@ -37,7 +38,23 @@ class Card(Part):
     """``labels`` family: whether an item may have several labels."""
     metric: str = ""
     """What early stopping and comparison look at; the family's own where empty."""
+    system: str = ""
+    """What a model that writes is told before the conversation."""
     prompt: str = ""
+    """What a model that writes is asked, as a Jinja template. ``spans`` and ``labels``: it knows ``text`` and ``labels``; the
+    family's own words where empty. ``answers``: it knows the columns of the row; empty where the data holds turns."""
+    answer: str = ""
+    """``answers``: the wanted answer, as a Jinja template over the columns of the row."""
+
+    @model_validator(mode="after")
+    def _fits_its_family(self) -> Card:
+        if self.family == "answers" and self.labels:
+            raise ValueError("labels: a card of family answers has none")
+        if self.family == "answers" and bool(self.prompt) != bool(self.answer):
+            raise ValueError("give both prompt and answer (the row has columns), or neither (the row has turns)")
+        if self.family != "answers" and self.answer:
+            raise ValueError("answer: only for family answers; the others write their labels")
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,11 +66,17 @@ class Card(Part):
         """The metric that early stopping and comparisons look at."""
         if self.metric:
             return self.metric
+        if self.family == "answers":
+            return "rouge_l"
         return "span_f1" if self.family == "spans" else ("micro_f1" if self.multiple else "macro_f1")
 
     def with_labels(self, found: tuple[str, ...]) -> Card:
         """The card with its labels fixed: its own, or those found in the training data."""
-        return self if self.labels else self.model_copy(update={"labels": tuple(Label(name=name) for name in found)})
+        return (
+            self
+            if self.labels or self.family == "answers"
+            else self.model_copy(update={"labels": tuple(Label(name=name) for name in found)})
+        )
 
 
 def load_card(name: str, root: Path | None = None) -> Card:

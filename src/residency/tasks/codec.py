@@ -1,16 +1,31 @@
 """Answers as text and back: what a model that writes is asked for, and how its answer is read.
 
-``parse(render(answer, text), text) == answer`` for every answer that a card allows. An answer that cannot be read is
-``None``: it counts as wrong, and its rate is reported. Nothing that a model writes is ever evaluated as code.
+``parse(render(answer, text), text, card).answer == answer`` for every answer that a card allows. An answer that cannot be
+read is ``None``: it counts as wrong, and its rate is reported. Nothing that a model writes is ever evaluated as code.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
-from residency.core.types import Answer, Example, Labels, Span, Spans
+from residency.core.errors import DataError, UserError, allowed
+from residency.core.types import Answer, Example, Labels, Span, Spans, Text, Turn, Value
 from residency.tasks.card import Card
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+class Parsed(Value, frozen=True):
+    """What a model's words say."""
+
+    answer: Answer | None = None
+    """``None`` where nothing can be made of them."""
+    repairs: tuple[str, ...] = ()
+    """What had to be mended or left out to read them; empty for words in the form that was asked for."""
 
 
 class Codec(Protocol):
@@ -22,8 +37,8 @@ class Codec(Protocol):
     def render(self, answer: Answer, text: str) -> str:
         """A gold answer about ``text``, in words."""
 
-    def parse(self, words: str, text: str, card: Card) -> Answer | None:
-        """What a model's words say about ``text``; ``None`` where they cannot be read."""
+    def parse(self, words: str, text: str, card: Card) -> Parsed:
+        """What a model's words say about ``text``."""
 
 
 class SpanCodec:
@@ -31,7 +46,9 @@ class SpanCodec:
 
     def prompt(self, example: Example, card: Card) -> str:
         if card.prompt:
-            return card.prompt.replace("{labels}", ", ".join(card.names)).replace("{text}", example.input)
+            return fill(
+                card.prompt, {"text": example.input, "labels": ", ".join(card.names)}, f"card {card.name}: prompt"
+            )
         kinds = "\n".join(
             f"- {label.name}: {label.definition}" if label.definition else f"- {label.name}" for label in card.labels
         )
@@ -56,17 +73,17 @@ class SpanCodec:
             rows.append(row)
         return json.dumps(rows, ensure_ascii=False)
 
-    def parse(self, words: str, text: str, card: Card) -> Answer | None:
+    def parse(self, words: str, text: str, card: Card) -> Parsed:
         rows = first_list(words)
         if rows is None:
-            return None
+            return Parsed()
         spans: list[Span] = []
         for row in rows:
             span = _span(row, text, card)
             if span is None:
-                return None
+                return Parsed()
             spans.append(span)
-        return Spans(spans=tuple(spans))
+        return Parsed(answer=Spans(spans=tuple(spans)))
 
 
 def _span(row: object, text: str, card: Card) -> Span | None:
@@ -94,7 +111,9 @@ class LabelCodec:
 
     def prompt(self, example: Example, card: Card) -> str:
         if card.prompt:
-            return card.prompt.replace("{labels}", ", ".join(card.names)).replace("{text}", example.input)
+            return fill(
+                card.prompt, {"text": example.input, "labels": ", ".join(card.names)}, f"card {card.name}: prompt"
+            )
         how = "all labels that apply as a JSON list" if card.multiple else "the one label that applies"
         return f"Answer with {how}: {', '.join(card.names)}.\n\nNote:\n{example.input}"
 
@@ -103,18 +122,66 @@ class LabelCodec:
             raise TypeError("a label codec renders labels")
         return answer.labels[0] if len(answer.labels) == 1 else json.dumps(list(answer.labels), ensure_ascii=False)
 
-    def parse(self, words: str, text: str, card: Card) -> Answer | None:
+    def parse(self, words: str, text: str, card: Card) -> Parsed:
         bare = words.strip()
         if bare in card.names:
-            return Labels(labels=(bare,))
+            return Parsed(answer=Labels(labels=(bare,)))
         rows = first_list(words) if card.multiple else None
         if rows is None or not all(isinstance(row, str) and row in card.names for row in rows):
-            return None
-        return Labels(labels=tuple(str(row) for row in rows))
+            return Parsed()
+        return Parsed(answer=Labels(labels=tuple(str(row) for row in rows)))
 
 
-CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec()}
+class AnswerCodec:
+    """Free text is its own form."""
+
+    def prompt(self, example: Example, card: Card) -> str:
+        return example.input
+
+    def render(self, answer: Answer, text: str) -> str:
+        if not isinstance(answer, Text):
+            raise TypeError("an answer codec renders text")
+        return answer.text
+
+    def parse(self, words: str, text: str, card: Card) -> Parsed:
+        return Parsed(answer=Text(text=words.strip())) if words.strip() else Parsed()
+
+
+CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec(), "answers": AnswerCodec()}
 """Family -> codec."""
+
+
+def conversation(example: Example, card: Card) -> tuple[Turn, ...]:
+    """What a model that writes is given: the system turn, if any, and all turns up to the question that it answers."""
+    turns = example.turns or (Turn(role="user", text=CODECS[card.family].prompt(example, card)),)
+    if card.system and turns[0].role != "system":
+        return (Turn(role="system", text=card.system), *turns)
+    return turns
+
+
+def fill(template: str, values: Mapping[str, str], where: str) -> str:
+    """A Jinja template filled with values; it can reach nothing else.
+
+    Raises ``UserError`` for a template that is not Jinja or that names something which is not among the values.
+    """
+    from jinja2 import TemplateError, UndefinedError
+
+    try:
+        return compiled(template).render(values)
+    except UndefinedError as error:
+        missing = str(error.message).split("'")[1] if "'" in str(error.message) else "a field"
+        raise DataError(f"{where}: names {missing!r}, which is not there; {allowed(values, missing)}.") from None
+    except TemplateError as error:
+        raise UserError(f"{where}: is not a Jinja template ({type(error).__name__}).") from None
+
+
+@cache
+def compiled(template: str) -> Template:
+    """A template, compiled once."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template)
 
 
 MOST_TRIES = 20

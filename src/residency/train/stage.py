@@ -18,7 +18,7 @@ class Stop(Part):
     """When to end before the last epoch; the best model is kept in any case."""
 
     metric: str = ""
-    """A score of the task, e.g. ``span_f1``; the card's own where empty."""
+    """A score of the task, e.g. ``span_f1``; where empty the card's own, or for answers ``loss`` (per token, lower is better)."""
     patience: int = Field(default=3, ge=1)
     """Epochs without a better value."""
 
@@ -48,6 +48,11 @@ class Stage(Part):
     clip: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 for none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    loss_on: Literal["all", "last"] = "all"
+    """Models that write: learn every answer of a conversation, or only the last."""
+    packing: Literal["auto", "on", "off"] = "auto"
+    """Models that write: put the rows of a batch one behind the other instead of padding them; none sees another.
+    ``auto``: where the model allows it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     stop: Stop | None = Stop()
     """``null`` trains to the end and keeps the last model."""
