@@ -82,7 +82,7 @@ def config():
         tie_word_embeddings=True,
         pad_token_id=0,
         bos_token_id=1,
-        eos_token_id=8,
+        eos_token_id=[8, 2],
     )
 
 

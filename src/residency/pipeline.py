@@ -5,16 +5,17 @@ pipeline.run(recipe)  ->  data  ->  train/1-lora  ->  eval/TASK  ->  report
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from residency.core.errors import DataError, UserError
-from residency.core.files import digest, read_json, write_json, write_jsonl, write_text
+from residency.core.files import digest, read_json, sha256, write_json, write_jsonl, write_text
 from residency.core.progress import Silent, Tracker
 from residency.core.run import SCHEMA, Manifest, Run, Step, hardware, memoised_digest, now, packages
 from residency.core.types import (
@@ -31,6 +32,7 @@ from residency.core.types import (
     RunFacts,
     Spans,
     StageResult,
+    Text,
 )
 from residency.core.zones import assert_outside
 from residency.corpus import sources
@@ -38,9 +40,15 @@ from residency.corpus.ledger import Entry
 from residency.corpus.sources import Corpus
 from residency.corpus.summary import shown, strictest, summary, with_entries
 from residency.models.base import Base, resolve, silent
+from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
-from residency.tasks.examples import examples, fixed, unknown_labels
+from residency.tasks.examples import examples, fixed, question, unknown_labels
+
+if TYPE_CHECKING:
+    from residency.models.artefact import Output
+    from residency.models.causal import CausalPredictor
+    from residency.models.encoder import EncoderPredictor
 
 DEMO_CAVEAT = (
     "These records are invented: a generator wrote them, and the bundled model has seen text of the same generator when "
@@ -100,9 +108,22 @@ class Work:
             )
         return card
 
+    @cached_property
+    def output(self) -> Output:
+        """How the task is answered: with a head, or in words."""
+        return output_of(self.task.output, self.base, self.card)
+
     def part(self, name: PartName) -> list[Example]:
         """The task's examples of a part."""
         return examples(self.corpus.part(name), self.card)
+
+    def test_part(self) -> list[Example]:
+        """What is measured: the test part, or so many of it as the recipe wants, the same for every system and run."""
+        test, most = self.part("test"), self.recipe.evaluate.limit
+        if most is None or len(test) <= most:
+            return test
+        chosen = set(random.Random(self.recipe.seed).sample(range(len(test)), most))
+        return [example for number, example in enumerate(test) if number in chosen]
 
     @cached_property
     def profile(self) -> Profile:
@@ -149,8 +170,11 @@ class Work:
     def train_step(self) -> Step:
         stage = _dump(self.recipe)["stages"][0]
         stage.pop("track")
-        settings = {**self._data_settings, "stage": stage, "card": self._card_settings, "task": self.task.data}
+        task = self.task.model_dump(mode="json", include={"data", "output", "limits", "generate"})
+        settings = {**self._data_settings, "stage": stage, "card": self._card_settings, "task": task}
         base = {"base": self.base.digest, "base.segmenter": self.base.segmenter, "base.window": str(self.base.window)}
+        if self.base.chat_template:
+            base["base.chat_template"] = sha256(self.base.chat_template.encode())
         into = f"train/{self.recipe.stages[0].title(1)}"
         return Step(name=into, settings=settings, inputs={**self.input_digests, **base}, into=into)
 
@@ -203,6 +227,10 @@ class Work:
                     work=scratch,
                     out=folder,
                     progress=self.tracker.update,
+                    output=self.output,
+                    limits=self.task.limits,
+                    generate=self.task.generate,
+                    loss=self.recipe.data[self.task.data].loss,
                 )
             )
         entries = [
@@ -212,6 +240,10 @@ class Work:
         entries += [
             Entry(file="", line=0, status="repaired", reason=f"for training: {why}", count=n)
             for why, n in items.changed.items()
+        ]
+        entries += [
+            Entry(file="", line=0, id=id, status="rejected", reason=f"for training: {why}")
+            for id, why in items.rejected.items()
         ]
         write_jsonl(folder / "ledger.jsonl", entries)
         best = (
@@ -225,9 +257,9 @@ class Work:
         """Measure the baselines and the tuned model on the test part."""
         from residency.evals.compare import compare
         from residency.evals.evaluate import evaluate
-        from residency.models.encoder import EncoderPredictor
+        from residency.models import predictors
 
-        test = self.part("test")
+        test = self.test_part()
         if not test:
             raise UserError(
                 f"data.{self.task.data}.test: there is nothing to measure on; give a test part, or path with shares."
@@ -238,11 +270,7 @@ class Work:
         for name in (*settings.baselines, "tuned"):
             self.tracker.start(f"evaluating {name}", len(test))
             with silent():
-                predictor = (
-                    EncoderPredictor.untuned(self.base, self.card, self.recipe.seed)
-                    if name == "base"
-                    else EncoderPredictor.from_artefact(artefact)
-                )
+                predictor = self.untuned(artefact) if name == "base" else predictors.trained(artefact)
                 report, predictions = evaluate(
                     predictor,
                     test,
@@ -252,7 +280,7 @@ class Work:
                     show_text=self.show_text,
                     progress=self.tracker.update,
                 )
-            write_jsonl(folder / f"{name}.predictions.jsonl", map(without_quotes, predictions))
+            write_jsonl(folder / f"{name}.predictions.jsonl", (as_kept(one, self.show_text) for one in predictions))
             reports.append(report)
             answered.append((report.system, predictions))
             self.tracker.end(
@@ -262,6 +290,15 @@ class Work:
         tests = [compare(test, other, tuned, self.card, seed=self.recipe.seed) for other in answered[:-1]]
         reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tuple(one for found in tests for one in found))
         write_json(folder / "reports.json", reports)
+
+    def untuned(self, artefact: Path) -> EncoderPredictor | CausalPredictor:
+        """The base as it is; a model that writes has the template and settings of the tuned one."""
+        from residency.models.causal import CausalPredictor
+        from residency.models.encoder import EncoderPredictor
+
+        if self.output == "text":
+            return CausalPredictor.untuned_of(artefact)
+        return EncoderPredictor.untuned(self.base, self.card, self.recipe.seed)
 
     @property
     def show_text(self) -> bool:
@@ -373,17 +410,18 @@ def artefact_of(folder: Path | str) -> Path:
 def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
     """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay in memory only.
 
-    The model is loaded, and its faults are raised, before the first answer is asked for.
+    A model that writes is given the note's turns or columns where it has some, else its text as the question. The model is
+    loaded, and its faults are raised, before the first answer is asked for.
     """
-    from residency.models.encoder import EncoderPredictor
+    from residency.models import predictors
 
     folder = run.folder if isinstance(run, Run) else run
     with silent():
-        predictor = EncoderPredictor.from_artefact(artefact_of(folder))
+        predictor = predictors.trained(artefact_of(folder))
     return predictor.predict(
-        Example(id=str(number), task=predictor.card.name, input=note)
-        if isinstance(note, str)
-        else Example(id=note.id, task=predictor.card.name, input=note.text, lang=note.lang)
+        question(
+            Note(id=str(number), text=note, profile="pseudonymised") if isinstance(note, str) else note, predictor.card
+        )
         for number, note in enumerate(notes)
     )
 
@@ -441,12 +479,14 @@ class Evaluation(Work):
         )
 
 
-def without_quotes(prediction: Prediction) -> Prediction:
-    """A prediction as a run keeps it: offsets and labels, no text."""
-    if isinstance(prediction.answer, Spans):
-        bare = tuple(msgspec.structs.replace(span, quote="") for span in prediction.answer.spans)
-        return msgspec.structs.replace(prediction, answer=Spans(spans=bare))
-    return prediction
+def as_kept(prediction: Prediction, show_text: bool) -> Prediction:
+    """A prediction as a run keeps it: offsets and labels, what was written only where notes may be shown."""
+    answer = prediction.answer
+    if isinstance(answer, Spans):
+        answer = Spans(spans=tuple(msgspec.structs.replace(span, quote="") for span in answer.spans))
+    elif isinstance(answer, Text) and not show_text:
+        answer = Text()
+    return msgspec.structs.replace(prediction, answer=answer, text=prediction.text if show_text else "")
 
 
 def _dump(recipe: Recipe) -> dict[str, Any]:

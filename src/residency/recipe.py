@@ -35,6 +35,9 @@ class Task(Part):
     the recipe."""
     data: str
     """Name of an entry of ``data``."""
+    output: Literal["auto", "head", "text"] = "auto"
+    """``head``: the model marks spans and chooses labels with a head of its own; ``text``: a causal model writes its answer,
+    which is read back. ``auto``: a head, save for cards of family answers."""
     limits: Limits = Limits()
     """Models that write: the most tokens that are read and learned."""
     generate: Generation = Generation()

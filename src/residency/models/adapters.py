@@ -57,8 +57,9 @@ class Lora(Method):
             lora_alpha=2 * self.r if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
             target_modules=lora_targets(model, self.targets),
-            modules_to_save=list(fresh(model)),
+            modules_to_save=list(fresh(model)) or None,
             bias="none",
+            task_type="CAUSAL_LM" if writes(model) else None,
         )
         with expected_warnings():
             return get_peft_model(model, config)
@@ -85,6 +86,7 @@ class Full(Method):
         missing, unexpected = model.load_state_dict(
             safetensors.torch.load_file(folder / "model.safetensors"), strict=False
         )
+        missing = [name for name in missing if name not in (getattr(model, "all_tied_weights_keys", None) or {})]
         if missing or unexpected:
             raise UserError(
                 f"{folder}: the weights do not fit this base ({len(missing)} missing, {len(unexpected)} unknown)."
@@ -106,7 +108,14 @@ def method_of(configured: Lora | Full | ExternalMethod) -> Method:
 
 def fresh(model: Any) -> tuple[str, ...]:
     """Modules without the base's weights: they are trained whole and saved, whatever the method."""
+    if writes(model):
+        return ()
     return tuple(getattr(model, "fresh", ())) or tuple(name for name in HEADS if hasattr(model, name))
+
+
+def writes(model: Any) -> bool:
+    """Whether a model has an output for each token of its vocabulary, and no head."""
+    return getattr(model, "get_output_embeddings", lambda: None)() is not None
 
 
 @contextmanager
@@ -131,6 +140,7 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
         if isinstance(module, torch.nn.Linear)
         and not any(name == head or name.startswith(head + ".") for head in untrained)
         and "embeddings_project" not in name
+        and not (writes(model) and module is model.get_output_embeddings())
     ]
     if isinstance(wanted, list):
         unknown = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -12,7 +12,17 @@ from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Profile, Value
 from residency.models.adapters import ExternalMethod, Full, Lora, Method, Methods, method_of
-from residency.models.base import Base, BaseModelSettings, load_tokenizer, load_weights, locate, weights_digest
+from residency.models.base import (
+    Base,
+    BaseModelSettings,
+    load_causal,
+    load_tokenizer,
+    load_weights,
+    locate,
+    weights_digest,
+)
+from residency.models.chat import Chat
+from residency.models.settings import Generation, Limits
 from residency.models.tokens import Tokeniser
 from residency.tasks.card import Card
 from residency.tasks.spans import tag_names
@@ -22,6 +32,10 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILE = "artefact.json"
+
+
+Output = Literal["head", "text"]
+"""How a model answers: with a head on its states, or in words."""
 
 
 class Artefact(Value, frozen=True):
@@ -35,6 +49,12 @@ class Artefact(Value, frozen=True):
     """The least protected profile among the notes that it learned from."""
     files: dict[str, str]
     """File name -> SHA-256."""
+    output: Output = "head"
+    limits: dict[str, Any] = {}
+    generate: dict[str, Any] = {}
+    """Models that write: how."""
+    template: str = ""
+    """Models that write: hash of what the chat template made of a fixed conversation."""
 
     def task(self) -> Card:
         """The task's card, labels fixed."""
@@ -44,15 +64,29 @@ class Artefact(Value, frozen=True):
         """The method that made it."""
         return method_of(parse(Methods, self.method, FILE))
 
+    def generation(self) -> Generation:
+        """How it writes."""
+        return parse(Generation, self.generate, FILE)
+
 
 def outputs(card: Card) -> tuple[str, ...]:
     """Names of the model's outputs for a task."""
     return tag_names(card.names) if card.family == "spans" else card.names
 
 
-def fresh(base: Base, card: Card) -> Any:
-    """The base with an untrained head for a card."""
+def fresh(base: Base, card: Card, output: Output = "head") -> Any:
+    """The base as it is tuned for a card: with an untrained head, or as it writes."""
+    if output == "text":
+        return load_causal(base)
     return load_weights(base, card.family, outputs(card), card.multiple)
+
+
+def chat(base: Base, limits: Limits, folder: Path | None = None) -> Chat:
+    """The tokenizer of a base, or as an artefact carries it, with its chat template."""
+    tokenizer = load_tokenizer(folder or Path(base.path))
+    if base.chat_template:
+        tokenizer.chat_template = base.chat_template
+    return Chat(tokenizer, base.window, limits, where=f"base: {base.id}")
 
 
 def tokeniser(base: Base, folder: Path | None = None) -> Tokeniser:
@@ -60,12 +94,25 @@ def tokeniser(base: Base, folder: Path | None = None) -> Tokeniser:
     return Tokeniser(load_tokenizer(folder or Path(base.path)), base.segmenter, base.window)
 
 
+class Writing(Value, frozen=True):
+    """How a model writes, as an artefact keeps it."""
+
+    chat: Chat
+    generation: Generation
+
+
 def save(
-    folder: Path, model: Any, base: Base, card: Card, method: Lora | Full | ExternalMethod, profile: Profile
+    folder: Path,
+    model: Any,
+    base: Base,
+    card: Card,
+    method: Lora | Full | ExternalMethod,
+    profile: Profile,
+    writing: Writing | None = None,
 ) -> None:
     """Write a trained model with everything that its use needs; ``method`` as it is configured."""
     method_of(method).save(model, folder)
-    tokenizer: PreTrainedTokenizerBase = load_tokenizer(Path(base.path))
+    tokenizer: PreTrainedTokenizerBase = writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
     tokenizer.save_pretrained(folder)
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != FILE}
     artefact = Artefact(
@@ -76,6 +123,14 @@ def save(
         profile=profile,
         files=files,
     )
+    if writing:
+        artefact = msgspec.structs.replace(
+            artefact,
+            output="text",
+            limits=writing.chat.limits.model_dump(mode="json"),
+            generate=writing.generation.model_dump(mode="json"),
+            template=writing.chat.digest,
+        )
     write_json(folder / FILE, artefact)
 
 
@@ -101,22 +156,49 @@ def read(folder: Path) -> Artefact:
 
 
 def load(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Tokeniser]:
-    """The trained model of an artefact, on the CPU and ready to answer.
+    """The trained model of an artefact that answers with a head, on the CPU and ready to answer.
 
     Raises ``UserError`` where the base on this machine is not the one that it was trained on.
     """
     artefact = read(folder)
+    return artefact, _model(artefact, folder, merge), tokeniser(artefact.base, folder)
+
+
+def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Chat]:
+    """The same of an artefact that answers in words.
+
+    Raises ``UserError`` also where the chat template no longer writes what it wrote in training.
+    """
+    artefact = read(folder)
+    speaker = chat_of(artefact, folder)
+    return artefact, _model(artefact, folder, merge), speaker
+
+
+def chat_of(artefact: Artefact, folder: Path) -> Chat:
+    """An artefact's tokenizer with its template and limits, checked to write what it wrote in training."""
+    if artefact.output != "text":
+        raise UserError(f"{folder}: its model marks notes and does not write; use residency predict.")
+    found = Chat(load_tokenizer(folder), artefact.base.window, parse(Limits, artefact.limits, FILE), where=str(folder))
+    if found.digest != artefact.template:
+        raise UserError(
+            f"{folder}: the chat template writes another prompt than in training (its file or the library that fills it "
+            "has changed); restore it, or train again."
+        )
+    return found
+
+
+def _model(artefact: Artefact, folder: Path, merge: bool) -> Any:
     method, card = artefact.tuning(), artefact.task()
     if isinstance(method, Full):
-        model = _bare(folder, card.family)
+        model = _bare(folder, "answers" if artefact.output == "text" else card.family)
     else:
-        model = load_weights(_same_base(artefact.base, folder), card.family, outputs(card), card.multiple)
+        model = fresh(same_base(artefact.base, folder), card, artefact.output)
     model = method.load(model, folder, merge=merge)
     model.eval()
-    return artefact, model, tokeniser(artefact.base, folder)
+    return model
 
 
-def _same_base(base: Base, folder: Path) -> Base:
+def same_base(base: Base, folder: Path) -> Base:
     """The base as it lies on this machine, checked to be the one that was trained on."""
     path = Path(base.path)
     if base.id.startswith("bundled:") or not path.is_dir():
@@ -138,5 +220,6 @@ def _bare(folder: Path, family: str) -> Any:
     kinds = {
         "spans": transformers.AutoModelForTokenClassification,
         "labels": transformers.AutoModelForSequenceClassification,
+        "answers": transformers.AutoModelForCausalLM,
     }
     return kinds[family].from_config(config, dtype=torch.float32)

@@ -27,6 +27,10 @@ KNOWN = Path(__file__).parent / "bases.toml"
 HEADS = ("classifier", "score", "qa_outputs")
 """Names under which transformers keeps a head; it is trained whole and saved with every adapter."""
 
+CAUSAL_WINDOW = 2048
+"""Tokens that a causal model reads and writes at once, where the recipe does not say: what they claim to read is often more
+than a machine can hold."""
+
 Architecture = Literal["encoder", "causal"]
 
 
@@ -60,6 +64,8 @@ class Base(Value, frozen=True):
     """Tokens per window, special tokens included."""
     architecture: Architecture = "encoder"
     allow_pickle: bool = False
+    chat_template: str = ""
+    """A chat template that takes the place of the tokenizer's own."""
 
 
 def bundled() -> list[str]:
@@ -132,17 +138,29 @@ def resolve(settings: BaseModelSettings, root: Path = Path()) -> Base:
     segmenter = settings.segmenter
     if segmenter == "auto":
         segmenter = next((rule["segmenter"] for rule in _known() if _matches(rule, settings.id, path)), "none")
-    longest = max_positions(config)
+    causal = _is_causal(config)
+    longest = int(config.get("max_position_embeddings") or 2048) if causal else max_positions(config)
     return Base(
         id=settings.id,
         path=str(path),
         digest=weights_digest(path),
         revision=revision,
         segmenter="" if segmenter == "none" else segmenter,
-        window=min(settings.window or longest, longest),
-        architecture="causal" if _is_causal(config) else "encoder",
+        window=min(settings.window or (min(longest, CAUSAL_WINDOW) if causal else longest), longest),
+        architecture="causal" if causal else "encoder",
         allow_pickle=settings.allow_pickle,
+        chat_template=_template(settings.chat_template, root),
     )
+
+
+def _template(name: str | None, root: Path) -> str:
+    """The text of a chat template's file."""
+    if name is None:
+        return ""
+    try:
+        return (root / name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"base.chat_template: {root / name} cannot be read; name a Jinja file in UTF-8.") from None
 
 
 def _known() -> list[dict[str, Any]]:
@@ -225,6 +243,27 @@ def load_weights(base: Base, family: str, labels: tuple[str, ...], multiple: boo
     if any(name.split(".")[0] not in HEADS for name in resized):
         raise UserError(f"base: the weights of {base.id} do not fit its config.json; copy the model again.")
     model.fresh = fresh_modules(model, {*report["missing_keys"], *resized})
+    return model
+
+
+def load_causal(base: Base) -> Any:
+    """The base as it writes, in fp32."""
+    import torch
+    import transformers
+
+    try:
+        with silent():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                base.path,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                use_safetensors=None if base.allow_pickle else True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"base: {base.id} cannot be loaded as a model that writes ({type(error).__name__}); choose a causal model."
+        ) from None
+    model.fresh = ()
     return model
 
 

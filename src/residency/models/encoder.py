@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans
 from residency.models import artefact as artefacts
 from residency.models.base import Base
+from residency.models.running import best_device, by_length, evaluating, give_back_memory
 from residency.models.tokens import Tokeniser, Tokens, Window
 from residency.tasks.card import Card
 from residency.tasks.spans import best_tags, decode
@@ -131,19 +130,6 @@ class EncoderPredictor:
         )
 
 
-def by_length(lengths: list[int], most: int) -> Iterator[list[int]]:
-    """Positions in batches of similar length, longest first, each at most ``most`` tokens with its padding."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batch: list[int] = []
-    for i in order:
-        if batch and lengths[batch[0]] * (len(batch) + 1) > most:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
 def forward_all(model: Any, batches: list[list[list[int]]], pad: int) -> Iterator[list[NDArray[np.float32]]]:
     """``forward`` of each batch, in order; on a CPU one batch per core, which wastes less than all cores on one batch."""
     import torch
@@ -182,27 +168,3 @@ def forward(model: Any, rows: list[list[int]], pad: int) -> list[NDArray[np.floa
             logits = logits.log_softmax(-1)
         found = logits.cpu().numpy()
     return list(found)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system: glibc keeps a pool for each thread, and tensors of many sizes make it grow."""
-    with suppress(OSError, AttributeError):  # another C library has no such call
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """A model in evaluation mode, its former mode restored afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def best_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -159,6 +159,14 @@ def conversation(example: Example, card: Card) -> tuple[Turn, ...]:
     return turns
 
 
+def read(words: str, example: Example, card: Card) -> tuple[Answer | None, str | None]:
+    """The answer in a model's words, and why there is none or what had to be repaired."""
+    parsed = CODECS[card.family].parse(words, example.input, card)
+    if parsed.answer is None:
+        return None, "the answer cannot be read" if words.strip() else "the answer is empty"
+    return parsed.answer, f"repaired: {', '.join(parsed.repairs)}" if parsed.repairs else None
+
+
 def fill(template: str, values: Mapping[str, str], where: str) -> str:
     """A Jinja template filled with values; it can reach nothing else.
 

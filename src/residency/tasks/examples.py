@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from residency.core.errors import DataError
-from residency.core.types import Answer, Example, Labels, Note, Spans, Text, Turn
+from residency.core.types import Answer, Example, Labels, Note, RawNote, Spans, Text, Turn
 from residency.tasks.card import Card
 from residency.tasks.codec import fill
 
@@ -17,6 +17,20 @@ def examples(notes: Iterable[Note], card: Card) -> list[Example]:
     Raises ``DataError`` where a card of family ``answers`` needs turns or columns that a note does not have.
     """
     return [_answered(note, card) if card.family == "answers" else _marked(note, card) for note in notes]
+
+
+def question(note: Note | RawNote, card: Card) -> Example:
+    """What a note asks of a model, its answer unknown: its turns up to the last question, its columns as the card puts them
+    into words, or its text."""
+    turns: tuple[Turn, ...] = ()
+    text = note.text
+    if isinstance(note, Note) and card.family == "answers":
+        if card.prompt and note.fields:
+            text = fill(card.prompt, note.fields, f"row {note.id}: the prompt of card {card.name}")
+        elif note.turns:
+            turns = note.turns if note.turns[-1].role == "user" else note.turns[:-1]
+            text = turns[-1].text
+    return Example(id=note.id, task=card.name, input=text, turns=turns, lang=note.lang)
 
 
 def _marked(note: Note, card: Card) -> Example:

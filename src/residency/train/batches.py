@@ -49,8 +49,16 @@ class LengthBatches:
         return 1 - real / padded if padded else 0.0
 
 
+def flat(items: Sequence[Item]) -> dict[str, Any]:
+    """Conversations one behind the other, without padding."""
+    from residency.models import documents
+
+    return documents.flat([item.ids for item in items], [[int(target) for target in item.targets] for item in items])
+
+
 def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dict[str, Any]:
-    """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``."""
+    """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``: per token for ``spans`` and
+    ``answers``."""
     import torch
 
     longest = max(len(item.ids) for item in items)
@@ -59,7 +67,7 @@ def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dic
         "input_ids": torch.tensor([[*item.ids, *[pad] * n] for item, n in zip(items, padding, strict=True)]),
         "attention_mask": torch.tensor([[1] * len(item.ids) + [0] * n for item, n in zip(items, padding, strict=True)]),
     }
-    if family == "spans":
+    if family != "labels":
         rows = [[*item.targets, *[IGNORED] * n] for item, n in zip(items, padding, strict=True)]
         batch["labels"] = torch.tensor(rows, dtype=torch.long)
     else:

@@ -30,8 +30,10 @@ class Items(Value, frozen=True):
     windowed: dict[str, int]
     """Example id -> windows, where more than one."""
     changed: dict[str, int]
-    """Reason -> spans that tags could not say exactly."""
+    """Reason -> spans that tags could not say exactly, or conversations that were changed."""
     proof: MaskProof
+    rejected: dict[str, str] = {}
+    """Example id -> why nothing could be made of it."""
 
 
 def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Items:
@@ -79,7 +81,7 @@ def check_gold(example: Example, card: Card) -> None:
     elif isinstance(example.gold, Labels):
         names, family = set(example.gold.labels), "labels"
     else:
-        names, family = set(), "text"
+        names, family = set(), "answers"
     if family != card.family:
         raise UserError(f"row {example.id}: holds {family}, but card {card.name} is about {card.family}.")
     if unknown := sorted(names - set(card.names)):

@@ -23,21 +23,28 @@ from transformers.trainer_callback import ExportableState
 from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, PredictorInfo, Profile, StageResult
-from residency.models import artefact
+from residency.models import artefact, documents
+from residency.models.artefact import Output, Writing
 from residency.models.base import Base
-from residency.models.encoder import EncoderPredictor, best_device
+from residency.models.causal import CausalPredictor, token_losses
+from residency.models.encoder import EncoderPredictor
+from residency.models.running import best_device
+from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
-from residency.train import trackers
-from residency.train.batches import LengthBatches, collate
+from residency.train import conversations, trackers
+from residency.train.batches import LengthBatches, collate, flat
 from residency.train.defaults import Plan, resolve, updates_per_epoch
-from residency.train.items import IGNORED, Items, build
+from residency.train.items import IGNORED, Item, Items, build
 from residency.train.stage import Stage, Stop
 
 CHECKPOINT_SECONDS = 30.0
 """A resumable state is written this often (and not at all by shorter runs)."""
 MARKER = "complete.json"
 """Written last: a checkpoint without it was cut off while it was written."""
+
+LOSS = "loss"
+"""-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""
@@ -59,6 +66,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Checkpoints; kept until the stage is committed."""
     out: Path
     """Where the artefact goes (a folder that the caller commits)."""
+    output: Output = "head"
+    limits: Limits = Limits()
+    generate: Generation = Generation()
+    """Models that write: how much they read, and how they write."""
+    loss: float = 1.0
+    """Models that write: most rows, as a share, that may be too long to learn from."""
     progress: Progress | None = None
 
 
@@ -69,19 +82,30 @@ def train(job: Job) -> tuple[StageResult, Items]:
     """
     trackers.check(job.stage.track, job.profile)
     seed_everything(job.seed)
-    tokeniser = artefact.tokeniser(job.base)
-    items = build(job.train, tokeniser, job.card)
+    if job.output == "text":
+        chat = artefact.chat(job.base, job.limits)
+        items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss)
+    else:
+        tokeniser = artefact.tokeniser(job.base)
+        items = build(job.train, tokeniser, job.card)
     if not items.items:
         raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
-    model = artefact.fresh(job.base, job.card)
+    model = artefact.fresh(job.base, job.card, job.output)
     parameters = sum(p.numel() for p in model.parameters())
     device = best_device()
     plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device))
+    packed, why = packing(job, model.to(device))
     method = job.stage.tuning
     model = method.attach(model)
-    predictor = EncoderPredictor(model, tokeniser, job.card, PredictorInfo(name="dev", base=job.base.id))
+    writing = None
+    info = PredictorInfo(name="dev", base=job.base.id)
+    if job.output == "text":
+        writing = Writing(chat=chat, generation=settled(job.generate, items, job.base.window))
+        predictor: EncoderPredictor | CausalPredictor = CausalPredictor(model, chat, job.card, writing.generation, info)
+    else:
+        predictor = EncoderPredictor(model, tokeniser, job.card, info)
     judge = Judge(job, predictor, updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation))
-    trainer = StageTrainer(job, plan, items, model, judge)
+    trainer = StageTrainer(job, plan, items, model, judge, packed)
     started = time.monotonic()
     try:
         checkpoint = last_checkpoint(job.work)
@@ -94,11 +118,50 @@ def train(job: Job) -> tuple[StageResult, Items]:
     seconds = time.monotonic() - started
     judge.restore(model)
     model.eval()
-    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile)
+    documents.leave(model)
+    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing)
     result = trainer.result(parameters, seconds)
+    if writing:
+        more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)}
+        result = msgspec.structs.replace(result, settings={**result.settings, **more})
     write_json(job.out / "stage.json", result)
     write_jsonl(job.out / "metrics.jsonl", result.history)
     return result, items
+
+
+def packing(job: Job, model: Any) -> tuple[bool, str]:
+    """Whether rows are laid end to end, and why; tried on the model itself, whatever its architecture claims."""
+    wanted = job.stage.packing
+    if job.output == "head" or wanted == "off":
+        return False, "off"
+    able = documents.use(model) and documents.holds(model, model.config.vocab_size)
+    if not able:
+        documents.leave(model)
+        if wanted == "on":
+            raise UserError(
+                f"stage {job.name}: packing is on, but rows laid end to end would see each other in {job.base.id}; "
+                "set packing: auto."
+            )
+    return able, "on" if able else "off: rows laid end to end would see each other in this architecture"
+
+
+def settled(generation: Generation, items: Items, window: int) -> Generation:
+    """Generation settings with nothing left open."""
+    if generation.max_tokens != "auto":
+        return generation
+    most = math.ceil(1.25 * conversations.longest_answer(items.items))
+    return generation.model_copy(update={"max_tokens": max(8, min(most, window // 2))})
+
+
+def writing_settings(job: Job, writing: Writing) -> dict[str, str]:
+    """How a model writes, for the report."""
+    limits, generation = job.limits, writing.generation
+    return {
+        "limits": f"source {limits.source or 'window'}, target {limits.target or 'whole'}, over: {limits.over}",
+        "window": f"{job.base.window} tokens",
+        "chat_template": f"{'file' if job.base.chat_template else 'of the tokenizer'}, {writing.chat.digest[:12]}",
+        **{f"generate.{name}": str(value) for name, value in generation.model_dump(mode="json").items()},
+    }
 
 
 def seed_everything(seed: int) -> None:
@@ -129,15 +192,22 @@ def last_checkpoint(work: Path) -> Path | None:
 class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
 
-    def __init__(self, job: Job, predictor: EncoderPredictor, per_epoch: int) -> None:
+    def __init__(self, job: Job, predictor: EncoderPredictor | CausalPredictor, per_epoch: int) -> None:
         self.job, self.predictor = job, predictor
         self.per_epoch = per_epoch
-        self.best, self.best_epoch, self.waited = -1.0, 0.0, 0
+        self.best: float | None = None
+        """Best value so far of the metric, which is higher for better, save for the loss."""
+        self.best_epoch, self.waited = 0.0, 0
         self.stopped = "all epochs done"
         self.history: list[dict[str, float]] = []
         self.weights: dict[str, torch.Tensor] = {}
         self.saved = time.monotonic()
-        self.metric = (job.stage.stop.metric if job.stage.stop else "") or job.card.main_metric
+        usual = LOSS if job.card.family == "answers" else job.card.main_metric
+        self.metric = (job.stage.stop.metric if job.stage.stop else "") or usual
+        if self.metric == LOSS and job.output == "head":
+            raise UserError(
+                f"stage {job.name}: stop.metric: loss is only for models that write; name a score of the task."
+            )
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -151,17 +221,31 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
         """Measure on the stop part; keep the weights where they are the best, and say when to end."""
-        predictions = list(self.predictor.predict(self.job.dev))
-        value = main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
-        self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.metric: value})
-        if value > self.best:
+        value = self.measure()
+        self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value})
+        falls = self.metric == LOSS
+        if self.best is None or (value < self.best if falls else value > self.best):
             self.best, self.best_epoch, self.waited = value, state.epoch, 0
             self.weights = trainable(self.predictor.model)
         elif self.best > 0:  # a slow starter has not begun to be worse
             self.waited += 1
             if self.waited >= stop.patience:
-                self.stopped = f"{self.metric} on the stop part did not rise for {stop.patience} epochs"
+                direction = "fall" if falls else "rise"
+                self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} epochs"
                 control.should_training_stop = True
+
+    @property
+    def shown(self) -> str:
+        """The metric's name beside the loss of training."""
+        return f"dev_{LOSS}" if self.metric == LOSS else self.metric
+
+    def measure(self) -> float:
+        """The metric on the stop part."""
+        if self.metric == LOSS and isinstance(self.predictor, CausalPredictor):
+            found = list(self.predictor.gold_losses(self.job.dev))
+            return sum(loss for loss, _ in found) / max(1, sum(count for _, count in found))
+        predictions = list(self.predictor.predict(self.job.dev))
+        return main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -181,7 +265,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.job.progress:
-            shown = f"{self.metric} {self.best:.3f}" if self.best >= 0 else ""
+            shown = f"{self.metric} {self.best:.3f}" if self.best is not None else ""
             self.job.progress(state.global_step, state.max_steps, shown)
         if state.global_step % self.per_epoch:  # at an epoch's end it is judged first
             self.save_if_due(args, state, control)
@@ -231,21 +315,31 @@ def trainable(model: Any) -> dict[str, torch.Tensor]:
 class StageTrainer(transformers.Trainer):  # type: ignore[misc]
     """The Trainer with our batches, our loss and our rates."""
 
-    def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge) -> None:
-        self.job, self.plan, self.items, self.judge = job, plan, items, judge
+    def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge, packed: bool) -> None:
+        self.job, self.plan, self.items, self.judge, self.packed = job, plan, items, judge, packed
         super().__init__(
             model=model,
             args=arguments(job, plan, len(items.items)),
             train_dataset=items.items,
             callbacks=[judge, *trackers.callbacks(job.stage.track, job.out)],
-            data_collator=lambda batch: collate(
-                batch, judge.predictor.tokeniser.pad_id, job.card.family, job.card.multiple
-            ),
+            data_collator=self._collate,
         )
         self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         lengths = [len(item.ids) for item in items.items]
         self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch)
+
+    def _collate(self, batch: list[Item]) -> dict[str, Any]:
+        if self.packed:
+            return flat(batch)
+        family = "answers" if self.job.output == "text" else self.job.card.family
+        return collate(batch, self.pad_id, family, self.job.card.multiple)
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills short rows."""
+        predictor = self.judge.predictor
+        return predictor.chat.pad_id if isinstance(predictor, CausalPredictor) else predictor.tokeniser.pad_id
 
     def _epoch(self) -> int:
         return int(self.state.global_step // self.judge.per_epoch)
@@ -287,6 +381,10 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean over the trained tokens (or labels) of the whole effective batch, so micro-batches weigh right."""
+        if self.job.output == "text":
+            losses, _ = token_losses(model, inputs, self.job.stage.label_smoothing)
+            counted = num_items_in_batch if num_items_in_batch is not None else losses.numel()
+            return (losses.sum() / counted, None) if return_outputs else losses.sum() / counted
         targets = inputs.pop("labels")
         output = model(**inputs)
         logits = output.logits.float()
@@ -327,14 +425,14 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             settings=settings,
             parameters=parameters,
             trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
-            metric=judge.metric,
-            best=max(judge.best, 0.0),
+            metric=judge.shown,
+            best=judge.best or 0.0,
             best_epoch=round(judge.best_epoch or epochs, 2),
             stopped=judge.stopped,
             history=tuple(judge.history),
             seconds=round(seconds, 2),
             tokens_per_second=round(tokens * epochs / seconds, 1) if seconds else 0.0,
-            padding_share=round(self.batches.padding(), 4),
+            padding_share=0.0 if self.packed else round(self.batches.padding(), 4),
             peak_memory_mb=round(_peak_memory(), 1),
             device=str(self.args.device),
             dtype=plan.precision,

@@ -1,0 +1,389 @@
+"""The causal predictor: answers in words, alone or in batches, streaming, and how likely given answers are."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from residency.core.errors import UserError
+from residency.core.types import Example, Prediction, PredictorInfo, Turn
+from residency.models import artefact as artefacts
+from residency.models.base import Base
+from residency.models.chat import IGNORED, Chat, Row
+from residency.models.running import best_device, by_length, evaluating, give_back_memory
+from residency.models.settings import Generation, Limits
+from residency.tasks.card import Card
+from residency.tasks.codec import CODECS, conversation, read
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK = 256
+"""Examples held in memory at once; batches are made of similar lengths within a chunk."""
+ROWS = 32
+"""Answers written side by side."""
+BATCH_TOKENS = 16384
+"""Tokens of a batch, padding and answers included."""
+TOO_LONG = "the question is longer than the model reads at once"
+
+
+class CausalPredictor:
+    """Answers any task in words."""
+
+    def __init__(self, model: Any, chat: Chat, card: Card, generation: Generation, info: PredictorInfo) -> None:
+        self.model, self.chat, self.card, self.generation, self.info = model, chat, card, generation, info
+
+    @classmethod
+    def from_artefact(cls, folder: Path, name: str = "tuned", device: str | None = None) -> CausalPredictor:
+        """The model that a training stage saved.
+
+        Raises ``UserError`` where its chat template no longer writes what it wrote in training.
+        """
+        artefact, model, chat = artefacts.load_chat(folder)
+        return cls._of(artefact, model, chat, name, str(artefact.method["kind"]), device)
+
+    @classmethod
+    def untuned_of(cls, folder: Path, name: str = "base", device: str | None = None) -> CausalPredictor:
+        """The base of an artefact, with the artefact's template and settings."""
+        artefact = artefacts.read(folder)
+        base = artefacts.same_base(artefact.base, folder)
+        model = artefacts.fresh(base, artefact.task(), artefact.output).eval()
+        return cls._of(artefact, model, artefacts.chat_of(artefact, folder), name, "none", device)
+
+    @classmethod
+    def _of(
+        cls, artefact: artefacts.Artefact, model: Any, chat: Chat, name: str, method: str, device: str | None
+    ) -> CausalPredictor:
+        info = PredictorInfo(
+            name=name,
+            base=artefact.base.id,
+            method=method,
+            digest=artefact.base.digest,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
+        return cls(model.to(device or best_device()), chat, artefact.task(), artefact.generation(), info)
+
+    @classmethod
+    def untuned(cls, base: Base, card: Card, limits: Limits, generation: Generation) -> CausalPredictor:
+        """A base as it is."""
+        model = artefacts.fresh(base, card, "text").eval()
+        info = PredictorInfo(
+            name="base",
+            base=base.id,
+            method="none",
+            digest=base.digest,
+            parameters=sum(p.numel() for p in model.parameters()),
+        )
+        return cls(model.to(best_device()), artefacts.chat(base, limits), card, generation, info)
+
+    # Answers
+
+    def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+        """One prediction per example, in order; the same words alone and in a batch (in fp32)."""
+        source = iter(examples)
+        while chunk := list(islice(source, CHUNK)):
+            started = time.perf_counter()
+            with evaluating(self.model):
+                written = self._written(chunk)
+            each = (time.perf_counter() - started) * 1000 / len(chunk)
+            give_back_memory()
+            for example, (words, count) in zip(chunk, written, strict=True):
+                if words is None:
+                    yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
+                    continue
+                answer, failure = read(words, example, self.card)
+                yield Prediction(
+                    id=example.id, answer=answer, text=words, failure=failure, latency_ms=each, tokens=count
+                )
+
+    def answer(self, turns: Sequence[Turn]) -> str:
+        """The answer to a conversation whose last turn is the user's; raises ``UserError`` where that is too long."""
+        return "".join(self.stream(turns))
+
+    def stream(self, turns: Sequence[Turn]) -> Iterator[str]:
+        """The answer, piece by piece as it is written; an iterator that is closed ends the writing."""
+        from threading import Event, Thread
+
+        from transformers import TextIteratorStreamer
+
+        prompt = self._prompt(turns)
+        if prompt is None:
+            raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
+        streamer = TextIteratorStreamer(self.chat.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        halt, failures = Event(), list[BaseException]()
+
+        def write() -> None:
+            try:
+                with evaluating(self.model):
+                    self._generate([prompt], [noise_key(turns)], streamer=streamer, halt=halt)
+            except BaseException as error:  # told to the reader, who is in another thread
+                failures.append(error)
+                streamer.end()
+
+        thread = Thread(target=write, daemon=True)
+        thread.start()
+        try:
+            yield from until_stop(streamer, self._stops)
+        finally:
+            halt.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def choices(self, turns: Sequence[Turn], options: Sequence[str]) -> list[float]:
+        """log p of each of several answers, its end included: what would be written, if it had to be one of them."""
+        prompt = self._prompt(turns)
+        if prompt is None:
+            raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
+        rows = [_asked(prompt, self.chat.answer_ids(option)) for option in options]
+        with evaluating(self.model):
+            return [-loss for loss, _ in self._losses(rows)]
+
+    def gold_losses(self, examples: Iterable[Example]) -> Iterator[tuple[float, int]]:
+        """Per example the sum of -log p over the tokens of its gold answer, end included, and how many they are; (0, 0) where
+        it is too long to be read."""
+        source = iter(examples)
+        while chunk := list(islice(source, CHUNK)):
+            rows = [self._gold_row(example) for example in chunk]
+            with evaluating(self.model):
+                found = iter(self._losses([row for row in rows if row is not None]))
+            yield from [(0.0, 0) if row is None else next(found) for row in rows]
+            give_back_memory()
+
+    def _gold_row(self, example: Example) -> Row | None:
+        if example.gold is None:
+            return None
+        words = CODECS[self.card.family].render(example.gold, example.input)
+        encoded = self.chat.encode(conversation(example, self.card), words, "last")
+        return encoded.rows[-1] if encoded.rows else None
+
+    # How
+
+    @property
+    def _most(self) -> int:
+        """Most tokens of an answer."""
+        most = self.generation.max_tokens
+        return min(most, self.chat.window // 2) if isinstance(most, int) else self.chat.window // 4
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Tokens at which writing ends: the template's, and the base's own."""
+        own = self.model.generation_config.eos_token_id
+        return sorted({*self.chat.ends, *(own if isinstance(own, list) else [] if own is None else [own])})
+
+    @property
+    def _stops(self) -> tuple[str, ...]:
+        return (*self.generation.stop, *self.chat.stop)
+
+    def _prompt(self, turns: Sequence[Turn]) -> list[int] | None:
+        return self.chat.prompt(turns, self.chat.window - self._most)[0]
+
+    def _written(self, examples: Sequence[Example]) -> list[tuple[str | None, int]]:
+        """Per example what was written, and how many tokens it is; None where the question is too long."""
+        asked = [conversation(example, self.card) for example in examples]
+        prompts = [self._prompt(turns) for turns in asked]
+        fitting = [i for i, prompt in enumerate(prompts) if prompt is not None]
+        done: list[tuple[str | None, int]] = [(None, 0)] * len(examples)
+        lengths = [len(prompts[i] or []) + self._most for i in fitting]
+        for batch in by_length(lengths, BATCH_TOKENS, ROWS):
+            chosen = [fitting[position] for position in batch]
+            rows = self._generate([prompts[i] or [] for i in chosen], [noise_key(asked[i]) for i in chosen])
+            for i, ids in zip(chosen, rows, strict=True):
+                words = self.chat.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                done[i] = ("".join(until_stop([words], self._stops)).strip(), len(ids))
+        return done
+
+    def _generate(
+        self, prompts: list[list[int]], keys: list[int], streamer: Any = None, halt: Any = None
+    ) -> list[list[int]]:
+        """What is written behind each prompt, without the tokens behind its end."""
+        import torch
+
+        longest, pad = max(map(len, prompts)), self.chat.pad_id
+        device = next(self.model.parameters()).device
+        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
+        from transformers import GenerationConfig
+
+        settings = GenerationConfig(
+            max_new_tokens=self._most,
+            do_sample=False,  # sampling is done by noise of each row's own, so that a batch changes nothing
+            num_beams=1,
+            eos_token_id=self._ends,
+            pad_token_id=pad,
+            repetition_penalty=self.generation.repetition_penalty,
+        )
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=settings,
+                logits_processor=self._processors(keys),
+                stopping_criteria=self._criteria(longest, halt),
+                streamer=streamer,
+            )
+        return [_until_end(row, self._ends) for row in output[:, longest:].tolist()]
+
+    def _processors(self, keys: list[int]) -> Any:
+        from transformers import (
+            LogitsProcessorList,
+            TemperatureLogitsWarper,
+            TopKLogitsWarper,
+            TopPLogitsWarper,
+        )
+
+        chosen = self.generation
+        if chosen.temperature == 0:
+            return LogitsProcessorList()
+        made: list[Any] = [TemperatureLogitsWarper(chosen.temperature)]
+        if chosen.top_k:
+            made.append(TopKLogitsWarper(chosen.top_k))
+        if chosen.top_p < 1:
+            made.append(TopPLogitsWarper(chosen.top_p))
+        return LogitsProcessorList([*made, RowNoise([hash_of(chosen.seed, key) for key in keys])])
+
+    def _criteria(self, prompt: int, halt: Any) -> Any:
+        from transformers import StoppingCriteriaList
+
+        made: list[Any] = []
+        if self._stops:
+            made.append(StopTexts(self.chat, prompt, self._stops))
+        if halt is not None:
+            made.append(Halted(halt))
+        return StoppingCriteriaList(made)
+
+    def _losses(self, rows: Sequence[Row]) -> list[tuple[float, int]]:
+        """Per row the sum of -log p over its trained tokens, and their number."""
+        import torch
+
+        done: list[tuple[float, int]] = [(0.0, 0)] * len(rows)
+        device = next(self.model.parameters()).device
+        for batch in by_length([len(row.ids) for row in rows], BATCH_TOKENS // 4, ROWS):
+            with torch.inference_mode():
+                given = padded([rows[i] for i in batch], self.chat.pad_id, device)
+                losses, owners = token_losses(self.model, given)
+            sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, owners.cpu(), losses.double().cpu())
+            for i, total in zip(batch, sums.tolist(), strict=True):
+                done[i] = (total, rows[i].trained)
+        return done
+
+
+def padded(rows: Sequence[Row], pad: int, device: Any = None) -> dict[str, Any]:
+    """Rows as ``input_ids``, ``attention_mask`` and ``labels`` [rows, tokens], padded behind."""
+    import torch
+
+    longest = max(len(row.ids) for row in rows)
+    behind = [longest - len(row.ids) for row in rows]
+    pairs = list(zip(rows, behind, strict=True))
+    made = {
+        "input_ids": torch.tensor([[*row.ids, *[pad] * n] for row, n in pairs]),
+        "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * n for row, n in pairs]),
+        "labels": torch.tensor([[*row.targets, *[IGNORED] * n] for row, n in pairs]),
+    }
+    return {name: tensor.to(device) for name, tensor in made.items()}
+
+
+def token_losses(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log p of every trained token of a batch [trained], and the row that each is in (0 for documents end to end).
+
+    Only positions that are trained reach the vocabulary. A token is predicted from the one before it.
+    """
+    import torch
+
+    given = dict(batch)
+    labels = given.pop("labels")
+    wanted = labels[:, 1:] != IGNORED
+    keep = torch.nn.functional.pad(wanted, (0, 1))
+    logits = model(**given, logits_to_keep=keep, use_cache=False).logits.float()
+    losses = torch.nn.functional.cross_entropy(
+        logits.view(-1, logits.shape[-1]), labels[:, 1:][wanted], reduction="none", label_smoothing=smoothing
+    )
+    return losses, wanted.nonzero()[:, 0]
+
+
+def _asked(prompt: list[int], answer: list[int]) -> Row:
+    return Row(ids=[*prompt, *answer], targets=[*[IGNORED] * len(prompt), *answer])
+
+
+def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """Tokens up to the first that ends an answer."""
+    return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+    """Pieces of a text up to the first stop text, which may lie across pieces; nothing of it is passed on."""
+    held = ""
+    longest = max(map(len, stops), default=1) - 1
+    for piece in pieces:
+        held += piece
+        found = [held.index(stop) for stop in stops if stop in held]
+        if found:
+            yield held[: min(found)]
+            return
+        ready = len(held) - longest
+        if ready > 0:
+            yield held[:ready]
+            held = held[ready:]
+    if held:
+        yield held
+
+
+def noise_key(turns: Sequence[Turn]) -> int:
+    """A number of a conversation's own: equal questions draw equally, wherever they stand."""
+    return int.from_bytes(hashlib.sha256(msgspec.json.encode(turns)).digest()[:8], "big")
+
+
+def hash_of(seed: int, key: int) -> int:
+    """One seed of two numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:7], "big")
+
+
+class RowNoise:
+    """Gumbel noise on log-probabilities, of each row's own generator: the likeliest word of the sum is a sample."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        import torch
+
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        uniform = torch.stack([torch.rand(scores.shape[-1], generator=one) for one in self.generators])
+        gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        return scores.float() + gumbel.to(scores.device)
+
+
+class StopTexts:
+    """Ends a row once it holds a stop text behind its prompt."""
+
+    def __init__(self, chat: Chat, prompt: int, stops: Sequence[str]) -> None:
+        self.chat, self.prompt, self.stops = chat, prompt, stops
+        self.reach = 2 * max(map(len, stops)) + 8
+        """Tokens in which a stop text that has just been finished must lie."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        import torch
+
+        tails = input_ids[:, max(self.prompt, input_ids.shape[1] - self.reach) :].tolist()
+        words = [self.chat.tokenizer.decode(tail, skip_special_tokens=True) for tail in tails]
+        return torch.tensor([any(stop in text for stop in self.stops) for text in words], device=input_ids.device)
+
+
+class Halted:
+    """Ends everything once somebody asks for it."""
+
+    def __init__(self, event: Any) -> None:
+        self.event = event
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        import torch
+
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)

@@ -1,0 +1,45 @@
+"""What every predictor needs while it runs: batches, the device, and memory given back."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+
+def by_length(lengths: Sequence[int], most: int, rows: int | None = None) -> Iterator[list[int]]:
+    """Positions in batches of similar length, longest first: each at most ``most`` tokens with its padding, and ``rows`` rows."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batch: list[int] = []
+    for i in order:
+        if batch and (lengths[batch[0]] * (len(batch) + 1) > most or len(batch) == rows):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system: glibc keeps a pool for each thread, and tensors of many sizes make it grow."""
+    with suppress(OSError, AttributeError):  # another C library has no such call
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A model in evaluation mode, its former mode restored afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def best_device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
