@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from residency.core.errors import UserError
 from residency.core.types import Example, Prediction, PredictorInfo, Turn
@@ -19,6 +16,7 @@ from residency.models.base import Base
 from residency.models.chat import IGNORED, Chat, Row
 from residency.models.running import best_device, by_length, evaluating, give_back_memory
 from residency.models.settings import Generation, Limits
+from residency.models.writing import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.tasks.card import Card
 from residency.tasks.codec import CODECS, conversation, read
 
@@ -315,75 +313,3 @@ def _asked(prompt: list[int], answer: list[int]) -> Row:
 def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
     """Tokens up to the first that ends an answer."""
     return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
-
-
-def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
-    """Pieces of a text up to the first stop text, which may lie across pieces; nothing of it is passed on."""
-    held = ""
-    longest = max(map(len, stops), default=1) - 1
-    for piece in pieces:
-        held += piece
-        found = [held.index(stop) for stop in stops if stop in held]
-        if found:
-            yield held[: min(found)]
-            return
-        ready = len(held) - longest
-        if ready > 0:
-            yield held[:ready]
-            held = held[ready:]
-    if held:
-        yield held
-
-
-def noise_key(turns: Sequence[Turn]) -> int:
-    """A number of a conversation's own: equal questions draw equally, wherever they stand."""
-    return int.from_bytes(hashlib.sha256(msgspec.json.encode(turns)).digest()[:8], "big")
-
-
-def hash_of(seed: int, key: int) -> int:
-    """One seed of two numbers."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:7], "big")
-
-
-class RowNoise:
-    """Gumbel noise on log-probabilities, of each row's own generator: the likeliest word of the sum is a sample."""
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        import torch
-
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        uniform = torch.stack([torch.rand(scores.shape[-1], generator=one) for one in self.generators])
-        gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-        return scores.float() + gumbel.to(scores.device)
-
-
-class StopTexts:
-    """Ends a row once it holds a stop text behind its prompt."""
-
-    def __init__(self, chat: Chat, prompt: int, stops: Sequence[str]) -> None:
-        self.chat, self.prompt, self.stops = chat, prompt, stops
-        self.reach = 2 * max(map(len, stops)) + 8
-        """Tokens in which a stop text that has just been finished must lie."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        import torch
-
-        tails = input_ids[:, max(self.prompt, input_ids.shape[1] - self.reach) :].tolist()
-        words = [self.chat.tokenizer.decode(tail, skip_special_tokens=True) for tail in tails]
-        return torch.tensor([any(stop in text for stop in self.stops) for text in words], device=input_ids.device)
-
-
-class Halted:
-    """Ends everything once somebody asks for it."""
-
-    def __init__(self, event: Any) -> None:
-        self.event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        import torch
-
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)

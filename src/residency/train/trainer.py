@@ -315,7 +315,7 @@ def trainable(model: Any) -> dict[str, torch.Tensor]:
 class StageTrainer(transformers.Trainer):  # type: ignore[misc]
     """The Trainer with our batches, our loss and our rates."""
 
-    def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge, packed: bool) -> None:
+    def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge, packed: bool = False) -> None:
         self.job, self.plan, self.items, self.judge, self.packed = job, plan, items, judge, packed
         super().__init__(
             model=model,
