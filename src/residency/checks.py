@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 from residency.core.errors import ResidencyError
-from residency.core.types import DataSummary, PartName, Value
+from residency.core.types import PARTS, DataSummary, PartName, Value
 from residency.corpus import sources
 from residency.corpus.sources import Corpus
 from residency.corpus.summary import summary
-from residency.models.base import resolve
+from residency.models.base import Base, resolve
+from residency.models.predictors import output_of
 from residency.recipe import Recipe
-from residency.tasks.examples import fixed, unknown_labels
+from residency.tasks.card import Card
+from residency.tasks.examples import examples, fixed, unknown_labels
 
 T = TypeVar("T")
 
@@ -39,8 +42,9 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
             findings.extend(Finding(level="error", message=line) for line in str(error).splitlines())
             return None
 
-    attempt(lambda: resolve(recipe.base, recipe.root))
+    base = attempt(lambda: resolve(recipe.base, recipe.root))
     card = attempt(lambda: recipe.card(task))
+    output = attempt(lambda: output_of(task.output, base, card)) if base and card else None
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
         lenient = data.model_copy(update={"loss": 1.0})  # so that every bad row is named, not the first share of them
@@ -66,11 +70,30 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
                 )
                 for label in unknown_labels(corpus.notes, labelled)
             )
+            if base is not None and output == "text":
+                loss = recipe.data[task.data].loss
+                learned = attempt(lambda: _learned(recipe, base, labelled, corpus, loss))
+                findings.extend(Finding(level="note", message=words) for words in learned or ())
         if not corpus.part("dev") and recipe.stages[0].stop:
             findings.append(
                 Finding(level="note", message=f"data.{task.data}: no stop part, so the last model is kept.")
             )
     return findings, summaries
+
+
+def _learned(recipe: Recipe, base: Base, card: Card, corpus: Corpus, loss: float) -> list[str]:
+    """What becomes of the training conversations on their way to the model; every part is put into words."""
+    from residency.models import artefact
+    from residency.train import conversations
+
+    task, stage = recipe.tasks[0], recipe.stages[0]
+    for part in PARTS[1:]:
+        examples(corpus.part(part), card)
+    chat = artefact.chat(base, task.limits)
+    items = conversations.build(examples(corpus.part("train"), card), chat, card, stage.loss_on, loss)
+    changed = [f"data.{task.data}: {times} training rows: {why}." for why, times in items.changed.items()]
+    left = Counter(items.rejected.values())
+    return changed + [f"data.{task.data}: {times} training rows left out: {why}." for why, times in left.items()]
 
 
 def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:

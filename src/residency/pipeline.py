@@ -467,10 +467,20 @@ class Evaluation(Work):
 
     @cached_property
     def card(self) -> Card:
-        """The card as the model learned it."""
+        """The card as the model learned it; raises ``UserError`` where the recipe's now asks something else."""
         from residency.models.artefact import read
 
-        return read(self.trained).task()
+        artefact = read(self.trained)
+        learned, now = artefact.task(), self.recipe.card(self.task)
+        if artefact.output == "text":
+            changed = [part for part in ("system", "prompt", "answer") if getattr(learned, part) != getattr(now, part)]
+            changed += ["chat_template"] if artefact.base.chat_template != self.base.chat_template else []
+            if changed:
+                raise UserError(
+                    f"card {learned.name}: {' and '.join(changed)} changed after training, so the model would be asked what it "
+                    "did not learn; restore the file, or train again with residency run."
+                )
+        return learned
 
     def train_step(self) -> Step:
         artefact = {"artefact": digest(msgspec.json.decode((self.trained / "artefact.json").read_bytes()))}

@@ -102,6 +102,9 @@ class RawNote(Value, frozen=True):
     kind: str = ""
     written_at: datetime | None = None
     spans: tuple[Span, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    fields: dict[str, str] = {}
+    """As of a ``Note``: what is asked of a model on this machine."""
     identifiers: tuple[tuple[str, str], ...] = ()
     """Known identifiers of the row, as (kind, value)."""
 

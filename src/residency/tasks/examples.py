@@ -24,7 +24,7 @@ def question(note: Note | RawNote, card: Card) -> Example:
     into words, or its text."""
     turns: tuple[Turn, ...] = ()
     text = note.text
-    if isinstance(note, Note) and card.family == "answers":
+    if card.family == "answers":
         if card.prompt and note.fields:
             text = fill(card.prompt, note.fields, f"row {note.id}: the prompt of card {card.name}")
         elif note.turns:
