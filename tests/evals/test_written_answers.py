@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 import pytest
+import sacrebleu
 
 from residency.core.errors import UserError
 from residency.core.types import Example, Prediction, PredictorInfo, Report, Text
@@ -62,6 +63,12 @@ class Canned:
         return (self.answers[one.id] for one in examples)
 
 
+def test_a_metric_that_no_answer_has_is_refused_before_anything_is_asked() -> None:
+    card = QA.model_copy(update={"metric": "rouge_3"})
+    with pytest.raises(UserError, match="metric: 'rouge_3' is not known"):
+        evaluate(Canned([]), data(2), card)
+
+
 class Causal(Canned):
     """One that can also say how probable the gold answers are: 2 for each of 4 tokens, and of one not at all."""
 
@@ -88,10 +95,22 @@ def test_a_slice_is_scored_as_a_corpus_of_its_own() -> None:
     report = score(examples, predictions, card, TUNED, bootstrap=0)
     (english,) = report.slices["lang=en"]
     assert english.metric == "bleu"
-    assert english.value == pytest.approx(
-        score(examples[:15], predictions[:15], card, TUNED, bootstrap=0).scores[3].value
+    golds, answers = (
+        [one.text for one in texts if isinstance(one, Text)]
+        for texts in ([one.gold for one in examples[:15]], [one.answer for one in predictions[:15]])
     )
+    assert english.value == pytest.approx(sacrebleu.corpus_bleu(answers, [golds]).score)
     assert english.n == 15
+
+
+def test_a_slice_in_which_no_loss_is_known_has_no_score() -> None:
+    examples = [msgspec.structs.replace(one, lang="en" if int(one.id) < 2 else "vi") for one in data(4)]
+    predictions = [
+        msgspec.structs.replace(one, gold_loss=None) if int(one.id) < 2 else one
+        for one in system(examples, 0.8, 1, loss=1.0)
+    ]
+    report = score(examples, predictions, QA.model_copy(update={"metric": "loss"}), TUNED, bootstrap=0)
+    assert list(report.slices) == ["lang=vi"]
 
 
 def test_failed_and_repaired_answers_are_counted_apart() -> None:

@@ -53,6 +53,7 @@ def evaluate(
     Of written answers, one that can is also asked how probable the gold answers are, which the predictions then carry.
     ``progress`` is called with the number of examples answered so far. The rest, and what is raised, as for ``score``.
     """
+    scoring.check_metric(card)
     scoring.check_gold(examples, card)  # before an hour of prediction, not after
     predictions: list[Prediction] = []
     start = time.perf_counter()
@@ -106,7 +107,9 @@ def score(
     slices: dict[str, tuple[Score, ...]] = {}
     for name, positions in _slices(examples):
         chosen = [groups[position] for position in positions]
-        slices[name] = (_scores(rows[positions], columns, chosen, card, bootstrap, seed)[main],)
+        one = _scores(rows[positions], columns, chosen, card, bootstrap, seed)[main]
+        if one.n:
+            slices[name] = (one,)
     answers = _answers(examples, predictions, rows, columns, card, show_text) if card.family == "answers" else ()
     return Report(
         system=info,

@@ -136,16 +136,27 @@ def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
 
 def position_of_main(card: Card, columns: Sequence[str]) -> int:
     """Where the card's main metric is among ``metric_names``; raises ``UserError`` where the task has no such metric."""
+    check_metric(card)
     names, main = metric_names(card, columns), card.main_metric
     if main in names:
         return names.index(main)
-    if card.family == "answers" and main in written.LOSSES:
+    if card.family == "answers":
         raise UserError(
             f"card {card.name}: metric: {main!r} needs the probability of the reference answers, which this system does not "
             "give; name another metric."
         )
-    known = written.METRICS if card.family == "answers" else names
-    raise UserError(f"card {card.name}: metric: {main!r} is not known; {allowed(known, main)}.")
+    raise _unknown(card, names)
+
+
+def check_metric(card: Card) -> None:
+    """Raises ``UserError`` for a metric that written answers do not have; those of other families hang on the labels."""
+    if card.family == "answers" and card.main_metric not in written.METRICS:
+        raise _unknown(card, written.METRICS)
+
+
+def _unknown(card: Card, names: Sequence[str]) -> UserError:
+    main = card.main_metric
+    return UserError(f"card {card.name}: metric: {main!r} is not known; {allowed(names, main)}.")
 
 
 def signatures(card: Card, columns: Sequence[str]) -> dict[str, str]:
