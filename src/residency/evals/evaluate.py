@@ -1,4 +1,4 @@
-"""A predictor on a part of the data -> a report: scores with intervals, slices, confusion and errors."""
+"""A predictor on a part of the data -> a report: scores with intervals, slices, confusion and errors, written answers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,33 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import msgspec
 
 from residency.core.files import canonical, digest
-from residency.core.types import ErrorItem, Example, Prediction, Predictor, PredictorInfo, Report, Score
+from residency.core.types import AnswerItem, ErrorItem, Example, Prediction, Predictor, PredictorInfo, Report, Score
 from residency.evals.formats import MARKS
 from residency.metrics import choices, spans
-from residency.tasks import scoring
+from residency.tasks import scoring, written
 from residency.tasks.card import Card
 
 if TYPE_CHECKING:
     from residency.tasks.scoring import Array
 
 MOST_ERRORS = 40
+MOST_ANSWERS = 40
 AROUND = 60
 """Characters shown on either side of an error."""
 LEVEL = 0.95
+
+
+@runtime_checkable
+class KnowsLoss(Protocol):
+    """A predictor that can say how probable the gold answers are."""
+
+    def gold_losses(self, examples: Iterable[Example]) -> Iterator[tuple[float, int]]:
+        """Per example the sum of -log p over the tokens of its gold answer, and how many they are; (0, 0) where unknown."""
 
 
 def evaluate(
@@ -39,8 +50,10 @@ def evaluate(
 ) -> tuple[Report, tuple[Prediction, ...]]:
     """Ask a predictor about all examples and score its answers.
 
+    Of written answers, one that can is also asked how probable the gold answers are, which the predictions then carry.
     ``progress`` is called with the number of examples answered so far. The rest, and what is raised, as for ``score``.
     """
+    scoring.check_metric(card)
     scoring.check_gold(examples, card)  # before an hour of prediction, not after
     predictions: list[Prediction] = []
     start = time.perf_counter()
@@ -49,6 +62,11 @@ def evaluate(
         if progress is not None:
             progress(len(predictions))
     seconds = time.perf_counter() - start
+    if card.family == "answers" and isinstance(predictor, KnowsLoss):
+        predictions = [
+            msgspec.structs.replace(prediction, gold_loss=loss if tokens else None, gold_tokens=tokens)
+            for prediction, (loss, tokens) in zip(predictions, predictor.gold_losses(examples), strict=True)
+        ]
     report = score(
         examples,
         predictions,
@@ -78,9 +96,9 @@ def score(
     """Score predictions against gold. Pure: equal input gives an equal report.
 
     ``bootstrap`` is the number of resamples behind the intervals (0: none). The unit that is resampled is the example's
-    group, else its note, else the example. ``show_text`` lets errors carry the text around them. Raises ``UserError``
-    for no examples, examples without gold or an unknown metric, ``ValueError`` for predictions that do not belong to
-    the examples.
+    group, else its note, else the example. ``show_text`` lets errors carry the text around them, and answers their texts.
+    Raises ``UserError`` for no examples, examples without gold or an unknown metric, ``ValueError`` for predictions that
+    do not belong to the examples.
     """
     rows, columns = scoring.statistics(examples, predictions, card)
     groups = groups_of(examples)
@@ -89,7 +107,10 @@ def score(
     slices: dict[str, tuple[Score, ...]] = {}
     for name, positions in _slices(examples):
         chosen = [groups[position] for position in positions]
-        slices[name] = (_scores(rows[positions], columns, chosen, card, bootstrap, seed)[main],)
+        one = _scores(rows[positions], columns, chosen, card, bootstrap, seed)[main]
+        if one.n:
+            slices[name] = (one,)
+    answers = _answers(examples, predictions, rows, columns, card, show_text) if card.family == "answers" else ()
     return Report(
         system=info,
         task=card.name,
@@ -102,6 +123,9 @@ def score(
         confusion=_confusion(examples, predictions, card, scoring.labels_of_columns(card, columns)),
         errors=_spread(_errors(examples, predictions, card, show_text), MOST_ERRORS),
         failures=sum(prediction.answer is None for prediction in predictions),
+        repaired=sum(prediction.answer is not None and bool(prediction.failure) for prediction in predictions),
+        answers=answers,
+        references=dict(sorted(Counter(example.origin for example in examples).items())) if answers else {},
         seconds=seconds,
     )
 
@@ -129,20 +153,32 @@ def _scores(
     units = len(set(groups))
     known = units > 1 and samples > 0
     procedure = f"bootstrap over groups, {samples} samples, {LEVEL:.0%}" if known else "no interval"
-    support = _supports(rows, columns, card)
+    basis, signatures = _basis(rows, columns, card), scoring.signatures(card, columns)
     return [
         Score(
             metric=metric,
             value=float(value[position]),
             low=float(low[position]) if known else None,
             high=float(high[position]) if known else None,
-            n=len(rows),
-            support=support.get(metric.partition("/")[2], 0) if "/" in metric else sum(support.values()),
+            n=basis[position][0],
+            support=basis[position][1],
             groups=units,
             procedure=procedure,
+            signature=signatures.get(metric, ""),
         )
         for position, metric in enumerate(scoring.metric_names(card, columns))
     ]
+
+
+def _basis(rows: Array, columns: Sequence[str], card: Card) -> list[tuple[int, int]]:
+    """Of each metric: on how many examples it was computed, and the gold items behind it."""
+    metrics = scoring.metric_names(card, columns)
+    if card.family == "answers":
+        return [written.covered(metric, columns, rows) for metric in metrics]
+    support = _supports(rows, columns, card)
+    whole = sum(support.values())
+    labels = [metric.partition("/")[2] for metric in metrics]
+    return [(len(rows), support.get(label, 0) if label else whole) for label in labels]
 
 
 def _supports(rows: Array, columns: Sequence[str], card: Card) -> dict[str, int]:
@@ -182,7 +218,11 @@ def _slices(examples: Sequence[Example]) -> Iterator[tuple[str, list[int]]]:
 def _confusion(
     examples: Sequence[Example], predictions: Sequence[Prediction], card: Card, labels: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Counts over all examples, only cells that are not 0; rows and columns in the order of the labels, ``-`` last."""
+    """Counts over all examples, only cells that are not 0; rows and columns in the order of the labels, ``-`` last.
+
+    Empty for written answers."""
+    if card.family == "answers":
+        return {}
     cells: Counter[tuple[str, str]] = Counter()
     for example, prediction in zip(examples, predictions, strict=True):
         if card.family == "spans":
@@ -203,7 +243,7 @@ def _errors(
     for example, prediction in zip(examples, predictions, strict=True):
         if card.family == "spans":
             yield from _span_errors(example, prediction, show_text)
-        else:
+        elif card.family == "labels":
             yield from _label_errors(example, prediction, show_text)
 
 
@@ -236,6 +276,31 @@ def _label_errors(example: Example, prediction: Prediction, show_text: bool) -> 
             predicted="" if kind == "missed" else predicted,
             text=text,
         )
+
+
+def _answers(
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    rows: Array,
+    columns: Sequence[str],
+    card: Card,
+    show_text: bool,
+) -> tuple[AnswerItem, ...]:
+    """Written answers with their own main metric: an arbitrary choice that depends on the examples' ids alone, so that it is
+    the same for every system, and that is in such an order that its first few are an arbitrary choice too."""
+    values = scoring.statistic(card, columns)(rows)[:, scoring.position_of_main(card, columns)]
+    chosen = sorted(range(len(examples)), key=lambda position: digest(examples[position].id))[:MOST_ANSWERS]
+    return tuple(
+        AnswerItem(
+            example=examples[position].id,
+            input=examples[position].input if show_text else "",
+            gold=written.text_of(examples[position].gold) if show_text else "",
+            answer=written.text_of(predictions[position].answer) if show_text else "",
+            failure=predictions[position].failure or "",
+            score=float(values[position]),
+        )
+        for position in chosen
+    )
 
 
 def window(text: str, start: int, end: int) -> str:

@@ -2,6 +2,7 @@
 
 Everything later (intervals, slices, paired tests) resamples or regroups these counts, so a metric is defined once.
 An answer that is None counts as wrong: all its gold items are missed, and it is never an exact match.
+Those of written answers are in ``written``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from residency.core.errors import UserError, allowed
-from residency.core.types import Answer, Example, Labels, Prediction, Span, Spans
+from residency.core.types import Answer, Example, Labels, Prediction, Span, Spans, Text
 from residency.metrics import choices, spans
 from residency.metrics import counts as arrays
+from residency.tasks import written
 from residency.tasks.card import Card
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 
 COUNTS = ("tp", "fp", "fn")
 _TAIL = {"spans": ("relaxed_tp", "relaxed_fp", "relaxed_fn"), "labels": ("correct", "examples")}
+_ANSWERS = {"spans": Spans, "labels": Labels, "answers": Text}
+
+
+def falls(metric: str) -> bool:
+    """Whether the lower value of a metric is the better one."""
+    return metric in written.LOSSES
 
 
 def main_metric(examples: Sequence[Example], predictions: Sequence[Prediction], card: Card) -> float:
@@ -32,24 +40,31 @@ def main_metric(examples: Sequence[Example], predictions: Sequence[Prediction], 
     Raises ``UserError`` for no examples, examples without gold or an unknown metric, ``ValueError`` for predictions that
     do not belong to the examples.
     """
-    rows, columns = statistics(examples, predictions, card)
+    rows, columns = statistics(examples, predictions, card, metrics=[card.main_metric])
     position = position_of_main(card, columns)
     return float(statistic(card, columns)(rows.sum(axis=0))[position])
 
 
 def statistics(
-    examples: Sequence[Example], predictions: Sequence[Prediction], card: Card, labels: Sequence[str] = ()
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    card: Card,
+    labels: Sequence[str] = (),
+    metrics: Sequence[str] = (),
 ) -> tuple[Array, tuple[str, ...]]:
     """What each example adds to the counts: ([examples, columns], names of the columns).
 
     Columns: tp, fp, fn for each label (strict for spans), then relaxed tp, fp, fn over all labels (spans) or whether the
     whole answer is right, and 1 (labels). The labels are ``labels`` if given (they must hold all that occur), else the
-    card's and then others found. Raises as ``main_metric``.
+    card's and then others found. Of written answers see ``written.statistics``; there ``metrics`` says which are wanted,
+    where not all are. Raises as ``main_metric``.
     """
     import numpy as np
 
     check_gold(examples, card)
     check_aligned(examples, predictions)
+    if card.family == "answers":
+        return written.statistics(examples, predictions, card.language, metrics)
     names = tuple(labels) or labels_of(card, examples, predictions)
     offset = {label: 3 * position for position, label in enumerate(names)}
     columns = tuple(f"{label}/{count}" for label in names for count in COUNTS) + _TAIL[card.family]
@@ -74,6 +89,8 @@ def statistic(card: Card, columns: Sequence[str]) -> Statistic:
     """The function from summed counts [..., columns] to metrics [..., len(metric_names)]."""
     import numpy as np
 
+    if card.family == "answers":
+        return written.statistic(columns)
     labels, tail = len(labels_of_columns(card, columns)), len(_TAIL[card.family])
 
     def measure(sums: Array) -> Array:
@@ -105,6 +122,8 @@ def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
 
     Macro averages are over the labels that occur in gold (scikit-learn and seqeval also take labels only predicted).
     """
+    if card.family == "answers":
+        return written.metric_names(columns)
     labels = labels_of_columns(card, columns)
     if card.family == "spans":
         overall: tuple[str, ...] = ("span_f1", "span_precision", "span_recall", "span_f1_relaxed", "span_f1_macro")
@@ -117,16 +136,38 @@ def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
 
 def position_of_main(card: Card, columns: Sequence[str]) -> int:
     """Where the card's main metric is among ``metric_names``; raises ``UserError`` where the task has no such metric."""
-    names = metric_names(card, columns)
-    if card.main_metric not in names:
+    check_metric(card)
+    names, main = metric_names(card, columns), card.main_metric
+    if main in names:
+        return names.index(main)
+    if card.family == "answers":
         raise UserError(
-            f"card {card.name}: metric: {card.main_metric!r} is not known; {allowed(names, card.main_metric)}."
+            f"card {card.name}: metric: {main!r} needs the probability of the reference answers, which this system does not "
+            "give; name another metric."
         )
-    return names.index(card.main_metric)
+    raise _unknown(card, names)
+
+
+def check_metric(card: Card) -> None:
+    """Raises ``UserError`` for a metric that written answers do not have; those of other families hang on the labels."""
+    if card.family == "answers" and card.main_metric not in written.METRICS:
+        raise _unknown(card, written.METRICS)
+
+
+def _unknown(card: Card, names: Sequence[str]) -> UserError:
+    main = card.main_metric
+    return UserError(f"card {card.name}: metric: {main!r} is not known; {allowed(names, main)}.")
+
+
+def signatures(card: Card, columns: Sequence[str]) -> dict[str, str]:
+    """Metric -> how it was computed, for those where that is not one thing."""
+    return written.signatures(columns) if card.family == "answers" else {}
 
 
 def labels_of_columns(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
-    """The labels behind the columns of ``statistics``, in their order."""
+    """The labels behind the columns of ``statistics``, in their order; none of written answers."""
+    if card.family == "answers":
+        return ()
     return tuple(name.removesuffix("/tp") for name in columns[: -len(_TAIL[card.family]) : 3])
 
 
@@ -169,7 +210,7 @@ def check_gold(examples: Sequence[Example], card: Card) -> None:
         raise UserError(
             f"task {card.name}: there are no examples to evaluate; check the split, or give a part that has some."
         )
-    wanted = Spans if card.family == "spans" else Labels
+    wanted = _ANSWERS[card.family]
     without = [example.id for example in examples if example.gold is None]
     if without:
         raise UserError(
