@@ -22,7 +22,7 @@ from transformers.trainer_callback import ExportableState
 
 from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
-from residency.core.types import Example, PredictorInfo, Profile, StageResult
+from residency.core.types import Example, Prediction, PredictorInfo, Profile, StageResult
 from residency.models import artefact, documents
 from residency.models.artefact import Output, Writing
 from residency.models.base import Base
@@ -31,7 +31,7 @@ from residency.models.encoder import EncoderPredictor
 from residency.models.running import best_device
 from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card
-from residency.tasks.scoring import main_metric
+from residency.tasks.scoring import falls, main_metric
 from residency.train import conversations, trackers
 from residency.train.batches import LengthBatches, collate, flat
 from residency.train.defaults import Plan, resolve, updates_per_epoch
@@ -223,14 +223,14 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         """Measure on the stop part; keep the weights where they are the best, and say when to end."""
         value = self.measure()
         self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value})
-        falls = self.metric == LOSS
-        if self.best is None or (value < self.best if falls else value > self.best):
+        lower = falls(self.metric)
+        if self.best is None or (value < self.best if lower else value > self.best):
             self.best, self.best_epoch, self.waited = value, state.epoch, 0
             self.weights = trainable(self.predictor.model)
         elif self.best > 0:  # a slow starter has not begun to be worse
             self.waited += 1
             if self.waited >= stop.patience:
-                direction = "fall" if falls else "rise"
+                direction = "fall" if lower else "rise"
                 self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} epochs"
                 control.should_training_stop = True
 
@@ -241,10 +241,11 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def measure(self) -> float:
         """The metric on the stop part."""
-        if self.metric == LOSS and isinstance(self.predictor, CausalPredictor):
-            found = list(self.predictor.gold_losses(self.job.dev))
-            return sum(loss for loss, _ in found) / max(1, sum(count for _, count in found))
-        predictions = list(self.predictor.predict(self.job.dev))
+        if falls(self.metric) and isinstance(self.predictor, CausalPredictor):
+            known = zip(self.job.dev, self.predictor.gold_losses(self.job.dev), strict=True)
+            predictions = [Prediction(id=one.id, gold_loss=loss, gold_tokens=count) for one, (loss, count) in known]
+        else:
+            predictions = list(self.predictor.predict(self.job.dev))
         return main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
