@@ -279,7 +279,7 @@ def write_card(folder: Path, model: str) -> None:
     ]
     card = (HEAD + (ENCODER if model == "encoder" else CAUSAL) + FOOT).format(
         pipeline="fill-mask" if model == "encoder" else "text-generation",
-        name=folder.name,
+        name=f"tiny-{model}",
         lead=LEADS[model],
         parameters=facts["parameters"],
         vocabulary=VOCABULARY,

@@ -40,18 +40,18 @@ def noted(draw: st.DrawFn) -> tuple[str, Spans]:
 def test_parse_is_the_inverse_of_render_for_spans(case: tuple[str, Spans]) -> None:
     text, gold = case
     codec = SpanCodec()
-    assert codec.parse(codec.render(gold, text), text, CARD) == gold
+    assert codec.parse(codec.render(gold, text), text, CARD).answer == gold
 
 
 @given(st.lists(st.sampled_from(MANY.names), unique=True))
 def test_parse_is_the_inverse_of_render_for_labels(labels: list[str]) -> None:
     codec, gold = LabelCodec(), Labels(labels=tuple(labels))
-    assert codec.parse(codec.render(gold, ""), "", MANY) == gold
+    assert codec.parse(codec.render(gold, ""), "", MANY).answer == gold
 
 
 def test_words_around_the_list_do_no_harm() -> None:
     words = 'Sure [see below]: [{"label": "drug", "text": "aspirin", "n": 2}] Anything else?'
-    assert SpanCodec().parse(words, "aspirin, aspirin", CARD) == Spans(
+    assert SpanCodec().parse(words, "aspirin, aspirin", CARD).answer == Spans(
         spans=(Span(start=9, end=16, label="drug", quote="aspirin"),)
     )
 
@@ -71,13 +71,13 @@ def test_words_around_the_list_do_no_harm() -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_none(words: str) -> None:
-    assert SpanCodec().parse(words, "aspirin, aspirin", CARD) is None
+    assert SpanCodec().parse(words, "aspirin, aspirin", CARD).answer is None
 
 
 def test_a_label_that_the_card_does_not_know_is_none() -> None:
-    assert LabelCodec().parse("z", "", CHOICE) is None
-    assert LabelCodec().parse('["a", "b, c"]', "", CHOICE) is None
-    assert LabelCodec().parse(" b, c\n", "", CHOICE) == Labels(labels=("b, c",))
+    assert LabelCodec().parse("z", "", CHOICE).answer is None
+    assert LabelCodec().parse('["a", "b, c"]', "", CHOICE).answer is None
+    assert LabelCodec().parse(" b, c\n", "", CHOICE).answer == Labels(labels=("b, c",))
 
 
 def test_occurrences_may_overlap() -> None:

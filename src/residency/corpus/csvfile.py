@@ -45,27 +45,15 @@ class Csv(Source):
         return (".csv", ".tsv")
 
     def rows(self, path: Path) -> Iterator[Row]:
-        reader = csv.reader((line for _, line in lines(path)), delimiter=self.delimiter, strict=True)
         header: list[str] | None = None
-        while True:
-            first = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise DataError(
-                    f"{path}:{first}: is not CSV ({error}); check the quotes from this line on, or hand over JSON lines."
-                ) from None
-            if cells is None:
-                return
-            if not cells:
-                continue
+        for line, cells in rows_of(path, self.delimiter):
             if header is None:
                 header = cells
-                self._check(header, f"{path}:{first}")
+                self._check(header, f"{path}:{line}")
             elif len(cells) != len(header):
-                yield Row(line=first, fault="number of cells differs from the header's")
+                yield Row(line=line, fault="number of cells differs from the header's")
             else:
-                yield self._row(dict(zip(header, cells, strict=True)), first, f"{path}:{first}")
+                yield self._row(dict(zip(header, cells, strict=True)), line, f"{path}:{line}")
 
     def _check(self, header: list[str], where: str) -> None:
         for setting in Columns.model_fields:
@@ -106,3 +94,23 @@ class Csv(Source):
             lang=record[columns.lang] if columns.lang else "",
             labels=labels,
         )
+
+
+def rows_of(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The line that each row begins in, and its cells; empty lines are left out.
+
+    Raises ``DataError`` where the quotes are not those of CSV.
+    """
+    reader = csv.reader((line for _, line in lines(path)), delimiter=delimiter, strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{first}: is not CSV ({error}); check the quotes from this line on, or hand over JSON lines."
+            ) from None
+        if cells is None:
+            return
+        if cells:
+            yield first, cells

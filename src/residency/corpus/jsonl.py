@@ -41,11 +41,11 @@ class Jsonl(Source):
         return (".jsonl", ".json", ".ndjson")
 
     def rows(self, path: Path) -> Iterator[Row]:
-        for number, record in _records(path):
+        for number, record in json_records(path):
             if isinstance(record, dict):
                 yield self._row(record, number, f"{path}:{number}")
             else:
-                fault = "is not valid JSON" if record is _INVALID else "is not a JSON object"
+                fault = "is not valid JSON" if record is INVALID else "is not a JSON object"
                 yield Row(line=number, fault=fault)
 
     def _row(self, record: dict[str, Any], number: int, where: str) -> Row:
@@ -72,10 +72,10 @@ class Jsonl(Source):
         )
 
 
-_INVALID = object()
+INVALID = object()
 
 
-def _records(path: Path) -> Iterator[tuple[int, object]]:
+def json_records(path: Path) -> Iterator[tuple[int, object]]:
     """Records with their line, or their position in the list where the file is one list."""
     first = next((line.lstrip()[:1] for _, line in lines(path) if line.strip()), "")
     if first == "[":
@@ -89,7 +89,7 @@ def _records(path: Path) -> Iterator[tuple[int, object]]:
             try:
                 yield number, msgspec.json.decode(line)
             except msgspec.DecodeError:
-                yield number, _INVALID
+                yield number, INVALID
 
 
 def identifier(value: object) -> str:

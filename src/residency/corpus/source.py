@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from residency.core.errors import DataError
 from residency.core.files import reason
 from residency.core.part import Part, Share
-from residency.core.types import PARTS, PROFILES, Note, PartName, Profile, Relation, Span, Value
+from residency.core.types import PARTS, PROFILES, Note, PartName, Profile, Relation, Span, Turn, Value
 from residency.corpus.ledger import Ledger
 from residency.corpus.repair import MERGED, Raw, Remark, settle
 
@@ -38,6 +38,8 @@ class Row(Value, frozen=True):
     written_at: datetime | None = None
     origin: str = "real"
     profile: Profile = "public"
+    turns: tuple[Turn, ...] = ()
+    fields: dict[str, str] = {}
     join_lines: bool = False
     """Whether span fragments parted only by blanks are one span."""
     repairs: tuple[str, ...] = ()
@@ -163,6 +165,8 @@ class Source(Part):
                 if head in keys and tail in keys
             ),
             labels=tuple(name for old in row.labels if (name := self.labels.get(old, old))),
+            turns=row.turns,
+            fields=row.fields,
             origin=row.origin,
         )
 

@@ -15,6 +15,7 @@ from residency.core.part import External
 from residency.core.types import PARTS, Note, PartName, Split, Value
 from residency.corpus.brat import Brat
 from residency.corpus.conll import Conll
+from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
 from residency.corpus.csvfile import Csv
 from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
@@ -56,7 +57,18 @@ class ExternalSource(Source):
 
 
 Data = Annotated[
-    Conll | Brat | PubTator | Jsonl | LabelStudio | Csv | ExternalSource,
+    Conll
+    | Brat
+    | PubTator
+    | Jsonl
+    | LabelStudio
+    | Csv
+    | Alpaca
+    | ShareGpt
+    | Messages
+    | PromptCblue
+    | Instructions
+    | ExternalSource,
     Field(discriminator="format"),
 ]
 """A data set of a recipe, by ``format``."""
