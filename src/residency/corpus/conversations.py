@@ -240,13 +240,13 @@ def spoken(messages: object, tags: Tags) -> list[Said] | str:
     for message in messages:
         if not isinstance(message, dict):
             return "a turn is not a mapping"
-        role = message.get(tags.role)
-        if not isinstance(role, str) or role not in roles:
+        speaker = message.get(tags.role)
+        if not isinstance(speaker, str) or speaker not in roles:
             return f"unknown role (allowed: {', '.join(roles)})"
         text = content(message.get(tags.content))
         if text is None:
             return "a turn holds something that is not text"
-        made.append((roles[role], text))
+        made.append((roles[speaker], text))
     return made
 
 
