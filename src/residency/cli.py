@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
 
 import typer
 
@@ -205,6 +205,51 @@ def evaluate(
     with _tracker(console) as tracker:
         facts, folder = pipeline.evaluate(run, overrides or [], tracker)
     _print_result(facts, folder, console)
+
+
+@app.command()
+def chat(
+    run: RunPath,
+    only: Annotated[str | None, typer.Option("--only", help="Talk to tuned or base alone.", show_default=False)] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="What the model is told first; the card's where not given.")
+    ] = None,
+) -> None:
+    """Talk to a run's model, its base beside it.
+
+    A question a line, from the terminal or a pipe; answers appear as they are written. Nothing is kept on disk.
+    """
+    from residency import chat as talks
+    from residency.core.errors import allowed
+
+    if only not in (None, "tuned", "base"):
+        raise UserError(f"--only: {only!r} is not known; {allowed(('tuned', 'base'), only)}.")
+    chosen = cast(Literal["tuned", "base"] | None, only)
+    talking = talks.sides(run, chosen, system)
+
+    def say(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    if sys.stdin.isatty():
+        say(talks.NOTICE + "\n")
+    talks.converse(talking, _questions(), say)
+
+
+def _questions() -> Iterator[str]:
+    """Lines from the terminal, with a prompt, or from a pipe; until they end or nobody answers any more."""
+    terminal = sys.stdin.isatty()
+    while True:
+        if terminal:
+            sys.stdout.write("> ")
+            sys.stdout.flush()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            raise UserError("the questions are not UTF-8; convert them first.") from None
+        if not line:
+            return
+        yield line
 
 
 @app.command()

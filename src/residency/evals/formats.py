@@ -20,6 +20,15 @@ METRICS = {
     "span_recall": "Strict span recall",
     "exact_match": "Exact match",
     "rouge_l": "ROUGE-L",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "bleu": "BLEU (0 to 100)",
+    "chrf": "chrF (0 to 100)",
+    "meteor_exact": "METEOR, exact form",
+    "token_f1": "Token F1",
+    "loss": "Loss (lower is better)",
+    "perplexity": "Perplexity (lower is better)",
+    "dev_loss": "Loss per token",
 }
 
 

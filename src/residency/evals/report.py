@@ -125,13 +125,39 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     return table
 
 
+def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | None:
+    """Questions with the answers of every system, for the terminal; ``None`` where there are none that may be shown."""
+    from rich.table import Table
+    from rich.text import Text
+
+    found = [one for task in view.task_views(facts) for one in task.answers[:most]]
+    if not found:
+        return None
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def cut(text: str) -> Text:
+        line = " ".join(_clean(text).split())
+        return Text(line if len(line) <= length else line[: length - 1] + "…")
+
+    for one in found:
+        table.add_row("question", cut(one.input))
+        table.add_row("reference", cut(one.gold))
+        for system, answer, failure in one.answers:
+            table.add_row(system, cut(answer or f"({failure or 'no answer'})"))
+        table.add_section()
+        table.add_row("", "")
+    return table
+
+
 def _main_and_second(reports: list[Report]) -> tuple[str, str]:
     """The metric that decides, and the one that is most telling beside it; empty where there is no other."""
     main = view.main_metric(reports)
     names = dict.fromkeys(
         score.metric for report in reports for score in view.main_scores(report) if score.metric != main
     )
-    preferred = ("span_f1_relaxed", "accuracy", "exact_match", "span_f1")
+    preferred = ("loss", "span_f1_relaxed", "accuracy", "exact_match", "span_f1")
     return main, next((name for name in (*preferred, *names) if name in names), "")
 
 
@@ -143,7 +169,11 @@ def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None
         main = [row for row in task.main.rows if row.name == formats.metric_title(task.metric)]
         labels = task.labels[0].rows if task.labels else ()
         rows = [*main, *labels]
-        names = ["all labels", *(row.name for row in labels)] if main else [row.name for row in labels]
+        names = (
+            ["all answers" if task.tuned.references else "all labels", *(row.name for row in labels)]
+            if main
+            else [row.name for row in labels]
+        )
         series = [(system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)]
         title = formats.metric_title(task.label_metric or task.metric)
         if task.label_metric and task.label_metric != task.metric:

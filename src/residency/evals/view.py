@@ -13,11 +13,14 @@ from residency.evals.formats import (
     metric_in_sentence,
     metric_title,
     number,
+    percent,
     probability,
     signed,
 )
+from residency.tasks.scoring import falls
 
 ERRORS_PER_KIND = 8
+ANSWERS_SHOWN = 12
 NO_INTERVAL = "no interval"
 """The procedure of a score without one."""
 RARE = 10
@@ -74,6 +77,15 @@ class ErrorGroup(Value, frozen=True):
     shown: tuple[ErrorView, ...]
 
 
+class AnswerView(Value, frozen=True):
+    """A question with its reference and what each system answered: (system, answer, why there is none)."""
+
+    example: str
+    input: str
+    gold: str
+    answers: tuple[tuple[str, str, str], ...]
+
+
 class TaskView(Value, frozen=True):
     """Everything that the report shows of one task."""
 
@@ -94,6 +106,14 @@ class TaskView(Value, frozen=True):
     """Columns of the confusion table."""
     confusion: tuple[ConfusionRow, ...]
     errors: tuple[ErrorGroup, ...]
+    answers: tuple[AnswerView, ...] = ()
+    """Written answers side by side; empty where texts may not be shown."""
+    references: str = ""
+    """A warning where a model wrote the references."""
+    format_errors: tuple[str, ...] = ()
+    """Per system that writes, how many answers were not in the form that was asked for."""
+    signatures: tuple[tuple[str, str], ...] = ()
+    """Metric -> how it was computed."""
 
     @property
     def tuned(self) -> Report:
@@ -171,7 +191,9 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         label_metric=next(iter(labelled), ""),
         reports=tuple(reports),
         main=_table(
-            "Scores over all labels",
+            "Scores over all answers" + (" (references written by a model)" if model_written(tuned) else "")
+            if tuned.references
+            else "Scores over all labels",
             "Metric",
             systems,
             [(metric_title(key), [_find(report, key) for report in reports]) for key in main],
@@ -203,6 +225,51 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         predicted=predicted,
         confusion=confusion,
         errors=_errors(tuned, show_text),
+        answers=side_by_side(reports) if show_text else (),
+        references=model_written(tuned),
+        format_errors=tuple(said for report in reports if (said := _format_errors(report))),
+        signatures=tuple((metric_title(s.metric), s.signature) for s in tuned.scores if s.signature),
+    )
+
+
+def side_by_side(reports: Sequence[Report]) -> tuple[AnswerView, ...]:
+    """What all systems answered to the same questions."""
+    found = [{item.example: item for item in report.answers} for report in reports]
+    shared = [item for item in reports[-1].answers if all(item.example in known for known in found)]
+    return tuple(
+        AnswerView(
+            example=item.example,
+            input=item.input,
+            gold=item.gold,
+            answers=tuple(
+                (report.system.name, known[item.example].answer, known[item.example].failure)
+                for report, known in zip(reports, found, strict=True)
+            ),
+        )
+        for item in shared[:ANSWERS_SHOWN]
+        if item.input or item.gold
+    )
+
+
+def model_written(report: Report) -> str:
+    """A warning where a model wrote references: agreement with it is not correctness."""
+    models = {who.partition(":")[2]: count for who, count in report.references.items() if who.startswith("model:")}
+    if not models:
+        return ""
+    names = ", ".join(sorted(models))
+    return (
+        f"{count(sum(models.values()))} of {count(report.n)} references were written by a model ({names}): scores against "
+        "them show agreement with it, not correctness."
+    )
+
+
+def _format_errors(report: Report) -> str:
+    wrong = report.failures + report.repaired
+    if not wrong or not report.n:
+        return ""
+    return (
+        f"{report.system.name}: {percent(wrong / report.n)} of the answers were not in the form that was asked for; "
+        f"{count(report.repaired)} of {count(wrong)} could be repaired"
     )
 
 
@@ -307,7 +374,8 @@ def _who(report: Report) -> str:
 def _reading(test: Comparison) -> str:
     if test.low <= 0 <= test.high:
         return ", no clear difference"
-    return ", clearly worse" if test.high < 0 else ""
+    worse = test.low > 0 if falls(test.metric) else test.high < 0
+    return ", clearly worse" if worse else ""
 
 
 def _rounded(score: Score) -> str:
