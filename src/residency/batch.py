@@ -11,7 +11,7 @@ import msgspec
 from residency.core.errors import DataError, UserError
 from residency.core.files import canonical, disk_errors, enumerate_lines, file_digest, reason, sha256
 from residency.core.progress import Silent, Tracker
-from residency.core.types import Labels, Prediction, RawNote, Spans
+from residency.core.types import Labels, Prediction, RawNote, Spans, Text
 from residency.corpus.jsonl import identifier
 from residency.pipeline import artefact_of, predict
 
@@ -138,6 +138,10 @@ def answer(prediction: Prediction) -> dict[str, Any]:
     elif isinstance(prediction.answer, Labels):
         row["labels"] = list(prediction.answer.labels)
         row["scores"] = list(prediction.answer.scores)
-    else:
+    elif isinstance(prediction.answer, Text):
+        row["answer"] = prediction.answer.text
+    if prediction.answer is None:
         row["failure"] = prediction.failure or "no answer"
+    elif prediction.failure:
+        row["note"] = prediction.failure
     return row

@@ -74,24 +74,35 @@ def demo(
 ) -> None:
     """Learn from invented records, end to end.
 
-    Data, split, LoRA, evaluation and report, with the bundled model: no network, no GPU, a few minutes.
+    Data, split, LoRA, evaluation and report, for a model that marks entities and for one that answers questions, with the
+    bundled models: no network, no GPU, a few minutes.
     """
+    from residency.evals.report import answers_table
+    from residency.pipeline import finished_facts
     from residency.recipe import Recipe
-    from residency.starters import write_demo
+    from residency.starters import write_demo, write_demo_questions
 
     console = _console()
     changes = list(overrides or [])
     langs = [text for text in changes if text.startswith("lang=")]
     lang = langs[-1].removeprefix("lang=") if langs else "vi"
-    recipe = Recipe.load(write_demo(folder, lang), [text for text in changes if text not in langs])
+    others = [text for text in changes if text not in langs]
+    recipe = Recipe.load(write_demo(folder, lang), others)
     _say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
     finished = _run(recipe, folder / "runs", console)
+    asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
+    _say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
+    answering = _run(asked, folder / "runs", console)
+    if (answers := answers_table(finished_facts(answering))) is not None:
+        _say(console, "\nTwo questions that it had not seen, before and after:\n")
+        console.print(answers)
     _say(
         console,
         "\nNext, on your own data:\n"
         "  residency init my-project                write a commented recipe, and folders to fill\n"
         "  residency check my-project/recipe.yaml   read all data, report every problem\n"
-        f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl",
+        f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl\n"
+        f"  residency chat {answering.folder}",
     )
 
 

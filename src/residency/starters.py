@@ -7,11 +7,16 @@ from string import Template
 
 from residency.core.errors import UserError
 from residency.core.files import write_jsonl, write_text
+from residency.synth.questions import questions
 from residency.synth.records import records
 
 TEMPLATES = Path(__file__).parent / "templates"
 DEMO_NOTES = 300
 """Invented records of the demo; four minutes on two cores have to hold their training too."""
+
+
+DEMO_QUESTIONS = 400
+"""Invented questions of the demo."""
 
 
 def write_demo(folder: Path, lang: str, count: int = DEMO_NOTES, seed: int = 0) -> Path:
@@ -45,6 +50,26 @@ def write_demo(folder: Path, lang: str, count: int = DEMO_NOTES, seed: int = 0) 
     write_jsonl(folder / "data" / f"records-{lang}.jsonl", rows)
     recipe = folder / f"recipe-{lang}.yaml"
     write_text(recipe, Template((TEMPLATES / "demo.yaml").read_text("utf-8")).substitute(lang=lang, seed=seed + 7))
+    return recipe
+
+
+def write_demo_questions(folder: Path, lang: str, count: int = DEMO_QUESTIONS, seed: int = 0) -> Path:
+    """Write invented questions with their answers and a recipe that learns to answer; returns the recipe's path."""
+    rows = [
+        {
+            "id": note.id,
+            "group": note.group,
+            "lang": note.lang,
+            "kind": note.kind,
+            "origin": note.origin,
+            "messages": [{"role": turn.role, "content": turn.text} for turn in note.turns],
+        }
+        for note in questions(lang, count, seed + 1000)
+    ]
+    write_jsonl(folder / "data" / f"questions-{lang}.jsonl", rows)
+    recipe = folder / f"recipe-questions-{lang}.yaml"
+    text = Template((TEMPLATES / "demo-questions.yaml").read_text("utf-8")).substitute(lang=lang, seed=seed + 7)
+    write_text(recipe, text)
     return recipe
 
 
