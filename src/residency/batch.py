@@ -11,7 +11,8 @@ import msgspec
 from residency.core.errors import DataError, UserError
 from residency.core.files import canonical, disk_errors, enumerate_lines, file_digest, reason, sha256
 from residency.core.progress import Silent, Tracker
-from residency.core.types import Labels, Prediction, RawNote, Spans, Text
+from residency.core.types import Labels, Prediction, RawNote, Spans, Text, Turn
+from residency.corpus.conversations import MESSAGE_TAGS, spoken
 from residency.corpus.jsonl import identifier
 from residency.pipeline import artefact_of, predict
 
@@ -40,11 +41,14 @@ def predict_file(
         raise UserError(
             f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for the output."
         )
-    check_fields(input, text_field)
+    columns = asks_by_columns(artefact)
+    check_fields(input, text_field, columns)
     partial = output.with_name(output.name + ".partial")
     key = sha256(canonical([file_digest(input), file_digest(artefact / "artefact.json"), text_field, id_field]))
     done = resume(partial, key)
-    predictions = predict(artefact, notes(input, text_field, id_field, done))  # a faulty model leaves nothing behind
+    predictions = predict(
+        artefact, notes(input, text_field, id_field, done, columns)
+    )  # a faulty model leaves nothing behind
     total = sum(1 for _ in enumerate_lines(input))
     tracker.start("predicting", total)
     encoder = msgspec.json.Encoder()
@@ -70,32 +74,56 @@ def predict_file(
     return count
 
 
-def check_fields(input: Path, text_field: str) -> None:
+def asks_by_columns(artefact: Path) -> bool:
+    """Whether the model's card puts the columns of a row into words."""
+    card = msgspec.json.decode((artefact / "artefact.json").read_bytes()).get("card", {})
+    return card.get("family") == "answers" and bool(card.get("prompt"))
+
+
+def check_fields(input: Path, text_field: str, columns: bool = False) -> None:
     """Read the whole file once: a bad line is found before an hour of prediction, not after."""
     count = 0
     for number, line in enumerate_lines(input):
-        _row(input, number, line, text_field)
+        _row(input, number, line, text_field, columns)
         count += 1
     if not count:
         raise DataError(f"{input}: holds no notes; give JSON lines with the field {text_field}.")
 
 
-def notes(input: Path, text_field: str, id_field: str, skip: int) -> Iterator[RawNote]:
-    """Notes of a JSON-lines file behind the first ``skip``; they may hold identifiers, so they stay in memory."""
+def notes(input: Path, text_field: str, id_field: str, skip: int, columns: bool = False) -> Iterator[RawNote]:
+    """Notes of a JSON-lines file behind the first ``skip``; they may hold identifiers, so they stay in memory.
+
+    A row may hold ``messages`` instead of a text: a conversation that waits for an answer.
+    """
     for position, (number, line) in enumerate(enumerate_lines(input)):
         if position >= skip:
-            row = _row(input, number, line, text_field)
-            yield RawNote(id=identifier(row.get(id_field)) or str(number), patient="", text=row[text_field])
+            row = _row(input, number, line, text_field, columns)
+            found = spoken(row["messages"], MESSAGE_TAGS) if "messages" in row and text_field not in row else []
+            turns = [] if isinstance(found, str) else found
+            yield RawNote(
+                id=identifier(row.get(id_field)) or str(number),
+                patient="",
+                text=str(row.get(text_field) or ""),
+                turns=tuple(Turn(role=role, text=text) for role, text in turns),
+                fields={name: str(value) for name, value in row.items() if isinstance(value, str | int)}
+                if columns
+                else {},
+            )
 
 
-def _row(input: Path, number: int, line: bytes, text_field: str) -> dict[str, Any]:
+def _row(input: Path, number: int, line: bytes, text_field: str, columns: bool = False) -> dict[str, Any]:
     if number == 1:
         line = line.removeprefix(b"\xef\xbb\xbf")
     try:
         row = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{input}:{number}: {reason(error)}") from None
-    if not isinstance(row, dict) or not isinstance(row.get(text_field), str):
+    if isinstance(row, dict) and text_field not in row and "messages" in row:
+        turns = spoken(row["messages"], MESSAGE_TAGS)
+        if isinstance(turns, str) or not turns or turns[-1][0] != "user":
+            fault = turns if isinstance(turns, str) else "the last turn must be the user's"
+            raise DataError(f"{input}:{number}: messages: {fault}.")
+    elif not isinstance(row, dict) or not (columns or isinstance(row.get(text_field), str)):
         raise DataError(f"{input}:{number}: has no text in the field {text_field}; name the field with --text.")
     return row
 
