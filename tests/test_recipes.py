@@ -31,7 +31,8 @@ def test_every_shipped_recipe_is_valid_and_named_like_its_file(path: Path) -> No
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_reported_part_of_a_shipped_recipe_decides_nothing(path: Path) -> None:
     for data in Recipe.load(path).data.values():
-        assert data.test and data.dev is None
+        drawn = data.path is not None and data.shares["test"] > 0  # where the authors set no part aside
+        assert (data.test or drawn) and data.dev is None
 
 
 def test_the_guide_names_every_shipped_recipe() -> None:
@@ -43,15 +44,16 @@ def test_the_guide_names_every_shipped_recipe() -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA")
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path, tiny_base: Path) -> None:
-    name, train, test = PARTS[path.stem]
-    recipe = Recipe.load(
-        path,
-        [
+    if path.stem == "zh-medical-qa":  # needs a tokenizer that writes
+        given = [f"data.huatuo.path={(SHARED / 'zh/huatuo/general_qa.jsonl').resolve()}"]
+    else:
+        name, train, test = PARTS[path.stem]
+        given = [
             f"base={tiny_base}",
             f"data.{name}.train={(SHARED / train).resolve()}",
             f"data.{name}.test={(SHARED / test).resolve()}",
-        ],
-    )
+        ]
+    recipe = Recipe.load(path, given)
     findings, summaries = checks.check(recipe)
     assert [finding.message for finding in findings if finding.level == "error"] == []
     assert all(summary.parts[part].notes for summary in summaries for part in ("train", "test"))
