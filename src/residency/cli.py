@@ -263,6 +263,42 @@ def _questions() -> Iterator[str]:
         yield line
 
 
+@app.command(name="import")
+def import_(
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="llamafactory", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Its training configuration (YAML).", show_default=False)
+    ],
+    info: Annotated[
+        Path | None, typer.Option("--dataset-info", help="dataset_info.json, where it does not lie beside its data.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Another base, e.g. bundled:tiny-lm.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option("--ignore", help="A key that may be left out.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe; beside FILE if not given.")] = None,
+) -> None:
+    """Turn another tool's configuration into a recipe.
+
+    Says of every key where it went, or that it has no counterpart. Overwrites nothing.
+    """
+    from residency import llamafactory
+    from residency.core.errors import allowed
+    from residency.core.files import write_text
+
+    if tool != "llamafactory":
+        raise UserError(f"import: {tool!r} is not known; {allowed(('llamafactory',), tool)}.")
+    target = output or file.with_name(f"{file.stem}.residency.yaml")
+    if target.exists():
+        raise UserError(f"{target}: is there already; name another file with --output.")
+    if target.parent.resolve() != file.parent.resolve():
+        raise UserError(f"{target}: must lie beside {file.name}: the recipe's paths are relative to its folder.")
+    recipe, fates = llamafactory.imported(file, info, base, tuple(ignore or ()))
+    write_text(target, llamafactory.written(recipe))
+    console = _console()
+    for fate in fates:
+        _say(console, f"{fate.key:<32} {fate.became}")
+    _say(console, f"\nwrote {target}; next: residency check {target}")
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
