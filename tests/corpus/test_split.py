@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given as forall
 from hypothesis import strategies as st
 
+from residency.core.errors import UserError
 from residency.core.types import PARTS, Note, PartName, Span
-from residency.corpus.split import given, split_by_group
+from residency.corpus.split import given, split_by_group, split_by_hash
 
 SHARES: dict[PartName, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
 
@@ -140,3 +141,35 @@ def test_what_train_and_test_have_in_common_is_said():
     train = [note("a", "p1", "same"), note("b", "p2", "b"), note("c", "p3", "c")]
     test = [note("x", "p9", " same "), note("y", "p2", "y")]
     assert given({"train": train, "test": test}, 0, 7).how.endswith("1 texts and 1 groups are in both train and test")
+
+
+def test_parts_by_hash_are_those_of_the_hash_alone():
+    notes = [note(f"n{number}", text=f"câu hỏi {number}") for number in range(200)]
+    found = split_by_hash(notes, SHARES, seed=1).parts
+    for one in notes:
+        tenth = int(hashlib.sha256(one.text.encode()).hexdigest(), 16) % 10
+        assert found[one.id] == ("train" if tenth < 8 else "dev" if tenth == 8 else "test")
+
+
+@forall(corpora(), st.integers(1, 40))
+def test_by_hash_what_belongs_together_stays_together_and_growth_moves_nothing(notes: list[Note], more: int):
+    before = split_by_hash(notes, SHARES, seed=0).parts
+    assert all(len({before[id] for id in group}) == 1 for group in connected(notes))
+    grown = [*notes, *(note(f"new{number}", text=f"a text of its own {number}") for number in range(more))]
+    assert split_by_hash(grown, SHARES, seed=9).parts.items() >= before.items()
+
+
+@pytest.mark.parametrize(
+    ("shares", "whole"), [({"train": 0.85, "test": 0.15}, 100), ({"train": 0.995, "test": 0.005}, 1000)]
+)
+def test_finer_shares_take_a_larger_modulus(shares: dict[PartName, float], whole: int):
+    notes = [note(f"n{number}", text=str(number)) for number in range(2000)]
+    found = split_by_hash(notes, shares, seed=0).parts
+    least = round(shares["train"] * whole)
+    for one in notes:
+        assert (found[one.id] == "test") == (int(hashlib.sha256(one.text.encode()).hexdigest(), 16) % whole >= least)
+
+
+def test_shares_that_no_modulus_meets_are_refused():
+    with pytest.raises(UserError, match="per mille"):
+        split_by_hash([note("a")], {"train": 2 / 3, "test": 1 / 3}, seed=0)

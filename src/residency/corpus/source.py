@@ -62,6 +62,9 @@ class Source(Part):
     """All records; parts are drawn by group according to ``shares``."""
     shares: dict[PartName, Share] = {"train": 0.8, "dev": 0.1, "test": 0.1}
     """Size of the parts drawn from ``path``; they add up to 1."""
+    draw: Literal["random", "hash"] = "random"
+    """How they are drawn: with the recipe's seed and labels spread alike, or by the SHA-256 of the text, so that a record stays
+    in its part when the data grows."""
     stop: Share | Literal["auto"] = "auto"
     """Share of train, by group, set aside as dev for early stopping where there is no dev part. ``auto``: a tenth from
     1,000 training records on; below, every record is worth more in training than in deciding when to stop."""

@@ -22,7 +22,7 @@ from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
 from residency.corpus.pubtator import PubTator
 from residency.corpus.source import Row, Source, showable
-from residency.corpus.split import given, make, split_by_group, stop_share
+from residency.corpus.split import given, make, split_by_group, split_by_hash, stop_share
 
 
 class ExternalSource(Source):
@@ -107,7 +107,8 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
     _check_labels(data, name, ledger.labels)
     if data.path is not None:
         notes = read["path"]
-        split = _limited(notes, split_by_group(notes, data.shares, seed), data.limit)
+        drawn_by = split_by_hash if data.draw == "hash" else split_by_group
+        split = _limited(notes, drawn_by(notes, data.shares, seed), data.limit)
         notes = [note for note in notes if note.id in split.parts]
         share = stop_share(data.stop, sum(part == "train" for part in split.parts.values()))
         if not data.shares.get("dev") and share:

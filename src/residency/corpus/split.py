@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 from unicodedata import normalize
 
-from residency.core.files import digest
+from residency.core.errors import UserError
+from residency.core.files import digest, sha256
 from residency.core.types import PARTS, Note, PartName, Split
 
 Atom = list[Note]
@@ -27,6 +28,28 @@ def split_by_group(notes: Sequence[Note], shares: Mapping[PartName, float], seed
     parts = _draw(notes, shares, seed)
     shown = ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
     return make(notes, parts, seed, f"random by group: {shown}")
+
+
+def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed: int) -> Split:
+    """Parts fixed by the SHA-256 of each text: no seed, and a record stays where it is when others come or go.
+
+    The hash modulo 10, or the smallest power of ten in which every share is whole, counted off as train, dev, test: with 80, 10
+    and 10 per cent, 0 to 7 is train, 8 dev, 9 test. A group is placed as a whole, by the first of its texts in order.
+    Raises ``UserError`` for shares finer than a thousandth.
+    """
+    whole = next((m for m in (10, 100, 1000) if all(abs(s * m - round(s * m)) < 1e-6 for s in shares.values())), None)
+    if whole is None:
+        raise UserError(
+            "shares: parts drawn by hash take whole per mille; for example {train: 80%, dev: 10%, test: 10%}."
+        )
+    slots = [part for part in PARTS for _ in range(round(shares.get(part, 0) * whole))]
+    parts: dict[str, PartName] = {}
+    for atom in atoms(notes):
+        first = min(note.text for note in atom)
+        part = slots[int(sha256(first.encode()), 16) % whole]
+        parts |= {note.id: part for note in atom}
+    shown = ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
+    return make(notes, parts, seed, f"by hash of the text: {shown}")
 
 
 FEW = 1000
