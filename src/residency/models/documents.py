@@ -51,12 +51,15 @@ def attend(
     if cu_seq_lens_q is None:
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return result
+    kind = query.dtype
+    if query.device.type == "cpu":  # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
+        query, key, value = query.float(), key.float(), value.float()
     bounds = cu_seq_lens_q.tolist()
     parts = [
         sdpa_attention_forward(module, q, k, v, None, **kwargs)[0]
         for q, k, v in zip(*(_cut(tensor, bounds) for tensor in (query, key, value)), strict=True)
     ]
-    return torch.cat(parts, dim=1), None
+    return torch.cat(parts, dim=1).to(kind), None
 
 
 def _cut(tensor: torch.Tensor, bounds: list[int]) -> tuple[torch.Tensor, ...]:
