@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residency.core.errors import UserError
-from residency.core.types import Example, Prediction, PredictorInfo, Turn
+from residency.core.types import Example, Labels, Prediction, PredictorInfo, Turn
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.chat import IGNORED, Chat, Row
@@ -85,6 +85,9 @@ class CausalPredictor:
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order; the same words alone and in a batch (in fp32)."""
+        if self.card.family == "labels" and not self.card.multiple and self.generation.choose == "rank":
+            yield from self._ranked(examples)
+            return
         source = iter(examples)
         while chunk := list(islice(source, CHUNK)):
             started = time.perf_counter()
@@ -100,6 +103,25 @@ class CausalPredictor:
                 yield Prediction(
                     id=example.id, answer=answer, text=words, failure=failure, latency_ms=each, tokens=count
                 )
+
+    def _ranked(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+        """Of each example the likeliest label, and how likely it is among the card's."""
+        from math import exp
+
+        names = self.card.names
+        for example in examples:
+            started = time.perf_counter()
+            turns = conversation(example, self.card)
+            known = self._prompt(turns) is not None
+            logs = self.choices(turns, names) if known else []
+            each = (time.perf_counter() - started) * 1000
+            if not known:
+                yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
+                continue
+            best = max(range(len(names)), key=logs.__getitem__)
+            share = 1 / sum(exp(one - logs[best]) for one in logs)
+            answer = Labels(labels=(names[best],), scores=(share,))
+            yield Prediction(id=example.id, answer=answer, text=names[best], latency_ms=each)
 
     def answer(self, turns: Sequence[Turn]) -> str:
         """The answer to a conversation whose last turn is the user's; raises ``UserError`` where that is too long."""

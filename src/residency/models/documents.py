@@ -52,7 +52,9 @@ def attend(
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return result
     kind = query.dtype
-    if query.device.type == "cpu":  # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
+    if (
+        query.device.type == "cpu"
+    ):  # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
         query, key, value = query.float(), key.float(), value.float()
     bounds = cu_seq_lens_q.tolist()
     parts = [

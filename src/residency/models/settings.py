@@ -35,6 +35,9 @@ class Generation(Part):
     stop: tuple[str, ...] = ()
     """Texts at which an answer ends, besides the template's own end of turn; they are not part of it."""
     seed: int = Field(default=0, ge=0)
+    choose: Literal["rank", "write"] = "rank"
+    """Cards with one label a note: ``rank`` takes the label that is likeliest as the whole answer, which is always one of the card's;
+    ``write`` lets the model write, and reads that."""
 
     @model_validator(mode="after")
     def _sensible(self) -> Generation:

@@ -7,12 +7,16 @@ read is ``None``: it counts as wrong, and its rate is reported. Nothing that a m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from residency.core.errors import DataError, UserError, allowed
 from residency.core.types import Answer, Example, Labels, Span, Spans, Text, Turn, Value
+from residency.tasks import repair
 from residency.tasks.card import Card
 
 if TYPE_CHECKING:
@@ -45,17 +49,7 @@ class SpanCodec:
     """Entities as a JSON list; a quote that occurs several times says which occurrence is meant."""
 
     def prompt(self, example: Example, card: Card) -> str:
-        if card.prompt:
-            return fill(
-                card.prompt, {"text": example.input, "labels": ", ".join(card.names)}, f"card {card.name}: prompt"
-            )
-        kinds = "\n".join(
-            f"- {label.name}: {label.definition}" if label.definition else f"- {label.name}" for label in card.labels
-        )
-        return (
-            "List the entities of the note as a JSON list of objects with label and text, the text copied exactly; add n "
-            f"for the n-th occurrence where the text occurs more than once before.\nLabels:\n{kinds}\n\nNote:\n{example.input}"
-        )
+        return asked("spans", example, card)
 
     def render(self, answer: Answer, text: str) -> str:
         if not isinstance(answer, Spans):
@@ -74,33 +68,77 @@ class SpanCodec:
         return json.dumps(rows, ensure_ascii=False)
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
-        rows = first_list(words)
-        if rows is None:
+        """Perfect JSON as it is; else mended, each thing that was mended or left out named (``tasks/repair.py``)."""
+        names = repair.Names(card.names, [label.title for label in card.labels])
+        found = repair.first_list(words)
+        if found is not None and (not found[0] or any(isinstance(row, dict) for row in found[0])):
+            rows, repairs = found[0], [repair.AROUND] if found[1] else []
+        elif (lines := repair.by_line(words, names)) is not None and "{" not in words:
+            rows, repairs = lines, [repair.LINES]
+        elif (mended := repair.items(words)) is not None:
+            rows, repairs = mended
+        elif repair.says_nothing(words):
+            rows, repairs = [], [repair.NONE]
+        else:
             return Parsed()
-        spans: list[Span] = []
-        for row in rows:
-            span = _span(row, text, card)
-            if span is None:
-                return Parsed()
-            spans.append(span)
-        return Parsed(answer=Spans(spans=tuple(spans)))
+        spans, faults = _spans(rows, text, names)
+        if rows and not spans:
+            return Parsed()
+        return Parsed(answer=Spans(spans=tuple(spans)), repairs=repair.unique([*repairs, *faults]))
 
 
-def _span(row: object, text: str, card: Card) -> Span | None:
-    if not isinstance(row, dict) or row.get("label") not in card.names:
-        return None
-    quote, number = row.get("text"), row.get("n", 1)
-    if not isinstance(quote, str) or not quote or not isinstance(number, int):
-        return None
-    start = place(text, quote, number)
-    if start is None:
-        return None
+def _spans(rows: Sequence[object], text: str, names: repair.Names) -> tuple[list[Span], list[str]]:
+    """What the items say about the text, and what had to be mended or left out."""
+    spans: dict[Span, None] = {}
+    faults: list[str] = []
+    folded = repair.Folded(text)
+    for row in rows:
+        label = names.of(row.get("label")) if isinstance(row, dict) else None
+        quote = row.get("text") if isinstance(row, dict) else None
+        if not isinstance(row, dict) or "label" not in row or not isinstance(quote, str) or not quote:
+            faults.append(repair.UNREAD)
+            continue
+        if label is None:
+            faults.append(repair.UNKNOWN)
+            continue
+        if label != row["label"]:
+            faults.append(repair.LABEL)
+        number = row.get("n", 1)
+        number = number if isinstance(number, int) and not isinstance(number, bool) else 1
+        at = _located(text, quote, number, folded, faults)
+        if at is None:
+            faults.append(repair.ABSENT)
+            continue
+        span = _span(row, label, text, at)
+        if span in spans:
+            later = _located(text, quote, number + 1, folded, []) if "n" not in row else None
+            while later is not None and _span(row, label, text, later) in spans:
+                number += 1
+                later = _located(text, quote, number + 1, folded, [])
+            faults.append(repair.TWICE if later is None else repair.NEXT)
+            span = span if later is None else _span(row, label, text, later)
+        spans[span] = None
+    return list(spans), faults
+
+
+def _located(text: str, quote: str, number: int, folded: repair.Folded, faults: list[str]) -> tuple[int, int] | None:
+    """Where an occurrence of a quote stands in the text: as it is written, else folded."""
+    if quote in text:
+        start = place(text, quote, number)
+        return None if start is None else (start, start + len(quote))
+    for at in islice(folded.places(quote), number - 1, number) if number > 0 else ():
+        faults.append(repair.FOLDED)
+        return at
+    return None
+
+
+def _span(row: Mapping[str, Any], label: str, text: str, at: tuple[int, int]) -> Span:
     code, attributes = row.get("code"), row.get("attributes", ())
     return Span(
-        start=start,
-        end=start + len(quote),
-        label=str(row["label"]),
-        quote=quote,
+        start=at[0],
+        end=at[1],
+        label=label,
+        quote=text[at[0] : at[1]],
         code=code if isinstance(code, str) else None,
         attributes=tuple(a for a in attributes if isinstance(a, str)) if isinstance(attributes, list) else (),
     )
@@ -110,12 +148,7 @@ class LabelCodec:
     """A single label bare, several as a JSON list."""
 
     def prompt(self, example: Example, card: Card) -> str:
-        if card.prompt:
-            return fill(
-                card.prompt, {"text": example.input, "labels": ", ".join(card.names)}, f"card {card.name}: prompt"
-            )
-        how = "all labels that apply as a JSON list" if card.multiple else "the one label that applies"
-        return f"Answer with {how}: {', '.join(card.names)}.\n\nNote:\n{example.input}"
+        return asked("labels" if card.multiple else "label", example, card)
 
     def render(self, answer: Answer, text: str) -> str:
         if not isinstance(answer, Labels):
@@ -123,13 +156,45 @@ class LabelCodec:
         return answer.labels[0] if len(answer.labels) == 1 else json.dumps(list(answer.labels), ensure_ascii=False)
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
+        """The label, or the list of labels; where it is put otherwise, what the words name: of one label exactly one."""
         bare = words.strip()
         if bare in card.names:
             return Parsed(answer=Labels(labels=(bare,)))
-        rows = first_list(words) if card.multiple else None
-        if rows is None or not all(isinstance(row, str) and row in card.names for row in rows):
-            return Parsed()
-        return Parsed(answer=Labels(labels=tuple(str(row) for row in rows)))
+        names = repair.Names(card.names, [label.title for label in card.labels])
+        found = repair.first_list(words)
+        if card.multiple and found is not None and all(isinstance(row, str) for row in found[0]):
+            return _named(found[0], names, [repair.AROUND] if found[1] else [])
+        if (one := names.of(bare)) is not None:
+            return Parsed(answer=Labels(labels=(one,)), repairs=(repair.LABEL,))
+        if card.multiple:
+            if repair.says_nothing(words):
+                return Parsed(answer=Labels(), repairs=(repair.NONE,))
+            pieces = re.split(r"[,，;；、|\n]", words[: repair.LONGEST].strip(repair.TRIMMED + "[]"))
+            if any(names.of(piece) for piece in pieces):
+                return _named([piece for piece in pieces if piece.strip()], names, [repair.LINES])
+        within = names.within(words)
+        if within and (card.multiple or len(within) == 1):
+            kept = tuple(name for name in card.names if name in within)
+            return Parsed(answer=Labels(labels=kept), repairs=(repair.AROUND,))
+        return Parsed()
+
+
+def _named(rows: Sequence[object], names: repair.Names, repairs: list[str]) -> Parsed:
+    """The labels of a list, each once; unknown ones left out."""
+    found: dict[str, None] = {}
+    for row in rows:
+        name = names.of(row)
+        if name is None:
+            repairs.append(repair.UNKNOWN)
+            continue
+        if name != row and repair.LINES not in repairs:
+            repairs.append(repair.LABEL)
+        if name in found:
+            repairs.append(repair.TWICE)
+        found[name] = None
+    return (
+        Parsed() if rows and not found else Parsed(answer=Labels(labels=tuple(found)), repairs=repair.unique(repairs))
+    )
 
 
 class AnswerCodec:
@@ -167,6 +232,25 @@ def read(words: str, example: Example, card: Card) -> tuple[Answer | None, str |
     return parsed.answer, f"repaired: {', '.join(parsed.repairs)}" if parsed.repairs else None
 
 
+def asked(form: str, example: Example, card: Card) -> str:
+    """A note with what is wanted of it: the card's own prompt, else the packaged one of the card's or the note's language."""
+    if card.prompt:
+        values = {"text": example.input, "labels": ", ".join(card.names)}
+        return fill(card.prompt, values, f"card {card.name}: prompt")
+    forms = prompts()[form]
+    lang = next((tag for tag in (card.language, example.lang.split("-")[0]) if tag in forms), "en")
+    return compiled(forms[lang]).render(text=example.input, labels=card.labels)
+
+
+@cache
+def prompts() -> dict[str, dict[str, str]]:
+    """Form of answer -> language -> template."""
+    import yaml
+
+    found: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text("utf-8"))
+    return found
+
+
 def fill(template: str, values: Mapping[str, str], where: str) -> str:
     """A Jinja template filled with values; it can reach nothing else.
 
@@ -190,27 +274,6 @@ def compiled(template: str) -> Template:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template)
-
-
-MOST_TRIES = 20
-"""Opening brackets that are tried: a model that writes thousands has not answered."""
-
-
-def first_list(words: str) -> list[object] | None:
-    """The first JSON list in a model's words, whatever stands around it."""
-    decoder, position = json.JSONDecoder(), -1
-    for _ in range(MOST_TRIES):
-        position = words.find("[", position + 1)
-        if position < 0:
-            return None
-        try:
-            found, _end = decoder.raw_decode(words, position)
-        except json.JSONDecodeError:
-            continue
-        except RecursionError:
-            return None
-        return found if isinstance(found, list) else None
-    return None
 
 
 def occurrence(text: str, quote: str, start: int) -> int:
