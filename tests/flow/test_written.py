@@ -1,0 +1,200 @@
+"""One run of a model that writes, seen from outside: the same words everywhere, changed templates refused, kills harmless."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import CLI, ROOT, lines, write_recipe
+
+ORGANS = ("heart", "liver", "kidney", "lung")
+
+
+def conversations(count: int) -> list[dict[str, Any]]:
+    made = []
+    for number in range(count):
+        organ = ORGANS[number % 4]
+        talk = [
+            {"role": "user", "content": f"Case {number}: what hurts?"},
+            {"role": "assistant", "content": f"The {organ}."},
+            {"role": "user", "content": f"Which organ is case {number} about, in one word?"},
+            {"role": "assistant", "content": organ},
+        ]
+        made.append({"id": f"c{number}", "messages": talk, "origin": "model:someone" if number % 2 else "real"})
+    return made
+
+
+CARD = {"name": "organs", "family": "answers", "system": "You answer briefly."}
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": "organs",
+        "base": "bundled:tiny-lm",
+        "data": {
+            "talks": {
+                "format": "messages",
+                "path": "data/talks.jsonl",
+                "lang": "en",
+                "profile": "synthetic",
+                "names": {"group": ""},
+            }
+        },
+        "tasks": [{"card": "organs.yaml", "data": "talks", "generate": {"max_tokens": 12}}],
+        "stages": [{"method": {"kind": "lora", "r": 4}, "steps": 12, "batch": 8, "learning_rate": 2e-3}],
+        "evaluate": {"bootstrap": 20},
+        **changes,
+    }
+
+
+def project(folder: Path) -> Path:
+    lines(folder / "data" / "talks.jsonl", conversations(60))
+    (folder / "organs.yaml").write_text(yaml.safe_dump(CARD), "utf-8")
+    return write_recipe(folder, plan())
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    from residency import Recipe, pipeline
+
+    folder = tmp_path_factory.mktemp("written") / "project"
+    recipe = project(folder)
+    return folder, pipeline.run(Recipe.load(recipe), folder / "runs").folder
+
+
+def evaluated(run: Path, name: str = "tuned") -> dict[str, dict[str, Any]]:
+    """Predictions that the run's evaluation kept, by id."""
+    (path,) = run.glob(f"eval/*/{name}.predictions.jsonl")
+    return {row["id"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def terminal(run: Path, questions: list[str]) -> str:
+    """What `residency chat` shows in a pseudo-terminal, carriage returns taken out."""
+    ours, theirs = pty.openpty()
+    code = "import sys; sys.argv[0] = 'residency'; from residency.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "chat", str(run), "--only", "tuned"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        close_fds=True,
+    )
+    os.close(theirs)
+    os.write(ours, "".join(f"{question}\n" for question in [*questions, "/quit"]).encode())
+    shown = b""
+    while True:
+        try:
+            block = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not block:
+            break
+        shown += block
+    assert process.wait(timeout=60) == 0
+    os.close(ours)
+    return shown.decode().replace("\r", "")
+
+
+def test_chat_predict_and_eval_write_the_same_words(written: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+    _, run = written
+    kept = evaluated(run)
+    by_id = {row["id"]: row for row in conversations(60)}
+    asked = [{"id": id, "messages": by_id[id]["messages"][:-1]} for id in kept]
+    lines(tmp_path / "ask.jsonl", asked)
+    cli("predict", run, "--input", tmp_path / "ask.jsonl", "--output", tmp_path / "out.jsonl", check=0)
+    answered = {row["id"]: row for row in map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())}
+    assert kept.keys() == answered.keys()
+    for id, row in kept.items():
+        assert answered[id].get("answer", "") == row["text"]
+
+    one = [{"id": "first", "text": "Case 90: what hurts?"}, {"id": "second", "text": "Why does the liver matter?"}]
+    lines(tmp_path / "one.jsonl", one)
+    cli("predict", run, "--input", tmp_path / "one.jsonl", "--output", tmp_path / "single.jsonl", check=0)
+    found = [json.loads(line) for line in (tmp_path / "single.jsonl").read_text("utf-8").splitlines()]
+    for asking, row in zip(one, found, strict=True):
+        assert f"tuned: {row['answer']}" in terminal(run, [asking["text"]])
+
+
+def test_a_card_that_asks_something_else_than_was_learned_is_refused(
+    written: tuple[Path, Path], cli: CLI, tmp_path: Path
+) -> None:
+    folder, run = written
+    card = folder / "organs.yaml"
+    before = card.read_text("utf-8")
+    try:
+        card.write_text(yaml.safe_dump({**CARD, "system": "You answer at length."}), "utf-8")
+        refused = cli("eval", run, "evaluate.bootstrap=10", check=1)
+    finally:
+        card.write_text(before, "utf-8")
+    assert refused.stderr.count("\n") == 1
+    assert "system changed after training" in refused.stderr
+    cli("eval", run, "evaluate.bootstrap=10", check=0)
+
+
+def test_a_template_file_that_was_changed_is_refused(written: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+    import shutil
+
+    _, run = written
+    other = tmp_path / "copy"
+    shutil.copytree(run, other)
+    (template,) = other.glob("train/*/**/chat_template.jinja")
+    template.write_text(template.read_text("utf-8").replace("<|end|>", "<|end|> "), "utf-8")
+    lines(tmp_path / "ask.jsonl", [{"id": "a", "text": "why?"}])
+    refused = cli("predict", other, "--input", tmp_path / "ask.jsonl", "--output", tmp_path / "o.jsonl", check=1)
+    assert refused.stderr.strip().count("\n") == 0
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_a_card_that_names_a_column_which_is_not_there_is_one_sentence(tmp_path: Path, cli: CLI, verb: str) -> None:
+    (tmp_path / "table.csv").write_text("a,b\nx,y\n" * 1 + "".join(f"q{n},r{n}\n" for n in range(30)), "utf-8")
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump({"name": "own", "family": "answers", "prompt": "{{ complaint }}?", "answer": "{{ b }}"}), "utf-8"
+    )
+    source = {"format": "instructions", "path": "table.csv", "fields": {"a": "a", "b": "b"}, "profile": "synthetic"}
+    recipe = write_recipe(tmp_path, plan(data={"talks": source}, tasks=[{"card": "own.yaml", "data": "talks"}]))
+    refused = cli(verb, recipe, check=1)
+    said = refused.stderr if verb == "run" else refused.stdout + refused.stderr
+    assert "'complaint'" in said
+    assert "Traceback" not in said
+
+
+def test_the_report_shows_answers_side_by_side_and_who_wrote_the_references(written: tuple[Path, Path]) -> None:
+    _, run = written
+    shown = (run / "report.md").read_text("utf-8")
+    kept, base = evaluated(run), evaluated(run, "base")
+    some = next(row for row in kept.values() if row["text"])
+    assert some["text"].splitlines()[0][:20] in shown
+    assert any(row["text"].splitlines()[0][:20] in shown for row in base.values() if row["text"])
+    model_written = sum(int(id[1:]) % 2 for id in kept)
+    assert f"{model_written} of {len(kept)} references were written by a model (someone)" in shown
+    assert (run / "report.html").read_text("utf-8").count("references were written by a model") >= 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_a_model_that_writes_ends_with_identical_numbers(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    recipe = project(folder)
+    changes = plan(evaluate={"bootstrap": 20, "baselines": []})
+    changes["stages"][0].update(steps=30, stop={"metric": "loss"})
+    changes["data"]["talks"]["shares"] = {"train": "70%", "dev": "15%", "test": "15%"}
+    write_recipe(folder, changes)
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "kill_test.py", recipe, "--kills", "2", "--checkpoint", "0.1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "identical to the undisturbed run" in done.stdout
