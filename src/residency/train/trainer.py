@@ -93,7 +93,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     model = artefact.fresh(job.base, job.card, job.output)
     parameters = sum(p.numel() for p in model.parameters())
     device = best_device()
-    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device))
+    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device), job.output == "text")
     packed, why = packing(job, model.to(device))
     method = job.stage.tuning
     model = method.attach(model)
