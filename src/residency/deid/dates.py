@@ -93,7 +93,9 @@ def find_dates(text: str, lang: str) -> list[DateMention]:
                 if match := pattern.match(shown, at):
                     add(match, "near")
     for own in ("vi", "zh", "en"):
-        if (lang in ("vi", "zh", "en") and own not in (lang, "en")) or not any(word in low for word in _data()["words"][own]):
+        if (lang in ("vi", "zh", "en") and own not in (lang, "en")) or not any(
+            word in low for word in _data()["words"][own]
+        ):
             continue
         for pattern in _forms(own):
             for match in pattern.finditer(shown):
@@ -117,10 +119,10 @@ def _mention(text: str, match: Any, lang: str, own: str) -> DateMention | None:
             groups[name] = match.span(name)
     words = {name: narrow(text[a:b]) for name, (a, b) in groups.items()}
     day, month, year = _numbers(words)
-    if lang == "en" and own in ("all", "near") and "d" in groups and groups["d"][0] < groups["m"][0]:
-        if "y" not in groups or groups["y"][0] > groups["m"][0]:
-            day, month = month, day
-            groups["d"], groups["m"] = groups["m"], groups["d"]
+    american = lang == "en" and own in ("all", "near") and "d" in groups and groups["d"][0] < groups["m"][0]
+    if american and ("y" not in groups or groups["y"][0] > groups["m"][0]):
+        day, month = month, day
+        groups["d"], groups["m"] = groups["m"], groups["d"]
     if day and month and month > 12 >= day:  # written in the other order
         day, month = month, day
         first, second = ("d", "m")
@@ -140,7 +142,11 @@ def _mention(text: str, match: Any, lang: str, own: str) -> DateMention | None:
 def _numbers(words: Mapping[str, str]) -> tuple[int | None, int | None, int | None]:
     """Day, month, year."""
     if "cm" in words:
-        year = int("".join(str(DIGITS.index({"○": "〇", "零": "〇"}.get(s, s))) for s in words["cy"])) if "cy" in words else None
+        year = (
+            int("".join(str(DIGITS.index({"○": "〇", "零": "〇"}.get(s, s))) for s in words["cy"]))
+            if "cy" in words
+            else None
+        )
         return (_chinese(words["cd"]) if "cd" in words else None), _chinese(words["cm"]), year
     year = int(words["y"]) if "y" in words else None
     if year is not None and len(words["y"]) == 2:
@@ -205,4 +211,3 @@ def year_only(mention: DateMention, lang: str) -> str:
     if mention.precision == "monthday" or mention.value is None:
         return {"vi": "[ngày]", "zh": "[日期]"}.get(lang, "[date]")
     return f"{mention.value.year}年" if lang == "zh" and "年" in mention.text else str(mention.value.year)
-

@@ -24,13 +24,14 @@ class Names:
 
     def __init__(self, lang: str) -> None:
         self.lang = lang
-        self._find = {"vi": _Vietnamese, "zh": _Chinese, "en": _English}[lang](name_data(lang)).find
+        kinds: dict[str, type[_Vietnamese | _Chinese | _English]] = {"vi": _Vietnamese, "zh": _Chinese, "en": _English}
+        self.own = kinds[lang](name_data(lang))
 
     def find(self, text: str, low: str) -> Iterator[Finding]:
         """Findings of kinds name, relative and clinician in a text and its small letters."""
         if self.lang == "zh" and text.isascii():
             return iter(())
-        return self._find(text, low)
+        return self.own.find(text, low)
 
 
 def _any(words: list[str]) -> str:
@@ -45,6 +46,8 @@ class _Vietnamese:
     def __init__(self, data: Mapping[str, Any]) -> None:
         import regex
 
+        self.marked = {name.lower() for name in data["families"]}
+        self.calls = {name.lower() for name in [*data["male"], *data["female"], *data["middles"]]}
         self.families = {plain(name) for name in data["families"]}
         self.given = {plain(name) for name in [*data["male"], *data["female"], *data["middles"]]}
         self.middles = {plain(name) for name in data["middles"]}
@@ -66,7 +69,7 @@ class _Vietnamese:
             cue = low[start:end]
             kind = self.kinds[cue]
             if match := self.behind.match(text, end):
-                found = self._cued(match.group("v"), match.start("v"))
+                found = self._cued(match.group("v"), match.start("v"), cue)
                 if found:
                     yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
             if kind == "name" and (match := self.lower.match(text, end)):
@@ -79,14 +82,20 @@ class _Vietnamese:
         for match in self.run.finditer(text):
             yield from self._listed(match.group(), match.start())
 
-    def _cued(self, found: str, start: int) -> tuple[int, int] | None:
+    def _is_family(self, word: str) -> bool:
+        """Whether a word is a family name; one with marks must have the right ones."""
+        return word.lower() in self.marked or (word.isascii() and word.lower() in self.families)
+
+    def _cued(self, found: str, start: int, cue: str) -> tuple[int, int] | None:
         """The words up to the first that ends a name."""
         end = 0
         taken = 0
         folded: list[str] = []
         for word, at in _words(found):
             key = plain(word).strip(".")
-            if (key in self.stops and not (taken and key in self.given and word[0].isupper() and not word.isupper())) and not word.endswith("."):
+            if (
+                key in self.stops and not (taken and key in self.given and word[0].isupper() and not word.isupper())
+            ) and not word.endswith("."):
                 break
             if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
                 break  # an abbreviation behind a name
@@ -96,7 +105,12 @@ class _Vietnamese:
                 break
         if not taken or tuple(folded[:2]) in self.vetoes or (folded[0],) in self.vetoes:
             return None
-        if taken == 1 and len(folded[0]) == 1 and "." not in found[:end]:
+        word = found[:end].strip()
+        if taken == 1 and "." not in word and not (cue in ASKING and len(word) > 1):
+            plainly = cue in ADDRESSING and len(word) > 1 and not word.isupper()
+            if not plainly and word.lower() not in self.calls and not (word.isascii() and folded[0] in self.given and not word.isupper()):
+                return None
+        elif taken > 1 and cue not in ASKING and not self._is_family(word.split()[0]) and not any(w.lower() in self.calls for w in word.split()):
             return None
         return start, start + end
 
@@ -105,9 +119,13 @@ class _Vietnamese:
         folded = [plain(word) for word, _ in words]
         position = 0
         while position < len(words) - 1:
-            if folded[position] in self.families and tuple(folded[position : position + 2]) not in self.vetoes:
+            if self._is_family(words[position][0]) and tuple(folded[position : position + 2]) not in self.vetoes:
                 last = position + 1
-                while last < len(words) and last - position < 5 and not (folded[last] in self.stops and folded[last] not in self.given):
+                while (
+                    last < len(words)
+                    and last - position < 5
+                    and not (folded[last] in self.stops and folded[last] not in self.given)
+                ):
                     last += 1
                 shout = words[position][0].isupper() and len(words[position][0]) > 1
                 taken = last - position
@@ -118,6 +136,12 @@ class _Vietnamese:
                     position = last
                     continue
             position += 1
+
+
+ASKING = frozenset("họ và tên|họ tên|ho ten|tên là|họ và tên người bệnh|họ và tên bệnh nhân|họ tên bn|họ tên bệnh nhân|họ tên người bệnh|tên bệnh nhân|tên người bệnh|tên bn".split("|"))
+"""Cues behind which whatever is capitalised is a name."""
+ADDRESSING = frozenset("ông|bà|anh|chị|cháu|bé|cụ|cô|chú|bác|em|dì|cậu|mợ|thím".split("|"))
+"""Words of address: one capitalised word behind them is a name, an abbreviation is not."""
 
 
 def _words(found: str) -> Iterator[tuple[str, int]]:
@@ -168,13 +192,17 @@ class _Chinese:
 
     def _stands_alone(self, text: str, start: int) -> bool:
         """Whether a name of several signs begins here: behind a sign, or a word that leads to a name."""
-        return start == 0 or text[start - 1] in self.leads or not text[start - 1].isalpha() or text[:start].endswith(self.cue_words)
+        return (
+            start == 0
+            or text[start - 1] in self.leads
+            or not text[start - 1].isalpha()
+            or text[:start].endswith(self.cue_words)
+        )
 
 
 STRONG = frozenset(
-    ["mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "patient name", "name of patient", "pt name", "full name", "last name"]
-    + ["first name", "surname", "given name", "name", "next of kin", "nok", "emergency contact", "guardian", "electronically signed by"]
-    + ["signed by", "dictated by", "cosigned by"]
+    "mr|mrs|ms|miss|mx|dr|prof|professor|patient name|name of patient|pt name|full name|last name|first name|surname|given name|name|"
+    "next of kin|nok|emergency contact|guardian|electronically signed by|signed by|dictated by|cosigned by".split("|")
 )
 """Cues behind which a capitalised word is a name whatever it is."""
 
@@ -258,7 +286,12 @@ class _English:
         words = found.split()
         for index, word in enumerate(words[:-1]):
             key, last = word.lower(), words[-1].lower()
-            if key in self.given and not self._plain(words[index + 1]) and last not in self.vetoes and not self._plain(words[-1]):
+            if (
+                key in self.given
+                and not self._plain(words[index + 1])
+                and last not in self.vetoes
+                and not self._plain(words[-1])
+            ):
                 if key in self.ambiguous and last not in self.families:
                     continue
                 at = found.index(word)

@@ -60,7 +60,13 @@ class Rules:
         self.name, self.lang = f"rules:{lang or 'all'}", lang
         own = [lang] if lang else list(LANGUAGES)
         self.rules = [
-            (rule, _compiled(rule), CHECKS.get(rule.check), f"rule:{pack}/{rule.id}", Words(rule.cues) if rule.cues else None)
+            (
+                rule,
+                _compiled(rule),
+                CHECKS.get(rule.check),
+                f"rule:{pack}/{rule.id}",
+                Words(rule.cues) if rule.cues else None,
+            )
             for pack in ("common", *own)
             for rule in rules(pack)
         ]
@@ -97,7 +103,11 @@ def _compiled(rule: Rule) -> Any:
 
 
 def _findings(
-    matches: Iterable[Any], text: str, rule: Rule, check: Callable[[str, str, int], tuple[int, int] | None] | None, by: str
+    matches: Iterable[Any],
+    text: str,
+    rule: Rule,
+    check: Callable[[str, str, int], tuple[int, int] | None] | None,
+    by: str,
 ) -> Iterator[Finding]:
     for match in matches:
         start, end = match.span()
@@ -139,7 +149,40 @@ def _ric15(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 UNITS_VI = frozenset({"mg", "ml", "vien", "lan", "giuong", "phong", "khoa"})
 ADDRESS_VI = frozenset(
-    "so nha thon xom ap to tdp khu ngo ngach hem kiet lo duong pho phuong xa quan huyen tp tinh thanh thi tran p q h x tt kp can chung".split()
+    [
+        "so",
+        "nha",
+        "thon",
+        "xom",
+        "ap",
+        "to",
+        "tdp",
+        "khu",
+        "ngo",
+        "ngach",
+        "hem",
+        "kiet",
+        "lo",
+        "duong",
+        "pho",
+        "phuong",
+        "xa",
+        "quan",
+        "huyen",
+        "tp",
+        "tinh",
+        "thanh",
+        "thi",
+        "tran",
+        "p",
+        "q",
+        "h",
+        "x",
+        "tt",
+        "kp",
+        "can",
+        "chung",
+    ]
 )
 
 
@@ -149,7 +192,9 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     if not words or words[-1] in UNITS_VI or (len(words) > 1 and words[1] in UNITS_VI):
         return None
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in ADDRESS_VI]
-    if not capitals or (words[0] in ("h", "x", "to", "khu", "lo", "so", "p", "q", "tt", "pho") and "," not in value and len(words) < 3):
+    if not capitals or (
+        words[0] in ("h", "x", "to", "khu", "lo", "so", "p", "q", "tt", "pho") and "," not in value and len(words) < 3
+    ):
         return None
     if words[0] in ("p", "h", "x", "q") and "." not in value[:3] and "," not in value:
         return None
@@ -162,12 +207,51 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
     words = [word for word in street.split()[1:] if plain(word) not in ADDRESS_VI]
     if any(len(word) == 1 for word in words) or (len(words) < 2 and not comma) or "\n" in street:
         return None
-    if comma and not any(plain(word).strip(".") in ADDRESS_VI for word in value.split(",", 1)[1].split()) and len(words) < 2:
+    if (
+        comma
+        and not any(plain(word).strip(".") in ADDRESS_VI for word in value.split(",", 1)[1].split())
+        and len(words) < 2
+    ):
         return None
     return 0, len(value.rstrip(" ,-\n"))
 
 
-NOT_PLACES = ("住院", "来自", "本市", "我市", "我院", "外院", "门诊", "病区", "社区", "院区", "地区性", "小区域", "市区", "郊区", "城区", "灾区", "疫区", "牧区", "山区", "农村", "乡村", "城镇", "本地", "当地", "外地")
+WARDS_VI = frozenset("noi ngoai san nhi tim da mat rang tai mui hong than xuong ung than phuc hoi chan cap hoi tuyen da y".split())
+
+
+def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """Not the department of a clinic (``phòng khám Nội``)."""
+    words = plain(value).split()
+    return None if words[0] in WARDS_VI and len(words) < 3 else (0, len(value))
+
+
+NOT_PLACES = (
+    "住院",
+    "来自",
+    "本市",
+    "我市",
+    "我院",
+    "外院",
+    "门诊",
+    "病区",
+    "社区",
+    "院区",
+    "地区性",
+    "小区域",
+    "市区",
+    "郊区",
+    "城区",
+    "灾区",
+    "疫区",
+    "牧区",
+    "山区",
+    "农村",
+    "乡村",
+    "城镇",
+    "本地",
+    "当地",
+    "外地",
+)
 
 
 def _zh_address(value: str, text: str, start: int) -> tuple[int, int] | None:
@@ -184,12 +268,77 @@ def _zh_road(value: str, text: str, start: int) -> tuple[int, int] | None:
     while first > 0 and start - first < 12 and text[first - 1] >= "\u4e00":
         first -= 1
     name = text[first:start]
-    cut = max((name.rfind(lead) + len(lead) for lead in LEADS if 0 <= name.rfind(lead) <= len(name) - len(lead) - 2), default=0)
+    cut = max(
+        (name.rfind(lead) + len(lead) for lead in LEADS if 0 <= name.rfind(lead) <= len(name) - len(lead) - 2),
+        default=0,
+    )
     return (cut - len(name), len(value)) if len(name) - cut >= 2 else None
 
 
-NOT_ORGANISATIONS = ("医院", "我医院", "本医院", "外医院", "当地", "上级", "下级", "基层", "综合", "专科", "某", "该", "外院", "多家", "附近", "就近", "其他", "其它", "各", "私人", "县级", "市级", "省级", "三甲", "二甲")
-LEADS = ("就诊于", "住院于", "转诊至", "就职于", "毕业于", "转入", "转至", "转往", "送至", "送往", "送到", "前往", "来到", "曾在", "曾于", "后在", "后于", "遂至", "遂到", "求诊于", "于", "在", "到", "至", "由", "从", "往", "去", "赴", "经", "是", "为", "来", "曾", "即")
+NOT_ORGANISATIONS = (
+    "医院",
+    "我医院",
+    "本医院",
+    "外医院",
+    "当地",
+    "上级",
+    "下级",
+    "基层",
+    "综合",
+    "专科",
+    "某",
+    "该",
+    "外院",
+    "多家",
+    "附近",
+    "就近",
+    "其他",
+    "其它",
+    "各",
+    "私人",
+    "县级",
+    "市级",
+    "省级",
+    "三甲",
+    "二甲",
+)
+LEADS = (
+    "就诊于",
+    "住院于",
+    "转诊至",
+    "就职于",
+    "毕业于",
+    "转入",
+    "转至",
+    "转往",
+    "送至",
+    "送往",
+    "送到",
+    "前往",
+    "来到",
+    "曾在",
+    "曾于",
+    "后在",
+    "后于",
+    "遂至",
+    "遂到",
+    "求诊于",
+    "于",
+    "在",
+    "到",
+    "至",
+    "由",
+    "从",
+    "往",
+    "去",
+    "赴",
+    "经",
+    "是",
+    "为",
+    "来",
+    "曾",
+    "即",
+)
 
 
 def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
@@ -211,12 +360,55 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 NOT_ENDS = ("我", "本", "该", "外", "当地", "上级", "其他", "其它", "某", "入", "出", "转", "住")
 
 
-PLAIN_EN = frozenset({"the", "this", "our", "that", "in", "at", "her", "his", "their", "your", "outside", "local", "hospital", "clinic", "home", "health", "follow", "from", "outpatient", "inpatient", "general", "high", "middle", "pain", "wound", "eye", "hospice", "university", "primary", "elementary", "regional", "community", "medical", "nursing", "discharge", "admitted"})
+PLAIN_EN = frozenset(
+    {
+        "the",
+        "this",
+        "our",
+        "that",
+        "in",
+        "at",
+        "her",
+        "his",
+        "their",
+        "your",
+        "outside",
+        "local",
+        "hospital",
+        "clinic",
+        "home",
+        "health",
+        "follow",
+        "from",
+        "outpatient",
+        "inpatient",
+        "general",
+        "high",
+        "middle",
+        "pain",
+        "wound",
+        "eye",
+        "hospice",
+        "university",
+        "primary",
+        "elementary",
+        "regional",
+        "community",
+        "medical",
+        "nursing",
+        "discharge",
+        "admitted",
+    }
+)
 
 
 def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
     words, cut = value.split(" "), 0
-    while words and words[0].lower() in PLAIN_EN and words[0].lower() not in ("general", "community", "university", "regional"):
+    while (
+        words
+        and words[0].lower() in PLAIN_EN
+        and words[0].lower() not in ("general", "community", "university", "regional")
+    ):
         cut += len(words.pop(0)) + 1
     if len(words) < 2 or all(word.lower() in PLAIN_EN or not word[:1].isupper() for word in words[:-1]):
         return None
@@ -228,6 +420,7 @@ CHECKS: dict[str, Callable[[str, str, int], tuple[int, int] | None]] = {
     "ric": _ric,
     "ric15": _ric15,
     "vi-address": _vi_address,
+    "vi-organisation": _vi_organisation,
     "vi-street": _vi_street,
     "zh-address": _zh_address,
     "zh-road": _zh_road,

@@ -1,0 +1,201 @@
+"""Replacements of the same kind, gender, length class and language; the same for one patient in all notes.
+
+Everything is derived from a random secret of the patient (HMAC-SHA256), never from the patient's data alone: without the
+secret nobody can tell which surrogate belongs to whom.
+"""
+
+from __future__ import annotations
+
+import hmac
+import random
+import re
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import cache, cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from residency.deid.find import narrow, plain
+from residency.deid.names import name_data
+
+LEAST_WEEKS, MOST_WEEKS = 4, 520
+"""Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at most ten years, so that ages and
+treatments still fit their time. Back, so that no note is dated in the future."""
+
+
+@cache
+def _data() -> Any:
+    import yaml
+
+    return yaml.safe_load((Path(__file__).parent / "data/surrogates.yaml").read_text("utf-8"))
+
+
+class Surrogates:
+    """Draws the surrogates of one patient; ``taken`` are the patient's own identifiers, which no surrogate may be."""
+
+    def __init__(self, secret: bytes, lang: str, taken: Sequence[str] = ()) -> None:
+        self.secret, self.lang = secret, lang if lang in ("vi", "zh", "en") else "en"
+        self.taken = frozenset(word for value in taken for word in _words(value))
+
+    @cached_property
+    def weeks(self) -> int:
+        """By how many weeks the patient's dates move back."""
+        return LEAST_WEEKS + self._number("shift") % (MOST_WEEKS - LEAST_WEEKS + 1)
+
+    def shift(self, day: date) -> date:
+        """A date moved by the patient's own number of weeks: intervals and weekdays stay."""
+        return day - timedelta(weeks=self.weeks)
+
+    def of(self, kind: str, value: str) -> str:
+        """The surrogate of a value: the same for the same value however it is written."""
+        key = re.sub(r"[\W_]+", "", plain(narrow(value)))
+        for attempt in range(50):
+            rng = random.Random(self._number(f"{kind}/{key}/{attempt}"))
+            made = self._drawn(kind, value, rng)
+            if not self.taken & frozenset(_words(made)) and plain(made) != plain(value):
+                return made
+        return f"[{kind}]"
+
+    def _number(self, what: str) -> int:
+        return int.from_bytes(hmac.new(self.secret, what.encode(), sha256).digest()[:8], "big")
+
+    def _drawn(self, kind: str, value: str, rng: random.Random) -> str:
+        if kind in ("name", "relative", "clinician"):
+            return self._name(value, rng)
+        if kind == "organisation":
+            return self._organisation(value, rng)
+        if kind == "address":
+            return self._address(value, rng)
+        if kind == "email":
+            return f"{''.join(rng.choices('abcdefghijkmnpqrstuvwxyz', k=7))}{rng.randint(10, 99)}@example.org"
+        if kind == "url":
+            return f"https://example.org/{rng.randrange(16**6):06x}"
+        return _like(value, rng, kind)
+
+    # Names
+
+    def _name(self, value: str, rng: random.Random) -> str:
+        if any(sign >= "\u4e00" for sign in value):
+            return self._chinese(value, rng)
+        data = name_data("vi" if self.lang == "vi" else "en")
+        parts = value.split()
+        if all(len(part.strip(".,")) <= 1 for part in parts) or (len(parts) == 1 and "." in value.strip(".")):
+            return "".join(rng.choice("ABCDGHKLMNPQSTV") if sign.isalpha() else sign for sign in value)
+        female = self._female(value, parts, data)
+        if self.lang == "vi":
+            given = rng.choice(data["female" if female else "male"])
+            if len(parts) == 1:
+                made = [given]
+            else:
+                middle = (
+                    "Thị" if female and len(parts) == 3 and plain(parts[1]) == "thi" else rng.choice(data["middles"])
+                )
+                made = [
+                    rng.choice(data["families"][:30]),
+                    *([middle] if len(parts) > 2 else []),
+                    *(rng.choice(data["middles"]) for _ in parts[3:]),
+                    given,
+                ]
+        else:
+            given, family = rng.choice(data["female" if female else "male"]), rng.choice(data["families"])
+            if len(parts) == 1:
+                made = [family if parts[0].strip(",.").title() in data["families"] else given]
+            elif parts[0].endswith(","):
+                made = [f"{family},", given, *(f"{rng.choice('ABCDEJKLMR')}." for _ in parts[2:])]
+            else:
+                made = [
+                    given,
+                    *(
+                        f"{rng.choice('ABCDEJKLMR')}." if len(p.strip(".")) == 1 else rng.choice(data["male"])
+                        for p in parts[1:-1]
+                    ),
+                    family,
+                ]
+        text = " ".join(made)
+        if plain(value) == value.lower() and self.lang == "vi":
+            text = _unmarked(text)
+        return text.upper() if value.isupper() and len(value) > 1 else text.lower() if value.islower() else text
+
+    def _female(self, value: str, parts: Sequence[str], data: Any) -> bool:
+        words = {plain(part.strip(".,")) for part in parts}
+        if "thi" in words:
+            return True
+        female = {plain(word) for word in data["female"]}
+        male = {plain(word) for word in data["male"]}
+        last = plain(parts[-1].strip(".,")) if self.lang == "vi" else plain(parts[0].strip(".,"))
+        if (last in female) != (last in male):
+            return last in female
+        return bool(self._number("gender/" + "".join(sorted(words))) % 2)
+
+    def _chinese(self, value: str, rng: random.Random) -> str:
+        data = name_data("zh")
+        bare = "".join(value.split())
+        family: str = rng.choice(data["families"][:60])
+        if len(bare) == 1:
+            return family
+        given: str = rng.choice(
+            [
+                name
+                for name in data["female" if self._number("gender/" + bare) % 2 else "male"]
+                if len(name) == min(len(bare) - 1, 2)
+            ]
+        )
+        return family + given
+
+    # Places
+
+    def _organisation(self, value: str, rng: random.Random) -> str:
+        ending = next((word for word in _data()[self.lang]["endings"] if plain(value).endswith(plain(word))), "")
+        made = rng.choice(_data()[self.lang]["organisations"])
+        return (
+            f"{made}{' ' if self.lang == 'en' and ending else ''}{value[len(value) - len(ending) :] if ending else ''}"
+        )
+
+    def _address(self, value: str, rng: random.Random) -> str:
+        data, number = _data()[self.lang], rng.randint(1, 299)
+        street, place = rng.choice(data["streets"]), rng.choice(data["places"])
+        long = len(value) > (12 if self.lang == "zh" else 30)
+        if not any(sign.isdigit() for sign in value):
+            return str(place)
+        if self.lang == "zh":
+            return f"{place if long else ''}{street}{number}号"
+        return f"{number} {street}, {place}" if long else f"{number} {street}"
+
+
+def _like(value: str, rng: random.Random, kind: str) -> str:
+    """Digits for digits and letters for letters; what tells the kind (leading 0 or +, the mark of a phone) stays."""
+    kept = 2 if kind == "phone" and narrow(value).lstrip("(+ ").startswith(("0", "1", "8")) else 0
+    made = []
+    for sign in value:
+        plain_sign = narrow(sign)
+        if plain_sign.isdigit():
+            if kept > 0:
+                kept -= 1
+                made.append(sign)
+                continue
+            new = str(rng.randint(0, 9))
+            made.append(new if sign.isascii() else chr(ord(new) + 0xFEE0))
+        elif sign.isascii() and sign.isalpha():
+            new = rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ")
+            made.append(new if sign.isupper() else new.lower())
+        else:
+            made.append(sign)
+    return "".join(made)
+
+
+def _words(value: str) -> list[str]:
+    """What a surrogate must not share: the whole without separators, and every part of three signs or more."""
+    folded = plain(narrow(value))
+    parts = [part for part in re.split(r"[\W_]+", folded) if part]
+    whole = "".join(parts)
+    return [
+        whole,
+        *(part for part in parts if len(part) >= 4 or (part >= "\u4e00" and len(part) > 1)),
+        *(parts[-1:] if len(parts) > 1 else []),
+    ]
+
+
+def _unmarked(text: str) -> str:
+    """Without Vietnamese marks, case kept."""
+    return "".join(low.upper() if sign.isupper() else low for sign, low in zip(text, plain(text), strict=True))

@@ -1,0 +1,162 @@
+"""The vault: one random secret per patient, drawn once, encrypted at rest; whoever has it can tell who is who.
+
+One SQLite file in the identified zone. Patients stand in it under a keyed hash, their secrets encrypted with AES-256-GCM; the key
+is never stored. Workers derive everything of a patient from the patient's secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+from residency.core.errors import GateRefused, UserError
+from residency.core.files import write_json
+from residency.core.types import Value
+
+NAME = "vault.sqlite"
+CHECK = b"residency vault 1"
+
+
+class Destroyed(Value, frozen=True):
+    """The record that is left of a vault."""
+
+    destroyed_at: datetime
+    patients: int
+    fingerprint: str
+    """SHA-256 of the vault file that was overwritten and removed."""
+
+
+class Vault:
+    """The secrets of patients; use ``open``."""
+
+    def __init__(self, path: Path, key: bytes, database: sqlite3.Connection) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self.path, self.database = path, database
+        self._index = hmac.new(key, b"index", sha256).digest()
+        self._cipher = AESGCM(hmac.new(key, b"secrets", sha256).digest())
+        self._known: dict[str, bytes] = {}
+
+    @classmethod
+    def open(cls, folder: Path, key: bytes) -> Self:
+        """The vault of a zone's folder; a new one where there is none.
+
+        Raises ``GateRefused`` for a wrong key or a vault that was tampered with, ``UserError`` for a file that is none.
+        """
+        path = folder / NAME
+        before = os.umask(0o077)
+        try:
+            database = sqlite3.connect(path, timeout=30, isolation_level=None)
+            vault = cls(path, key, database)
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS secrets (patient BLOB PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID"
+            )
+            row = database.execute("SELECT secret FROM secrets WHERE patient = ?", (b"check",)).fetchone()
+            if row is None:
+                if database.execute("SELECT count(*) FROM secrets").fetchone()[0]:
+                    raise GateRefused(f"{path}: was tampered with; restore it from a backup.")
+                database.execute(
+                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (b"check", vault._sealed(CHECK, b"check"))
+                )
+            elif vault._opened(row[0], b"check") != CHECK:
+                raise GateRefused(f"{path}: is not of this residency version.")
+        except sqlite3.Error:
+            raise UserError(
+                f"{path}: is not a vault, or is damaged; restore it from a backup, or choose another zone."
+            ) from None
+        finally:
+            os.umask(before)
+        return vault
+
+    def secret(self, patient: str) -> bytes:
+        """The patient's 32 random bytes: drawn the first time, the same ever after, in every process."""
+        if (known := self._known.get(patient)) is not None:
+            return known
+        name = hmac.new(self._index, patient.encode(), sha256).digest()
+        row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
+        if row is None:
+            self.database.execute(
+                "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, self._sealed(os.urandom(32), name))
+            )
+            row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
+        found = self._opened(row[0], name)
+        if len(self._known) > 100_000:
+            self._known.clear()
+        self._known[patient] = found
+        return found
+
+    def knows(self, patient: str) -> bool:
+        """Whether a patient has a secret here."""
+        name = hmac.new(self._index, patient.encode(), sha256).digest()
+        return self.database.execute("SELECT 1 FROM secrets WHERE patient = ?", (name,)).fetchone() is not None
+
+    def __len__(self) -> int:
+        return int(self.database.execute("SELECT count(*) - 1 FROM secrets").fetchone()[0])
+
+    def begin(self) -> None:
+        """Write the secrets of what follows together, until ``commit``: a disk write per batch instead of per patient."""
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """What was begun is on disk."""
+        if self.database.in_transaction:
+            self.database.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.commit()
+        self._known.clear()
+        self.database.close()
+
+    def destroy(self) -> Destroyed:
+        """Overwrite and remove the vault, and leave a record beside it: nobody can tell any more who is who."""
+        self.commit()
+        count = len(self)
+        with closing(self.database):
+            self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.database.execute("PRAGMA journal_mode=DELETE")
+        fingerprint = sha256(self.path.read_bytes()).hexdigest()
+        with self.path.open("r+b") as file:
+            file.write(os.urandom(self.path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
+        self.path.unlink()
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        record = Destroyed(destroyed_at=datetime.now(UTC), patients=count, fingerprint=fingerprint)
+        write_json(self.path.with_name("vault.destroyed.json"), record)
+        return record
+
+    def _sealed(self, value: bytes, name: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._cipher.encrypt(nonce, value, name)
+
+    def _opened(self, value: bytes, name: bytes) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            return self._cipher.decrypt(value[:12], value[12:], name)
+        except (InvalidTag, ValueError):
+            raise GateRefused(
+                f"{self.path}: cannot be opened with this key, or was tampered with; check the key's variable."
+            ) from None
+
+
+def key_from(variable: str) -> bytes:
+    """The key in an environment variable; raises ``UserError`` where it is missing or no key (its value is never shown)."""
+    value = os.environ.get(variable, "")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        state = "is not set" if not value else "does not hold a key"
+        raise UserError(
+            f"{variable}: the environment variable {state}; it must hold 64 hexadecimal digits, e.g. from openssl rand -hex 32."
+        )
+    return bytes.fromhex(value)
