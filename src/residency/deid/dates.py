@@ -6,7 +6,7 @@ import re
 from calendar import monthrange
 from collections.abc import Mapping
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +69,8 @@ def _data() -> Mapping[str, Any]:
     return found
 
 
-def find_dates(text: str, lang: str) -> list[DateMention]:
+@lru_cache(maxsize=4)  # several ask about the same note
+def find_dates(text: str, lang: str) -> tuple[DateMention, ...]:
     """Every date of a text, in order, without overlaps; of two forms at one place the longer. Years alone are none."""
     shown = narrow(text)
     low = small(shown)
@@ -108,7 +109,7 @@ def find_dates(text: str, lang: str) -> list[DateMention]:
                 kept[-1] = one
             continue
         kept.append(one)
-    return kept
+    return tuple(kept)
 
 
 def _mention(text: str, match: Any, lang: str, own: str) -> DateMention | None:

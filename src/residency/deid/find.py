@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Protocol
@@ -98,6 +99,9 @@ def plain(text: str) -> str:
     return text.translate(_plain_table())
 
 
+WIDE = re.compile("[\uff01-\uff5e\u3000\xa0]")
+
+
 @cache
 def _narrow_table() -> dict[int, str]:
     return {**{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, 0x3000: " ", 0xA0: " "}
@@ -105,7 +109,7 @@ def _narrow_table() -> dict[int, str]:
 
 def narrow(text: str) -> str:
     """A text of the same length with full-width letters, digits and signs as plain ones."""
-    return text if text.isascii() else text.translate(_narrow_table())
+    return text.translate(_narrow_table()) if WIDE.search(text) else text
 
 
 def small(text: str) -> str:

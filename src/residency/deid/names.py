@@ -59,7 +59,7 @@ class _Vietnamese:
         title = r"(?:(?i:ông|bà|anh|chị|em|cháu|bé|cụ|cô|chú|bác|bs|bác sĩ|bs\.?ckii?|ths|ts|đd)(?!\w)\.?\s*)*"
         initial = r"\p{Lu}\.\s?"
         name = rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![\p{{L}}])"
-        self.behind = regex.compile(rf"{between}\s*[.:：\-]*\s*{title}(?P<v>{name})")
+        self.behind = regex.compile(rf"{between}\s*[.:：\-]*\s*{title}(?P<v>{name})".replace(r"\s", "[ \t]"))
         self.kinds = {cue: kind for kind in ("name", "relative", "clinician") for cue in data["cues"][kind]}
         self.words = Words(self.kinds)
         self.lower = regex.compile(r"\s*[.:]?\s*(?P<v>\p{Ll}+(?:[ \t]\p{Ll}+){1,4})")
@@ -108,9 +108,18 @@ class _Vietnamese:
         word = found[:end].strip()
         if taken == 1 and "." not in word and not (cue in ASKING and len(word) > 1):
             plainly = cue in ADDRESSING and len(word) > 1 and not word.isupper()
-            if not plainly and word.lower() not in self.calls and not (word.isascii() and folded[0] in self.given and not word.isupper()):
+            if (
+                not plainly
+                and word.lower() not in self.calls
+                and not (word.isascii() and folded[0] in self.given and not word.isupper())
+            ):
                 return None
-        elif taken > 1 and cue not in ASKING and not self._is_family(word.split()[0]) and not any(w.lower() in self.calls for w in word.split()):
+        elif (
+            taken > 1
+            and cue not in ASKING
+            and not self._is_family(word.split()[0])
+            and not any(w.lower() in self.calls for w in word.split())
+        ):
             return None
         return start, start + end
 
@@ -138,9 +147,11 @@ class _Vietnamese:
             position += 1
 
 
-ASKING = frozenset("họ và tên|họ tên|ho ten|tên là|họ và tên người bệnh|họ và tên bệnh nhân|họ tên bn|họ tên bệnh nhân|họ tên người bệnh|tên bệnh nhân|tên người bệnh|tên bn".split("|"))
+ASKING = frozenset(
+    ["họ và tên", "họ tên", "ho ten", "tên là", "họ và tên người bệnh", "họ và tên bệnh nhân", "họ tên bn", "họ tên bệnh nhân", "họ tên người bệnh", "tên bệnh nhân", "tên người bệnh", "tên bn"]
+)
 """Cues behind which whatever is capitalised is a name."""
-ADDRESSING = frozenset("ông|bà|anh|chị|cháu|bé|cụ|cô|chú|bác|em|dì|cậu|mợ|thím".split("|"))
+ADDRESSING = frozenset(["ông", "bà", "anh", "chị", "cháu", "bé", "cụ", "cô", "chú", "bác", "em", "dì", "cậu", "mợ", "thím"])
 """Words of address: one capitalised word behind them is a name, an abbreviation is not."""
 
 
@@ -201,8 +212,7 @@ class _Chinese:
 
 
 STRONG = frozenset(
-    "mr|mrs|ms|miss|mx|dr|prof|professor|patient name|name of patient|pt name|full name|last name|first name|surname|given name|name|"
-    "next of kin|nok|emergency contact|guardian|electronically signed by|signed by|dictated by|cosigned by".split("|")
+    ["mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "patient name", "name of patient", "pt name", "full name", "last name", "first name", "surname", "given name", "name", "next of kin", "nok", "emergency contact", "guardian", "electronically signed by", "signed by", "dictated by", "cosigned by"]
 )
 """Cues behind which a capitalised word is a name whatever it is."""
 
@@ -267,7 +277,9 @@ class _English:
         return known or (len(keys) > 1 and not found.isupper() and not any(key in self.vetoes for key in keys))
 
     def _plain(self, word: str) -> bool:
-        return word.lower().strip(".,'’") in self.stops
+        return word.lower().strip(".,'’") in self.stops and not (
+            len(word) == 2 and word[0].isupper() and word[1] == "."
+        )
 
     def _cued(self, found: str) -> int:
         """Length of the words up to the first that ends a name; 0 where there is none."""

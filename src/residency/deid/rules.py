@@ -216,7 +216,9 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
     return 0, len(value.rstrip(" ,-\n"))
 
 
-WARDS_VI = frozenset("noi ngoai san nhi tim da mat rang tai mui hong than xuong ung than phuc hoi chan cap hoi tuyen da y".split())
+WARDS_VI = frozenset(
+    ["noi", "ngoai", "san", "nhi", "tim", "da", "mat", "rang", "tai", "mui", "hong", "than", "xuong", "ung", "than", "phuc", "hoi", "chan", "cap", "hoi", "tuyen", "da", "y"]
+)
 
 
 def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:

@@ -31,6 +31,13 @@ def _data() -> Any:
     return yaml.safe_load((Path(__file__).parent / "data/surrogates.yaml").read_text("utf-8"))
 
 
+@cache
+def _genders(lang: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Plain given names of women, and of men."""
+    data = name_data(lang)
+    return frozenset(map(plain, data["female"])), frozenset(map(plain, data["male"]))
+
+
 class Surrogates:
     """Draws the surrogates of one patient; ``taken`` are the patient's own identifiers, which no surrogate may be."""
 
@@ -121,8 +128,7 @@ class Surrogates:
         words = {plain(part.strip(".,")) for part in parts}
         if "thi" in words:
             return True
-        female = {plain(word) for word in data["female"]}
-        male = {plain(word) for word in data["male"]}
+        female, male = _genders("vi" if self.lang == "vi" else "en")
         last = plain(parts[-1].strip(".,")) if self.lang == "vi" else plain(parts[0].strip(".,"))
         if (last in female) != (last in male):
             return last in female

@@ -324,15 +324,18 @@ class _Slots:
 
     def date(self, day: date, full: bool) -> str:
         """A date in one of the world's forms."""
-        digits = "〇一二三四五六七八九"
-        tens = lambda n: (
-            ("" if n < 10 else "十" if n < 20 else digits[n // 10] + "十") + (digits[n % 10] if n % 10 else "")
-        )  # noqa: E731
         months = self.data.get("months", [""] * 12)
         return str(self.rng.choice(self.data["dates"])).format(
             d=day.day, m=day.month, y=day.year, yy=day.year % 100, M=months[day.month - 1],
-            cy="".join(digits[int(s)] for s in str(day.year)), cm=tens(day.month), cd=tens(day.day),
+            cy="".join("〇一二三四五六七八九"[int(s)] for s in str(day.year)), cm=_in_chinese(day.month), cd=_in_chinese(day.day),
         )  # fmt: skip
+
+
+def _in_chinese(number: int) -> str:
+    tens, ones = divmod(number, 10)
+    return ("" if not tens else "十" if tens == 1 else f"{' 一二三四五六七八九'[tens]}十") + (
+        " 一二三四五六七八九"[ones] if ones else ""
+    )
 
 
 def _fill(page: _Writer, template: str, slots: _Slots) -> None:
