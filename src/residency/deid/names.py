@@ -148,10 +148,25 @@ class _Vietnamese:
 
 
 ASKING = frozenset(
-    ["họ và tên", "họ tên", "ho ten", "tên là", "họ và tên người bệnh", "họ và tên bệnh nhân", "họ tên bn", "họ tên bệnh nhân", "họ tên người bệnh", "tên bệnh nhân", "tên người bệnh", "tên bn"]
+    [
+        "họ và tên",
+        "họ tên",
+        "ho ten",
+        "tên là",
+        "họ và tên người bệnh",
+        "họ và tên bệnh nhân",
+        "họ tên bn",
+        "họ tên bệnh nhân",
+        "họ tên người bệnh",
+        "tên bệnh nhân",
+        "tên người bệnh",
+        "tên bn",
+    ]
 )
 """Cues behind which whatever is capitalised is a name."""
-ADDRESSING = frozenset(["ông", "bà", "anh", "chị", "cháu", "bé", "cụ", "cô", "chú", "bác", "em", "dì", "cậu", "mợ", "thím"])
+ADDRESSING = frozenset(
+    ["ông", "bà", "anh", "chị", "cháu", "bé", "cụ", "cô", "chú", "bác", "em", "dì", "cậu", "mợ", "thím"]
+)
 """Words of address: one capitalised word behind them is a name, an abbreviation is not."""
 
 
@@ -179,9 +194,9 @@ class _Chinese:
         ]
         title = _any(data["titles"])
         self.title = regex.compile(rf"(?:{title})(?!科|室|台)")
-        self.before_title = regex.compile(rf"(?<![主责住值管])(?!(?:{veto}))(?P<v>{family}\p{{Han}}{{0,2}})$")
+        self.before_title = regex.compile(rf"(?<![主责住值管])(?!(?:{veto}))(?P<v>{family}\p{{Han}}{{0,2}})\Z")
         self.sex = regex.compile(r"\s*[，,、；;（(/|]\s*(?:性别)?[:：]?\s*(?:男|女)")
-        self.before_sex = regex.compile(rf"(?<![\p{{Han}}])(?!(?:{veto}))(?P<v>{family}\p{{Han}}{{1,2}})$")
+        self.before_sex = regex.compile(rf"(?<![\p{{Han}}])(?!(?:{veto}))(?P<v>{family}\p{{Han}}{{1,2}})\Z")
         self.leads = tuple("由经请与向找遵嘱和及同跟、，。；：（( \n\t")
         self.cue_words = tuple({word for kind in data["cues"].values() for word in kind})
 
@@ -212,7 +227,33 @@ class _Chinese:
 
 
 STRONG = frozenset(
-    ["mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "patient name", "name of patient", "pt name", "full name", "last name", "first name", "surname", "given name", "name", "next of kin", "nok", "emergency contact", "guardian", "electronically signed by", "signed by", "dictated by", "cosigned by"]
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "miss",
+        "mx",
+        "dr",
+        "prof",
+        "professor",
+        "patient name",
+        "name of patient",
+        "pt name",
+        "full name",
+        "last name",
+        "first name",
+        "surname",
+        "given name",
+        "name",
+        "next of kin",
+        "nok",
+        "emergency contact",
+        "guardian",
+        "electronically signed by",
+        "signed by",
+        "dictated by",
+        "cosigned by",
+    ]
 )
 """Cues behind which a capitalised word is a name whatever it is."""
 
@@ -232,7 +273,9 @@ class _English:
         comma = rf"{word},\s?{part}(?:\s{part}){{0,2}}|{part}(?:\s{part}){{0,3}}"
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?\s*)?"
         self.behind = regex.compile(
-            rf"(?:\s*\([^)\n]{{1,20}}\))?(?:\s+(?i:is|was|named|called|name)(?!\w))?\s*[.:,#\-]?\s*{title}(?P<v>{comma})(?![\p{{Ll}}\d])"
+            rf"(?:\s*\([^)\n]{{1,20}}\))?(?:\s+(?i:is|was|named|called|name)(?!\w))?\s*[.:,#\-]?\s*{title}(?P<v>{comma})(?![\p{{Ll}}\d])".replace(
+                r"\s", "[ \t]"
+            )
         )
         self.kinds = {cue: kind for kind in ("name", "relative", "clinician") for cue in data["cues"][kind]}
         self.words = Words(self.kinds)
@@ -245,6 +288,8 @@ class _English:
         for start, end in self.words.find(low):
             if match := self.behind.match(text, end):
                 found = self._cued(match.group("v"))
+                if text[start:end].isupper() and end - start < 3 and not match.group("v").isupper():
+                    continue  # MS is multiple sclerosis, PT physiotherapy
                 sure = found and self._is_name(match.group("v")[:found], low[start:end])
                 if sure:
                     at = match.start("v")

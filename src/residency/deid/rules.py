@@ -217,7 +217,31 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 WARDS_VI = frozenset(
-    ["noi", "ngoai", "san", "nhi", "tim", "da", "mat", "rang", "tai", "mui", "hong", "than", "xuong", "ung", "than", "phuc", "hoi", "chan", "cap", "hoi", "tuyen", "da", "y"]
+    [
+        "noi",
+        "ngoai",
+        "san",
+        "nhi",
+        "tim",
+        "da",
+        "mat",
+        "rang",
+        "tai",
+        "mui",
+        "hong",
+        "than",
+        "xuong",
+        "ung",
+        "than",
+        "phuc",
+        "hoi",
+        "chan",
+        "cap",
+        "hoi",
+        "tuyen",
+        "da",
+        "y",
+    ]
 )
 
 

@@ -1,0 +1,91 @@
+"""Rules: every one finds what its own examples say, and nothing in its counter-examples."""
+
+from __future__ import annotations
+
+import pytest
+
+from residency.deid.find import KINDS, Finding, narrow, plain, resolve, small
+from residency.deid.rules import Rule, packs, rules
+
+CASES = [
+    (pack, rule, example) for pack in ("common", "vi", "zh", "en") for rule in rules(pack) for example in rule.positive
+]
+COUNTER = [
+    (pack, rule, example) for pack in ("common", "vi", "zh", "en") for rule in rules(pack) for example in rule.negative
+]
+
+
+def found(pack: str, rule: Rule, text: str) -> list[str]:
+    lang = "en" if pack == "common" else pack
+    by = f"rule:{pack}/{rule.id}"
+    return [text[one.start : one.end] for one in packs(lang).find(text, lang) if one.by == by]
+
+
+@pytest.mark.parametrize(
+    ("pack", "rule", "example"), CASES, ids=[f"{p}-{r.id}-{i}" for i, (p, r, _) in enumerate(CASES)]
+)
+def test_a_rule_finds_what_its_examples_mark(pack: str, rule: Rule, example: str) -> None:
+    before, _, rest = example.partition("[")
+    value, _, after = rest.partition("]")
+    assert found(pack, rule, before + value + after) == [value]
+
+
+@pytest.mark.parametrize(
+    ("pack", "rule", "example"), COUNTER, ids=[f"{p}-{r.id}-{i}" for i, (p, r, _) in enumerate(COUNTER)]
+)
+def test_a_rule_leaves_its_counter_examples(pack: str, rule: Rule, example: str) -> None:
+    assert found(pack, rule, example) == []
+
+
+def test_every_rule_has_both_kinds_of_examples_and_a_known_kind() -> None:
+    for pack in ("common", "vi", "zh", "en"):
+        for rule in rules(pack):
+            assert rule.positive and rule.negative, rule.id
+            assert rule.kind in KINDS
+
+
+NAMED = [
+    ("vi", "BN Nguyễn Thị Lan, nữ, 45 tuổi, đau ngực.", ["Nguyễn Thị Lan"]),
+    ("vi", "HỌ TÊN: PHẠM VĂN HÙNG - Khoa Nội", ["PHẠM VĂN HÙNG"]),
+    ("vi", "họ và tên nguyen van an, 30 tuổi", ["nguyen van an"]),
+    ("vi", "Mẹ bé, chị Hoa, kể lại. BS. Lê Minh Tuấn", ["Hoa", "Lê Minh Tuấn"]),
+    ("vi", "TỜ ĐIỀU TRỊ. LÝ DO VÀO VIỆN: ho. Cao huyết áp, Kim tiêm, Dương tính.", []),
+    ("vi", "TS: ĐTĐ, THA. BS: Chưa ghi nhận. Hashimoto, Parkinson.", []),
+    ("zh", "患者张伟，男，45岁。其妻王秀英。请李主任会诊。主治医师：欧阳志强", ["张伟", "王秀英", "李", "欧阳志强"]),
+    ("zh", "患者黄疸明显，查体：黄染。主任医师查房，高血压，何首乌。", []),
+    (
+        "en",
+        "Mr. John A. Smith was seen by Emily Carter, MD. Daughter Anna called.",
+        ["John A. Smith", "Emily Carter", "Anna"],
+    ),
+    ("en", "Hodgkin disease, Parkinson Disease, Grace period; patient reports heartburn.", []),
+]
+
+
+@pytest.mark.parametrize(("lang", "text", "names"), NAMED)
+def test_names_are_found_by_the_words_around_them_and_clinical_words_are_left(
+    lang: str, text: str, names: list[str]
+) -> None:
+    findings = resolve(one for one in packs(lang).find(text, lang) if one.kind in ("name", "relative", "clinician"))
+    assert [text[one.start : one.end] for one in findings] == names
+
+
+def test_findings_that_overlap_become_one_that_covers_all_of_them() -> None:
+    findings = [
+        Finding(0, 5, "name", "a"),
+        Finding(3, 9, "address", "b", 2),
+        Finding(9, 12, "phone", "c"),
+        Finding(20, 22, "age", "d"),
+    ]
+    assert [(f.start, f.end, f.kind) for f in resolve(findings)] == [
+        (0, 9, "address"),
+        (9, 12, "phone"),
+        (20, 22, "age"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["Nguyễn Đình Ánh", "ＡＢＣ１２３　：", "İstanbul ẞ", "张伟 🙂 e\u0301"])
+def test_folded_texts_keep_every_offset(text: str) -> None:
+    assert len(plain(text)) == len(narrow(text)) == len(small(text)) == len(text)
+    assert plain("Nguyễn Đình Ánh") == "nguyen dinh anh"
+    assert narrow("ＡＢＣ１２３") == "ABC123"
