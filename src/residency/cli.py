@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from residency.core.progress import Tracker
     from residency.core.run import Run
     from residency.core.types import DataSummary, RunFacts
+    from residency.deidentify import Outcome
     from residency.recipe import Recipe
 
 app = typer.Typer(
@@ -119,6 +120,24 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folde
         console,
         f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check {folder / 'recipe.yaml'}",
     )
+
+
+@app.command()
+def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Take what is new in the hospital's database and de-identify it.
+
+    Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is written outside the zone unless
+    the release gate passes (else exit 2); an interrupted command goes on where it was cut off.
+    """
+    from residency.deidentify import deidentify
+    from residency.recipe import Recipe
+
+    console = _console()
+    loaded = Recipe.load(recipe, overrides or [])
+    with _tracker(console) as tracker:
+        outcome = deidentify(loaded, tracker)
+    console.print(_deid_table(outcome))
+    _say(console, f"{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}")
 
 
 @app.command()
@@ -318,6 +337,23 @@ def _run(recipe: Recipe, runs: Path, console: Console) -> Run:
         _say(console, "Nothing has changed since this run; its results stand.")
     _print_result(pipeline.finished_facts(finished), finished.folder, console)
     return finished
+
+
+def _deid_table(outcome: Outcome) -> Table:
+    """What was replaced, and what was not released."""
+    from rich.table import Table
+
+    table = Table("what", "how many", title="De-identification", title_justify="left")
+    for kind, count in outcome.replaced.items():
+        table.add_row(f"{kind.replace('_', ' ')} replaced", f"{count:,}")
+    for reason, count in outcome.refused.items():
+        table.add_row(f"refused: {reason}", f"{count:,}")
+    table.add_row("labelled spans cut by an identifier", f"{sum(outcome.destroyed.values()):,}")
+    gate = outcome.gate
+    table.add_row(
+        "planted identifiers that came out", f"{gate.leaked} of {gate.canaries} (95 %: at most {gate.upper_bound:.1%})"
+    )
+    return table
 
 
 def _print_result(facts: RunFacts, folder: Path, console: Console) -> None:

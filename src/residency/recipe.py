@@ -15,6 +15,8 @@ from residency.core.errors import UserError, allowed
 from residency.core.files import digest
 from residency.core.part import Part, parse
 from residency.corpus.sources import Data
+from residency.deid.settings import Deid
+from residency.ingest.settings import Extract
 from residency.models.base import BaseModelSettings
 from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card, load_card
@@ -65,6 +67,10 @@ class Recipe(Part):
     seed: int = Field(default=0, ge=0)
     base: Annotated[BaseModelSettings, BeforeValidator(_base)] = BaseModelSettings(id="bundled:tiny-encoder")
     """``bundled:tiny-encoder``, a local folder, a hub id, or a mapping with ``id``, ``revision``, ``segmenter`` ..."""
+    extract: Extract | None = None
+    """Where identified notes are: a hospital's database. Only ``residency deid`` reads it."""
+    deid: Deid | None = None
+    """How they are de-identified."""
     data: dict[str, Data] = Field(min_length=1)
     tasks: tuple[Task, ...] = Field(min_length=1, max_length=1)
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1, max_length=1)

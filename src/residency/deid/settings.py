@@ -30,8 +30,10 @@ class Deid(Part):
     corpus stays personal data; ``anonymised``: dates shifted, the vault destroyed at the end, with a record."""
     zone: str = "identified"
     """Folder of the identified zone, where the vault lies, relative to the recipe."""
+    out: str = Field(default="data/deidentified.jsonl", pattern=r"\.jsonl$")
+    """Where the released notes are written, relative to the recipe: JSON lines that ``format: jsonl`` reads."""
     key: str = Field(default="RESIDENCY_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
-    """Environment variable that holds the key of the zone (64 hexadecimal digits; ``residency deid --new-key`` prints one)."""
+    """Environment variable that holds the key of the zone (64 hexadecimal digits, e.g. from ``openssl rand -hex 32``)."""
     plugins: tuple[External, ...] = ()
     """Further recognisers, ``package:Class`` each, with ``name`` and ``find(text, lang)``."""
     unreadable_dates: Literal["replace", "refuse"] = "replace"

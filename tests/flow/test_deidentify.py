@@ -1,0 +1,199 @@
+"""From a hospital's database to notes that may be learned from, and back to it for what is new."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+import pytest
+import yaml
+
+from conftest import CLI, ROOT
+from residency.deid.find import plain
+from residency.synth.hospital import write_hospital
+
+KEY = "0123456789abcdef" * 4
+NOTES = """
+SELECT n.id, p.id AS patient, n.kind, n.written_at, n.text, p.name, p.birth_date, p.national_id, p.insurance, p.phone, p.address,
+       p.record_number, p.relative_name, p.relative_phone
+FROM notes n JOIN encounters e ON n.encounter_id = e.id JOIN patients p ON e.patient_id = p.id
+"""
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": "ward",
+        "extract": {
+            "url": "sqlite:///hospital.db",
+            "notes": NOTES,
+            "labels": "SELECT note_id, start, stop, label FROM labels",
+            "columns": {"kind": "kind", "written_at": "written_at"},
+            "identifiers": {
+                "name": "name",
+                "relative": "relative_name",
+                "phone": ["phone", "relative_phone"],
+                "national_id": "national_id",
+                "insurance": "insurance",
+                "address": "address",
+                "record": "record_number",
+                "birth_date": "birth_date",
+            },
+            "lang": "vi",
+        },
+        "deid": {"profile": "pseudonymised"},
+        "data": {"ward": {"format": "jsonl", "path": "data/deidentified.jsonl", "lang": "vi"}},
+        "tasks": [{"card": "clinical", "data": "ward"}],
+        **changes,
+    }
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESIDENCY_KEY", KEY)
+    write_hospital(tmp_path / "hospital.db", "vi", patients=30, seed=4)
+    return written(tmp_path, plan())
+
+
+def written(folder: Path, recipe: dict[str, Any]) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), "utf-8")
+    return path
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "data/deidentified.jsonl").read_text("utf-8").splitlines()]
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"[\W_]+", "", plain(normalize("NFC", text)))
+
+
+def everything(folder: Path) -> bytes:
+    """All files but the hospital's own database."""
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "hospital.db")
+
+
+def test_notes_come_out_with_their_labels_and_without_their_patients(hospital: Path, cli: CLI) -> None:
+    folder = hospital.parent
+    shown = cli("deid", hospital, check=0)
+    database = sqlite3.connect(folder / "hospital.db")
+    texts = dict(database.execute("SELECT id, text FROM notes"))
+    labels = database.execute("SELECT count(*) FROM labels").fetchone()[0]
+    made = rows(folder)
+    report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
+    assert len(made) + sum(report["refused"].values()) == len(texts)
+    assert sum(len(row["entities"]) for row in made) >= labels * 0.98
+    for row in made:
+        assert all(row["text"][e["start"] : e["end"]] == e["text"] for e in row["entities"])
+    out = squeezed(" ".join(row["text"] for row in made))
+    for name, phone, national in database.execute("SELECT name, phone, national_id FROM patients"):
+        assert squeezed(phone) not in out and squeezed(national) not in out
+        assert name.encode() not in everything(folder)
+        assert name not in shown.stdout + shown.stderr
+    assert len({row["group"] for row in made}) == len({id.split("-")[0] for id in texts})
+    assert (folder / "identified").stat().st_mode & 0o077 == 0
+
+
+def test_the_next_extraction_takes_only_what_is_new_and_patients_keep_their_codes(hospital: Path, cli: CLI) -> None:
+    folder = hospital.parent
+    cli("deid", hospital, check=0)
+    before = rows(folder)
+    database = sqlite3.connect(folder / "hospital.db")
+    encounter, text = database.execute("SELECT encounter_id, text FROM notes ORDER BY id DESC LIMIT 1").fetchone()
+    database.execute("INSERT INTO notes VALUES ('Z1', ?, 'progress', '2024-06-01', ?)", (encounter, text))
+    database.commit()
+    cli("deid", hospital, check=0)
+    after = rows(folder)
+    assert after[:-1] == before
+    assert after[-1]["group"] == next(row["group"] for row in before if row["text"] == after[-1]["text"])
+    cli("deid", hospital, check=0)
+    assert rows(folder) == after
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(hospital: Path, tmp_path: Path, cli: CLI) -> None:
+    folder = hospital.parent
+    program = (
+        "import sys, os, signal; from residency import deidentify as d; d.BATCH = 7; done = [0]; add = d._Work.add\n"
+        "def killed(self, *given):\n"
+        "    done[0] += 1\n"
+        "    if done[0] == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return add(self, *given)\n"
+        "d._Work.add = killed\n"
+        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
+    for _ in range(2):
+        died = subprocess.run(
+            [sys.executable, "-c", program, "deid", str(hospital)], env=environment, capture_output=True, check=False
+        )
+        assert died.returncode == -signal.SIGKILL
+        assert not (folder / "data/deidentified.jsonl").exists()
+    with (folder / "identified/ward.partial.jsonl").open("ab") as file:
+        file.write(b'{"id": "torn')
+    cli("deid", hospital, check=0)
+    resumed = rows(folder)
+    assert len({row["id"] for row in resumed}) == len(resumed)
+    count = sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
+    report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
+    assert len(resumed) + sum(report["refused"].values()) == count
+
+
+def changed(recipe: dict[str, Any], section: str, **values: Any) -> dict[str, Any]:
+    return {**recipe, section: {**recipe[section], **values}}
+
+
+BAD = [
+    ("extract", {"notes": "DELETE FROM notes"}, "is not a plain SELECT", 1),
+    ("extract", {"notes": "SELECT 1; SELECT 2"}, "2 statements", 1),
+    ("extract", {"notes": "WITH x AS (DELETE FROM notes RETURNING *) SELECT * FROM x"}, "SELECT", 1),
+    ("extract", {"notes": "SELEKT nothing"}, "SELECT", 1),
+    ("extract", {"notes": "SELECT id, text FROM notes"}, "gives no column 'patient'", 1),
+    ("extract", {"notes": "SELECT id, text FROM missing"}, "the database refused", 1),
+    ("extract", {"url": "sqlite:///gone.db"}, "does not exist", 1),
+    ("extract", {"url": "env:NO_SUCH_URL"}, "NO_SUCH_URL is not set", 1),
+    ("extract", {"url": "postgresql://user:secret@host/db"}, "a password does not belong", 1),
+    ("deid", {"release": {"refused": 0.0, "similar": False}}, "were refused", 2),
+]
+
+
+@pytest.mark.parametrize(("section", "values", "sentence", "code"), BAD)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    hospital: Path, cli: CLI, section: str, values: dict[str, Any], sentence: str, code: int
+) -> None:
+    if "release" in values:  # a note without a patient is refused
+        database = sqlite3.connect(hospital.parent / "hospital.db")
+        database.execute("UPDATE patients SET id = '' WHERE id = (SELECT min(id) FROM patients)")
+        database.execute(
+            "UPDATE encounters SET patient_id = '' WHERE patient_id = (SELECT min(patient_id) FROM encounters)"
+        )
+        database.commit()
+    written(hospital.parent, changed(plan(), section, **values))
+    refused = cli("deid", hospital, check=code)
+    assert sentence in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "secret" not in refused.stderr
+    assert not (hospital.parent / "data/deidentified.jsonl").exists()
+
+
+def test_a_wrong_key_is_a_gate_that_says_no(hospital: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("deid", hospital, check=0)
+    monkeypatch.setenv("RESIDENCY_KEY", "f" * 64)
+    refused = cli("deid", hospital, check=2)
+    assert "cannot be opened with this key" in refused.stderr
+
+
+def test_an_anonymised_corpus_leaves_no_vault(hospital: Path, cli: CLI) -> None:
+    written(hospital.parent, plan(deid={"profile": "anonymised"}))
+    cli("deid", hospital, check=0)
+    assert rows(hospital.parent)[0]["profile"] == "anonymised"
+    assert {path.name for path in (hospital.parent / "identified").glob("vault*")} == {"vault.destroyed.json"}
