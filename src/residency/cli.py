@@ -108,14 +108,31 @@ def demo(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)]) -> None:
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)],
+    hospital: Annotated[
+        str | None,
+        typer.Option(
+            "--hospital", help="vi, zh or en: with an invented hospital's database to start from.", show_default=False
+        ),
+    ] = None,
+) -> None:
     """Begin a project: a commented recipe, and folders to fill. Overwrites nothing."""
-    from residency.starters import write_project
+    from residency.core.errors import allowed
+    from residency.starters import write_hospital_project, write_project
 
-    written = write_project(folder)
+    if hospital not in (None, "vi", "zh", "en"):
+        raise UserError(f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}.")
+    written = write_hospital_project(folder, hospital) if hospital else write_project(folder)
     console = _console()
     for path in written:
         _say(console, f"wrote {path}")
+    if hospital:
+        _say(
+            console,
+            f"Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid {folder / 'recipe.yaml'}",
+        )
+        return
     _say(
         console,
         f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check {folder / 'recipe.yaml'}",

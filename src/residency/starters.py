@@ -73,6 +73,27 @@ def write_demo_questions(folder: Path, lang: str, count: int = DEMO_QUESTIONS, s
     return recipe
 
 
+HOSPITAL_PATIENTS = 120
+
+
+def write_hospital_project(folder: Path, lang: str, patients: int = HOSPITAL_PATIENTS, seed: int = 0) -> list[Path]:
+    """Write an invented hospital's database and a recipe that starts from it; returns what was written.
+
+    Never overwrites: raises ``UserError`` where either is there already.
+    """
+    from residency.synth.hospital import write_hospital
+
+    recipe, database = folder / "recipe.yaml", folder / "hospital.db"
+    for path in (recipe, database):
+        if path.exists():
+            raise UserError(f"{path}: is there already; choose another folder.")
+    write_hospital(database, lang, patients, seed)
+    text = Template((TEMPLATES / "hospital.yaml").read_text("utf-8")).substitute(lang=lang, folder=folder)
+    write_text(recipe, text)
+    write_text(folder / ".gitignore", "data/\nidentified/\nruns/\nhospital.db\n")
+    return [recipe, database, folder / ".gitignore"]
+
+
 def write_project(folder: Path) -> list[Path]:
     """Write a commented recipe, and data folders with a word on what goes in; returns what was written.
 
