@@ -51,6 +51,7 @@ class _Vietnamese:
         self.families = {plain(name) for name in data["families"]}
         self.given = {plain(name) for name in [*data["male"], *data["female"], *data["middles"]]}
         self.middles = {plain(name) for name in data["middles"]}
+        self.ends = {word.lower() for word in data["stops"]}
         self.stops = {plain(word) for word in data["stops"]}
         self.vetoes = {tuple(plain(words).split()) for words in data["vetoes"]}
         word = r"\p{Lu}[\p{L}\p{M}]*"
@@ -82,6 +83,11 @@ class _Vietnamese:
         for match in self.run.finditer(text):
             yield from self._listed(match.group(), match.start())
 
+    def _is_stop(self, word: str) -> bool:
+        """Whether a word cannot be of a name; one with marks must have the right ones (Lan is not lần)."""
+        low = word.lower()
+        return low in self.ends or (low.isascii() and low in self.stops and low not in self.calls)
+
     def _is_family(self, word: str) -> bool:
         """Whether a word is a family name; one with marks must have the right ones."""
         return word.lower() in self.marked or (word.isascii() and word.lower() in self.families)
@@ -94,7 +100,7 @@ class _Vietnamese:
         for word, at in _words(found):
             key = plain(word).strip(".")
             if (
-                key in self.stops and not (taken and key in self.given and word[0].isupper() and not word.isupper())
+                self._is_stop(word.strip(".")) and not (taken and key in self.given and word[0].isupper() and not word.isupper())
             ) and not word.endswith("."):
                 break
             if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
@@ -133,7 +139,7 @@ class _Vietnamese:
                 while (
                     last < len(words)
                     and last - position < 5
-                    and not (folded[last] in self.stops and folded[last] not in self.given)
+                    and not (self._is_stop(words[last][0]) and folded[last] not in self.given)
                 ):
                     last += 1
                 shout = words[position][0].isupper() and len(words[position][0]) > 1
@@ -187,7 +193,7 @@ class _Chinese:
         family = f"(?:{_any(data['compound'])}|[{data['families']}])"
         veto = _any(data["vetoes"])
         name = rf"(?!(?:{veto}))(?P<v>{family}(?:\p{{Han}}|\s(?=\p{{Han}}(?![\p{{Han}}]))\p{{Han}}){{1,2}}(?:·\p{{Han}}{{1,6}})?|{family}[某xX*]{{1,2}})"
-        end = r"(?=[^\p{Han}]|$|男|女|代|陪|诉|于|主|电|签|医|护|述|说|和|与|及|因|的|副|教|先|之|送|在|为|系|既|自|入|已|今|现|曾|要|拒|同|意|情|病|神|一|无|术|经|血|体|突|发|反|出|住)"
+        end = r"(?=[^\p{Han}]|$|男|女|代|陪|诉|于|主|电|签|医|护|述|说|和|与|及|因|的|副|教|先|之|送|在|为|系|既|自|入|已|今|现|曾|要|拒|同|意|情|病|神|一|无|术|经|血|体|突|发|反|出|住|交|沟|讲|谈|解|告|了|来|到|称|提)"
         self.cues = [
             (regex.compile(rf"(?:{_any(data['cues'][kind])})(?:姓名)?(?:\s*[:：为是叫]\s*|\s*)[“\"]?{name}{end}"), kind)
             for kind in ("name", "relative", "clinician")
@@ -346,7 +352,7 @@ class _English:
             if (
                 key in self.given
                 and not self._plain(words[index + 1])
-                and last not in self.vetoes
+                and (last not in self.vetoes or (last in self.families and key not in self.ambiguous))
                 and not self._plain(words[-1])
             ):
                 if key in self.ambiguous and last not in self.families:
