@@ -58,7 +58,7 @@ class Engine:
         text = before.apply(raw.text)
         secret = self.vault.secret(raw.patient)
         own = known(raw.identifiers, raw.lang)
-        surrogates = Surrogates(secret, raw.lang, [value for kind, value in raw.identifiers if kind not in DATE_KINDS])
+        surrogates = Surrogates(secret, raw.lang, own.keys)
         findings = resolve(self.findings(text, raw.lang, own))
         mentions = dated(text, raw.lang, findings)
         if self.settings.unreadable_dates == "refuse" and any(
@@ -68,7 +68,7 @@ class Engine:
         replaced = [(f.start, f.end, self.replacement(text, f, mentions, surrogates, raw.lang)) for f in findings]
         edits = Edits.of(text, replaced)
         result = edits.apply(text)
-        if any(True for finding in own.find(result, raw.lang) if finding.kind not in DATE_KINDS):
+        if any(True for _ in own.written(result)):
             return Refused(raw.id, REFUSED_RESIDUAL)
         whole = before.then(edits) if before.pieces else edits
         kept, destroyed = whole.project_spans(raw.text, raw.spans)

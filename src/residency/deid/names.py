@@ -100,7 +100,8 @@ class _Vietnamese:
         for word, at in _words(found):
             key = plain(word).strip(".")
             if (
-                self._is_stop(word.strip(".")) and not (taken and key in self.given and word[0].isupper() and not word.isupper())
+                self._is_stop(word.strip("."))
+                and not (taken and key in self.given and word[0].isupper() and not word.isupper())
             ) and not word.endswith("."):
                 break
             if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):

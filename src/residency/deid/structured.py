@@ -7,9 +7,10 @@ NguyenVanAn, 0912.345.678 as 0912 345 678. Names are also found reordered, as in
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import date
-from functools import cache
+from functools import cache, cached_property, lru_cache
 
 from residency.core.types import Value
 from residency.deid.dates import find_dates
@@ -51,32 +52,54 @@ class Known:
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
         """Where the identifiers stand; dates of the row (birth) in whatever form."""
-        shown = narrow(text)
-        yield from _located(shown, SEPARATORS.sub("", shown), self.exact)
-        folded = plain(shown)
-        yield from _located(folded, SEPARATORS.sub("", folded), self.loose, shown)
+        yield from self.written(text)
         if self.days:
             for mention in find_dates(text, lang):
                 if mention.value in self.days and mention.precision == "day":
                     yield Finding(mention.start, mention.end, "birth_date", STRUCTURED, 2)
 
+    def written(self, text: str) -> Iterator[Finding]:
+        """Where the identifiers stand that are no dates."""
+        shown = narrow(text)
+        yield from _located(shown, SEPARATORS.sub("", shown), self.exact)
+        folded = plain(shown)
+        yield from _located(folded, SEPARATORS.sub("", folded), self.loose, shown)
 
-def known(identifiers: Sequence[tuple[str, str]], lang: str) -> Known:
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """Plain forms without separators: what no surrogate may hold."""
+        return frozenset(plain(variant.key) for variant in self.variants)
+
+
+@lru_cache(maxsize=64)  # the notes of a patient follow each other
+def known(identifiers: tuple[tuple[str, str], ...], lang: str) -> Known:
     """What finds the identifiers of one row: (kind, value) each."""
     return Known(identifiers, lang)
 
 
 def _located(text: str, squeezed: str, wanted: Sequence[Variant], shown: str = "") -> Iterator[Finding]:
-    places: list[int] | None = None
+    gaps: tuple[list[int], list[int]] | None = None
     for variant in wanted:
         at = squeezed.find(variant.key)
         while at >= 0:
-            if places is None:
-                places = [i for i, sign in enumerate(text) if sign not in SEPARATOR]
-            start, end = places[at], places[at + len(variant.key) - 1] + 1
+            if gaps is None:
+                gaps = _gaps(text)
+            start = at + gaps[1][bisect_right(gaps[0], at) - 1]
+            last = at + len(variant.key) - 1
+            end = last + gaps[1][bisect_right(gaps[0], last) - 1] + 1
             if _stands(text, start, end) and _fits(variant, (shown or text), start, end):
                 yield Finding(start, end, variant.kind, STRUCTURED)
             at = squeezed.find(variant.key, at + 1)
+
+
+def _gaps(text: str) -> tuple[list[int], list[int]]:
+    """Places in the squeezed text, and by how much the text is ahead from there on."""
+    places, ahead, total = [0], [0], 0
+    for match in SEPARATORS.finditer(text):
+        places.append(match.start() - total)
+        total += match.end() - match.start()
+        ahead.append(total)
+    return places, ahead
 
 
 def _stands(text: str, start: int, end: int) -> bool:

@@ -39,11 +39,12 @@ def _genders(lang: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 class Surrogates:
-    """Draws the surrogates of one patient; ``taken`` are the patient's own identifiers, which no surrogate may be."""
+    """Draws the surrogates of one patient; ``taken`` are the ways to write the patient's own identifiers (plain, without
+    separators), which no surrogate may hold."""
 
-    def __init__(self, secret: bytes, lang: str, taken: Sequence[str] = ()) -> None:
+    def __init__(self, secret: bytes, lang: str, taken: frozenset[str] = frozenset()) -> None:
         self.secret, self.lang = secret, lang if lang in ("vi", "zh", "en") else "en"
-        self.taken = frozenset(word for value in taken for word in _words(value))
+        self.taken = taken
 
     @cached_property
     def weeks(self) -> int:
@@ -60,7 +61,7 @@ class Surrogates:
         for attempt in range(50):
             rng = random.Random(self._number(f"{kind}/{key}/{attempt}"))
             made = self._drawn(kind, value, rng)
-            if not self.taken & frozenset(_words(made)) and plain(made) != plain(value):
+            if self.taken.isdisjoint(_words(made)) and plain(made) != plain(value):
                 return made
         return f"[{kind}]"
 
@@ -191,15 +192,9 @@ def _like(value: str, rng: random.Random, kind: str) -> str:
 
 
 def _words(value: str) -> list[str]:
-    """What a surrogate must not share: the whole without separators, and every part of three signs or more."""
-    folded = plain(narrow(value))
-    parts = [part for part in re.split(r"[\W_]+", folded) if part]
-    whole = "".join(parts)
-    return [
-        whole,
-        *(part for part in parts if len(part) >= 4 or (part >= "\u4e00" and len(part) > 1)),
-        *(parts[-1:] if len(parts) > 1 else []),
-    ]
+    """Every run of words of a surrogate, joined."""
+    parts = [part for part in re.split(r"[\W_]+", plain(narrow(value))) if part]
+    return ["".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]
 
 
 def _unmarked(text: str) -> str:
