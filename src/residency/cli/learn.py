@@ -1,66 +1,24 @@
-"""The command line: one verb a function; everything heavy is imported inside."""
+"""Verbs of learning: from labelled records to a measured model, and what is asked of it."""
 
 from __future__ import annotations
 
-import os
 import sys
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from residency import __version__
-from residency.core.errors import ResidencyError, UserError
+from residency.cli.shared import Overrides, RecipePath, RunPath, Runs, app, say, terminal, tracking
+from residency.core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from residency.core.progress import Tracker
     from residency.core.run import Run
     from residency.core.types import DataSummary, RunFacts
-    from residency.deidentify import Outcome
     from residency.recipe import Recipe
-
-app = typer.Typer(
-    name="residency",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="From rows in a hospital database to a specialist model that answers on the hospital's own machine.",
-)
-
-NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
-
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).", show_default=False)]
-RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo-vi-3f9a1c20.", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. stages[0].epochs=3.", show_default=False
-    ),
-]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]
-
-
-USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-"""What typer raises for wrong arguments; its other name is in a private module, or in click, by typer's version."""
-
-
-@app.callback(invoke_without_command=True)
-def root(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
-) -> None:
-    if version:
-        print(__version__)
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command()
@@ -83,21 +41,21 @@ def demo(
     from residency.recipe import Recipe
     from residency.starters import write_demo, write_demo_questions
 
-    console = _console()
+    console = terminal()
     changes = list(overrides or [])
     langs = [text for text in changes if text.startswith("lang=")]
     lang = langs[-1].removeprefix("lang=") if langs else "vi"
     others = [text for text in changes if text not in langs]
     recipe = Recipe.load(write_demo(folder, lang), others)
-    _say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
+    say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
     finished = _run(recipe, folder / "runs", console)
     asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
-    _say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
+    say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
     answering = _run(asked, folder / "runs", console)
     if (answers := answers_table(finished_facts(answering))) is not None:
-        _say(console, "\nTwo questions that it had not seen, before and after:\n")
+        say(console, "\nTwo questions that it had not seen, before and after:\n")
         console.print(answers)
-    _say(
+    say(
         console,
         "\nNext, on your own data:\n"
         "  residency init my-project                write a commented recipe, and folders to fill\n"
@@ -124,37 +82,19 @@ def init(
     if hospital not in (None, "vi", "zh", "en"):
         raise UserError(f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}.")
     written = write_hospital_project(folder, hospital) if hospital else write_project(folder)
-    console = _console()
+    console = terminal()
     for path in written:
-        _say(console, f"wrote {path}")
+        say(console, f"wrote {path}")
     if hospital:
-        _say(
+        say(
             console,
             f"Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid {folder / 'recipe.yaml'}",
         )
         return
-    _say(
+    say(
         console,
         f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check {folder / 'recipe.yaml'}",
     )
-
-
-@app.command()
-def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Take what is new in the hospital's database and de-identify it.
-
-    Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is written outside the zone unless
-    the release gate passes (else exit 2); an interrupted command goes on where it was cut off.
-    """
-    from residency.deidentify import deidentify
-    from residency.recipe import Recipe
-
-    console = _console()
-    loaded = Recipe.load(recipe, overrides or [])
-    with _tracker(console) as tracker:
-        outcome = deidentify(loaded, tracker)
-    console.print(_deid_table(outcome))
-    _say(console, f"{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}")
 
 
 @app.command()
@@ -166,16 +106,16 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
     from residency import checks
     from residency.recipe import Recipe
 
-    console = _console()
+    console = terminal()
     findings, summaries = checks.check(Recipe.load(recipe, overrides or []))
     for one in summaries:
         console.print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]
     for finding in findings:
-        _say(console, f"{finding.level}: {finding.message}")
+        say(console, f"{finding.level}: {finding.message}")
     if errors:
         raise UserError(f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run.")
-    _say(console, f"{recipe}: nothing stands in the way of residency run.")
+    say(console, f"{recipe}: nothing stands in the way of residency run.")
 
 
 @app.command()
@@ -194,11 +134,11 @@ def run(
     from residency import pipeline
     from residency.recipe import Recipe
 
-    console = _console()
+    console = terminal()
     loaded = Recipe.load(recipe, overrides or [])
     if explain:
         for step, words in pipeline.explain(loaded, runs):
-            _say(console, f"{step:<20} {words}")
+            say(console, f"{step:<20} {words}")
         return
     _run(loaded, runs, console)
 
@@ -223,10 +163,10 @@ def predict(
     """
     from residency.batch import predict_file
 
-    console = _console()
-    with _tracker(console) as tracker:
+    console = terminal()
+    with tracking(console) as tracker:
         count = predict_file(run, input, output, text_field, id_field, tracker)
-    _say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
+    say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
 
 
 @app.command(name="eval")
@@ -248,8 +188,8 @@ def evaluate(
     """
     from residency import pipeline
 
-    console = _console()
-    with _tracker(console) as tracker:
+    console = terminal()
+    with tracking(console) as tracker:
         facts, folder = pipeline.evaluate(run, overrides or [], tracker)
     _print_result(facts, folder, console)
 
@@ -329,10 +269,10 @@ def import_(
         raise UserError(f"{target}: must lie beside {file.name}: the recipe's paths are relative to its folder.")
     recipe, fates = llamafactory.imported(file, info, base, tuple(ignore or ()))
     write_text(target, llamafactory.written(recipe))
-    console = _console()
+    console = terminal()
     for fate in fates:
-        _say(console, f"{fate.key:<32} {fate.became}")
-    _say(console, f"\nwrote {target}; next: residency check {target}")
+        say(console, f"{fate.key:<32} {fate.became}")
+    say(console, f"\nwrote {target}; next: residency check {target}")
 
 
 @app.command()
@@ -348,29 +288,12 @@ def schema() -> None:
 def _run(recipe: Recipe, runs: Path, console: Console) -> Run:
     from residency import pipeline
 
-    with _tracker(console) as tracker:
+    with tracking(console) as tracker:
         finished = pipeline.run(recipe, runs, tracker)
     if all(how == "cached" for how in finished.done.values()):
-        _say(console, "Nothing has changed since this run; its results stand.")
+        say(console, "Nothing has changed since this run; its results stand.")
     _print_result(pipeline.finished_facts(finished), finished.folder, console)
     return finished
-
-
-def _deid_table(outcome: Outcome) -> Table:
-    """What was replaced, and what was not released."""
-    from rich.table import Table
-
-    table = Table("what", "how many", title="De-identification", title_justify="left")
-    for kind, count in outcome.replaced.items():
-        table.add_row(f"{kind.replace('_', ' ')} replaced", f"{count:,}")
-    for reason, count in outcome.refused.items():
-        table.add_row(f"refused: {reason}", f"{count:,}")
-    table.add_row("labelled spans cut by an identifier", f"{sum(outcome.destroyed.values()):,}")
-    gate = outcome.gate
-    table.add_row(
-        "planted identifiers that came out", f"{gate.leaked} of {gate.canaries} (95 %: at most {gate.upper_bound:.1%})"
-    )
-    return table
 
 
 def _print_result(facts: RunFacts, folder: Path, console: Console) -> None:
@@ -380,7 +303,7 @@ def _print_result(facts: RunFacts, folder: Path, console: Console) -> None:
     console.print(summary_table(facts))
     for caveat in facts.caveats:
         console.print(caveat, style="dim", highlight=False, markup=False)
-    _say(console, f"\nreport  {folder / 'report.html'}\nrun     {folder}")
+    say(console, f"\nreport  {folder / 'report.html'}\nrun     {folder}")
 
 
 def _data_table(summary: DataSummary) -> Table:
@@ -403,69 +326,3 @@ def _data_table(summary: DataSummary) -> Table:
         f"{status} {sum(reasons.values())}" for status, reasons in summary.ledger.items()
     )
     return table
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console()
-
-
-def _say(console: Console, text: str) -> None:
-    """Print as it is: paths and commands are never wrapped, brackets never read as markup."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _tracker(console: Console) -> Iterator[Tracker]:
-    from residency.core.progress import tracker
-
-    with tracker(console) as found:
-        yield found
-
-
-def main() -> None:
-    """The console script: one sentence and an exit code for what the user can mend, a traceback only for our faults.
-
-    0: done. 1: the user's input is at fault. 2: a gate refused. 130: interrupted.
-    """
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell their programmers; python -W default shows it
-    try:
-        code = app(prog_name="residency", standalone_mode=False)
-        sys.stdout.flush()
-    except ResidencyError as error:
-        _stop(str(error), error.exit_code)
-    except USAGE_ERROR as error:
-        _stop(_usage(error))
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDED_TO_TRAIN:
-            raise
-        _stop(f"{error.name} is not installed; install what training needs: pip install 'residency[train]'.")
-    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (KeyboardInterrupt, typer.Abort):
-        _stop("interrupted; the same command goes on from here.", 130)
-    if code == 130:  # typer has caught the interruption itself
-        _stop("interrupted; the same command goes on from here.", 130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _stop(sentence: str, code: int = 1) -> NoReturn:
-    print(f"residency: {sentence}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _usage(error: Exception) -> str:
-    """What is wrong with the arguments, and where they are explained."""
-    message: str = getattr(error, "format_message", error.__str__)()
-    context = getattr(error, "ctx", None)
-    return f"{message.rstrip('.')}; see {context.command_path if context else 'residency'} --help."
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,75 @@
+"""The command line: one verb a function, verbs by room; everything heavy is imported inside."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Annotated, NoReturn
+
+import typer
+
+from residency import __version__
+from residency.cli import hospital, learn
+from residency.cli.shared import app
+from residency.core.errors import ResidencyError
+
+__all__ = ["app", "hospital", "learn", "main"]
+
+NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
+
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for wrong arguments; its other name is in a private module, or in click, by typer's version."""
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        print(__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main() -> None:
+    """The console script: one sentence and an exit code for what the user can mend, a traceback only for our faults.
+
+    0: done. 1: the user's input is at fault. 2: a gate refused. 130: interrupted.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # what libraries tell their programmers; python -W default shows it
+    try:
+        code = app(prog_name="residency", standalone_mode=False)
+        sys.stdout.flush()
+    except ResidencyError as error:
+        _stop(str(error), error.exit_code)
+    except USAGE_ERROR as error:
+        _stop(_usage(error))
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED_TO_TRAIN:
+            raise
+        _stop(f"{error.name} is not installed; install what training needs: pip install 'residency[train]'.")
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted; the same command goes on from here.", 130)
+    if code == 130:  # typer has caught the interruption itself
+        _stop("interrupted; the same command goes on from here.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(sentence: str, code: int = 1) -> NoReturn:
+    print(f"residency: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with the arguments, and where they are explained."""
+    message: str = getattr(error, "format_message", error.__str__)()
+    context = getattr(error, "ctx", None)
+    return f"{message.rstrip('.')}; see {context.command_path if context else 'residency'} --help."
