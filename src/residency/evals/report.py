@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residency.core.files import write_text
+from residency.core.page import CONTROL, escaped, style
 from residency.core.types import RunFacts, Value
 from residency.evals import formats, plots, view
 from residency.evals.view import TaskView
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 SHOW_TEXT = "evaluate.show_text=true"
 """The override that asks for texts where the profile withholds them."""
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Plot(Value, frozen=True):
@@ -206,7 +206,7 @@ def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> 
 
 def _html() -> Environment:
     environment = _environment(_html_text)
-    environment.globals["style"] = (TEMPLATES / "report.css").read_text("utf-8")
+    environment.globals["style"] = style()
     return environment
 
 
@@ -251,11 +251,7 @@ def _markdown_text(value: object) -> object:
 
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    text = re.sub(r"\s+", " ", _clean(value))
-    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
-    text = re.sub(r"<(?! )", "&lt;", text)  # "p < 0.001" stays as it is
-    text = re.sub(r"([\\`*|$~])|\](?=[(\[:])", lambda found: "\\" + found[0], text)
-    return Markup(re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text))
+    return Markup(escaped(value))
 
 
 def _fence(text: str) -> str:
