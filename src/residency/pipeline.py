@@ -35,7 +35,7 @@ from residency.core.types import (
     Text,
 )
 from residency.core.zones import assert_outside
-from residency.corpus import sources
+from residency.corpus import sources, splitfile
 from residency.corpus.ledger import Entry
 from residency.corpus.sources import Corpus
 from residency.corpus.summary import shown, strictest, summary, with_entries
@@ -198,8 +198,8 @@ class Work:
         self.tracker.start("reading the data")
         for name, corpus in self.corpora.items():
             write_jsonl(folder / f"{name}.ledger.jsonl", corpus.ledger)
-            write_json(folder / f"{name}.split.json", corpus.split)
         data = self.recipe.data
+        splitfile.write(self.corpora, data, self.recipe.root, folder, self.input_digests, now())
         summaries = [summary(data[name], self.recipe.root, corpus) for name, corpus in self.corpora.items()]
         write_json(folder / "summary.json", summaries)
         counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
@@ -321,7 +321,7 @@ class Work:
         folder, train = self.run.folder, self.run.folder / self.train_step().into
         data = read_json(folder / "data/summary.json", list[DataSummary])
         more = [msgspec.json.decode(line, type=Entry) for line in (train / "ledger.jsonl").read_bytes().splitlines()]
-        caveats = []
+        caveats = [f"data.{one.name}: {words}" for one in data for words in one.warnings]
         if all(note.origin.startswith("synthetic:") for note in self.corpus.notes):
             caveats.append(DEMO_CAVEAT)
         if self.base.id.startswith("bundled:"):
