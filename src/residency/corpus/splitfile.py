@@ -42,7 +42,11 @@ class SplitFile(Value, frozen=True):
     split: Split
     groups: dict[str, str]
     """Note id -> group, where it is not the id itself."""
+    carried: dict[PartName, dict[str, int]]
+    """Part -> label -> notes that carry it; under the empty string all notes."""
     grouping: Grouping
+    parents: dict[str, tuple[str, ...]] = {}
+    """Note id -> notes that it was made from."""
     leaks: tuple[Leak, ...] = ()
     """What was found to stand in two parts, and was accepted."""
     warnings: tuple[str, ...] = ()
@@ -59,10 +63,16 @@ def of(corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str,
             schema=SCHEMA,
             name=corpus.name,
             root=os.path.relpath(root.resolve(), folder.resolve()),
-            data=data.model_dump(mode="json"),
+            data={
+                **data.model_dump(mode="json", exclude_unset=True),
+                "near": data.near,
+                "boilerplate": data.boilerplate,
+            },
             files=dict(sorted(files.items())),
             split=corpus.split,
             groups=groups_of(corpus.notes),
+            parents={note.id: note.parents for note in corpus.notes if note.parents},
+            carried={part: dict(counts) for part, counts in held(corpus.notes, corpus.split.parts).items()},
             grouping=corpus.grouping,
             leaks=corpus.leaks,
             warnings=corpus.warnings,
@@ -145,9 +155,11 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
     placed = [note for id, note in notes.items() if id in before.split.parts]
     again = make(placed, before.split.parts, before.split.seed, before.split.how)
     if not faults and again != before.split:
-        faults.append("labels or parts are not those that were counted")
+        faults.append("the parts are not those that were written")
     if groups_of(placed) != before.groups:
         faults.append("the groups are not those that were written")
+    if {part: dict(found) for part, found in held(placed, before.split.parts).items()} != before.carried:
+        faults.append("the labels are not those that were counted")
     known = {(leak.tie, leak.parts): leak.sets for leak in before.leaks}
     faults += [
         leak.words
@@ -157,12 +169,11 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
     return faults
 
 
-def page(files: Sequence[SplitFile], counts: Mapping[str, Mapping[PartName, Counter[str]]], created: str) -> Page:
-    """A page on one or more splits: sizes, balance, groups, leaks. ``counts``: data set -> what ``held`` says."""
-    errors = {file.name: worst(counts[file.name]) for file in files}
-    error, label, part = max(errors.values(), key=lambda found: found[0])
+def page(files: Sequence[SplitFile], created: str) -> Page:
+    """A page on one or more splits: sizes, balance, groups, leaks."""
+    error, label, part = max((worst(file.carried) for file in files), key=lambda found: found[0])
     said = [f"{file.name}: {words}" for file in files for words in file.warnings]
-    far = f", {label} in {part}" if label else ""
+    far = f" (label {label}, {part} part)" if label else ""
     return Page(
         title="Split: " + ", ".join(file.name for file in files),
         eyebrow=created,
@@ -173,18 +184,19 @@ def page(files: Sequence[SplitFile], counts: Mapping[str, Mapping[PartName, Coun
             else "Nothing stands in two parts."
         ),
         facts=tuple(
-            (f"{file.name}: {words}", f"{value:,}")
+            (words if len(files) == 1 else f"{file.name}: {words}", f"{value:,}")
             for file in files
             for words, value in (("notes", file.grouping.notes), ("groups", file.grouping.groups))
         ),
         caveats=tuple(said),
-        sections=tuple(section for file in files for section in _sections(file, counts[file.name])),
+        sections=tuple(section for file in files for section in _sections(file)),
     )
 
 
-def _sections(file: SplitFile, counts: Mapping[PartName, Counter[str]]) -> list[Section]:
+def _sections(file: SplitFile) -> list[Section]:
+    counts = {part: Counter(found) for part, found in file.carried.items()}
     parts = [part for part in PARTS if part in counts]
-    placed = sum((Counter(one) for one in counts.values()), Counter[str]())
+    placed = sum(counts.values(), Counter[str]())
     whole = max(placed[NOTES], 1)
     groups = {part: len({file.groups.get(id, id) for id, p in file.split.parts.items() if p == part}) for part in parts}
     sizes = Section(
@@ -254,6 +266,5 @@ def write(
         file = of(corpus, data[name], root, folder, {one: digests[one] for one in read_from})
         write_json(folder / f"{name}{SUFFIX}", file)
         files.append(file)
-    counts = {name: held(corpus.notes, corpus.split.parts) for name, corpus in corpora.items()}
-    write_page(page(files, counts, created), folder)
+    write_page(page(files, created), folder)
     return files
