@@ -33,15 +33,17 @@ class Leak(Value, frozen=True):
         """The leak in one line."""
         a, b = self.parts
         some = "e.g. " if self.notes > len(self.ids) else ""
-        return f"{self.sets:,} {PLURAL[self.tie]} in both {a} and {b} ({self.notes:,} {b} notes, {some}{', '.join(self.ids)})"
+        what = NAMES[self.tie][self.sets != 1]
+        concerned = f"{self.notes:,} {b} note{'' if self.notes == 1 else 's'}"
+        return f"{self.sets:,} {what} in both {a} and {b} ({concerned}, {some}{', '.join(self.ids)})"
 
 
-PLURAL: dict[Tie, str] = {
-    "patient": "patients",
-    "text": "texts",
-    "near-duplicate": "clusters of near-duplicates",
-    "parent": "parents of derived notes",
-    "source": "source documents",
+NAMES: dict[Tie, tuple[str, str]] = {
+    "patient": ("patient", "patients"),
+    "text": ("text", "texts"),
+    "near-duplicate": ("cluster of near-duplicates", "clusters of near-duplicates"),
+    "parent": ("parent of derived notes", "parents of derived notes"),
+    "source": ("source document", "source documents"),
 }
 
 
