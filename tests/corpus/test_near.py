@@ -100,6 +100,12 @@ def test_a_note_that_is_only_a_form_is_like_no_other() -> None:
     assert near_duplicates(notes, 0.8) == []
 
 
+def test_a_text_that_many_patients_have_as_a_whole_is_no_form() -> None:
+    text = " ".join(words(40, 1))
+    notes = [*(note(str(i), text) for i in range(30)), note("edited", text + " thêm")]
+    assert len(near_duplicates(notes, 0.8)[0]) == 31
+
+
 def test_a_line_that_one_patient_repeats_is_no_form() -> None:
     notes = [note(str(i), " ".join(words(40, 1)) + f" {i}", group="p") for i in range(40)]
     assert len(near_duplicates(notes, 0.8)[0]) == 40

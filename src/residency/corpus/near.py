@@ -3,7 +3,8 @@
 A note is the set of its character 5-grams. One-permutation MinHash (Li, Owen, Zhang 2012) with optimal densification
 (Shrivastava 2017) gives 128 values per note, bands of them (Leskovec et al., Mining of Massive Datasets, ch. 3) give the
 candidates, and each candidate pair is then compared exactly: no pair that is called near falls short of the threshold.
-Lines that notes of many patients hold are taken out before: a form that a department fills in makes nobody's notes alike.
+Lines that different notes of many patients hold are taken out before: a form that a department fills in makes nobody's notes
+alike.
 """
 
 from __future__ import annotations
@@ -175,10 +176,13 @@ def _comparer(texts: Sequence[str], threshold: float) -> Callable[[int, int], bo
 
 def _distinct(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]:
     """What remains of the texts without boilerplate -> the notes of which it remains; notes of which nothing does are out."""
-    lined = [_lines(note.text) for note in notes]
-    by_patient: dict[str, set[str]] = defaultdict(set)
+    lined = [tuple(_lines(note.text)) for note in notes]
+    first: dict[tuple[str, ...], str] = {}
     for note, found in zip(notes, lined, strict=True):
-        by_patient[note.group or note.id].update(found)
+        first.setdefault(found, note.group or note.id)
+    by_patient: dict[str, set[str]] = defaultdict(set)
+    for found, patient in first.items():  # copies of one text count once: they make none of its lines a form
+        by_patient[patient].update(found)
     held = Counter(line for lines in by_patient.values() for line in lines)
     most = max(FEWEST, boilerplate * len(by_patient))
     texts: dict[str, list[int]] = {}
