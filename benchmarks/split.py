@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from statistics import median
 from typing import Any
+from unicodedata import normalize
 
 from _common import parser, report, run, say, shared_data
 from residency.core.errors import UserError
@@ -274,7 +275,7 @@ def compared(bodies: Sequence[str], threshold: float) -> set[tuple[int, int]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
     grams = CountVectorizer(analyzer="char", ngram_range=(5, 5), binary=True).fit_transform(
-        [body.casefold() for body in bodies]
+        [" ".join(normalize("NFC", body).casefold().split()).ljust(5, "_") for body in bodies]
     )
     sizes = np.asarray(grams.sum(axis=1)).ravel()
     pairs = set()

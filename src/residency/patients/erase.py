@@ -29,7 +29,7 @@ from residency.models import erased
 from residency.models.erased import Erasure
 from residency.patients.log import LOG, ErasureLog
 from residency.patients.places import Patient, Places
-from residency.patients.trace import Found, decoded, ids_of, of_run, read_split, trace
+from residency.patients.trace import Found, decoded, documents_of_run, ids_of, of_run, read_split, trace
 
 
 class Erased(Value, frozen=True):
@@ -149,8 +149,8 @@ def _from_run(run: Path, patient: Patient, known: Collection[str], log: ErasureL
     if not reached.ids:
         return 0
     with Run(run).locked():
+        shutil.rmtree(run / ".work", ignore_errors=True)  # unfinished work has the patient's notes too
         if reached.learned:
-            shutil.rmtree(run / ".work", ignore_errors=True)  # unfinished training has learned from the patient too
             for path in sorted(run.glob("train/*/artefact.json")):
                 _mark(path.parent, sum(reached.learned.values()), log, hashes)
         for one in reached.found:
@@ -167,7 +167,9 @@ def _mark(folder: Path, rows: int, log: ErasureLog, hashes: tuple[str, ...]) -> 
 
 def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
     """Reports without the examples of the patient's notes, and without the row that shows what is trained: it may be theirs."""
-    for path in sorted(run.glob("eval/*/*.json")):
+    for path in documents_of_run(run):
+        if path == run / "facts.json":
+            continue  # the last, together with the pages that are made from it
         value = msgspec.json.decode(path.read_bytes())
         if (new := without(value, ids)) != value:
             write_json(path, new)

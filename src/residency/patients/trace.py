@@ -260,13 +260,25 @@ def of_run(run: Path, groups: Collection[str], known: Collection[str] = ()) -> R
 
 def rows_of_run(run: Path) -> list[Path]:
     """Files of a run with rows about notes."""
-    found = [path for folder in ("data", "train", "eval") for path in (run / folder).rglob("*.jsonl")]
-    return sorted(found)
+    return [path for path in _files(run, "*.jsonl") if path != run / "log.jsonl"]
 
 
 def documents_of_run(run: Path) -> list[Path]:
     """Files of a run with examples in them."""
-    return [path for path in (*sorted(run.glob("eval/*/*.json")), run / "facts.json") if path.is_file()]
+    aside = (run / "train", run / "steps")
+    return [
+        path
+        for path in _files(run, "*.json")
+        if not path.name.endswith(SUFFIX) and path.name != "manifest.json" and not set(path.parents) & set(aside)
+    ]
+
+
+def _files(run: Path, pattern: str) -> list[Path]:
+    """Files of a run, those of its evaluations (which are runs) and of unfinished work left out."""
+    inside = [path.relative_to(run) for path in run.rglob(pattern)]
+    return sorted(
+        run / path for path in inside if path.parts[0] != "evaluations" and not any(part[0] == "." for part in path.parts)
+    )
 
 
 def _linked(path: Path, ids: Collection[str], groups: Collection[str]) -> Iterator[tuple[int, str]]:
