@@ -277,7 +277,9 @@ def _files(run: Path, pattern: str) -> list[Path]:
     """Files of a run, those of its evaluations (which are runs) and of unfinished work left out."""
     inside = [path.relative_to(run) for path in run.rglob(pattern)]
     return sorted(
-        run / path for path in inside if path.parts[0] != "evaluations" and not any(part[0] == "." for part in path.parts)
+        run / path
+        for path in inside
+        if path.parts[0] != "evaluations" and not any(part[0] == "." for part in path.parts)
     )
 
 
