@@ -84,7 +84,7 @@ class Corpus(Value, frozen=True):
     notes: tuple[Note, ...]
     split: Split
     ledger: tuple[Entry, ...]
-    grouping: Grouping | None = None
+    grouping: Grouping
     """How the notes are tied together."""
     leaks: tuple[Leak, ...] = ()
     """What stands in two parts."""
@@ -92,7 +92,7 @@ class Corpus(Value, frozen=True):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting a score on this split."""
-        crowded = self.grouping.warning if self.grouping else ""
+        crowded = self.grouping.warning
         return (*(leak.words for leak in self.leaks), *([crowded] if crowded else []))
 
     def part(self, name: PartName) -> list[Note]:

@@ -13,8 +13,9 @@ import msgspec
 
 from residency.core.errors import ResidencyError
 from residency.core.files import enumerate_lines, file_digest
-from residency.core.types import PARTS, Value
+from residency.core.types import PARTS, Split, Value
 from residency.corpus import sources
+from residency.corpus.audit import Grouping
 from residency.corpus.jsonl import Jsonl, identifier
 from residency.corpus.sources import Data
 from residency.corpus.splitfile import SUFFIX, SplitFile
@@ -313,9 +314,6 @@ def read_split(path: Path) -> SplitFile | None:
     except (msgspec.DecodeError, OSError):
         pass
     with suppress(msgspec.DecodeError, OSError):
-        from residency.core.types import Split
-        from residency.corpus.audit import Grouping
-
         old = msgspec.json.decode(path.read_bytes(), type=Split)
         nothing = Grouping(notes=len(old.parts), groups=0, largest=0, ties={}, clustered=0, largest_cluster=0)
         return SplitFile(
