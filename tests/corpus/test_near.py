@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from hypothesis import given as forall
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from residency.core.types import Note
@@ -32,6 +33,7 @@ def words(count: int, seed: int) -> list[str]:
     return ["".join(rng.choices("bcdgnmaouiệ áđ患者发热", k=rng.randint(3, 8))) for _ in range(count)]
 
 
+@settings(deadline=None)
 @forall(st.lists(st.text("ab c", min_size=1, max_size=12), unique=True, max_size=25), st.sampled_from([0.5, 0.8, 0.95]))
 def test_no_pair_that_is_called_near_falls_short_of_the_threshold(texts: list[str], threshold: float) -> None:
     for a, b in near_pairs(texts, threshold):

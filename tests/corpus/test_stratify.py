@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import given as forall
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from residency.core.types import PARTS, PartName
@@ -76,6 +77,7 @@ groups = st.lists(
 )
 
 
+@settings(deadline=None)
 @forall(groups)
 def test_repair_never_makes_the_sum_of_errors_worse_nor_empties_a_part(counts: list[Counter[str]]) -> None:
     plain, repaired = stratify(counts, SHARES, repaired=False), stratify(counts, SHARES)
@@ -93,6 +95,7 @@ def test_repair_never_makes_the_sum_of_errors_worse_nor_empties_a_part(counts: l
     assert fourth_powers(repaired) <= fourth_powers(plain) + 1e-12
 
 
+@settings(deadline=None)
 @forall(groups)
 def test_the_worst_error_is_that_computed_by_hand(counts: list[Counter[str]]) -> None:
     placed = stratify(counts, SHARES)
