@@ -10,7 +10,7 @@ from residency.core.types import RawNote
 
 Range = tuple[int, int]
 COLUMNS = (
-    *("language", "text", "system", "notes", "recall, known", "recall, unknown", "precision"),
+    *("language", "text", "system", "notes", "mean characters", "recall, known", "recall, unknown", "precision"),
     *("letters rightly replaced", "damaged clinical spans", "refused", "notes/s and core"),
 )
 
@@ -47,6 +47,7 @@ class Tally:
     notes: int = 0
     refused: int = 0
     seconds: float = 0.0
+    characters: int = 0
     found: Counter[tuple[str, bool]] = field(default_factory=Counter)
     all: Counter[tuple[str, bool]] = field(default_factory=Counter)
     findings: int = 0
@@ -65,6 +66,7 @@ class Tally:
         letters = {i for i in covered if case.text[i].isalnum()}
         self.letters += len(letters) if case.whole else 0
         self.notes += 1
+        self.characters += len(case.text)
         for place in case.places:
             key = (place.kind, place.known)
             self.all[key] += 1
@@ -90,7 +92,8 @@ class Tally:
         """A line of the table."""
         asked = self.notes + self.refused
         return [
-            *(lang, text, self.system, f"{asked:,}", self.recall(True), self.recall(False)),
+            *(lang, text, self.system, f"{asked:,}", f"{self.characters / max(self.notes, 1):,.0f}"),
+            *(self.recall(True), self.recall(False)),
             f"{1 - self.false / self.findings:.4f} ({self.findings:,})" if self.findings else "- (0)",
             f"{self.right_letters / self.letters:.4f}" if self.letters else "-",
             f"{self.damaged:,} of {self.clinical:,}" if self.clinical else "-",
