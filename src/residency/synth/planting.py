@@ -101,7 +101,7 @@ class Slots:
     """What the slots of templates say, in the many forms in which people write it.
 
     Slots of a world's own stand under its key ``slots``: ``kind`` (empty: no identifier) and ``values``, masks as ``masked`` has them.
-    Forms: of people ``given``, ``family``, ``comma``, ``initial``; of dates the world's list ``dates_FORM``; of any text ``upper``,
+    Forms: of people ``given``, ``family``, ``comma``, ``initial``, of others ``male``, ``female``; of dates the world's list ``dates_FORM``; of any text ``upper``,
     ``lower``, ``bare``, ``wide``, ``broken`` (over two lines) and ``spaced``. ``{n:5-90}`` is a whole number, ``{f:5-90}`` one with a decimal.
     """
 
@@ -153,8 +153,12 @@ class Slots:
             return self._called(values["relative_name"], form), "relative", True
         if slot == "doctor":
             return self._called(self.doctor, form), "clinician", False
-        sex = self.rng.choice(("male", "female"))
-        return self._called(person_name(self.data, lang, self.rng, sex), form), PEOPLE[slot], False
+        sex = form if form in ("male", "female") else self.rng.choice(("male", "female"))
+        return (
+            self._called(person_name(self.data, lang, self.rng, sex), "" if form == sex else form),
+            PEOPLE[slot],
+            False,
+        )
 
     def _number(self, slot: str) -> tuple[str, str, bool] | str:
         rng, values, lang = self.rng, self.person.values, self.lang
