@@ -18,7 +18,8 @@ COUNTER = [
 def found(pack: str, rule: Rule, text: str) -> list[str]:
     lang = "en" if pack == "common" else pack
     by = f"rule:{pack}/{rule.id}"
-    return [text[one.start : one.end] for one in packs(lang).find(text, lang) if one.by == by]
+    places = {(one.start, one.end) for one in packs(lang).find(text, lang) if one.by == by}
+    return [text[start:end] for start, end in sorted(places)]
 
 
 @pytest.mark.parametrize(

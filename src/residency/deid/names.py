@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from residency.deid.find import Finding, Words, plain
+from residency.deid.find import Finding, View, Words, plain
+
+PEOPLE = ("name", "relative", "clinician")
 
 
 @cache
@@ -20,32 +23,58 @@ def name_data(lang: str) -> Mapping[str, Any]:
 
 
 class Names:
-    """Finds the names of one language in a narrowed text."""
+    """Finds the names of one language."""
 
     def __init__(self, lang: str) -> None:
         self.lang = lang
         kinds: dict[str, type[_Vietnamese | _Chinese | _English]] = {"vi": _Vietnamese, "zh": _Chinese, "en": _English}
         self.own = kinds[lang](name_data(lang))
 
-    def find(self, text: str, low: str) -> Iterator[Finding]:
-        """Findings of kinds name, relative and clinician in a text and its small letters."""
-        if self.lang == "zh" and text.isascii():
-            return iter(())
-        return self.own.find(text, low)
+    def search(self, view: View) -> list[Finding]:
+        """Findings of kinds name, relative and clinician; a name that was found once is found wherever it stands again."""
+        if self.lang == "zh" and view.shown.isascii():
+            return []
+        found = list(self.own.search(view))
+        return [*found, *_again(view.shown, found, self.lang)]
 
 
-def _any(words: list[str]) -> str:
-    import regex
+def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:
+    """The same names elsewhere in the text, where nothing says that they are names: written alike, as whole words."""
+    seen = {text[one.start : one.end]: one.kind for one in found}
+    places = {one.start for one in found}
+    for name, kind in seen.items():
+        if len(name) < (2 if lang == "zh" else 5) or text.count(name) < 2:
+            continue
+        at = text.find(name)
+        while at >= 0:
+            end = at + len(name)
+            if at not in places and not (lang != "zh" and (text[at - 1 : at].isalpha() or text[end : end + 1].isalpha())):
+                yield Finding(at, end, kind, f"rule:{lang}/name-again")
+            at = text.find(name, end)
 
-    return "|".join(regex.escape(word) for word in sorted(words, key=len, reverse=True))
+
+def _any(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+def _classes() -> tuple[str, str, str]:
+    """Latin letters for patterns of re, which is faster than regex: capital, small, any."""
+    signs = [chr(code) for code in (*range(0x41, 0x250), *range(0x1E00, 0x1F00))]
+    upper, lower = "".join(s for s in signs if s.isupper()), "".join(s for s in signs if s.islower())
+    return upper, lower, f"{upper}{lower}\u0300-\u036f"
+
+
+UPPER, LOWER, LETTER = _classes()
+
+
+SYLLABLE = re.compile(r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?")
+"""A Vietnamese syllable, plain: what an abbreviation or the name of a drug hardly ever is."""
 
 
 class _Vietnamese:
-    """Capitalised words behind a cue, or that begin with a family name; families, stops and vetoes are compared without marks."""
+    """Capitalised syllables behind a cue, or that begin with a family name; families, stops and vetoes are compared without marks."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        import regex
-
         self.marked = {name.lower() for name in data["families"]}
         self.calls = {name.lower() for name in [*data["male"], *data["female"], *data["middles"]]}
         self.families = {plain(name) for name in data["families"]}
@@ -54,34 +83,39 @@ class _Vietnamese:
         self.ends = {word.lower() for word in data["stops"]}
         self.stops = {plain(word) for word in data["stops"]}
         self.vetoes = {tuple(plain(words).split()) for words in data["vetoes"]}
-        word = r"\p{Lu}[\p{L}\p{M}]*"
-        self.run = regex.compile(rf"(?<![\p{{L}}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![\p{{L}}])")
-        between = r"(?:\s*\([^)\n]{1,20}\)|\s+(?i:nam|nữ|bé|con|ông|bà|anh|chị|cô|chú|bác|cụ|cháu|em|là|tên|số|nhi|bs|bác sĩ|ths|ts|ckii?|ck[12])(?!\w))*"
-        title = r"(?:(?i:ông|bà|anh|chị|em|cháu|bé|cụ|cô|chú|bác|bs|bác sĩ|bs\.?ckii?|ths|ts|đd)(?!\w)\.?\s*)*"
-        initial = r"\p{Lu}\.\s?"
-        name = rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![\p{{L}}])"
-        self.behind = regex.compile(rf"{between}\s*[.:：\-]*\s*{title}(?P<v>{name})".replace(r"\s", "[ \t]"))
-        self.kinds = {cue: kind for kind in ("name", "relative", "clinician") for cue in data["cues"][kind]}
-        self.words = Words(self.kinds)
-        self.lower = regex.compile(r"\s*[.:]?\s*(?P<v>\p{Ll}+(?:[ \t]\p{Ll}+){1,4})")
+        self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
+        word = f"[{UPPER}][{LETTER}]*"
+        self.run = re.compile(rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])")
+        between = rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?i:{_any(data['between'])})(?![{LETTER}\d]))*"
+        title = rf"(?:(?i:{_any(data['titles'])})(?![{LETTER}\d])\.?[ \t]*)*"
+        initial = rf"[{UPPER}]\.[ \t]?"
+        name = rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
+        self.behind = re.compile(
+            rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}(?P<v>{name})"
+        )
+        self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
+        self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
 
-    def find(self, text: str, low: str) -> Iterator[Finding]:
-        for start, end in self.words.find(low):
-            cue = low[start:end]
-            kind = self.kinds[cue]
+    def search(self, view: View) -> Iterator[Finding]:
+        text, low = view.shown, view.low
+        for start, end, kinds in self.words.find(view.low_words):
+            kind = kinds[0]
             if match := self.behind.match(text, end):
-                found = self._cued(match.group("v"), match.start("v"), cue)
+                found = self._cued(match.group("v"), match.start("v"), low[start:end], kind)
                 if found:
                     yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
-            if kind == "name" and (match := self.lower.match(text, end)):
-                words = match.group("v").split(" ")
-                folded = [plain(word) for word in words]
-                if folded[0] in self.families and folded[1] in self.middles and len(words) > 2:
-                    count = 4 if len(words) > 3 and folded[3] in self.given and folded[3] not in self.stops else 3
-                    at = match.start("v")
-                    yield Finding(at, at + len(" ".join(words[:count])), "name", "rule:vi/name-small")
-        for match in self.run.finditer(text):
-            yield from self._listed(match.group(), match.start())
+            elif kind == "name" and (match := self.lower.match(text, end)):
+                yield from self._small(match.group("v"), match.start("v"))
+        for found, at in _runs(self.run, text):
+            yield from self._listed(found, at)
+
+    def _small(self, found: str, at: int) -> Iterator[Finding]:
+        """A name in small letters: family, middle and given name must all be known."""
+        words = found.split(" ")
+        folded = [plain(word) for word in words]
+        if folded[0] in self.families and folded[1] in self.middles and len(words) > 2:
+            count = 4 if len(words) > 3 and folded[3] in self.given and folded[3] not in self.stops else 3
+            yield Finding(at, at + len(" ".join(words[:count])), "name", "rule:vi/name-small")
 
     def _is_stop(self, word: str) -> bool:
         """Whether a word cannot be of a name; one with marks must have the right ones (Lan is not lần)."""
@@ -92,17 +126,14 @@ class _Vietnamese:
         """Whether a word is a family name; one with marks must have the right ones."""
         return word.lower() in self.marked or (word.isascii() and word.lower() in self.families)
 
-    def _cued(self, found: str, start: int, cue: str) -> tuple[int, int] | None:
+    def _cued(self, found: str, start: int, cue: str, kind: str) -> tuple[int, int] | None:
         """The words up to the first that ends a name."""
-        end = 0
-        taken = 0
+        end = taken = 0
         folded: list[str] = []
         for word, at in _words(found):
             key = plain(word).strip(".")
-            if (
-                self._is_stop(word.strip("."))
-                and not (taken and key in self.given and word[0].isupper() and not word.isupper())
-            ) and not word.endswith("."):
+            given = taken and key in self.given and word[0].isupper() and not word.isupper()
+            if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
                 break
             if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
                 break  # an abbreviation behind a name
@@ -112,25 +143,26 @@ class _Vietnamese:
                 break
         if not taken or tuple(folded[:2]) in self.vetoes or (folded[0],) in self.vetoes:
             return None
-        word = found[:end].strip()
-        if taken == 1 and "." not in word and not (cue in ASKING and len(word) > 1):
-            plainly = cue in ADDRESSING and len(word) > 1 and not word.isupper()
-            if (
-                not plainly
-                and word.lower() not in self.calls
-                and not (word.isascii() and folded[0] in self.given and not word.isupper())
-            ):
-                return None
-        elif (
-            taken > 1
-            and cue not in ASKING
-            and not self._is_family(word.split()[0])
-            and not any(w.lower() in self.calls for w in word.split())
-        ):
-            return None
-        return start, start + end
+        return (start, start + end) if self._is_name(found[:end].strip(), folded, cue, kind) else None
+
+    def _is_name(self, found: str, folded: list[str], cue: str, kind: str) -> bool:
+        """Whether words behind a cue are a name: known ones, or such as could be one."""
+        words = found.split()
+        shaped = all(SYLLABLE.fullmatch(key) or "." in word for key, word in zip(folded, words, strict=False))
+        if cue in self.asking:
+            return len(found) > 1
+        if "." in found:
+            return True
+        if len(words) == 1:
+            if (cue in self.addressing or kind == "clinician") and len(found) > 1 and not found.isupper() and shaped:
+                return True
+            return found.lower() in self.calls or (found.isascii() and folded[0] in self.given and not found.isupper())
+        if self._is_family(words[0]) or any(word.lower() in self.calls for word in words):
+            return True
+        return shaped and not found.isupper()
 
     def _listed(self, found: str, start: int) -> Iterator[Finding]:
+        """Family names with what follows them."""
         words = list(_words(found))
         folded = [plain(word) for word, _ in words]
         position = 0
@@ -141,6 +173,7 @@ class _Vietnamese:
                     last < len(words)
                     and last - position < 5
                     and not (self._is_stop(words[last][0]) and folded[last] not in self.given)
+                    and SYLLABLE.fullmatch(folded[last])
                 ):
                     last += 1
                 shout = words[position][0].isupper() and len(words[position][0]) > 1
@@ -154,27 +187,15 @@ class _Vietnamese:
             position += 1
 
 
-ASKING = frozenset(
-    [
-        "họ và tên",
-        "họ tên",
-        "ho ten",
-        "tên là",
-        "họ và tên người bệnh",
-        "họ và tên bệnh nhân",
-        "họ tên bn",
-        "họ tên bệnh nhân",
-        "họ tên người bệnh",
-        "tên bệnh nhân",
-        "tên người bệnh",
-        "tên bn",
-    ]
-)
-"""Cues behind which whatever is capitalised is a name."""
-ADDRESSING = frozenset(
-    ["ông", "bà", "anh", "chị", "cháu", "bé", "cụ", "cô", "chú", "bác", "em", "dì", "cậu", "mợ", "thím"]
-)
-"""Words of address: one capitalised word behind them is a name, an abbreviation is not."""
+def _runs(form: re.Pattern[str], text: str) -> Iterator[tuple[str, int]]:
+    """Runs of capitalised words, without a first one that begins within a word (the form looks at nothing before it, to be quick)."""
+    for match in form.finditer(text):
+        found, at = match.group(), match.start()
+        if at and text[at - 1].isalnum():
+            first, _, found = found.partition(" ")
+            at += len(first) + 1
+        if " " in found:
+            yield found, at
 
 
 def _words(found: str) -> Iterator[tuple[str, int]]:
@@ -185,43 +206,63 @@ def _words(found: str) -> Iterator[tuple[str, int]]:
         position += len(word) + 1
 
 
+HAN = "\u4e00-\u9fff"
+
+
 class _Chinese:
-    """A family name and one or two signs behind a cue or before a title; glued to the text around it."""
+    """A family name and one or two signs behind a cue, before a title, or before sex or age; glued to the text around it."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        import regex
-
         family = f"(?:{_any(data['compound'])}|[{data['families']}])"
-        veto = _any(data["vetoes"])
-        name = rf"(?!(?:{veto}))(?P<v>{family}(?:\p{{Han}}|\s(?=\p{{Han}}(?![\p{{Han}}]))\p{{Han}}){{1,2}}(?:·\p{{Han}}{{1,6}})?|{family}[某xX*]{{1,2}})"
-        end = r"(?=[^\p{Han}]|$|男|女|代|陪|诉|于|主|电|签|医|护|述|说|和|与|及|因|的|副|教|先|之|送|在|为|系|既|自|入|已|今|现|曾|要|拒|同|意|情|病|神|一|无|术|经|血|体|突|发|反|出|住|交|沟|讲|谈|解|告|了|来|到|称|提)"
-        self.cues = [
-            (regex.compile(rf"(?:{_any(data['cues'][kind])})(?:姓名)?(?:\s*[:：为是叫]\s*|\s*)[“\"]?{name}{end}"), kind)
-            for kind in ("name", "relative", "clinician")
-        ]
-        title = _any(data["titles"])
-        self.title = regex.compile(rf"(?:{title})(?!科|室|台)")
-        self.before_title = regex.compile(rf"(?<![主责住值管])(?!(?:{veto}))(?P<v>{family}\p{{Han}}{{0,2}})\Z")
-        self.sex = regex.compile(r"\s*[，,、；;（(/|]\s*(?:性别)?[:：]?\s*(?:男|女)")
-        self.before_sex = regex.compile(rf"(?<![\p{{Han}}])(?!(?:{veto}))(?P<v>{family}\p{{Han}}{{1,2}})\Z")
-        self.leads = tuple("由经请与向找遵嘱和及同跟、，。；：（( \n\t")
+        veto = f"(?!{_any(data['vetoes'])})"
+        given = rf"(?:[{HAN}]|\s(?=[{HAN}](?![{HAN}]))[{HAN}])"
+        masked = f"{family}[某xX*]{{1,2}}"
+        name = rf"{veto}(?P<v>{family}{given}{{1,2}}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
+        asked = rf"(?!{_any(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}]\s[{HAN}](?:\s[{HAN}])?)"
+        end = rf"(?=[^{HAN}]|$|{_any(data['follows'])})"
+        link = r"(?:姓名)?(?:\s*(?:\([^)\n]{1,8}\))?\s*[:为是叫]\s*|\s*)[“\"(]?"
+        self.behind = re.compile(f"{link}{name}{end}")
+        self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
+        self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
+        self.cues = Words([(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]])
+        self.titles = Words(
+            [*((word, "clinician") for word in data["titles"]), *((word, "relative") for word in data["doing"])]
+        )
+        self.not_title = re.compile("[科室台]")
+        self.before = re.compile(rf"(?<![主责住值管]){veto}(?P<v>{family}[{HAN}]{{0,2}})\Z")
+        self.person = re.compile(
+            rf"[，,、;；（(/|\s]\s*(?:性别)?:?\s*(?:男|女|\d{{1,3}}\s?岁|(?:{_any(data['kin'])})[)）])"
+        )
+        self.leads = tuple(data["leads"])
         self.cue_words = tuple({word for kind in data["cues"].values() for word in kind})
 
-    def find(self, text: str, low: str) -> Iterator[Finding]:
-        for pattern, kind in self.cues:
-            for match in pattern.finditer(text):
+    def search(self, view: View) -> Iterator[Finding]:
+        text = view.shown
+        for _, end, kinds in self.cues.find(text):
+            kind, asking = kinds[0]
+            match = (self.field.match(text, end) if asking else None) or self.behind.match(text, end)
+            while match:
                 yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
-        for match in self.title.finditer(text):
-            at = match.start()
-            for length in (1, 2, 3, 4):
-                found = self.before_title.match(text, at - length, at) if at >= length else None
-                if found and (length == 1 or self._stands_alone(text, at - length)):
-                    yield Finding(at - length, at, "clinician", "rule:zh/name-title")
-        for match in self.sex.finditer(text):
+                match = self.more.match(text, match.end("v")) if kind != "name" else None
+        for at, end, kinds in self.titles.find(text):
+            if not self.not_title.match(text, end):
+                yield from self._before(text, at, kinds[0])
+        for match in self.person.finditer(text):
             at = match.start()
             for length in (2, 3, 4):
-                if at >= length and self.before_sex.match(text, at - length, at):
-                    yield Finding(at - length, at, "name", "rule:zh/name-sex")
+                if at > length and "\u4e00" <= text[at - length - 1] <= "\u9fff":
+                    continue
+                if at >= length and self.before.match(text, at - length, at):
+                    yield Finding(at - length, at, "name", "rule:zh/name-list")
+
+    def _before(self, text: str, at: int, kind: str) -> Iterator[Finding]:
+        """A name before a title, or before what people do."""
+        for length in (1, 2, 3, 4):
+            if kind == "relative" and length == 1:
+                continue
+            found = self.before.match(text, at - length, at) if at >= length else None
+            if found and (length == 1 or self._stands_alone(text, at - length)):
+                yield Finding(at - length, at, kind, "rule:zh/name-title")
 
     def _stands_alone(self, text: str, start: int) -> bool:
         """Whether a name of several signs begins here: behind a sign, or a word that leads to a name."""
@@ -233,100 +274,73 @@ class _Chinese:
         )
 
 
-STRONG = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "miss",
-        "mx",
-        "dr",
-        "prof",
-        "professor",
-        "patient name",
-        "name of patient",
-        "pt name",
-        "full name",
-        "last name",
-        "first name",
-        "surname",
-        "given name",
-        "name",
-        "next of kin",
-        "nok",
-        "emergency contact",
-        "guardian",
-        "electronically signed by",
-        "signed by",
-        "dictated by",
-        "cosigned by",
-    ]
-)
-"""Cues behind which a capitalised word is a name whatever it is."""
-
-
 class _English:
     """Capitalised words behind a cue, before a degree, or that begin with a given name."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        import regex
-
         self.given = {name.lower() for name in [*data["male"], *data["female"]]}
         self.families = {name.lower() for name in data["families"]}
-        self.ambiguous = set(data["ambiguous"])
+        self.ambiguous, self.strong = set(data["ambiguous"]), frozenset(data["strong"])
         self.stops, self.vetoes = set(data["stops"]), set(data["vetoes"])
-        word = r"(?:\p{Lu}[\p{Ll}'’]+(?:[\-’']\p{Lu}?\p{Ll}+)?|\p{Lu}['’]\p{Lu}\p{Ll}+|Mc\p{Lu}\p{Ll}+|\p{Lu}{2,})"
-        part = rf"(?:{word}|\p{{Lu}}\.?(?![\p{{L}}\d]))"
-        comma = rf"{word},\s?{part}(?:\s{part}){{0,2}}|{part}(?:\s{part}){{0,3}}"
-        title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?\s*)?"
-        self.behind = regex.compile(
-            rf"(?:\s*\([^)\n]{{1,20}}\))?(?:\s+(?i:is|was|named|called|name)(?!\w))?\s*[.:,#\-]?\s*{title}(?P<v>{comma})(?![\p{{Ll}}\d])".replace(
-                r"\s", "[ \t]"
-            )
+        up, low, any_ = UPPER, LOWER, LETTER
+        word = rf"(?:[{up}][{low}'’]+(?:[\-’'][{up}]?[{low}]+)*|[{up}]['’][{up}][{low}]+|Mc[{up}][{low}]+|Mac[{up}][{low}]+|[{up}]{{2,}}(?:[\-'’][{up}]{{2,}})?)"
+        part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|(?:van|von|de|der|den|da|del|di|la|le|bin|ibn|al|el|ter|dos)(?=[ ]))"
+        names = rf"{word},[ ]?{part}(?:[ \t]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ \t]{part}){{0,3}}"
+        title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
+        linked = r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"
+        self.behind = re.compile(
+            rf"{linked}[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ \t]*)?{title}(?P<v>{names})(?![{low}\d])"
         )
-        self.kinds = {cue: kind for kind in ("name", "relative", "clinician") for cue in data["cues"][kind]}
-        self.words = Words(self.kinds)
-        degree = _any(data["suffixes"])
-        self.degreed = regex.compile(rf"(?<![\p{{L}}])(?P<v>{part}(?:\s{part}){{0,3}}),?\s(?:{degree})(?![\p{{L}}])")
-        self.run = regex.compile(rf"(?<![\p{{L}}\d]){word}(?:\s(?:\p{{Lu}}\.?\s)?{word}){{1,2}}(?![\p{{L}}])")
-        self.swapped = regex.compile(rf"(?<![\p{{L}}\d])(?P<v>{word},\s{word}(?:\s\p{{Lu}}\.?)?)(?![\p{{L}}])")
+        self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
+        self.degrees = Words([(word.lower(), word) for word in data["suffixes"]], between_blanks=True)
+        self.before = re.compile(rf"(?<![{any_}])(?P<v>{part}(?:[ ]{part}){{0,3}}),?[ ]\Z")
+        self.run = re.compile(rf"(?<![{any_}\d]){word}(?:[ ](?:[{up}]\.?[ ])?{word}){{1,2}}(?![{any_}])")
+        self.swapped = re.compile(rf"(?<![{any_}\d])(?P<v>{word},[ ]{word}(?:[ ][{up}]\.?)?)(?![{any_}])")
 
-    def find(self, text: str, low: str) -> Iterator[Finding]:
-        for start, end in self.words.find(low):
-            if match := self.behind.match(text, end):
-                found = self._cued(match.group("v"))
+    def search(self, view: View) -> Iterator[Finding]:
+        text, low = view.shown, view.low
+        for start, end, kinds in self.words.find(view.low_words):
+            if (match := self.behind.match(text, end)) and (found := self._cued(match.group("v"))):
                 if text[start:end].isupper() and end - start < 3 and not match.group("v").isupper():
                     continue  # MS is multiple sclerosis, PT physiotherapy
-                sure = found and self._is_name(match.group("v")[:found], low[start:end])
-                if sure:
+                if self._is_name(match.group("v")[:found], low[start:end], kinds[0]):
                     at = match.start("v")
-                    yield Finding(at, at + found, self.kinds[low[start:end]], "rule:en/name-cue")
-        for match in self.degreed.finditer(text):
-            words = match.group("v").split()
-            if not all(self._plain(word) for word in words):
-                words_kept = []
-                for word in reversed(words):
-                    if self._plain(word):
-                        break
-                    words_kept.append(word)
-                if not words_kept:
-                    continue
-                start = match.end("v") - len(" ".join(words_kept))
-                yield Finding(start, match.end("v"), "clinician", "rule:en/name-degree")
-        for match in self.run.finditer(text):
-            yield from self._listed(match.group(), match.start())
+                    yield Finding(at, at + found, kinds[0], "rule:en/name-cue")
+        for start, end, degrees in self.degrees.find(view.low_words):
+            if text[start:end] in degrees or text[start : end + 1] in degrees:
+                yield from self._degreed(text, start)
+        for found, at in _runs(self.run, text):
+            yield from self._listed(found, at)
         for match in self.swapped.finditer(text):
             family, given = (part.strip().lower() for part in match.group("v").split(",", 1))
-            if given.split()[0] in self.given and family in self.families:
+            if text[max(0, match.start() - 1) : match.start()].isalnum():
+                continue
+            if given.split()[0] in self.given and (family in self.families or family not in self.stops | self.vetoes):
                 yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
 
-    def _is_name(self, found: str, cue: str) -> bool:
-        """Whether words behind a cue are a name: behind a weak one (``son``, ``patient``, ``per``) at least one must be known as such."""
-        if cue in STRONG:
+    def _degreed(self, text: str, start: int) -> Iterator[Finding]:
+        """The name before a degree."""
+        match = self.before.search(text, max(0, start - 60), start)
+        if match is None:
+            return
+        kept: list[str] = []
+        for word in reversed(match.group("v").split(" ")):
+            if self._plain(word):
+                break
+            kept.append(word)
+        if kept and any(len(word.strip(".")) > 1 for word in kept):
+            yield Finding(match.end("v") - len(" ".join(kept)), match.end("v"), "clinician", "rule:en/name-degree")
+
+    def _is_name(self, found: str, cue: str, kind: str) -> bool:
+        """Whether words behind a cue are a name: behind a weak one (``patient``, ``per``) one must be known, or they are several."""
+        if cue in self.strong:
             return True
         keys = [word.strip(".,").lower() for word in found.split()]
-        known = any(key in self.given or key in self.families for key in keys)
-        return known or (len(keys) > 1 and not found.isupper() and not any(key in self.vetoes for key in keys))
+        if any(key in self.given or key in self.families for key in keys):
+            return True
+        if found.isupper() or any(key in self.vetoes for key in keys):
+            return False
+        return len(keys) > 1 or (kind != "name" and len(found) > 2)
 
     def _plain(self, word: str) -> bool:
         return word.lower().strip(".,'’") in self.stops and not (
@@ -336,9 +350,7 @@ class _English:
     def _cued(self, found: str) -> int:
         """Length of the words up to the first that ends a name; 0 where there is none."""
         end = position = taken = 0
-        for word in found.replace("\n", " ").split(" "):
-            if "\n" in found[end : position + len(word)] and taken:
-                break
+        for word in found.replace("\t", " ").split(" "):
             if self._plain(word) or (taken == 0 and word.lower().strip(",.") in self.vetoes):
                 break
             if word:
@@ -347,6 +359,7 @@ class _English:
         return 0 if taken == 1 and len(found[:end].strip(". ")) < 2 else end
 
     def _listed(self, found: str, start: int) -> Iterator[Finding]:
+        """A known given name with what follows it."""
         words = found.split()
         for index, word in enumerate(words[:-1]):
             key, last = word.lower(), words[-1].lower()
