@@ -177,7 +177,7 @@ def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cut
 class Blind(Engine):
     """An engine whose rules see nothing."""
 
-    def findings(self, text: str, lang: str, own: object) -> list[Finding]:  # type: ignore[override]
+    def findings(self, view: object, own: object) -> list[Finding]:  # type: ignore[override]
         return []
 
 

@@ -77,16 +77,25 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """Not the department of a clinic (``phòng khám Nội``)."""
-    from residency.deid.rules import rules
-
-    heads = sorted((plain(w) for r in rules("vi") if r.id == "organisation" for w in r.at), key=len, reverse=True)
+    """Not the department of a clinic (``phòng khám Nội``), and not what leads to a hospital (``ra viện``)."""
     folded = plain(value)
-    head = next((word for word in heads if folded.startswith(word)), "")
+    head = next(word for word in _heads() if folded.startswith(word))
     found = folded[len(head) :].split()
     if not found or (found[0] in word_set("vi", "wards") and len(found) < 3):
         return None
+    before = plain(text[max(0, start - 8) : start]).strip().rpartition(" ")[2]
+    if head == "vien" and before in word_set("vi", "before_hospital"):
+        return None
     return 0, len(value)
+
+
+@cache
+def _heads() -> tuple[str, ...]:
+    """Words with which an organisation begins, the longest first."""
+    from residency.deid.rules import rules
+
+    found = {plain(word) for rule in rules("vi") if rule.id == "organisation" for word in rule.cues}
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _zh_address(value: str, text: str, start: int) -> tuple[int, int] | None:

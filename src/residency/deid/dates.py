@@ -65,8 +65,10 @@ WORDED = {
     "vi": re.compile(r"(?:tháng|thang|mùng|mồng|rằm|ngày|ngay)(?=\s*\w)"),
     "zh": re.compile(r"农历|阴历|旧历|正月|腊月|冬月|闰"),
 }
-MONTH = re.compile(MONTHS)
-ORDINAL = re.compile(r"[a-z\-]+(?:st|nd|rd|th)(?=\s+of\s+[a-z])")
+MONTH = re.compile(
+    rf"(?:{MONTHS})[a-z]{{0,6}}\.?,?[\s\-/]*(?:'?\d|(?:of\s+)?(?:the\s+)?(?:tw|th|fi|se|fo|si|ei|ni|te|el)[a-z])"
+)
+ORDINAL = re.compile(rf"(?:st|nd|rd|th)\s+of\s+(?:{MONTHS})")
 NUMERAL = re.compile(r"[〇○零O一二三四五六七八九十]{1,4}(?=\s?[年月])")
 
 
@@ -169,8 +171,10 @@ def _in_words(view: View) -> Iterator[DateMention]:
             yield from _tried(view, NUMERAL, _form("numerals", own), own)
         if own == "en":
             yield from _tried(view, MONTH, _form("months_first"), own)
-            if " of " in low:
-                yield from _tried(view, ORDINAL, _form("ordinals_first"), own)
+            for place in ORDINAL.finditer(low):
+                match = _form("ordinals_first").search(shown, max(0, place.start() - 24))
+                if match and match.start() <= place.start() and (mention := _mention(view, match, own)):
+                    yield mention
 
 
 def _numbered(view: View, own: str) -> Iterator[DateMention]:

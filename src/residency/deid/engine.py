@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from hashlib import sha256
 
 from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
@@ -144,4 +143,4 @@ def normalised(text: str) -> Edits:
 
 def keyed(secret: bytes, what: str) -> str:
     """A code that only the patient's random secret tells."""
-    return hmac.new(secret, what.encode(), sha256).hexdigest()[:16]
+    return hmac.digest(secret, what.encode(), "sha256").hex()[:16]

@@ -138,7 +138,7 @@ def plain(text: str) -> str:
     """A text of the same length without case, width and marks (``Nguyễn Văn Ánh`` -> ``nguyen van anh``)."""
     if text.isascii():
         return text.lower()
-    return _plain_word(text) if len(text) < 40 else text_of(_table(_plain_map)[codes_of(text)])
+    return _plain_word(text) if len(text) < 150 else text_of(_table(_plain_map)[codes_of(text)])
 
 
 @lru_cache(maxsize=1 << 14)  # the same words come again and again
@@ -150,7 +150,7 @@ def narrow(text: str) -> str:
     """A text of the same length with full-width letters, digits and signs as plain ones."""
     if text.isascii():
         return text
-    return text.translate(_narrow_map()) if len(text) < 200 else text_of(_table(_narrow_map)[codes_of(text)])
+    return text.translate(_narrow_map()) if len(text) < 150 else text_of(_table(_narrow_map)[codes_of(text)])
 
 
 def small(text: str) -> str:
@@ -249,21 +249,23 @@ class Words(Generic[Meaning]):
             if meaning not in meant:
                 meant.append(meaning)
         for word, meant in meanings.items():
-            self.automaton.add_word(word, (len(word), tuple(meant)))
+            latin = word[0] < "\u2e80" or word[-1] < "\u2e80"
+            self.automaton.add_word(word, (len(word), latin, tuple(meant)))
         self.automaton.make_automaton()
 
     def find(self, text: str) -> Iterator[tuple[int, int, tuple[Meaning, ...]]]:
         """(start, end, meanings) of every word."""
         if self.between_blanks:
-            for last, (size, meanings) in self.automaton.iter(text):
+            for last, (size, _, meanings) in self.automaton.iter(text):
                 yield last + 1 - size, last - 1, meanings  # the blank before the text shifts everything by one
             return
         length = len(text)
-        for last, (size, meanings) in self.automaton.iter(text):
+        for last, (size, latin, meanings) in self.automaton.iter(text):
             start = last + 1 - size
-            if start and _joined(text[start - 1], text[start]):
-                continue
-            if last + 1 < length and _joined(text[last], text[last + 1]):
+            if latin and (
+                (start and _joined(text[start - 1], text[start]))
+                or (last + 1 < length and _joined(text[last], text[last + 1]))
+            ):
                 continue
             yield start, last + 1, meanings
 

@@ -71,6 +71,10 @@ SYLLABLE = re.compile(r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])
 """A Vietnamese syllable, plain: what an abbreviation or the name of a drug hardly ever is."""
 
 
+NEXT = re.compile(r"[ \t.:\-–]*([^\W\d]+)")
+"""The word behind a cue."""
+
+
 class _Vietnamese:
     """Capitalised syllables behind a cue, or that begin with a family name; families, stops and vetoes are compared without marks."""
 
@@ -94,12 +98,16 @@ class _Vietnamese:
             rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}(?P<v>{name})"
         )
         self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
+        self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
         self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
 
     def search(self, view: View) -> Iterator[Finding]:
         text, low = view.shown, view.low
         for start, end, kinds in self.words.find(view.low_words):
             kind = kinds[0]
+            next_ = NEXT.match(text, end)
+            if next_ and kind != "name" and next_[1][0].islower() and next_[1].lower() not in self.skipped:
+                continue
             if match := self.behind.match(text, end):
                 found = self._cued(match.group("v"), match.start("v"), low[start:end], kind)
                 if found:
@@ -274,6 +282,10 @@ class _Chinese:
         )
 
 
+COMMA = re.compile(rf",[ ](?=[{UPPER}])")
+"""Where a name may be written with the family name first."""
+
+
 class _English:
     """Capitalised words behind a cue, before a degree, or that begin with a given name."""
 
@@ -311,12 +323,13 @@ class _English:
                 yield from self._degreed(text, start)
         for found, at in _runs(self.run, text):
             yield from self._listed(found, at)
-        for match in self.swapped.finditer(text):
-            family, given = (part.strip().lower() for part in match.group("v").split(",", 1))
-            if text[max(0, match.start() - 1) : match.start()].isalnum():
-                continue
-            if given.split()[0] in self.given and (family in self.families or family not in self.stops | self.vetoes):
-                yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
+        for comma in COMMA.finditer(text):
+            if match := self.swapped.search(text, max(0, comma.start() - 24)):
+                family, given = match.group("v").split(",", 1)
+                if match.start("v") > comma.start() or given.split()[0].lower() not in self.given:
+                    continue
+                if family.lower() not in self.stops | self.vetoes:
+                    yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
 
     def _degreed(self, text: str, start: int) -> Iterator[Finding]:
         """The name before a degree."""

@@ -29,7 +29,8 @@ class Rule(Value, frozen=True):
     tail: str = ""
     """What stands behind a cue."""
     cues: tuple[str, ...] = ()
-    """Words behind which the form stands; case and Vietnamese marks do not count."""
+    """Words behind which the form stands, and with which it is found where it has no group v; case and Vietnamese marks do not
+    count."""
     at: tuple[str, ...] = ()
     """Words at which the form begins."""
     digits: int = 0
@@ -148,8 +149,10 @@ class _Tried:
 
     def behind(self, view: View, start: int, end: int, out: list[Finding]) -> None:
         """Findings behind a cue."""
+        if out and start < out[-1].end and out[-1].by == self.by:
+            return  # within what was found last
         if match := self.pattern.match(view.shown, end):
-            self._found(match, view.shown, out)
+            self._found(match, view.shown, out, start)
 
     def at(self, view: View, start: int, end: int, out: list[Finding]) -> None:
         """Findings that begin at a word."""
@@ -168,8 +171,11 @@ class _Tried:
         for match in self.pattern.finditer(view.shown):
             self._found(match, view.shown, out)
 
-    def _found(self, match: Any, text: str, out: list[Finding]) -> None:
-        start, end = match.span("v") if self.grouped and match.group("v") is not None else match.span()
+    def _found(self, match: Any, text: str, out: list[Finding], first: int | None = None) -> None:
+        if self.grouped and match.group("v") is not None:
+            start, end = match.span("v")
+        else:
+            start, end = match.start() if first is None else first, match.end()
         if self.check is not None:
             found = self.check(text[start:end], text, start)
             if found is None:

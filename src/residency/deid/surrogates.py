@@ -39,21 +39,22 @@ def _genders(lang: str) -> tuple[frozenset[str], frozenset[str]]:
 Item = TypeVar("Item")
 
 
+ENOUGH = 1 << 96
+
+
 class _Draw:
     """Choices that a secret and a text decide: the same in every process, and nothing without the secret."""
 
     def __init__(self, secret: bytes, what: str) -> None:
-        self.secret, self.what, self.block = secret, what.encode(), 0
-        self.left = b""
+        self.secret, self.what, self.block, self.left = secret, what.encode(), 0, 0
 
     def below(self, limit: int) -> int:
-        """A whole number from 0, less than ``limit`` (at most some thousands; 32 bits each keep it fair)."""
-        if not self.left:
-            self.left = blake2b(self.what + b"/%d" % self.block, key=self.secret, digest_size=64).digest()
-            self.block += 1
-        number = int.from_bytes(self.left[:4], "big")
-        self.left = self.left[4:]
-        return number % limit
+        """A whole number from 0, less than ``limit``: the digits of a random number of 512 bits, drawn anew before it runs out."""
+        if self.left < ENOUGH:
+            block = blake2b(self.what + b"/%d" % self.block, key=self.secret, digest_size=64)
+            self.left, self.block = int.from_bytes(block.digest(), "big"), self.block + 1
+        self.left, number = divmod(self.left, limit)
+        return number
 
     def choice(self, items: Sequence[Item]) -> Item:
         """One of several."""
