@@ -57,7 +57,7 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
     if not capitals or (found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3):
         return None
-    if found[0] in ("p", "h", "x", "q") and "." not in value[:3] and "," not in value:
+    if len(found[0]) == 1 and "." not in value[:3] and (found[0] != "q" or "," not in value):
         return None
     return 0, len(value.rstrip(" ,-\n"))
 
@@ -80,8 +80,8 @@ def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
     """Not the department of a clinic (``phòng khám Nội``), and not what leads to a hospital (``ra viện``)."""
     folded = plain(value)
     head = next(word for word in _heads() if folded.startswith(word))
-    found = folded[len(head) :].split()
-    if not found or (found[0] in word_set("vi", "wards") and len(found) < 3):
+    found = value[len(head) :].lower().split()
+    if not found or (found[0] in words("vi", "wards") and len(found) < 3):
         return None
     before = plain(text[max(0, start - 8) : start]).strip().rpartition(" ")[2]
     if head == "vien" and before in word_set("vi", "before_hospital"):
@@ -115,11 +115,11 @@ def _back(text: str, start: int, reach: int) -> str:
 
 
 def _led(name: str, least: int) -> str:
-    """What of a name stands behind the last word that leads to one."""
+    """What of a name stands behind the last word that leads to one; some names begin with such a sign."""
     cut = 0
     for lead in words("zh", "leads"):
         place = name.rfind(lead)
-        if 0 <= place <= len(name) - len(lead) - least:
+        if 0 <= place <= len(name) - len(lead) - least and not name.startswith(words("zh", "not_leads"), place):
             cut = max(cut, place + len(lead))
     return name[cut:]
 
@@ -144,7 +144,9 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
     whole, cut = name, 0
     for lead in words("zh", "leads"):
         place = name.rfind(lead)
-        if place >= 0 and len(name) - place - len(lead) >= 2 and (len(lead) > 1 or place == 0 or len(name) - place > 5):
+        if place < 0 or len(name) - place - len(lead) < (0 if lead in words("zh", "sure_leads") else 2) or name.startswith(words("zh", "not_leads"), place):
+            continue
+        if len(lead) > 1 or place == 0 or len(name) - place > 5 or lead in words("zh", "sure_leads"):
             cut = max(cut, place + len(lead))
     name = whole[cut:]
     if len(name) < 2 or name.startswith(words("zh", "not_organisations")) or name.endswith(words("zh", "not_ends")):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from residency.core.types import Value
-from residency.deid.find import View, narrow
+from residency.deid.find import View, narrow, plain
 
 Precision = Literal["day", "month", "monthday"]
 DIGITS = "〇一二三四五六七八九"
@@ -141,7 +141,7 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     line = before.rpartition("\n")[2]
     if not line.strip(" -*•+") and behind.lstrip(" ")[:1] in (":", "-", "–", ","):
         return True
-    return _cue_before(view.lang).search(before) is not None
+    return _cue_before(view.lang, view.unmarked).search(before if view.unmarked else view.low[max(0, start - 30) : start]) is not None
 
 
 @cache
@@ -150,11 +150,12 @@ def _unit_behind() -> re.Pattern[str]:
 
 
 @cache
-def _cue_before(lang: str) -> re.Pattern[str]:
-    """A cue at the end of what stands before a number, folded."""
+def _cue_before(lang: str, unmarked: bool) -> re.Pattern[str]:
+    """A cue at the end of what stands before a number."""
     cues = _data()["cues"]
     words = {cue for own in ((lang, "en") if lang in cues else cues) for cue in cues[own]}
-    return re.compile(r"(?:(?<![a-z])(?:" + "|".join(map(re.escape, sorted(words))) + r"))[\s:(]*\Z")
+    words = set(map(plain, words)) if unmarked else words
+    return re.compile(r"(?:(?<![a-zà-ỹ])(?:" + "|".join(map(re.escape, sorted(words))) + r"))[\s:(]*\Z")
 
 
 def _in_words(view: View) -> Iterator[DateMention]:
@@ -183,7 +184,7 @@ def _numbered(view: View, own: str) -> Iterator[DateMention]:
     for start, end, _ in view.numbers:
         if end - start > 4 or not behind.match(low, end):
             continue
-        if own == "en" and start and (low[start - 1] in "./" or low[start - 1].isalpha()):
+        if own != "zh" and start and (low[start - 1] in "./" or low[start - 1].isalpha()):
             continue
         if (match := form.match(view.shown, start)) and (mention := _mention(view, match, own)):
             yield mention

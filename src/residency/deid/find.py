@@ -201,6 +201,11 @@ class View:
         return f" {text_of(_table(_blank_map)[self.folded_codes])} "
 
     @cached_property
+    def unmarked(self) -> bool:
+        """Whether it is written without Vietnamese marks."""
+        return bool((self.codes > 127).sum() * 50 < len(self.codes))
+
+    @cached_property
     def numbers(self) -> list[tuple[int, int, int]]:
         """(start, end, digits from there on, those of further numbers that at most two separators part from it) of every number."""
         codes = self.codes

@@ -110,12 +110,18 @@ class _Vietnamese:
                 continue
             if match := self.behind.match(text, end):
                 found = self._cued(match.group("v"), match.start("v"), low[start:end], kind)
-                if found:
+                if found and not self._begins(text, match.start("v"), found[1], end):
                     yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
             elif kind == "name" and (match := self.lower.match(text, end)):
                 yield from self._small(match.group("v"), match.start("v"))
         for found, at in _runs(self.run, text):
             yield from self._listed(found, at)
+
+    def _begins(self, text: str, start: int, end: int, cue: int) -> bool:
+        """Whether one capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""
+        if " " in text[start:end] or not (behind := NEXT.match(text, end)):
+            return False
+        return "\n" in text[cue:start] or (plain(text[start:end]), plain(behind[1])) in self.vetoes
 
     def _small(self, found: str, at: int) -> Iterator[Finding]:
         """A name in small letters: family, middle and given name must all be known."""
@@ -236,6 +242,8 @@ class _Chinese:
         self.titles = Words(
             [*((word, "clinician") for word in data["titles"]), *((word, "relative") for word in data["doing"])]
         )
+        self.titled = re.compile(_any(data["titles"]))
+        self.prepositions = frozenset(data["prepositions"])
         self.not_title = re.compile("[科室台]")
         self.before = re.compile(rf"(?<![主责住值管]){veto}(?P<v>{family}[{HAN}]{{0,2}})\Z")
         self.person = re.compile(
@@ -260,7 +268,7 @@ class _Chinese:
             for length in (2, 3, 4):
                 if at > length and "\u4e00" <= text[at - length - 1] <= "\u9fff":
                     continue
-                if at >= length and self.before.match(text, at - length, at):
+                if at >= length and self.before.match(text, at - length, at) and not self.titled.search(text, at - 2, at):
                     yield Finding(at - length, at, "name", "rule:zh/name-list")
 
     def _before(self, text: str, at: int, kind: str) -> Iterator[Finding]:
@@ -269,6 +277,8 @@ class _Chinese:
             if kind == "relative" and length == 1:
                 continue
             found = self.before.match(text, at - length, at) if at >= length else None
+            if length == 1 and text[at - 1] in self.prepositions and at > 1 and "\u4e00" <= text[at - 2] <= "\u9fff":
+                continue
             if found and (length == 1 or self._stands_alone(text, at - length)):
                 yield Finding(at - length, at, kind, "rule:zh/name-title")
 
@@ -280,6 +290,11 @@ class _Chinese:
             or not text[start - 1].isalpha()
             or text[:start].endswith(self.cue_words)
         )
+
+
+def _bare(word: str) -> str:
+    """A word in small letters, without what its end may carry (``Parkinson's,`` -> ``parkinson``)."""
+    return word.lower().strip(".,").removesuffix("'s").removesuffix("’s").rstrip("'’")
 
 
 COMMA = re.compile(rf",[ ](?=[{UPPER}])")
@@ -294,6 +309,7 @@ class _English:
         self.families = {name.lower() for name in data["families"]}
         self.ambiguous, self.strong = set(data["ambiguous"]), frozenset(data["strong"])
         self.stops, self.vetoes = set(data["stops"]), set(data["vetoes"])
+        self.abbreviations = frozenset(data["abbreviations"])
         up, low, any_ = UPPER, LOWER, LETTER
         word = rf"(?:[{up}][{low}'’]+(?:[\-’'][{up}]?[{low}]+)*|[{up}]['’][{up}][{low}]+|Mc[{up}][{low}]+|Mac[{up}][{low}]+|[{up}]{{2,}}(?:[\-'’][{up}]{{2,}})?)"
         part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|(?:van|von|de|der|den|da|del|di|la|le|bin|ibn|al|el|ter|dos)(?=[ ]))"
@@ -313,6 +329,8 @@ class _English:
         text, low = view.shown, view.low
         for start, end, kinds in self.words.find(view.low_words):
             if (match := self.behind.match(text, end)) and (found := self._cued(match.group("v"))):
+                if self._apart(low[start:end], text[end : match.start("v")], text, match.start("v") + found):
+                    continue
                 if text[start:end].isupper() and end - start < 3 and not match.group("v").isupper():
                     continue  # MS is multiple sclerosis, PT physiotherapy
                 if self._is_name(match.group("v")[:found], low[start:end], kinds[0]):
@@ -331,6 +349,15 @@ class _English:
                 if family.lower() not in self.stops | self.vetoes:
                     yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
 
+    def _apart(self, cue: str, between: str, text: str, end: int) -> bool:
+        """Whether a cue and the capitalised word behind it belong to different sentences."""
+        if "." in between and cue not in self.abbreviations:
+            return True
+        if cue == "name" and not between.strip(" \t"):
+            return True
+        rest = text[end : end + 2].lstrip(" ,'’")
+        return ":" in between and rest[:1].islower() and cue not in self.strong
+
     def _degreed(self, text: str, start: int) -> Iterator[Finding]:
         """The name before a degree."""
         match = self.before.search(text, max(0, start - 60), start)
@@ -348,7 +375,7 @@ class _English:
         """Whether words behind a cue are a name: behind a weak one (``patient``, ``per``) one must be known, or they are several."""
         if cue in self.strong:
             return True
-        keys = [word.strip(".,").lower() for word in found.split()]
+        keys = [_bare(word) for word in found.split()]
         if any(key in self.given or key in self.families for key in keys):
             return True
         if found.isupper() or any(key in self.vetoes for key in keys):
@@ -364,7 +391,7 @@ class _English:
         """Length of the words up to the first that ends a name; 0 where there is none."""
         end = position = taken = 0
         for word in found.replace("\t", " ").split(" "):
-            if self._plain(word) or (taken == 0 and word.lower().strip(",.") in self.vetoes):
+            if self._plain(word) or (taken == 0 and _bare(word) in self.vetoes):
                 break
             if word:
                 end, taken = position + len(word.rstrip(",")), taken + 1

@@ -140,6 +140,8 @@ class _Tried:
 
         from residency.deid.checks import CHECKS
 
+        self.marked = any(not word.isascii() and word[0] < "\u2e80" for word in rule.cues)
+        self.cues = frozenset(word.lower() for word in rule.cues)
         self.rule, self.by, self.first = rule, by, frozenset(rule.first)
         self.pattern = regex.compile((rule.tail or rule.pattern).strip(), regex.VERSION0)
         self.grouped = "v" in self.pattern.groupindex
@@ -151,6 +153,9 @@ class _Tried:
         """Findings behind a cue."""
         if out and start < out[-1].end and out[-1].by == self.by:
             return  # within what was found last
+        cue = view.low[start:end] if self.marked else ""
+        if self.marked and cue not in self.cues and not (cue.isascii() and view.unmarked):
+            return  # another word, with other marks or none
         if match := self.pattern.match(view.shown, end):
             self._found(match, view.shown, out, start)
 
