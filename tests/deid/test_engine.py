@@ -223,7 +223,7 @@ def test_a_wrong_key_and_a_damaged_vault_are_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(GateRefused, match="cannot be opened with this key"):
         Vault.open(tmp_path, os.urandom(32))
     (tmp_path / NAME).write_bytes(b"not a database " * 100)
-    with pytest.raises(UserError, match="is not a vault"):
+    with pytest.raises(GateRefused, match="is not a vault"):
         Vault.open(tmp_path, KEY)
 
 

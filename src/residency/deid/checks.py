@@ -181,7 +181,7 @@ def _capitalised(text: str, end: int) -> list[str]:
     for word in reversed(text[max(0, end - 60) : end].rstrip(" ").rpartition("\n")[2].split(" ")):
         if not (word[:1].isupper() or (found and word in ("of", "and", "the", "&", "for"))) or len(found) == 6:
             break
-        if found and word[-1] in ".,;:!?)" and word not in ("St.", "Mt.", "Ft."):
+        if word[-1:] in ".,;:!?)" and word not in ("St.", "Mt.", "Ft."):
             break
         found.insert(0, word)
     while found and not found[0][:1].isupper():

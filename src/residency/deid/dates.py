@@ -134,9 +134,11 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     if unit:
         return False
     before = view.folded[max(0, start - 30) : start]
-    if any(score in before for score in _data()["scores"]):
+    if any(score in before[-18:].rpartition(". ")[2] for score in _data()["scores"]):
         return False
     if 0 <= last <= start and re.fullmatch(r"\s*(?:[,、;\-–&+]|và|and|đến|至|到|~)?\s*", shown[last:start]):
+        return True
+    if re.match(r":(?:\s|$)", behind):
         return True
     line = before.rpartition("\n")[2]
     if not line.strip(" -*•+") and behind.lstrip(" ")[:1] in (":", "-", "–", ","):

@@ -87,6 +87,7 @@ class _Vietnamese:
         self.ends = {word.lower() for word in data["stops"]}
         self.stops = {plain(word) for word in data["stops"]}
         self.vetoes = {tuple(plain(words).split()) for words in data["vetoes"]}
+        self.not_asked = frozenset(map(plain, data["not_asked"]))
         self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
         word = f"[{UPPER}][{LETTER}]*"
         self.run = re.compile(rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])")
@@ -121,7 +122,10 @@ class _Vietnamese:
         """Whether one capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""
         if " " in text[start:end] or not (behind := NEXT.match(text, end)):
             return False
-        return "\n" in text[cue:start] or (plain(text[start:end]), plain(behind[1])) in self.vetoes
+        known = text[start:end].lower() in self.calls
+        if "\n" in text[cue:start] or (":" in text[cue:start] and behind[1][0].islower() and not known):
+            return True
+        return (plain(text[start:end]), plain(behind[1])) in self.vetoes
 
     def _small(self, found: str, at: int) -> Iterator[Finding]:
         """A name in small letters: family, middle and given name must all be known."""
@@ -144,8 +148,14 @@ class _Vietnamese:
         """The words up to the first that ends a name."""
         end = taken = 0
         folded: list[str] = []
-        for word, at in _words(found):
+        words = list(_words(found))
+        titled = [word for word, _ in words[1:4] if not word.isupper() and not self._is_stop(word.strip("."))]
+        for word, at in words:
             key = plain(word).strip(".")
+            if not taken and (cue in self.asking or len(titled) > 1) and key not in self.not_asked and len(words) > 1:
+                folded.append(key)  # whatever it means else
+                end, taken = at + len(word), 1
+                continue
             given = taken and key in self.given and word[0].isupper() and not word.isupper()
             if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
                 break

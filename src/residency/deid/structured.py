@@ -16,7 +16,7 @@ import numpy as np
 
 from residency.core.types import Value
 from residency.deid.dates import find_dates
-from residency.deid.find import STRUCTURED, Finding, View, narrow, plain, text_of
+from residency.deid.find import STRUCTURED, Finding, View, narrow, plain, small, text_of
 from residency.deid.names import name_data
 
 NAMES = frozenset({"name", "relative", "clinician"})
@@ -42,6 +42,8 @@ class Variant(Value, frozen=True):
     """``exact``: case and marks count (a given name alone, which may also be a common word); ``code``: O is 0, I and l are 1."""
     dotted: bool = False
     """Only where its signs are parted: initials."""
+    marked: str = ""
+    """With its marks: where the text has other marks, it is another word (``định đặt`` is not Đình Đạt)."""
     cued: bool = False
     """Only behind a word of address or a role."""
 
@@ -153,6 +155,10 @@ def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
     found = shown[start:end]
     if variant.dotted:
         return "." in found and found[0].isupper()
+    if variant.marked:
+        signs = zip(SEPARATORS.sub("", small(found)), variant.marked, strict=False)
+        if any(sign != own and not sign.isascii() for sign, own in signs):
+            return False
     if variant.cued:
         before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
         return found[0].isupper() and before.endswith(addressing())
@@ -211,11 +217,11 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
         yield Variant("".join([folded[-1], *folded[:-1]]), kind)  # given name first, or last
         yield Variant("".join([*folded[1:], folded[0]]), kind)
         if len(folded) > 2:
-            yield Variant(folded[0] + folded[-1], kind)
-            yield Variant(folded[-1] + folded[0], kind)
-            short = "".join(folded[1:])
-            if len(short) >= 5:
-                yield Variant(short, kind)
+            low = [small(part).strip(".") for part in parts]
+            yield Variant(folded[0] + folded[-1], kind, marked=low[0] + low[-1])
+            yield Variant(folded[-1] + folded[0], kind, marked=low[-1] + low[0])
+            if len(short := "".join(folded[1:])) >= 5:
+                yield Variant(short, kind, marked="".join(low[1:]))
         yield Variant("".join(part[0] for part in folded), kind, dotted=True)
         yield Variant("".join(part[0] for part in folded[:-1]) + folded[-1], kind, dotted=True)
     given = {parts[-1], *(parts[:1] if lang == "en" else ())} if len(parts) > 1 else {parts[0]}
