@@ -144,7 +144,11 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
     whole, cut = name, 0
     for lead in words("zh", "leads"):
         place = name.rfind(lead)
-        if place < 0 or len(name) - place - len(lead) < (0 if lead in words("zh", "sure_leads") else 2) or name.startswith(words("zh", "not_leads"), place):
+        if (
+            place < 0
+            or len(name) - place - len(lead) < (0 if lead in words("zh", "sure_leads") else 2)
+            or name.startswith(words("zh", "not_leads"), place)
+        ):
             continue
         if len(lead) > 1 or place == 0 or len(name) - place > 5 or lead in words("zh", "sure_leads"):
             cut = max(cut, place + len(lead))
@@ -171,17 +175,19 @@ def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 
 def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:
     """The city before a state and its code."""
-    found = _capitalised(text, start)
-    return (-len(" ".join(found)) - 1, len(value)) if found else None
+    before = text[:start].rstrip(" ,")
+    found = _capitalised(before, len(before))
+    return (len(before) - start - len(" ".join(found)), len(value)) if found else None
 
 
-def _capitalised(text: str, end: int) -> list[str]:
-    """The capitalised words of a name that ends here, in their order; ``of`` and the like within it too."""
+def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
+    """The capitalised words of a name that ends here, in their order, ``of`` and the like within it too; one with a sign of ``ends``
+    behind it ends what stands before."""
     found: list[str] = []
     for word in reversed(text[max(0, end - 60) : end].rstrip(" ").rpartition("\n")[2].split(" ")):
         if not (word[:1].isupper() or (found and word in ("of", "and", "the", "&", "for"))) or len(found) == 6:
             break
-        if word[-1:] in ".,;:!?)" and word not in ("St.", "Mt.", "Ft."):
+        if word[-1:] in ends and word not in ("St.", "Mt.", "Ft."):
             break
         found.insert(0, word)
     while found and not found[0][:1].isupper():

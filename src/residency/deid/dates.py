@@ -143,7 +143,10 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     line = before.rpartition("\n")[2]
     if not line.strip(" -*•+") and behind.lstrip(" ")[:1] in (":", "-", "–", ","):
         return True
-    return _cue_before(view.lang, view.unmarked).search(before if view.unmarked else view.low[max(0, start - 30) : start]) is not None
+    return (
+        _cue_before(view.lang, view.unmarked).search(before if view.unmarked else view.low[max(0, start - 30) : start])
+        is not None
+    )
 
 
 @cache

@@ -105,9 +105,7 @@ class Engine:
             pieces.append((finding.start, finding.end, new))
         return Edits.of(view.text, pieces)
 
-    def _date(
-        self, view: View, finding: Finding, mentions: dict[int, DateMention], drawn: Surrogates
-    ) -> str | None:
+    def _date(self, view: View, finding: Finding, mentions: dict[int, DateMention], drawn: Surrogates) -> str | None:
         """What stands in the place of a date: nothing of a finding is kept but what was read as one date and moved."""
         mention = mentions.get(finding.start)
         if mention is None or mention.end != finding.end:  # merged with something else

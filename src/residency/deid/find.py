@@ -112,7 +112,14 @@ def _narrow_map() -> dict[int, str]:
 def _plain_map() -> dict[int, str]:
     """Characters -> their plain small form: width, case, marks and look-alike scripts gone."""
     table: dict[int, str] = {}
-    for code in (*range(0x41, 0x250), *range(0x370, 0x530), *range(0x1E00, 0x1F00), *range(0xFF01, 0xFF5F), 0x3000, 0xA0):
+    for code in (
+        *range(0x41, 0x250),
+        *range(0x370, 0x530),
+        *range(0x1E00, 0x1F00),
+        *range(0xFF01, 0xFF5F),
+        0x3000,
+        0xA0,
+    ):
         sign = chr(code)
         base = normalize("NFKD", sign)[0].lower()
         base = {"đ": "d", "ð": "d", **LOOKALIKES}.get(base, base)

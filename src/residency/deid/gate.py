@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from residency.core.types import RawNote, Value
 from residency.deid.engine import Done, Engine, normalised
 from residency.deid.find import Finding, narrow, plain, small
+from residency.deid.namedata import name_data
 from residency.deid.settings import Release
 from residency.deid.structured import CODES, NAMES, SEPARATORS
 
@@ -133,7 +134,7 @@ def squeezed(text: str) -> str:
 
 
 NUMBER = re.compile(r"(?<!\d)\d(?:[ .\-]?\d){7,18}(?!\d)", re.ASCII)
-WORD = re.compile(r"[^\W\d_]{5,}")
+WORD = re.compile(r"[^\W\d_]+")
 
 
 def is_similar(raw: RawNote, done: Done) -> bool:
@@ -144,23 +145,17 @@ def is_similar(raw: RawNote, done: Done) -> bool:
         for kind, value in raw.identifiers
         if kind in CODES and len(digits := re.sub(r"\D", "", narrow(value))) >= SHORTEST_NUMBER
     }
-    names = {
-        word
-        for kind, value in raw.identifiers
-        if kind in NAMES
-        for word in WORD.findall(small(value))
-        if len(word) >= SHORTEST_NAME
-    }
+    names = {narrow(value) for kind, value in raw.identifiers if kind in NAMES}
     if not numbers and not names:
         return False
     kept = _kept(done)
-    return _near_number(kept, numbers) or _near_name(kept, names)
+    return _near_number(kept, numbers) or _near_name(kept, names, raw.lang)
 
 
 def _kept(done: Done) -> str:
     """The text of a note with what was put in blanked."""
-    parts, position, text = [], 0, done.note.text
-    shift = 0
+    parts: list[str] = []
+    position, shift, text = 0, 0, done.note.text
     for piece in done.edits.pieces:
         start = piece.start + shift
         parts += (text[position:start], " " * len(piece.text))
@@ -179,11 +174,27 @@ def _near_number(text: str, own: Iterable[str]) -> bool:
     return False
 
 
-def _near_name(text: str, own: Sequence[str] | set[str]) -> bool:
+def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
+    """Whether as many words as a name has are one letter away from it. A word of an English name counts alone as well: a Vietnamese
+    syllable is one letter away from a dozen others."""
     from rapidfuzz.distance import OSA
 
-    words = {small(match[0]) for match in WORD.finditer(text) if match[0][0].isupper()}
-    return any(OSA.distance(name, word, score_cutoff=1) == 1 for name in own for word in words)
+    words = [(match[0][0].isupper(), small(match[0])) for match in WORD.finditer(text)]
+    for name in own:
+        parts = WORD.findall(small(name))
+        wanted = ["".join(parts)] if len(parts) > 1 else []
+        runs = {"".join(w for _, w in words[i : i + len(parts)]) for i in range(len(words)) if words[i][0]}
+        if any(OSA.distance(whole, run, score_cutoff=1) == 1 for whole in wanted for run in runs):
+            return True
+        if lang == "en" and any(
+            OSA.distance(part, word, score_cutoff=1) == 1
+            for part in parts
+            if len(part) >= SHORTEST_NAME
+            for shown, word in words
+            if shown and len(word) >= SHORTEST_NAME and word not in name_data("en")["stops"]
+        ):
+            return True
+    return False
 
 
 def upper_bound(events: int, trials: int, level: float = 0.95) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from residency.core.types import Value
 from residency.deid.dates import find_dates
 from residency.deid.find import STRUCTURED, Finding, View, narrow, plain, small, text_of
-from residency.deid.names import name_data
+from residency.deid.namedata import name_data
 
 NAMES = frozenset({"name", "relative", "clinician"})
 CODES = frozenset({"record", "admission", "national_id", "insurance", "phone", "account", "plate"})

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from residency.deid.find import narrow, plain
-from residency.deid.names import name_data
+from residency.deid.namedata import name_data
 
 LEAST_WEEKS, MOST_WEEKS = 4, 520
 """Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at most ten years, so that ages and
@@ -109,7 +109,9 @@ class Surrogates:
         if kind == "address":
             return self._address(value, rng)
         if kind == "email":
-            return f"{''.join(rng.choice('abcdefghijkmnpqrstuvwxyz') for _ in range(7))}{10 + rng.below(90)}@example.org"
+            return (
+                f"{''.join(rng.choice('abcdefghijkmnpqrstuvwxyz') for _ in range(7))}{10 + rng.below(90)}@example.org"
+            )
         if kind == "url":
             return f"https://example.org/{rng.below(16**6):06x}"
         return _like(value, rng, kind)

@@ -54,7 +54,6 @@ class Vault:
         path = folder / NAME
         before = os.umask(0o077)
         try:
-            known = path.exists() and path.stat().st_size > 0
             database = sqlite3.connect(path, timeout=30, isolation_level=None)
             vault = cls(path, key, database)
             database.execute("PRAGMA journal_mode=WAL")
@@ -64,7 +63,7 @@ class Vault:
             )
             row = database.execute("SELECT secret FROM secrets WHERE patient = ?", (b"check",)).fetchone()
             if row is None:
-                if known or database.execute("SELECT count(*) FROM secrets").fetchone()[0]:
+                if database.execute("SELECT count(*) FROM secrets").fetchone()[0]:
                     raise GateRefused(f"{path}: was tampered with; restore it from a backup.")
                 database.execute(
                     "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (b"check", vault._sealed(CHECK, b"check"))
