@@ -15,6 +15,8 @@ from residency.deid.find import View, narrow, plain
 
 Precision = Literal["day", "month", "monthday"]
 DIGITS = "〇一二三四五六七八九"
+NEWEST = 2030
+"""Latest year that two figures may mean; 31 is 1931. A date that is moved out of the hundred years before gets four."""
 LEAP = 2024
 """Year in which a day and a month without a year are looked at."""
 
@@ -248,7 +250,7 @@ def _numbers(words: Mapping[str, str]) -> tuple[int | None, int | None, int | No
         return (_chinese(words["cd"]) if "cd" in words else None), _chinese(words["cm"]), year
     year = int(words["y"]) if "y" in words else None
     if year is not None and len(words["y"]) == 2:
-        year += 2000 if year < 50 else 1900
+        year += 2000 if year <= NEWEST % 100 else 1900
     if "M" in words:
         month = _data()["months"]["short"].index(words["M"].lower()[:3]) + 1
     else:
@@ -298,7 +300,7 @@ def _piece(what: str, old: str, new: date) -> str:
         return "".join(DIGITS[int(s)] for s in str(new.year)).replace("〇", zero)
     if what in ("cm", "cd"):
         return _in_chinese(new.month if what == "cm" else new.day)
-    number = {"d": new.day, "m": new.month, "y": new.year % 100 if len(old) == 2 else new.year}[what]
+    number = {"d": new.day, "m": new.month, "y": new.year % 100 if len(old) == 2 and NEWEST - 100 < new.year <= NEWEST else new.year}[what]
     padded = what == "y" or (len(old) == 2 and (narrow(old)[0] == "0" or number < 10))
     word = f"{number:02d}" if padded else str(number)
     return word if old.isascii() else "".join(chr(ord(sign) + 0xFEE0) for sign in word)

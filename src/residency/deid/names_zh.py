@@ -18,9 +18,9 @@ class Chinese:
     def __init__(self, data: Mapping[str, Any]) -> None:
         family = f"(?:{any_of(data['compound'])}|[{data['families']}])"
         veto = f"(?!{any_of(data['vetoes'])})"
-        given = rf"(?:[{HAN}]|\s(?=[{HAN}](?![{HAN}]))[{HAN}])"
+        given = rf"(?:[{HAN}]{{1,2}}|\s[{HAN}](?:\s[{HAN}])?(?![{HAN}〇○]))"
         masked = f"{family}[某xX*]{{1,2}}"
-        name = rf"{veto}(?P<v>{family}{given}{{1,2}}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
+        name = rf"{veto}(?P<v>{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
         asked = rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}]\s[{HAN}](?:\s[{HAN}])?)"
         end = rf"(?=[^{HAN}]|$|{any_of(data['follows'])})"
         link = r"(?:姓名)?(?:\s*(?:\([^)\n]{1,8}\))?\s*[:为是叫]\s*|\s*)[“\"(]?"
