@@ -157,7 +157,7 @@ def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
         return "." in found and found[0].isupper()
     if variant.marked:
         signs = zip(SEPARATORS.sub("", small(found)), variant.marked, strict=False)
-        if any(sign != own and not sign.isascii() for sign, own in signs):
+        if any(sign != own and ("\u00c0" <= sign < "\u0370" or "\u1e00" <= sign < "\u1f00") for sign, own in signs):
             return False
     if variant.cued:
         before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
@@ -182,9 +182,8 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
             yield Variant(key.translate(CONFUSED), kind, "code")
             digits = re.sub(r"\D", "", key)
             if kind == "phone" and len(digits) >= 8:
-                local = re.sub(
-                    r"^(?:84|86|1(?=\d{10}$))", "", digits.lstrip("0") if digits.startswith("00") else digits
-                ).lstrip("0")
+                bare = digits[2:] if digits.startswith("00") else digits
+                local = re.sub(r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)", "", bare).lstrip("0")
                 for lead in ("", "0", "84", "+84", "86", "+86", "1", "+1"):
                     yield Variant(lead + local, kind, "code")
             elif digits != key and len(digits) >= 6:
@@ -220,8 +219,9 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
             low = [small(part).strip(".") for part in parts]
             yield Variant(folded[0] + folded[-1], kind, marked=low[0] + low[-1])
             yield Variant(folded[-1] + folded[0], kind, marked=low[-1] + low[0])
-            if len(short := "".join(folded[1:])) >= 5:
-                yield Variant(short, kind, marked="".join(low[1:]))
+            for first in range(1, len(folded) - 1):
+                if len(short := "".join(folded[first:])) >= 5:
+                    yield Variant(short, kind, marked="".join(low[first:]))
         yield Variant("".join(part[0] for part in folded), kind, dotted=True)
         yield Variant("".join(part[0] for part in folded[:-1]) + folded[-1], kind, dotted=True)
     given = {parts[-1], *(parts[:1] if lang == "en" else ())} if len(parts) > 1 else {parts[0]}
