@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from residency.core.edits import Edits, newlines, normalise
@@ -81,12 +81,12 @@ class Engine:
             note, whole, tuple(findings), tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed)
         )
 
-    def findings(self, view: View, own: Known) -> Iterable[Finding]:
+    def findings(self, view: View, own: Known) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""
-        yield from own.search(view)
-        yield from packs(view.lang).search(view)
+        found = [*own.search(view), *packs(view.lang).search(view)]
         for recogniser in self.recognisers:
-            yield from recogniser.find(view.text, view.lang)
+            found += recogniser.find(view.text, view.lang)
+        return found
 
     def replaced(self, view: View, findings: Sequence[Finding], drawn: Surrogates) -> Edits | None:
         """The edits that put something else in the place of each finding; None where a date cannot be read and the settings want

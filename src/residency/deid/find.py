@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, cached_property, lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from unicodedata import normalize
 
@@ -68,7 +69,7 @@ def resolve(findings: Iterable[Finding]) -> list[Finding]:
     merged: list[Finding] = []
     group: list[Finding] = []
     reach = 0
-    for finding in sorted(findings, key=lambda one: (one.start, -one.end)):
+    for finding in sorted(findings, key=attrgetter("start")):
         if group and finding.start >= reach:
             merged.append(_one(group, reach))
             group = []

@@ -33,11 +33,13 @@ class Vietnamese:
         self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
         word = f"[{UPPER}][{LETTER}]*"
         self.run = re.compile(rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])")
-        between = rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?i:{any_of(data['between'])})(?![{LETTER}\d]))*"
-        title = rf"(?:(?i:{any_of(data['titles'])})(?![{LETTER}\d])\.?[ \t]*)*"
+        between = rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?:{any_of(data['between'])})(?![{LETTER}\d]))*"
+        title = rf"(?:(?:{any_of(data['titles'])})(?![{LETTER}\d])\.?[ \t]*)*"
         initial = rf"[{UPPER}]\.[ \t]?"
-        name = rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
-        self.behind = re.compile(rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}(?P<v>{name})")
+        self.before = re.compile(rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}")
+        self.name = re.compile(
+            rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
+        )
         self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
         self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
@@ -49,14 +51,20 @@ class Vietnamese:
             next_ = NEXT.match(text, end)
             if next_ and kind != "name" and next_[1][0].islower() and next_[1].lower() not in self.skipped:
                 continue
-            if match := self.behind.match(text, end):
-                found = self._cued(match.group("v"), match.start("v"), low[start:end], kind)
-                if found and not self._begins(text, match.start("v"), found[1], end):
+            at = self._behind(low, end)
+            if text[at : at + 1].isupper() and (match := self.name.match(text, at)):
+                found = self._cued(match.group(), at, low[start:end], kind)
+                if found and not self._begins(text, at, found[1], end):
                     yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
             elif kind == "name" and (match := self.lower.match(text, end)):
                 yield from self._small(match.group("v"), match.start("v"))
         for run, at in runs_of(self.run, text):
             yield from self._listed(run, at)
+
+    def _behind(self, low: str, end: int) -> int:
+        """Where a name behind a cue may begin."""
+        match = self.before.match(low, end)
+        return match.end() if match else end
 
     def _begins(self, text: str, start: int, end: int, cue: int) -> bool:
         """Whether one capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""

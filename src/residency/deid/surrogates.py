@@ -207,16 +207,19 @@ class Surrogates:
 
 def _like(value: str, rng: _Draw, kind: str) -> str:
     """Digits for digits and letters for letters; what tells the kind (leading 0 or +, the mark of a phone) stays."""
-    kept = 2 if kind == "phone" and narrow(value).lstrip("(+ ").startswith(("0", "1", "8")) else 0
+    shown = narrow(value)
+    kept = 2 if kind == "phone" and shown.lstrip("(+ ").startswith(("0", "1", "8")) else 0
+    count = sum(map(str.isdigit, shown))
+    digits = iter(f"{rng.below(10**count):0{count}d}" if count else "")
     made = []
-    for sign, plainly in zip(value, narrow(value), strict=True):
+    for sign, plainly in zip(value, shown, strict=True):
         if plainly.isdigit():
+            new = next(digits)
             if kept > 0:
                 kept -= 1
                 made.append(sign)
-                continue
-            new = "0123456789"[rng.below(10)]
-            made.append(new if sign.isascii() else chr(ord(new) + 0xFEE0))
+            else:
+                made.append(new if sign.isascii() else chr(ord(new) + 0xFEE0))
         elif sign.isalpha() and plainly.isascii():
             new = "ABCDEFGHJKLMNPRSTUVWXYZ"[rng.below(23)]
             made.append(new if sign.isupper() else new.lower())
