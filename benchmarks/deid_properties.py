@@ -14,7 +14,6 @@ from datetime import date
 from pathlib import Path
 
 from _common import parser, report, run, say
-
 from residency.deid.dates import find_dates
 from residency.deid.engine import Done, Engine, normalised
 from residency.deid.settings import Deid

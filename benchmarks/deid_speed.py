@@ -16,14 +16,14 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
-from _common import ROOT, parser, report, run, say
 
+from _common import ROOT, parser, report, run, say
 from residency.core.types import RawNote, Span
 from residency.deid.engine import Engine, normalised
 from residency.deid.find import View, resolve
@@ -69,8 +69,8 @@ def main() -> None:
 
 def long_notes(lang: str, count: int) -> Iterator[RawNote]:
     """Notes of about 1,500 characters."""
-    made = 0
-    for _, planted in groupby(notes(lang, count * 4, seed=5), key=lambda one: one.note.patient):
+    patients = groupby(notes(lang, count * 4, seed=5), key=lambda one: one.note.patient)
+    for made, (_, planted) in enumerate(islice(patients, count)):
         own = [one.note for one in planted]
         text, spans = "", list[Span]()
         for one in own:
@@ -81,9 +81,6 @@ def long_notes(lang: str, count: int) -> Iterator[RawNote]:
         end = max(text.rfind("\n", SIZE - 100, SIZE + 100), SIZE - 100)
         kept = tuple(span for span in spans if span.end <= end)
         yield msgspec.structs.replace(own[0], text=text[:end], spans=kept)
-        made += 1
-        if made == count:
-            return
 
 
 def timed(lang: str, made: list[RawNote], rounds: int) -> tuple[float, str, str]:

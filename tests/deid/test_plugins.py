@@ -128,3 +128,24 @@ def test_what_a_model_tags_is_found_at_its_place_in_long_notes_too(model: Path) 
 def test_a_model_that_is_not_here_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no token classification model on this machine"):
         Tagger(str(tmp_path / "nothing"), {})
+
+
+def test_the_plug_in_of_the_guide_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/guide/deidentification.md").read_text("utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    made: dict[str, Any] = {}
+    exec(compile(code, "guide", "exec"), made)
+    engine = Engine(Deid(), Vault.open(tmp_path, bytes(32)), [made["Wards"](["Ward Magnolia"])])
+    done = engine.process(RawNote(id="1", patient="p", text="moved to Ward Magnolia at night", lang="en"))
+    assert isinstance(done, Done) and "Magnolia" not in done.note.text
+
+
+def test_the_rule_of_the_guide_is_one(tmp_path: Path) -> None:
+    import msgspec
+    import yaml
+
+    from residency.deid.rules import Rule
+
+    page = (Path(__file__).parents[2] / "docs/guide/deidentification.md").read_text("utf-8")
+    (rule,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    assert msgspec.convert(rule, Rule).cues == ("ward pager",)

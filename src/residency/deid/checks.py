@@ -153,6 +153,8 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
         if len(lead) > 1 or place == 0 or len(name) - place > 5 or lead in words("zh", "sure_leads"):
             cut = max(cut, place + len(lead))
     name = whole[cut:]
+    if any(word in name for word in words("zh", "not_within")):
+        return None
     if len(name) < 2 or name.startswith(words("zh", "not_organisations")) or name.endswith(words("zh", "not_ends")):
         return None
     return -len(name), len(value)
