@@ -33,6 +33,13 @@ def _luhn(value: str, text: str, start: int) -> tuple[int, int] | None:
     return (0, len(value)) if luhn.is_valid(digits) else None
 
 
+def _iban(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """The checksum of ISO 13616; countries' own formats are not asked."""
+    from stdnum import iban
+
+    return (0, len(value)) if iban.is_valid(value, check_country=False) else None
+
+
 def _ric(value: str, text: str, start: int) -> tuple[int, int] | None:
     """The checksum of a Chinese identity number; its county table rejects valid ones and is not asked."""
     from stdnum.cn import ric
@@ -199,6 +206,7 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
 
 CHECKS: dict[str, Callable[[str, str, int], tuple[int, int] | None]] = {
     "luhn": _luhn,
+    "iban": _iban,
     "ric": _ric,
     "ric15": _ric15,
     "vi-address": _vi_address,

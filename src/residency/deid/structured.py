@@ -156,8 +156,8 @@ def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
     if variant.dotted:
         return "." in found and found[0].isupper()
     if variant.marked:
-        signs = zip(SEPARATORS.sub("", small(found)), variant.marked, strict=False)
-        if any(sign != own and ("\u00c0" <= sign < "\u0370" or "\u1e00" <= sign < "\u1f00") for sign, own in signs):
+        written = SEPARATORS.sub("", small(found))
+        if written != variant.marked and any("\u00c0" <= s < "\u0370" or "\u1e00" <= s < "\u1f00" for s in written):
             return False
     if variant.cued:
         before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
