@@ -147,5 +147,5 @@ def test_the_rule_of_the_guide_is_one(tmp_path: Path) -> None:
     from residency.deid.rules import Rule
 
     page = (Path(__file__).parents[2] / "docs/guide/deidentification.md").read_text("utf-8")
-    (rule,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    (rule,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["rules"]
     assert msgspec.convert(rule, Rule).cues == ("ward pager",)

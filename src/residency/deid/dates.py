@@ -300,7 +300,11 @@ def _piece(what: str, old: str, new: date) -> str:
         return "".join(DIGITS[int(s)] for s in str(new.year)).replace("〇", zero)
     if what in ("cm", "cd"):
         return _in_chinese(new.month if what == "cm" else new.day)
-    number = {"d": new.day, "m": new.month, "y": new.year % 100 if len(old) == 2 and NEWEST - 100 < new.year <= NEWEST else new.year}[what]
+    number = {
+        "d": new.day,
+        "m": new.month,
+        "y": new.year % 100 if len(old) == 2 and NEWEST - 100 < new.year <= NEWEST else new.year,
+    }[what]
     padded = what == "y" or (len(old) == 2 and (narrow(old)[0] == "0" or number < 10))
     word = f"{number:02d}" if padded else str(number)
     return word if old.isascii() else "".join(chr(ord(sign) + 0xFEE0) for sign in word)
