@@ -52,6 +52,7 @@ class Presidio:
                 "deid.plugins: residency.deid.plugins:Presidio needs presidio-analyzer; install it into this environment."
             ) from None
         self.languages, self.kinds, self.score = frozenset(languages), _checked(kinds), score
+        _stay_offline()
         registry = presidio_analyzer.RecognizerRegistry(supported_languages=list(languages))
         registry.load_predefined_recognizers(languages=list(languages))
         engine = _spacy(models) if models else _no_model(languages)
@@ -66,6 +67,15 @@ class Presidio:
         for one in self.analyzer.analyze(text=text, language=lang, score_threshold=self.score):
             if kind := self.kinds.get(one.entity_type):
                 yield Finding(one.start, one.end, kind, f"plugin:{self.name}")
+
+
+def _stay_offline() -> None:
+    """Presidio's recogniser of e-mails asks tldextract, which fetches a list of domains unless it is told to use its own."""
+    try:
+        from tldextract import TLDExtract, tldextract
+    except ImportError:
+        return
+    tldextract.TLD_EXTRACTOR = TLDExtract(suffix_list_urls=(), cache_dir=None)
 
 
 def _spacy(models: Mapping[str, str]) -> Any:
