@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from _common import ROOT, shared_data
 from _deid_score import Case, Place
 from residency.core.types import RawNote
@@ -53,18 +51,6 @@ def of_world(name: str, lang: str, count: int, seed: int) -> Iterator[Case]:
             places=tuple(Place(*at, mark.kind, mark.known) for mark, at in moved if at),
             clinical=tuple(span for span in spans if span),
         )
-
-
-def of_length(cases: Iterable[Case], length: int) -> Iterator[Case]:
-    """Notes of about so many characters, to measure speed with: notes one after the other, cut at the length; the first one's columns."""
-    whole: list[Case] = []
-    for case in cases:
-        whole.append(case)
-        if sum(len(one.text) + 1 for one in whole) > length:
-            text = "\n".join(one.text for one in whole)[:length]
-            note = msgspec.structs.replace(whole[0].note, text=text, spans=())
-            yield Case(note=note, text=text, places=())
-            whole = []
 
 
 def public() -> dict[tuple[str, str], list[Case]]:

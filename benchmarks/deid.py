@@ -28,7 +28,6 @@ import tempfile
 import time
 import venv
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,10 @@ import msgspec
 
 from _common import ROOT, parser, peak_memory_mb, report, run, say, shared_data
 from _deid_score import COLUMNS, Case, Tally, kinds_table
-from _deid_text import WORLDS, of_length, of_world, public
+from _deid_text import WORLDS, of_world, public
 from residency.core.errors import UserError
 
 LANGUAGES = ("vi", "zh", "en")
-LENGTH = 1500
-"""Characters of the notes that speed is measured on."""
 RULES, SOURCE = "residency, rules only", "residency, with columns"
 OTHERS = {
     "presidio": ("presidio, same patterns", ("presidio-analyzer==2.2.366", "spacy>=3.8"), "_deid_presidio.py"),
@@ -54,14 +51,11 @@ def main() -> None:
     given = options().parse_args()
     if given.quick:
         given.notes, given.presidio, given.openmed, given.known = 60, 0, 0, min(given.known, 90)
-        given.speed = min(given.speed, 30)
     worlds = given.worlds or (["test"] if given.final else ["development", "validation"])
     if "test" in worlds and not given.final:
         raise UserError("the test world is scored once, for the figure that is published; add --final.")
     if given.known:
         return known(given, worlds)
-    if given.speed:
-        return speed(given, worlds[0])
     scored: Scored = []
     for lang in given.langs:
         for name in worlds:
@@ -91,9 +85,6 @@ def options() -> argparse.ArgumentParser:
     made.add_argument("--no-public", dest="public", action="store_false", help="leave the public texts out")
     made.add_argument(
         "--known", type=int, default=0, help="only this: identifiers of the columns over so many notes, e.g. 20000"
-    )
-    made.add_argument(
-        "--speed", type=int, default=0, help="only this: notes/s over so many notes of 1,500 characters, e.g. 1000"
     )
     made.add_argument("--seed", type=int, default=1)
     return made
@@ -209,26 +200,6 @@ def known(given: argparse.Namespace, worlds: Sequence[str]) -> None:
             ]
         )
     report("deid_known", given, columns, rows, peak_memory_mb=round(peak_memory_mb()))
-
-
-def speed(given: argparse.Namespace, world: str) -> None:
-    """Notes per second of processor time on notes of 1,500 characters, ours and the others in turns, the median of three rounds."""
-    rows = []
-    for lang in given.langs:
-        cases = list(islice(of_length(of_world(world, lang, given.speed * 4, given.seed), LENGTH), given.speed))
-        rounds: dict[str, list[float]] = {}
-        for _ in range(3):
-            tallies = [ours(RULES, [without(case) for case in cases]), ours(SOURCE, cases)]
-            for tool in OTHERS:
-                if few := getattr(given, tool):
-                    tallies += other(tool, lang, cases[:few])
-            for tally in tallies:
-                rounds.setdefault(tally.system, []).append((tally.notes + tally.refused) / tally.seconds)
-        for system, rates in rounds.items():
-            low, middle, high = sorted(rates)
-            rows.append([lang, system, f"{middle:,.0f}", f"{low:,.0f} - {high:,.0f}"])
-            say(" | ".join(rows[-1]))
-    report("deid_speed", given, ("language", "system", "notes/s and core", "range of 3 rounds"), rows)
 
 
 def plainly(pattern: str) -> str:

@@ -17,6 +17,7 @@ from residency.core.errors import GateRefused, UserError
 from residency.core.types import RawNote, Span
 from residency.deid.dates import find_dates
 from residency.deid.engine import REFUSED_DATE, REFUSED_EMPTY, REFUSED_RESIDUAL, Done, Engine, Refused
+from residency.deid.engine import normalised as normalized
 from residency.deid.find import Finding, plain
 from residency.deid.settings import Deid
 from residency.deid.structured import known
@@ -177,7 +178,7 @@ def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cut
 class Blind(Engine):
     """An engine whose rules see nothing."""
 
-    def findings(self, text: str, lang: str, own: object) -> list[Finding]:  # type: ignore[override]
+    def findings(self, view: object, own: object) -> list[Finding]:  # type: ignore[override]
         return []
 
 
@@ -223,7 +224,7 @@ def test_a_wrong_key_and_a_damaged_vault_are_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(GateRefused, match="cannot be opened with this key"):
         Vault.open(tmp_path, os.urandom(32))
     (tmp_path / NAME).write_bytes(b"not a database " * 100)
-    with pytest.raises(UserError, match="is not a vault"):
+    with pytest.raises(GateRefused, match="is not a vault"):
         Vault.open(tmp_path, KEY)
 
 
@@ -254,3 +255,90 @@ def test_a_missing_or_bad_key_is_one_sentence_that_does_not_show_it(
     with pytest.raises(UserError) as refused:
         key_from("RESIDENCY_KEY")
     assert not value or value not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", [KEY])
+def test_a_truncated_vault_and_one_of_another_version_are_one_sentence(tmp_path: Path, key: bytes) -> None:
+    vault = Vault.open(tmp_path, key)
+    for number in range(500):
+        vault.secret(f"p{number}")
+    vault.database.execute("UPDATE secrets SET secret = ? WHERE patient = ?", (vault._sealed(b"residency vault 9", b"check"), b"check"))  # fmt: skip
+    vault.close()
+    with pytest.raises(GateRefused, match="another residency version"):
+        Vault.open(tmp_path, key)
+    whole = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(whole[: len(whole) // 3])
+    with pytest.raises(GateRefused, match=r"is not a vault|is damaged"):
+        again = Vault.open(tmp_path, key)
+        for number in range(500):
+            again.secret(f"p{number}")
+
+
+UNREADABLE = [
+    ("vi", "sinh 31/02/1980, khỏe", ["31", "02", "1980"]),
+    ("vi", "cúng rằm tháng 7 âm lịch", ["7"]),
+    ("vi", "ngày mười hai tháng ba năm hai nghìn không trăm hai mươi tư", ["mười", "ba", "nghìn"]),
+    ("zh", "农历八月十五出院", ["八月", "十五"]),
+    ("zh", "2023年2月30日入院", ["2023", "30"]),
+    ("en", "seen on the third of March 2024", ["third", "March", "2024"]),
+]
+
+
+@pytest.mark.parametrize(("lang", "text", "parts"), UNREADABLE)
+def test_nothing_of_a_date_that_cannot_be_read_is_left_and_a_note_with_one_can_be_refused(
+    vault: Vault, lang: str, text: str, parts: list[str]
+) -> None:
+    done = engine(vault).process(note(text, lang))
+    assert isinstance(done, Done)
+    assert not [part for part in parts if part in done.note.text]
+    assert engine(vault, unreadable_dates="refuse").process(note(text, lang)) == Refused("n1", REFUSED_DATE)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_under_safe_harbor_no_element_of_a_date_but_the_year_and_no_age_over_89_is_left(
+    vault: Vault, lang: str
+) -> None:
+    made = engine(vault, profile="safe-harbor")
+    for planted in notes(lang, 150, seed=4):
+        done = made.process(planted.note)
+        assert isinstance(done, Done)
+        assert find_dates(done.note.text, lang) == ()
+        ages = [int(age) for age in re.findall(r"(?<!\d)(\d{2,3})(?: tuổi|岁|-year-old| years old)", done.note.text)]
+        assert max(ages, default=0) <= 90
+        assert done.note.written_at is None or (done.note.written_at.month, done.note.written_at.day) == (1, 1)
+
+
+def test_a_name_that_touches_a_date_is_not_kept_with_it(vault: Vault) -> None:
+    class Wide:
+        name = "wide"
+
+        def find(self, text: str, lang: str) -> list[Finding]:
+            return [Finding(0, len(text), "other", "plugin:wide")]
+
+    done = Engine(Deid(), vault, [Wide()]).process(note("Ferdinand 12/03/2024 Isabella", "en"))
+    assert isinstance(done, Done)
+    assert "Ferdinand" not in done.note.text and "Isabella" not in done.note.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_over_many_notes_every_known_identifier_is_found_and_no_entity_is_destroyed_without_need(
+    vault: Vault, lang: str
+) -> None:
+    made, refused = engine(vault), 0
+    for planted in notes(lang, 1500, seed=17):
+        done = made.process(planted.note)
+        if isinstance(done, Refused):
+            refused += 1
+            continue
+        nfc = normalized(planted.note.text)
+        text = nfc.apply(planted.note.text)
+        covered = {i for one in done.findings for i in range(one.start, one.end)}
+        for mark in planted.marks:
+            place = nfc.project(mark.start, mark.end)
+            if mark.known and place:
+                assert all(i in covered for i in range(*place) if text[i].isalnum())
+        for span in planted.note.spans:
+            if not any(a.start < span.end and span.start < a.end for a in planted.marks):
+                assert done.edits.project(span.start, span.end) is not None
+    assert refused <= 0.005 * 1500

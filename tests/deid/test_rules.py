@@ -18,7 +18,9 @@ COUNTER = [
 def found(pack: str, rule: Rule, text: str) -> list[str]:
     lang = "en" if pack == "common" else pack
     by = f"rule:{pack}/{rule.id}"
-    return [text[one.start : one.end] for one in packs(lang).find(text, lang) if one.by == by]
+    places = {(one.start, one.end) for one in packs(lang).find(text, lang) if one.by == by}
+    whole = [one for one in places if not any(a <= one[0] and one[1] <= b and (a, b) != one for a, b in places)]
+    return [text[start:end] for start, end in sorted(whole)]
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,17 @@ def test_folded_texts_keep_every_offset(text: str) -> None:
     assert len(plain(text)) == len(narrow(text)) == len(small(text)) == len(text)
     assert plain("Nguyễn Đình Ánh") == "nguyen dinh anh"
     assert narrow("ＡＢＣ１２３") == "ABC123"
+
+
+def test_every_word_of_the_packs_is_text() -> None:
+    from residency.deid.namedata import name_data
+    from residency.deid.rules import pack
+
+    def leaves(value: object) -> list[object]:
+        if isinstance(value, dict):
+            return [leaf for one in value.values() for leaf in leaves(one)]
+        return [leaf for one in value for leaf in leaves(one)] if isinstance(value, list) else [value]
+
+    for lang in ("vi", "zh", "en"):
+        words = leaves(name_data(lang)) + leaves(pack(lang).get("words", {}))
+        assert [word for word in words if not isinstance(word, str)] == []  # YAML reads a bare yes or no as a truth

@@ -188,6 +188,10 @@ def _merged(group: list[_Middle], shift: int) -> tuple[Edit, int]:
 
     Every character between the steps is either known from a piece of the first or replaced by one of the second.
     """
+    if len(group) == 1:  # nearly always
+        start, end, text, moved = group[0]
+        behind = shift + (moved or 0)
+        return Edit(start - shift, end - behind, text), behind
     low, high = group[0].start, max(piece.end for piece in group)
     chunks: list[str] = []
     position, behind = low, shift

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from hashlib import sha256
 
 from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
-from residency.deid.dates import DateMention, find_dates, write, year_only
-from residency.deid.find import Finding, Recogniser, resolve
+from residency.deid.dates import DateMention, write, year_only
+from residency.deid.find import Finding, Recogniser, View, resolve
 from residency.deid.rules import packs
 from residency.deid.settings import Deid
 from residency.deid.structured import Known, known
-from residency.deid.surrogates import Surrogates
+from residency.deid.surrogates import Surrogates, surrogates
 from residency.deid.vault import Vault
 
 DATE_KINDS = frozenset({"date", "birth_date"})
@@ -55,20 +54,16 @@ class Engine:
         if fault:
             return Refused(raw.id, fault)
         before = normalised(raw.text)
-        text = before.apply(raw.text)
+        view = View(before.apply(raw.text), raw.lang)
         secret = self.vault.secret(raw.patient)
         own = known(raw.identifiers, raw.lang)
-        surrogates = Surrogates(secret, raw.lang, own.keys)
-        findings = resolve(self.findings(text, raw.lang, own))
-        mentions = dated(text, raw.lang, findings)
-        if self.settings.unreadable_dates == "refuse" and any(
-            mention is None or mention.value is None for mention in mentions.values()
-        ):
+        drawn = surrogates(secret, raw.lang, own.keys)
+        findings = resolve(self.findings(view, own))
+        edits = self.replaced(view, findings, drawn)
+        if edits is None:
             return Refused(raw.id, REFUSED_DATE)
-        replaced = [(f.start, f.end, self.replacement(text, f, mentions, surrogates, raw.lang)) for f in findings]
-        edits = Edits.of(text, replaced)
-        result = edits.apply(text)
-        if any(True for _ in own.written(result)):
+        result = edits.apply(view.text)
+        if self.left(result, raw.lang, own):
             return Refused(raw.id, REFUSED_RESIDUAL)
         whole = before.then(edits) if before.pieces else edits
         kept, destroyed = whole.project_spans(raw.text, raw.spans)
@@ -79,44 +74,51 @@ class Engine:
             group=keyed(secret, "patient"),
             lang=raw.lang,
             kind=raw.kind,
-            written_at=self._when(raw.written_at, surrogates),
+            written_at=self._when(raw.written_at, drawn),
             spans=kept,
         )
         return Done(
             note, whole, tuple(findings), tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed)
         )
 
-    def findings(self, text: str, lang: str, own: Known) -> Iterable[Finding]:
+    def findings(self, view: View, own: Known) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""
-        yield from own.find(text, lang)
-        yield from packs(lang).find(text, lang)
+        found = [*own.search(view), *packs(view.lang).search(view)]
         for recogniser in self.recognisers:
-            yield from recogniser.find(text, lang)
+            found += recogniser.find(view.text, view.lang)
+        return found
 
-    def replacement(
-        self,
-        text: str,
-        finding: Finding,
-        mentions: dict[int, DateMention | None],
-        surrogates: Surrogates,
-        lang: str,
-    ) -> str:
-        """What stands in the place of a finding."""
-        value = text[finding.start : finding.end]
-        if finding.kind in DATE_KINDS:
-            mention = mentions[finding.start]
-            if mention is None or mention.value is None:
-                return PLACEHOLDER.get(lang, PLACEHOLDER["en"])
-            if self.settings.profile == "safe-harbor":
-                return year_only(mention, lang)
-            return (
-                value[: mention.start - finding.start]
-                + write(mention, surrogates.shift(mention.value))
-                + value[mention.end - finding.start :]
-            )
-        if finding.kind == "age":
-            return "90"  # as safe harbor has it: everyone from 90 on is one group
-        return surrogates.of(finding.kind, value)
+    def replaced(self, view: View, findings: Sequence[Finding], drawn: Surrogates) -> Edits | None:
+        """The edits that put something else in the place of each finding; None where a date cannot be read and the settings want
+        such a note refused."""
+        mentions = {mention.start: mention for mention in view.dates}
+        pieces = []
+        for finding in findings:
+            if finding.kind in DATE_KINDS:
+                new = self._date(view, finding, mentions, drawn)
+                if new is None:
+                    return None
+            elif finding.kind == "age":
+                new = AGE  # as safe harbor has it: everyone from 90 on is one group
+            else:
+                new = drawn.of(finding.kind, view.text[finding.start : finding.end])
+            pieces.append((finding.start, finding.end, new))
+        return Edits.of(view.text, pieces)
+
+    def _date(self, view: View, finding: Finding, mentions: dict[int, DateMention], drawn: Surrogates) -> str | None:
+        """What stands in the place of a date: nothing of a finding is kept but what was read as one date and moved."""
+        mention = mentions.get(finding.start)
+        if mention is None or mention.end != finding.end:  # merged with something else
+            mention = next((m for m in view.dates if finding.start <= m.start and m.end <= finding.end), None)
+        if mention is None or mention.value is None:
+            return None if self.settings.unreadable_dates == "refuse" else PLACEHOLDER.get(view.lang, PLACEHOLDER["en"])
+        if self.settings.profile == "safe-harbor":
+            return year_only(mention, view.lang)
+        return write(mention, drawn.shift(mention.value))
+
+    def left(self, result: str, lang: str, own: Known) -> bool:
+        """Whether an identifier of the row is left in a text: the residual scan."""
+        return any(True for _ in own.written(View(result, lang)))
 
     def _when(self, written: datetime | None, surrogates: Surrogates) -> datetime | None:
         if written is None:
@@ -126,6 +128,7 @@ class Engine:
         return datetime.combine(surrogates.shift(written.date()), written.timetz())
 
 
+AGE = "90"
 PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
 
 
@@ -136,18 +139,6 @@ def normalised(text: str) -> Edits:
     return composed.then(ends) if ends else composed
 
 
-def dated(text: str, lang: str, findings: Sequence[Finding]) -> dict[int, DateMention | None]:
-    """Start of each finding that is a date -> the date, or None where none can be read in it."""
-    wanted = [finding for finding in findings if finding.kind in DATE_KINDS]
-    if not wanted:
-        return {}
-    mentions = find_dates(text, lang)
-    return {
-        finding.start: next((m for m in mentions if finding.start <= m.start and m.end <= finding.end), None)
-        for finding in wanted
-    }
-
-
 def keyed(secret: bytes, what: str) -> str:
     """A code that only the patient's random secret tells."""
-    return hmac.new(secret, what.encode(), sha256).hexdigest()[:16]
+    return hmac.digest(secret, what.encode(), "sha256").hex()[:16]

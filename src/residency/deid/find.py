@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from functools import cache
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, cached_property, lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from unicodedata import normalize
 
+import numpy as np
+from numpy.typing import NDArray
+
 from residency.core.types import Value
+
+if TYPE_CHECKING:
+    from residency.deid.dates import DateMention
 
 KINDS = (
     "name",
@@ -62,8 +68,8 @@ def resolve(findings: Iterable[Finding]) -> list[Finding]:
     """
     merged: list[Finding] = []
     group: list[Finding] = []
-    reach = -1
-    for finding in sorted(findings, key=lambda one: (one.start, -one.end)):
+    reach = 0
+    for finding in sorted(findings, key=attrgetter("start")):
         if group and finding.start >= reach:
             merged.append(_one(group, reach))
             group = []
@@ -81,35 +87,78 @@ def _one(group: list[Finding], end: int) -> Finding:
     return Finding(start=group[0].start, end=end, kind=best.kind, by=best.by, priority=best.priority)
 
 
+# Folding: one character for one, so that every offset stays. Long texts go through tables of numpy: some microseconds a note.
+
+Codes = NDArray[np.uint32]
+LOOKALIKES = dict(zip("аеорсухіѕјкмтвнзαοινρτκυ", "aeopcyxisjkmtbh3aoivptku", strict=True))
+"""Small letters of other scripts that look like Latin ones."""
+
+
+def codes_of(text: str) -> Codes:
+    """The code points of a text."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def text_of(codes: Codes) -> str:
+    """The text of code points."""
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
+
+
 @cache
-def _plain_table() -> dict[int, str]:
-    """Characters -> their plain small form, one for one: width, case and Vietnamese marks gone."""
+def _narrow_map() -> dict[int, str]:
+    return {**{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, 0x3000: " ", 0xA0: " "}
+
+
+@cache
+def _plain_map() -> dict[int, str]:
+    """Characters -> their plain small form: width, case, marks and look-alike scripts gone."""
     table: dict[int, str] = {}
-    for code in (*range(0x41, 0x250), *range(0x1E00, 0x1F00), *range(0xFF01, 0xFF5F), 0x3000):
+    for code in (
+        *range(0x41, 0x250),
+        *range(0x370, 0x530),
+        *range(0x1E00, 0x1F00),
+        *range(0xFF01, 0xFF5F),
+        0x3000,
+        0xA0,
+    ):
         sign = chr(code)
         base = normalize("NFKD", sign)[0].lower()
-        base = {"đ": "d", "ð": "d"}.get(base, base)
+        base = {"đ": "d", "ð": "d", **LOOKALIKES}.get(base, base)
         if len(base) == 1 and base != sign:
             table[code] = base
     return table
 
 
-def plain(text: str) -> str:
-    """A text of the same length without case, width and marks (``Nguyễn Văn Ánh`` -> ``nguyen van anh``)."""
-    return text.translate(_plain_table())
-
-
-WIDE = re.compile("[\uff01-\uff5e\u3000\xa0]")
+@cache
+def _blank_map() -> dict[int, str]:
+    return {code: " " for code in range(0x3100) if not (chr(code).isalpha() or 0x300 <= code < 0x370)}
 
 
 @cache
-def _narrow_table() -> dict[int, str]:
-    return {**{code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}, 0x3000: " ", 0xA0: " "}
+def _table(made: Callable[[], dict[int, str]]) -> Codes:
+    table = np.arange(0x110000, dtype=np.uint32)
+    for code, sign in made().items():
+        table[code] = ord(sign)
+    return table
+
+
+def plain(text: str) -> str:
+    """A text of the same length without case, width and marks (``Nguyễn Văn Ánh`` -> ``nguyen van anh``)."""
+    if text.isascii():
+        return text.lower()
+    return _plain_word(text) if len(text) < 150 else text_of(_table(_plain_map)[codes_of(text)])
+
+
+@lru_cache(maxsize=1 << 14)  # the same words come again and again
+def _plain_word(text: str) -> str:
+    return text.translate(_plain_map())
 
 
 def narrow(text: str) -> str:
     """A text of the same length with full-width letters, digits and signs as plain ones."""
-    return text.translate(_narrow_table()) if WIDE.search(text) else text
+    if text.isascii():
+        return text
+    return text.translate(_narrow_map()) if len(text) < 150 else text_of(_table(_narrow_map)[codes_of(text)])
 
 
 def small(text: str) -> str:
@@ -118,26 +167,120 @@ def small(text: str) -> str:
     return made if len(made) == len(text) else "".join(low if len(low := sign.lower()) == 1 else sign for sign in text)
 
 
-class Words:
-    """Words that are looked for all at once in a text of small letters; whole words, save beside Chinese signs and digits."""
+class View:
+    """A text and its other forms, each made once and of the same length, for all that look for something in it."""
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, text: str, lang: str = "") -> None:
+        self.text, self.lang = text, lang
+
+    @cached_property
+    def codes(self) -> Codes:
+        """The code points of ``shown``."""
+        return _table(_narrow_map)[codes_of(self.text)]
+
+    @cached_property
+    def shown(self) -> str:
+        """Narrow."""
+        return self.text if self.text.isascii() else text_of(self.codes)
+
+    @cached_property
+    def low(self) -> str:
+        """Narrow and in small letters."""
+        return small(self.shown)
+
+    @cached_property
+    def folded_codes(self) -> Codes:
+        """The code points of ``folded``."""
+        return _table(_plain_map)[self.codes]
+
+    @cached_property
+    def folded(self) -> str:
+        """Plain."""
+        return text_of(self.folded_codes)
+
+    @cached_property
+    def low_words(self) -> str:
+        """In small letters, whatever is no letter as a blank, one blank more on both sides: every word stands between blanks."""
+        return f" {text_of(_table(_blank_map)[codes_of(self.low)])} "
+
+    @cached_property
+    def folded_words(self) -> str:
+        """The same of the plain text."""
+        return f" {text_of(_table(_blank_map)[self.folded_codes])} "
+
+    @cached_property
+    def unmarked(self) -> bool:
+        """Whether it is written without Vietnamese marks."""
+        return bool((self.codes > 127).sum() * 50 < len(self.codes))
+
+    @cached_property
+    def numbers(self) -> list[tuple[int, int, int]]:
+        """(start, end, digits from there on, those of further numbers that at most two separators part from it) of every number."""
+        codes = self.codes
+        digit = np.zeros(len(codes) + 2, dtype=np.int8)
+        digit[1:-1] = codes - np.uint32(48) < 10
+        edges = np.flatnonzero(np.diff(digit)).tolist()
+        found, digits, after = [], 0, -9
+        for at in range(len(edges) - 2, -1, -2):
+            start, end = edges[at], edges[at + 1]
+            apart = after - end
+            if apart > 2 or apart < 0 or (apart and not JOINS.issuperset(self.shown[end:after])):
+                digits = 0
+            digits += end - start
+            found.append((start, end, digits))
+            after = start
+        found.reverse()
+        return found
+
+    @cached_property
+    def dates(self) -> tuple[DateMention, ...]:
+        """Every date in it."""
+        from residency.deid.dates import dates_of
+
+        return dates_of(self)
+
+
+JOINS = frozenset(" .-/()")
+"""What may stand between the numbers of one identifier."""
+Meaning = TypeVar("Meaning")
+
+
+class Words(Generic[Meaning]):
+    """Words that are looked for all at once, each with what it means. Words of letters are found whole, save beside Chinese
+    signs and digits."""
+
+    def __init__(self, words: Iterable[tuple[str, Meaning]], between_blanks: bool = False) -> None:
+        """``between_blanks``: the text will be one whose words stand between blanks, and so do these."""
         import ahocorasick
 
-        self.automaton = ahocorasick.Automaton()
-        for word in words:
-            self.automaton.add_word(word, len(word))
+        self.automaton: Any = ahocorasick.Automaton()
+        self.between_blanks = between_blanks
+        meanings: dict[str, list[Meaning]] = {}
+        for word, meaning in words:
+            key = "".join(sign if sign.isalpha() else " " for sign in word).strip() if between_blanks else word
+            meant = meanings.setdefault(f" {key} " if between_blanks else key, [])
+            if meaning not in meant:
+                meant.append(meaning)
+        for word, meant in meanings.items():
+            latin = word[0] < "\u2e80" or word[-1] < "\u2e80"
+            self.automaton.add_word(word, (len(word), latin, tuple(meant)))
         self.automaton.make_automaton()
 
-    def find(self, low: str) -> Iterator[tuple[int, int]]:
-        """(start, end) of every word."""
-        for last, length in self.automaton.iter(low):
-            start, end = last + 1 - length, last + 1
-            if start and _joined(low[start - 1], low[start]):
+    def find(self, text: str) -> Iterator[tuple[int, int, tuple[Meaning, ...]]]:
+        """(start, end, meanings) of every word."""
+        if self.between_blanks:
+            for last, (size, _, meanings) in self.automaton.iter(text):
+                yield last + 1 - size, last - 1, meanings  # the blank before the text shifts everything by one
+            return
+        length = len(text)
+        for last, (size, latin, meanings) in self.automaton.iter(text):
+            start = last + 1 - size
+            if latin and (
+                (start and _joined(text[start - 1], text[start]))
+                or (last + 1 < length and _joined(text[last], text[last + 1]))
+            ):
                 continue
-            if end < len(low) and _joined(low[last], low[end]):
-                continue
-            yield start, end
+            yield start, last + 1, meanings
 
 
 def _joined(left: str, right: str) -> bool:

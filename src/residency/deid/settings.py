@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from residency.core.part import External, Part, Share
+
+Most = Annotated[float, Field(ge=0, le=1)]
+"""Largest share that is allowed; 1: no limit."""
 
 
 class Release(Part):
@@ -15,11 +18,16 @@ class Release(Part):
     refused: Share = 0.05
     """Most notes that may be refused; more point to a fault in the settings."""
     canaries: int = Field(default=200, ge=0)
-    """Notes to whose copies known identifiers are added before processing; none of them may come out."""
-    similar: bool = True
-    """Whether names and numbers one sign away from the patient's own are looked for."""
+    """Patients to a copy of whose note all known identifiers are added before processing; none of them may come out."""
+    bound: Most = 1.0
+    """Largest 95 % upper bound (Clopper-Pearson) of the share of patients whose added identifiers come out. 200 patients without one give
+    0.015; 0.02 needs 149 patients. 1: no limit beyond that none came out."""
+    similar: Most = 0.002
+    """Most notes in which a number or a name one sign away from the patient's own may be left. 1: not looked for."""
     rare: int = Field(default=5, ge=1)
-    """Combinations of age band, kind of note and label that fewer patients share are counted in the report."""
+    """A combination of language, kind of note and label that fewer patients share is rare."""
+    rare_patients: Most = 1.0
+    """Most patients that may have a rare combination. 1: only counted in the report."""
 
 
 class Deid(Part):

@@ -7,22 +7,29 @@ NguyenVanAn, 0912.345.678 as 0912 345 678. Names are also found reordered, as in
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cache, cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
 
 from residency.core.types import Value
 from residency.deid.dates import find_dates
-from residency.deid.find import STRUCTURED, Finding, narrow, plain
-from residency.deid.names import name_data
+from residency.deid.find import STRUCTURED, Finding, View, narrow, plain, small, text_of
+from residency.deid.namedata import name_data
 
 NAMES = frozenset({"name", "relative", "clinician"})
 CODES = frozenset({"record", "admission", "national_id", "insurance", "phone", "account", "plate"})
 DATES = frozenset({"birth_date", "date"})
-SEPARATORS = re.compile(r"[\s.\-_/,·・()\[\]'’]+")
-SEPARATOR = frozenset(" \t\n\r.-_/,·・()[]'’\u3000\xa0")
+SIGNS = ".-_/,·・()[]'’‘`*|~\u2010\u2011\u2012\u2013\u2014\u2212\u200b\u200c\u200d\u2060\ufeff\u00ad"
+SEPARATORS = re.compile(rf"[\s{re.escape(SIGNS)}\u0300-\u036f]+")
+"""What may stand between the signs of an identifier; marks that compose with nothing and signs without width too."""
 SHORTEST_CODE = 4
+WIDEST_GAP = 3
+CONFUSED = str.maketrans("oil", "011")
+"""Letters that stand for digits in a code that was typed or read badly."""
+Form = Literal["plain", "code", "exact"]
 
 
 class Variant(Value, frozen=True):
@@ -31,12 +38,44 @@ class Variant(Value, frozen=True):
     key: str
     """Without separators; plain, save where ``exact``."""
     kind: str
-    exact: bool = False
-    """Case and marks count: a given name alone, which may also be a common word."""
+    form: Form = "plain"
+    """``exact``: case and marks count (a given name alone, which may also be a common word); ``code``: O is 0, I and l are 1."""
     dotted: bool = False
     """Only where its signs are parted: initials."""
+    marked: str = ""
+    """With its marks: where the text has other marks, it is another word (``định đặt`` is not Đình Đạt)."""
     cued: bool = False
     """Only behind a word of address or a role."""
+
+
+@cache
+def _kept() -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Code point -> whether it is no separator."""
+    kept = np.ones(0x110000, dtype=bool)
+    for code in range(0x3100):
+        kept[code] = not SEPARATORS.fullmatch(chr(code))
+    kept[[0xFEFF]] = False
+    return kept
+
+
+class _Squeezed:
+    """A text without separators, and where its signs stand in the whole one."""
+
+    def __init__(self, view: View) -> None:
+        self.kept = _kept()[view.codes]
+        self.forms: dict[Form, str] = {"plain": text_of(view.folded_codes[self.kept])}
+        self.forms["exact"] = text_of(view.codes[self.kept])
+        self.forms["code"] = _confused(self.forms["plain"])
+
+    @cached_property
+    def places(self) -> list[int]:
+        """Place in the squeezed text -> place in the whole one."""
+        found: list[int] = np.flatnonzero(self.kept).tolist()
+        return found
+
+
+def _confused(text: str) -> str:
+    return text.replace("o", "0").replace("i", "1").replace("l", "1")
 
 
 class Known:
@@ -44,26 +83,35 @@ class Known:
 
     name = STRUCTURED
 
+    forms: list[tuple[Form, list[Variant]]]
+
     def __init__(self, identifiers: Sequence[tuple[str, str]], lang: str) -> None:
         self.variants = tuple(dict.fromkeys(v for kind, value in identifiers for v in variants(kind, value, lang)))
+        self.forms = [(form, [v for v in self.variants if v.form == form]) for form in ("plain", "code", "exact")]
         self.days = frozenset(day for kind, value in identifiers if kind in DATES for day in days_of(value, lang))
-        self.exact = tuple(v for v in self.variants if v.exact)
-        self.loose = tuple(v for v in self.variants if not v.exact)
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
         """Where the identifiers stand; dates of the row (birth) in whatever form."""
-        yield from self.written(text)
+        return self.search(View(text, lang))
+
+    def search(self, view: View) -> Iterator[Finding]:
+        """The same, in a text whose other forms may be there already."""
+        yield from self.written(view)
         if self.days:
-            for mention in find_dates(text, lang):
+            for mention in view.dates:
                 if mention.value in self.days and mention.precision == "day":
                     yield Finding(mention.start, mention.end, "birth_date", STRUCTURED, 2)
 
-    def written(self, text: str) -> Iterator[Finding]:
+    def written(self, view: View) -> Iterator[Finding]:
         """Where the identifiers stand that are no dates."""
-        shown = narrow(text)
-        yield from _located(shown, SEPARATORS.sub("", shown), self.exact)
-        folded = plain(shown)
-        yield from _located(folded, SEPARATORS.sub("", folded), self.loose, shown)
+        if not self.variants:
+            return
+        squeezed = _Squeezed(view)
+        for form, variants_of in self.forms:
+            within = squeezed.forms[form]
+            for variant in variants_of:
+                if variant.key in within:
+                    yield from _standing(view, squeezed, within, variant)
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -77,41 +125,24 @@ def known(identifiers: tuple[tuple[str, str], ...], lang: str) -> Known:
     return Known(identifiers, lang)
 
 
-def _located(text: str, squeezed: str, wanted: Sequence[Variant], shown: str = "") -> Iterator[Finding]:
-    gaps: tuple[list[int], list[int]] | None = None
-    for variant in wanted:
-        at = squeezed.find(variant.key)
-        while at >= 0:
-            if gaps is None:
-                gaps = _gaps(text)
-            start = at + gaps[1][bisect_right(gaps[0], at) - 1]
-            last = at + len(variant.key) - 1
-            end = last + gaps[1][bisect_right(gaps[0], last) - 1] + 1
-            if _stands(text, start, end) and _fits(variant, (shown or text), start, end):
-                yield Finding(start, end, variant.kind, STRUCTURED)
-            at = squeezed.find(variant.key, at + 1)
+def _standing(view: View, squeezed: _Squeezed, within: str, variant: Variant) -> Iterator[Finding]:
+    """Where a way to write an identifier stands by itself."""
+    at, length = within.find(variant.key), len(variant.key)
+    while at >= 0:
+        start, end = squeezed.places[at], squeezed.places[at + length - 1] + 1
+        if _stands(view.folded, start, end) and _fits(variant, view.shown, start, end):
+            yield Finding(start, end, variant.kind, STRUCTURED)
+        at = within.find(variant.key, at + 1)
 
 
-def _gaps(text: str) -> tuple[list[int], list[int]]:
-    """Places in the squeezed text, and by how much the text is ahead from there on."""
-    places, ahead, total = [0], [0], 0
-    for match in SEPARATORS.finditer(text):
-        places.append(match.start() - total)
-        total += match.end() - match.start()
-        ahead.append(total)
-    return places, ahead
+GAP = re.compile(rf"(?:\s|[{re.escape(SIGNS)}]){{{WIDEST_GAP + 1},}}")
 
 
 def _stands(text: str, start: int, end: int) -> bool:
     """Whether a stretch is not a part of a longer word or number, and is not spread over the text."""
     if (start and _same(text[start - 1], text[start])) or (end < len(text) and _same(text[end - 1], text[end])):
         return False
-    gap = 0
-    for sign in text[start:end]:
-        gap = gap + 1 if sign in SEPARATOR else 0
-        if gap > 3:
-            return False
-    return True
+    return GAP.search(text, start, end) is None
 
 
 def _same(left: str, right: str) -> bool:
@@ -124,40 +155,20 @@ def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
     found = shown[start:end]
     if variant.dotted:
         return "." in found and found[0].isupper()
+    if variant.marked:
+        written = SEPARATORS.sub("", small(found))
+        if written != variant.marked and any("\u00c0" <= s < "\u0370" or "\u1e00" <= s < "\u1f00" for s in written):
+            return False
     if variant.cued:
         before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
-        return found[0].isupper() and before.endswith(ADDRESSING)
+        return found[0].isupper() and before.endswith(addressing())
     return True
 
 
-ADDRESSING = (
-    "ong",
-    "ba",
-    "anh",
-    "chi",
-    "em",
-    "chau",
-    "be",
-    "cu",
-    "co",
-    "chu",
-    "bac",
-    "bn",
-    "benh nhan",
-    "con",
-    "vo",
-    "chong",
-    "me",
-    "bo",
-    "ten",
-    "mr",
-    "mrs",
-    "ms",
-    "miss",
-    "patient",
-    "患者",
-)
-"""Words in front of a given name, plain."""
+@cache
+def addressing() -> tuple[str, ...]:
+    """Words in front of a given name, plain."""
+    return tuple(plain(word) for lang in ("vi", "zh", "en") for word in name_data(lang)["called"])
 
 
 def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
@@ -168,16 +179,15 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
     elif kind in CODES:
         key = SEPARATORS.sub("", plain(bare))
         if len(key) >= SHORTEST_CODE and any(sign.isdigit() for sign in key):
-            yield Variant(key, kind)
+            yield Variant(key.translate(CONFUSED), kind, "code")
             digits = re.sub(r"\D", "", key)
             if kind == "phone" and len(digits) >= 8:
-                local = re.sub(
-                    r"^(?:84|86|1(?=\d{10}$))", "", digits.lstrip("0") if digits.startswith("00") else digits
-                ).lstrip("0")
+                bare = digits[2:] if digits.startswith("00") else digits
+                local = re.sub(r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)", "", bare).lstrip("0")
                 for lead in ("", "0", "84", "+84", "86", "+86", "1", "+1"):
-                    yield Variant(lead + local, kind)
+                    yield Variant(lead + local, kind, "code")
             elif digits != key and len(digits) >= 6:
-                yield Variant(digits, kind)
+                yield Variant(digits, kind, "code")
     elif kind == "address":
         for part in (bare, *re.split(r"[,，;]", bare)):
             key = SEPARATORS.sub("", plain(part))
@@ -206,11 +216,12 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
         yield Variant("".join([folded[-1], *folded[:-1]]), kind)  # given name first, or last
         yield Variant("".join([*folded[1:], folded[0]]), kind)
         if len(folded) > 2:
-            yield Variant(folded[0] + folded[-1], kind)
-            yield Variant(folded[-1] + folded[0], kind)
-            short = "".join(folded[1:])
-            if len(short) >= 5:
-                yield Variant(short, kind)
+            low = [small(part).strip(".") for part in parts]
+            yield Variant(folded[0] + folded[-1], kind, marked=low[0] + low[-1])
+            yield Variant(folded[-1] + folded[0], kind, marked=low[-1] + low[0])
+            for first in range(1, len(folded) - 1):
+                if len(short := "".join(folded[first:])) >= 5:
+                    yield Variant(short, kind, marked="".join(low[first:]))
         yield Variant("".join(part[0] for part in folded), kind, dotted=True)
         yield Variant("".join(part[0] for part in folded[:-1]) + folded[-1], kind, dotted=True)
     given = {parts[-1], *(parts[:1] if lang == "en" else ())} if len(parts) > 1 else {parts[0]}
@@ -218,7 +229,7 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
     for word in sorted(given | family):
         for shown in dict.fromkeys((word, word.capitalize(), word.upper())):
             if len(word) >= 2 and not shown.islower():
-                yield Variant(shown, kind, exact=True, cued=plain(word) in common(lang))
+                yield Variant(shown, kind, "exact", cued=plain(word) in common(lang))
 
 
 @cache

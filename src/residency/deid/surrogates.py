@@ -1,23 +1,21 @@
 """Replacements of the same kind, gender, length class and language; the same for one patient in all notes.
 
-Everything is derived from a random secret of the patient (HMAC-SHA256), never from the patient's data alone: without the
+Everything is derived from a random secret of the patient (keyed BLAKE2b, RFC 7693), never from the patient's data alone: without the
 secret nobody can tell which surrogate belongs to whom.
 """
 
 from __future__ import annotations
 
-import hmac
-import random
 import re
 from collections.abc import Sequence
 from datetime import date, timedelta
-from functools import cache, cached_property
-from hashlib import sha256
+from functools import cache, cached_property, lru_cache
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from residency.deid.find import narrow, plain
-from residency.deid.names import name_data
+from residency.deid.namedata import name_data
 
 LEAST_WEEKS, MOST_WEEKS = 4, 520
 """Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at most ten years, so that ages and
@@ -38,13 +36,44 @@ def _genders(lang: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(map(plain, data["female"])), frozenset(map(plain, data["male"]))
 
 
+Item = TypeVar("Item")
+
+
+ENOUGH = 1 << 96
+
+
+class _Draw:
+    """Choices that a secret and a text decide: the same in every process, and nothing without the secret."""
+
+    def __init__(self, secret: bytes, what: str) -> None:
+        self.secret, self.what, self.block, self.left = secret, what.encode(), 0, 0
+
+    def below(self, limit: int) -> int:
+        """A whole number from 0, less than ``limit``: the digits of a random number of 512 bits, drawn anew before it runs out."""
+        if self.left < ENOUGH:
+            block = blake2b(self.what + b"/%d" % self.block, key=self.secret, digest_size=64)
+            self.left, self.block = int.from_bytes(block.digest(), "big"), self.block + 1
+        self.left, number = divmod(self.left, limit)
+        return number
+
+    def choice(self, items: Sequence[Item]) -> Item:
+        """One of several."""
+        return items[self.below(len(items))]
+
+
+@lru_cache(maxsize=64)  # the notes of a patient follow each other
+def surrogates(secret: bytes, lang: str, taken: frozenset[str]) -> Surrogates:
+    """The surrogates of a patient."""
+    return Surrogates(secret, lang, taken)
+
+
 class Surrogates:
     """Draws the surrogates of one patient; ``taken`` are the ways to write the patient's own identifiers (plain, without
     separators), which no surrogate may hold."""
 
     def __init__(self, secret: bytes, lang: str, taken: frozenset[str] = frozenset()) -> None:
         self.secret, self.lang = secret, lang if lang in ("vi", "zh", "en") else "en"
-        self.taken = taken
+        self.taken, self.drawn = taken, dict[tuple[str, str], str]()
 
     @cached_property
     def weeks(self) -> int:
@@ -57,18 +86,22 @@ class Surrogates:
 
     def of(self, kind: str, value: str) -> str:
         """The surrogate of a value: the same for the same value however it is written."""
-        key = re.sub(r"[\W_]+", "", plain(narrow(value)))
+        if (made := self.drawn.get((kind, value))) is None:
+            made = self.drawn[kind, value] = self._first_free(kind, value)
+        return made
+
+    def _first_free(self, kind: str, value: str) -> str:
+        key = JOINTS.sub("", folded := plain(value))
         for attempt in range(50):
-            rng = random.Random(self._number(f"{kind}/{key}/{attempt}"))
-            made = self._drawn(kind, value, rng)
-            if self.taken.isdisjoint(_words(made)) and plain(made) != plain(value):
+            made = self._drawn(kind, value, _Draw(self.secret, f"{kind}/{key}/{attempt}"))
+            if plain(made) != folded and self.taken.isdisjoint(_words(made)):
                 return made
         return f"[{kind}]"
 
     def _number(self, what: str) -> int:
-        return int.from_bytes(hmac.new(self.secret, what.encode(), sha256).digest()[:8], "big")
+        return int.from_bytes(blake2b(what.encode(), key=self.secret, digest_size=8).digest(), "big")
 
-    def _drawn(self, kind: str, value: str, rng: random.Random) -> str:
+    def _drawn(self, kind: str, value: str, rng: _Draw) -> str:
         if kind in ("name", "relative", "clinician"):
             return self._name(value, rng)
         if kind == "organisation":
@@ -76,14 +109,16 @@ class Surrogates:
         if kind == "address":
             return self._address(value, rng)
         if kind == "email":
-            return f"{''.join(rng.choices('abcdefghijkmnpqrstuvwxyz', k=7))}{rng.randint(10, 99)}@example.org"
+            return (
+                f"{''.join(rng.choice('abcdefghijkmnpqrstuvwxyz') for _ in range(7))}{10 + rng.below(90)}@example.org"
+            )
         if kind == "url":
-            return f"https://example.org/{rng.randrange(16**6):06x}"
+            return f"https://example.org/{rng.below(16**6):06x}"
         return _like(value, rng, kind)
 
     # Names
 
-    def _name(self, value: str, rng: random.Random) -> str:
+    def _name(self, value: str, rng: _Draw) -> str:
         if any(sign >= "\u4e00" for sign in value):
             return self._chinese(value, rng)
         data = name_data("vi" if self.lang == "vi" else "en")
@@ -135,7 +170,7 @@ class Surrogates:
             return last in female
         return bool(self._number("gender/" + "".join(sorted(words))) % 2)
 
-    def _chinese(self, value: str, rng: random.Random) -> str:
+    def _chinese(self, value: str, rng: _Draw) -> str:
         data = name_data("zh")
         bare = "".join(value.split())
         family: str = rng.choice(data["families"][:60])
@@ -152,15 +187,15 @@ class Surrogates:
 
     # Places
 
-    def _organisation(self, value: str, rng: random.Random) -> str:
+    def _organisation(self, value: str, rng: _Draw) -> str:
         ending = next((word for word in _data()[self.lang]["endings"] if plain(value).endswith(plain(word))), "")
         made = rng.choice(_data()[self.lang]["organisations"])
         return (
             f"{made}{' ' if self.lang == 'en' and ending else ''}{value[len(value) - len(ending) :] if ending else ''}"
         )
 
-    def _address(self, value: str, rng: random.Random) -> str:
-        data, number = _data()[self.lang], rng.randint(1, 299)
+    def _address(self, value: str, rng: _Draw) -> str:
+        data, number = _data()[self.lang], 1 + rng.below(299)
         street, place = rng.choice(data["streets"]), rng.choice(data["places"])
         long = len(value) > (12 if self.lang == "zh" else 30)
         if not any(sign.isdigit() for sign in value):
@@ -170,30 +205,37 @@ class Surrogates:
         return f"{number} {street}, {place}" if long else f"{number} {street}"
 
 
-def _like(value: str, rng: random.Random, kind: str) -> str:
+def _like(value: str, rng: _Draw, kind: str) -> str:
     """Digits for digits and letters for letters; what tells the kind (leading 0 or +, the mark of a phone) stays."""
-    kept = 2 if kind == "phone" and narrow(value).lstrip("(+ ").startswith(("0", "1", "8")) else 0
+    shown = narrow(value)
+    kept = 2 if kind == "phone" and shown.lstrip("(+ ").startswith(("0", "1", "8")) else 0
+    count = sum(map(str.isdigit, shown))
+    digits = iter(f"{rng.below(10**count):0{count}d}" if count else "")
     made = []
-    for sign in value:
-        plain_sign = narrow(sign)
-        if plain_sign.isdigit():
+    for sign, plainly in zip(value, shown, strict=True):
+        if plainly.isdigit():
+            new = next(digits)
             if kept > 0:
                 kept -= 1
                 made.append(sign)
-                continue
-            new = str(rng.randint(0, 9))
-            made.append(new if sign.isascii() else chr(ord(new) + 0xFEE0))
-        elif sign.isascii() and sign.isalpha():
-            new = rng.choice("ABCDEFGHJKLMNPRSTUVWXYZ")
+            else:
+                made.append(new if sign.isascii() else chr(ord(new) + 0xFEE0))
+        elif sign.isalpha() and plainly.isascii():
+            new = "ABCDEFGHJKLMNPRSTUVWXYZ"[rng.below(23)]
             made.append(new if sign.isupper() else new.lower())
         else:
             made.append(sign)
     return "".join(made)
 
 
+JOINTS = re.compile(r"[\W_]+")
+
+
 def _words(value: str) -> list[str]:
     """Every run of words of a surrogate, joined."""
-    parts = [part for part in re.split(r"[\W_]+", plain(narrow(value))) if part]
+    parts = [part for part in JOINTS.split(plain(value)) if part]
+    if len(parts) == 1:
+        return parts
     return ["".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]
 
 

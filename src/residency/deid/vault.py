@@ -49,7 +49,8 @@ class Vault:
     def open(cls, folder: Path, key: bytes) -> Self:
         """The vault of a zone's folder; a new one where there is none.
 
-        Raises ``GateRefused`` for a wrong key or a vault that was tampered with, ``UserError`` for a file that is none.
+        Raises ``GateRefused`` for a wrong key, a vault that was damaged or tampered with or is of another version, and a file that is
+        none.
         """
         path = folder / NAME
         before = os.umask(0o077)
@@ -69,11 +70,13 @@ class Vault:
                     "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (b"check", vault._sealed(CHECK, b"check"))
                 )
             elif vault._opened(row[0], b"check") != CHECK:
-                raise GateRefused(f"{path}: is not of this residency version.")
+                raise GateRefused(f"{path}: was written by another residency version; open it with that one.")
         except sqlite3.Error:
-            raise UserError(
-                f"{path}: is not a vault, or is damaged; restore it from a backup, or choose another zone."
-            ) from None
+            database.close()
+            raise _damaged(path) from None
+        except GateRefused:
+            database.close()
+            raise
         finally:
             os.umask(before)
         return vault
@@ -83,12 +86,17 @@ class Vault:
         if (known := self._known.get(patient)) is not None:
             return known
         name = hmac.new(self._index, patient.encode(), sha256).digest()
-        row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
-        if row is None:
-            self.database.execute(
-                "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, self._sealed(os.urandom(32), name))
-            )
+        try:
             row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
+            if row is None:
+                self.database.execute(
+                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, self._sealed(os.urandom(32), name))
+                )
+                row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
+                raise
+            raise _damaged(self.path) from None
         found = self._opened(row[0], name)
         if len(self._known) > 100_000:
             self._known.clear()
@@ -167,6 +175,10 @@ class Vault:
             raise GateRefused(
                 f"{self.path}: cannot be opened with this key, or was tampered with; check the key's variable."
             ) from None
+
+
+def _damaged(path: Path) -> GateRefused:
+    return GateRefused(f"{path}: is not a vault, or is damaged; restore it from a backup, or choose another zone.")
 
 
 def key_from(variable: str) -> bytes:

@@ -1,0 +1,221 @@
+"""Checks that a value must pass after its form: checksums, and word lists that tell a place from what only looks like one.
+
+A check takes (value, text, where it begins) and gives what of the value is meant, by offsets from its beginning (the first may be
+negative: the name before a word), or None where it is nothing. The word lists stand in the rule packs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from residency.deid.find import plain
+
+
+@cache
+def words(pack: str, name: str) -> tuple[str, ...]:
+    """A word list of a rule pack, in its order."""
+    from residency.deid.rules import pack as packed
+
+    return tuple(packed(pack)["words"][name])
+
+
+@cache
+def word_set(pack: str, name: str) -> frozenset[str]:
+    """A word list of a rule pack, plain."""
+    return frozenset(map(plain, words(pack, name)))
+
+
+def _luhn(value: str, text: str, start: int) -> tuple[int, int] | None:
+    from stdnum import luhn
+
+    digits = "".join(sign for sign in value if sign.isdigit())
+    return (0, len(value)) if luhn.is_valid(digits) else None
+
+
+def _iban(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """The checksum of ISO 13616; countries' own formats are not asked."""
+    from stdnum import iban
+
+    return (0, len(value)) if iban.is_valid(value, check_country=False) else None
+
+
+def _ric(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """The checksum of a Chinese identity number; its county table rejects valid ones and is not asked."""
+    from stdnum.cn import ric
+
+    compact = "".join(value.split()).upper()
+    return (0, len(value)) if ric.calc_check_digit(compact) == compact[-1] else None
+
+
+def _ric15(value: str, text: str, start: int) -> tuple[int, int] | None:
+    from calendar import monthrange
+
+    year, month, day = 1900 + int(value[6:8]), int(value[8:10]), int(value[10:12])
+    return (0, len(value)) if 1 <= month <= 12 and 1 <= day <= monthrange(year, month)[1] else None
+
+
+def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """An address has two parts, or one that is named (street, ward, district); a bare number is a room or a dose."""
+    parts, units = word_set("vi", "address"), word_set("vi", "units")
+    found = plain(value).replace(",", " ").replace(".", " ").split()
+    if not found or found[-1] in units or (len(found) > 1 and found[1] in units):
+        return None
+    capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
+    if not capitals or (found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3):
+        return None
+    if len(found[0]) == 1 and "." not in value[:3] and (found[0] != "q" or "," not in value):
+        return None
+    return 0, len(value.rstrip(" ,-\n"))
+
+
+def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """A number and a street of two words at least, or with a second part: one capitalised word is a drug or a unit."""
+    parts = word_set("vi", "address")
+    street, comma, rest = value.partition(",")
+    found = [word for word in street.split()[1:] if plain(word) not in parts]
+    if any(len(word) == 1 for word in found) or (len(found) < 2 and not comma) or "\n" in street:
+        return None
+    if found and plain(found[0]) in word_set("vi", "not_streets"):
+        return None
+    if comma and len(found) < 2 and not any(plain(word).strip(".") in parts for word in rest.split()):
+        return None
+    return 0, len(value.rstrip(" ,-\n"))
+
+
+def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """Not the department of a clinic (``phòng khám Nội``), and not what leads to a hospital (``ra viện``)."""
+    folded = plain(value)
+    head = next(word for word in _heads() if folded.startswith(word))
+    found = value[len(head) :].lower().split()
+    if not found or (found[0] in words("vi", "wards") and len(found) < 3):
+        return None
+    before = plain(text[max(0, start - 8) : start]).strip().rpartition(" ")[2]
+    if head == "vien" and before in word_set("vi", "before_hospital"):
+        return None
+    return 0, len(value)
+
+
+@cache
+def _heads() -> tuple[str, ...]:
+    """Words with which an organisation begins, the longest first."""
+    from residency.deid.rules import rules
+
+    found = {plain(word) for rule in rules("vi") if rule.id == "organisation" for word in rule.cues}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def _zh_address(value: str, text: str, start: int) -> tuple[int, int] | None:
+    cut = next((len(lead) for lead in words("zh", "leads") if value.startswith(lead) and len(lead) > 1), 0)
+    bare = value[cut:].strip(" 。，,；")
+    if len(bare) < 3 or bare.startswith(words("zh", "not_places")) or bare.endswith("科"):
+        return None
+    return cut, len(value)
+
+
+def _back(text: str, start: int, reach: int) -> str:
+    """The Chinese signs directly before a place."""
+    first = start
+    while first > 0 and start - first < reach and "\u4e00" <= text[first - 1] <= "\u9fff":
+        first -= 1
+    return text[first:start]
+
+
+def _led(name: str, least: int) -> str:
+    """What of a name stands behind the last word that leads to one; some names begin with such a sign."""
+    cut = 0
+    for lead in words("zh", "leads"):
+        place = name.rfind(lead)
+        if 0 <= place <= len(name) - len(lead) - least and not name.startswith(words("zh", "not_leads"), place):
+            cut = max(cut, place + len(lead))
+    return name[cut:]
+
+
+def _zh_road(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """A road with its number, back to a mark or to a word that leads to a place."""
+    name = _led(_back(text, start, 16), 2)
+    return (-len(name), len(value)) if len(name) >= 2 and not name.startswith(words("zh", "not_places")) else None
+
+
+def _zh_village(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be an ordinary word."""
+    name = _led(_back(text, start, 16), 2)
+    if not any(unit in name[1:] for unit in words("zh", "units")) or name.startswith(words("zh", "not_places")):
+        return None
+    return -len(name), len(value)
+
+
+def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """The name before ``医院`` and the like: signs back to a mark, or to a word that leads to a name."""
+    name = _back(text, start, 14)
+    whole, cut = name, 0
+    for lead in words("zh", "leads"):
+        place = name.rfind(lead)
+        if (
+            place < 0
+            or len(name) - place - len(lead) < (0 if lead in words("zh", "sure_leads") else 2)
+            or name.startswith(words("zh", "not_leads"), place)
+        ):
+            continue
+        if len(lead) > 1 or place == 0 or len(name) - place > 5 or lead in words("zh", "sure_leads"):
+            cut = max(cut, place + len(lead))
+    name = whole[cut:]
+    if any(word in name for word in words("zh", "not_within")):
+        return None
+    if len(name) < 2 or name.startswith(words("zh", "not_organisations")) or name.endswith(words("zh", "not_ends")):
+        return None
+    return -len(name), len(value)
+
+
+def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """The capitalised words before ``Hospital`` and the like, without those that only lead to it (``The Hospital``)."""
+    if not value[0].isupper():
+        return None
+    plains, keeps = word_set("en", "plain"), word_set("en", "plain_within")
+    if "of" in value.split()[1:-1]:
+        return 0, len(value)
+    found = _capitalised(text, start)
+    while found and (low := found[0].lower().strip("&")) in plains | {""} and low not in keeps:
+        found.pop(0)
+    if not found or all(word.lower() in plains for word in found):
+        return None
+    return -len(" ".join(found)) - 1, len(value)
+
+
+def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """The city before a state and its code."""
+    before = text[:start].rstrip(" ,")
+    found = _capitalised(before, len(before))
+    return (len(before) - start - len(" ".join(found)), len(value)) if found else None
+
+
+def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
+    """The capitalised words of a name that ends here, in their order, ``of`` and the like within it too; one with a sign of ``ends``
+    behind it ends what stands before."""
+    found: list[str] = []
+    for word in reversed(text[max(0, end - 60) : end].rstrip(" ").rpartition("\n")[2].split(" ")):
+        if not (word[:1].isupper() or (found and word in ("of", "and", "the", "&", "for"))) or len(found) == 6:
+            break
+        if word[-1:] in ends and word not in ("St.", "Mt.", "Ft."):
+            break
+        found.insert(0, word)
+    while found and not found[0][:1].isupper():
+        found.pop(0)
+    return found
+
+
+CHECKS: dict[str, Callable[[str, str, int], tuple[int, int] | None]] = {
+    "luhn": _luhn,
+    "iban": _iban,
+    "ric": _ric,
+    "ric15": _ric15,
+    "vi-address": _vi_address,
+    "vi-organisation": _vi_organisation,
+    "vi-street": _vi_street,
+    "zh-address": _zh_address,
+    "zh-road": _zh_road,
+    "zh-village": _zh_village,
+    "zh-organisation": _zh_organisation,
+    "en-organisation": _en_organisation,
+    "en-city": _en_city,
+}

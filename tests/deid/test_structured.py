@@ -1,0 +1,88 @@
+"""Identifiers of the row are found however a note writes them, and ordinary words are not taken for them."""
+
+from __future__ import annotations
+
+from unicodedata import normalize
+
+import pytest
+
+from residency.deid.find import resolve
+from residency.deid.structured import known
+
+VI = (("name", "Nguyễn Thị Phương Hoài"), ("national_id", "001203123456"), ("insurance", "DN4790123456789"), ("phone", "0912345678"), ("record", "BN-0012O45"))  # fmt: skip
+ZH = (("name", "欧阳志强"), ("national_id", "11010519491231002X"), ("phone", "13800138000"))
+EN = (("name", "Margaret A. Holloway"), ("record", "MRN00123456"), ("phone", "(212) 555-0147"))
+
+
+def found(identifiers: tuple[tuple[str, str], ...], text: str, lang: str) -> list[str]:
+    text = normalize("NFC", text)
+    return [text[one.start : one.end] for one in resolve(known(identifiers, lang).find(text, lang))]
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "lang", "way"),
+    [
+        (VI, "vi", "NGUYỄN THỊ PHƯƠNG HOÀI"),
+        (VI, "vi", "nguyen thi phuong hoai"),
+        (VI, "vi", "Nguyễn Thi Phuong Hoài"),
+        (VI, "vi", "Phương Hoài"),
+        (VI, "vi", "Nguyễn Hoài"),
+        (VI, "vi", "Hoài Nguyễn Thị Phương"),
+        (VI, "vi", "N.T.P.H"),
+        (VI, "vi", "N.T.P.Hoài"),
+        (VI, "vi", "N g u y ễ n T h ị P h ư ơ n g H o à i"),
+        (VI, "vi", "Nguyễn-Thị-Phương-Hoài"),
+        (VI, "vi", "NguyễnThịPhươngHoài"),
+        (VI, "vi", "Nguyễn Thị\nPhương Hoài"),
+        (VI, "vi", "Ｎｇｕｙễｎ Thị Phương Hoài"),
+        (VI, "vi", "Nguyễn\u200b Thị\u00ad Phương\u2060 Hoài"),
+        (VI, "vi", "Nguyễn Thị Phương " + normalize("NFD", "Hoài")),
+        (VI, "vi", "Nguуеn Thị Phưоng Hоài"),  # some letters are Cyrillic
+        (VI, "vi", "Nguyễn Thị Phương Hοài"),  # a Greek omicron
+        (VI, "vi", "001 203 123 456"),
+        (VI, "vi", "OO12O3123456"),  # O for 0
+        (VI, "vi", "00l203I23456"),  # l and I for 1
+        (VI, "vi", "DN-4-79-0123456789"),
+        (VI, "vi", "4790123456789"),
+        (VI, "vi", "+84 912 345 678"),
+        (VI, "vi", "091\n2345678"),
+        (VI, "vi", "BN0012045"),
+        (ZH, "zh", "欧阳志强"),
+        (ZH, "zh", "欧 阳 志 强"),
+        (ZH, "zh", "欧阳\n志强"),
+        (ZH, "zh", "１１０１０５ １９４９１２３１ ００２Ｘ"),
+        (ZH, "zh", "11010519491231002x"),
+        (ZH, "zh", "+86 138-0013-8000"),
+        (EN, "en", "HOLLOWAY, MARGARET A."),
+        (EN, "en", "Margaret Holloway"),
+        (EN, "en", "M.A.H."),
+        (EN, "en", "Holloway"),
+        (EN, "en", "Mаrgaret Holloway"),  # a Cyrillic a
+        (EN, "en", "mrn oo123456"),
+        (EN, "en", "212.555.0147"),
+        (EN, "en", "1-212-555-0147"),
+    ],
+)
+def test_an_identifier_is_found_however_it_is_written(
+    identifiers: tuple[tuple[str, str], ...], lang: str, way: str
+) -> None:
+    before, after = ("Hôm nay ", " về.") if lang == "vi" else ("今天", "来院") if lang == "zh" else ("today ", " came.")
+    hits = found(identifiers, before + way + after, lang)
+    letters = "".join(sign for sign in normalize("NFC", way) if sign.isalnum())
+    assert "".join(sign for hit in hits for sign in hit if sign.isalnum()) == letters
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "lang", "text"),
+    [
+        (VI, "vi", "Bệnh nhân hoài nghi, phương hướng rõ; 10012031234567; 09123456789"),
+        ((("name", "Đặng Đình Đạt"),), "vi", "Chưa có chỉ định đặt catheter, mục đích đạt."),
+        ((("name", "Trần Văn Nam"),), "vi", "Nam giới, nam khoa, phía Nam"),
+        (ZH, "zh", "志强不在，2138001380001"),
+        ((("name", "Hope Young"),), "en", "young and hopeful; hopefully younger"),
+    ],
+)
+def test_ordinary_words_and_longer_numbers_are_left(
+    identifiers: tuple[tuple[str, str], ...], lang: str, text: str
+) -> None:
+    assert found(identifiers, text, lang) == []
