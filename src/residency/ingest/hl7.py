@@ -32,7 +32,7 @@ ID_KINDS = {
 }  # fmt: skip
 """Table 0203's type of an identifier -> our kind; every other is a record number."""
 PEOPLE = {
-    "PV1": (7, 8, 9, 17, 52), "PV2": (13,), "OBR": (10, 16, 28, 32, 33, 34, 35), "ORC": (10, 11, 12, 19), "TXA": (5, 9, 10, 11, 22),
+    "PV1": (7, 8, 9, 17, 52), "PV2": (13,), "OBR": (10, 16, 28), "ORC": (10, 11, 12, 19), "TXA": (5, 9, 10, 11, 22),
     "OBX": (16, 25), "PD1": (4,), "EVN": (5,), "ROL": (4,), "PRT": (5,), "NTE": (5,), "DG1": (16,), "PR1": (8, 11, 12),
 }  # fmt: skip
 """Where clinicians are named (XCN)."""
@@ -156,6 +156,11 @@ def people(parsed: hl7.Message, lang: str) -> tuple[str, tuple[tuple[str, str], 
     for segment in _segments(parsed, "MRG"):
         found += [("record", one[0]) for number in (1, 4) for one in _fields(parsed, segment, number) if one and one[0]]
         found += _named(parsed, segment, "name", (7,), lang)
+    for segment in _segments(parsed, "OBR"):
+        for number in (32, 33, 34, 35):  # NDL: the person is one component, number & family & given
+            for one in _fields(parsed, segment, number, parts=True):
+                _, family, given, more, *_ = _padded(one[0].split("\0"), 4)
+                found += [("clinician", written(family, given, more, lang))] if family and given else []
     for name, numbers in PEOPLE.items():
         for segment in _segments(parsed, name):
             found += [("clinician", one) for number in numbers for one in _staff(parsed, segment, number, lang)]
@@ -181,9 +186,11 @@ def _staff(parsed: hl7.Message, segment: Any, number: int, lang: str) -> list[st
     names = []
     for one in _fields(parsed, segment, number):
         first, family, given, more, *_ = _padded(one, 4)
-        whole = written(family, given, more, lang)
-        names.append(whole or (first if re.search(r"[^\W\d]\s+[^\W\d]", first) else ""))
-    return [name for name in names if name]
+        if family.strip() and given.strip():  # a lone word may be any word
+            names.append(written(family, given, more, lang))
+        elif not family.strip() and re.search(r"[^\W\d]\s+[^\W\d]", first):
+            names.append(first)
+    return names
 
 
 def written(family: str, given: str, more: str, lang: str) -> str:
@@ -205,11 +212,13 @@ def _reached(
     """Addresses (XAD) and ways to call (XTN)."""
     found = []
     for number in addresses:
-        for one in _fields(parsed, segment, number):
-            street = [part.strip() for part in one[:5] if part.strip()]
-            if len(street) > 1 or (street and re.search(r"\d", street[0])):
-                found.append(("address", ", ".join(street)))
-                found += [("address", street[0])] if len(street) > 1 and re.search(r"\d", street[0]) else []
+        for one in _fields(parsed, segment, number, parts=True):
+            lines = [" ".join(part.strip() for part in piece.split("\0") if part.strip()) for piece in one[:5]]
+            lines = [line for line in lines if line]
+            found += [("address", ", ".join(lines))] if len(lines) > 1 else []
+            found += [
+                ("address", line) for line in lines[:1] if re.search(r"\d", line) and re.search(r"[^\W\d]{2}", line)
+            ]
     for number in phones:
         for one in _fields(parsed, segment, number):
             parts = _padded(one, 12)
@@ -235,15 +244,18 @@ def _repeats(parsed: hl7.Message, segment: Any, number: int) -> list[str]:
     return [unescaped(parsed, str(one)) for one in (field if _nested(field) else [field])]
 
 
-def _fields(parsed: hl7.Message, segment: Any, number: int) -> list[list[str]]:
-    """The repetitions of a field, each as its components; of a component with parts, the first one."""
+def _fields(parsed: hl7.Message, segment: Any, number: int, parts: bool = False) -> list[list[str]]:
+    """The repetitions of a field, each as its components; of a component with parts the first one, or all (``parts``), NUL between."""
     if len(segment) <= number:
         return []
     separators = str(parsed.segment("MSH")[2]) if len(parsed.segment("MSH")) > 2 else "^~\\&"
     component, repeat = separators[0], separators[1]
     part = separators[3] if len(separators) > 3 else "&"
     return [
-        [unescaped(parsed, piece.split(part)[0]) for piece in one.split(component)]
+        [
+            "\0".join(unescaped(parsed, inner) for inner in piece.split(part)[: None if parts else 1])
+            for piece in one.split(component)
+        ]
         for one in str(segment[number]).split(repeat)
         if one
     ]

@@ -18,7 +18,7 @@ from residency.ingest.select import DIALECTS, check_select, tables
 from residency.ingest.settings import Sql
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, CursorResult, Engine
 
 NO_MARK = "the row has no mark, or no id"
 
@@ -108,7 +108,7 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
             result = connection.execution_options(stream_results=True, yield_per=settings.fetch).execute(
                 text(statement), {"mark": value_of(mark)} if mark else {}
             )
-            with _labels(engine, settings, labels) as labels_of:
+            with _labels(engine, settings, labels) as labels_of, _let_go(result):
                 for group in result.mappings().partitions(settings.fetch):
                     marked = labels_of([row[settings.columns.id] for row in group])
                     for row in group:
@@ -116,6 +116,18 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
                         yield note_of(plain, settings, marked, mark_of(row[column]))
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _let_go(result: CursorResult[Any]) -> Iterator[None]:
+    """PyMySQL reads what is left of a stream when it is forgotten, and complains on the terminal where the connection is gone."""
+    stream = getattr(result.cursor, "_result", None)
+    try:
+        yield
+    except BaseException:
+        if hasattr(stream, "unbuffered_active"):
+            stream.unbuffered_active = False
+        raise
 
 
 def ordered(inner: str, quote: Any, settings: Sql, resumed: bool) -> str:

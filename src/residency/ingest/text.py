@@ -19,7 +19,7 @@ LETTERS = set("aăâeêioôơuưy") | set("AĂÂEÊIOÔƠUƯY")
 MARKS = {"°": "\u0300", "±": "\u0309", "²": "\u0303", "³": "\u0301", "´": "\u0323"}
 """TCVN 5712's five marks that stand behind their letter."""
 HTML = re.compile(
-    r"\s*<(?:!doctype\s+html|html|body)\b|</(?:p|div|span|b|i|u|em|strong|td|tr|table|ul|ol|li|h[1-6]|font|body|html)\s*>|<br\s*/?>",
+    r"<(?:!doctype\s+html|html|body)\b|</(?:p|div|span|b|i|u|em|strong|td|tr|table|ul|ol|li|h[1-6]|font|body|html)\s*>|<br\s*/?>",
     re.IGNORECASE,
 )
 BLOCKS = frozenset(
@@ -165,7 +165,7 @@ def told(text: str) -> Format:
     """What a text is, by how it begins and by its tags."""
     if text.lstrip()[:5] == "{\\rtf":
         return "rtf"
-    return "html" if HTML.search(text) else "plain"
+    return "html" if "<" in text and HTML.search(text) else "plain"
 
 
 def of_rtf(text: str) -> str:
@@ -218,5 +218,5 @@ def _words(node: object, out: list[str]) -> None:
 
 def tidy(text: str) -> str:
     """Lines without blanks at their ends, none of them empty twice in a row."""
-    lines = [re.sub(r" {2,}", " ", line).strip() for line in text.split("\n")]
+    lines = [re.sub(r" *\t *", "\t", re.sub(r" {2,}", " ", line)).strip() for line in text.split("\n")]
     return "\n".join(line for line in lines if line)
