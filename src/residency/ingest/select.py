@@ -21,6 +21,9 @@ ACTING = re.compile(
 )
 """Functions that change, lock, wait, run other statements, or reach for files and other servers."""
 
+VERBS = frozenset(["DELETE", "INSERT", "UPDATE", "MERGE", "DROP", "ALTER", "CREATE", "TRUNCATE", "GRANT", "REVOKE", "EXEC", "EXECUTE", "CALL"])
+"""Words that may only stand in a SELECT in quotation marks: SQL Server needs no semicolon between two statements."""
+
 LOCKING = frozenset({"TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"})
 """Table hints of SQL Server that hold others up."""
 
@@ -40,6 +43,10 @@ def check_select(statement: str, where: str, dialect: str = "") -> str:
         raise UserError(f"{where}: is not SQL that can be read; give one SELECT.") from None
     if any(token.comments for token in tokens) or "/*" in statement:
         raise UserError(f"{where}: holds a comment; take it out of the statement (the recipe has # for comments).")
+    if any(token.text.upper() in VERBS and token.token_type.name not in ("STRING", "IDENTIFIER") for token in tokens):
+        raise UserError(
+            f"{where}: is not a plain SELECT; columns that are named like a change go into quotation marks."
+        )
     if len(found) != 1:
         raise UserError(f"{where}: holds {len(found)} statements; give one SELECT.")
     if fault := _acting(found[0]):

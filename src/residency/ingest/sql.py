@@ -125,7 +125,7 @@ def _let_go(result: CursorResult[Any]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if hasattr(stream, "unbuffered_active"):
+        if stream is not None and hasattr(stream, "unbuffered_active"):
             stream.unbuffered_active = False
         raise
 
