@@ -104,9 +104,7 @@ def refused(hospital: Hospital, why: str) -> None:
     assert not hospital.taken()
 
 
-@pytest.mark.parametrize(
-    "right", ["INSERT", "UPDATE", "DELETE", "UPDATE (text)", "INSERT (id)", "TRIGGER", "TRUNCATE", "DROP"]
-)
+@pytest.mark.parametrize("right", ["INSERT", "UPDATE", "DELETE", "UPDATE (text)", "INSERT (id)", "TRIGGER", "TRUNCATE"])
 def test_a_login_with_any_right_to_change_is_refused(hospital: Hospital, right: str) -> None:
     if (hospital.kind == "mysql" and right == "TRUNCATE") or (hospital.kind == "postgresql" and right == "DROP"):
         pytest.skip("the server has no such right")
@@ -130,12 +128,11 @@ POSTGRESQL = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("admin", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(("grants", "why", "undo"), POSTGRESQL, ids=[why for _, why, _ in POSTGRESQL])
 def test_postgresql_rights_beyond_tables_are_seen(
     hospital: Hospital, grants: list[str], why: str, undo: list[str]
 ) -> None:
-    if hospital.kind != "postgresql":
-        pytest.skip("rights of PostgreSQL")
     hospital.login("writer", "SELECT")
     hospital.sql(*grants)
     hospital.recipe("writer")
@@ -158,12 +155,11 @@ MARIADB = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("admin", ["mariadb"], indirect=True)
 @pytest.mark.parametrize(("grants", "why"), MARIADB)
 def test_mariadb_rights_of_roles_other_schemas_and_files_are_seen(
     hospital: Hospital, grants: list[str], why: str
 ) -> None:
-    if hospital.kind != "mysql":
-        pytest.skip("rights of MariaDB")
     hospital.login("writer", "SELECT")
     hospital.sql(*grants)
     hospital.recipe("writer")

@@ -73,7 +73,8 @@ def split(text: str) -> list[str]:
             if not re.match(r"(?:FHS|BHS|BTS|FTS)", line):
                 found[-1].append(line)
         elif found and line.strip():
-            found[-1][-1] += f"\\.br\\{line}"
+            sign = found[-1][0][6:7] or "\\"
+            found[-1][-1] += f"{sign}.br{sign}{line}"
     return ["\r".join(lines) for lines in found]
 
 
@@ -278,13 +279,17 @@ def _padded(parts: Sequence[str], count: int) -> list[str]:
 
 def unescaped(parsed: hl7.Message, text: str) -> str:
     r"""A text without escape sequences: ``\F\`` and its like, ``\.br\`` and ``\.sp\`` as line ends, ``\Xdd..\`` as UTF-8, others left out."""
-    return re.sub(r"\\([^\\]{1,200})\\", lambda found: _escape(parsed, found[1]), text)
+    sign = str(parsed.segment("MSH")[2])[2:3] or "\\"
+    if sign not in text:
+        return text
+    mark = re.escape(sign)
+    return re.sub(f"{mark}([^{mark}]{{1,200}}){mark}", lambda found: _escape(parsed, found[1], sign), text)
 
 
-def _escape(parsed: hl7.Message, code: str) -> str:
+def _escape(parsed: hl7.Message, code: str, sign: str) -> str:
     separators = str(parsed.segment("MSH")[2])
     field = str(parsed.segment("MSH")[1])
-    plain = {"F": field, "S": separators[0], "R": separators[1], "E": "\\", "T": separators[3:4] or "&", "P": "#"}
+    plain = {"F": field, "S": separators[0], "R": separators[1], "E": sign, "T": separators[3:4] or "&", "P": "#"}
     if code in plain:
         return plain[code]
     if found := re.fullmatch(r"\.(?:br|sp(\d*)|ce|sp\+(\d+))", code):

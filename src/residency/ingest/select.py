@@ -21,7 +21,23 @@ ACTING = re.compile(
 )
 """Functions that change, lock, wait, run other statements, or reach for files and other servers."""
 
-VERBS = frozenset(["DELETE", "INSERT", "UPDATE", "MERGE", "DROP", "ALTER", "CREATE", "TRUNCATE", "GRANT", "REVOKE", "EXEC", "EXECUTE", "CALL"])
+VERBS = frozenset(
+    [
+        "DELETE",
+        "INSERT",
+        "UPDATE",
+        "MERGE",
+        "DROP",
+        "ALTER",
+        "CREATE",
+        "TRUNCATE",
+        "GRANT",
+        "REVOKE",
+        "EXEC",
+        "EXECUTE",
+        "CALL",
+    ]
+)
 """Words that may only stand in a SELECT in quotation marks: SQL Server needs no semicolon between two statements."""
 
 LOCKING = frozenset({"TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"})

@@ -92,11 +92,13 @@ def decoded(data: bytes, encoding: Encoding, lang: str = "") -> str:
 
 
 def _single(data: bytes) -> str:
-    """Each byte the sign that a Western system shows."""
-    try:
-        return data.decode("cp1252")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
+    """Each byte the sign that a Western system shows; or these signs themselves in UTF-8, which texts in these fonts never look like."""
+    for name in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(name)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("latin-1")
 
 
 # Vietnamese by font
@@ -136,7 +138,7 @@ def by_font(stored: str, encoding: Encoding) -> tuple[str, Edits]:
                 pieces.append((position, position + 2, normalize("NFC", letter + MARKS[pair[1]])))
                 position += 2
                 continue
-            if sign in MARKS or (sign == letter and _foreign(sign)):
+            if sign in MARKS or (sign not in table and _foreign(sign)):
                 raise Unreadable(UNREADABLE)
         else:
             if len(pair) == 2 and pair in table:
@@ -144,7 +146,7 @@ def by_font(stored: str, encoding: Encoding) -> tuple[str, Edits]:
                 position += 2
                 continue
             letter = table.get(sign, sign)
-            if sign == letter and sign not in table and _foreign(sign):
+            if sign not in table and _foreign(sign):
                 raise Unreadable(UNREADABLE)
         if letter != sign:
             pieces.append((position, position + 1, letter))
