@@ -96,6 +96,13 @@ def test_a_table_that_does_not_fit_is_one_sentence(tmp_path: Path, store: Store,
     assert ids(store) == []
 
 
+def test_a_table_without_names_shows_nobody(tmp_path: Path, store: Store) -> None:
+    write(tmp_path, "a.csv", "1,P1,Nguyễn Văn An bị sốt,Nguyễn Văn An\n")
+    with pytest.raises(UserError, match="no column 'id' among its 4") as refused:
+        taken(store, csv_source(), tmp_path)
+    assert "Nguyễn" not in str(refused.value)
+
+
 def test_a_table_in_an_old_encoding_is_read_when_it_is_named(tmp_path: Path, store: Store) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.csv").write_bytes((HEADER + "1,P1,患者发热,王芳\n").encode("gb18030"))

@@ -106,8 +106,7 @@ def refused(hospital: Hospital, why: str) -> None:
 
 @pytest.mark.parametrize("right", ["INSERT", "UPDATE", "DELETE", "UPDATE (text)", "INSERT (id)", "TRIGGER", "TRUNCATE"])
 def test_a_login_with_any_right_to_change_is_refused(hospital: Hospital, right: str) -> None:
-    if (hospital.kind == "mysql" and right == "TRUNCATE") or (hospital.kind == "postgresql" and right == "DROP"):
-        pytest.skip("the server has no such right")
+    right = {("mysql", "TRUNCATE"): "DROP"}.get((hospital.kind, right), right)  # there, TRUNCATE needs DROP
     hospital.login("writer", "SELECT", right)
     hospital.recipe("writer")
     refused(
@@ -148,7 +147,7 @@ MARIADB = [
     (["GRANT FILE ON *.* TO writer@localhost"], "FILE"),
     (["GRANT EXECUTE ON his.* TO writer@localhost"], "EXECUTE"),
     (["CREATE DATABASE IF NOT EXISTS other", "GRANT DELETE ON other.* TO writer@localhost"], "DELETE"),
-    (["CREATE OR REPLACE ROLE hands", "GRANT UPDATE ON his.* TO hands", "GRANT hands TO writer@localhost"], "UPDATE"),
+    (["CREATE OR REPLACE ROLE hands", "GRANT UPDATE ON his.* TO hands", "GRANT hands TO writer@localhost"], "role whose rights cannot be read"),
     (["CREATE OR REPLACE ROLE hands", "GRANT UPDATE ON his.* TO hands", "GRANT hands TO writer@localhost", "SET DEFAULT ROLE hands FOR writer@localhost"],
      "UPDATE"),
     (["GRANT SELECT ON his.notes TO writer@localhost WITH GRANT OPTION"], "hand out rights"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from residency.core.errors import DataError, UserError, allowed
+from residency.core.errors import DataError, UserError
 from residency.core.files import file_digest
 from residency.ingest.rows import Item, Labels, note_of
 from residency.ingest.settings import AnyFiles, Ccda, Csv, Files, Hl7, Jsonl
@@ -155,6 +155,9 @@ def _spans(row: dict[str, Any], settings: Jsonl, where: str) -> Labels:
 
 
 def _check(wanted: dict[str, str], present: Any, place: str) -> None:
+    """Raise for a column that is not there. What is there is not told: without a line of names it is a patient's row."""
     for where, column in wanted.items():
         if column not in present:
-            raise UserError(f"{where}: {place} has no column {column!r}; {allowed(present, column)}.")
+            raise UserError(
+                f"{where}: {place} has no column {column!r} among its {len(present)}; check its names and extract.encoding."
+            )

@@ -43,6 +43,7 @@ SELECT CASE
   ELSE '' END
 """
 
+HIDDEN = "hidden"
 READING = frozenset(
     {"USAGE", "SELECT", "SHOW VIEW", "SHOW DATABASES", "PROCESS", "REPLICATION CLIENT", "BINLOG MONITOR", "SLAVE MONITOR", "REPLICA MONITOR", "SHOW CREATE ROUTINE"}
 )  # fmt: skip
@@ -57,12 +58,25 @@ def writing(connection: Connection, tables: Iterable[str]) -> str:
     if dialect == "postgresql":
         found = str(connection.execute(text(POSTGRESQL)).scalar() or "")
     elif dialect in ("mysql", "mariadb"):
-        found = granted(lambda asked: [str(row[0]) for row in connection.execute(text(asked))])
+        found = granted(lambda asked: _shown(connection, asked))
     elif dialect == "mssql":
         return str(connection.execute(text(MSSQL)).scalar() or "")
     else:
         return ""  # SQLite: the file itself is opened for reading only
     return found or planned(connection, tables)
+
+
+def _shown(connection: Connection, asked: str) -> list[str]:
+    """Lines of a SHOW statement; a role that is not taken on yet hides its rights."""
+    from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        return [str(row[0]) for row in connection.execute(text(asked.replace(":", r"\:")))]
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return [HIDDEN]
 
 
 def planned(connection: Connection, tables: Iterable[str]) -> str:
@@ -96,6 +110,8 @@ def granted(ask: Callable[[str], list[str]]) -> str:
                     seen.add(name)
                     lines += ask(f"SHOW GRANTS FOR {name}")
             continue
+        if line == HIDDEN:
+            return "it may take on a role whose rights cannot be read"
         found = re.match(r"GRANT (.+?) ON (.+?) TO ", line)
         if found is None:
             if re.match(r"SET DEFAULT ROLE ", line):
