@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import msgspec
 
 from residency.core.errors import GateRefused, UserError
 from residency.core.files import disk_errors, write_json
-from residency.core.page import Page, Section, write_page
+from residency.core.page import write_page
 from residency.core.part import Part
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Note, RawNote, Value
@@ -26,10 +25,12 @@ from residency.core.zones import open_zone
 from residency.deid.engine import Done, Engine, Refused
 from residency.deid.gate import Gate, Verdict
 from residency.deid.settings import Deid
+from residency.deid.vault import NAME as VAULT
 from residency.deid.vault import Vault, key_from
 from residency.extraction import extract_into, opened, report_folder
 from residency.ingest.extract import Extraction
 from residency.ingest.store import Store
+from residency.outcome import Outcome, page
 from residency.recipe import Recipe
 from residency.workers import Workers, recognisers
 
@@ -57,30 +58,6 @@ class State(Value, frozen=True):
     """What the gate has seen of the notes that are not released yet."""
     releasing: int = 0
     """Bytes that ``deid.out`` has once it is released; 0 where no release is on its way."""
-    final: bool = False
-    """The vault was destroyed: nothing can be added."""
-
-
-class Outcome(Value, frozen=True):
-    """What de-identification did; holds no text and no identifier."""
-
-    profile: str
-    out: str
-    notes: int
-    """Notes in the output, earlier ones included."""
-    new: int
-    refused: dict[str, int]
-    """Reason -> notes, of this release."""
-    replaced: dict[str, int]
-    """Kind -> identifiers."""
-    destroyed: dict[str, int]
-    """Label -> spans that an identifier cut."""
-    gate: Verdict
-    made_at: datetime
-    extracted: Extraction | None = None
-    ledger: dict[str, int] = {}
-    """What became of every row that was ever read: released, refused and not taken with the reason, waiting."""
-    final: bool = False
 
 
 def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
@@ -99,7 +76,9 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
     with opened(recipe) as store:
         work = _Work(recipe, settings, store)
         work.recover()
-        if work.state.final:
+        if store.head.final:
+            if (work.folder / VAULT).exists():  # killed between the two
+                Vault.open(work.folder, key_from(settings.key)).destroy()
             return _told(recipe, work, Verdict(passed=True), None)
         extracted = extract_into(recipe, store, tracker)
         vault = Vault.open(work.folder, key_from(settings.key))
@@ -110,8 +89,8 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
                 _refuse(recipe, work, verdict, extracted)
             outcome = _told(recipe, work, verdict, extracted, release=True)
             if settings.profile == "anonymised" and work.state.released:
+                store.end()
                 vault.destroy()
-                work.finish()
             return outcome
         finally:
             if vault.path.exists():
@@ -247,11 +226,6 @@ class _Work:
         self.partial.unlink(missing_ok=True)
         self.keep(segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={}, gate=b"")
 
-    def finish(self) -> None:
-        """After an anonymised release: no identified note is left in the zone either."""
-        self.store.expire(0, "anonymised", upto=self.store.head.last)
-        self.keep(final=True)
-
     def ledger(self) -> dict[str, int]:
         """What became of every row that was ever read."""
         counts, state = self.store.head.counts, self.state
@@ -281,7 +255,7 @@ def _refuse(recipe: Recipe, work: _Work, verdict: Verdict, extracted: Extraction
     """Write a page that says why, keep nothing else, and raise."""
     state = work.state
     outcome = _outcome(recipe, work, state, verdict, extracted)
-    write_page(page(recipe, outcome), report_folder(recipe), f"{work.out.stem}.refused")
+    write_page(page(recipe.name, outcome), report_folder(recipe), f"{work.out.stem}.refused")
     work.discard()
     raise GateRefused(f"deid.release: {'; '.join(verdict.reasons)}. Nothing was released.")
 
@@ -295,7 +269,7 @@ def _told(
         work.release()
     outcome = _outcome(recipe, work, state, verdict, extracted)
     write_json(work.out.with_suffix(".report.json"), outcome)
-    write_page(page(recipe, outcome), work.out.parent, f"{work.out.stem}.report")
+    write_page(page(recipe.name, outcome), work.out.parent, f"{work.out.stem}.report")
     for suffix in ("html", "md"):
         work.out.with_name(f"{work.out.stem}.refused.{suffix}").unlink(missing_ok=True)
     return outcome
@@ -326,51 +300,3 @@ def row_of(note: Note) -> dict[str, Any]:
         row["written_at"] = note.written_at.isoformat()
     row["entities"] = [{"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans]
     return row
-
-
-def page(recipe: Recipe, done: Outcome) -> Page:
-    """A de-identification as a page without text or identifiers."""
-    gate = done.gate
-    lead = (
-        f"{done.new:,} new notes were released; {done.out} holds {done.notes:,}."
-        if gate.passed
-        else f"The release gate said no: {'; '.join(gate.reasons)}. Nothing was released."
-    )
-    caveats = ["With vault and key these notes can be linked to their patients: they stay personal data."] if done.profile != "anonymised" else []  # fmt: skip
-    if done.final:
-        caveats.append(
-            "The vault and all identified notes of the zone were destroyed: nothing can be added to this corpus."
-        )
-
-    def counted(found: dict[str, int]) -> tuple[tuple[str, str], ...]:
-        return tuple((name.replace("_", " "), f"{count:,}") for name, count in found.items())
-
-    sections = [
-        Section(title="What became of every row", columns=("rows", "how many"), rows=counted(done.ledger), numeric=(1,)),
-        Section(title="What was replaced", columns=("kind of identifier", "how many"), rows=counted(done.replaced), numeric=(1,)),
-        Section(title="Notes that were refused", columns=("reason", "how many"), rows=counted(done.refused), numeric=(1,)),
-        Section(title="Labelled spans that an identifier cut", columns=("label", "how many"), rows=counted(done.destroyed), numeric=(1,)),
-        Section(title="The release gate", columns=("what", "found"), rows=tuple(gate_rows(gate)), numeric=(1,)),
-    ]  # fmt: skip
-    return Page(
-        title=f"De-identification: {recipe.name}",
-        eyebrow=f"profile {done.profile}, {done.made_at:%Y-%m-%d %H:%M} UTC",
-        lead=lead,
-        facts=(
-            ("released in all", f"{done.notes:,}"),
-            ("new", f"{done.new:,}"),
-            ("refused", f"{sum(done.refused.values()):,}"),
-            ("gate", "passed" if gate.passed else "refused"),
-        ),
-        caveats=tuple(caveats),
-        sections=tuple(section for section in sections if section.rows),
-    )
-
-
-def gate_rows(gate: Verdict) -> Iterator[tuple[str, str]]:
-    """The gate's figures, by name."""
-    for name in gate.__struct_fields__:
-        value = getattr(gate, name)
-        if isinstance(value, bool | int | float):
-            shown = f"{value:.2%}" if isinstance(value, float) else ("yes" if value else "no") if isinstance(value, bool) else f"{value:,}"  # fmt: skip
-            yield name.replace("_", " "), shown

@@ -10,7 +10,7 @@ from residency.core.errors import UserError
 from residency.core.files import write_json
 from residency.core.page import Page, Section, write_page
 from residency.core.progress import Silent, Tracker
-from residency.core.zones import open_zone
+from residency.core.zones import locked, open_zone
 from residency.deid.settings import Deid
 from residency.deid.vault import key_from
 from residency.ingest.extract import Extraction, take
@@ -49,11 +49,13 @@ def opened(recipe: Recipe) -> Iterator[Store]:
     """The store of a recipe's notes in its identified zone."""
     settings = recipe.deid or Deid()
     key = key_from(settings.key)
-    store = Store.open(open_zone(recipe.root / settings.zone).root, recipe.name, key)
-    try:
-        yield store
-    finally:
-        store.close()
+    zone = open_zone(recipe.root / settings.zone)
+    with locked(zone, recipe.name):
+        store = Store.open(zone.root, recipe.name, key)
+        try:
+            yield store
+        finally:
+            store.close()
 
 
 def page(recipe: Recipe, done: Extraction) -> Page:

@@ -240,3 +240,48 @@ def test_a_refused_release_says_why_on_a_page_and_keeps_the_notes_for_the_next_t
     cli("deid", ward, check=0)
     assert len((ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()) == 30
     assert not (ward.parent / "data/deidentified.refused.html").exists()
+
+
+def test_two_commands_on_one_zone_do_not_meet(ward: Path, cli: CLI) -> None:
+    import fcntl
+
+    cli("extract", ward, check=0)
+    with (ward.parent / "identified/ward.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = cli("deid", ward, check=1)
+    assert "another command works on ward" in refused.stderr and len(refused.stderr.strip().splitlines()) == 1
+    cli("deid", ward, check=0)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_release_that_was_killed_half_way_is_ended_once(ward: Path, cli: CLI, moment: str) -> None:
+    """Killed with the joined file ready or already in its place, and nothing noted of it."""
+    program = (
+        "import sys, os, signal; from residency import deidentify as d; joined = d._joined\n"
+        "def killed(*given):\n"
+        f"    if {moment!r} == 'after': joined(*given)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "d._joined = killed\n"
+        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
+    )
+    cli("deid", ward, check=0)
+    (ward.parent / "inbox/more.csv").write_text("id,patient,text,name\nN32,P3,ho khan,x\n", "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
+    command = [sys.executable, "-c", program, "deid", str(ward)]
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -9
+    cli("deid", ward, check=0)
+    ids = [json.loads(line)["id"] for line in (ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()]
+    assert len(ids) == len(set(ids)) == 31
+
+
+def test_an_anonymised_corpus_is_final_and_leaves_no_identified_note(ward: Path, cli: CLI) -> None:
+    cli("deid", ward, "deid.profile=anonymised", check=0)
+    (ward.parent / "inbox/more.csv").write_text("id,patient,text,name\nN32,P3,ho khan,x\n", "utf-8")
+    again = cli("deid", ward, "deid.profile=anonymised", check=0)
+    assert "nothing can be added" in again.stdout
+    assert len((ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()) == 30
+    with sqlite3.connect(ward.parent / "identified/ward.notes.sqlite") as database:
+        assert database.execute("SELECT count(*) FROM segments").fetchone() == (0,)
+    database.close()
+    refused = cli("extract", ward, "deid.profile=anonymised", check=1)
+    assert "was anonymised" in refused.stderr

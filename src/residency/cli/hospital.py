@@ -9,7 +9,7 @@ from residency.cli.shared import Overrides, RecipePath, app, say, terminal, trac
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from residency.deidentify import Outcome
+    from residency.outcome import Outcome
 
 
 @app.command()

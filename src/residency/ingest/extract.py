@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from residency.core.errors import UserError
 from residency.core.files import digest
 from residency.core.progress import Tracker
 from residency.core.types import RawNote, Value
@@ -45,6 +46,8 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
 
     Raises ``UserError`` or ``GateRefused`` as the source does; what was stored before stays.
     """
+    if store.head.final:
+        raise UserError("extract: this corpus was anonymised and its vault destroyed; give new notes another recipe name, zone and deid.out.")  # fmt: skip
     expired = store.expire(settings.keep)
     source = digest(settings.model_dump(mode="json", exclude={"keep", "segment", "fetch", "writing_login"}))
     if store.head.source != source:

@@ -1,6 +1,7 @@
 """Whether a login can write: what the server's catalogue says, and what the server answers when it is asked to plan a change.
 
-Nothing here changes, creates or locks anything: ``EXPLAIN DELETE ... WHERE false`` is planned, its rights are checked, and nothing is run.
+Nothing here changes or creates anything, or holds others up: ``EXPLAIN DELETE ... WHERE 1 = 0`` is planned, its rights are checked, and nothing
+is run; it is asked in a savepoint that is rolled back, inside a transaction that may only read.
 """
 
 from __future__ import annotations

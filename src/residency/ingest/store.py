@@ -49,6 +49,8 @@ class Head(Value, frozen=True):
     """Lowest segment that is still kept."""
     last: int = 0
     """Highest segment."""
+    final: bool = False
+    """The corpus was anonymised and its vault destroyed: nothing is taken any more."""
     counts: dict[str, int] = {}
     """``taken``, and reasons for rows that were not, over the store's whole life."""
 
@@ -216,6 +218,13 @@ class Store:
         with self.writing():
             self.head = msgspec.structs.replace(self.head, source=source, mark=None)
             self.database.execute("DELETE FROM files")
+            self.put("head", self.head)
+
+    def end(self) -> None:
+        """Take nothing any more, and keep no identified note."""
+        self.expire(0, "anonymised", upto=self.head.last)
+        with self.writing():
+            self.head = msgspec.structs.replace(self.head, final=True)
             self.put("head", self.head)
 
     # Segments
