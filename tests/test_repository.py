@@ -241,7 +241,7 @@ def test_only_long_steps_of_pip_are_shown(setup: ModuleType) -> None:
 def test_the_makefile_describes_every_target() -> None:
     text = (ROOT / "Makefile").read_text("utf-8")
     described = re.findall(r"^([a-z-]+):.*## \S", text, flags=re.M)
-    assert described == ["help", "setup", "demo", "test", "check", "bench", "docs-help"]
+    assert described == ["help", "setup", "demo", "test", "test-services", "check", "bench", "docs-help"]
     assert set(re.findall(r"^([a-z-]+):(?!=)", text, flags=re.M)) == set(described)
 
 
@@ -255,6 +255,6 @@ def test_make_alone_lists_the_targets_and_does_nothing() -> None:
 def test_ci_runs_what_the_readme_tells_people_to_run() -> None:
     ci = ROOT / ".ci" / "run"
     assert os.access(ci, os.X_OK)
-    steps = re.search(r"for step in ([a-z ]+);", ci.read_text("utf-8"))
-    assert steps and steps[1].split() == ["setup", "check", "test", "demo"]
+    steps = re.search(r"for step in ([a-z -]+);", ci.read_text("utf-8"))
+    assert steps and steps[1].split() == ["setup", "check", "test", "test-services", "demo"]
     subprocess.run(["bash", "-n", str(ci)], check=True)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Take what is new at the hospital's source into the identified zone.
+    """Take what is new at the hospital's source, encrypted.
 
-    Needs the recipe's section extract and the zone's key in the environment. Notes are encrypted there and removed after
+    Needs the recipe's section extract and the zone's key in the environment. Notes lie in the identified zone and are removed after
     extract.keep days; residency deid does this first by itself.
     """
     from residency.extraction import extract
