@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,19 +127,23 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", "")]))
 
 
-def as_user(user: str, folder: Path) -> list[str]:
-    """What goes before a command that must not run as root; the folder becomes that user's."""
-    if os.getuid() != 0:
-        return []
-    account = pwd.getpwnam(user)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, account.pw_uid, account.pw_gid)
-    reached = subprocess.run(["runuser", "-u", user, "--", "test", "-x", str(folder)], check=False)
-    if reached.returncode:
-        sys.exit(
-            f"services: the user {user} cannot reach {folder}; open the folders above it (chmod a+x) or move the project."
-        )
-    return ["runuser", "-u", user, "--"]
+def as_user(user: str, home: Path) -> tuple[list[str], Path]:
+    """(what goes before a command that must not run as root, a data folder of that user).
+
+    The folder is under .services/, or a temporary one where that user cannot reach the project.
+    """
+    data = home / "data"
+    data.mkdir(parents=True)
+    before: list[str] = []
+    if os.getuid() == 0:
+        before = ["runuser", "-u", user, "--"]
+        reached = subprocess.run([*before, "test", "-x", str(data)], check=False, stderr=subprocess.DEVNULL)
+        if reached.returncode:
+            data = Path(tempfile.mkdtemp(prefix=f"residency-{home.name}-"))
+        account = pwd.getpwnam(user)
+        os.chown(data, account.pw_uid, account.pw_gid)
+    (home / "where").write_text(str(data))
+    return before, data
 
 
 def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
@@ -151,14 +156,15 @@ def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 def postgresql(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """A cluster without durability, open on loopback."""
-    before, data = as_user("postgres", folder), folder / "data"
+    before, home = as_user("postgres", folder)
+    data = home / "cluster"
     initdb = str(program("initdb"))
     made = [*before, initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
     subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
     settings = [
         f"port={port}",
         "listen_addresses=127.0.0.1",
-        f"unix_socket_directories={folder}",
+        f"unix_socket_directories={home}",
         "fsync=off",
         "max_wal_size=2GB",
     ]
@@ -170,7 +176,8 @@ def postgresql(folder: Path, port: int) -> subprocess.Popen[bytes]:
 
 def mariadb(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """A server without durability, open on loopback."""
-    before, data = as_user("mysql", folder), folder / "data"
+    before, home = as_user("mysql", folder)
+    data = home / "cluster"
     common = ["--no-defaults", f"--datadir={data}"]
     installer = [
         str(program("mariadb-install-db")),
@@ -179,11 +186,11 @@ def mariadb(folder: Path, port: int) -> subprocess.Popen[bytes]:
         "--skip-test-db",
     ]
     subprocess.run([*before, *installer], check=True, stdout=subprocess.DEVNULL)
-    init = folder / "init.sql"
+    init = home / "init.sql"
     init.write_text("ALTER USER root@localhost IDENTIFIED BY 'root';\n")
     init.chmod(0o644)
     options = [
-        f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder}/socket", f"--init-file={init}", "--character-set-server=utf8mb4",
+        f"--port={port}", "--bind-address=127.0.0.1", f"--socket={home}/socket", f"--init-file={init}", "--character-set-server=utf8mb4",
         "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=256M", "--max-allowed-packet=64M",
     ]  # fmt: skip
     return launch([*before, str(program("mariadbd")), *common, *options], ROOT / ".services/mariadb.log")
@@ -257,6 +264,8 @@ def stop(name: str) -> None:
                 time.sleep(0.1)
             if not alive(pid):
                 break
+    with contextlib.suppress(OSError):
+        shutil.rmtree((folder / "where").read_text(), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
