@@ -97,6 +97,7 @@ class _Taking:
         self.notes: list[RawNote] = []
         self.ids: dict[str, bytes] = {}
         self.without: list[str] = []
+        self.changed: list[tuple[str, bytes]] = []
         self.counts: Counter[str] = Counter()
         self.done: list[tuple[str, bytes]] = []
         self.mark: tuple[str, str] | None = None
@@ -133,6 +134,8 @@ class _Taking:
             self.again += 1
         else:
             self.counts[reason] += 1
+            if reason == CHANGED:
+                self.changed.append((note.id, now))
 
     def _skip(self, item: Item) -> None:
         if not item.id:  # rows that only a count is known of: not a part of the whole account
@@ -146,7 +149,7 @@ class _Taking:
     def flush(self) -> None:
         """Make what was seen durable."""
         if self.notes or self.counts or self.done or (self.mark and self.mark != self.store.head.mark):
-            self.store.add(self.notes, dict(self.counts), self.mark, self.done, self.without)
+            self.store.add(self.notes, dict(self.counts), self.mark, self.done, self.without, self.changed)
             self.taken += len(self.notes)
             self.skipped.update(self.counts)
         self._empty()

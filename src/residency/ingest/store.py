@@ -180,6 +180,7 @@ class Store:
         mark: tuple[str, str] | None = None,
         files: Iterable[tuple[str, bytes]] = (),
         skipped: Iterable[str] = (),
+        changed: Iterable[tuple[str, bytes]] = (),
     ) -> None:
         """A segment, what else was read with it, and how far that is: all of it, or nothing."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -207,6 +208,9 @@ class Store:
             )
             self.database.executemany(
                 "INSERT OR IGNORE INTO taken VALUES (?, X'')", [(self.keyed(id),) for id in skipped]
+            )
+            self.database.executemany(
+                "INSERT OR REPLACE INTO taken VALUES (?, ?)", [(self.keyed(id), now_is) for id, now_is in changed]
             )
             self.database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?)", [(self.keyed(n), c) for n, c in files]
