@@ -54,10 +54,19 @@ class State(Value, frozen=True):
     refused: dict[str, int] = {}
     kinds: dict[str, int] = {}
     destroyed: dict[str, int] = {}
-    gate: bytes = b""
-    """What the gate has seen of the notes that are not released yet."""
     releasing: int = 0
     """Bytes that ``deid.out`` has once it is released; 0 where no release is on its way."""
+
+
+SEEN_BYTES = 1 << 16
+"""Bytes of the gate's knowledge that a segment pays for: the more it knows, the less often it is kept."""
+
+
+class Seen(Value, frozen=True):
+    """What the gate has seen of the notes that are not released yet, up to a segment."""
+
+    segment: int
+    gate: bytes
 
 
 def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
@@ -105,7 +114,8 @@ class _Work:
         self.folder = open_zone(recipe.root / settings.zone).root
         self.partial, self.out = self.folder / f"{recipe.name}.partial.jsonl", recipe.root / settings.out
         self.state = State(profile=settings.profile)
-        self.expired = 0
+        self.kept, self.waiting = 0, 0
+        """Bytes of what is kept of the gate, and segments since."""
 
     def recover(self) -> None:
         """Find out where to go on; raises ``UserError`` where the output is not what this zone made."""
@@ -140,16 +150,27 @@ class _Work:
         with self.store.writing():
             self.store.put("deid", self.state)
 
+    def _seen(self, gate: Gate, workers: Workers) -> None:
+        """Give the gate back what it knew of the notes that are made and not released; what it was not kept of is shown again."""
+        kept = self.store.get("gate", Seen)
+        after = self.state.released_segment
+        if kept is not None and after < kept.segment <= self.state.segment:
+            vars(gate).update(pickle.loads(kept.gate))  # sealed with the zone's key by ourselves
+            after, self.kept = kept.segment, len(kept.gate)
+        again = self.store.numbers(after)
+        for _, notes, results in workers.results(range(again.start, min(again.stop, self.state.segment + 1))):
+            for raw, result in zip(notes, results, strict=True):
+                gate.saw(raw, result)
+
     def through(self, engine: Engine, tracker: Tracker) -> Verdict:
         """De-identify every segment that was not yet, and ask the gate."""
         gate = Gate(self.settings.release, engine)
-        if self.state.gate:
-            vars(gate).update(pickle.loads(self.state.gate))  # sealed with the zone's key by ourselves
         self._count_expired()
         numbers = self.store.numbers(self.state.segment)
         tracker.start("de-identifying")
         before = self.state.made
         with Workers(self.settings, self.recipe.name, self.folder, self.store, engine) as workers:
+            self._seen(gate, workers)
             for number, notes, results in workers.results(numbers):
                 self.add(number, notes, results, gate)
                 tracker.update(self.state.made + sum(self.state.refused.values()))
@@ -188,7 +209,6 @@ class _Work:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        seen = {name: value for name, value in vars(gate).items() if not isinstance(value, Engine | Part)}
         self.keep(
             segment=number,
             size=state.size + len(lines),
@@ -196,8 +216,16 @@ class _Work:
             refused=dict(refused),
             kinds=dict(kinds),
             destroyed=dict(destroyed),
-            gate=pickle.dumps(seen),
         )
+        self.waiting += 1
+        if self.waiting * SEEN_BYTES >= self.kept:
+            self._keep_seen(gate)
+
+    def _keep_seen(self, gate: Gate) -> None:
+        seen = pickle.dumps({n: value for n, value in vars(gate).items() if not isinstance(value, Engine | Part)})
+        with self.store.writing():
+            self.store.put("gate", Seen(segment=self.state.segment, gate=seen))
+        self.kept, self.waiting = len(seen), 0
 
     def release(self) -> None:
         """Put what was made behind what was released before."""
@@ -214,7 +242,7 @@ class _Work:
         ever = Counter(state.refused_ever)
         ever.update(state.refused)
         self.keep(
-            releasing=0, size=0, made=0, refused={}, kinds={}, destroyed={}, gate=b"", refused_ever=dict(ever),
+            releasing=0, size=0, made=0, refused={}, kinds={}, destroyed={}, refused_ever=dict(ever),
             released=state.released + state.made, released_segment=state.segment,
         )  # fmt: skip
         self.partial.unlink(missing_ok=True)
@@ -224,7 +252,7 @@ class _Work:
     def discard(self) -> None:
         """Nothing of this release is kept; the next command makes it again from the same segments."""
         self.partial.unlink(missing_ok=True)
-        self.keep(segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={}, gate=b"")
+        self.keep(segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={})
 
     def ledger(self) -> dict[str, int]:
         """What became of every row that was ever read."""

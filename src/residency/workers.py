@@ -60,7 +60,7 @@ class Workers:
         from concurrent.futures.process import BrokenProcessPool
         from multiprocessing import get_context
 
-        self.pool = ProcessPoolExecutor(
+        pool = self.pool = self.pool or ProcessPoolExecutor(
             jobs, get_context("spawn"), _begin, (self.settings, self.name, str(self.folder))
         )
         waiting: deque[tuple[int, list[RawNote], Future[list[Result]]]] = deque()
@@ -68,7 +68,7 @@ class Workers:
             for number in numbers:
                 notes = self.store.read(number)
                 self._draw(notes)
-                waiting.append((number, notes, self.pool.submit(_process, number)))
+                waiting.append((number, notes, pool.submit(_process, number)))
                 if len(waiting) > jobs + 1:
                     first, its, future = waiting.popleft()
                     yield first, its, future.result()

@@ -202,3 +202,28 @@ def test_an_anonymised_corpus_leaves_no_vault(hospital: Path, cli: CLI) -> None:
     cli("deid", hospital, check=0)
     assert rows(hospital.parent)[0]["profile"] == "anonymised"
     assert {path.name for path in (hospital.parent / "identified").glob("vault*")} == {"vault.destroyed.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept_every", [1, 1000])
+def test_the_gate_knows_after_a_kill_what_it_knew_before(hospital: Path, cli: CLI, kept_every: int) -> None:
+    """Notes that it saw before are shown to it again where they were not kept: its counts are those of a run that was not killed."""
+    folder = hospital.parent
+    program = (
+        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = d._Work.add\n"
+        f"d.SEEN_BYTES = {1 << 30 if kept_every == 1 else 0}\n"
+        "def killed(self, *given):\n"
+        "    done[0] += 1\n"
+        "    if done[0] == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return add(self, *given)\n"
+        "d._Work.add = killed\n"
+        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
+    command = [sys.executable, "-c", program, "deid", str(hospital), "extract.segment=7"]
+    died = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL
+    cli("deid", hospital, "extract.segment=7", check=0)
+    report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
+    count = sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
+    assert report["gate"]["notes"] == count and report["gate"]["canaries"] >= 30

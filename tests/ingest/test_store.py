@@ -138,7 +138,7 @@ def test_old_segments_are_removed_with_a_line_in_the_ledger_and_nothing_of_them_
 
 
 def test_a_patient_who_is_erased_is_in_no_segment_and_the_others_are(store: Store) -> None:
-    assert store.erase("P1") == 3
-    assert store.erase("P1") == 0
+    assert store.erase(lambda note: note.patient == "P1") == 3
+    assert store.erase(lambda note: note.patient == "P1") == 0
     store = reopened(store)
     assert [note.id for number in store.numbers(0) for note in store.read(number)] == ["N0", "N2", "N4"]

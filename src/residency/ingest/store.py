@@ -13,7 +13,7 @@ import os
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -277,12 +277,12 @@ class Store:
         self._shrink()
         return sum(count for _, count in gone)
 
-    def erase(self, patient: str) -> int:
-        """Remove a patient's notes from every segment; how many that is. Their ids stay taken, so that they do not come back."""
+    def erase(self, matches: Callable[[RawNote], bool]) -> int:
+        """Remove the notes that match, a patient's, from every segment; how many. Their ids stay taken: they do not come back."""
         gone = 0
         for number in self.numbers(0):
             notes = self.read(number)
-            kept = [note for note in notes if note.patient != patient]
+            kept = [note for note in notes if not matches(note)]
             if len(kept) == len(notes):
                 continue
             with self.writing():
