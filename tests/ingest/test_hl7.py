@@ -102,3 +102,10 @@ def test_names_are_written_in_the_order_of_the_language(lang: str, name: str) ->
 @pytest.mark.parametrize(("text", "day"), [("19880214", datetime(1988, 2, 14)), ("198802140730+0700", datetime(1988, 2, 14, 7, 30)), ("1988", None), ("19881399", None), ("x", None)])  # fmt: skip
 def test_times_are_read_to_the_minute_or_not_at_all(text: str, day: datetime | None) -> None:
     assert moment(text) == day
+
+
+def test_names_and_words_in_a_font_encoding_are_both_letters() -> None:
+    settings = Hl7(kind="hl7", path="x", lang="vi", encoding="tcvn3")
+    text = "MSH|^~\\&|HIS|BV|||20240501||MDM^T02|M1|P|2.5\rPID|1||77001||NguyÔn^Tó^V¨n\rOBX|1|TX|||BÖnh nh©n sèt"
+    (found,) = messages(settings, text.encode("cp1252"), "f")
+    assert found.note and found.note.text == "Bệnh nhân sốt" and ("name", "Nguyễn Văn Tú") in found.note.identifiers

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from residency.core.types import RawNote
 from residency.ingest.rows import NO_TEXT, Item
 from residency.ingest.settings import Encoding, Hl7
-from residency.ingest.text import Unreadable, by_font, decoded, read
+from residency.ingest.text import FONTS, Unreadable, by_font, decoded, read
 
 if TYPE_CHECKING:
     import hl7
@@ -83,11 +83,14 @@ def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
     import hl7
 
     try:
-        parsed = hl7.parse(text)
+        parsed = hl7.parse(by_font(text, settings.encoding)[0] if settings.encoding in FONTS else text)
         kind = _text(parsed, parsed.segment("MSH"), 9, 1)
         pieces = list(_pieces(parsed, kind))
         patient, identifiers = people(parsed, settings.lang)
         when = _time(parsed, ("TXA", 4), ("OBR", 7), ("EVN", 2), ("MSH", 7))
+    except Unreadable as error:
+        yield Item(skipped=str(error), id=f"\0{id}")
+        return
     except (hl7.HL7Exception, KeyError, IndexError, ValueError, AttributeError, TypeError):
         yield Item(skipped=BROKEN, id=f"\0{id}")
         return
@@ -96,7 +99,6 @@ def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
     for number, (title, words) in enumerate(pieces, 1):
         name = id if len(pieces) == 1 else f"{id}.{number}"
         try:
-            words = by_font(words, settings.encoding)[0] if settings.encoding in ("tcvn3", "vni") else words
             words = read(words, "utf-8", settings.lang, "auto")[0]
         except Unreadable as error:
             yield Item(skipped=str(error), id=f"\0{name}")
