@@ -72,7 +72,14 @@ def test_every_direct_dependency_is_pinned_within_its_range() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in PINS)}
-    for text in [*project["dependencies"], *extras["train"], *extras["deid"], *extras["dev"]]:
+    for text in [
+        *project["dependencies"],
+        *extras["train"],
+        *extras["deid"],
+        *extras["ingest"],
+        *extras["mssql"],
+        *extras["dev"],
+    ]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
 
@@ -176,15 +183,15 @@ def test_a_cpu_build_for_a_machine_with_gpu_is_announced(setup: ModuleType) -> N
 
 
 def test_an_installation_holds_until_pins_or_extras_change(setup: ModuleType, tmp_path: Path) -> None:
-    assert setup.missing_extras([]) == ["train", "deid", "dev"]
+    assert setup.missing_extras([]) == ["train", "deid", "ingest", "dev"]
     (tmp_path / ".venv").mkdir()
-    stamp = f'{{"key": "{setup.key()}", "extras": ["train", "deid", "dev", "vi"]}}'
+    stamp = f'{{"key": "{setup.key()}", "extras": ["train", "deid", "ingest", "dev", "vi"]}}'
     (tmp_path / ".venv" / "setup.json").write_text(stamp, "utf-8")
     assert setup.missing_extras([]) == setup.missing_extras(["vi"]) == []
-    assert setup.missing_extras(["bench"]) == ["train", "deid", "dev", "vi", "bench"]
+    assert setup.missing_extras(["bench"]) == ["train", "deid", "ingest", "dev", "vi", "bench"]
     with (tmp_path / "constraints.txt").open("a", encoding="utf-8") as file:
         file.write("another==1.0\n")
-    assert setup.missing_extras([]) == ["train", "deid", "dev", "vi"], (
+    assert setup.missing_extras([]) == ["train", "deid", "ingest", "dev", "vi"], (
         "a change of pins installs again, and loses no extra"
     )
 
@@ -234,7 +241,7 @@ def test_only_long_steps_of_pip_are_shown(setup: ModuleType) -> None:
 def test_the_makefile_describes_every_target() -> None:
     text = (ROOT / "Makefile").read_text("utf-8")
     described = re.findall(r"^([a-z-]+):.*## \S", text, flags=re.M)
-    assert described == ["help", "setup", "demo", "test", "check", "bench", "docs-help"]
+    assert described == ["help", "setup", "demo", "test", "test-services", "check", "bench", "docs-help"]
     assert set(re.findall(r"^([a-z-]+):(?!=)", text, flags=re.M)) == set(described)
 
 
@@ -248,6 +255,6 @@ def test_make_alone_lists_the_targets_and_does_nothing() -> None:
 def test_ci_runs_what_the_readme_tells_people_to_run() -> None:
     ci = ROOT / ".ci" / "run"
     assert os.access(ci, os.X_OK)
-    steps = re.search(r"for step in ([a-z ]+);", ci.read_text("utf-8"))
-    assert steps and steps[1].split() == ["setup", "check", "test", "demo"]
+    steps = re.search(r"for step in ([a-z -]+);", ci.read_text("utf-8"))
+    assert steps and steps[1].split() == ["setup", "check", "test", "test-services", "demo"]
     subprocess.run(["bash", "-n", str(ci)], check=True)

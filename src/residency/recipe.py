@@ -71,7 +71,7 @@ class Recipe(Part):
     base: Annotated[BaseModelSettings, BeforeValidator(_base)] = BaseModelSettings(id="bundled:tiny-encoder")
     """``bundled:tiny-encoder``, a local folder, a hub id, or a mapping with ``id``, ``revision``, ``segmenter`` ..."""
     extract: Extract | None = None
-    """Where identified notes are: a hospital's database. Only ``residency deid`` reads it."""
+    """Where identified notes are: a hospital's database, or files. Only ``residency extract`` and ``deid`` read it."""
     deid: Deid | None = None
     """How they are de-identified."""
     data: dict[str, Data] = Field(min_length=1)

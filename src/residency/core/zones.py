@@ -10,6 +10,8 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from residency.core.errors import GateRefused, UserError
@@ -61,6 +63,25 @@ def open_zone(root: Path) -> Zone:
     else:
         write_json(marker, _Marker(schema=SCHEMA))
     return Zone(root=place)
+
+
+@contextmanager
+def locked(zone: Zone, name: str) -> Iterator[None]:
+    """Work in a zone that no other process does at the same time; the lock goes with the process, however it ends.
+
+    Raises ``UserError`` where another process holds it.
+    """
+    import fcntl
+
+    path = zone.root / f"{name}.lock"
+    with disk_errors(path):
+        file = path.open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"zone: another command works on {name} in {zone.root}; wait for its end.") from None
+        yield
 
 
 def in_zone(path: Path) -> bool:

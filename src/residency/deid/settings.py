@@ -46,4 +46,6 @@ class Deid(Part):
     """Further recognisers, ``package:Class`` each, with ``name`` and ``find(text, lang)``."""
     unreadable_dates: Literal["replace", "refuse"] = "replace"
     """What becomes of a date that cannot be read: a placeholder, or the whole note is refused."""
+    jobs: int = Field(default=0, ge=0)
+    """Processes that work at the same time; 0: as many as there are cores."""
     release: Release = Release()

@@ -1,20 +1,32 @@
-"""Settings of extraction from a hospital's database."""
+"""Settings of extraction: where identified notes are, in a database or in files."""
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from residency.core.part import Part
 
 Kind = Literal[
     "name", "relative", "clinician", "record", "admission", "national_id", "insurance", "phone", "email", "address", "birth_date", "account", "other",
 ]  # fmt: skip
+Encoding = Literal["auto", "utf-8", "utf-16", "gb18030", "cp1258", "tcvn3", "vni", "latin-1", "cp1252"]
+Format = Literal["auto", "plain", "rtf", "html"]
+
+
+def _days(value: object) -> object:
+    found = re.fullmatch(r"\s*(\d+)\s*(days?)?\s*", value) if isinstance(value, str) else None
+    return int(found[1]) if found else value
+
+
+Days = Annotated[int, BeforeValidator(_days), Field(ge=0)]
+"""``30`` or ``30 days``."""
 
 
 class Columns(Part):
-    """Which column of the statement's result is what; the empty string where there is none."""
+    """Which column of a row is what; the empty string where there is none."""
 
     id: str = "id"
     patient: str = "patient"
@@ -22,37 +34,30 @@ class Columns(Part):
     lang: str = ""
     kind: str = ""
     written_at: str = ""
+    format: Format = "auto"
+    """What the text column holds; ``auto``: RTF and HTML are told by how they begin and by their tags."""
 
 
-class Extract(Part):
-    """Notes of a database, read with a login that cannot write."""
+class Source(Part):
+    """What every source of identified notes has."""
 
-    url: str = Field(pattern=r"^(env:[A-Z][A-Z0-9_]*|[a-z][a-z0-9+]*://.*)$")
-    """``env:NAME``: the environment variable that holds the SQLAlchemy URL; or a URL without a password, e.g.
-    ``sqlite:///hospital.db`` (relative to the recipe)."""
-    notes: str = Field(min_length=8)
-    """One SELECT that gives a row per note."""
-    labels: str = ""
-    """One SELECT that gives note, start, stop and label of entities, where the database holds any."""
+    lang: Literal["vi", "zh", "en", ""] = ""
+    """Language of notes whose row or document does not say."""
+    encoding: Encoding = "auto"
+    """How bytes are read; ``auto``: a byte order mark, then UTF-8, and for Chinese notes GB18030. ``tcvn3`` (ABC) and ``vni`` (VNI-Windows)
+    are also read where a database gives them as Latin letters. Notes that cannot be read are counted and left out."""
+    keep: Days = 30
+    """Days after which extracted notes are removed from the zone, at the next command."""
+    segment: int = Field(default=500, ge=1)
+    """Notes that are stored, and later de-identified, together: what a killed command does again at most."""
+
+
+class Table(Source):
+    """What sources of rows with columns have."""
+
     columns: Columns = Columns()
     identifiers: dict[Kind, tuple[str, ...] | str] = {}
     """Kind -> column or columns that hold identifiers of the row: they are looked for in every form in the note."""
-    mark: str = ""
-    """Column that only grows (a number or a time): the next extraction takes what is beyond; the id where empty."""
-    lang: Literal["vi", "zh", "en", ""] = ""
-    """Language of notes whose row does not say."""
-    fetch: int = Field(default=1000, ge=1)
-    """Rows that are in memory at once."""
-    writing_login: bool = False
-    """Whether a login that could write is accepted all the same (the transaction is read-only then too)."""
-
-    @model_validator(mode="after")
-    def _no_password(self) -> Extract:
-        if "://" in self.url and "@" in self.url and ":" in self.url.split("://", 1)[1].rsplit("@", 1)[0]:
-            raise ValueError(
-                "url: a password does not belong into a recipe; put the whole URL into an environment variable and write env:NAME"
-            )
-        return self
 
     def columns_of(self) -> tuple[tuple[str, str], ...]:
         """(kind, column) of every identifier."""
@@ -61,3 +66,83 @@ class Extract(Part):
             for kind, names in self.identifiers.items()
             for column in ((names,) if isinstance(names, str) else names)
         )
+
+    def wanted(self) -> dict[str, str]:
+        """Dotted key -> column that must be there."""
+        named = {f"extract.columns.{name}": column for name, column in self.columns if column and name != "format"}
+        return named | {f"extract.identifiers.{kind}": column for kind, column in self.columns_of()}
+
+
+class Sql(Table):
+    """Notes of a database, read with a login that cannot write."""
+
+    kind: Literal["sql"] = "sql"
+    url: str = Field(pattern=r"^(env:[A-Z][A-Z0-9_]*|[a-z][a-z0-9+]*://.*)$")
+    """``env:NAME``: the environment variable that holds the SQLAlchemy URL; or a URL without a password, e.g.
+    ``sqlite:///hospital.db`` (relative to the recipe)."""
+    notes: str = Field(min_length=8)
+    """One SELECT that gives a row per note."""
+    labels: str = ""
+    """One SELECT that gives note, start, stop and label of entities, where the database holds any."""
+    mark: str = ""
+    """Column that only grows (a number or a time): the next extraction takes what is beyond; the id where empty."""
+    fetch: int = Field(default=1000, ge=1)
+    """Rows that are in memory at once."""
+    writing_login: bool = False
+    """Whether a login that could write is accepted all the same (the transaction is read-only then too)."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Sql:
+        if "://" in self.url and "@" in self.url and ":" in self.url.split("://", 1)[1].rsplit("@", 1)[0]:
+            raise ValueError(
+                "url: a password does not belong into a recipe; put the whole URL into an environment variable and write env:NAME"
+            )
+        if self.labels and self.columns.format in ("rtf", "html"):
+            raise ValueError(
+                f"labels: their offsets count the {self.columns.format.upper()} text, which is taken apart; give notes in plain text, or no labels"
+            )
+        return self
+
+
+class Files(Source):
+    """What sources of files have. A file is told by name and content: one that was taken is not taken again."""
+
+    path: str = Field(min_length=1)
+    """A file, a folder, or a pattern such as ``inbox/*.csv`` (``**`` for folders below), relative to the recipe."""
+    changed: Literal["refuse", "new"] = "refuse"
+    """What a file that was taken before and has changed means: the command refuses; or its notes with new ids are taken."""
+
+
+class Csv(Files, Table):
+    """Rows of CSV files with a line of column names."""
+
+    kind: Literal["csv"]
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+
+
+class Jsonl(Files, Table):
+    """Rows of JSON lines files; ``spans`` of a row, where there are any, hold start, end and label."""
+
+    kind: Literal["jsonl"]
+
+
+class Hl7(Files):
+    """HL7 version 2 messages (MDM, ORU, ADT): what is written, and whom the message names."""
+
+    kind: Literal["hl7"]
+
+
+class Ccda(Files):
+    """C-CDA documents: the narrative of their sections, and whom their header names."""
+
+    kind: Literal["ccda"]
+
+
+def _sql_by_default(value: object) -> object:
+    return {"kind": "sql", **value} if isinstance(value, dict) and "kind" not in value else value
+
+
+AnyFiles = Csv | Jsonl | Hl7 | Ccda
+AnySource = Sql | Csv | Jsonl | Hl7 | Ccda
+Extract = Annotated[Sql | Csv | Jsonl | Hl7 | Ccda, Field(discriminator="kind"), BeforeValidator(_sql_by_default)]
+"""A recipe's section ``extract``, by ``kind``; ``sql`` where it says none."""

@@ -3,63 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
-from residency.core.types import RawNote, Span, Value
-from residency.ingest.settings import Extract
+from residency.ingest.login import writing
+from residency.ingest.rows import Item, Labels, note_of
+from residency.ingest.select import DIALECTS, check_select, tables
+from residency.ingest.settings import Sql
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, CursorResult, Engine
 
-DIALECTS = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql", "mssql": "tsql"}
-"""SQLAlchemy's name -> sqlglot's."""
-
-
-class Place(Value, frozen=True):
-    """How far an extraction is: the mark and the id of the last note that was taken."""
-
-    mark: Any = None
-    id: Any = None
+NO_MARK = "the row has no mark, or no id"
 
 
-def check_select(statement: str, where: str, dialect: str = "") -> str:
-    """The statement without its closing semicolon; raises ``UserError`` for whatever is not exactly one SELECT."""
-    import sqlglot
-    from sqlglot import exp
-
-    try:
-        found = [one for one in sqlglot.parse(statement, read=dialect or None) if one is not None]
-    except sqlglot.errors.SqlglotError:
-        raise UserError(f"{where}: is not SQL that can be read; give one SELECT.") from None
-    if len(found) != 1:
-        raise UserError(f"{where}: holds {len(found)} statements; give one SELECT.")
-    writing = (
-        exp.Insert,
-        exp.Update,
-        exp.Delete,
-        exp.Merge,
-        exp.Create,
-        exp.Drop,
-        exp.Alter,
-        exp.Command,
-        exp.Into,
-        exp.Lock,
-        exp.Set,
-        exp.TruncateTable,
-    )
-    if not isinstance(found[0], exp.Query) or any(True for _ in found[0].find_all(*writing)):
-        raise UserError(
-            f"{where}: is not a plain SELECT; extraction only reads: give one SELECT without INTO, locks or changes."
-        )
-    return statement.strip().rstrip(";").strip()
-
-
-def connect(settings: Extract, root: Path) -> Engine:
+def connect(settings: Sql, root: Path) -> Engine:
     """An engine for the settings' database; nothing is opened yet. Raises ``UserError`` for a URL that is none (never shown)."""
     from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url
@@ -79,36 +43,36 @@ def connect(settings: Extract, root: Path) -> Engine:
             if not path.is_file():
                 raise UserError(f"extract.url: {path} does not exist; give the database's file.")
             return create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
-        return create_engine(url, pool_pre_ping=False)
-    except (ArgumentError, NoSuchModuleError, ImportError):
+        return create_engine(url, pool_pre_ping=False, hide_parameters=True)
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         raise UserError(
-            "extract.url: is not a database URL that can be used; e.g. postgresql+psycopg://user@host/name in env:NAME."
+            "extract.url: is not a database URL that can be used; e.g. postgresql+psycopg://user@host/name in env:NAME, with the driver installed."
         ) from None
 
 
 @contextmanager
-def reading(engine: Engine, settings: Extract) -> Iterator[Connection]:
-    """A connection in a read-only transaction, its login tried.
+def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connection]:
+    """A connection in a read-only transaction, its login tried on the tables that are asked for.
 
     Raises ``GateRefused`` for a login that can write, ``UserError`` where the database cannot be reached or goes away.
     """
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+    readonly = {
+        "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+        "mysql": "SET SESSION TRANSACTION READ ONLY",
+        "mariadb": "SET SESSION TRANSACTION READ ONLY",
+        "sqlite": "PRAGMA query_only = ON",
+    }  # SQL Server has no such mode: there the login's rights alone hold
     try:
         with engine.connect() as connection:
-            dialect = engine.dialect.name
-            if dialect == "postgresql":
-                connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+            if statement := readonly.get(engine.dialect.name):
+                connection.execute(text(statement))
                 connection.commit()
-            elif dialect in ("mysql", "mariadb"):
-                connection.execute(text("SET SESSION TRANSACTION READ ONLY"))
-                connection.commit()
-            elif dialect == "sqlite":
-                connection.execute(text("PRAGMA query_only = ON"))
-            if not settings.writing_login and can_write(connection, dialect):
+            if not settings.writing_login and (why := writing(connection, asked)):
                 raise GateRefused(
-                    "extract.url: this login can write to the hospital's database; use one with SELECT alone, "
+                    f"extract.url: this login can write to the hospital's database ({why}); use one with SELECT alone, "
                     "or set extract.writing_login to true and say why in your records."
                 )
             yield connection
@@ -122,32 +86,8 @@ def reading(engine: Engine, settings: Extract) -> Iterator[Connection]:
         raise UserError(f"extract: the database cannot be used ({type(error).__name__}).") from None
 
 
-def can_write(connection: Connection, dialect: str) -> bool:
-    """Whether the login has any right to change data, as the server's own catalogue says."""
-    from sqlalchemy import text
-
-    if dialect == "postgresql":
-        asked = text(
-            "SELECT bool_or(has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE') OR has_table_privilege(c.oid, 'DELETE')) "
-            "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg_temp%'"
-        )
-        return bool(connection.execute(asked).scalar())
-    if dialect in ("mysql", "mariadb"):
-        grants = " ".join(str(row[0]).upper() for row in connection.execute(text("SHOW GRANTS")))
-        return any(
-            right in grants for right in ("ALL PRIVILEGES", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER")
-        )
-    if dialect == "mssql":
-        asked = text(
-            "SELECT HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'INSERT') + HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UPDATE')"
-        )
-        return bool(connection.execute(asked).scalar())
-    return False  # SQLite: the file itself is opened for reading only
-
-
-def notes(settings: Extract, root: Path, after: Place = Place()) -> Iterator[tuple[RawNote, Place]]:
-    """Notes beyond a place, in the order of mark and id, each with its own place; constant memory.
+def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Iterator[Item]:
+    """What became of each row from a mark on (that mark's own rows included), in the order of marks; constant memory.
 
     Raises ``UserError`` for a statement that is not a SELECT, a missing column or a database that cannot be reached.
     """
@@ -157,83 +97,125 @@ def notes(settings: Extract, root: Path, after: Place = Place()) -> Iterator[tup
     dialect = DIALECTS.get(engine.dialect.name, "")
     inner = check_select(settings.notes, "extract.notes", dialect)
     labels = check_select(settings.labels, "extract.labels", dialect) if settings.labels else ""
-    quote = engine.dialect.identifier_preparer.quote_identifier
-    mark, id = quote(settings.mark or settings.columns.id), quote(settings.columns.id)
-    beyond = f" WHERE {mark} > :mark OR ({mark} = :mark AND {id} > :id)" if after.id is not None else ""
-    statement = text(f"SELECT * FROM ({inner}) AS taken{beyond} ORDER BY {mark}, {id}")
-    values = {"mark": after.mark, "id": after.id} if beyond else {}
+    asked = [table for one in (inner, labels) if one for table in tables(one, dialect)]
+    column = settings.mark or settings.columns.id
     try:
-        with reading(engine, settings) as connection:
+        with reading(engine, settings, asked) as connection:
             _check_columns(connection, inner, settings)
-            marked = _labels(connection, labels) if labels else {}
+            if missing := _unmarked(connection, inner, settings):
+                yield Item(skipped=NO_MARK, rows=missing)
+            statement = ordered(inner, engine.dialect.identifier_preparer.quote_identifier, settings, mark is not None)
             result = connection.execution_options(stream_results=True, yield_per=settings.fetch).execute(
-                statement, values
+                text(statement), {"mark": value_of(mark)} if mark else {}
             )
-            for row in result.mappings():
-                yield (
-                    _note({str(name): value for name, value in row.items()}, settings, marked),
-                    Place(row[settings.mark or settings.columns.id], row[settings.columns.id]),
-                )
+            with _labels(engine, settings, labels) as labels_of, _let_go(result):
+                for group in result.mappings().partitions(settings.fetch):
+                    marked = labels_of([row[settings.columns.id] for row in group])
+                    for row in group:
+                        plain = {str(name): value for name, value in row.items()}
+                        yield note_of(plain, settings, marked, mark_of(row[column]))
     finally:
         engine.dispose()
 
 
-def _check_columns(connection: Connection, inner: str, settings: Extract) -> None:
+@contextmanager
+def _let_go(result: CursorResult[Any]) -> Iterator[None]:
+    """PyMySQL reads what is left of a stream when it is forgotten, and complains on the terminal where the connection is gone."""
+    stream = getattr(result.cursor, "_result", None)
+    try:
+        yield
+    except BaseException:
+        if stream is not None and hasattr(stream, "unbuffered_active"):
+            stream.unbuffered_active = False
+        raise
+
+
+def ordered(inner: str, quote: Any, settings: Sql, resumed: bool) -> str:
+    """The statement that is sent: the user's, from a mark on, in the order of marks."""
+    mark, id = quote(settings.mark or settings.columns.id), quote(settings.columns.id)
+    beyond = f"{mark} >= :mark" if resumed else f"{mark} IS NOT NULL"
+    both = "" if mark == id else f" AND {id} IS NOT NULL"
+    order = mark if mark == id else f"{mark}, {id}"
+    return f"SELECT * FROM ({escaped(inner)}\n) AS taken WHERE {beyond}{both} ORDER BY {order}"
+
+
+def escaped(statement: str) -> str:
+    """A statement whose colons are no parameters."""
+    return statement.replace(":", r"\:")
+
+
+def mark_of(value: Any) -> tuple[str, str]:
+    """A mark as (type, value), so that it comes back as what it was; raises ``DataError`` for a type that cannot be kept."""
+    if isinstance(value, bool | int | float | str | Decimal | UUID):
+        return type(value).__name__, str(value)
+    if isinstance(value, datetime | date):
+        return type(value).__name__, value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "bytes", bytes(value).hex()
+    raise DataError(f"extract.mark: holds a {type(value).__name__}; take a column of numbers, times or text.")
+
+
+def value_of(mark: tuple[str, str]) -> Any:
+    """The mark as the database takes it."""
+    kinds: dict[str, Any] = {
+        "bool": lambda text: text == "True", "int": int, "float": float, "Decimal": Decimal, "UUID": UUID,
+        "datetime": datetime.fromisoformat, "date": date.fromisoformat, "bytes": bytes.fromhex,
+    }  # fmt: skip
+    return kinds.get(mark[0], str)(mark[1])
+
+
+def _check_columns(connection: Connection, inner: str, settings: Sql) -> None:
     from sqlalchemy import text
 
-    present = list(connection.execute(text(f"SELECT * FROM ({inner}) AS taken WHERE 1 = 0")).keys())
-    wanted = {f"extract.columns.{name}": column for name, column in settings.columns if column}
-    wanted |= {f"extract.identifiers.{kind}": column for kind, column in settings.columns_of()}
-    if settings.mark:
-        wanted["extract.mark"] = settings.mark
+    present = list(connection.execute(text(f"SELECT * FROM ({escaped(inner)}\n) AS taken WHERE 1 = 0")).keys())
+    wanted = settings.wanted() | ({"extract.mark": settings.mark} if settings.mark else {})
     for where, column in wanted.items():
         if column not in present:
             raise UserError(f"{where}: the statement gives no column {column!r}; {allowed(present, column)}.")
 
 
-def _labels(connection: Connection, statement: str) -> dict[str, list[tuple[int, int, str]]]:
-    """Note -> (start, stop, label); offsets count code points of the text as it is stored."""
+def _unmarked(connection: Connection, inner: str, settings: Sql) -> int:
+    """Rows that cannot be put in order: they are never taken, and counted each time."""
     from sqlalchemy import text
 
-    found: dict[str, list[tuple[int, int, str]]] = {}
-    for row in connection.execute(text(statement)):
-        if len(row) != 4:
-            raise UserError("extract.labels: must give four columns: note, start, stop and label.")
-        found.setdefault(str(row[0]), []).append((int(row[1]), int(row[2]), str(row[3])))
-    return found
-
-
-def _note(row: Mapping[str, Any], settings: Extract, marked: Mapping[str, list[tuple[int, int, str]]]) -> RawNote:
-    columns = settings.columns
-    id, written = str(row[columns.id]), row[columns.written_at] if columns.written_at else None
-    text = str(row[columns.text] or "")
-    spans = []
-    for start, stop, label in marked.get(id, ()):
-        if not 0 <= start < stop <= len(text):
-            raise DataError(
-                f"extract.labels: a label of a note lies outside its text (characters {start} to {stop} of {len(text)}); check the offsets."
-            )
-        spans.append(Span(start=start, end=stop, label=label, quote=text[start:stop]))
-    return RawNote(
-        id=id,
-        patient="" if row[columns.patient] is None else str(row[columns.patient]),
-        text=text,
-        lang=str(row[columns.lang] or "") if columns.lang else settings.lang,
-        kind=str(row[columns.kind] or "") if columns.kind else "",
-        written_at=_when(written),
-        spans=tuple(spans),
-        identifiers=tuple(
-            (kind, str(row[column])) for kind, column in settings.columns_of() if row[column] not in (None, "")
-        ),
+    quote = connection.dialect.identifier_preparer.quote_identifier
+    names = dict.fromkeys(quote(name) for name in (settings.mark, settings.columns.id) if name)
+    none = " OR ".join(f"{name} IS NULL" for name in names)
+    return int(
+        connection.execute(text(f"SELECT count(*) FROM ({escaped(inner)}\n) AS taken WHERE {none}")).scalar() or 0
     )
 
 
-def _when(value: object) -> datetime | None:
-    if isinstance(value, datetime):
-        return value
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day)
-    try:
-        return datetime.fromisoformat(str(value)) if value else None
-    except ValueError:
-        return None
+@contextmanager
+def _labels(engine: Engine, settings: Sql, statement: str) -> Iterator[Callable[[Sequence[Any]], Labels]]:
+    """What gives the labels of some notes: note -> (start, stop, label); offsets count code points of the text as it is stored.
+
+    A connection of its own: the first one is in the middle of its rows.
+    """
+    from sqlalchemy import bindparam, text
+
+    if not statement:
+        yield lambda ids: {}
+        return
+    with reading(engine, settings, []) as connection:
+        first = connection.execute(text(f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE 1 = 0"))
+        names = list(first.keys())
+        if len(names) != 4:
+            raise UserError("extract.labels: must give four columns: note, start, stop and label.")
+        note = engine.dialect.identifier_preparer.quote_identifier(names[0])
+        asked = text(f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE {note} IN :ids").bindparams(
+            bindparam("ids", expanding=True)
+        )
+
+        def of(ids: Sequence[Any]) -> Labels:
+            found: Labels = {}
+            for row in connection.execute(asked, {"ids": list(ids)}):
+                try:
+                    found.setdefault(str(row[0]), []).append((int(row[1]), int(row[2]), str(row[3])))
+                except (TypeError, ValueError):
+                    raise UserError(
+                        "extract.labels: start and stop must be whole numbers; check its columns."
+                    ) from None
+            return found
+
+        yield of

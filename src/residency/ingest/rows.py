@@ -1,0 +1,100 @@
+"""From a row with columns to a note, or to the reason why it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from residency.core.edits import Edits
+from residency.core.errors import DataError
+from residency.core.types import RawNote, Span, Value
+from residency.ingest.settings import Table
+from residency.ingest.text import Unreadable, read
+
+Labels = dict[str, list[tuple[int, int, str]]]
+"""Note -> (start, stop, label)."""
+NO_ID = "the row has no id"
+NO_TEXT = "the note has no text"
+
+
+class Item(Value, frozen=True):
+    """What became of a row, or of several that share a reason."""
+
+    note: RawNote | None = None
+    skipped: str = ""
+    """Why there is no note."""
+    id: str = ""
+    """What tells a row that was skipped; the empty string for several rows, which are counted each time."""
+    rows: int = 1
+    mark: tuple[str, str] | None = None
+    """How far the source was read."""
+    file: tuple[str, bytes] | None = None
+    """A file that was read to its end, by name and keyed content; such an item stands for no row."""
+    left: int = 0
+    """Labels that were left out, as their offsets count a text that was taken apart."""
+
+
+def note_of(
+    row: Mapping[str, Any],
+    settings: Table,
+    marked: Labels | None = None,
+    mark: tuple[str, str] | None = None,
+    place: str = "",
+) -> Item:
+    """A row as a note; ``place`` tells a row without an id. Raises ``DataError`` for labels outside their text."""
+    columns = settings.columns
+    if row[columns.id] in (None, ""):
+        return Item(skipped=NO_ID, id=f"\0{place}", mark=mark)
+    id, written = str(row[columns.id]), row[columns.written_at] if columns.written_at else None
+    lang = str(row[columns.lang] or "") if columns.lang else settings.lang
+    try:
+        text, edits = read(row[columns.text], settings.encoding, lang, columns.format)
+        identifiers = tuple(
+            (kind, value)
+            for kind, column in settings.columns_of()
+            if (value := read(row[column], settings.encoding, lang, "plain")[0])
+        )
+        patient = read(row[columns.patient], settings.encoding, lang, "plain")[0]
+    except Unreadable as error:
+        return Item(skipped=str(error), id=id, mark=mark)
+    if not text.strip():
+        return Item(skipped=NO_TEXT, id=id, mark=mark)
+    labels = (marked or {}).get(id, ())
+    spans = () if labels and edits is None else spans_of(labels, text, edits or Edits(source_length=len(text)))
+    note = RawNote(
+        id=id,
+        patient=patient,
+        text=text,
+        lang=lang,
+        kind=str(row[columns.kind] or "") if columns.kind else "",
+        written_at=when(written),
+        spans=spans,
+        identifiers=identifiers,
+    )
+    return Item(note=note, mark=mark, left=len(labels) - len(spans))
+
+
+def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) -> tuple[Span, ...]:
+    """Labels of the stored text as spans of the text that was made of it; those that an edit cut are left out."""
+    spans = []
+    for start, stop, label in labels:
+        if not 0 <= start < stop <= edits.source_length:
+            raise DataError(
+                f"extract.labels: a label of a note lies outside its text (characters {start} to {stop} of {edits.source_length}); check the offsets."
+            )
+        if place := edits.project(start, stop):
+            spans.append(Span(start=place[0], end=place[1], label=label, quote=text[place[0] : place[1]]))
+    return tuple(spans)
+
+
+def when(value: object) -> datetime | None:
+    """A time in any of the forms in which databases and files give one; None where it is none."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    try:
+        return datetime.fromisoformat(str(value).strip()) if value else None
+    except ValueError:
+        return None

@@ -1,0 +1,33 @@
+"""Real servers, started by scripts/services.py; without it these tests skip with a reason, under it none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from real_servers import Hospital, needed
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/services" in item.path.as_posix():
+            item.add_marker(pytest.mark.services)
+            item.add_marker(pytest.mark.timeout(480))
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def admin(request: pytest.FixtureRequest) -> str:
+    """The URL of a server's administrator."""
+    return needed(f"RESIDENCY_TEST_{request.param.upper()}")
+
+
+@pytest.fixture
+def hospital(admin: str, tmp_path: Path) -> Iterator[Hospital]:
+    made = Hospital(admin, "his", tmp_path)
+    made.make()
+    made.recipe()
+    yield made
+    made.engine.dispose()
+    made.server.dispose()
