@@ -27,6 +27,7 @@ from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.deid.vault import Vault, key_from
 from residency.models import erased
 from residency.models.erased import Erasure
+from residency.patients import segments
 from residency.patients.log import LOG, ErasureLog
 from residency.patients.places import Patient, Places
 from residency.patients.trace import Found, decoded, documents_of_run, ids_of, of_run, read_split, trace
@@ -93,7 +94,9 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
 
 
 def erase_zone(patient: Patient, places: Places, log: ErasureLog, hashes: tuple[str, ...]) -> int:
-    """Remove the patient's entries from the vaults of the zones; how many there were."""
+    """Remove the patient's notes from the zones' stores and the entries from their vaults; how many entries there were."""
+    for path, count in segments.remove(patient, places).items():
+        log.add("removed", hashes, path=str(path), rows=count)
     for zone, entry in patient.entries.items():
         vault = Vault.open(zone, key_from(places.key))
         try:

@@ -19,6 +19,7 @@ from residency.corpus.audit import Grouping
 from residency.corpus.jsonl import Jsonl, identifier
 from residency.corpus.sources import Data
 from residency.corpus.splitfile import SUFFIX, SplitFile
+from residency.patients import segments
 from residency.patients.places import Patient, Places
 from residency.pipeline import open_run
 from residency.recipe import Recipe
@@ -96,6 +97,8 @@ def trace(patient: Patient, places: Places) -> list[Found]:
     for path in places.files:
         if path not in covered and (lines := matching(path, patient.groups, codes(known))):
             found.append(_rows("data", path, lines))
+    for path, count in segments.held(patient, places).items():
+        found.append(Found(what="zone", path=str(path), rows=count, detail="encrypted notes of the hospital"))
     found += [Found(what="vault", path=str(zone), rows=1, detail="the patient's secret") for zone in patient.entries]
     order: tuple[What, ...] = (
         "data",
