@@ -62,6 +62,8 @@ class Artefact(Value, frozen=True):
     """The stages before this one, in their order."""
     weights: tuple[str, ...] = ()
     """Those of the files that hold what this stage trained."""
+    more: tuple[dict[str, Any], ...] = ()
+    """Models that write: the cards of other tasks that they learned."""
     output: Output = "head"
     limits: dict[str, Any] = {}
     generate: dict[str, Any] = {}
@@ -72,6 +74,10 @@ class Artefact(Value, frozen=True):
     def task(self) -> Card:
         """The task's card, labels fixed."""
         return parse(Card, self.card, FILE)
+
+    def others(self) -> list[Card]:
+        """The cards of other tasks that it learned."""
+        return [parse(Card, card, FILE) for card in self.more]
 
     def tuning(self) -> Method:
         """The method that made it."""
@@ -180,9 +186,10 @@ def save(
     profile: Profile,
     writing: Writing | None = None,
     start: Path | None = None,
+    more: Sequence[Card] = (),
 ) -> None:
     """Write a trained model with everything that its use needs; ``method`` as it is configured, ``start`` the artefact of the
-    stage that it began from."""
+    stage that it began from, ``more`` the cards of other tasks that it learned."""
     method_of(method).save(model, folder)
     weights = tuple(path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".jsonl")
     earlier = _take_along(start, folder) if start is not None else ()
@@ -203,6 +210,7 @@ def save(
         files=files,
         earlier=earlier,
         weights=weights,
+        more=tuple(one.model_dump(mode="json") for one in more),
     )
     if writing:
         artefact = msgspec.structs.replace(

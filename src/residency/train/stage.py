@@ -39,9 +39,9 @@ class Stage(Part):
     start: str = "previous"
     """``base``, ``previous`` (the stage before; of the first, the base), or the folder of a run or an artefact, relative to the
     recipe."""
-    task: str = ""
-    """Name of the entry of ``tasks`` that it trains; the first where not given."""
-    data: str = ""
+    tasks: tuple[str, ...] = ()
+    """Names of the tasks that it trains; all where none are named."""
+    data: str | None = None
     """Name of the entry of ``data`` that it trains on; the task's own where not given."""
     replay: Replay | None = None
     method: Methods = Lora()

@@ -77,6 +77,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Models that write: how much they read, and how they write."""
     loss: float = 1.0
     """Models that write: most rows, as a share, that may be too long to learn from."""
+    more: tuple[Card, ...] = ()
+    """Models that write: the cards of other tasks that rows are of, which name them."""
     start: Path | None = None
     """The artefact of the stage that this one goes on from; the base where not given."""
     progress: Progress | None = None
@@ -91,7 +93,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     seed_everything(job.seed)
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
-        items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss)
+        items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss, job.more)
     else:
         tokeniser = artefact.tokeniser(job.base)
         items = build(job.train, tokeniser, job.card)
@@ -109,7 +111,9 @@ def train(job: Job) -> tuple[StageResult, Items]:
     info = PredictorInfo(name="dev", base=job.base.id)
     if job.output == "text":
         writing = Writing(chat=chat, generation=settled(job.generate, items, job.base.window))
-        predictor: EncoderPredictor | CausalPredictor = CausalPredictor(model, chat, job.card, writing.generation, info)
+        predictor: EncoderPredictor | CausalPredictor = CausalPredictor(
+            model, chat, job.card, writing.generation, info, job.more
+        )
     else:
         predictor = EncoderPredictor(model, tokeniser, job.card, info)
     judge = Judge(job, predictor, updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation))
@@ -127,7 +131,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     judge.restore(model)
     model.eval()
     documents.leave(model)
-    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start)
+    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
     result = trainer.result(parameters, seconds)
     if writing:
         more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)}
@@ -210,7 +214,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.history: list[dict[str, float]] = []
         self.weights: dict[str, torch.Tensor] = {}
         self.saved = time.monotonic()
-        usual = LOSS if job.card.family == "answers" else job.card.main_metric
+        usual = LOSS if job.card.family == "answers" or job.more else job.card.main_metric
         self.metric = (job.stage.stop.metric if job.stage.stop else "") or usual
         if self.metric == LOSS and job.output == "head":
             raise UserError(
@@ -252,6 +256,8 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         if falls(self.metric) and isinstance(self.predictor, CausalPredictor):
             known = zip(self.job.dev, self.predictor.gold_losses(self.job.dev), strict=True)
             predictions = [Prediction(id=one.id, gold_loss=loss, gold_tokens=count) for one, (loss, count) in known]
+            if self.job.more:  # rows of several families are scored by what they share
+                return sum(one.gold_loss or 0.0 for one in predictions) / sum(one.gold_tokens for one in predictions)
         else:
             predictions = list(self.predictor.predict(self.job.dev))
         return main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
