@@ -224,13 +224,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """No bar while weights are read, no warning that the head is new: that is what we asked for. Nor one of bitsandbytes, which
-    peft imports, that kernels are not to be had from the hub."""
-    import logging
-
+    """No bar while weights are read, no warning that the head is new: that is what we asked for."""
     import transformers
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
     level, bar = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
