@@ -154,6 +154,8 @@ def quantised(model: Any) -> Any:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    # transformers' Trainer takes a quantised base only with adapters of peft, and asks this attribute; ours train beside it too.
+    model._hf_peft_config_loaded = True
     return model
 
 

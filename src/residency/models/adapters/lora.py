@@ -53,6 +53,8 @@ class Lora(Method):
     def attach(self, model: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
+        if self.dora and getattr(model, "is_loaded_in_8bit", False):
+            raise UserError("method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: false.")
         if self.adapter is not None:
             return self._continued(model, Path(self.adapter))
         config = LoraConfig(
@@ -72,7 +74,7 @@ class Lora(Method):
     def _continued(self, model: Any, folder: Path) -> Any:
         """The model with a published adapter, to be trained further; the fresh head is trained and saved with it."""
         import safetensors.torch
-        from peft import LoraConfig, PeftConfig, get_peft_model, set_peft_model_state_dict
+        from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
         try:
             config = PeftConfig.from_pretrained(str(folder))
@@ -86,19 +88,19 @@ class Lora(Method):
             raise UserError(f"method.adapter: {folder} is no LoRA but {config.peft_type.value}; give a LoRA adapter.")
         kept = set(config.modules_to_save or ())
         config.modules_to_save = sorted(kept | set(fresh(model))) or None
-        config.inference_mode, config.lora_dropout = False, self.dropout
+        config.inference_mode, config.lora_dropout, config.base_model_name_or_path = False, self.dropout, None
         config.task_type = "CAUSAL_LM" if writes(model) else None
+        refusal = UserError(f"method.adapter: {folder} does not fit this base; give the base it was trained on.")
         try:
             with expected_warnings():
                 wrapped = get_peft_model(model, config)
-                result = set_peft_model_state_dict(wrapped, tensors)
+                own = get_peft_model_state_dict(wrapped)
+                heads = {name: tensor for name, tensor in own.items() if "lora_" not in name}
+                set_peft_model_state_dict(wrapped, {**heads, **tensors})
         except (ValueError, RuntimeError, KeyError):
-            raise UserError(
-                f"method.adapter: {folder} does not fit this base; give the base it was trained on."
-            ) from None
-        unloaded = [name for name in result.missing_keys if "lora_" in name]
-        if unloaded or result.unexpected_keys:
-            raise UserError(f"method.adapter: {folder} does not fit this base; give the base it was trained on.")
+            raise refusal from None
+        if not own.keys() - heads.keys() <= tensors.keys() <= own.keys():
+            raise refusal
         return wrapped
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
