@@ -20,7 +20,9 @@ class Stop(Part):
     metric: str = ""
     """A score of the task, e.g. ``span_f1``; where empty the card's own, or for answers ``loss`` (per token, lower is better)."""
     patience: int = Field(default=3, ge=1)
-    """Epochs without a better value."""
+    """Epochs, or judgements, without a better value."""
+    every: int | None = Field(default=None, ge=1)
+    """Judge after so many optimiser steps, instead of after every epoch."""
 
 
 class Replay(Part):
@@ -57,8 +59,8 @@ class Stage(Part):
     head_learning_rate: float | Auto = "auto"
     """Rate of the fresh head."""
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of memory. Both need
-    bitsandbytes."""
+    """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of memory (on a CPU
+    there is nothing to leave). Both need bitsandbytes."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises."""

@@ -227,8 +227,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         return {"args": {}, "attributes": {name: getattr(self, name) for name in names}}
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.job.stage.stop is not None and self.job.dev:
-            self.judge(self.job.stage.stop, state, control)
+        stop = self.job.stage.stop
+        if stop is not None and self.job.dev and stop.every is None:
+            self.judge(stop, state, control)
         self.save_if_due(args, state, control)
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
@@ -243,7 +244,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             self.waited += 1
             if self.waited >= stop.patience:
                 direction = "fall" if lower else "rise"
-                self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} epochs"
+                self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} {'judgements' if stop.every else 'epochs'}"
                 control.should_training_stop = True
 
     @property
@@ -282,6 +283,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.job.progress:
             shown = f"{self.metric} {self.best:.3f}" if self.best is not None else ""
             self.job.progress(state.global_step, state.max_steps, shown)
+        stop = self.job.stage.stop
+        if stop is not None and self.job.dev and stop.every and not state.global_step % stop.every:
+            self.judge(stop, state, control)
         if state.global_step % self.per_epoch:  # at an epoch's end it is judged first
             self.save_if_due(args, state, control)
 
@@ -470,7 +474,7 @@ def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
         raise UserError(
             f'stages.optimiser: {name} needs bitsandbytes; run pip install "residency[quantise]", or set adamw.'
         ) from None
-    return bitsandbytes.optim.adamw.AdamW8bit, {"is_paged": name == "paged_adamw_8bit"}
+    return bitsandbytes.optim.adamw.AdamW8bit, {"is_paged": name == "paged_adamw_8bit" and torch.cuda.is_available()}
 
 
 def arguments(job: Job, plan: Plan, rows: int) -> Any:
