@@ -239,3 +239,26 @@ def test_two_tasks_are_learned_together_each_with_its_own_card(tmp_path: Path) -
         for name in plan()["data"]
     )
     assert stage["mask"]["rows"] == rows
+
+
+def test_a_run_is_made_again_from_its_manifest_to_the_same_weights(
+    trained: tuple[Path, Path], cli: CLI, tmp_path: Path
+) -> None:
+    _, run = trained
+    told = cli("run", run, "--from-manifest", "--runs", tmp_path / "again", check=0).stdout
+    assert "1-prefix: the same weights, bit for bit" in told
+    assert "2-freeze: the same weights, bit for bit" in told
+    told = cli("run", run, "--from-manifest", "--runs", run.parent, check=1).stderr
+    assert "holds the run itself; name another folder" in told
+
+
+def test_a_run_whose_data_was_changed_is_not_made_again(trained: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+    recipe, run = trained
+    data = recipe.parent / "data" / "special.jsonl"
+    kept = data.read_bytes()
+    data.write_bytes(kept + kept.splitlines(keepends=True)[0].replace(b"r0", b"r99"))
+    try:
+        told = cli("run", run, "--from-manifest", "--runs", tmp_path / "again", check=1).stderr
+    finally:
+        data.write_bytes(kept)
+    assert "data/special.jsonl is not what it was when the run was made; restore it." in told
