@@ -24,6 +24,7 @@ from residency.core.types import (
     DataSummary,
     Example,
     Note,
+    PartName,
     Prediction,
     Profile,
     RawNote,
@@ -34,10 +35,12 @@ from residency.core.types import (
     Text,
 )
 from residency.core.zones import assert_outside
-from residency.corpus import sources
+from residency.corpus import sources, splitfile
 from residency.corpus.ledger import Entry
 from residency.corpus.sources import Corpus
+from residency.corpus.splitfile import SplitFile
 from residency.corpus.summary import shown, strictest, summary, with_entries
+from residency.models import erased
 from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
@@ -107,6 +110,10 @@ class Work:
     def card(self) -> Card:
         """The task's card, its labels fixed."""
         return self.exams[0].card
+
+    def part(self, name: PartName) -> list[Example]:
+        """The task's examples of a part."""
+        return self.exams[0].part(name)
 
     def test_part(self) -> list[Example]:
         """What is measured: the test part of the task."""
@@ -243,8 +250,8 @@ class Work:
         self.tracker.start("reading the data")
         for name, corpus in self.corpora.items():
             write_jsonl(folder / f"{name}.ledger.jsonl", corpus.ledger)
-            write_json(folder / f"{name}.split.json", corpus.split)
         data = self.recipe.data
+        splitfile.write(self.corpora, data, self.recipe.root, folder, self.input_digests, now())
         summaries = [summary(data[name], self.recipe.root, corpus) for name, corpus in self.corpora.items()]
         write_json(folder / "summary.json", summaries)
         counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
@@ -419,7 +426,8 @@ class Work:
         for name, path in zip(self.learned_from(), trained, strict=True):
             lines = (path / "ledger.jsonl").read_bytes().splitlines()
             more.setdefault(name, []).extend(msgspec.json.decode(line, type=Entry) for line in lines)
-        caveats = []
+        caveats = list(dict.fromkeys(words for path in trained if (words := erased.warning(path))))
+        caveats += [f"data.{one.name}: {words}" for one in data for words in one.warnings]
         if all(note.origin.startswith("synthetic:") for note in self.corpus.notes):
             caveats.append(DEMO_CAVEAT)
         if self.base.id.startswith("bundled:"):
@@ -472,6 +480,23 @@ def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = Non
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
     work = Work(recipe, Path(runs), tracker or Silent())
     return work.through(work.actions())
+
+
+def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[SplitFile]:
+    """Write the split of every data set of a recipe, as a run has it in ``data/``, and a page on them into a folder."""
+    tracker = tracker or Silent()
+    assert_outside(folder)
+    tracker.start("reading the data")
+    found = {
+        shown(path, recipe.root): path
+        for name, data in recipe.data.items()
+        for path in sources.files(data, recipe.root, name)
+    }
+    corpora = {name: sources.load(data, name, recipe.root, recipe.seed) for name, data in recipe.data.items()}
+    digests = {name: file_digest(path) for name, path in found.items()}
+    files = splitfile.write(corpora, recipe.data, recipe.root, folder, digests, now())
+    tracker.end(f"{sum(len(file.split.parts) for file in files)} notes")
+    return files
 
 
 def finished_facts(run: Run) -> RunFacts:

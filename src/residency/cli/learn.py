@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from residency.cli.shared import Overrides, RecipePath, RunPath, Runs, app, say, terminal, tracking
-from residency.core.errors import UserError
+from residency.core.errors import GateRefused, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,16 +103,17 @@ def init(
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None) -> None:
+def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Read all data, report every problem.
 
-    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run.
+    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with 2 where what stands in two
+    parts is to be refused.
     """
     from residency import checks
     from residency.recipe import Recipe
 
     console = terminal()
-    findings, summaries = checks.check(Recipe.load(recipe, overrides or []))
+    findings, summaries = checks.check(Recipe.load(recipe, overrides or []), runs)
     for one in summaries:
         console.print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]
@@ -120,6 +121,10 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
         say(console, f"{finding.level}: {finding.message}")
     if errors:
         raise UserError(f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run.")
+    if any(finding.level == "refused" for finding in findings):
+        raise GateRefused(
+            f"{recipe}: the split leaks; give each of these to one part, or accept it with data.NAME.leak=warn."
+        )
     say(console, f"{recipe}: nothing stands in the way of residency run.")
 
 
@@ -184,6 +189,7 @@ def predict(
     from residency.batch import predict_file
 
     console = terminal()
+    _warn_of_erased(run)
     with tracking(console) as tracker:
         count = predict_file(run, input, output, text_field, id_field, tracker)
     say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
@@ -232,6 +238,7 @@ def chat(
     if only not in (None, "tuned", "base"):
         raise UserError(f"--only: {only!r} is not known; {allowed(('tuned', 'base'), only)}.")
     chosen = cast(Literal["tuned", "base"] | None, only)
+    _warn_of_erased(run)
     talking = talks.sides(run, chosen, system)
 
     def say(piece: str) -> None:
@@ -241,6 +248,15 @@ def chat(
     if sys.stdin.isatty():
         say(talks.NOTICE + "\n")
     talks.converse(talking, _questions(), say)
+
+
+def _warn_of_erased(run: Path) -> None:
+    """One line where notes that the model learned from were erased."""
+    from residency.models.erased import warning
+    from residency.pipeline import artefact_of
+
+    if words := warning(artefact_of(run)):
+        print(f"residency: warning: {words}", file=sys.stderr)
 
 
 def _questions() -> Iterator[str]:

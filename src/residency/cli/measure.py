@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from residency.cli.shared import Runs, app, say, terminal, tracking
+from residency.cli.shared import RunPath, Runs, app, say, terminal, tracking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,6 +42,43 @@ def compare(
     console.print(_systems(facts))
     console.print(_pairs(facts))
     say(console, f"\nreport  {folder / 'report.html'}")
+
+
+@app.command()
+def bench(
+    run: RunPath,
+    tokens: Annotated[
+        int, typer.Option("--tokens", help="Length of an input, or of question and answer together.")
+    ] = 1024,
+    batches: Annotated[str, typer.Option("--batches", help="Batch sizes, with commas.")] = "1,4,16",
+    times: Annotated[int, typer.Option("--times", help="Measurements at each batch size.")] = 10,
+) -> None:
+    """Measure how fast a run's model is.
+
+    Latency, throughput and memory, beside the same weights in plain transformers, in turn. Writes bench/report.html and
+    bench/bench.json below the run.
+    """
+    from rich.table import Table
+
+    from residency.core.errors import UserError
+    from residency.speed import bench as measured
+
+    try:
+        sizes = [int(size) for size in batches.split(",")]
+    except ValueError:
+        raise UserError(f"--batches: {batches!r} is no list of numbers; write for example 1,4,16.") from None
+    console = terminal()
+    with tracking(console) as tracker:
+        speed, path = measured(run, tokens, sizes, times, tracker)
+    table = Table("batch", "system", "p50, ms", "p95, ms", "first token, ms", "ms per 100 tokens", "tokens/s", box=None)
+    for one in speed.timings:
+        first = f"{one.first_ms:.1f}" if one.first_ms else ""
+        table.add_row(
+            str(one.batch), one.system, f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", first, f"{one.ms_per_100:.1f}", f"{one.tokens_per_second:,.0f}"
+        )  # fmt: skip
+    console.print(table)
+    say(console, f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
+    say(console, f"\nreport  {path}")
 
 
 def _systems(facts: RunFacts) -> Table:

@@ -90,6 +90,10 @@ class Note(Value, frozen=True):
     """Columns of the row, for a card that puts them into words; they take the place of ``turns``."""
     origin: str = "real"
     """``real``, ``synthetic:<generator>`` or ``model:<name>``; of a conversation: who wrote the answers."""
+    parents: tuple[str, ...] = ()
+    """Ids of the notes that it was made from; they and it never fall into two parts."""
+    source: str = ""
+    """Document that it is a piece of, beyond the patient (an article, a discharge file); never in two parts either."""
 
 
 class RawNote(Value, frozen=True):
@@ -357,6 +361,8 @@ class DataSummary(Value, frozen=True):
     parts: dict[str, PartSummary]
     ledger: dict[str, dict[str, int]]
     """status -> reason -> rows"""
+    warnings: tuple[str, ...] = ()
+    """What stands in two parts, or keeps the parts from being alike."""
 
 
 class Cost(Value, frozen=True):

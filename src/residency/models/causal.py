@@ -48,6 +48,8 @@ class CausalPredictor:
         self.model, self.chat, self.card, self.generation, self.info = model, chat, card, generation, info
         self.more = {one.name: one for one in more}
         """Cards of other tasks that examples may be of, by name."""
+        self.full_length = False
+        """Write as many tokens as allowed, never an end before: for measuring speed."""
 
     @classmethod
     def from_artefact(
@@ -262,6 +264,7 @@ class CausalPredictor:
 
         settings = GenerationConfig(
             max_new_tokens=self._most,
+            min_new_tokens=self._most if self.full_length else None,
             do_sample=False,  # sampling is done by noise of each row's own, so that a batch changes nothing
             num_beams=1,
             eos_token_id=self._ends,
