@@ -150,6 +150,15 @@ def test_predict_and_eval_ask_the_last_stage(trained: tuple[Path, Path], cli: CL
     cli("predict", run, "--input", tmp_path / "ask.jsonl", "--output", tmp_path / "out.jsonl", check=0)
     out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row.get("answer", "") for row in out] == [row["text"] for row in kept]
+    cli("eval", run, "evaluate.bootstrap=10", check=0)
+    (again,) = (run / "evaluations").glob("*/facts.json")
+    scores = {
+        report["system"]["name"]: {one["metric"]: one["value"] for one in report["scores"]}
+        for report in json.loads(again.read_text())["reports"]
+    }
+    before = {r["system"]["name"]: {s["metric"]: s["value"] for s in r["scores"]} for r in facts(run)["reports"][:3]}
+    assert scores["tuned"]["loss"] == pytest.approx(before["2-freeze"]["loss"], abs=1e-6)
+    assert scores["base"]["loss"] == pytest.approx(before["base"]["loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,13 @@ def test_training_stops_after_patience_and_the_best_weights_are_kept(
     assert any(not torch.equal(saved[name], tensor) for name, tensor in kept[3].items())
 
 
+def test_the_stop_part_is_judged_after_every_so_many_steps(found: dict[str, Any], tmp_path: Path) -> None:
+    rows = drug_rows(8)
+    chosen = stage(method=Lora(r=2), steps=7, batch=4, stop=Stop(every=3, patience=9))
+    result, _ = train(job(found["electra"], tmp_path, NER, rows, chosen, dev=rows[:2]))
+    assert [entry["step"] for entry in result.history if "span_f1" in entry] == [3, 6]
+
+
 def test_without_a_stop_rule_the_last_model_is_kept(found: dict[str, Any], tmp_path: Path) -> None:
     rows = drug_rows(8)
     result, _ = train(job(found["electra"], tmp_path, NER, rows, stage(steps=4, batch=4), dev=rows))
