@@ -2,8 +2,8 @@
 
 Huatuo's general file, then its liver cancer file, on the bundled causal model. Held-out loss and ROUGE-L on both files for the base,
 after stage 1 and after stage 2, and for LoRA and full tuning that learn the liver file alone in as many steps as both stages
-together. Held-out parts as in ``huatuo.py``; the references of both files were written by a model. Rates and batch are the
-defaults; what is measured decides nothing.
+together. Held-out parts as in ``huatuo.py``; the references of both files were written by a model. The prefix has
+the published rate, the others their defaults; what is measured decides nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 from _common import child, parser, report, run, say
 from huatuo import write_parts
+from residency.core.types import RunFacts
 
 METRICS = ("loss", "rouge_l")
+COLUMNS = ("system", "general: loss", "general: ROUGE-L", "liver: loss", "liver: ROUGE-L", "training seconds")
 NAMES = {"base": "base", "1-prefix": "stage 1: prefix, general", "2-freeze": "stage 2: freeze, liver"}
 
 
@@ -25,6 +27,10 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--steps", type=int, default=60, help="optimiser steps of each stage (default 60)")
     options.add_argument("--test", type=int, default=60, help="test records of each file (default 60)")
+    options.add_argument(
+        "--roads", nargs="+", choices=("two-stage", "lora", "full"), default=["two-stage", "lora", "full"]
+    )
+    options.add_argument("--runs", type=Path, help="keep the runs here, and go on from what is there")
     options.add_argument("--child", nargs=2, metavar=("RECIPE", "RUNS"), help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.child:
@@ -37,18 +43,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         data = {name: write_parts(name, work) for name in ("general", "liver")}
-        for name, stages in roads(given.steps).items():
+        for name in given.roads:
+            stages = roads(given.steps)[name]
             recipe = work / f"{name}.yaml"  # JSON is YAML
             recipe.write_text(json.dumps(settings(name, stages, data, given)), "utf-8")
-            result, _ = child([__file__, "--child", recipe, work / "runs"], given.threads)
+            result, _ = child([__file__, "--child", recipe, given.runs or work / "runs"], given.threads)
             found.append({"road": name, **result})
-            for system, scores in result["scores"].items():
-                shown = NAMES.get(system, f"one stage: {name}, liver")
-                took = result["seconds"].get(system)
-                rows.append([shown, *cells(scores), f"{took:.0f}" if took else "-"])
-                say(" ".join(rows[-1]))
-    columns = ("system", "general: loss", "general: ROUGE-L", "liver: loss", "liver: ROUGE-L", "training seconds")
-    report("two-stage", given, columns, rows, references="model-written", measurements=found)
+            rows += lines(name, result)
+            for line in rows[-len(result["scores"]) :]:
+                say(" ".join(line))
+    report("two-stage", given, COLUMNS, rows, references="model-written", measurements=found)
+
+
+def lines(road: str, result: dict[str, Any]) -> list[list[str]]:
+    """A line of the table for each system of a road."""
+    made = []
+    for system, scores in result["scores"].items():
+        took = result["seconds"].get(system)
+        shown = NAMES.get(system, f"one stage: {road}, liver")
+        made.append([shown, *cells(scores), f"{took:.0f}" if took else "-"])
+    return made
 
 
 def roads(steps: int) -> dict[str, list[dict[str, Any]]]:
@@ -56,7 +70,13 @@ def roads(steps: int) -> dict[str, list[dict[str, Any]]]:
     common = {"batch": 16, "stop": None}
     return {
         "two-stage": [
-            {"tasks": ["general"], "method": {"kind": "prefix", "length": 32}, "steps": steps, **common},
+            {
+                "tasks": ["general"],
+                "method": {"kind": "prefix", "length": 32},
+                "learning_rate": 1e-2,
+                "steps": steps,
+                **common,
+            },
             {"tasks": ["liver"], "method": {"kind": "freeze", "last": 2}, "steps": steps, **common},
         ],
         "lora": [{"name": "lora", "tasks": ["liver"], "method": {"kind": "lora"}, "steps": 2 * steps, **common}],
@@ -96,7 +116,11 @@ def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """One road in this process."""
     from residency import Recipe, pipeline
 
-    facts = pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs))
+    return summary(pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs)))
+
+
+def summary(facts: RunFacts) -> dict[str, Any]:
+    """What a finished run measured."""
     scores: dict[str, dict[str, dict[str, list[float]]]] = {}
     tests = []
     for one in facts.reports:
