@@ -59,7 +59,7 @@ class Contest:
         for system in self.systems:  # what is missing is said before the first hour of prediction
             self.check(system)
         work = self.work
-        work.eval_step = self.step  # type: ignore[method-assign]
+        work.eval_step = self.step  # type: ignore[method-assign, assignment]
         work.facts = self.facts  # type: ignore[method-assign]
         return work.through((work.do_data, self.ask, work.do_report))
 

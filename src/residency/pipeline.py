@@ -5,16 +5,16 @@ pipeline.run(recipe)  ->  data  ->  train/1-lora  ->  eval/TASK  ->  report
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from residency.core.errors import DataError, UserError
+from residency.assignment import Assignment, exams, marked, replay_task, replayed
+from residency.core.errors import UserError
 from residency.core.files import digest, file_digest, read_json, sha256, write_json, write_jsonl, write_text
 from residency.core.progress import Silent, Tracker
 from residency.core.run import SCHEMA, Manifest, Run, Step, hardware, memoised_digest, now, packages
@@ -42,15 +42,14 @@ from residency.corpus.splitfile import SplitFile
 from residency.corpus.summary import shown, strictest, summary, with_entries
 from residency.models import erased
 from residency.models.base import Base, resolve, silent
-from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
-from residency.tasks.examples import examples, fixed, question, unknown_labels
+from residency.tasks.examples import question
 
 if TYPE_CHECKING:
-    from residency.models.artefact import Output
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
+    from residency.train.trainer import Job
 
 DEMO_CAVEAT = (
     "These records are invented: a generator wrote them, and the bundled model has seen text of the same generator when "
@@ -92,40 +91,33 @@ class Work:
             for name, data in self.recipe.data.items()
         }
 
-    @cached_property
+    @property
     def corpus(self) -> Corpus:
         """The task's data set."""
         return self.corpora[self.task.data]
 
     @cached_property
-    def card(self) -> Card:
-        """The task's card, its labels fixed."""
-        where = f"data.{self.task.data}"
-        card = fixed(self.recipe.card(self.task), self.corpus.part("train"), where)
-        unknown = unknown_labels(self.corpus.notes, card)
-        if unknown:
-            raise DataError(
-                f"{where}: label {unknown[0]!r} is not in card {card.name}; allowed: {', '.join(card.names)}; "
-                f"add it to the card, or rename it with {where}.labels."
-            )
-        return card
+    def exams(self) -> list[Assignment]:
+        """What every system is asked: the tasks, on all data that is trained on."""
+        return [self.assignment(task, data, name) for name, task, data in exams(self.recipe)]
+
+    def assignment(self, task: Task, data: str | None = None, name: str | None = None) -> Assignment:
+        """A task on its data set, or on another."""
+        chosen = task.name if name is None else name
+        return Assignment(self.recipe, self.corpora, self.base, task, data or task.data, chosen)
 
     @cached_property
-    def output(self) -> Output:
-        """How the task is answered: with a head, or in words."""
-        return output_of(self.task.output, self.base, self.card)
+    def card(self) -> Card:
+        """The task's card, its labels fixed."""
+        return self.exams[0].card
 
     def part(self, name: PartName) -> list[Example]:
         """The task's examples of a part."""
-        return examples(self.corpus.part(name), self.card)
+        return self.exams[0].part(name)
 
     def test_part(self) -> list[Example]:
-        """What is measured: the test part, or so many of it as the recipe wants, the same for every system and run."""
-        test, most = self.part("test"), self.recipe.evaluate.limit
-        if most is None or len(test) <= most:
-            return test
-        chosen = set(random.Random(self.recipe.seed).sample(range(len(test)), most))
-        return [example for number, example in enumerate(test) if number in chosen]
+        """What is measured: the test part of the task."""
+        return self.exams[0].test_part()
 
     @cached_property
     def profile(self) -> Profile:
@@ -162,36 +154,94 @@ class Work:
     def _data_settings(self) -> dict[str, Any]:
         return {"data": _dump(self.recipe)["data"], "seed": self.recipe.seed}
 
-    @property
-    def _card_settings(self) -> dict[str, Any]:
-        return self.recipe.card(self.task).model_dump(mode="json")
-
     def data_step(self) -> Step:
         return Step(name="data", settings=self._data_settings, inputs=self.input_digests, into="data")
 
-    def train_step(self) -> Step:
-        stage = _dump(self.recipe)["stages"][0]
+    def train_step(self, number: int | None = None) -> Step:
+        """The step of a stage, counted from 0; the last where not given."""
+        number = len(self.recipe.stages) - 1 if number is None else number
+        chosen, stage = self.recipe.stages[number], _dump(self.recipe)["stages"][number]
         stage.pop("track")
-        task = self.task.model_dump(mode="json", include={"data", "output", "limits", "generate"})
-        settings = {**self._data_settings, "stage": stage, "card": self._card_settings, "task": task}
-        base = {"base": self.base.digest, "base.segmenter": self.base.segmenter, "base.window": str(self.base.window)}
+        kept = {"data", "output", "limits", "generate"}
+        tasks = {
+            task.title: {
+                **task.model_dump(mode="json", include=kept),
+                "card": self.recipe.card(task).model_dump(mode="json"),
+            }
+            for task in self.recipe.tasks_of(chosen)
+        }
+        settings = {**self._data_settings, "stage": stage, "tasks": tasks}
+        names = ("digest", "segmenter", "window", "quantise", "dtype")
+        base = {f"base.{name}".removesuffix(".digest"): str(getattr(self.base, name)) for name in names}
         if self.base.chat_template:
             base["base.chat_template"] = sha256(self.base.chat_template.encode())
-        into = f"train/{self.recipe.stages[0].title(1)}"
-        return Step(name=into, settings=settings, inputs={**self.input_digests, **base}, into=into)
+        into = f"train/{chosen.title(number + 1)}"
+        inputs = {**self.input_digests, **base, **self._start_inputs(number)}
+        return Step(name=into, settings=settings, inputs=inputs, into=into)
 
-    def eval_step(self) -> Step:
-        into = f"eval/{self.recipe.card(self.task).name}"
+    def _start_inputs(self, number: int) -> dict[str, str]:
+        """Hashes of what a stage goes on from."""
+        stage, found = self.recipe.stages[number], {}
+        if stage.start == "previous" and number:
+            found["start"] = self.train_step(number - 1).key
+        elif stage.start not in ("base", "previous"):
+            found["start"] = file_digest(self.start(number) / "artefact.json")  # type: ignore[operator]
+        adapter = getattr(stage.method, "adapter", None)
+        if adapter is not None:
+            files = sorted((self.recipe.root / adapter).glob("adapter_*"))
+            if not files:
+                raise UserError(
+                    f"stages[{number}].method.adapter: {self.recipe.root / adapter} holds no adapter; give a folder with "
+                    "adapter_config.json and adapter_model.safetensors."
+                )
+            found["adapter"] = digest({path.name: file_digest(path) for path in files})
+        return found
+
+    def start(self, number: int) -> Path | None:
+        """The artefact that a stage goes on from; None: the base."""
+        name = self.recipe.stages[number].start
+        if name == "base" or (name == "previous" and not number):
+            return None
+        if name == "previous":
+            return self.run.folder / self.train_step(number - 1).into
+        return artefact_of(self.recipe.root / name)
+
+    def eval_step(self, exam: Assignment | None = None) -> Step:
+        """The step that asks every system one task."""
+        exam = exam or self.exams[0]
+        into = f"eval/{exam.name or self.recipe.card(exam.task).name}"
         settings = {"evaluate": _dump(self.recipe)["evaluate"], "seed": self.recipe.seed}
-        return Step(name=into, settings=settings, inputs={"train": self.train_step().key}, into=into)
+        if len(self.exams) > 1:
+            settings["data"] = exam.data
+        trained = [self.train_step(number).key for number in range(len(self.recipe.stages))]
+        return Step(
+            name=into,
+            settings=settings,
+            inputs={"train": trained[0] if len(trained) == 1 else digest(trained)},
+            into=into,
+        )
+
+    def eval_steps(self) -> list[Step]:
+        return [self.eval_step(exam) for exam in self.exams]
 
     def report_step(self) -> Step:
-        inputs = {"data": self.data_step().key, "eval": self.eval_step().key}
+        asked = self.eval_steps()
+        inputs = {
+            "data": self.data_step().key,
+            **{"eval" if len(asked) == 1 else step.name: step.key for step in asked},
+        }
         return Step(name="report", settings={"recipe": _dump(self.recipe)}, inputs=inputs)
 
     def steps(self) -> list[Step]:
         """All steps in their order."""
-        return [self.data_step(), self.train_step(), self.eval_step(), self.report_step()]
+        stages = [self.train_step(number) for number in range(len(self.recipe.stages))]
+        return [self.data_step(), *stages, *self.eval_steps(), self.report_step()]
+
+    def actions(self) -> list[Action]:
+        """The work of each step."""
+        stages = [partial(self.do_train, number=number) for number in range(len(self.recipe.stages))]
+        asked = [partial(self.do_eval, exam=exam) for exam in self.exams]
+        return [self.do_data, *stages, *asked, self.do_report]
 
     # What each does: writes to the empty folder that it is given.
 
@@ -207,34 +257,16 @@ class Work:
         counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
         self.tracker.end(", ".join(f"{count} {part}" for part, count in counts.items()))
 
-    def do_train(self, folder: Path) -> None:
-        """Train the stage."""
-        from residency.train.trainer import Job, train
+    def do_train(self, folder: Path, number: int = 0) -> None:
+        """Train a stage."""
+        from residency.train.trainer import train
 
-        stage, step = self.recipe.stages[0], self.train_step()
-        self.tracker.start(f"training {stage.title(1)}")
+        stage, step = self.recipe.stages[number], self.train_step(number)
+        self.tracker.start(f"training {stage.title(number + 1)}")
         scratch = self.run.scratch(step)
         scratch.mkdir(parents=True, exist_ok=True)
         with silent():
-            result, items = train(
-                Job(
-                    stage=stage,
-                    name=stage.title(1),
-                    base=self.base,
-                    card=self.card,
-                    train=self.part("train"),
-                    dev=self.part("dev"),
-                    seed=self.recipe.seed,
-                    profile=self.profile,
-                    work=scratch,
-                    out=folder,
-                    progress=self.tracker.update,
-                    output=self.output,
-                    limits=self.task.limits,
-                    generate=self.task.generate,
-                    loss=self.recipe.data[self.task.data].loss,
-                )
-            )
+            result, items = train(self.job(number, scratch, folder))
         entries = [
             Entry(file="", line=0, id=id, status="windowed", reason="longer than the model reads at once", count=n)
             for id, n in items.windowed.items()
@@ -255,28 +287,91 @@ class Work:
         )
         self.tracker.end(best)
 
-    def do_eval(self, folder: Path) -> None:
-        """Measure the baselines and the tuned model on the test part."""
+    def job(self, number: int, work: Path, out: Path) -> Job:
+        """What a stage needs to be trained."""
+        from residency.train.trainer import Job
+
+        stage = self.recipe.stages[number]
+        tasks = self.recipe.tasks_of(stage)
+        chosen = [self.assignment(task, stage.data) for task in tasks]
+        first = chosen[0]
+        alike = ("text", *_writes(first.task))
+        if len(chosen) > 1 and any((one.output, *_writes(one.task)) != alike for one in chosen):
+            raise UserError(
+                f"stages[{number}].tasks: several tasks in one stage must all be answered in words, with the same limits and "
+                "generate; name one of them, or set output: text."
+            )
+        train, dev = (
+            first.part(name) + [row for one in chosen[1:] for row in marked(one.part(name), one.data)]
+            for name in ("train", "dev")
+        )
+        cards = [one.card for one in chosen[1:]]
+        if stage.replay:
+            general = self.assignment(replay_task(self.recipe, stage), stage.replay.data)
+            if general.output != first.output or (first.output == "head" and general.card.names != first.card.names):
+                raise UserError(
+                    f"stages[{number}].replay.data: {stage.replay.data} is answered in another way than the stage's task."
+                )
+            rows = replayed(general, len(train), stage.replay, self.recipe.seed)
+            train, cards = [*train, *rows], [*cards, general.card]
+        method = stage.method
+        if adapter := getattr(method, "adapter", None):
+            method = method.model_copy(update={"adapter": str(self.recipe.root / adapter)})
+        return Job(
+            stage=stage.model_copy(update={"method": method}),
+            name=stage.title(number + 1),
+            base=self.base,
+            card=first.card,
+            more=tuple({card.name: card for card in cards if card.name != first.card.name}.values()),
+            train=train,
+            dev=dev,
+            seed=self.recipe.seed,
+            profile=self.profile,
+            work=work,
+            out=out,
+            progress=self.tracker.update,
+            output=first.output,
+            limits=first.task.limits,
+            generate=first.task.generate,
+            loss=self.recipe.data[first.data].loss,
+            start=self.start(number),
+        )
+
+    def systems(self) -> list[tuple[str, Path]]:
+        """Name and artefact of every tuned system: ``tuned``, or of several stages each."""
+        folders = [self.run.folder / self.train_step(number).into for number in range(len(self.recipe.stages))]
+        return [("tuned" if len(folders) == 1 else folder.name, folder) for folder in folders]
+
+    def do_eval(self, folder: Path, exam: Assignment | None = None) -> None:
+        """Measure the baselines and every tuned model on a test part."""
         from residency.evals.compare import compare
         from residency.evals.evaluate import evaluate
         from residency.models import predictors
 
-        test = self.test_part()
+        exam = exam or self.exams[0]
+        card, test = exam.card, exam.test_part()
         if not test:
             raise UserError(
-                f"data.{self.task.data}.test: there is nothing to measure on; give a test part, or path with shares."
+                f"data.{exam.data}.test: there is nothing to measure on; give a test part, or path with shares."
             )
-        settings = self.recipe.evaluate
-        artefact = self.run.folder / self.train_step().into
+        settings, title = self.recipe.evaluate, f" on {card.name}" if len(self.exams) > 1 else ""
+        able = [(name, path) for name, path in self.systems() if predictors.answers(path, card, exam.output)]
+        most = predictors.longest_answer(path for _, path in able)
         reports, answered = [], []
-        for name in (*settings.baselines, "tuned"):
-            self.tracker.start(f"evaluating {name}", len(test))
+        for name in (*settings.baselines, *(name for name, _ in able)):
+            self.tracker.start(f"evaluating {name}{title}", len(test))
             with silent():
-                predictor = self.untuned(artefact) if name == "base" else predictors.trained(artefact)
+                own = None if exam is self.exams[0] and len(able) == 1 else card
+                predictor = (
+                    self.untuned(able[-1][1], exam)
+                    if name == "base"
+                    else predictors.trained(dict(able)[name], own, name)
+                )
+                predictors.allow(predictor, most)
                 report, predictions = evaluate(
                     predictor,
                     test,
-                    self.card,
+                    card,
                     bootstrap=settings.bootstrap,
                     seed=self.recipe.seed,
                     show_text=self.show_text,
@@ -286,21 +381,22 @@ class Work:
             reports.append(report)
             answered.append((report.system, predictions))
             self.tracker.end(
-                " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == self.card.main_metric)
+                " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == card.main_metric)
             )
-        tuned = answered[-1]
-        tests = [compare(test, other, tuned, self.card, seed=self.recipe.seed) for other in answered[:-1]]
+        last = answered[-1]
+        tests = [compare(test, other, last, card, seed=self.recipe.seed) for other in answered[:-1]]
         reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tuple(one for found in tests for one in found))
         write_json(folder / "reports.json", reports)
 
-    def untuned(self, artefact: Path) -> EncoderPredictor | CausalPredictor:
+    def untuned(self, artefact: Path, exam: Assignment | None = None) -> EncoderPredictor | CausalPredictor:
         """The base as it is; a model that writes has the template and settings of the tuned one."""
         from residency.models.causal import CausalPredictor
         from residency.models.encoder import EncoderPredictor
 
-        if self.output == "text":
-            return CausalPredictor.untuned_of(artefact)
-        return EncoderPredictor.untuned(self.base, self.card, self.recipe.seed)
+        exam = exam or self.exams[0]
+        if exam.output == "text":
+            return CausalPredictor.untuned_of(artefact, card=exam.card)
+        return EncoderPredictor.untuned(self.base, exam.card, self.recipe.seed)
 
     @property
     def show_text(self) -> bool:
@@ -318,12 +414,19 @@ class Work:
         write_json(folder / "facts.json", facts)
         self.tracker.end()
 
+    def learned_from(self) -> list[str]:
+        """For each tuned system the data set that its own stage learned from (the first of several tasks')."""
+        return [stage.data or self.recipe.tasks_of(stage)[0].data for stage in self.recipe.stages]
+
     def facts(self) -> RunFacts:
         """Everything that the report shows, read from the finished steps."""
-        folder, train = self.run.folder, self.run.folder / self.train_step().into
+        folder, trained = self.run.folder, [path for _, path in self.systems()]
         data = read_json(folder / "data/summary.json", list[DataSummary])
-        more = [msgspec.json.decode(line, type=Entry) for line in (train / "ledger.jsonl").read_bytes().splitlines()]
-        caveats = [words] if (words := erased.warning(train)) else []
+        more: dict[str, list[Entry]] = {}
+        for name, path in zip(self.learned_from(), trained, strict=True):
+            lines = (path / "ledger.jsonl").read_bytes().splitlines()
+            more.setdefault(name, []).extend(msgspec.json.decode(line, type=Entry) for line in lines)
+        caveats = list(dict.fromkeys(words for path in trained if (words := erased.warning(path))))
         caveats += [f"data.{one.name}: {words}" for one in data for words in one.warnings]
         if all(note.origin.startswith("synthetic:") for note in self.corpus.notes):
             caveats.append(DEMO_CAVEAT)
@@ -338,9 +441,13 @@ class Work:
             base_digest=self.base.digest,
             hardware=hardware(),
             packages=packages(),
-            data=tuple(with_entries(one, more) if one.name == self.task.data else one for one in data),
-            stages=(read_json(train / "stage.json", StageResult),),
-            reports=tuple(read_json(folder / self.eval_step().into / "reports.json", list[Report])),
+            data=tuple(with_entries(one, more.get(one.name, [])) for one in data),
+            stages=tuple(read_json(path / "stage.json", StageResult) for path in trained),
+            reports=tuple(
+                report
+                for step in self.eval_steps()
+                for report in read_json(folder / step.into / "reports.json", list[Report])
+            ),
             caveats=tuple(caveats),
             show_text=self.show_text,
         )
@@ -372,7 +479,7 @@ Action = Callable[[Path], None]
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
     work = Work(recipe, Path(runs), tracker or Silent())
-    return work.through((work.do_data, work.do_train, work.do_eval, work.do_report))
+    return work.through(work.actions())
 
 
 def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[SplitFile]:
@@ -421,10 +528,10 @@ def artefact_of(folder: Path | str) -> Path:
     if (folder / "artefact.json").is_file():
         return folder
     Run(folder).manifest  # noqa: B018 - says what is wrong with the folder
-    found = sorted(folder.glob("train/*/artefact.json"))
+    found = [path.parent for path in folder.glob("train/*/artefact.json")]
     if not found:
         raise UserError(f"{folder}: has no trained model yet; finish it with residency run.")
-    return found[-1].parent
+    return max(found, key=lambda path: int(path.name.partition("-")[0]))
 
 
 def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
@@ -481,11 +588,30 @@ class Evaluation(Work):
     """A trained model measured once more; its training is taken as it is."""
 
     def __init__(self, recipe: Recipe, runs: Path, tracker: Tracker, artefact: Path, run: Path) -> None:
+        from residency.models.artefact import read
+
         super().__init__(recipe, runs, tracker)
         self.trained, self.trained_run = artefact, run
+        learned = read(artefact).task().name
+        named = (task for task in recipe.tasks if learned in (task.name, recipe.card(task).name))
+        self.task = next(named, self.task)
+
+    @cached_property
+    def exams(self) -> list[Assignment]:
+        """The task that the model learned."""
+        return [Assignment(self.recipe, self.corpora, self.base, self.task, self.task.data, "", self.card)]
+
+    def systems(self) -> list[tuple[str, Path]]:
+        return [("tuned", self.trained)]
+
+    def learned_from(self) -> list[str]:
+        return [self.task.data]
+
+    def eval_steps(self) -> list[Step]:
+        return [self.eval_step()]
 
     def steps(self) -> list[Step]:
-        return [self.data_step(), self.eval_step(), self.report_step()]
+        return [self.data_step(), *self.eval_steps(), self.report_step()]
 
     def facts(self) -> RunFacts:
         """As of a run; the folder is the one that predict takes."""
@@ -508,7 +634,7 @@ class Evaluation(Work):
                 )
         return learned
 
-    def train_step(self) -> Step:
+    def train_step(self, number: int | None = None) -> Step:
         artefact = {"artefact": digest(msgspec.json.decode((self.trained / "artefact.json").read_bytes()))}
         return Step(
             name="train", settings={}, inputs={**artefact, **self.input_digests}, into=str(self.trained.resolve())
@@ -523,6 +649,11 @@ def as_kept(prediction: Prediction, show_text: bool) -> Prediction:
     elif isinstance(answer, Text) and not show_text:
         answer = Text()
     return msgspec.structs.replace(prediction, answer=answer, text=prediction.text if show_text else "")
+
+
+def _writes(task: Task) -> tuple[Any, Any]:
+    """How a task's answers are read and written."""
+    return task.limits, task.generate
 
 
 def _dump(recipe: Recipe) -> dict[str, Any]:

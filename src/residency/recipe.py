@@ -38,6 +38,8 @@ class Task(Part):
     the recipe."""
     data: str
     """Name of an entry of ``data``."""
+    name: str = Field(default="", pattern=r"^[\w.-]*$")
+    """What stages, folders and the report call it; the card's name where not given. Two tasks of one card need names."""
     output: Literal["auto", "head", "text"] = "auto"
     """``head``: the model marks spans and chooses labels with a head of its own; ``text``: a causal model writes its answer,
     which is read back. ``auto``: a head, save for cards of family answers."""
@@ -45,6 +47,11 @@ class Task(Part):
     """Models that write: the most tokens that are read and learned."""
     generate: Generation = Generation()
     """Models that write: how answers are written."""
+
+    @property
+    def title(self) -> str:
+        """Its name, or its card's."""
+        return self.name or Path(self.card).stem
 
 
 class Evaluate(Part):
@@ -75,8 +82,9 @@ class Recipe(Part):
     deid: Deid | None = None
     """How they are de-identified."""
     data: dict[str, Data] = Field(min_length=1)
-    tasks: tuple[Task, ...] = Field(min_length=1, max_length=1)
-    stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1, max_length=1)
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
+    """Trained one after the other; each goes on from the one before, unless it says otherwise."""
     evaluate: Evaluate = Evaluate()
     _root: Path = PrivateAttr(default=Path())
 
@@ -87,7 +95,31 @@ class Recipe(Part):
                 raise ValueError(
                     f"tasks[{number}].data: {task.data!r} is not an entry of data; {allowed(self.data, task.data)}"
                 )
+            if task.title in [other.title for other in self.tasks[:number]]:
+                raise ValueError(f"tasks[{number}].name: {task.title!r} is a task already; give each a name of its own")
+        for number, stage in enumerate(self.stages):
+            self._stage_fits(f"stages[{number}]", stage)
+        titles = [stage.title(number) for number, stage in enumerate(self.stages, start=1)]
+        if {"base", "tuned"} & {stage.name for stage in self.stages} or len(titles) != len(set(titles)):
+            raise ValueError("stages: each needs a name of its own, other than base and tuned")
         return self
+
+    def _stage_fits(self, where: str, stage: Stage) -> None:
+        """Whether a stage names tasks and data that are there."""
+        known = [task.title for task in self.tasks]
+        for name in stage.tasks:
+            if name not in known:
+                raise ValueError(f"{where}.tasks: {name!r} is not a task; {allowed(known, name)}")
+        named = {f"{where}.data": stage.data, f"{where}.replay.data": stage.replay.data if stage.replay else None}
+        for key, data in named.items():
+            if data is not None and data not in self.data:
+                raise ValueError(f"{key}: {data!r} is not an entry of data; {allowed(self.data, data)}")
+        if stage.data is not None and len(self.tasks_of(stage)) > 1:
+            raise ValueError(f"{where}.data: the stage trains several tasks; name one of them with {where}.tasks")
+
+    def tasks_of(self, stage: Stage) -> tuple[Task, ...]:
+        """The tasks that a stage trains: those that it names, or all."""
+        return tuple(task for task in self.tasks if not stage.tasks or task.title in stage.tasks)
 
     @classmethod
     def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

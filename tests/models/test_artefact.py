@@ -14,7 +14,7 @@ import torch
 
 from residency.core.errors import UserError
 from residency.models import artefact as module
-from residency.models.adapters import ExternalMethod, Full, Lora, method_of
+from residency.models.adapters import ExternalMethod, Freeze, Full, Lora, Prefix, method_of
 from residency.models.artefact import fresh, load, read, save
 from residency.models.base import BaseModelSettings, resolve
 from residency.tasks.card import Card, Label
@@ -127,3 +127,70 @@ def test_a_moved_base_is_found_again_by_its_id(base: Any, tmp_path: Path, monkey
     monkeypatch.setattr(module, "load_tokenizer", lambda path, real=module.load_tokenizer: real(bundle))
     save(tmp_path / "out", model, there, CARD, Lora(r=2), "public")
     assert load(tmp_path / "out")[0].base.id == "bundled:tiny"
+
+
+# Stages
+
+
+def next_stage(start: Path, folder: Path, base: Any, method: Any, seed: int = 3) -> torch.Tensor:
+    """A stage that goes on from an artefact, trained for a step; the logits that it ends with."""
+    torch.manual_seed(seed)
+    model = method_of(method).attach(module.begin(base, CARD, "head", method_of(method), start)).train()
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model(input_ids=torch.tensor([[2, 30, 40, 3]])).logits.float().pow(2).sum().backward()
+    optimiser.step()
+    folder.mkdir()
+    save(folder, model.eval(), base, CARD, method, "synthetic", start=start)
+    return logits(model)
+
+
+CHAINS = {
+    "prefix, freeze": (Prefix(length=3), Freeze(last=1)),
+    "prefix, lora": (Prefix(length=3), Lora(r=2)),
+    "lora, prefix": (Lora(r=2), Prefix(length=3)),
+    "lora, lora": (Lora(r=2), Lora(r=3)),
+    "full, prefix": (Full(), Prefix(length=3)),
+    "prefix, full": (Prefix(length=3), Full()),
+    "freeze, lora": (Freeze(last=1), Lora(r=2)),
+    "prefix, freeze, prefix": (Prefix(length=3), Freeze(last=1), Prefix(length=3)),
+}
+
+
+@pytest.mark.parametrize("methods", CHAINS.values(), ids=CHAINS.keys())
+def test_the_last_artefact_holds_what_every_stage_trained(methods: Any, base: Any, tmp_path: Path) -> None:
+    expected = [saved(tmp_path / "0", base, methods[0])]
+    for number, method in enumerate(methods[1:], start=1):
+        expected.append(next_stage(tmp_path / str(number - 1), tmp_path / str(number), base, method))
+    for number in range(len(methods) - 1):
+        shutil.rmtree(tmp_path / str(number))
+    said, model, _ = load(tmp_path / str(len(methods) - 1), merge=False)
+    assert torch.equal(logits(model), expected[-1])
+    assert not torch.allclose(expected[-1], expected[0], atol=1e-4)
+    assert said.kinds == ", ".join(method.kind for method in methods)
+
+
+@pytest.mark.parametrize("quantise", ["nf4", "int8"])
+def test_a_prefix_and_trained_layers_stand_together_on_a_quantised_base(
+    quantise: Any, base: Any, tmp_path: Path
+) -> None:
+    small = msgspec.structs.replace(base, quantise=quantise)
+    saved(tmp_path / "1", small, Prefix(length=3))
+    expected = next_stage(tmp_path / "1", tmp_path / "2", small, Freeze(last=1))
+    assert torch.equal(logits(load(tmp_path / "2")[1]), expected)
+
+
+def test_a_stage_behind_lora_on_a_quantised_base_is_refused(base: Any, tmp_path: Path) -> None:
+    small = msgspec.structs.replace(base, quantise="nf4")
+    saved(tmp_path / "1", small, Lora(r=2))
+    with pytest.raises(UserError, match="does not merge into quantised weights without loss; put it last"):
+        module.begin(small, CARD, "head", Freeze(), tmp_path / "1")
+
+
+def test_a_stage_goes_on_only_from_the_same_base_and_outputs(base: Any, bases: dict[str, Path], tmp_path: Path) -> None:
+    saved(tmp_path / "1", base, Lora(r=2))
+    other = resolve(BaseModelSettings(id=str(bases["roberta"])))
+    with pytest.raises(UserError, match="was trained on another base"):
+        module.begin(other, CARD, "head", Lora(), tmp_path / "1")
+    three = CARD.model_copy(update={"labels": (*CARD.labels, Label(name="more"))})
+    with pytest.raises(UserError, match="whose outputs are not those of card s"):
+        module.begin(base, three, "head", Lora(), tmp_path / "1")

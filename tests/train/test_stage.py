@@ -73,6 +73,15 @@ def test_small_models_get_higher_rates_and_adapters_higher_than_full_tuning() ->
     assert all(a > b for a, b in zip(lora, full, strict=True))
 
 
+def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_adapters() -> None:
+    assert {plan({"method": {"kind": "prefix"}}, size).learning_rate for size in (5_000_000, 6_000_000_000)} == {1e-2}
+    lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
+    large = 7_000_000_000
+    rates = [resolve(lora, large, 500, "cuda", True, True, quantised).learning_rate for quantised in (False, True)]
+    assert rates == [2e-4, 1e-4]
+    assert resolve(freeze, large, 500, "cuda", True, True).learning_rate == 1e-5
+
+
 def test_few_rows_are_passed_over_more_often() -> None:
     epochs = [plan({}, rows=rows).epochs for rows in (10, 500, 2000, 100_000)]
     assert epochs == [20, 9, 4, 3]
@@ -102,6 +111,9 @@ def test_precision_is_what_the_hardware_multiplies_fast(device: str, bf16: bool,
         ({"method": {"kind": "lora", "rank": 8}}, "method.rank: unknown key"),
         ({"method": {"kind": "lora", "merges": True}}, "method.merges: unknown key"),
         ({"method": {"kind": "lorra"}}, "did you mean lora?"),
+        ({"method": {"kind": "freeze", "last": 1, "first": 1}}, "give last or first, not both"),
+        ({"replay": {"data": "d", "share": 1.0}}, "replay.share: must be less than 1"),
+        ({"optimiser": "adam"}, "did you mean adamw?"),
         ({"learning_rat": 1}, "did you mean learning_rate?"),
     ],
 )

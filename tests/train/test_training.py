@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import safetensors.torch
 import torch
 
 from residency.core.errors import UserError
 from residency.core.types import Answer, Example, Labels, Span, Spans, StageResult
-from residency.models.adapters import Full, Lora
+from residency.models import artefact
+from residency.models.adapters import Freeze, Full, Lora, Prefix
 from residency.models.artefact import fresh, tokeniser
 from residency.models.base import silent
 from residency.models.encoder import EncoderPredictor
@@ -210,6 +212,36 @@ def test_a_seed_gives_the_same_adapter_and_another_seed_another(found: dict[str,
     assert any(not torch.equal(value, other[name]) for name, value in weights(tmp_path / "a").items())
 
 
+@pytest.mark.parametrize("method", [Prefix(length=3), Freeze(last=1)], ids=["prefix", "freeze"])
+def test_every_method_gives_equal_artefacts_for_equal_seeds(method: Any, found: dict[str, Any], tmp_path: Path) -> None:
+    chosen = stage(method=method, steps=3, batch=4)
+    for name in ("a", "b"):
+        torch.manual_seed(hash(name) % 100)
+        (tmp_path / name / "out").mkdir(parents=True)
+        train(job(found["electra"], tmp_path / name, NER, drug_rows(8), chosen))
+    read = [artefact.read(tmp_path / name / "out").files for name in ("a", "b")]
+    made = {name for name in read[0] if name not in ("stage.json", "metrics.jsonl")}
+    assert "changed.safetensors" in made
+    assert {name: read[0][name] for name in made} == {name: read[1][name] for name in made}
+
+
+@pytest.mark.parametrize("quantise", ["nf4", "int8"])
+@pytest.mark.parametrize("method", [Lora(r=2), Prefix(length=4), Freeze(last=1)], ids=["lora", "prefix", "freeze"])
+def test_a_quantised_base_is_tuned_judged_and_comes_back(
+    method: Any, quantise: Any, found: dict[str, Any], tmp_path: Path
+) -> None:
+    base = msgspec.structs.replace(found["roberta"], quantise=quantise)
+    rows = drug_rows(8)
+    chosen = stage(method=method, steps=4, batch=4, optimiser="paged_adamw_8bit", learning_rate=1e-2, stop=Stop())
+    result, _ = train(job(base, tmp_path, NER, rows, chosen, dev=rows[:2]))
+    assert losses(result)[-1] < losses(result)[0]
+    assert result.settings["optimiser"].startswith("paged_adamw_8bit")
+    again = EncoderPredictor.from_artefact(tmp_path / "out")
+    kept = {type(module).__name__ for module in again.model.modules()}
+    assert bool({"Linear4bit", "Linear8bitLt"} & kept) == (method.kind != "freeze"), "the base's only layer is trained"
+    assert len(list(again.predict(rows))) == 8
+
+
 # Resuming
 
 
@@ -217,7 +249,12 @@ class Killed(Exception):
     """The process ends here."""
 
 
-METHODS = {"lora": Lora(r=2, dropout=0.1), "full": Full()}
+METHODS = {
+    "lora": Lora(r=2, dropout=0.1),
+    "prefix": Prefix(length=4),
+    "freeze": Freeze(last=1, embeddings=True),
+    "full": Full(),
+}
 
 
 @pytest.mark.parametrize("cut", [2, 3, 4, 5, 8])
@@ -311,6 +348,13 @@ def test_training_stops_after_patience_and_the_best_weights_are_kept(
     saved = weights(tmp_path)
     assert all(torch.equal(saved[name], tensor) for name, tensor in kept[1].items())
     assert any(not torch.equal(saved[name], tensor) for name, tensor in kept[3].items())
+
+
+def test_the_stop_part_is_judged_after_every_so_many_steps(found: dict[str, Any], tmp_path: Path) -> None:
+    rows = drug_rows(8)
+    chosen = stage(method=Lora(r=2), steps=7, batch=4, stop=Stop(every=3, patience=9))
+    result, _ = train(job(found["electra"], tmp_path, NER, rows, chosen, dev=rows[:2]))
+    assert [entry["step"] for entry in result.history if "span_f1" in entry] == [3, 6]
 
 
 def test_without_a_stop_rule_the_last_model_is_kept(found: dict[str, Any], tmp_path: Path) -> None:

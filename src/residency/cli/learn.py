@@ -136,6 +136,12 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain", help="Only say which steps would run, and what changed.")
     ] = False,
+    from_manifest: Annotated[
+        bool,
+        typer.Option(
+            "--from-manifest", help="RECIPE is a finished run's folder: make it again, and say if it is the same."
+        ),
+    ] = False,
 ) -> None:
     """Read, split, train, evaluate, report.
 
@@ -145,6 +151,15 @@ def run(
     from residency.recipe import Recipe
 
     console = terminal()
+    if from_manifest:
+        from residency import repeat
+
+        if runs.resolve() == recipe.resolve().parent:
+            raise UserError(f"--runs: {runs} holds the run itself; name another folder for its repetition.")
+        again = _run(repeat.recorded(recipe, overrides or []), runs, console)
+        for words in repeat.compared(recipe, again.folder):
+            say(console, words)
+        return
     loaded = Recipe.load(recipe, overrides or [])
     if explain:
         for step, words in pipeline.explain(loaded, runs):

@@ -50,6 +50,7 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
     values = {
         "facts": facts,
         "tasks": tasks,
+        "stage_tables": view.stage_table(tasks, facts.stages),
         "task_plots": task_plots,
         "stage_plots": stage_plots,
         "languages": sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, Value
+from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, StageResult, Value
 from residency.evals.formats import (
     MARKS,
     NONE,
@@ -139,6 +139,19 @@ def task_views(facts: RunFacts) -> tuple[TaskView, ...]:
     """One view for each task of a run."""
     groups = _people(facts)
     return tuple(_task_view(name, reports, groups, facts.show_text) for name, reports in by_task(facts.reports).items())
+
+
+def stage_table(tasks: Sequence[TaskView], stages: Sequence[StageResult]) -> tuple[ScoreTable, ...]:
+    """Of a run with several stages: each task's main metric for the base and after every stage, a row a task; so forgetting
+    shows."""
+    if len(stages) < 2:
+        return ()
+    systems = _unique(name for task in tasks for name in task.main.systems)
+    rows = []
+    for task in tasks:
+        known = {report.system.name: _find(report, task.metric) for report in task.reports}
+        rows.append((f"{task.name}: {metric_title(task.metric)}", [known.get(name) for name in systems]))
+    return (_table("What each stage did to each task", "Task", systems, rows),)
 
 
 def main_scores(report: Report) -> tuple[Score, ...]:

@@ -14,8 +14,9 @@ from residency.core.types import Example, Labels, Prediction, PredictorInfo, Tur
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.chat import IGNORED, Chat, Row
-from residency.models.running import best_device, by_length, evaluating, give_back_memory
+from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.settings import Generation, Limits
+from residency.models.weights import size
 from residency.models.writing import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.tasks.card import Card
 from residency.tasks.codec import CODECS, conversation, read
@@ -35,40 +36,62 @@ TOO_LONG = "the question is longer than the model reads at once"
 class CausalPredictor:
     """Answers any task in words."""
 
-    def __init__(self, model: Any, chat: Chat, card: Card, generation: Generation, info: PredictorInfo) -> None:
+    def __init__(
+        self,
+        model: Any,
+        chat: Chat,
+        card: Card,
+        generation: Generation,
+        info: PredictorInfo,
+        more: Sequence[Card] = (),
+    ) -> None:
         self.model, self.chat, self.card, self.generation, self.info = model, chat, card, generation, info
+        self.more = {one.name: one for one in more}
+        """Cards of other tasks that examples may be of, by name."""
         self.full_length = False
         """Write as many tokens as allowed, never an end before: for measuring speed."""
 
     @classmethod
-    def from_artefact(cls, folder: Path, name: str = "tuned", device: str | None = None) -> CausalPredictor:
-        """The model that a training stage saved.
+    def from_artefact(
+        cls, folder: Path, name: str = "tuned", device: str | None = None, card: Card | None = None
+    ) -> CausalPredictor:
+        """The model that a training stage saved, asked ``card`` where one is given, else what it learned.
 
         Raises ``UserError`` where its chat template no longer writes what it wrote in training.
         """
         artefact, model, chat = artefacts.load_chat(folder)
-        return cls._of(artefact, model, chat, name, str(artefact.method["kind"]), device)
+        return cls._of(artefact, model, chat, name, artefact.kinds, device, card)
 
     @classmethod
-    def untuned_of(cls, folder: Path, name: str = "base", device: str | None = None) -> CausalPredictor:
+    def untuned_of(
+        cls, folder: Path, name: str = "base", device: str | None = None, card: Card | None = None
+    ) -> CausalPredictor:
         """The base of an artefact, with the artefact's template and settings."""
         artefact = artefacts.read(folder)
         base = artefacts.same_base(artefact.base, folder)
         model = artefacts.fresh(base, artefact.task(), artefact.output).eval()
-        return cls._of(artefact, model, artefacts.chat_of(artefact, folder), name, "none", device)
+        return cls._of(artefact, model, artefacts.chat_of(artefact, folder), name, "none", device, card)
 
     @classmethod
     def _of(
-        cls, artefact: artefacts.Artefact, model: Any, chat: Chat, name: str, method: str, device: str | None
+        cls,
+        artefact: artefacts.Artefact,
+        model: Any,
+        chat: Chat,
+        name: str,
+        method: str,
+        device: str | None,
+        card: Card | None,
     ) -> CausalPredictor:
         info = PredictorInfo(
             name=name,
             base=artefact.base.id,
             method=method,
             digest=artefact.base.digest,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=size(model),
         )
-        return cls(model.to(device or best_device()), chat, artefact.task(), artefact.generation(), info)
+        asked = artefact.task() if card is None else card
+        return cls(on(model, device), chat, asked, artefact.generation(), info, artefact.others())
 
     @classmethod
     def untuned(cls, base: Base, card: Card, limits: Limits, generation: Generation) -> CausalPredictor:
@@ -79,9 +102,9 @@ class CausalPredictor:
             base=base.id,
             method="none",
             digest=base.digest,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=size(model),
         )
-        return cls(model.to(best_device()), artefacts.chat(base, limits), card, generation, info)
+        return cls(on(model), artefacts.chat(base, limits), card, generation, info)
 
     # Answers
 
@@ -101,7 +124,7 @@ class CausalPredictor:
                 if words is None:
                     yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
                     continue
-                answer, failure = read(words, example, self.card)
+                answer, failure = read(words, example, self._asked_of(example))
                 yield Prediction(
                     id=example.id, answer=answer, text=words, failure=failure, latency_ms=each, tokens=count
                 )
@@ -182,11 +205,16 @@ class CausalPredictor:
     def _gold_row(self, example: Example) -> Row | None:
         if example.gold is None:
             return None
-        words = CODECS[self.card.family].render(example.gold, example.input)
-        encoded = self.chat.encode(conversation(example, self.card), words, "last")
+        card = self._asked_of(example)
+        words = CODECS[card.family].render(example.gold, example.input)
+        encoded = self.chat.encode(conversation(example, card), words, "last")
         return encoded.rows[-1] if encoded.rows else None
 
     # How
+
+    def _asked_of(self, example: Example) -> Card:
+        """The card of an example."""
+        return self.more.get(example.task, self.card)
 
     @property
     def _most(self) -> int:
@@ -209,7 +237,7 @@ class CausalPredictor:
 
     def _written(self, examples: Sequence[Example]) -> list[tuple[str | None, int]]:
         """Per example what was written, and how many tokens it is; None where the question is too long."""
-        asked = [conversation(example, self.card) for example in examples]
+        asked = [conversation(example, self._asked_of(example)) for example in examples]
         prompts = [self._prompt(turns) for turns in asked]
         fitting = [i for i, prompt in enumerate(prompts) if prompt is not None]
         done: list[tuple[str | None, int]] = [(None, 0)] * len(examples)

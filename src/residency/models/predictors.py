@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,12 +31,40 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
     return chosen
 
 
-def trained(folder: Path) -> EncoderPredictor | CausalPredictor:
-    """The predictor of an artefact."""
+def trained(folder: Path, card: Card | None = None, name: str = "tuned") -> EncoderPredictor | CausalPredictor:
+    """The predictor of an artefact, for the card that it learned; a model that writes can be asked another one."""
     from residency.models.artefact import read
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
     if read(folder).output == "text":
-        return CausalPredictor.from_artefact(folder)
-    return EncoderPredictor.from_artefact(folder)
+        return CausalPredictor.from_artefact(folder, name, card=card)
+    return EncoderPredictor.from_artefact(folder, name)
+
+
+def answers(folder: Path, card: Card, output: str) -> bool:
+    """Whether an artefact can be asked a card: in words any, with a head only one of the same outputs."""
+    from residency.models.artefact import outputs, read
+
+    found = read(folder)
+    if found.output != output:
+        return False
+    learned = found.task()
+    return output == "text" or (learned.family, outputs(learned)) == (card.family, outputs(card))
+
+
+def longest_answer(folders: Iterable[Path]) -> int | None:
+    """Most tokens of an answer that any of several artefacts was given; None for a single one, whose own counts."""
+    from residency.models.artefact import read
+
+    found = [read(folder) for folder in folders]
+    counts = [one.generation().max_tokens for one in found if one.output == "text"]
+    return max((count for count in counts if isinstance(count, int)), default=None) if len(found) > 1 else None
+
+
+def allow(predictor: EncoderPredictor | CausalPredictor, most: int | None) -> None:
+    """Let a model that writes write so many tokens, so that systems are compared at one length."""
+    from residency.models.causal import CausalPredictor
+
+    if most is not None and isinstance(predictor, CausalPredictor):
+        predictor.generation = predictor.generation.model_copy(update={"max_tokens": most})

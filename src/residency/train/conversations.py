@@ -17,9 +17,14 @@ ANSWER, END = "answer", "end of turn"
 
 
 def build(
-    examples: Sequence[Example], chat: Chat, card: Card, loss_on: Literal["all", "last"] = "all", loss: float = 1.0
+    examples: Sequence[Example],
+    chat: Chat,
+    card: Card,
+    loss_on: Literal["all", "last"] = "all",
+    loss: float = 1.0,
+    more: Sequence[Card] = (),
 ) -> Items:
-    """Training items of conversations; no answer is cut unless the limits say so.
+    """Training items of conversations; no answer is cut unless the limits say so. Examples of other tasks name one of ``more``.
 
     Raises ``UserError`` where an example has no gold answer, and ``DataError`` where more than the share ``loss`` of them
     cannot be learned from because they are too long.
@@ -28,9 +33,11 @@ def build(
     changed: Counter[str] = Counter()
     rejected: dict[str, str] = {}
     cut: set[str] = set()
+    others = {one.name: one for one in more}
     for example in examples:
-        check_gold(example, card)
-        encoded = encode(example, chat, card, loss_on)
+        own = others.get(example.task, card)
+        check_gold(example, own)
+        encoded = encode(example, chat, own, loss_on)
         if encoded.fault:
             rejected[example.id] = encoded.fault
             continue

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from residency.core.part import Part
+from residency.core.part import Part, Share
 from residency.models.adapters import Lora, Method, Methods, method_of
 
 Auto = Literal["auto"]
@@ -20,13 +20,32 @@ class Stop(Part):
     metric: str = ""
     """A score of the task, e.g. ``span_f1``; where empty the card's own, or for answers ``loss`` (per token, lower is better)."""
     patience: int = Field(default=3, ge=1)
-    """Epochs without a better value."""
+    """Epochs, or judgements, without a better value."""
+    every: int | None = Field(default=None, ge=1)
+    """Judge after so many optimiser steps, instead of after every epoch."""
+
+
+class Replay(Part):
+    """Rows of general data among a stage's own, so that it forgets less."""
+
+    data: str
+    """Name of an entry of ``data``."""
+    share: Share
+    """Of all rows that the stage trains on, those that are replayed."""
 
 
 class Stage(Part):
     """One training stage."""
 
     name: str = Field(default="", pattern=r"^[\w-]*$")
+    start: str = "previous"
+    """``base``, ``previous`` (the stage before; of the first, the base), or the folder of a run or an artefact, relative to the
+    recipe."""
+    tasks: tuple[str, ...] = ()
+    """Names of the tasks that it trains; all where none are named."""
+    data: str | None = None
+    """Name of the entry of ``data`` that it trains on; the task's own where not given."""
+    replay: Replay | None = None
     method: Methods = Lora()
     epochs: float | Auto = "auto"
     steps: int | None = Field(default=None, ge=1)
@@ -39,6 +58,9 @@ class Stage(Part):
     learning_rate: float | Auto = "auto"
     head_learning_rate: float | Auto = "auto"
     """Rate of the fresh head."""
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of memory (on a CPU
+    there is nothing to leave). Both need bitsandbytes."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises."""

@@ -24,12 +24,14 @@ from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, Prediction, PredictorInfo, Profile, StageResult
 from residency.models import artefact, documents
+from residency.models.adapters.method import put_back
 from residency.models.artefact import Output, Writing
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
 from residency.models.running import best_device
 from residency.models.settings import Generation, Limits
+from residency.models.weights import size
 from residency.tasks.card import Card
 from residency.tasks.scoring import falls, main_metric
 from residency.train import conversations, trackers
@@ -42,6 +44,9 @@ CHECKPOINT_SECONDS = 30.0
 """A resumable state is written this often (and not at all by shorter runs)."""
 MARKER = "complete.json"
 """Written last: a checkpoint without it was cut off while it was written."""
+
+TRAINED = "trained.safetensors"
+"""What a checkpoint keeps of the model."""
 
 LOSS = "loss"
 """-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
@@ -72,6 +77,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Models that write: how much they read, and how they write."""
     loss: float = 1.0
     """Models that write: most rows, as a share, that may be too long to learn from."""
+    more: tuple[Card, ...] = ()
+    """Models that write: the cards of other tasks that rows are of, which name them."""
+    start: Path | None = None
+    """The artefact of the stage that this one goes on from; the base where not given."""
     progress: Progress | None = None
 
 
@@ -84,24 +93,27 @@ def train(job: Job) -> tuple[StageResult, Items]:
     seed_everything(job.seed)
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
-        items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss)
+        items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss, job.more)
     else:
         tokeniser = artefact.tokeniser(job.base)
         items = build(job.train, tokeniser, job.card)
     if not items.items:
         raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
-    model = artefact.fresh(job.base, job.card, job.output)
-    parameters = sum(p.numel() for p in model.parameters())
-    device = best_device()
-    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device), job.output == "text")
-    packed, why = packing(job, model.to(device))
     method = job.stage.tuning
+    model = artefact.begin(job.base, job.card, job.output, method, job.start)
+    parameters = size(model)
+    device = best_device()
+    quantised = job.base.quantise != "none"
+    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device), job.output == "text", quantised)
+    packed, why = packing(job, model if quantised else model.to(device))
     model = method.attach(model)
     writing = None
     info = PredictorInfo(name="dev", base=job.base.id)
     if job.output == "text":
         writing = Writing(chat=chat, generation=settled(job.generate, items, job.base.window))
-        predictor: EncoderPredictor | CausalPredictor = CausalPredictor(model, chat, job.card, writing.generation, info)
+        predictor: EncoderPredictor | CausalPredictor = CausalPredictor(
+            model, chat, job.card, writing.generation, info, job.more
+        )
     else:
         predictor = EncoderPredictor(model, tokeniser, job.card, info)
     judge = Judge(job, predictor, updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation))
@@ -119,7 +131,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     judge.restore(model)
     model.eval()
     documents.leave(model)
-    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing)
+    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
     result = trainer.result(parameters, seconds)
     if writing:
         more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)}
@@ -202,7 +214,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.history: list[dict[str, float]] = []
         self.weights: dict[str, torch.Tensor] = {}
         self.saved = time.monotonic()
-        usual = LOSS if job.card.family == "answers" else job.card.main_metric
+        usual = LOSS if job.card.family == "answers" or job.more else job.card.main_metric
         self.metric = (job.stage.stop.metric if job.stage.stop else "") or usual
         if self.metric == LOSS and job.output == "head":
             raise UserError(
@@ -215,8 +227,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         return {"args": {}, "attributes": {name: getattr(self, name) for name in names}}
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.job.stage.stop is not None and self.job.dev:
-            self.judge(self.job.stage.stop, state, control)
+        stop = self.job.stage.stop
+        if stop is not None and self.job.dev and stop.every is None:
+            self.judge(stop, state, control)
         self.save_if_due(args, state, control)
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
@@ -231,7 +244,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             self.waited += 1
             if self.waited >= stop.patience:
                 direction = "fall" if lower else "rise"
-                self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} epochs"
+                self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} {'judgements' if stop.every else 'epochs'}"
                 control.should_training_stop = True
 
     @property
@@ -244,6 +257,8 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         if falls(self.metric) and isinstance(self.predictor, CausalPredictor):
             known = zip(self.job.dev, self.predictor.gold_losses(self.job.dev), strict=True)
             predictions = [Prediction(id=one.id, gold_loss=loss, gold_tokens=count) for one, (loss, count) in known]
+            if self.job.more:  # rows of several families are scored by what they share
+                return sum(one.gold_loss or 0.0 for one in predictions) / sum(one.gold_tokens for one in predictions)
         else:
             predictions = list(self.predictor.predict(self.job.dev))
         return main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
@@ -268,6 +283,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.job.progress:
             shown = f"{self.metric} {self.best:.3f}" if self.best is not None else ""
             self.job.progress(state.global_step, state.max_steps, shown)
+        stop = self.job.stage.stop
+        if stop is not None and self.job.dev and stop.every and not state.global_step % stop.every:
+            self.judge(stop, state, control)
         if state.global_step % self.per_epoch:  # at an epoch's end it is judged first
             self.save_if_due(args, state, control)
 
@@ -299,11 +317,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def restore(self, model: Any) -> None:
         """Put the best weights back."""
-        if self.weights:
-            own = dict(model.named_parameters())
-            with torch.no_grad():
-                for name, tensor in self.weights.items():
-                    own[name].copy_(tensor)
+        put_back(model, self.weights, self.job.work)
 
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
@@ -351,19 +365,28 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         )
         return self.accelerator.prepare(loader)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint holds what is trained, and nothing else, whatever the method."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(trainable(self.model), folder / TRAINED)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.judge.resume(Path(resume_from_checkpoint))
+        folder = Path(resume_from_checkpoint)
+        put_back(self.model, safetensors.torch.load_file(folder / TRAINED), folder)
+        self.judge.resume(folder)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW; the fresh head has its own rate, biases and norms no decay."""
+        """AdamW; the fresh head has its own rate, biases, norms and prefixes no decay."""
         groups: dict[tuple[bool, bool], list[Any]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 head = any(part in name.split(".") for part in ("classifier", "score"))
-                groups.setdefault((head, parameter.ndim > 1), []).append(parameter)
+                decayed = parameter.ndim > 1 and ".prefix." not in name
+                groups.setdefault((head, decayed), []).append(parameter)
         stage = self.job.stage
-        self.optimizer = torch.optim.AdamW(
+        make, more = optimiser(stage.optimiser)
+        self.optimizer = make(
             [
                 {
                     "params": found,
@@ -374,7 +397,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             ],
             betas=stage.betas,
             eps=stage.epsilon,
-            fused=True,
+            **more,
         )
         return self.optimizer
 
@@ -415,7 +438,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             "learning_rate": f"{plan.learning_rate:g}",
             "head_learning_rate": f"{plan.head_learning_rate:g}",
             "schedule": f"{stage.schedule}, warm-up {stage.warmup:g}",
-            "optimiser": f"AdamW {stage.betas}, decay {stage.weight_decay:g}, clip {stage.clip:g}",
+            "optimiser": f"{stage.optimiser} {stage.betas}, decay {stage.weight_decay:g}, clip {stage.clip:g}",
             "precision": plan.precision,
             "seed": str(self.job.seed),
             **{f"method.{k}": str(v) for k, v in stage.method.model_dump(mode="json").items()},
@@ -439,6 +462,19 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             dtype=plan.precision,
             mask=self.items.proof,
         )
+
+
+def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
+    """The class of an optimiser and what it is given besides; raises ``UserError`` where its library is missing."""
+    if name == "adamw":
+        return torch.optim.AdamW, {"fused": True}
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise UserError(
+            f'stages.optimiser: {name} needs bitsandbytes; run pip install "residency[quantise]", or set adamw.'
+        ) from None
+    return bitsandbytes.optim.adamw.AdamW8bit, {"is_paged": name == "paged_adamw_8bit" and torch.cuda.is_available()}
 
 
 def arguments(job: Job, plan: Plan, rows: int) -> Any:
