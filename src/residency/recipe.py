@@ -17,6 +17,7 @@ from residency.core.part import Part, parse
 from residency.corpus.sources import Data
 from residency.deid.settings import Deid
 from residency.ingest.settings import Extract
+from residency.label.settings import Label
 from residency.models.base import BaseModelSettings
 from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card, load_card
@@ -71,6 +72,8 @@ class Recipe(Part):
     """Where identified notes are: a hospital's database. Only ``residency deid`` reads it."""
     deid: Deid | None = None
     """How they are de-identified."""
+    label: Label | None = None
+    """Who labels which notes, and where. Only ``residency label`` reads it."""
     data: dict[str, Data] = Field(min_length=1)
     tasks: tuple[Task, ...] = Field(min_length=1, max_length=1)
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1, max_length=1)

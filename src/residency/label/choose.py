@@ -29,19 +29,21 @@ class Choice(Value, frozen=True):
     how: str
     """``model``: the model is unsure of it; ``random``: drawn from the whole pool, so that estimates made on these are honest."""
     uncertainty: float
-    """Expected number of slots whose tag the model has wrong."""
+    """As ``uncertainty`` has it."""
     novelty: float
     """1 - cosine similarity to the nearest labelled or chosen note, 0 to 1."""
 
 
 def uncertainty(log_probabilities: Array) -> float:
-    """Expected number of slots that the model has wrong: the sum of 1 - p of each slot's best tag, for [slots, tags].
+    """How much a model has wrong by its own account: 1 - p of each slot's best tag, summed, over the root of the number of slots.
 
-    Least confidence (Culotta and McCallum 2005) added up, so that a long note with much to correct comes before a short one.
+    Least confidence (Culotta and McCallum 2005). The plain sum takes the longest notes, the mean the shortest; between the two
+    lies what taught most on the development corpus (docs/benchmarks.md). ``log_probabilities`` is [slots, tags].
     """
     import numpy as np
 
-    return float((1 - np.exp(log_probabilities.max(axis=1))).sum()) if len(log_probabilities) else 0.0
+    doubts = 1 - np.exp(log_probabilities.max(axis=1, initial=-np.inf))
+    return float(doubts.sum() / math.sqrt(len(doubts))) if len(doubts) else 0.0
 
 
 def profiles(texts: Iterable[str]) -> Array:
