@@ -18,7 +18,6 @@ from typing import Any
 
 from _common import RESULTS, TINY, parser, report, run, say, shared_data, strict_f1
 from corpora import CORPORA
-
 from residency.core.part import parse
 from residency.core.types import Note
 from residency.corpus.sources import Data, load

@@ -113,9 +113,7 @@ def installed() -> Path:
     if not program.is_file():
         print(f"Installing label-studio {VERSION} into {environment} (about 1 GB) ...", flush=True)
         venv.create(environment, with_pip=True, clear=environment.exists())
-        done = subprocess.run(
-            [environment / "bin" / "pip", "install", "-q", f"label-studio=={VERSION}"], check=False
-        )
+        done = subprocess.run([environment / "bin" / "pip", "install", "-q", f"label-studio=={VERSION}"], check=False)
         if done.returncode:
             sys.exit("label_studio: pip could not install it; see above, and check the network or pip's configuration.")
     return program

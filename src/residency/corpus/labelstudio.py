@@ -130,7 +130,8 @@ def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
                 attributes.setdefault(key, []).extend(_names(item["value"], "choices"))
             elif item.get("type") == "taxonomy":
                 paths = [path for path in _list(item["value"].get("taxonomy")) if isinstance(path, list) and path]
-                codes.update({key: identifier(path[-1]).split(" ", 1)[0] for path in paths})
+                if paths:
+                    codes[key] = identifier(paths[0][-1]).split(" ", 1)[0]
     for item in result:
         if not isinstance(item, Mapping) or item.get("type") not in ("labels", "hypertextlabels"):
             continue

@@ -13,6 +13,7 @@ from residency.core.errors import DataError, GateRefused
 from residency.core.files import disk_errors, read_jsonl, write_jsonl
 from residency.core.types import Note, Span, Value
 from residency.corpus.repair import Raw, settle
+from residency.corpus.source import showable
 from residency.tasks.card import Card
 
 Version = tuple[Span, ...]
@@ -98,12 +99,10 @@ def proved(given: Given, annotator: str, text: str, card: Card) -> Annotation:
         for raw in given.spans:
             start, end = raw.fragments[0] if raw.fragments else (-1, -1)
             label = raw.label if raw.label in card.names else ""
-            faults += [
-                Fault(reason=f.reason, start=start, end=end, label=label) for f in settle(text, [raw]).faults
-            ]
+            faults += [Fault(reason=f.reason, start=start, end=end, label=label) for f in settle(text, [raw]).faults]
     for span in settled.spans:
         if span.label not in card.names:
-            faults.append(Fault(reason="label is not in the card", start=span.start, end=span.end, label=span.label))
+            faults.append(Fault(reason=OTHER_LABEL, start=span.start, end=span.end, label=span.label))
         if unknown := set(span.attributes) - set(card.attributes):
             reason = f"attribute is not in the card: {sorted(unknown)[0]}"
             faults.append(Fault(reason=reason, start=span.start, end=span.end, label=span.label))
@@ -153,21 +152,54 @@ class Pulled(Value, frozen=True):
     """Notes that were given out."""
     unknown: int = 0
     """Items that were never given out."""
+    faults: tuple[str, ...] = ()
+    """What must be mended, and where, in a line each."""
     trouble: str = ""
     """Why nothing more could be had from the source, in one sentence."""
 
 
 def merged(before: Mapping[str, Annotation], now: Sequence[Annotation]) -> tuple[dict[str, Annotation], Pulled]:
     """The annotations of one annotator by note: new and changed ones taken over, those that are gone from the source kept."""
-    kept, counts = dict(before), {"new": 0, "changed": 0, "same": 0}
+    kept, new, changed, same = dict(before), 0, 0, 0
     for one in now:
-        how = "new" if one.note not in before else ("same" if before[one.note] == one else "changed")
-        counts[how] += 1
+        new += one.note not in before
+        same += before.get(one.note) == one
+        changed += one.note in before and before[one.note] != one
         kept[one.note] = one
     gone = len(before.keys() - {one.note for one in now})
     annotator = next((one.annotator for one in (*now, *before.values())), "")
     faulty = sum(bool(one.faults) for one in kept.values())
-    return kept, Pulled(annotator=annotator, **counts, gone=gone, faulty=faulty, done=len(kept))
+    pulled = Pulled(
+        annotator=annotator,
+        new=new,
+        changed=changed,
+        same=same,
+        gone=gone,
+        faulty=faulty,
+        done=len(kept),
+        faults=tuple(_to_mend(kept.values())),
+    )
+    return kept, pulled
+
+
+SHOWN = 3
+"""Notes named beside a fault."""
+
+
+def _to_mend(annotations: Iterable[Annotation]) -> Iterator[str]:
+    """Faults with the notes that have them; a label is named where it reads like one, never a stretch of a note."""
+    notes: dict[str, dict[str, None]] = {}
+    for one in annotations:
+        for fault in one.faults:
+            named = f" ({fault.label})" if showable([fault.label]) and fault.label else ""
+            notes.setdefault(fault.reason + named, {})[one.note] = None
+    for reason, ids in sorted(notes.items()):
+        shown = ", ".join(list(ids)[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+        remedy = "; add it to the card, or take another" if reason.startswith(OTHER_LABEL) else ""
+        yield f"{reason}: {len(ids)} note{'' if len(ids) == 1 else 's'} ({shown}){remedy}"
+
+
+OTHER_LABEL = "label is not in the card"
 
 
 def read(path: Path) -> dict[str, Annotation]:

@@ -17,31 +17,34 @@ from residency.core.errors import UserError
 from residency.core.files import enumerate_lines, write_jsonl
 from residency.core.types import Span
 from residency.corpus.entities import Keys, read_entities
-from residency.label.annotations import Given, Task
+from residency.label.annotations import Annotation, Given, Task
 
 TEXT = "text is not the one that was given out; offsets may have moved"
 TWICE = "note stands twice in the file; keep one of the two"
 
 
-class Folder:
-    """The files of one round: ``out/NAME.jsonl`` is given out, ``back/NAME.jsonl`` comes back."""
+class Exchange:
+    """One person's files of one round: ``out/NAME.jsonl`` is given out, ``back/NAME.jsonl`` comes back."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, annotator: str) -> None:
+        self.root, self.annotator = root, annotator
 
-    def push(self, annotator: str, tasks: Sequence[Task]) -> str:
-        """Write an annotator's file; returns where. Raises ``UserError`` where other notes were given out before."""
-        path = self.root / "out" / f"{annotator}.jsonl"
-        if path.is_file() and [row.get("id") for _, row in _rows(path)] != [task.id for task in tasks]:
+    def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation]) -> str:
+        """Write the file; returns where. What is ``known`` already stays with whoever labels, in their own copy.
+
+        Raises ``UserError`` where other notes were given out before.
+        """
+        path = self.root / "out" / f"{self.annotator}.jsonl"
+        if path.is_file() and not {row.get("id") for _, row in _rows(path)} <= {task.id for task in tasks}:
             raise UserError(
                 f"{path}: other notes were given out before; finish with them, or choose another folder with label.out."
             )
         write_jsonl(path, (_row(task) for task in tasks))
         return str(path)
 
-    def pull(self, annotator: str, tasks: Mapping[str, Task]) -> Iterator[Given]:
+    def pull(self, tasks: Mapping[str, Task]) -> Iterator[Given]:
         """What came back, in the file's order; raises ``UserError`` where no file did."""
-        path = self.root / "back" / f"{annotator}.jsonl"
+        path = self.root / "back" / f"{self.annotator}.jsonl"
         if not path.is_file():
             raise UserError(
                 f"{path}: is not there yet; put the labelled copy of {self.root / 'out' / path.name} at this place."

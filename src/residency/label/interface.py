@@ -33,7 +33,9 @@ def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
     Raises ``UserError`` where there is no such file, ``DataError`` for a missing column or a code that stands twice with two names.
     """
     if not path.is_file():
-        raise UserError(f"label.codes: {path} does not exist; give a CSV file with the columns {' and '.join(columns)}.")
+        raise UserError(
+            f"label.codes: {path} does not exist; give a CSV file with the columns {' and '.join(columns)}."
+        )
     found: dict[str, str] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)

@@ -109,7 +109,9 @@ class InLabelStudio(Labelling):
     @model_validator(mode="after")
     def _one_server_each(self) -> InLabelStudio:
         if len(self.servers) != len(self.annotators):
-            raise ValueError(f"servers: {len(self.annotators)} annotators need as many servers, not {len(self.servers)}")
+            raise ValueError(
+                f"servers: {len(self.annotators)} annotators need as many servers, not {len(self.servers)}"
+            )
         everyone = [*self.servers, *([self.adjudicator] if self.adjudicator else [])]
         if len({server.url.rstrip("/").lower() for server in everyone}) < len(everyone):
             raise ValueError(

@@ -59,12 +59,20 @@ class Project:
         card: Card,
         hints: Mapping[str, str],
         codes: Sequence[Code] = (),
+        decides: bool = False,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        self.server, self.where, self.title, self.card, self.hints, self.codes = server, where, title, card, hints, codes
-        self.transport = transport
+        self.server, self.where, self.title, self.card, self.hints, self.codes = (
+            server,
+            where,
+            title,
+            card,
+            hints,
+            codes,
+        )
+        self.decides, self.transport = decides, transport
 
-    def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation], decides: bool = False) -> str:
+    def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation]) -> str:
         """Create the project, or complete it; returns its address.
 
         Tasks that are there already are left as they are. Where the project was deleted, it is made anew with the annotations that
@@ -73,11 +81,11 @@ class Project:
         with self._client() as client:
             project = self._find(client)
             if project is None:
-                project = self._create(client, decides)
+                project = self._create(client)
             there = {identifier(row["data"].get("note")) for row in self._tasks(client, project)}
             missing = [task for task in tasks if task.id not in there]
             for start in range(0, len(missing), BATCH):
-                rows = [self._row(task, known.get(task.id), decides) for task in missing[start : start + BATCH]]
+                rows = [self._row(task, known.get(task.id)) for task in missing[start : start + BATCH]]
                 self._ask(client, "POST", f"/api/projects/{project}/import", json=rows)
         return f"{self.server.url.rstrip('/')}/projects/{project}"
 
@@ -157,8 +165,8 @@ class Project:
                 return None
             page += 1
 
-    def _create(self, client: httpx2.Client, decides: bool) -> int:
-        plain = interface(self.card, self.hints, "", decides)
+    def _create(self, client: httpx2.Client) -> int:
+        plain = interface(self.card, self.hints, "", self.decides)
         settings = {
             "title": self.title,
             "label_config": plain,
@@ -183,7 +191,7 @@ class Project:
             )
             upload = self._ask(client, "GET", f"/api/import/file-upload/{sent['file_upload_ids'][0]}")
             url = f"{self.server.url.rstrip('/')}/data/upload/{project}/{str(upload['file']).rpartition('/')[2]}"
-            with_codes = interface(self.card, self.hints, url, decides)
+            with_codes = interface(self.card, self.hints, url, self.decides)
             self._ask(client, "PATCH", f"/api/projects/{project}", json={"label_config": with_codes})
         return project
 
@@ -191,21 +199,27 @@ class Project:
         page = 1
         while True:
             found = self._ask(
-                client, "GET", "/api/tasks", params={"project": project, "page": page, "page_size": 500, "fields": "all"}
+                client,
+                "GET",
+                "/api/tasks",
+                params={"project": project, "page": page, "page_size": 500, "fields": "all"},
             )
             yield from found["tasks"]
             if page * 500 >= int(found["total"]):
                 return
             page += 1
 
-    def _row(self, task: Task, known: Annotation | None, decides: bool) -> dict[str, Any]:
+    def _row(self, task: Task, known: Annotation | None) -> dict[str, Any]:
         """A task as the server takes it."""
         data: dict[str, Any] = {"note": task.id, "text": task.text}
         row: dict[str, Any] = {"data": data}
-        if decides:
+        if self.decides:
             data["about"] = task.about
             data["candidates"] = [
-                *({"value": str(number), "html": _shown(version)} for number, version in enumerate(task.suggestions, 1)),
+                *(
+                    {"value": str(number), "html": _shown(version)}
+                    for number, version in enumerate(task.suggestions, 1)
+                ),
                 {"value": OWN, "html": "none of these: marked below"},
             ]
         elif task.suggestions:
@@ -226,7 +240,9 @@ def result(spans: Sequence[Span]) -> list[dict[str, Any]]:
             chosen = place | {"choices": list(span.attributes)}
             found.append(common | {"from_name": "attributes", "type": "choices", "value": chosen})
         if span.code:
-            found.append(common | {"from_name": "code", "type": "taxonomy", "value": place | {"taxonomy": [[span.code]]}})
+            found.append(
+                common | {"from_name": "code", "type": "taxonomy", "value": place | {"taxonomy": [[span.code]]}}
+            )
     return found
 
 
