@@ -33,3 +33,6 @@ $(addprefix bench-,$(BENCHES)): bench-%: setup
 
 docs-help: setup ## write docs/reference/cli.md anew from the program's own --help
 	$(BIN)/python scripts/write_cli_reference.py
+
+test-services-all: setup ## test against Label Studio and other heavy services, which it installs and starts
+	RESIDENCY_SERVICES=all RESIDENCY_SCREENSHOTS=.services $(BIN)/python -m pytest tests/services_all $(ARGS)

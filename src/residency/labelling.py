@@ -350,16 +350,17 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
     chosen = list(read_jsonl(kept, Note))
     desk.__dict__.setdefault("notes", chosen)
     guide = guides(desk.card_name, recipe.root).get(desk.lang)
-    told = []
+    told, troubles = [], []
     for name in settings.annotators:
         pulled = desk.take(PRACTICE, name)
+        troubles += [pulled.trouble] if pulled.trouble else []
         show = strictest(note.profile for note in chosen) in SHOWABLE
         one = practising.feedback(name, chosen, marks.read(desk._kept(PRACTICE, name)), desk.card, guide, show)
-        if one is None and pulled.trouble:
-            raise UserError(pulled.trouble)
         if one is not None:
             write_page(one.page, desk.folder / PRACTICE, f"feedback-{name}")
             told.append(one)
+    if troubles and not told:
+        raise UserError(troubles[0])
     return [], told
 
 

@@ -191,7 +191,7 @@ def _to_mend(annotations: Iterable[Annotation]) -> Iterator[str]:
     notes: dict[str, dict[str, None]] = {}
     for one in annotations:
         for fault in one.faults:
-            named = f" ({fault.label})" if showable([fault.label]) and fault.label else ""
+            named = f" ({fault.label})" if fault.reason == OTHER_LABEL and showable([fault.label]) else ""
             notes.setdefault(fault.reason + named, {})[one.note] = None
     for reason, ids in sorted(notes.items()):
         shown = ", ".join(list(ids)[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
