@@ -39,6 +39,7 @@ from residency.label.interface import Code, read_codes
 from residency.label.places import Place
 from residency.label.report import agreement_page
 from residency.label.settings import ByModel, ByNotes, ByTerms, InFiles, Label
+from residency.label.simulate import simulate
 from residency.label.studio import Project, check_profile
 from residency.label.terms import Terms
 from residency.recipe import Recipe
@@ -376,6 +377,29 @@ def _gold(recipe: Recipe, path: Path) -> list[Note]:
     }
     corpus = sources.load(parse(sources.Data, data, "--gold"), "gold", recipe.root, recipe.seed)
     return list(corpus.notes)
+
+
+def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Outcome]:
+    """The whole road with annotators that do not exist: the spans of the recipe's own notes are the truth that they err from.
+
+    For the demo, and to try a recipe before people spend their time on it; needs ``via: files``.
+    """
+    desk = Desk(recipe)
+    if not isinstance(desk.settings, InFiles):
+        raise UserError("label.via: invented annotators hand in files; set label.via=files and another label.out.")
+    push(recipe)
+    data = recipe.data[desk.settings.data]
+    truth = {note.id: note for note in sources.load(data, desk.settings.data, recipe.root, recipe.seed).notes}
+    for name in desk.settings.annotators:
+        tasks = desk.tasks(ROUND, name)
+        made = {one.note: one for one in simulate([truth[task.id] for task in tasks], desk.card, name, recipe.seed)}
+        Exchange(desk.folder / ROUND, name).answer(
+            tasks, {id: (one.spans, one.at, one.seconds) for id, one in made.items()}
+        )
+    pull(recipe)
+    found, page = agreement(recipe)
+    outcome, _, _ = adjudicate(recipe)
+    return found, page, outcome
 
 
 def guideline(recipe: Recipe, lang: str, folder: Path | None = None) -> Path:

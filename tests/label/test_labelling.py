@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from label.conftest import TEXTS, give_back, spans
 
+from label.conftest import TEXTS, give_back, spans
 from residency import labelling
 from residency.core.errors import UserError
 from residency.core.types import Note, Span
@@ -56,7 +56,10 @@ def test_a_second_push_changes_nothing_and_adds_what_is_new(
     assert Path(first[0].where).read_bytes() == before
     write_jsonl([*notes, Note(id="n9", text="Ho khan.", profile="synthetic", group="p9")], tmp_path / "notes.jsonl")
     labelling.push(recipe())
-    assert [row["id"] for row in rows(Path(first[0].where))] == [*(json.loads(x)["id"] for x in before.splitlines()), "n9"]
+    assert [row["id"] for row in rows(Path(first[0].where))] == [
+        *(json.loads(x)["id"] for x in before.splitlines()),
+        "n9",
+    ]
 
 
 def test_unanimous_notes_become_gold_with_spans_exact_to_the_code_point(recipe: Callable[..., Recipe]) -> None:
@@ -87,9 +90,7 @@ def test_gold_is_read_as_training_data(recipe: Callable[..., Recipe]) -> None:
 def test_a_majority_decides_and_a_tie_is_asked_without_names(recipe: Callable[..., Recipe]) -> None:
     two_of_three = {"n0": TRUTH["n0"][:2]}  # a3 overlooks the drug
     all_differ = spans(SECOND, diagnosis="tăng huyết áp")
-    folder = labelled(
-        recipe(), a3={**two_of_three, "n1": spans(SECOND, history="huyết áp")}, a2={"n1": all_differ}
-    )
+    folder = labelled(recipe(), a3={**two_of_three, "n1": spans(SECOND, history="huyết áp")}, a2={"n1": all_differ})
     outcome, sent, _ = labelling.adjudicate(recipe())
     assert [(one.how, one.note) for one in outcome.decisions if one.how == "majority"] == [("majority", "n0")]
     assert [place.note for place in outcome.open] == ["n1"] and sent is not None
@@ -99,7 +100,9 @@ def test_a_majority_decides_and_a_tie_is_asked_without_names(recipe: Callable[..
 
 
 def test_a_decision_goes_into_gold_and_audit_and_only_once(recipe: Callable[..., Recipe]) -> None:
-    folder = labelled(recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")})
+    folder = labelled(
+        recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")}
+    )
     _, sent, _ = labelling.adjudicate(recipe())
     assert sent is not None
     (task,) = rows(Path(sent.where))
@@ -120,7 +123,9 @@ def test_a_decision_goes_into_gold_and_audit_and_only_once(recipe: Callable[...,
 
 
 def test_who_decides_may_mark_something_of_their_own_at_the_place_only(recipe: Callable[..., Recipe]) -> None:
-    folder = labelled(recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")})
+    folder = labelled(
+        recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")}
+    )
     _, sent, _ = labelling.adjudicate(recipe())
     assert sent is not None
     (task,) = rows(Path(sent.where))
@@ -173,7 +178,7 @@ def test_agreement_needs_two_who_have_a_note_in_common(recipe: Callable[..., Rec
     labelling.push(recipe())
     give_back(recipe().root / "labelling", "a1", TRUTH)
     labelling.pull(recipe())
-    with pytest.raises(UserError, match="no two annotators have labelled the same note .*a1 4, a2 0, a3 0"):
+    with pytest.raises(UserError, match=r"no two annotators have labelled the same note .*a1 4, a2 0, a3 0"):
         labelling.agreement(recipe())
 
 
@@ -218,17 +223,29 @@ def test_a_changed_text_a_double_line_and_an_unknown_note_are_named(recipe: Call
 
 
 def test_a_list_of_terms_marks_beforehand_whatever_the_case(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    (tmp_path / "terms.csv").write_text("term,label,code\nViêm phổi,diagnosis,J18.9\nsốt,symptom,\nphổi,test,\n", "utf-8")
+    (tmp_path / "terms.csv").write_text(
+        "term,label,code\nViêm phổi,diagnosis,J18.9\nsốt,symptom,\nphổi,test,\n", "utf-8"
+    )
     sent = labelling.push(recipe(prelabel={"by": "terms", "path": "terms.csv"}))
     marked = next(row["suggested"] for row in rows(Path(sent[0].where)) if row["id"] == "n0")
     assert marked == [
         {"start": 0, "end": 3, "label": "symptom", "text": "Sốt"},
-        {"start": FIRST.index("viêm"), "end": FIRST.index("viêm") + 9, "label": "diagnosis", "text": "viêm phổi", "code": "J18.9"},
+        {
+            "start": FIRST.index("viêm"),
+            "end": FIRST.index("viêm") + 9,
+            "label": "diagnosis",
+            "text": "viêm phổi",
+            "code": "J18.9",
+        },
     ]
 
 
 def test_a_guideline_defines_every_label_in_three_languages(recipe: Callable[..., Recipe]) -> None:
-    for lang, title, example in (("en", "Guideline", "community-acquired"), ("vi", "Hướng dẫn", "viêm phổi"), ("zh", "标注指南", "肺炎")):
+    for lang, title, example in (
+        ("en", "Guideline", "community-acquired"),
+        ("vi", "Hướng dẫn", "viêm phổi"),
+        ("zh", "标注指南", "肺炎"),
+    ):
         html = labelling.guideline(recipe(), lang).read_text("utf-8")
         assert title in html and example in html and f'lang="{lang}"' in html
         assert all(name in html for name in labelling.Desk(recipe()).card.names)

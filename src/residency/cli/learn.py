@@ -48,6 +48,7 @@ def demo(
     others = [text for text in changes if text not in langs]
     recipe = Recipe.load(write_demo(folder, lang), others)
     say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
+    _rehearse_labelling(recipe, console)
     finished = _run(recipe, folder / "runs", console)
     asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
     say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
@@ -62,6 +63,19 @@ def demo(
         "  residency check my-project/recipe.yaml   read all data, report every problem\n"
         f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl\n"
         f"  residency chat {answering.folder}",
+    )
+
+
+def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
+    from residency.labelling import rehearse
+
+    agreement, page, outcome = rehearse(recipe)
+    alpha, strict = agreement.alpha[0], agreement.pooled[0]
+    by_majority = sum(one.how == "majority" for one in outcome.decisions)
+    say(
+        console,
+        f"Three invented annotators labelled {agreement.notes} of them: alpha {alpha.value:.3f}, strict F1 {strict.value:.3f}; "
+        f"{by_majority} differences settled by majority, {len(outcome.open)} left to decide.\nreport  {page}\n",
     )
 
 

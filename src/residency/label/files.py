@@ -42,6 +42,17 @@ class Exchange:
         write_jsonl(path, (_row(task) for task in tasks))
         return str(path)
 
+    def answer(self, tasks: Sequence[Task], said: Mapping[str, tuple[Sequence[Span], str, float]]) -> None:
+        """Write the file that comes back, as a program that labels would: (spans, when, seconds) by task."""
+        rows = []
+        for task in tasks:
+            row = _row(task)
+            if task.id in said:
+                spans, at, seconds = said[task.id]
+                row |= {"entities": [entity(span) for span in spans], "at": at, "seconds": seconds}
+            rows.append(row)
+        write_jsonl(self.root / "back" / f"{self.annotator}.jsonl", rows)
+
     def pull(self, tasks: Mapping[str, Task]) -> Iterator[Given]:
         """What came back, in the file's order; raises ``UserError`` where no file did."""
         path = self.root / "back" / f"{self.annotator}.jsonl"

@@ -75,8 +75,9 @@ def _marked(note: Note, span: Span, card: Card, habits: Habits, more: float, rng
     if rng.random() < habits.boundary * more:
         found = _moved(note, found, rng)
     if rng.random() < habits.label * more and len(card.names) > 1:
-        near = card.names.index(found.label) + rng.choice((-1, 1))  # cards list alike labels side by side
-        found = replace(found, label=card.names[near % len(card.names)])
+        place = card.names.index(found.label)  # cards list alike labels side by side
+        near = [number for number in (place - 1, place + 1) if 0 <= number < len(card.names)]
+        found = replace(found, label=card.names[rng.choice(near)])
     if found.attributes and rng.random() < habits.attributes * more:
         found = replace(found, attributes=())
     return found
