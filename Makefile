@@ -4,10 +4,10 @@ BIN := .venv/bin
 BENCHES := $(sort $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs-help $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test test-services-all check bench docs-help $(addprefix bench-,$(BENCHES))
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## check this machine and install into .venv (nothing to do: skipped); EXTRAS=bench,vi adds parts
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer (Debian/Ubuntu: apt-get install python3 python3-venv)." >&2; exit 1; }
@@ -18,6 +18,9 @@ demo: setup ## invented records to a tuned model and its report, in one command;
 
 test: setup ## run the tests; ARGS="-k name" for some of them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-services-all: setup ## test against Label Studio and other heavy services, which it installs and starts
+	RESIDENCY_SERVICES=all RESIDENCY_SCREENSHOTS=.services $(BIN)/python -m pytest tests/services_all $(ARGS)
 
 check: setup ## lint, formatting, types and layers
 	$(BIN)/ruff check .
@@ -33,6 +36,3 @@ $(addprefix bench-,$(BENCHES)): bench-%: setup
 
 docs-help: setup ## write docs/reference/cli.md anew from the program's own --help
 	$(BIN)/python scripts/write_cli_reference.py
-
-test-services-all: setup ## test against Label Studio and other heavy services, which it installs and starts
-	RESIDENCY_SERVICES=all RESIDENCY_SCREENSHOTS=.services $(BIN)/python -m pytest tests/services_all $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_an_invented_annotator_errs_as_often_as_its_habits_say_and_every_time_al
     for note, one in zip(notes, simulate(notes, CARD, "a3"), strict=True):
         assert all(note.text[s.start : s.end] == s.quote and s.label in CARD.names for s in one.spans)
         ends = [(s.start, s.end) for s in one.spans]
-        assert ends == sorted(ends) and all(a[1] <= b[0] for a, b in zip(ends, ends[1:], strict=False))
+        assert ends == sorted(ends) and all(a[1] <= b[0] for a, b in pairwise(ends))
 
 
 def test_drift_is_found_where_an_annotator_tires_and_not_where_none_does() -> None:
