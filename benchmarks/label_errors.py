@@ -14,6 +14,8 @@ import argparse
 import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -21,7 +23,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from _common import RESULTS, TINY, parser, report, run, say, shared_data
+from _common import RESULTS, ROOT, TINY, parser, report, run, say, shared_data
 from corpora import CORPORA
 from residency.core.errors import UserError
 from residency.core.part import parse
@@ -36,6 +38,7 @@ from residency.train.stage import Stage
 
 Place = tuple[str, int, int]
 """Note, start, end."""
+CLEANLAB = ("cleanlab==2.9.0", "pandas==3.1.1", "termcolor==3.3.0", "python-dateutil", "six")
 KINDS = ("label", "boundary", "missing")
 
 
@@ -51,10 +54,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(given.threads)
-    try:
-        import cleanlab
-    except ImportError:
-        raise UserError("cleanlab is not installed; install it into an environment: pip install cleanlab.") from None
+    version = cleanlab_ready()
     kept = RESULTS / "label_errors.partial.json"
     found: list[dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() and not given.quick else []
     for seed in given.seeds:
@@ -64,8 +64,21 @@ def main() -> None:
                 kept.write_text(json.dumps(found), "utf-8")
     rows = [row(found, system) for system in dict.fromkeys(one["system"] for one in found)]
     columns = ("system", "list", "precision", "recall", *(f"of {kind}" for kind in KINDS), "by seed")
-    report("label_errors", given, columns, rows, base=TINY, cleanlab=cleanlab.__version__, measurements=found)
+    report("label_errors", given, columns, rows, base=TINY, cleanlab=version, measurements=found)
     kept.unlink(missing_ok=True)
+
+
+def cleanlab_ready() -> str:
+    """cleanlab's version; installed into a folder of its own where it is not there, so that it changes nothing here."""
+    folder = ROOT / ".bench" / "cleanlab"
+    if not folder.is_dir():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *CLEANLAB]
+        if subprocess.run(pip, check=False).returncode:
+            raise UserError("cleanlab could not be installed; see what pip said above.")
+    sys.path.append(str(folder))
+    import cleanlab
+
+    return str(cleanlab.__version__)
 
 
 def measured(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from residency.label.estimate import Estimate
 
 label = typer.Typer(
-    help="Blind labelling by several people: give out, take back, measure agreement, settle differences.",
+    help="Have notes labelled by several people, blind.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

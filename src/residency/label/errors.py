@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,14 @@ class Suspect(Value, frozen=True):
     """What the model says."""
     score: float
     """Mean log odds of the model's reading against the labels', over the slots where they differ."""
+
+    @property
+    def kind(self) -> str:
+        """``missing``, ``invented``, ``label`` (other label, same bounds) or ``boundary`` (all the rest)."""
+        if not self.labelled or not self.believed:
+            return "invented" if self.labelled else "missing"
+        bounds = [[(span.start, span.end) for span in side] for side in (self.labelled, self.believed)]
+        return "label" if bounds[0] == bounds[1] else "boundary"
 
 
 def suspects(note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels: Sequence[str]) -> Iterator[Suspect]:
@@ -63,9 +72,16 @@ def suspects(note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels
 
 
 def ranked(found: Iterable[Suspect], share: float, spans: int) -> list[Suspect]:
-    """The most suspicious places, as many as ``share`` of the number of labelled spans."""
-    order = sorted(found, key=lambda one: (-one.score, one.note, one.start))
-    return order[: math.ceil(share * spans)]
+    """The most suspicious places, as many as ``share`` of the number of labelled spans: the surest of each kind in turn.
+
+    A model has its own way to err: it is often sure that nothing is there, and wrong, and seldom sure of another label. How sure it is
+    can be compared within a kind only.
+    """
+    kinds: defaultdict[str, list[Suspect]] = defaultdict(list)
+    for one in sorted(found, key=lambda one: (-one.score, one.note, one.start)):
+        kinds[one.kind].append(one)
+    turns = ((turn, -one.score, one.note, one.start, one) for group in kinds.values() for turn, one in enumerate(group))
+    return [one for *_, one in sorted(turns, key=lambda turn: turn[:4])][: math.ceil(share * spans)]
 
 
 def _key(span: Span) -> tuple[int, int, str]:
