@@ -41,7 +41,14 @@ HOSTILE = {
     "chinese": ("患者发热三天，𠮷诊断为肺炎，予阿莫西林。", {"diagnosis": "肺炎", "drug": "阿莫西林"}),
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        os.environ.get("RESIDENCY_SERVICES") != "all",
+        reason="real servers: make test-services-all starts and tests them",
+    ),
+]
 
 
 def spans(text: str, labels: dict[str, str]) -> tuple[Span, ...]:
