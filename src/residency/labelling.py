@@ -36,7 +36,6 @@ from residency.label.estimate import Estimate, estimate
 from residency.label.files import Exchange
 from residency.label.guideline import guideline_page, guides, hints
 from residency.label.interface import Code, read_codes
-from residency.label.places import Place
 from residency.label.report import agreement_page
 from residency.label.settings import ByModel, ByNotes, ByTerms, InFiles, Label
 from residency.label.simulate import simulate
@@ -86,7 +85,7 @@ class Desk:
             )
         return card
 
-    @cached_property
+    @property
     def notes(self) -> list[Note]:
         """The notes that were given out; raises ``UserError`` where none were."""
         path = self.folder / "notes.jsonl"
@@ -107,9 +106,10 @@ class Desk:
     def annotations(self, round: str = ROUND) -> dict[str, dict[str, Annotation]]:
         """What was pulled, by annotator and note."""
         people = (ADJUDICATOR,) if round == DECIDE else self.settings.annotators
-        return {name: marks.read(self._kept(round, name)) for name in people}
+        return {name: marks.read(self.kept(round, name)) for name in people}
 
-    def _kept(self, round: str, name: str) -> Path:
+    def kept(self, round: str, name: str) -> Path:
+        """The file of what was pulled from somebody."""
         return self.folder / round / "annotations" / f"{name}.jsonl"
 
     def tasks(self, round: str, name: str) -> list[Task]:
@@ -124,7 +124,7 @@ class Desk:
             check_profile(way.server, profile, way.where)
             way.check()
         write_jsonl(self.folder / round / "tasks" / f"{name}.jsonl", tasks)
-        return Sent(annotator=name, tasks=len(tasks), where=way.push(tasks, marks.read(self._kept(round, name))))
+        return Sent(annotator=name, tasks=len(tasks), where=way.push(tasks, marks.read(self.kept(round, name))))
 
     def take(self, round: str, name: str) -> Pulled:
         """Take back what one person has done: proved, merged with what was taken before, earlier versions kept in history.jsonl.
@@ -132,7 +132,7 @@ class Desk:
         What stands in the way is named in the result, not raised: others' work is taken all the same.
         """
         tasks = {task.id: task for task in self.tasks(round, name)}
-        before = marks.read(self._kept(round, name))
+        before = marks.read(self.kept(round, name))
         try:
             found = list(self.way(round, name).pull(tasks))
         except UserError as error:
@@ -144,7 +144,7 @@ class Desk:
         if pulled.new or pulled.changed:
             changed = [before[note] for note, one in last.items() if note in before and before[note] != one]
             marks.append(self.folder / round / "history.jsonl", changed)
-            marks.write(self._kept(round, name), kept)
+            marks.write(self.kept(round, name), kept)
         return msgspec.structs.replace(pulled, annotator=name, of=len(tasks), unknown=len(found) - len(known))
 
     def way(self, round: str, name: str) -> Exchange | Project:
@@ -171,9 +171,9 @@ class Desk:
 
     @cached_property
     def lang(self) -> str:
-        """The language of the notes, as far as it is one."""
-        langs = {note.lang.partition("-")[0] for note in self.notes}
-        return langs.pop() if len(langs) == 1 else ""
+        """The language that the recipe gives for the notes; the guideline is shown in it where there is one."""
+        data = self.recipe.data.get(self.settings.data)
+        return data.lang.partition("-")[0] if data else ""
 
     @cached_property
     def codes(self) -> list[Code]:
@@ -236,7 +236,6 @@ def push(recipe: Recipe) -> list[Sent]:
         raise UserError(f"label.data: {desk.settings.data} holds no notes to label.")
     marks.check_unique(notes)
     write_jsonl(desk.folder / "notes.jsonl", (msgspec.structs.replace(note, spans=(), relations=()) for note in notes))
-    desk.__dict__.pop("notes", None)
     marked = desk.suggestions(notes)
     profile = strictest(note.profile for note in notes)
     sent = []
@@ -340,8 +339,6 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
         known = _gold(recipe, gold)
         chosen = practising.draw(known, recipe.seed)
         sent = []
-        if not (desk.folder / "notes.jsonl").is_file():
-            desk.__dict__["notes"] = chosen
         for name in settings.annotators:
             tasks = [Task(id=note.id, text=note.text, lang=note.lang) for note in chosen]
             random.Random(f"{recipe.seed}/{name}").shuffle(tasks)
@@ -349,14 +346,13 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
         write_jsonl(kept, chosen)
         return sent, []
     chosen = list(read_jsonl(kept, Note))
-    desk.__dict__.setdefault("notes", chosen)
     guide = guides(desk.card_name, recipe.root).get(desk.lang)
     told, troubles = [], []
     for name in settings.annotators:
         pulled = desk.take(PRACTICE, name)
         troubles += [pulled.trouble] if pulled.trouble else []
         show = strictest(note.profile for note in chosen) in SHOWABLE
-        one = practising.feedback(name, chosen, marks.read(desk._kept(PRACTICE, name)), desk.card, guide, show)
+        one = practising.feedback(name, chosen, marks.read(desk.kept(PRACTICE, name)), desk.card, guide, show)
         if one is not None:
             write_page(one.page, desk.folder / PRACTICE, f"feedback-{name}")
             told.append(one)
@@ -407,9 +403,3 @@ def guideline(recipe: Recipe, lang: str, folder: Path | None = None) -> Path:
     desk = Desk(recipe)
     guide = guides(desk.card_name, recipe.root).get(lang)
     return write_page(guideline_page(desk.card, guide, lang), folder or desk.folder, f"guideline-{lang}")
-
-
-def open_places(recipe: Recipe) -> tuple[Place, ...]:
-    """What still has to be decided."""
-    desk = Desk(recipe)
-    return settling.settle(desk.notes, desk.annotations(), desk.annotations(DECIDE)[ADJUDICATOR], "").open

@@ -78,3 +78,12 @@ def test_the_road_through_files_by_the_console(tmp_path: Path, cli: CLI) -> None
     )
     faulty = cli("label", "pull", recipe, check=1)
     assert "span lies outside the text: 6 notes" in faulty.stdout and "something must be mended" in faulty.stderr
+
+
+def test_a_model_marks_the_notes_first(finished: tuple[Path, Path], tmp_path: Path, cli: CLI) -> None:
+    _, run = finished
+    lines(tmp_path / "data" / "notes.jsonl", [row(n) for n in records("vi", 4, seed=9)])
+    section = {"data": "notes", "via": "files", "prelabel": {"by": "model", "run": str(run)}}
+    cli("label", "push", write_recipe(tmp_path, recipe_of("bundled:tiny-encoder", label=section)), check=0)
+    given = rows(tmp_path / "labelling" / "label" / "out" / "a1.jsonl")
+    assert len(given) == 4 and all(isinstance(one["suggested"], list) and one["entities"] is None for one in given)
