@@ -278,10 +278,10 @@ def agreement(recipe: Recipe) -> tuple[Agreement, Path]:
         plots["labels"] = inline(svg, "labels", "Agreement by label")
     rows = ("first", "second", "third", "last")
     if found.drift:
-        by_person = [(one.annotator, one.periods) for one in found.drift][:4]
+        by_person = [(one.annotator, one.periods) for one in found.drift[:4]][::-1]  # the legend lists the last first
         if (svg := score_plot(rows, by_person, "strict F1 with the others")) is not None:
             plots["drift"] = inline(svg, "drift", "Agreement over time")
-    times = [one for name, done in given.items() if (one := estimate(name, done, notes)) is not None]
+    times = [one for name, done in given.items() if (one := estimate(name, done, notes)) is not None and one.left]
     page = agreement_page(found, notes, desk.profile in SHOWABLE, times, plots, _caveats(desk, given))
     write_json(desk.folder / "agreement.json", found)
     return found, write_page(page, desk.folder, "agreement")

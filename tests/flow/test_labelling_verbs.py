@@ -72,6 +72,12 @@ def test_the_road_through_files_by_the_console(tmp_path: Path, cli: CLI) -> None
     assert "open         6 places" in settled.stdout, "two who differ have no majority"
     page = (tmp_path / "labelling" / "agreement.html").read_text("utf-8")
     assert SECRET not in page and "pseudonymised only" in page
+    kept = (tmp_path / "labelling" / "agreement.json").read_text("utf-8") + (
+        tmp_path / "labelling" / "audit.jsonl"
+    ).read_text("utf-8")
+    assert "quote" not in kept and not any(
+        str(entity["text"]) in kept for entity in truth[notes[0].id] if len(str(entity["text"])) > 8
+    )
     lines(
         back / "a1.jsonl",
         [{**one, "entities": [{"start": 0, "end": 10**6, "label": "drug"}]} for one in rows(back / "a1.jsonl")],

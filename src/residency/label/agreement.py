@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from residency.core.errors import UserError
 from residency.core.types import Note, Score, Value
 from residency.label.annotations import Annotation, Version
@@ -241,7 +243,13 @@ def _worst(
     """Notes with the lowest F1 first; of equals those with more places."""
     found = []
     for id, given, counts in zip(shared, versions, strict, strict=True):
-        odd = tuple(place for place in places(id, given) if not place.unanimous)
+        odd = tuple(_without_text(place) for place in places(id, given) if not place.unanimous)
         if odd:
             found.append(Disagreement(note=id, f1=float(f1(counts)), places=odd))
     return tuple(sorted(found, key=lambda one: (one.f1, -len(one.places), one.note))[:most])
+
+
+def _without_text(place: Place) -> Place:
+    """The figures are kept beside the report, and hold no stretch of a note."""
+    versions = {name: tuple(replace(span, quote="") for span in spans) for name, spans in place.versions.items()}
+    return replace(place, versions=versions)
