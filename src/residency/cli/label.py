@@ -27,7 +27,7 @@ app.add_typer(label, name="label")
 
 @label.command()
 def push(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Give the notes out, to each annotator in an order of their own.
+    """Give the notes out, to each in another order.
 
     By file, or into a Label Studio project on each one's own server. Doing it again adds what is new and puts up again what was deleted.
     """
@@ -75,9 +75,9 @@ def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 @label.command()
 def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Settle differences: by majority where one agrees exactly, else they go out to be decided.
+    """Settle what annotators differ on.
 
-    Candidates are shown without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what came of it.
+    By majority where one agrees exactly; the rest goes out to be decided. Candidates are shown without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what came of it.
     """
     from residency import labelling
     from residency.recipe import Recipe
@@ -132,7 +132,10 @@ def guideline(
     lang: Annotated[str, typer.Option("--lang", help="en, vi or zh.")] = "en",
     overrides: Overrides = None,
 ) -> None:
-    """Write the card's guideline, to print: definitions, examples, counter-examples, rules for the border."""
+    """Write the card's guideline, to print.
+
+    Definitions, examples, counter-examples, rules for the border.
+    """
     from residency import labelling
     from residency.recipe import Recipe
 
@@ -150,9 +153,9 @@ def next_(
         float, typer.Option("--random", help="Share that is drawn from the whole pool.", min=0, max=1)
     ] = 0.2,
 ) -> None:
-    """Choose what to label next: what a run's model is unsure of and has not seen the like of.
+    """Choose what to label next.
 
-    A share is drawn at random, so that estimates made on it are honest; the order does not tell which.
+    What a run's model is unsure of and has not seen the like of. A share is drawn at random, so that estimates made on it are honest; the order does not tell which.
     """
     from residency import suggestions
 
@@ -173,9 +176,9 @@ def errors(
     folds: Annotated[int, typer.Option("--folds", help="Models that are trained.", min=2)] = 5,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for list and page.")] = Path("label-errors"),
 ) -> None:
-    """List labels that are likely wrong: where models that did not learn from a note are sure of something else.
+    """List labels that are likely wrong.
 
-    Trains on the recipe's training part, a fold at a time, with the recipe's base and first stage.
+    Where models that did not learn from a note are sure of something else. Trains on the recipe's training part, a fold at a time, with the recipe's base and first stage.
     """
     from residency import suggestions
     from residency.recipe import Recipe
