@@ -1,14 +1,25 @@
-"""De-identification: recall, precision, clinical terms damaged, refused notes and speed, beside Presidio with the same patterns.
+"""Scoreboard of de-identification: ours with and without the row's identifiers, Presidio with the same patterns, and openmed.
 
-Invented hospital notes (residency.synth.hospital) with every identifier's place known. One rule for all: an identifier is found where
-every letter and digit of it is replaced; a finding that touches no identifier is false; a labelled clinical span that a false finding
-touches is damaged. The templates are those that the rules were developed on: the figures say how the engine does its job, not how it does on
-another hospital's notes. Speed is processor time from a RawNote in memory to a verified Note: normalise, find, resolve, replace, scan
-again, carry spans.
+Texts: notes of the invented hospitals (development: the rules were written on it; validation: written without sight of the rules, may be
+looked at; test: the same, scored only with --final) and public texts. One rule of scoring for every system:
+
+- found: every letter and digit of a marked identifier is replaced. Recall is the share found, of identifiers that the row's columns
+  hold (known) and of the others (unknown); without columns the known ones are scored too, as if they were not known.
+- precision: findings that overlap are joined; one that touches no identifier is false. Where the authors of a public text mark
+  something that is not counted here (a title, a country), a finding there is neither.
+- letters rightly replaced: of the letters and digits replaced, those that belong to identifiers; tells of findings that are too wide.
+- damaged: a labelled clinical span that a false finding touches.
+- refused: notes given back with no text; they count in no other column.
+- notes/s and core: processor time from a RawNote in memory to a verified Note (normalise, find, resolve, replace, scan again, carry
+  spans); for the others, of finding alone. Each system runs in a process of its own, except ours.
+
+pyDeid (of GEMINI) is in no package registry under its name (``pydeid`` there is another project), so it is not run.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,102 +27,208 @@ import sys
 import tempfile
 import time
 import venv
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from _common import ROOT, parser, report, run, say
+import msgspec
 
-Range = tuple[int, int]
-PRESIDIO = ("presidio-analyzer==2.2.366", "spacy>=3.8")
+from _common import ROOT, parser, peak_memory_mb, report, run, say, shared_data
+from _deid_score import COLUMNS, Case, Tally, kinds_table
+from _deid_text import WORLDS, of_length, of_world, public
+from residency.core.errors import UserError
+
+LANGUAGES = ("vi", "zh", "en")
+LENGTH = 1500
+"""Characters of the notes that speed is measured on."""
+RULES, SOURCE = "residency, rules only", "residency, with columns"
+OTHERS = {
+    "presidio": ("presidio, same patterns", ("presidio-analyzer==2.2.366", "spacy>=3.8"), "_deid_presidio.py"),
+    "openmed": ("openmed, rules only", ("openmed==3.1.0",), "_deid_openmed.py"),
+}
+Scored = list[tuple[str, str, Tally]]
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--notes", type=int, default=7000, help="per language (default 7,000)")
-    options.add_argument("--presidio", type=int, default=500, help="notes that Presidio is given (0: none)")
-    options.add_argument("--seed", type=int, default=1)
-    given = options.parse_args()
+    given = options().parse_args()
     if given.quick:
-        given.notes, given.presidio = 60, 0
-    rows: list[list[str]] = []
-    for lang in ("vi", "zh", "en"):
-        rows.append(ours(lang, given.notes, given.seed))
-        say(" | ".join(rows[-1]))
-        if given.presidio:
-            rows.append(presidio(lang, given.presidio, given.seed))
-            say(" | ".join(rows[-1]))
-    columns = (
-        "language",
-        "system",
-        "notes",
-        "mean characters",
-        "recall, known",
-        "recall, unknown",
-        "precision",
-        "damaged clinical spans",
-        "refused",
-        "notes/s and core",
+        given.notes, given.presidio, given.openmed, given.known = 60, 0, 0, min(given.known, 90)
+        given.speed = min(given.speed, 30)
+    worlds = given.worlds or (["test"] if given.final else ["development", "validation"])
+    if "test" in worlds and not given.final:
+        raise UserError("the test world is scored once, for the figure that is published; add --final.")
+    if given.known:
+        return known(given, worlds)
+    if given.speed:
+        return speed(given, worlds[0])
+    scored: Scored = []
+    for lang in given.langs:
+        for name in worlds:
+            cases = list(of_world(name, lang, given.notes, given.seed))
+            score(scored, lang, name, cases, given)
+    suffix = "_test" if given.final else ""
+    report(f"deid{suffix}", given, COLUMNS, [tally.row(lang, text) for lang, text, tally in scored])
+    report(f"deid_kinds{suffix}", given, *kinds_table(scored))
+    if given.public and not given.final:
+        shared_data()
+        scored = []
+        for (lang, name), cases in public().items():
+            score(scored, lang, name, cases, given)
+        report("deid_public", given, COLUMNS, [tally.row(lang, text) for lang, text, tally in scored])
+    return None
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be asked."""
+    made = parser(__doc__)
+    made.add_argument("--notes", type=int, default=2000, help="per language and world (default 2,000)")
+    made.add_argument("--presidio", type=int, default=300, help="notes that Presidio is given (0: none)")
+    made.add_argument("--openmed", type=int, default=60, help="notes that openmed is given (0: none)")
+    made.add_argument("--langs", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    made.add_argument("--worlds", nargs="+", choices=sorted(WORLDS), help="default: development validation")
+    made.add_argument("--final", action="store_true", help="score the test world, and nothing else")
+    made.add_argument("--no-public", dest="public", action="store_false", help="leave the public texts out")
+    made.add_argument(
+        "--known", type=int, default=0, help="only this: identifiers of the columns over so many notes, e.g. 20000"
     )
-    report("deid", given, columns, rows)
+    made.add_argument(
+        "--speed", type=int, default=0, help="only this: notes/s over so many notes of 1,500 characters, e.g. 1000"
+    )
+    made.add_argument("--seed", type=int, default=1)
+    return made
 
 
-def ours(lang: str, count: int, seed: int) -> list[str]:
+def score(scored: Scored, lang: str, name: str, cases: Sequence[Case], given: argparse.Namespace) -> None:
+    """Every system on the same cases; the slow ones on the first of them."""
+    tallies = [ours(RULES, [without(case) for case in cases])]
+    if any(case.note.identifiers for case in cases):
+        tallies.append(ours(SOURCE, cases))
+    for tool in OTHERS:
+        if few := getattr(given, tool):
+            tallies += other(tool, lang, cases[:few])
+    for tally in tallies:
+        scored.append((lang, name, tally))
+        say(" | ".join(tally.row(lang, name)))
+
+
+def ours(system: str, cases: Iterable[Case]) -> Tally:
     """The engine, whole."""
     from residency.deid.engine import Done, Engine, normalised
     from residency.deid.settings import Deid
     from residency.deid.vault import Vault
-    from residency.synth.hospital import notes
 
+    tally = Tally(system)
     with tempfile.TemporaryDirectory() as folder:
         vault = Vault.open(Path(folder), os.urandom(32))
         vault.begin()
         engine = Engine(Deid(), vault)
-        tally, seconds, length = Tally(), 0.0, 0
-        for planted in notes(lang, count, seed):
+        for case in cases:
             begun = time.process_time()
-            done = engine.process(planted.note)
-            seconds += time.process_time() - begun
-            length += len(planted.note.text)
+            done = engine.process(case.note)
+            tally.seconds += time.process_time() - begun
             if not isinstance(done, Done):
                 tally.refused += 1
                 continue
-            before = normalised(planted.note.text)
-            text = before.apply(planted.note.text)
-            marks = [(before.project(m.start, m.end), m.known) for m in planted.marks]
-            spans = [before.project(s.start, s.end) for s in planted.note.spans]
-            tally.add(text, marks, spans, [(f.start, f.end) for f in done.findings])
+            tally.add(case, [(f.start, f.end) for f in done.findings])
+            if done.destroyed:
+                edits = normalised(case.note.text)
+                lost = [edits.project(span.start, span.end) for span in done.destroyed]
+                tally.destroyed += sum(
+                    not any(span and place.start < span[1] and span[0] < place.end for place in case.places)
+                    for span in lost
+                )
         vault.close()
-    return tally.row(lang, "residency", count, length / count, count / seconds)
+    return tally
 
 
-def presidio(lang: str, count: int, seed: int) -> list[str]:
-    """Presidio with the patterns of our rules, in an environment of its own; it knows no identifiers of the row."""
-    from residency.deid.engine import normalised
-    from residency.deid.rules import rules
-    from residency.synth.hospital import notes
+def without(case: Case) -> Case:
+    """The case with nothing known about its patient."""
+    return dataclasses.replace(case, note=msgspec.structs.replace(case.note, identifiers=()))
 
-    python = environment("presidio", PRESIDIO)
-    planted = list(notes(lang, count, seed))
-    edits = [normalised(one.note.text) for one in planted]
-    texts = [edit.apply(one.note.text) for edit, one in zip(edits, planted, strict=True)]
-    patterns = [(rule.kind, plainly(rule.pattern)) for pack in ("common", lang) for rule in rules(pack)]
+
+def other(tool: str, lang: str, cases: Sequence[Case]) -> list[Tally]:
+    """A tool in an environment of its own; it knows no identifiers of the row. Empty where it could not run."""
+    system, packages, script = OTHERS[tool]
+    task: dict[str, Any] = {"lang": lang, "texts": [case.text for case in cases]}
+    if tool == "presidio":
+        from residency.deid.rules import rules
+
+        task["patterns"] = [(rule.kind, plainly(rule.pattern)) for pack in ("common", lang) for rule in rules(pack)]
+    python = environment(tool, packages)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "notes.json"
-        path.write_text(json.dumps({"lang": lang, "texts": texts, "patterns": patterns}), "utf-8")
-        done = subprocess.run(
-            [python, ROOT / "benchmarks/_deid_presidio.py", path], capture_output=True, text=True, check=False
-        )
+        path.write_text(json.dumps(task), "utf-8")
+        command = [python, ROOT / "benchmarks" / script, path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        say((done.stderr.strip().splitlines() or ["nothing was said"])[-1])
-        return [lang, "presidio", "could not run", *["-"] * 7]
+        say(f"{system}, {lang}: {(done.stderr.strip().splitlines() or ['nothing was said'])[-1]}")
+        return []
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    tally = Tally()
-    for one, edit, text, found in zip(planted, edits, texts, result["found"], strict=True):
-        marks = [(edit.project(m.start, m.end), m.known) for m in one.marks]
-        tally.add(text, marks, [edit.project(s.start, s.end) for s in one.note.spans], [(a, b) for a, b in found])
-    return tally.row(lang, "presidio, same patterns", count, sum(map(len, texts)) / count, count / result["seconds"])
+    tally = Tally(system, seconds=result["seconds"])
+    for case, found in zip(cases, result["found"], strict=True):
+        tally.add(case, [(start, end) for start, end in found])
+    return [tally]
+
+
+def known(given: argparse.Namespace, worlds: Sequence[str]) -> None:
+    """Identifiers of the row's columns, at every place where the generator wrote one, over ``--known`` notes."""
+    scored: Scored = []
+    each = given.known // (len(given.langs) * len(worlds))
+    for lang in given.langs:
+        for name in worlds:
+            tally = ours(SOURCE, of_world(name, lang, each, given.seed + 1000))
+            scored.append((lang, name, tally))
+            say(" | ".join(tally.row(lang, name)))
+    columns = (
+        "language",
+        "text",
+        "notes",
+        "known identifiers",
+        "found",
+        "recall",
+        "refused",
+        "entities lost beside identifiers",
+    )
+    rows = []
+    for lang, name, tally in scored:
+        total = sum(n for key, n in tally.all.items() if key[1])
+        found = sum(n for key, n in tally.found.items() if key[1])
+        asked = tally.notes + tally.refused
+        share = f"{found / total:.6f}"
+        rows.append(
+            [
+                lang,
+                name,
+                f"{asked:,}",
+                f"{total:,}",
+                f"{found:,}",
+                share,
+                f"{tally.refused / asked:.3%}",
+                f"{tally.destroyed:,} of {tally.clinical:,}",
+            ]
+        )
+    report("deid_known", given, columns, rows, peak_memory_mb=round(peak_memory_mb()))
+
+
+def speed(given: argparse.Namespace, world: str) -> None:
+    """Notes per second of processor time on notes of 1,500 characters, ours and the others in turns, the median of three rounds."""
+    rows = []
+    for lang in given.langs:
+        cases = list(islice(of_length(of_world(world, lang, given.speed * 4, given.seed), LENGTH), given.speed))
+        rounds: dict[str, list[float]] = {}
+        for _ in range(3):
+            tallies = [ours(RULES, [without(case) for case in cases]), ours(SOURCE, cases)]
+            for tool in OTHERS:
+                if few := getattr(given, tool):
+                    tallies += other(tool, lang, cases[:few])
+            for tally in tallies:
+                rounds.setdefault(tally.system, []).append((tally.notes + tally.refused) / tally.seconds)
+        for system, rates in rounds.items():
+            low, middle, high = sorted(rates)
+            rows.append([lang, system, f"{middle:,.0f}", f"{low:,.0f} - {high:,.0f}"])
+            say(" | ".join(rows[-1]))
+    report("deid_speed", given, ("language", "system", "notes/s and core", "range of 3 rounds"), rows)
 
 
 def plainly(pattern: str) -> str:
@@ -119,52 +236,6 @@ def plainly(pattern: str) -> str:
     the regex module allows."""
     head, mark, tail = pattern.partition("(?P<v>")
     return pattern if not mark or "(?P<v>" in tail or "|" in tail.rpartition(")")[2] else f"{head}\\K(?:{tail}"
-
-
-class Tally:
-    """Counts over notes."""
-
-    def __init__(self) -> None:
-        self.found: Counter[bool] = Counter()
-        self.all: Counter[bool] = Counter()
-        self.findings = self.false = self.damaged = self.spans = self.refused = 0
-
-    def add(
-        self,
-        text: str,
-        marks: Sequence[tuple[Range | None, bool]],
-        spans: Iterable[Range | None],
-        findings: Sequence[Range],
-    ) -> None:
-        """One note."""
-        covered = {i for start, end in findings for i in range(start, end)}
-        places = [place for place, _ in marks if place]
-        for place, known in marks:
-            if place:
-                self.all[known] += 1
-                self.found[known] += all(i in covered for i in range(*place) if text[i].isalnum())
-        false = [f for f in findings if not any(a < f[1] and f[0] < b for a, b in places)]
-        wrong = {i for start, end in false for i in range(start, end)}
-        self.findings += len(findings)
-        self.false += len(false)
-        for span in spans:
-            self.spans += 1
-            self.damaged += span is not None and any(i in wrong for i in range(*span))
-
-    def row(self, lang: str, system: str, notes: int, length: float, rate: float) -> list[str]:
-        """A line of the table."""
-        return [
-            lang,
-            system,
-            f"{notes:,}",
-            f"{length:,.0f}",
-            f"{self.found[True] / max(self.all[True], 1):.4f} ({self.all[True]:,})",
-            f"{self.found[False] / max(self.all[False], 1):.4f} ({self.all[False]:,})",
-            f"{1 - self.false / max(self.findings, 1):.4f}",
-            f"{self.damaged:,} of {self.spans:,}",
-            f"{self.refused / notes:.2%}",
-            f"{rate:,.0f}",
-        ]
 
 
 def environment(name: str, packages: Sequence[str]) -> Path:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from residency.checks import check
+    from residency.comparison import compare
     from residency.core.errors import DataError, GateRefused, ResidencyError, UserError
     from residency.core.run import Run
     from residency.core.types import Note, Prediction, RawNote, Span
     from residency.pipeline import evaluate, explain, open_run, predict, run
     from residency.recipe import Recipe
+    from residency.speed import bench
 
 __version__ = "0.1.0"
 
@@ -31,7 +33,9 @@ _WHERE = {
     **dict.fromkeys(("Note", "Prediction", "RawNote", "Span"), "residency.core.types"),
     **dict.fromkeys(("evaluate", "explain", "open_run", "predict", "run"), "residency.pipeline"),
     "Recipe": "residency.recipe",
+    "bench": "residency.speed",
     "check": "residency.checks",
+    "compare": "residency.comparison",
     "Run": "residency.core.run",
 }
 
@@ -47,7 +51,9 @@ __all__ = [
     "Span",
     "UserError",
     "__version__",
+    "bench",
     "check",
+    "compare",
     "evaluate",
     "explain",
     "open_run",

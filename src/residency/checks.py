@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from residency.core.errors import ResidencyError
@@ -12,6 +13,7 @@ from residency.core.types import PARTS, DataSummary, PartName, Value
 from residency.corpus import sources
 from residency.corpus.sources import Corpus
 from residency.corpus.summary import summary
+from residency.models import erased
 from residency.models.base import Base, resolve
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
@@ -25,12 +27,12 @@ class Finding(Value, frozen=True):
     """One thing that ``check`` found."""
 
     level: str
-    """``error`` (a run would stop) or ``note``"""
+    """``error`` (a run would stop), ``refused`` (a gate would stop it) or ``note``"""
     message: str
 
 
-def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
-    """Read all data and look for every problem; trains nothing and writes nothing."""
+def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], list[DataSummary]]:
+    """Read all data and look for every problem; trains nothing and writes nothing. ``runs``: where models of the recipe lie."""
     findings: list[Finding] = []
     summaries: list[DataSummary] = []
     task = recipe.tasks[0]
@@ -47,12 +49,17 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
     output = attempt(lambda: output_of(task.output, base, card)) if base and card else None
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
-        lenient = data.model_copy(update={"loss": 1.0})  # so that every bad row is named, not the first share of them
+        lenient = data.model_copy(update={"loss": 1.0, "leak": "warn"})  # so that all is named, not what is met first
         corpus = attempt(partial(sources.load, lenient, name, recipe.root, recipe.seed))
         if corpus is not None:
             corpora[name] = corpus
             summaries.append(summary(data, recipe.root, corpus))
             findings.extend(_rejections(corpus, data.loss, name))
+            refuses = bool(corpus.leaks) and data.leak == "refuse"
+            findings.extend(
+                Finding(level="refused" if refuses else "note", message=f"data.{name}: {words}.")
+                for words in corpus.warnings
+            )
     corpus = corpora.get(task.data)
     if card is not None and corpus is not None:
         needed: tuple[PartName, ...] = ("train", "test")
@@ -78,7 +85,14 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
             findings.append(
                 Finding(level="note", message=f"data.{task.data}: no stop part, so the last model is kept.")
             )
+    findings.extend(_erased([*sorted(runs.glob(f"{recipe.name}-*/train/*")), *([Path(base.path)] if base else [])]))
     return findings, summaries
+
+
+def _erased(models: Iterable[Path]) -> list[Finding]:
+    """Models that learned from notes which are gone."""
+    warnings = [(folder, erased.warning(folder)) for folder in models]
+    return [Finding(level="note", message=f"{folder}: {words}") for folder, words in warnings if words]
 
 
 def _learned(recipe: Recipe, base: Base, card: Card, corpus: Corpus, loss: float) -> list[str]:

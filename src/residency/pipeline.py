@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from residency.core.errors import DataError, UserError
-from residency.core.files import digest, read_json, sha256, write_json, write_jsonl, write_text
+from residency.core.files import digest, file_digest, read_json, sha256, write_json, write_jsonl, write_text
 from residency.core.progress import Silent, Tracker
 from residency.core.run import SCHEMA, Manifest, Run, Step, hardware, memoised_digest, now, packages
 from residency.core.types import (
@@ -35,10 +35,12 @@ from residency.core.types import (
     Text,
 )
 from residency.core.zones import assert_outside
-from residency.corpus import sources
+from residency.corpus import sources, splitfile
 from residency.corpus.ledger import Entry
 from residency.corpus.sources import Corpus
+from residency.corpus.splitfile import SplitFile
 from residency.corpus.summary import shown, strictest, summary, with_entries
+from residency.models import erased
 from residency.models.base import Base, resolve, silent
 from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
@@ -198,8 +200,8 @@ class Work:
         self.tracker.start("reading the data")
         for name, corpus in self.corpora.items():
             write_jsonl(folder / f"{name}.ledger.jsonl", corpus.ledger)
-            write_json(folder / f"{name}.split.json", corpus.split)
         data = self.recipe.data
+        splitfile.write(self.corpora, data, self.recipe.root, folder, self.input_digests, now())
         summaries = [summary(data[name], self.recipe.root, corpus) for name, corpus in self.corpora.items()]
         write_json(folder / "summary.json", summaries)
         counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
@@ -321,7 +323,8 @@ class Work:
         folder, train = self.run.folder, self.run.folder / self.train_step().into
         data = read_json(folder / "data/summary.json", list[DataSummary])
         more = [msgspec.json.decode(line, type=Entry) for line in (train / "ledger.jsonl").read_bytes().splitlines()]
-        caveats = []
+        caveats = [words] if (words := erased.warning(train)) else []
+        caveats += [f"data.{one.name}: {words}" for one in data for words in one.warnings]
         if all(note.origin.startswith("synthetic:") for note in self.corpus.notes):
             caveats.append(DEMO_CAVEAT)
         if self.base.id.startswith("bundled:"):
@@ -370,6 +373,23 @@ def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = Non
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
     work = Work(recipe, Path(runs), tracker or Silent())
     return work.through((work.do_data, work.do_train, work.do_eval, work.do_report))
+
+
+def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[SplitFile]:
+    """Write the split of every data set of a recipe, as a run has it in ``data/``, and a page on them into a folder."""
+    tracker = tracker or Silent()
+    assert_outside(folder)
+    tracker.start("reading the data")
+    found = {
+        shown(path, recipe.root): path
+        for name, data in recipe.data.items()
+        for path in sources.files(data, recipe.root, name)
+    }
+    corpora = {name: sources.load(data, name, recipe.root, recipe.seed) for name, data in recipe.data.items()}
+    digests = {name: file_digest(path) for name, path in found.items()}
+    files = splitfile.write(corpora, recipe.data, recipe.root, folder, digests, now())
+    tracker.end(f"{sum(len(file.split.parts) for file in files)} notes")
+    return files
 
 
 def finished_facts(run: Run) -> RunFacts:
@@ -435,6 +455,15 @@ def evaluate(
     for that data set before. Writes a report of its own under ``RUN/evaluations`` and returns the facts in it and its
     folder.
     """
+    work = evaluation(run, overrides, tracker)
+    done = work.through((work.do_data, work.do_eval, work.do_report))
+    return finished_facts(done), done.folder
+
+
+def evaluation(
+    run: Run | Path | str, overrides: Sequence[str] = (), tracker: Tracker | None = None, runs: Path | None = None
+) -> Evaluation:
+    """A run's model and what it is measured on, with a recipe that may be changed; nothing is done yet."""
     from residency.recipe import read_yaml
 
     folder = run.folder if isinstance(run, Run) else Path(run)
@@ -445,10 +474,7 @@ def evaluate(
             for key in ("path", "train", "dev", "shares", "stop", "limit"):
                 data.pop(key, None)
     recipe = Recipe.from_mapping(value, trained.root, overrides, where="recipe")
-    artefact = artefact_of(folder)
-    work = Evaluation(recipe, folder / "evaluations", tracker or Silent(), artefact, folder)
-    done = work.through((work.do_data, work.do_eval, work.do_report))
-    return finished_facts(done), done.folder
+    return Evaluation(recipe, runs or folder / "evaluations", tracker or Silent(), artefact_of(folder), folder)
 
 
 class Evaluation(Work):

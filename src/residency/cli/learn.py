@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from residency.cli.shared import Overrides, RecipePath, RunPath, Runs, app, say, terminal, tracking
-from residency.core.errors import UserError
+from residency.core.errors import GateRefused, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,24 +31,31 @@ def demo(
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where records, recipe and runs go.")] = Path("demo"),
 ) -> None:
-    """Learn from invented records, end to end.
+    """From an invented hospital's database to two measured models.
 
-    Data, split, LoRA, evaluation and report, for a model that marks entities and for one that answers questions, with the
-    bundled models: no network, no GPU, a few minutes.
+    Extraction, de-identification, split, LoRA, evaluation and report, for a model that marks entities; then one that answers
+    questions. With the bundled models: no network, no GPU, a few minutes.
     """
+    import os
+
+    from residency.cli.hospital import deid
     from residency.evals.report import answers_table
     from residency.pipeline import finished_facts
     from residency.recipe import Recipe
-    from residency.starters import write_demo, write_demo_questions
+    from residency.starters import demo_key, write_demo, write_demo_questions
 
     console = terminal()
     changes = list(overrides or [])
     langs = [text for text in changes if text.startswith("lang=")]
     lang = langs[-1].removeprefix("lang=") if langs else "vi"
     others = [text for text in changes if text not in langs]
-    recipe = Recipe.load(write_demo(folder, lang), others)
-    say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
-    _rehearse_labelling(recipe, console)
+    hospital = write_demo(folder, lang)
+    say(console, f"An invented hospital ({lang}), its database full of names, and a recipe are in {hospital.parent}/.")
+    os.environ.setdefault("RESIDENCY_KEY", demo_key(folder))
+    deid(hospital)
+    recipe = Recipe.load(hospital, others)
+    if recipe.label is not None:
+        _rehearse_labelling(recipe, console)
     finished = _run(recipe, folder / "runs", console)
     asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
     say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
@@ -112,16 +119,17 @@ def init(
 
 
 @app.command()
-def check(recipe: RecipePath, overrides: Overrides = None) -> None:
+def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Read all data, report every problem.
 
-    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run.
+    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with 2 where what stands in two
+    parts is to be refused.
     """
     from residency import checks
     from residency.recipe import Recipe
 
     console = terminal()
-    findings, summaries = checks.check(Recipe.load(recipe, overrides or []))
+    findings, summaries = checks.check(Recipe.load(recipe, overrides or []), runs)
     for one in summaries:
         console.print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]
@@ -129,6 +137,10 @@ def check(recipe: RecipePath, overrides: Overrides = None) -> None:
         say(console, f"{finding.level}: {finding.message}")
     if errors:
         raise UserError(f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run.")
+    if any(finding.level == "refused" for finding in findings):
+        raise GateRefused(
+            f"{recipe}: the split leaks; give each of these to one part, or accept it with data.NAME.leak=warn."
+        )
     say(console, f"{recipe}: nothing stands in the way of residency run.")
 
 
@@ -178,6 +190,7 @@ def predict(
     from residency.batch import predict_file
 
     console = terminal()
+    _warn_of_erased(run)
     with tracking(console) as tracker:
         count = predict_file(run, input, output, text_field, id_field, tracker)
     say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
@@ -226,6 +239,7 @@ def chat(
     if only not in (None, "tuned", "base"):
         raise UserError(f"--only: {only!r} is not known; {allowed(('tuned', 'base'), only)}.")
     chosen = cast(Literal["tuned", "base"] | None, only)
+    _warn_of_erased(run)
     talking = talks.sides(run, chosen, system)
 
     def say(piece: str) -> None:
@@ -235,6 +249,15 @@ def chat(
     if sys.stdin.isatty():
         say(talks.NOTICE + "\n")
     talks.converse(talking, _questions(), say)
+
+
+def _warn_of_erased(run: Path) -> None:
+    """One line where notes that the model learned from were erased."""
+    from residency.models.erased import warning
+    from residency.pipeline import artefact_of
+
+    if words := warning(artefact_of(run)):
+        print(f"residency: warning: {words}", file=sys.stderr)
 
 
 def _questions() -> Iterator[str]:

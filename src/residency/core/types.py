@@ -90,6 +90,10 @@ class Note(Value, frozen=True):
     """Columns of the row, for a card that puts them into words; they take the place of ``turns``."""
     origin: str = "real"
     """``real``, ``synthetic:<generator>`` or ``model:<name>``; of a conversation: who wrote the answers."""
+    parents: tuple[str, ...] = ()
+    """Ids of the notes that it was made from; they and it never fall into two parts."""
+    source: str = ""
+    """Document that it is a piece of, beyond the patient (an article, a discharge file); never in two parts either."""
 
 
 class RawNote(Value, frozen=True):
@@ -357,6 +361,22 @@ class DataSummary(Value, frozen=True):
     parts: dict[str, PartSummary]
     ledger: dict[str, dict[str, int]]
     """status -> reason -> rows"""
+    warnings: tuple[str, ...] = ()
+    """What stands in two parts, or keeps the parts from being alike."""
+
+
+class Cost(Value, frozen=True):
+    """What a system takes: to make it, and to ask it."""
+
+    system: str
+    method: str = ""
+    trainable: int = 0
+    train_seconds: float = 0.0
+    train_memory_mb: float = 0.0
+    """Most memory while it was trained; of the GPU where there was one."""
+    ms_per_100_tokens: float | None = None
+    """Of answering: per 100 tokens read (a model that marks) or written (one that writes)."""
+    hardware: str = ""
 
 
 class RunFacts(Value, frozen=True):
@@ -375,6 +395,8 @@ class RunFacts(Value, frozen=True):
     stages: tuple[StageResult, ...]
     reports: tuple[Report, ...]
     """Per task first the baselines, then the tuned system."""
+    costs: tuple[Cost, ...] = ()
+    """Of a comparison: what each system takes."""
     caveats: tuple[str, ...] = ()
     show_text: bool = False
     """Whether the text of errors may be shown (decided by profile)."""

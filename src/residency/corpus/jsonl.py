@@ -31,7 +31,8 @@ class Fields(Keys):
 class Jsonl(Source):
     """One JSON object a line (or a file that is one list of them), each a note.
 
-    ``kind``, ``origin``, ``profile``, ``written_at`` and ``relations`` are read as ``write_jsonl`` writes them.
+    ``kind``, ``origin``, ``profile``, ``parents``, ``source``, ``written_at`` and ``relations`` are read as ``write_jsonl`` writes
+    them.
     """
 
     format: Literal["jsonl"]
@@ -113,6 +114,8 @@ def _written(record: dict[str, Any]) -> dict[str, Any]:
         found["kind"] = record["kind"]
     if isinstance(record.get("origin"), str):
         found["origin"] = record["origin"]
+    found["parents"] = _labels(record.get("parents"))
+    found["source"] = identifier(record.get("source"))
     if record.get("profile") in PROFILES:
         profile: Profile = record["profile"]
         found["profile"] = profile

@@ -6,10 +6,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from msgspec.structs import replace
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from residency.core.errors import DataError
 from residency.core.files import reason
@@ -19,6 +19,8 @@ from residency.corpus.ledger import Ledger
 from residency.corpus.repair import MERGED, Raw, Remark, settle
 
 Paths = str | list[str]
+Near = Annotated[Share | Literal["off"], BeforeValidator(lambda value: "off" if value is False else value)]
+"""A similarity, or ``off``, which YAML reads as false."""
 
 
 class Row(Value, frozen=True):
@@ -36,10 +38,12 @@ class Row(Value, frozen=True):
     kind: str = ""
     labels: tuple[str, ...] = ()
     written_at: datetime | None = None
-    origin: str = "real"
+    origin: str = ""
     profile: Profile = "public"
     turns: tuple[Turn, ...] = ()
     fields: dict[str, str] = {}
+    parents: tuple[str, ...] = ()
+    source: str = ""
     join_lines: bool = False
     """Whether span fragments parted only by blanks are one span."""
     repairs: tuple[str, ...] = ()
@@ -65,6 +69,14 @@ class Source(Part):
     draw: Literal["random", "hash"] = "random"
     """How they are drawn: with the recipe's seed and labels spread alike, or by the SHA-256 of the text, so that a record stays
     in its part when the data grows."""
+    near: Near = 0.8
+    """Notes whose character 5-grams overlap by so much (Jaccard) are near-duplicates and stay together in parts that are drawn;
+    ``off``: only equal texts do."""
+    boilerplate: Share = 0.01
+    """A line that notes of more than this share of patients hold (and of ten at least) makes no near-duplicates."""
+    leak: Literal["warn", "refuse"] = "warn"
+    """What becomes of a split in which patients, texts, near-duplicates, parents or source documents stand in two parts: a
+    warning, or exit code 2. Parts that are drawn leak nothing; given ones may."""
     stop: Share | Literal["auto"] = "auto"
     """Share of train, by group, set aside as dev for early stopping where there is no dev part. ``auto``: a tenth from
     1,000 training records on; below, every record is worth more in training than in deciding when to stop."""
@@ -74,6 +86,9 @@ class Source(Part):
     """BCP-47 tag of rows that name no language of their own."""
     profile: Profile = "pseudonymised"
     """How the data became fit for use; a row that names a stricter profile keeps it."""
+    origin: str = "real"
+    """Where rows come from that do not say: ``real``, ``synthetic:GENERATOR``, or ``model:NAME`` where a model wrote the answers;
+    every table says so."""
     loss: Share = 0.01
     """Most rows that may be rejected before reading stops with an error."""
     on_bad_span: Literal["reject_row", "drop_span"] = "reject_row"
@@ -170,7 +185,9 @@ class Source(Part):
             labels=tuple(name for old in row.labels if (name := self.labels.get(old, old))),
             turns=row.turns,
             fields=row.fields,
-            origin=row.origin,
+            origin=row.origin or self.origin,
+            parents=row.parents,
+            source=row.source,
         )
 
 

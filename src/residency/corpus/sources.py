@@ -10,16 +10,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from residency.core.errors import DataError, UserError, allowed
+from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.core.part import External
 from residency.core.types import PARTS, Note, PartName, Split, Value
+from residency.corpus.audit import Grouping, Leak, audit, grouping
 from residency.corpus.brat import Brat
 from residency.corpus.conll import Conll
 from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
 from residency.corpus.csvfile import Csv
+from residency.corpus.groups import Clusters
 from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
+from residency.corpus.near import near_duplicates
 from residency.corpus.pubtator import PubTator
 from residency.corpus.source import Row, Source, showable
 from residency.corpus.split import given, make, split_by_group, split_by_hash, stop_share
@@ -81,6 +84,16 @@ class Corpus(Value, frozen=True):
     notes: tuple[Note, ...]
     split: Split
     ledger: tuple[Entry, ...]
+    grouping: Grouping
+    """How the notes are tied together."""
+    leaks: tuple[Leak, ...] = ()
+    """What stands in two parts."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before trusting a score on this split."""
+        crowded = self.grouping.warning
+        return (*(leak.words for leak in self.leaks), *([crowded] if crowded else []))
 
     def part(self, name: PartName) -> list[Note]:
         """The notes of a part, in the order of reading."""
@@ -97,23 +110,25 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
     """Read, repair, account for every row, split. The limit counts everything that is learned from: dev is drawn from it.
 
     Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or a file cannot be read, and
-    ``UserError`` where a path matches nothing or a label is renamed that the data does not have.
+    ``UserError`` where a path matches nothing or a label is renamed that the data does not have, ``GateRefused`` where something
+    stands in two parts and ``data.leak`` refuses that.
     """
-    inputs = _inputs(data, root, name)
-    ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
-    read = {part: [note for path in paths for note in data.read(path, ledger)] for part, paths in inputs.items()}
-    ledger.check(data.loss, f"data.{name}")
-    _check_ids(ledger.entries)
-    _check_labels(data, name, ledger.labels)
+    read, ledger = read_parts(data, name, root)
+    near = clusters(data, [note for notes in read.values() for note in notes])
     if data.path is not None:
         notes = read["path"]
-        drawn_by = split_by_hash if data.draw == "hash" else split_by_group
-        split = _limited(notes, drawn_by(notes, data.shares, seed), data.limit)
+        drawn = (
+            split_by_hash(notes, data.shares, seed)
+            if data.draw == "hash"
+            else split_by_group(notes, data.shares, seed, near)
+        )
+        split = _limited(notes, drawn, data.limit)
         notes = [note for note in notes if note.id in split.parts]
         share = stop_share(data.stop, sum(part == "train" for part in split.parts.values()))
         if not data.shares.get("dev") and share:
-            drawn = given({part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}, data.stop, seed)
-            split = make(notes, drawn.parts, seed, f"{split.how}; dev: {share:.0%} of train by group")
+            placed = {part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}
+            stopped = given(placed, data.stop, seed, near)
+            split = make(notes, stopped.parts, seed, f"{split.how}; dev: {share:.0%} of train by group")
     else:
         parts = {part: read[part] for part in PARTS if part in read}
         how = ""
@@ -121,14 +136,39 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
             how = f"; train cut to {data.limit} of {len(parts['train'])} notes"
             parts["train"] = _sample(parts["train"], data.limit, seed)
         notes = [note for part in PARTS for note in parts.get(part, [])]
-        split = given(parts, data.stop, seed)
+        split = given(parts, data.stop, seed, near)
         split = make(notes, split.parts, seed, split.how + how)
+    kept = [note for note in notes if note.id in split.parts]
+    leaks = audit(kept, split.parts, near)
+    if leaks and data.leak == "refuse":
+        raise GateRefused(
+            f"data.{name}: {'; '.join(leak.words for leak in leaks)}; give each to one part, or accept it with "
+            f"data.{name}.leak=warn."
+        )
     return Corpus(
         name=name,
-        notes=tuple(note for note in notes if note.id in split.parts),
+        notes=tuple(kept),
         split=split,
         ledger=ledger.entries,
+        grouping=grouping(kept, near),
+        leaks=leaks,
     )
+
+
+def read_parts(data: Data, name: str, root: Path) -> tuple[dict[str, list[Note]], Ledger]:
+    """The notes of ``path`` or of each part as they stand in the files, every row accounted for; raises as ``load``."""
+    inputs = _inputs(data, root, name)
+    ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
+    read = {part: [note for path in paths for note in data.read(path, ledger)] for part, paths in inputs.items()}
+    ledger.check(data.loss, f"data.{name}")
+    _check_ids(ledger.entries)
+    _check_labels(data, name, ledger.labels)
+    return read, ledger
+
+
+def clusters(data: Source, notes: Sequence[Note]) -> Clusters:
+    """Near-duplicates among the notes, as the data set's settings have it."""
+    return [] if data.near == "off" else near_duplicates(notes, data.near, data.boilerplate)
 
 
 def _inputs(data: Source, root: Path, name: str) -> dict[str, list[Path]]:

@@ -41,6 +41,7 @@ def summary(data: Data, root: Path, corpus: Corpus) -> DataSummary:
         split=corpus.split.how,
         parts=parts,
         ledger=ledger,
+        warnings=corpus.warnings,
     )
 
 

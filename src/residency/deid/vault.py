@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -98,6 +99,23 @@ class Vault:
         """Whether a patient has a secret here."""
         name = hmac.new(self._index, patient.encode(), sha256).digest()
         return self.database.execute("SELECT 1 FROM secrets WHERE patient = ?", (name,)).fetchone() is not None
+
+    def entry(self, patient: str) -> bytes:
+        """Under what a patient stands here, known or not: a keyed hash."""
+        return hmac.new(self._index, patient.encode(), sha256).digest()
+
+    def entry_of(self, matches: Callable[[bytes], bool]) -> bytes | None:
+        """The entry of the patient whose secret matches; opens one secret after another."""
+        rows = self.database.execute("SELECT patient, secret FROM secrets WHERE patient != ?", (b"check",))
+        return next((name for name, sealed in rows if matches(self._opened(sealed, name))), None)
+
+    def erase(self, entry: bytes) -> None:
+        """Overwrite and remove a patient's secret: nobody can link the patient's surrogates or codes any more."""
+        self.commit()
+        self.database.execute("PRAGMA secure_delete=ON")
+        self.database.execute("DELETE FROM secrets WHERE patient = ?", (entry,))
+        self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._known.clear()
 
     def __len__(self) -> int:
         return int(self.database.execute("SELECT count(*) - 1 FROM secrets").fetchone()[0])

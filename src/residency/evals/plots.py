@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from math import isfinite
@@ -127,6 +127,31 @@ def training_plot(stage: StageResult) -> str | None:
                 axes.tick_params(axis="x", labelbottom=False)
             else:
                 axes.set_xlabel(clock)
+    return saved[0]
+
+
+def line_plot(series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str) -> str:
+    """A line for each name through its (x, y) points, zero at the bottom."""
+    height = 2.9
+    with _canvas(height) as (figure, saved):
+        axes = figure.add_axes((0.15, 0.5 / height, 0.82, (height - 0.95) / height))
+        for number, (name, points) in enumerate(series.items()):
+            axes.plot(
+                *zip(*points, strict=True),
+                color=SERIES[number % len(SERIES)],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=5,
+                linewidth=1.5,
+                label=_short(name),
+            )
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.12)
+        axes.set_xticks(sorted({x for points in series.values() for x, _ in points}))
+        axes.set_xlabel(across)
+        axes.set_title(_printable(up), loc="left", fontsize=9.5, color=INK, pad=5)
+        axes.grid(color=GRID, linewidth=0.5, alpha=0.6)
+        _bare(axes, keep=("bottom",))
+        figure.legend(loc="upper right", ncols=len(series), frameon=False)
     return saved[0]
 
 

@@ -37,6 +37,8 @@ class CausalPredictor:
 
     def __init__(self, model: Any, chat: Chat, card: Card, generation: Generation, info: PredictorInfo) -> None:
         self.model, self.chat, self.card, self.generation, self.info = model, chat, card, generation, info
+        self.full_length = False
+        """Write as many tokens as allowed, never an end before: for measuring speed."""
 
     @classmethod
     def from_artefact(cls, folder: Path, name: str = "tuned", device: str | None = None) -> CausalPredictor:
@@ -234,6 +236,7 @@ class CausalPredictor:
 
         settings = GenerationConfig(
             max_new_tokens=self._most,
+            min_new_tokens=self._most if self.full_length else None,
             do_sample=False,  # sampling is done by noise of each row's own, so that a batch changes nothing
             num_beams=1,
             eos_token_id=self._ends,
