@@ -4,10 +4,10 @@ BIN := .venv/bin
 BENCHES := $(sort $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-services check bench docs-help $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test test-services test-services-all check bench docs-help $(addprefix bench-,$(BENCHES))
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: ## check this machine and install into .venv (nothing to do: skipped); EXTRAS=bench,vi adds parts
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer (Debian/Ubuntu: apt-get install python3 python3-venv)." >&2; exit 1; }
@@ -21,6 +21,9 @@ test: setup ## run the tests; ARGS="-k name" for some of them
 
 test-services: setup ## tests on real PostgreSQL, MariaDB, Redis and Chromium (Debian packages, installed where missing)
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services $(ARGS)
+
+test-services-all: setup ## test against Label Studio and other heavy services, which it installs and starts
+	RESIDENCY_SERVICES=all RESIDENCY_SCREENSHOTS=.services $(BIN)/python -m pytest tests/services_all $(ARGS)
 
 check: setup ## lint, formatting, types and layers
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from residency.core.part import Part, parse
 from residency.corpus.sources import Data
 from residency.deid.settings import Deid
 from residency.ingest.settings import Extract
+from residency.label.settings import Label
 from residency.models.base import BaseModelSettings
 from residency.models.remote import Api
 from residency.models.settings import Generation, Limits
@@ -81,6 +82,8 @@ class Recipe(Part):
     """Where identified notes are: a hospital's database, or files. Only ``residency extract`` and ``deid`` read it."""
     deid: Deid | None = None
     """How they are de-identified."""
+    label: Label | None = None
+    """Who labels which notes, and where. Only ``residency label`` reads it."""
     data: dict[str, Data] = Field(min_length=1)
     tasks: tuple[Task, ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)

@@ -74,7 +74,7 @@ def write_hospital_project(folder: Path, lang: str, patients: int = DEMO_PATIENT
     write_hospital(database, lang, patients, seed)
     text = Template((TEMPLATES / "hospital.yaml").read_text("utf-8")).substitute(lang=lang, folder=folder)
     write_text(recipe, text)
-    write_text(folder / ".gitignore", "data/\nidentified/\nruns/\nhospital.db\n")
+    write_text(folder / ".gitignore", "data/\nidentified/\nlabelling/\nruns/\nhospital.db\n")
     return [recipe, database, folder / ".gitignore"]
 
 

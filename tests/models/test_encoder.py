@@ -171,3 +171,21 @@ def test_batches_hold_every_row_once_and_few_tokens() -> None:
     batches = list(by_length(lengths, BATCH_TOKENS))
     assert sorted(i for batch in batches for i in batch) == list(range(7))
     assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= BATCH_TOKENS for b in batches)
+
+
+def test_marginals_are_the_probabilities_of_each_tag_for_every_slot(found: dict[str, Any]) -> None:
+    from residency.tasks.spans import best_tags, decode
+
+    predictor = EncoderPredictor.untuned(found["electra"], SPANS)
+    texts = ["Bệnh nhân uống metformin 500mg.", "", "患者男性，咳嗽。"]
+    beliefs = list(predictor.marginals(texts))
+    for text, belief in zip(texts, beliefs, strict=True):
+        assert belief.log_probabilities.shape == (len(belief.slots), 5) or not belief.slots
+        np.testing.assert_allclose(np.exp(belief.log_probabilities).sum(axis=-1), 1, rtol=1e-5)
+        assert all(text[start:end].strip() == text[start:end] != "" for start, end in belief.slots)
+    answers = [
+        one.answer for one in predictor.predict([Example(id=str(n), task="ner", input=t) for n, t in enumerate(texts)])
+    ]
+    for text, belief, answer in zip(texts, beliefs, answers, strict=True):
+        tags = best_tags(belief.log_probabilities).tolist() if belief.slots else []
+        assert answer is not None and answer.spans == decode(text, tags, belief.slots, SPANS.names)  # type: ignore[union-attr]

@@ -53,7 +53,10 @@ def demo(
     say(console, f"An invented hospital ({lang}), its database full of names, and a recipe are in {hospital.parent}/.")
     os.environ.setdefault("RESIDENCY_KEY", demo_key(folder))
     deid(hospital)
-    finished = _run(Recipe.load(hospital, others), folder / "runs", console)
+    recipe = Recipe.load(hospital, others)
+    if recipe.label is not None:
+        _rehearse_labelling(recipe, console)
+    finished = _run(recipe, folder / "runs", console)
     asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
     say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
     answering = _run(asked, folder / "runs", console)
@@ -67,6 +70,19 @@ def demo(
         "  residency check my-project/recipe.yaml   read all data, report every problem\n"
         f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl\n"
         f"  residency chat {answering.folder}",
+    )
+
+
+def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
+    from residency.labelling import rehearse
+
+    agreement, page, outcome = rehearse(recipe)
+    alpha, strict = agreement.alpha[0], agreement.pooled[0]
+    by_majority = sum(one.how == "majority" for one in outcome.decisions)
+    say(
+        console,
+        f"Three invented annotators labelled {agreement.notes} of them: alpha {alpha.value:.3f}, strict F1 {strict.value:.3f}; "
+        f"{by_majority} differences settled by majority, {len(outcome.open)} left to decide.\nreport  {page}\n",
     )
 
 

@@ -254,7 +254,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    for name in ("kind", "format"):
+    for name in ("kind", "format", "via", "by"):
         field = model.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
             return str(get_args(field.annotation)[0])

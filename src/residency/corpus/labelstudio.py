@@ -20,7 +20,8 @@ class LabelStudio(Source):
 
     Of a task's annotations the ground truth counts, or else the only one, or else what all of them say alike; where
     they differ the task is rejected, since which of them is right is for adjudication to say. Skipped annotations, drafts
-    and predictions do not count. Read: labelled regions of text, choices and relations.
+    and predictions do not count. Read: labelled regions of text with their own choices (attributes) and code, choices of the whole
+    text and relations.
     """
 
     format: Literal["label_studio"]
@@ -65,8 +66,8 @@ class LabelStudio(Source):
             id=id,
             text=text,
             group=identifier(data[self.group]) if self.group else "",
-            spans=tuple(_regions(result, _annotator(chosen[0]) or None)),
-            labels=tuple(name for value in _values(result, "choices") for name in _names(value, "choices")),
+            spans=tuple(regions(result, _annotator(chosen[0]) or None)),
+            labels=tuple(choices(result)),
             relations=tuple(_relations(result)),
         )
 
@@ -111,7 +112,26 @@ def _names(value: Mapping[str, Any], kind: str) -> list[str]:
     return [name for name in _list(value.get(kind)) if isinstance(name, str) and name]
 
 
-def _regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
+def choices(result: Sequence[Any]) -> Iterator[str]:
+    """What was chosen for the whole text; choices of one region are its attributes."""
+    for value in _values(result, "choices"):
+        if "start" not in value:
+            yield from _names(value, "choices")
+
+
+def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
+    """The labelled regions of a result, each with the attributes and the code that were given to it."""
+    attributes: dict[str, list[str]] = {}
+    codes: dict[str, str] = {}
+    for item in result:
+        if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping) and "start" in item["value"]:
+            key = identifier(item.get("id"))
+            if item.get("type") == "choices":
+                attributes.setdefault(key, []).extend(_names(item["value"], "choices"))
+            elif item.get("type") == "taxonomy":
+                paths = [path for path in _list(item["value"].get("taxonomy")) if isinstance(path, list) and path]
+                if paths:
+                    codes[key] = identifier(paths[0][-1]).split(" ", 1)[0]
     for item in result:
         if not isinstance(item, Mapping) or item.get("type") not in ("labels", "hypertextlabels"):
             continue
@@ -128,7 +148,15 @@ def _regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
         for name in names:
             if isinstance(start, int) and isinstance(end, int):
                 quoted = quote if isinstance(quote, str) else ""
-                yield Raw(fragments=((start, end),), label=name, quote=quoted, by=by, key=key)
+                yield Raw(
+                    fragments=((start, end),),
+                    label=name,
+                    quote=quoted,
+                    by=by,
+                    key=key,
+                    code=codes.get(key) if key else None,
+                    attributes=tuple(sorted(set(attributes.get(key, ())))) if key else (),
+                )
             else:
                 yield Raw(fragments=(), label=name, fault="offset of a span is not a whole number", key=key)
 
@@ -151,6 +179,5 @@ def _relations(result: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
 
 def _content(result: Sequence[Any]) -> frozenset[tuple[object, ...]]:
     """What an annotation says, for comparison with another: regions and choices, whatever their order and ids."""
-    regions = ((raw.fragments, raw.label) for raw in _regions(result, None))
-    choices = (("choice", name) for value in _values(result, "choices") for name in _names(value, "choices"))
-    return frozenset([*regions, *choices])
+    said = ((raw.fragments, raw.label, raw.code, raw.attributes) for raw in regions(result, None))
+    return frozenset([*said, *(("choice", name) for name in choices(result))])

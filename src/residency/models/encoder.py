@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans
+from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans, Value
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.running import by_length, evaluating, give_back_memory, on
@@ -27,6 +27,15 @@ CHUNK = 512
 """Examples held in memory at once; windows are sorted by length within a chunk."""
 BATCH_TOKENS = 2048
 """Tokens in a forward pass, padding included."""
+
+
+class Marginals(Value, frozen=True):
+    """What an encoder believes of each slot of a text."""
+
+    slots: list[tuple[int, int]]
+    """Each slot's offsets in the text."""
+    log_probabilities: NDArray[np.float32]
+    """[slots, tags]; the tags are those of ``tag_names``."""
 
 
 class EncoderPredictor:
@@ -80,10 +89,25 @@ class EncoderPredictor:
             for example, answer, count in zip(chunk, answers, counts, strict=True):
                 yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
 
-    def _answers(self, texts: list[str]) -> tuple[list[Answer], list[int]]:
+    def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
+        """The probability of each tag for every slot of each text, in order; for cards of family ``spans``."""
+        if self.card.family != "spans":
+            raise ValueError(f"card {self.card.name} marks no spans")
+        source = iter(texts)
+        while chunk := list(islice(source, CHUNK)):
+            with evaluating(self.model):
+                tokens, scores = self._read(chunk)
+            for found, score in zip(tokens, scores, strict=True):
+                yield Marginals(slots=found.slots, log_probabilities=score)
+
+    def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
+        """Tokens of texts, and the scores of their slots (or of the whole)."""
         tokens = self.tokeniser(texts)
         work = [(number, window) for number, found in enumerate(tokens) for window in self.tokeniser.windows(found)]
-        scores = self._scores(tokens, work)
+        return tokens, self._scores(tokens, work)
+
+    def _answers(self, texts: list[str]) -> tuple[list[Answer], list[int]]:
+        tokens, scores = self._read(texts)
         make = self._spans if self.card.family == "spans" else self._labels
         answers = [make(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
         return answers, [len(found.ids) for found in tokens]

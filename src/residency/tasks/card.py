@@ -23,6 +23,8 @@ class Label(Part):
     definition: str = ""
     title: str = ""
     """How people read it, in the card's language; the name where empty."""
+    coded: bool = False
+    """Whether annotators also give a code of a terminology, e.g. ICD-10."""
 
 
 class Card(Part):
@@ -34,6 +36,8 @@ class Card(Part):
     description: str = ""
     labels: tuple[Label, ...] = ()
     """Empty: taken from the training data."""
+    attributes: tuple[str, ...] = ()
+    """``spans`` family: what an annotator may say of a span beside its label, e.g. ``negated``."""
     multiple: bool = False
     """``labels`` family: whether an item may have several labels."""
     metric: str = ""

@@ -1,0 +1,216 @@
+"""Verbs of labelling: from notes to labels that several people agree on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from residency.cli.shared import Overrides, RecipePath, RunPath, app, say, terminal, tracking
+from residency.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from residency.label.annotations import Pulled
+    from residency.label.estimate import Estimate
+
+label = typer.Typer(
+    help="Have notes labelled by several people, blind.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(label, name="label")
+
+
+@label.command()
+def push(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Give the notes out, to each in another order.
+
+    By file, or into a Label Studio project on each one's own server. Doing it again adds what is new and puts up again what was deleted.
+    """
+    from residency import labelling
+    from residency.recipe import Recipe
+
+    console = terminal()
+    for one in labelling.push(Recipe.load(recipe, overrides or [])):
+        say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
+
+
+@label.command()
+def pull(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Take back what annotators have done so far.
+
+    Every span is checked; what is new or changed is taken over, the rest stays. Exits with 1 where something must be mended.
+    """
+    from residency import labelling
+    from residency.recipe import Recipe
+
+    console = terminal()
+    pulled, times = labelling.pull(Recipe.load(recipe, overrides or []))
+    _say_pulled(console, pulled)
+    _say_times(console, times)
+    if any(one.trouble or one.faulty for one in pulled):
+        raise UserError(f"{recipe}: something must be mended, see above; what could be taken was taken.")
+
+
+@label.command()
+def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Measure how far the annotators agree.
+
+    Alpha on characters, F1 of spans, by label and annotator, confusion, drift and the worst disagreements, on one page.
+    """
+    from residency import labelling
+    from residency.recipe import Recipe
+
+    console = terminal()
+    found, page = labelling.agreement(Recipe.load(recipe, overrides or []))
+    for one in (found.alpha[0], *(score for score in found.pooled if "/" not in score.metric)):
+        between = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
+        say(console, f"{one.metric:<12} {one.value:.3f}{between}")
+    say(console, f"report  {page}")
+
+
+@label.command()
+def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Settle what annotators differ on.
+
+    By majority where one agrees exactly; the rest goes out to be decided. Candidates are shown without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what came of it.
+    """
+    from residency import labelling
+    from residency.recipe import Recipe
+
+    console = terminal()
+    loaded = Recipe.load(recipe, overrides or [])
+    outcome, sent, taken = labelling.adjudicate(loaded)
+    if taken is not None:
+        _say_pulled(console, [taken])
+    how = [one.how for one in outcome.decisions]
+    for name in ("unanimous", "majority", "adjudicator"):
+        say(console, f"{name:<12} {how.count(name)} places")
+    say(console, f"open         {len(outcome.open)} places" + (f", in {sent.where}" if sent else ""))
+    for reason in sorted(set(outcome.waiting.values())):
+        say(console, f"waiting      {list(outcome.waiting.values()).count(reason)} notes: {reason}")
+    for fault in outcome.refused:
+        say(console, f"refused      {fault.reason}")
+    folder = loaded.root / (loaded.label.out if loaded.label else "")
+    say(console, f"gold         {len(outcome.gold)} notes in {folder / 'gold.jsonl'}")
+
+
+@label.command()
+def practice(
+    recipe: RecipePath,
+    gold: Annotated[
+        Path, typer.Option("--gold", help="JSON lines of notes whose labels are known.", show_default=False)
+    ],
+    overrides: Overrides = None,
+) -> None:
+    """Ten notes whose labels are known, before the real ones.
+
+    The first time they are given out; after that they are taken back, and each annotator gets a page with every difference.
+    """
+    from residency import labelling
+    from residency.recipe import Recipe
+
+    console = terminal()
+    sent, told = labelling.practice(Recipe.load(recipe, overrides or []), gold)
+    for one in sent:
+        say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
+    for back in told:
+        say(
+            console, f"{back.annotator}: {back.notes} notes, strict F1 {back.strict:.3f}, relaxed F1 {back.relaxed:.3f}"
+        )
+    if not sent and not told:
+        raise UserError("practice: nobody has labelled a note yet; run the command again when they have.")
+
+
+@label.command()
+def guideline(
+    recipe: RecipePath,
+    lang: Annotated[str, typer.Option("--lang", help="en, vi or zh.")] = "en",
+    overrides: Overrides = None,
+) -> None:
+    """Write the card's guideline, to print.
+
+    Definitions, examples, counter-examples, rules for the border.
+    """
+    from residency import labelling
+    from residency.recipe import Recipe
+
+    page = labelling.guideline(Recipe.load(recipe, overrides or []), lang)
+    say(terminal(), f"guideline  {page}")
+
+
+@label.command(name="next")
+def next_(
+    run: RunPath,
+    pool: Annotated[Path, typer.Option("--pool", help="JSON lines of unlabelled notes.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the chosen ones go.", show_default=False)],
+    count: Annotated[int, typer.Option("--count", help="How many.", min=1)] = 100,
+    at_random: Annotated[
+        float, typer.Option("--random", help="Share that is drawn from the whole pool.", min=0, max=1)
+    ] = 0.2,
+) -> None:
+    """Choose what to label next.
+
+    What a run's model is unsure of and has not seen the like of. A share is drawn at random, so that estimates made on it are honest; the order does not tell which.
+    """
+    from residency import suggestions
+
+    console = terminal()
+    with tracking(console) as tracker:
+        chosen = suggestions.next_notes(run, pool, output, count, at_random, tracker)
+    say(
+        console,
+        f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them drawn at random",
+    )
+
+
+@label.command()
+def errors(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    share: Annotated[float, typer.Option("--share", help="Length of the list, of all labelled spans.", min=0)] = 0.03,
+    folds: Annotated[int, typer.Option("--folds", help="Models that are trained.", min=2)] = 5,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for list and page.")] = Path("label-errors"),
+) -> None:
+    """List labels that are likely wrong.
+
+    Where models that did not learn from a note are sure of something else. Trains on the recipe's training part, a fold at a time, with the recipe's base and first stage.
+    """
+    from residency import suggestions
+    from residency.recipe import Recipe
+
+    console = terminal()
+    with tracking(console) as tracker:
+        found, page = suggestions.label_errors(Recipe.load(recipe, overrides or []), output, share, folds, tracker)
+    say(console, f"{len(found)} places to look at in {page}")
+
+
+def _say_pulled(console: Console, pulled: list[Pulled]) -> None:
+    for one in pulled:
+        if one.trouble:
+            say(console, f"{one.annotator}: {one.trouble}")
+        elif not one.done:
+            say(console, f"{one.annotator}: nothing labelled yet, 0 of {one.of}")
+        else:
+            gone = f", {one.gone} no longer there (kept)" if one.gone else ""
+            strange = f", {one.unknown} that were never given out (left)" if one.unknown else ""
+            say(
+                console,
+                f"{one.annotator}: {one.done} of {one.of}; {one.new} new, {one.changed} changed, {one.same} as before{gone}{strange}",
+            )
+        for fault in one.faults:
+            say(console, f"  {fault}")
+
+
+def _say_times(console: Console, times: list[Estimate]) -> None:
+    for one in times:
+        if one.left:
+            say(
+                console,
+                f"{one.annotator}: {one.median:.0f} s a note; the {one.left} left take about {one.hours:.1f} hours "
+                f"({one.low:.1f} to {one.high:.1f})",
+            )

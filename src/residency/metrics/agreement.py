@@ -1,0 +1,100 @@
+"""Agreement between annotators on the characters of a text: Krippendorff's alpha for nominal data.
+
+The unit is the character that is not white space, its value the set of labels that an annotator put on it (nothing is a value too).
+So blanks at the edges of a span, the order of spans and whether a label was said twice make no difference. What is counted is the
+coincidence matrix (Krippendorff 2019, chapter 12); matrices of notes add up, which is what intervals over notes need.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from residency.core.types import Span
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+Labels = tuple[str, ...]
+"""The labels of a character in alphabetical order; empty for none."""
+
+Coincidences = Mapping[tuple[Labels, Labels], float]
+"""How often two annotators' values meet: each character adds as much as it has annotators (Krippendorff's o_ck)."""
+
+
+def coincidences(text: str, versions: Sequence[Sequence[Span]]) -> dict[tuple[Labels, Labels], float]:
+    """The coincidence matrix of the characters of one text; empty for fewer than two versions.
+
+    Each ordered pair of the m versions adds 1 / (m - 1) per character.
+    """
+    count = len(versions)
+    found: defaultdict[tuple[Labels, Labels], float] = defaultdict(float)
+    if count < 2:
+        return {}
+    edges = sorted({0, len(text), *(edge for spans in versions for s in spans for edge in (s.start, s.end))})
+    places = [_painted(edges, spans) for spans in versions]
+    for number, (start, end) in enumerate(pairwise(edges)):
+        weight = sum(not character.isspace() for character in text[start:end])
+        if not weight:
+            continue
+        values = [painted[number] for painted in places]
+        for i, one in enumerate(values):
+            for j, other in enumerate(values):
+                if i != j:
+                    found[one, other] += weight / (count - 1)
+    return dict(found)
+
+
+def _painted(edges: Sequence[int], spans: Sequence[Span]) -> list[Labels]:
+    """The labels of each stretch between two edges."""
+    position = {edge: number for number, edge in enumerate(edges)}
+    values: list[set[str]] = [set() for _ in edges[1:]]
+    for span in spans:
+        for number in range(position[span.start], position[span.end]):
+            values[number].add(span.label)
+    return [tuple(sorted(value)) for value in values]
+
+
+def of_label(matrix: Coincidences, label: str) -> dict[tuple[Labels, Labels], float]:
+    """The same characters asked only whether they carry a label."""
+    found: defaultdict[tuple[Labels, Labels], float] = defaultdict(float)
+    for (one, other), weight in matrix.items():
+        found[(label,) if label in one else (), (label,) if label in other else ()] += weight
+    return dict(found)
+
+
+def table(matrices: Sequence[Coincidences]) -> tuple[Array, int]:
+    """Matrices as rows [matrices, values * values] over the values that occur in any, and how many values that is."""
+    import numpy as np
+
+    values = sorted({value for matrix in matrices for pair in matrix for value in pair})
+    place = {value: number for number, value in enumerate(values)}
+    rows = np.zeros((len(matrices), len(values) ** 2))
+    for number, matrix in enumerate(matrices):
+        for (one, other), weight in matrix.items():
+            rows[number, place[one] * len(values) + place[other]] += weight
+    return rows, len(values)
+
+
+def alpha(counts: Array, values: int) -> Array:
+    """Krippendorff's nominal alpha of summed coincidences: [..., values * values] -> [...].
+
+    1 - (n - 1) * sum of o_cc' over c != c' / sum of n_c * n_c' over c != c'. It is 1.0 where all characters have one and the same
+    value (nothing could be disagreed about: Krippendorff leaves it undefined), nan where there is no character.
+    """
+    import numpy as np
+
+    matrix = np.asarray(counts, dtype=np.float64).reshape(*np.shape(counts)[:-1], values, values)
+    marginal = matrix.sum(axis=-1)
+    total = marginal.sum(axis=-1)
+    observed = total - np.trace(matrix, axis1=-2, axis2=-1)
+    expected = total**2 - (marginal**2).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 1 - (total - 1) * observed / expected
+    one_value = (expected <= 1e-9 * np.maximum(total, 1) ** 2) & (total > 0)
+    return np.where(total > 0, np.where(one_value, 1.0, found), np.nan)
