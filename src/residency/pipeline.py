@@ -356,16 +356,17 @@ class Work:
             )
         settings, title = self.recipe.evaluate, f" on {card.name}" if len(self.exams) > 1 else ""
         able = [(name, path) for name, path in self.systems() if predictors.answers(path, card, exam.output)]
+        if not able:
+            raise UserError(f"tasks: no stage makes a model that answers {card.name}; name it in the tasks of one.")
         most = predictors.longest_answer(path for _, path in able)
         reports, answered = [], []
         for name in (*settings.baselines, *(name for name, _ in able)):
             self.tracker.start(f"evaluating {name}{title}", len(test))
             with silent():
-                own = None if exam is self.exams[0] and len(able) == 1 else card
                 predictor = (
                     self.untuned(able[-1][1], exam)
                     if name == "base"
-                    else predictors.trained(dict(able)[name], own, name)
+                    else predictors.trained(dict(able)[name], card, name)
                 )
                 predictors.allow(predictor, most)
                 report, predictions = evaluate(
