@@ -11,7 +11,7 @@ import msgspec
 from residency.core.errors import DataError, UserError
 from residency.core.files import canonical, disk_errors, enumerate_lines, file_digest, reason, sha256
 from residency.core.progress import Silent, Tracker
-from residency.core.types import Labels, Prediction, RawNote, Spans, Text, Turn
+from residency.core.types import Facts, Labels, Prediction, RawNote, Spans, Text, Tree, Turn
 from residency.corpus.conversations import MESSAGE_TAGS, spoken
 from residency.corpus.jsonl import identifier
 from residency.pipeline import artefact_of, predict
@@ -168,6 +168,10 @@ def answer(prediction: Prediction) -> dict[str, Any]:
         row["scores"] = list(prediction.answer.scores)
     elif isinstance(prediction.answer, Text):
         row["answer"] = prediction.answer.text
+    elif isinstance(prediction.answer, Facts):
+        row["facts"] = [list(fact) for fact in prediction.answer.facts]
+    elif isinstance(prediction.answer, Tree):
+        row["tree"] = msgspec.to_builtins(prediction.answer.nodes)
     if prediction.answer is None:
         row["failure"] = prediction.failure or "no answer"
     elif prediction.failure:

@@ -23,6 +23,7 @@ from residency.core.types import (
     SHOWABLE,
     DataSummary,
     Example,
+    Facts,
     Note,
     PartName,
     Prediction,
@@ -33,6 +34,7 @@ from residency.core.types import (
     Spans,
     StageResult,
     Text,
+    Tree,
 )
 from residency.core.zones import assert_outside
 from residency.corpus import sources
@@ -494,8 +496,8 @@ def as_kept(prediction: Prediction, show_text: bool) -> Prediction:
     answer = prediction.answer
     if isinstance(answer, Spans):
         answer = Spans(spans=tuple(msgspec.structs.replace(span, quote="") for span in answer.spans))
-    elif isinstance(answer, Text) and not show_text:
-        answer = Text()
+    elif isinstance(answer, Text | Facts | Tree) and not show_text:
+        answer = type(answer)()
     return msgspec.structs.replace(prediction, answer=answer, text=prediction.text if show_text else "")
 
 
