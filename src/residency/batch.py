@@ -13,7 +13,7 @@ from residency.core.files import canonical, disk_errors, enumerate_lines, file_d
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Facts, Labels, Prediction, RawNote, Spans, Text, Tree, Turn
 from residency.corpus.conversations import MESSAGE_TAGS, spoken
-from residency.corpus.jsonl import identifier
+from residency.corpus.jsonl import choices, identifier
 from residency.pipeline import artefact_of, predict
 
 FLUSH = 256
@@ -108,6 +108,7 @@ def notes(input: Path, text_field: str, id_field: str, skip: int, columns: bool 
                 fields={name: str(value) for name, value in row.items() if isinstance(value, str | int)}
                 if columns
                 else {},
+                choices=choices(row),
             )
 
 

@@ -40,6 +40,8 @@ class Row(Value, frozen=True):
     profile: Profile = "public"
     turns: tuple[Turn, ...] = ()
     fields: dict[str, str] = {}
+    choices: tuple[str, ...] = ()
+    department: str = ""
     join_lines: bool = False
     """Whether span fragments parted only by blanks are one span."""
     repairs: tuple[str, ...] = ()
@@ -170,6 +172,8 @@ class Source(Part):
             labels=tuple(name for old in row.labels if (name := self.labels.get(old, old))),
             turns=row.turns,
             fields=row.fields,
+            choices=row.choices,
+            department=row.department,
             origin=row.origin,
         )
 

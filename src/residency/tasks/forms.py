@@ -68,8 +68,9 @@ class LineForm:
                 continue
             found = read(line)
             if found is None:
-                leads = number == 0 and (len(lines) > 1 or line.rstrip("：:") == self.lead.rstrip("：:"))
-                faults += [] if leads else [repair.UNREADABLE]
+                opens = number == 0 and line[-1] in "：:"
+                understood |= opens
+                faults += [] if opens or (number == 0 and len(lines) > 1) else [repair.UNREADABLE]
                 continue
             understood = True
             faults += found[1]
@@ -323,7 +324,7 @@ def literal(words: str) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a backslash that escapes nothing
-            return ast.literal_eval(words.strip())
+            return ast.literal_eval(words.lstrip(" \t"))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
