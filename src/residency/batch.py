@@ -77,7 +77,7 @@ def predict_file(
 def asks_by_columns(artefact: Path) -> bool:
     """Whether the model's card puts the columns of a row into words."""
     card = msgspec.json.decode((artefact / "artefact.json").read_bytes()).get("card", {})
-    return card.get("family") == "answers" and bool(card.get("prompt"))
+    return bool(card.get("prompt")) and bool(card.get("answer"))
 
 
 def check_fields(input: Path, text_field: str, columns: bool = False) -> None:

@@ -44,8 +44,8 @@ from residency.corpus.summary import shown, strictest, summary, with_entries
 from residency.models.base import Base, resolve, silent
 from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
-from residency.tasks.card import Card
-from residency.tasks.examples import examples, fixed, question, unknown_labels
+from residency.tasks.card import Card, rule_of
+from residency.tasks.examples import examples, few_shot, fixed, question, unknown_labels, with_shots
 
 if TYPE_CHECKING:
     from residency.models.artefact import Output
@@ -127,6 +127,10 @@ class Work:
         chosen = set(random.Random(self.recipe.seed).sample(range(len(test)), most))
         return [example for number, example in enumerate(test) if number in chosen]
 
+    def with_shots(self, asked: list[Example]) -> list[Example]:
+        """Questions behind worked examples of the training part."""
+        return with_shots(asked, self.part("train"), self.card, self.task.shots, self.recipe.seed)
+
     @cached_property
     def profile(self) -> Profile:
         """The strictest profile among the notes."""
@@ -183,6 +187,7 @@ class Work:
     def eval_step(self) -> Step:
         into = f"eval/{self.recipe.card(self.task).name}"
         settings = {"evaluate": _dump(self.recipe)["evaluate"], "seed": self.recipe.seed}
+        settings |= {"shots": self.task.shots} if self.task.shots else {}
         return Step(name=into, settings=settings, inputs={"train": self.train_step().key}, into=into)
 
     def report_step(self) -> Step:
@@ -269,13 +274,16 @@ class Work:
         settings = self.recipe.evaluate
         artefact = self.run.folder / self.train_step().into
         reports, answered = [], []
-        for name in (*settings.baselines, "tuned"):
+        trained = {"tuned": read_json(artefact / "stage.json", StageResult).trainable}
+        shown = {few_shot(self.task.shots): self.with_shots(test)} if self.task.shots and self.output == "text" else {}
+        for name in (*settings.baselines, *shown, "tuned"):
             self.tracker.start(f"evaluating {name}", len(test))
             with silent():
-                predictor = self.untuned(artefact) if name == "base" else predictors.trained(artefact)
+                predictor = predictors.trained(artefact) if name == "tuned" else self.untuned(artefact)
+                predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trained.get(name, 0))
                 report, predictions = evaluate(
                     predictor,
-                    test,
+                    shown.get(name, test),
                     self.card,
                     bootstrap=settings.bootstrap,
                     seed=self.recipe.seed,
@@ -328,6 +336,8 @@ class Work:
             caveats.append(DEMO_CAVEAT)
         if self.base.id.startswith("bundled:"):
             caveats.append(BUNDLED_CAVEAT)
+        stage = read_json(train / "stage.json", StageResult)
+        caveats += rule_of(self.card, stage.trainable, stage.parameters)
         return RunFacts(
             name=self.recipe.name,
             folder=folder.as_posix(),
@@ -338,7 +348,7 @@ class Work:
             hardware=hardware(),
             packages=packages(),
             data=tuple(with_entries(one, more) if one.name == self.task.data else one for one in data),
-            stages=(read_json(train / "stage.json", StageResult),),
+            stages=(stage,),
             reports=tuple(read_json(folder / self.eval_step().into / "reports.json", list[Report])),
             caveats=tuple(caveats),
             show_text=self.show_text,

@@ -44,6 +44,9 @@ class Task(Part):
     """Models that write: the most tokens that are read and learned."""
     generate: Generation = Generation()
     """Models that write: how answers are written."""
+    shots: int = Field(default=0, ge=0, le=50)
+    """Models that write: the base is also measured with so many worked examples before each question, drawn from the training part
+    by the recipe's seed. They count against ``limits.source``: what does not fit is left out, oldest first."""
 
 
 class Evaluate(Part):

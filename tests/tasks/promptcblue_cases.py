@@ -160,11 +160,17 @@ def cases(task: str, rng: random.Random, rows: int, damaged: bool) -> list[Case]
         if turn < 0.4:
             said = right
         elif turn < 0.8 or not damaged:
-            said = codec.render(alike(gold, answer(task, rng)[0], rng), "")
+            other = answer(task, rng)[0] if damaged or not isinstance(gold, Labels) else chosen(choices, rng)
+            said = codec.render(alike(gold, other, rng), "")
         else:
             said = spoiled(right, rng)
         made.append(Case(right, said, choices))
     return made
+
+
+def chosen(choices: list[str] | None, rng: random.Random) -> Labels:
+    """A label that the row allows."""
+    return Labels(labels=(rng.choice(choices or [""]),))
 
 
 def alike(gold: Answer, other: Answer, rng: random.Random) -> Answer:

@@ -101,7 +101,7 @@ def _check(wanted: list[dict[str, Any]], found: dict[tuple[str, str], Any], gold
     missing = [key for key in keys if key not in found]
     if missing:
         task, id = missing[0]
-        other = next((one for one, name in found if name == id), None)
+        other = next((one for one, name in found if name == id and (one, name) not in keys), None)
         if other:
             raise DataError(
                 f"{predictions}: row {id} is of task {other}, in {gold} of {task}; give the gold file of the predictions."

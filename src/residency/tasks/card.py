@@ -137,3 +137,15 @@ def load_card(name: str, root: Path | None = None) -> Card:
 def packaged() -> list[str]:
     """Names of the cards in the package."""
     return sorted(path.relative_to(CARDS).with_suffix("").as_posix() for path in CARDS.rglob("*.yaml"))
+
+
+def rule_of(card: Card, trained: int, parameters: int) -> list[str]:
+    """Whether training kept a benchmark's rule on the share of trained parameters, as a sentence; none where there is none."""
+    if not card.most_trained or not parameters:
+        return []
+    share = trained / parameters
+    kept = "kept" if share <= card.most_trained else "broken: this run is outside that track"
+    return [
+        f"{card.name}: {trained:,} of {parameters:,} parameters of the base were trained ({share:.2%}); the rule of the benchmark's "
+        f"efficient-tuning track, at most {card.most_trained:.0%}, is {kept}."
+    ]

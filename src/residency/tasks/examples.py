@@ -85,6 +85,11 @@ def _written(note: Note, card: Card) -> Example:
     return msgspec.structs.replace(made, gold=said)
 
 
+def few_shot(shots: int) -> str:
+    """What a base with worked examples before each question is called."""
+    return f"base-{shots}-shot"
+
+
 def with_shots(asked: Sequence[Example], pool: Sequence[Example], card: Card, shots: int, seed: int) -> list[Example]:
     """Questions behind so many worked ones, drawn from ``pool`` (the training part) for each by the seed; never of its own
     group. Fewer where the pool has fewer. They are earlier turns, so what does not fit is left out oldest first."""
