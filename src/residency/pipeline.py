@@ -262,7 +262,7 @@ class Work:
 
     def do_eval(self, folder: Path) -> None:
         """Measure the baselines and the tuned model on the test part."""
-        from residency.evals.compare import compare
+        from residency.evals.compare import compare, corrected
         from residency.evals.evaluate import evaluate
         from residency.models import predictors
 
@@ -298,7 +298,8 @@ class Work:
             )
         tuned = answered[-1]
         tests = [compare(test, other, tuned, self.card, seed=self.recipe.seed) for other in answered[:-1]]
-        reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tuple(one for found in tests for one in found))
+        found = corrected([one for several in tests for one in several])
+        reports[-1] = msgspec.structs.replace(reports[-1], comparisons=found)
         write_json(folder / "reports.json", reports)
 
     def untuned(self, artefact: Path) -> EncoderPredictor | CausalPredictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 
@@ -83,9 +84,10 @@ def test_report_by_hand() -> None:
     assert scores["span_f1_relaxed"].value == pytest.approx(4 / 8)  # the dose overlaps; missed: drug of 2 and 3
     assert (scores["span_f1"].support, scores["span_f1/drug"].support, scores["span_f1/dose"].support) == (4, 3, 1)
     assert scores["span_f1"].groups == 2
-    assert scores["span_f1"].procedure == "bootstrap over groups, 200 samples, 95%"
-    # two patients: a resample holds p1 twice (tp 2, fp 2, fn 2), both, or p2 twice (tp 0)
-    assert (scores["span_f1"].low, scores["span_f1"].high) == (0.0, 0.5)
+    assert scores["span_f1"].procedure == "jackknife over 2 groups, 95%"
+    # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, and t is 12.706: they say nothing
+    low, high = (1 / (1 + math.exp(-(math.log(0.25 / 0.75) + way * 12.7062 * 0.25 / (0.25 * 0.75)))) for way in (-1, 1))
+    assert (scores["span_f1"].low, scores["span_f1"].high) == (pytest.approx(low, rel=1e-3), pytest.approx(high))
     assert report.confusion == {"drug": {"drug": 1, "dose": 1, "-": 1}, "dose": {"dose": 1}, "-": {"drug": 1}}
     assert list(report.confusion) == ["drug", "dose", "-"]
 
@@ -176,8 +178,8 @@ def test_classification_errors_and_confusion() -> None:
     ]
     accuracy = by_name(report)["accuracy"]
     assert (accuracy.value, accuracy.support) == (pytest.approx(1 / 3), 3)
-    assert accuracy.low == 0.0
-    assert accuracy.high is not None
+    assert accuracy.low is not None and accuracy.high is not None
+    assert 0 <= accuracy.low < 0.01 and 0.99 < accuracy.high <= 1, "three patients say nothing"
 
 
 def test_digest_follows_id_input_and_gold_only() -> None:

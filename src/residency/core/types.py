@@ -276,6 +276,8 @@ class Comparison(Value, frozen=True):
     high: float
     p: float
     procedure: str
+    p_corrected: float | None = None
+    """p corrected for the number of comparisons of the report (Holm), where there are several."""
 
 
 class ErrorItem(Value, frozen=True):

@@ -148,12 +148,13 @@ def _scores(
     rows: Array, columns: Sequence[str], groups: Sequence[str], card: Card, samples: int, seed: int
 ) -> list[Score]:
     """All metrics of the task in the order of ``scoring.metric_names``."""
+    from residency.metrics import intervals
     from residency.metrics.intervals import bootstrap
 
-    value, low, high = bootstrap(rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL)
+    shares = [metric not in written.UNBOUNDED for metric in scoring.metric_names(card, columns)]
+    value, low, high = bootstrap(rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL, shares)
     units = len(set(groups))
-    known = units > 1 and samples > 0
-    procedure = f"bootstrap over groups, {samples} samples, {LEVEL:.0%}" if known else "no interval"
+    known, procedure = units > 1 and samples > 0, intervals.procedure(units, samples, LEVEL)
     basis, signatures = _basis(rows, columns, card), scoring.signatures(card, columns)
     return [
         Score(
