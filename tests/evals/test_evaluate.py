@@ -242,3 +242,26 @@ def test_ten_thousand_examples_of_ten_labels_take_seconds() -> None:
     start = time.process_time()
     score(examples, predictions, NER, INFO)
     assert time.process_time() - start < 8
+
+
+def test_each_label_is_a_test_of_its_own_with_calibration() -> None:
+    golds, said = "aaab" * 5, "aabb" * 5
+    examples = [example(str(i), Labels(labels=(label,)), group=str(i)) for i, label in enumerate(golds)]
+    predictions = [
+        answer(str(i), Labels(labels=(label,), chances={"a": 0.9, "b": 0.1} if label == "a" else {"a": 0.2, "b": 0.8}))
+        for i, label in enumerate(said)
+    ]
+    report = score(examples, predictions, CLASSIFY, INFO, bootstrap=50)
+    first, second = report.screening
+    assert (first.label, first.tp, first.fp, first.fn, first.tn) == ("a", 10, 0, 5, 5)
+    found = {one.metric: (one.value, one.n) for one in first.scores}
+    assert found["sensitivity"] == (pytest.approx(2 / 3), 15) and found["specificity"] == (1, 5)
+    assert found["ppv"] == (1, 10) and found["npv"] == (0.5, 10)
+    assert found["auroc"][0] == pytest.approx((10 + 5 / 2) / 15)  # 10 of 15 above all others, 5 tied with them
+    assert {one.metric: one.value for one in second.scores}["auroc"] == pytest.approx(found["auroc"][0])
+    assert report.calibration_error is not None
+    # chosen: ten of 0.9 are right, ten of 0.8 of which five are
+    assert report.calibration_error.value == pytest.approx((10 * 0.1 + 10 * 0.3) / 20)
+    assert [(one.n, one.right) for one in report.calibration] == [(10, 0.5), (10, 1)]
+    silent = score(examples, [answer(one.id, None) for one in examples], CLASSIFY, INFO, bootstrap=0)
+    assert silent.calibration_error is None and silent.screening[0].fn == 15

@@ -264,6 +264,32 @@ class Score(Value, frozen=True):
     """How the metric was computed, where that is not one thing: sacrebleu's signature, the tokenisation."""
 
 
+class Bin(Value, frozen=True):
+    """A point of a reliability curve: items whose stated chance lies in a part of 0..1."""
+
+    start: float
+    end: float
+    n: int
+    chance: float
+    """Mean of the chances that were stated."""
+    right: float
+    """Share that was right, with its interval."""
+    low: float
+    high: float
+
+
+class Screening(Value, frozen=True):
+    """How well one label is told from all others."""
+
+    label: str
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    scores: tuple[Score, ...]
+    """``sensitivity``, ``specificity``, ``ppv``, ``npv``, and ``auroc`` where chances are known."""
+
+
 class Comparison(Value, frozen=True):
     """A paired test of two systems on the same items."""
 
@@ -330,6 +356,11 @@ class Report(Value, frozen=True):
     """Written answers: the same examples for every system of a run, so that they can stand side by side."""
     references: dict[str, int] = {}
     """Who wrote the references (``real``, ``model:NAME``, ``synthetic:NAME``) -> examples."""
+    screening: tuple[Screening, ...] = ()
+    """Choosing labels: each label as a test of its own."""
+    calibration: tuple[Bin, ...] = ()
+    """Choosing labels, where chances are known: of the chosen label, else of every label."""
+    calibration_error: Score | None = None
     seconds: float = 0.0
     """Wall-clock time of prediction."""
 

@@ -15,6 +15,7 @@ import msgspec
 from residency.core.files import canonical, digest
 from residency.core.types import AnswerItem, ErrorItem, Example, Prediction, Predictor, PredictorInfo, Report, Score
 from residency.evals.formats import MARKS
+from residency.evals.screen import Screened, screen
 from residency.metrics import choices, spans
 from residency.tasks import scoring, written
 from residency.tasks.card import MARKED, Card
@@ -112,6 +113,9 @@ def score(
         if one.n:
             slices[name] = (one,)
     answers = _answers(examples, predictions, rows, columns, card, show_text) if card.family not in MARKED else ()
+    tests = (
+        screen(examples, predictions, card, groups, bootstrap, seed, LEVEL) if card.family == "labels" else Screened()
+    )
     return Report(
         system=info,
         task=card.name,
@@ -127,6 +131,9 @@ def score(
         repaired=sum(prediction.answer is not None and bool(prediction.failure) for prediction in predictions),
         answers=answers,
         references=dict(sorted(Counter(example.origin for example in examples).items())) if answers else {},
+        screening=tests.labels,
+        calibration=tests.bins,
+        calibration_error=tests.error,
         seconds=seconds,
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, Value
 from residency.evals.formats import (
     MARKS,
@@ -114,6 +116,12 @@ class TaskView(Value, frozen=True):
     """Per system that writes, how many answers were not in the form that was asked for."""
     signatures: tuple[tuple[str, str], ...] = ()
     """Metric -> how it was computed."""
+    screening: ScoreTable | None = None
+    """Labels as tests: what the last system reaches, a column for each of sensitivity and its kin."""
+    counts: tuple[tuple[str, int, int, int, int], ...] = ()
+    """(label, true positives, false positives, false negatives, true negatives)"""
+    calibration: str = ""
+    """How far stated chances are from what is right, in a sentence."""
 
     @property
     def tuned(self) -> Report:
@@ -229,6 +237,9 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         references=model_written(tuned),
         format_errors=tuple(said for report in reports if (said := _format_errors(report))),
         signatures=tuple((metric_title(s.metric), s.signature) for s in tuned.scores if s.signature),
+        screening=_screening(tuned),
+        counts=tuple((one.label, one.tp, one.fp, one.fn, one.tn) for one in tuned.screening),
+        calibration=_calibration(tuned),
     )
 
 
@@ -307,6 +318,31 @@ def _slices(reports: Sequence[Report], systems: tuple[str, ...], metric: str) ->
                 rows.append((name, found))
         tables.append(_table(f"{metric_title(key)} per slice", "Slice", systems, rows))
     return tuple(tables)
+
+
+def _screening(report: Report) -> ScoreTable | None:
+    """A line for each label, a column for each of its scores."""
+    if not report.screening:
+        return None
+    heads = _unique(score.metric for one in report.screening for score in one.scores)
+    rows = [
+        (one.label, [next((s for s in one.scores if s.metric == head), None) for head in heads])
+        for one in sorted(report.screening, key=lambda one: -(one.tp + one.fn))
+    ]
+    table = _table(f"Each label as a test, {report.system.name}", "Label", tuple(map(metric_title, heads)), rows)
+    sizes = {one.label: one.tp + one.fp + one.fn + one.tn for one in report.screening}
+    with_size = (msgspec.structs.replace(row, n=count(sizes[row.name])) for row in table.rows)
+    return msgspec.structs.replace(table, rows=tuple(with_size))
+
+
+def _calibration(report: Report) -> str:
+    error = report.calibration_error
+    if error is None:
+        return ""
+    return (
+        f"Expected calibration error of {report.system.name}: {number(error.value)} {interval(error.low, error.high)}".rstrip()
+        + f" over {count(error.n)} stated chances; 0 is best"
+    )
 
 
 def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:

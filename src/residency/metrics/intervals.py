@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Maps summed counts [..., k] to metrics [..., m]."""
 
-FEW = 12
+FEW = 30
 """Groups below which the jackknife takes the place of the bootstrap."""
 CELLS = 1_000_000
 """Most draws held in memory at once (8 MB each for the draws and the weights)."""
