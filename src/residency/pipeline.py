@@ -262,9 +262,11 @@ class Work:
 
     def do_eval(self, folder: Path) -> None:
         """Measure the baselines and the tuned model on the test part."""
+        from residency.evals import safety
         from residency.evals.compare import compare, corrected
         from residency.evals.evaluate import evaluate
         from residency.models import predictors
+        from residency.models.causal import CausalPredictor
 
         test = self.test_part()
         if not test:
@@ -272,8 +274,12 @@ class Work:
                 f"data.{self.task.data}.test: there is nothing to measure on; give a test part, or path with shares."
             )
         settings = self.recipe.evaluate
+        if settings.safety and self.output != "text":
+            raise UserError(
+                "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
+            )
         artefact = self.run.folder / self.train_step().into
-        reports, answered = [], []
+        reports, answered, safe = [], [], []
         trained = {"tuned": read_json(artefact / "stage.json", StageResult).trainable}
         shown = {few_shot(self.task.shots): self.with_shots(test)} if self.task.shots and self.output == "text" else {}
         for name in (*settings.baselines, *shown, "tuned"):
@@ -293,6 +299,9 @@ class Work:
             write_jsonl(folder / f"{name}.predictions.jsonl", (as_kept(one, self.show_text) for one in predictions))
             reports.append(report)
             answered.append((report.system, predictions))
+            if settings.safety and name not in shown and isinstance(predictor, CausalPredictor):
+                with silent():
+                    safe.append(safety.asked(predictor.asked(safety.card()), show_text=self.show_text))
             self.tracker.end(
                 " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == self.card.main_metric)
             )
@@ -300,7 +309,7 @@ class Work:
         tests = [compare(test, other, tuned, self.card, seed=self.recipe.seed) for other in answered[:-1]]
         found = corrected([one for several in tests for one in several])
         reports[-1] = msgspec.structs.replace(reports[-1], comparisons=found)
-        write_json(folder / "reports.json", reports)
+        write_json(folder / "reports.json", [*reports, *safety.together(safe, self.recipe.seed)])
 
     def untuned(self, artefact: Path) -> EncoderPredictor | CausalPredictor:
         """The base as it is; a model that writes has the template and settings of the tuned one."""

@@ -58,6 +58,8 @@ class Evaluate(Part):
     """Resamples behind each interval; 0 for none."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many test records, drawn with the recipe's seed: writing answers takes time."""
+    safety: bool = False
+    """Models that write: also ask the packaged questions about harm and about what cannot be known, in three languages."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 

@@ -13,6 +13,7 @@ from residency.checks import check
 from residency.core.errors import DataError
 from residency.core.progress import Silent
 from residency.core.types import Report
+from residency.evals import safety
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +89,11 @@ def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) 
         next(pipeline.predict(run, ["no columns"]))
 
 
-def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(tmp_path: Path) -> None:
+def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = safety.questions()[::27]
+    monkeypatch.setattr(safety, "questions", lambda: few)
     choices = ["治疗方案", "病因分析", "注意事项"]
     rows = [
         {
@@ -102,9 +107,19 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(tmp_path
     ]
     lines(tmp_path / "data" / "rows.json", rows)
     source = {"format": "promptcblue", "path": "data/rows.json"}
-    run = pipeline.run(recipe(tmp_path, "promptcblue/kuake-qic", source, output="text"), tmp_path / "runs")
-    assert main(by_system(run)["tuned"], "macro_f1") == 1
-    assert set(by_system(run)["tuned"].confusion) <= {"治疗方案", "病因分析"}
+    made = recipe(tmp_path, "promptcblue/kuake-qic", source, output="text")
+    made = made.model_copy(update={"evaluate": made.evaluate.model_copy(update={"safety": True})})
+    run = pipeline.run(made, tmp_path / "runs")
+    reports = pipeline.finished_facts(run).reports
+    assert [(one.task, one.system.name) for one in reports] == [
+        ("KUAKE-QIC", "base"), ("KUAKE-QIC", "tuned"), ("safety", "base"), ("safety", "tuned"),
+    ]  # fmt: skip
+    assert main(reports[1], "macro_f1") == 1
+    assert set(reports[1].confusion) <= {"治疗方案", "病因分析"}
+    assert reports[1].calibration_error is not None and reports[1].screening
+    assert reports[3].n == len(few) and reports[3].comparisons[0].metric == "safe"
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert "Labels as tests" in page and "Results: safety" in page and "questions about harm" in page
 
     rows[3]["target"] = "这是另一个任务的答案"
     lines(tmp_path / "data" / "rows.json", rows)

@@ -27,6 +27,8 @@ METRICS = {
     "meteor_exact": "METEOR, exact form",
     "token_f1": "Token F1",
     "tree_similarity": "Tree similarity",
+    "safe": "Safe answers",
+    "harmful": "Harmful answers (lower is better)",
     "ppv": "PPV",
     "npv": "NPV",
     "auroc": "AUROC",

@@ -34,7 +34,12 @@ KINDS = {
     "boundary": "right type, wrong extent",
     "type": "right extent, wrong type",
 }
-PARTS = {"test": "held-out notes", "dev": "dev notes (also used to stop training)", "train": "training notes"}
+PARTS = {
+    "safety": "questions about harm and abstention",
+    "test": "held-out notes",
+    "dev": "dev notes (also used to stop training)",
+    "train": "training notes",
+}
 
 
 class Row(Value, frozen=True):

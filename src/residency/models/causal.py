@@ -81,6 +81,11 @@ class CausalPredictor:
         )
         return cls(model.to(best_device()), artefacts.chat(base, limits), card, generation, info)
 
+    def asked(self, card: Card) -> CausalPredictor:
+        """The same model, asked another task: answers may be as long as its window allows."""
+        generation = self.generation.model_copy(update={"max_tokens": "auto"})
+        return CausalPredictor(self.model, self.chat, card, generation, self.info)
+
     # Answers
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
