@@ -286,6 +286,8 @@ class Work:
             self.tracker.start(f"evaluating {name}", len(test))
             with silent():
                 predictor = predictors.trained(artefact) if name == "tuned" else self.untuned(artefact)
+                if predictor.card.name != self.card.name and isinstance(predictor, CausalPredictor):
+                    predictor = predictor.asked(self.card)
                 predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trained.get(name, 0))
                 report, predictions = evaluate(
                     predictor,
@@ -494,6 +496,12 @@ class Evaluation(Work):
 
         artefact = read(self.trained)
         learned, now = artefact.task(), self.recipe.card(self.task)
+        if learned.name != now.name:
+            if artefact.output != "text":
+                raise UserError(
+                    f"tasks[0].card: the model answers card {learned.name} with a head and cannot be asked {now.name}."
+                )
+            return fixed(now, self.corpus.part("test"), f"data.{self.task.data}")
         if artefact.output == "text":
             changed = [part for part in ("system", "prompt", "answer") if getattr(learned, part) != getattr(now, part)]
             changed += ["chat_template"] if artefact.base.chat_template != self.base.chat_template else []

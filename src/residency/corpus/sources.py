@@ -17,6 +17,7 @@ from residency.corpus.brat import Brat
 from residency.corpus.conll import Conll
 from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
 from residency.corpus.csvfile import Csv
+from residency.corpus.exam import Exam
 from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
@@ -68,6 +69,7 @@ Data = Annotated[
     | Messages
     | PromptCblue
     | Instructions
+    | Exam
     | ExternalSource,
     Field(discriminator="format"),
 ]

@@ -263,7 +263,7 @@ def prompts() -> dict[str, dict[str, str]]:
     return found
 
 
-def fill(template: str, values: Mapping[str, str], where: str) -> str:
+def fill(template: str, values: Mapping[str, str | tuple[str, ...]], where: str) -> str:
     """A Jinja template filled with values; it can reach nothing else.
 
     Raises ``UserError`` for a template that is not Jinja or that names something which is not among the values.

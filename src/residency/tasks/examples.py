@@ -41,10 +41,12 @@ def question(note: Note | RawNote, card: Card) -> Example:
     return Example(id=note.id, task=card.name, input=text, turns=turns, lang=note.lang, choices=note.choices)
 
 
-def _values(note: Note | RawNote, card: Card) -> dict[str, str]:
-    """What a card's prompt may name: the columns of the row, and the labels that it may be answered with."""
+def _values(note: Note | RawNote, card: Card) -> dict[str, str | tuple[str, ...]]:
+    """What a card's prompt may name: the columns of the row, its language, what it may be answered with, as one text (``labels``)
+    and as a list (``choices``)."""
     names = card.asked_of(Example(id=note.id, task=card.name, input="", choices=note.choices)).names
-    return {"labels": separator(card).join(names), **note.fields}
+    lang = (note.lang or card.language).split("-")[0]
+    return {"labels": separator(card).join(names), "choices": names, "lang": lang, **note.fields}
 
 
 def _marked(note: Note, card: Card) -> Example:
