@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from residency.core.errors import DataError, UserError, allowed
 from residency.core.part import External
 from residency.core.types import PARTS, Note, PartName, Split, Value
+from residency.corpus.acronyms import Acronyms
 from residency.corpus.brat import Brat
 from residency.corpus.conll import Conll
 from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
@@ -70,6 +71,7 @@ Data = Annotated[
     | PromptCblue
     | Instructions
     | Exam
+    | Acronyms
     | ExternalSource,
     Field(discriminator="format"),
 ]
