@@ -22,6 +22,7 @@ from residency.corpus.exam import Exam
 from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
+from residency.corpus.pubmedqa import PubMedQa
 from residency.corpus.pubtator import PubTator
 from residency.corpus.source import Row, Source, showable
 from residency.corpus.split import given, make, split_by_group, split_by_hash, stop_share
@@ -72,6 +73,7 @@ Data = Annotated[
     | Instructions
     | Exam
     | Acronyms
+    | PubMedQa
     | ExternalSource,
     Field(discriminator="format"),
 ]
