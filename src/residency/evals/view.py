@@ -42,6 +42,12 @@ PARTS = {
 }
 
 
+UNITS = {
+    "test": "one patient (or one source document); its notes never fall into two parts",
+    "safety": "one question in all its languages",
+}
+
+
 class Row(Value, frozen=True):
     """One line of a score table: a metric, label or slice with the score of each system."""
 
@@ -116,7 +122,9 @@ class TaskView(Value, frozen=True):
     answers: tuple[AnswerView, ...] = ()
     """Written answers side by side; empty where texts may not be shown."""
     references: str = ""
-    """A warning where a model wrote the references."""
+    """A warning where a model wrote the references, or where patterns take their place."""
+    unit: str = ""
+    """What a group is."""
     format_errors: tuple[str, ...] = ()
     """Per system that writes, how many answers were not in the form that was asked for."""
     signatures: tuple[tuple[str, str], ...] = ()
@@ -192,6 +200,7 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
 
 def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
     systems, tuned, metric = tuple(report.system.name for report in reports), reports[-1], main_metric(reports)
+    groups = groups if tuned.part != "safety" else "items"
     keys = _unique(score.metric for report in reports for score in report.scores)
     main = [key for key in keys if "/" not in key]
     labelled = sorted(_unique(key.partition("/")[0] for key in keys if "/" in key), key=lambda base: base != metric)
@@ -239,7 +248,8 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         confusion=confusion,
         errors=_errors(tuned, show_text),
         answers=side_by_side(reports) if show_text else (),
-        references=model_written(tuned),
+        references=model_written(tuned) or by_rule(tuned),
+        unit=UNITS.get(tuned.part, UNITS["test"]),
         format_errors=tuple(said for report in reports if (said := _format_errors(report))),
         signatures=tuple((metric_title(s.metric), s.signature) for s in tuned.scores if s.signature),
         screening=_screening(tuned),
@@ -277,6 +287,13 @@ def model_written(report: Report) -> str:
         f"{count(sum(models.values()))} of {count(report.n)} references were written by a model ({names}): scores against "
         "them show agreement with it, not correctness."
     )
+
+
+def by_rule(report: Report) -> str:
+    """A warning where answers were scored by patterns."""
+    if "rule" not in report.references:
+        return ""
+    return "Scored by patterns, not by understanding: the score compares systems and is no proof of safety; read the answers."
 
 
 def _format_errors(report: Report) -> str:
