@@ -49,9 +49,9 @@ def main() -> None:
             wanted = np.array([float(row[manual]) for row in marks])
             pearson, spearman = (correlation(values, wanted, groups, given.samples, how) for how in (plain, ranked))
             details[f"{name} / {manual}"] = {"pearson": pearson, "spearman": spearman}
-            line.append(" ".join([shown(pearson), "|", shown(spearman)]))
+            line.append(f"{shown(pearson)}; {shown(spearman)}")
         table.append(line)
-        say(" ; ".join(line))
+        say(" / ".join(line))
     report("mts-correlation", given, columns, table, conversations=len(set(groups)), correlations=details)
 
 

@@ -9,9 +9,7 @@ import typer
 
 from residency.cli.shared import app, say, terminal
 
-benchmark = typer.Typer(
-    name="promptcblue", help="Make and score a submission to PromptCBLUE, 18 tasks of Chinese medical text."
-)
+benchmark = typer.Typer(name="cblue", help="Make and score a submission to PromptCBLUE.")
 app.add_typer(benchmark)
 
 Asked = Annotated[
