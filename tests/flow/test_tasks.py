@@ -10,7 +10,7 @@ import pytest
 
 from residency import Recipe, batch, pipeline
 from residency.checks import check
-from residency.core.errors import DataError
+from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
 from residency.core.types import Report
 from residency.evals import safety
@@ -121,7 +121,36 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
     page = (run.folder / "report.html").read_text("utf-8")
     assert "Labels as tests" in page and "Results: safety" in page and "questions about harm" in page
 
+    exam = [
+        {
+            "id": str(number),
+            "kind": kind,
+            "question": "Which?",
+            "options": ["aspirin", "heparin"],
+            "answer": "AB"[number % 2],
+        }
+        for number, kind in enumerate(("treatment", "drug use") * 2)
+    ]
+    lines(tmp_path / "exam.jsonl", exam)
+    facts, _ = pipeline.evaluate(
+        run,
+        ["data.rows={format: exam, test: exam.jsonl, profile: public}", "tasks[0].card=exam", "evaluate.safety=false"],
+    )
+    assert [(one.task, one.system.name, one.n) for one in facts.reports] == [("exam", "base", 4), ("exam", "tuned", 4)]
+    assert set(facts.reports[1].slices) == {"kind=drug use", "kind=treatment"}
+    assert facts.reports[1].failures == 0, "the letter is ranked among the options of the item"
+
     rows[3]["target"] = "这是另一个任务的答案"
     lines(tmp_path / "data" / "rows.json", rows)
     with pytest.raises(DataError, match=r"row train-3: its answer is not in the form of card KUAKE-QIC \(labels\)"):
         pipeline.run(recipe(tmp_path, "promptcblue/kuake-qic", source, output="text"), tmp_path / "runs")
+
+
+def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    with pytest.raises(
+        UserError, match=r"tasks\[0\].card: the model answers card clinical with a head and cannot be asked exam"
+    ):
+        pipeline.evaluate(run, ["tasks[0].card=exam"])
+    with pytest.raises(UserError, match=r"evaluate.safety: is about models that write"):
+        pipeline.evaluate(run, ["evaluate.safety=true"])

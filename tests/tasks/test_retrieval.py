@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from residency.core.errors import DataError
-from residency.tasks.retrieval import Candidate, Index, Term, grams, mapped, read_terms, same_code
+from residency.core.types import Facts, Note
+from residency.tasks.card import load_card
+from residency.tasks.codec import read
+from residency.tasks.examples import examples
+from residency.tasks.retrieval import Candidate, Index, Term, grams, mapped, offered, read_terms, same_code
 
 TERMS = [
     Term(code="J18.9", name="Viêm phổi, không đặc hiệu"),
@@ -51,6 +55,18 @@ def test_free_texts_find_their_terms_in_both_scripts_with_a_slip() -> None:
     assert index.find("高血压病")[0].term.code == "I10"
     assert index.find("zzqq") == [] == index.find("")
     assert len(index.find("viêm", most=2)) == 2
+
+
+def test_a_model_chooses_among_what_was_retrieved() -> None:
+    fields = {"text": "viêm phổi vi khuẩn", "entry": "Viêm phổi do vi khuẩn"}
+    (note,) = offered([Note(id="1", text="x", profile="public", lang="vi", fields=fields)], Index(TERMS), most=2)
+    assert note.choices == ("Viêm phổi do vi khuẩn", "Viêm phổi, không đặc hiệu")
+    card = load_card("icd10")
+    (example,) = examples([note], card)
+    assert example.gold == Facts(facts=(("Viêm phổi do vi khuẩn",),))
+    assert example.input.endswith("Danh sách:\n\nViêm phổi do vi khuẩn\nViêm phổi, không đặc hiệu")
+    assert read("Viêm phổi, không đặc hiệu", example, card)[0] == Facts(facts=(("Viêm phổi, không đặc hiệu",),))
+    assert read("Không có mã phù hợp", example, card) == (Facts(), None)
 
 
 def test_codes_agree_at_three_and_four_characters() -> None:

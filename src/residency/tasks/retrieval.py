@@ -9,15 +9,16 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from residency.core.errors import DataError
-from residency.core.types import Value
+from residency.core.types import Note, Value
 
 GRAMS = (2, 3)
 K1, B = 1.2, 0.75
@@ -86,6 +87,14 @@ class Index:
                 scores[rows] += min(times, 3) * weights
         best = np.argsort(-scores, kind="stable")[:most]
         return [Candidate(term=self.terms[i], score=float(scores[i])) for i in best if scores[i] > 0]
+
+
+def offered(notes: Iterable[Note], index: Index, most: int = 10, field: str = "text") -> Iterator[Note]:
+    """Notes with the names of the nearest terms as their choices, for a card that lets a model choose; looked up by a column of the
+    row, or by the note's text where it has no columns."""
+    for note in notes:
+        found = index.find(note.fields.get(field, note.text), most)
+        yield msgspec.structs.replace(note, choices=tuple(dict.fromkeys(one.term.name for one in found)))
 
 
 class Mapped(Value, frozen=True):
