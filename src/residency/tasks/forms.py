@@ -12,11 +12,14 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from residency.core.types import Answer, Example, Facts, Node, Tree
 from residency.tasks import repair
 from residency.tasks.card import Card
+
+if TYPE_CHECKING:
+    from residency.tasks.codec import Parsed
 
 Fact = tuple[str, ...]
 Found = tuple[list[Fact], list[str]]
@@ -52,7 +55,7 @@ class LineForm:
         lines = list(self.lines(answer.facts))
         return "\n".join([self.lead, *lines] if self.lead and lines else lines) if lines else self.nothing
 
-    def parse(self, words: str, text: str, card: Card) -> Any:
+    def parse(self, words: str, text: str, card: Card) -> Parsed:
         from residency.tasks.codec import Parsed
 
         facts: dict[Fact, None] = {}
@@ -77,8 +80,8 @@ class LineForm:
             for fact in found[0]:
                 faults += [repair.TWICE] if fact in facts else []
                 facts[fact] = None
-        if not facts and (faults or not understood):
-            return Parsed(answer=Facts(), repairs=repair.unique(faults)) if understood else Parsed()
+        if not facts and not understood:
+            return Parsed()
         return Parsed(answer=Facts(facts=tuple(facts)), repairs=repair.unique(faults))
 
     def lines(self, facts: Sequence[Fact]) -> Iterable[str]:
@@ -293,7 +296,7 @@ class TreeForm:
         )
         return "\n".join([self.lead, *lines])
 
-    def parse(self, words: str, text: str, card: Card) -> Any:
+    def parse(self, words: str, text: str, card: Card) -> Parsed:
         from residency.tasks.codec import Parsed
 
         nodes: list[Node] = []
