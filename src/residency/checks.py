@@ -45,6 +45,9 @@ def check(recipe: Recipe) -> tuple[list[Finding], list[DataSummary]]:
     base = attempt(lambda: resolve(recipe.base, recipe.root))
     card = attempt(lambda: recipe.card(task))
     output = attempt(lambda: output_of(task.output, base, card)) if base and card else None
+    if recipe.evaluate.safety and output == "head":
+        words = "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
+        findings.append(Finding(level="error", message=words))
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
         lenient = data.model_copy(update={"loss": 1.0})  # so that every bad row is named, not the first share of them

@@ -33,8 +33,8 @@ class Task(Part):
     """A card on a data set."""
 
     card: str
-    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``consultation``) or a YAML file beside
-    the recipe."""
+    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``exam``, ``promptcblue/cmeee`` ...) or a YAML
+    file beside the recipe."""
     data: str
     """Name of an entry of ``data``."""
     output: Literal["auto", "head", "text"] = "auto"

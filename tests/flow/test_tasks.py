@@ -152,5 +152,7 @@ def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(finished: 
         UserError, match=r"tasks\[0\].card: the model answers card clinical with a head and cannot be asked exam"
     ):
         pipeline.evaluate(run, ["tasks[0].card=exam"])
+    words = [one.message for one in check(Recipe.load(run / "recipe.yaml", ["evaluate.safety=true"]))[0]]
+    assert any(message.startswith("evaluate.safety: is about models that write") for message in words)
     with pytest.raises(UserError, match=r"evaluate.safety: is about models that write"):
         pipeline.evaluate(run, ["evaluate.safety=true"])
