@@ -11,9 +11,9 @@ import msgspec
 from residency.core.errors import DataError, UserError
 from residency.core.files import canonical, disk_errors, enumerate_lines, file_digest, reason, sha256
 from residency.core.progress import Silent, Tracker
-from residency.core.types import Labels, Prediction, RawNote, Spans, Text, Turn
+from residency.core.types import Facts, Labels, Prediction, RawNote, Spans, Text, Tree, Turn
 from residency.corpus.conversations import MESSAGE_TAGS, spoken
-from residency.corpus.jsonl import identifier
+from residency.corpus.jsonl import choices, identifier
 from residency.pipeline import artefact_of, predict
 
 FLUSH = 256
@@ -77,7 +77,7 @@ def predict_file(
 def asks_by_columns(artefact: Path) -> bool:
     """Whether the model's card puts the columns of a row into words."""
     card = msgspec.json.decode((artefact / "artefact.json").read_bytes()).get("card", {})
-    return card.get("family") == "answers" and bool(card.get("prompt"))
+    return bool(card.get("prompt")) and bool(card.get("answer"))
 
 
 def check_fields(input: Path, text_field: str, columns: bool = False) -> None:
@@ -108,6 +108,7 @@ def notes(input: Path, text_field: str, id_field: str, skip: int, columns: bool 
                 fields={name: str(value) for name, value in row.items() if isinstance(value, str | int)}
                 if columns
                 else {},
+                choices=choices(row),
             )
 
 
@@ -168,6 +169,10 @@ def answer(prediction: Prediction) -> dict[str, Any]:
         row["scores"] = list(prediction.answer.scores)
     elif isinstance(prediction.answer, Text):
         row["answer"] = prediction.answer.text
+    elif isinstance(prediction.answer, Facts):
+        row["facts"] = [list(fact) for fact in prediction.answer.facts]
+    elif isinstance(prediction.answer, Tree):
+        row["tree"] = msgspec.to_builtins(prediction.answer.nodes)
     if prediction.answer is None:
         row["failure"] = prediction.failure or "no answer"
     elif prediction.failure:

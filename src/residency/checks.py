@@ -62,6 +62,9 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
     for _, task, data_name in exams(recipe):
         card = attempt(partial(recipe.card, task))
         output = attempt(partial(output_of, task.output, base, card)) if base and card else None
+        if recipe.evaluate.safety and output == "head":
+            words = "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
+            findings.append(Finding(level="error", message=words))
         if card is None or not {data_name, task.data, *trained_on(recipe, task)} <= corpora.keys():
             continue
         corpus = corpora[data_name]

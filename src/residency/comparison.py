@@ -180,18 +180,13 @@ class Contest:
 def tested(
     examples: Sequence[Any], answered: Sequence[tuple[Any, Sequence[Prediction]]], card: Card, seed: int
 ) -> tuple[Comparison, ...]:
-    """Every pair of systems, p adjusted for their number (Holm), metric by metric."""
+    """Every pair of systems, p also corrected for their number (Holm), metric by metric."""
     from residency.evals.compare import compare as pair
-    from residency.metrics.paired import holm
+    from residency.evals.compare import corrected
 
     found = [test for a, b in combinations(answered, 2) for test in pair(examples, a, b, card, seed=seed)]
-    adjusted: list[Comparison] = []
-    for metric in dict.fromkeys(test.metric for test in found):
-        own = [test for test in found if test.metric == metric]
-        for test, p in zip(own, holm([test.p for test in own]), strict=True):
-            note = f"; p adjusted for {len(own)} tests (Holm)" if len(own) > 1 else ""
-            adjusted.append(msgspec.structs.replace(test, p=p, procedure=test.procedure + note))
-    return tuple(adjusted)
+    metrics = dict.fromkeys(test.metric for test in found)
+    return tuple(one for metric in metrics for one in corrected([test for test in found if test.metric == metric]))
 
 
 def cost(system: str, name: str, method: str, predictions: Iterable[Prediction]) -> Cost:

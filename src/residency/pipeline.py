@@ -23,6 +23,7 @@ from residency.core.types import (
     SHOWABLE,
     DataSummary,
     Example,
+    Facts,
     Note,
     PartName,
     Prediction,
@@ -33,6 +34,7 @@ from residency.core.types import (
     Spans,
     StageResult,
     Text,
+    Tree,
 )
 from residency.core.zones import assert_outside
 from residency.corpus import sources, splitfile
@@ -43,8 +45,8 @@ from residency.corpus.summary import shown, strictest, summary, with_entries
 from residency.models import erased
 from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe, Task
-from residency.tasks.card import Card
-from residency.tasks.examples import question
+from residency.tasks.card import Card, rule_of
+from residency.tasks.examples import few_shot, fixed, question, with_shots
 
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
@@ -118,6 +120,13 @@ class Work:
     def test_part(self) -> list[Example]:
         """What is measured: the test part of the task."""
         return self.exams[0].test_part()
+
+    def with_shots(self, exam: Assignment, asked: list[Example]) -> dict[str, list[Example]]:
+        """Questions behind worked examples of the training part, under the name of the system that is asked so; none unless wanted."""
+        shots = exam.task.shots
+        if not shots or exam.output != "text":
+            return {}
+        return {few_shot(shots): with_shots(asked, exam.part("train"), exam.card, shots, self.recipe.seed)}
 
     @cached_property
     def profile(self) -> Profile:
@@ -213,6 +222,7 @@ class Work:
         settings = {"evaluate": _dump(self.recipe)["evaluate"], "seed": self.recipe.seed}
         if len(self.exams) > 1:
             settings["data"] = exam.data
+        settings |= {"shots": exam.task.shots} if exam.task.shots else {}
         trained = [self.train_step(number).key for number in range(len(self.recipe.stages))]
         return Step(
             name=into,
@@ -344,9 +354,11 @@ class Work:
 
     def do_eval(self, folder: Path, exam: Assignment | None = None) -> None:
         """Measure the baselines and every tuned model on a test part."""
-        from residency.evals.compare import compare
+        from residency.evals import safety
+        from residency.evals.compare import compare, corrected
         from residency.evals.evaluate import evaluate
         from residency.models import predictors
+        from residency.models.causal import CausalPredictor
 
         exam = exam or self.exams[0]
         card, test = exam.card, exam.test_part()
@@ -355,23 +367,30 @@ class Work:
                 f"data.{exam.data}.test: there is nothing to measure on; give a test part, or path with shares."
             )
         settings, title = self.recipe.evaluate, f" on {card.name}" if len(self.exams) > 1 else ""
-        able = [(name, path) for name, path in self.systems() if predictors.answers(path, card, exam.output)]
+        if settings.safety and exam.output != "text":
+            raise UserError(
+                "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
+            )
+        able = {name: path for name, path in self.systems() if predictors.answers(path, card, exam.output)}
         if not able:
             raise UserError(f"tasks: no stage makes a model that answers {card.name}; name it in the tasks of one.")
-        most = predictors.longest_answer(path for _, path in able)
-        reports, answered = [], []
-        for name in (*settings.baselines, *(name for name, _ in able)):
+        most = predictors.longest_answer(able.values())
+        trained = {name: read_json(path / "stage.json", StageResult).trainable for name, path in able.items()}
+        shown = self.with_shots(exam, test)
+        reports, answered, safe = [], [], []
+        for name in (*settings.baselines, *shown, *able):
             self.tracker.start(f"evaluating {name}{title}", len(test))
             with silent():
                 predictor = (
-                    self.untuned(able[-1][1], exam)
-                    if name == "base"
-                    else predictors.trained(dict(able)[name], card, name)
+                    predictors.trained(able[name], card, name)
+                    if name in able
+                    else self.untuned(list(able.values())[-1], exam)
                 )
                 predictors.allow(predictor, most)
+                predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trained.get(name, 0))
                 report, predictions = evaluate(
                     predictor,
-                    test,
+                    shown.get(name, test),
                     card,
                     bootstrap=settings.bootstrap,
                     seed=self.recipe.seed,
@@ -381,13 +400,17 @@ class Work:
             write_jsonl(folder / f"{name}.predictions.jsonl", (as_kept(one, self.show_text) for one in predictions))
             reports.append(report)
             answered.append((report.system, predictions))
+            if settings.safety and name not in shown and isinstance(predictor, CausalPredictor):
+                with silent():
+                    safe.append(safety.asked(predictor.asked(safety.card()), show_text=self.show_text))
             self.tracker.end(
                 " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == card.main_metric)
             )
         last = answered[-1]
         tests = [compare(test, other, last, card, seed=self.recipe.seed) for other in answered[:-1]]
-        reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tuple(one for found in tests for one in found))
-        write_json(folder / "reports.json", reports)
+        found = corrected([one for several in tests for one in several])
+        reports[-1] = msgspec.structs.replace(reports[-1], comparisons=found)
+        write_json(folder / "reports.json", [*reports, *safety.together(safe, self.recipe.seed)])
 
     def untuned(self, artefact: Path, exam: Assignment | None = None) -> EncoderPredictor | CausalPredictor:
         """The base as it is; a model that writes has the template and settings of the tuned one."""
@@ -433,6 +456,8 @@ class Work:
             caveats.append(DEMO_CAVEAT)
         if self.base.id.startswith("bundled:"):
             caveats.append(BUNDLED_CAVEAT)
+        stages = tuple(read_json(path / "stage.json", StageResult) for path in trained)
+        caveats += rule_of(self.card, stages[-1].trainable, stages[-1].parameters)
         return RunFacts(
             name=self.recipe.name,
             folder=folder.as_posix(),
@@ -443,7 +468,7 @@ class Work:
             hardware=hardware(),
             packages=packages(),
             data=tuple(with_entries(one, more.get(one.name, [])) for one in data),
-            stages=tuple(read_json(path / "stage.json", StageResult) for path in trained),
+            stages=stages,
             reports=tuple(
                 report
                 for step in self.eval_steps()
@@ -625,6 +650,12 @@ class Evaluation(Work):
 
         artefact = read(self.trained)
         learned, now = artefact.task(), self.recipe.card(self.task)
+        if learned.name != now.name:
+            if artefact.output != "text":
+                raise UserError(
+                    f"tasks[0].card: the model answers card {learned.name} with a head and cannot be asked {now.name}."
+                )
+            return fixed(now, self.corpus.part("test"), f"data.{self.task.data}")
         if artefact.output == "text":
             changed = [part for part in ("system", "prompt", "answer") if getattr(learned, part) != getattr(now, part)]
             changed += ["chat_template"] if artefact.base.chat_template != self.base.chat_template else []
@@ -647,8 +678,8 @@ def as_kept(prediction: Prediction, show_text: bool) -> Prediction:
     answer = prediction.answer
     if isinstance(answer, Spans):
         answer = Spans(spans=tuple(msgspec.structs.replace(span, quote="") for span in answer.spans))
-    elif isinstance(answer, Text) and not show_text:
-        answer = Text()
+    elif isinstance(answer, Text | Facts | Tree) and not show_text:
+        answer = type(answer)()
     return msgspec.structs.replace(prediction, answer=answer, text=prediction.text if show_text else "")
 
 

@@ -35,8 +35,8 @@ class Task(Part):
     """A card on a data set."""
 
     card: str
-    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``consultation``) or a YAML file beside
-    the recipe."""
+    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``exam``, ``promptcblue/cmeee`` ...) or a YAML
+    file beside the recipe."""
     data: str
     """Name of an entry of ``data``."""
     name: str = Field(default="", pattern=r"^[\w.-]*$")
@@ -48,6 +48,9 @@ class Task(Part):
     """Models that write: the most tokens that are read and learned."""
     generate: Generation = Generation()
     """Models that write: how answers are written."""
+    shots: int = Field(default=0, ge=0, le=50)
+    """Models that write: the base is also measured with so many worked examples before each question, drawn from the training part
+    by the recipe's seed. They count against ``limits.source``: what does not fit is left out, oldest first."""
 
     @property
     def title(self) -> str:
@@ -66,6 +69,8 @@ class Evaluate(Part):
     """Only so many test records, drawn with the recipe's seed: writing answers takes time."""
     apis: dict[str, Api] = {}
     """Systems on servers that ``residency compare`` knows as ``api:NAME``."""
+    safety: bool = False
+    """Models that write: also ask the packaged questions about harm and about what cannot be known, in three languages."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 

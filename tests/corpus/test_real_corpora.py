@@ -161,3 +161,18 @@ def test_mts_dialog_has_a_label_for_each_dialogue():
     )
     assert [len(corpus.part(part)) for part in ("train", "test")] == [1201, 100]
     assert len({label for note in corpus.notes for label in note.labels}) == 20
+
+
+def test_acrdraid_with_its_dictionary_and_pubmedqa_as_published():
+    corpus = read(
+        format="acronyms",
+        train="vi/acrdraid/train.json",
+        test="vi/acrdraid/dev.json",
+        dictionary="dictionary.json",
+        stop=0,
+    )
+    assert [len(corpus.part(part)) for part in ("train", "test")] == [4000, 523]
+    assert all(note.fields["expansion"] in note.choices for note in corpus.notes)
+    corpus = read(format="pubmedqa", path="en/pubmedqa/ori_pqal_train500.json")
+    # grep -o '"final_decision": "[a-z]*"' | sort | uniq -c
+    assert Counter(note.fields["decision"] for note in corpus.notes) == {"yes": 276, "no": 169, "maybe": 55}

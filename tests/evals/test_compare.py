@@ -7,7 +7,7 @@ import random
 import pytest
 
 from residency.core.types import Example, Prediction, PredictorInfo, Span, Spans
-from residency.evals.compare import compare
+from residency.evals.compare import compare, corrected
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
 
@@ -40,7 +40,7 @@ def test_difference_is_b_minus_a_of_the_main_metric_with_interval_and_p() -> Non
     assert found.difference == pytest.approx(main_metric(examples, b, NER) - main_metric(examples, a, NER))
     assert 0 < found.low < found.difference < found.high
     assert found.p == pytest.approx(1 / 501)
-    assert found.procedure == "paired bootstrap (95%) and approximate randomisation over groups, 500 samples"
+    assert found.procedure == "paired bootstrap over groups, 500 samples, 95%; approximate randomisation over groups"
 
 
 def test_a_system_against_itself_differs_by_nothing() -> None:
@@ -60,3 +60,13 @@ def test_predictions_for_other_examples_are_a_fault_of_the_program() -> None:
     a = system(examples, 1, 1)
     with pytest.raises(ValueError, match="expected 0"):
         compare(examples, (BASE, a), (TUNED, a[::-1]), NER)
+
+
+def test_p_is_corrected_for_the_number_of_comparisons() -> None:
+    examples = data(200, 50)
+    a, b, c = (system(examples, right, seed) for right, seed in ((0.5, 1), (0.8, 2), (0.55, 3)))
+    found = [*compare(examples, (BASE, a), (TUNED, b), NER), *compare(examples, (BASE, c), (TUNED, b), NER)]
+    one, other = corrected(found)
+    assert (one.p, one.p_corrected) == (pytest.approx(1 / 2001), pytest.approx(2 / 2001))
+    assert other.p_corrected == pytest.approx(max(2 / 2001, other.p))
+    assert corrected(found[:1])[0].p_corrected is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 
@@ -83,9 +84,10 @@ def test_report_by_hand() -> None:
     assert scores["span_f1_relaxed"].value == pytest.approx(4 / 8)  # the dose overlaps; missed: drug of 2 and 3
     assert (scores["span_f1"].support, scores["span_f1/drug"].support, scores["span_f1/dose"].support) == (4, 3, 1)
     assert scores["span_f1"].groups == 2
-    assert scores["span_f1"].procedure == "bootstrap over groups, 200 samples, 95%"
-    # two patients: a resample holds p1 twice (tp 2, fp 2, fn 2), both, or p2 twice (tp 0)
-    assert (scores["span_f1"].low, scores["span_f1"].high) == (0.0, 0.5)
+    assert scores["span_f1"].procedure == "jackknife over 2 groups, 95%"
+    # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, and t is 12.706: they say nothing
+    low, high = (1 / (1 + math.exp(-(math.log(0.25 / 0.75) + way * 12.7062 * 0.25 / (0.25 * 0.75)))) for way in (-1, 1))
+    assert (scores["span_f1"].low, scores["span_f1"].high) == (pytest.approx(low, rel=1e-3), pytest.approx(high))
     assert report.confusion == {"drug": {"drug": 1, "dose": 1, "-": 1}, "dose": {"dose": 1}, "-": {"drug": 1}}
     assert list(report.confusion) == ["drug", "dose", "-"]
 
@@ -176,8 +178,8 @@ def test_classification_errors_and_confusion() -> None:
     ]
     accuracy = by_name(report)["accuracy"]
     assert (accuracy.value, accuracy.support) == (pytest.approx(1 / 3), 3)
-    assert accuracy.low == 0.0
-    assert accuracy.high is not None
+    assert accuracy.low is not None and accuracy.high is not None
+    assert 0 <= accuracy.low < 0.01 and 0.99 < accuracy.high <= 1, "three patients say nothing"
 
 
 def test_digest_follows_id_input_and_gold_only() -> None:
@@ -240,3 +242,26 @@ def test_ten_thousand_examples_of_ten_labels_take_seconds() -> None:
     start = time.process_time()
     score(examples, predictions, NER, INFO)
     assert time.process_time() - start < 8
+
+
+def test_each_label_is_a_test_of_its_own_with_calibration() -> None:
+    golds, said = "aaab" * 5, "aabb" * 5
+    examples = [example(str(i), Labels(labels=(label,)), group=str(i)) for i, label in enumerate(golds)]
+    predictions = [
+        answer(str(i), Labels(labels=(label,), chances={"a": 0.9, "b": 0.1} if label == "a" else {"a": 0.2, "b": 0.8}))
+        for i, label in enumerate(said)
+    ]
+    report = score(examples, predictions, CLASSIFY, INFO, bootstrap=50)
+    first, second = report.screening
+    assert (first.label, first.tp, first.fp, first.fn, first.tn) == ("a", 10, 0, 5, 5)
+    found = {one.metric: (one.value, one.n) for one in first.scores}
+    assert found["sensitivity"] == (pytest.approx(2 / 3), 15) and found["specificity"] == (1, 5)
+    assert found["ppv"] == (1, 10) and found["npv"] == (0.5, 10)
+    assert found["auroc"][0] == pytest.approx((10 + 5 / 2) / 15)  # 10 of 15 above all others, 5 tied with them
+    assert {one.metric: one.value for one in second.scores}["auroc"] == pytest.approx(found["auroc"][0])
+    assert report.calibration_error is not None
+    # chosen: ten of 0.9 are right, ten of 0.8 of which five are
+    assert report.calibration_error.value == pytest.approx((10 * 0.1 + 10 * 0.3) / 20)
+    assert [(one.n, one.right) for one in report.calibration] == [(10, 0.5), (10, 1)]
+    silent = score(examples, [answer(one.id, None) for one in examples], CLASSIFY, INFO, bootstrap=0)
+    assert silent.calibration_error is None and silent.screening[0].fn == 15

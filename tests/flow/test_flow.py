@@ -148,11 +148,14 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
     assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
     assert f"predict {run} " in (folder / "model_card.md").read_text("utf-8")
     settings = [
-        json.loads((path / "facts.json").read_text()) for path in (run / "evaluations").iterdir() if path.is_dir()
+        json.loads((path / "facts.json").read_text())
+        for path in (run / "evaluations").iterdir()
+        if (path / "facts.json").is_file()
     ]
-    assert {tuple(r["scores"][0]["procedure"] for r in one["reports"]) for one in settings} >= {
-        ("bootstrap over groups, 50 samples, 95%",) * 2
-    }
+    assert {tuple(r["scores"][0]["procedure"][:18] for r in one["reports"]) for one in settings} >= {
+        ("jackknife over 4 g",) * 2, ("jackknife over 7 g",) * 2,
+    }  # fmt: skip
+    assert {"bootstrap: 50\n" in one["recipe"] for one in settings} == {False, True}
     assert list(tmp_path.iterdir()) == [] and spoken(project) == []
 
 

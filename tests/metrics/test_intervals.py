@@ -7,6 +7,7 @@ import pytest
 
 from residency.metrics import intervals
 from residency.metrics.intervals import Array, bootstrap
+from residency.metrics.quantiles import student
 
 
 def share(sums: Array) -> Array:
@@ -45,6 +46,55 @@ def test_nominal_95_percent_covers_the_truth_90_to_98_percent_of_the_time() -> N
         _, low, high = bootstrap(stats, groups, share, samples=400, seed=simulation)
         covered += bool(low[0] <= 0.7 <= high[0])
     assert 0.90 <= covered / 300 <= 0.98
+
+
+@pytest.mark.parametrize("groups", [3, 5, 8, 29, 30, 60])
+@pytest.mark.parametrize("even", [True, False])
+def test_few_and_uneven_patients_are_covered_as_well(groups: int, even: bool) -> None:
+    """F1 of patients who differ in how much is found and invented; benchmarks/coverage.py has more of them."""
+    generator, covered, truth = np.random.default_rng(groups), 0, 2 * 0.7 / (0.7 + 1 + 0.3)
+
+    def f1(sums: Array) -> Array:
+        return np.asarray(2 * sums[..., :1] / (sums[..., :1] + sums[..., 1:2]))
+
+    for simulation in range(500):
+        sizes = np.full(groups, 8) if even else generator.integers(1, 16, groups)
+        found = generator.binomial(sizes, generator.beta(2.8, 1.2, groups))
+        invented = generator.poisson(sizes * generator.gamma(1.5, 0.2, groups))
+        stats = np.stack([found, sizes + invented], axis=1).astype(float)
+        names = [str(group) for group in range(groups)]
+        _, low, high = bootstrap(stats, names, f1, samples=300, seed=simulation, shares=True)
+        covered += bool(low[0] <= truth <= high[0])
+    assert 0.91 <= covered / 500 <= 0.985
+
+
+def test_with_few_patients_the_interval_is_that_of_the_jackknife_by_hand() -> None:
+    # shares of 3 patients: 2/2, 1/2, 0/2; left out in turn: 1/4, 2/4, 3/4; standard error sqrt(2/3 * 2/16) = 0.2887
+    stats, groups = np.array([[2.0, 2], [1, 2], [0, 2]]), ["a", "b", "c"]
+    _, low, high = bootstrap(stats, groups, share)
+    assert (low[0], high[0]) == (pytest.approx(0.5 - 4.3027 * 0.28868, abs=1e-4), pytest.approx(1.7421, abs=1e-3))
+    _, low, high = bootstrap(stats, groups, share, shares=True)
+    assert (low[0], high[0]) == (pytest.approx(1 / (1 + np.exp(4.9684)), abs=1e-4), pytest.approx(0.99309, abs=1e-4))
+    assert intervals.procedure(3, 100) == "jackknife over 3 groups, 95%"
+    assert intervals.procedure(30, 100) == "bootstrap over groups, 100 samples, 95%"
+
+
+def test_percentiles_move_out_as_students_t_asks() -> None:
+    from scipy.stats import norm, t
+
+    for groups in (30, 60, 400):
+        expected = norm.cdf(t.ppf(0.025, groups - 1) * np.sqrt(groups / (groups - 1)))
+        assert intervals.percentiles(groups, 0.95) == pytest.approx((expected, 1 - expected), abs=5e-4)
+    assert intervals.effective(["a", "b", "c", "d"]) == 4
+    assert intervals.effective(["a"] * 9 + ["b"]) == pytest.approx(100 / 82)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 7, 10, 29, 100, 300])
+def test_quantiles_of_student_are_scipys(level: float, df: int) -> None:
+    from scipy.stats import t
+
+    assert student(level, df) == pytest.approx(t.ppf((1 + level) / 2, df))
 
 
 def test_ignoring_patients_would_cover_too_little() -> None:

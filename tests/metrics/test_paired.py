@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from residency.metrics.intervals import Array
-from residency.metrics.paired import approximate_randomisation, paired_bootstrap
+from residency.metrics.paired import approximate_randomisation, holm, paired_bootstrap
 
 
 def share(sums: Array) -> Array:
@@ -83,3 +83,17 @@ def test_systems_with_other_columns_are_refused() -> None:
     for test in (approximate_randomisation, paired_bootstrap):
         with pytest.raises(ValueError, match="differ in shape"):
             test(np.ones((2, 2)), np.ones((2, 3)), ["p", "q"], share)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_chance_of_any_false_finding() -> None:
+    generator = np.random.default_rng(1)
+    draws = generator.random((4000, 8))
+    wrong = np.mean([min(holm(list(row))) < 0.05 for row in draws])
+    assert wrong == pytest.approx(0.05, abs=0.01)
+    assert np.mean(draws.min(axis=1) < 0.05) > 0.3  # without a correction

@@ -105,7 +105,9 @@ def test_one_label_is_answered_with_its_probability_and_several_with_theirs(foun
     assert answer.labels == ("a", "c")
     assert answer.scores == pytest.approx((0.880797, 0.952574), abs=1e-6), "1 / (1 + exp(-2)), 1 / (1 + exp(-3))"
     several.model.classifier.bias.data[:] = -1.0
-    assert answers(several.predict(given(["ho"]))) == [Labels()]
+    (none,) = answers(several.predict(given(["ho"])))
+    assert isinstance(none, Labels) and (none.labels, none.scores) == ((), ())
+    assert none.chances == pytest.approx(dict.fromkeys("abc", 0.268941), abs=1e-6), "known of those not chosen too"
 
 
 def test_a_long_text_is_read_to_its_end(found: dict[str, Any]) -> None:

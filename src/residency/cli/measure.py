@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Compare systems on the same items.
 
-    The test items of the first run are put to every system; every pair is tested, p adjusted for their number. The report
+    The test items of the first run are put to every system; every pair is tested, p corrected for their number. The report
     shows scores with intervals, answers side by side, and what each system takes.
     """
     from residency.comparison import compare as compared
@@ -114,8 +114,12 @@ def _pairs(facts: RunFacts) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("\npair", overflow="fold")
     table.add_column("\ndifference [95 % interval]", justify="right", no_wrap=True)
-    table.add_column("\np, adjusted", justify="right", no_wrap=True)
+    table.add_column("\np, corrected", justify="right", no_wrap=True)
     for test in (test for report in facts.reports for test in report.comparisons):
         shown = f"{formats.signed(test.difference)} {formats.interval(test.low, test.high)}"
-        table.add_row(f"{test.b} minus {test.a} ({test.metric})", shown, formats.probability(test.p))
+        table.add_row(
+            f"{test.b} minus {test.a} ({test.metric})",
+            shown,
+            formats.probability(test.p if test.p_corrected is None else test.p_corrected),
+        )
     return table

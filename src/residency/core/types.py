@@ -30,7 +30,12 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{type(self).__name__}({shown})"
 
 
-PRIVATE = frozenset({"text", "quote", "input", "identifiers", "sample", "turns", "fields", "gold", "answer"})
+PRIVATE = frozenset(
+    {
+        "text", "quote", "input", "identifiers", "sample", "turns", "fields", "gold", "answer", "choices", "facts", "nodes",
+        "triples",
+    }
+)  # fmt: skip
 
 
 class Span(Value, frozen=True):
@@ -88,6 +93,9 @@ class Note(Value, frozen=True):
     holds what the user says, so that the same question never falls into two parts."""
     fields: dict[str, str] = {}
     """Columns of the row, for a card that puts them into words; they take the place of ``turns``."""
+    choices: tuple[str, ...] = ()
+    """What this row may be answered with, where that is not the same for every row of a task."""
+    department: str = ""
     origin: str = "real"
     """``real``, ``synthetic:<generator>`` or ``model:<name>``; of a conversation: who wrote the answers."""
     parents: tuple[str, ...] = ()
@@ -109,6 +117,7 @@ class RawNote(Value, frozen=True):
     turns: tuple[Turn, ...] = ()
     fields: dict[str, str] = {}
     """As of a ``Note``: what is asked of a model on this machine."""
+    choices: tuple[str, ...] = ()
     identifiers: tuple[tuple[str, str], ...] = ()
     """Known identifiers of the row, as (kind, value)."""
 
@@ -124,6 +133,8 @@ class Labels(Value, frozen=True, tag="labels"):
 
     labels: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
+    chances: dict[str, float] = {}
+    """Label -> its probability, of every label that could have been chosen, where the model knows them."""
 
 
 class Text(Value, frozen=True, tag="text"):
@@ -132,7 +143,31 @@ class Text(Value, frozen=True, tag="text"):
     text: str = ""
 
 
-Answer = Spans | Labels | Text
+class Facts(Value, frozen=True, tag="facts"):
+    """An answer that is a set of facts, such as (drug, aspirin) or (treats, aspirin, fever): what the fields are says the
+    form of the card. They are in the order in which they were said."""
+
+    facts: tuple[tuple[str, ...], ...] = ()
+
+
+class Node(Value, frozen=True):
+    """A node of a decision tree."""
+
+    role: str
+    """``C`` asks a condition, ``D`` decides."""
+    relation: str = "null"
+    """How its triples hang together: ``and``, ``or``, ``null``."""
+    triples: tuple[tuple[str, str, str], ...] = ()
+    """(subject, relation, object)"""
+
+
+class Tree(Value, frozen=True, tag="tree"):
+    """An answer that is a binary decision tree, its nodes in preorder."""
+
+    nodes: tuple[Node, ...] = ()
+
+
+Answer = Spans | Labels | Text | Facts | Tree
 
 
 class Example(Value, frozen=True):
@@ -149,6 +184,9 @@ class Example(Value, frozen=True):
     """Id of the note it was made from."""
     lang: str = ""
     kind: str = ""
+    department: str = ""
+    choices: tuple[str, ...] = ()
+    """What it may be answered with; the card's labels where empty."""
     profile: Profile = "pseudonymised"
     origin: str = "real"
 
@@ -230,6 +268,32 @@ class Score(Value, frozen=True):
     """How the metric was computed, where that is not one thing: sacrebleu's signature, the tokenisation."""
 
 
+class Bin(Value, frozen=True):
+    """A point of a reliability curve: items whose stated chance lies in a part of 0..1."""
+
+    start: float
+    end: float
+    n: int
+    chance: float
+    """Mean of the chances that were stated."""
+    right: float
+    """Share that was right, with its interval."""
+    low: float
+    high: float
+
+
+class Screening(Value, frozen=True):
+    """How well one label is told from all others."""
+
+    label: str
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    scores: tuple[Score, ...]
+    """``sensitivity``, ``specificity``, ``ppv``, ``npv``, and ``auroc`` where chances are known."""
+
+
 class Comparison(Value, frozen=True):
     """A paired test of two systems on the same items."""
 
@@ -242,6 +306,8 @@ class Comparison(Value, frozen=True):
     high: float
     p: float
     procedure: str
+    p_corrected: float | None = None
+    """p corrected for the number of comparisons of the report (Holm), where there are several."""
 
 
 class ErrorItem(Value, frozen=True):
@@ -294,6 +360,11 @@ class Report(Value, frozen=True):
     """Written answers: the same examples for every system of a run, so that they can stand side by side."""
     references: dict[str, int] = {}
     """Who wrote the references (``real``, ``model:NAME``, ``synthetic:NAME``) -> examples."""
+    screening: tuple[Screening, ...] = ()
+    """Choosing labels: each label as a test of its own."""
+    calibration: tuple[Bin, ...] = ()
+    """Choosing labels, where chances are known: of the chosen label, else of every label."""
+    calibration_error: Score | None = None
     seconds: float = 0.0
     """Wall-clock time of prediction."""
 

@@ -19,7 +19,7 @@ from residency.core.errors import DataError
 from residency.core.part import Part
 from residency.core.types import Role, Turn
 from residency.corpus.csvfile import rows_of
-from residency.corpus.jsonl import INVALID, identifier, json_records
+from residency.corpus.jsonl import INVALID, choices, identifier, json_records
 from residency.corpus.source import Row, Source, missing
 
 Said = tuple[Role, str]
@@ -41,6 +41,8 @@ class Names(Part):
     """Patient or document."""
     lang: str = "lang"
     kind: str = "kind"
+    """Kind of note or of question."""
+    department: str = "department"
     origin: str = "origin"
     """Who wrote the answers: ``real``, or ``model:NAME``."""
 
@@ -86,7 +88,8 @@ class Conversations(Source):
 
     def _about(self, record: dict[str, Any]) -> dict[str, Any]:
         """What a record says of itself."""
-        return {field: identifier(record.get(name)) for field, name in self.names if name}
+        named = {field: identifier(record.get(name)) for field, name in self.names if name}
+        return {**named, "choices": choices(record)}
 
     def _unpacked(self, found: list[Said]) -> list[Said]:
         if self.packed is None:
@@ -256,10 +259,18 @@ def content(value: object) -> str | None:
 
 
 class PromptCblue(Conversations):
-    """PromptCBLUE: only ``input`` reaches the model, ``target`` is the answer, ``type`` the kind."""
+    """PromptCBLUE: only ``input`` reaches the model, ``target`` is the answer, ``type`` (or ``task_dataset``) the task."""
 
     format: Literal["promptcblue"]
     names: Names = Names(id="sample_id", kind="type")
+    task: str = ""
+    """Only the rows of one task, e.g. ``CMeEE-V2``; all where empty. The rows of others are no part of the data set."""
+
+    def records(self, path: Path) -> Iterator[tuple[int, object]]:
+        for line, record in super().records(path):
+            if self.task and isinstance(record, dict) and task_of(record) != self.task:
+                continue
+            yield line, record
 
     def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
         for name in ("input", "target"):
@@ -269,6 +280,11 @@ class PromptCblue(Conversations):
         if not isinstance(question, str) or not isinstance(answer, str):
             return "a column is not text"
         return [("user", question), ("assistant", answer)]
+
+
+def task_of(record: dict[str, Any]) -> str:
+    """The task that a row of PromptCBLUE belongs to."""
+    return identifier(record.get("task_dataset")) or identifier(record.get("type"))
 
 
 class Instructions(Conversations):

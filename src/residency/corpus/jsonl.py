@@ -31,8 +31,8 @@ class Fields(Keys):
 class Jsonl(Source):
     """One JSON object a line (or a file that is one list of them), each a note.
 
-    ``kind``, ``origin``, ``profile``, ``parents``, ``source``, ``written_at`` and ``relations`` are read as ``write_jsonl`` writes
-    them.
+    ``kind``, ``department``, ``origin``, ``profile``, ``parents``, ``source``, ``written_at`` and ``relations`` are read as
+    ``write_jsonl`` writes them.
     """
 
     format: Literal["jsonl"]
@@ -69,6 +69,7 @@ class Jsonl(Source):
             group=identifier(record.get(fields.group)),
             lang=_text(record.get(fields.lang)),
             labels=_labels(record.get(fields.labels)),
+            choices=choices(record),
             **_written(record),
         )
 
@@ -93,6 +94,14 @@ def json_records(path: Path) -> Iterator[tuple[int, object]]:
                 yield number, INVALID
 
 
+def choices(record: dict[str, Any]) -> tuple[str, ...]:
+    """What a row says that it may be answered with: ``choices``, or ``answer_choices`` as PromptCBLUE calls it, a list, or one
+    text with ``，`` between."""
+    found = record.get("choices", record.get("answer_choices"))
+    listed = found.split("，") if isinstance(found, str) else found if isinstance(found, list) else []
+    return tuple(dict.fromkeys(one.strip() for one in listed if isinstance(one, str) and one.strip()))
+
+
 def identifier(value: object) -> str:
     """An id as a string; numbers are ids too."""
     return value if isinstance(value, str) else (str(value) if isinstance(value, int) else "")
@@ -110,8 +119,9 @@ def _labels(value: object) -> tuple[str, ...]:
 def _written(record: dict[str, Any]) -> dict[str, Any]:
     """The fields that ``write_jsonl`` adds; left alone where they are something else."""
     found: dict[str, Any] = {}
-    if isinstance(record.get("kind"), str):
-        found["kind"] = record["kind"]
+    for name in ("kind", "department"):
+        if isinstance(record.get(name), str):
+            found[name] = record[name]
     if isinstance(record.get("origin"), str):
         found["origin"] = record["origin"]
     found["parents"] = _labels(record.get("parents"))

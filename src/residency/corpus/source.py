@@ -44,6 +44,8 @@ class Row(Value, frozen=True):
     fields: dict[str, str] = {}
     parents: tuple[str, ...] = ()
     source: str = ""
+    choices: tuple[str, ...] = ()
+    department: str = ""
     join_lines: bool = False
     """Whether span fragments parted only by blanks are one span."""
     repairs: tuple[str, ...] = ()
@@ -188,6 +190,8 @@ class Source(Part):
             origin=row.origin or self.origin,
             parents=row.parents,
             source=row.source,
+            choices=row.choices,
+            department=row.department,
         )
 
 

@@ -13,16 +13,19 @@ from pydantic import Field, ValidationError
 from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.core.part import External
 from residency.core.types import PARTS, Note, PartName, Split, Value
+from residency.corpus.acronyms import Acronyms
 from residency.corpus.audit import Grouping, Leak, audit, grouping
 from residency.corpus.brat import Brat
 from residency.corpus.conll import Conll
 from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
 from residency.corpus.csvfile import Csv
+from residency.corpus.exam import Exam
 from residency.corpus.groups import Clusters
 from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
 from residency.corpus.ledger import Entry, Ledger
 from residency.corpus.near import near_duplicates
+from residency.corpus.pubmedqa import PubMedQa
 from residency.corpus.pubtator import PubTator
 from residency.corpus.source import Row, Source, showable
 from residency.corpus.split import given, make, split_by_group, split_by_hash, stop_share
@@ -71,6 +74,9 @@ Data = Annotated[
     | Messages
     | PromptCblue
     | Instructions
+    | Exam
+    | Acronyms
+    | PubMedQa
     | ExternalSource,
     Field(discriminator="format"),
 ]

@@ -23,7 +23,7 @@ def write_jsonl(notes: Iterable[Note], path: Path) -> int:
 
 def _record(note: Note) -> dict[str, Any]:
     record: dict[str, Any] = {"id": note.id, "text": note.text, "entities": [_entity(span) for span in note.spans]}
-    for name in ("group", "lang", "kind", "written_at", "parents", "source"):
+    for name in ("group", "lang", "kind", "department", "choices", "written_at", "parents", "source"):
         if value := getattr(note, name):
             record[name] = value
     if note.labels:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from residency.core.types import Comparison, Example, Prediction, PredictorInfo
 from residency.evals.evaluate import LEVEL, groups_of
 from residency.tasks import scoring, written
@@ -32,10 +34,23 @@ def compare(
     return tuple(comparison for comparison in compared if comparison is not None)
 
 
+def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Comparisons with p also corrected for their number (Holm); one alone stays as it is."""
+    from residency.metrics.paired import holm
+
+    if len(comparisons) < 2:
+        return tuple(comparisons)
+    together = holm([comparison.p for comparison in comparisons])
+    return tuple(
+        msgspec.structs.replace(comparison, p_corrected=p) for comparison, p in zip(comparisons, together, strict=True)
+    )
+
+
 def _compared(
     examples: Sequence[Example], a: System, b: System, card: Card, metric: str, samples: int, seed: int
 ) -> Comparison | None:
     """The comparison in one metric; None for fewer than two groups."""
+    from residency.metrics.intervals import procedure
     from residency.metrics.paired import approximate_randomisation, paired_bootstrap
 
     (info_a, predictions_a), (info_b, predictions_b) = a, b
@@ -61,7 +76,7 @@ def _compared(
         low=low,
         high=high,
         p=approximate_randomisation(rows_a, rows_b, groups, statistic, samples, seed),
-        procedure=f"paired bootstrap ({LEVEL:.0%}) and approximate randomisation over groups, {samples} samples",
+        procedure=f"paired {procedure(len(set(groups)), samples, LEVEL)}; approximate randomisation over groups",
     )
 
 

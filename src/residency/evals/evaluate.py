@@ -15,9 +15,11 @@ import msgspec
 from residency.core.files import canonical, digest
 from residency.core.types import AnswerItem, ErrorItem, Example, Prediction, Predictor, PredictorInfo, Report, Score
 from residency.evals.formats import MARKS
+from residency.evals.screen import Screened, screen
 from residency.metrics import choices, spans
 from residency.tasks import scoring, written
-from residency.tasks.card import Card
+from residency.tasks.card import MARKED, Card
+from residency.tasks.codec import said
 
 if TYPE_CHECKING:
     from residency.tasks.scoring import Array
@@ -110,7 +112,10 @@ def score(
         one = _scores(rows[positions], columns, chosen, card, bootstrap, seed)[main]
         if one.n:
             slices[name] = (one,)
-    answers = _answers(examples, predictions, rows, columns, card, show_text) if card.family == "answers" else ()
+    answers = _answers(examples, predictions, rows, columns, card, show_text) if card.family not in MARKED else ()
+    tests = (
+        screen(examples, predictions, card, groups, bootstrap, seed, LEVEL) if card.family == "labels" else Screened()
+    )
     return Report(
         system=info,
         task=card.name,
@@ -126,6 +131,9 @@ def score(
         repaired=sum(prediction.answer is not None and bool(prediction.failure) for prediction in predictions),
         answers=answers,
         references=dict(sorted(Counter(example.origin for example in examples).items())) if answers else {},
+        screening=tests.labels,
+        calibration=tests.bins,
+        calibration_error=tests.error,
         seconds=seconds,
     )
 
@@ -147,12 +155,13 @@ def _scores(
     rows: Array, columns: Sequence[str], groups: Sequence[str], card: Card, samples: int, seed: int
 ) -> list[Score]:
     """All metrics of the task in the order of ``scoring.metric_names``."""
+    from residency.metrics import intervals
     from residency.metrics.intervals import bootstrap
 
-    value, low, high = bootstrap(rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL)
+    shares = [metric not in written.UNBOUNDED for metric in scoring.metric_names(card, columns)]
+    value, low, high = bootstrap(rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL, shares)
     units = len(set(groups))
-    known = units > 1 and samples > 0
-    procedure = f"bootstrap over groups, {samples} samples, {LEVEL:.0%}" if known else "no interval"
+    known, procedure = units > 1 and samples > 0, intervals.procedure(units, samples, LEVEL)
     basis, signatures = _basis(rows, columns, card), scoring.signatures(card, columns)
     return [
         Score(
@@ -175,6 +184,8 @@ def _basis(rows: Array, columns: Sequence[str], card: Card) -> list[tuple[int, i
     metrics = scoring.metric_names(card, columns)
     if card.family == "answers":
         return [written.covered(metric, columns, rows) for metric in metrics]
+    if not scoring.by_label(card):
+        return [(len(rows), 0) for _ in metrics]
     support = _supports(rows, columns, card)
     whole = sum(support.values())
     labels = [metric.partition("/")[2] for metric in metrics]
@@ -204,6 +215,7 @@ def _slices(examples: Sequence[Example]) -> Iterator[tuple[str, list[int]]]:
     dimensions = {
         "lang": [example.lang for example in examples],
         "kind": [example.kind for example in examples],
+        "department": [example.department for example in examples],
         "length": [length[len(example.input) <= middle] for example in examples],
     }
     for dimension, values in dimensions.items():
@@ -220,8 +232,8 @@ def _confusion(
 ) -> dict[str, dict[str, int]]:
     """Counts over all examples, only cells that are not 0; rows and columns in the order of the labels, ``-`` last.
 
-    Empty for written answers."""
-    if card.family == "answers":
+    Only of families that mark or choose."""
+    if card.family not in MARKED:
         return {}
     cells: Counter[tuple[str, str]] = Counter()
     for example, prediction in zip(examples, predictions, strict=True):
@@ -231,7 +243,9 @@ def _confusion(
                 for column, count in columns.items():
                     cells[row, column] += count
         else:
-            cells.update(choices.pairs(scoring.labels_in(example.gold), scoring.labels_in(prediction.answer)))
+            cells.update(
+                choices.pairs(scoring.labels_in(example.gold, card), scoring.labels_in(prediction.answer, card))
+            )
     order = [*labels, spans.NOTHING]
     table = {row: {column: cells[row, column] for column in order if cells[row, column]} for row in order}
     return {row: columns for row, columns in table.items() if columns}
@@ -244,7 +258,7 @@ def _errors(
         if card.family == "spans":
             yield from _span_errors(example, prediction, show_text)
         elif card.family == "labels":
-            yield from _label_errors(example, prediction, show_text)
+            yield from _label_errors(example, prediction, card, show_text)
 
 
 def _span_errors(example: Example, prediction: Prediction, show_text: bool) -> Iterator[ErrorItem]:
@@ -262,10 +276,12 @@ def _span_errors(example: Example, prediction: Prediction, show_text: bool) -> I
         )
 
 
-def _label_errors(example: Example, prediction: Prediction, show_text: bool) -> Iterator[ErrorItem]:
+def _label_errors(example: Example, prediction: Prediction, card: Card, show_text: bool) -> Iterator[ErrorItem]:
     """Errors about the whole input, so they carry no offsets and show its beginning."""
     text = "".join(_around(example.input, 0, AROUND)).strip() if show_text else ""
-    for gold, predicted in choices.pairs(scoring.labels_in(example.gold), scoring.labels_in(prediction.answer)):
+    for gold, predicted in choices.pairs(
+        scoring.labels_in(example.gold, card), scoring.labels_in(prediction.answer, card)
+    ):
         if gold == predicted:
             continue
         kind = "missed" if predicted == spans.NOTHING else "invented" if gold == spans.NOTHING else "type"
@@ -294,8 +310,8 @@ def _answers(
         AnswerItem(
             example=examples[position].id,
             input=examples[position].input if show_text else "",
-            gold=written.text_of(examples[position].gold) if show_text else "",
-            answer=written.text_of(predictions[position].answer) if show_text else "",
+            gold=said(examples[position].gold, card) if show_text else "",
+            answer=said(predictions[position].answer, card) if show_text else "",
             failure=predictions[position].failure or "",
             score=float(values[position]),
         )

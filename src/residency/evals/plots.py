@@ -16,7 +16,7 @@ from math import isfinite
 from typing import Any
 from unicodedata import category, east_asian_width
 
-from residency.core.types import Score, StageResult
+from residency.core.types import Bin, Score, StageResult
 from residency.evals.formats import metric_in_sentence
 
 INK, GRID, NAMES = "#6b7580", "#a9b1ba", "#6b7681"
@@ -84,6 +84,30 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
             borderaxespad=0,
             bbox_to_anchor=(0.98, 1),
         )
+    return saved[0]
+
+
+def reliability_plot(bins: Sequence[Bin]) -> str | None:
+    """Stated chance against the share that was right, with whiskers, beside the line where both are equal; dots grow with the
+    number of items. ``None`` where there is nothing to draw."""
+    if not bins:
+        return None
+    most = max(one.n for one in bins)
+    height = 3.4
+    with _canvas(height) as (figure, saved):
+        axes = figure.add_axes((0.13, 0.5 / height, 0.84, 1 - 0.6 / height))
+        axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
+        for one in bins:
+            axes.plot([one.chance] * 2, [one.low, one.high], color=SERIES[0], linewidth=1.4, alpha=0.6)
+            axes.plot(one.chance, one.right, "o", color=SERIES[0], markersize=3.5 + 5 * (one.n / most) ** 0.5)
+        axes.plot([one.chance for one in bins], [one.right for one in bins], color=SERIES[0], linewidth=1.2)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("stated chance")
+        axes.set_ylabel("share that was right")
+        axes.grid(color=GRID, linewidth=0.5, alpha=0.6)
+        axes.set_axisbelow(True)
+        _bare(axes, keep=("bottom", "left"))
     return saved[0]
 
 

@@ -45,14 +45,15 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
     from markupsafe import Markup
 
     tasks = view.task_views(facts)
-    task_plots, stage_plots = _plots(facts, tasks)
-    drawn = [plot for plot in (*task_plots, *stage_plots) if plot]
+    task_plots, stage_plots, curves = _plots(facts, tasks)
+    drawn = [plot for plot in (*task_plots, *stage_plots, *curves) if plot]
     values = {
         "facts": facts,
         "tasks": tasks,
         "stage_tables": view.stage_table(tasks, facts.stages),
         "task_plots": task_plots,
         "stage_plots": stage_plots,
+        "curves": curves,
         "languages": sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}),
         "profiles": sorted({data.profile for data in facts.data}),
         "ask": SHOW_TEXT,
@@ -162,8 +163,11 @@ def _main_and_second(reports: list[Report]) -> tuple[str, str]:
     return main, next((name for name in (*preferred, *names) if name in names), "")
 
 
-def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None], list[Plot | None]]:
-    """A chart of scores for each task and of the training for each stage, where there is something to draw."""
+def _plots(
+    facts: RunFacts, tasks: Iterable[TaskView]
+) -> tuple[list[Plot | None], list[Plot | None], list[Plot | None]]:
+    """A chart of scores for each task, of the training for each stage, and of calibration for each task, where there is something
+    to draw."""
     used: set[str] = set()
     of_tasks = []
     for task in tasks:
@@ -191,7 +195,17 @@ def _plots(facts: RunFacts, tasks: Iterable[TaskView]) -> tuple[list[Plot | None
         )
         for stage in facts.stages
     ]
-    return of_tasks, of_stages
+    curves = [
+        _plot(
+            "reliability",
+            task.name,
+            plots.reliability_plot(task.tuned.calibration),
+            f"Reliability curve of {task.tuned.system.name} on {task.name}: stated chance against the share that was right",
+            used,
+        )
+        for task in tasks
+    ]
+    return of_tasks, of_stages, curves
 
 
 def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> Plot | None:

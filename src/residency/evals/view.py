@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, StageResult, Value
 from residency.evals.formats import (
     MARKS,
@@ -32,7 +34,18 @@ KINDS = {
     "boundary": "right type, wrong extent",
     "type": "right extent, wrong type",
 }
-PARTS = {"test": "held-out notes", "dev": "dev notes (also used to stop training)", "train": "training notes"}
+PARTS = {
+    "safety": "questions about harm and abstention",
+    "test": "held-out notes",
+    "dev": "dev notes (also used to stop training)",
+    "train": "training notes",
+}
+
+
+UNITS = {
+    "test": "one patient (or one source document); its notes never fall into two parts",
+    "safety": "one question in all its languages",
+}
 
 
 class Row(Value, frozen=True):
@@ -109,11 +122,19 @@ class TaskView(Value, frozen=True):
     answers: tuple[AnswerView, ...] = ()
     """Written answers side by side; empty where texts may not be shown."""
     references: str = ""
-    """A warning where a model wrote the references."""
+    """A warning where a model wrote the references, or where patterns take their place."""
+    unit: str = ""
+    """What a group is."""
     format_errors: tuple[str, ...] = ()
     """Per system that writes, how many answers were not in the form that was asked for."""
     signatures: tuple[tuple[str, str], ...] = ()
     """Metric -> how it was computed."""
+    screening: ScoreTable | None = None
+    """Labels as tests: what the last system reaches, a column for each of sensitivity and its kin."""
+    counts: tuple[tuple[str, int, int, int, int], ...] = ()
+    """(label, true positives, false positives, false negatives, true negatives)"""
+    calibration: str = ""
+    """How far stated chances are from what is right, in a sentence."""
 
     @property
     def tuned(self) -> Report:
@@ -193,6 +214,7 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
 
 def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
     systems, tuned, metric = tuple(report.system.name for report in reports), reports[-1], main_metric(reports)
+    groups = groups if tuned.part != "safety" else "items"
     keys = _unique(score.metric for report in reports for score in report.scores)
     main = [key for key in keys if "/" not in key]
     labelled = sorted(_unique(key.partition("/")[0] for key in keys if "/" in key), key=lambda base: base != metric)
@@ -240,9 +262,13 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         confusion=confusion,
         errors=_errors(tuned, show_text),
         answers=side_by_side(reports) if show_text else (),
-        references=model_written(tuned),
+        references=model_written(tuned) or by_rule(tuned),
+        unit=UNITS.get(tuned.part, UNITS["test"]),
         format_errors=tuple(said for report in reports if (said := _format_errors(report))),
         signatures=tuple((metric_title(s.metric), s.signature) for s in tuned.scores if s.signature),
+        screening=_screening(tuned),
+        counts=tuple((one.label, one.tp, one.fp, one.fn, one.tn) for one in tuned.screening),
+        calibration=_calibration(tuned),
     )
 
 
@@ -275,6 +301,13 @@ def model_written(report: Report) -> str:
         f"{count(sum(models.values()))} of {count(report.n)} references were written by a model ({names}): scores against "
         "them show agreement with it, not correctness."
     )
+
+
+def by_rule(report: Report) -> str:
+    """A warning where answers were scored by patterns."""
+    if "rule" not in report.references:
+        return ""
+    return "Scored by patterns, not by understanding: the score compares systems and is no proof of safety; read the answers."
 
 
 def _format_errors(report: Report) -> str:
@@ -321,6 +354,31 @@ def _slices(reports: Sequence[Report], systems: tuple[str, ...], metric: str) ->
                 rows.append((name, found))
         tables.append(_table(f"{metric_title(key)} per slice", "Slice", systems, rows))
     return tuple(tables)
+
+
+def _screening(report: Report) -> ScoreTable | None:
+    """A line for each label, a column for each of its scores."""
+    if not report.screening:
+        return None
+    heads = _unique(score.metric for one in report.screening for score in one.scores)
+    rows = [
+        (one.label, [next((s for s in one.scores if s.metric == head), None) for head in heads])
+        for one in sorted(report.screening, key=lambda one: -(one.tp + one.fn))
+    ]
+    table = _table(f"Each label as a test, {report.system.name}", "Label", tuple(map(metric_title, heads)), rows)
+    sizes = {one.label: one.tp + one.fp + one.fn + one.tn for one in report.screening}
+    with_size = (msgspec.structs.replace(row, n=count(sizes[row.name])) for row in table.rows)
+    return msgspec.structs.replace(table, rows=tuple(with_size))
+
+
+def _calibration(report: Report) -> str:
+    error = report.calibration_error
+    if error is None:
+        return ""
+    return (
+        f"Expected calibration error of {report.system.name}: {number(error.value)} {interval(error.low, error.high)}".rstrip()
+        + f" over {count(error.n)} stated chances; 0 is best"
+    )
 
 
 def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:

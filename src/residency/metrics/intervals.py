@@ -1,7 +1,12 @@
-"""Confidence intervals by resampling patients.
+"""Confidence intervals over patients.
 
-Notes of one patient resemble each other, so the unit that is drawn is the group, not the note (cluster bootstrap:
-Field and Welsh 2007). Any metric that is a function of added-up counts is covered: pass the counts of each example.
+Notes of one patient resemble each other, so the unit that is drawn is the group, not the note (cluster bootstrap: Field and
+Welsh 2007). Any metric that is a function of added-up counts is covered: pass the counts of each example.
+
+A percentile interval is too narrow where groups are few, so its percentiles are moved out as Student's t asks for that number of
+groups (Hesterberg 2015), of which uneven groups count as fewer (Kish 1965). With fewer than ``FEW`` groups there are too few
+different draws: each group is left out in turn instead (jackknife), with t, on the logit scale for metrics that end at 0 and 1.
+On simulated patients both cover 93 to 97 % (``tests/metrics/test_intervals.py``, ``benchmarks/coverage.py``).
 """
 
 from __future__ import annotations
@@ -11,10 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from residency.metrics.quantiles import NORMAL, student
+
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Maps summed counts [..., k] to metrics [..., m]."""
 
+FEW = 30
+"""Groups below which the jackknife takes the place of the bootstrap."""
 CELLS = 1_000_000
 """Most draws held in memory at once (8 MB each for the draws and the weights)."""
 
@@ -26,20 +35,63 @@ def bootstrap(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    shares: Sequence[bool] | bool = False,
 ) -> tuple[Array, Array, Array]:
-    """Metrics with the bounds of their percentile interval: (value, low, high), each [m].
+    """Metrics with the bounds of their interval: (value, low, high), each [m].
 
-    ``stats`` [n, k] holds what each example adds to the counts, ``groups`` its group. The bounds are nan for fewer than
-    two groups or no samples. Equal seed, equal result, whatever the order of the examples.
+    ``stats`` [n, k] holds what each example adds to the counts, ``groups`` its group; ``shares`` says which metrics end at 0 and
+    1. The bounds are nan for fewer than two groups or no samples. Equal seed, equal result, whatever the order of the examples.
     """
     sums = group_sums(stats, groups)
     value = statistic(sums.sum(axis=0))
     if len(sums) < 2 or samples < 1:
         unknown = np.full_like(value, np.nan)
         return value, unknown, unknown.copy()
+    if len(sums) < FEW:
+        return value, *_jackknife(sums, value, statistic, level, np.broadcast_to(np.asarray(shares), value.shape))
     drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
     return value, low, high
+
+
+def procedure(groups: int, samples: int, level: float = 0.95) -> str:
+    """How an interval over so many groups comes about, in words."""
+    if groups < 2 or samples < 1:
+        return "no interval"
+    if groups < FEW:
+        return f"jackknife over {groups} groups, {level:.0%}"
+    return f"bootstrap over groups, {samples} samples, {level:.0%}"
+
+
+def effective(groups: Sequence[str]) -> float:
+    """How many groups of equal size say as much as these (Kish 1965)."""
+    sizes = np.unique(np.asarray(groups, dtype=str), return_counts=True)[1].astype(float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def percentiles(groups: float, level: float) -> tuple[float, float]:
+    """The percentiles of the draws that bound an interval: further out than (1 - level) / 2, the fewer the groups."""
+    out = student(level, max(1, int(groups) - 1)) * np.sqrt(groups / (groups - 1))
+    return NORMAL.cdf(-out), NORMAL.cdf(out)
+
+
+def _jackknife(
+    sums: Array, value: Array, statistic: Statistic, level: float, shares: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """Bounds by leaving out each group: value and t times the standard error, of its logit where it is a share."""
+    count = len(sums)
+    left = statistic(sums.sum(axis=0) - sums)
+    error = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    reach = student(level, count - 1) * error
+    inside = shares & (value > 0) & (value < 1)
+    safe = np.where(inside, value, 0.5)
+    odds, width = np.log(safe / (1 - safe)), reach / (safe * (1 - safe))
+    low, high = (np.where(inside, _expit(odds + way * width), value + way * reach) for way in (-1, 1))
+    return np.where(shares, np.clip(low, 0, 1), low), np.where(shares, np.clip(high, 0, 1), high)
+
+
+def _expit(x: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -700, 700))))
 
 
 def group_sums(stats: Array, groups: Sequence[str]) -> Array:

@@ -38,7 +38,7 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> tuple[float, float, float]:
-    """The difference ``b - a`` in a metric with its percentile interval, both systems on the same resampled groups.
+    """The difference ``b - a`` in a metric with its interval, both systems on the same groups.
 
     Arguments as for ``approximate_randomisation``; the bounds are nan for fewer than two groups.
     """
@@ -57,14 +57,14 @@ def paired_bootstrap(
     return value.item(), low.item(), high.item()
 
 
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """p of several tests, adjusted so that the chance of one false alarm among them all stays what it says (Holm 1979)."""
-    order = sorted(range(len(probabilities)), key=lambda i: probabilities[i])
-    adjusted, running = [0.0] * len(order), 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * probabilities[i]))
-        adjusted[i] = running
-    return adjusted
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979): the smallest is multiplied by all, the next by one fewer, and none falls
+    below one before it. The chance that any true null hypothesis is rejected stays below the level."""
+    corrected, largest = [0.0] * len(ps), 0.0
+    for place, position in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        largest = max(largest, min(1.0, (len(ps) - place) * ps[position]))
+        corrected[position] = largest
+    return corrected
 
 
 def _difference(a: Array, b: Array, statistic: Statistic) -> Array:

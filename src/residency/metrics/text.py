@@ -35,6 +35,24 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def basic_tokens(text: str) -> list[str]:
+    """The tokens of BERT's basic tokeniser: lower case without accents, each Chinese character and sign by itself."""
+    normaliser, splitter = _basic()
+    return [token for token, _ in splitter.pre_tokenize_str(normaliser.normalize_str(text))]
+
+
+def common_subsequence(one: Words, other: Words) -> int:
+    """Length of the longest common subsequence of two texts."""
+    row = [0] * (len(other) + 1)
+    for word in one:
+        before = 0
+        for at, candidate in enumerate(other, start=1):
+            above = row[at]
+            row[at] = before + 1 if word == candidate else max(above, row[at - 1])
+            before = above
+    return row[-1]
+
+
 def rouge(kind: Rouge, reference: Words, answer: Words) -> float:
     """F-measure of ROUGE-1, ROUGE-2 or ROUGE-L (longest common subsequence) in 0..1; 0.0 where either has no words."""
     return float(_rouge(kind).score(reference, answer)[kind].fmeasure)
@@ -115,6 +133,16 @@ class _Itself:
 
     def synsets(self, word: str) -> tuple[()]:
         return ()
+
+
+@cache
+def _basic() -> tuple[Any, Any]:
+    from tokenizers import normalizers, pre_tokenizers
+
+    normaliser = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
+    )
+    return normaliser, pre_tokenizers.BertPreTokenizer()
 
 
 @cache

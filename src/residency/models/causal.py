@@ -106,6 +106,11 @@ class CausalPredictor:
         )
         return cls(on(model), artefacts.chat(base, limits), card, generation, info)
 
+    def asked(self, card: Card) -> CausalPredictor:
+        """The same model, asked another task: answers may be as long as its window allows."""
+        generation = self.generation.model_copy(update={"max_tokens": "auto"})
+        return CausalPredictor(self.model, self.chat, card, generation, self.info)
+
     # Answers
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
@@ -133,8 +138,8 @@ class CausalPredictor:
         """Of each example the likeliest label, and how likely it is among the card's."""
         from math import exp
 
-        names = self.card.names
         for example in examples:
+            names = self.card.asked_of(example).names
             started = time.perf_counter()
             turns = conversation(example, self.card)
             known = self._prompt(turns) is not None
@@ -144,8 +149,9 @@ class CausalPredictor:
                 yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
                 continue
             best = max(range(len(names)), key=logs.__getitem__)
-            share = 1 / sum(exp(one - logs[best]) for one in logs)
-            answer = Labels(labels=(names[best],), scores=(share,))
+            whole = sum(exp(one - logs[best]) for one in logs)
+            chances = {name: round(exp(one - logs[best]) / whole, 6) for name, one in zip(names, logs, strict=True)}
+            answer = Labels(labels=(names[best],), scores=(1 / whole,), chances=chances)
             yield Prediction(id=example.id, answer=answer, text=names[best], latency_ms=each)
 
     def answer(self, turns: Sequence[Turn]) -> str:

@@ -151,7 +151,9 @@ class EncoderPredictor:
             chance = np.exp(mean - np.logaddexp.reduce(mean))
             chosen = [int(mean.argmax())]
         return Labels(
-            labels=tuple(self.card.names[i] for i in chosen), scores=tuple(round(float(chance[i]), 6) for i in chosen)
+            labels=tuple(self.card.names[i] for i in chosen),
+            scores=tuple(round(float(chance[i]), 6) for i in chosen),
+            chances={name: round(float(p), 6) for name, p in zip(self.card.names, chance, strict=True)},
         )
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 from pydantic import model_validator
 
 from residency.core.errors import UserError, allowed
-from residency.core.part import Part, parse
+from residency.core.part import Part, Share, parse
+
+if TYPE_CHECKING:
+    from residency.core.types import Example
 
 CARDS = Path(__file__).parent / "cards"
 
-Family = Literal["spans", "labels", "answers"]
+Family = Literal[
+    "spans", "labels", "answers", "mentions", "triples", "causes", "events", "attributes", "terms", "sections", "tree"
+]
+MARKED = ("spans", "labels")
+"""Families that a model may also answer with a head: gold is marked on the note."""
+FACTS = ("mentions", "triples", "causes", "events", "attributes", "terms")
+"""Families whose answer is a set of facts, each right or wrong as a whole."""
 
 
 class Label(Part):
@@ -25,6 +34,8 @@ class Label(Part):
     """How people read it, in the card's language; the name where empty."""
     coded: bool = False
     """Whether annotators also give a code of a terminology, e.g. ICD-10."""
+    also: tuple[str, ...] = ()
+    """Other names that rows use for it; they count as this label."""
 
 
 class Card(Part):
@@ -40,24 +51,32 @@ class Card(Part):
     """``spans`` family: what an annotator may say of a span beside its label, e.g. ``negated``."""
     multiple: bool = False
     """``labels`` family: whether an item may have several labels."""
+    otherwise: str = ""
+    """A label that may always be chosen, also where a row names its own choices: none of them."""
     metric: str = ""
     """What early stopping and comparison look at; the family's own where empty."""
     system: str = ""
     """What a model that writes is told before the conversation."""
     prompt: str = ""
-    """What a model that writes is asked, as a Jinja template. ``spans`` and ``labels``: it knows ``text`` and ``labels``; the
-    family's own words where empty. ``answers``: it knows the columns of the row; empty where the data holds turns."""
+    """What a model that writes is asked, as a Jinja template. ``spans`` and ``labels``: it knows ``text``, ``labels`` and the
+    columns of the row; the family's own words where empty. The others: it knows the columns of the row and ``labels``. Data that
+    holds turns is asked as it stands."""
     answer: str = ""
-    """``answers``: the wanted answer, as a Jinja template over the columns of the row."""
+    """Where the row has columns: the wanted answer, as a Jinja template over them, in the form of the family."""
+    most_trained: Share = 0
+    """The rule of a benchmark: the largest share of the base's parameters that may be trained; 0: none. The report says whether a
+    run keeps it."""
 
     @model_validator(mode="after")
     def _fits_its_family(self) -> Card:
         if self.family == "answers" and self.labels:
             raise ValueError("labels: a card of family answers has none")
-        if self.family == "answers" and bool(self.prompt) != bool(self.answer):
+        if self.family not in MARKED and bool(self.prompt) != bool(self.answer):
             raise ValueError("give both prompt and answer (the row has columns), or neither (the row has turns)")
-        if self.family != "answers" and self.answer:
-            raise ValueError("answer: only for family answers; the others write their labels")
+        if self.family == "spans" and self.answer:
+            raise ValueError("answer: a card of family spans has none; its answers are marked on the note")
+        if self.multiple and self.family != "labels":
+            raise ValueError("multiple: only for family labels")
         return self
 
     @property
@@ -70,21 +89,35 @@ class Card(Part):
         """The metric that early stopping and comparisons look at."""
         if self.metric:
             return self.metric
-        if self.family == "answers":
-            return "rouge_l"
-        return "span_f1" if self.family == "spans" else ("micro_f1" if self.multiple else "macro_f1")
+        if self.family == "labels":
+            return "micro_f1" if self.multiple else "macro_f1"
+        return MAIN.get(self.family, "micro_f1")
 
     def with_labels(self, found: tuple[str, ...]) -> Card:
         """The card with its labels fixed: its own, or those found in the training data."""
-        return (
-            self
-            if self.labels or self.family == "answers"
-            else self.model_copy(update={"labels": tuple(Label(name=name) for name in found)})
-        )
+        if self.labels or self.family not in MARKED:
+            return self
+        return self.model_copy(update={"labels": tuple(Label(name=name) for name in found)})
+
+    def canonical(self, name: str) -> str:
+        """The label that a name stands for: itself, unless a label lists it among its other names."""
+        return next((label.name for label in self.labels if name in label.also), name)
+
+    def asked_of(self, example: Example) -> Card:
+        """The card as it is for one example: with the choices of its row, and with what may always be chosen."""
+        names = dict.fromkeys([*(example.choices or self.names), *([self.otherwise] if self.otherwise else [])])
+        if tuple(names) == self.names:
+            return self
+        known = {label.name: label for label in self.labels}
+        return self.model_copy(update={"labels": tuple(known.get(name) or Label(name=name) for name in names)})
+
+
+MAIN = {"spans": "span_f1", "answers": "rouge_l", "sections": "rouge_l", "tree": "tree_similarity"}
+"""The families' own main metrics, where it is not ``micro_f1``."""
 
 
 def load_card(name: str, root: Path | None = None) -> Card:
-    """A packaged card by name (``ner``), or a YAML file of the user's (a path ending in .yaml, relative to ``root``).
+    """A packaged card by name (``ner``, ``promptcblue/cmeee``), or a YAML file of the user's (a path ending in .yaml, relative to ``root``).
 
     Raises ``UserError`` for an unknown name or a file that is not a card.
     """
@@ -96,7 +129,7 @@ def load_card(name: str, root: Path | None = None) -> Card:
             )
     else:
         path = CARDS / f"{name}.yaml"
-        if not path.is_file():
+        if name not in packaged():
             raise UserError(f"card: {name!r} is not known; {allowed(packaged(), name)}, or a path ending in .yaml.")
     try:
         value = yaml.safe_load(path.read_text("utf-8"))
@@ -107,4 +140,16 @@ def load_card(name: str, root: Path | None = None) -> Card:
 
 def packaged() -> list[str]:
     """Names of the cards in the package."""
-    return sorted(path.stem for path in CARDS.glob("*.yaml"))
+    return sorted(path.relative_to(CARDS).with_suffix("").as_posix() for path in CARDS.rglob("*.yaml"))
+
+
+def rule_of(card: Card, trained: int, parameters: int) -> list[str]:
+    """Whether training kept a benchmark's rule on the share of trained parameters, as a sentence; none where there is none."""
+    if not card.most_trained or not parameters:
+        return []
+    share = trained / parameters
+    kept = "kept" if share <= card.most_trained else "broken: this run is outside that track"
+    return [
+        f"{card.name}: {trained:,} of {parameters:,} parameters of the base were trained ({share:.2%}); the rule of the benchmark's "
+        f"efficient-tuning track, at most {card.most_trained:.0%}, is {kept}."
+    ]

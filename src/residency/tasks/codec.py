@@ -18,6 +18,7 @@ from residency.core.errors import DataError, UserError, allowed
 from residency.core.types import Answer, Example, Labels, Span, Spans, Text, Turn, Value
 from residency.tasks import repair
 from residency.tasks.card import Card
+from residency.tasks.forms import FORMS
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -212,7 +213,7 @@ class AnswerCodec:
         return Parsed(answer=Text(text=words.strip())) if words.strip() else Parsed()
 
 
-CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec(), "answers": AnswerCodec()}
+CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec(), "answers": AnswerCodec(), **FORMS}
 """Family -> codec."""
 
 
@@ -226,20 +227,31 @@ def conversation(example: Example, card: Card) -> tuple[Turn, ...]:
 
 def read(words: str, example: Example, card: Card) -> tuple[Answer | None, str | None]:
     """The answer in a model's words, and why there is none or what had to be repaired."""
-    parsed = CODECS[card.family].parse(words, example.input, card)
+    parsed = CODECS[card.family].parse(words, example.input, card.asked_of(example))
     if parsed.answer is None:
         return None, "the answer cannot be read" if words.strip() else "the answer is empty"
     return parsed.answer, f"repaired: {', '.join(parsed.repairs)}" if parsed.repairs else None
 
 
+def said(answer: Answer | None, card: Card) -> str:
+    """An answer as people read it: in the words that a model would write; none for no answer."""
+    return "" if answer is None else CODECS[card.family].render(answer, "")
+
+
 def asked(form: str, example: Example, card: Card) -> str:
     """A note with what is wanted of it: the card's own prompt, else the packaged one of the card's or the note's language."""
+    card = card.asked_of(example)
     if card.prompt:
-        values = {"text": example.input, "labels": ", ".join(card.names)}
+        values = {"text": example.input, "labels": separator(card).join(card.names)}
         return fill(card.prompt, values, f"card {card.name}: prompt")
     forms = prompts()[form]
     lang = next((tag for tag in (card.language, example.lang.split("-")[0]) if tag in forms), "en")
     return compiled(forms[lang]).render(text=example.input, labels=card.labels)
+
+
+def separator(card: Card) -> str:
+    """What stands between labels in a prompt."""
+    return "，" if card.language == "zh" else ", "
 
 
 @cache
@@ -251,7 +263,7 @@ def prompts() -> dict[str, dict[str, str]]:
     return found
 
 
-def fill(template: str, values: Mapping[str, str], where: str) -> str:
+def fill(template: str, values: Mapping[str, str | tuple[str, ...]], where: str) -> str:
     """A Jinja template filled with values; it can reach nothing else.
 
     Raises ``UserError`` for a template that is not Jinja or that names something which is not among the values.

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import random
 from collections.abc import Iterable, Sequence
+
+import msgspec
 
 from residency.core.errors import DataError
 from residency.core.types import Answer, Example, Labels, Note, RawNote, Spans, Text, Turn
-from residency.tasks.card import Card
-from residency.tasks.codec import fill
+from residency.tasks.card import MARKED, Card
+from residency.tasks.codec import CODECS, fill, separator
 
 
 def examples(notes: Iterable[Note], card: Card) -> list[Example]:
     """One example per note, gold included; of a conversation, the last answer is gold.
 
-    Raises ``DataError`` where a card of family ``answers`` needs turns or columns that a note does not have.
+    Raises ``DataError`` where a card needs turns or columns that a note does not have, or where the answer of a row is not in
+    the form of the card.
     """
-    return [_answered(note, card) if card.family == "answers" else _marked(note, card) for note in notes]
+    return [_written(note, card) if is_written(note, card) else _marked(note, card) for note in notes]
+
+
+def is_written(note: Note, card: Card) -> bool:
+    """Whether the gold answer stands in words, not in marks on the note."""
+    return card.family not in MARKED or (card.family == "labels" and bool(note.turns or (note.fields and card.answer)))
 
 
 def question(note: Note | RawNote, card: Card) -> Example:
@@ -24,33 +32,42 @@ def question(note: Note | RawNote, card: Card) -> Example:
     into words, or its text."""
     turns: tuple[Turn, ...] = ()
     text = note.text
-    if card.family == "answers":
-        if card.prompt and note.fields:
-            text = fill(card.prompt, note.fields, f"row {note.id}: the prompt of card {card.name}")
-        elif note.turns:
-            turns = note.turns if note.turns[-1].role == "user" else note.turns[:-1]
-            text = turns[-1].text
-    return Example(id=note.id, task=card.name, input=text, turns=turns, lang=note.lang)
+    if card.prompt and note.fields and (card.answer or card.family not in MARKED):
+        text = fill(card.prompt, _values(note, card), f"row {note.id}: the prompt of card {card.name}")
+        turns = (Turn(role="user", text=text),)
+    elif note.turns and card.family != "spans":
+        turns = note.turns if note.turns[-1].role == "user" else note.turns[:-1]
+        text = turns[-1].text
+    return Example(id=note.id, task=card.name, input=text, turns=turns, lang=note.lang, choices=note.choices)
+
+
+def _values(note: Note | RawNote, card: Card) -> dict[str, str | tuple[str, ...]]:
+    """What a card's prompt may name: the columns of the row, its language, what it may be answered with, as one text (``labels``)
+    and as a list (``choices``)."""
+    names = card.asked_of(Example(id=note.id, task=card.name, input="", choices=note.choices)).names
+    lang = (note.lang or card.language).split("-")[0]
+    return {"labels": separator(card).join(names), "choices": names, "lang": lang, **note.fields}
 
 
 def _marked(note: Note, card: Card) -> Example:
     return _example(note, card, note.text, gold(note, card), ())
 
 
-def _answered(note: Note, card: Card) -> Example:
+def _written(note: Note, card: Card) -> Example:
     """An example of a conversation, or of a row whose columns the card puts into words."""
-    if card.prompt:
-        if not note.fields:
-            raise DataError(
-                f"row {note.id}: has no columns for the prompt of card {card.name}; read the data with format: "
-                "instructions and name them under fields."
-            )
-        question = fill(card.prompt, note.fields, f"row {note.id}: the prompt of card {card.name}")
-        answer = fill(card.answer, note.fields, f"row {note.id}: the answer of card {card.name}")
+    if card.prompt and note.fields:
+        where = f"row {note.id}: the {{}} of card {card.name}"
+        question = fill(card.prompt, _values(note, card), where.format("prompt"))
+        answer = fill(card.answer, note.fields, where.format("answer"))
         turns: tuple[Turn, ...] = (Turn(role="user", text=question),)
     elif note.turns:
         *before, last = note.turns
         turns, question, answer = tuple(before), before[-1].text, last.text
+    elif card.prompt:
+        raise DataError(
+            f"row {note.id}: has no columns for the prompt of card {card.name}; read the data with format: "
+            "instructions and name them under fields."
+        )
     else:
         raise DataError(
             f"row {note.id}: is no conversation; card {card.name} needs data of format alpaca, sharegpt, messages, "
@@ -58,7 +75,48 @@ def _answered(note: Note, card: Card) -> Example:
         )
     if not answer.strip():
         raise DataError(f"row {note.id}: the answer is empty; complete the row or leave it out.")
-    return _example(note, card, question, Text(text=answer), turns)
+    made = _example(note, card, question, Text(text=answer), turns)
+    if card.family == "answers":
+        return made
+    said = CODECS[card.family].parse(answer, question, card.asked_of(made)).answer
+    if said is None:
+        raise DataError(
+            f"row {note.id}: its answer is not in the form of card {card.name} ({card.family}); name the card of the task that the "
+            "row belongs to, or correct the row."
+        )
+    return msgspec.structs.replace(made, gold=said)
+
+
+def few_shot(shots: int) -> str:
+    """What a base with worked examples before each question is called."""
+    return f"base-{shots}-shot"
+
+
+def with_shots(asked: Sequence[Example], pool: Sequence[Example], card: Card, shots: int, seed: int) -> list[Example]:
+    """Questions behind so many worked ones, drawn from ``pool`` (the training part) for each by the seed; never of its own
+    group. Fewer where the pool has fewer. They are earlier turns, so what does not fit is left out oldest first."""
+    made = []
+    for example in asked:
+        others = [one for one in pool if one.group != example.group or not example.group]
+        chosen = random.Random(f"{seed}/{example.id}").sample(others, min(shots, len(others)))
+        before = tuple(
+            turn
+            for shot in chosen
+            if shot.gold is not None
+            for turn in (
+                asking(shot, card)[-1],
+                Turn(role="assistant", text=CODECS[card.family].render(shot.gold, shot.input)),
+            )
+        )
+        own = asking(example, card)
+        first = own[:1] if own[0].role == "system" else ()
+        made.append(msgspec.structs.replace(example, turns=(*first, *before, *own[len(first) :])))
+    return made
+
+
+def asking(example: Example, card: Card) -> tuple[Turn, ...]:
+    """The turns that ask an example: its own, else the card's prompt about it."""
+    return example.turns or (Turn(role="user", text=CODECS[card.family].prompt(example, card)),)
 
 
 def _example(note: Note, card: Card, input: str, gold: Answer, turns: tuple[Turn, ...]) -> Example:
@@ -72,6 +130,8 @@ def _example(note: Note, card: Card, input: str, gold: Answer, turns: tuple[Turn
         note=note.id,
         lang=note.lang,
         kind=note.kind,
+        department=note.department,
+        choices=note.choices,
         profile=note.profile,
         origin=note.origin,
     )
@@ -82,12 +142,23 @@ def gold(note: Note, card: Card) -> Answer:
     return Spans(spans=note.spans) if card.family == "spans" else Labels(labels=note.labels)
 
 
-def labels_found(notes: Sequence[Note], card: Card) -> tuple[str, ...]:
+def labels_found(notes: Iterable[Note], card: Card) -> tuple[str, ...]:
     """Labels that occur, in alphabetical order."""
-    counts: Counter[str] = Counter()
-    for note in notes:
-        counts.update(span.label for span in note.spans) if card.family == "spans" else counts.update(note.labels)
-    return tuple(sorted(counts))
+    return tuple(sorted({label for note in notes for label in _labels_of(note, card)}))
+
+
+def _labels_of(note: Note, card: Card) -> Iterable[str]:
+    if card.family == "spans":
+        return (span.label for span in note.spans)
+    return _worded(note, card) if is_written(note, card) else note.labels
+
+
+def _worded(note: Note, card: Card) -> tuple[str, ...]:
+    """The label that a row states in words: one of the card's, else the whole answer, which is then a label."""
+    made = _written(note, card.model_copy(update={"family": "answers", "labels": ()}))
+    words = made.gold.text.strip() if isinstance(made.gold, Text) else ""
+    named = CODECS["labels"].parse(words, "", card.asked_of(made)).answer
+    return named.labels if isinstance(named, Labels) else (words,)
 
 
 def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
@@ -95,7 +166,7 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
 
     Raises ``DataError`` where there are none to learn.
     """
-    if card.family == "answers":
+    if card.family not in MARKED:
         return card
     found = labels_found(train, card)
     if not found:
@@ -105,7 +176,9 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
 
 
 def unknown_labels(notes: Sequence[Note], card: Card) -> list[str]:
-    """Labels of notes that the card does not have."""
-    if card.family == "answers":
+    """Labels of notes that the card does not have; rows with choices of their own bring their labels along."""
+    if card.family not in MARKED:
         return []
-    return [label for label in labels_found(notes, card) if label not in card.names]
+    known = {*card.names, *(other for label in card.labels for other in label.also), card.otherwise}
+    open_ones = [note for note in notes if not note.choices]
+    return [label for label in labels_found(open_ones, card) if label not in known]

@@ -27,6 +27,7 @@ ABSENT = "quote that the text does not hold, left out"
 FOLDED = "quote written otherwise"
 NEXT = "occurrence not said, the next taken"
 TWICE = "said twice"
+UNREADABLE = "line that cannot be read, left out"
 
 LONGEST = 100_000
 """Characters of an answer that are looked at."""

@@ -2,7 +2,7 @@
 
 Everything later (intervals, slices, paired tests) resamples or regroups these counts, so a metric is defined once.
 An answer that is None counts as wrong: all its gold items are missed, and it is never an exact match.
-Those of written answers are in ``written``.
+Those of written answers are in ``written``, those of reports and trees in ``structured``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from residency.core.errors import UserError, allowed
-from residency.core.types import Answer, Example, Labels, Prediction, Span, Spans, Text
+from residency.core.types import Answer, Example, Facts, Labels, Prediction, Span, Spans, Text, Tree
 from residency.metrics import choices, spans
 from residency.metrics import counts as arrays
-from residency.tasks import written
-from residency.tasks.card import Card
+from residency.metrics.counts import Counts
+from residency.tasks import structured, written
+from residency.tasks.card import FACTS, Card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,29 @@ if TYPE_CHECKING:
     Statistic = Callable[[Array], Array]
 
 COUNTS = ("tp", "fp", "fn")
-_TAIL = {"spans": ("relaxed_tp", "relaxed_fp", "relaxed_fn"), "labels": ("correct", "examples")}
-_ANSWERS = {"spans": Spans, "labels": Labels, "answers": Text}
+_TAIL = {
+    "spans": ("relaxed_tp", "relaxed_fp", "relaxed_fn"),
+    "labels": ("correct", "examples"),
+    **dict.fromkeys(FACTS, ("correct", "examples")),
+}
+"""Families that are counted by label, and what is counted over all labels."""
+_ANSWERS: dict[str, type] = {
+    "spans": Spans,
+    "labels": Labels,
+    "answers": Text,
+    "sections": Facts,
+    "tree": Tree,
+    **dict.fromkeys(FACTS, Facts),
+}
+_LABEL_AT = {"mentions": 0, "triples": 0, "causes": 0, "attributes": 1}
+"""Which field of a fact is its label; of the others, all facts count as one label."""
+FACT = "facts"
+"""The label of facts that have none."""
+
+
+def by_label(card: Card) -> bool:
+    """Whether a task is counted by label."""
+    return card.family in _TAIL
 
 
 def falls(metric: str) -> bool:
@@ -65,6 +87,8 @@ def statistics(
     check_aligned(examples, predictions)
     if card.family == "answers":
         return written.statistics(examples, predictions, card.language, metrics)
+    if not by_label(card):
+        return structured.statistics(card.family, examples, predictions)
     names = tuple(labels) or labels_of(card, examples, predictions)
     offset = {label: 3 * position for position, label in enumerate(names)}
     columns = tuple(f"{label}/{count}" for label in names for count in COUNTS) + _TAIL[card.family]
@@ -75,8 +99,12 @@ def statistics(
             counts = spans.count(gold, predicted, "strict")
             relaxed = spans.count(gold, predicted, "relaxed").values()
             row[-3:] = [sum(c.tp for c in relaxed), sum(c.fp for c in relaxed), sum(c.fn for c in relaxed)]
+        elif card.family in FACTS:
+            wanted, said = facts_of(example.gold), facts_of(prediction.answer)
+            counts = _facts_counted(wanted, said, card)
+            row[-2:] = [prediction.answer is not None and wanted == said, 1]
         else:
-            chosen, answered = labels_in(example.gold), labels_in(prediction.answer)
+            chosen, answered = labels_in(example.gold, card), labels_in(prediction.answer, card)
             counts = choices.count([chosen], [answered])
             row[-2:] = [prediction.answer is not None and set(chosen) == set(answered), 1]
         for label, count in counts.items():
@@ -91,6 +119,8 @@ def statistic(card: Card, columns: Sequence[str]) -> Statistic:
 
     if card.family == "answers":
         return written.statistic(columns)
+    if not by_label(card):
+        return structured.statistic(card.family)
     labels, tail = len(labels_of_columns(card, columns)), len(_TAIL[card.family])
 
     def measure(sums: Array) -> Array:
@@ -124,12 +154,19 @@ def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
     """
     if card.family == "answers":
         return written.metric_names(columns)
+    if not by_label(card):
+        return structured.METRICS[card.family]
     labels = labels_of_columns(card, columns)
     if card.family == "spans":
         overall: tuple[str, ...] = ("span_f1", "span_precision", "span_recall", "span_f1_relaxed", "span_f1_macro")
         kinds = ("span_f1", "span_precision", "span_recall")
     else:
-        overall = ("exact_match" if card.multiple else "accuracy", "macro_f1", "micro_f1", "weighted_f1")
+        overall = (
+            "accuracy" if card.family == "labels" and not card.multiple else "exact_match",
+            "macro_f1",
+            "micro_f1",
+            "weighted_f1",
+        )
         kinds = ("f1", "precision", "recall")
     return overall + tuple(f"{kind}/{label}" for kind in kinds for label in labels)
 
@@ -166,24 +203,54 @@ def signatures(card: Card, columns: Sequence[str]) -> dict[str, str]:
 
 def labels_of_columns(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
     """The labels behind the columns of ``statistics``, in their order; none of written answers."""
-    if card.family == "answers":
+    if not by_label(card):
         return ()
     return tuple(name.removesuffix("/tp") for name in columns[: -len(_TAIL[card.family]) : 3])
 
 
 def labels_of(card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]) -> tuple[str, ...]:
     """The card's labels in its order, then any others that gold or predictions hold, alphabetically."""
-    found = {label for example in examples for label in items(example.gold)}
-    found.update(label for predictions in answered for prediction in predictions for label in items(prediction.answer))
+    found = {label for example in examples for label in items(example.gold, card)}
+    found.update(
+        label for predictions in answered for prediction in predictions for label in items(prediction.answer, card)
+    )
+    if card.family in FACTS and card.family not in _LABEL_AT:
+        return (FACT,)
     return card.names + tuple(sorted(found.difference(card.names)))
 
 
-def items(answer: Answer | None) -> Iterator[str]:
-    """The labels of an answer's spans or choices, repeated as they occur."""
+def items(answer: Answer | None, card: Card) -> Iterator[str]:
+    """The labels of an answer's spans, choices or facts, repeated as they occur."""
     if isinstance(answer, Spans):
         yield from (span.label for span in answer.spans)
     elif isinstance(answer, Labels):
-        yield from answer.labels
+        yield from map(card.canonical, answer.labels)
+    elif isinstance(answer, Facts):
+        yield from (_label(fact, card) for fact in answer.facts)
+
+
+def _label(fact: tuple[str, ...], card: Card) -> str:
+    at = _LABEL_AT.get(card.family)
+    return FACT if at is None else fact[at]
+
+
+def _facts_counted(gold: set[tuple[str, ...]], said: set[tuple[str, ...]], card: Card) -> dict[str, Counts]:
+    """Counts per label of two sets of facts."""
+    counts: dict[str, Counts] = {}
+    for facts, one in ((gold & said, Counts(tp=1)), (said - gold, Counts(fp=1)), (gold - said, Counts(fn=1))):
+        for fact in facts:
+            label = _label(fact, card)
+            counts[label] = counts.get(label, Counts()) + one
+    return counts
+
+
+def facts_of(answer: Answer | None) -> set[tuple[str, ...]]:
+    """The facts of an answer, none for no answer."""
+    if answer is None:
+        return set()
+    if not isinstance(answer, Facts):
+        raise ValueError(f"a task of facts got an answer of type {type(answer).__name__}")
+    return set(answer.facts)
 
 
 def spans_of(answer: Answer | None) -> tuple[Span, ...]:
@@ -195,13 +262,13 @@ def spans_of(answer: Answer | None) -> tuple[Span, ...]:
     return answer.spans
 
 
-def labels_in(answer: Answer | None) -> tuple[str, ...]:
-    """The chosen labels of an answer, none for no answer."""
+def labels_in(answer: Answer | None, card: Card) -> tuple[str, ...]:
+    """The chosen labels of an answer by their own names, none for no answer."""
     if answer is None:
         return ()
     if not isinstance(answer, Labels):
         raise ValueError(f"a task of family labels got an answer of type {type(answer).__name__}")
-    return answer.labels
+    return tuple(map(card.canonical, answer.labels))
 
 
 def check_gold(examples: Sequence[Example], card: Card) -> None:

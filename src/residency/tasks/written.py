@@ -51,6 +51,9 @@ MEANS: dict[str, Callable[[Words, Words], float]] = {
 LOSSES = ("loss", "perplexity")
 """Metrics of the reference's probability: -log p per token, and e to that."""
 
+UNBOUNDED = ("bleu", "chrf", *LOSSES)
+"""Metrics that do not end at 0 and 1."""
+
 METRICS = ("rouge_l", "rouge_1", "rouge_2", "bleu", "chrf", "meteor_exact", "token_f1", "exact_match", *LOSSES)
 """In the order of a report. BLEU and chrF are those of the corpus, 0..100."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from residency.core.errors import UserError
 from residency.core.types import SHOWABLE, Example, Labels, MaskProof, Spans, Value
 from residency.models.tokens import Tokeniser
-from residency.tasks.card import Card
+from residency.tasks.card import MARKED, Card
 from residency.tasks.spans import encode, tag_names
 
 IGNORED = -100
@@ -76,15 +76,17 @@ def check_gold(example: Example, card: Card) -> None:
     """Raise ``UserError`` where an example's gold answer is missing, of another family, or has an unknown label."""
     if example.gold is None:
         raise UserError(f"row {example.id}: has no gold answer; label it or leave it out.")
+    names: set[str] = set()
+    family = card.family
     if isinstance(example.gold, Spans):
         names, family = {span.label for span in example.gold.spans}, "spans"
     elif isinstance(example.gold, Labels):
         names, family = set(example.gold.labels), "labels"
-    else:
-        names, family = set(), "answers"
+    elif family in MARKED:
+        family = "answers"
     if family != card.family:
         raise UserError(f"row {example.id}: holds {family}, but card {card.name} is about {card.family}.")
-    if unknown := sorted(names - set(card.names)):
+    if unknown := sorted(names - set(card.asked_of(example).names)):
         raise UserError(
             f"row {example.id}: label {unknown[0]!r} is not in card {card.name}; "
             f"allowed: {', '.join(card.names)}; add it to the card, or rename it with data.NAME.labels."
@@ -93,7 +95,7 @@ def check_gold(example: Example, card: Card) -> None:
 
 def class_targets(example: Example, card: Card) -> list[int] | list[float]:
     """The label's number, or one 0/1 per label."""
-    given = example.gold.labels if isinstance(example.gold, Labels) else ()
+    given = tuple(map(card.canonical, example.gold.labels)) if isinstance(example.gold, Labels) else ()
     if card.multiple:
         return [1.0 if name in given else 0.0 for name in card.names]
     if len(given) != 1:

@@ -1,0 +1,158 @@
+"""Tasks that the code does not know, and those of a benchmark, from one card file to a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from residency import Recipe, batch, pipeline
+from residency.checks import check
+from residency.core.errors import DataError, UserError
+from residency.core.progress import Silent
+from residency.core.types import Report
+from residency.evals import safety
+
+pytestmark = pytest.mark.slow
+
+CARD = """
+name: drugs-of-note
+family: mentions
+description: Which drugs a note names.
+labels: [{name: drug}]
+prompt: "Which drugs? {{ note }}"
+answer: "{{ drugs }}"
+most_trained: 5%
+"""
+DRUGS = ("aspirin", "metformin", "heparin")
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def recipe(folder: Path, card: str, source: dict[str, Any], **task: Any) -> Recipe:
+    return Recipe.from_mapping(
+        {
+            "schema": 1,
+            "name": "task",
+            "base": "bundled:tiny-lm",
+            "data": {"rows": {"profile": "synthetic", **source}},
+            "tasks": [{"card": card, "data": "rows", "generate": {"max_tokens": 60}, **task}],
+            "stages": [{"method": {"kind": "lora", "r": 8}, "steps": 80, "batch": 8, "learning_rate": 5e-3}],
+            "evaluate": {"bootstrap": 20, "limit": 6},
+        },
+        root=folder,
+    )
+
+
+def by_system(run: Any) -> dict[str, Report]:
+    return {report.system.name: report for report in pipeline.finished_facts(run).reports}
+
+
+def main(report: Report, metric: str) -> float:
+    return next(score.value for score in report.scores if score.metric == metric)
+
+
+def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) -> None:
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "drugs.yaml").write_text(CARD, "utf-8")
+    rows = [
+        {
+            "id": f"n{number}",
+            "note": f"Patient {number} takes {DRUGS[number % 3]}.",
+            "drugs": f"drug实体：{DRUGS[number % 3]}",
+        }
+        for number in range(60)
+    ]
+    lines(tmp_path / "data" / "rows.jsonl", rows)
+    source = {"format": "instructions", "path": "data/rows.jsonl", "fields": {"note": "note", "drugs": "drugs"}}
+    made = recipe(tmp_path, "cards/drugs.yaml", source, shots=2)
+    assert not [one.message for one in check(made)[0] if one.level == "error"]
+    run = pipeline.run(made, tmp_path / "runs")
+    found = by_system(run)
+    assert list(found) == ["base", "base-2-shot", "tuned"]
+    assert main(found["tuned"], "micro_f1") > 0.5 > main(found["base"], "micro_f1")
+    assert found["tuned"].answers[0].gold.startswith("上述句子中的实体包含：\ndrug实体：")
+    (rule,) = [words for words in pipeline.finished_facts(run).caveats if "efficient-tuning" in words]
+    assert "at most 5%, is kept" in rule or "at most 5%, is broken" in rule
+    assert rule in (run.folder / "model_card.md").read_text("utf-8").replace("\\", "")
+
+    lines(tmp_path / "ask.jsonl", [{"id": "x", "note": "Patient 70 takes aspirin."}])
+    batch.predict_file(run.folder, tmp_path / "ask.jsonl", tmp_path / "out.jsonl", "text", "id", Silent())
+    (answered,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert all(fact[0] == "drug" for fact in answered.get("facts", []))
+    with pytest.raises(DataError, match=r"card drugs-of-note: prompt: names 'note', which is not there; allowed: text"):
+        next(pipeline.predict(run, ["no columns"]))
+
+
+def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = safety.questions()[::27]
+    monkeypatch.setattr(safety, "questions", lambda: few)
+    choices = ["治疗方案", "病因分析", "注意事项"]
+    rows = [
+        {
+            "input": f"{number}号搜索：{'怎么治' if number % 2 else '为什么'}\n选项：{'，'.join(choices)}",
+            "target": "治疗方案" if number % 2 else "病因分析",
+            "type": "KUAKE-QIC",
+            "answer_choices": choices,
+            "sample_id": f"train-{number}",
+        }
+        for number in range(60)
+    ]
+    lines(tmp_path / "data" / "rows.json", rows)
+    source = {"format": "promptcblue", "path": "data/rows.json"}
+    made = recipe(tmp_path, "promptcblue/kuake-qic", source, output="text")
+    made = made.model_copy(update={"evaluate": made.evaluate.model_copy(update={"safety": True})})
+    run = pipeline.run(made, tmp_path / "runs")
+    reports = pipeline.finished_facts(run).reports
+    assert [(one.task, one.system.name) for one in reports] == [
+        ("KUAKE-QIC", "base"), ("KUAKE-QIC", "tuned"), ("safety", "base"), ("safety", "tuned"),
+    ]  # fmt: skip
+    assert main(reports[1], "macro_f1") == 1
+    assert set(reports[1].confusion) <= {"治疗方案", "病因分析"}
+    assert reports[1].calibration_error is not None and reports[1].screening
+    assert reports[3].n == len(few) and reports[3].comparisons[0].metric == "safe"
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert "Labels as tests" in page and "Results: safety" in page and "questions about harm" in page
+
+    exam = [
+        {
+            "id": str(number),
+            "kind": kind,
+            "question": "Which?",
+            "options": ["aspirin", "heparin"],
+            "answer": "AB"[number % 2],
+        }
+        for number, kind in enumerate(("treatment", "drug use") * 2)
+    ]
+    lines(tmp_path / "exam.jsonl", exam)
+    facts, _ = pipeline.evaluate(
+        run,
+        ["data.rows={format: exam, test: exam.jsonl, profile: public}", "tasks[0].card=exam", "evaluate.safety=false"],
+    )
+    assert [(one.task, one.system.name, one.n) for one in facts.reports] == [("exam", "base", 4), ("exam", "tuned", 4)]
+    assert set(facts.reports[1].slices) == {"kind=drug use", "kind=treatment"}
+    assert facts.reports[1].failures == 0, "the letter is ranked among the options of the item"
+
+    rows[3]["target"] = "这是另一个任务的答案"
+    lines(tmp_path / "data" / "rows.json", rows)
+    with pytest.raises(DataError, match=r"row train-3: its answer is not in the form of card KUAKE-QIC \(labels\)"):
+        pipeline.run(recipe(tmp_path, "promptcblue/kuake-qic", source, output="text"), tmp_path / "runs")
+
+
+def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(finished: tuple[Path, Path]) -> None:
+    _, run = finished
+    with pytest.raises(
+        UserError, match=r"tasks\[0\].card: the model answers card clinical with a head and cannot be asked exam"
+    ):
+        pipeline.evaluate(run, ["tasks[0].card=exam"])
+    words = [one.message for one in check(Recipe.load(run / "recipe.yaml", ["evaluate.safety=true"]))[0]]
+    assert any(message.startswith("evaluate.safety: is about models that write") for message in words)
+    with pytest.raises(UserError, match=r"evaluate.safety: is about models that write"):
+        pipeline.evaluate(run, ["evaluate.safety=true"])
