@@ -34,6 +34,7 @@ class Plan(Value, frozen=True):
     learning_rate: float
     head_learning_rate: float
     precision: str
+    checkpointing: bool = False
 
     @property
     def batch(self) -> int:
@@ -62,6 +63,7 @@ def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool, w
         learning_rate=rate,
         head_learning_rate=head,
         precision=_precision(stage, device, bf16),
+        checkpointing=(parameters >= LARGE and device == "cuda") if stage.checkpointing == "auto" else stage.checkpointing,
     )
 
 
@@ -76,13 +78,14 @@ def updates_per_epoch(rows: int, micro_batch: int, accumulation: int) -> int:
 
 def _batch(stage: Stage, parameters: int) -> tuple[int, int]:
     """Micro-batch and accumulation."""
-    if stage.micro_batch and stage.accumulation:
-        return stage.micro_batch, stage.accumulation
+    given = stage.micro_batch if isinstance(stage.micro_batch, int) else None
+    if given and stage.accumulation:
+        return given, stage.accumulation
     batch = (32 if parameters >= LARGE else 16) if stage.batch == "auto" else stage.batch
     if stage.accumulation:
         return max(1, batch // stage.accumulation), stage.accumulation
     most = 4 if parameters >= LARGE else 32
-    micro = stage.micro_batch or max(rows for rows in range(1, most + 1) if batch % rows == 0)
+    micro = given or max(rows for rows in range(1, most + 1) if batch % rows == 0)
     return micro, max(1, batch // micro)
 
 
