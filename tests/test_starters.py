@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 from residency import checks
 from residency.core.errors import UserError
 from residency.recipe import Recipe
-from residency.starters import write_demo, write_project
+from residency.starters import demo_key, write_demo, write_project
 from residency.synth.records import LABELS
 from residency.tasks.card import load_card
 
@@ -44,17 +45,25 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lang", ["vi", "zh", "en"])
-def test_the_demo_is_a_valid_recipe_on_invented_records(tmp_path: Path, lang: str) -> None:
-    recipe = Recipe.load(write_demo(tmp_path, lang, count=12))
-    assert recipe.name == f"demo-{lang}" and recipe.data["records"].profile == "synthetic"
-    rows = [json.loads(line) for line in (tmp_path / "data" / f"records-{lang}.jsonl").read_text("utf-8").splitlines()]
-    assert len(rows) == 12
-    for row in rows:
-        assert row["origin"] == "synthetic:records"
-        for entity in row["entities"]:
-            assert row["text"][entity["start"] : entity["end"]] == entity["text"]
-            assert entity["label"] in LABELS
-    assert write_demo(tmp_path, lang, count=12) == tmp_path / f"recipe-{lang}.yaml"
+def test_the_demo_begins_with_an_invented_hospital_and_finds_it_again(tmp_path: Path, lang: str) -> None:
+    path = write_demo(tmp_path, lang, patients=3)
+    recipe = Recipe.load(path)
+    assert recipe.name == f"hospital-{lang}" and recipe.extract and recipe.deid
+    assert recipe.data["notes"].origin == "synthetic:hospital", "the report says that the patients are invented"
+    with closing(sqlite3.connect(path.parent / "hospital.db")) as database:
+        assert database.execute("SELECT count(*) FROM patients").fetchone() == (3,)
+        for text, start, stop, label in database.execute(
+            "SELECT text, start, stop, label FROM labels JOIN notes ON id = note_id"
+        ):
+            assert label in LABELS and text[start:stop].strip() == text[start:stop] != ""
+    before = (path.parent / "hospital.db").read_bytes()
+    assert write_demo(tmp_path, lang, patients=3) == path and (path.parent / "hospital.db").read_bytes() == before
+
+
+def test_the_key_of_the_demo_is_drawn_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    key = demo_key(tmp_path)
+    assert len(bytes.fromhex(key)) == 32 and demo_key(tmp_path) == key
+    assert (tmp_path / "zone.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_demo_speaks_three_languages(tmp_path: Path) -> None:

@@ -435,6 +435,15 @@ def evaluate(
     for that data set before. Writes a report of its own under ``RUN/evaluations`` and returns the facts in it and its
     folder.
     """
+    work = evaluation(run, overrides, tracker)
+    done = work.through((work.do_data, work.do_eval, work.do_report))
+    return finished_facts(done), done.folder
+
+
+def evaluation(
+    run: Run | Path | str, overrides: Sequence[str] = (), tracker: Tracker | None = None, runs: Path | None = None
+) -> Evaluation:
+    """A run's model and what it is measured on, with a recipe that may be changed; nothing is done yet."""
     from residency.recipe import read_yaml
 
     folder = run.folder if isinstance(run, Run) else Path(run)
@@ -445,10 +454,7 @@ def evaluate(
             for key in ("path", "train", "dev", "shares", "stop", "limit"):
                 data.pop(key, None)
     recipe = Recipe.from_mapping(value, trained.root, overrides, where="recipe")
-    artefact = artefact_of(folder)
-    work = Evaluation(recipe, folder / "evaluations", tracker or Silent(), artefact, folder)
-    done = work.through((work.do_data, work.do_eval, work.do_report))
-    return finished_facts(done), done.folder
+    return Evaluation(recipe, runs or folder / "evaluations", tracker or Silent(), artefact_of(folder), folder)
 
 
 class Evaluation(Work):

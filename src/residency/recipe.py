@@ -18,6 +18,7 @@ from residency.corpus.sources import Data
 from residency.deid.settings import Deid
 from residency.ingest.settings import Extract
 from residency.models.base import BaseModelSettings
+from residency.models.remote import Api
 from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card, load_card
 from residency.train.stage import Stage
@@ -55,6 +56,8 @@ class Evaluate(Part):
     """Resamples behind each interval; 0 for none."""
     limit: int | None = Field(default=None, ge=1)
     """Only so many test records, drawn with the recipe's seed: writing answers takes time."""
+    apis: dict[str, Api] = {}
+    """Systems on servers that ``residency compare`` knows as ``api:NAME``."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 

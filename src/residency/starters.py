@@ -3,54 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_hex
 from string import Template
 
-from residency.core.errors import UserError
+from residency.core.errors import UserError, allowed
 from residency.core.files import write_jsonl, write_text
 from residency.synth.questions import questions
-from residency.synth.records import records
 
 TEMPLATES = Path(__file__).parent / "templates"
-DEMO_NOTES = 300
-"""Invented records of the demo; four minutes on two cores have to hold their training too."""
-
-
+LANGUAGES = ("vi", "zh", "en")
+DEMO_PATIENTS = 120
+"""Invented patients of the demo; four minutes on two cores have to hold the training too."""
 DEMO_QUESTIONS = 400
 """Invented questions of the demo."""
 
 
-def write_demo(folder: Path, lang: str, count: int = DEMO_NOTES, seed: int = 0) -> Path:
-    """Write invented records and a recipe that learns from them; returns the recipe's path.
+def write_demo(folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0) -> Path:
+    """Write an invented hospital and a recipe that learns from its notes, as ``init --hospital`` does; returns the recipe's path.
 
-    Records are those of a seed that the bundled model was not trained on.
+    What is there already stays, so that a second demo finds its work done.
     """
-    notes = list(records(lang, count, seed=seed + 1000))
-    rows = [
-        {
-            "id": note.id,
-            "group": note.group,
-            "lang": note.lang,
-            "kind": note.kind,
-            "origin": note.origin,
-            "text": note.text,
-            "entities": [
-                {
-                    "start": s.start,
-                    "end": s.end,
-                    "label": s.label,
-                    "text": s.quote,
-                    **({"code": s.code} if s.code else {}),
-                    **({"attributes": list(s.attributes)} if s.attributes else {}),
-                }
-                for s in note.spans
-            ],
-        }
-        for note in notes
-    ]
-    write_jsonl(folder / "data" / f"records-{lang}.jsonl", rows)
-    recipe = folder / f"recipe-{lang}.yaml"
-    write_text(recipe, Template((TEMPLATES / "demo.yaml").read_text("utf-8")).substitute(lang=lang, seed=seed + 7))
-    return recipe
+    project = folder / f"hospital-{lang}"
+    if not (project / "recipe.yaml").exists():
+        write_hospital_project(project, lang, patients, seed)
+    return project / "recipe.yaml"
+
+
+def demo_key(folder: Path) -> str:
+    """The key of the demo's zone, drawn once. It lies beside the data, as no key may where patients are real."""
+    path = folder / "zone.key"
+    if not path.exists():
+        write_text(path, token_hex(32))
+        path.chmod(0o600)
+    return path.read_text("utf-8")
 
 
 def write_demo_questions(folder: Path, lang: str, count: int = DEMO_QUESTIONS, seed: int = 0) -> Path:
@@ -73,16 +58,15 @@ def write_demo_questions(folder: Path, lang: str, count: int = DEMO_QUESTIONS, s
     return recipe
 
 
-HOSPITAL_PATIENTS = 120
-
-
-def write_hospital_project(folder: Path, lang: str, patients: int = HOSPITAL_PATIENTS, seed: int = 0) -> list[Path]:
+def write_hospital_project(folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0) -> list[Path]:
     """Write an invented hospital's database and a recipe that starts from it; returns what was written.
 
     Never overwrites: raises ``UserError`` where either is there already.
     """
     from residency.synth.hospital import write_hospital
 
+    if lang not in LANGUAGES:
+        raise UserError(f"lang: {lang!r} is not known; {allowed(LANGUAGES, lang)}.")
     recipe, database = folder / "recipe.yaml", folder / "hospital.db"
     for path in (recipe, database):
         if path.exists():

@@ -13,7 +13,8 @@ import torch
 from residency.core.errors import UserError
 from residency.models import base as module
 from residency.models.artefact import fresh
-from residency.models.base import BaseModelSettings, load_weights, max_positions, resolve
+from residency.models.base import BaseModelSettings, max_positions, resolve
+from residency.models.weights import load_weights
 from residency.tasks.card import Card, Label
 
 CLASSES = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b")))

@@ -31,24 +31,29 @@ def demo(
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where records, recipe and runs go.")] = Path("demo"),
 ) -> None:
-    """Learn from invented records, end to end.
+    """From an invented hospital's database to two measured models.
 
-    Data, split, LoRA, evaluation and report, for a model that marks entities and for one that answers questions, with the
-    bundled models: no network, no GPU, a few minutes.
+    Extraction, de-identification, split, LoRA, evaluation and report, for a model that marks entities; then one that answers
+    questions. With the bundled models: no network, no GPU, a few minutes.
     """
+    import os
+
+    from residency.cli.hospital import deid
     from residency.evals.report import answers_table
     from residency.pipeline import finished_facts
     from residency.recipe import Recipe
-    from residency.starters import write_demo, write_demo_questions
+    from residency.starters import demo_key, write_demo, write_demo_questions
 
     console = terminal()
     changes = list(overrides or [])
     langs = [text for text in changes if text.startswith("lang=")]
     lang = langs[-1].removeprefix("lang=") if langs else "vi"
     others = [text for text in changes if text not in langs]
-    recipe = Recipe.load(write_demo(folder, lang), others)
-    say(console, f"Invented records ({lang}) and a recipe are in {folder}/.")
-    finished = _run(recipe, folder / "runs", console)
+    hospital = write_demo(folder, lang)
+    say(console, f"An invented hospital ({lang}), its database full of names, and a recipe are in {hospital.parent}/.")
+    os.environ.setdefault("RESIDENCY_KEY", demo_key(folder))
+    deid(hospital)
+    finished = _run(Recipe.load(hospital, others), folder / "runs", console)
     asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
     say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
     answering = _run(asked, folder / "runs", console)

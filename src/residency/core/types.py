@@ -359,6 +359,20 @@ class DataSummary(Value, frozen=True):
     """status -> reason -> rows"""
 
 
+class Cost(Value, frozen=True):
+    """What a system takes: to make it, and to ask it."""
+
+    system: str
+    method: str = ""
+    trainable: int = 0
+    train_seconds: float = 0.0
+    train_memory_mb: float = 0.0
+    """Most memory while it was trained; of the GPU where there was one."""
+    ms_per_100_tokens: float | None = None
+    """Of answering: per 100 tokens read (a model that marks) or written (one that writes)."""
+    hardware: str = ""
+
+
 class RunFacts(Value, frozen=True):
     """Everything that a run's report shows."""
 
@@ -375,6 +389,8 @@ class RunFacts(Value, frozen=True):
     stages: tuple[StageResult, ...]
     reports: tuple[Report, ...]
     """Per task first the baselines, then the tuned system."""
+    costs: tuple[Cost, ...] = ()
+    """Of a comparison: what each system takes."""
     caveats: tuple[str, ...] = ()
     show_text: bool = False
     """Whether the text of errors may be shown (decided by profile)."""

@@ -49,8 +49,6 @@ class Conversations(Source):
     """What the formats share: JSON lines, or one JSON list, of records."""
 
     names: Names = Names()
-    origin: str = ""
-    """Who wrote the answers of rows that do not say: ``model:NAME`` for a model's, so that every table says so."""
     packed: Packed | None = None
     """Where a question holds several turns in one text, how they are marked."""
 
@@ -88,8 +86,7 @@ class Conversations(Source):
 
     def _about(self, record: dict[str, Any]) -> dict[str, Any]:
         """What a record says of itself."""
-        named = {field: identifier(record.get(name)) for field, name in self.names if name}
-        return {**named, "origin": named.get("origin") or self.origin or "real"}
+        return {field: identifier(record.get(name)) for field, name in self.names if name}
 
     def _unpacked(self, found: list[Said]) -> list[Said]:
         if self.packed is None:

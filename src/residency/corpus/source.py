@@ -36,7 +36,7 @@ class Row(Value, frozen=True):
     kind: str = ""
     labels: tuple[str, ...] = ()
     written_at: datetime | None = None
-    origin: str = "real"
+    origin: str = ""
     profile: Profile = "public"
     turns: tuple[Turn, ...] = ()
     fields: dict[str, str] = {}
@@ -74,6 +74,9 @@ class Source(Part):
     """BCP-47 tag of rows that name no language of their own."""
     profile: Profile = "pseudonymised"
     """How the data became fit for use; a row that names a stricter profile keeps it."""
+    origin: str = "real"
+    """Where rows come from that do not say: ``real``, ``synthetic:GENERATOR``, or ``model:NAME`` where a model wrote the answers;
+    every table says so."""
     loss: Share = 0.01
     """Most rows that may be rejected before reading stops with an error."""
     on_bad_span: Literal["reject_row", "drop_span"] = "reject_row"
@@ -170,7 +173,7 @@ class Source(Part):
             labels=tuple(name for old in row.labels if (name := self.labels.get(old, old))),
             turns=row.turns,
             fields=row.fields,
-            origin=row.origin,
+            origin=row.origin or self.origin,
         )
 
 

@@ -168,8 +168,9 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
         if baseline is None:
             continue
         said += f"; {_who(report)} {_rounded(baseline)}"
-        test = next((c for c in _comparisons(reports) if (c.metric, c.a) == (metric, report.system.name)), None)
-        if test is not None and test.b == tuned.system.name:
+        pair = (metric, report.system.name, tuned.system.name)
+        test = next((c for c in _comparisons(reports) if (c.metric, c.a, c.b) == pair), None)
+        if test is not None:
             said += (
                 f" (difference {signed(test.difference, 2)} {interval(test.low, test.high, 2)}, {probability(test.p)}"
             )

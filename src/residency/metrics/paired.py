@@ -57,6 +57,16 @@ def paired_bootstrap(
     return value.item(), low.item(), high.item()
 
 
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """p of several tests, adjusted so that the chance of one false alarm among them all stays what it says (Holm 1979)."""
+    order = sorted(range(len(probabilities)), key=lambda i: probabilities[i])
+    adjusted, running = [0.0] * len(order), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * probabilities[i]))
+        adjusted[i] = running
+    return adjusted
+
+
 def _difference(a: Array, b: Array, statistic: Statistic) -> Array:
     return statistic(b) - statistic(a)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,19 +13,12 @@ from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Profile, Value
-from residency.models.adapters import ExternalMethod, Full, Lora, Method, Methods, method_of
-from residency.models.base import (
-    Base,
-    BaseModelSettings,
-    load_causal,
-    load_tokenizer,
-    load_weights,
-    locate,
-    weights_digest,
-)
+from residency.models.adapters import Configured, Full, Method, Methods, method_of
+from residency.models.base import HEADS, Base, BaseModelSettings, load_tokenizer, locate, silent, weights_digest
 from residency.models.chat import Chat
 from residency.models.settings import Generation, Limits
 from residency.models.tokens import Tokeniser
+from residency.models.weights import head_of, load_causal, load_weights
 from residency.tasks.card import Card
 from residency.tasks.spans import tag_names
 
@@ -32,14 +27,28 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILE = "artefact.json"
+EARLIER = "earlier"
+"""Folder of an artefact with what the stages before it trained."""
 
 
 Output = Literal["head", "text"]
 """How a model answers: with a head on its states, or in words."""
 
 
+class Earlier(Value, frozen=True):
+    """A stage that an artefact's own stage started from: what it trained lies in a folder of the artefact."""
+
+    folder: str
+    """``earlier/1-prefix``"""
+    method: dict[str, Any]
+
+    def tuning(self) -> Method:
+        """The method that trained it."""
+        return method_of(parse(Methods, self.method, FILE))
+
+
 class Artefact(Value, frozen=True):
-    """What a folder with a trained model holds, and how it must be used."""
+    """What a folder with a trained model holds, and how it must be used: a base by its hash, and what every stage changed."""
 
     schema: int
     base: Base
@@ -49,6 +58,10 @@ class Artefact(Value, frozen=True):
     """The least protected profile among the notes that it learned from."""
     files: dict[str, str]
     """File name -> SHA-256."""
+    earlier: tuple[Earlier, ...] = ()
+    """The stages before this one, in their order."""
+    weights: tuple[str, ...] = ()
+    """Those of the files that hold what this stage trained."""
     output: Output = "head"
     limits: dict[str, Any] = {}
     generate: dict[str, Any] = {}
@@ -64,6 +77,16 @@ class Artefact(Value, frozen=True):
         """The method that made it."""
         return method_of(parse(Methods, self.method, FILE))
 
+    @property
+    def chain(self) -> list[Method]:
+        """The methods of the stages before."""
+        return [one.tuning() for one in self.earlier]
+
+    @property
+    def kinds(self) -> str:
+        """``prefix, freeze``: the methods of all stages."""
+        return ", ".join(str(one["kind"]) for one in (*(each.method for each in self.earlier), self.method))
+
     def generation(self) -> Generation:
         """How it writes."""
         return parse(Generation, self.generate, FILE)
@@ -74,11 +97,58 @@ def outputs(card: Card) -> tuple[str, ...]:
     return tag_names(card.names) if card.family == "spans" else card.names
 
 
-def fresh(base: Base, card: Card, output: Output = "head") -> Any:
-    """The base as it is tuned for a card: with an untrained head, or as it writes."""
+def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Method] = ()) -> Any:
+    """The base as it is tuned for a card: with an untrained head, or as it writes; held as ``methods`` need it.
+
+    Raises ``UserError`` where a method cannot work on it.
+    """
+    in_place = any(method.in_place for method in methods)
+    whole = _whole(base, card, output, methods) if base.quantise != "none" else ()
     if output == "text":
-        return load_causal(base)
-    return load_weights(base, card.family, outputs(card), card.multiple)
+        return load_causal(base, in_place=in_place, whole=whole)
+    return load_weights(base, card.family, outputs(card), card.multiple, in_place=in_place, whole=whole)
+
+
+def _whole(base: Base, card: Card, output: Output, methods: Sequence[Method]) -> list[str]:
+    """Modules of a quantised base that keep their numbers: its output layer, and what methods train whole."""
+    import torch
+
+    with silent(), torch.device("meta"):
+        model = _bare(Path(base.path), "answers" if output == "text" else card.family)
+    last = model.get_output_embeddings()
+    names = [name for name, module in model.named_modules() if last is not None and module is last]
+    return [*names, *(name for method in methods for name in method.unquantised(model))]
+
+
+def begin(base: Base, card: Card, output: Output, method: Method, start: Path | None = None) -> Any:
+    """What a stage of a method trains: the base, or what the stage in ``start`` made of it.
+
+    Raises ``UserError`` where that was trained on another base, or answers in another way.
+    """
+    if start is None:
+        return fresh(base, card, output, [method])
+    before = read(start)
+    if before.base.digest != base.digest:
+        raise UserError(
+            f"stages.start: {start} was trained on another base ({before.base.id}) than this recipe's {base.id}; name that "
+            "base, or start: base."
+        )
+    if (before.output, _shape(before)) != (output, outputs(card) if output == "head" else ()):
+        raise UserError(
+            f"stages.start: {start} answers card {before.task().name}, whose outputs are not those of card {card.name}; start "
+            "from a stage of the same card, or start: base."
+        )
+    tunings = [*before.chain, before.tuning()]
+    if base.quantise != "none" and any(one.merges for one in tunings):
+        raise UserError(
+            f"stages.start: {start} holds a LoRA adapter, which does not merge into quantised weights without loss; put it "
+            "last, or set base.quantise: none."
+        )
+    return _assembled(before, start, base, [method], merge=True)
+
+
+def _shape(artefact: Artefact) -> tuple[str, ...]:
+    return outputs(artefact.task()) if artefact.output == "head" else ()
 
 
 def chat(base: Base, limits: Limits, folder: Path | None = None) -> Chat:
@@ -106,15 +176,24 @@ def save(
     model: Any,
     base: Base,
     card: Card,
-    method: Lora | Full | ExternalMethod,
+    method: Configured,
     profile: Profile,
     writing: Writing | None = None,
+    start: Path | None = None,
 ) -> None:
-    """Write a trained model with everything that its use needs; ``method`` as it is configured."""
+    """Write a trained model with everything that its use needs; ``method`` as it is configured, ``start`` the artefact of the
+    stage that it began from."""
     method_of(method).save(model, folder)
+    weights = tuple(path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".jsonl")
+    earlier = _take_along(start, folder) if start is not None else ()
     tokenizer: PreTrainedTokenizerBase = writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
     tokenizer.save_pretrained(folder)
-    files = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != FILE}
+    inside = [*folder.iterdir(), *(folder / EARLIER).rglob("*")]
+    files = {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in sorted(inside)
+        if path.is_file() and path.name != FILE
+    }
     artefact = Artefact(
         schema=SCHEMA,
         base=base,
@@ -122,6 +201,8 @@ def save(
         card=card.model_dump(mode="json"),
         profile=profile,
         files=files,
+        earlier=earlier,
+        weights=weights,
     )
     if writing:
         artefact = msgspec.structs.replace(
@@ -132,6 +213,18 @@ def save(
             template=writing.chat.digest,
         )
     write_json(folder / FILE, artefact)
+
+
+def _take_along(start: Path, folder: Path) -> tuple[Earlier, ...]:
+    """Copy what earlier stages trained into an artefact, so that it can be used alone."""
+    before = read(start)
+    for one in before.earlier:
+        shutil.copytree(start / one.folder, folder / one.folder)
+    own = Earlier(folder=f"{EARLIER}/{len(before.earlier) + 1}-{before.method['kind']}", method=before.method)
+    (folder / own.folder).mkdir(parents=True)
+    for name in before.weights or [name for name in before.files if "/" not in name]:
+        shutil.copy2(start / name, folder / own.folder / name)
+    return (*before.earlier, own)
 
 
 def read(folder: Path) -> Artefact:
@@ -188,14 +281,28 @@ def chat_of(artefact: Artefact, folder: Path) -> Chat:
 
 
 def _model(artefact: Artefact, folder: Path, merge: bool) -> Any:
-    method, card = artefact.tuning(), artefact.task()
-    if isinstance(method, Full):
-        model = _bare(folder, "answers" if artefact.output == "text" else card.family)
-    else:
-        model = fresh(same_base(artefact.base, folder), card, artefact.output)
-    model = method.load(model, folder, merge=merge)
+    own = isinstance(([*artefact.chain, artefact.tuning()])[0], Full)
+    base = artefact.base if own else same_base(artefact.base, folder)
+    model = _assembled(artefact, folder, base, [], merge=merge and base.quantise == "none")
     model.eval()
     return model
+
+
+def _assembled(artefact: Artefact, folder: Path, base: Base, more: Sequence[Method], *, merge: bool) -> Any:
+    """The base with what every stage of an artefact trained, held as these stages and ``more`` methods need it.
+
+    Adapters of earlier stages are merged, as they were when the next stage began; the last one's where ``merge`` says so.
+    """
+    card, family = artefact.task(), "answers" if artefact.output == "text" else artefact.task().family
+    parts = [(one.tuning(), folder / one.folder) for one in artefact.earlier] + [(artefact.tuning(), folder)]
+    if isinstance(parts[0][0], Full):
+        model = _bare(parts[0][1], family)
+        model.fresh = () if artefact.output == "text" else tuple(name for name in HEADS if hasattr(model, name))
+    else:
+        model = fresh(base, card, artefact.output, [*(method for method, _ in parts), *more])
+    for number, (method, where) in enumerate(parts, start=1):
+        model = method.load(model, where, merge=merge or number < len(parts))
+    return model.requires_grad_(False)
 
 
 def same_base(base: Base, folder: Path) -> Base:
@@ -212,14 +319,9 @@ def same_base(base: Base, folder: Path) -> Base:
 
 
 def _bare(folder: Path, family: str) -> Any:
-    """A model built from an artefact's own configuration, its weights still to be loaded."""
+    """A model built from a configuration, its weights still to be loaded."""
     import torch
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(folder)
-    kinds = {
-        "spans": transformers.AutoModelForTokenClassification,
-        "labels": transformers.AutoModelForSequenceClassification,
-        "answers": transformers.AutoModelForCausalLM,
-    }
-    return kinds[family].from_config(config, dtype=torch.float32)
+    return head_of(family).from_config(config, dtype=torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +32,8 @@ CAUSAL_WINDOW = 2048
 than a machine can hold."""
 
 Architecture = Literal["encoder", "causal"]
+Quantise = Literal["none", "nf4", "int8"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class BaseModelSettings(Part):
@@ -48,6 +50,12 @@ class BaseModelSettings(Part):
     chat_template: str | None = None
     """Causal models: a Jinja file, relative to the recipe, that puts a conversation into words; the tokenizer's own where
     not given."""
+    quantise: Quantise = "none"
+    """``nf4``: frozen weights in 4 bits, with double quantisation (QLoRA); ``int8``: in 8 bits. Heads, and layers that a stage
+    trains, stay as they are. Needs bitsandbytes (the extra ``quantise``)."""
+    dtype: Dtype = "auto"
+    """Numbers that frozen weights are held in. ``auto``: 32 bits, save on a GPU for models of a billion parameters and more,
+    whose weights are held in 16 bits where a stage does not train them in place."""
     allow_pickle: bool = False
     """Also load ``pytorch_model.bin``, which can run code when it is opened."""
 
@@ -66,6 +74,8 @@ class Base(Value, frozen=True):
     allow_pickle: bool = False
     chat_template: str = ""
     """A chat template that takes the place of the tokenizer's own."""
+    quantise: Quantise = "none"
+    dtype: Dtype = "auto"
 
 
 def bundled() -> list[str]:
@@ -150,6 +160,8 @@ def resolve(settings: BaseModelSettings, root: Path = Path()) -> Base:
         architecture="causal" if causal else "encoder",
         allow_pickle=settings.allow_pickle,
         chat_template=_template(settings.chat_template, root),
+        quantise=settings.quantise,
+        dtype=settings.dtype,
     )
 
 
@@ -210,63 +222,6 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_weights(base: Base, family: str, labels: tuple[str, ...], multiple: bool = False) -> Any:
-    """The base with a fresh head for a family of tasks (``spans``: one output per tag; ``labels``: one per label), in fp32."""
-    import torch
-    import transformers
-
-    problem = {"problem_type": "multi_label_classification" if multiple else "single_label_classification"}
-    options: dict[str, Any] = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: number for number, label in enumerate(labels)},
-        "dtype": torch.float32,
-        "trust_remote_code": False,
-        "use_safetensors": None if base.allow_pickle else True,
-        **({} if family == "spans" else problem),
-    }
-    kind = (
-        transformers.AutoModelForTokenClassification
-        if family == "spans"
-        else transformers.AutoModelForSequenceClassification
-    )
-    try:
-        with silent():
-            model, report = kind.from_pretrained(
-                base.path, output_loading_info=True, ignore_mismatched_sizes=True, **options
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base."
-        ) from None
-    resized = [str(found[0]) for found in report["mismatched_keys"]]
-    if any(name.split(".")[0] not in HEADS for name in resized):
-        raise UserError(f"base: the weights of {base.id} do not fit its config.json; copy the model again.")
-    model.fresh = fresh_modules(model, {*report["missing_keys"], *resized})
-    return model
-
-
-def load_causal(base: Base) -> Any:
-    """The base as it writes, in fp32."""
-    import torch
-    import transformers
-
-    try:
-        with silent():
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                base.path,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                use_safetensors=None if base.allow_pickle else True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"base: {base.id} cannot be loaded as a model that writes ({type(error).__name__}); choose a causal model."
-        ) from None
-    model.fresh = ()
-    return model
-
-
 @contextmanager
 def silent() -> Iterator[None]:
     """No bar while weights are read, no warning that the head is new: that is what we asked for."""
@@ -281,22 +236,3 @@ def silent() -> Iterator[None]:
         transformers.logging.set_verbosity(level)
         if bar:
             transformers.logging.enable_progress_bar()
-
-
-def fresh_modules(model: Any, missing: Collection[str]) -> tuple[str, ...]:
-    """The modules that start from noise: the head, and what else the base brings no weights for (a pooler).
-
-    Each is the largest that holds none of the base's weights.
-    """
-    names = [name for name, _ in model.named_parameters()]
-    found = {head for head in HEADS if hasattr(model, head)}
-    for name in missing:
-        if any(name.startswith(head + ".") for head in found):
-            continue
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            prefix = ".".join(parts[:depth])
-            if all(each in missing for each in names if each.startswith(prefix + ".")):
-                break
-        found.add(prefix)
-    return tuple(sorted(found))

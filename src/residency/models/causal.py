@@ -14,8 +14,9 @@ from residency.core.types import Example, Labels, Prediction, PredictorInfo, Tur
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.chat import IGNORED, Chat, Row
-from residency.models.running import best_device, by_length, evaluating, give_back_memory
+from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.settings import Generation, Limits
+from residency.models.weights import size
 from residency.models.writing import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.tasks.card import Card
 from residency.tasks.codec import CODECS, conversation, read
@@ -45,7 +46,7 @@ class CausalPredictor:
         Raises ``UserError`` where its chat template no longer writes what it wrote in training.
         """
         artefact, model, chat = artefacts.load_chat(folder)
-        return cls._of(artefact, model, chat, name, str(artefact.method["kind"]), device)
+        return cls._of(artefact, model, chat, name, artefact.kinds, device)
 
     @classmethod
     def untuned_of(cls, folder: Path, name: str = "base", device: str | None = None) -> CausalPredictor:
@@ -64,9 +65,9 @@ class CausalPredictor:
             base=artefact.base.id,
             method=method,
             digest=artefact.base.digest,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=size(model),
         )
-        return cls(model.to(device or best_device()), chat, artefact.task(), artefact.generation(), info)
+        return cls(on(model, device), chat, artefact.task(), artefact.generation(), info)
 
     @classmethod
     def untuned(cls, base: Base, card: Card, limits: Limits, generation: Generation) -> CausalPredictor:
@@ -77,9 +78,9 @@ class CausalPredictor:
             base=base.id,
             method="none",
             digest=base.digest,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=size(model),
         )
-        return cls(model.to(best_device()), artefacts.chat(base, limits), card, generation, info)
+        return cls(on(model), artefacts.chat(base, limits), card, generation, info)
 
     # Answers
 

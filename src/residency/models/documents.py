@@ -6,69 +6,11 @@ document by itself. A block-diagonal mask would give the same numbers in the tim
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+from residency.models.attention import leave, use
 
-NAME = "residency_documents"
-"""Name under which transformers knows the attention."""
-
-
-def use(model: Any) -> bool:
-    """Let a model attend within documents; False where its architecture does not let attention be chosen."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    if model.config._attn_implementation != "sdpa" or not getattr(model, "_supports_attention_backend", False):
-        return False
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
-    return True
-
-
-def leave(model: Any) -> None:
-    """Back to the model's own attention."""
-    if model.config._attn_implementation == NAME:
-        model.set_attn_implementation("sdpa")
-
-
-def attend(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention, by document where their bounds are given; [1, heads, tokens, size] each."""
-    import torch
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    if cu_seq_lens_q is None:
-        result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        return result
-    kind = query.dtype
-    if (
-        query.device.type == "cpu"
-    ):  # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
-        query, key, value = query.float(), key.float(), value.float()
-    bounds = cu_seq_lens_q.tolist()
-    parts = [
-        sdpa_attention_forward(module, q, k, v, None, **kwargs)[0]
-        for q, k, v in zip(*(_cut(tensor, bounds) for tensor in (query, key, value)), strict=True)
-    ]
-    return torch.cat(parts, dim=1).to(kind), None
-
-
-def _cut(tensor: torch.Tensor, bounds: list[int]) -> tuple[torch.Tensor, ...]:
-    import torch
-
-    parts: tuple[torch.Tensor, ...] = torch.split(tensor, [end - start for start, end in pairwise(bounds)], dim=2)
-    return parts
+__all__ = ["flat", "holds", "leave", "use"]
 
 
 def flat(rows: list[list[int]], targets: list[list[int]], device: Any = None) -> dict[str, Any]:

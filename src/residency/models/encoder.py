@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans
 from residency.models import artefact as artefacts
 from residency.models.base import Base
-from residency.models.running import best_device, by_length, evaluating, give_back_memory
+from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.tokens import Tokeniser, Tokens, Window
+from residency.models.weights import size
 from residency.tasks.card import Card
 from residency.tasks.spans import best_tags, decode
 
@@ -44,11 +45,11 @@ class EncoderPredictor:
         info = PredictorInfo(
             name=name,
             base=artefact.base.id,
-            method=str(artefact.method["kind"]),
+            method=artefact.kinds,
             digest=artefact.base.digest,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=size(model),
         )
-        return cls(model.to(device or best_device()), tokeniser, artefact.task(), info)
+        return cls(on(model, device), tokeniser, artefact.task(), info)
 
     @classmethod
     def untuned(cls, base: Base, card: Card, seed: int = 0) -> EncoderPredictor:
@@ -63,9 +64,9 @@ class EncoderPredictor:
             base=base.id,
             method="none",
             digest=base.digest,
-            parameters=sum(p.numel() for p in model.parameters()),
+            parameters=size(model),
         )
-        return cls(model.to(best_device()), artefacts.tokeniser(base), card, info)
+        return cls(on(model), artefacts.tokeniser(base), card, info)
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order."""

@@ -43,3 +43,8 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def on(model: Any, device: str | None = None) -> Any:
+    """A model on a device, the best where none is given; a quantised one stays where it was loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device or best_device())

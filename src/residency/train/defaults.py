@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from residency.core.types import Value
-from residency.models.adapters import Full
+from residency.models.adapters import Prefix
 from residency.train.stage import Stage
 
 LARGE = 1_000_000_000
@@ -42,9 +42,11 @@ class Plan(Value, frozen=True):
         return self.micro_batch * self.accumulation
 
 
-def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool, writes: bool = False) -> Plan:
+def resolve(
+    stage: Stage, parameters: int, rows: int, device: str, bf16: bool, writes: bool = False, quantised: bool = False
+) -> Plan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items; ``writes``: answers in words,
-    without a fresh head."""
+    without a fresh head; ``quantised``: the base's weights have 4 or 8 bits."""
     micro, accumulation = _batch(stage, parameters)
     per_epoch = updates_per_epoch(rows, micro, accumulation)
     if stage.steps is not None:
@@ -52,7 +54,7 @@ def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool, w
     else:
         epochs = _epochs(rows, parameters) if stage.epochs == "auto" else float(stage.epochs)
         steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
-    rate = _rate(stage, parameters, writes) if stage.learning_rate == "auto" else stage.learning_rate
+    rate = _rate(stage, parameters, writes, quantised) if stage.learning_rate == "auto" else stage.learning_rate
     fast = rate if parameters >= LARGE else max(rate, HEAD_RATE)
     head = fast if stage.head_learning_rate == "auto" else stage.head_learning_rate
     return Plan(
@@ -67,6 +69,8 @@ def resolve(stage: Stage, parameters: int, rows: int, device: str, bf16: bool, w
     )
 
 
+PREFIX_RATE = 1e-2
+"""Of P-Tuning v2 in the published settings of 6B models; it does for small ones too."""
 HEAD_RATE = 2e-3
 """A fresh head starts from noise; on a small model it may move faster than the trained body."""
 
@@ -96,14 +100,18 @@ def _epochs(rows: int, parameters: int) -> float:
     return float(min(20, max(3, round(base * math.sqrt(500 / max(rows, 1))))))
 
 
-def _rate(stage: Stage, parameters: int, writes: bool) -> float:
-    """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate of full tuning."""
-    full = isinstance(stage.tuning, Full)
+def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float:
+    """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate of weights that are trained
+    in place, prefixes the 1e-2 of the published settings. On a quantised large base adapters take half, as published."""
+    method = stage.tuning
+    if isinstance(method, Prefix):
+        return PREFIX_RATE
+    in_place = method.in_place
     if parameters >= LARGE:
-        return 1e-5 if full else 2e-4
+        return 1e-5 if in_place else (1e-4 if quantised else 2e-4)
     if parameters >= 60_000_000:
-        return 5e-5 if full else 5e-4
-    return 3e-4 if full else (2e-3 if parameters < TINY and not writes else 1.5e-3)
+        return 5e-5 if in_place else 5e-4
+    return 3e-4 if in_place else (2e-3 if parameters < TINY and not writes else 1.5e-3)
 
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from residency.core.part import Part
+from residency.core.part import Part, Share
 from residency.models.adapters import Lora, Method, Methods, method_of
 
 Auto = Literal["auto"]
@@ -23,10 +23,27 @@ class Stop(Part):
     """Epochs without a better value."""
 
 
+class Replay(Part):
+    """Rows of general data among a stage's own, so that it forgets less."""
+
+    data: str
+    """Name of an entry of ``data``."""
+    share: Share
+    """Of all rows that the stage trains on, those that are replayed."""
+
+
 class Stage(Part):
     """One training stage."""
 
     name: str = Field(default="", pattern=r"^[\w-]*$")
+    start: str = "previous"
+    """``base``, ``previous`` (the stage before; of the first, the base), or the folder of a run or an artefact, relative to the
+    recipe."""
+    task: str = ""
+    """Name of the entry of ``tasks`` that it trains; the first where not given."""
+    data: str = ""
+    """Name of the entry of ``data`` that it trains on; the task's own where not given."""
+    replay: Replay | None = None
     method: Methods = Lora()
     epochs: float | Auto = "auto"
     steps: int | None = Field(default=None, ge=1)
@@ -40,6 +57,9 @@ class Stage(Part):
     learning_rate: float | Auto = "auto"
     head_learning_rate: float | Auto = "auto"
     """Rate of the fresh head."""
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of memory. Both need
+    bitsandbytes."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises."""

@@ -24,12 +24,14 @@ from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, Prediction, PredictorInfo, Profile, StageResult
 from residency.models import artefact, documents
+from residency.models.adapters.method import put_back
 from residency.models.artefact import Output, Writing
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
 from residency.models.running import best_device
 from residency.models.settings import Generation, Limits
+from residency.models.weights import size
 from residency.tasks.card import Card
 from residency.tasks.scoring import falls, main_metric
 from residency.train import conversations, trackers
@@ -42,6 +44,9 @@ CHECKPOINT_SECONDS = 30.0
 """A resumable state is written this often (and not at all by shorter runs)."""
 MARKER = "complete.json"
 """Written last: a checkpoint without it was cut off while it was written."""
+
+TRAINED = "trained.safetensors"
+"""What a checkpoint keeps of the model."""
 
 LOSS = "loss"
 """-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
@@ -72,6 +77,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Models that write: how much they read, and how they write."""
     loss: float = 1.0
     """Models that write: most rows, as a share, that may be too long to learn from."""
+    start: Path | None = None
+    """The artefact of the stage that this one goes on from; the base where not given."""
     progress: Progress | None = None
 
 
@@ -90,12 +97,13 @@ def train(job: Job) -> tuple[StageResult, Items]:
         items = build(job.train, tokeniser, job.card)
     if not items.items:
         raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
-    model = artefact.fresh(job.base, job.card, job.output)
-    parameters = sum(p.numel() for p in model.parameters())
-    device = best_device()
-    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device), job.output == "text")
-    packed, why = packing(job, model.to(device))
     method = job.stage.tuning
+    model = artefact.begin(job.base, job.card, job.output, method, job.start)
+    parameters = size(model)
+    device = best_device()
+    quantised = job.base.quantise != "none"
+    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device), job.output == "text", quantised)
+    packed, why = packing(job, model if quantised else model.to(device))
     model = method.attach(model)
     writing = None
     info = PredictorInfo(name="dev", base=job.base.id)
@@ -119,7 +127,7 @@ def train(job: Job) -> tuple[StageResult, Items]:
     judge.restore(model)
     model.eval()
     documents.leave(model)
-    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing)
+    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start)
     result = trainer.result(parameters, seconds)
     if writing:
         more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)}
@@ -299,11 +307,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def restore(self, model: Any) -> None:
         """Put the best weights back."""
-        if self.weights:
-            own = dict(model.named_parameters())
-            with torch.no_grad():
-                for name, tensor in self.weights.items():
-                    own[name].copy_(tensor)
+        put_back(model, self.weights, self.job.work)
 
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
@@ -351,19 +355,28 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         )
         return self.accelerator.prepare(loader)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint holds what is trained, and nothing else, whatever the method."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(trainable(self.model), folder / TRAINED)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.judge.resume(Path(resume_from_checkpoint))
+        folder = Path(resume_from_checkpoint)
+        put_back(self.model, safetensors.torch.load_file(folder / TRAINED), folder)
+        self.judge.resume(folder)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW; the fresh head has its own rate, biases and norms no decay."""
+        """AdamW; the fresh head has its own rate, biases, norms and prefixes no decay."""
         groups: dict[tuple[bool, bool], list[Any]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 head = any(part in name.split(".") for part in ("classifier", "score"))
-                groups.setdefault((head, parameter.ndim > 1), []).append(parameter)
+                decayed = parameter.ndim > 1 and ".prefix." not in name
+                groups.setdefault((head, decayed), []).append(parameter)
         stage = self.job.stage
-        self.optimizer = torch.optim.AdamW(
+        make, more = optimiser(stage.optimiser)
+        self.optimizer = make(
             [
                 {
                     "params": found,
@@ -374,7 +387,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             ],
             betas=stage.betas,
             eps=stage.epsilon,
-            fused=True,
+            **more,
         )
         return self.optimizer
 
@@ -415,7 +428,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             "learning_rate": f"{plan.learning_rate:g}",
             "head_learning_rate": f"{plan.head_learning_rate:g}",
             "schedule": f"{stage.schedule}, warm-up {stage.warmup:g}",
-            "optimiser": f"AdamW {stage.betas}, decay {stage.weight_decay:g}, clip {stage.clip:g}",
+            "optimiser": f"{stage.optimiser} {stage.betas}, decay {stage.weight_decay:g}, clip {stage.clip:g}",
             "precision": plan.precision,
             "seed": str(self.job.seed),
             **{f"method.{k}": str(v) for k, v in stage.method.model_dump(mode="json").items()},
@@ -439,6 +452,19 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             dtype=plan.precision,
             mask=self.items.proof,
         )
+
+
+def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
+    """The class of an optimiser and what it is given besides; raises ``UserError`` where its library is missing."""
+    if name == "adamw":
+        return torch.optim.AdamW, {"fused": True}
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise UserError(
+            f'stages.optimiser: {name} needs bitsandbytes; run pip install "residency[quantise]", or set adamw.'
+        ) from None
+    return bitsandbytes.optim.adamw.AdamW8bit, {"is_paged": name == "paged_adamw_8bit"}
 
 
 def arguments(job: Job, plan: Plan, rows: int) -> Any:

@@ -1,0 +1,94 @@
+"""What every tuning method is, and what it needs to know of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from residency.core.errors import UserError
+from residency.core.part import Part
+from residency.models.base import HEADS, silent
+
+CHANGED = "changed.safetensors"
+
+
+class Method(Part):
+    """Base of the tuning methods."""
+
+    merges: ClassVar[bool] = False
+    """Whether what it trains can be added to the base's weights, so that answering costs nothing more."""
+    in_place: ClassVar[bool] = False
+    """Whether it changes weights of the base: they must be there in 32 bits, and not quantised."""
+
+    def attach(self, model: Any) -> Any:
+        """The model with only what this method trains left trainable."""
+        raise TypeError(
+            f"{type(self).__name__} attaches nothing."
+        )  # an external method that forgot to say what it does
+
+    def save(self, model: Any, folder: Path) -> None:
+        """Write what was trained, and nothing else, as safetensors."""
+        with silent():
+            model.save_pretrained(folder, safe_serialization=True)
+
+    def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
+        """A base with fresh head -> the trained model; merged where asked for and possible."""
+        raise TypeError(f"{type(self).__name__} loads nothing.")
+
+    def unquantised(self, model: Any) -> list[str]:
+        """Modules that it trains whole, which a quantised base must therefore keep as they are; ``model`` has no weights yet.
+
+        Raises ``UserError`` where the method cannot work on a quantised base at all.
+        """
+        return []
+
+
+def fresh(model: Any) -> tuple[str, ...]:
+    """Modules without the base's weights: they are trained whole and saved, whatever the method."""
+    if writes(model):
+        return ()
+    return tuple(getattr(model, "fresh", ())) or tuple(name for name in HEADS if hasattr(model, name))
+
+
+def writes(model: Any) -> bool:
+    """Whether a model has an output for each token of its vocabulary, and no head."""
+    return getattr(model, "get_output_embeddings", lambda: None)() is not None
+
+
+def freeze(model: Any) -> None:
+    """Leave nothing trainable but fresh modules."""
+    heads = fresh(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(name.startswith(head + ".") for head in heads))
+
+
+def save_trained(model: Any, folder: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write every trainable tensor, under its name in the model, and nothing else."""
+    import safetensors.torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    safetensors.torch.save_file(tensors, folder / CHANGED, metadata)
+
+
+def read_trained(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors that ``save_trained`` wrote, and what it said of them."""
+    import safetensors
+
+    with safetensors.safe_open(folder / CHANGED, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def put_back(model: Any, tensors: dict[str, Any], where: Path) -> None:
+    """Put tensors in the place of a model's own.
+
+    Raises ``UserError`` for one that the model does not have in this shape.
+    """
+    import torch
+
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if name not in own or own[name].shape != tensor.shape:
+                raise UserError(f"{where}: the weights do not fit this base ({name} is missing or of another shape).")
+            own[name].copy_(tensor)

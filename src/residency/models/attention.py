@@ -1,0 +1,115 @@
+"""The attention that models are given here: documents laid end to end, and trained prefixes, on every architecture that lets
+its attention be chosen.
+
+One function for both, so that they combine: each document sees the prefix of its layer and itself. A prefix is joined to
+keys and values behind the cache, which therefore never holds it: cached, uncached, checkpointed and left-padded passes agree.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "residency"
+"""Name under which transformers knows the attention."""
+PREFIX = "prefix"
+"""Attribute of an attention module that holds its trained keys and values (``models.prefix``)."""
+
+
+def use(model: Any) -> bool:
+    """Let a model attend this way; False where its architecture does not let attention be chosen."""
+    return choose(model, NAME, attend)
+
+
+def choose(model: Any, name: str, function: Any) -> bool:
+    """Let a model attend with a function of ours; False where its architecture does not let attention be chosen."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    able = getattr(model, "_supports_attention_backend", False)
+    if model.config._attn_implementation not in ("sdpa", NAME) or not able:
+        return False
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    model.set_attn_implementation(name)
+    return bool(model.config._attn_implementation == name)
+
+
+def leave(model: Any) -> None:
+    """Back to the model's own attention, unless a prefix needs this one."""
+    if model.config._attn_implementation == NAME and not any(hasattr(one, PREFIX) for one in model.modules()):
+        model.set_attn_implementation("sdpa")
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Scaled dot-product attention, by document where their bounds are given; [batch, heads, tokens, size] each."""
+    import torch
+
+    if cu_seq_lens_q is None:
+        return _behind_prefix(module, query, key, value, attention_mask, **kwargs)
+    kind = query.dtype
+    if (
+        query.device.type == "cpu"
+    ):  # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
+        query, key, value = query.float(), key.float(), value.float()
+    bounds = cu_seq_lens_q.tolist()
+    parts = [
+        _behind_prefix(module, q, k, v, _window(q.shape[2], kwargs.get("sliding_window"), q.device), **kwargs)[0]
+        for q, k, v in zip(*(_cut(tensor, bounds) for tensor in (query, key, value)), strict=True)
+    ]
+    return torch.cat(parts, dim=1).to(kind), None
+
+
+def _behind_prefix(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention in which every token also sees the module's prefix, where it has one."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    prefix = getattr(module, PREFIX, None)
+    if prefix is not None:
+        causal = kwargs.get("is_causal")
+        causal = getattr(module, "is_causal", True) if causal is None else causal
+        tokens, seen = query.shape[2], key.shape[2]
+        if mask is None and causal and tokens > 1:  # torch's own causal mask begins at the first key, the prefix
+            mask = torch.ones(1, 1, tokens, seen, dtype=torch.bool, device=key.device).tril(seen - tokens)
+        if mask is not None:
+            mask = torch.nn.functional.pad(mask, (prefix.length, 0), value=1 if mask.dtype == torch.bool else 0)
+        key = torch.cat([prefix.keys.to(key.dtype).expand(key.shape[0], -1, -1, -1), key], dim=2)
+        value = torch.cat([prefix.values.to(value.dtype).expand(value.shape[0], -1, -1, -1), value], dim=2)
+    result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    return result
+
+
+def _window(tokens: int, most: int | None, device: Any) -> torch.Tensor | None:
+    """The mask of one document [1, 1, tokens, tokens] where a token sees only so many, itself included; None where it sees all
+    before it."""
+    import torch
+
+    if most is None or tokens <= most:
+        return None
+    return torch.ones(1, 1, tokens, tokens, dtype=torch.bool, device=device).tril().triu(1 - most)
+
+
+def _cut(tensor: torch.Tensor, bounds: list[int]) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    parts: tuple[torch.Tensor, ...] = torch.split(tensor, [end - start for start, end in pairwise(bounds)], dim=2)
+    return parts

@@ -1,0 +1,254 @@
+"""Trained keys and values in front of every layer's own: P-Tuning v2 (Liu et al., 2021), prefix tuning (Li and Liang, 2021).
+
+Which modules attend, and with how many heads of which size, is found by running the model once: nothing here knows an
+architecture. Layout and positions are those of peft's prefix checkpoints, which come in and go out unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from residency.core.errors import UserError
+from residency.core.files import write_json
+from residency.models import attention
+from residency.models.running import evaluating
+
+PROBE = "residency_probe"
+TABLES = ("position_embeddings", "wpe", "embed_positions")
+"""Names under which architectures keep a learned table of positions."""
+
+
+class LayerPrefix(torch.nn.Module):
+    """The prefix of one layer: keys and values [heads of keys, length, size of a head]."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = torch.nn.Parameter(keys), torch.nn.Parameter(values)
+
+    @property
+    def length(self) -> int:
+        """Positions that every token sees before the text."""
+        return int(self.keys.shape[1])
+
+
+def prefixes(model: Any) -> Iterator[tuple[str, LayerPrefix]]:
+    """Name of each attention module with its prefix, in the order of the layers."""
+    for name, module in model.named_modules():
+        if isinstance(getattr(module, attention.PREFIX, None), LayerPrefix):
+            yield name, module.prefix
+
+
+def begin(model: Any, length: int) -> None:
+    """Give every layer a prefix of ``length`` positions.
+
+    It begins as what the layer made of so many of the model's own tokens, drawn at random: keys and values of the right
+    size, at the right positions. Raises ``UserError`` for a model that cannot take one.
+    """
+    tokens = torch.randint(vocabulary(model), (length,))
+    states = probe(model, tokens)
+    if not attention.use(model):  # the probe would have failed before
+        raise _refusal(model)
+    for name, (keys, values) in states.items():
+        model.get_submodule(name).add_module(attention.PREFIX, LayerPrefix(keys, values))
+    place(model, length if _causal(model, states) and _table(model) is None else 0)
+
+
+def put(model: Any, tensors: dict[str, torch.Tensor], offset: int) -> None:
+    """Give a model the prefixes that a file holds (``MODULE.prefix.keys`` and ``.values``).
+
+    Raises ``UserError`` where they are of another model.
+    """
+    if not attention.use(model):
+        raise _refusal(model)
+    ends = f".{attention.PREFIX}.keys"
+    names = [name.removesuffix(ends) for name in tensors if name.endswith(ends)]
+    device = next(model.parameters()).device
+    for name in names:
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            raise UserError(f"the prefix is of another base: this one has no module {name}.") from None
+        found = [tensors[f"{name}.{attention.PREFIX}.{part}"].float().to(device) for part in ("keys", "values")]
+        module.add_module(attention.PREFIX, LayerPrefix(*found))
+    place(model, offset)
+
+
+def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Attention module -> the keys and values [heads, tokens, size] that it computes for a text, in the order of the layers."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    found: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def recorded(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+        found[module] = (key[0].detach().float().clone(), value[0].detach().float().clone())
+        return sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+
+    own = model.config._attn_implementation
+    if not attention.choose(model, PROBE, recorded):
+        raise _refusal(model)
+    device = next(model.parameters()).device
+    window = min(len(tokens), _most_positions(model))
+    pieces: list[dict[Any, tuple[torch.Tensor, torch.Tensor]]] = []
+    try:
+        with evaluating(model), torch.no_grad():
+            for start in range(0, len(tokens), window):
+                found.clear()
+                given = tokens[start : start + window].to(device)[None]
+                model(input_ids=given, attention_mask=torch.ones_like(given))
+                pieces.append(dict(found))
+    except (RuntimeError, ValueError, TypeError):
+        raise _refusal(model) from None
+    finally:
+        model.set_attn_implementation(own)
+    if not pieces[0]:
+        raise _refusal(model)
+    names = {module: name for name, module in model.named_modules()}
+    return {
+        names[module]: tuple(torch.cat([piece[module][part] for piece in pieces], dim=1) for part in (0, 1))  # type: ignore[misc]
+        for module in pieces[0]
+    }
+
+
+def place(model: Any, offset: int) -> None:
+    """Let texts begin at position ``offset``: behind a prefix that stands before them.
+
+    Where positions turn the keys (rotary), it also counts them without padding, so that a row padded on the left gives what
+    it gives alone. A learned table of positions is entered so much further down.
+    """
+    if hasattr(model, "prefix_hook"):
+        model.prefix_hook.remove()
+        del model.prefix_hook
+    model.prefix_offset = offset
+    table = _table(model)
+    if table is not None and offset:
+        model.prefix_hook = table.register_forward_pre_hook(lambda _, ids: (ids[0] + offset,))
+    elif offset:
+
+        def behind(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            positions = given.get("position_ids")
+            positions = _positions(args, given) if positions is None else positions
+            return args, {**given, "position_ids": positions + offset}
+
+        model.prefix_hook = model.base_model.register_forward_pre_hook(behind, with_kwargs=True)
+
+
+def _positions(args: tuple[Any, ...], given: dict[str, Any]) -> torch.Tensor:
+    """Positions of a text's tokens [rows, tokens], padding and what the cache holds accounted for."""
+    text = args[0] if args else given.get("input_ids")
+    text = given["inputs_embeds"] if text is None else text
+    tokens, mask, cache = text.shape[1], given.get("attention_mask"), given.get("past_key_values")
+    if mask is not None and mask.dim() == 2:
+        counted: torch.Tensor = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens:]
+        return counted
+    past = cache.get_seq_length() if cache is not None else 0
+    return torch.arange(past, past + tokens, device=text.device)[None]
+
+
+def vocabulary(model: Any) -> int:
+    """Number of tokens that a model knows."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+def _table(model: Any) -> Any:
+    """The learned table of positions; None where positions turn the keys instead."""
+    return next(
+        (
+            module
+            for name, module in model.named_modules()
+            if name.rsplit(".", 1)[-1] in TABLES and isinstance(module, torch.nn.Embedding)
+        ),
+        None,
+    )
+
+
+def _most_positions(model: Any) -> int:
+    """Positions that a text may take; two fewer where they begin behind the padding token, as RoBERTa's do."""
+    table = _table(model)
+    longest = int(getattr(model.config, "max_position_embeddings", 0) or 512)
+    return min(longest, table.num_embeddings) - 2 if table is not None else longest
+
+
+def _causal(model: Any, states: dict[str, Any]) -> bool:
+    return any(getattr(model.get_submodule(name), "is_causal", False) for name in states)
+
+
+def _refusal(model: Any) -> UserError:
+    kind = getattr(model.config, "model_type", "this architecture")
+    return UserError(
+        f"method.kind: prefix: {kind} does not let its attention take a prefix; use lora or freeze, or another base."
+    )
+
+
+# peft's checkpoints: one matrix [length, layers x (keys, values) x heads x size of a head]
+
+
+def from_peft(model: Any, folder: Path) -> None:
+    """Give a model the prefix of a peft checkpoint, at peft's positions; a head in it is taken over as well.
+
+    Raises ``UserError`` where it is no prefix, or one of another model.
+    """
+    file = folder / "adapter_model.safetensors"
+    try:
+        tensors = safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError):
+        raise UserError(f"method.adapter: {file} cannot be read; give the folder of a peft checkpoint.") from None
+    table = tensors.get("prompt_embeddings")
+    if table is None or table.dim() != 2:
+        raise UserError(f"method.adapter: {folder} holds no prefix (no prompt_embeddings); give one of peft's.")
+    states = probe(model, torch.zeros(2, dtype=torch.long))
+    length = table.shape[0]
+    sizes = {keys.shape[::2] for keys, _ in states.values()}
+    heads, size = next(iter(sizes))
+    if len(sizes) != 1 or table.shape[1] != len(states) * 2 * heads * size:
+        raise UserError(
+            f"method.adapter: the prefix in {folder} is of another base: it has {table.shape[1]} numbers a position, this "
+            f"base takes {sum(keys[:, 0].numel() + values[:, 0].numel() for keys, values in states.values())}."
+        )
+    split = table.float().view(length, len(states), 2, heads, size).permute(1, 2, 3, 0, 4).contiguous()
+    names = {
+        f"{name}.{attention.PREFIX}.{part}": split[layer, which].clone()
+        for layer, name in enumerate(states)
+        for which, part in enumerate(("keys", "values"))
+    }
+    put(model, names, offset=length)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            target = own.get(
+                name.removeprefix("base_model.").replace(".modules_to_save.default", "").removeprefix("model.")
+            )
+            if target is not None and target.shape == tensor.shape:
+                target.copy_(tensor)
+
+
+def to_peft(model: Any, folder: Path, base: str = "") -> None:
+    """Write a model's prefix as a peft checkpoint, the head not included.
+
+    Raises ``UserError`` where texts do not begin behind the prefix, as peft would have it (encoders).
+    """
+    from peft import PrefixTuningConfig
+
+    found = [prefix for _, prefix in prefixes(model)]
+    if not found or model.prefix_offset != found[0].length:
+        raise UserError("a prefix of an encoder that was trained here does not fit peft, which would move its text.")
+    split = torch.stack([torch.stack([one.keys, one.values]) for one in found])  # layers, 2, heads, length, size
+    table = split.permute(3, 0, 1, 2, 4).reshape(found[0].length, -1).detach().cpu().contiguous()
+    heads, size = found[0].keys.shape[::2]
+    config = PrefixTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=found[0].length,
+        num_layers=len(found),
+        num_attention_heads=heads,
+        num_transformer_submodules=1,
+        token_dim=heads * size,
+        inference_mode=True,
+        base_model_name_or_path=base or None,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file({"prompt_embeddings": table}, folder / "adapter_model.safetensors")
+    write_json(folder / "adapter_config.json", {k: v for k, v in config.to_dict().items() if k != "auto_mapping"})

@@ -1,0 +1,228 @@
+"""A predictor on another machine or in another program: any server with OpenAI's chat completions.
+
+What may be sent is decided by the profile of each example, before anything is sent. Answers are kept as they come, so that an
+interrupted comparison asks nothing twice; what a budget does not cover is not asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from residency.core.errors import GateRefused, UserError
+from residency.core.files import digest, disk_errors
+from residency.core.part import Part
+from residency.core.types import Example, Prediction, PredictorInfo, Profile, Turn, Value
+from residency.tasks.card import Card
+from residency.tasks.codec import conversation, read
+
+if TYPE_CHECKING:
+    import httpx2
+
+LOOPBACK = re.compile(r"^http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
+CHUNK = 64
+"""Examples in flight at once, at most."""
+SLOWEST = 60.0
+"""Longest wait, in seconds, before something is asked again."""
+
+
+class Api(Part):
+    """A server that speaks OpenAI's chat completions."""
+
+    url: str = Field(pattern=r"^https?://[^\s@]+$")
+    """Its base, e.g. ``https://api.example.org/v1``; plain ``http`` only on this machine."""
+    model: str = Field(min_length=1)
+    key: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
+    """Environment variable that holds the key; empty for none."""
+    profiles: tuple[Profile, ...] = ("public", "synthetic", "anonymised", "safe-harbor")
+    """What may be sent there. ``pseudonymised`` is personal data and never goes by default."""
+    budget: int = Field(default=1000, ge=1)
+    """Most requests of one comparison, those that are asked again included."""
+    max_tokens: int = Field(default=512, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    concurrency: int = Field(default=4, ge=1, le=64)
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds for one answer."""
+    retries: int = Field(default=4, ge=0)
+    """How often a request is repeated that failed in passing: no connection, time-out, 429, 5xx."""
+
+    @model_validator(mode="after")
+    def _safe(self) -> Api:
+        if self.url.startswith("http:") and not LOOPBACK.match(self.url):
+            raise ValueError("url: notes may only travel encrypted; write https, or a server on this machine")
+        return self
+
+
+class Said(Value, frozen=True):
+    """An answer as it is kept: of which request, and how long it took."""
+
+    request: str
+    text: str
+    milliseconds: float
+    tokens: int | None = None
+
+
+class RemotePredictor:
+    """Asks a server; answers are kept in ``kept``, a file that only its owner may read."""
+
+    def __init__(
+        self, api: Api, name: str, card: Card, kept: Path, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self.api, self.name, self.card, self.kept, self.transport = api, name, card, kept, transport
+        self.where = f"evaluate.apis.{name}"
+        self.info = PredictorInfo(
+            name=f"api:{name}", base=api.model, method="api", digest=digest([api.url, api.model]), remote=True
+        )
+        self.known = {said.request: said for said in _read(kept)}
+        self.sent = 0
+
+    def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
+        """One prediction per example, in order.
+
+        Raises ``GateRefused`` where an example's profile may not leave, before anything is sent; ``UserError`` where the server
+        refuses or stays away, or the budget is used up: what was answered is kept, and the same command goes on.
+        """
+        import httpx2
+
+        asked = list(examples)
+        for example in asked:
+            if example.profile not in self.api.profiles:
+                raise GateRefused(
+                    f"{self.where}: notes of profile {example.profile} may not leave this machine (allowed there: "
+                    f"{', '.join(self.api.profiles)}); nothing was sent."
+                )
+        source = iter(asked)
+        with (
+            httpx2.Client(
+                headers=self._headers(), timeout=self.api.timeout, transport=self.transport, follow_redirects=False
+            ) as client,
+            ThreadPoolExecutor(self.api.concurrency) as threads,
+        ):
+            while chunk := list(islice(source, CHUNK)):
+                bodies = [self._body(conversation(example, self.card)) for example in chunk]
+                keys = [digest([self.api.url, body]) for body in bodies]
+                new = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.known}
+                self._within_budget(len(new), len(asked))
+                failure: UserError | None = None
+                for future in [threads.submit(self._ask, client, key, body) for key, body in new.items()]:
+                    try:
+                        self._keep(future.result())
+                    except UserError as error:
+                        failure = failure or error
+                if failure:
+                    raise failure
+                for example, key in zip(chunk, keys, strict=True):
+                    said = self.known[key]
+                    answer, why = read(said.text, example, self.card)
+                    yield Prediction(
+                        id=example.id, answer=answer, text=said.text, failure=why, latency_ms=said.milliseconds,
+                        tokens=said.tokens,
+                    )  # fmt: skip
+
+    def _headers(self) -> dict[str, str]:
+        if not self.api.key:
+            return {}
+        key = os.environ.get(self.api.key, "")
+        if not key:
+            raise UserError(
+                f"{self.where}.key: the environment variable {self.api.key} is not set; it must hold the key."
+            )
+        return {"Authorization": f"Bearer {key}"}
+
+    def _body(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        return {
+            "model": self.api.model,
+            "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
+            "max_tokens": self.api.max_tokens,
+            "temperature": self.api.temperature,
+        }
+
+    def _within_budget(self, wanted: int, everything: int) -> None:
+        if self.sent + wanted > self.api.budget:
+            raise UserError(
+                f"{self.where}.budget: {self.api.budget} requests do not cover {everything} examples "
+                f"({len(self.known)} answered so far, which are kept); raise it, or set evaluate.limit."
+            )
+
+    def _ask(self, client: httpx2.Client, key: str, body: dict[str, Any]) -> Said:
+        import httpx2
+
+        for attempt in range(self.api.retries + 1):
+            self.sent += 1
+            begun, wait = time.perf_counter(), min(SLOWEST, 0.5 * 2**attempt)
+            try:
+                answer = client.post(f"{self.api.url.rstrip('/')}/chat/completions", json=body)
+            except httpx2.TransportError as error:
+                why = type(error).__name__
+            else:
+                if answer.status_code == 200:
+                    return self._said(key, answer, (time.perf_counter() - begun) * 1000)
+                why = f"status {answer.status_code}"
+                if answer.status_code != 429 and answer.status_code < 500:
+                    raise UserError(
+                        f"{self.where}: the server refused ({why}); check url, model and key. What was answered is kept."
+                    )
+                wait = _wait(answer.headers.get("retry-after"), wait)
+            if attempt < self.api.retries and self.sent < self.api.budget:
+                time.sleep(wait)
+                continue
+            break
+        raise UserError(
+            f"{self.where}: the server does not answer ({why}, asked {attempt + 1} times); {len(self.known)} answers are kept, "
+            "and the same command goes on from there."
+        )
+
+    def _said(self, key: str, answer: httpx2.Response, milliseconds: float) -> Said:
+        try:
+            found = answer.json()
+            text = found["choices"][0]["message"]["content"]
+            tokens = (found.get("usage") or {}).get("completion_tokens")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise UserError(
+                f"{self.where}: the server's answer is no chat completion; check that url ends in the API's base, e.g. /v1."
+            ) from None
+        return Said(
+            request=key, text=text if isinstance(text, str) else "", milliseconds=milliseconds,
+            tokens=tokens if isinstance(tokens, int) else None,
+        )  # fmt: skip
+
+    def _keep(self, said: Said) -> None:
+        self.known[said.request] = said
+        line = json.dumps(
+            {"request": said.request, "text": said.text, "milliseconds": said.milliseconds, "tokens": said.tokens},
+            ensure_ascii=False,
+        )
+        with disk_errors(self.kept):
+            self.kept.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.kept, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+def _wait(asked: str | None, otherwise: float) -> float:
+    """Seconds that the server asks to be left alone, where it says so in figures."""
+    try:
+        return min(SLOWEST, max(0.0, float(asked or "")))
+    except ValueError:
+        return otherwise
+
+
+def _read(path: Path) -> Iterator[Said]:
+    """Answers that were kept; a last line that was cut off by the end of a process is left out."""
+    import msgspec
+
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            try:
+                yield msgspec.json.decode(line, type=Said)
+            except msgspec.DecodeError:
+                continue
