@@ -9,14 +9,22 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+import msgspec
 
 from residency.core.errors import UserError, allowed
 from residency.core.part import Part
 from residency.core.types import Value
 from residency.models.adapters import Method
-from residency.models.base import HEADS, silent
+from residency.models.artefact import Output, outputs
+from residency.models.base import HEADS, Base, silent
+from residency.models.weights import LARGE, head_of
+from residency.tasks.card import Card
+from residency.train.defaults import Plan
+from residency.train.items import IGNORED, Item
 from residency.train.rehearsal import Batch, Precision, Rehearsal, rehearse
+from residency.train.stage import Stage
 
 Family = Literal["answers", "spans", "labels"]
 
@@ -298,7 +306,7 @@ def settled(method: Method, subject: Subject) -> Method:
     """The method with what it decides by the size of the whole model decided."""
     if getattr(method, "targets", None) != "auto" or not isinstance(method, Part):
         return method
-    size = sum(p.numel() for p in subject.build(None).parameters())
+    size = parameters_of(subject)
     return method.model_copy(update={"targets": "linear" if size < 400_000_000 else "attention"})
 
 
@@ -329,7 +337,6 @@ def subject_of(
     config: Any,
     family: Family,
     outputs: Sequence[str],
-    multiple: bool,
     rows: Rows,
     file: int = 0,
     dev: int = 0,
@@ -355,17 +362,6 @@ def subject_of(
     return Subject(build=build, layers=layers, family=family, rows=rows, file=file, dev=dev)
 
 
-def head_of(family: Family) -> Any:
-    """The class of transformers that answers a family of tasks."""
-    import transformers
-
-    return {
-        "spans": transformers.AutoModelForTokenClassification,
-        "labels": transformers.AutoModelForSequenceClassification,
-        "answers": transformers.AutoModelForCausalLM,
-    }[family]
-
-
 def config_of(path: Path) -> Any:
     """A base's configuration.
 
@@ -376,7 +372,67 @@ def config_of(path: Path) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
-        raise UserError(f"base: {path / 'config.json'} describes no model that transformers knows; choose another base.") from None
+        raise UserError(
+            f"base: {path / 'config.json'} describes no model that transformers knows; choose another base."
+        ) from None
+
+
+def subject_of_job(base: Base, card: Card, output: Output, items: Sequence[Item], dev: int) -> Subject:
+    """What a job trains."""
+    family: Family = "answers" if output == "text" else card.family
+    trained = (
+        sum(target != IGNORED for target in item.targets) if family == "answers" else len(item.ids) for item in items
+    )
+    rows = Rows(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
+    path = Path(base.path)
+    stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return subject_of(config_of(path), family, outputs(card), rows, stored, dev)
+
+
+def of_plan(
+    subject: Subject, stage: Stage, base: Base, plan: Plan, device: Device, packed: bool, program: int
+) -> Estimate:
+    """The estimate of a stage whose settings are all decided."""
+    method = stage.tuning
+    large = device.kind == "cuda" and parameters_of(subject) >= LARGE
+    return estimate(
+        subject,
+        method,
+        device,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        steps=plan.steps,
+        precision=cast(Precision, plan.precision),
+        checkpointing=plan.checkpointing,
+        half=not method.in_place and (base.dtype in ("bf16", "fp16") or (base.dtype == "auto" and large)),
+        quantise=base.quantise,
+        packed=packed,
+        copies=stage.stop is not None and subject.dev > 0,
+        program=program,
+    )
+
+
+def fitted(
+    subject: Subject, stage: Stage, base: Base, plan: Plan, packed: bool, program: int, device: Device | None = None
+) -> Plan:
+    """The plan with the largest micro-batch that memory holds, its effective batch as it was."""
+    device = device or device_here()
+    rows = plan.micro_batch * plan.accumulation
+    tried = plan
+    for micro in micro_batches(rows, MOST_ROWS):
+        tried = msgspec.structs.replace(plan, micro_batch=micro, accumulation=rows // micro)
+        if fits(of_plan(subject, stage, base, tried, device, packed, program), device):
+            break
+    return tried
+
+
+MOST_ROWS = 32
+"""Rows of a micro-batch that ``auto`` does not go beyond."""
+
+
+def parameters_of(subject: Subject) -> int:
+    """Parameters of the base, its head included."""
+    return sum(p.numel() for p in subject.build(None).parameters())
 
 
 def fits(found: Estimate, device: Device) -> bool:
@@ -410,4 +466,3 @@ def shown(size: float) -> str:
 def micro_batches(batch: int, most: int) -> Sequence[int]:
     """Micro-batches that make up an effective batch, largest first."""
     return [rows for rows in range(min(batch, most), 0, -1) if batch % rows == 0]
-

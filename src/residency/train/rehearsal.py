@@ -57,11 +57,11 @@ class Rehearsal(Value, frozen=True):
     """Of operators, in one forward and backward pass and one step of the optimiser."""
 
 
-class Held(TorchDispatchMode):
+class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = self.calls = 0
         self._known: set[int] = set()
 
@@ -125,7 +125,7 @@ def rehearse(
             held.calls = 0
             loss = _loss(model, family, batch, precision)
             kept = held.now - weights - states
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
             most, calls, computed = held.most, held.calls, flops.get_total_flops()
@@ -183,13 +183,15 @@ def checkpoint(model: Any) -> None:
 
 
 def _own(module: Any) -> Iterator[torch.Tensor]:
-    yield from (tensor for own in (module._parameters, module._buffers) for tensor in own.values() if tensor is not None)
+    yield from (
+        tensor for own in (module._parameters, module._buffers) for tensor in own.values() if tensor is not None
+    )
 
 
 def _loss(model: Any, family: str, batch: Batch, precision: Precision) -> torch.Tensor:
     """As the trainer's, with targets of no meaning."""
     ids = torch.zeros(batch.rows, batch.tokens, dtype=torch.long)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if family == "answers":
         given |= {"logits_to_keep": batch.trained, "use_cache": False}
     mixed = nullcontext() if precision == "fp32" else torch.autocast("cpu", dtype=TYPES[precision])
@@ -198,4 +200,3 @@ def _loss(model: Any, family: str, batch: Batch, precision: Precision) -> torch.
         rows = logits.reshape(-1, logits.shape[-1])
         loss: torch.Tensor = torch.nn.functional.cross_entropy(rows, torch.zeros(rows.shape[0], dtype=torch.long))
         return loss
-
