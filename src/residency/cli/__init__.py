@@ -10,11 +10,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from residency import __version__
-from residency.cli import hospital, learn, measure
+from residency.cli import hospital, learn, measure, tune
 from residency.cli.shared import app
 from residency.core.errors import ResidencyError
 
-__all__ = ["app", "hospital", "learn", "main", "measure"]
+__all__ = ["app", "hospital", "learn", "main", "measure", "tune"]
 
 NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
 

@@ -7,7 +7,8 @@ import math
 import re
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -164,6 +165,23 @@ def held() -> int:
     return int(lines["VmRSS"].split()[0]) * 1024
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is drawn at random afterwards is what would have been drawn."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+@undisturbed()
+def footprint(subject: Subject, method: Method) -> int:
+    """Bytes that this process holds once everything is imported that training the subject imports."""
+    model = attached(subject.build(min(subject.layers, 1) or None), settled(method, subject))
+    rehearse(model, subject.family, Batch(rows=1, tokens=8, trained=1))
+    return held()
+
+
 def _cpu_flops(bf16: bool) -> float:
     """Measured: a few multiplications of matrices."""
     import torch
@@ -190,6 +208,7 @@ class Subject(Value, frozen=True):
     """Rows of the stop part."""
 
 
+@undisturbed()
 def estimate(
     subject: Subject,
     method: Method,

@@ -29,7 +29,7 @@ from residency.models.artefact import Output, Writing
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
-from residency.models.running import best_device
+from residency.models.running import best_device, steady_memory
 from residency.models.settings import Generation, Limits
 from residency.models.weights import size
 from residency.tasks.card import Card
@@ -39,7 +39,6 @@ from residency.train import plan as foreseen
 from residency.train.batches import LengthBatches, collate, flat
 from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.items import IGNORED, Item, Items, build
-from residency.train.plan import held
 from residency.train.recovery import Diverged, Recovery, fault, known, out_of_memory
 from residency.train.rehearsal import checkpoint
 from residency.train.stage import Stage, Stop
@@ -54,6 +53,9 @@ TRAINED = "trained.safetensors"
 
 LOSS = "loss"
 """-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
+
+HEAVY = 1e9
+"""Bytes from which a process on a CPU takes its memory in the steady way."""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""
@@ -129,7 +131,6 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     Raises ``Diverged`` and ``Exhausted`` where another attempt may go better.
     """
     seed_everything(job.seed)
-    program = held()
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
         items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss)
@@ -139,6 +140,9 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     if not items.items:
         raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
     method = job.stage.tuning
+    subject = foreseen.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
+    foresees = job.forecast or job.stage.micro_batch == "auto"
+    program = foreseen.footprint(subject, method) if foresees else 0
     model = artefact.begin(job.base, job.card, job.output, method, job.start)
     parameters = size(model)
     device = best_device()
@@ -155,7 +159,6 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     )
     launch.join()
     packed, why = packing(job, model if quantised else model.to(device))
-    subject = foreseen.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
     if job.stage.micro_batch == "auto":
         plan = launch.shared(lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program))
     plan = recovered(plan, recovery)
@@ -164,6 +167,8 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         if job.forecast
         else None
     )
+    if estimate and device == "cpu" and estimate.peak > HEAVY:
+        steady_memory()
     model = method.attach(model)
     if plan.checkpointing:
         checkpoint(model)
