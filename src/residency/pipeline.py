@@ -44,6 +44,7 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed, question, unknown_labels
+from residency.train import launch
 
 if TYPE_CHECKING:
     from residency.models.artefact import Output
@@ -207,6 +208,12 @@ class Work:
 
     def do_train(self, folder: Path) -> None:
         """Train the stage."""
+        if self.recipe.launch.processes > 1 and launch.world() == 1:
+            self.tracker.start(f"training in {self.recipe.launch.processes} processes")
+            given = [str(path.resolve()) for path in (self.run.folder, self.recipe.root, folder)]
+            launch.start(self.recipe.launch.processes, "residency.worker", given)
+            self.tracker.end()
+            return
         from residency.train.trainer import Job, train
 
         stage, step = self.recipe.stages[0], self.train_step()
@@ -231,8 +238,11 @@ class Work:
                     limits=self.task.limits,
                     generate=self.task.generate,
                     loss=self.recipe.data[self.task.data].loss,
+                    forecast=True,
                 )
             )
+        if not launch.first():
+            return
         entries = [
             Entry(file="", line=0, id=id, status="windowed", reason="longer than the model reads at once", count=n)
             for id, n in items.windowed.items()
@@ -359,6 +369,7 @@ class Work:
             profile=strictest(data.profile for data in known),
             status=status,
             steps={step.name: step.key for step in self.steps()},
+            launch=launch.described(self.recipe.launch),
         )
 
 
@@ -368,8 +379,31 @@ Action = Callable[[Path], None]
 
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
-    work = Work(recipe, Path(runs), tracker or Silent())
+    work = Work(recipe, Path(runs), (tracker if launch.first() else None) or Silent())
+    if launch.world() > 1:
+        return together(work)
     return work.through((work.do_data, work.do_train, work.do_eval, work.do_report))
+
+
+def together(work: Work) -> Run:
+    """The same under torchrun: the first process does everything, the others join it where it trains, and end after that."""
+    if not launch.first():
+        if folder := launch.shared(str):
+            work.do_train(Path(folder))
+        raise SystemExit(0)
+    told = False
+
+    def train(folder: Path) -> None:
+        nonlocal told
+        told = True
+        launch.shared(lambda: str(folder))
+        work.do_train(folder)
+
+    try:
+        return work.through((work.do_data, train, work.do_eval, work.do_report))
+    finally:
+        if not told:
+            launch.shared(str)
 
 
 def finished_facts(run: Run) -> RunFacts:

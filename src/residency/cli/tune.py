@@ -74,3 +74,33 @@ def _suggestion_table(found: list[Suggestion]) -> Table:
     for one in found:
         table.add_row(one.base, one.method, f"{one.peak / 1e9:.1f} GB", "yes" if one.fits else "no")
     return table
+
+
+models = typer.Typer(help="Models: another layout made one that runs.", rich_markup_mode=None)
+app.add_typer(models, name="model")
+
+
+@models.command(name="import")
+def import_model(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="chatglm", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The checkpoint as published.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Also read *.bin, which can run code when it is opened.")
+    ] = False,
+    rope: Annotated[
+        str | None, typer.Option("--rope", help="Long versions: base or positions.", show_default=False)
+    ] = None,
+) -> None:
+    """Turn a ChatGLM2 or ChatGLM3 checkpoint into one that runs without its own code.
+
+    The same weights under the names of transformers' Glm, shard by shard, with a fast tokenizer and a chat template.
+    """
+    from residency.models.chatglm import Rope, convert
+
+    if kind != "chatglm":
+        raise UserError(f"model import: {kind!r} is not known; {allowed(('chatglm',), kind)}.")
+    if rope not in (None, "base", "positions"):
+        raise UserError(f"--rope: {rope!r} is not known; {allowed(('base', 'positions'), rope)}.")
+    written = convert(folder, out, allow_pickle, cast("Rope | None", rope))
+    say(terminal(), f"wrote {written}; as a base: base={written}")

@@ -77,6 +77,12 @@ def wait() -> None:
     shared(lambda: None)
 
 
+def described(settings: Launch) -> str:
+    """How many processes train, for the manifest; empty for one."""
+    count = max(world(), settings.processes if world() == 1 else 1)
+    return f"{count} processes" if count > 1 else ""
+
+
 def leave() -> None:
     """Part from the other processes."""
     import torch.distributed as dist
