@@ -74,7 +74,7 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
     own = run(*torchrun, "-m", "residency.cli", "run", recipe, "--runs", tmp_path / "own", *CHANGES)
     assert own.returncode == 0, own.stderr
     alone, stage, manifest = losses(tmp_path / "one")
-    assert manifest.get("launch", "") == "" and stage["processes"] == 1
+    assert manifest.get("launch", "") == "" and stage.get("processes", 1) == 1
     for name in ("two", "own"):
         together, stage, manifest = losses(tmp_path / name)
         assert together == pytest.approx(alone, abs=1e-5)

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from residency.core.types import Value
+from residency.models.base import silent
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -179,7 +180,11 @@ def materialise(model: Any, frozen: torch.dtype | None) -> None:
 
 def checkpoint(model: Any) -> None:
     """Keep only the inputs of each layer for the backward pass, and compute the rest again."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable = (
+        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    )  # its older name
+    with silent():
+        enable({"use_reentrant": False})
 
 
 def _own(module: Any) -> Iterator[torch.Tensor]:
