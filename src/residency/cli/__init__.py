@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import warnings
@@ -41,7 +40,6 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells everybody which kernels it lacks
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # what libraries tell their programmers; python -W default shows it
     try:
