@@ -14,7 +14,11 @@ The Python API is what the command line uses:
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
+
+# Training libraries import bitsandbytes, which warns on a CPU that it has no kernels from the hub: none are wanted.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from residency.checks import check

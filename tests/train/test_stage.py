@@ -75,6 +75,9 @@ def test_small_models_get_higher_rates_and_adapters_higher_than_full_tuning() ->
 
 def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_adapters() -> None:
     assert {plan({"method": {"kind": "prefix"}}, size).learning_rate for size in (5_000_000, 6_000_000_000)} == {1e-2}
+    prefix = parse(Stage, {"method": {"kind": "prefix"}}, "s")
+    rates = [resolve(prefix, size, 500, "cpu", False, True).learning_rate for size in (5_000_000, 6_000_000_000)]
+    assert rates == [2e-1, 1e-2], "models that write"
     lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
     large = 7_000_000_000
     rates = [resolve(lora, large, 500, "cuda", True, True, quantised).learning_rate for quantised in (False, True)]
