@@ -333,8 +333,21 @@ def attached(model: Any, method: Method) -> Any:
     """The model with the method on it, on the meta device."""
     import torch
 
-    with torch.device("meta"):
+    with torch.device("meta"), _masks_kept():
         return method.attach(model)
+
+
+@contextmanager
+def _masks_kept() -> Iterator[None]:
+    """A prefix is begun by running the model, where transformers looks whether a mask may be left out; without values it cannot."""
+    from transformers import masking_utils
+
+    real = masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa
+    masking_utils._ignore_causal_mask_sdpa = masking_utils._ignore_bidirectional_mask_sdpa = lambda *_, **__: False
+    try:
+        yield
+    finally:
+        masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa = real
 
 
 def frozen_linear(model: Any) -> list[int]:
