@@ -34,7 +34,7 @@ def steady_memory() -> None:
     for pages that the system clears.
     """
     with suppress(OSError, AttributeError):  # another C library has no such call
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 << 20)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
 M_MMAP_THRESHOLD = -3

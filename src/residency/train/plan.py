@@ -177,7 +177,9 @@ def undisturbed() -> Iterator[None]:
 @undisturbed()
 def footprint(subject: Subject, method: Method) -> int:
     """Bytes that this process holds once everything is imported that training the subject imports."""
-    model = attached(subject.build(min(subject.layers, 1) or None), settled(method, subject))
+    model = attached(
+        subject.build(None if uneven(method) else min(subject.layers, 1) or None), settled(method, subject)
+    )
     rehearse(model, subject.family, Batch(rows=1, tokens=8, trained=1))
     return held()
 
@@ -308,8 +310,7 @@ def _rehearsed(
 
     method = settled(method, subject)
     shallow, deep = SHALLOW
-    uneven = getattr(method, "kind", "") in UNSHARED or isinstance(getattr(method, "targets", None), list)
-    if uneven or subject.layers <= deep:
+    if uneven(method) or subject.layers <= deep:
         return at(None)
     (low, few), (high, many) = at(shallow), at(deep)
     times = (subject.layers - shallow) / (deep - shallow)
@@ -319,6 +320,11 @@ def _rehearsed(
     }
     more = many[-(len(many) - len(few)) :] if len(many) > len(few) else []
     return Rehearsal(**fields), [*few, *more * round(times)]
+
+
+def uneven(method: Method) -> bool:
+    """Whether a method may treat layers differently."""
+    return getattr(method, "kind", "") in UNSHARED or isinstance(getattr(method, "targets", None), list)
 
 
 def settled(method: Method, subject: Subject) -> Method:
