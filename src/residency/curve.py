@@ -48,7 +48,7 @@ class Law(Value, frozen=True):
     gain: float
     low: float
     high: float
-    """95 % of the gain, by drawing the points anew at each size."""
+    """95 % of the gain, by drawing the runs anew: where the law does not go through the points, that widens it too."""
 
 
 class Curve(Value, frozen=True):
@@ -136,7 +136,7 @@ def _point(
 
 
 def fitted(points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS) -> Law | None:
-    """The power law, by least squares on logarithms, its uncertainty by drawing the points of each size anew (bootstrap).
+    """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew (bootstrap).
 
     What is missing is 1 - value for scores, and the value itself for losses. None where all points are perfect or one size is left.
     """
@@ -150,18 +150,27 @@ def fitted(points: Sequence[tuple[int, float]], lower: bool = False, draws: int 
     def gain(chosen: np.ndarray) -> tuple[float, float, float, float]:
         rate, level = np.polyfit(np.log(sizes[chosen]), np.log(missing[chosen]), 1)
         at, then = (math.exp(level) * size**rate for size in (largest, largest + MORE))
-        return math.exp(level), -float(rate), at, then
+        return math.exp(level), -float(rate), float(at), float(then)
 
     scale, rate, at, then = gain(np.arange(len(sizes)))
     rng = np.random.default_rng(0)
-    places = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
-    drawn = []
-    for _ in range(draws):
-        _, _, one, other = gain(np.concatenate([rng.choice(place, len(place)) for place in places]))
-        drawn.append(one - other)
+    drawn: list[float] = []
+    while len(drawn) < draws:
+        chosen = rng.integers(len(sizes), size=len(sizes))
+        if len(set(sizes[chosen])) > 1:
+            _, _, one, other = gain(chosen)
+            drawn.append(one - other)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    back = (lambda value: value) if lower else (lambda value: 1 - value)
-    return Law(scale=scale, rate=rate, now=back(at), later=back(then), gain=at - then, low=float(low), high=float(high))
+    best = 0.0 if lower else 1.0
+    return Law(
+        scale=scale,
+        rate=rate,
+        now=abs(best - at),
+        later=abs(best - then),
+        gain=at - then,
+        low=float(low),
+        high=float(high),
+    )
 
 
 def write(found: Curve, folder: Path) -> Path:
