@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py
 
-Ten settings: the bundled models and random shapes of 40 to 150 million parameters, each trained for a few steps in a process
+Ten settings: the bundled models and random shapes of 30 to 113 million parameters, each trained for a few steps in a process
 of its own. Estimated and measured is the peak of the whole process (interpreter, libraries, weights, training), in MB.
 """
 
@@ -38,11 +38,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Llama 69M, prefix of 64, 4 x 256, bf16": {
         "shape": ["llama", LLAMA], "method": {"kind": "prefix", "length": 64}, "micro": 4, "tokens": 256, "precision": "bf16",
     },
-    "Llama 143M, last 2 layers, 8 x 256": {
+    "Llama 113M, last 2 layers, 8 x 256": {
         "shape": ["llama", {**LLAMA, "num_hidden_layers": 16, "num_key_value_heads": 4}],
         "method": {"kind": "freeze", "last": 2}, "micro": 8, "tokens": 256,
     },
-    "BERT 42M, full, 16 x 250": {"shape": ["bert", BERT], "method": {"kind": "full"}, "micro": 16, "tokens": 250},
+    "BERT 30M, full, 16 x 250": {"shape": ["bert", BERT], "method": {"kind": "full"}, "micro": 16, "tokens": 250},
 }  # fmt: skip
 WITHIN = 0.15
 

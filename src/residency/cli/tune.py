@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from residency.cli.shared import Overrides, app, say, terminal
+from residency.cli.shared import Overrides, RecipePath, Runs, app, say, terminal, tracking
 from residency.core.errors import UserError, allowed
 
 if TYPE_CHECKING:
@@ -54,6 +54,33 @@ def plan(
             say(console, one.advice)
     if not all(one.fits for one in forecasts):
         raise UserError(f"{recipe}: does not fit; change it as said above, or plan for another card with --gpu.")
+
+
+@app.command()
+def curve(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    sizes: Annotated[str, typer.Option("--sizes", help="Numbers of records.")] = "100,200,350,500",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each size.")] = 3,
+    full: Annotated[bool, typer.Option(help="Also every weight trained, on the largest size.")] = True,
+) -> None:
+    """Measure with fewer records: are these enough?
+
+    Each point is an ordinary run, kept and found again. Says what 100 more records would bring, with its uncertainty.
+    """
+    from residency import curve as curves
+    from residency.recipe import Recipe
+
+    wanted = [int(text) for text in sizes.split(",") if text.strip().isdigit()]
+    if not wanted or len(wanted) != len(sizes.split(",")) or min(wanted) < 1:
+        raise UserError(f"--sizes: {sizes!r} is no list of numbers; write for example 100,200,350,500.")
+    console = terminal()
+    loaded = Recipe.load(recipe, overrides or [])
+    with tracking(console) as tracker:
+        found = curves.curve(loaded, runs, wanted, seeds, full, tracker)
+    written = curves.write(found, runs / f"{loaded.name}-curve")
+    say(console, f"\n{curves.answer(found)}\npage  {written}")
 
 
 def _forecast_table(found: Forecast) -> Table:

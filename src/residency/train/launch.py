@@ -7,6 +7,7 @@ decides and writes.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -114,10 +115,10 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> None:
             raise
     if process.returncode:
         ours = [line.removeprefix(MARK) for line in said if line.startswith(MARK)]
+        kinds = [found[0] for line in said if (found := re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line))]
+        why = f" ({kinds[0]})" if kinds else ""
         raise UserError(
-            ours[0]
-            if ours
-            else f"launch.processes: a process ended with {process.returncode} and said nothing of use; set 1 to see why."
+            ours[0] if ours else f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run again."
         )
 
 

@@ -177,8 +177,9 @@ def undisturbed() -> Iterator[None]:
 @undisturbed()
 def footprint(subject: Subject, method: Method) -> int:
     """Bytes that this process holds once everything is imported that training the subject imports."""
-    method = settled(method, subject)
-    model = attached(subject.build(None if uneven(method) else min(subject.layers, 1) or None), method)
+    model = attached(
+        subject.build(None if uneven(method) else min(subject.layers, 1) or None), settled(method, subject)
+    )
     rehearse(model, subject.family, Batch(rows=1, tokens=8, trained=1))
     return held()
 
@@ -322,7 +323,7 @@ def _rehearsed(
 
 
 def uneven(method: Method) -> bool:
-    """Whether a method treats layers differently."""
+    """Whether a method may treat layers differently."""
     return getattr(method, "kind", "") in UNSHARED or isinstance(getattr(method, "targets", None), list)
 
 
@@ -338,8 +339,21 @@ def attached(model: Any, method: Method) -> Any:
     """The model with the method on it, on the meta device."""
     import torch
 
-    with torch.device("meta"):
+    with torch.device("meta"), _masks_kept():
         return method.attach(model)
+
+
+@contextmanager
+def _masks_kept() -> Iterator[None]:
+    """A prefix is begun by running the model, where transformers looks whether a mask may be left out; without values it cannot."""
+    from transformers import masking_utils
+
+    real = masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa
+    masking_utils._ignore_causal_mask_sdpa = masking_utils._ignore_bidirectional_mask_sdpa = lambda *_, **__: False
+    try:
+        yield
+    finally:
+        masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa = real
 
 
 def frozen_linear(model: Any) -> list[int]:
