@@ -47,6 +47,7 @@ from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card, rule_of
 from residency.tasks.examples import few_shot, fixed, question, with_shots
+from residency.train import launch
 
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
@@ -247,9 +248,9 @@ class Work:
         stages = [self.train_step(number) for number in range(len(self.recipe.stages))]
         return [self.data_step(), *stages, *self.eval_steps(), self.report_step()]
 
-    def actions(self) -> list[Action]:
-        """The work of each step."""
-        stages = [partial(self.do_train, number=number) for number in range(len(self.recipe.stages))]
+    def actions(self, train: Callable[..., None] | None = None) -> list[Action]:
+        """The work of each step; ``train`` takes the place of training a stage."""
+        stages = [partial(train or self.do_train, number=number) for number in range(len(self.recipe.stages))]
         asked = [partial(self.do_eval, exam=exam) for exam in self.exams]
         return [self.do_data, *stages, *asked, self.do_report]
 
@@ -269,6 +270,12 @@ class Work:
 
     def do_train(self, folder: Path, number: int = 0) -> None:
         """Train a stage."""
+        if self.recipe.launch.processes > 1 and launch.world() == 1:
+            self.tracker.start(f"training in {self.recipe.launch.processes} processes")
+            given = [*(str(path.resolve()) for path in (self.run.folder, self.recipe.root, folder)), str(number)]
+            launch.start(self.recipe.launch.processes, "residency.worker", given)
+            self.tracker.end()
+            return
         from residency.train.trainer import train
 
         stage, step = self.recipe.stages[number], self.train_step(number)
@@ -277,6 +284,8 @@ class Work:
         scratch.mkdir(parents=True, exist_ok=True)
         with silent():
             result, items = train(self.job(number, scratch, folder))
+        if not launch.first():
+            return
         entries = [
             Entry(file="", line=0, id=id, status="windowed", reason="longer than the model reads at once", count=n)
             for id, n in items.windowed.items()
@@ -345,6 +354,7 @@ class Work:
             generate=first.task.generate,
             loss=self.recipe.data[first.data].loss,
             start=self.start(number),
+            forecast=True,
         )
 
     def systems(self) -> list[tuple[str, Path]]:
@@ -495,6 +505,7 @@ class Work:
             profile=strictest(data.profile for data in known),
             status=status,
             steps={step.name: step.key for step in self.steps()},
+            launch=launch.described(self.recipe.launch),
         )
 
 
@@ -504,8 +515,8 @@ Action = Callable[[Path], None]
 
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
-    work = Work(recipe, Path(runs), tracker or Silent())
-    return work.through(work.actions())
+    work = Work(recipe, Path(runs), (tracker if launch.first() else None) or Silent())
+    return work.through(work.actions()) if launch.world() == 1 else together(work)
 
 
 def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[SplitFile]:
@@ -523,6 +534,27 @@ def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[
     files = splitfile.write(corpora, recipe.data, recipe.root, folder, digests, now())
     tracker.end(f"{sum(len(file.split.parts) for file in files)} notes")
     return files
+
+
+def together(work: Work) -> Run:
+    """The same under torchrun: the first process does everything, the others join it where it trains, and end after that."""
+
+    def nothing() -> tuple[str, int] | None:
+        return None
+
+    if not launch.first():
+        while (order := launch.shared(nothing)) is not None:
+            work.do_train(Path(order[0]), order[1])
+        raise SystemExit(0)
+
+    def train(folder: Path, number: int) -> None:
+        launch.shared(lambda: (str(folder), number))
+        work.do_train(folder, number)
+
+    try:
+        return work.through(work.actions(train))
+    finally:
+        launch.shared(nothing)
 
 
 def finished_facts(run: Run) -> RunFacts:

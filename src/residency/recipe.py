@@ -22,6 +22,7 @@ from residency.models.base import BaseModelSettings
 from residency.models.remote import Api
 from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card, load_card
+from residency.train.launch import Launch
 from residency.train.stage import Stage
 
 SCHEMA = 1
@@ -93,6 +94,8 @@ class Recipe(Part):
     tasks: tuple[Task, ...] = Field(min_length=1)
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     """Trained one after the other; each goes on from the one before, unless it says otherwise."""
+    launch: Launch = Launch()
+    """On how many devices it is trained."""
     evaluate: Evaluate = Evaluate()
     _root: Path = PrivateAttr(default=Path())
 

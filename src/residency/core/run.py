@@ -81,6 +81,8 @@ class Manifest(Value, frozen=True):
     """``running``, ``done`` or ``failed``"""
     steps: dict[str, str] = {}
     """Step -> key."""
+    launch: str = ""
+    """How it was trained where not by one process: ``2 processes``."""
 
 
 class _Version(Value, frozen=True):

@@ -407,6 +407,12 @@ class StageResult(Value, frozen=True):
     device: str
     dtype: str
     mask: MaskProof
+    planned_memory_mb: float = 0.0
+    """Peak as it was estimated before; 0 where it was not."""
+    processes: int = 1
+    """That trained together."""
+    recovered: str = ""
+    """What went wrong on the way and was mended."""
 
 
 class PartSummary(Value, frozen=True):

@@ -270,3 +270,20 @@ def _short(text: str, most: int = 26) -> str:
     while _columns(text) > most:
         text = text.removesuffix("…")[:-1] + "…"
     return text
+
+
+def learning_plot(points: Sequence[tuple[int, float]], line: Sequence[tuple[float, float]], metric: str) -> str | None:
+    """A dot for each run by its number of records, and the law through them; ``None`` without points."""
+    if not points:
+        return None
+    with _canvas(2.9) as (figure, saved):
+        axes = figure.add_axes((0.13, 0.19, 0.84, 0.76))
+        if line:
+            axes.plot([x for x, _ in line], [y for _, y in line], color=SERIES[1], linewidth=1.4)
+        axes.plot([x for x, _ in points], [y for _, y in points], MARKERS[0], color=SERIES[0], markersize=5, alpha=0.8)
+        axes.set_xlabel("records")
+        axes.set_ylabel(_printable(metric))
+        axes.grid(color=GRID, linewidth=0.5, alpha=0.6)
+        axes.set_axisbelow(True)
+        _bare(axes, keep=("bottom", "left"))
+    return saved[0]

@@ -83,8 +83,8 @@ def bundled() -> list[str]:
     return sorted(f"bundled:{path.parent.name}" for path in BUNDLED.glob("*/config.json"))
 
 
-def locate(settings: BaseModelSettings, root: Path) -> tuple[Path, str]:
-    """Folder and revision of a base.
+def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tuple[Path, str]:
+    """Folder and revision of a base; from the hub with its weights or without.
 
     Raises ``UserError`` where it is not in the package, not on disk, and not to be had from the hub.
     """
@@ -103,13 +103,14 @@ def locate(settings: BaseModelSettings, root: Path) -> tuple[Path, str]:
             return folder, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name).")
-    return _from_hub(settings)
+    return _from_hub(settings, weights)
 
 
-def _from_hub(settings: BaseModelSettings) -> tuple[Path, str]:
+def _from_hub(settings: BaseModelSettings, weights: bool) -> tuple[Path, str]:
     import huggingface_hub
 
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.codes", *(["*.bin"] if settings.allow_pickle else [])]
+    heavy = ["*.safetensors", *(["*.bin"] if settings.allow_pickle else [])]
+    wanted = ["*.json", "*.txt", "*.model", "*.codes", *(heavy if weights else [])]
     try:
         folder = huggingface_hub.snapshot_download(
             settings.id, revision=settings.revision, allow_patterns=wanted, local_files_only=_offline()
@@ -134,14 +135,14 @@ def weights_digest(path: Path) -> str:
     return digest({file.name: file_digest(file) for file in files})
 
 
-def resolve(settings: BaseModelSettings, root: Path = Path()) -> Base:
-    """Find a base and learn from its configuration what it is; loads no weights.
+def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = True) -> Base:
+    """Find a base and learn from its configuration what it is; loads no weights, and with ``weights`` false needs none.
 
     Raises ``UserError`` with one sentence where it is missing or cannot be used.
     """
-    path, revision = locate(settings, root)
+    path, revision = locate(settings, root, weights)
     config = read_config(path)
-    if not any(path.glob("*.safetensors")) and not (settings.allow_pickle and any(path.glob("*.bin"))):
+    if weights and not any(path.glob("*.safetensors")) and not (settings.allow_pickle and any(path.glob("*.bin"))):
         raise UserError(
             f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true if you trust its source."
         )
@@ -153,7 +154,7 @@ def resolve(settings: BaseModelSettings, root: Path = Path()) -> Base:
     return Base(
         id=settings.id,
         path=str(path),
-        digest=weights_digest(path),
+        digest=weights_digest(path) if weights else "",
         revision=revision,
         segmenter="" if segmenter == "none" else segmenter,
         window=min(settings.window or (min(longest, CAUSAL_WINDOW) if causal else longest), longest),

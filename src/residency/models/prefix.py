@@ -99,7 +99,10 @@ def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, tor
             for start in range(0, len(tokens), window):
                 found.clear()
                 given = tokens[start : start + window].to(device)[None]
-                model(input_ids=given, attention_mask=torch.ones_like(given))
+                mask = (
+                    {} if given.is_meta else {"attention_mask": torch.ones_like(given)}
+                )  # its values would be looked at
+                model(input_ids=given, **mask)
                 pieces.append(dict(found))
     except (RuntimeError, ValueError, TypeError):
         raise _refusal(model) from None

@@ -27,6 +27,20 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def steady_memory() -> None:
+    """Take large tensors from the system and return them at once, instead of keeping them for tensors of another size.
+
+    Keeps a training process at what is in use; glibc's own way took 10 to 70 % more here. It costs up to a third more processor time,
+    for pages that the system clears.
+    """
+    with suppress(OSError, AttributeError):  # another C library has no such call
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
+M_MMAP_THRESHOLD = -3
+"""glibc's malloc.h."""
+
+
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """A model in evaluation mode, its former mode restored afterwards."""

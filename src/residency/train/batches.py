@@ -15,17 +15,28 @@ POOL = 50
 """Batches that are sorted by length together: large enough to save padding, small enough to stay random."""
 
 
-class LengthBatches:
-    """Positions in batches of similar length; a new order each epoch."""
+BLANK = -1
+"""Position of a row that teaches nothing: what a process reads when the others have the last rows of an epoch."""
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int]) -> None:
+
+class LengthBatches:
+    """Positions in batches of similar length; a new order each epoch. Of several processes each takes every n-th batch, so that
+    together they make the effective batches that one process would make."""
+
+    def __init__(
+        self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1
+    ) -> None:
         self.lengths, self.batch, self.seed, self.epoch = list(lengths), batch, seed, epoch
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch)
+        return math.ceil(math.ceil(len(self.lengths) / self.batch) / self.world)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.order(self.epoch()))
+        mine = self.order(self.epoch())[self.rank :: self.world]
+        yield from mine
+        if len(mine) < len(self):
+            yield [BLANK]
 
     def order(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+from residency.core.errors import UserError
 from residency.core.types import Value
 from residency.models.adapters import Prefix
 from residency.train.stage import Stage
@@ -34,20 +35,32 @@ class Plan(Value, frozen=True):
     learning_rate: float
     head_learning_rate: float
     precision: str
+    checkpointing: bool = False
+    processes: int = 1
 
     @property
     def batch(self) -> int:
-        """Effective batch."""
-        return self.micro_batch * self.accumulation
+        """Effective batch, over all processes."""
+        return self.micro_batch * self.accumulation * self.processes
 
 
 def resolve(
-    stage: Stage, parameters: int, rows: int, device: str, bf16: bool, writes: bool = False, quantised: bool = False
+    stage: Stage,
+    parameters: int,
+    rows: int,
+    device: str,
+    bf16: bool,
+    writes: bool = False,
+    quantised: bool = False,
+    processes: int = 1,
 ) -> Plan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items; ``writes``: answers in words,
-    without a fresh head; ``quantised``: the base's weights have 4 or 8 bits."""
-    micro, accumulation = _batch(stage, parameters)
-    per_epoch = updates_per_epoch(rows, micro, accumulation)
+    without a fresh head; ``quantised``: the base's weights have 4 or 8 bits.
+
+    Raises ``UserError`` where the batch cannot be shared out among the processes, and for fp16 without a GPU.
+    """
+    micro, accumulation = _batch(stage, parameters, processes)
+    per_epoch = updates_per_epoch(rows, micro, accumulation * processes)
     if stage.steps is not None:
         steps, epochs = stage.steps, stage.steps / per_epoch
     else:
@@ -64,6 +77,10 @@ def resolve(
         learning_rate=rate,
         head_learning_rate=head,
         precision=_precision(stage, device, bf16),
+        processes=processes,
+        checkpointing=(parameters >= LARGE and device == "cuda")
+        if stage.checkpointing == "auto"
+        else stage.checkpointing,
     )
 
 
@@ -81,15 +98,22 @@ def updates_per_epoch(rows: int, micro_batch: int, accumulation: int) -> int:
     return max(1, math.ceil(math.ceil(rows / micro_batch) / accumulation))
 
 
-def _batch(stage: Stage, parameters: int) -> tuple[int, int]:
-    """Micro-batch and accumulation."""
-    if stage.micro_batch and stage.accumulation:
-        return stage.micro_batch, stage.accumulation
-    batch = (32 if parameters >= LARGE else 16) if stage.batch == "auto" else stage.batch
+def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
+    """Micro-batch and accumulation of each process."""
+    given = stage.micro_batch if isinstance(stage.micro_batch, int) else None
+    if given and stage.accumulation:
+        return given, stage.accumulation
+    whole = (32 if parameters >= LARGE else 16) if stage.batch == "auto" else stage.batch
+    batch, rest = divmod(whole, processes)
+    if rest or (given and batch % given):
+        raise UserError(
+            f"stages.batch: {whole} rows cannot be shared out among {processes} processes"
+            f"{f' in micro-batches of {given}' if given else ''}; give a multiple of {processes * (given or 1)}."
+        )
     if stage.accumulation:
         return max(1, batch // stage.accumulation), stage.accumulation
     most = 4 if parameters >= LARGE else 32
-    micro = stage.micro_batch or max(rows for rows in range(1, most + 1) if batch % rows == 0)
+    micro = given or max(rows for rows in range(1, most + 1) if batch % rows == 0)
     return micro, max(1, batch // micro)
 
 
@@ -116,6 +140,8 @@ def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:
     """bf16 where the hardware multiplies it; half the time on such a CPU, and no loss scaling to care for."""
+    if stage.precision == "fp16" and device != "cuda":
+        raise UserError("stages.precision: fp16 needs a GPU; set bf16 or fp32, or auto.")
     if stage.precision != "auto":
         return stage.precision
     return "bf16" if bf16 else ("fp16" if device == "cuda" else "fp32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,8 +52,9 @@ class Stage(Part):
     """Optimiser steps; instead of ``epochs``."""
     batch: int | Auto = "auto"
     """Effective batch: rows per optimiser step."""
-    micro_batch: int | None = Field(default=None, ge=1)
-    """Rows per forward pass; with ``accumulation`` it makes the effective batch."""
+    micro_batch: Annotated[int, Field(ge=1)] | Auto | None = None
+    """Rows per forward pass; with ``accumulation`` it makes the effective batch. ``auto``: as many as memory holds by the plan's
+    estimate, and half of them where that was too many."""
     accumulation: int | None = Field(default=None, ge=1)
     learning_rate: float | Auto = "auto"
     head_learning_rate: float | Auto = "auto"
@@ -81,6 +82,12 @@ class Stage(Part):
     track: tuple[Logger, ...] = ()
     """Also log to these, where installed; ``wandb`` and a remote ``mlflow`` only for profiles that may leave."""
 
+    checkpointing: bool | Auto = "auto"
+    """Compute what a layer keeps again instead of keeping it: a third more time, much less memory. ``auto``: for bases of a
+    billion parameters and more, on a GPU."""
+    save_every: int | None = Field(default=None, ge=1)
+    """Optimiser steps between states that an interrupted run goes on from; every 30 seconds where not given."""
+
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         if self.steps is not None and self.epochs != "auto":
@@ -92,9 +99,11 @@ class Stage(Part):
         for rate in (self.learning_rate, self.head_learning_rate):
             if isinstance(rate, float) and not 0 < rate < math.inf:
                 raise ValueError("learning rates must be above 0")
+        if self.micro_batch == "auto" and self.accumulation:
+            raise ValueError("micro_batch is auto, so accumulation follows from batch; leave it out")
         if (
             isinstance(self.batch, int)
-            and self.micro_batch
+            and isinstance(self.micro_batch, int)
             and self.accumulation
             and self.batch != self.micro_batch * self.accumulation
         ):
@@ -103,7 +112,7 @@ class Stage(Part):
             )
         for name in ("micro_batch", "accumulation"):
             rows = getattr(self, name)
-            if isinstance(self.batch, int) and rows and self.batch % rows:
+            if isinstance(self.batch, int) and isinstance(rows, int) and self.batch % rows:
                 raise ValueError(f"batch is {self.batch}, which {name} {rows} does not divide")
         return self
 

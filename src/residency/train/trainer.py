@@ -29,15 +29,18 @@ from residency.models.artefact import Output, Writing
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
-from residency.models.running import best_device
+from residency.models.running import best_device, steady_memory
 from residency.models.settings import Generation, Limits
 from residency.models.weights import size
 from residency.tasks.card import Card
 from residency.tasks.scoring import falls, main_metric
-from residency.train import conversations, trackers
+from residency.train import conversations, launch, trackers
+from residency.train import plan as foreseen
 from residency.train.batches import LengthBatches, collate, flat
 from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.items import IGNORED, Item, Items, build
+from residency.train.recovery import Diverged, Recovery, fault, known, out_of_memory
+from residency.train.rehearsal import checkpoint
 from residency.train.stage import Stage, Stop
 
 CHECKPOINT_SECONDS = 30.0
@@ -50,6 +53,9 @@ TRAINED = "trained.safetensors"
 
 LOSS = "loss"
 """-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
+
+HEAVY = 1e9
+"""Bytes from which a process on a CPU takes its memory in the steady way."""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""
@@ -81,15 +87,51 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Models that write: the cards of other tasks that rows are of, which name them."""
     start: Path | None = None
     """The artefact of the stage that this one goes on from; the base where not given."""
+    forecast: bool = False
+    """Estimate the memory before, and keep the estimate beside what was measured."""
     progress: Progress | None = None
 
 
 def train(job: Job) -> tuple[StageResult, Items]:
     """Train a stage and save its artefact to ``job.out``; resumes from ``job.work`` to identical numbers.
 
-    Raises ``UserError`` for rows that cannot be trained on, and where the machine runs out of memory.
+    Runs out of memory: half the micro-batch with twice the accumulation, from the start, unless the recipe gives the micro-batch.
+    Diverges: back to the last good checkpoint with half the rate, once. Raises ``UserError`` for rows that cannot be trained on,
+    and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
+    recovery = known(job.work)
+    while True:
+        try:
+            return attempt(job, recovery)
+        except Diverged as error:
+            back = last_checkpoint(job.work)
+            step = int(back.name.split("-")[1]) if back else 0
+            if recovery.rate < 1:
+                raise UserError(
+                    f"stage {job.name}: {error.words} at step {error.step}, for the second time and with half the rate; the last good "
+                    f"state is that of step {step}; give a learning_rate below {error.rate:g}, or precision: fp32."
+                ) from None
+            recovery = recovery.slower(error, step)
+        except Exhausted as error:
+            recovery = recovery.smaller(error.micro_batch)
+            shutil.rmtree(job.work, ignore_errors=True)  # its order of rows is that of the larger micro-batch
+        recovery.keep(job.work)
+
+
+class Exhausted(Exception):
+    """Memory ran out, and a smaller micro-batch may help."""
+
+    def __init__(self, micro_batch: int) -> None:
+        super().__init__()
+        self.micro_batch = micro_batch
+
+
+def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
+    """Train a stage with what earlier attempts have taught.
+
+    Raises ``Diverged`` and ``Exhausted`` where another attempt may go better.
+    """
     seed_everything(job.seed)
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
@@ -100,13 +142,38 @@ def train(job: Job) -> tuple[StageResult, Items]:
     if not items.items:
         raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
     method = job.stage.tuning
+    subject = foreseen.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
+    foresees = job.forecast or job.stage.micro_batch == "auto"
+    program = foreseen.footprint(subject, method) if foresees else 0
     model = artefact.begin(job.base, job.card, job.output, method, job.start)
     parameters = size(model)
     device = best_device()
     quantised = job.base.quantise != "none"
-    plan = resolve(job.stage, parameters, len(items.items), device, has_bf16(device), job.output == "text", quantised)
+    plan = resolve(
+        job.stage,
+        parameters,
+        len(items.items),
+        device,
+        has_bf16(device),
+        job.output == "text",
+        quantised,
+        launch.world(),
+    )
+    launch.join()
     packed, why = packing(job, model if quantised else model.to(device))
+    if job.stage.micro_batch == "auto":
+        plan = launch.shared(lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program))
+    plan = recovered(plan, recovery)
+    estimate = (
+        foreseen.of_plan(subject, job.stage, job.base, plan, device_kind(device), packed, program)
+        if job.forecast
+        else None
+    )
+    if estimate and device == "cpu" and estimate.peak > HEAVY:
+        steady_memory()
     model = method.attach(model)
+    if plan.checkpointing:
+        checkpoint(model)
     writing = None
     info = PredictorInfo(name="dev", base=job.base.id)
     if job.output == "text":
@@ -116,29 +183,62 @@ def train(job: Job) -> tuple[StageResult, Items]:
         )
     else:
         predictor = EncoderPredictor(model, tokeniser, job.card, info)
-    judge = Judge(job, predictor, updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation))
+    per_epoch = updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation * plan.processes)
+    judge = Judge(job, predictor, per_epoch, plan)
     trainer = StageTrainer(job, plan, items, model, judge, packed)
+    if launch.rank():
+        seed_everything(job.seed + launch.rank())  # dropout of its own
     started = time.monotonic()
     try:
-        checkpoint = last_checkpoint(job.work)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError:
+        before = launch.shared(lambda: last_checkpoint(job.work))
+        trainer.train(resume_from_checkpoint=str(before) if before else None)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if not isinstance(job.stage.micro_batch, int) and plan.micro_batch > 1 and launch.world() == 1:
+            raise Exhausted(plan.micro_batch) from None
         raise UserError(
-            f"stage {job.name}: the GPU ran out of memory; set micro_batch lower (now {plan.micro_batch}) "
-            "and accumulation higher, or give base.window a smaller number."
+            f"stage {job.name}: memory ran out with micro_batch {plan.micro_batch}; set micro_batch lower and accumulation higher, "
+            "checkpointing: true, or base.window to a smaller number; residency plan says what would fit."
         ) from None
     seconds = time.monotonic() - started
     judge.restore(model)
     model.eval()
     documents.leave(model)
-    artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
     result = trainer.result(parameters, seconds)
-    if writing:
-        more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)}
-        result = msgspec.structs.replace(result, settings={**result.settings, **more})
-    write_json(job.out / "stage.json", result)
-    write_jsonl(job.out / "metrics.jsonl", result.history)
+    more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)} if writing else {}
+    result = msgspec.structs.replace(
+        result,
+        settings={**result.settings, **more},
+        planned_memory_mb=round(estimate.peak / 1e6, 1) if estimate else 0.0,
+        processes=plan.processes,
+        recovered="; ".join(recovery.words),
+    )
+    if launch.first():
+        artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
+        write_json(job.out / "stage.json", result)
+        write_jsonl(job.out / "metrics.jsonl", result.history)
+    launch.wait()
     return result, items
+
+
+def recovered(plan: Plan, recovery: Recovery) -> Plan:
+    """A plan as earlier attempts have taught; the effective batch stays."""
+    halved = 2**recovery.halvings
+    return msgspec.structs.replace(
+        plan,
+        micro_batch=max(1, plan.micro_batch // halved),
+        accumulation=plan.accumulation * plan.micro_batch // max(1, plan.micro_batch // halved),
+        learning_rate=plan.learning_rate * recovery.rate,
+        head_learning_rate=plan.head_learning_rate * recovery.rate,
+    )
+
+
+def device_kind(device: str) -> foreseen.Device:
+    """The device as the plan knows it; how fast it is, is measured while it trains."""
+    return foreseen.Device(
+        kind="cuda" if device == "cuda" else "cpu", name=device, usable=math.inf, bf16=has_bf16(device)
+    )
 
 
 def packing(job: Job, model: Any) -> tuple[bool, str]:
@@ -204,8 +304,12 @@ def last_checkpoint(work: Path) -> Path | None:
 class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
 
-    def __init__(self, job: Job, predictor: EncoderPredictor | CausalPredictor, per_epoch: int) -> None:
-        self.job, self.predictor = job, predictor
+    def __init__(
+        self, job: Job, predictor: EncoderPredictor | CausalPredictor, per_epoch: int, plan: Plan | None = None
+    ) -> None:
+        self.job, self.predictor, self.plan = job, predictor, plan
+        self.first = math.inf
+        """The loss at the first step that is logged."""
         self.per_epoch = per_epoch
         self.best: float | None = None
         """Best value so far of the metric, which is higher for better, save for the loss."""
@@ -223,7 +327,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        names = ("best", "best_epoch", "waited", "history")
+        names = ("best", "best_epoch", "waited", "history", "first")
         return {"args": {}, "attributes": {name: getattr(self, name) for name in names}}
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -234,7 +338,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
         """Measure on the stop part; keep the weights where they are the best, and say when to end."""
-        value = self.measure()
+        value = launch.shared(self.measure)
         self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value})
         lower = falls(self.metric)
         if self.best is None or (value < self.best if lower else value > self.best):
@@ -265,11 +369,13 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            if not math.isfinite(float(logs["loss"])):
-                raise UserError(
-                    f"stage {self.job.name}: the loss is not a number at step {state.global_step}; "
-                    f"give a learning_rate below {args.learning_rate:g}, or precision: fp32."
-                )
+            loss = float(logs["loss"])
+            self.first = min(self.first, loss) if math.isinf(self.first) else self.first
+            norm = (
+                0.0 if args.fp16 else float(logs.get("grad_norm", 0.0))
+            )  # fp16 tries larger scales, and gives them up again
+            if words := fault(loss, self.first, norm):
+                raise Diverged(state.global_step, words, args.learning_rate)
             self.history.append(
                 {
                     "step": state.global_step,
@@ -292,20 +398,34 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     def save_if_due(self, args: Any, state: Any, control: Any) -> None:
         """Ask for a checkpoint where resuming gives what going on would have given: where the loss has just been
         logged, and before the end."""
-        logged = state.global_step % args.logging_steps == 0
-        due = time.monotonic() - self.saved >= CHECKPOINT_SECONDS
-        if due and logged and not control.should_training_stop and state.global_step < state.max_steps:
+        if control.should_training_stop or state.global_step >= state.max_steps:
+            return
+        every = self.job.stage.save_every
+        if every is not None:
+            if state.global_step % every == 0 and self.sound():
+                control.should_log = control.should_save = True  # what was averaged since the last log is not kept
+            return
+        if state.global_step % args.logging_steps:
+            return
+        if launch.shared(lambda: time.monotonic() - self.saved >= CHECKPOINT_SECONDS) and self.sound():
             control.should_save = True
+
+    def sound(self) -> bool:
+        """Whether every trained weight is a number: only such a state is gone back to."""
+        return all(bool(torch.isfinite(p).all()) for p in self.predictor.model.parameters() if p.requires_grad)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        launch.wait()  # each process has written the state of its random numbers
+        self.saved = time.monotonic()
+        if not launch.first():
+            return
         if self.weights:
             safetensors.torch.save_file(self.weights, folder / "best.safetensors")
         write_json(folder / MARKER, {"step": state.global_step})
         for older in Path(args.output_dir).glob("checkpoint-*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)
-        self.saved = time.monotonic()
 
     def resume(self, checkpoint: Path) -> None:
         """Take up the state that a checkpoint kept."""
@@ -335,14 +455,14 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         super().__init__(
             model=model,
             args=arguments(job, plan, len(items.items)),
-            train_dataset=items.items,
+            train_dataset=[*items.items, blank(items.items[0])],  # BLANK is the last
             callbacks=[judge, *trackers.callbacks(job.stage.track, job.out)],
             data_collator=self._collate,
         )
         self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         lengths = [len(item.ids) for item in items.items]
-        self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch)
+        self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch, launch.rank(), plan.processes)
 
     def _collate(self, batch: list[Item]) -> dict[str, Any]:
         if self.packed:
@@ -363,7 +483,9 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         loader = torch.utils.data.DataLoader(
             self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, num_workers=0
         )
-        return self.accelerator.prepare(loader)
+        return (
+            loader if self.plan.processes > 1 else self.accelerator.prepare(loader)
+        )  # it would share out the shares again
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A checkpoint holds what is trained, and nothing else, whatever the method."""
@@ -375,6 +497,17 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         folder = Path(resume_from_checkpoint)
         put_back(self.model, safetensors.torch.load_file(folder / TRAINED), folder)
         self.judge.resume(folder)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """With the rate of this attempt, which may be lower than that of the one that wrote the checkpoint."""
+        own = [group["initial_lr"] for group in self.optimizer.param_groups] if checkpoint else []
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for rate, group in zip(own, self.optimizer.param_groups if checkpoint else [], strict=True):
+            group["lr"] *= rate / group["initial_lr"]
+            group["initial_lr"] = rate
+        if checkpoint:
+            self.lr_scheduler.base_lrs = own
+            self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; the fresh head has its own rate, biases, norms and prefixes no decay."""
@@ -408,12 +541,16 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         if self.job.output == "text":
             losses, _ = token_losses(model, inputs, self.job.stage.label_smoothing)
             counted = num_items_in_batch if num_items_in_batch is not None else losses.numel()
-            return (losses.sum() / counted, None) if return_outputs else losses.sum() / counted
+            loss = losses.sum() / counted * self.share
+            return (loss, None) if return_outputs else loss
         targets = inputs.pop("labels")
         output = model(**inputs)
         logits = output.logits.float()
         if self.job.card.multiple:
-            total = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum")
+            real = targets.ne(IGNORED)
+            total = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits, targets.float(), weight=real.float(), reduction="sum"
+            )
         else:
             total = torch.nn.functional.cross_entropy(
                 logits.view(-1, logits.shape[-1]),
@@ -423,8 +560,13 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
                 label_smoothing=self.job.stage.label_smoothing,
             )
         count = num_items_in_batch if num_items_in_batch is not None else targets.ne(IGNORED).sum()
-        loss = total / count
+        loss = total / count * self.share
         return (loss, output) if return_outputs else loss
+
+    @property
+    def share(self) -> int:
+        """Gradients are averaged over processes, while the loss is already a mean over the rows of all."""
+        return self.plan.processes
 
     def result(self, parameters: int, seconds: float) -> StageResult:
         """What the stage did."""
@@ -434,7 +576,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         settings = {
             "epochs": f"{plan.epochs:g}",
             "steps": str(plan.steps),
-            "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation})",
+            "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation}{f' x {plan.processes} processes' if plan.processes > 1 else ''})",
+            "checkpointing": "on" if plan.checkpointing else "off",
             "learning_rate": f"{plan.learning_rate:g}",
             "head_learning_rate": f"{plan.head_learning_rate:g}",
             "schedule": f"{stage.schedule}, warm-up {stage.warmup:g}",
@@ -477,6 +620,11 @@ def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
     return bitsandbytes.optim.adamw.AdamW8bit, {"is_paged": name == "paged_adamw_8bit" and torch.cuda.is_available()}
 
 
+def blank(item: Item) -> Item:
+    """A row of the same kind that teaches nothing."""
+    return Item(example="", ids=item.ids[:8], targets=[IGNORED] * len(item.targets[:8]))
+
+
 def arguments(job: Job, plan: Plan, rows: int) -> Any:
     """The Trainer's arguments for a plan."""
     names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -503,6 +651,7 @@ def arguments(job: Job, plan: Plan, rows: int) -> Any:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
+        **({"ddp_backend": None, "ddp_find_unused_parameters": not plan.checkpointing} if plan.processes > 1 else {}),
     )
 
 

@@ -1,0 +1,126 @@
+"""Several processes at one stage: started by us or by torchrun, they compute what one process would.
+
+Each learns from its share of every effective batch, gradients are summed over all, and the first process alone measures,
+decides and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from residency.core.errors import UserError
+from residency.core.part import Part
+
+T = TypeVar("T")
+
+LONG = timedelta(days=2)
+"""Processes wait for each other as long as reading data or judging may take."""
+
+
+class Launch(Part):
+    """On how many devices of this machine a stage is trained."""
+
+    processes: int = Field(default=1, ge=1)
+    """Processes, each with a GPU of its own, or with a share of the processor where there is none. Under ``torchrun`` its own
+    number counts."""
+
+
+def world() -> int:
+    """Processes at work together; 1 outside torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def first() -> bool:
+    """Whether this process writes."""
+    return rank() == 0
+
+
+def join() -> None:
+    """Meet the other processes; nothing where there are none."""
+    import torch
+    import torch.distributed as dist
+
+    if world() == 1 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo", timeout=LONG)
+
+
+def shared(make: Callable[[], T]) -> T:
+    """What the first process makes, in every process."""
+    if world() == 1:
+        return make()
+    import torch.distributed as dist
+
+    join()
+    held: list[Any] = [make() if first() else None]
+    dist.broadcast_object_list(held, src=0)
+    found: T = held[0]
+    return found
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    shared(lambda: None)
+
+
+def described(settings: Launch) -> str:
+    """How many processes train, for the manifest; empty for one."""
+    count = max(world(), settings.processes if world() == 1 else 1)
+    return f"{count} processes" if count > 1 else ""
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    import torch.distributed as dist
+
+    if world() > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def start(processes: int, module: str, arguments: Sequence[str]) -> None:
+    """``python -m MODULE ARGUMENTS`` in so many processes under torchrun, until all have ended.
+
+    Raises ``UserError`` with the sentence of the process that failed.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
+    with subprocess.Popen(
+        [*command, "-m", module, *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            said = [line.rstrip() for line in process.stderr]
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        ours = [line.removeprefix(MARK) for line in said if line.startswith(MARK)]
+        kinds = [found[0] for line in said if (found := re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line))]
+        why = f" ({kinds[0]})" if kinds else ""
+        raise UserError(
+            ours[0] if ours else f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run again."
+        )
+
+
+MARK = "residency: "
+"""Before the sentence that a process leaves behind when it fails."""

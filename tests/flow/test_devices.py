@@ -1,0 +1,100 @@
+"""Several processes learn what one process learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT
+
+CHANGES = ["evaluate.bootstrap=0", "stages[0].precision=fp32", "stages[0].batch=8", "stages[0].micro_batch=2"]
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT / "src"),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def without_dropout(recipe: Path, base: Path) -> None:
+    """Processes draw noise of their own, so only what has none can be compared."""
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        config[name] = 0.0
+    folder = recipe.parent / "still"
+    folder.mkdir()
+    for path in base.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    given = yaml.safe_load(recipe.read_text("utf-8"))
+    given["base"] = str(folder)
+    given["stages"] = [{"method": {"kind": "lora", "r": 4}, "epochs": 3, "stop": {"patience": 5}}]
+    recipe.write_text(yaml.safe_dump(given), "utf-8")
+
+
+def losses(runs: Path) -> tuple[list[float], dict[str, Any], dict[str, Any]]:
+    (manifest,) = runs.glob("*/manifest.json")
+    (stage,) = manifest.parent.glob("train/*/stage.json")
+    found = json.loads(stage.read_text("utf-8"))
+    return (
+        [entry["loss"] for entry in found["history"] if "loss" in entry],
+        found,
+        json.loads(manifest.read_text("utf-8")),
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
+    project: Path, tiny: Path, tmp_path: Path
+) -> None:
+    recipe = project / "recipe.yaml"
+    without_dropout(recipe, tiny)
+    one = run("-m", "residency.cli", "run", recipe, "--runs", tmp_path / "one", *CHANGES)
+    assert one.returncode == 0, one.stderr
+    two = run("-m", "residency.cli", "run", recipe, "--runs", tmp_path / "two", *CHANGES, "launch.processes=2")
+    assert two.returncode == 0, two.stderr
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    own = run(*torchrun, "-m", "residency.cli", "run", recipe, "--runs", tmp_path / "own", *CHANGES)
+    assert own.returncode == 0, own.stderr
+    alone, stage, manifest = losses(tmp_path / "one")
+    assert manifest.get("launch", "") == "" and stage.get("processes", 1) == 1
+    for name in ("two", "own"):
+        together, stage, manifest = losses(tmp_path / name)
+        assert together == pytest.approx(alone, abs=1e-5)
+        assert (stage["processes"], manifest["launch"], manifest["status"]) == (2, "2 processes", "done")
+        assert stage["settings"]["batch"] == "8 (2 x 2 x 2 processes)"
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(project: Path, tmp_path: Path) -> None:
+    done = run(
+        "-m",
+        "residency.cli",
+        "run",
+        project / "recipe.yaml",
+        "--runs",
+        tmp_path,
+        "stages[0].batch=7",
+        "launch.processes=2",
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == (
+        "residency: stages.batch: 7 rows cannot be shared out among 2 processes; give a multiple of 2."
+    )
