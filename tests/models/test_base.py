@@ -111,7 +111,7 @@ def test_word_models_are_known_by_name(name: str, segmenter: str, bases: dict[st
 def test_word_models_of_the_hub_are_known_by_their_id(
     id: str, segmenter: str, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_from_hub", lambda settings: (bases["roberta"], "0" * 40))
+    monkeypatch.setattr(module, "_from_hub", lambda settings, weights: (bases["roberta"], "0" * 40))
     assert resolve(BaseModelSettings(id=id)).segmenter == segmenter
 
 
