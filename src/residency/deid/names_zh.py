@@ -51,7 +51,11 @@ class Chinese:
         text = view.shown
         for _, end, kinds in self.cues.find(text):
             kind, asking = kinds[0]
-            match = (self.field.match(text, end) if asking else None) or self.behind.match(text, end) or self.sure.match(text, end)
+            match = (
+                (self.field.match(text, end) if asking else None)
+                or self.behind.match(text, end)
+                or self.sure.match(text, end)
+            )
             while match:
                 yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
                 match = self.more.match(text, match.end("v")) if kind != "name" else None
