@@ -60,6 +60,12 @@ NAMED = [
         "Mr. John A. Smith was seen by Emily Carter, MD. Daughter Anna called.",
         ["John A. Smith", "Emily Carter", "Anna"],
     ),
+    (
+        "zh",
+        "交班：【常秀云】平稳；大嫂梁惠珍在场；执行：尹桂兰。护工次仁德吉陪床。",
+        ["常秀云", "梁惠珍", "尹桂兰", "次仁德吉"],
+    ),
+    ("zh", "口服利福平、利可君、山茱萸；常规检查，应当复查，患者生存率提高，勿去游泳池。", []),
     ("en", "Hodgkin disease, Parkinson Disease, Grace period; patient reports heartburn.", []),
 ]
 

@@ -84,16 +84,75 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """Not the department of a clinic (``phòng khám Nội``), and not what leads to a hospital (``ra viện``)."""
+    """The head (``bệnh viện``), what it is for (``đa khoa khu vực``) and its own name; not a department (``phòng khám Nội``), and not
+    what leads to a hospital (``ra viện``)."""
     folded = plain(value)
     head = next(word for word in _heads() if folded.startswith(word))
-    found = value[len(head) :].lower().split()
-    if not found or (found[0] in words("vi", "wards") and len(found) < 3):
-        return None
     before = plain(text[max(0, start - 8) : start]).strip().rpartition(" ")[2]
-    if head == "vien" and before in word_set("vi", "before_hospital"):
+    if (head == "vien" and before in word_set("vi", "before_hospital")) or (
+        head == "truong" and before in BEFORE_SCHOOL
+    ):
         return None
-    return 0, len(value)
+    end = _vi_named(value, len(head), head not in SHORT_HEADS)
+    return (0, end) if end else None
+
+
+SHORT_HEADS = frozenset(
+    {"vien", "truong", "trung tam", "th", "xuong", "cong truong", "dai hoc", "cao dang", "cd", "trung cap", "trung hoc"}
+)
+"""Heads that are words of other things too: in small letters a word of what it is for must follow."""
+BEFORE_SCHOOL = frozenset(
+    {"thi", "moi", "quang", "hien", "phau", "vi", "dien", "tu", "lap", "thao", "nong", "lam", "cong", "chien"}
+)
+"""``trường`` behind these is no school: thị trường, môi trường."""
+
+
+def _vi_named(value: str, at: int, sure: bool) -> int:
+    """Where the name of an organisation ends that begins behind its head; 0 where there is none."""
+    ends = word_set("vi", "not_names")
+    shout, calm = value.isupper(), not any(sign.isupper() for sign in value[at:])
+    end = taken = own = 0
+    for word in value[at:].split():
+        at = value.index(word, at) + len(word)
+        key = plain(word).strip(SIGNS)
+        number = key[:1].isdigit()
+        name = word[:1].isupper() or number or word[0] in '“"' or calm
+        if not key:
+            continue
+        if (
+            _among("trades", word, value)
+            and not (own and word[:1].islower() and not calm)
+            and (key not in ends or sure or taken)
+        ):
+            taken += 1
+            end = at if word[:1].isupper() or own else end
+            own += calm and own > 0
+        elif (
+            not name
+            or ((shout or calm) and key in ends)
+            or (number and (not key[:1].isdigit() or len(key) > 4 or calm))
+        ):
+            break
+        elif not own and not taken and _among("wards", word, value):
+            return 0
+        else:
+            own += 1
+            end = at
+            if calm and own == 3:
+                break
+    if calm and (not (taken or sure) or own < 2):
+        return 0
+    return len(value[:end].rstrip(" .,&-–")) if own else 0
+
+
+def _among(name: str, word: str, value: str) -> bool:
+    """Whether a word is in a list; where the whole value has marks, with the right ones (Phú is not phụ)."""
+    if value.isascii():
+        return plain(word).strip(SIGNS) in word_set("vi", name)
+    return word.lower().strip(SIGNS) in words("vi", name)
+
+
+SIGNS = '.,&"”“'
 
 
 @cache

@@ -64,7 +64,7 @@ NUMBERED = {
 }
 """What stands behind a number of a date with words."""
 WORDED = {
-    "vi": re.compile(r"(?:tháng|thang|mùng|mồng|rằm|ngày|ngay)(?=\s*\w)"),
+    "vi": re.compile(r"(?:tháng|thang|mùng|mồng|rằm|ngày|ngay)(?=\s*\w)|t(?=\d{1,2}\s?[/.\-]\s?(?:19|20)\d)"),
     "zh": re.compile(r"农历|阴历|旧历|正月|腊月|冬月|闰"),
 }
 MONTH = re.compile(
@@ -143,10 +143,11 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     if re.match(r":(?:\s|$)", behind):
         return True
     line = before.rpartition("\n")[2]
+    unmarked = view.unmarked_at(start - 12, end)
     if not line.strip(" -*•+") and behind.lstrip(" ")[:1] in (":", "-", "–", ","):
         return True
     return (
-        _cue_before(view.lang, view.unmarked).search(before if view.unmarked else view.low[max(0, start - 30) : start])
+        _cue_before(view.lang, unmarked).search(before if unmarked else view.low[max(0, start - 30) : start])
         is not None
     )
 

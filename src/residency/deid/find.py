@@ -213,6 +213,10 @@ class View:
         """Whether it is written without Vietnamese marks."""
         return bool((self.codes > 127).sum() * 50 < len(self.codes))
 
+    def unmarked_at(self, start: int, end: int) -> bool:
+        """Whether the words around a place are written without Vietnamese marks; not the whole text need be."""
+        return self.unmarked or self.shown[max(0, start) : end + 16].isascii()
+
     @cached_property
     def numbers(self) -> list[tuple[int, int, int]]:
         """(start, end, digits from there on, those of further numbers that at most two separators part from it) of every number."""

@@ -13,19 +13,25 @@ HAN = "\u4e00-\u9fff"
 
 
 class Chinese:
-    """A family name and one or two signs behind a cue, before a title, or before sex or age; glued to the text around it."""
+    """A family name and one or two signs behind a cue, before a title, before sex or age, or alone between marks; glued to the text
+    around it."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         family = f"(?:{any_of(data['compound'])}|[{data['families']}])"
         veto = f"(?!{any_of(data['vetoes'])})"
         given = rf"(?:[{HAN}]{{1,2}}|\s[{HAN}](?:\s[{HAN}])?(?![{HAN}〇○]))"
         masked = f"{family}[某xX*]{{1,2}}"
-        name = rf"{veto}(?P<v>{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
+        parts = f"(?:{any_of(data['elements'])})"
+        sounds = f"[{data['sounds']}]{{2,8}}·[{data['sounds']}]{{2,8}}"
+        sure = f"{veto}{family}[{data['given']}]{{2}}"
+        name = rf"{veto}(?P<v>{sounds}|{parts}{{1,3}}|{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
         asked = rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}]\s[{HAN}](?:\s[{HAN}])?)"
         end = rf"(?=[^{HAN}]|$|{any_of(data['follows'])})"
         link = r"(?:姓名)?(?:\s*(?:\([^)\n]{1,8}\))?\s*[:为是叫]\s*|\s*)[“\"(]?"
         self.behind = re.compile(f"{link}{name}{end}")
         self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
+        self.sure = re.compile(f"{link}(?P<v>{sounds}|{parts}{{1,3}}|{sure})")
+        self.alone = re.compile(f"(?<![{HAN}·])(?P<v>{sounds}|{parts}{{2,3}}|{sure})(?![{HAN}·])")
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
         self.cues = Words([(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]])
         self.titles = Words(
@@ -45,13 +51,19 @@ class Chinese:
         text = view.shown
         for _, end, kinds in self.cues.find(text):
             kind, asking = kinds[0]
-            match = (self.field.match(text, end) if asking else None) or self.behind.match(text, end)
+            match = (
+                (self.field.match(text, end) if asking else None)
+                or self.behind.match(text, end)
+                or self.sure.match(text, end)
+            )
             while match:
                 yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
                 match = self.more.match(text, match.end("v")) if kind != "name" else None
         for at, end, whose in self.titles.find(text):
             if not self.not_title.match(text, end):
                 yield from self._before(text, at, whose[0])
+        for match in self.alone.finditer(text):
+            yield Finding(match.start("v"), match.end("v"), "name", "rule:zh/name-alone")
         for match in self.person.finditer(text):
             at = match.start()
             for length in (2, 3, 4):

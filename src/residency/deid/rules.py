@@ -154,7 +154,7 @@ class _Tried:
         if out and start < out[-1].end and out[-1].by == self.by:
             return  # within what was found last
         cue = view.low[start:end] if self.marked else ""
-        if self.marked and cue not in self.cues and not (cue.isascii() and view.unmarked):
+        if self.marked and cue not in self.cues and not (cue.isascii() and view.unmarked_at(start, end)):
             return  # another word, with other marks or none
         if match := self.pattern.match(view.shown, end):
             self._found(match, view.shown, out, start)
