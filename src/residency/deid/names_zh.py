@@ -10,6 +10,8 @@ from residency.deid.find import Finding, View, Words
 from residency.deid.namedata import PEOPLE, any_of
 
 HAN = "\u4e00-\u9fff"
+LONGEST = 18
+"""Signs between two marks from which they are no name."""
 
 
 class Chinese:
@@ -31,7 +33,8 @@ class Chinese:
         self.behind = re.compile(f"{link}{name}{end}")
         self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
         self.sure = re.compile(f"{link}(?P<v>{sounds}|{parts}{{1,3}}|{sure})")
-        self.alone = re.compile(f"(?<![{HAN}·])(?P<v>{sounds}|{parts}{{2,3}}|{sure})(?![{HAN}·])")
+        self.between = re.compile(f"[{HAN}·]{{3,}}")
+        self.alone = re.compile(f"{sounds}|{parts}{{2,3}}|{sure}")
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
         self.cues = Words([(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]])
         self.titles = Words(
@@ -62,8 +65,9 @@ class Chinese:
         for at, end, whose in self.titles.find(text):
             if not self.not_title.match(text, end):
                 yield from self._before(text, at, whose[0])
-        for match in self.alone.finditer(text):
-            yield Finding(match.start("v"), match.end("v"), "name", "rule:zh/name-alone")
+        for match in self.between.finditer(text):
+            if match.end() - match.start() < LONGEST and self.alone.fullmatch(text, *match.span()):
+                yield Finding(match.start(), match.end(), "name", "rule:zh/name-alone")
         for match in self.person.finditer(text):
             at = match.start()
             for length in (2, 3, 4):
