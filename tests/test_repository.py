@@ -77,6 +77,8 @@ def test_every_direct_dependency_is_pinned_within_its_range() -> None:
         *extras["train"],
         *extras["deid"],
         *extras["ingest"],
+        *extras["serve"],
+        *extras["export"],
         *extras["mssql"],
         *extras["dev"],
     ]:
@@ -183,17 +185,36 @@ def test_a_cpu_build_for_a_machine_with_gpu_is_announced(setup: ModuleType) -> N
 
 
 def test_an_installation_holds_until_pins_or_extras_change(setup: ModuleType, tmp_path: Path) -> None:
-    assert setup.missing_extras([]) == ["train", "quantise", "chatglm", "deid", "ingest", "dev"]
+    assert setup.missing_extras([]) == ["train", "quantise", "chatglm", "deid", "ingest", "serve", "export", "dev"]
     (tmp_path / ".venv").mkdir()
-    stamp = f'{{"key": "{setup.key()}", "extras": ["train", "quantise", "chatglm", "deid", "ingest", "dev", "vi"]}}'
+    stamp = f'{{"key": "{setup.key()}", "extras": ["train", "quantise", "chatglm", "deid", "ingest", "serve", "export", "dev", "vi"]}}'
     (tmp_path / ".venv" / "setup.json").write_text(stamp, "utf-8")
     assert setup.missing_extras([]) == setup.missing_extras(["vi"]) == []
-    assert setup.missing_extras(["bench"]) == ["train", "quantise", "chatglm", "deid", "ingest", "dev", "vi", "bench"]
+    assert setup.missing_extras(["bench"]) == [
+        "train",
+        "quantise",
+        "chatglm",
+        "deid",
+        "ingest",
+        "serve",
+        "export",
+        "dev",
+        "vi",
+        "bench",
+    ]
     with (tmp_path / "constraints.txt").open("a", encoding="utf-8") as file:
         file.write("another==1.0\n")
-    assert setup.missing_extras([]) == ["train", "quantise", "chatglm", "deid", "ingest", "dev", "vi"], (
-        "a change of pins installs again, and loses no extra"
-    )
+    assert setup.missing_extras([]) == [
+        "train",
+        "quantise",
+        "chatglm",
+        "deid",
+        "ingest",
+        "serve",
+        "export",
+        "dev",
+        "vi",
+    ], "a change of pins installs again, and loses no extra"
 
 
 def test_an_unknown_extra_is_refused_with_the_known_ones(setup: ModuleType) -> None:
