@@ -1,0 +1,129 @@
+"""PubMed: abstracts by a search at NCBI's E-utilities, or from the XML that PubMed exports, as public notes.
+
+Structure of the XML: NLM's DTD, https://dtd.nlm.nih.gov/ncbi/pubmed/. Searching is Biopython's, which keeps NCBI's limits (three requests a
+second, ten with a key) and repeats what fails in passing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from residency.core.errors import DataError, UserError
+from residency.core.files import reason
+from residency.corpus.abstracts import Abstract, abstract
+
+BATCH = 200
+"""Abstracts in one answer of the server."""
+MOST = 9_999
+"""What PubMed gives of one search; more are had by searches over parts, e.g. by year."""
+KEY = "NCBI_API_KEY"
+"""Environment variable that may hold a key of NCBI's."""
+
+
+def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
+    """The articles of a PubMed XML file that have an abstract, one at a time; external entities are never followed.
+
+    Raises ``DataError`` for a file that is no PubMed XML.
+    """
+    from lxml import etree
+
+    name = source if isinstance(source, Path) else "the answer of PubMed"
+    try:
+        found = 0
+        given: Any = str(source) if isinstance(source, Path) else source
+        for _, article in etree.iterparse(
+            given, tag=("PubmedArticle", "PubmedBookArticle"), resolve_entities=False, no_network=True, load_dtd=False
+        ):
+            found += 1
+            if (one := _article(article)) is not None:
+                yield one
+            article.clear()
+            while article.getprevious() is not None:  # what was read is not kept
+                del article.getparent()[0]
+    except (etree.XMLSyntaxError, OSError) as error:
+        why = reason(error) if isinstance(error, OSError) else "is not whole XML."
+        raise DataError(f"{name}: {why} Export it from PubMed anew, in the format PubMed (XML).") from None
+    if not found and isinstance(source, Path):
+        raise DataError(f"{source}: holds no PubMed article; export it from PubMed in the format PubMed (XML).")
+
+
+def _article(article: Any) -> Abstract | None:
+    """An article's abstract, or None where it has none."""
+    pmid = article.findtext(".//MedlineCitation/PMID") or article.findtext(".//BookDocument/PMID") or ""
+    parts = [(part.get("Label") or "", _words(part)) for part in article.findall(".//Abstract/AbstractText")]
+    sections = tuple((label.strip(), text) for label, text in parts if text)
+    title = _words(article.find(".//ArticleTitle"))
+    if not pmid or not sections or not title:
+        return None
+    year = article.findtext(".//JournalIssue/PubDate/Year") or (
+        article.findtext(".//JournalIssue/PubDate/MedlineDate") or ""
+    )
+    return abstract(
+        id=pmid.strip(),
+        title=title.removeprefix("[").removesuffix(".").removesuffix("]"),  # brackets: translated
+        sections=sections,
+        journal=article.findtext(".//Journal/ISOAbbreviation") or article.findtext(".//Journal/Title") or "",
+        year=year[:4],
+    )
+
+
+def _words(element: Any) -> str:
+    """Text of an element and what it holds (italics, subscripts), white space as single blanks."""
+    return "" if element is None else " ".join("".join(element.itertext()).split())
+
+
+def search(query: str, email: str, most: int) -> list[str]:
+    """PMIDs that a query finds, the most relevant first; raises ``UserError`` where PubMed cannot be reached or knows no such query."""
+    entrez = _entrez(email)
+    from lxml import etree
+
+    with _reachable():
+        with entrez.esearch(db="pubmed", term=query, retmax=most, retmode="xml", sort="relevance") as answer:
+            root = etree.fromstring(
+                answer.read(), etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+            )
+        return [found.text for found in root.findall(".//IdList/Id")]
+
+
+def fetch(ids: list[str], email: str) -> Iterator[list[Abstract]]:
+    """The abstracts of PMIDs, a batch at a time; those without an abstract are left out."""
+    entrez = _entrez(email)
+    for start in range(0, len(ids), BATCH):
+        with _reachable(), entrez.efetch(db="pubmed", id=ids[start : start + BATCH], retmode="xml") as answer:
+            whole = answer.read()
+        yield list(read_xml(BytesIO(whole)))
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Turns what a network does into one sentence."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+
+    from lxml.etree import XMLSyntaxError
+
+    try:
+        yield
+    except (OSError, HTTPException, XMLSyntaxError) as error:
+        why = f"status {error.code}" if isinstance(error, HTTPError) else type(error).__name__
+        raise UserError(
+            f"PubMed does not answer ({why}); what was fetched is kept, and the same command goes on from there. "
+            "Without a network, export the search at PubMed as XML elsewhere and give it with --file."
+        ) from None
+
+
+def _entrez(email: str) -> Any:
+    """Biopython's client, set up."""
+    try:
+        from Bio import Entrez
+    except ModuleNotFoundError:
+        raise UserError("biopython is not installed; install it with pip install 'residency[ingest]'.") from None
+    Entrez.email, Entrez.tool = email, "residency"
+    with suppress(KeyError):
+        Entrez.api_key = os.environ[KEY]
+    return Entrez
