@@ -79,7 +79,7 @@ def pubmed(
     query: Annotated[
         str,
         typer.Argument(
-            metavar="[QUERY]", help='As at PubMed, e.g. "hepatocellular carcinoma[mesh]".', show_default=False
+            metavar="QUERY", help='As at PubMed, e.g. "hepatocellular carcinoma[mesh]".', show_default=False
         ),
     ] = "",
     out: Annotated[Path, typer.Option("--out", help="JSON lines of public notes.")] = Path("data/abstracts.jsonl"),
