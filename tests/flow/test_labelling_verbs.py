@@ -23,7 +23,20 @@ def test_what_to_label_next_leaves_out_what_was_learned_and_shows_no_text(
     _, run = finished
     pool = [*records("vi", 60, seed=1), *records("vi", 30, seed=4)]
     path = lines(tmp_path / "data" / "pool.jsonl", [{**row(n), "id": f"{k}"} for k, n in enumerate(pool)])
-    said = cli("label", "next", run, "--pool", path, "--output", tmp_path / "chosen.jsonl", "--count", "10", check=0)
+    said = cli(
+        "label",
+        "next",
+        run,
+        "--pool",
+        path,
+        "--output",
+        tmp_path / "chosen.jsonl",
+        "--count",
+        "10",
+        "--by",
+        "model",
+        check=0,
+    )
     chosen = rows(tmp_path / "chosen.jsonl")
     assert len(chosen) == 10 and all(int(str(one["id"])) >= 60 for one in chosen), "the first 60 have been learned"
     why = rows(tmp_path / "chosen.jsonl.why.jsonl")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -149,19 +149,24 @@ def next_(
     pool: Annotated[Path, typer.Option("--pool", help="JSON lines of unlabelled notes.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the chosen ones go.", show_default=False)],
     count: Annotated[int, typer.Option("--count", help="How many.", min=1)] = 100,
+    by: Annotated[
+        Literal["random", "model"],
+        typer.Option("--by", help="random: all at random; model: what the model is unsure of."),
+    ] = "random",
     at_random: Annotated[
-        float, typer.Option("--random", help="Share that is drawn from the whole pool.", min=0, max=1)
+        float, typer.Option("--random", help="With --by model: share that is drawn from the whole pool.", min=0, max=1)
     ] = 0.2,
 ) -> None:
     """Choose what to label next.
 
-    What a run's model is unsure of and has not seen the like of. A share is drawn at random, so that estimates made on it are honest; the order does not tell which.
+    At random, since nothing else was shown to teach more for the same reading (docs/benchmarks.md); or what a run's model is unsure of and
+    has not seen the like of, with a share at random so that estimates made on it are honest: the order does not tell which.
     """
     from residency import suggestions
 
     console = terminal()
     with tracking(console) as tracker:
-        chosen = suggestions.next_notes(run, pool, output, count, at_random, tracker)
+        chosen = suggestions.next_notes(run, pool, output, count, 1.0 if by == "random" else at_random, tracker)
     say(
         console,
         f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them drawn at random",
