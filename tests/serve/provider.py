@@ -101,7 +101,7 @@ class Provider:
         whole.pop(without, None)
         headers = {} if kid is None else {"kid": kid or key}
         kind = "RS256" if isinstance(self.private[key], rsa.RSAPrivateKey) else "ES256"
-        return jwt.encode(whole, self.private[key], algorithm=algorithm or kind, headers=headers)
+        return jwt.PyJWS().encode(json.dumps(whole).encode(), self.private[key], algorithm or kind, headers)
 
     def close(self) -> None:
         if self.hang is not None:
