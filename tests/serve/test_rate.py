@@ -64,9 +64,8 @@ def test_never_more_than_allowed_in_any_second_of_real_time() -> None:
         taken: list[float] = []
         begun = time.time()
         while time.time() - begun < 2.5:
-            for one in await asyncio.gather(*(accepted(rate, "user") for _ in range(3))):
-                if one:
-                    taken.append(time.time())
+            answers = await asyncio.gather(*(accepted(rate, "user") for _ in range(3)))
+            taken += [time.time()] * sum(answers)
             await asyncio.sleep(0.005)
         return taken
 
