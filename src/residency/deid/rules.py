@@ -110,7 +110,8 @@ class Rules:
     def search(self, view: View) -> list[Finding]:
         """The same, in a text whose other forms may be there already."""
         found: list[Finding] = []
-        for start, end, handlers in self.words.find(view.folded_words if self.blanks else view.folded):
+        places = self.words.find(view.folded_words) if self.blanks else self.words.find(view.folded, view.folded_codes)
+        for start, end, handlers in places:
             for handler in handlers:
                 handler(view, start, end, found)
         for start, _, digits in view.numbers:
