@@ -106,11 +106,11 @@ class Edits(Value, frozen=True, dict=True):
 
     def project_spans(self, text: str, spans: Sequence[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Spans of the source ``text`` as (those that survive, with offsets and quotes of the edited text; the rest)."""
-        edited = self.apply(text)
+        edited, length, shifts, source, target = self.apply(text), self.source_length, self._shifts, self._source, self._target
         kept, destroyed = [], []
         for span in spans:
-            if found := self.project(span.start, span.end):
-                start, end = found
+            if held := _held(span.start, span.end, length, source, target):
+                start, end = span.start + shifts[held[0]], span.end + shifts[held[1]]
                 kept.append(msgspec.structs.replace(span, start=start, end=end, quote=edited[start:end]))
             else:
                 destroyed.append(span)
@@ -135,7 +135,7 @@ class Edits(Value, frozen=True, dict=True):
             for start, end, piece in zip(*self._target, self.pieces, strict=True)
         ]
         second = [_Middle(piece.start, piece.end, piece.text) for piece in other.pieces]
-        pieces, shift = [], 0
+        pieces, shift = list[Edit](), 0
         for group in _overlapping(sorted(first + second, key=itemgetter(0, 1))):
             piece, shift = _merged(group, shift)
             if piece.start < piece.end or piece.text:

@@ -64,7 +64,10 @@ NUMBERED = {
 }
 """What stands behind a number of a date with words."""
 WORDED = {
-    "vi": re.compile(r"(?:tháng|thang|mùng|mồng|rằm|ngày|ngay)(?=\s*\w)|t(?=\d{1,2}\s?[/.\-]\s?(?:19|20)\d)"),
+    "vi": re.compile(
+        r"ng(?:ày(?=\s+[\dmhbtnscl])|ay(?=\s+\d))|th[áa]ng(?=\s*\d)|(?:mùng|mồng|rằm)(?=\s+\w)"
+        r"|t(?=\d{1,2}\s?[/.\-]\s?(?:19|20)\d)"
+    ),
     "zh": re.compile(r"农历|阴历|旧历|正月|腊月|冬月|闰"),
 }
 MONTH = re.compile(
@@ -180,7 +183,7 @@ def _in_words(view: View) -> Iterator[DateMention]:
             yield from _tried(view, NUMERAL, _form("numerals", own), own)
         if own == "en":
             yield from _tried(view, MONTH, _form("months_first"), own)
-            for place in ORDINAL.finditer(low):
+            for place in ORDINAL.finditer(low) if "of" in low else ():
                 match = _form("ordinals_first").search(shown, max(0, place.start() - 24))
                 if match and match.start() <= place.start() and (mention := _mention(view, match, own)):
                     yield mention
