@@ -115,7 +115,7 @@ class Known:
     @cached_property
     def keys(self) -> frozenset[str]:
         """Plain forms without separators: what no surrogate may hold."""
-        return frozenset(plain(variant.key) for variant in self.variants)
+        return frozenset(v.key if v.form == "code" else plain(v.key) for v in self.variants)
 
 
 @lru_cache(maxsize=64)  # the notes of a patient follow each other
