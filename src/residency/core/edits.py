@@ -106,7 +106,13 @@ class Edits(Value, frozen=True, dict=True):
 
     def project_spans(self, text: str, spans: Sequence[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Spans of the source ``text`` as (those that survive, with offsets and quotes of the edited text; the rest)."""
-        edited, length, shifts, source, target = self.apply(text), self.source_length, self._shifts, self._source, self._target
+        edited, length, shifts, source, target = (
+            self.apply(text),
+            self.source_length,
+            self._shifts,
+            self._source,
+            self._target,
+        )
         kept, destroyed = [], []
         for span in spans:
             if held := _held(span.start, span.end, length, source, target):
@@ -212,10 +218,11 @@ def normalise(text: str, form: Form) -> Edits:
     """Unicode normalisation as edits of whole combining sequences: ``apply`` gives ``unicodedata.normalize(form, text)``."""
     if unicodedata.is_normalized(form, text):
         return Edits(source_length=len(text))
-    pieces = []
-    for match in _sequences(form).finditer(text):
-        if (new := _normalised(form, old := match[0])) != old:
-            pieces.append(Edit(match.start(), match.end(), new))
+    pieces = [
+        Edit(match.start(), match.end(), new)
+        for match in _sequences(form).finditer(text)
+        if (new := _normalised(form, match[0])) != match[0]
+    ]
     return Edits(source_length=len(text), pieces=tuple(pieces))
 
 

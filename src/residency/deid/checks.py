@@ -74,6 +74,9 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     """An address has two parts, or one that is named (street, ward, district); a bare number is a room or a dose."""
     parts, units = word_set("vi", "address"), word_set("vi", "units")
     found = plain(value).replace(",", " ").replace(".", " ").split()
+    before = plain(text[max(0, start - 14) : start]).rpartition("\n")[2].split()
+    if found and found[0] == "tp" and before and before[-1] in word_set("vi", "before_total"):
+        return None
     if not found or found[-1] in units or (len(found) > 1 and found[1] in units):
         return None
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property, lru_cache
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -300,7 +300,10 @@ class _Begins:
 
     def __init__(self, words: Iterable[str]) -> None:
         firsts: dict[str, np.uint64] = {}
-        self.first, self.second = np.zeros(0x110000, np.uint64), np.zeros(0x110000, np.uint64)  # only what is used is in memory
+        self.first, self.second = (
+            np.zeros(0x110000, np.uint64),
+            np.zeros(0x110000, np.uint64),
+        )  # only what is used is in memory
         for word in words:
             if len(word) == 1:
                 self.first[ord(word)] |= self.SINGLE

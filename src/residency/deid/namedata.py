@@ -28,7 +28,9 @@ def any_of(words: Collection[str]) -> str:
         groups.setdefault(word[:1], []).append(re.escape(word[1:]))
     if len(groups) < 3 or "" in groups:
         return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
-    made = [re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})") for first, rest in groups.items()]
+    made = [
+        re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})") for first, rest in groups.items()
+    ]
     return f"(?=[{''.join(map(re.escape, groups))}])(?:{'|'.join(made)})"
 
 

@@ -34,7 +34,8 @@ class Chinese:
         self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
         self.sure = re.compile(f"{link}(?P<v>{sounds}|{parts}{{1,3}}|{sure})")
         self.between = re.compile(f"[{HAN}·]{{3,}}")
-        self.alone = re.compile(f"{sounds}|{parts}{{2,3}}|{sure}")
+        lasted = "(?!史[一二两三四五六七八九十数多半][年月周天日])"  # "有IDA史四年": a history, and for how long
+        self.alone = re.compile(f"{sounds}|{parts}{{2,3}}|{lasted}{sure}")
         self.long = frozenset(data["sounds"]).union(word[0] for word in data["elements"])
         self.short = 2 + max(map(len, data["compound"]))
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")

@@ -115,7 +115,9 @@ class Rules:
         for one in self.numbers:
             if one.first and signs[start] not in one.first:
                 continue
-            leads = [lead for lead in one.leads if lead <= start and one.pattern.match(signs, start - lead, partial=True)]
+            leads = [
+                lead for lead in one.leads if lead <= start and one.pattern.match(signs, start - lead, partial=True)
+            ]
             if leads:
                 kept.append((one, one.rule.digits, leads))
         return kept
