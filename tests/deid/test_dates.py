@@ -61,7 +61,10 @@ def test_a_day_and_a_month_are_a_date_behind_a_cue(lang: str, text: str, wanted:
     ("lang", "text"),
     [
         ("vi", "HA 120/80 mmHg, uống 1/2 viên, thổi tâm thu 3/6, Glasgow 15/15, 7.35/40/95"),
-        ("en", "BP 120/80, 3/6 systolic murmur, 1/2 tablet, potassium of 4.7, 5-10 mg, T2-weighted, may improve"),
+        (
+            "en",
+            "BP 120/80, 3/6 systolic murmur, 1/2 tablet, potassium of 4.7, 5-10 mg, T2-weighted, INR of 1.1. 12-lead ECG, may improve",
+        ),
         ("zh", "血压120/80mmHg，3/6级杂音，1/2片，白细胞10.5"),
     ],
 )

@@ -66,6 +66,7 @@ NAMED = [
         ["常秀云", "梁惠珍", "尹桂兰", "次仁德吉"],
     ),
     ("zh", "口服利福平、利可君、山茱萸；常规检查，应当复查，患者生存率提高，勿去游泳池。", []),
+    ("zh", "既往：有IDA史四年，否认高血压。记录人：王四年", ["王四年"]),
     ("en", "Hodgkin disease, Parkinson Disease, Grace period; patient reports heartburn.", []),
 ]
 

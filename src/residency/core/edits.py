@@ -10,7 +10,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 from operator import itemgetter
 from typing import Literal, NamedTuple
@@ -106,11 +106,17 @@ class Edits(Value, frozen=True, dict=True):
 
     def project_spans(self, text: str, spans: Sequence[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Spans of the source ``text`` as (those that survive, with offsets and quotes of the edited text; the rest)."""
-        edited = self.apply(text)
+        edited, length, shifts, source, target = (
+            self.apply(text),
+            self.source_length,
+            self._shifts,
+            self._source,
+            self._target,
+        )
         kept, destroyed = [], []
         for span in spans:
-            if found := self.project(span.start, span.end):
-                start, end = found
+            if held := _held(span.start, span.end, length, source, target):
+                start, end = span.start + shifts[held[0]], span.end + shifts[held[1]]
                 kept.append(msgspec.structs.replace(span, start=start, end=end, quote=edited[start:end]))
             else:
                 destroyed.append(span)
@@ -135,11 +141,24 @@ class Edits(Value, frozen=True, dict=True):
             for start, end, piece in zip(*self._target, self.pieces, strict=True)
         ]
         second = [_Middle(piece.start, piece.end, piece.text) for piece in other.pieces]
-        pieces, shift = [], 0
-        for group in _overlapping(sorted(first + second, key=itemgetter(0, 1))):
-            piece, shift = _merged(group, shift)
+        pieces, shift = list[Edit](), 0
+        ordered = sorted(first + second, key=itemgetter(0, 1))
+        at = 0
+        while at < len(ordered):
+            last, reach = at + 1, ordered[at].end
+            while last < len(ordered) and ordered[last].start < reach:
+                reach = max(reach, ordered[last].end)
+                last += 1
+            if last == at + 1:  # nearly always
+                start, end, text, moved = ordered[at]
+                behind = shift + (moved or 0)
+                piece = Edit(start - shift, end - behind, text)
+                shift = behind
+            else:
+                piece, shift = _merged(ordered[at:last], shift)
             if piece.start < piece.end or piece.text:
                 pieces.append(piece)
+            at = last
         return Edits(source_length=self.source_length, pieces=tuple(pieces))
 
 
@@ -170,28 +189,11 @@ class _Middle(NamedTuple):
     """By how much it moved what follows it, for a piece of the first step."""
 
 
-def _overlapping(pieces: Iterable[_Middle]) -> list[list[_Middle]]:
-    groups: list[list[_Middle]] = []
-    reach = 0
-    for piece in pieces:
-        if groups and piece.start < reach:
-            groups[-1].append(piece)
-            reach = max(reach, piece.end)
-        else:
-            groups.append([piece])
-            reach = piece.end
-    return groups
-
-
 def _merged(group: list[_Middle], shift: int) -> tuple[Edit, int]:
     """Overlapping pieces of two steps as one, and the shift of the first step behind it.
 
     Every character between the steps is either known from a piece of the first or replaced by one of the second.
     """
-    if len(group) == 1:  # nearly always
-        start, end, text, moved = group[0]
-        behind = shift + (moved or 0)
-        return Edit(start - shift, end - behind, text), behind
     low, high = group[0].start, max(piece.end for piece in group)
     chunks: list[str] = []
     position, behind = low, shift
@@ -216,8 +218,15 @@ def normalise(text: str, form: Form) -> Edits:
     """Unicode normalisation as edits of whole combining sequences: ``apply`` gives ``unicodedata.normalize(form, text)``."""
     if unicodedata.is_normalized(form, text):
         return Edits(source_length=len(text))
-    sequences = ((match.span(), match[0]) for match in _sequences(form).finditer(text))
-    return Edits.of(text, ((start, end, unicodedata.normalize(form, old)) for (start, end), old in sequences))
+    pieces = [
+        Edit(match.start(), match.end(), new)
+        for match in _sequences(form).finditer(text)
+        if (new := _normalised(form, match[0])) != match[0]
+    ]
+    return Edits(source_length=len(text), pieces=tuple(pieces))
+
+
+_normalised = lru_cache(maxsize=1 << 12)(unicodedata.normalize)  # a text has few sequences, again and again
 
 
 @cache

@@ -26,6 +26,21 @@ def word_set(pack: str, name: str) -> frozenset[str]:
     return frozenset(map(plain, words(pack, name)))
 
 
+@cache
+def _leads_by_first() -> dict[str, tuple[str, ...]]:
+    """Words that lead to a name, in their order, by their first sign."""
+    found: dict[str, list[str]] = {}
+    for lead in words("zh", "leads"):
+        found.setdefault(lead[0], []).append(lead)
+    return {first: tuple(leads) for first, leads in found.items()}
+
+
+def _leads_in(name: str) -> list[str]:
+    """The words that lead to a name and may stand in it."""
+    known = _leads_by_first()
+    return [lead for sign in known.keys() & set(name) for lead in known[sign]]
+
+
 def _luhn(value: str, text: str, start: int) -> tuple[int, int] | None:
     from stdnum import luhn
 
@@ -59,6 +74,9 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     """An address has two parts, or one that is named (street, ward, district); a bare number is a room or a dose."""
     parts, units = word_set("vi", "address"), word_set("vi", "units")
     found = plain(value).replace(",", " ").replace(".", " ").split()
+    before = plain(text[max(0, start - 14) : start]).rpartition("\n")[2].split()
+    if found and found[0] == "tp" and before and before[-1] in word_set("vi", "before_total"):
+        return None
     if not found or found[-1] in units or (len(found) > 1 and found[1] in units):
         return None
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
@@ -165,7 +183,8 @@ def _heads() -> tuple[str, ...]:
 
 
 def _zh_address(value: str, text: str, start: int) -> tuple[int, int] | None:
-    cut = next((len(lead) for lead in words("zh", "leads") if value.startswith(lead) and len(lead) > 1), 0)
+    leads = _leads_by_first().get(value[:1], ())
+    cut = next((len(lead) for lead in leads if value.startswith(lead) and len(lead) > 1), 0)
     bare = value[cut:].strip(" 。，,；")
     if len(bare) < 3 or bare.startswith(words("zh", "not_places")) or bare.endswith("科"):
         return None
@@ -183,7 +202,7 @@ def _back(text: str, start: int, reach: int) -> str:
 def _led(name: str, least: int) -> str:
     """What of a name stands behind the last word that leads to one; some names begin with such a sign."""
     cut = 0
-    for lead in words("zh", "leads"):
+    for lead in _leads_in(name):
         place = name.rfind(lead)
         if 0 <= place <= len(name) - len(lead) - least and not name.startswith(words("zh", "not_leads"), place):
             cut = max(cut, place + len(lead))
@@ -208,7 +227,7 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
     """The name before ``医院`` and the like: signs back to a mark, or to a word that leads to a name."""
     name = _back(text, start, 14)
     whole, cut = name, 0
-    for lead in words("zh", "leads"):
+    for lead in _leads_in(name):
         place = name.rfind(lead)
         if (
             place < 0

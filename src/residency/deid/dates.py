@@ -56,6 +56,8 @@ def _form(group: str, lang: str = "") -> Any:
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 SIGNED = re.compile(r"\s?[./\-]\s?\d")
 """What stands behind the first number of a date in figures."""
+SENTENCES = re.compile(r"\d{1,2}\.\d{1,2}\.\s\d{2}")
+"""A decimal, the end of its sentence and a number, where a word is joined to that (``INR of 1.1. 12-lead ECG``)."""
 # Words where a date may begin, in small letters. They look at nothing before them, to be quick: the caller does.
 NUMBERED = {
     "vi": re.compile(r"\s*(?:tháng|thang|/\s?\d{1,2}\s+n[ăa]m)"),
@@ -64,7 +66,10 @@ NUMBERED = {
 }
 """What stands behind a number of a date with words."""
 WORDED = {
-    "vi": re.compile(r"(?:tháng|thang|mùng|mồng|rằm|ngày|ngay)(?=\s*\w)|t(?=\d{1,2}\s?[/.\-]\s?(?:19|20)\d)"),
+    "vi": re.compile(
+        r"ng(?:ày(?=\s+[\dmhbtnscl])|ay(?=\s+\d))|th[áa]ng(?=\s*\d)|(?:mùng|mồng|rằm)(?=\s+\w)"
+        r"|t(?=\d{1,2}\s?[/.\-]\s?(?:19|20)\d)"
+    ),
     "zh": re.compile(r"农历|阴历|旧历|正月|腊月|冬月|闰"),
 }
 MONTH = re.compile(
@@ -107,7 +112,13 @@ def _in_figures(view: View) -> Iterator[DateMention]:
             end = match.end()
             follows = shown[end : end + 2]
             parted = before and before in "./:-" and not (before == "-" and "-" not in match.group())
-            if parted or (follows[:1] in ("/", ".", "-") and follows[1:].isdigit() and "-" in match.group()):
+            if parted or (
+                shown[end : end + 1] == "-"
+                and SENTENCES.fullmatch(match.group())
+                and shown[end + 1 : end + 2].isalpha()
+            ):
+                continue
+            if follows[:1] in ("/", ".", "-") and follows[1:].isdigit() and "-" in match.group():
                 continue
             if mention := _mention(view, match, "all"):
                 last = mention.end
@@ -180,7 +191,7 @@ def _in_words(view: View) -> Iterator[DateMention]:
             yield from _tried(view, NUMERAL, _form("numerals", own), own)
         if own == "en":
             yield from _tried(view, MONTH, _form("months_first"), own)
-            for place in ORDINAL.finditer(low):
+            for place in ORDINAL.finditer(low) if "of" in low else ():
                 match = _form("ordinals_first").search(shown, max(0, place.start() - 24))
                 if match and match.start() <= place.start() and (mention := _mention(view, match, own)):
                     yield mention

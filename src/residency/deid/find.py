@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property, lru_cache
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from unicodedata import normalize
 
@@ -255,9 +255,6 @@ class Words(Generic[Meaning]):
 
     def __init__(self, words: Iterable[tuple[str, Meaning]], between_blanks: bool = False) -> None:
         """``between_blanks``: the text will be one whose words stand between blanks, and so do these."""
-        import ahocorasick
-
-        self.automaton: Any = ahocorasick.Automaton()
         self.between_blanks = between_blanks
         meanings: dict[str, list[Meaning]] = {}
         for word, meaning in words:
@@ -265,26 +262,70 @@ class Words(Generic[Meaning]):
             meant = meanings.setdefault(f" {key} " if between_blanks else key, [])
             if meaning not in meant:
                 meant.append(meaning)
-        for word, meant in meanings.items():
-            latin = word[0] < "\u2e80" or word[-1] < "\u2e80"
-            self.automaton.add_word(word, (len(word), latin, tuple(meant)))
-        self.automaton.make_automaton()
+        if between_blanks:
+            import ahocorasick
 
-    def find(self, text: str) -> Iterator[tuple[int, int, tuple[Meaning, ...]]]:
-        """(start, end, meanings) of every word."""
-        if self.between_blanks:
-            for last, (size, _, meanings) in self.automaton.iter(text):
-                yield last + 1 - size, last - 1, meanings  # the blank before the text shifts everything by one
-            return
-        length = len(text)
-        for last, (size, latin, meanings) in self.automaton.iter(text):
-            start = last + 1 - size
-            if latin and (
-                (start and _joined(text[start - 1], text[start]))
-                or (last + 1 < length and _joined(text[last], text[last + 1]))
-            ):
+            self.automaton: Any = ahocorasick.Automaton()
+            for word, meant in meanings.items():
+                self.automaton.add_word(word, (len(word), tuple(meant)))
+            self.automaton.make_automaton()
+        else:
+            self.begins = _Begins(meanings)
+            self.longer: dict[str, list[tuple[str, int, bool, tuple[Meaning, ...]]]] = {}
+            for word, meant in meanings.items():
+                latin = word[0] < "\u2e80" or word[-1] < "\u2e80"
+                self.longer.setdefault(word[:2], []).append((word, len(word), latin, tuple(meant)))
+
+    def find(self, text: str, codes: Codes | None = None) -> Iterable[tuple[int, int, tuple[Meaning, ...]]]:
+        """(start, end, meanings) of every word, by their ends; ``codes``: the text's code points where they are there already."""
+        if self.between_blanks:  # the blank before the text shifts everything by one
+            return ((last + 1 - size, last - 1, meant) for last, (size, meant) in self.automaton.iter(text))
+        found: list[tuple[int, int, tuple[Meaning, ...]]] = []
+        for start in self.begins.places(codes_of(text) if codes is None else codes):
+            for key in (text[start : start + 2], text[start]) if start + 1 < len(text) else (text[start],):
+                for word, size, latin, meant in self.longer.get(key, ()):
+                    end = start + size
+                    if (size > 2 and not text.startswith(word, start)) or (latin and not _whole(text, start, end)):
+                        continue
+                    found.append((end, start, meant))
+        found.sort(key=itemgetter(0, 1))
+        return [(start, end, meant) for end, start, meant in found]
+
+
+class _Begins:
+    """Where a text may hold one of several words: by their first two signs, for thousands of places at once. (An automaton looks through
+    all signs with which Chinese words begin, one after another, at every place.)"""
+
+    SINGLE = np.uint64(1 << 63)
+
+    def __init__(self, words: Iterable[str]) -> None:
+        firsts: dict[str, np.uint64] = {}
+        self.first, self.second = (
+            np.zeros(0x110000, np.uint64),
+            np.zeros(0x110000, np.uint64),
+        )  # only what is used is in memory
+        for word in words:
+            if len(word) == 1:
+                self.first[ord(word)] |= self.SINGLE
                 continue
-            yield start, last + 1, meanings
+            mark = firsts.setdefault(word[0], np.uint64(1 << len(firsts) % 63))
+            self.first[ord(word[0])] |= mark
+            self.second[ord(word[1])] |= mark
+
+    def places(self, codes: Codes) -> list[int]:
+        """Places in order; a few where none stands may be among them."""
+        marks = self.first[codes]
+        marks[:-1] &= self.second[codes[1:]] | self.SINGLE
+        marks[-1:] &= self.SINGLE
+        found: list[int] = np.flatnonzero(marks).tolist()
+        return found
+
+
+def _whole(text: str, start: int, end: int) -> bool:
+    """Whether a word of letters is no part of a longer one."""
+    return not (
+        (start and _joined(text[start - 1], text[start])) or (end < len(text) and _joined(text[end - 1], text[end]))
+    )
 
 
 def _joined(left: str, right: str) -> bool:

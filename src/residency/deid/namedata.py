@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,17 @@ def name_data(lang: str) -> Mapping[str, Any]:
     return found
 
 
-def any_of(words: Iterable[str]) -> str:
-    """A pattern of words, the longest first."""
-    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+def any_of(words: Collection[str]) -> str:
+    """A pattern of words, the longest first; in groups of one first sign, so that most places are left after a look at it."""
+    groups: dict[str, list[str]] = {}
+    for word in sorted(words, key=len, reverse=True):
+        groups.setdefault(word[:1], []).append(re.escape(word[1:]))
+    if len(groups) < 3 or "" in groups:
+        return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    made = [
+        re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})") for first, rest in groups.items()
+    ]
+    return f"(?=[{''.join(map(re.escape, groups))}])(?:{'|'.join(made)})"
 
 
 def _classes() -> tuple[str, str, str]:

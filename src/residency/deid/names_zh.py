@@ -34,7 +34,10 @@ class Chinese:
         self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
         self.sure = re.compile(f"{link}(?P<v>{sounds}|{parts}{{1,3}}|{sure})")
         self.between = re.compile(f"[{HAN}·]{{3,}}")
-        self.alone = re.compile(f"{sounds}|{parts}{{2,3}}|{sure}")
+        lasted = "(?!史[一二两三四五六七八九十数多半][年月周天日])"  # "有IDA史四年": a history, and for how long
+        self.alone = re.compile(f"{sounds}|{parts}{{2,3}}|{lasted}{sure}")
+        self.long = frozenset(data["sounds"]).union(word[0] for word in data["elements"])
+        self.short = 2 + max(map(len, data["compound"]))
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
         self.cues = Words([(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]])
         self.titles = Words(
@@ -52,7 +55,7 @@ class Chinese:
 
     def search(self, view: View) -> Iterator[Finding]:
         text = view.shown
-        for _, end, kinds in self.cues.find(text):
+        for _, end, kinds in self.cues.find(text, view.codes):
             kind, asking = kinds[0]
             match = (
                 (self.field.match(text, end) if asking else None)
@@ -62,12 +65,15 @@ class Chinese:
             while match:
                 yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
                 match = self.more.match(text, match.end("v")) if kind != "name" else None
-        for at, end, whose in self.titles.find(text):
+        for at, end, whose in self.titles.find(text, view.codes):
             if not self.not_title.match(text, end):
                 yield from self._before(text, at, whose[0])
         for match in self.between.finditer(text):
-            if match.end() - match.start() < LONGEST and self.alone.fullmatch(text, *match.span()):
-                yield Finding(match.start(), match.end(), "name", "rule:zh/name-alone")
+            start, stop = match.span()
+            if stop - start > self.short and (stop - start >= LONGEST or text[start] not in self.long):
+                continue
+            if self.alone.fullmatch(text, start, stop):
+                yield Finding(start, stop, "name", "rule:zh/name-alone")
         for match in self.person.finditer(text):
             at = match.start()
             for length in (2, 3, 4):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +102,40 @@ class Rules:
         self.hinted = [one for one in tried if one.rule.hint]
         self.peeked = [one for one in tried if one.rule.peek]
         self.names = [Names(one) for one in own]
+        self.likely = lru_cache(maxsize=1 << 13)(self._likely)
 
     def find(self, text: str, lang: str) -> list[Finding]:
         """Findings of every rule, of dates and of names; they may overlap."""
         return self.search(View(text, lang))
 
+    def _likely(self, signs: str, whole: bool) -> list[tuple[_Tried, int, list[int]]]:
+        """Rules that may find something at a number, with how many signs before it their forms may begin: those whose forms fit
+        the signs before the number and its first digit so far. ``whole``: nothing stands before these signs."""
+        start, kept = len(signs) - 1, list[tuple[_Tried, int, list[int]]]()
+        for one in self.numbers:
+            if one.first and signs[start] not in one.first:
+                continue
+            leads = [
+                lead for lead in one.leads if lead <= start and one.pattern.match(signs, start - lead, partial=True)
+            ]
+            if leads:
+                kept.append((one, one.rule.digits, leads))
+        return kept
+
     def search(self, view: View) -> list[Finding]:
         """The same, in a text whose other forms may be there already."""
         found: list[Finding] = []
-        for start, end, handlers in self.words.find(view.folded_words if self.blanks else view.folded):
+        places = self.words.find(view.folded_words) if self.blanks else self.words.find(view.folded, view.folded_codes)
+        for start, end, handlers in places:
             for handler in handlers:
                 handler(view, start, end, found)
+        shown = view.shown
         for start, _, digits in view.numbers:
             if digits >= self.fewest:
-                for one in self.numbers:
-                    if one.rule.digits > digits:
+                for one, least, leads in self.likely(shown[max(0, start - BEFORE) : start + 1], start < BEFORE):
+                    if least > digits:
                         break
-                    if not one.first or view.shown[start] in one.first:
-                        one.number(view, start, found)
+                    one.number(shown, start, leads, found)
         for one in self.peeked:
             for place in one.peek.finditer(view.shown):
                 one.at(view, place.start(), place.end(), found)
@@ -130,6 +146,10 @@ class Rules:
         for names in self.names:
             found += names.search(view)
         return found
+
+
+BEFORE = 3
+"""How many signs before a number tell which rules may find something at it."""
 
 
 class _Tried:
@@ -164,11 +184,11 @@ class _Tried:
         if match := self.pattern.match(view.shown, start):
             self._found(match, view.shown, out)
 
-    def number(self, view: View, start: int, out: list[Finding]) -> None:
+    def number(self, text: str, start: int, leads: Iterable[int], out: list[Finding]) -> None:
         """Findings at a number, or a few signs before it."""
-        for lead in self.leads:
-            if start >= lead and (match := self.pattern.match(view.shown, start - lead)):
-                self._found(match, view.shown, out)
+        for lead in leads:
+            if match := self.pattern.match(text, start - lead):
+                self._found(match, text, out)
                 return
 
     def anywhere(self, view: View, out: list[Finding]) -> None:

@@ -68,10 +68,9 @@ class _Squeezed:
         self.forms["code"] = _confused(self.forms["plain"])
 
     @cached_property
-    def places(self) -> list[int]:
+    def places(self) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Place in the squeezed text -> place in the whole one."""
-        found: list[int] = np.flatnonzero(self.kept).tolist()
-        return found
+        return np.flatnonzero(self.kept)
 
 
 def _confused(text: str) -> str:
@@ -110,13 +109,13 @@ class Known:
         for form, variants_of in self.forms:
             within = squeezed.forms[form]
             for variant in variants_of:
-                if variant.key in within:
-                    yield from _standing(view, squeezed, within, variant)
+                if (at := within.find(variant.key)) >= 0:
+                    yield from _standing(view, squeezed, within, variant, at)
 
     @cached_property
     def keys(self) -> frozenset[str]:
         """Plain forms without separators: what no surrogate may hold."""
-        return frozenset(plain(variant.key) for variant in self.variants)
+        return frozenset(v.key if v.form == "code" else plain(v.key) for v in self.variants)
 
 
 @lru_cache(maxsize=64)  # the notes of a patient follow each other
@@ -125,12 +124,16 @@ def known(identifiers: tuple[tuple[str, str], ...], lang: str) -> Known:
     return Known(identifiers, lang)
 
 
-def _standing(view: View, squeezed: _Squeezed, within: str, variant: Variant) -> Iterator[Finding]:
-    """Where a way to write an identifier stands by itself."""
-    at, length = within.find(variant.key), len(variant.key)
+def _standing(view: View, squeezed: _Squeezed, within: str, variant: Variant, at: int) -> Iterator[Finding]:
+    """Where a way to write an identifier stands by itself, from a place of the squeezed text on where it stands."""
+    length, place, text = len(variant.key), squeezed.places.item, view.folded
     while at >= 0:
-        start, end = squeezed.places[at], squeezed.places[at + length - 1] + 1
-        if _stands(view.folded, start, end) and _fits(variant, view.shown, start, end):
+        start, end = place(at), place(at + length - 1) + 1
+        if not (
+            (start and _same(text[start - 1], text[start]))
+            or (end < len(text) and _same(text[end - 1], text[end]))
+            or (end - start > length + WIDEST_GAP and GAP.search(text, start, end))  # it is spread over the text
+        ) and _fits(variant, view.shown, start, end):
             yield Finding(start, end, variant.kind, STRUCTURED)
         at = within.find(variant.key, at + 1)
 
@@ -138,14 +141,8 @@ def _standing(view: View, squeezed: _Squeezed, within: str, variant: Variant) ->
 GAP = re.compile(rf"(?:\s|[{re.escape(SIGNS)}]){{{WIDEST_GAP + 1},}}")
 
 
-def _stands(text: str, start: int, end: int) -> bool:
-    """Whether a stretch is not a part of a longer word or number, and is not spread over the text."""
-    if (start and _same(text[start - 1], text[start])) or (end < len(text) and _same(text[end - 1], text[end])):
-        return False
-    return GAP.search(text, start, end) is None
-
-
 def _same(left: str, right: str) -> bool:
+    """Whether two signs belong to one word or number."""
     if left.isdigit() and right.isdigit():
         return True
     return left.isalpha() and right.isalpha() and left < "\u2e80" and right < "\u2e80"

@@ -205,6 +205,10 @@ class Surrogates:
         return f"{number} {street}, {place}" if long else f"{number} {street}"
 
 
+PARTS = frozenset(" -./()+_")
+"""Signs that stay, the most frequent ones."""
+
+
 def _like(value: str, rng: _Draw, kind: str) -> str:
     """Digits for digits and letters for letters; what tells the kind (leading 0 or +, the mark of a phone) stays."""
     shown = narrow(value)
@@ -213,7 +217,9 @@ def _like(value: str, rng: _Draw, kind: str) -> str:
     digits = iter(f"{rng.below(10**count):0{count}d}" if count else "")
     made = []
     for sign, plainly in zip(value, shown, strict=True):
-        if plainly.isdigit():
+        if plainly in PARTS:
+            made.append(sign)
+        elif plainly.isdigit():
             new = next(digits)
             if kept > 0:
                 kept -= 1
