@@ -8,6 +8,7 @@ from typing import Any
 
 from residency.deid.find import Finding, View, Words
 from residency.deid.namedata import LETTER, LOWER, PEOPLE, UPPER, runs_of
+from residency.deid.names_en_shape import PARTICLE, WORD, Shapes
 
 
 def _bare(word: str) -> str:
@@ -23,15 +24,15 @@ class English:
     """Capitalised words behind a cue, before a degree, or that begin with a given name."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.given = {name.lower() for name in [*data["male"], *data["female"]]}
-        self.families = {name.lower() for name in data["families"]}
+        self.shapes = Shapes(data)
+        self.given, self.families = self.shapes.given, self.shapes.families
         self.ambiguous, self.strong = set(data["ambiguous"]), frozenset(data["strong"])
         self.stops, self.vetoes = set(data["stops"]), set(data["vetoes"])
         self.abbreviations = frozenset(data["abbreviations"])
         up, low, any_ = UPPER, LOWER, LETTER
-        word = rf"(?:[{up}][{low}'’]+(?:[\-’'][{up}]?[{low}]+)*|[{up}]['’][{up}][{low}]+|Mc[{up}][{low}]+|Mac[{up}][{low}]+|[{up}]{{2,}}(?:[\-'’][{up}]{{2,}})?)"
+        word = WORD
         part = (
-            rf"(?:{word}|[{up}]\.?(?![{any_}\d])|(?:van|von|de|der|den|da|del|di|la|le|bin|ibn|al|el|ter|dos)(?=[ ]))"
+            rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
         )
         names = rf"{word},[ ]?{part}(?:[ \t]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ \t]{part}){{0,3}}"
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
@@ -59,6 +60,7 @@ class English:
         for start, end, degrees in self.degrees.find(view.low_words):
             if text[start:end] in degrees or text[start : end + 1] in degrees:
                 yield from self._degreed(text, start)
+        yield from self.shapes.search(view)
         for run, at in runs_of(self.run, text):
             yield from self._listed(run, at)
         for comma in COMMA.finditer(text):
