@@ -24,7 +24,24 @@ class Names:
         if self.lang == "zh" and view.shown.isascii():
             return []
         found = list(self.own.search(view))
+        if isinstance(self.own, English):
+            found += _parts_again(view, found, self.own)
         return [*found, *_again(view.shown, found, self.lang)]
+
+
+def _parts_again(view: View, found: Iterable[Finding], own: English) -> list[Finding]:
+    """Given and family names of people who were found, elsewhere in the text, in any case."""
+    text, low = view.shown, view.low
+    words = {word.lower(): one.kind for one in found if one.by not in ("rule:en/name-pair", "rule:en/name-town") for word in own.shapes.parts(text[one.start : one.end])}
+    more: list[Finding] = []
+    for word, kind in words.items():
+        at = low.find(word)
+        while at >= 0:
+            end = at + len(word)
+            if not (low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()) and (len(word) > 4 or text[at].isupper()):
+                more.append(Finding(*own.shapes.grown(text, at, end), kind, "rule:en/name-again"))
+            at = low.find(word, end)
+    return more
 
 
 def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:

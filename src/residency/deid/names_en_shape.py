@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from residency.deid.find import Finding, View
-from residency.deid.namedata import LETTER, LOWER, UPPER, any_of
+from residency.deid.find import Finding, View, Words
+from residency.deid.namedata import LETTER, LOWER, UPPER
 
 LIKE = rf"(?:[{UPPER}]['’][{UPPER}][{LETTER}]+|[{UPPER}][{LOWER}]+(?:[{UPPER}][{LOWER}]+)?|[{UPPER}]{{2,}})"
 WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
@@ -16,8 +16,16 @@ PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos
 INITIAL = rf"[{UPPER}]\.?(?![{LETTER}\d])"
 PART = rf"(?:{WORD}|{INITIAL}|{PARTICLE}(?=[ ]))"
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
+Word = tuple[str, int, int]
+"""A word, what it is, and where it begins."""
+LEADS = ("by ", "BY ", "-- ", "me ", "ME ", "nt ", "NT ", ": ", "Pt ", "\t", "| ", "\n", "th ", "TH ")
+"""What stands before a name with the family name first."""
 KNOWN, GIVEN, FAMILY, BOTH, OTHER, SMALL = range(6)
 """A word: of the language; a given name; a family name; a name and a word; none of these; an initial or ``van``."""
+
+
+def _full(words: list[Word]) -> int:
+    return sum(kind != SMALL for _, kind, _ in words)
 
 
 class Shapes:
@@ -37,12 +45,22 @@ class Shapes:
             rf"(?<![{LETTER}\d@/.])(?:{WORD}|[{UPPER}]\.)(?:,?[ ]{PART}){{1,4}}(?![{LETTER}\d])|(?<=[/\-]){WORD}(?:[ ]{PART}){{1,3}}(?![{LETTER}\d])"
         )
         name = rf"(?P<v>{WORD}(?:[ ]{PART}){{0,3}})"
-        self.doing = re.compile(
-            rf"(?:(?<=[.\n\"“:\]][ \n])|(?<=[\n\"“])|(?<=that )|(?<=and )|\A)(?P<v>{WORD})[ ](?i:{any_of(data['verbs'])})(?![{LETTER}])"
+        self.words = Words(
+            [(word, meant) for meant in ("verbs", "before", "towns") for word in data[meant]], between_blanks=True
         )
-        self.after = re.compile(
-            rf"(?<![{LETTER}])(?i:{any_of(data['before'])})[.:,]?[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr)\.?[ ])?{name}(?:[ ]and[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
+        self.behind = re.compile(
+            rf"[.:,]{{0,2}}[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr|drs)\.?[ ])?{name}(?:[ ](?:and|AND)[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
         )
+        self.town = re.compile(rf"[ ](?P<v>{WORD}(?:[ ]{WORD})?)(?=[.,;)\n]|\Z)")
+        self.one = re.compile(rf"(?:\A|[.:;\]][ ]|[\n\"“]|[ ](?:that|and|THAT|AND)[ ])(?P<v>{WORD})[ ]\Z")
+        self.titled = re.compile(
+            r"(?<![^\W_])(?:drs?|mr|mrs|ms)\b\.?[ ](?P<v>[a-z'’\-]{3,}(?:[ ](?:[a-z]\.[ ])?[a-z'’\-]{3,})?)(?:[ ]and[ ](?P<w>[a-z'’\-]{3,}))?"
+        )
+        self.degree = re.compile(
+            r"(?<![^\W_])(?P<v>[a-z'’\-]{3,}[ ](?:[a-z]\.[ ]|[a-z'’\-]{3,}[ ])?[a-z'’\-]{3,})(?=,?[ ](?:m\.d|md|rn|np|pa-c|d\.o|do|msw|lpn|phd|crna)(?![\w])[.,\n;)]?)"
+        )
+        self.left = re.compile(rf"(?<![{LETTER}\d])(?P<v>{WORD})[ ](?:[{UPPER}]\.?[ ])?\Z")
+        self.right = re.compile(rf",?[ ](?:[{UPPER}]\.?[ ])?(?P<v>{WORD})(?![{LETTER}\d])")
         self.pair = re.compile(r"(?<![^\W_])[a-z][a-z'’\-]+(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))")
 
     def kind_of(self, word: str) -> int:
@@ -64,15 +82,30 @@ class Shapes:
         """Names, whoever they are of."""
         text = view.shown
         for match in self.run.finditer(text):
-            yield from self._run(match.group(), match.start())
-        for match in self.doing.finditer(text):
-            if self.kind_of(match["v"]) not in (KNOWN, SMALL) and not match["v"].isupper():
-                yield Finding(*match.span("v"), "name", "rule:en/name-doing")
-        for match in self.after.finditer(text):
-            yield from self._first(match["v"], match.start("v"))
-            if match["w"] and self.kind_of(match["w"]) not in (KNOWN, SMALL):
-                yield Finding(*match.span("w"), "relative", "rule:en/name-behind")
+            yield from self._run(text, match.group(), match.start())
+        for start, end, meant in self.words.find(view.low_words):
+            for one in meant:
+                yield from self._beside(text, start, end, one)
         yield from self._small(view)
+
+    def _beside(self, text: str, start: int, end: int, meant: str) -> Iterator[Finding]:
+        """One capitalised word beside a word that people do, that leads to people, or to towns."""
+        if meant == "verbs":
+            match = self.one.search(text, max(0, start - 24), start)
+            if match and self._alone(match["v"]):
+                yield Finding(*match.span("v"), "name", "rule:en/name-doing")
+        elif meant == "before":
+            if match := self.behind.match(text, end):
+                yield from self._first(match["v"], match.start("v"))
+                if match["w"] and self._alone(match["w"]):
+                    yield Finding(*match.span("w"), "relative", "rule:en/name-behind")
+        elif match := self.town.match(text, end):
+            if all(self.kind_of(word) not in (KNOWN, SMALL) and not word.isupper() for word in match["v"].split(" ")):
+                yield Finding(*match.span("v"), "address", "rule:en/name-town")
+
+    def _alone(self, word: str) -> bool:
+        """Whether a word can be a name by itself; one in capitals must be in a list."""
+        return self.kind_of(word) in ((GIVEN, FAMILY) if word.isupper() else (GIVEN, FAMILY, BOTH, OTHER))
 
     def _first(self, found: str, at: int) -> Iterator[Finding]:
         """The words of a name behind a word that leads to names, up to the first word of the language."""
@@ -87,48 +120,105 @@ class Shapes:
         if end:
             yield Finding(at, at + end, "relative", "rule:en/name-behind")
 
-    def _run(self, found: str, at: int) -> Iterator[Finding]:
+    def _run(self, text: str, found: str, at: int) -> Iterator[Finding]:
         """Names within a run of capitalised words: between words of the language."""
-        words: list[tuple[str, int, int]] = []
+        words: list[Word] = []
         position = at
         for word in [*found.split(" "), ""]:
             kind = self.kind_of(word) if word else KNOWN
             if kind == KNOWN or (kind == SMALL and not words and word in PARTICLES):
-                yield from self._name(words)
+                yield from self._names(text, words)
                 words = []
             else:
                 words.append((word, kind, position))
             position += len(word) + 1
 
-    def _name(self, words: list[tuple[str, int, int]]) -> Iterator[Finding]:
-        """The finding that these words are, if they are a name."""
-        while words and words[-1][0] in PARTICLES:
-            words.pop()
-        full = [(word, kind) for word, kind, _ in words if kind != SMALL]
-        kinds = {kind for _, kind in full}
-        if not full or (len(words) == 1) or not self._enough(words, full, kinds):
+    def _names(self, text: str, words: list[Word]) -> Iterator[Finding]:
+        """The names that these words are: one, one with the family name first, or several between commas."""
+        parts: list[list[Word]] = [[]]
+        for word in words:
+            parts[-1].append(word)
+            if word[0].endswith(","):
+                parts.append([])
+        parts = [part for part in parts if part]
+        if len(parts) > 1 and any(_full(part) < 2 for part in parts):
+            before = text[max(0, words[0][2] - 3) : words[0][2]]
+            swapped = len(parts) == 2 and _full(parts[0]) == 1 and _full(parts[1]) > 0
+            if self._listed(words) or (swapped and before.endswith(LEADS)):
+                yield self._finding(words, "name-shape")
             return
-        last = words[-1]
-        yield Finding(words[0][2], last[2] + len(last[0].rstrip(",")), "name", "rule:en/name-shape")
+        for part in parts:
+            while part and part[-1][0] in PARTICLES:
+                part.pop()
+            if len(part) > 1 and (by := self._is_name(part)):
+                yield self._finding(part, by)
 
-    def _enough(self, words: list[tuple[str, int, int]], full: list[tuple[str, int]], kinds: set[int]) -> bool:
-        listed = bool(kinds & {GIVEN, FAMILY})
-        upper = all(word.isupper() for word, _ in full)
-        commas = any(word.endswith(",") for word, _, _ in words[:-1])
+    def _finding(self, words: list[Word], by: str) -> Finding:
+        last = words[-1]
+        return Finding(words[0][2], last[2] + len(last[0].rstrip(",")), "name", f"rule:en/{by}")
+
+    def _listed(self, words: list[Word]) -> bool:
+        return any(kind in (GIVEN, FAMILY) for _, kind, _ in words)
+
+    def _is_name(self, words: list[Word]) -> str:
+        """By which rule words without a comma are a name."""
+        full = [word for word in words if word[1] != SMALL]
+        if not full:
+            return ""
+        listed, upper = self._listed(words), all(word.isupper() for word, _, _ in full)
         if len(full) == 1:
-            first = words[0][0]
-            return (len(first) == 2 and first[1] == "." and (listed or (OTHER in kinds and not upper))) or (listed and not commas and words[0][1] != SMALL)
-        if commas or upper:
-            return listed
-        return listed or (full[0][1] == OTHER and OTHER in {full[-1][1]})
+            initial = words[0][1] == SMALL and words[0][0].endswith(".")
+            return "name-shape" if listed or (initial and full[0][1] == OTHER and not upper) else ""
+        if listed:
+            return "name-shape"
+        first, last = full[0], full[-1]
+        if first[1] == BOTH and first[0].lower() in self.given and last[0].lower() in self.families:
+            return "name-shape"
+        if upper or OTHER not in (first[1], last[1]):
+            return ""
+        return "name-pair" if first[1] == OTHER or first[0].lower() in self.given else ""
+
+    def cased(self, found: str) -> bool:
+        """Whether words in capitals behind a cue are a name: none is of the language."""
+        kinds = [self.kind_of(word) for word in found.split(" ")]
+        full = [kind for kind in kinds if kind != SMALL]
+        return bool(full) and KNOWN not in full and not (len(full) == 1 and full[0] == BOTH)
+
+    def lowered(self, found: str) -> bool:
+        """Whether words in small letters behind a cue are a name: one is in a list, none is of the language."""
+        kinds = [self.kind_of(word) for word in found.split(" ")]
+        return KNOWN not in kinds and (GIVEN in kinds or FAMILY in kinds)
+
+    def grown(self, text: str, start: int, end: int) -> tuple[int, int]:
+        """A known part of a name with the capitalised words beside it that are no words of the language."""
+        if match := self.left.search(text, max(0, start - 40), start):
+            if self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
+                start = match.start()
+        if match := self.right.match(text, end):
+            if self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
+                end = match.end()
+        return start, end
 
     def _small(self, view: View) -> Iterator[Finding]:
         """A known given name and a known family name in small letters."""
-        for match in self.pair.finditer(view.shown):
-            if match.group() not in self.given:
-                continue
-            kinds = self.kinds[match.group()], self.kind_of(match[1])
-            if kinds[0] == GIVEN and kinds[1] in (FAMILY, OTHER) or (kinds[0] == BOTH and kinds[1] == FAMILY):
-                if kinds[1] == OTHER and match[1] not in self.families:
-                    continue
+        text = view.shown
+        for match in self.pair.finditer(text):
+            kind, next_ = self.kinds.get(match.group()), self.kinds.get(match[1])
+            if (kind == GIVEN and next_ != KNOWN) or (kind == BOTH and next_ == FAMILY and match.group() in self.given):
                 yield Finding(match.start(), match.end(1), "name", "rule:en/name-small")
+        for match in self.titled.finditer(text):
+            yield from self._first(match["v"], match.start("v"))
+            if match["w"] and self.kind_of(match["w"]) != KNOWN:
+                yield Finding(*match.span("w"), "clinician", "rule:en/name-small")
+        for match in self.degree.finditer(text):
+            words = match["v"].split(" ")
+            while words and self.kind_of(words[0]) == KNOWN:
+                words.pop(0)
+            if len(words) > 1 and all(self.kind_of(word) != KNOWN for word in words):
+                yield Finding(match.end("v") - len(" ".join(words)), match.end("v"), "clinician", "rule:en/name-small")
+
+    def parts(self, name: str) -> Iterator[str]:
+        """The words of a name that may stand for it elsewhere."""
+        for word in name.replace(",", "").split():
+            if len(word) > 2 and self.kind_of(word) in (GIVEN, FAMILY, OTHER):
+                yield word
