@@ -247,7 +247,8 @@ def _en_words() -> frozenset[str]:
     from residency.deid.namedata import name_data
 
     data = name_data("en")
-    return word_set("en", "plain") | frozenset(word.lower() for key in ("words", "stops") for word in data[key])
+    names = {word.lower() for word in data["more_families"]}
+    return word_set("en", "plain") | frozenset(word.lower() for word in data["stops"]) | (frozenset(data["words"]) - names)
 
 
 @cache
@@ -266,22 +267,17 @@ def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
     return None if all(known) or len(heads) < 2 or value.isupper() and any(known[:2]) else (0, len(value))
 
 
-LOW_HEADS = frozenset(
-    "hospital center centre home university college school elementary inc llc pharmacy church academy clinic district terminal steel".split()
-)
-
-
 def _en_small(value: str, text: str, start: int) -> tuple[int, int] | None:
     """An organisation in a line without capitals: the words before its kind, up to one that only leads to it."""
     line = text.rfind("\n", 0, start) + 1
-    if value.split(" ")[-1] not in LOW_HEADS or not text[line : start + len(value)].islower():
+    if value.split(" ")[-1] in word_set("en", "common_places") or not text[line : start + len(value)].islower():
         return None
-    leads, words = word_set("en", "plain") | _en_stops(), []
+    found: list[str] = []
     for word in reversed(text[line:start].rstrip(" ").split(" ")[-4:]):
-        if word in leads or not word[-1:].isalpha() or len(word) < 3:
+        if word in _en_stops() or not word[-1:].isalpha() or len(word) < 3:
             break
-        words.insert(0, word)
-    return (-len(" ".join(words)) - 1, len(value)) if any(word not in _en_words() for word in words) else None
+        found.insert(0, word)
+    return (-len(" ".join(found)) - 1, len(value)) if any(word not in _en_words() for word in found) else None
 
 
 def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:

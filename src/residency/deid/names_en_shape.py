@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from residency.deid.find import Finding, View, Words
@@ -15,6 +16,8 @@ WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
 PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos|do|du|y)"
 INITIAL = rf"[{UPPER}]\.?(?![{LETTER}\d])"
 PART = rf"(?:{WORD}|{INITIAL}|{PARTICLE}(?=[ ]))"
+TITLES = frozenset("dr dr. drs drs. mr mr. mrs mrs. ms ms. ms./mr. md md, md. m.d. m.d., rn rn, rn. np np, np. pa-c pa-c, d.o. do, msw msw,".split())
+"""Titles and degrees in small letters, as they stand between blanks."""
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
 Word = tuple[str, int, int]
 """A word, what it is, and where it begins."""
@@ -61,7 +64,8 @@ class Shapes:
         )
         self.left = re.compile(rf"(?<![{LETTER}\d])(?P<v>{WORD})[ ](?:[{UPPER}]\.?[ ])?\Z")
         self.right = re.compile(rf",?[ ](?:[{UPPER}]\.?[ ])?(?P<v>{WORD})(?![{LETTER}\d])")
-        self.pair = re.compile(r"(?<![^\W_])[a-z][a-z'’\-]+(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))")
+        self.small = frozenset(name for name in self.given if self.kinds[name] in (GIVEN, BOTH))
+        self.pairs = cache(lambda name: re.compile(rf"(?<![^\W_]){re.escape(name)}(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))"))
 
     def kind_of(self, word: str) -> int:
         """What a word is."""
@@ -202,10 +206,14 @@ class Shapes:
     def _small(self, view: View) -> Iterator[Finding]:
         """A known given name and a known family name in small letters."""
         text = view.shown
-        for match in self.pair.finditer(text):
-            kind, next_ = self.kinds.get(match.group()), self.kinds.get(match[1])
-            if (kind == GIVEN and next_ != KNOWN) or (kind == BOTH and next_ == FAMILY and match.group() in self.given):
-                yield Finding(match.start(), match.end(1), "name", "rule:en/name-small")
+        words = set(text.split())
+        for given in words & self.small:
+            for match in self.pairs(given).finditer(text):
+                kind, next_ = self.kinds[given], self.kinds.get(match[1])
+                if (kind == GIVEN and next_ != KNOWN) or next_ == FAMILY:
+                    yield Finding(match.start(), match.end(1), "name", "rule:en/name-small")
+        if words.isdisjoint(TITLES):
+            return
         for match in self.titled.finditer(text):
             yield from self._first(match["v"], match.start("v"))
             if match["w"] and self.kind_of(match["w"]) != KNOWN:
