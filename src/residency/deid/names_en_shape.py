@@ -23,6 +23,7 @@ Word = tuple[str, int, int]
 """A word, what it is, and where it begins."""
 LEADS = ("by ", "BY ", "-- ", "me ", "ME ", "nt ", "NT ", ": ", "Pt ", "\t", "| ", "\n", "th ", "TH ")
 """What stands before a name with the family name first."""
+VOWELS = frozenset("aeiouy")
 KNOWN, GIVEN, FAMILY, BOTH, OTHER, SMALL = range(6)
 """A word: of the language; a given name; a family name; a name and a word; none of these; an initial or ``van``."""
 
@@ -78,7 +79,7 @@ class Shapes:
                 kinds = {self.kind_of(one) for one in key.split("-") if len(one) > 1} - {SMALL}
                 return KNOWN if not kinds or KNOWN in kinds else max(kinds, key=(OTHER, BOTH, FAMILY, GIVEN).index)
             kind = KNOWN if key.endswith(self.endings) or (key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN) else OTHER
-            if word.isupper() and len(key) < 4:
+            if word.isupper() and (len(key) < 4 or VOWELS.isdisjoint(key)):
                 kind = KNOWN  # an abbreviation
         return kind
 
@@ -180,6 +181,8 @@ class Shapes:
             return "name-shape"
         if upper or OTHER not in (first[1], last[1]):
             return ""
+        if any(word.isupper() for word, _, _ in full):
+            return ""
         return "name-pair" if first[1] == OTHER or first[0].lower() in self.given else ""
 
     def cased(self, found: str) -> bool:
@@ -224,6 +227,10 @@ class Shapes:
                 words.pop(0)
             if len(words) > 1 and all(self.kind_of(word) != KNOWN for word in words):
                 yield Finding(match.end("v") - len(" ".join(words)), match.end("v"), "clinician", "rule:en/name-small")
+
+    def is_listed(self, word: str) -> bool:
+        """Whether a word is a name of the lists, and no other word."""
+        return self.kinds.get(word) in (GIVEN, FAMILY)
 
     def parts(self, name: str) -> Iterator[str]:
         """The words of a name that may stand for it elsewhere."""
