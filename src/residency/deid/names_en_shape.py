@@ -23,6 +23,7 @@ Word = tuple[str, int, int]
 """A word, what it is, and where it begins."""
 LEADS = ("by ", "BY ", "-- ", "me ", "ME ", "nt ", "NT ", ": ", "Pt ", "\t", "| ", "\n", "th ", "TH ")
 """What stands before a name with the family name first."""
+SMALL_WORD = re.compile(r"(?<![^\W_])[a-z'’\-]{5,}(?![^\W_])")
 VOWELS = frozenset("aeiouy")
 KNOWN, GIVEN, FAMILY, BOTH, OTHER, SMALL = range(6)
 """A word: of the language; a given name; a family name; a name and a word; none of these; an initial or ``van``."""
@@ -209,6 +210,13 @@ class Shapes:
     def _small(self, view: View) -> Iterator[Finding]:
         """A known given name and a known family name in small letters."""
         text = view.shown
+        at = 0
+        for line in text.split("\n"):
+            if line.islower():
+                for match in SMALL_WORD.finditer(line):
+                    if self.kinds.get(match.group()) in (GIVEN, FAMILY):
+                        yield Finding(at + match.start(), at + match.end(), "name", "rule:en/name-small")
+            at += len(line) + 1
         words = set(text.split())
         for given in words & self.small:
             for match in self.pairs(given).finditer(text):
