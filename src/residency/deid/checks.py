@@ -59,7 +59,8 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     """An address has two parts, or one that is named (street, ward, district); a bare number is a room or a dose."""
     parts, units = word_set("vi", "address"), word_set("vi", "units")
     found = plain(value).replace(",", " ").replace(".", " ").split()
-    if not found or found[-1] in units or (len(found) > 1 and found[1] in units):
+    last = value.rstrip(" ,.-\n").rpartition(" ")[2]
+    if not found or (found[-1] in units and last.islower()) or (len(found) > 1 and found[1] in units and found[1] != "ho"):
         return None
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
     if not capitals or (found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3):
