@@ -26,6 +26,8 @@ class Names:
         found = list(self.own.search(view))
         if isinstance(self.own, English):
             found += _parts_again(view, found, self.own)
+        elif isinstance(self.own, Vietnamese):
+            found += list(self.own.again(view.shown, found))
         return [*found, *_again(view.shown, found, self.lang)]
 
 
