@@ -60,7 +60,11 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     parts, units = word_set("vi", "address"), word_set("vi", "units")
     found = plain(value).replace(",", " ").replace(".", " ").split()
     last = value.rstrip(" ,.-\n").rpartition(" ")[2]
-    if not found or (found[-1] in units and last.islower()) or (len(found) > 1 and found[1] in units and found[1] != "ho"):
+    if (
+        not found
+        or (found[-1] in units and last.islower())
+        or (len(found) > 1 and found[1] in units and found[1] != "ho")
+    ):
         return None
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
     if not capitals or (found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3):
@@ -249,7 +253,9 @@ def _en_words() -> frozenset[str]:
 
     data = name_data("en")
     names = {word.lower() for word in data["more_families"]}
-    return word_set("en", "plain") | frozenset(word.lower() for word in data["stops"]) | (frozenset(data["words"]) - names)
+    return (
+        word_set("en", "plain") | frozenset(word.lower() for word in data["stops"]) | (frozenset(data["words"]) - names)
+    )
 
 
 @cache

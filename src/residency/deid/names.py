@@ -42,7 +42,12 @@ def _small_line(text: str, at: int, listed: bool) -> bool:
 def _parts_again(view: View, found: Iterable[Finding], own: English) -> list[Finding]:
     """Given and family names of people who were found, elsewhere in the text, in any case."""
     text, low = view.shown, view.low
-    words = {word.lower(): one.kind for one in found if one.by not in ("rule:en/name-pair", "rule:en/name-town") for word in own.shapes.parts(text[one.start : one.end])}
+    words = {
+        word.lower(): one.kind
+        for one in found
+        if one.by not in ("rule:en/name-pair", "rule:en/name-town")
+        for word in own.shapes.parts(text[one.start : one.end])
+    }
     more: list[Finding] = []
     for word, kind in words.items():
         at = low.find(word)

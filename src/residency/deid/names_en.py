@@ -31,9 +31,7 @@ class English:
         self.abbreviations = frozenset(data["abbreviations"])
         up, low, any_ = UPPER, LOWER, LETTER
         word = WORD
-        part = (
-            rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
-        )
+        part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
         names = rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ ]{part}){{0,3}}"
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
         linked = r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"

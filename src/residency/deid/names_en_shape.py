@@ -16,7 +16,9 @@ WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
 PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos|do|du|y)"
 INITIAL = rf"[{UPPER}]\.?(?![{LETTER}\d])"
 PART = rf"(?:{WORD}|{INITIAL}|{PARTICLE}(?=[ ]))"
-TITLES = frozenset("dr dr. drs drs. mr mr. mrs mrs. ms ms. ms./mr. md md, md. m.d. m.d., rn rn, rn. np np, np. pa-c pa-c, d.o. do, msw msw,".split())
+TITLES = frozenset(
+    "dr dr. drs drs. mr mr. mrs mrs. ms ms. ms./mr. md md, md. m.d. m.d., rn rn, rn. np np, np. pa-c pa-c, d.o. do, msw msw,".split()
+)
 """Titles and degrees in small letters, as they stand between blanks."""
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
 Word = tuple[str, int, int]
@@ -67,7 +69,9 @@ class Shapes:
         self.left = re.compile(rf"(?<![{LETTER}\d])(?P<v>{WORD})[ ](?:[{UPPER}]\.?[ ])?\Z")
         self.right = re.compile(rf",?[ ](?:[{UPPER}]\.?[ ])?(?P<v>{WORD})(?![{LETTER}\d])")
         self.small = frozenset(name for name in self.given if self.kinds[name] in (GIVEN, BOTH))
-        self.pairs = cache(lambda name: re.compile(rf"(?<![^\W_]){re.escape(name)}(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))"))
+        self.pairs = cache(
+            lambda name: re.compile(rf"(?<![^\W_]){re.escape(name)}(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))")
+        )
 
     def kind_of(self, word: str) -> int:
         """What a word is."""
@@ -79,7 +83,11 @@ class Shapes:
             if "-" in key:
                 kinds = {self.kind_of(one) for one in key.split("-") if len(one) > 1} - {SMALL}
                 return KNOWN if not kinds or KNOWN in kinds else max(kinds, key=(OTHER, BOTH, FAMILY, GIVEN).index)
-            kind = KNOWN if key.endswith(self.endings) or (key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN) else OTHER
+            kind = (
+                KNOWN
+                if key.endswith(self.endings) or (key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN)
+                else OTHER
+            )
             if word.isupper() and (len(key) < 4 or VOWELS.isdisjoint(key)):
                 kind = KNOWN  # an abbreviation
         return kind

@@ -43,7 +43,12 @@ class Vietnamese:
         )
         self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
-        families = any_of({name.lower() for name in data["families"]} | {name.upper() for name in data["families"]} | set(data["families"]) | self.families)
+        families = any_of(
+            {name.lower() for name in data["families"]}
+            | {name.upper() for name in data["families"]}
+            | set(data["families"])
+            | self.families
+        )
         self.cell = re.compile(
             rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>(?:{families})(?:[ ][{LETTER}'’]+){{1,4}})(?=[ ]?(?:[|\t]|[\-–][ ]))"
         )
@@ -122,7 +127,9 @@ class Vietnamese:
                 end, taken = at + len(word), 1
                 continue
             given = taken and key in self.given and word[0].isupper() and not word.isupper()
-            given = given or (taken == 2 and self._third(words, folded, word)) or (taken == 1 and self._second(words, key))
+            given = (
+                given or (taken == 2 and self._third(words, folded, word)) or (taken == 1 and self._second(words, key))
+            )
             if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
                 break
             if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
@@ -196,7 +203,9 @@ class Vietnamese:
 
     def again(self, text: str, found: list[Finding]) -> Iterator[Finding]:
         """Given names of people who were found, alone elsewhere: capitalised within a sentence."""
-        names = {text[one.start : one.end].rpartition(" ")[2]: one.kind for one in found if " " in text[one.start : one.end]}
+        names = {
+            text[one.start : one.end].rpartition(" ")[2]: one.kind for one in found if " " in text[one.start : one.end]
+        }
         for name, kind in names.items():
             if len(name) < 2 or not name[0].isalpha():
                 continue
@@ -207,7 +216,11 @@ class Vietnamese:
                 while at >= 0:
                     end = at + len(form)
                     before = text[max(0, at - 2) : at]
-                    if before[-1:] in (" ", "(") and (before[:1].islower() or before[:1] in ",(") and not text[end : end + 1].isalnum():
+                    if (
+                        before[-1:] in (" ", "(")
+                        and (before[:1].islower() or before[:1] in ",(")
+                        and not text[end : end + 1].isalnum()
+                    ):
                         yield Finding(at, end, kind, "rule:vi/name-again")
                     at = text.find(form, end)
 
