@@ -271,7 +271,7 @@ def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
     value = value[:end].rstrip(".")
     heads = [word.lower().strip(".,'’") for word in value.split(" ") if word[:1].isupper()]
     known = [head in _en_words() for head in heads]
-    return None if all(known) or len(heads) < 2 or value.isupper() and any(known[:2]) else (0, len(value))
+    return None if all(known) or len(heads) < 2 or (value.isupper() and any(known[:2])) else (0, len(value))
 
 
 def _en_small(value: str, text: str, start: int) -> tuple[int, int] | None:

@@ -17,7 +17,36 @@ PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos
 INITIAL = rf"[{UPPER}]\.?(?![{LETTER}\d])"
 PART = rf"(?:{WORD}|{INITIAL}|{PARTICLE}(?=[ ]))"
 TITLES = frozenset(
-    "dr dr. drs drs. mr mr. mrs mrs. ms ms. ms./mr. md md, md. m.d. m.d., rn rn, rn. np np, np. pa-c pa-c, d.o. do, msw msw,".split()
+    [
+        "dr",
+        "dr.",
+        "drs",
+        "drs.",
+        "mr",
+        "mr.",
+        "mrs",
+        "mrs.",
+        "ms",
+        "ms.",
+        "ms./mr.",
+        "md",
+        "md,",
+        "md.",
+        "m.d.",
+        "m.d.,",
+        "rn",
+        "rn,",
+        "rn.",
+        "np",
+        "np,",
+        "np.",
+        "pa-c",
+        "pa-c,",
+        "d.o.",
+        "do,",
+        "msw",
+        "msw,",
+    ]
 )
 """Titles and degrees in small letters, as they stand between blanks."""
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
@@ -114,7 +143,8 @@ class Shapes:
                 if match["w"] and self._alone(match["w"]):
                     yield Finding(*match.span("w"), "relative", "rule:en/name-behind")
         elif match := self.town.match(text, end):
-            if all(self.kind_of(word) not in (KNOWN, SMALL) and not word.isupper() for word in match["v"].split(" ")):
+            words = match["v"].split(" ")
+            if not any(self.kind_of(word) in (KNOWN, SMALL) or word.isupper() for word in words):
                 yield Finding(*match.span("v"), "address", "rule:en/name-town")
 
     def _alone(self, word: str) -> bool:
@@ -207,12 +237,11 @@ class Shapes:
 
     def grown(self, text: str, start: int, end: int) -> tuple[int, int]:
         """A known part of a name with the capitalised words beside it that are no words of the language."""
-        if match := self.left.search(text, max(0, start - 40), start):
-            if self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
-                start = match.start()
-        if match := self.right.match(text, end):
-            if self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
-                end = match.end()
+        match = self.left.search(text, max(0, start - 40), start)
+        if match and self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
+            start = match.start()
+        if (match := self.right.match(text, end)) and self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
+            end = match.end()
         return start, end
 
     def _small(self, view: View) -> Iterator[Finding]:
@@ -238,11 +267,11 @@ class Shapes:
             if match["w"] and self.kind_of(match["w"]) != KNOWN:
                 yield Finding(*match.span("w"), "clinician", "rule:en/name-small")
         for match in self.degree.finditer(text):
-            words = match["v"].split(" ")
-            while words and self.kind_of(words[0]) == KNOWN:
-                words.pop(0)
-            if len(words) > 1 and all(self.kind_of(word) != KNOWN for word in words):
-                yield Finding(match.end("v") - len(" ".join(words)), match.end("v"), "clinician", "rule:en/name-small")
+            parts = match["v"].split(" ")
+            while parts and self.kind_of(parts[0]) == KNOWN:
+                parts.pop(0)
+            if len(parts) > 1 and all(self.kind_of(word) != KNOWN for word in parts):
+                yield Finding(match.end("v") - len(" ".join(parts)), match.end("v"), "clinician", "rule:en/name-small")
 
     def is_listed(self, word: str) -> bool:
         """Whether a word is a name of the lists, and no other word."""

@@ -61,10 +61,11 @@ class Vietnamese:
             kind = kinds[0]
             next_ = NEXT.match(text, end)
             if next_ and next_[1][0].islower():
-                if (match := self.lower.match(text, self._behind(low, end))) or (match := self.lower.match(text, end)):
-                    if small := list(self._small(match.group("v"), match.start("v"), kind)):
-                        yield from small
-                        continue
+                match = self.lower.match(text, self._behind(low, end)) or self.lower.match(text, end)
+                small = list(self._small(match.group("v"), match.start("v"), kind)) if match else []
+                if small:
+                    yield from small
+                    continue
                 if kind != "name" and next_[1].lower() not in self.skipped:
                     continue
             at = self._behind(low, end)
@@ -72,8 +73,9 @@ class Vietnamese:
                 found = self._cued(match.group(), at, low[start:end], kind)
                 if found and not self._begins(text, at, found[1], end):
                     yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
-                elif not found and kind != "name" and (one := self.alone.match(text, at)) and ":" not in text[end:at]:
-                    if SYLLABLE.fullmatch(plain(one["v"])):
+                elif not found and kind != "name" and ":" not in text[end:at]:
+                    one = self.alone.match(text, at)
+                    if one and SYLLABLE.fullmatch(plain(one["v"])):
                         yield Finding(*one.span("v"), kind, "rule:vi/name-cue")
         for run, at in runs_of(self.run, text):
             yield from self._listed(run, at)
