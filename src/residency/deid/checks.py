@@ -77,7 +77,12 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     before = plain(text[max(0, start - 14) : start]).rpartition("\n")[2].split()
     if found and found[0] == "tp" and before and before[-1] in word_set("vi", "before_total"):
         return None
-    if not found or found[-1] in units or (len(found) > 1 and found[1] in units):
+    last = value.rstrip(" ,.-\n").rpartition(" ")[2]
+    if (
+        not found
+        or (found[-1] in units and last.islower())
+        or (len(found) > 1 and found[1] in units and found[1] != "ho")
+    ):
         return None
     capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
     if not capitals or (found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3):
@@ -248,7 +253,7 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
     """The capitalised words before ``Hospital`` and the like, without those that only lead to it (``The Hospital``)."""
     if not value[0].isupper():
-        return None
+        return _en_small(value, text, start)
     plains, keeps = word_set("en", "plain"), word_set("en", "plain_within")
     if "of" in value.split()[1:-1]:
         return 0, len(value)
@@ -258,6 +263,47 @@ def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
     if not found or all(word.lower() in plains for word in found):
         return None
     return -len(" ".join(found)) - 1, len(value)
+
+
+@cache
+def _en_words() -> frozenset[str]:
+    """Words that stand capitalised and are of no name."""
+    from residency.deid.namedata import name_data
+
+    data = name_data("en")
+    names = {word.lower() for word in data["more_families"]}
+    return (
+        word_set("en", "plain") | frozenset(word.lower() for word in data["stops"]) | (frozenset(data["words"]) - names)
+    )
+
+
+@cache
+def _en_stops() -> frozenset[str]:
+    from residency.deid.namedata import name_data
+
+    return frozenset(name_data("en")["stops"])
+
+
+def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """Capitalised words behind ``works at``, up to a sentence's end; one of them at least is no word of wards and plans."""
+    end = value.find(". ") if ". " in value.replace("St. ", "St_ ") else len(value)
+    value = value[:end].rstrip(".")
+    heads = [word.lower().strip(".,'’") for word in value.split(" ") if word[:1].isupper()]
+    known = [head in _en_words() for head in heads]
+    return None if all(known) or len(heads) < 2 or (value.isupper() and any(known[:2])) else (0, len(value))
+
+
+def _en_small(value: str, text: str, start: int) -> tuple[int, int] | None:
+    """An organisation in a line without capitals: the words before its kind, up to one that only leads to it."""
+    line = text.rfind("\n", 0, start) + 1
+    if value.split(" ")[-1] in word_set("en", "common_places") or not text[line : start + len(value)].islower():
+        return None
+    found: list[str] = []
+    for word in reversed(text[line:start].rstrip(" ").split(" ")[-4:]):
+        if word in _en_stops() or not word[-1:].isalpha() or len(word) < 3:
+            break
+        found.insert(0, word)
+    return (-len(" ".join(found)) - 1, len(value)) if any(word not in _en_words() for word in found) else None
 
 
 def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:
@@ -296,4 +342,5 @@ CHECKS: dict[str, Callable[[str, str, int], tuple[int, int] | None]] = {
     "zh-organisation": _zh_organisation,
     "en-organisation": _en_organisation,
     "en-city": _en_city,
+    "en-place": _en_place,
 }

@@ -73,7 +73,7 @@ WORDED = {
     "zh": re.compile(r"农历|阴历|旧历|正月|腊月|冬月|闰"),
 }
 MONTH = re.compile(
-    rf"(?:{MONTHS})[a-z]{{0,6}}\.?,?[\s\-/]*(?:'?\d|(?:of\s+)?(?:the\s+)?(?:tw|th|fi|se|fo|si|ei|ni|te|el)[a-z])"
+    rf"(?:{MONTHS})[a-z]{{0,6}}\.?,?[\s\-/]*(?:(?:of\s+)?'?\d|(?:of\s+)?(?:the\s+)?(?:tw|th|fi|se|fo|si|ei|ni|te|el)[a-z])"
 )
 ORDINAL = re.compile(rf"(?:st|nd|rd|th)\s+of\s+(?:{MONTHS})")
 NUMERAL = re.compile(r"[〇○零O一二三四五六七八九十]{1,4}(?=\s?[年月])")

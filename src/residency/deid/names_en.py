@@ -8,6 +8,7 @@ from typing import Any
 
 from residency.deid.find import Finding, View, Words
 from residency.deid.namedata import LETTER, LOWER, PEOPLE, UPPER, runs_of
+from residency.deid.names_en_shape import KNOWN, PARTICLE, WORD, Shapes
 
 
 def _bare(word: str) -> str:
@@ -23,21 +24,22 @@ class English:
     """Capitalised words behind a cue, before a degree, or that begin with a given name."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.given = {name.lower() for name in [*data["male"], *data["female"]]}
-        self.families = {name.lower() for name in data["families"]}
+        self.shapes = Shapes(data)
+        self.given, self.families = self.shapes.given, self.shapes.families
         self.ambiguous, self.strong = set(data["ambiguous"]), frozenset(data["strong"])
         self.stops, self.vetoes = set(data["stops"]), set(data["vetoes"])
         self.abbreviations = frozenset(data["abbreviations"])
         up, low, any_ = UPPER, LOWER, LETTER
-        word = rf"(?:[{up}][{low}'’]+(?:[\-’'][{up}]?[{low}]+)*|[{up}]['’][{up}][{low}]+|Mc[{up}][{low}]+|Mac[{up}][{low}]+|[{up}]{{2,}}(?:[\-'’][{up}]{{2,}})?)"
-        part = (
-            rf"(?:{word}|[{up}]\.?(?![{any_}\d])|(?:van|von|de|der|den|da|del|di|la|le|bin|ibn|al|el|ter|dos)(?=[ ]))"
-        )
-        names = rf"{word},[ ]?{part}(?:[ \t]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ \t]{part}){{0,3}}"
+        word = WORD
+        part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
+        names = rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ ]{part}){{0,3}}"
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
         linked = r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"
         self.behind = re.compile(
             rf"{linked}[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ \t]*)?{title}(?P<v>{names})(?![{low}\d])"
+        )
+        self.small = re.compile(
+            r"(?:'s)?[ \t]*[.:,#\-]?[ \t]*(?P<v>[a-z'’\-]{3,},?(?:[ ](?:[a-z]\.[ ]?)?[a-z'’\-]{2,}){1,2}(?:[ ][a-z]\.)?)(?![\w])"
         )
         self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
         self.degrees = Words([(word.lower(), word) for word in data["suffixes"]], between_blanks=True)
@@ -56,9 +58,12 @@ class English:
                 if self._is_name(match.group("v")[:found], low[start:end], kinds[0]):
                     at = match.start("v")
                     yield Finding(at, at + found, kinds[0], "rule:en/name-cue")
+            elif (match := self.small.match(text, end)) and self.shapes.lowered(match["v"]):
+                yield Finding(*match.span("v"), kinds[0], "rule:en/name-cue")
         for start, end, degrees in self.degrees.find(view.low_words):
             if text[start:end] in degrees or text[start : end + 1] in degrees:
                 yield from self._degreed(text, start)
+        yield from self.shapes.search(view)
         for run, at in runs_of(self.run, text):
             yield from self._listed(run, at)
         for comma in COMMA.finditer(text):
@@ -66,7 +71,7 @@ class English:
                 family, given = match.group("v").split(",", 1)
                 if match.start("v") > comma.start() or given.split()[0].lower() not in self.given:
                     continue
-                if family.lower() not in self.stops | self.vetoes:
+                if self.shapes.kind_of(family) != KNOWN and family.lower() not in self.stops | self.vetoes:
                     yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
 
     def _apart(self, cue: str, between: str, text: str, end: int) -> bool:
@@ -98,7 +103,9 @@ class English:
         keys = [_bare(word) for word in found.split()]
         if any(key in self.given or key in self.families for key in keys):
             return True
-        if found.isupper() or any(key in self.vetoes for key in keys):
+        if found.isupper():
+            return self.shapes.cased(found)
+        if any(key in self.vetoes for key in keys):
             return False
         return len(keys) > 1 or (kind != "name" and len(found) > 2)
 

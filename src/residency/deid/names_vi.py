@@ -21,11 +21,12 @@ class Vietnamese:
     """Capitalised syllables behind a cue, or that begin with a family name; families, stops and vetoes are compared without marks."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.marked = {name.lower() for name in data["families"]}
+        self.marked = {name.lower() for name in [*data["families"], *data["more_families"]]}
         self.calls = {name.lower() for name in [*data["male"], *data["female"], *data["middles"]]}
-        self.families = {plain(name) for name in data["families"]}
+        self.families = {plain(name) for name in [*data["families"], *data["more_families"]]}
         self.given = {plain(name) for name in [*data["male"], *data["female"], *data["middles"]]}
-        self.middles = {plain(name) for name in data["middles"]}
+        self.middles = {plain(name) for name in [*data["middles"], *data["more_middles"]]}
+        self.marked_middles = {name.lower() for name in [*data["middles"], *data["more_middles"]]}
         self.ends = {word.lower() for word in data["stops"]}
         self.stops = {plain(word) for word in data["stops"]}
         self.vetoes = {tuple(plain(words).split()) for words in data["vetoes"]}
@@ -42,6 +43,16 @@ class Vietnamese:
         )
         self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
+        families = any_of(
+            {name.lower() for name in data["families"]}
+            | {name.upper() for name in data["families"]}
+            | set(data["families"])
+            | self.families
+        )
+        self.cell = re.compile(
+            rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>(?:{families})(?:[ ][{LETTER}'’]+){{1,4}})(?=[ ]?(?:[|\t]|[\-–][ ]))"
+        )
+        self.alone = re.compile(rf"(?P<v>[{UPPER}][{LOWER}]+)(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z))")
         self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
 
     def search(self, view: View) -> Iterator[Finding]:
@@ -49,17 +60,27 @@ class Vietnamese:
         for start, end, kinds in self.words.find(view.low_words):
             kind = kinds[0]
             next_ = NEXT.match(text, end)
-            if next_ and kind != "name" and next_[1][0].islower() and next_[1].lower() not in self.skipped:
-                continue
+            if next_ and next_[1][0].islower():
+                match = self.lower.match(text, self._behind(low, end)) or self.lower.match(text, end)
+                small = list(self._small(match.group("v"), match.start("v"), kind)) if match else []
+                if small:
+                    yield from small
+                    continue
+                if kind != "name" and next_[1].lower() not in self.skipped:
+                    continue
             at = self._behind(low, end)
             if text[at : at + 1].isupper() and (match := self.name.match(text, at)):
                 found = self._cued(match.group(), at, low[start:end], kind)
                 if found and not self._begins(text, at, found[1], end):
                     yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
-            elif kind == "name" and (match := self.lower.match(text, end)):
-                yield from self._small(match.group("v"), match.start("v"))
+                elif not found and kind != "name" and ":" not in text[end:at]:
+                    one = self.alone.match(text, at)
+                    if one and SYLLABLE.fullmatch(plain(one["v"])):
+                        yield Finding(*one.span("v"), kind, "rule:vi/name-cue")
         for run, at in runs_of(self.run, text):
             yield from self._listed(run, at)
+        for match in self.cell.finditer(text):
+            yield Finding(*match.span("v"), "name", "rule:vi/name-cell")
 
     def _behind(self, low: str, end: int) -> int:
         """Where a name behind a cue may begin."""
@@ -75,13 +96,16 @@ class Vietnamese:
             return True
         return (plain(text[start:end]), plain(behind[1])) in self.vetoes
 
-    def _small(self, found: str, at: int) -> Iterator[Finding]:
+    def _small(self, found: str, at: int, kind: str) -> Iterator[Finding]:
         """A name in small letters: family, middle and given name must all be known."""
         words = found.split(" ")
         folded = [plain(word) for word in words]
-        if folded[0] in self.families and folded[1] in self.middles and len(words) > 2:
-            count = 4 if len(words) > 3 and folded[3] in self.given and folded[3] not in self.stops else 3
-            yield Finding(at, at + len(" ".join(words[:count])), "name", "rule:vi/name-small")
+        unmarked = " ".join(words[:3]).isascii()
+        exact = unmarked or (words[0] in self.marked and words[1] in self.marked_middles)
+        if exact and folded[0] in self.families and folded[1] in self.middles and len(words) > 2:
+            more = len(words) > 3 and (folded[2] in self.middles or folded[3] in self.given)
+            count = 4 if more and (folded[2] in self.middles or folded[3] not in self.stops) else 3
+            yield Finding(at, at + len(" ".join(words[:count])), kind, "rule:vi/name-small")
 
     def _is_stop(self, word: str) -> bool:
         """Whether a word cannot be of a name; one with marks must have the right ones (Lan is not lần)."""
@@ -105,6 +129,9 @@ class Vietnamese:
                 end, taken = at + len(word), 1
                 continue
             given = taken and key in self.given and word[0].isupper() and not word.isupper()
+            given = (
+                given or (taken == 2 and self._third(words, folded, word)) or (taken == 1 and self._second(words, key))
+            )
             if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
                 break
             if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
@@ -116,6 +143,19 @@ class Vietnamese:
         if not taken or tuple(folded[:2]) in self.vetoes or (folded[0],) in self.vetoes:
             return None
         return (start, start + end) if self._is_name(found[:end].strip(), folded, cue, kind) else None
+
+    def _second(self, words: list[tuple[str, int]], key: str) -> bool:
+        """Whether a word may be the middle name behind a family name and before a given one."""
+        return len(words) > 2 and key in self.middles and self._is_family(words[0][0])
+
+    def _third(self, words: list[tuple[str, int]], folded: list[str], word: str) -> bool:
+        """Whether a word may be the given name behind a family and a middle name, whatever it means else."""
+        return (
+            self._is_family(words[0][0])
+            and folded[1] in self.middles
+            and word[0].isupper()
+            and word.isupper() == words[1][0].isupper()
+        )
 
     def _is_name(self, found: str, folded: list[str], cue: str, kind: str) -> bool:
         """Whether words behind a cue are a name: known ones, or such as could be one."""
@@ -144,7 +184,12 @@ class Vietnamese:
                 while (
                     last < len(words)
                     and last - position < 5
-                    and not (self._is_stop(words[last][0]) and folded[last] not in self.given)
+                    and (
+                        not self._is_stop(words[last][0])
+                        or folded[last] in self.given
+                        or (last - position == 1 and self._second(words[position:], folded[last]))
+                        or (last - position == 2 and self._third(words[position:], folded[position:], words[last][0]))
+                    )
                     and SYLLABLE.fullmatch(folded[last])
                 ):
                     last += 1
@@ -157,6 +202,29 @@ class Vietnamese:
                     position = last
                     continue
             position += 1
+
+    def again(self, text: str, found: list[Finding]) -> Iterator[Finding]:
+        """Given names of people who were found, alone elsewhere: capitalised within a sentence."""
+        names = {
+            text[one.start : one.end].rpartition(" ")[2]: one.kind for one in found if " " in text[one.start : one.end]
+        }
+        for name, kind in names.items():
+            if len(name) < 2 or not name[0].isalpha():
+                continue
+            for form in {name, name.title()}:
+                if not form[0].isupper():
+                    continue
+                at = text.find(form)
+                while at >= 0:
+                    end = at + len(form)
+                    before = text[max(0, at - 2) : at]
+                    if (
+                        before[-1:] in (" ", "(")
+                        and (before[:1].islower() or before[:1] in ",(")
+                        and not text[end : end + 1].isalnum()
+                    ):
+                        yield Finding(at, end, kind, "rule:vi/name-again")
+                    at = text.find(form, end)
 
 
 def _words(found: str) -> Iterator[tuple[str, int]]:
