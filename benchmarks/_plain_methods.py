@@ -34,7 +34,11 @@ def main() -> None:
     options.add_argument("--pad", choices=("longest", "max"), default="longest")
     options.add_argument("--longest", type=int, default=512)
     options.add_argument("--bf16", action="store_true")
-    given = options.parse_args()
+    sys.stdout.write(json.dumps(measured(options.parse_args())) + "\n")
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    """Train, and measure."""
     transformers.set_seed(given.seed)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -66,7 +70,7 @@ def main() -> None:
         wall, started = time.perf_counter(), time.process_time()
         trainer.train()
         seconds, wall = time.process_time() - started, time.perf_counter() - wall
-    result = {
+    return {
         "seconds": seconds,
         "wall_seconds": wall,
         "tokens_per_second": counted.real / seconds,
@@ -74,7 +78,6 @@ def main() -> None:
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "loss": held_out(model, data["held"], shifted=not data["labels"]),
     }
-    sys.stdout.write(json.dumps(result) + "\n")
 
 
 def bare(base: str, labels: int) -> Any:

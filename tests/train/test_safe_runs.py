@@ -18,7 +18,13 @@ from residency.train.recovery import Recovery, fault, known
 from residency.train.stage import Stop
 from residency.train.trainer import StageTrainer, train
 
-METHODS = {"lora": Lora(r=2, dropout=0.1), "prefix": Prefix(length=4), "freeze": Freeze(last=1), "full": Full()}
+METHODS = {
+    "lora": Lora(r=2, dropout=0.1),
+    "prefix": Prefix(length=4),
+    "projected prefix": Prefix(length=4, projection=8),
+    "freeze": Freeze(last=1),
+    "full": Full(),
+}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
