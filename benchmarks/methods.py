@@ -4,7 +4,7 @@ Entity extraction: sentences of NCBI disease, the bundled encoder. Instruction t
 (training part), the bundled causal model, rows end to end (packing: on). Whole passes over the rows, so both systems read the same tokens.
 
   plain  benchmarks/_plain_methods.py: random batches padded to the longest row of each by transformers' collator
-  max    the same, every row padded to the base's whole window, as many published scripts have it (entities with LoRA only)
+  max    the same, every row padded to the base's whole window, as many published scripts have it (entities, with --max)
   ours   a stage with the same numbers
 
 Each method is a process of its own, in which the systems are trained in turn, round by round; their seconds are those of the processor
@@ -67,6 +67,9 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--passes", type=int, help="over the rows (default 2 for entities, 1 for instructions)")
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument(
+        "--max", action="store_true", help="entities: also the plain script with rows padded to the window"
+    )
     options.add_argument("--fp32", action="store_true", help="no bf16")
     options.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     options.add_argument("--child", nargs=2, metavar=("TASK", "SETTINGS"), help=argparse.SUPPRESS)
@@ -93,6 +96,7 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         common = {name: getattr(given, name) for name in ("rows", "held", "batch", "rounds")}
         for method in (one for one in given.methods if one in RATES[task]):
             settings = {**common, "steps": steps, "bf16": bf16, "path": str(path), "method": method}
+            settings["max"] = given.max and task == "entities"
             found[method], _ = child([__file__, "--child", task, json.dumps(settings)], given.threads)
             shares = {name: figures(task, systems) for name, systems in found.items()}
             say(f"{task}, {method}: {json.dumps(shares[method])}")
@@ -103,7 +107,7 @@ def compare(given: argparse.Namespace, work: Path) -> None:
 
 def alternating(task: str, settings: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """A method with every system in this process, in turn; before that a few steps of each, which are not counted."""
-    systems = ["plain", "ours", *(["max"] if (task, settings["method"]) == ("entities", "lora") else [])]
+    systems = ["plain", "ours", *(["max"] if settings["max"] else [])]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     for system in systems:
         measure(system, task, {**settings, "steps": 2, "held": 2, "seed": 0})

@@ -17,7 +17,6 @@ from residency.train import plan
 from residency.train.defaults import resolve as decided
 
 
-
 @pytest.fixture
 def weightless(project: Path) -> Path:
     """A recipe for 120 million weights that are not here, all to be trained."""
@@ -56,7 +55,9 @@ def test_the_facts_are_those_of_the_model_itself(project: Path, tiny: Path) -> N
     total, trained = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", facts["parameters"]))
     body = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tiny)).num_parameters()
     head = total - body
-    assert trained == total and head % 33 == 0 and head // 33 % 2 == 1, "a head on 32 numbers: B and I of each label, and O"
+    assert trained == total and head % 33 == 0 and head // 33 % 2 == 1, (
+        "a head on 32 numbers: B and I of each label, and O"
+    )
     assert facts["steps"].startswith("10 of 8 x 1 rows")
     assert found.fits and found.verdict.startswith("fits on 24GB: yes, because at most ")
     assert found.advice == ""
@@ -75,7 +76,9 @@ def test_advice_that_is_followed_makes_it_fit(weightless: Path) -> None:
 def test_what_does_not_fit_ends_with_1_and_a_sentence(weightless: Path, cli: Any) -> None:
     done = cli("plan", weightless, "--gpu", "2GB")
     assert done.returncode == 1
-    assert "does not fit; change it as said above, or plan for another card with --gpu." in " ".join(done.stderr.split())
+    assert "does not fit; change it as said above, or plan for another card with --gpu." in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:

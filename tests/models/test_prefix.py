@@ -261,7 +261,9 @@ def test_a_projection_begins_as_the_prefix_that_is_there() -> None:
     before = logits(model)
     assert torch.equal(logits(projected(model, length=5)), before)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert len(trained) == 3 + 2 * 2, "what layers share: a vector a position and one layer; each layer: one matrix; with biases"
+    assert len(trained) == 3 + 2 * 2, (
+        "what layers share: a vector a position and one layer; each layer: one matrix; with biases"
+    )
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])

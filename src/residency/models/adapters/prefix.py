@@ -47,9 +47,9 @@ class Prefix(Method):
         return model
 
     def save(self, model: Any, folder: Path) -> None:
-        from residency.models import prefix
+        from residency.models import attention, prefix
 
-        mark = f".{prefix.attention.PREFIX}."
+        mark = f".{attention.PREFIX}."
         others = {name: tensor for name, tensor in trained(model).items() if mark not in name}
         write_trained({**others, **prefix.state(model)}, folder, {"offset": str(model.prefix_offset)})
 
