@@ -114,6 +114,7 @@ STAGE = StageResult(
     tokens_per_second=1234.0,
     padding_share=0.0312,
     peak_memory_mb=812.0,
+    planned_memory_mb=893.2,
     device="cpu",
     dtype="float32",
     mask=MaskProof(
@@ -293,6 +294,7 @@ def test_the_page_shows_stage_mask_data_and_ledger(page: Page) -> None:
         "1,234 tokens/s",
         "3.1 %",
         "812 MB",
+        "893 MB (10.0 % too high)",
         "7 rows with 640 tokens, of which 512 (80.0 %) carry a loss",
         "dropped exact duplicate 13",
         "all 463",

@@ -26,6 +26,7 @@ METHODS: dict[str, Method] = {
     "rslora": Lora(r=4, rslora=True, targets="attention"),
     "dora": Lora(r=2, dora=True),
     "prefix": Prefix(length=4),
+    "projected prefix": Prefix(length=4, projection=8),
     "freeze last": Freeze(last=1),
     "freeze first": Freeze(first=1, embeddings=True),
     "full": Full(),
@@ -168,7 +169,7 @@ def test_merging_gives_what_it_gave_apart(name: str, answer: str, folders: dict[
     torch.testing.assert_close(logits(merged), logits(model), atol=1e-5, rtol=0)
     assert method.merges == (name in ("lora", "rslora", "dora"))
     extra = size(merged) - size(artefact.fresh(base, SPANS, output(answer), [method]))
-    assert extra == (0 if method.merges or name != "prefix" else 2 * 2 * 4 * 64 // (2 if "causal" in answer else 1))
+    assert extra == (0 if method.merges or "prefix" not in name else 2 * 2 * 4 * 64 // (2 if "causal" in answer else 1))
 
 
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])

@@ -211,6 +211,87 @@ def test_a_checkpoint_of_peft_comes_in_and_goes_out_bit_for_bit(name: str, proje
         assert torch.equal(logits(back, rows, attention_mask=mask)[mask.bool()], expected)
 
 
+# Through a projection
+
+
+def projected(model: Any, length: int = 6, hidden: int = 16) -> Any:
+    torch.manual_seed(2)
+    return Prefix(length=length, projection=hidden).attach(model).eval()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "bert"])
+def test_a_projection_computes_what_pefts_does(name: str) -> None:
+    """The weights of peft's encoder in ours, which then begins as nothing: the same logits, and the same gradients of its parameters."""
+    import peft
+
+    causal = name in CAUSAL
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForTokenClassification
+    config = CAUSAL[name] if causal else ENCODERS[name]
+    settings = peft.PrefixTuningConfig(
+        task_type="CAUSAL_LM" if causal else "TOKEN_CLS",
+        num_virtual_tokens=6,
+        prefix_projection=True,
+        encoder_hidden_size=16,
+    )
+    theirs = peft.get_peft_model(built(config, kind), settings).eval()
+    encoder = theirs.prompt_encoder["default"]
+    ours = projected(built(config, kind))
+    prefix.place(ours, 6)
+    for layer, (_, one) in enumerate(prefix.prefixes(ours)):
+        assert isinstance(one, prefix.ProjectedPrefix)
+        rows = slice(layer * one.last.out_features, (layer + 1) * one.last.out_features)
+        with torch.no_grad():
+            one.get_buffer("began").zero_()
+            one.shared.embedding.copy_(encoder.embedding.weight)
+            one.shared.first.load_state_dict(encoder.transform[0].state_dict())
+            one.last.weight.copy_(encoder.transform[2].weight[rows])
+            one.last.bias.copy_(encoder.transform[2].bias[rows])
+    mask = torch.ones_like(ROW)
+    found, expected = (model(input_ids=ROW, attention_mask=mask).logits for model in (ours, theirs))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert encoder.transform[2].weight.std() > 0
+    found.pow(2).sum().backward()
+    expected.pow(2).sum().backward()
+    shared = next(prefix.prefixes(ours))[1].shared
+    torch.testing.assert_close(shared.embedding.grad, encoder.embedding.weight.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_a_projection_begins_as_the_prefix_that_is_there() -> None:
+    model = with_prefix(built(CAUSAL["llama"]))
+    before = logits(model)
+    assert torch.equal(logits(projected(model, length=5)), before)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 3 + 2 * 2, (
+        "what layers share: a vector a position and one layer; each layer: one matrix; with biases"
+    )
+
+
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: str, tmp_path: Path) -> None:
+    causal = name in CAUSAL
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForTokenClassification
+    config = CAUSAL[name] if causal else ENCODERS[name]
+    model = projected(built(config, kind))
+    with torch.no_grad():
+        for _, one in prefix.prefixes(model):
+            one.last.weight.normal_()  # type: ignore[operator, union-attr]
+    method = Prefix(length=6, projection=16)
+    method.save(model, tmp_path)
+    kept = {key for key in safetensors.torch.load_file(tmp_path / "changed.safetensors") if ".prefix." in key}
+    assert len(kept) == 2 * 2 and all(key.endswith((".prefix.keys", ".prefix.values")) for key in kept)
+    again = Prefix(length=6).load(built(config, kind), tmp_path, merge=True).eval()
+    if not causal:  # the fresh head is drawn anew
+        again.classifier.load_state_dict(model.classifier.state_dict())
+    assert torch.equal(logits(again), logits(model))
+    if causal:
+        prefix.to_peft(model, tmp_path / "peft")
+        import peft
+
+        theirs = peft.PeftModel.from_pretrained(built(config, kind), tmp_path / "peft").eval()
+        mask = torch.ones_like(ROW)
+        assert torch.equal(logits(theirs, attention_mask=mask), logits(model, attention_mask=mask))
+
+
 def test_a_prefix_of_another_base_is_refused(tmp_path: Path) -> None:
     prefix.to_peft(with_prefix(built(CAUSAL["llama"])), tmp_path)
     wider = transformers.LlamaConfig(**{**SIZE, "num_hidden_layers": 3}, **HEADS)

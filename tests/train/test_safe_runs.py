@@ -12,13 +12,20 @@ from test_training import NER, Killed, assert_equal, drug_rows, job, losses, sta
 
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
+from residency.train import plan
 from residency.train import trainer as module
 from residency.train.batches import BLANK, LengthBatches
 from residency.train.recovery import Recovery, fault, known
 from residency.train.stage import Stop
 from residency.train.trainer import StageTrainer, train
 
-METHODS = {"lora": Lora(r=2, dropout=0.1), "prefix": Prefix(length=4), "freeze": Freeze(last=1), "full": Full()}
+METHODS = {
+    "lora": Lora(r=2, dropout=0.1),
+    "prefix": Prefix(length=4),
+    "projected prefix": Prefix(length=4, projection=8),
+    "freeze": Freeze(last=1),
+    "full": Full(),
+}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
@@ -135,6 +142,28 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_effective_one(
         )
     )
     assert losses(result) == losses(whole)
+
+
+def test_out_of_memory_halves_a_micro_batch_that_the_plan_chose(
+    small: list[int], found: dict[str, Any], tmp_path: Path
+) -> None:
+    chosen = stage(method=Lora(r=2), steps=2, batch=8, micro_batch="auto")
+    result, _ = train(job(found["electra"], tmp_path, NER, drug_rows(16), chosen))
+    assert result.settings["batch"] == "8 (2 x 4)" and result.recovered
+
+
+@pytest.mark.parametrize(("usable", "micro"), [(math.inf, 8), (0.0, 1)])
+def test_the_plan_chooses_the_micro_batch_by_the_memory_at_hand_and_leaves_the_effective_batch(
+    usable: float, micro: int, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = plan.Device(kind="cpu", name="a toy", usable=usable, bf16=False)
+    monkeypatch.setattr(plan, "device_here", lambda: device)
+    auto = stage(method=Lora(r=2), steps=2, batch=8, micro_batch="auto")
+    result, _ = train(job(found["electra"], tmp_path / "auto", NER, drug_rows(16), auto))
+    assert result.settings["batch"] == f"8 ({micro} x {8 // micro})"
+    given = stage(method=Lora(r=2), steps=2, micro_batch=micro, accumulation=8 // micro)
+    asked, _ = train(job(found["electra"], tmp_path / "given", NER, drug_rows(16), given))
+    assert losses(asked) == losses(result)
 
 
 def test_out_of_memory_with_a_given_micro_batch_is_one_sentence(

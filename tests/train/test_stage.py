@@ -8,7 +8,7 @@ import pytest
 
 from residency.core.errors import UserError
 from residency.core.part import parse
-from residency.models.adapters import Full, Lora
+from residency.models.adapters import Full, Lora, Prefix
 from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.stage import Stage
 
@@ -130,3 +130,12 @@ def test_a_stage_is_named_after_its_method_or_by_the_user() -> None:
     assert Stage().title(1) == "1-lora"
     assert Stage(method=Full()).title(2) == "2-full"
     assert Stage(name="warm").title(1) == "1-warm"
+
+
+def test_the_matrices_of_a_projection_take_the_rate_of_an_adapter() -> None:
+    """The rate of bare keys and values, more than a hundred times as high, would tear them apart."""
+    rate = {
+        name: resolve(Stage(method=method), 4_000_000, 500, "cpu", False, writes=True).learning_rate
+        for name, method in (("bare", Prefix()), ("projected", Prefix(projection=64)), ("lora", Lora()))
+    }
+    assert rate["projected"] == rate["lora"] < rate["bare"] / 100

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from math import isfinite
 
+from residency.core.types import StageResult
+
 NONE = "–"
 """Shown where there is no number."""
 
@@ -116,6 +118,14 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes:,.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:,.1f} GB"
 
 
+def plan_error(stage: StageResult) -> str:
+    """How far the planned peak of memory is from the measured one: ``6.0 % too high``."""
+    if not stage.peak_memory_mb:
+        return NONE
+    error = stage.planned_memory_mb / stage.peak_memory_mb - 1
+    return "as measured" if abs(error) < 0.0005 else f"{100 * abs(error):.1f} % too {'high' if error > 0 else 'low'}"
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number,
     "signed": signed,
@@ -125,6 +135,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "duration": duration,
     "memory": memory,
+    "plan_error": plan_error,
     "metric_title": metric_title,
     "metric_in_sentence": metric_in_sentence,
     "language_of": language_of,

@@ -92,8 +92,8 @@ def _behind_prefix(
             mask = torch.ones(1, 1, tokens, seen, dtype=torch.bool, device=key.device).tril(seen - tokens)
         if mask is not None:
             mask = torch.nn.functional.pad(mask, (prefix.length, 0), value=1 if mask.dtype == torch.bool else 0)
-        key = torch.cat([prefix.keys.to(key.dtype).expand(key.shape[0], -1, -1, -1), key], dim=2)
-        value = torch.cat([prefix.values.to(value.dtype).expand(value.shape[0], -1, -1, -1), value], dim=2)
+        keys, values = (part.to(key.dtype).expand(key.shape[0], -1, -1, -1) for part in prefix.both())
+        key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
     result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
     return result
 

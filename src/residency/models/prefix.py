@@ -30,10 +30,50 @@ class LayerPrefix(torch.nn.Module):
         super().__init__()
         self.keys, self.values = torch.nn.Parameter(keys), torch.nn.Parameter(values)
 
+    def both(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values."""
+        return self.keys, self.values
+
     @property
     def length(self) -> int:
         """Positions that every token sees before the text."""
-        return int(self.keys.shape[1])
+        return int(self.both()[0].shape[1])
+
+
+class Shared(torch.nn.Module):
+    """What all layers' prefixes are computed from where they are projected: a vector a position [length, width], seen through a layer
+    with tanh [length, hidden]."""
+
+    def __init__(self, length: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Parameter(torch.randn(length, width))
+        self.first = torch.nn.Linear(width, hidden)
+
+    def forward(self) -> torch.Tensor:
+        """The hidden states."""
+        return torch.tanh(self.first(self.embedding))
+
+
+class ProjectedPrefix(LayerPrefix):
+    """The prefix of one layer while it is trained through a projection (Li and Liang's reparametrisation, as in P-Tuning v2): its layer's rows
+    of the last matrix, on top of what the prefix began as. It begins with zeros, so as that."""
+
+    def __init__(self, began: LayerPrefix, shared: Shared) -> None:
+        torch.nn.Module.__init__(self)
+        keys, values = began.both()
+        self.register_buffer("began", torch.stack([keys, values]).detach().clone())
+        self.shared = shared
+        self.last = torch.nn.Linear(shared.first.out_features, 2 * keys.shape[0] * keys.shape[2])
+        torch.nn.init.zeros_(self.last.weight)
+        torch.nn.init.zeros_(self.last.bias)
+
+    def both(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, computed anew."""
+        began = self.get_buffer("began")
+        _, heads, length, size = began.shape
+        made = self.last(self.shared()).view(length, 2, heads, size).permute(1, 2, 0, 3)
+        keys, values = (began + made).unbind()
+        return keys, values
 
 
 def prefixes(model: Any) -> Iterator[tuple[str, LayerPrefix]]:
@@ -76,6 +116,25 @@ def put(model: Any, tensors: dict[str, torch.Tensor], offset: int) -> None:
         found = [tensors[f"{name}.{attention.PREFIX}.{part}"].float().to(device) for part in ("keys", "values")]
         module.add_module(attention.PREFIX, LayerPrefix(*found))
     place(model, offset)
+
+
+def project(model: Any, hidden: int) -> None:
+    """Train a model's prefixes through one projection of ``hidden`` units; they stay what they are until it is trained."""
+    found = list(prefixes(model))
+    heads, length, size = found[0][1].both()[0].shape
+    shared = Shared(length, heads * size, hidden).to(found[0][1].both()[0].device)
+    for name, one in found:
+        made = ProjectedPrefix(one, shared).to(one.both()[0].device)
+        model.get_submodule(name).add_module(attention.PREFIX, made)
+
+
+def state(model: Any) -> dict[str, torch.Tensor]:
+    """The prefixes as ``put`` takes them; projected ones as what the projection makes of them, which is all that is kept."""
+    return {
+        f"{name}.{attention.PREFIX}.{part}": tensor.detach().cpu().contiguous()
+        for name, one in prefixes(model)
+        for part, tensor in zip(("keys", "values"), one.both(), strict=True)
+    }
 
 
 def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -239,9 +298,9 @@ def to_peft(model: Any, folder: Path, base: str = "") -> None:
     found = [prefix for _, prefix in prefixes(model)]
     if not found or model.prefix_offset != found[0].length:
         raise UserError("a prefix of an encoder that was trained here does not fit peft, which would move its text.")
-    split = torch.stack([torch.stack([one.keys, one.values]) for one in found])  # layers, 2, heads, length, size
+    split = torch.stack([torch.stack(one.both()) for one in found])  # layers, 2, heads, length, size
     table = split.permute(3, 0, 1, 2, 4).reshape(found[0].length, -1).detach().cpu().contiguous()
-    heads, size = found[0].keys.shape[::2]
+    heads, size = split.shape[2], split.shape[4]
     config = PrefixTuningConfig(
         task_type="CAUSAL_LM",
         num_virtual_tokens=found[0].length,

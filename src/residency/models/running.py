@@ -30,8 +30,9 @@ def give_back_memory() -> None:
 def steady_memory() -> None:
     """Take large tensors from the system and return them at once, instead of keeping them for tensors of another size.
 
-    Keeps a training process at what is in use; glibc's own way took 10 to 70 % more here. It costs up to a third more processor time,
-    for pages that the system clears.
+    Keeps a training process at what is in use; glibc's own way took 10 to 70 % more. It costs processor time, for pages that the system
+    clears: 11.6 s instead of 8.7 for three steps of the bundled causal model (LoRA, 16 x 500 tokens, one thread), whose process held 1.49 GB
+    instead of 2.24 (planned 1.53). Kept all the same: memory that runs out ends a run while time only lengthens it, and without this no plan holds.
     """
     with suppress(OSError, AttributeError):  # another C library has no such call
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)

@@ -128,7 +128,7 @@ def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float
     """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate of weights that are trained
     in place, prefixes the 1e-2 of the published settings and tiny models more. On a quantised large base adapters take half, as published."""
     method = stage.tuning
-    if isinstance(method, Prefix):
+    if isinstance(method, Prefix) and method.projection is None:  # the matrices of a projection are like an adapter's
         return TINY_PREFIX_RATE if writes and parameters < TINY else PREFIX_RATE
     in_place = method.in_place
     if parameters >= LARGE:

@@ -55,7 +55,8 @@ LOSS = "loss"
 """-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
 
 HEAVY = 1e9
-"""Bytes from which a process on a CPU takes its memory in the steady way."""
+"""Bytes from which a process on a CPU takes its memory in the steady way, which costs a third more time (``steady_memory``): below it
+there is memory enough, so that time counts."""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""

@@ -64,10 +64,19 @@ def freeze(model: Any) -> None:
 
 def save_trained(model: Any, folder: Path, metadata: dict[str, str] | None = None) -> None:
     """Write every trainable tensor, under its name in the model, and nothing else."""
+    write_trained(trained(model), folder, metadata)
+
+
+def trained(model: Any) -> dict[str, Any]:
+    """Every trainable tensor under its name in the model."""
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def write_trained(tensors: dict[str, Any], folder: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as what was trained."""
     import safetensors.torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
     safetensors.torch.save_file(tensors, folder / CHANGED, metadata)
 
 

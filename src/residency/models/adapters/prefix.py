@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from residency.core.errors import UserError
-from residency.models.adapters.method import Method, freeze, put_back, read_trained, save_trained
+from residency.models.adapters.method import Method, freeze, put_back, read_trained, trained, write_trained
 
 
 class Prefix(Method):
@@ -20,6 +20,9 @@ class Prefix(Method):
     kind: Literal["prefix"] = "prefix"
     length: int = Field(default=32, ge=1)
     """Positions of the prefix; 128 in the published settings of 6B models."""
+    projection: int | None = Field(default=None, ge=1)
+    """Hidden units of a projection through which the prefix is trained (peft's ``prefix_projection`` with this
+    ``encoder_hidden_size``); only the prefix that it makes is kept. None where not given."""
     adapter: str | None = None
     """Go on from a prefix in peft's format: a folder, relative to the recipe. Its length is kept."""
 
@@ -37,12 +40,18 @@ class Prefix(Method):
                 f"method.length: {self.length} differs from the prefix that this stage starts from ({min(earlier)}); give "
                 "that, or start: base."
             )
+        if self.projection is not None:
+            prefix.project(model, self.projection)
         for _, one in prefix.prefixes(model):
             one.requires_grad_(True)
         return model
 
     def save(self, model: Any, folder: Path) -> None:
-        save_trained(model, folder, {"offset": str(model.prefix_offset)})
+        from residency.models import attention, prefix
+
+        mark = f".{attention.PREFIX}."
+        others = {name: tensor for name, tensor in trained(model).items() if mark not in name}
+        write_trained({**others, **prefix.state(model)}, folder, {"offset": str(model.prefix_offset)})
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         from residency.models import prefix

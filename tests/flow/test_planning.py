@@ -1,0 +1,111 @@
+"""``residency plan`` before a run: counts that the model itself confirms, and advice that holds when it is followed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from conftest import ROOT
+from residency import planning
+from residency.recipe import Recipe
+from residency.train import plan
+from residency.train.defaults import resolve as decided
+
+
+@pytest.fixture
+def weightless(project: Path) -> Path:
+    """A recipe for 120 million weights that are not here, all to be trained."""
+    source = next(path for path in (ROOT / "src").rglob("tiny-lm") if path.is_dir())
+    folder = project / "large"
+    folder.mkdir()
+    for file in source.iterdir():
+        if "token" in file.name or file.suffix == ".jinja":
+            shutil.copy(file, folder)
+    tokens = len(transformers.AutoTokenizer.from_pretrained(folder))
+    transformers.LlamaConfig(
+        vocab_size=tokens,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=9,
+        num_attention_heads=16,
+        architectures=["LlamaForCausalLM"],
+        pad_token_id=0,
+    ).save_pretrained(folder)
+    (project / "data" / "qa.jsonl").write_text(
+        "".join(f'{{"instruction": "What is {i}?", "output": "It is {i} and no more."}}\n' for i in range(40)), "utf-8"
+    )
+    recipe = project / "large.yaml"
+    recipe.write_text(
+        "schema: 1\nname: large\nbase: large\n"
+        "data: {qa: {format: alpaca, path: data/qa.jsonl, lang: en}}\n"
+        "tasks: [{card: qa, data: qa}]\nstages: [{method: {kind: full}, steps: 5}]\n",
+        "utf-8",
+    )
+    return recipe
+
+
+def test_the_facts_are_those_of_the_model_itself(project: Path, tiny: Path) -> None:
+    (found,) = planning.forecasts(Recipe.load(project / "recipe.yaml", ["stages[0].method={kind: full}"]), "24GB")
+    facts = dict(found.facts)
+    total, trained = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", facts["parameters"]))
+    body = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tiny)).num_parameters()
+    head = total - body
+    assert trained == total and head % 33 == 0 and head // 33 % 2 == 1, (
+        "a head on 32 numbers: B and I of each label, and O"
+    )
+    assert facts["steps"].startswith("10 of 8 x 1 rows")
+    assert found.fits and found.verdict.startswith("fits on 24GB: yes, because at most ")
+    assert found.advice == ""
+
+
+def test_advice_that_is_followed_makes_it_fit(weightless: Path) -> None:
+    """120 million weights, their gradients and two moments are 1.9 GB in 32 bits; the card has 1.5 to give."""
+    (found,) = planning.forecasts(Recipe.load(weightless), "2GB")
+    assert not found.fits and ": no, because" in found.verdict
+    said = re.fullmatch(r"set (.*): then at most (.*) are held at once\.", found.advice)
+    assert said and "stages[0].method={kind: lora}" in said[1]
+    (again,) = planning.forecasts(Recipe.load(weightless, said[1].split(", ")), "2GB")
+    assert again.fits and dict(again.facts)["peak memory"] == said[2]
+
+
+def test_what_does_not_fit_ends_with_1_and_a_sentence(weightless: Path, cli: Any) -> None:
+    done = cli("plan", weightless, "--gpu", "2GB")
+    assert done.returncode == 1
+    assert "does not fit; change it as said above, or plan for another card with --gpu." in " ".join(
+        done.stderr.split()
+    )
+
+
+def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
+    """A card on which exactly 4 rows fit gives 4, one byte less gives 2; the effective batch stays."""
+    recipe = Recipe.load(weightless, ["stages[0].method={kind: lora}", "stages[0].micro_batch=auto"])
+    base = planning.resolve(recipe.base, recipe.root, weights=False)
+    subject, stage = planning._subject(recipe, base), recipe.stages[0]
+    whole = decided(stage, plan.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
+
+    def chosen(usable: float) -> Any:
+        card = plan.Device(kind="cuda", name="toy", usable=usable, bf16=True)
+        return plan.fitted(subject, stage, base, whole, False, 0, card)
+
+    card = plan.Device(kind="cuda", name="toy", usable=0, bf16=True)
+    four = stage.model_copy(update={"micro_batch": 4, "accumulation": whole.batch // 4})
+    settled = decided(four, plan.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
+    peak = plan.of_plan(subject, four, base, settled, card, False, 0).peak
+    assert [(one.micro_batch, one.batch) for one in (chosen(peak), chosen(peak - 1))] == [
+        (4, whole.batch),
+        (2, whole.batch),
+    ]
+
+
+def test_encoders_that_a_card_does_not_hold_are_not_suggested() -> None:
+    """110 million weights of an encoder with 64,000 tokens: 135 million in all, 16 bytes each while every one is trained."""
+    small, large = planning.suggestions("ner", "4GB")
+    assert small.peak > 16 * 134e6 and large.peak > small.peak
+    assert planning.advice([small, large], "4GB").startswith("on 4GB: up to an encoder of 110M") == small.fits
+    assert not any(one.fits for one in planning.suggestions("ner", "2GB"))
+    assert planning.advice(planning.suggestions("ner", "2GB"), "2GB").startswith("nothing here fits on 2GB")
