@@ -102,6 +102,7 @@ class Rules:
         self.hinted = [one for one in tried if one.rule.hint]
         self.peeked = [one for one in tried if one.rule.peek]
         self.names = [Names(one) for one in own]
+        self.before = max([BEFORE, *(one.rule.lead + WIDEST for one in self.numbers if "(?<=" in one.rule.pattern)])
         self.likely = lru_cache(maxsize=1 << 13)(self._likely)
 
     def find(self, text: str, lang: str) -> list[Finding]:
@@ -132,7 +133,9 @@ class Rules:
         shown = view.shown
         for start, _, digits in view.numbers:
             if digits >= self.fewest:
-                for one, least, leads in self.likely(shown[max(0, start - BEFORE) : start + 1], start < BEFORE):
+                for one, least, leads in self.likely(
+                    shown[max(0, start - self.before) : start + 1], start < self.before
+                ):
                     if least > digits:
                         break
                     one.number(shown, start, leads, found)
@@ -149,7 +152,10 @@ class Rules:
 
 
 BEFORE = 3
-"""How many signs before a number tell which rules may find something at it."""
+"""How many signs before a number tell which rules may find something at it, at the least: all that a form may begin with there. What
+must not stand before a form is only looked at in full later, what must stand there has to be among them."""
+WIDEST = 2
+"""Signs that a number's rule may want to stand before its form, at the most."""
 
 
 class _Tried:

@@ -8,7 +8,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from residency.core.errors import UserError
-from residency.models.adapters.method import Method, freeze, put_back, read_trained, trained, write_trained
+from residency.models.adapters.method import (
+    Method,
+    complete,
+    freeze,
+    put_back,
+    read_trained,
+    trained,
+    write_trained,
+)
 
 
 class Prefix(Method):
@@ -60,4 +68,5 @@ class Prefix(Method):
         tensors, facts = read_trained(folder)
         prefix.put(model, tensors, int(facts["offset"]))
         put_back(model, tensors, folder)
+        complete(model, tensors, folder)
         return model.requires_grad_(False)
