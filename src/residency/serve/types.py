@@ -64,6 +64,10 @@ class Piece(Value, frozen=True):
     tokens: int = 0
     """Tokens written so far."""
     end: Literal["stop", "length"] | None = None
+    ids: tuple[int, ...] = ()
+    """The tokens that have been written since the last piece."""
+    log_probability: float = 0.0
+    """Sum of log p over the tokens written so far."""
 
 
 class Scored(Value, frozen=True):
