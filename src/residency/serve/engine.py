@@ -122,6 +122,14 @@ class Marker(InProcess):
         """Tokens of a conversation's texts: this model has no template."""
         return sum(self.count(turn.text) for turn in turns)
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Refused: what this model reads is no prompt."""
+        raise silent_model(self.served.name)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Refused: what this model reads is no prompt."""
+        raise silent_model(self.served.name)
+
     async def mark(self, text: str) -> Prediction:
         """Spans or labels of a text."""
         self._open()
@@ -140,6 +148,11 @@ class Marker(InProcess):
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
         """Refused: this model does not write."""
         raise silent_model(self.served.name)
+
+
+def bad_tokens(size: int) -> Refusal:
+    """400: not the tokens of this model."""
+    return Refusal(400, "bad_tokens", f"Token ids go from 0 to {size - 1}, and a prompt has at least one.")
 
 
 def silent_model(name: str) -> Refusal:
@@ -282,9 +295,7 @@ class Writer(InProcess):
             texts = tuple(self.word(token) for token in ids)
             offsets = tuple(self.offsets(ids))
             made.append(
-                Scored(
-                    ids=ids, texts=texts, offsets=offsets, log_probabilities=(None, *given), top=(None, *names)
-                )
+                Scored(ids=ids, texts=texts, offsets=offsets, log_probabilities=(None, *given), top=(None, *names))
             )
         return made
 
@@ -311,9 +322,16 @@ class Writer(InProcess):
         """Tokens of a whole prompt."""
         return self.chat.count_turns(turns)
 
-    def tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str) -> tuple[int, ...]:
         """A text as tokens, nothing added."""
-        return self.chat._ids(text)
+        return tuple(self.chat._ids(text))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text."""
+        words = self.chat.tokenizer
+        if any(not 0 <= one < len(words) for one in ids):
+            raise bad_tokens(len(words))
+        return str(words.decode([*ids], clean_up_tokenization_spaces=False))
 
     # Answers
 
@@ -348,7 +366,7 @@ class Writer(InProcess):
         """What follows tokens as they are."""
         words = self.chat.tokenizer
         if not ids or min(ids) < 0 or max(ids) >= len(words):
-            raise Refusal(400, "bad_tokens", f"Token ids go from 0 to {len(words) - 1}, and a prompt has at least one.")
+            raise bad_tokens(len(words))
         if len(ids) + asked.max_tokens > self.served.window:
             raise Refusal(400, "too_long", f"Prompt and answer exceed the {self.served.window} tokens of this model.")
         return self._pieces([*ids], noise_key((Turn(role="user", text=repr(tuple(ids))),)), asked)
@@ -375,7 +393,7 @@ class Writer(InProcess):
         self._open()
         words = self.chat.tokenizer
         if not ids or min(ids) < 0 or max(ids) >= len(words):
-            raise Refusal(400, "bad_tokens", f"Token ids go from 0 to {len(words) - 1}, and a prompt has at least one.")
+            raise bad_tokens(len(words))
         if len(ids) > self.served.window:
             raise Refusal(400, "too_long", f"The prompt exceeds the {self.served.window} tokens of this model.")
         return await self.scores((tuple(ids), top))

@@ -95,6 +95,14 @@ class Engine(Protocol):
         """Tokens of a whole prompt, template included."""
         ...
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """A text as tokens, nothing added; of a model that writes."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text; of a model that writes."""
+        ...
+
     async def mark(self, text: str) -> Prediction:
         """Spans or labels of a text, by a model with a head; or by one that writes, whose words are read back."""
         ...
