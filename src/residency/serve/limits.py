@@ -1,0 +1,261 @@
+"""The outermost layer of the server (plain ASGI): size of a body, time, how many at once, a client that left, and an orderly end.
+
+The body is read here to its end, within its limits, before the application runs: so it can be measured, and what comes from the client after
+it can only be that he left, which cancels the request whether it is streamed or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from residency.serve import errors
+from residency.serve.settings import Limits
+from residency.serve.types import Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+PROBES = ("/healthz", "/readyz", "/metrics")
+"""Answered whatever is under way, and while the server drains."""
+BODY_SECONDS = 10.0
+"""Longest that a body may take to arrive."""
+READING = 4
+"""Bodies that may be arriving at once, as a multiple of ``at_once``."""
+CUT_SECONDS = 1.0
+"""What cut requests get to say so."""
+DISCARDED = 8_388_608
+"""Bytes of too large a body that are read away, so that its sender sees the answer and not a broken connection."""
+
+
+class Left(Exception):
+    """The client is gone."""
+
+
+class Limited:
+    """An application within limits. ``crashed`` is told of exceptions that it let through, which go no further: no server logs their text."""
+
+    def __init__(self, app: App, limits: Limits, crashed: Callable[[BaseException], None] | None = None) -> None:
+        self.app, self.limits, self.crashed = app, limits, crashed
+        self.draining = False
+        self.running: set[asyncio.Task[None]] = set()
+        self.reading = 0
+        self._under_way = 0
+        self._idle = asyncio.Event()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """One request, or the application's start and end."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = Answer(send)
+        self._under_way += 1
+        try:
+            await self._request(scope, receive, answer)
+        except Refusal as refusal:
+            await answer.refuse(scope["path"], refusal, close=refusal.status in (408, 413) or self.draining)
+        except Left:
+            answer.closed = True
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def drain(self) -> int:
+        """Take no more requests, let those that were taken end, for at most ``limits.drain`` seconds; how many had to be cut."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.drain):
+                await self._still()
+        cut = set(self.running)
+        for task in cut:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CUT_SECONDS):
+                await self._still()
+        return len(cut)
+
+    async def _still(self) -> None:
+        while self._under_way:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def _request(self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer) -> None:
+        probe = scope["path"] in PROBES
+        if self.draining and not probe:
+            raise shutting_down()
+        until = asyncio.get_running_loop().time() + self.limits.seconds
+        body = await self._body(scope, receive)
+        if len(self.running) >= self.limits.at_once and not probe:
+            raise busy()
+        gone = asyncio.Event()
+        work = asyncio.create_task(self._work(scope, _replayed(body, gone), answer))
+        watch = asyncio.create_task(_disconnect(receive, gone))
+        if not probe:
+            self.running.add(work)
+            work.add_done_callback(self.running.discard)
+        try:
+            await self._watched(scope["path"], work, watch, answer, until)
+        finally:
+            watch.cancel()
+            work.cancel()  # it keeps its place among those at once until it has truly ended
+            await asyncio.wait({work, watch})
+            self._report(work)
+
+    async def _work(self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer) -> None:
+        await self.app(scope, receive, answer.send)
+
+    async def _watched(
+        self, path: str, work: asyncio.Task[None], watch: asyncio.Task[None], answer: Answer, until: float
+    ) -> None:
+        """Wait for the application; not for one whose client left, nor beyond its time."""
+        loop = asyncio.get_running_loop()
+        await asyncio.wait({work, watch}, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and watch.done() and answer.complete:  # a server says so too once the answer is out
+            await asyncio.wait({work}, timeout=until - loop.time())
+        if work.done():
+            await self._ended(path, work, answer)
+        elif watch.done():
+            answer.closed = True
+        else:
+            await answer.refuse(path, Refusal(504, "timeout", f"No answer within {self.limits.seconds:g} s."))
+
+    async def _ended(self, path: str, work: asyncio.Task[None], answer: Answer) -> None:
+        """An application that returned, was cut by the end of the server, or failed."""
+        problem = None if work.cancelled() else work.exception()
+        if work.cancelled() and self.draining:
+            await answer.refuse(path, shutting_down(), close=True)
+        elif isinstance(problem, Refusal):
+            await answer.refuse(path, problem)
+        elif problem is not None or not answer.complete:
+            await answer.refuse(path, Refusal(500, "internal", "The server failed; the request was not answered."))
+
+    def _report(self, work: asyncio.Task[None]) -> None:
+        problem = None if work.cancelled() else work.exception()
+        if problem is not None and not isinstance(problem, Refusal) and self.crashed is not None:
+            self.crashed(problem)
+
+    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+        """The whole body. Raises ``Refusal`` 408, 413 or 503, and ``Left``."""
+        declared = _declared(scope)
+        most = self.limits.body_bytes
+        if self.reading >= READING * self.limits.at_once:
+            raise busy()
+        self.reading += 1
+        try:
+            async with asyncio.timeout(min(BODY_SECONDS, self.limits.seconds)):
+                if declared > DISCARDED:
+                    raise too_large(most)
+                return await _read(receive, most)
+        except TimeoutError:
+            raise Refusal(408, "slow_body", "The request's body did not arrive in time.") from None
+        finally:
+            self.reading -= 1
+
+
+class Answer:
+    """What goes out for one request; nothing more once it is closed."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.stream = False
+        self.complete = False
+        self.closed = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the application on."""
+        if self.closed:
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+            self.stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+    async def refuse(self, path: str, refusal: Refusal, close: bool = False) -> None:
+        """Answer with a refusal. Where a stream has begun it ends with the error as its last event; any other begun answer is cut."""
+        begun, over, self.closed = self.status != 0, self.complete or self.closed, True
+        if over or (begun and not self.stream):
+            return
+        with contextlib.suppress(OSError):  # the client may be gone
+            await self._refuse(path, refusal, begun, close)
+
+    async def _refuse(self, path: str, refusal: Refusal, begun: bool, close: bool) -> None:
+        body = errors.body(path, refusal)
+        if begun:
+            await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": False})
+            return
+        self.status = refusal.status
+        headers = (
+            errors.headers(refusal) | {"content-length": str(len(body))} | ({"connection": "close"} if close else {})
+        )
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": refusal.status, "headers": pairs})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def busy() -> Refusal:
+    """503: too many at once."""
+    return Refusal(503, "busy", "Too many requests are under way; try again shortly.", 1.0)
+
+
+def shutting_down() -> Refusal:
+    """503: the server takes no more requests."""
+    return Refusal(503, "shutting_down", "The server is shutting down; ask again.", 1.0)
+
+
+def too_large(most: int) -> Refusal:
+    """413: more bytes than a body may have."""
+    return Refusal(413, "body_too_large", f"The request's body is larger than {most} bytes, the most that is read.")
+
+
+def _declared(scope: MutableMapping[str, Any]) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return 0
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    """A body of at most so many bytes; of a larger one the rest is read away, up to ``DISCARDED``, before it is refused."""
+    parts, size, more = bytearray(), 0, True
+    while more and size <= DISCARDED:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Left
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size <= most:
+            parts += piece
+        more = message.get("more_body", False)
+    if size > most:
+        raise too_large(most)
+    return bytes(parts)
+
+
+def _replayed(body: bytes, gone: asyncio.Event) -> Receive:
+    """What the application receives: the body once, then that the client left, when he does."""
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
+async def _disconnect(receive: Receive, gone: asyncio.Event) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()

@@ -1,0 +1,102 @@
+"""How often a user may ask: a moving window that is exact at its edge, counted by ``limits``, in memory or in Redis for several workers.
+
+Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After, until it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from residency.core.errors import UserError
+from residency.serve.settings import Limits
+from residency.serve.types import Refusal
+
+if TYPE_CHECKING:
+    from limits.aio.storage import Storage
+
+REDIS_SECONDS = 0.5
+"""Longest that a request waits for Redis, connecting included."""
+SCHEMES = ("redis", "rediss")
+
+
+class Rate:
+    """Counts requests of users, who are named by a hash: ids neither stay in memory nor reach Redis."""
+
+    def __init__(self, limits: Limits, workers: int = 1) -> None:
+        from limits import RateLimitItemPerSecond
+        from limits.aio.strategies import MovingWindowRateLimiter
+
+        if workers > 1 and not limits.redis:
+            raise UserError(
+                f"limits.redis: {workers} workers need a Redis to count together; give redis://HOST:PORT, or set workers to 1."
+            )
+        self.shared = bool(limits.redis)
+        self.storage = _redis(limits.redis) if limits.redis else _memory()
+        self.item = RateLimitItemPerSecond(limits.per_second)
+        self.window = MovingWindowRateLimiter(self.storage)
+
+    async def take(self, user: str) -> None:
+        """Count one request of a user (his hashed id); raises ``Refusal`` 429 above the limit, 503 where it cannot be counted."""
+        if not await self._hit(user):
+            raise Refusal(
+                429,
+                "rate_limit",
+                f"More than {self.item.amount} requests in one second; wait a second and ask again.",
+                1.0,
+            )
+
+    async def _hit(self, user: str) -> bool:
+        if not self.shared:
+            return await self.window.hit(self.item, user)
+        from redis.exceptions import RedisError
+
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                return await self.window.hit(self.item, user)
+        except (RedisError, OSError, TimeoutError):
+            raise uncounted() from None
+
+    async def ready(self) -> bool:
+        """Whether requests can be counted at the moment."""
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                return await self.storage.check()
+        except TimeoutError:
+            return False
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self.shared:
+            await self.storage.bridge.storage.aclose()  # type: ignore[attr-defined]
+
+
+def uncounted() -> Refusal:
+    """503: the count of requests cannot be kept."""
+    return Refusal(503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0)
+
+
+def _memory() -> Storage:
+    from limits.aio.storage import MemoryStorage
+
+    return MemoryStorage()
+
+
+def _redis(address: str) -> Storage:
+    from limits.aio.storage import RedisStorage
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Broken
+
+    if urlsplit(address).scheme not in SCHEMES:
+        raise UserError("limits.redis: not the address of a Redis; give redis://HOST:PORT/NUMBER, rediss:// for TLS.")
+    return RedisStorage(
+        f"async+{address}",
+        implementation="redispy",
+        key_prefix="residency",
+        socket_timeout=REDIS_SECONDS,
+        socket_connect_timeout=REDIS_SECONDS,
+        # once: a kept connection to a Redis that was restarted is made anew
+        retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),  # type: ignore[arg-type]
+    )
