@@ -1,0 +1,283 @@
+"""What the server says of itself: JSON lines on stderr from an allow-list of fields, each of a shape that holds no words of a request.
+
+Libraries log what they please, request and answer included; so a record's message, arguments and traceback are dropped where it is
+made, before any handler can see them. What is left: who logged, how grave, where in the code, and the class of an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from residency.core.errors import UserError
+from residency.serve.settings import Logs
+
+Level = Literal["debug", "info", "warning", "error"]
+
+_WORD = r"[a-z][a-z0-9_.-]{0,39}"
+_NUMBER = ""
+FIELDS: dict[str, str] = {
+    "request": r"[0-9a-f-]{1,36}",
+    "route": r"other|(?:[A-Z]{3,7} )?/[A-Za-z0-9_/.{}-]{0,79}",
+    "code": _WORD,
+    "outcome": _WORD,
+    "scope": _WORD,
+    "user": r"[0-9a-f]{64}",
+    "model": r"[0-9a-f]{64}",
+    "alias": r"[A-Za-z0-9_.-]{1,64}",
+    "engine": _WORD,
+    "error": r"[A-Za-z_][A-Za-z0-9_.]{0,79}",
+    "place": r"[A-Za-z0-9_/.<>-]{1,120}:[0-9]{1,7}",
+    "logger": r"[A-Za-z_][A-Za-z0-9_.]{0,79}",
+    "address": r"[0-9A-Fa-f:.\[\]]{2,48}",
+    "version": r"[0-9][0-9A-Za-z.+-]{0,30}",
+    **dict.fromkeys(
+        (
+            "status", "ms", "input_tokens", "output_tokens", "queue", "batch", "worker", "workers", "port", "pid",
+            "signal", "waiting", "running", "seconds", "exit", "count", "retry_after",
+        ),
+        _NUMBER,
+    ),
+}  # fmt: skip
+"""The fields of a line: the shape that a text must have, or none for numbers. ``route`` is a template of ours, never a path of a request."""
+
+_SHAPES = {name: re.compile(shape) for name, shape in FIELDS.items() if shape}
+_EVENT = re.compile(_WORD)
+KEY_FILE = "log.key"
+
+
+class Log:
+    """Writes lines; a field that is not on the list, or has another shape, is left out and counted as ``dropped``.
+
+    ``routes``: the server's templates; a ``route`` that is none of them is written as ``other``.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        routes: Iterable[str] = (),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._stream, self._clock, self._lock = stream, clock, threading.Lock()
+        self._routes = frozenset(routes)
+
+    def write(self, event: str, level: Level = "info", **fields: str | float | None) -> None:
+        """One line. Never raises: what cannot be said is lost, not the request."""
+        line: dict[str, str | float | bool] = {
+            "at": self._clock().isoformat(timespec="milliseconds"),
+            "level": level,
+            "event": event if _EVENT.fullmatch(event) else "other",
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        if "route" in given and given["route"] not in self._routes:
+            given["route"] = "other"
+        kept = {name: value for name, value in given.items() if allowed(name, value)}
+        line |= kept
+        if len(kept) < len(given):
+            line["dropped"] = len(given) - len(kept)
+        with suppress(OSError, ValueError), self._lock:
+            stream = self._stream or sys.stderr
+            stream.write(msgspec.json.encode(line).decode() + "\n")
+            stream.flush()
+
+    def failed(self, event: str, error: BaseException, level: Level = "error", **fields: str | float | None) -> None:
+        """A line on an error: its class and the place in our code, never what it says."""
+        self.write(event, level, error=class_of(type(error)), place=place(error.__traceback__), **fields)
+
+
+def allowed(name: str, value: object) -> bool:
+    """Whether a field may be written with a value."""
+    if name not in FIELDS:
+        return False
+    if name in _SHAPES:
+        return isinstance(value, str) and bool(_SHAPES[name].fullmatch(value))
+    return isinstance(value, int | float)
+
+
+def class_of(kind: type[BaseException]) -> str:
+    """Name of an error's class, with its package."""
+    package = (kind.__module__ or "").split(".")[0]
+    return kind.__qualname__ if package in ("builtins", "") else f"{package}.{kind.__qualname__}"
+
+
+def place(found: TracebackType | None) -> str | None:
+    """``serve/app.py:81``: where an error rose, the last place in this package; else the last of all."""
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(found)]
+    ours = [one for one in frames if "residency" in one[0].parts]
+    return _short(*(ours or frames)[-1]) if frames else None
+
+
+def _short(path: Path, line: int) -> str:
+    parts = path.parts
+    if "residency" in parts:
+        last = len(parts) - 1 - parts[::-1].index("residency")
+        return f"{'/'.join(parts[last + 1 :])}:{line}"
+    return f"{'/'.join(parts[-2:]).lstrip('/')}:{line}"
+
+
+class _Silent(logging.LogRecord):
+    """A record without message, arguments and traceback."""
+
+    residency_error: str | None = None
+    residency_place: str | None = None
+
+    def getMessage(self) -> str:  # noqa: N802 - logging's own name
+        return "dropped"
+
+
+def _record(
+    name: str, level: int, path: str, line: int, message: object, arguments: object, raised: Any, *_: Any, **__: Any
+) -> logging.LogRecord:
+    made = _Silent(name, level, path, line, "dropped", None, None)
+    error = raised[1] if isinstance(raised, tuple) and len(raised) > 1 else raised
+    if isinstance(error, BaseException):
+        made.residency_error, made.residency_place = class_of(type(error)), place(error.__traceback__)
+    elif isinstance(message, BaseException):
+        made.residency_error = class_of(type(message))
+    return made
+
+
+class _Handler(logging.Handler):
+    """Every logger's records as lines of ours."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        grave = record.levelno
+        level: Level = "error" if grave >= logging.ERROR else "warning" if grave >= logging.WARNING else "info"
+        self.log.write(
+            "log",
+            level,
+            logger=record.name,
+            error=getattr(record, "residency_error", None),
+            place=getattr(record, "residency_place", None) or _short(Path(record.pathname), record.lineno),
+        )
+
+
+def silence(log: Log, level: int = logging.WARNING) -> None:
+    """Make a process silent about requests: all loggers, warnings and uncaught errors go through ``log``. Once, first of all.
+
+    Of a process that was started anew (``spawn``), call it again there. uvicorn is to be given ``log_config=None``.
+    """
+    logging.setLogRecordFactory(_record)
+    logging.raiseExceptions = False
+    logging.lastResort = None
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler(log)]
+    root.setLevel(level)
+    for name in list(logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.captureWarnings(True)
+
+    def uncaught(_: type[BaseException], error: BaseException, found: TracebackType | None) -> None:
+        if not isinstance(error, KeyboardInterrupt):
+            log.failed("crash", error.with_traceback(found))
+
+    def in_thread(given: threading.ExceptHookArgs) -> None:
+        if given.exc_value is not None and not isinstance(given.exc_value, SystemExit):
+            log.failed("crash", given.exc_value)
+
+    def unraisable(given: sys.UnraisableHookArgs) -> None:
+        if given.exc_value is not None:
+            log.failed("crash", given.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, in_thread, unraisable
+
+
+def silence_loop(loop: asyncio.AbstractEventLoop, log: Log) -> None:
+    """The same of errors that nobody awaits in an event loop."""
+
+    def lost(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            log.failed("crash", error)
+        else:
+            log.write("crash", "error")
+
+    loop.set_exception_handler(lost)
+
+
+class Users:
+    """Hashes of user ids: keyed, so that none is found by trying names; or plain, for sites whose rule wants SHA-256."""
+
+    def __init__(self, key: bytes, how: Literal["keyed", "plain"] = "keyed") -> None:
+        self._key = hmac.new(key, b"residency users 1", sha256).digest() if how == "keyed" else None
+
+    def hashed(self, subject: str) -> str:
+        """64 hexadecimal digits, always the same for a user under one key."""
+        data = subject.encode("utf-8", "surrogatepass")
+        return sha256(data).hexdigest() if self._key is None else hmac.new(self._key, data, sha256).hexdigest()
+
+
+def log_key(logs: Logs) -> bytes:
+    """The key of hashes and audit chains: from the environment, else from the folder, where it is made the first time (0600).
+
+    Raises ``UserError`` where it is not 64 hexadecimal digits.
+    """
+    if given := os.environ.get(logs.key):
+        return _parsed(given, f"environment variable {logs.key}")
+    path = Path(logs.folder) / KEY_FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            _made(path)
+        return _parsed(path.read_text("ascii"), str(path))
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"{path}: cannot be made or read; let the server's user write there, or set {logs.key}."
+        ) from None
+
+
+def log_keys(logs: Logs, folder: Path) -> list[bytes]:
+    """The keys that may have signed a folder's chains: the environment's (also ``..._OLD``), and ``log.key*`` in the folder."""
+    named = [(os.environ.get(name), f"environment variable {name}") for name in (logs.key, f"{logs.key}_OLD")]
+    try:
+        kept = [(path.read_text("ascii"), str(path)) for path in sorted(folder.glob(f"{KEY_FILE}*"))]
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"{folder}: its {KEY_FILE} cannot be read; verify as the server's user, or set {logs.key}."
+        ) from None
+    found = [_parsed(one, where) for value, where in [*named, *kept] if value for one in value.split()]
+    if not found:
+        raise UserError(
+            f"{folder}: no key to verify with; set {logs.key}, or {logs.key}_OLD for chains of an earlier key."
+        )
+    return found
+
+
+def _made(path: Path) -> None:
+    """A new key, whole or not at all, and never over another worker's."""
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(file, os.urandom(32).hex().encode() + b"\n")
+        os.fsync(file)
+        os.link(partial, path)
+    finally:
+        os.close(file)
+        partial.unlink()
+
+
+def _parsed(value: str, where: str) -> bytes:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", value.strip()):
+        raise UserError(f"{where}: is no key of 64 hexadecimal digits; make one with: openssl rand -hex 32.")
+    return bytes.fromhex(value.strip())
