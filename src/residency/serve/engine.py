@@ -14,6 +14,7 @@ from residency.core.files import file_digest
 from residency.core.types import Example, Labels, Prediction, Spans, Turn
 from residency.models.writing import Stops, Unpacked, noise_key
 from residency.serve.batching import Batcher
+from residency.serve.reading import Chats, Reader, Reading, Texts, silent_model
 from residency.serve.settings import Serve
 from residency.serve.types import Asked, Piece, Refusal, Scored, Served
 
@@ -58,11 +59,12 @@ def served(folder: Path, name: str, artefact: Any, model: Any) -> Served:
     )
 
 
-class InProcess:
+class InProcess(Reading):
     """What both kinds share: a thread, the canary, and an end."""
 
-    def __init__(self, served: Served, settings: Serve) -> None:
-        self.served, self.settings = served, settings
+    def __init__(self, served: Served, settings: Serve, reader: Reader) -> None:
+        super().__init__(served, reader)
+        self.settings = settings
         self.pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{served.name}")
         self.watch: Watch | None = None
         self.closed = False
@@ -101,7 +103,7 @@ class Marker(InProcess):
 
     def __init__(self, predictor: EncoderPredictor, served: Served, settings: Serve) -> None:
         self.predictor = predictor
-        super().__init__(served, settings)
+        super().__init__(served, settings, Texts(predictor.tokeniser, served.name))
         wait, most = settings.batch_ms / 1000, settings.batch_rows
         self.batch: Batcher[str, Prediction] = Batcher(self._mark, self.pool, wait, most, watch=self._watched)
 
@@ -113,22 +115,6 @@ class Marker(InProcess):
 
     def _mark(self, texts: Sequence[str]) -> list[Prediction]:
         return [Prediction(id="", answer=answer, tokens=count) for answer, count in self.predictor.marked([*texts])]
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return len(self.predictor.tokeniser([text])[0].ids)
-
-    def count_turns(self, turns: Sequence[Turn]) -> int:
-        """Tokens of a conversation's texts: this model has no template."""
-        return sum(self.count(turn.text) for turn in turns)
-
-    def tokens(self, text: str) -> tuple[int, ...]:
-        """Refused: what this model reads is no prompt."""
-        raise silent_model(self.served.name)
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Refused: what this model reads is no prompt."""
-        raise silent_model(self.served.name)
 
     async def mark(self, text: str) -> Prediction:
         """Spans or labels of a text."""
@@ -148,16 +134,6 @@ class Marker(InProcess):
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
         """Refused: this model does not write."""
         raise silent_model(self.served.name)
-
-
-def bad_tokens(size: int) -> Refusal:
-    """400: not the tokens of this model."""
-    return Refusal(400, "bad_tokens", f"Token ids go from 0 to {size - 1}, and a prompt has at least one.")
-
-
-def silent_model(name: str) -> Refusal:
-    """400: the model has no words."""
-    return Refusal(400, "wrong_model", f"Model {name} marks notes and does not write; use /extract or /diagnose.")
 
 
 class Job:
@@ -238,8 +214,9 @@ class Writer(InProcess):
 
     def __init__(self, predictor: CausalPredictor, served: Served, settings: Serve) -> None:
         self.predictor, self.chat = predictor, predictor.chat
+        self.words = Chats(predictor.chat)
         self.ends = frozenset(predictor.ends)
-        super().__init__(served, settings)
+        super().__init__(served, settings, self.words)
         wait, most = settings.batch_ms / 1000, settings.batch_rows
         self.marks: Batcher[str, Prediction] = Batcher(self._mark, self.pool, wait, most, watch=self._watched)
         self.jobs: Batcher[Job, None] = Batcher(self._write, self.pool, wait, most, _settings, self._watched)
@@ -249,7 +226,7 @@ class Writer(InProcess):
 
     def _fixed(self) -> object:
         turns = (Turn(role="user", text=CANARY),)
-        found = self.chat.prompt(turns, self.chat.window - CANARY_TOKENS)[0] or self.chat._ids(CANARY)
+        found = self.chat.prompt(turns, self.chat.window - CANARY_TOKENS)[0] or list(self.words.tokens(CANARY))
         how = self.predictor.generation.model_copy(update={"temperature": 0.0})
         seen: list[int] = []
 
@@ -288,50 +265,16 @@ class Writer(InProcess):
         for (ids, top), logs in zip(asked, rows, strict=True):
             best = logs.topk(max(1, top), -1)
             names = [
-                {self.word(i): p for i, p in zip(where, values, strict=True)}
+                {self.words.word(i): p for i, p in zip(where, values, strict=True)}
                 for where, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ]
             given = [float(logs[place, token]) for place, token in enumerate(ids[1:])]
-            texts = tuple(self.word(token) for token in ids)
-            offsets = tuple(self.offsets(ids))
+            texts = tuple(self.words.word(token) for token in ids)
+            offsets = tuple(self.words.offsets(ids))
             made.append(
                 Scored(ids=ids, texts=texts, offsets=offsets, log_probabilities=(None, *given), top=(None, *names))
             )
         return made
-
-    # Tokens
-
-    def word(self, token: int) -> str:
-        """One token as text; parts of a character as the tokenizer names them, so that no two tokens look alike."""
-        text = str(self.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return f"bytes:{self.chat.tokenizer.convert_ids_to_tokens(token)}" if "\ufffd" in text else text
-
-    def offsets(self, ids: Sequence[int]) -> list[int]:
-        """Where each token's text begins."""
-        position, found = 0, []
-        for token in ids:
-            found.append(position)
-            position += len(self.word(token))
-        return found
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        return self.chat.count(text)
-
-    def count_turns(self, turns: Sequence[Turn]) -> int:
-        """Tokens of a whole prompt."""
-        return self.chat.count_turns(turns)
-
-    def tokens(self, text: str) -> tuple[int, ...]:
-        """A text as tokens, nothing added."""
-        return tuple(self.chat._ids(text))
-
-    def text(self, ids: Sequence[int]) -> str:
-        """Tokens as text."""
-        words = self.chat.tokenizer
-        if any(not 0 <= one < len(words) for one in ids):
-            raise bad_tokens(len(words))
-        return str(words.decode([*ids], clean_up_tokenization_spaces=False))
 
     # Answers
 
@@ -364,9 +307,7 @@ class Writer(InProcess):
 
     def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
         """What follows tokens as they are."""
-        words = self.chat.tokenizer
-        if not ids or min(ids) < 0 or max(ids) >= len(words):
-            raise bad_tokens(len(words))
+        self.words.check(ids)
         if len(ids) + asked.max_tokens > self.served.window:
             raise Refusal(400, "too_long", f"Prompt and answer exceed the {self.served.window} tokens of this model.")
         return self._pieces([*ids], noise_key((Turn(role="user", text=repr(tuple(ids))),)), asked)
@@ -391,9 +332,7 @@ class Writer(InProcess):
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
         """How likely given tokens are."""
         self._open()
-        words = self.chat.tokenizer
-        if not ids or min(ids) < 0 or max(ids) >= len(words):
-            raise bad_tokens(len(words))
+        self.words.check(ids)
         if len(ids) > self.served.window:
             raise Refusal(400, "too_long", f"The prompt exceeds the {self.served.window} tokens of this model.")
         return await self.scores((tuple(ids), top))

@@ -80,14 +80,7 @@ class Gate:
         if self.metrics is None:
             return
         self.metrics.serves(engine.served)
-        if hasattr(engine, "watch"):
-            figures = self.metrics
-
-            def watch(waiting: int, rows: int) -> None:
-                figures.queue(name, waiting)
-                figures.batch(name, rows)
-
-            engine.watch = watch
+        watch(engine, self.metrics, name)
 
     # On the way in
 
@@ -190,6 +183,18 @@ class Gate:
         """A fault of ours: its class and place, never its words."""
         if self.log is not None:
             self.log.failed("crash", error)
+
+
+def watch(engine: Engine, figures: Metrics, name: str) -> None:
+    """Let an engine in this process tell how many requests wait for it, and how many it computes together."""
+    if not hasattr(engine, "watch"):
+        return
+
+    def told(waiting: int, rows: int) -> None:
+        figures.queue(name, waiting)
+        figures.batch(name, rows)
+
+    engine.watch = told
 
 
 def gate_of(request: Request) -> Gate:

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from residency.serve.gate import Gate, gate_of
 from residency.serve.metrics import CONTENT_TYPE
 
+SOON = 0.5
+"""Seconds after which a model that is not ready is asked again."""
 router = APIRouter(tags=["probes"])
 
 
@@ -60,5 +62,6 @@ async def keep_asking(gate: Gate, sleep: Callable[[float], Awaitable[None]] = as
     """Ask again and again."""
     with suppress(asyncio.CancelledError):
         while True:
-            await sleep(gate.settings.canary_seconds)
+            good = all(gate.ready.values())
+            await sleep(gate.settings.canary_seconds if good else min(SOON, gate.settings.canary_seconds))
             await ask(gate)
