@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -85,12 +85,16 @@ def create_app(
     metrics: Metrics | None = None,
     log: Log | None = None,
     clock: Callable[[], float] = time.monotonic,
+    owned: bool = False,
 ) -> FastAPI:
-    """The application that serves ``engines`` by their names. ``limited`` puts the outermost layer around it."""
+    """The application that serves ``engines`` by their names. ``limited`` puts the outermost layer around it; ``owned``: guard, rate
+    and engines end with it."""
     gate = Gate(settings, engines, guard, rate, users, audit, metrics, log, clock)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        if hasattr(guard, "start"):
+            await guard.start()
         await probes.ask(gate)
         asking = asyncio.create_task(probes.keep_asking(gate))
         try:
@@ -98,6 +102,10 @@ def create_app(
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+            for part in (guard, rate, *gate.engines.values()) if owned else ():
+                await cast(Any, part).close()
+            if audit is not None:
+                audit.close()
 
     app = FastAPI(
         title="Residency", version=__version__, description=DESCRIPTION, lifespan=life, docs_url=None, redoc_url=None

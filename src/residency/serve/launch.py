@@ -133,11 +133,12 @@ def _example(served: Served) -> tuple[str, dict[str, Any]]:
 
 
 def _alone(models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None]) -> None:
+    from residency.serve.app import ROUTES
     from residency.serve.engine import load
     from residency.serve.log import Log, silence
 
     engines: dict[str, Engine] = {name: load(path, name, settings) for name, path in models.items()}
-    log = Log()
+    log = Log(routes=ROUTES)
     silence(log)
     app = application(settings, engines, log, 0)
     for line in greeting({name: engine.served for name, engine in engines.items()}, settings):
@@ -165,6 +166,7 @@ def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker
         Audit.open(folder, worker, key),
         Metrics(ROUTES, engines),
         log,
+        owned=True,
     )
 
 
@@ -369,7 +371,7 @@ def engine_process(plan: Plan) -> None:
 
     settings = parse(Serve, plan.settings, "serve")
     engines: dict[str, Engine] = {name: load(Path(path), name, settings) for name, path in plan.models.items()}
-    silence(Log())
+    silence(Log(routes=ROUTES))
     figures = Metrics(ROUTES, engines)
     for name, engine in engines.items():
         watch(engine, figures, name)
@@ -393,12 +395,13 @@ def engine_process(plan: Plan) -> None:
 
 def worker_process(plan: Plan) -> None:
     """Answer HTTP; the models are in the engine process."""
+    from residency.serve.app import ROUTES
     from residency.serve.log import Log, silence
     from residency.serve.reading import reader_of
     from residency.serve.remote import Remote
 
     settings = parse(Serve, plan.settings, "serve")
-    log = Log()
+    log = Log(routes=ROUTES)
     silence(log)
     seconds = settings.limits.seconds + settings.limits.drain
     engines: dict[str, Engine] = {
