@@ -74,7 +74,9 @@ class Provider:
             self.discoveries += 1
             return json.dumps({"issuer": self.named, "jwks_uri": self.jwks}).encode()
         self.fetches += 1
-        return self.raw if self.raw is not None else json.dumps({"keys": [*self.extra, *self.published.values()]}).encode()
+        return (
+            self.raw if self.raw is not None else json.dumps({"keys": [*self.extra, *self.published.values()]}).encode()
+        )
 
     def rsa(self, name: str, bits: int = 2048) -> None:
         self.private[name] = rsa.generate_private_key(public_exponent=65537, key_size=bits)
@@ -91,17 +93,25 @@ class Provider:
         del self.published[name]
 
     def pem(self, name: str) -> bytes:
-        return self.private[name].public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        return (
+            self.private[name]
+            .public_key()
+            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
 
     def token(self, key: str, /, kid: str | None = "", algorithm: str = "", without: str = "", **claims: Any) -> str:
-        whole = {"iss": self.issuer, "aud": AUDIENCE, "sub": "nurse-1", "exp": time.time() + 600, "scope": "chat extract"}
+        whole = {
+            "iss": self.issuer,
+            "aud": AUDIENCE,
+            "sub": "nurse-1",
+            "exp": time.time() + 600,
+            "scope": "chat extract",
+        }
         whole |= claims
         whole.pop(without, None)
         headers = {} if kid is None else {"kid": kid or key}
         kind = "RS256" if isinstance(self.private[key], rsa.RSAPrivateKey) else "ES256"
-        return jwt.encode(whole, self.private[key], algorithm=algorithm or kind, headers=headers)
+        return jwt.PyJWS().encode(json.dumps(whole).encode(), self.private[key], algorithm or kind, headers)
 
     def close(self) -> None:
         if self.hang is not None:

@@ -266,7 +266,9 @@ def test_settings_that_are_not_safe_are_refused(wrong: dict[str, Any]) -> None:
     assert str(problem.value).startswith("auth")
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:8080/r", "http://[::1]:1/r", "http://localhost/r", "https://a.example/r"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8080/r", "http://[::1]:1/r", "http://localhost/r", "https://a.example/r"]
+)
 def test_tls_or_this_machine(address: str) -> None:
     make_tokens(Oidc(kind="oidc", issuer=address, audience=AUDIENCE), Path())
 

@@ -1,0 +1,129 @@
+"""Requests of a user in any second: never more than allowed, counted in memory (several workers: tests/services/test_rate_redis.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from residency.core.errors import UserError
+from residency.serve.rate import Rate
+from residency.serve.settings import Limits
+from residency.serve.types import Refusal
+
+PER_SECOND = 5
+
+
+async def accepted(rate: Rate, user: str) -> bool:
+    try:
+        await rate.take(user)
+    except Refusal as refusal:
+        assert (refusal.status, refusal.code, refusal.retry_after) == (429, "rate_limit", 1.0)
+        return False
+    return True
+
+
+def most_in_a_second(times: list[float]) -> int:
+    """The most of sorted times in any window of one second, both of its ends included."""
+    return max((sum(1 for other in times if start <= other <= start + 1.0) for start in times), default=0)
+
+
+def test_the_window_is_counted_as_by_hand() -> None:
+    assert most_in_a_second([0.0, 0.5, 1.0, 1.1, 1.6]) == 3
+    assert most_in_a_second([0.0, 0.5, 1.0, 1.4, 1.5]) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.199, 0.2, 0.201, 0.5, 0.999, 1.0, 1.001]), max_size=80))
+def test_never_more_than_allowed_in_any_second_and_never_less(steps: list[float]) -> None:
+    """Whatever the times: at most five in any second, and a request is refused only where five lie in the second before it."""
+
+    async def play(patch: pytest.MonkeyPatch) -> None:
+        now = 1_000_000.0
+        patch.setattr(time, "time", lambda: now)
+        rate = Rate(Limits(per_second=PER_SECOND))
+        taken: list[float] = []
+        for step in steps:
+            now += step
+            before = sum(1 for other in taken if other >= now - 1.0)
+            assert await accepted(rate, "user") == (before < PER_SECOND)
+            if before < PER_SECOND:
+                taken.append(now)
+        assert most_in_a_second(taken) <= PER_SECOND
+
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run(play(patch))
+
+
+def test_never_more_than_allowed_in_any_second_of_real_time() -> None:
+    async def play() -> list[float]:
+        rate = Rate(Limits(per_second=PER_SECOND))
+        taken: list[float] = []
+        begun = time.time()
+        while time.time() - begun < 2.5:
+            for one in await asyncio.gather(*(accepted(rate, "user") for _ in range(3))):
+                if one:
+                    taken.append(time.time())
+            await asyncio.sleep(0.005)
+        return taken
+
+    taken = asyncio.run(play())
+    assert len(taken) >= 3 * PER_SECOND  # 0, 1 and 2 s
+    for first, sixth in zip(taken, taken[PER_SECOND:], strict=False):
+        assert sixth - first > 0.99  # the time of the answer, a little after the time that was counted
+
+
+def test_users_do_not_count_for_each_other() -> None:
+    async def play() -> None:
+        rate = Rate(Limits(per_second=2))
+        assert [await accepted(rate, user) for user in "aababbc"] == [True, True, True, False, True, False, True]
+
+    asyncio.run(play())
+
+
+def test_several_workers_need_redis() -> None:
+    with pytest.raises(UserError, match=r"limits\.redis"):
+        Rate(Limits(), workers=2)
+    for address in ("http://127.0.0.1/", "127.0.0.1:6379", "memory://"):
+        with pytest.raises(UserError, match=r"limits\.redis"):
+            Rate(Limits(redis=address), workers=2)
+
+
+def test_a_redis_that_is_not_there_is_503_and_not_uncounted() -> None:
+    async def play() -> None:
+        rate = Rate(Limits(redis="redis://:secret@127.0.0.1:1/0"), workers=2)
+        begun = time.perf_counter()
+        with pytest.raises(Refusal) as refusal:
+            await rate.take("user")
+        assert (refusal.value.status, refusal.value.retry_after) == (503, 1.0)
+        assert "secret" not in refusal.value.sentence
+        assert time.perf_counter() - begun < 1
+        assert not await rate.ready()
+        await rate.close()
+
+    asyncio.run(play())
+
+
+def test_a_redis_that_hangs_is_503_in_bounded_time() -> None:
+    async def play() -> None:
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1024):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(mute, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        rate = Rate(Limits(redis=f"redis://127.0.0.1:{port}/0"))
+        begun = time.perf_counter()
+        with pytest.raises(Refusal) as refusal:
+            await rate.take("user")
+        assert refusal.value.status == 503
+        assert time.perf_counter() - begun < 1
+        assert not await rate.ready()
+        await rate.close()
+        server.close()
+
+    asyncio.run(play())
