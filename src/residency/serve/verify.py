@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from residency.core.errors import UserError
+from residency.core.files import digest
 from residency.core.types import Value
 from residency.serve.audit import (
     GLOB,
@@ -232,6 +233,11 @@ def _listed(lists: dict[str, bytes], known: dict[str, _Chain], signers: dict[str
         for name in known
         if name not in listed
     )
+
+
+def summary(heads: Iterable[Anchor]) -> str:
+    """One hash of all chains' newest lines: what can be written down on paper."""
+    return digest(sorted((one.chain, one.n, one.hash) for one in heads))
 
 
 def read_anchors(data: bytes, where: str) -> list[Anchor]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from residency.core.errors import UserError
-from residency.models.adapters.method import Method, freeze, put_back, read_trained, save_trained
+from residency.models.adapters.method import Method, complete, freeze, put_back, read_trained, save_trained
 
 
 class Freeze(Method):
@@ -60,7 +60,9 @@ class Freeze(Method):
         save_trained(model, folder)
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
-        put_back(model, read_trained(folder)[0], folder)
+        tensors, _ = read_trained(folder)
+        put_back(model, tensors, folder)
+        complete(self.attach(model), tensors, folder)
         return model.requires_grad_(False)
 
 

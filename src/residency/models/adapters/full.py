@@ -19,11 +19,16 @@ class Full(Method):
         return model.requires_grad_(True)
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
+        import safetensors
         import safetensors.torch
 
-        missing, unexpected = model.load_state_dict(
-            safetensors.torch.load_file(folder / "model.safetensors"), strict=False
-        )
+        try:
+            tensors = safetensors.torch.load_file(folder / "model.safetensors")
+            missing, unexpected = model.load_state_dict(tensors, strict=False)
+        except (OSError, RuntimeError, safetensors.SafetensorError):
+            raise UserError(
+                f"{folder}: the weights cannot be read or are of another shape; restore it, or train again."
+            ) from None
         missing = [name for name in missing if name not in (getattr(model, "all_tied_weights_keys", None) or {})]
         if missing or unexpected:
             raise UserError(

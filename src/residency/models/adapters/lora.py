@@ -104,10 +104,25 @@ class Lora(Method):
         return wrapped
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
-        from peft import PeftModel
+        """Raises ``UserError`` where a tensor of the file finds no place, or a place no tensor: peft says nothing, and the base answers."""
+        import safetensors
+        from peft import PeftModel, get_peft_model_state_dict
 
-        with expected_warnings():
-            loaded = PeftModel.from_pretrained(model, folder, is_trainable=False)
+        try:
+            with safetensors.safe_open(folder / "adapter_model.safetensors", "pt") as file:
+                given = set(file.keys())
+            with expected_warnings():
+                loaded = PeftModel.from_pretrained(model, folder, is_trainable=False)
+                wanted = set(get_peft_model_state_dict(loaded))
+        except (OSError, RuntimeError, ValueError, KeyError, safetensors.SafetensorError):
+            raise UserError(
+                f"{folder}: the adapter cannot be read or does not fit this base; give the base that it was trained on, or train again."
+            ) from None
+        if given != wanted:
+            raise UserError(
+                f"{folder}: the adapter does not fit this base ({len(given - wanted)} tensors without a place, "
+                f"{len(wanted - given)} missing); give the base that it was trained on, or train again."
+            )
         return loaded.merge_and_unload() if merge else loaded
 
 
@@ -116,6 +131,7 @@ def expected_warnings() -> Iterator[None]:
     """peft asks transformers for a property by its old name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # said by ``load``, as an error
         yield
 
 

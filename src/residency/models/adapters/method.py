@@ -75,8 +75,18 @@ def read_trained(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The tensors that ``save_trained`` wrote, and what it said of them."""
     import safetensors
 
-    with safetensors.safe_open(folder / CHANGED, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    try:
+        with safetensors.safe_open(folder / CHANGED, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError):
+        raise UserError(f"{folder / CHANGED}: cannot be read; restore it, or train again.") from None
+
+
+def complete(model: Any, tensors: dict[str, Any], where: Path) -> None:
+    """Raises ``UserError`` where something that is trained in a model was not among the tensors that it was given."""
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and name not in tensors]
+    if missing:
+        raise UserError(f"{where}: {len(missing)} tensors that were trained are missing; restore it, or train again.")
 
 
 def put_back(model: Any, tensors: dict[str, Any], where: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from residency.core.errors import UserError
-from residency.models.adapters.method import Method, freeze, put_back, read_trained, save_trained
+from residency.models.adapters.method import Method, complete, freeze, put_back, read_trained, save_trained
 
 
 class Prefix(Method):
@@ -51,4 +51,5 @@ class Prefix(Method):
         tensors, facts = read_trained(folder)
         prefix.put(model, tensors, int(facts["offset"]))
         put_back(model, tensors, folder)
+        complete(model, tensors, folder)
         return model.requires_grad_(False)

@@ -1,0 +1,201 @@
+"""Verbs of what a server relies on: the model ledger, and the audit log."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from residency.cli.shared import app, say, terminal
+from residency.cli.tune import models
+from residency.core.errors import GateRefused, UserError
+
+Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
+Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The name that requests use.", show_default=False)]
+Safety = Annotated[
+    float | None,
+    typer.Option(
+        "--require-safety",
+        min=0,
+        max=1,
+        help="Least share of safe answers in the run's evaluation.",
+        show_default=False,
+    ),
+]
+
+
+@models.command(name="list")
+def list_models(ledger: Ledger = Path("models")) -> None:
+    """List models and the names that point to them."""
+    from rich.table import Table
+
+    from residency.ops.models import Models
+
+    found = Models(ledger)
+    names: dict[str, list[str]] = {}
+    for alias, history in found.aliases().items():
+        if history:
+            names.setdefault(history[-1], []).append(alias)
+    table = Table(
+        "digest",
+        "names",
+        "base",
+        "method",
+        "task",
+        "profile",
+        "safe",
+        "added",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    for one in found.list():
+        added = one.at[:10] + (", canary recorded then" if one.recorded == "added" else "")
+        safe = "" if one.safety is None else f"{one.safety:.1%}"
+        table.add_row(
+            one.digest[:12],
+            " ".join(names.get(one.digest, [])),
+            one.base,
+            one.method,
+            one.task,
+            one.profile,
+            safe,
+            added,
+        )
+    terminal().print(table)
+
+
+@models.command()
+def add(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or an artefact.", show_default=False)],
+    ledger: Ledger = Path("models"),
+    record: Annotated[
+        bool, typer.Option("--record", help="Of a model trained by an older version: record what it says now.")
+    ] = False,
+    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies; on one disk.")] = False,
+) -> None:
+    """Take up a trained model into the ledger, under its content address."""
+    from residency.models import erased
+    from residency.ops.models import Models
+    from residency.pipeline import artefact_of
+
+    artefact = artefact_of(run)
+    whole = next((one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None)
+    entry = Models(ledger).add(artefact, whole, record=record, link=link)
+    console = terminal()
+    say(console, f"{entry.digest}")
+    if warning := erased.warning(artefact):
+        say(console, warning)
+    if entry.recorded == "added":
+        say(console, "What it says was recorded now, not at training time; from here on, any change is found.")
+    say(console, f"residency model promote ALIAS {entry.digest[:12]}")
+
+
+@models.command()
+def promote(
+    alias: Alias,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A digest (8 digits and more), or another name.", show_default=False)
+    ],
+    ledger: Ledger = Path("models"),
+    require_safety: Safety = None,
+) -> None:
+    """Let a name point to a model, once it is proved to be what it was at training time.
+
+    Exits with 2, and changes nothing, where the proof fails.
+    """
+    from residency.ops.models import Models
+
+    entry = Models(ledger).promote(alias, model, require_safety=require_safety)
+    _said(alias, entry.digest, entry.proof)
+
+
+@models.command()
+def rollback(alias: Alias, ledger: Ledger = Path("models")) -> None:
+    """Let a name point to what it pointed to before, once that is proved too."""
+    from residency.ops.models import Models
+
+    entry = Models(ledger).rollback(alias)
+    _said(alias, entry.digest, entry.proof)
+
+
+def _said(alias: str, digest: str, proof: object) -> None:
+    from residency.ops.canary import Proof
+
+    console = terminal()
+    say(console, f"{alias} -> {digest}")
+    if isinstance(proof, Proof):
+        base = "its base is not on this machine" if proof.from_base is None else f"{proof.from_base:.3g} from its base"
+        say(
+            console,
+            f"proved on {proof.engine}: {proof.furthest:.2g} from what was recorded (allowed {proof.tolerance:g}), {base}",
+        )
+
+
+audits = typer.Typer(help="Audit log of a server: is it what was written?", rich_markup_mode=None)
+app.add_typer(audits, name="audit")
+
+Folders = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FOLDER...", help="The server's folder, and where older chains were moved to.", show_default=False
+    ),
+]
+KeyName = Annotated[str, typer.Option("--key", help="Environment variable with the log key; also its ..._OLD.")]
+
+
+@audits.command()
+def verify(
+    folders: Folders,
+    anchors: Annotated[
+        Path | None, typer.Option("--anchors", help="What residency audit head printed before.", show_default=False)
+    ] = None,
+    key: KeyName = "RESIDENCY_LOG_KEY",
+) -> None:
+    """Check every line of the audit chains, and that none is missing.
+
+    Exits with 2 where a line or a file was edited, removed, inserted or moved. A whole folder put back to an older copy of itself
+    shows only against heads that were written down elsewhere.
+    """
+    from residency.serve import verify as chains
+
+    console = terminal()
+    given = chains.read_anchors(_read(anchors), str(anchors)) if anchors else []
+    found = chains.verify(folders, _keys(folders, key), given)
+    for note in found.notes:
+        say(console, f"note: {note}")
+    for fault in found.faults:
+        say(console, f"fault: {fault}")
+    say(console, f"{found.lines} lines in {len(found.heads)} chains; head {chains.summary(found.heads)}")
+    if found.faults:
+        raise GateRefused(f"{folders[0]}: {len(found.faults)} faults; the audit log is not what was written.")
+
+
+@audits.command()
+def head(folders: Folders, key: KeyName = "RESIDENCY_LOG_KEY") -> None:
+    """Print the newest line of every chain, to be kept on another machine and given to verify --anchors."""
+    import msgspec
+
+    from residency.serve import verify as chains
+
+    found = chains.verify(folders, _keys(folders, key))
+    if found.faults:
+        raise GateRefused(f"{folders[0]}: {len(found.faults)} faults; see residency audit verify.")
+    for one in found.heads:
+        sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
+
+
+def _keys(folders: list[Path], name: str) -> list[bytes]:
+    from residency.serve.log import log_keys
+    from residency.serve.settings import Logs
+
+    return log_keys(Logs(key=name), folders[0])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise UserError(f"--anchors: {path} cannot be read; give the file that residency audit head wrote.") from None

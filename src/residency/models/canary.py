@@ -1,0 +1,130 @@
+"""What a model says of a few fixed texts, kept with it when it is trained: the proof that what is loaded later is that model.
+
+The texts are invented, in three languages. Of a model that writes: log p of each token after those before it. Of one with a head:
+the log-probability of each output, at each token or of the whole. Numbers only; nothing of the training data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from residency.core.types import Value
+from residency.models.base import Base
+from residency.models.running import evaluating
+from residency.models.tokens import Tokeniser
+
+FILE = "canary.json"
+SCHEMA = 1
+TEXTS = (
+    "Bệnh nhân nam 62 tuổi ho khan và sốt 38.5 độ, được chẩn đoán viêm phổi, dùng amoxicillin 500 mg ngày 3 lần.",
+    "患者男性，62岁，咳嗽、发热三天，体温38.5℃，诊断为肺炎，予以阿莫西林治疗，无过敏史。",
+    "A 62-year-old man has had a dry cough and a fever of 38.5 °C for three days; pneumonia; amoxicillin 500 mg three times a day.",
+)
+MOST_TOKENS = 64
+MOST_OUTPUTS = 512
+"""Outputs of a head that are kept for a token."""
+
+TOLERANCES = {
+    "process float32": 1e-3,
+    "process bfloat16": 0.1,
+    "process float16": 0.02,
+    "process nf4": 0.25,
+    "process int8": 0.25,
+    "onnx float32": 1e-3,
+    "onnx int8": 0.5,
+    "vllm float32": 0.01,
+    "vllm bfloat16": 0.15,
+    "vllm float16": 0.05,
+}
+"""Engine and numbers -> largest difference of a log-probability, in units of the larger of 1 and what was recorded."""
+
+
+class Canary(Value, frozen=True):
+    """What was recorded."""
+
+    schema: int
+    dtype: str
+    """The numbers that it was recorded in."""
+    device: str
+    ids: tuple[tuple[int, ...], ...]
+    """Tokens of each text, as they were read."""
+    values: tuple[tuple[float, ...], ...]
+    """Log-probabilities, text by text, in the order of tokens and outputs."""
+    tolerances: dict[str, float]
+
+
+def record(model: Any, tokenizer: Any, base: Base, output: str) -> Canary | None:
+    """What a model says now; nothing where it cannot be asked or says what is no number."""
+    try:
+        ids = rows(tokenizer, base, output)
+        values = tuple(tuple(round(one, 6) for one in found) for found in measure(model, ids, output))
+    except (RuntimeError, ValueError, TypeError, IndexError):  # a trained model is kept, whatever its canary says
+        return None
+    if any(one != one or abs(one) == float("inf") for found in values for one in found):
+        return None
+    device = next(model.parameters()).device.type
+    return Canary(
+        schema=SCHEMA, dtype=numbers(model, base), device=device, ids=ids, values=values, tolerances=dict(TOLERANCES)
+    )
+
+
+def numbers(model: Any, base: Base) -> str:
+    """The numbers that a model is held in: ``float32``, ``bfloat16``, ``nf4`` ..."""
+    if base.quantise != "none":
+        return base.quantise
+    kind = next((one.dtype for one in model.parameters() if one.is_floating_point()), "torch.float32")
+    return str(kind).removeprefix("torch.")
+
+
+def rows(tokenizer: Any, base: Base, output: str) -> tuple[tuple[int, ...], ...]:
+    """The fixed texts as tokens."""
+    if output == "text":
+        most = min(MOST_TOKENS, base.window or MOST_TOKENS)
+        return tuple(tuple(tokenizer(text)["input_ids"][:most]) for text in TEXTS)
+    tokeniser = Tokeniser(tokenizer, base.segmenter, base.window)
+    most = min(MOST_TOKENS, base.window)
+    return tuple(
+        (*tokeniser.prefix, *found.ids[: most - len(tokeniser.prefix) - len(tokeniser.suffix)], *tokeniser.suffix)
+        for found in tokeniser(TEXTS)
+    )
+
+
+def measure(model: Any, ids: Sequence[Sequence[int]], output: str) -> list[list[float]]:
+    """Log-probabilities of each row, one row at a time."""
+    import torch
+
+    device, found = next(model.parameters()).device, []
+    with evaluating(model), torch.inference_mode():
+        for row in ids:
+            given = torch.tensor([list(row)], device=device)
+            logits = model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0].float()
+            if output == "text":
+                chosen = logits[:-1].log_softmax(-1).gather(-1, given[0, 1:, None])
+            else:
+                chosen = logits.log_softmax(-1)[..., :MOST_OUTPUTS]
+            found.append(chosen.flatten().double().cpu().tolist())
+    return found
+
+
+def states(model: Any, ids: Sequence[Sequence[int]]) -> list[Any]:
+    """The last states of the body, for a model whose head says nothing of its base."""
+    import torch
+
+    device, found = next(model.parameters()).device, []
+    with evaluating(model), torch.inference_mode():
+        for row in ids:
+            given = torch.tensor([list(row)], device=device)
+            out = model(input_ids=given, attention_mask=torch.ones_like(given), output_hidden_states=True)
+            found.append(out.hidden_states[-1][0].float().cpu())
+    return found
+
+
+def furthest(recorded: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> float:
+    """The largest difference between two measurements, in units of the larger of 1 and the recorded value; infinite where they
+    are not of the same tokens, or something is no number."""
+    if [len(one) for one in recorded] != [len(one) for one in now]:
+        return float("inf")
+    pairs = [pair for one, other in zip(recorded, now, strict=True) for pair in zip(one, other, strict=True)]
+    gaps = [abs(a - b) / max(1.0, abs(a)) for a, b in pairs]
+    return float("inf") if any(gap != gap for gap in gaps) else max(gaps, default=float("inf"))

@@ -1,0 +1,310 @@
+"""The model ledger: trained models by content address, and names that point to them, each change proved and kept.
+
+::
+
+    models/ledger.jsonl          one line for each change, each with the hash of the line before it
+    models/sha256/DIGEST/        an artefact: the files that its artefact.json names
+    models/sha256/DIGEST.canary.json   what an older artefact said when it was added
+
+What a name points to is read off the ledger, so that there is nothing that could disagree with it. A line is added whole or not at
+all; half a line at the end (a power cut) counts as none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from residency.core.errors import GateRefused, UserError, allowed
+from residency.core.files import disk_errors, file_digest, read_json, write_json
+from residency.core.types import Report, Value
+from residency.models import artefact as artefacts
+from residency.models import canary as canaries
+from residency.ops import canary
+from residency.ops.canary import Proof
+
+LEDGER = "ledger.jsonl"
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+Prove = Callable[[Path, Path | None], Proof]
+
+
+class Entry(Value, frozen=True):
+    """A line of the ledger."""
+
+    n: int
+    at: str
+    """UTC, to the second."""
+    what: Literal["add", "promote", "rollback"]
+    digest: str
+    """Content address of the artefact."""
+    previous: str
+    """SHA-256 of the line before; empty in the first."""
+    alias: str = ""
+    """Promotions and rollbacks: the name that points to it from here on."""
+    by: str = ""
+    """Who asked, where it was asked of a server: the hash of the user id."""
+    source: str = ""
+    """Added: the folder that it was taken from."""
+    base: str = ""
+    base_digest: str = ""
+    method: str = ""
+    output: str = ""
+    task: str = ""
+    profile: str = ""
+    """Added: the least protected profile among the notes that it learned from."""
+    canary: str = ""
+    """Added: SHA-256 of what was recorded."""
+    recorded: Literal["training", "added", ""] = ""
+    """Added: when that was."""
+    safety: float | None = None
+    """Added: share of safe answers in the run's evaluation of safety, where there is one."""
+    proof: Proof | None = None
+    """Promotions and rollbacks: what the canary found."""
+
+
+class Models:
+    """A model ledger in a folder."""
+
+    def __init__(self, folder: Path, prove: Prove = canary.prove) -> None:
+        self.folder, self._prove = folder, prove
+
+    # Reading
+
+    def entries(self) -> list[Entry]:
+        """All lines, their chain checked. Raises ``GateRefused`` where one was changed, removed or moved."""
+        path = self.folder / LEDGER
+        found: list[Entry] = []
+        previous = ""
+        for number, line in enumerate(self._lines(), start=1):
+            try:
+                entry = msgspec.json.decode(line, type=Entry)
+            except msgspec.DecodeError:
+                raise _tampered(path, number) from None
+            if (entry.n, entry.previous) != (number, previous):
+                raise _tampered(path, number)
+            found.append(entry)
+            previous = sha256(line).hexdigest()
+        return found
+
+    def _lines(self) -> list[bytes]:
+        path = self.folder / LEDGER
+        with disk_errors(path):
+            return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+
+    def list(self) -> list[Entry]:
+        """The models that were added, oldest first."""
+        return list({one.digest: one for one in self.entries() if one.what == "add"}.values())
+
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """Name -> the digests that it pointed to; the last is what it points to now. A rollback takes the last away."""
+        found: dict[str, tuple[str, ...]] = {}
+        for one in self.entries():
+            if one.what == "promote":
+                found[one.alias] = (*found.get(one.alias, ()), one.digest)
+            elif one.what == "rollback":
+                found[one.alias] = found[one.alias][:-1]
+        return found
+
+    def resolve(self, name: str) -> Entry:
+        """The model of a name, a digest or the beginning of one (8 digits and more).
+
+        Raises ``UserError`` where there is none, or several.
+        """
+        added, aliases = {one.digest: one for one in self.list()}, self.aliases()
+        if name in aliases:
+            return added[aliases[name][-1]]
+        found = [one for digest, one in added.items() if len(name) >= 8 and digest.startswith(name)]
+        if len(found) == 1:
+            return found[0]
+        what = "stands for several models; write more of its digest" if found else "is not in the model ledger"
+        known = [*aliases, *(digest[:12] for digest in added)]
+        more = f"; {allowed(known, name)}" if known else "; add one with residency model add RUN"
+        raise UserError(f"{name}: {what}{more}.")
+
+    def path(self, digest: str) -> Path:
+        """The folder of an artefact."""
+        return self.folder / "sha256" / digest
+
+    def _beside(self, digest: str) -> Path:
+        return self.folder / "sha256" / f"{digest}.canary.json"
+
+    # Changing
+
+    def add(self, artefact: Path, run: Path | None = None, *, record: bool = False, link: bool = False) -> Entry:
+        """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is noted); a known one stays as it is.
+
+        ``record``: of one that was trained before canaries were recorded, record what it says now. ``link``: the same files on disk
+        instead of copies. Raises ``UserError`` where it is damaged.
+        """
+        found, digest = artefacts.read(artefact), canary.address(artefact)
+        own = canaries.FILE in found.files
+        if not own and not record and not self._beside(digest).is_file():
+            raise UserError(
+                f"{artefact}: nothing was recorded of it at training time; add it with --record, which records what it says now."
+            )
+        with self._locked():
+            known = next((one for one in self.list() if one.digest == digest), None)
+            safe = safety(run, artefact) if run is not None else None
+            if not self._intact(digest):
+                self._take(artefact, found, digest, link)
+            if known is not None and safe in (None, known.safety):
+                return known
+            if not own and not self._beside(digest).is_file():
+                write_json(self._beside(digest), canary.record(self.path(digest)))
+            return self._append(
+                Entry(
+                    n=0,
+                    at="",
+                    previous="",
+                    what="add",
+                    digest=digest,
+                    source=str(artefact.resolve()),
+                    base=found.base.id,
+                    base_digest=found.base.digest,
+                    method=found.kinds,
+                    output=found.output,
+                    task=found.task().name,
+                    profile=found.profile,
+                    canary=found.files[canaries.FILE] if own else file_digest(self._beside(digest)),
+                    recorded="training" if own else "added",
+                    safety=safe,
+                )
+            )
+
+    def _intact(self, digest: str) -> bool:
+        try:
+            artefacts.read(self.path(digest))
+            return canary.address(self.path(digest)) == digest
+        except UserError:
+            return False
+
+    def _take(self, artefact: Path, found: artefacts.Artefact, digest: str, link: bool) -> None:
+        """The files that an artefact names, whole or not at all, checked again where they lie."""
+        target = self.path(digest)
+        partial = target.with_name(f"{digest}.partial")
+        with disk_errors(target):
+            shutil.rmtree(partial, ignore_errors=True)
+            for name in (*found.files, artefacts.FILE):
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                if link:
+                    os.link(artefact / name, partial / name)
+                else:
+                    shutil.copyfile(artefact / name, partial / name)
+            artefacts.read(partial)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+
+    # Names
+
+    def promote(self, alias: str, name: str, *, require_safety: float | None = None, by: str = "") -> Entry:
+        """Let a name point to a model (its digest, or another name), once the canary has proved it.
+
+        Raises ``GateRefused``, and changes nothing, where the canary fails, or the model's share of safe answers is below
+        ``require_safety`` or was never measured.
+        """
+        if not ALIAS.fullmatch(alias):
+            raise UserError(f"{alias!r}: is no name for a model; use letters, digits, dots, dashes, at most 64.")
+        found = self.resolve(name)
+        if require_safety is not None:
+            _safe_enough(found, require_safety)
+        if self.aliases().get(alias, ("",))[-1] == found.digest:
+            raise UserError(f"{alias}: points to {found.digest[:12]} already.")
+        return self._point("promote", alias, found, by)
+
+    def rollback(self, alias: str, *, by: str = "") -> Entry:
+        """Let a name point to what it pointed to before, once the canary has proved that too."""
+        history = self.aliases().get(alias)
+        if history is None:
+            raise UserError(f"{alias}: is no name in the model ledger; {allowed(self.aliases(), alias)}.")
+        if len(history) < 2:
+            raise UserError(f"{alias}: never pointed to another model; promote one instead.")
+        return self._point("rollback", alias, self.resolve(history[-2]), by)
+
+    def _point(self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str) -> Entry:
+        proof = self.proved(found)
+        before = self.aliases().get(alias)
+        with self._locked():
+            if self.aliases().get(alias) != before and what == "rollback":
+                raise UserError(f"{alias}: was changed meanwhile; look with residency model list, then try again.")
+            return self._append(
+                Entry(n=0, at="", previous="", what=what, digest=found.digest, alias=alias, by=by, proof=proof)
+            )
+
+    def proved(self, found: Entry) -> Proof:
+        """The canary's proof of a model in the ledger; raises ``GateRefused``."""
+        folder, beside = self.path(found.digest), self._beside(found.digest)
+        if not (folder / artefacts.FILE).is_file() or canary.address(folder) != found.digest:
+            raise GateRefused(
+                f"not promoted: {folder}: is missing or was changed since it was added; add it again from its run."
+            )
+        if found.recorded == "added" and (not beside.is_file() or file_digest(beside) != found.canary):
+            raise GateRefused(f"not promoted: {beside}: is missing or was changed since it was added.")
+        return self._prove(folder, beside if found.recorded == "added" else None)
+
+    def _append(self, entry: Entry) -> Entry:
+        """Add a line, forced to disk; half a line that a power cut left is cut off first."""
+        path, lines = self.folder / LEDGER, self._lines()
+        made = msgspec.structs.replace(
+            entry,
+            n=len(lines) + 1,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            previous=sha256(lines[-1]).hexdigest() if lines else "",
+        )
+        with disk_errors(path), path.open("ab") as file:
+            whole = sum(len(line) + 1 for line in lines)
+            file.truncate(whole)
+            try:
+                file.write(msgspec.json.encode(made) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(whole)
+                raise
+        return made
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone in the folder."""
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+
+def safety(run: Path, artefact: Path) -> float | None:
+    """Share of safe answers of a run's model, where its evaluation asked; the least of several."""
+    found = []
+    for path in sorted(run.glob("eval/*/reports.json")):
+        for report in read_json(path, list[Report]):
+            if report.part == "safety" and report.system.name in ("tuned", artefact.name):
+                found += [score.value for score in report.scores if score.metric == "safe"]
+    return min(found, default=None)
+
+
+def _safe_enough(found: Entry, floor: float) -> None:
+    if found.safety is None:
+        raise GateRefused(
+            f"not promoted: {found.digest[:12]}: its safety was not measured; set evaluate.safety: true, run the recipe and add it again."
+        )
+    if found.safety < floor:
+        raise GateRefused(
+            f"not promoted: {found.digest[:12]}: {found.safety:.1%} of its answers were safe, and {floor:.1%} are required."
+        )
+
+
+def _tampered(path: Path, number: int) -> GateRefused:
+    return GateRefused(f"{path}:{number}: was changed, or a line before it was; restore it from a backup.")

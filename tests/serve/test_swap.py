@@ -1,0 +1,148 @@
+"""Another engine takes a name over while requests run: each ends where it began, and what is not proved never answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import pytest
+
+from residency.core.errors import GateRefused, UserError
+from residency.models.canary import Canary
+from residency.serve.swap import Swap
+from residency.serve.types import Refusal, Scored, Served
+from residency.tasks.card import Card
+
+CARD = Card(name="qa", family="answers")
+KNOWN = Canary(
+    schema=1,
+    dtype="float32",
+    device="cpu",
+    ids=((5, 6, 7),),
+    values=((-1.0, -2.0),),
+    tolerances={"process float32": 0.001},
+)
+
+
+class Fake:
+    """An engine that answers with its own name, and cannot once it is closed."""
+
+    def __init__(self, digest: str, says: tuple[float, ...] = (-1.0, -2.0), ready: bool = True) -> None:
+        self.served = Served(name="qa", digest=digest, base="b", method="lora", output="text", card=CARD)
+        self.says, self.ready, self.closed = says, ready, 0
+
+    async def canary(self) -> bool:
+        return self.ready
+
+    async def score(self, ids: Any, top: int = 1) -> Scored:
+        return Scored(ids=tuple(ids), texts=(), offsets=(), log_probabilities=(None, *self.says), top=())
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def answer(self, steps: int) -> str:
+        for _ in range(steps):
+            await asyncio.sleep(0.001)
+            assert not self.closed, "an engine was closed under a request"
+        return self.served.digest
+
+
+def swap_of(engine: Fake) -> Swap:
+    swap = Swap()
+    swap.put("qa", engine)  # type: ignore[arg-type]
+    return swap
+
+
+def test_requests_end_on_the_engine_that_they_began_on() -> None:
+    async def run() -> None:
+        engines = [Fake(str(number)) for number in range(6)]
+        swap, seen = swap_of(engines[0]), list[tuple[str, str]]()
+        chance = random.Random(1)
+
+        async def request() -> None:
+            await asyncio.sleep(chance.random() * 0.2)
+            async with swap.using("qa") as engine:
+                before = engine.served.digest
+                seen.append((before, await engine.answer(chance.randrange(60))))  # type: ignore[attr-defined]
+
+        async def flips() -> None:
+            for engine in engines[1:]:
+                await asyncio.sleep(0.03)
+
+                def load(engine: Fake = engine) -> Fake:
+                    time.sleep(0.01)
+                    return engine
+
+                await swap.flip("qa", load, KNOWN)  # type: ignore[arg-type]
+
+        await asyncio.gather(flips(), *(request() for _ in range(300)))
+        assert len(seen) == 300
+        assert all(before == after for before, after in seen)
+        assert len({before for before, _ in seen}) >= 3  # it was under load all along
+        assert [engine.closed for engine in engines] == [1, 1, 1, 1, 1, 0]
+        await swap.close()
+        assert engines[-1].closed == 1
+
+    asyncio.run(run())
+
+
+def test_a_request_that_is_cancelled_or_fails_lets_go_too() -> None:
+    async def run() -> None:
+        old, new = Fake("old"), Fake("new")
+        swap = swap_of(old)
+
+        async def request() -> None:
+            async with swap.using("qa") as engine:
+                await engine.answer(10_000)  # type: ignore[attr-defined]
+
+        task = asyncio.create_task(request())
+        await asyncio.sleep(0.01)
+        await swap.flip("qa", lambda: new, KNOWN)  # type: ignore[arg-type,return-value]
+        assert old.closed == 0
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert old.closed == 1
+
+    asyncio.run(run())
+
+
+def unreadable() -> Fake:
+    raise UserError("models/x: is missing or was changed after training.")
+
+
+@pytest.mark.parametrize(
+    ("load", "sentence"),
+    [
+        (unreadable, "was changed after training"),
+        (lambda: Fake("new", ready=False), "does not answer the fixed question"),
+        (lambda: Fake("new", says=(-1.0, -2.1)), "not those of training time"),
+        (lambda: Fake("new", says=(-1.0,)), "not those of training time"),
+        (lambda: Fake("new", says=(-1.0, float("nan"))), "not those of training time"),
+    ],
+)
+def test_what_is_not_proved_never_answers(load: Any, sentence: str) -> None:
+    async def run() -> None:
+        old = Fake("old")
+        swap, made = swap_of(old), []
+
+        def loaded() -> Any:
+            made.append(load())
+            return made[-1]
+
+        with pytest.raises(GateRefused, match=sentence):
+            await swap.flip("qa", loaded, KNOWN)
+        async with swap.using("qa") as engine:
+            assert engine is old
+        assert old.closed == 0
+        assert all(one.closed == 1 for one in made)
+
+    asyncio.run(run())
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(Refusal) as refused:
+        swap_of(Fake("old")).now("other")
+    assert refused.value.status == 404
