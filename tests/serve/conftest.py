@@ -95,3 +95,19 @@ def client(app: Callable[..., Any]) -> Iterator[Any]:
 
     with TestClient(app(), headers=HEADERS) as found:
         yield found
+
+
+@pytest.fixture
+def live(app: Callable[..., Any]) -> Iterator[Callable[..., str]]:
+    """Starts real servers on loopback; gives their addresses."""
+    from serve_tools import Server
+
+    running: list[Server] = []
+
+    def start(served: dict[str, Any] | None = None, **settings: Any) -> str:
+        running.append(Server(app(served, **settings)))
+        return running[-1].address
+
+    yield start
+    for one in running:
+        one.end()

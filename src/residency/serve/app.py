@@ -117,7 +117,7 @@ def create_app(
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.openapi = _described(app)  # type: ignore[method-assign]
+    app.openapi = _described(app, engines)  # type: ignore[method-assign]
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -134,13 +134,14 @@ def limited(app: FastAPI, settings: Serve) -> Limited:
     return found
 
 
-def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
+def _described(app: FastAPI, engines: Mapping[str, Engine]) -> Callable[[], dict[str, Any]]:
     """OpenAPI with the key that every route but the probes wants, and without the answer 422, which is never given."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
         made = plain()
         made.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        _named(made["components"]["schemas"], [name for name, one in engines.items() if openai.writes(one.served)])
         for path, item in made["paths"].items():
             for operation in item.values():
                 operation["responses"].pop("422", None)
@@ -149,6 +150,13 @@ def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
         return made
 
     return described
+
+
+def _named(schemas: dict[str, Any], names: list[str]) -> None:
+    """The models that write, where a request must name one."""
+    for one in ("Chat", "Completion") if names else ():
+        schemas[one]["properties"]["model"]["enum"] = names
+        schemas[one]["examples"] = [example | {"model": names[0]} for example in schemas[one]["examples"]]
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

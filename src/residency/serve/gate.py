@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from residency.core.errors import UserError
 from residency.serve import errors
@@ -179,6 +180,11 @@ class Gate:
         late = self.clock() - visit.started >= self.settings.limits.seconds
         self.end(visit, 504 if late else 499, "timeout" if late else "", "timeout" if late else "cancelled")
 
+    def noticed(self, visit: Visit, refusal: Refusal) -> None:
+        """A model that did not answer a request is not ready, whenever it was last asked."""
+        if refusal.code == "not_ready" and visit.served is not None:
+            self.ready[visit.served.name] = False
+
     def crashed(self, error: BaseException) -> None:
         """A fault of ours: its class and place, never its words."""
         if self.log is not None:
@@ -243,19 +249,26 @@ async def _answered(gate: Gate, visit: Visit, scope: Scope, request: Request, in
         await gate.admit(request.headers.get("authorization"), scope, visit)
         return await inside(request), ""
     except Refusal as refusal:
+        gate.noticed(visit, refusal)
         return refused(visit.route, refusal), refusal.code
     except RequestValidationError as error:
         refusal = invalid(error)
         return refused(visit.route, refusal), refusal.code
+    except HTTPException:  # the framework's word for a body that cannot be decoded
+        return refused(visit.route, unread()), unread().code
     except Exception as error:
         gate.crashed(error)
-        refusal = failed()
-        return refused(visit.route, refusal), refusal.code
+        return refused(visit.route, failed()), failed().code
 
 
 def refused(path: str, refusal: Refusal) -> Response:
     """The error body that belongs to a path."""
     return JSONResponse(errors.content(path, refusal), refusal.status, errors.headers(refusal))
+
+
+def unread() -> Refusal:
+    """400."""
+    return Refusal(400, "bad_json", "The body is not JSON.")
 
 
 def failed() -> Refusal:
@@ -268,7 +281,7 @@ def invalid(error: RequestValidationError) -> Refusal:
     fault = error.errors()[0]
     kind, where = str(fault["type"]), _where(fault.get("loc", ()))
     if kind == "json_invalid":
-        return Refusal(400, "bad_json", "The body is not JSON.")
+        return unread()
     if kind == "extra_forbidden":
         return Refusal(400, "unknown_field", f"The body has a field that is not known{where}; see /openapi.json.")
     if kind == "missing":

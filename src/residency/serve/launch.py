@@ -351,7 +351,8 @@ def _told_by(given: IO[bytes]) -> Plan:
     plan = msgspec.json.decode(given.readline(), type=Plan, dec_hook=decoded)
 
     def watch() -> None:
-        given.read()
+        while os.read(given.fileno(), 1):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -77,7 +77,7 @@ class Common(Body):
     stop: Stop | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] = 1
+    n: Annotated[int, Field(ge=1, le=1)] = 1
     user: Annotated[str, Field(max_length=512)] | None = None
     """Not read: who asks is known by the token."""
     presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
@@ -119,7 +119,8 @@ class Chat(Common):
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     response_format: ResponseFormat | None = None
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    """Only of /v1/completions."""
 
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=65_536)]
@@ -141,7 +142,7 @@ class Completion(Common):
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Literal[1] = 1
+    best_of: Annotated[int, Field(ge=1, le=1)] = 1
 
     def prompts(self) -> list[str | list[int]]:
         """Every prompt."""
@@ -277,6 +278,8 @@ async def chat(body: Chat, request: Request) -> Response:
     """The next turn of a conversation, whole or as a stream of events."""
     gate, visit = gate_of(request), visit_of(request)
     engine = writer(gate, visit, body.model)
+    if body.logprobs:
+        raise Refusal(400, "no_logprobs", "Likelihoods are given by /v1/completions, not here; leave logprobs out.")
     turns = turns_of(body.messages)
     said = [turn.text for turn in turns if turn.role == "user"]
     wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
@@ -462,6 +465,7 @@ async def _events(
         gate.end(visit, 200)
         yield ENDED
     except Refusal as refusal:
+        gate.noticed(visit, refusal)
         gate.end(visit, refusal.status, refusal.code)
         yield event(errors.content("/v1/", refusal))
     except (asyncio.CancelledError, GeneratorExit):

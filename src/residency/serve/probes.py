@@ -35,7 +35,11 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse({"ready": ready, "models": gate.ready, "draining": draining}, 200 if ready else 503)
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."}},
+)
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     gate = gate_of(request)
@@ -62,6 +66,9 @@ async def keep_asking(gate: Gate, sleep: Callable[[float], Awaitable[None]] = as
     """Ask again and again."""
     with suppress(asyncio.CancelledError):
         while True:
-            good = all(gate.ready.values())
-            await sleep(gate.settings.canary_seconds if good else min(SOON, gate.settings.canary_seconds))
+            waited = 0.0
+            while waited < gate.settings.canary_seconds:
+                step = min(SOON, gate.settings.canary_seconds)
+                await sleep(step)
+                waited = waited + step if all(gate.ready.values()) else gate.settings.canary_seconds
             await ask(gate)
