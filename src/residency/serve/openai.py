@@ -223,6 +223,9 @@ class Models(BaseModel):
     data: list[Model]
 
 
+STREAMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or a stream."}
+}
 STARTED = int(time.time())
 
 
@@ -273,7 +276,7 @@ def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
     return made
 
 
-@router.post("/v1/chat/completions", tags=["chat"], response_model=ChatAnswer)
+@router.post("/v1/chat/completions", tags=["chat"], response_model=ChatAnswer, responses=STREAMS)
 async def chat(body: Chat, request: Request) -> Response:
     """The next turn of a conversation, whole or as a stream of events."""
     gate, visit = gate_of(request), visit_of(request)
@@ -294,7 +297,7 @@ async def chat(body: Chat, request: Request) -> Response:
     return JSONResponse(head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)})
 
 
-@router.post("/v1/completions", tags=["chat"], response_model=TextAnswer)
+@router.post("/v1/completions", tags=["chat"], response_model=TextAnswer, responses=STREAMS)
 async def completions(body: Completion, request: Request) -> Response:
     """What follows a text or tokens, without a template. With ``echo`` and ``logprobs`` the prompt's own likelihood comes along, as
     evaluation programs ask for it (``max_tokens`` may then be 0)."""
