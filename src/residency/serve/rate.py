@@ -6,6 +6,8 @@ Where Redis does not answer nothing is let through uncounted: the answer is 503 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,7 +26,7 @@ SCHEMES = ("redis", "rediss")
 class Rate:
     """Counts requests of users, who are named by a hash: ids neither stay in memory nor reach Redis."""
 
-    def __init__(self, limits: Limits, workers: int = 1) -> None:
+    def __init__(self, limits: Limits, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         from limits import RateLimitItemPerSecond
         from limits.aio.strategies import MovingWindowRateLimiter
 
@@ -33,7 +35,7 @@ class Rate:
                 f"limits.redis: {workers} workers need a Redis to count together; give redis://HOST:PORT, or set workers to 1."
             )
         self.shared = bool(limits.redis)
-        self.storage = _redis(limits.redis) if limits.redis else _memory()
+        self.storage = _redis(limits.redis) if limits.redis else _memory(clock)
         self.item = RateLimitItemPerSecond(limits.per_second)
         self.window = MovingWindowRateLimiter(self.storage)
 
@@ -77,10 +79,10 @@ def uncounted() -> Refusal:
     return Refusal(503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0)
 
 
-def _memory() -> Storage:
-    from limits.aio.storage import MemoryStorage
+def _memory(clock: Callable[[], float]) -> Storage:
+    from residency.serve.window import Memory
 
-    return MemoryStorage()
+    return Memory(clock)
 
 
 def _redis(address: str) -> Storage:
