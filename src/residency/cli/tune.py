@@ -103,7 +103,7 @@ def _suggestion_table(found: list[Suggestion]) -> Table:
     return table
 
 
-models = typer.Typer(help="Models: what names point to, and another layout made one that runs.", rich_markup_mode=None)
+models = typer.Typer(help="Models: what names point to, and other layouts.", rich_markup_mode=None)
 app.add_typer(models, name="model")
 
 

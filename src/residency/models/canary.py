@@ -28,16 +28,19 @@ MOST_OUTPUTS = 512
 TOLERANCES = {
     "process float32": 1e-3,
     "process bfloat16": 0.1,
-    "process float16": 0.02,
+    "process float16": 0.05,
     "process nf4": 0.25,
     "process int8": 0.25,
     "onnx float32": 1e-3,
     "onnx int8": 0.5,
     "vllm float32": 0.01,
     "vllm bfloat16": 0.15,
-    "vllm float16": 0.05,
+    "vllm float16": 0.1,
 }
-"""Engine and numbers -> largest difference of a log-probability, in units of the larger of 1 and what was recorded."""
+"""Engine and numbers -> largest difference of a log-probability, in units of the larger of 1 and what was recorded.
+
+Measured in process on the bundled models, recorded in 32 bits with an adapter apart, loaded with it merged: 5e-6 in 32 bits, 0.053 in
+bfloat16, 0.025 in float16. The others have room for kernels of their own, and for 4 and 8 bits that round differently by device."""
 
 
 class Canary(Value, frozen=True):

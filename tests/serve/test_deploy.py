@@ -1,0 +1,98 @@
+"""What is shipped to run the server elsewhere: files that parse, settings that the server takes, and no way in but TLS."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from residency.core.part import parse
+from residency.serve.settings import Oidc, Serve
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))["services"]
+    return found
+
+
+def test_only_the_proxy_is_reached_from_outside(services: dict[str, Any]) -> None:
+    assert {name for name, one in services.items() if "ports" in one} == {"proxy"}
+    assert services["redis"]["networks"] == ["inside"]
+
+
+@pytest.mark.parametrize("name", ["residency", "redis", "proxy"])
+def test_every_container_is_read_only_and_without_rights(services: dict[str, Any], name: str) -> None:
+    one = services[name]
+    assert (one["read_only"], one["cap_drop"], one["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+    assert "privileged" not in one
+
+
+def test_the_image_runs_as_a_user_without_rights_and_says_whether_it_is_well() -> None:
+    lines = (ROOT / "Dockerfile").read_text("utf-8")
+    final = lines[lines.rindex("\nFROM ") :]
+    assert "\nUSER 10001:10001\n" in final
+    assert "\nHEALTHCHECK " in final
+    assert "--constraint constraints.txt" in lines
+
+
+def test_the_server_takes_the_settings_that_are_shipped() -> None:
+    found = parse(Serve, yaml.safe_load((DEPLOY / "serve.yaml").read_text("utf-8")), "deploy/serve.yaml")
+    assert isinstance(found.auth, Oidc)
+    assert found.limits.redis
+    proxy = (DEPLOY / "nginx.conf").read_text("utf-8")
+    largest = int(re.findall(r"client_max_body_size (\d+)k", proxy)[0]) * 1024
+    assert largest >= found.limits.body_bytes
+    assert int(re.findall(r"client_body_buffer_size (\d+)k", proxy)[0]) * 1024 >= largest  # no body on disk
+    assert int(re.findall(r"proxy_read_timeout (\d+)s", proxy)[0]) > found.limits.seconds
+
+
+def test_nothing_private_goes_into_the_image() -> None:
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert lines[1] == "*"  # everything is left out but what is named
+
+
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    if not (nginx := shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")):
+        pytest.skip("needs nginx")
+    version = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
+    text = (DEPLOY / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{tmp_path}/")
+    text = text.replace("/etc/nginx/tls", str(tmp_path))
+    text = text.replace("server residency:8080", "server 127.0.0.1:8080")  # no such name outside the containers
+    if tuple(map(int, re.findall(r"(\d+)\.(\d+)", version)[0])) < (1, 25):
+        text = text.replace("listen 8443 ssl;", "listen 8443 ssl http2;").replace("http2 on;", "")
+    (tmp_path / "nginx.conf").write_text(text)
+    self_signed(tmp_path)
+    done = subprocess.run(
+        [nginx, "-t", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def self_signed(folder: Path) -> None:
+    """A certificate for this test."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
+    )
+    (folder / "tls.crt").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    (folder / "tls.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    )
