@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -82,7 +83,7 @@ class EncoderPredictor:
         source = iter(examples)
         while chunk := list(islice(source, CHUNK)):
             started = time.perf_counter()
-            with evaluating(self.model):
+            with self.ready():
                 answers, counts = self._answers([example.input for example in chunk])
             each = (time.perf_counter() - started) * 1000 / len(chunk)
             give_back_memory()
@@ -95,10 +96,18 @@ class EncoderPredictor:
             raise ValueError(f"card {self.card.name} marks no spans")
         source = iter(texts)
         while chunk := list(islice(source, CHUNK)):
-            with evaluating(self.model):
+            with self.ready():
                 tokens, scores = self._read(chunk)
             for found, score in zip(tokens, scores, strict=True):
                 yield Marginals(slots=found.slots, log_probabilities=score)
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Within it the model answers, and does not train."""
+        return evaluating(self.model)
+
+    def forward(self, batches: list[list[list[int]]]) -> Iterator[list[NDArray[np.float32]]]:
+        """Per batch of token rows, in order, each row's log-odds ``[tokens, outputs]``, or of the whole ``[outputs]``, in fp32."""
+        return forward_all(self.model, batches, self.tokeniser.pad_id)
 
     def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
         """Tokens of texts, and the scores of their slots (or of the whole)."""
@@ -120,7 +129,7 @@ class EncoderPredictor:
         parts: list[list[NDArray[np.float32]]] = [[] for _ in tokens]
         done: dict[int, NDArray[np.float32]] = {}
         batches = list(by_length([len(row) for row in rows], BATCH_TOKENS))
-        outputs = forward_all(self.model, [[rows[i] for i in batch] for batch in batches], self.tokeniser.pad_id)
+        outputs = self.forward([[rows[i] for i in batch] for batch in batches])
         for batch, output in zip(batches, outputs, strict=True):
             for i, scores in zip(batch, output, strict=True):
                 number, window = work[i]
