@@ -60,7 +60,7 @@ def asked(arguments: list[str], config: Path | None) -> tuple[dict[str, Path], S
         name, equals, path = one.partition("=")
         if not equals or Path(one).exists():
             name, path = "", one
-        folder = artefact_of(path)
+        folder = Path(path) if (Path(path) / "onnx.json").is_file() else artefact_of(path)
         name = name or _recipe_name(Path(path))
         if not NAME.fullmatch(name):
             raise UserError(f"{name}: is no name of a model; use letters, digits, points, hyphens: NAME=RUN.")

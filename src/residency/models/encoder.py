@@ -6,6 +6,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -85,7 +86,7 @@ class EncoderPredictor:
         source = iter(examples)
         while chunk := list(islice(source, CHUNK)):
             started = time.perf_counter()
-            with evaluating(self.model):
+            with self.ready():
                 answers, counts = self._answers([example.input for example in chunk])
             each = (time.perf_counter() - started) * 1000 / len(chunk)
             give_back_memory()
@@ -98,7 +99,7 @@ class EncoderPredictor:
             raise ValueError(f"card {self.card.name} marks no spans")
         source = iter(texts)
         while chunk := list(islice(source, CHUNK)):
-            with evaluating(self.model):
+            with self.ready():
                 tokens, scores = self._read(chunk)
             for found, score in zip(tokens, scores, strict=True):
                 yield Marginals(slots=found.slots, log_probabilities=score)
@@ -106,7 +107,7 @@ class EncoderPredictor:
     def marked(self, texts: list[str]) -> list[tuple[Answer, int]]:
         """Answers and tokens of texts that are read together, each span with how sure the model is of it: the geometric mean of the
         probabilities of its tags."""
-        with evaluating(self.model):
+        with self.ready():
             tokens, scores = self._read(texts)
         if self.card.family != "spans":
             made = [self._labels(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
@@ -129,6 +130,14 @@ class EncoderPredictor:
             made.append(msgspec.structs.replace(span, score=round(float(np.exp(chosen[inside].mean())), 6)))
         return Spans(spans=tuple(made))
 
+    def ready(self) -> AbstractContextManager[None]:
+        """Within it the model answers, and does not train."""
+        return evaluating(self.model)
+
+    def forward(self, batches: list[list[list[int]]]) -> Iterator[list[NDArray[np.float32]]]:
+        """Per batch of token rows, in order, each row's log-odds ``[tokens, outputs]``, or of the whole ``[outputs]``, in fp32."""
+        return forward_all(self.model, batches, self.tokeniser.pad_id)
+
     def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
         """Tokens of texts, and the scores of their slots (or of the whole)."""
         tokens = self.tokeniser(texts)
@@ -149,7 +158,7 @@ class EncoderPredictor:
         parts: list[list[NDArray[np.float32]]] = [[] for _ in tokens]
         done: dict[int, NDArray[np.float32]] = {}
         batches = list(by_length([len(row) for row in rows], BATCH_TOKENS))
-        outputs = forward_all(self.model, [[rows[i] for i in batch] for batch in batches], self.tokeniser.pad_id)
+        outputs = self.forward([[rows[i] for i in batch] for batch in batches])
         for batch, output in zip(batches, outputs, strict=True):
             for i, scores in zip(batch, output, strict=True):
                 number, window = work[i]

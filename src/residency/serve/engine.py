@@ -30,11 +30,20 @@ Watch = Callable[[int, int], None]
 
 def load(folder: Path, name: str, settings: Serve = Serve(), device: str | None = None) -> Marker | Writer:
     """The engine of an artefact; raises ``UserError`` where it cannot be loaded."""
-    from residency.models import artefact
+    from residency.models import artefact, onnx
     from residency.models.base import silent
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
+    if (folder / onnx.FILE).is_file():
+        exported = onnx.OnnxEncoder.from_export(folder, name=name)
+        return Marker(exported, served_export(folder, name), settings)
+    if settings.engine == "onnx":
+        raise UserError(
+            f"engine: {folder} is no export; make one with residency export onnx, and serve its folder, or set engine: process."
+        )
+    if settings.engine == "vllm":
+        raise UserError("engine: vllm is not served by this version; set engine: auto.")
     found = artefact.read(folder)
     with silent():
         if found.output == "text":
@@ -56,6 +65,26 @@ def served(folder: Path, name: str, artefact: Any, model: Any) -> Served:
         card=artefact.task(),
         dtype=str(kind).removeprefix("torch."),
         window=artefact.base.window,
+    )
+
+
+def served_export(folder: Path, name: str) -> Served:
+    """What is known of an exported encoder; its digest is that of the artefact that it was made of."""
+    from residency.core.part import parse
+    from residency.models import onnx
+    from residency.tasks.card import Card
+
+    found = onnx.read(folder)
+    return Served(
+        name=name,
+        digest=found.artefact,
+        base=found.base,
+        method=found.method,
+        output="head",
+        card=parse(Card, found.card, onnx.FILE),
+        kind="onnx",
+        dtype="int8" if found.best == "int8" else "float32",
+        window=found.window,
     )
 
 

@@ -51,8 +51,13 @@ class Reading:
 
 def reader_of(folder: Path, name: str) -> Chats | Texts:
     """The tokenizer of an artefact, without its weights."""
-    from residency.models import artefact
+    from residency.models import artefact, onnx
+    from residency.models.base import load_tokenizer
+    from residency.models.tokens import Tokeniser
 
+    if (folder / onnx.FILE).is_file():
+        export = onnx.read(folder)
+        return Texts(Tokeniser(load_tokenizer(folder), export.segmenter, export.window), name)
     found = artefact.read(folder)
     if found.output == "text":
         return Chats(artefact.chat_of(found, folder))
