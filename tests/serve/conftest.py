@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serve_tools import HEADERS, KEY
 
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
@@ -14,7 +15,6 @@ from residency.models.base import BaseModelSettings, resolve
 from residency.models.settings import Generation, Limits
 from residency.serve.settings import Serve
 from residency.tasks.card import Card, Label, load_card
-from serve_tools import HEADERS, KEY
 
 SPANS = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="disease")))
 LABELS = Card(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serve_tools import HEADERS, NOTE
 
 from residency.core.files import file_digest
 from residency.core.types import Example, Turn
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
-from serve_tools import HEADERS, NOTE
 
 ASK = {"model": "words", "messages": [{"role": "user", "content": "What is asthma?"}], "max_tokens": 8}
 

@@ -14,7 +14,20 @@ from residency.cli import export, hospital, label, learn, measure, model, prompt
 from residency.cli.shared import app
 from residency.core.errors import ResidencyError
 
-__all__ = ["app", "export", "hospital", "label", "learn", "main", "measure", "model", "promptcblue", "records", "serve", "tune"]
+__all__ = [
+    "app",
+    "export",
+    "hospital",
+    "label",
+    "learn",
+    "main",
+    "measure",
+    "model",
+    "promptcblue",
+    "records",
+    "serve",
+    "tune",
+]
 
 NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
 

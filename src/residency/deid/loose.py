@@ -6,9 +6,9 @@ import os
 
 from residency.core.edits import Edits
 from residency.core.types import Value
-from residency.deid.engine import DATE_KINDS, PLACEHOLDER, normalised
-from residency.deid.engine import AGE as OLDEST
 from residency.deid.dates import write
+from residency.deid.engine import AGE as OLDEST
+from residency.deid.engine import DATE_KINDS, PLACEHOLDER, normalised
 from residency.deid.find import View, resolve
 from residency.deid.rules import packs
 from residency.deid.surrogates import surrogates

@@ -150,15 +150,13 @@ class Marker(InProcess):
         self._open()
         return await self.batch(text)
 
-    async def write(self, asked: Asked) -> AsyncIterator[Piece]:
+    def write(self, asked: Asked) -> AsyncIterator[Piece]:
         """Refused: this model does not write."""
         raise silent_model(self.served.name)
-        yield Piece(text="")  # makes it an iterator, as the protocol wants
 
-    async def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
+    def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
         """Refused: this model does not write."""
         raise silent_model(self.served.name)
-        yield Piece(text="")
 
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
         """Refused: this model does not write."""

@@ -252,8 +252,8 @@ async def _answered(gate: Gate, visit: Visit, scope: Scope, request: Request, in
         gate.noticed(visit, refusal)
         return refused(visit.route, refusal), refusal.code
     except RequestValidationError as error:
-        refusal = invalid(error)
-        return refused(visit.route, refusal), refusal.code
+        wrong = invalid(error)
+        return refused(visit.route, wrong), wrong.code
     except HTTPException:  # the framework's word for a body that cannot be decoded
         return refused(visit.route, unread()), unread().code
     except Exception as error:

@@ -91,7 +91,9 @@ def listening(settings: Serve) -> socket.socket:
     except OSError as error:
         made.close()
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "no such address"
-        raise UserError(f"port: {settings.host}:{settings.port} cannot be opened ({reason}); give another one.") from None
+        raise UserError(
+            f"port: {settings.host}:{settings.port} cannot be opened ({reason}); give another one."
+        ) from None
     made.listen(BACKLOG)
     made.set_inheritable(True)
     return made
@@ -317,7 +319,7 @@ class Supervisor:
             pass_fds=fds,
             start_new_session=True,  # an interruption from the keyboard reaches the parent alone, which ends them in order
         )
-        assert process.stdin is not None  # noqa: S101 - as asked for above
+        assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(plan, enc_hook=encoded) + b"\n")
         process.stdin.flush()
         return process
@@ -370,7 +372,7 @@ def engine_process(plan: Plan) -> None:
     from residency.serve.log import Log, silence
     from residency.serve.metrics import Metrics
 
-    settings = parse(Serve, plan.settings, "serve")
+    settings: Serve = parse(Serve, plan.settings, "serve")
     engines: dict[str, Engine] = {name: load(Path(path), name, settings) for name, path in plan.models.items()}
     silence(Log(routes=ROUTES))
     figures = Metrics(ROUTES, engines)
@@ -401,7 +403,7 @@ def worker_process(plan: Plan) -> None:
     from residency.serve.reading import reader_of
     from residency.serve.remote import Remote
 
-    settings = parse(Serve, plan.settings, "serve")
+    settings: Serve = parse(Serve, plan.settings, "serve")
     log = Log(routes=ROUTES)
     silence(log)
     seconds = settings.limits.seconds + settings.limits.drain

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from residency.core.types import Turn
 from residency.serve import errors
 from residency.serve.gate import Gate, Guarded, Visit, failed, gate_of, visit_of
-from residency.serve.sizes import fit, user_tokens
+from residency.serve.sizes import fit
 from residency.serve.types import Asked, Engine, Piece, Refusal, Scored, Served
 
 router = APIRouter(route_class=Guarded)
@@ -149,7 +149,7 @@ class Completion(Common):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
-            return [cast(list[int], self.prompt)]
+            return [self.prompt]
         return cast(list[str | list[int]], self.prompt)
 
 
@@ -224,7 +224,7 @@ class Models(BaseModel):
 
 
 STREAMS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or a stream."}
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, or a stream."}
 }
 STARTED = int(time.time())
 

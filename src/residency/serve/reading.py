@@ -113,9 +113,7 @@ class Chats:
     def check(self, ids: Sequence[int]) -> None:
         """Raises ``Refusal`` 400 for what are no tokens of this model."""
         if not ids or min(ids) < 0 or max(ids) >= self.size:
-            raise Refusal(
-                400, "bad_tokens", f"Token ids go from 0 to {self.size - 1}, and a prompt has at least one."
-            )
+            raise Refusal(400, "bad_tokens", f"Token ids go from 0 to {self.size - 1}, and a prompt has at least one.")
 
     def word(self, token: int) -> str:
         """One token as text; parts of a character as the tokenizer names them, so that no two tokens look alike."""

@@ -51,9 +51,7 @@ class Event(Value, frozen=True):
 
 def packed(refusal: Refusal) -> No:
     """A refusal as it travels."""
-    return No(
-        status=refusal.status, code=refusal.code, sentence=refusal.sentence, retry_after=refusal.retry_after
-    )
+    return No(status=refusal.status, code=refusal.code, sentence=refusal.sentence, retry_after=refusal.retry_after)
 
 
 def unpacked(no: No) -> Refusal:
@@ -106,7 +104,7 @@ def application(engines: Mapping[str, Engine]) -> Starlette:
 
 async def _lines(engine: Engine, wanted: Question) -> AsyncIterator[bytes]:
     """An answer line by line; its last line may be a refusal."""
-    assert wanted.asked is not None  # noqa: S101 - our own workers ask
+    assert wanted.asked is not None
     try:
         pieces = engine.continue_(wanted.ids, wanted.asked) if wanted.ids else engine.write(wanted.asked)
         async with aclosing(cast(Any, pieces)) as reading:
