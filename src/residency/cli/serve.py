@@ -23,27 +23,28 @@ def serve(
         list[str],
         typer.Argument(
             metavar="RUN... [KEY=VALUE]...",
-            help="Runs' folders, each under its recipe's name or as NAME=RUN; and settings, e.g. port=9000.",
+            help="Runs' folders, each under its recipe's name or as NAME=RUN, or names of the model ledger; and settings, e.g. port=9000.",
             show_default=False,
         ),
     ],
     config: Annotated[
         Path | None, typer.Option("--config", help="Settings of the server (YAML).", show_default=False)
     ] = None,
+    ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path("models"),
 ) -> None:
     """Serve models of runs over HTTP: OpenAI's routes, /diagnose, /extract, /deidentify.
 
     Prints a command for each kind of model that works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order
     on Ctrl-C or SIGTERM: what runs is answered first.
     """
-    models, settings = asked(arguments, config)
+    models, settings = asked(arguments, config, ledger)
     from residency.serve.launch import serve as start
 
     console = terminal()
     start(models, settings, lambda line: say(console, line))
 
 
-def asked(arguments: list[str], config: Path | None) -> tuple[dict[str, Path], Serve]:
+def asked(arguments: list[str], config: Path | None, ledger: Path = Path("models")) -> tuple[dict[str, Path], Serve]:
     """The models by their names, and the settings; raises ``UserError``."""
     from residency.core.part import parse
     from residency.pipeline import artefact_of
@@ -60,8 +61,11 @@ def asked(arguments: list[str], config: Path | None) -> tuple[dict[str, Path], S
         name, equals, path = one.partition("=")
         if not equals or Path(one).exists():
             name, path = "", one
-        folder = Path(path) if (Path(path) / "onnx.json").is_file() else artefact_of(path)
-        name = name or _recipe_name(Path(path))
+        if not Path(path).exists() and (found := _promoted(ledger, path)) is not None:
+            folder, name = found, name or path
+        else:
+            folder = Path(path) if (Path(path) / "onnx.json").is_file() else artefact_of(path)
+            name = name or _recipe_name(Path(path))
         if not NAME.fullmatch(name):
             raise UserError(f"{name}: is no name of a model; use letters, digits, points, hyphens: NAME=RUN.")
         if name in models:
@@ -75,6 +79,16 @@ def asked(arguments: list[str], config: Path | None) -> tuple[dict[str, Path], S
 def _is_setting(text: str, names: set[str]) -> bool:
     key, equals, _ = text.partition("=")
     return bool(equals) and re.split(r"[.\[]", key)[0] in names
+
+
+def _promoted(ledger: Path, name: str) -> Path | None:
+    """The model that a name of the ledger points to."""
+    from residency.ops.models import Models
+
+    if not ledger.is_dir():
+        return None
+    found = Models(ledger)
+    return found.path(found.resolve(name).digest) if name in found.aliases() else None
 
 
 def _recipe_name(run: Path) -> str:
