@@ -58,6 +58,10 @@ def artefacts(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     base, card = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("qa")
     torch.manual_seed(5)
     model = method_of(Lora(r=2)).attach(artefact.fresh(base, card, "text")).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
     writing = artefact.Writing(chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16))
     artefact.save(root / "words", model, base, card, Lora(r=2), "synthetic", writing)
     return made | {"words": root / "words"}

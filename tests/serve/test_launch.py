@@ -33,7 +33,7 @@ def free() -> int:
 def test_other_machines_need_real_authentication() -> None:
     with pytest.raises(GateRefused, match=r"^host: 0\.0\.0\.0 .* auth\.kind: oidc .*\.$"):
         check(Serve(host="0.0.0.0"))
-    with pytest.raises(UserError, match="limits.redis: 2 workers"):
+    with pytest.raises(UserError, match=r"limits\.redis: 2 workers"):
         check(Serve(workers=2))
     check(Serve(host="::1"))
 
@@ -196,3 +196,13 @@ def test_the_greeting_names_each_kind_once(engines: dict[str, Any]) -> None:
     assert [line.split()[2] for line in lines[1:]] == [
         f"http://127.0.0.1:9000{path}" for path in ("/extract", "/diagnose", "/v1/chat/completions")
     ]
+
+
+def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    from residency.core.files import file_digest
+    from residency.ops.models import Models
+
+    ledger = Models(tmp_path / "models")
+    ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
+    models, _ = asked(["cardiology"], None, tmp_path / "models")
+    assert file_digest(models["cardiology"] / "artefact.json") == file_digest(artefacts["words"] / "artefact.json")

@@ -32,9 +32,9 @@ def serve(
     ] = None,
     ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path("models"),
 ) -> None:
-    """Serve models of runs over HTTP: OpenAI's routes, /diagnose, /extract, /deidentify.
+    """Serve models of runs over HTTP.
 
-    Prints a command for each kind of model that works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order
+    OpenAI's routes, /diagnose, /extract, /deidentify. Prints a command for each kind of model that works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order
     on Ctrl-C or SIGTERM: what runs is answered first.
     """
     models, settings = asked(arguments, config, ledger)
