@@ -10,11 +10,24 @@ from typing import Annotated, NoReturn
 import typer
 
 from residency import __version__
-from residency.cli import hospital, label, learn, measure, model, promptcblue, records, tune
+from residency.cli import export, hospital, label, learn, measure, model, promptcblue, records, serve, tune
 from residency.cli.shared import app
 from residency.core.errors import ResidencyError
 
-__all__ = ["app", "hospital", "label", "learn", "main", "measure", "model", "promptcblue", "records", "tune"]
+__all__ = [
+    "app",
+    "export",
+    "hospital",
+    "label",
+    "learn",
+    "main",
+    "measure",
+    "model",
+    "promptcblue",
+    "records",
+    "serve",
+    "tune",
+]
 
 NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
 

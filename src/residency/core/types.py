@@ -33,7 +33,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 PRIVATE = frozenset(
     {
         "text", "quote", "input", "identifiers", "sample", "turns", "fields", "gold", "answer", "choices", "facts", "nodes",
-        "triples",
+        "triples", "ids", "texts", "top",
     }
 )  # fmt: skip
 

@@ -256,8 +256,44 @@ class CausalPredictor:
                 done[i] = ("".join(until_stop([words], self._stops)).strip(), len(ids))
         return done
 
+    def write_rows(
+        self, prompts: list[list[int]], keys: list[int], how: Generation, most: int, before: Any, after: Any
+    ) -> None:
+        """Write behind several prompts side by side, as ``how`` says and at most so many tokens, for one who watches: ``before`` sees
+        the scores of each step, ``after`` its tokens, and says which rows end."""
+        with evaluating(self.model):
+            asked = CausalPredictor(self.model, self.chat, self.card, how, self.info)
+            asked._generate(prompts, keys, most=most, before=before, after=after)
+
+    def log_probabilities(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Per row log p of every word of the vocabulary at each place but the first [tokens - 1, words], in fp32."""
+        import torch
+
+        device = next(self.model.parameters()).device
+        found: dict[int, torch.Tensor] = {}
+        with evaluating(self.model), torch.inference_mode():
+            for batch in by_length([len(row) for row in rows], BATCH_TOKENS // 4, ROWS):
+                given = padded([Row(ids=[*rows[i]], targets=[*rows[i]]) for i in batch], self.chat.pad_id, device)
+                given.pop("labels")
+                logs = self.model(**given, use_cache=False).logits.float().log_softmax(-1)
+                for position, i in enumerate(batch):
+                    found[i] = logs[position, : len(rows[i]) - 1]
+        return [found[i] for i in range(len(rows))]
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens at which writing ends."""
+        return self._ends
+
     def _generate(
-        self, prompts: list[list[int]], keys: list[int], streamer: Any = None, halt: Any = None
+        self,
+        prompts: list[list[int]],
+        keys: list[int],
+        streamer: Any = None,
+        halt: Any = None,
+        most: int | None = None,
+        before: Any = None,
+        after: Any = None,
     ) -> list[list[int]]:
         """What is written behind each prompt, without the tokens behind its end."""
         import torch
@@ -269,7 +305,7 @@ class CausalPredictor:
         from transformers import GenerationConfig
 
         settings = GenerationConfig(
-            max_new_tokens=self._most,
+            max_new_tokens=most or self._most,
             min_new_tokens=self._most if self.full_length else None,
             do_sample=False,  # sampling is done by noise of each row's own, so that a batch changes nothing
             num_beams=1,
@@ -282,13 +318,13 @@ class CausalPredictor:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=settings,
-                logits_processor=self._processors(keys),
-                stopping_criteria=self._criteria(longest, halt),
+                logits_processor=self._processors(keys, before),
+                stopping_criteria=self._criteria(longest, halt, after),
                 streamer=streamer,
             )
         return [_until_end(row, self._ends) for row in output[:, longest:].tolist()]
 
-    def _processors(self, keys: list[int]) -> Any:
+    def _processors(self, keys: list[int], before: Any = None) -> Any:
         from transformers import (
             LogitsProcessorList,
             TemperatureLogitsWarper,
@@ -297,20 +333,21 @@ class CausalPredictor:
         )
 
         chosen = self.generation
+        watched = [] if before is None else [before]
         if chosen.temperature == 0:
-            return LogitsProcessorList()
-        made: list[Any] = [TemperatureLogitsWarper(chosen.temperature)]
+            return LogitsProcessorList(watched)
+        made: list[Any] = [*watched, TemperatureLogitsWarper(chosen.temperature)]
         if chosen.top_k:
             made.append(TopKLogitsWarper(chosen.top_k))
         if chosen.top_p < 1:
             made.append(TopPLogitsWarper(chosen.top_p))
         return LogitsProcessorList([*made, RowNoise([hash_of(chosen.seed, key) for key in keys])])
 
-    def _criteria(self, prompt: int, halt: Any) -> Any:
+    def _criteria(self, prompt: int, halt: Any, after: Any = None) -> Any:
         from transformers import StoppingCriteriaList
 
-        made: list[Any] = []
-        if self._stops:
+        made: list[Any] = [] if after is None else [after]
+        if self._stops and after is None:
             made.append(StopTexts(self.chat, prompt, self._stops))
         if halt is not None:
             made.append(Halted(halt))

@@ -153,6 +153,14 @@ class Chat:
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
+    def count(self, text: str) -> int:
+        """Tokens of a text, nothing added."""
+        return len(self._ids(text))
+
+    def count_turns(self, turns: Sequence[Turn]) -> int:
+        """Tokens of what is read before an answer to these turns is written, template included."""
+        return len(self._read(self._turns(turns)))
+
     def answer_ids(self, text: str) -> list[int]:
         """An answer and its end."""
         return [*self._ids(self.safe(text)), *self._ids(self.end)]

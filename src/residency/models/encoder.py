@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans, Value
 from residency.models import artefact as artefacts
@@ -82,7 +86,7 @@ class EncoderPredictor:
         source = iter(examples)
         while chunk := list(islice(source, CHUNK)):
             started = time.perf_counter()
-            with evaluating(self.model):
+            with self.ready():
                 answers, counts = self._answers([example.input for example in chunk])
             each = (time.perf_counter() - started) * 1000 / len(chunk)
             give_back_memory()
@@ -95,10 +99,44 @@ class EncoderPredictor:
             raise ValueError(f"card {self.card.name} marks no spans")
         source = iter(texts)
         while chunk := list(islice(source, CHUNK)):
-            with evaluating(self.model):
+            with self.ready():
                 tokens, scores = self._read(chunk)
             for found, score in zip(tokens, scores, strict=True):
                 yield Marginals(slots=found.slots, log_probabilities=score)
+
+    def marked(self, texts: list[str]) -> list[tuple[Answer, int]]:
+        """Answers and tokens of texts that are read together, each span with how sure the model is of it: the geometric mean of the
+        probabilities of its tags."""
+        with self.ready():
+            tokens, scores = self._read(texts)
+        if self.card.family != "spans":
+            made = [self._labels(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
+        else:
+            made = [self._sure(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
+        return [(answer, len(found.ids)) for answer, found in zip(made, tokens, strict=True)]
+
+    def _sure(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
+        """Spans with their scores."""
+        import numpy as np
+
+        if not len(scores):
+            return Spans()
+        tags = best_tags(scores)
+        chosen = np.take_along_axis(scores, np.asarray(tags)[:, None], 1)[:, 0]
+        starts = [start for start, _ in tokens.slots]
+        made = []
+        for span in decode(text, tags.tolist(), tokens.slots, self.card.names):
+            inside = slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
+            made.append(msgspec.structs.replace(span, score=round(float(np.exp(chosen[inside].mean())), 6)))
+        return Spans(spans=tuple(made))
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Within it the model answers, and does not train."""
+        return evaluating(self.model)
+
+    def forward(self, batches: list[list[list[int]]]) -> Iterator[list[NDArray[np.float32]]]:
+        """Per batch of token rows, in order, each row's log-odds ``[tokens, outputs]``, or of the whole ``[outputs]``, in fp32."""
+        return forward_all(self.model, batches, self.tokeniser.pad_id)
 
     def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
         """Tokens of texts, and the scores of their slots (or of the whole)."""
@@ -120,7 +158,7 @@ class EncoderPredictor:
         parts: list[list[NDArray[np.float32]]] = [[] for _ in tokens]
         done: dict[int, NDArray[np.float32]] = {}
         batches = list(by_length([len(row) for row in rows], BATCH_TOKENS))
-        outputs = forward_all(self.model, [[rows[i] for i in batch] for batch in batches], self.tokeniser.pad_id)
+        outputs = self.forward([[rows[i] for i in batch] for batch in batches])
         for batch, output in zip(batches, outputs, strict=True):
             for i, scores in zip(batch, output, strict=True):
                 number, window = work[i]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from residency.models.artefact import Output
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
+    from residency.models.onnx import OnnxEncoder
 
 
 def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -> Output:
@@ -40,6 +41,13 @@ def trained(folder: Path, card: Card | None = None, name: str = "tuned") -> Enco
     if read(folder).output == "text":
         return CausalPredictor.from_artefact(folder, name, card=card)
     return EncoderPredictor.from_artefact(folder, name)
+
+
+def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> OnnxEncoder:
+    """The predictor of an encoder that was exported to ONNX, in 8 bits where that answers as well."""
+    from residency.models.onnx import OnnxEncoder
+
+    return OnnxEncoder.from_export(folder, threads=threads, name=name)
 
 
 def answers(folder: Path, card: Card, output: str) -> bool:

@@ -16,22 +16,67 @@ if TYPE_CHECKING:
     from residency.models.chat import Chat
 
 
+class Stops:
+    """Takes a text piece by piece and passes it on up to the first stop text, which may lie across pieces."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops, self.held, self.found = tuple(stops), "", False
+        self.longest = max(map(len, stops), default=1) - 1
+
+    def push(self, piece: str) -> str:
+        """What may be passed on; ``found`` says that the text has ended."""
+        self.held += piece
+        places = [self.held.index(stop) for stop in self.stops if stop in self.held]
+        if places:
+            self.found, ready = True, self.held[: min(places)]
+            self.held = ""
+            return ready
+        cut = max(0, len(self.held) - self.longest)
+        ready, self.held = self.held[:cut], self.held[cut:]
+        return ready
+
+    def rest(self) -> str:
+        """What was held back, once nothing follows."""
+        ready, self.held = self.held, ""
+        return ready
+
+
 def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
     """Pieces of a text up to the first stop text, which may lie across pieces; nothing of it is passed on."""
-    held = ""
-    longest = max(map(len, stops), default=1) - 1
+    state = Stops(stops)
     for piece in pieces:
-        held += piece
-        found = [held.index(stop) for stop in stops if stop in held]
-        if found:
-            yield held[: min(found)]
+        if ready := state.push(piece):
+            yield ready
+        if state.found:
             return
-        ready = len(held) - longest
-        if ready > 0:
-            yield held[:ready]
-            held = held[ready:]
-    if held:
+    if held := state.rest():
         yield held
+
+
+class Unpacked:
+    """Tokens as text, one after the other: what is part of a character waits for the others."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.ids, self.start, self.read = tokenizer, list[int](), 0, 0
+
+    def push(self, token: int) -> str:
+        """The text that a token completes."""
+        self.ids.append(token)
+        return self._new(whole=True)
+
+    def rest(self) -> str:
+        """What was held back, once nothing follows."""
+        return self._new(whole=False)
+
+    def _new(self, whole: bool) -> str:
+        before, now = self._words(self.ids[self.start : self.read]), self._words(self.ids[self.start :])
+        if whole and now.endswith("\ufffd"):
+            return ""
+        self.start, self.read = self.read, len(self.ids)
+        return now[len(before) :]
+
+    def _words(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def noise_key(turns: Sequence[Turn]) -> int:

@@ -64,6 +64,10 @@ class Piece(Value, frozen=True):
     tokens: int = 0
     """Tokens written so far."""
     end: Literal["stop", "length"] | None = None
+    ids: tuple[int, ...] = ()
+    """The tokens that have been written since the last piece."""
+    log_probability: float = 0.0
+    """Sum of log p over the tokens written so far."""
 
 
 class Scored(Value, frozen=True):
@@ -89,6 +93,14 @@ class Engine(Protocol):
 
     def count_turns(self, turns: Sequence[Turn]) -> int:
         """Tokens of a whole prompt, template included."""
+        ...
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """A text as tokens, nothing added; of a model that writes."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text; of a model that writes."""
         ...
 
     async def mark(self, text: str) -> Prediction:

@@ -1,0 +1,100 @@
+"""The verb that serves runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from residency.cli.shared import app, say, terminal
+from residency.core.errors import UserError
+
+if TYPE_CHECKING:
+    from residency.serve.settings import Serve
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@app.command()
+def serve(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN... [KEY=VALUE]...",
+            help="Runs' folders, each under its recipe's name or as NAME=RUN, or names of the model ledger; and settings, e.g. port=9000.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings of the server (YAML).", show_default=False)
+    ] = None,
+    ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path("models"),
+) -> None:
+    """Serve models of runs over HTTP.
+
+    OpenAI's routes, /diagnose, /extract, /deidentify. Prints a command for each kind of model that works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order
+    on Ctrl-C or SIGTERM: what runs is answered first.
+    """
+    models, settings = asked(arguments, config, ledger)
+    from residency.serve.launch import serve as start
+
+    console = terminal()
+    start(models, settings, lambda line: say(console, line))
+
+
+def asked(arguments: list[str], config: Path | None, ledger: Path = Path("models")) -> tuple[dict[str, Path], Serve]:
+    """The models by their names, and the settings; raises ``UserError``."""
+    from residency.core.part import parse
+    from residency.pipeline import artefact_of
+    from residency.recipe import override, read_yaml
+    from residency.serve.settings import Serve
+
+    changes = [one for one in arguments if _is_setting(one, set(Serve.model_fields))]
+    value: dict[str, Any] = read_yaml(config) if config is not None else {}
+    settings: Serve = parse(Serve, override(value, changes), str(config or "serve"))
+    models: dict[str, Path] = {}
+    for one in arguments:
+        if one in changes:
+            continue
+        name, equals, path = one.partition("=")
+        if not equals or Path(one).exists():
+            name, path = "", one
+        if not Path(path).exists() and (found := _promoted(ledger, path)) is not None:
+            folder, name = found, name or path
+        else:
+            folder = Path(path) if (Path(path) / "onnx.json").is_file() else artefact_of(path)
+            name = name or _recipe_name(Path(path))
+        if not NAME.fullmatch(name):
+            raise UserError(f"{name}: is no name of a model; use letters, digits, points, hyphens: NAME=RUN.")
+        if name in models:
+            raise UserError(f"{path}: a model named {name} is served already; give it another name: NAME={path}.")
+        models[name] = folder
+    if not models:
+        raise UserError("serve: no run is given; name at least one folder, e.g. residency serve runs/demo-vi-3f9a1c20.")
+    return models, settings
+
+
+def _is_setting(text: str, names: set[str]) -> bool:
+    key, equals, _ = text.partition("=")
+    return bool(equals) and re.split(r"[.\[]", key)[0] in names
+
+
+def _promoted(ledger: Path, name: str) -> Path | None:
+    """The model that a name of the ledger points to."""
+    from residency.ops.models import Models
+
+    if not ledger.is_dir():
+        return None
+    found = Models(ledger)
+    return found.path(found.resolve(name).digest) if name in found.aliases() else None
+
+
+def _recipe_name(run: Path) -> str:
+    """The name that a run's recipe gives it; of an artefact alone its folder's."""
+    from residency.recipe import read_yaml
+
+    if (run / "recipe.yaml").is_file():
+        return str(read_yaml(run / "recipe.yaml").get("name", run.name))
+    return run.resolve().name

@@ -1,0 +1,243 @@
+"""A tuned encoder as ONNX: in 32 bits, equal to torch, and in 8 bits where the held-out part says that it answers as well."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from residency.core.errors import UserError
+from residency.core.files import file_digest, write_json
+from residency.core.types import Comparison, Example, Prediction
+from residency.evals.compare import compare
+from residency.evals.evaluate import score
+from residency.models import artefact as artefacts
+from residency.models.base import load_tokenizer
+from residency.models.onnx import FILE, FP32, IDS, INT8, LOGITS, MASK, SCHEMA, Export, Int8, OnnxEncoder, session
+from residency.models.weights import size
+from residency.tasks.card import Card
+
+OPSET = 17
+EXPORTER = "torch.onnx (traced)"
+EQUAL = 1e-4
+"""Most that a logit may be away from torch's."""
+INT8_LOSS = 0.002
+"""Most that the score may fall in 8 bits: 0.2 points of F1."""
+
+
+def export(artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstrap: int = 1000) -> Export:
+    """Write an artefact's encoder to ``out``: ``model.onnx``, ``model.int8.onnx`` where kept, the tokenizer, ``onnx.json``.
+
+    ``held_out``: gold examples on which 8 bits are measured against 32; without them 8 bits are not kept. Raises ``UserError`` for
+    models that write, prefixes, quantised bases, and a folder that is not empty.
+    """
+    found = exportable(artefact)
+    needs()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: already holds something; name a new folder with --out, or remove it.")
+    _, model, tokeniser = artefacts.load(artefact)
+    with whole(out) as partial:
+        window = tokeniser.room + len(tokeniser.prefix) + len(tokeniser.suffix)
+        write_graph(model, partial / FP32)
+        distance = farthest(model, partial / FP32, window, tokeniser.pad_id)
+        if not distance <= EQUAL:
+            raise UserError(
+                f"{artefact}: as ONNX its logits are {distance:.1e} away from torch's, more than {EQUAL:.0e}; serve it in process."
+            )
+        write_int8(partial / FP32, partial / INT8)
+        load_tokenizer(artefact).save_pretrained(partial)
+        made = Export(
+            schema=SCHEMA,
+            artefact=file_digest(artefact / artefacts.FILE),
+            base=found.base.id,
+            base_digest=found.base.digest,
+            method=found.kinds,
+            parameters=size(model),
+            segmenter=found.base.segmenter,
+            window=window,
+            card=found.card,
+            opset=OPSET,
+            exporter=EXPORTER,
+            files=_digests(partial),
+            equal_within=distance,
+            tolerance=EQUAL,
+            int8=Int8(kept=False, reason="not measured"),
+        )
+        write_json(partial / FILE, made)
+        decision = measured(partial, found.task(), held_out, bootstrap)
+        if not decision.kept:
+            (partial / INT8).unlink()
+        made = msgspec.structs.replace(made, files=_digests(partial), int8=decision)
+        write_json(partial / FILE, made)
+    return made
+
+
+def exportable(folder: Path) -> artefacts.Artefact:
+    """An artefact that can be exported; raises ``UserError`` with the reason where it cannot."""
+    found = artefacts.read(folder)
+    if found.output == "text":
+        raise UserError(f"{folder}: its model writes; ONNX is for encoders. Serve it in process, or with vLLM.")
+    if "prefix" in found.kinds.split(", "):
+        raise UserError(
+            f"{folder}: a trained prefix is added inside every attention layer, which an ONNX graph of the base does not hold; "
+            "serve it in process, or tune with lora, freeze or full."
+        )
+    if found.base.quantise != "none":
+        raise UserError(
+            f"{folder}: its base is quantised ({found.base.quantise}), which is not exported; serve it in process."
+        )
+    return found
+
+
+def needs() -> None:
+    """Raise ``UserError`` where a library is missing."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} not installed; install them: pip install 'residency[export]'.")
+
+
+def write_graph(model: Any, path: Path) -> None:
+    """A model's graph, for any number of rows of any length.
+
+    Torch's tracing exporter: its newer one needs a further library, and gains nothing for graphs without branches.
+    """
+    import torch
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: Any, mask: Any) -> Any:
+            return self.model(input_ids=ids, attention_mask=mask).logits
+
+    wrapped = Logits().eval()
+    ids = torch.ones((2, 9), dtype=torch.int64)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    axes = {name: {0: "rows", 1: "tokens"} for name in (IDS, MASK)}
+    with quiet(), torch.inference_mode(), eager(model):
+        logits = wrapped(ids, mask)
+        torch.onnx.export(
+            wrapped,
+            (ids, mask),
+            str(path),
+            input_names=[IDS, MASK],
+            output_names=[LOGITS],
+            dynamic_axes={**axes, LOGITS: {0: "rows", **({1: "tokens"} if logits.dim() == 3 else {})}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def farthest(model: Any, path: Path, window: int, pad: int) -> float:
+    """The largest distance of a logit from torch's, over random rows of many lengths, alone and padded."""
+    import numpy as np
+    import torch
+
+    found, generator, worst = session(path, 1), np.random.default_rng(0), 0.0
+    vocabulary = model.get_input_embeddings().num_embeddings
+    for lengths in ((1,), (7,), (window,), (3, 12, window // 2), tuple(range(2, 12))):
+        longest = max(lengths)
+        mask = np.array([[1] * n + [0] * (longest - n) for n in lengths])
+        ids = np.where(mask == 1, generator.integers(pad + 1, vocabulary, mask.shape), pad)
+        (ours,) = found.run([LOGITS], {IDS: ids, MASK: mask})
+        with torch.inference_mode():
+            logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+        seen = mask.astype(bool) if logits.ndim == 3 else slice(None)
+        worst = max(worst, float(np.abs(ours[seen] - logits[seen]).max()))
+    return worst
+
+
+def write_int8(fp32: Path, int8: Path) -> None:
+    """The same graph with weights in 8 bits, a scale for each output channel; activations are scaled as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with quiet():
+        quantize_dynamic(str(fp32), str(int8), weight_type=QuantType.QInt8, per_channel=True)
+
+
+def measured(folder: Path, card: Card, held_out: Sequence[Example], bootstrap: int) -> Int8:
+    """Whether 8 bits are kept: the score on held-out examples falls by at most ``INT8_LOSS``."""
+    gold = [example for example in held_out if example.gold is not None]
+    if not gold:
+        return Int8(kept=False, reason="no held-out examples to measure it on", tolerance=INT8_LOSS)
+    answers: dict[str, tuple[float, list[Prediction], OnnxEncoder]] = {}
+    for precision in ("fp32", "int8"):
+        predictor = OnnxEncoder.from_export(folder, precision, name=precision)
+        found = list(predictor.predict(gold))
+        report = score(gold, found, card, predictor.info, bootstrap=0)
+        main = next(one for one in report.scores if one.metric == card.main_metric)
+        answers[precision] = (main.value, found, predictor)
+    (a, before, one), (b, after, two) = answers["fp32"], answers["int8"]
+    tests: tuple[Comparison, ...] = ()
+    if bootstrap:
+        tests = compare(gold, (one.info, before), (two.info, after), card, samples=bootstrap)
+    kept = b >= a - INT8_LOSS
+    return Int8(
+        kept=kept,
+        reason=f"{card.main_metric} {b:.4f} against {a:.4f} in fp32, {len(gold)} held-out examples",
+        metric=card.main_metric,
+        fp32=a,
+        int8=b,
+        difference=b - a,
+        low=tests[0].low if tests else None,
+        high=tests[0].high if tests else None,
+        examples=len(gold),
+        tolerance=INT8_LOSS,
+    )
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` to write to; takes its place on success, removed on failure."""
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); name another folder with --out.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def eager(model: Any) -> Iterator[None]:
+    """Attention written out, which the tracer takes whole for every length."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what exporters tell their programmers."""
+    import logging
+
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.name != FILE}

@@ -1,0 +1,429 @@
+"""Starts the server: one process; or several HTTP workers beside one that holds the weights, each started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from residency.core.errors import GateRefused, UserError
+from residency.core.part import parse
+from residency.core.types import Value
+from residency.serve.settings import LocalKey, Serve
+from residency.serve.types import Served
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from residency.serve.limits import Limited
+    from residency.serve.types import Engine
+
+BACKLOG = 2048
+POLL = 0.1
+LONGEST_PAUSE = 10.0
+"""Seconds between two starts of a process that dies at once, at most."""
+EARLY = 5.0
+"""A process that dies within so many seconds is started again after a pause, which grows."""
+
+
+class Plan(Value, frozen=True):
+    """What a child process is told, on its standard input; that stays open as long as its parent lives."""
+
+    settings: dict[str, Any]
+    models: dict[str, str]
+    socket: str
+    worker: int = 0
+    listen: int = -1
+    served: tuple[Served, ...] = ()
+
+
+def check(settings: Serve) -> None:
+    """Raises ``GateRefused`` where other machines could ask without real authentication, ``UserError`` for what cannot work."""
+    from residency.serve.addresses import loopback
+
+    if isinstance(settings.auth, LocalKey) and not loopback(settings.host):
+        raise GateRefused(
+            f"host: {settings.host} is reached from other machines, and auth is only the key of this one; set auth.kind: oidc "
+            "with the hospital's identity provider, or host: 127.0.0.1."
+        )
+    if settings.workers > 1 and not settings.limits.redis:
+        raise UserError(
+            f"limits.redis: {settings.workers} workers need a Redis to count requests together; give redis://HOST:PORT, or set "
+            "workers to 1."
+        )
+
+
+def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None]) -> None:
+    """Serve models by their names until SIGTERM or SIGINT; running requests end first."""
+    check(settings)
+    folder = Path(settings.logs.folder)
+    if isinstance(settings.auth, LocalKey):
+        from residency.serve.tokens import local_key
+
+        local_key(folder)
+    with listening(settings) as listen:
+        if settings.workers == 1:
+            _alone(models, settings, listen, say)
+        else:
+            Supervisor(models, settings, listen, say).run()
+
+
+def listening(settings: Serve) -> socket.socket:
+    """The port, opened; raises ``UserError`` where it cannot be."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        made.close()
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "no such address"
+        raise UserError(
+            f"port: {settings.host}:{settings.port} cannot be opened ({reason}); give another one."
+        ) from None
+    made.listen(BACKLOG)
+    made.set_inheritable(True)
+    return made
+
+
+def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
+    """What is said at the start: the address, the models, and a command for each kind that works as it stands."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{settings.port}"
+    lines = [f"serving on {address}: {', '.join(served)}"]
+    local = isinstance(settings.auth, LocalKey)
+    key = f"$(cat '{(Path(settings.logs.folder) / 'key').resolve()}')" if local else "$TOKEN"
+    shown: set[str] = set()
+    for one in served.values():
+        kind = "words" if one.output == "text" else one.card.family
+        if kind in shown:
+            continue
+        shown.add(kind)
+        path, body = _example(one)
+        words = msgspec.json.encode(body).decode().replace("'", "'\\''")
+        lines.append(
+            f"curl -s {address}{path} -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' -d '{words}'"
+        )
+    return lines
+
+
+def _example(served: Served) -> tuple[str, dict[str, Any]]:
+    if served.output == "text":
+        question = "Triệu chứng của viêm phổi là gì?"
+        return "/v1/chat/completions", {
+            "model": served.name, "messages": [{"role": "user", "content": question}], "max_tokens": 64,
+        }  # fmt: skip
+    if served.card.family == "labels":
+        return "/diagnose", {"model": served.name, "patient_info": "Nam, 62 tuổi", "symptoms": "ho khan, sốt 38.5 độ"}
+    return "/extract", {"model": served.name, "text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg."}
+
+
+# One process
+
+
+def _alone(models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None]) -> None:
+    from residency.serve.app import ROUTES
+    from residency.serve.engine import load
+    from residency.serve.log import Log, silence
+
+    engines: dict[str, Engine] = {name: load(path, name, settings) for name, path in models.items()}
+    log = Log(routes=ROUTES)
+    silence(log)
+    app = application(settings, engines, log, 0)
+    for line in greeting({name: engine.served for name, engine in engines.items()}, settings):
+        say(line)
+    run(app, settings, listen)
+
+
+def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker: int) -> FastAPI:
+    """The application with everything that the settings ask for."""
+    from residency.serve.app import ROUTES, create_app
+    from residency.serve.audit import Audit
+    from residency.serve.log import Users, log_key
+    from residency.serve.metrics import Metrics
+    from residency.serve.rate import Rate
+    from residency.serve.tokens import make_tokens
+
+    folder = Path(settings.logs.folder)
+    key = log_key(settings.logs)
+    return create_app(
+        settings,
+        engines,
+        make_tokens(settings.auth, folder),
+        Rate(settings.limits, settings.workers),
+        Users(key, settings.logs.user),
+        Audit.open(folder, worker, key),
+        Metrics(ROUTES, engines),
+        log,
+        owned=True,
+    )
+
+
+def run(app: FastAPI, settings: Serve, listen: socket.socket) -> None:
+    """Answer on an open port until the process is told to end."""
+    import uvicorn
+
+    from residency.serve.app import limited
+
+    inner = limited(app, settings)
+    options: dict[str, Any] = {
+        "log_config": None, "access_log": False, "lifespan": "on", "server_header": False, "date_header": True,
+        "timeout_keep_alive": 30, "timeout_graceful_shutdown": int(settings.limits.drain) + 5, "proxy_headers": False,
+    }  # fmt: skip
+    _draining(uvicorn.Config(inner, **options), inner).run(sockets=[listen])
+
+
+def _draining(config: uvicorn.Config, inner: Limited) -> uvicorn.Server:
+    import uvicorn
+
+    class Draining(uvicorn.Server):
+        """Told to end, it first refuses new requests and lets running ones end; told twice, it ends at once."""
+
+        told = False
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.told:
+                super().handle_exit(sig, frame)
+                return
+            self.told = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon_threadsafe(lambda: setattr(self, "end", loop.create_task(self.drain())))
+
+        async def drain(self) -> None:
+            await inner.drain()
+            self.should_exit = True
+
+    return Draining(config)
+
+
+# Several processes
+
+
+class Child:
+    """A process that is started again when it dies."""
+
+    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self.name, self.start = name, start
+        self.process = start()
+        self.born, self.pause, self.due = time.monotonic(), 0.0, 0.0
+
+    def look(self) -> int | None:
+        """Start it again where it died; its former number then."""
+        if self.process.poll() is None:
+            return None
+        now = time.monotonic()
+        if not self.due:
+            early = now - self.born < EARLY
+            self.pause = min(LONGEST_PAUSE, self.pause * 2 or POLL) if early else 0.0
+            self.due = now + self.pause
+        if now < self.due:
+            return None
+        former, self.process = self.process.pid, self.start()
+        self.born, self.due = now, 0.0
+        return former
+
+
+class Supervisor:
+    """Starts the engine process and the workers, and starts again what dies."""
+
+    def __init__(
+        self, models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None]
+    ) -> None:
+        self.models, self.settings, self.listen, self.say = models, settings, listen, say
+        self.ending = False
+        self.served: tuple[Served, ...] = ()
+
+    def run(self) -> None:
+        """Until the process is told to end. Raises ``UserError`` where the models cannot be loaded."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told)
+        with tempfile.TemporaryDirectory(prefix="residency-") as folder:  # mode 0700
+            (Path(folder) / "metrics").mkdir()
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(Path(folder) / "metrics")
+            self.folder = Path(folder)
+            engine = Child("engine", lambda: self._engine(bool(self.served)))
+            self._first(engine)
+            workers = [Child(f"worker-{n}", lambda n=n: self._worker(n)) for n in range(self.settings.workers)]  # type: ignore[misc]
+            for line in greeting({one.name: one for one in self.served}, self.settings):
+                self.say(line)
+            try:
+                self._watch([engine, *workers])
+            finally:
+                self._end(engine, workers)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        self.ending = True
+
+    def _first(self, engine: Child) -> None:
+        """Wait until the models are loaded."""
+        line = engine.process.stdout.readline() if engine.process.stdout else b""
+        if not line:
+            engine.process.wait()
+            raise UserError("serve: the models could not be loaded; the line above says why.")
+        self.served = msgspec.json.decode(line, type=tuple[Served, ...], dec_hook=decoded)
+
+    def _watch(self, children: list[Child]) -> None:
+        from residency.serve.metrics import ended
+
+        while not self.ending:
+            for child in children:
+                former = child.look()
+                if former is not None and child.name != "engine":
+                    ended(former)
+            time.sleep(POLL)
+
+    def _end(self, engine: Child, workers: list[Child]) -> None:
+        """Workers first, each when its requests have ended; then the engine."""
+        for child in workers:
+            _stop(child.process)
+        until = time.monotonic() + self.settings.limits.drain + 10
+        for child in workers:
+            _wait(child.process, until - time.monotonic())
+        _stop(engine.process)
+        _wait(engine.process, 5)
+
+    def _engine(self, again: bool) -> subprocess.Popen[bytes]:
+        (self.folder / "engine.sock").unlink(missing_ok=True)
+        return self._start("engine", self._plan(), subprocess.DEVNULL if again else subprocess.PIPE, ())
+
+    def _worker(self, number: int) -> subprocess.Popen[bytes]:
+        fd = self.listen.fileno()
+        plan = msgspec.structs.replace(self._plan(), worker=number, listen=fd, served=self.served)
+        return self._start("worker", plan, subprocess.DEVNULL, (fd,))
+
+    def _plan(self) -> Plan:
+        return Plan(
+            settings=self.settings.model_dump(mode="json"),
+            models={name: str(path) for name, path in self.models.items()},
+            socket=str(self.folder / "engine.sock"),
+        )
+
+    def _start(self, what: str, plan: Plan, out: int, fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "residency.serve.launch", what],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            pass_fds=fds,
+            start_new_session=True,  # an interruption from the keyboard reaches the parent alone, which ends them in order
+        )
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(plan, enc_hook=encoded) + b"\n")
+        process.stdin.flush()
+        return process
+
+
+def encoded(value: Any) -> Any:
+    """A card on its way to another process."""
+    return value.model_dump(mode="json")
+
+
+def decoded(kind: type, value: Any) -> Any:
+    """The same at the other end."""
+    return parse(kind, value, "served")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        process.wait(max(0.0, seconds))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _told_by(given: IO[bytes]) -> Plan:
+    """What the parent says; when the parent is gone, however it ended, this process ends in order."""
+    plan = msgspec.json.decode(given.readline(), type=Plan, dec_hook=decoded)
+
+    def watch() -> None:
+        while os.read(given.fileno(), 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    return plan
+
+
+def engine_process(plan: Plan) -> None:
+    """Hold the weights and compute, for workers alone."""
+    import uvicorn
+
+    from residency.serve import remote
+    from residency.serve.app import ROUTES
+    from residency.serve.engine import load
+    from residency.serve.gate import watch
+    from residency.serve.log import Log, silence
+    from residency.serve.metrics import Metrics
+
+    settings: Serve = parse(Serve, plan.settings, "serve")
+    engines: dict[str, Engine] = {name: load(Path(path), name, settings) for name, path in plan.models.items()}
+    silence(Log(routes=ROUTES))
+    figures = Metrics(ROUTES, engines)
+    for name, engine in engines.items():
+        watch(engine, figures, name)
+    os.umask(0o077)
+    config = uvicorn.Config(
+        remote.application(engines), uds=plan.socket, log_config=None, access_log=False, timeout_keep_alive=3600
+    )
+    config.load()
+    told = msgspec.json.encode(tuple(one.served for one in engines.values()), enc_hook=encoded) + b"\n"
+
+    class Telling(uvicorn.Server):
+        """Says that it is ready once it is."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            sys.stdout.buffer.write(told)
+            sys.stdout.buffer.flush()
+
+    Telling(config).run()
+
+
+def worker_process(plan: Plan) -> None:
+    """Answer HTTP; the models are in the engine process."""
+    from residency.serve.app import ROUTES
+    from residency.serve.log import Log, silence
+    from residency.serve.reading import reader_of
+    from residency.serve.remote import Remote
+
+    settings: Serve = parse(Serve, plan.settings, "serve")
+    log = Log(routes=ROUTES)
+    silence(log)
+    seconds = settings.limits.seconds + settings.limits.drain
+    engines: dict[str, Engine] = {
+        one.name: Remote(one, reader_of(Path(plan.models[one.name]), one.name), Path(plan.socket), seconds)
+        for one in plan.served
+    }
+    listen = socket.socket(fileno=plan.listen)
+    run(application(settings, engines, log, plan.worker), settings, listen)
+
+
+def child(what: str) -> None:
+    """A child process; one sentence where it cannot go on."""
+    plan = _told_by(sys.stdin.buffer)
+    try:
+        (engine_process if what == "engine" else worker_process)(plan)
+    except UserError as error:
+        print(f"residency: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    child(sys.argv[1])

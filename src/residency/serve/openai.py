@@ -1,0 +1,482 @@
+"""OpenAI's routes: chat, completions with ``echo`` and ``logprobs``, models. What is not done is refused, never ignored."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal, cast
+from uuid import uuid4
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from residency.core.types import Turn
+from residency.serve import errors
+from residency.serve.gate import Gate, Guarded, Visit, failed, gate_of, visit_of
+from residency.serve.sizes import fit
+from residency.serve.types import Asked, Engine, Piece, Refusal, Scored, Served
+
+router = APIRouter(route_class=Guarded)
+ENDED = b"data: [DONE]\n\n"
+
+
+class Body(BaseModel):
+    """A request's body: no value is turned into another kind, no field is ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Part(Body):
+    """A part of what is said; only text is read."""
+
+    type: Literal["text"]
+    text: Annotated[str, Field(max_length=100_000)]
+
+
+class Message(Body):
+    """A turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, Field(max_length=100_000)] | Annotated[list[Part], Field(min_length=1, max_length=64)]
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(Body):
+    """Plain text."""
+
+    type: Literal["text"]
+
+
+Stop = (
+    Annotated[str, Field(min_length=1, max_length=200)]
+    | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=8)]
+)
+
+
+class Common(Body):
+    """How an answer is written; both routes."""
+
+    model: Annotated[str, Field(min_length=1, max_length=128)]
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] = 0
+    stop: Stop | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=1)] = 1
+    user: Annotated[str, Field(max_length=512)] | None = None
+    """Not read: who asks is known by the token."""
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+
+    def stops(self) -> tuple[str, ...]:
+        """Texts at which writing ends."""
+        return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    def asked(self, turns: tuple[Turn, ...], most: int) -> Asked:
+        """The same as an engine reads it."""
+        return Asked(
+            turns=turns,
+            max_tokens=most,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop=self.stops(),
+        )
+
+
+def _question(model: str, text: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 64}
+
+
+ASKED = (
+    "Bệnh nhân nam 62 tuổi, ho khan và sốt 38.5 độ. Chẩn đoán?",
+    "患者男性，咳嗽、发热三天。诊断是什么？",
+    "A 62-year-old man with a dry cough and a fever of 38.5 C. Diagnosis?",
+)
+
+
+class Chat(Common):
+    """A conversation that waits for its next turn."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_question("NAME", text) for text in ASKED]})
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    """Only of /v1/completions."""
+
+
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=65_536)]
+
+
+class Completion(Common):
+    """A text, or tokens, to go on from."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "NAME", "prompt": text, "max_tokens": 64} for text in ASKED]}
+    )
+
+    prompt: (
+        Annotated[str, Field(min_length=1, max_length=100_000)]
+        | Ids
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=100_000)]], Field(min_length=1, max_length=64)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=64)]
+    )
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] = 1
+
+    def prompts(self) -> list[str | list[int]]:
+        """Every prompt."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return cast(list[str | list[int]], self.prompt)
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Said(BaseModel):
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: Said
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class ChatAnswer(BaseModel):
+    """An answer. ``system_fingerprint``: the digest of the model that wrote it."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class Likely(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class TextChoice(BaseModel):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    logprobs: Likely | None
+
+
+class TextAnswer(BaseModel):
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    digest: str
+    base: str
+    method: str
+    card: str
+
+
+class Models(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+
+STREAMS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "The answer, or a stream."}
+}
+STARTED = int(time.time())
+
+
+@router.get("/v1/models", tags=["chat"], response_model=Models)
+async def models(request: Request) -> Response:
+    """The models that are served."""
+    return JSONResponse({"object": "list", "data": [_model(one.served) for one in gate_of(request).engines.values()]})
+
+
+@router.get("/v1/models/{name}", tags=["chat"], response_model=Model)
+async def model(name: str, request: Request) -> Response:
+    """One of them."""
+    return JSONResponse(_model(gate_of(request).engine(visit_of(request), name, writes).served))
+
+
+def _model(served: Served) -> dict[str, Any]:
+    return {
+        "id": served.name, "object": "model", "created": STARTED, "owned_by": "residency", "digest": served.digest,
+        "base": served.base, "method": served.method, "card": served.card.name,
+    }  # fmt: skip
+
+
+def writes(served: Served) -> bool:
+    """Whether a model writes."""
+    return served.output == "text"
+
+
+def writer(gate: Gate, visit: Visit, name: str | None) -> Engine:
+    """A model that writes; raises ``Refusal`` 404, or 400 for one that marks."""
+    engine = gate.engine(visit, name, writes)
+    if not writes(engine.served):
+        raise Refusal(
+            400, "wrong_model", f"Model {engine.served.name} marks notes and does not write; use /extract or /diagnose."
+        )
+    return engine
+
+
+def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
+    """A conversation as engines read it; raises ``Refusal`` where it cannot be answered."""
+    made = tuple(
+        Turn(role="system" if one.role in ("system", "developer") else cast(Any, one.role), text=one.text)
+        for one in messages
+    )
+    if made[-1].role != "user":
+        raise Refusal(400, "bad_turns", "The last message must be the user's.")
+    if any(turn.role == "system" for turn in made[1:]):
+        raise Refusal(400, "bad_turns", "A system message must be the first, and the only one.")
+    return made
+
+
+@router.post("/v1/chat/completions", tags=["chat"], response_model=ChatAnswer, responses=STREAMS)
+async def chat(body: Chat, request: Request) -> Response:
+    """The next turn of a conversation, whole or as a stream of events."""
+    gate, visit = gate_of(request), visit_of(request)
+    engine = writer(gate, visit, body.model)
+    if body.logprobs:
+        raise Refusal(400, "no_logprobs", "Likelihoods are given by /v1/completions, not here; leave logprobs out.")
+    turns = turns_of(body.messages)
+    said = [turn.text for turn in turns if turn.role == "user"]
+    wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    sizes = gate.sized(visit, engine, said, lambda: engine.count_turns(turns), wanted)
+    head = _head("chatcmpl", engine.served)
+    pieces = engine.write(body.asked(turns, sizes.answer))
+    if body.stream:
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        return await streamed(gate, visit, pieces, head | {"object": "chat.completion.chunk"}, _delta, with_usage)
+    text, end, _ = await whole(gate, visit, pieces)
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end, "logprobs": None}
+    return JSONResponse(head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)})
+
+
+@router.post("/v1/completions", tags=["chat"], response_model=TextAnswer, responses=STREAMS)
+async def completions(body: Completion, request: Request) -> Response:
+    """What follows a text or tokens, without a template. With ``echo`` and ``logprobs`` the prompt's own likelihood comes along, as
+    evaluation programs ask for it (``max_tokens`` may then be 0)."""
+    gate, visit = gate_of(request), visit_of(request)
+    engine = writer(gate, visit, body.model)
+    if body.max_tokens == 0 and not body.echo:
+        raise Refusal(400, "bad_value", "max_tokens 0 needs echo: nothing else would be answered.")
+    prompts = body.prompts()
+    ids = [engine.tokens(one) if isinstance(one, str) else tuple(one) for one in prompts]
+    texts = [one if isinstance(one, str) else engine.text(one) for one in prompts]
+    if not all(ids):
+        raise Refusal(400, "bad_value", "A prompt holds no token.")
+    wanted = 16 if body.max_tokens is None else body.max_tokens
+    fit(gate.settings.limits, sum(map(len, ids)), answer=max(1, wanted))
+    visit.read = sum(map(len, ids))
+    for one in ids:
+        fit(gate.settings.limits, len(one), answer=max(1, wanted), window=engine.served.window + (wanted == 0))
+    head = _head("cmpl", engine.served) | {"object": "text_completion"}
+    asked = body.asked((), max(1, wanted))
+    if body.stream:
+        if len(ids) > 1 or body.echo or body.logprobs is not None:
+            raise Refusal(400, "not_streamed", "Several prompts, echo and logprobs are not streamed; leave stream out.")
+        with_usage = body.stream_options is not None and body.stream_options.include_usage
+        return await streamed(gate, visit, engine.continue_(ids[0], asked), head, _chunk, with_usage)
+    work = [
+        _completed(gate, visit, engine, body, one, text, asked, wanted) for one, text in zip(ids, texts, strict=True)
+    ]
+    choices = await together(work)
+    for number, choice in enumerate(choices):
+        choice["index"] = number
+    return JSONResponse(head | {"choices": choices, "usage": _usage(visit)})
+
+
+async def together(work: Sequence[Any]) -> list[Any]:
+    """Results of several at once; where one fails the others are ended."""
+    async with asyncio.TaskGroup() as group:
+        try:
+            tasks = [group.create_task(one) for one in work]
+            return [await task for task in tasks]
+        except Refusal as refusal:
+            problem = refusal
+            for task in tasks:
+                task.cancel()
+    raise problem
+
+
+async def _completed(
+    gate: Gate, visit: Visit, engine: Engine, body: Completion, ids: Sequence[int], text: str, asked: Asked, wanted: int
+) -> dict[str, Any]:
+    """One prompt's answer."""
+    new, end, more = ("", "length", ()) if wanted == 0 else await whole(gate, visit, engine.continue_(ids, asked))
+    likely = None
+    if body.logprobs is not None:
+        scored = await engine.score([*ids, *more], max(1, body.logprobs))
+        likely = _likely(scored, 0 if body.echo else len(ids), body.logprobs)
+    return {"index": 0, "text": text + new if body.echo else new, "finish_reason": end, "logprobs": likely}
+
+
+def _likely(scored: Scored, start: int, top: int) -> dict[str, Any]:
+    first = scored.offsets[start] if start < len(scored.offsets) else 0
+    return {
+        "tokens": list(scored.texts[start:]),
+        "token_logprobs": list(scored.log_probabilities[start:]),
+        "top_logprobs": list(scored.top[start:]) if top else None,
+        "text_offset": [place - first for place in scored.offsets[start:]],
+    }
+
+
+async def whole_piece(visit: Visit, pieces: AsyncIterator[Piece]) -> tuple[str, Piece]:
+    """An answer to its end: its text, and its last piece."""
+    words, last = list[str](), Piece(text="")
+    async with aclosing(cast(Any, pieces)) as reading:
+        async for last in reading:
+            words.append(last.text)
+    visit.written += last.tokens
+    return "".join(words), last
+
+
+async def whole(gate: Gate, visit: Visit, pieces: AsyncIterator[Piece]) -> tuple[str, str, tuple[int, ...]]:
+    """An answer to its end: its text, why it ended, its tokens."""
+    words, ids, end, count = list[str](), list[int](), "stop", 0
+    async with aclosing(cast(Any, pieces)) as reading:
+        async for piece in reading:
+            words.append(piece.text)
+            ids.extend(piece.ids)
+            end, count = piece.end or end, piece.tokens
+    visit.written += count
+    return await gate.shown("".join(words)), end, tuple(ids)
+
+
+def _head(kind: str, served: Served) -> dict[str, Any]:
+    return {
+        "id": f"{kind}-{uuid4().hex}", "object": "", "created": int(time.time()), "model": served.name,
+        "system_fingerprint": served.digest,
+    }  # fmt: skip
+
+
+def _usage(visit: Visit) -> dict[str, int]:
+    return {"prompt_tokens": visit.read, "completion_tokens": visit.written, "total_tokens": visit.read + visit.written}
+
+
+def _delta(text: str, end: str | None, first: bool) -> dict[str, Any]:
+    delta: dict[str, str] = {"role": "assistant"} if first else {}
+    if text or first:
+        delta["content"] = text
+    return {"index": 0, "delta": delta, "finish_reason": end, "logprobs": None}
+
+
+def _chunk(text: str, end: str | None, first: bool) -> dict[str, Any]:
+    return {"index": 0, "text": text, "finish_reason": end, "logprobs": None}
+
+
+class Events(StreamingResponse):
+    """A stream of events whose source is closed whatever ends it."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await cast(Any, self.body_iterator).aclose()
+
+
+async def streamed(
+    gate: Gate, visit: Visit, pieces: AsyncIterator[Piece], head: dict[str, Any], choice: Any, with_usage: bool
+) -> Response:
+    """An answer as server-sent events. The first piece is awaited, so that a refusal still has its status."""
+    source = cast(Any, pieces)
+    if gate.settings.deidentify_answers:
+        source = _at_once(gate, source)
+    try:
+        first = await anext(source)
+    except BaseException:
+        await source.aclose()
+        raise
+    visit.streams = True
+    return Events(_events(gate, visit, first, source, head, choice, with_usage), media_type="text/event-stream")
+
+
+async def _at_once(gate: Gate, pieces: Any) -> AsyncIterator[Piece]:
+    """The whole answer as one piece: an identifier could lie across pieces."""
+    words, last = list[str](), Piece(text="")
+    async with aclosing(pieces) as reading:
+        async for last in reading:
+            words.append(last.text)
+    yield msgspec.structs.replace(last, text=await gate.shown("".join(words)))
+
+
+async def _events(
+    gate: Gate, visit: Visit, first: Piece, source: Any, head: dict[str, Any], choice: Any, with_usage: bool
+) -> AsyncIterator[bytes]:
+    def event(what: dict[str, Any]) -> bytes:
+        return b"data: " + msgspec.json.encode(what) + b"\n\n"
+
+    blank: dict[str, Any] = {"usage": None} if with_usage else {}
+    try:
+        piece, begun = first, False
+        while True:
+            visit.written = piece.tokens
+            if piece.text or piece.end or not begun:
+                yield event(head | {"choices": [choice(piece.text, piece.end, not begun)]} | blank)
+            begun = True
+            if piece.end is not None:
+                break
+            piece = await anext(source)
+        if with_usage:
+            yield event(head | {"choices": [], "usage": _usage(visit)})
+        gate.end(visit, 200)
+        yield ENDED
+    except Refusal as refusal:
+        gate.noticed(visit, refusal)
+        gate.end(visit, refusal.status, refusal.code)
+        yield event(errors.content("/v1/", refusal))
+    except (asyncio.CancelledError, GeneratorExit):
+        gate.cancelled(visit)
+        raise
+    except Exception as error:
+        gate.crashed(error)
+        gate.end(visit, 500, "internal")
+        yield event(errors.content("/v1/", failed()))
+    finally:
+        await source.aclose()

@@ -1,0 +1,208 @@
+"""The server as it is started: refused where it would be open, silent, ended in order; what dies comes back."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from residency.cli.serve import asked
+from residency.core.errors import GateRefused, UserError
+from residency.serve.launch import check, greeting
+from residency.serve.settings import Serve
+
+
+def free() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_other_machines_need_real_authentication() -> None:
+    with pytest.raises(GateRefused, match=r"^host: 0\.0\.0\.0 .* auth\.kind: oidc .*\.$"):
+        check(Serve(host="0.0.0.0"))
+    with pytest.raises(UserError, match=r"limits\.redis: 2 workers"):
+        check(Serve(workers=2))
+    check(Serve(host="::1"))
+
+
+def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("port: 9001\nlimits: {per_second: 2}\n")
+    models, settings = asked([str(artefacts["ner"]), f"cardiology={artefacts['words']}", "limits.per_second=3"], config)
+    assert models == {"ner": artefacts["ner"], "cardiology": artefacts["words"]}
+    assert (settings.port, settings.limits.per_second) == (9001, 3)
+    with pytest.raises(UserError, match="named ner is served already"):
+        asked([str(artefacts["ner"]), str(artefacts["ner"])], None)
+    with pytest.raises(UserError, match="is no name of a model"):
+        asked([f"a b={artefacts['ner']}"], None)
+    with pytest.raises(UserError, match="no run is given"):
+        asked(["port=9000"], None)
+
+
+class Started:
+    """``residency serve`` in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.port, self.folder = free(), folder
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.out = folder / "out.txt"
+        with self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "residency.cli", "serve", *arguments, f"port={self.port}", f"logs.folder={folder / 'serve'}"],
+                stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        self.until(lambda: self.ready() == 200)
+        self.client = httpx2.Client(
+            base_url=self.address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=60
+        )
+
+    def key(self) -> str:
+        return (self.folder / "serve" / "key").read_text().strip()
+
+    def ready(self) -> int:
+        try:
+            return httpx2.get(f"{self.address}/readyz", timeout=5).status_code
+        except httpx2.HTTPError:
+            return 0
+
+    def until(self, good: Callable[[], bool], seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while not good():
+            assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[-2000:]
+            time.sleep(0.1)
+
+    def children(self, what: str) -> list[int]:
+        found = subprocess.run(
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=True
+        )
+        return [int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"launch {what}")]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    made: list[Started] = []
+
+    def begin(*arguments: str) -> Started:
+        made.append(Started(tmp_path, *arguments))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.client.close()
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+NOTE = {"text": "Zyxwvutsrq ho khan, metformin 500mg", "model": "ner"}
+
+
+@pytest.mark.slow
+def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
+    start: Callable[..., Started], artefacts: dict[str, Path]
+) -> None:
+    server = start(str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=1000")
+    commands = [line for line in server.out.read_text().splitlines() if line.startswith("curl")]
+    assert len(commands) == 2 and server.key() not in server.out.read_text()
+    if shutil.which("curl"):
+        for command in commands:
+            said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+            assert '"digest"' in said or '"chat.completion"' in said
+    answers: list[Any] = []
+
+    def ask() -> None:
+        with httpx2.Client(base_url=server.address, headers=dict(server.client.headers), timeout=60) as client:
+            while True:
+                try:
+                    answers.append(client.post("/extract", json=NOTE).status_code)
+                except httpx2.ConnectError:
+                    return  # the port is closed: not accepted
+                except httpx2.HTTPError as error:
+                    answers.append(type(error).__name__)
+                    return
+                if answers[-1] != 200:
+                    return
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    server.until(lambda: len(answers) > 60)
+    assert server.end() == 0
+    for thread in threads:
+        thread.join(30)
+    assert set(answers) <= {200, 503} and answers.count(200) > 60
+    assert "Zyxwvutsrq" not in server.out.read_text()
+    lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
+    assert len(re.findall(r'"route":"/extract","status":200', lines)) >= answers.count(200)
+    assert "Zyxwvutsrq" not in lines
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_what_is_killed_comes_back_and_readiness_says_so(
+    start: Callable[..., Started], artefacts: dict[str, Path], tmp_path: Path
+) -> None:
+    port = free()
+    redis = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        server = start(
+            str(artefacts["ner"]), str(artefacts["words"]), "workers=2", f"limits.redis=redis://127.0.0.1:{port}",
+            "limits.per_second=1000", "canary_seconds=0.5",
+        )  # fmt: skip
+        right = server.client.post("/extract", json=NOTE).json()
+        (engine,) = server.children("engine")
+        os.kill(engine, signal.SIGKILL)
+        found = server.client.post("/extract", json=NOTE)
+        assert found.status_code == 503 and "retry-after" in found.headers
+        server.until(lambda: server.ready() == 503)
+        server.until(lambda: server.ready() == 200 and server.client.post("/extract", json=NOTE).status_code == 200)
+        assert server.client.post("/extract", json=NOTE).json() == right
+        before = server.children("worker")
+        os.kill(before[0], signal.SIGKILL)
+        server.until(lambda: len(server.children("worker")) == 2 and before[0] not in server.children("worker"))
+        with httpx2.Client(base_url=server.address, headers=dict(server.client.headers), timeout=60) as client:
+            asked = {"model": "words", "messages": [{"role": "user", "content": "a?"}], "max_tokens": 4, "stream": True}
+            assert client.post("/v1/chat/completions", json=asked).text.endswith("data: [DONE]\n\n")
+        children = [*server.children("worker"), *server.children("engine")]
+        assert server.end() == 0
+        assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    finally:
+        redis.kill()
+        redis.wait()
+
+
+def test_the_greeting_names_each_kind_once(engines: dict[str, Any]) -> None:
+    lines = greeting({name: engine.served for name, engine in engines.items()}, Serve(port=9000))
+    assert [line.split()[2] for line in lines[1:]] == [
+        f"http://127.0.0.1:9000{path}" for path in ("/extract", "/diagnose", "/v1/chat/completions")
+    ]
+
+
+def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_path: Path) -> None:
+    from residency.core.files import file_digest
+    from residency.ops.models import Models
+
+    ledger = Models(tmp_path / "models")
+    ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
+    models, _ = asked(["cardiology"], None, tmp_path / "models")
+    assert file_digest(models["cardiology"] / "artefact.json") == file_digest(artefacts["words"] / "artefact.json")
