@@ -135,7 +135,7 @@ def test_8_bits_that_answer_worse_are_thrown_away(
 
 def test_a_prefix_is_refused_with_the_way_out(found: dict[str, Any], tmp_path: Path) -> None:
     artefact = trained(tmp_path / "a", found["bert"], Prefix(length=4))
-    with pytest.raises(UserError, match="prefix.*serve it in process"):
+    with pytest.raises(UserError, match=r"prefix.*serve it in process"):
         export(artefact, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
