@@ -62,7 +62,7 @@ def test_logits_equal_those_of_plain_transformers(
     artefact = trained(tmp_path / "a", found[name], method)
     made = export(artefact, tmp_path / "out")
     assert made.equal_within <= 1e-4
-    _, model, tokeniser = load(artefact)
+    _, model, _ = load(artefact)
     ours = OnnxEncoder.from_export(tmp_path / "out", "fp32", threads=1)
     rows = [[2, *range(20, 20 + n), 3] for n in (1, 40, 7, 19)]
     for row, scores in zip(rows, next(iter(ours.forward([rows]))), strict=True):

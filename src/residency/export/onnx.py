@@ -171,7 +171,7 @@ def measured(folder: Path, card: Card, held_out: Sequence[Example], bootstrap: i
         return Int8(kept=False, reason="no held-out examples to measure it on", tolerance=INT8_LOSS)
     answers: dict[str, tuple[float, list[Prediction], OnnxEncoder]] = {}
     for precision in ("fp32", "int8"):
-        predictor = OnnxEncoder.from_export(folder, precision, name=precision)  # type: ignore[arg-type]
+        predictor = OnnxEncoder.from_export(folder, precision, name=precision)
         found = list(predictor.predict(gold))
         report = score(gold, found, card, predictor.info, bootstrap=0)
         main = next(one for one in report.scores if one.metric == card.main_metric)

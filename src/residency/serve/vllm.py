@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +171,13 @@ class VllmEngine:
         took = (time.perf_counter() - began) * 1000
         return Prediction(id="0", answer=answer, text=words.strip(), failure=failure, latency_ms=took, tokens=tokens)
 
-    async def write(self, asked: Asked) -> AsyncIterator[Piece]:
+    async def write(self, asked: Asked) -> AsyncGenerator[Piece, None]:
         """As of ``Engine``."""
         async with contextlib.aclosing(self.continue_(self._whole(asked.turns), asked)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
+    async def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncGenerator[Piece, None]:
         """As of ``Engine``."""
         if len(ids) + asked.max_tokens > self.served.window:
             raise Refusal(400, "context_length_exceeded", f"Question and answer exceed {self.served.window} tokens.")

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class VllmProcess:
             pass
         raise down()
 
-    async def stream(self, route: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a streamed answer; closing the iterator ends the request, and with it the writing."""
         import httpx2
 
