@@ -49,6 +49,7 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     """Export, time in turn, compare answers."""
     from residency.evals.compare import compare
     from residency.export import onnx as exports
+    from residency.models.base import load_tokenizer
     from residency.models.encoder import EncoderPredictor
     from residency.models.onnx import FP32, INT8, OnnxEncoder, session
     from residency.pipeline import artefact_of, evaluation
@@ -64,6 +65,7 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     int8 = OnnxEncoder(session(work / "out" / INT8, given.threads), onnx.tokeniser, onnx.card, onnx.info)
     ours = {"torch": torchs, "bf16": bf16, "onnx": onnx, "int8": int8}
     text = "\n".join(example.input for example in held_out)
+    own = load_tokenizer(artefact)  # padding and truncation stay set on a tokenizer that was called with them
     rows, timings = [], []
     for batch in given.batches:
         for length in given.lengths:
@@ -71,7 +73,7 @@ def measure(given: argparse.Namespace, work: Path) -> None:
                 Example(id=str(i), task="t", input=one) for i, one in enumerate(texts(torchs, text, length, batch))
             ]
             tokens = sum(len(found.ids) for found in torchs.tokeniser([one.input for one in chosen]))
-            calls: dict[str, Callable[[], Any]] = {"plain": lambda chosen=chosen: plain(torchs, chosen)}
+            calls: dict[str, Callable[[], Any]] = {"plain": lambda chosen=chosen: plain(torchs.model, own, chosen)}
             calls |= {n: (lambda p=p, chosen=chosen: list(p.predict(chosen))) for n, p in ours.items()}
             took = in_turn(calls, given.rounds)
             ratios = {n: median(a / b for a, b in zip(took[n], took["plain"], strict=True)) for n in SYSTEMS}
@@ -120,17 +122,17 @@ def in_turn(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[
     return took
 
 
-def plain(predictor: Any, examples: list[Example]) -> list[list[tuple[int, int, str]]]:
+def plain(model: Any, tokenizer: Any, examples: list[Example]) -> list[list[tuple[int, int, str]]]:
     """What a short script does."""
     import torch
 
-    given = predictor.tokeniser.tokenizer(
+    given = tokenizer(
         [one.input for one in examples], padding=True, truncation=True, return_tensors="pt", return_offsets_mapping=True
     )
     offsets = given.pop("offset_mapping").tolist()
     with torch.inference_mode():
-        chosen = predictor.model(**given).logits.argmax(-1).tolist()
-    names = predictor.model.config.id2label
+        chosen = model(**given).logits.argmax(-1).tolist()
+    names = model.config.id2label
     return [
         [(start, end, names[tag]) for (start, end), tag in zip(places, tags, strict=True) if end > start]
         for places, tags in zip(offsets, chosen, strict=True)
