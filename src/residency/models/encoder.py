@@ -89,7 +89,8 @@ class EncoderPredictor:
             with self.ready():
                 answers, counts = self._answers([example.input for example in chunk])
             each = (time.perf_counter() - started) * 1000 / len(chunk)
-            give_back_memory()
+            if len(chunk) == CHUNK:  # a request of a few texts would only pay for it
+                give_back_memory()
             for example, answer, count in zip(chunk, answers, counts, strict=True):
                 yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
 

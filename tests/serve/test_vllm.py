@@ -1,0 +1,173 @@
+"""The engine in front of vLLM: what it asks, what it believes, and what it does when vLLM dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from residency.core.errors import UserError
+from residency.core.types import Turn
+from residency.models.adapters import Full, Lora, Prefix, method_of
+from residency.models.artefact import Writing, chat, fresh, read, save
+from residency.models.base import BaseModelSettings, resolve
+from residency.models.settings import Generation, Limits
+from residency.serve.types import Asked, Piece, Refusal
+from residency.serve.vllm import VllmEngine
+from residency.tasks.card import load_card
+
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_vllm.py")))
+CARD = load_card("qa")
+ASKED = Asked(turns=(Turn(role="user", text="Gan?"),), max_tokens=8)
+
+
+def trained(folder: Path, method: Any) -> Path:
+    base = resolve(BaseModelSettings(id="bundled:tiny-lm"))
+    writing = Writing(chat=chat(base, Limits()), generation=Generation())
+    save(
+        folder, method_of(method).attach(fresh(base, CARD, "text", [method])), base, CARD, method, "synthetic", writing
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("lora") / "a", Lora(r=2))
+
+
+@pytest.fixture(autouse=True)
+def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FAKE_VLLM_SEEN", str(tmp_path / "seen"))
+    monkeypatch.setenv("FAKE_VLLM", "")
+    return tmp_path / "seen"
+
+
+def served(artefact: Path, use: Callable[[VllmEngine], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        engine = await VllmEngine.launch(artefact, "gan", "", command=FAKE, seconds=20)
+        try:
+            await use(engine)
+        finally:
+            await engine.close()
+            assert not engine.process.alive
+
+    asyncio.run(whole())
+
+
+async def pieces(engine: VllmEngine) -> list[Piece]:
+    return [piece async for piece in engine.write(ASKED)]
+
+
+def test_an_answer_comes_in_pieces_and_only_one_route_is_asked(artefact: Path, seen: Path) -> None:
+    async def use(engine: VllmEngine) -> None:
+        found = await pieces(engine)
+        assert found == [Piece("Gan", 1), Piece(" nhiễm", 2), Piece(" mỡ", 3, "stop")]
+        assert await engine.canary()
+        with pytest.raises(ValueError, match="not a route"):
+            await engine.process.ask("/invocations", {})
+        assert all(engine.process.key not in part for part in engine.process.command)
+
+    served(artefact, use)
+    asked = [json.loads(line) for line in seen.read_text("utf-8").splitlines()]
+    assert {one["path"] for one in asked} == {"/v1/completions"}
+    assert all(one["quiet"] for one in asked)
+    written = asked[-2]["body"]
+    assert all(isinstance(id, int) for id in written["prompt"]), "our template and tokenizer, not vLLM's"
+    assert (written["model"], written["temperature"], written["max_tokens"]) == ("gan", 0.0, 8)
+    assert asked[0]["argv"][asked[0]["argv"].index("--lora-modules") + 1] == f"gan={artefact}"
+
+
+def test_a_score_is_per_token_and_leaves_the_written_one_out(artefact: Path) -> None:
+    async def use(engine: VllmEngine) -> None:
+        scored = await engine.score([5, 6, 7])
+        assert scored.ids == (5, 6, 7)
+        assert scored.log_probabilities == (None, -1.5, -2.5)
+
+    served(artefact, use)
+
+
+def test_an_adapter_that_is_not_at_work_is_refused(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "misnamed")
+
+    async def use(engine: VllmEngine) -> None:
+        raise AssertionError("was served")
+
+    with pytest.raises(UserError, match="not at work"):
+        served(artefact, use)
+
+
+def test_a_stream_that_breaks_off_is_no_answer(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "cut")
+
+    async def use(engine: VllmEngine) -> None:
+        with pytest.raises(Refusal) as refused:
+            await pieces(engine)
+        assert refused.value.status == 503
+
+    served(artefact, use)
+
+
+def test_a_dead_process_is_503_and_is_started_again(artefact: Path) -> None:
+    async def use(engine: VllmEngine) -> None:
+        pid, starts = engine.process.pid, engine.process.starts
+        os.kill(pid, signal.SIGKILL)
+        while engine.process.alive:
+            await asyncio.sleep(0.01)
+        with pytest.raises(Refusal) as refused:
+            await pieces(engine)
+        assert (refused.value.status, refused.value.code) == (503, "engine_unavailable")
+        assert not await engine.canary(), "not ready while it starts"
+        for _ in range(400):
+            if await engine.canary():
+                break
+            await asyncio.sleep(0.05)
+        assert "".join(piece.text for piece in await pieces(engine)) == "Gan nhiễm mỡ"
+        assert (engine.process.starts, engine.process.pid != pid) == (starts + 1, True)
+
+    served(artefact, use)
+
+
+def test_one_that_hangs_is_not_ready_whatever_its_flag_says(artefact: Path) -> None:
+    async def use(engine: VllmEngine) -> None:
+        engine.process.seconds = 0.2
+        await engine.process._client.aclose()
+        engine.process._client = None
+        os.kill(engine.process.pid, signal.SIGSTOP)
+        assert engine.process.alive and not await engine.canary()
+        os.kill(engine.process.pid, signal.SIGCONT)
+
+    served(artefact, use)
+
+
+def test_more_than_the_window_is_refused_and_not_cut(artefact: Path) -> None:
+    async def use(engine: VllmEngine) -> None:
+        with pytest.raises(Refusal) as refused:
+            [piece async for piece in engine.continue_([5] * engine.served.window, ASKED)]
+        assert refused.value.status == 400
+
+    served(artefact, use)
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [(Lora(r=2), ""), (Full(), ""), (Lora(r=2, dora=True), "DoRA"), (Prefix(length=2), "prefixes")],
+    ids=["lora", "full", "dora", "prefix"],
+)
+def test_what_vllm_cannot_serve_has_a_reason(method: Any, why: str, tmp_path: Path) -> None:
+    found = VllmEngine.can_serve(read(trained(tmp_path / "a", method)))
+    assert (why in found) and bool(found) == bool(why)
+
+
+def test_one_that_ends_at_once_is_one_sentence(artefact: Path) -> None:
+    async def whole() -> None:
+        await VllmEngine.launch(artefact, "gan", "", command=(sys.executable, "-c", "raise SystemExit(1)"), seconds=20)
+
+    with pytest.raises(UserError, match="vLLM ended"):
+        asyncio.run(whole())
