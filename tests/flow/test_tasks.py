@@ -10,6 +10,7 @@ import pytest
 
 from residency import Recipe, batch, pipeline
 from residency.checks import check
+from residency.comparison import compare
 from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
 from residency.core.types import Report
@@ -80,6 +81,12 @@ def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) 
     (rule,) = [words for words in pipeline.finished_facts(run).caveats if "efficient-tuning" in words]
     assert "at most 5%, is kept" in rule or "at most 5%, is broken" in rule
     assert rule in (run.folder / "model_card.md").read_text("utf-8").replace("\\", "")
+
+    compared, folder = compare([str(run.folder), "base"], ["evaluate.limit=4"], tmp_path / "runs")
+    assert [(report.task, report.n) for report in compared.reports] == [("drugs-of-note", 4)] * 2
+    (test,) = compared.reports[-1].comparisons
+    assert (test.a, test.b, test.metric) == ("base", run.folder.name, "micro_f1") and test.difference > 0
+    assert "drugs-of-note" in (folder / "report.md").read_text("utf-8").replace("\\", "")
 
     lines(tmp_path / "ask.jsonl", [{"id": "x", "note": "Patient 70 takes aspirin."}])
     batch.predict_file(run.folder, tmp_path / "ask.jsonl", tmp_path / "out.jsonl", "text", "id", Silent())

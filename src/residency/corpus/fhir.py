@@ -217,7 +217,7 @@ def phrases() -> dict[str, Any]:
 def worded(asked: Asked, lang: Lang) -> str:
     """A question in words."""
     words: str = phrases()["questions"][asked.kind][lang]
-    return words.replace("NAME", asked.name)
+    return words.replace("NAME", asked.name.rstrip("?？ "))
 
 
 def chosen(patient: str, entries: Iterable[Entry], lang: Lang, most: int) -> list[Asked]:
