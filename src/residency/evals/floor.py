@@ -84,7 +84,9 @@ def _against(score: Score | None, bound: str, worst: float) -> float:
 
 
 def shortfall(reports: Sequence[Report], floor: SafetyFloor) -> list[str]:
-    """What the gate would say of the last system, for a report; nothing where it would let it through."""
+    """What the gate would say of the last system, for a report; nothing where it would let it through or nobody was asked."""
+    if not any(one.part == PART for one in reports):
+        return []
     try:
         safety_gate(reports, floor)
     except GateRefused as error:
