@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,6 +26,7 @@ from _stand_in import Answerer, marker, neighbour, served
 from corpora import CORPORA
 from residency.core.part import parse
 from residency.core.run import now
+from residency.core.types import RunFacts
 from residency.corpus.sources import Data, load
 from residency.corpus.write import write_jsonl
 
@@ -76,6 +78,11 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         epochs = given.epochs if corpus in ENTITIES else given.lm_epochs
         found[corpus] |= {"date": now(), "train": given.limit, "epochs": epochs, "seed": given.seed}
         say(f"{corpus}: compared")
+        write(given, found)
+
+
+def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
+    """The table of what is measured so far; corpora that were not measured now keep their lines."""
     earlier = RESULTS / "compare_corpora.json"
     if earlier.is_file() and not given.quick:
         found = json.loads(earlier.read_text("utf-8"))["measurements"] | found
@@ -84,8 +91,8 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         "corpus", "system", "n", "metric", "value", "unreadable", "against base (paired)", "p (Holm)", "trained parameters",
         "training seconds", "training MB", "ms per 100 tokens",
     )  # fmt: skip
-    del given.keep
-    report("compare_corpora", given, columns, rows, measurements=found)
+    settings = {name: value for name, value in vars(given).items() if name != "keep"}
+    report("compare_corpora", argparse.Namespace(**settings), columns, rows, measurements=found)
 
 
 def entities(corpus: str, work: Path, given: argparse.Namespace) -> tuple[dict[str, Any], Answerer]:
@@ -143,6 +150,11 @@ def compared(api: str, runs: str, *folders: str) -> dict[str, Any]:
     import residency
 
     facts, folder = residency.compare([*folders, "base", "api:stand-in"], [api], runs)
+    return {"folder": str(folder), **told(facts, folders)}
+
+
+def told(facts: RunFacts, folders: Sequence[str]) -> dict[str, Any]:
+    """What a comparison says, without texts; systems by their method instead of their folder."""
     tests = facts.reports[-1].comparisons
     names = {Path(one).name: method for one, method in zip(folders, METHODS, strict=True)}
 
@@ -162,7 +174,7 @@ def compared(api: str, runs: str, *folders: str) -> dict[str, Any]:
     ]
     costs = [{**full(cost), "system": called(cost.system)} for cost in facts.costs]
     paired = [{**full(test), "a": called(test.a), "b": called(test.b)} for test in tests]
-    return {"folder": str(folder), "metric": tests[0].metric, "systems": systems, "costs": costs, "tests": paired}
+    return {"metric": tests[0].metric, "systems": systems, "costs": costs, "tests": paired}
 
 
 def full(value: Any) -> dict[str, Any]:
