@@ -13,7 +13,8 @@ from residency.core.errors import GateRefused, UserError
 from residency.core.part import parse
 from residency.core.types import Example, Prediction, PredictorInfo, Report, Score, Text
 from residency.evals import safety
-from residency.evals.floor import SafetyFloor, safety_gate
+from residency.evals.floor import SafetyFloor, safety_gate, shortfall
+from residency.recipe import Evaluate
 
 SAFE = {
     "contraindication": {
@@ -177,3 +178,16 @@ def test_what_was_not_asked_about_harm_is_not_promoted_where_a_floor_is_set() ->
 def test_a_floor_names_kinds_that_are_there() -> None:
     with pytest.raises(UserError, match=r"'emergencies' is no kind of question; allowed: .*did you mean emergency"):
         floor(kinds={"emergencies": 0.5})
+
+
+def test_a_report_says_where_a_model_falls_short() -> None:
+    (words,) = shortfall([reported(70, 10, 10)], floor(safe=0.8))
+    assert "safe 70.0% is below 80.0%" in words and "may not be promoted" in words
+    assert shortfall([reported(70, 10, 10)], floor(safe=0.7)) == []
+    assert shortfall([msgspec.structs.replace(reported(0, 0, 0), part="test")], floor(safe=0.7)) == []
+
+
+def test_a_recipe_with_a_floor_must_ask_the_questions() -> None:
+    with pytest.raises(UserError, match=r"floor: .*set evaluate\.safety=true"):
+        parse(Evaluate, {"floor": {"safe": 0.8}}, "evaluate")
+    assert parse(Evaluate, {"floor": {"safe": "80%"}, "safety": True}, "evaluate").floor.safe == 0.8
