@@ -42,6 +42,7 @@ from residency.corpus.ledger import Entry
 from residency.corpus.sources import Corpus
 from residency.corpus.splitfile import SplitFile
 from residency.corpus.summary import shown, strictest, summary, with_entries
+from residency.evals.floor import shortfall
 from residency.models import erased
 from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe, Task
@@ -220,7 +221,8 @@ class Work:
         """The step that asks every system one task."""
         exam = exam or self.exams[0]
         into = f"eval/{exam.name or self.recipe.card(exam.task).name}"
-        settings = {"evaluate": _dump(self.recipe)["evaluate"], "seed": self.recipe.seed}
+        asked = {name: value for name, value in _dump(self.recipe)["evaluate"].items() if name != "floor"}
+        settings = {"evaluate": asked, "seed": self.recipe.seed}
         if len(self.exams) > 1:
             settings["data"] = exam.data
         settings |= {"shots": exam.task.shots} if exam.task.shots else {}
@@ -468,6 +470,12 @@ class Work:
             caveats.append(BUNDLED_CAVEAT)
         stages = tuple(read_json(path / "stage.json", StageResult) for path in trained)
         caveats += rule_of(self.card, stages[-1].trainable, stages[-1].parameters)
+        reports = tuple(
+            report
+            for step in self.eval_steps()
+            for report in read_json(folder / step.into / "reports.json", list[Report])
+        )
+        caveats += shortfall(reports, self.recipe.evaluate.floor)
         return RunFacts(
             name=self.recipe.name,
             folder=folder.as_posix(),
@@ -479,11 +487,7 @@ class Work:
             packages=packages(),
             data=tuple(with_entries(one, more.get(one.name, [])) for one in data),
             stages=stages,
-            reports=tuple(
-                report
-                for step in self.eval_steps()
-                for report in read_json(folder / step.into / "reports.json", list[Report])
-            ),
+            reports=reports,
             caveats=tuple(caveats),
             show_text=self.show_text,
         )

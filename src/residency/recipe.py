@@ -16,6 +16,7 @@ from residency.core.files import digest
 from residency.core.part import Part, parse
 from residency.corpus.sources import Data
 from residency.deid.settings import Deid
+from residency.evals.floor import SafetyFloor
 from residency.ingest.settings import Extract
 from residency.label.settings import Label
 from residency.models.base import BaseModelSettings
@@ -72,8 +73,16 @@ class Evaluate(Part):
     """Systems on servers that ``residency compare`` knows as ``api:NAME``."""
     safety: bool = False
     """Models that write: also ask the packaged questions about harm and about what cannot be known, in three languages."""
+    floor: SafetyFloor = SafetyFloor()
+    """What those answers must reach before the model may be promoted; the report says where it falls short."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
+
+    @model_validator(mode="after")
+    def _floor_is_measured(self) -> Evaluate:
+        if self.floor.asks and not self.safety:
+            raise ValueError("floor: looks at the answers to the questions about harm; set evaluate.safety=true")
+        return self
 
 
 class Recipe(Part):

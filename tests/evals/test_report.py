@@ -259,6 +259,8 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
     base = system_report("base", 0.8)
     assert "p = 0.400, no clear difference)" in verdict((base, system_report("tuned", 0.81, comparisons=(unclear,))))
     assert "p = 0.004, clearly worse)" in verdict((base, system_report("tuned", 0.7, comparisons=(worse,))))
+    among_many = msgspec.structs.replace(worse, p=0.02, p_corrected=0.12)
+    assert "no clear difference)" in verdict((base, system_report("tuned", 0.7, comparisons=(among_many,))))
 
 
 def test_a_group_for_each_note_is_not_called_a_patient() -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from residency import Recipe, batch, pipeline
 from residency.checks import check
+from residency.comparison import compare
 from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
 from residency.core.types import Report
 from residency.evals import safety
+from residency.ingest.synthea import write_bundles
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +82,12 @@ def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) 
     (rule,) = [words for words in pipeline.finished_facts(run).caveats if "efficient-tuning" in words]
     assert "at most 5%, is kept" in rule or "at most 5%, is broken" in rule
     assert rule in (run.folder / "model_card.md").read_text("utf-8").replace("\\", "")
+
+    compared, folder = compare([str(run.folder), "base"], ["evaluate.limit=4"], tmp_path / "runs")
+    assert [(report.task, report.n) for report in compared.reports] == [("drugs-of-note", 4)] * 2
+    (test,) = compared.reports[-1].comparisons
+    assert (test.a, test.b, test.metric) == ("base", run.folder.name, "micro_f1") and test.difference > 0
+    assert "drugs-of-note" in (folder / "report.md").read_text("utf-8").replace("\\", "")
 
     lines(tmp_path / "ask.jsonl", [{"id": "x", "note": "Patient 70 takes aspirin."}])
     batch.predict_file(run.folder, tmp_path / "ask.jsonl", tmp_path / "out.jsonl", "text", "id", Silent())
@@ -156,3 +164,27 @@ def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(finished: 
     assert any(message.startswith("evaluate.safety: is about models that write") for message in words)
     with pytest.raises(UserError, match=r"evaluate.safety: is about models that write"):
         pipeline.evaluate(run, ["evaluate.safety=true"])
+
+
+def test_questions_on_records_are_learned_measured_and_compared(tmp_path: Path) -> None:
+    tables = {
+        "patients": ["Id,BIRTHDATE,GENDER", *(f"p{n},1950-01-01,F" for n in range(10))],
+        "conditions": [
+            "START,STOP,PATIENT,CODE,DESCRIPTION",
+            *(f"20{n:02}-02-03,{'' if n % 2 else f'20{n:02}-03-03'},p{n},{n},Illness {n}" for n in range(10)),
+        ],
+        "immunizations": ["DATE,PATIENT,CODE,DESCRIPTION", *(f"2020-10-{n + 1:02},p{n},140,Influenza" for n in range(10))],
+    }  # fmt: skip
+    for name, rows in tables.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    assert write_bundles(tmp_path, tmp_path / "fhir") == 10
+    source = {"format": "fhir", "path": "fhir", "questions": 1, "shares": {"train": 0.6, "test": 0.4}}
+    made = recipe(tmp_path, "fhir", source)
+    made = Recipe.from_mapping(made.model_dump(mode="json", by_alias=True), tmp_path, ["stages[0].steps=2", "tasks[0].generate.max_tokens=20"])  # fmt: skip
+    run = pipeline.run(made, tmp_path / "runs")
+    found = by_system(run)
+    assert list(found) == ["base", "tuned"] and found["tuned"].groups > 1
+    metrics = {score.metric for score in found["tuned"].scores}
+    assert {"macro_f1", "exact_match", "recall/answer", "recall/reference", "precision/reference"} <= metrics
+    compared, _ = compare([str(run.folder), "base"], [], tmp_path / "runs")
+    assert compared.reports[-1].comparisons[0].metric == "macro_f1"

@@ -83,6 +83,25 @@ def split(
     say(console, f"{folder / 'report.html'}")
 
 
+@app.command()
+def fhir(
+    tables: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Synthea's CSV tables, patients.csv among them.", show_default=False),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the bundles, one file for each patient.")
+    ] = Path("fhir"),
+) -> None:
+    """Write Synthea's tables as FHIR R4 bundles.
+
+    Data of format fhir asks questions about such bundles; card fhir answers them with references.
+    """
+    from residency.ingest.synthea import write_bundles
+
+    say(terminal(), f"{write_bundles(tables, output):,} patients in {output}")
+
+
 def _split_table(file: SplitFile) -> Table:
     """Notes and labels of the parts."""
     from rich.markup import escape

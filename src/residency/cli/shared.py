@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from residency.core.progress import Tracker
 
 VERBS = (
-    "demo", "init", "extract", "deid", "label", "synth", "pubmed", "split", "check", "plan", "run", "train", "eval", "predict", "chat",
+    "demo", "init", "extract", "deid", "label", "synth", "pubmed", "fhir", "split", "check", "plan", "run", "train", "eval", "predict", "chat",
     "compare", "curve", "bench", "review", "export", "serve", "model", "drift", "retune", "audit", "trace", "erase", "cblue", "import", "schema",
 )  # fmt: skip
 """The order in which help lists verbs: that of the road; not all of them are there yet."""

@@ -20,6 +20,7 @@ from residency.corpus.conll import Conll
 from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
 from residency.corpus.csvfile import Csv
 from residency.corpus.exam import Exam
+from residency.corpus.fhir import Fhir
 from residency.corpus.groups import Clusters
 from residency.corpus.jsonl import Jsonl
 from residency.corpus.labelstudio import LabelStudio
@@ -75,6 +76,7 @@ Data = Annotated[
     | PromptCblue
     | Instructions
     | Exam
+    | Fhir
     | Acronyms
     | PubMedQa
     | ExternalSource,

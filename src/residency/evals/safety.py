@@ -30,13 +30,13 @@ from residency.core.types import (
 )
 from residency.evals.compare import corrected
 from residency.evals.evaluate import LEVEL, data_digest
+from residency.evals.floor import PART
 from residency.tasks.card import Card, load_card
 from residency.tasks.written import text_of
 
 DATA = Path(__file__).parent / "data" / "safety.yaml"
 LANGUAGES = ("vi", "zh", "en")
 TASK = "safety"
-PART = "safety"
 
 
 class Item(Value, frozen=True):

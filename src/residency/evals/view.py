@@ -426,6 +426,10 @@ def _comparisons(reports: Sequence[Report]) -> tuple[Comparison, ...]:
     return tuple(comparison for report in reports for comparison in report.comparisons)
 
 
+CLEAR = 0.05
+"""p below which a difference is called clear."""
+
+
 def _people(facts: RunFacts) -> str:
     """What a group is: public notes are grouped by source document, others by patient."""
     public = {data.profile == "public" for data in facts.data}
@@ -444,7 +448,9 @@ def _who(report: Report) -> str:
 
 
 def _reading(test: Comparison) -> str:
-    if test.low <= 0 <= test.high:
+    """What a test says; where its report holds several, its corrected p must say so too."""
+    p = test.p if test.p_corrected is None else test.p_corrected
+    if test.low <= 0 <= test.high or p >= CLEAR:
         return ", no clear difference"
     worse = test.low > 0 if falls(test.metric) else test.high < 0
     return ", clearly worse" if worse else ""

@@ -17,11 +17,22 @@ if TYPE_CHECKING:
 CARDS = Path(__file__).parent / "cards"
 
 Family = Literal[
-    "spans", "labels", "answers", "mentions", "triples", "causes", "events", "attributes", "terms", "sections", "tree"
+    "spans",
+    "labels",
+    "answers",
+    "mentions",
+    "triples",
+    "causes",
+    "events",
+    "attributes",
+    "terms",
+    "cited",
+    "sections",
+    "tree",
 ]
 MARKED = ("spans", "labels")
 """Families that a model may also answer with a head: gold is marked on the note."""
-FACTS = ("mentions", "triples", "causes", "events", "attributes", "terms")
+FACTS = ("mentions", "triples", "causes", "events", "attributes", "terms", "cited")
 """Families whose answer is a set of facts, each right or wrong as a whole."""
 
 

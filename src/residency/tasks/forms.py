@@ -1,5 +1,5 @@
 """Answers as lines of Chinese text, in the layout of PromptCBLUE (Zhu et al. 2023): mentions, triples, causes, events,
-attributes, terms, sections and decision trees.
+attributes, terms, sections and decision trees; and answers with the FHIR resources that they rest on.
 
 ``parse`` is the inverse of ``render`` for every answer whose words hold none of the signs that part them (``，；：。`` and the
 line break). A line that cannot be read costs that line only and is named among the repairs. Nothing is run.
@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from residency.core.types import Answer, Example, Facts, Node, Tree
 from residency.tasks import repair
@@ -31,6 +32,9 @@ LISTS = (2, 3)
 """Fields of an event that may hold several words."""
 SECTIONS = ("主诉", "现病史", "辅助检查", "既往史", "诊断", "建议")
 ROLES, RELATIONS = ("C", "D"), ("and", "or", "null")
+ANSWER, REFERENCE = "answer", "reference"
+RESOURCE = re.compile(r"\b[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}\b")
+"""A reference to a FHIR resource."""
 MOST_LINES = 2000
 NODE = re.compile(r"：role=(?P<role>[^；]*)；logical_rel=(?P<relation>[^；]*)；triples=(?P<triples>.*)$")
 
@@ -276,6 +280,29 @@ class Sections(LineForm):
         return read
 
 
+class Cited(LineForm):
+    """An answer and what it rests on: ``answer: 2011-08-09``, then ``references: Condition/3, Condition/7``. A fact is
+    (answer, words), in lower case, or (reference, type and id of a resource)."""
+
+    nothing = "answer:\nreferences:"
+
+    def lines(self, facts: Sequence[Fact]) -> Iterable[str]:
+        yield from (f"{ANSWER}: {words}" for kind, words in facts if kind == ANSWER)
+        yield f"{REFERENCE}s: " + ", ".join(words for kind, words in facts if kind == REFERENCE)
+
+    def reader(self, card: Card) -> Callable[[str], Found | None]:
+        def read(line: str) -> Found | None:
+            found = re.match(r"(answer|references?)\s*[:：]\s*(.*)$", line, re.I)
+            if found is None:
+                return None
+            if found[1].lower() == ANSWER:
+                words = normalize("NFC", found[2]).strip().rstrip(".。").strip().lower()
+                return ([(ANSWER, words)], []) if words else ([], [])
+            return [(REFERENCE, one) for one in dict.fromkeys(RESOURCE.findall(found[2]))], []
+
+        return read
+
+
 class TreeForm:
     """A decision tree in preorder, a line for each node: ``节点1：role=C；logical_rel=null；triples=[["病人", "年龄", "大于60"]]``."""
 
@@ -345,6 +372,7 @@ FORMS: dict[str, LineForm | TreeForm] = {
     "attributes": Attributes(),
     "terms": Terms(),
     "sections": Sections(),
+    "cited": Cited(),
     "tree": TreeForm(),
 }
 """Family -> form."""

@@ -40,7 +40,7 @@ _ANSWERS: dict[str, type] = {
     "tree": Tree,
     **dict.fromkeys(FACTS, Facts),
 }
-_LABEL_AT = {"mentions": 0, "triples": 0, "causes": 0, "attributes": 1}
+_LABEL_AT = {"mentions": 0, "triples": 0, "causes": 0, "attributes": 1, "cited": 0}
 """Which field of a fact is its label; of the others, all facts count as one label."""
 FACT = "facts"
 """The label of facts that have none."""

@@ -1,0 +1,94 @@
+"""What a model that writes must reach on the questions about harm before it may be promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import model_validator
+
+from residency.core.errors import GateRefused, allowed
+from residency.core.part import Part, Share
+from residency.core.types import Report, Score
+
+PART = "safety"
+"""The part of reports on those questions."""
+
+
+class SafetyFloor(Part):
+    """What a model that writes must reach on the packaged questions before it may be promoted."""
+
+    safe: Share = 0.0
+    """Least share of safe answers; 0: not looked at."""
+    harmful: Share | None = None
+    """Largest share of answers that hold something harmful; not looked at where not given."""
+    kinds: dict[str, Share] = {}
+    """Least share of safe answers to one kind of question, e.g. ``emergency``."""
+    bound: Literal["value", "interval"] = "value"
+    """What is compared: the share itself, or the end of its 95 % interval that speaks against the model."""
+
+    @model_validator(mode="after")
+    def _kinds_are_known(self) -> SafetyFloor:
+        from residency.evals.safety import safety_set
+
+        for kind in self.kinds:
+            if kind not in safety_set().kinds:
+                raise ValueError(f"kinds: {kind!r} is no kind of question; {allowed(safety_set().kinds, kind)}")
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether it demands anything."""
+        return self.safe > 0 or self.harmful is not None or any(self.kinds.values())
+
+
+def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: str = "") -> None:
+    """Refuse what a floor bars: ``reports`` are those of a run (``facts.json``), or the one on safety; of several systems
+    ``system`` is the one to be promoted, or the last, where it is not named.
+
+    Raises ``GateRefused`` where a share lies below the floor, and where there is no result to look at: what was not asked is not safe.
+    """
+    if not floor.asks:
+        return
+    given = [reports] if isinstance(reports, Report) else reports
+    found = [one for one in given if one.part == PART and (not system or one.system.name == system)]
+    if not found:
+        raise GateRefused(
+            f"safety: {system or 'the model'} was not asked the questions about harm, and a floor is set, so it may not be promoted; run "
+            "residency eval RUN evaluate.safety=true first."
+        )
+    report = found[-1]
+    scores = {score.metric: score for score in report.scores}
+    floors = {"safe": floor.safe, **{f"safe/{kind}": least for kind, least in floor.kinds.items()}}
+    low = [
+        f"{metric} {value:.1%} is below {least:.1%}"
+        for metric, least in floors.items()
+        if least > 0 and (value := _against(scores.get(metric), floor.bound, 0.0)) < least
+    ]
+    harm, most = _against(scores.get("harmful"), floor.bound, 1.0), floor.harmful
+    high = [f"harmful {harm:.1%} is above {most:.1%}"] if most is not None and harm > most else []
+    if low or high:
+        ends = ", by the interval" if floor.bound == "interval" else ""
+        raise GateRefused(
+            f"safety: {report.system.name}: {'; '.join([*low, *high])} (of {report.n} answers{ends}), so it may not be promoted; read "
+            "the answers in the report, and tune again or lower the floor."
+        )
+
+
+def _against(score: Score | None, bound: str, worst: float) -> float:
+    """What is held against a floor: the share, or the end of its interval on the side of ``worst``, which stands where there is none."""
+    if score is None:
+        return worst
+    end = (score.high if worst else score.low) if bound == "interval" else score.value
+    return worst if end is None else end
+
+
+def shortfall(reports: Sequence[Report], floor: SafetyFloor) -> list[str]:
+    """What the gate would say of the last system, for a report; nothing where it would let it through or nobody was asked."""
+    if not any(one.part == PART for one in reports):
+        return []
+    try:
+        safety_gate(reports, floor)
+    except GateRefused as error:
+        return [str(error)]
+    return []
