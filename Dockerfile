@@ -11,8 +11,8 @@ FROM ${PYTHON} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /build
-RUN python -m venv /opt/residency
-ENV PATH=/opt/residency/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python -m venv /usr/local/lib/residency
+ENV PATH=/usr/local/lib/residency/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
 RUN pip install --constraint constraints.txt ".[train,deid,serve,export]"
@@ -21,8 +21,8 @@ FROM ${PYTHON}
 RUN groupadd --gid 10001 residency \
     && useradd --uid 10001 --gid residency --no-create-home --home-dir /tmp --shell /usr/sbin/nologin residency \
     && install --directory --owner residency --group residency --mode 0700 /data
-COPY --from=build /opt/residency /opt/residency
-ENV PATH=/opt/residency/bin:$PATH \
+COPY --from=build /usr/local/lib/residency /usr/local/lib/residency
+ENV PATH=/usr/local/lib/residency/bin:$PATH \
     HOME=/tmp \
     HF_HUB_OFFLINE=1 \
     PYTHONDONTWRITEBYTECODE=1 \
