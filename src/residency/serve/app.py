@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,6 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from residency import __version__
 from residency.serve import clinical, openai, probes
 from residency.serve.gate import Counts, Gate, Guards, failed, invalid, refused
 from residency.serve.limits import Limited
@@ -108,7 +108,12 @@ def create_app(
                 audit.close()
 
     app = FastAPI(
-        title="Residency", version=__version__, description=DESCRIPTION, lifespan=life, docs_url=None, redoc_url=None
+        title="Residency",
+        version=version("residency"),
+        description=DESCRIPTION,
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.gate = gate
     app.include_router(openai.router, responses=_responses(OpenAIErrorBody))
