@@ -27,7 +27,7 @@ class Chinese:
         sounds = f"[{data['sounds']}]{{2,8}}·[{data['sounds']}]{{2,8}}"
         sure = f"{veto}{family}[{data['given']}]{{2}}"
         name = rf"{veto}(?P<v>{sounds}|{parts}{{1,3}}|{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
-        asked = rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}]\s[{HAN}](?:\s[{HAN}])?)"
+        asked = rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}](?:\s[{HAN}·]){{1,12}})"
         end = rf"(?=[^{HAN}]|$|{any_of(data['follows'])})"
         link = r"(?:姓名)?(?:\s*(?:\([^)\n]{1,8}\))?\s*[:为是叫]\s*|\s*)[“\"(]?"
         self.behind = re.compile(f"{link}{name}{end}")
@@ -46,7 +46,10 @@ class Chinese:
         self.titled = re.compile(any_of(data["titles"]))
         self.prepositions = frozenset(data["prepositions"])
         self.not_title = re.compile("[科室台]")
-        self.before = re.compile(rf"(?<![主责住值管]){veto}(?P<v>{family}[{HAN}]{{0,2}})\Z")
+        self.before = re.compile(rf"(?<![主责住值管]){veto}(?P<v>{family}[{HAN}]{{0,2}}|{parts}{{1,2}})\Z")
+        self.compound = frozenset(data["compound"])
+        self.dotted = re.compile(f"{sounds}\\Z")
+        self.cell = re.compile(rf"(?<=[|【\t]){veto}\s?(?P<v>{family}[{data['given']}])(?=\s?[|】\t])")
         self.person = re.compile(
             rf"[，,、;；（(/|\s]\s*(?:性别)?:?\s*(?:男|女|\d{{1,3}}\s?岁|(?:{any_of(data['kin'])})[)）])"
         )
@@ -74,6 +77,8 @@ class Chinese:
                 continue
             if self.alone.fullmatch(text, start, stop):
                 yield Finding(start, stop, "name", "rule:zh/name-alone")
+        for match in self.cell.finditer(text):
+            yield Finding(match.start("v"), match.end("v"), "name", "rule:zh/name-cell")
         for match in self.person.finditer(text):
             at = match.start()
             for length in (2, 3, 4):
@@ -88,13 +93,16 @@ class Chinese:
 
     def _before(self, text: str, at: int, kind: str) -> Iterator[Finding]:
         """A name before a title, or before what people do."""
+        if "·" in text[max(0, at - 9) : at] and (dotted := self.dotted.search(text, max(0, at - 17), at)):
+            yield Finding(dotted.start(), at, kind, "rule:zh/name-title")
         for length in (1, 2, 3, 4):
             if kind == "relative" and length == 1:
                 continue
             found = self.before.match(text, at - length, at) if at >= length else None
             if length == 1 and text[at - 1] in self.prepositions and at > 1 and "\u4e00" <= text[at - 2] <= "\u9fff":
                 continue
-            if found and (length == 1 or self._stands_alone(text, at - length)):
+            whole = length == 1 or text[at - length : at] in self.compound
+            if found and (whole or self._stands_alone(text, at - length)):
                 yield Finding(at - length, at, kind, "rule:zh/name-title")
 
     def _stands_alone(self, text: str, start: int) -> bool:
