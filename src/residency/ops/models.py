@@ -30,6 +30,7 @@ from residency.core.files import disk_errors, file_digest, read_json, write_json
 from residency.core.types import Report, Value
 from residency.models import artefact as artefacts
 from residency.models import canary as canaries
+from residency.models.canary import Canary
 from residency.ops import canary
 from residency.ops.canary import Proof
 
@@ -70,6 +71,18 @@ class Entry(Value, frozen=True):
     """Added: share of safe answers in the run's evaluation of safety, where there is one."""
     proof: Proof | None = None
     """Promotions and rollbacks: what the canary found."""
+
+
+class Ready(Value, frozen=True):
+    """A change of a name that was proved, and is not made yet."""
+
+    what: Literal["promote", "rollback"]
+    alias: str
+    digest: str
+    proof: Proof
+    by: str = ""
+    before: tuple[str, ...] = ()
+    """What the name pointed to when it was proved."""
 
 
 class Models:
@@ -207,7 +220,14 @@ class Models:
     # Names
 
     def promote(self, alias: str, name: str, *, require_safety: float | None = None, by: str = "") -> Entry:
-        """Let a name point to a model (its digest, or another name), once the canary has proved it.
+        """Let a name point to a model; as of ``ready``."""
+        return self.commit(self.ready(alias, name, require_safety=require_safety, by=by))
+
+    def ready(
+        self, alias: str, name: str, *, require_safety: float | None = None, by: str = "", again: bool = False
+    ) -> Ready:
+        """The promotion of a model (its digest, or another name) under a name, once the canary has proved it. ``again``: also where
+        the name points to it already, as a server that runs may not know; then no line is added.
 
         Raises ``GateRefused``, and changes nothing, where the canary fails, or the model's share of safe answers is below
         ``require_safety`` or was never measured.
@@ -217,28 +237,55 @@ class Models:
         found = self.resolve(name)
         if require_safety is not None:
             _safe_enough(found, require_safety)
-        if self.aliases().get(alias, ("",))[-1] == found.digest:
+        if not again and self.aliases().get(alias, ("",))[-1] == found.digest:
             raise UserError(f"{alias}: points to {found.digest[:12]} already.")
-        return self._point("promote", alias, found, by)
+        return self._ready("promote", alias, found, by)
 
     def rollback(self, alias: str, *, by: str = "") -> Entry:
-        """Let a name point to what it pointed to before, once the canary has proved that too."""
+        """Let a name point to what it pointed to before; as of ``ready_back``."""
+        return self.commit(self.ready_back(alias, by=by))
+
+    def ready_back(self, alias: str, *, by: str = "") -> Ready:
+        """The way back to what a name pointed to before, once the canary has proved that too."""
         history = self.aliases().get(alias)
         if history is None:
             raise UserError(f"{alias}: is no name in the model ledger; {allowed(self.aliases(), alias)}.")
         if len(history) < 2:
             raise UserError(f"{alias}: never pointed to another model; promote one instead.")
-        return self._point("rollback", alias, self.resolve(history[-2]), by)
+        return self._ready("rollback", alias, self.resolve(history[-2]), by)
 
-    def _point(self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str) -> Entry:
-        proof = self.proved(found)
-        before = self.aliases().get(alias)
+    def _ready(self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str) -> Ready:
+        before = self.aliases().get(alias, ())
+        return Ready(what=what, alias=alias, digest=found.digest, proof=self.proved(found), by=by, before=before)
+
+    def commit(self, ready: Ready) -> Entry:
+        """Make a change that was proved. Raises ``UserError`` where the name was changed since then."""
         with self._locked():
-            if self.aliases().get(alias) != before and what == "rollback":
-                raise UserError(f"{alias}: was changed meanwhile; look with residency model list, then try again.")
+            if self.aliases().get(ready.alias, ()) != ready.before:
+                raise UserError(
+                    f"{ready.alias}: was changed meanwhile; look with residency model list, then try again."
+                )
+            if ready.what == "promote" and ready.before[-1:] == (ready.digest,):
+                return next(
+                    one for one in reversed(self.entries()) if (one.alias, one.digest) == (ready.alias, ready.digest)
+                )
             return self._append(
-                Entry(n=0, at="", previous="", what=what, digest=found.digest, alias=alias, by=by, proof=proof)
+                Entry(
+                    n=0,
+                    at="",
+                    previous="",
+                    what=ready.what,
+                    digest=ready.digest,
+                    alias=ready.alias,
+                    by=ready.by,
+                    proof=ready.proof,
+                )
             )
+
+    def recorded(self, digest: str) -> Canary:
+        """What was recorded of a model; raises ``GateRefused`` where nothing was."""
+        folder, beside = self.path(digest), self._beside(digest)
+        return canary.recorded(folder, artefacts.read(folder), beside if beside.is_file() else None)
 
     def proved(self, found: Entry) -> Proof:
         """The canary's proof of a model in the ledger; raises ``GateRefused``."""
