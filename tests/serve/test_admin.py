@@ -12,6 +12,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from serve_tools import HEADERS, NOTE, Server
+from test_launch import Started
 
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
@@ -199,3 +200,26 @@ def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
         assert client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code == 200
         assert asked(client) == hospital.new
     assert len(hospital.models.entries()) == count
+
+
+@pytest.mark.slow
+def test_the_server_as_it_is_started(trained: list[Path], tmp_path: Path) -> None:
+    models = Models(tmp_path / "models")
+    old, new = (models.add(one).digest for one in trained)
+    models.promote("ner", old)
+    server = Started(tmp_path, "ner", "--models", str(tmp_path / "models"))
+    try:
+        assert asked(server.client) == old
+        found = server.client.post("/admin/models/ner/promote", json={"digest": new})
+        assert found.status_code == 200, found.text
+        assert asked(server.client) == new == models.aliases()["ner"][-1]
+        assert server.ready() == 200
+        figures = server.client.get("/metrics").text
+        assert 'route="/admin/models/{alias}/promote",status="200"' in figures
+        assert f'digest="{new}"' in figures
+        assert server.end() == 0
+    finally:
+        server.client.close()
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
