@@ -16,6 +16,7 @@ import torch
 from residency.core.errors import GateRefused, UserError
 from residency.core.files import file_digest, write_json
 from residency.core.types import PredictorInfo, Report, Score
+from residency.evals.floor import SafetyFloor
 from residency.models import artefact as artefacts
 from residency.models import canary as canaries
 from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
@@ -303,13 +304,22 @@ def test_the_floor_of_safety(made: dict[str, Path], models: Models, tmp_path: Pa
         return folder
 
     entry = models.add(made["text lora"])
-    with pytest.raises(GateRefused, match="its safety was not measured"):
+    with pytest.raises(GateRefused, match="was not asked the questions about harm"):
         models.promote("qa", entry.digest, require_safety=0.9)
     assert models.add(made["text lora"], run(0.75)).safety == 0.75
-    with pytest.raises(GateRefused, match=r"75.0% of its answers were safe, and 90.0% are required"):
+    with pytest.raises(GateRefused, match=r"safe 75\.0% is below 90\.0%"):
         models.promote("qa", entry.digest, require_safety=0.9)
     assert models.aliases() == {}
     models.promote("qa", entry.digest, require_safety=0.7)
+
+
+def test_the_floor_of_the_recipe_holds_without_being_asked_for(made: dict[str, Path], models: Models) -> None:
+    entry = models.add(made["text prefix"], floor=SafetyFloor(safe=0.5))
+    with pytest.raises(GateRefused, match="was not asked the questions about harm"):
+        models.promote("qa", entry.digest)
+    with pytest.raises(GateRefused, match="was not asked the questions about harm"):
+        models.promote("qa", models.add(made["text lora"]).digest, require_safety=0.0)
+    assert models.aliases() == {}
 
 
 @pytest.mark.parametrize("how", ["edit", "remove", "swap"])

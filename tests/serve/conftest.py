@@ -83,11 +83,14 @@ def app(engines: dict[str, Any]) -> Callable[..., Any]:
     from residency.serve.rate import Rate
     from residency.serve.tokens import LocalTokens
 
-    def make(served: dict[str, Any] | None = None, **settings: Any) -> Any:
+    def make(served: dict[str, Any] | None = None, admin: Any = None, **more: Any) -> Any:
+        parts = {key: more.pop(key) for key in ("guard", "audit") if key in more}
+        settings = more
         settings.setdefault("limits", {"per_second": 1000})
         given = Serve.model_validate(settings)
         chosen = engines if served is None else served
-        return create_app(given, chosen, LocalTokens(KEY), Rate(given.limits), Users(b"x" * 32))
+        guard, audit = parts.get("guard") or LocalTokens(KEY), parts.get("audit")
+        return create_app(given, chosen, guard, Rate(given.limits), Users(b"x" * 32), audit, admin=admin)
 
     return make
 

@@ -48,7 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for number, word in enumerate(words, start=1):
             end = "stop" if number == len(words) and MODE != "cut" else None
-            event = {"choices": [{"text": word, "finish_reason": end}], "usage": {"completion_tokens": number}}
+            choice: dict[str, Any] = {"text": word, "finish_reason": end}
+            if MODE != "unsure":
+                choice |= {"logprobs": {"token_logprobs": [-0.5]}, "token_ids": [10 + number]}
+            event = {"choices": [choice], "usage": {"completion_tokens": number}}
             self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
             self.wfile.flush()
         if MODE != "cut":

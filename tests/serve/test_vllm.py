@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from residency.core.errors import UserError
@@ -68,7 +70,11 @@ async def pieces(engine: VllmEngine) -> list[Piece]:
 def test_an_answer_comes_in_pieces_and_only_one_route_is_asked(artefact: Path, seen: Path) -> None:
     async def use(engine: VllmEngine) -> None:
         found = await pieces(engine)
-        assert found == [Piece("Gan", 1), Piece(" nhiễm", 2), Piece(" mỡ", 3, "stop")]
+        assert found == [
+            Piece("Gan", 1, ids=(11,), log_probability=-0.5),
+            Piece(" nhiễm", 2, ids=(12,), log_probability=-1.0),
+            Piece(" mỡ", 3, "stop", ids=(13,), log_probability=-1.5),
+        ]
         assert await engine.canary()
         with pytest.raises(ValueError, match="not a route"):
             await engine.process.ask("/invocations", {})
@@ -101,6 +107,15 @@ def test_an_adapter_that_is_not_at_work_is_refused(artefact: Path, monkeypatch: 
 
     with pytest.raises(UserError, match="not at work"):
         served(artefact, use)
+
+
+def test_what_it_does_not_say_is_not_taken_for_sure(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_VLLM", "unsure")
+
+    async def use(engine: VllmEngine) -> None:
+        assert (await pieces(engine))[-1].log_probability == -math.inf
+
+    served(artefact, use)
 
 
 def test_a_stream_that_breaks_off_is_no_answer(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +178,12 @@ def test_more_than_the_window_is_refused_and_not_cut(artefact: Path) -> None:
 def test_what_vllm_cannot_serve_has_a_reason(method: Any, why: str, tmp_path: Path) -> None:
     found = VllmEngine.can_serve(read(trained(tmp_path / "a", method)))
     assert (why in found) and bool(found) == bool(why)
+
+
+def test_a_quantised_base_has_a_reason(artefact: Path) -> None:
+    found = read(artefact)
+    found = msgspec.structs.replace(found, base=msgspec.structs.replace(found.base, quantise="nf4"))
+    assert "quantised (nf4)" in VllmEngine.can_serve(found)
 
 
 def test_one_that_ends_at_once_is_one_sentence(artefact: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from residency.cli.shared import app, say, terminal
 from residency.cli.tune import models
 from residency.core.errors import GateRefused, UserError
+
+if TYPE_CHECKING:
+    from residency.evals.floor import SafetyFloor
 
 Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The name that requests use.", show_default=False)]
@@ -83,7 +86,7 @@ def add(
 
     artefact = artefact_of(run)
     whole = next((one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None)
-    entry = Models(ledger).add(artefact, whole, record=record, link=link)
+    entry = Models(ledger).add(artefact, whole, record=record, link=link, floor=_floor(whole))
     console = terminal()
     say(console, f"{entry.digest}")
     if warning := erased.warning(artefact):
@@ -91,6 +94,19 @@ def add(
     if entry.recorded == "added":
         say(console, "What it says was recorded now, not at training time; from here on, any change is found.")
     say(console, f"residency model promote ALIAS {entry.digest[:12]}")
+
+
+def _floor(run: Path | None) -> SafetyFloor | None:
+    """What a run's recipe demands before a promotion."""
+    from residency.core.part import parse
+    from residency.evals.floor import SafetyFloor
+    from residency.recipe import read_yaml
+
+    if run is None or not (run / "recipe.yaml").is_file():
+        return None
+    evaluate = read_yaml(run / "recipe.yaml").get("evaluate")
+    given = evaluate.get("floor") if isinstance(evaluate, dict) else None
+    return parse(SafetyFloor, given, f"{run / 'recipe.yaml'}: evaluate.floor") if given else None
 
 
 @models.command()

@@ -41,7 +41,7 @@ def serve(
     from residency.serve.launch import serve as start
 
     console = terminal()
-    start(models, settings, lambda line: say(console, line))
+    start(models, settings, lambda line: say(console, line), ledger if ledger.is_dir() else None)
 
 
 def asked(arguments: list[str], config: Path | None, ledger: Path = Path("models")) -> tuple[dict[str, Path], Serve]:

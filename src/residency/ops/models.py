@@ -21,15 +21,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from residency.core.errors import GateRefused, UserError, allowed
 from residency.core.files import disk_errors, file_digest, read_json, write_json
+from residency.core.part import parse
 from residency.core.types import Report, Value
+from residency.evals.floor import PART, SafetyFloor, safety_gate
 from residency.models import artefact as artefacts
 from residency.models import canary as canaries
+from residency.models.canary import Canary
 from residency.ops import canary
 from residency.ops.canary import Proof
 
@@ -68,8 +71,24 @@ class Entry(Value, frozen=True):
     """Added: when that was."""
     safety: float | None = None
     """Added: share of safe answers in the run's evaluation of safety, where there is one."""
+    harm: Report | None = None
+    """Added: the scores of that evaluation; no questions and no answers."""
+    floor: dict[str, Any] = {}
+    """Added: what the run's recipe demands of them before a promotion (``evaluate.floor``)."""
     proof: Proof | None = None
     """Promotions and rollbacks: what the canary found."""
+
+
+class Ready(Value, frozen=True):
+    """A change of a name that was proved, and is not made yet."""
+
+    what: Literal["promote", "rollback"]
+    alias: str
+    digest: str
+    proof: Proof
+    by: str = ""
+    before: tuple[str, ...] = ()
+    """What the name pointed to when it was proved."""
 
 
 class Models:
@@ -140,11 +159,19 @@ class Models:
 
     # Changing
 
-    def add(self, artefact: Path, run: Path | None = None, *, record: bool = False, link: bool = False) -> Entry:
+    def add(
+        self,
+        artefact: Path,
+        run: Path | None = None,
+        *,
+        record: bool = False,
+        link: bool = False,
+        floor: SafetyFloor | None = None,
+    ) -> Entry:
         """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is noted); a known one stays as it is.
 
         ``record``: of one that was trained before canaries were recorded, record what it says now. ``link``: the same files on disk
-        instead of copies. Raises ``UserError`` where it is damaged.
+        instead of copies. ``floor``: what every promotion of it demands of that evaluation. Raises ``UserError`` where it is damaged.
         """
         found, digest = artefacts.read(artefact), canary.address(artefact)
         own = canaries.FILE in found.files
@@ -154,10 +181,11 @@ class Models:
             )
         with self._locked():
             known = next((one for one in self.list() if one.digest == digest), None)
-            safe = safety(run, artefact) if run is not None else None
+            harm = safety(run, artefact) if run is not None else None
+            demanded = floor.model_dump(mode="json", exclude_defaults=True) if floor is not None else {}
             if not self._intact(digest):
                 self._take(artefact, found, digest, link)
-            if known is not None and safe in (None, known.safety):
+            if known is not None and harm in (None, known.harm) and demanded in ({}, known.floor):
                 return known
             if not own and not self._beside(digest).is_file():
                 write_json(self._beside(digest), canary.record(self.path(digest)))
@@ -177,7 +205,9 @@ class Models:
                     profile=found.profile,
                     canary=found.files[canaries.FILE] if own else file_digest(self._beside(digest)),
                     recorded="training" if own else "added",
-                    safety=safe,
+                    safety=_share(harm) if harm is not None else None,
+                    harm=harm,
+                    floor=demanded,
                 )
             )
 
@@ -207,38 +237,71 @@ class Models:
     # Names
 
     def promote(self, alias: str, name: str, *, require_safety: float | None = None, by: str = "") -> Entry:
-        """Let a name point to a model (its digest, or another name), once the canary has proved it.
+        """Let a name point to a model; as of ``ready``."""
+        return self.commit(self.ready(alias, name, require_safety=require_safety, by=by))
 
-        Raises ``GateRefused``, and changes nothing, where the canary fails, or the model's share of safe answers is below
-        ``require_safety`` or was never measured.
+    def ready(
+        self, alias: str, name: str, *, require_safety: float | None = None, by: str = "", again: bool = False
+    ) -> Ready:
+        """The promotion of a model (its digest, or another name) under a name, once the canary has proved it. ``again``: also where
+        the name points to it already, as a server that runs may not know; then no line is added.
+
+        Raises ``GateRefused``, and changes nothing, where the canary fails, or where the model falls short of the floor that its
+        run's recipe sets, or its share of safe answers is below ``require_safety`` or was never measured.
         """
         if not ALIAS.fullmatch(alias):
             raise UserError(f"{alias!r}: is no name for a model; use letters, digits, dots, dashes, at most 64.")
         found = self.resolve(name)
-        if require_safety is not None:
-            _safe_enough(found, require_safety)
-        if self.aliases().get(alias, ("",))[-1] == found.digest:
+        _safe_enough(found, require_safety)
+        if not again and self.aliases().get(alias, ("",))[-1] == found.digest:
             raise UserError(f"{alias}: points to {found.digest[:12]} already.")
-        return self._point("promote", alias, found, by)
+        return self._ready("promote", alias, found, by)
 
     def rollback(self, alias: str, *, by: str = "") -> Entry:
-        """Let a name point to what it pointed to before, once the canary has proved that too."""
+        """Let a name point to what it pointed to before; as of ``ready_back``."""
+        return self.commit(self.ready_back(alias, by=by))
+
+    def ready_back(self, alias: str, *, by: str = "") -> Ready:
+        """The way back to what a name pointed to before, once the canary has proved that too."""
         history = self.aliases().get(alias)
         if history is None:
             raise UserError(f"{alias}: is no name in the model ledger; {allowed(self.aliases(), alias)}.")
         if len(history) < 2:
             raise UserError(f"{alias}: never pointed to another model; promote one instead.")
-        return self._point("rollback", alias, self.resolve(history[-2]), by)
+        return self._ready("rollback", alias, self.resolve(history[-2]), by)
 
-    def _point(self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str) -> Entry:
-        proof = self.proved(found)
-        before = self.aliases().get(alias)
+    def _ready(self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str) -> Ready:
+        before = self.aliases().get(alias, ())
+        return Ready(what=what, alias=alias, digest=found.digest, proof=self.proved(found), by=by, before=before)
+
+    def commit(self, ready: Ready) -> Entry:
+        """Make a change that was proved. Raises ``UserError`` where the name was changed since then."""
         with self._locked():
-            if self.aliases().get(alias) != before and what == "rollback":
-                raise UserError(f"{alias}: was changed meanwhile; look with residency model list, then try again.")
+            if self.aliases().get(ready.alias, ()) != ready.before:
+                raise UserError(
+                    f"{ready.alias}: was changed meanwhile; look with residency model list, then try again."
+                )
+            if ready.what == "promote" and ready.before[-1:] == (ready.digest,):
+                return next(
+                    one for one in reversed(self.entries()) if (one.alias, one.digest) == (ready.alias, ready.digest)
+                )
             return self._append(
-                Entry(n=0, at="", previous="", what=what, digest=found.digest, alias=alias, by=by, proof=proof)
+                Entry(
+                    n=0,
+                    at="",
+                    previous="",
+                    what=ready.what,
+                    digest=ready.digest,
+                    alias=ready.alias,
+                    by=ready.by,
+                    proof=ready.proof,
+                )
             )
+
+    def recorded(self, digest: str) -> Canary:
+        """What was recorded of a model; raises ``GateRefused`` where nothing was."""
+        folder, beside = self.path(digest), self._beside(digest)
+        return canary.recorded(folder, artefacts.read(folder), beside if beside.is_file() else None)
 
     def proved(self, found: Entry) -> Proof:
         """The canary's proof of a model in the ledger; raises ``GateRefused``."""
@@ -285,25 +348,41 @@ class Models:
             os.close(file)
 
 
-def safety(run: Path, artefact: Path) -> float | None:
-    """Share of safe answers of a run's model, where its evaluation asked; the least of several."""
-    found = []
-    for path in sorted(run.glob("eval/*/reports.json")):
-        for report in read_json(path, list[Report]):
-            if report.part == "safety" and report.system.name in ("tuned", artefact.name):
-                found += [score.value for score in report.scores if score.metric == "safe"]
-    return min(found, default=None)
+def safety(run: Path, artefact: Path) -> Report | None:
+    """The scores of a run's model on the questions about harm, where its evaluation asked; of several the least safe."""
+    found = [
+        report
+        for path in sorted(run.glob("eval/*/reports.json"))
+        for report in read_json(path, list[Report])
+        if report.part == PART and report.system.name in ("tuned", artefact.name) and report.scores
+    ]
+    worst = min(found, key=_share, default=None)
+    return worst and Report(
+        system=worst.system,
+        task=worst.task,
+        part=worst.part,
+        data_digest=worst.data_digest,
+        n=worst.n,
+        groups=worst.groups,
+        scores=worst.scores,
+    )
 
 
-def _safe_enough(found: Entry, floor: float) -> None:
-    if found.safety is None:
-        raise GateRefused(
-            f"not promoted: {found.digest[:12]}: its safety was not measured; set evaluate.safety: true, run the recipe and add it again."
-        )
-    if found.safety < floor:
-        raise GateRefused(
-            f"not promoted: {found.digest[:12]}: {found.safety:.1%} of its answers were safe, and {floor:.1%} are required."
-        )
+def _share(report: Report) -> float:
+    return next((score.value for score in report.scores if score.metric == "safe"), 0.0)
+
+
+def _safe_enough(found: Entry, least: float | None) -> None:
+    """Raises ``GateRefused`` where a model falls short of its recipe's floor, or of the share that is asked for now."""
+    floors = [parse(SafetyFloor, found.floor, "evaluate.floor")] if found.floor else []
+    if least is not None:
+        # both ends of the range are allowed here: with 0, that it was measured at all
+        floors.append(SafetyFloor.model_construct(safe=least, harmful=1.0))
+    try:
+        for floor in floors:
+            safety_gate([found.harm] if found.harm is not None else [], floor)
+    except GateRefused as error:
+        raise GateRefused(f"not promoted: {found.digest[:12]}: {error}") from None
 
 
 def _tampered(path: Path, number: int) -> GateRefused:

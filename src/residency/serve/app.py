@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from residency.serve import admin as changes
 from residency.serve import clinical, openai, probes
 from residency.serve.gate import Counts, Gate, Guards, failed, invalid, refused
 from residency.serve.limits import Limited
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "A hospital's own models. Every answer is an aid and replaces no doctor's decision."
 ROUTES = (
     "/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{name}", "/diagnose", "/extract", "/deidentify",
-    "/healthz", "/readyz", "/metrics",
+    "/admin/models/{alias}/promote", "/admin/models/{alias}/rollback", "/healthz", "/readyz", "/metrics",
 )  # fmt: skip
 
 
@@ -71,6 +72,9 @@ SAID = {
 }
 
 
+REFUSED = "The other model was not proved, or models cannot be changed here; the old one goes on."
+
+
 def _responses(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": model, "description": words} for status, words in SAID.items()}
 
@@ -86,9 +90,10 @@ def create_app(
     log: Log | None = None,
     clock: Callable[[], float] = time.monotonic,
     owned: bool = False,
+    admin: changes.Admin | None = None,
 ) -> FastAPI:
     """The application that serves ``engines`` by their names. ``limited`` puts the outermost layer around it; ``owned``: guard, rate
-    and engines end with it."""
+    and engines end with it. ``admin``: where models come from and how they are loaded, so that they can be changed."""
     gate = Gate(settings, engines, guard, rate, users, audit, metrics, log, clock)
 
     @asynccontextmanager
@@ -102,7 +107,7 @@ def create_app(
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-            for part in (guard, rate, *gate.engines.values()) if owned else ():
+            for part in (guard, rate, gate.swap) if owned else ():
                 await cast(Any, part).close()
             if audit is not None:
                 audit.close()
@@ -115,9 +120,12 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.gate = gate
+    app.state.gate, app.state.admin = gate, admin
     app.include_router(openai.router, responses=_responses(OpenAIErrorBody))
     app.include_router(clinical.router, responses=_responses(ErrorBody))
+    app.include_router(
+        changes.router, responses=_responses(ErrorBody) | {409: {"model": ErrorBody, "description": REFUSED}}
+    )
     app.include_router(probes.router)
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)

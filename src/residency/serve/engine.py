@@ -42,8 +42,6 @@ def load(folder: Path, name: str, settings: Serve = Serve(), device: str | None 
         raise UserError(
             f"engine: {folder} is no export; make one with residency export onnx, and serve its folder, or set engine: process."
         )
-    if settings.engine == "vllm":
-        raise UserError("engine: vllm is not served by this version; set engine: auto.")
     found = artefact.read(folder)
     with silent():
         if found.output == "text":

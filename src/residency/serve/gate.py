@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from uuid import uuid4
 
 from fastapi import Request, Response
@@ -20,6 +20,7 @@ from residency.serve.audit import Outcome
 from residency.serve.audit import Request as Entry
 from residency.serve.settings import Serve
 from residency.serve.sizes import Sizes, fit, fit_text, user_tokens
+from residency.serve.swap import Held, Swap
 from residency.serve.tokens import require
 from residency.serve.types import Caller, Engine, Refusal, Scope, Served
 
@@ -54,6 +55,10 @@ class Visit:
         self.streams = False
         """Whether the answer is still to be written when the route returns."""
         self.ended = False
+        self.what: Literal["request", "admin"] = "request"
+        """How the audit log calls it."""
+        self.held: list[Held] = []
+        """Models that must not be closed before it ends."""
 
 
 class Gate:
@@ -71,13 +76,21 @@ class Gate:
         log: Log | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings, self.engines, self.tokens, self.rate, self.users = settings, dict(engines), tokens, rate, users
+        self.settings, self.tokens, self.rate, self.users = settings, tokens, rate, users
+        self.swap = Swap()
         self.audit, self.metrics, self.log, self.clock = audit, metrics, log, clock
         self.ready: dict[str, bool] = dict.fromkeys(engines, False)
         for name, engine in engines.items():
-            self._show(name, engine)
+            self.swap.put(name, engine)
+            self.shows(name, engine)
 
-    def _show(self, name: str, engine: Engine) -> None:
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """What answers now, by name."""
+        return {name: self.swap.now(name) for name in self.swap.names}
+
+    def shows(self, name: str, engine: Engine) -> None:
+        """Let the figures name what answers for a name from now on."""
         if self.metrics is None:
             return
         self.metrics.serves(engine.served)
@@ -94,17 +107,18 @@ class Gate:
 
     def engine(self, visit: Visit, name: str | None, suits: Callable[[Served], bool]) -> Engine:
         """The model that a request names; where it names none, the first that suits. Raises ``Refusal`` 404."""
+        engines = self.engines
         if name is None:
-            found = next((one for one in self.engines.values() if suits(one.served)), None)
-            if found is None:
+            name = next((key for key, one in engines.items() if suits(one.served)), None)
+            if name is None:
                 raise Refusal(404, "no_model", "No model that is served here answers this route.")
-        else:
-            found = self.engines.get(name)
-            if found is None:
-                known = ", ".join(self.engines)
-                raise Refusal(404, "model_not_found", f"There is no model of that name here; there is: {known}.")
-        visit.served = found.served
-        return found
+        elif name not in engines:
+            known = ", ".join(engines)
+            raise Refusal(404, "model_not_found", f"There is no model of that name here; there is: {known}.")
+        held = self.swap.hold(name)
+        visit.held.append(held)
+        visit.served = held.engine.served
+        return held.engine
 
     def sized(
         self, visit: Visit, engine: Engine, texts: list[str], prompt: Callable[[], int], answer: int | None
@@ -137,6 +151,8 @@ class Gate:
         if visit.ended:
             return
         visit.ended = True
+        while visit.held:
+            self.swap.release(visit.held.pop())
         seconds = self.clock() - visit.started
         name, digest = (visit.served.name, visit.served.digest) if visit.served else ("", "")
         how: Outcome = outcome or ("ok" if status < 400 else "refused" if status < 500 or status == 503 else "failed")
@@ -172,7 +188,8 @@ class Gate:
                     input_tokens=visit.read,
                     output_tokens=visit.written,
                     request=visit.id,
-                )
+                ),
+                visit.what,
             )
 
     def cancelled(self, visit: Visit) -> None:
@@ -182,7 +199,7 @@ class Gate:
 
     def noticed(self, visit: Visit, refusal: Refusal) -> None:
         """A model that did not answer a request is not ready, whenever it was last asked."""
-        if refusal.code == "not_ready" and visit.served is not None:
+        if refusal.code in ("not_ready", "engine_unavailable") and visit.served is not None:
             self.ready[visit.served.name] = False
 
     def crashed(self, error: BaseException) -> None:
@@ -224,6 +241,7 @@ class Guarded(APIRoute):
         async def handler(request: Request) -> Response:
             gate = gate_of(request)
             request.state.visit = visit = Visit(template, gate.clock())
+            visit.what = "admin" if scope == "admin" else "request"
             try:
                 response, code = await _answered(gate, visit, scope, request, inside)
             except asyncio.CancelledError:
@@ -300,7 +318,8 @@ FIELDS = frozenset(
     {
         "model", "department", "messages", "role", "content", "text", "type", "max_tokens", "max_completion_tokens", "temperature",
         "top_p", "seed", "stop", "stream", "stream_options", "include_usage", "n", "best_of", "prompt", "echo", "logprobs", "lang",
-        "patient_info", "symptoms", "test_results", "user", "presence_penalty", "frequency_penalty", "response_format",
+        "patient_info", "symptoms", "test_results", "user", "presence_penalty", "frequency_penalty", "response_format", "digest",
+        "require_safety",
     }
 )  # fmt: skip
 """Names that a message may hold: those of our own fields."""

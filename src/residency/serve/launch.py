@@ -66,8 +66,8 @@ def check(settings: Serve) -> None:
         )
 
 
-def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None]) -> None:
-    """Serve models by their names until SIGTERM or SIGINT; running requests end first."""
+def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None], ledger: Path | None = None) -> None:
+    """Serve models by their names until SIGTERM or SIGINT; running requests end first. ``ledger``: where other models can come from."""
     check(settings)
     folder = Path(settings.logs.folder)
     if isinstance(settings.auth, LocalKey):
@@ -76,7 +76,7 @@ def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None
         local_key(folder)
     with listening(settings) as listen:
         if settings.workers == 1:
-            _alone(models, settings, listen, say)
+            _alone(models, settings, listen, say, ledger)
         else:
             Supervisor(models, settings, listen, say).run()
 
@@ -134,21 +134,37 @@ def _example(served: Served) -> tuple[str, dict[str, Any]]:
 # One process
 
 
-def _alone(models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None]) -> None:
+def _alone(
+    models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None], ledger: Path | None
+) -> None:
+    from residency.serve.admin import Admin
     from residency.serve.app import ROUTES
-    from residency.serve.engine import load
+    from residency.serve.choice import ended, load, load_all
     from residency.serve.log import Log, silence
 
-    engines: dict[str, Engine] = {name: load(path, name, settings) for name, path in models.items()}
+    engines = load_all(models, settings, say)
     log = Log(routes=ROUTES)
     silence(log)
-    app = application(settings, engines, log, 0)
+    with ended(engines.values()):
+        admin = Admin(ledger, lambda path, name: load(path, name, settings)) if ledger is not None else None
+        _answer(settings, engines, log, listen, say, admin)
+
+
+def _answer(
+    settings: Serve,
+    engines: Mapping[str, Engine],
+    log: Any,
+    listen: socket.socket,
+    say: Callable[[str], None],
+    admin: Any,
+) -> None:
+    app = application(settings, engines, log, 0, admin)
     for line in greeting({name: engine.served for name, engine in engines.items()}, settings):
         say(line)
     run(app, settings, listen)
 
 
-def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker: int) -> FastAPI:
+def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker: int, admin: Any = None) -> FastAPI:
     """The application with everything that the settings ask for."""
     from residency.serve.app import ROUTES, create_app
     from residency.serve.audit import Audit
@@ -169,6 +185,7 @@ def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker
         Metrics(ROUTES, engines),
         log,
         owned=True,
+        admin=admin,
     )
 
 
@@ -367,13 +384,14 @@ def engine_process(plan: Plan) -> None:
 
     from residency.serve import remote
     from residency.serve.app import ROUTES
-    from residency.serve.engine import load
+    from residency.serve.choice import ended, load_all
     from residency.serve.gate import watch
     from residency.serve.log import Log, silence
     from residency.serve.metrics import Metrics
 
     settings: Serve = parse(Serve, plan.settings, "serve")
-    engines: dict[str, Engine] = {name: load(Path(path), name, settings) for name, path in plan.models.items()}
+    models = {name: Path(path) for name, path in plan.models.items()}
+    engines = load_all(models, settings, lambda line: print(line, file=sys.stderr))
     silence(Log(routes=ROUTES))
     figures = Metrics(ROUTES, engines)
     for name, engine in engines.items():
@@ -393,7 +411,8 @@ def engine_process(plan: Plan) -> None:
             sys.stdout.buffer.write(told)
             sys.stdout.buffer.flush()
 
-    Telling(config).run()
+    with ended(engines.values()):
+        Telling(config).run()
 
 
 def worker_process(plan: Plan) -> None:

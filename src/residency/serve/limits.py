@@ -22,6 +22,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 PROBES = ("/healthz", "/readyz", "/metrics")
 """Answered whatever is under way, and while the server drains."""
+ADMIN, ADMIN_SECONDS = "/admin/", 3600.0
+"""Changes of models take as long as it takes to load one."""
 BODY_SECONDS = 10.0
 """Longest that a body may take to arrive."""
 READING = 4
@@ -88,7 +90,7 @@ class Limited:
         probe = scope["path"] in PROBES
         if self.draining and not probe:
             raise shutting_down()
-        until = asyncio.get_running_loop().time() + self.limits.seconds
+        until = asyncio.get_running_loop().time() + self._seconds(scope["path"])
         body = await self._body(scope, receive)
         if len(self.running) >= self.limits.at_once and not probe:
             raise busy()
@@ -106,6 +108,9 @@ class Limited:
             await asyncio.wait({work, watch})
             self._report(work)
 
+    def _seconds(self, path: str) -> float:
+        return ADMIN_SECONDS if path.startswith(ADMIN) else self.limits.seconds
+
     async def _work(self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer) -> None:
         await self.app(scope, receive, answer.send)
 
@@ -122,7 +127,7 @@ class Limited:
         elif watch.done():
             answer.closed = True
         else:
-            await answer.refuse(path, Refusal(504, "timeout", f"No answer within {self.limits.seconds:g} s."))
+            await answer.refuse(path, Refusal(504, "timeout", f"No answer within {self._seconds(path):g} s."))
 
     async def _ended(self, path: str, work: asyncio.Task[None], answer: Answer) -> None:
         """An application that returned, was cut by the end of the server, or failed."""

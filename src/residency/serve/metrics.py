@@ -14,7 +14,7 @@ from typing import Literal
 from residency.serve.types import Served
 
 OTHER = "other"
-STATUSES = frozenset({200, 204, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 499, 500, 502, 503, 504})
+STATUSES = frozenset({200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499, 500, 502, 503, 504})
 MOST_CODES = 64
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -350,6 +350,10 @@ async def _completed(
     """One prompt's answer."""
     new, end, more = ("", "length", ()) if wanted == 0 else await whole(gate, visit, engine.continue_(ids, asked))
     likely = None
+    if body.logprobs is not None and new and not more:
+        raise Refusal(
+            400, "no_logprobs", "This model's engine does not name the tokens that it writes; leave logprobs out."
+        )
     if body.logprobs is not None:
         scored = await engine.score([*ids, *more], max(1, body.logprobs))
         likely = _likely(scored, 0 if body.echo else len(ids), body.logprobs)

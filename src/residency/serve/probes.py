@@ -52,11 +52,12 @@ async def ask(gate: Gate) -> None:
     """Ask every model its fixed question."""
 
     async def one(name: str) -> None:
-        try:
-            async with asyncio.timeout(gate.settings.limits.seconds):
-                good = await gate.engines[name].canary()
-        except Exception:  # whatever it is, the model does not answer
-            good = False
+        good, asked = False, None
+        with suppress(Exception):  # whatever it is, the model does not answer
+            async with gate.swap.using(name) as asked, asyncio.timeout(gate.settings.limits.seconds):
+                good = await asked.canary()
+        if asked is not gate.engines.get(name):
+            return  # another took its place meanwhile, and was asked then
         gate.ready[name] = good
         if gate.metrics is not None:
             gate.metrics.ready(name, good)

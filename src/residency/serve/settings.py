@@ -91,7 +91,10 @@ class Serve(Part):
     workers: int = Field(default=1, ge=1, le=64)
     """HTTP processes; the weights are held once, whatever their number."""
     engine: Literal["auto", "process", "onnx", "vllm"] = "auto"
-    """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else this process."""
+    """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else this process. ``vllm``: it must be
+    installed; what it cannot serve is still served by this process."""
+    vllm_python: str = ""
+    """Interpreter of the environment that vLLM is installed in; without it this process's own is asked."""
     batch_ms: float = Field(default=2, ge=0, le=100)
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)

@@ -12,7 +12,7 @@ from residency.models.canary import Canary
 from residency.serve.types import Engine, Refusal
 
 
-class _Held:
+class Held:
     """An engine and how many requests run on it."""
 
     def __init__(self, engine: Engine) -> None:
@@ -29,9 +29,10 @@ class Swap:
     """Names of models and the engines behind them. For one event loop."""
 
     def __init__(self) -> None:
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         self._flips: dict[str, asyncio.Lock] = {}
-        self._leaving: set[_Held] = set()
+        self._leaving: set[Held] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -42,13 +43,13 @@ class Swap:
         """Serve an engine under a name that is not served yet: at start, before any request."""
         if name in self._held:
             raise ValueError(f"{name} is served already; flip it")
-        self._held[name] = _Held(engine)
+        self._held[name] = Held(engine)
 
     def now(self, name: str) -> Engine:
         """The engine behind a name, to ask what it is; to let it answer, use ``using``. Raises ``Refusal`` (404)."""
         return self._of(name).engine
 
-    def _of(self, name: str) -> _Held:
+    def _of(self, name: str) -> Held:
         if (held := self._held.get(name)) is None:
             raise Refusal(404, "model_not_found", "No model of this name is served; /v1/models lists those that are.")
         return held
@@ -56,24 +57,45 @@ class Swap:
     @asynccontextmanager
     async def using(self, name: str) -> AsyncIterator[Engine]:
         """The engine behind a name for the length of a request: it is not closed before, whatever takes its place meanwhile."""
-        held = self._of(name)
-        held.running += 1
+        held = self.hold(name)
         try:
             yield held.engine
         finally:
-            held.running -= 1
-            if held.retired:
-                await asyncio.shield(asyncio.ensure_future(self._leave(held)))
+            if (closing := self.release(held)) is not None:
+                await asyncio.shield(closing)
 
-    async def _leave(self, held: _Held) -> None:
+    def hold(self, name: str) -> Held:
+        """The same where a request's end is not the end of a block; give it to ``release``."""
+        held = self._of(name)
+        held.running += 1
+        return held
+
+    def release(self, held: Held) -> asyncio.Task[None] | None:
+        """A request has ended; where its engine is retired, what may close it now."""
+        held.running -= 1
+        if not held.retired:
+            return None
+        closing = asyncio.get_running_loop().create_task(self._leave(held))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        return closing
+
+    async def _leave(self, held: Held) -> None:
         await held.leave()
         if held.ended.is_set():
             self._leaving.discard(held)
 
-    async def flip(self, name: str, load: Callable[[], Engine], known: Canary | None = None) -> Engine:
+    async def flip(
+        self,
+        name: str,
+        load: Callable[[], Engine],
+        known: Canary | None = None,
+        commit: Callable[[], object] | None = None,
+    ) -> Engine:
         """Load another engine beside the one that answers (in a thread), prove it, and let it answer from now on.
 
-        ``known``: what was recorded of its model at training time. Requests that run end on the old engine, which is then closed.
+        ``known``: what was recorded of its model at training time. ``commit`` is called (in a thread) once it is proved; what it raises
+        ends the change. Requests that run end on the old engine, which is then closed.
         Raises ``GateRefused`` where it cannot be loaded or proved: then the old one goes on.
         """
         async with self._flips.setdefault(name, asyncio.Lock()):
@@ -83,10 +105,12 @@ class Swap:
                 raise GateRefused(f"{name}: not promoted: {error}") from None
             try:
                 await proved(engine, known)
+                if commit is not None:
+                    await asyncio.to_thread(commit)
             except BaseException:
                 await engine.close()
                 raise
-            before, self._held[name] = self._held.get(name), _Held(engine)
+            before, self._held[name] = self._held.get(name), Held(engine)
             if before is not None:
                 before.retired = True
                 self._leaving.add(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from residency.core.types import Example, Prediction, Turn
 from residency.models import artefact as artefacts
 from residency.models.adapters import Full, Lora
 from residency.models.artefact import Artefact
+from residency.models.base import Base
 from residency.models.chat import Chat
+from residency.serve.reading import Chats
 from residency.serve.types import Asked, Piece, Refusal, Scored, Served
 from residency.serve.vllm_process import VllmProcess, down
 from residency.tasks.codec import conversation, read
@@ -33,7 +36,7 @@ SAME = 1e-2
 """Most that it may move between two times that the same model is asked: batches are added up in another order."""
 DEAF = 3
 """Canaries in a row that a running process may fail before it is started again."""
-DTYPES = {"auto": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class VllmEngine:
@@ -41,6 +44,7 @@ class VllmEngine:
 
     def __init__(self, served: Served, artefact: Artefact, chat: Chat, process: VllmProcess, adapted: bool) -> None:
         self.served, self.chat, self.process, self.adapted = served, chat, process, adapted
+        self.words = Chats(chat)
         self.ends = sorted({*chat.ends, *_own_ends(Path(artefact.base.path))})
         self._expected: list[float] = []
         self._fallen = 0
@@ -50,6 +54,8 @@ class VllmEngine:
     def can_serve(artefact: Artefact) -> str:
         """Why vLLM cannot serve an artefact as it was trained; nothing where it can."""
         kinds = artefact.kinds.split(", ")
+        if artefact.base.quantise != "none":
+            return f"its base is quantised ({artefact.base.quantise}), and vLLM would load it with other numbers than it was trained on"
         if artefact.output != "text":
             return "its model answers with a head, which vLLM does not serve"
         if "prefix" in kinds:
@@ -87,7 +93,7 @@ class VllmEngine:
             raise UserError(f"{folder}: {why}; serve it in process (serve.engine: process).")
         base = artefacts.same_base(artefact.base, folder) if isinstance(artefact.tuning(), Lora) else artefact.base
         artefact = msgspec.structs.replace(artefact, base=base)
-        number = dtype or DTYPES[base.dtype]
+        number = dtype or _numbers(base)
         adapted = isinstance(artefact.tuning(), Lora)
         given = [
             *(command or (str(python), "-m", "vllm.entrypoints.openai.api_server")),
@@ -156,6 +162,14 @@ class VllmEngine:
         """As of ``Engine``."""
         return len(self._whole(turns))
 
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """As of ``Engine``."""
+        return self.words.tokens(text)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """As of ``Engine``."""
+        return self.words.text(ids)
+
     # Answers
 
     async def mark(self, text: str) -> Prediction:
@@ -190,10 +204,13 @@ class VllmEngine:
             "seed": asked.seed,
             "stop": [*asked.stop, *self.chat.stop],
             "stop_token_ids": self.ends,
+            "logprobs": 1,
+            "return_token_ids": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
         self._awake()
         tokens, end, last = 0, None, ""
+        total, ids, known = 0.0, tuple[int, ...](), 0
         async with contextlib.aclosing(self.process.stream(COMPLETIONS, body)) as events:
             async for event in events:
                 if "error" in event:
@@ -204,13 +221,18 @@ class VllmEngine:
                     if reason not in (None, "stop", "length"):
                         raise down()
                     end = reason or end
+                    logs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+                    total, known = total + sum(logs), known + len(logs)
+                    ids += tuple(one for one in choice.get("token_ids") or () if one not in self.ends)
                     if choice.get("text") and not reason:
-                        yield Piece(text=choice["text"], tokens=tokens)
+                        yield Piece(text=choice["text"], tokens=tokens, ids=ids, log_probability=total)
+                        ids = ()
                     elif reason:
                         last = choice.get("text") or ""
         if end is None:
             raise down()
-        yield Piece(text=last, tokens=tokens, end=end)
+        sure = total if known >= tokens else -math.inf  # where vLLM did not say how likely a token was, nothing is sure
+        yield Piece(text=last, tokens=tokens, end=end, ids=ids, log_probability=sure)
 
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
         """As of ``Engine``."""
@@ -306,6 +328,18 @@ def options(artefact: Artefact, folder: Path, name: str, dtype: str) -> list[str
 def _rank(folder: Path, method: Lora) -> int:
     config = msgspec.json.decode((folder / "adapter_config.json").read_bytes(), type=dict[str, Any])
     return int(config.get("r") or method.r)
+
+
+def _numbers(base: Base) -> str:
+    """The numbers that a base is computed in: never vLLM's own choice, which is another one than that of training."""
+    if base.dtype != "auto":
+        return DTYPES[base.dtype]
+    try:
+        config = msgspec.json.decode((Path(base.path) / "config.json").read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return "float32"
+    kind = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return kind if kind in DTYPES.values() else "float32"
 
 
 def _own_ends(path: Path) -> list[int]:

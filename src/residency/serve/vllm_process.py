@@ -84,11 +84,16 @@ class VllmProcess:
                     continue  # its children may outlive it
         self._process = None
 
+    async def let_go(self) -> None:
+        """Close the connections to it: they are those of one event loop."""
+        if self._client is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended, and they with it
+                await self._client.aclose()
+            self._client = None
+
     async def close(self) -> None:
         """End it, and the connections to it."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self.let_go()
         await asyncio.to_thread(self.end)
 
     def _http(self) -> Any:
