@@ -6,28 +6,21 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from serve_tools import Started, free
 
 from residency.cli.serve import asked
 from residency.core.errors import GateRefused, UserError
 from residency.serve.launch import check, greeting
 from residency.serve.settings import Serve
-
-
-def free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_other_machines_need_real_authentication() -> None:
@@ -50,65 +43,6 @@ def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_
         asked([f"a b={artefacts['ner']}"], None)
     with pytest.raises(UserError, match="no run is given"):
         asked(["port=9000"], None)
-
-
-class Started:
-    """``residency serve`` in a process of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.port, self.folder = free(), folder
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.out = folder / "out.txt"
-        with self.out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "residency.cli", "serve", *arguments, f"port={self.port}", f"logs.folder={folder / 'serve'}"],
-                stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-        self.until(lambda: self.ready() == 200)
-        self.client = httpx2.Client(
-            base_url=self.address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=60
-        )
-
-    def key(self) -> str:
-        return (self.folder / "serve" / "key").read_text().strip()
-
-    def ready(self) -> int:
-        try:
-            return httpx2.get(f"{self.address}/readyz", timeout=5).status_code
-        except httpx2.HTTPError:
-            return 0
-
-    def until(self, good: Callable[[], bool], seconds: float = 90) -> None:
-        end = time.monotonic() + seconds
-        while not good():
-            assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[-2000:]
-            time.sleep(0.1)
-
-    def children(self, what: str) -> list[int]:
-        found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=True
-        )
-        return [int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"launch {what}")]
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    made: list[Started] = []
-
-    def begin(*arguments: str) -> Started:
-        made.append(Started(tmp_path, *arguments))
-        return made[-1]
-
-    yield begin
-    for one in made:
-        one.client.close()
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
 
 
 NOTE = {"text": "Zyxwvutsrq ho khan, metformin 500mg", "model": "ner"}
