@@ -23,11 +23,26 @@ def said(lang: str, form: str) -> str:
     return normalize(form, " ".join(PATIENTS[lang]))
 
 
+TEXTS = [said(lang, form) for lang in PATIENTS for form in ("NFC", "NFD")]
+
+
 def _encoded(text: str) -> Iterator[bytes]:
     data = text.encode()
     yield data
-    yield from (text.encode("utf-16-le"), text.encode("utf-16-be"), data.hex().encode(), data.decode("latin-1").encode())
-    for way in (quote(text), quote_plus(text), repr(data)[2:-1], escape(text), json.dumps(text)[1:-1], ascii(text)[1:-1]):
+    yield from (
+        text.encode("utf-16-le"),
+        text.encode("utf-16-be"),
+        data.hex().encode(),
+        data.decode("latin-1").encode(),
+    )
+    for way in (
+        quote(text),
+        quote_plus(text),
+        repr(data)[2:-1],
+        escape(text),
+        json.dumps(text)[1:-1],
+        ascii(text)[1:-1],
+    ):
         yield from (way.encode(), way.lower().encode(), way.upper().encode())
     for shift in range(3):
         whole = base64.b64encode(b"\0" * shift + data).rstrip(b"=")

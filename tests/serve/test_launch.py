@@ -140,3 +140,64 @@ def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_pa
     ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
     models, _ = asked(["cardiology"], None, tmp_path / "models")
     assert file_digest(models["cardiology"] / "artefact.json") == file_digest(artefacts["words"] / "artefact.json")
+
+
+ASKED = {"model": "words", "messages": [{"role": "user", "content": "a?"}], "max_tokens": 12}
+KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/extract", NOTE),
+    ("/v1/chat/completions", ASKED),
+    ("/v1/chat/completions", {**ASKED, "stream": True}),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("workers", "answered"), [(1, 0), (1, 60), (1, 150), (2, 30)])
+def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
+    workers: int, answered: int, start: Callable[..., Started], artefacts: dict[str, Path], tmp_path: Path
+) -> None:
+    """Told to end when so many of them have been answered. Accepted is what the audit log has: each such request has its whole answer."""
+    redis, more = None, list[str]()
+    if workers > 1:
+        if shutil.which("redis-server") is None:
+            pytest.skip("redis-server is not installed")
+        port = free()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+        redis = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        more = ["workers=2", f"limits.redis=redis://127.0.0.1:{port}"]
+    try:
+        server = start(
+            str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=100000", "limits.at_once=256", *more
+        )
+        whole, refused, unheard, broken = list[str](), list[str](), list[str](), list[str]()
+        headers = dict(server.client.headers)
+
+        def ask(number: int) -> None:
+            path, body = KINDS[number % len(KINDS)]
+            try:
+                with httpx2.Client(base_url=server.address, headers=headers, timeout=60, trust_env=False) as client:
+                    found = client.post(path, json=body)
+            except httpx2.HTTPError as error:
+                unheard.append(type(error).__name__)
+                return
+            complete = found.text.endswith("data: [DONE]\n\n") if body.get("stream") else bool(found.json())
+            if found.status_code == 503:
+                refused.append(found.headers["retry-after"])
+            else:
+                (whole if found.status_code == 200 and complete else broken).append(found.text)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(200)]
+        for thread in threads:
+            thread.start()
+        server.until(lambda: len(whole) >= answered)
+        assert server.end() == 0
+        for thread in threads:
+            thread.join(60)
+        assert len(whole) + len(refused) + len(unheard) == 200 and not broken
+        lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
+        assert len(re.findall(r'"status":200', lines)) == len(whole) >= answered
+        assert '"cancelled"' not in lines and '"failed"' not in lines
+    finally:
+        if redis is not None:
+            redis.kill()
+            redis.wait()

@@ -20,7 +20,10 @@ def asked(tasks: Path, task: str, model: Any, **more: Any) -> dict[str, Any]:
         model=model, tasks=[task], task_manager=TaskManager(include_path=str(tasks)), bootstrap_iters=0, log_samples=True, **more
     )  # fmt: skip
     scores = {name: value for name, value in found["results"][task].items() if isinstance(value, int | float)}
-    return {"scores": scores, "said": [one["filtered_resps"] for one in sorted(found["samples"][task], key=lambda one: one["doc_id"])]}
+    return {
+        "scores": scores,
+        "said": [one["filtered_resps"] for one in sorted(found["samples"][task], key=lambda one: one["doc_id"])],
+    }
 
 
 def main() -> None:
