@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_tools import HEADERS, KEY
+from serve_tools import HEADERS, KEY, Started
 
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
@@ -118,3 +118,19 @@ def live(app: Callable[..., Any]) -> Iterator[Callable[..., str]]:
     yield start
     for one in running:
         one.end()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    made: list[Started] = []
+
+    def begin(*arguments: str, cwd: Path | None = None) -> Started:
+        made.append(Started(tmp_path, *arguments, cwd=cwd))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.client.close()
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()

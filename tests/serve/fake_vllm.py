@@ -8,6 +8,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 MODE = os.environ.get("FAKE_VLLM", "")
 SEEN = Path(os.environ["FAKE_VLLM_SEEN"])
@@ -23,6 +24,8 @@ class Handler(BaseHTTPRequestHandler):
             file.write(json.dumps({"path": self.path, "body": body, "argv": sys.argv, "quiet": quiet()}) + "\n")
         if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.send_error(401)
+        elif MODE.startswith("fails") and not body.get("echo"):
+            self.fail(json.dumps(body, ensure_ascii=False))
         elif body.get("echo"):
             moved = 0.5 if body["model"] != "base" and MODE != "misnamed" else 0.0
             logs = [None, *(-1.0 - moved - i for i in range(len(body["prompt"])))]
@@ -35,6 +38,21 @@ class Handler(BaseHTTPRequestHandler):
             )
         else:
             self.stream(["Gan", " nhiễm", " mỡ"])
+
+    def fail(self, heard: str) -> None:
+        """Fails as servers do that repeat what they were asked: in a status, in a stream, in what is no JSON, in their own log."""
+        print(heard, flush=True)
+        print(heard, file=sys.stderr, flush=True)
+        kind = MODE.removeprefix("fails: ")
+        self.send_response(500 if kind == "status" else 200, heard.encode("ascii", "ignore").decode())
+        self.send_header("X-Heard", quote(heard))
+        self.end_headers()
+        said = {
+            "status": heard,
+            "event": "data: " + json.dumps({"error": {"message": heard}}) + "\n\n",
+            "garbage": f"data: {heard[1:]}\n\n",
+        }
+        self.wfile.write(said[kind].encode())
 
     def answer(self, value: dict[str, Any]) -> None:
         data = json.dumps(value).encode()

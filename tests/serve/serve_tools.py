@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import httpx2
 
 KEY = "k" * 43
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -36,3 +44,53 @@ class Server:
         self.server.should_exit = True
         self.thread.join(10)
         self.socket.close()
+
+
+def free() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Started:
+    """``residency serve`` in a process of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, cwd: Path | None = None) -> None:
+        self.port, self.folder = free(), folder
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.out = folder / "out.txt"
+        with self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "residency.cli", "serve", *arguments, f"port={self.port}", f"logs.folder={folder / 'serve'}"],
+                stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=cwd,
+            )  # fmt: skip
+        self.until(lambda: self.ready() == 200)
+        self.client = httpx2.Client(
+            base_url=self.address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=60
+        )
+
+    def key(self) -> str:
+        path = self.folder / "serve" / "key"
+        return path.read_text().strip() if path.exists() else "none"
+
+    def ready(self) -> int:
+        try:
+            return httpx2.get(f"{self.address}/readyz", timeout=5).status_code
+        except httpx2.HTTPError:
+            return 0
+
+    def until(self, good: Callable[[], bool], seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while not good():
+            assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[-2000:]
+            time.sleep(0.1)
+
+    def children(self, what: str) -> list[int]:
+        found = subprocess.run(
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
+        )
+        return [int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"launch {what}")]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)

@@ -6,28 +6,21 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from serve_tools import Started, free
 
 from residency.cli.serve import asked
 from residency.core.errors import GateRefused, UserError
 from residency.serve.launch import check, greeting
 from residency.serve.settings import Serve
-
-
-def free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_other_machines_need_real_authentication() -> None:
@@ -50,65 +43,6 @@ def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_
         asked([f"a b={artefacts['ner']}"], None)
     with pytest.raises(UserError, match="no run is given"):
         asked(["port=9000"], None)
-
-
-class Started:
-    """``residency serve`` in a process of its own."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.port, self.folder = free(), folder
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.out = folder / "out.txt"
-        with self.out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "residency.cli", "serve", *arguments, f"port={self.port}", f"logs.folder={folder / 'serve'}"],
-                stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
-        self.until(lambda: self.ready() == 200)
-        self.client = httpx2.Client(
-            base_url=self.address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=60
-        )
-
-    def key(self) -> str:
-        return (self.folder / "serve" / "key").read_text().strip()
-
-    def ready(self) -> int:
-        try:
-            return httpx2.get(f"{self.address}/readyz", timeout=5).status_code
-        except httpx2.HTTPError:
-            return 0
-
-    def until(self, good: Callable[[], bool], seconds: float = 90) -> None:
-        end = time.monotonic() + seconds
-        while not good():
-            assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[-2000:]
-            time.sleep(0.1)
-
-    def children(self, what: str) -> list[int]:
-        found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=True
-        )
-        return [int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"launch {what}")]
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
-    made: list[Started] = []
-
-    def begin(*arguments: str) -> Started:
-        made.append(Started(tmp_path, *arguments))
-        return made[-1]
-
-    yield begin
-    for one in made:
-        one.client.close()
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
 
 
 NOTE = {"text": "Zyxwvutsrq ho khan, metformin 500mg", "model": "ner"}
@@ -206,3 +140,64 @@ def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_pa
     ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
     models, _ = asked(["cardiology"], None, tmp_path / "models")
     assert file_digest(models["cardiology"] / "artefact.json") == file_digest(artefacts["words"] / "artefact.json")
+
+
+ASKED = {"model": "words", "messages": [{"role": "user", "content": "a?"}], "max_tokens": 12}
+KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/extract", NOTE),
+    ("/v1/chat/completions", ASKED),
+    ("/v1/chat/completions", {**ASKED, "stream": True}),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("workers", "answered"), [(1, 0), (1, 60), (1, 150), (2, 30)])
+def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
+    workers: int, answered: int, start: Callable[..., Started], artefacts: dict[str, Path], tmp_path: Path
+) -> None:
+    """Told to end when so many of them have been answered. Accepted is what the audit log has: each such request has its whole answer."""
+    redis, more = None, list[str]()
+    if workers > 1:
+        if shutil.which("redis-server") is None:
+            pytest.skip("redis-server is not installed")
+        port = free()
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+        redis = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        more = ["workers=2", f"limits.redis=redis://127.0.0.1:{port}"]
+    try:
+        server = start(
+            str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=100000", "limits.at_once=256", *more
+        )
+        whole, refused, unheard, broken = list[str](), list[str](), list[str](), list[str]()
+        headers = dict(server.client.headers)
+
+        def ask(number: int) -> None:
+            path, body = KINDS[number % len(KINDS)]
+            try:
+                with httpx2.Client(base_url=server.address, headers=headers, timeout=60, trust_env=False) as client:
+                    found = client.post(path, json=body)
+            except httpx2.HTTPError as error:
+                unheard.append(type(error).__name__)
+                return
+            complete = found.text.endswith("data: [DONE]\n\n") if body.get("stream") else bool(found.json())
+            if found.status_code == 503:
+                refused.append(found.headers["retry-after"])
+            else:
+                (whole if found.status_code == 200 and complete else broken).append(found.text)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(200)]
+        for thread in threads:
+            thread.start()
+        server.until(lambda: len(whole) >= answered)
+        assert server.end() == 0
+        for thread in threads:
+            thread.join(60)
+        assert len(whole) + len(refused) + len(unheard) == 200 and not broken
+        lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
+        assert len(re.findall(r'"status":200', lines)) == len(whole) >= answered
+        assert '"cancelled"' not in lines and '"failed"' not in lines
+    finally:
+        if redis is not None:
+            redis.kill()
+            redis.wait()

@@ -119,6 +119,7 @@ def create_app(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the address, and what stands in it
     )
     app.state.gate, app.state.admin = gate, admin
     app.include_router(openai.router, responses=_responses(OpenAIErrorBody))

@@ -69,6 +69,7 @@ def check(settings: Serve) -> None:
 def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None], ledger: Path | None = None) -> None:
     """Serve models by their names until SIGTERM or SIGINT; running requests end first. ``ledger``: where other models can come from."""
     check(settings)
+    without_cores()
     folder = Path(settings.logs.folder)
     if isinstance(settings.auth, LocalKey):
         from residency.serve.tokens import local_key
@@ -79,6 +80,13 @@ def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None
             _alone(models, settings, listen, say, ledger)
         else:
             Supervisor(models, settings, listen, say).run()
+
+
+def without_cores() -> None:
+    """A crash of this process, or of one that it starts, writes no image of its memory: requests would be in it."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def listening(settings: Serve) -> socket.socket:
