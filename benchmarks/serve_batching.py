@@ -5,6 +5,7 @@ One tuned encoder, invented notes of one length, the load from a process of its 
   plain      FastAPI, transformers pipeline("token-classification"), one call per request, a def handler, uvicorn; torch's own threads
   plain-1    the same with one thread of torch in each call, which suits requests side by side better
   ours       residency serve, one process, with the key of this machine, audit log and figures; only the rate limit is out of the way
+  ours-bf16  the same with dtype=bf16: 16 bits, for processors that compute them; its entities are compared with those of ours
 
 The gateway's part: one client after another over HTTP, minus engine.mark() called directly in a process of the same settings, in turn.
 """
@@ -23,7 +24,7 @@ from typing import Any
 from _common import parser, report, rotated, run, say
 from _serving import centile, free, load, milliseconds, ours, per_second, plain, texts, tuned
 
-SYSTEMS = ("plain", "plain-1", "ours")
+SYSTEMS = ("plain", "plain-1", "ours", "ours-bf16")
 OPEN = "limits.per_second=1000000"
 
 
@@ -58,15 +59,16 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         stack.enter_context(plain(ports["plain"], work / "plain", given.threads, work / "plain.txt"))
         stack.enter_context(plain(ports["plain-1"], work / "plain", 1, work / "plain-1.txt"))
         stack.enter_context(ours(ports["ours"], finished, given.threads, work / "ours", OPEN))
+        stack.enter_context(ours(ports["ours-bf16"], finished, given.threads, work / "ours", OPEN, "dtype=bf16"))
         key = (work / "ours/serve/key").read_text("ascii").strip()
         plans = {name: {"port": ports[name], "texts": notes} for name in SYSTEMS}
-        plans["ours"]["tokens"] = [key]
+        plans["ours"]["tokens"] = plans["ours-bf16"]["tokens"] = [key]
         rows, measured = batching(given, plans)
         more, gateway = overhead(given, plans["ours"], artefact)
-        last, moderate = calm(given, plans["ours"])
+        last, moderate = calm(given, plans)
     report(
-        "serve_batching", given, ("what", "plain", "plain-1", "ours", "ours / plain", "ours / better plain"),
-        [*rows, *more, *last], batching=measured, gateway=gateway, moderate=moderate,
+        "serve_batching", given, ("what", *SYSTEMS, "ours / plain, ours-bf16 / plain", "the same, of the better plain"),
+        [*rows, *more, *last, alike(artefact, notes)], batching=measured, gateway=gateway, moderate=moderate,
     )  # fmt: skip
 
 
@@ -96,14 +98,17 @@ def batching(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tup
                     late[name] += milliseconds(answers)
                     failed[name] += sum(status != 200 for *_, status in answers)
         better = [max(a, b) for a, b in zip(rates["plain"], rates["plain-1"], strict=True)]
-        one = median(a / b for a, b in zip(rates["ours"], rates["plain"], strict=True))
-        two = median(a / b for a, b in zip(rates["ours"], better, strict=True))
+        ratios = {
+            name: [median(a / b for a, b in zip(rates[name], base, strict=True)) for base in (rates["plain"], better)]
+            for name in ("ours", "ours-bf16")
+        }
+        said = [", ".join(f"{ratio[at]:.2f}" for ratio in ratios.values()) for at in (0, 1)]
         each = [f"{median(rates[name]):.0f}" for name in SYSTEMS]
-        rows.append([f"requests/s, {clients} clients", *each, f"{one:.2f}", f"{two:.2f}"])
+        rows.append([f"requests/s, {clients} clients", *each, *said])
         rows.append([f"p95, {clients} clients, ms", *(f"{centile(late[n], 0.95):.0f}" for n in SYSTEMS), "", ""])
         if any(failed.values()):
             rows.append([f"not answered 200, {clients} clients", *(str(failed[n]) for n in SYSTEMS), "", ""])
-        measured.append({"clients": clients, "per_second": rates, "ratio": one, "ratio_better": two, "failed": failed})
+        measured.append({"clients": clients, "per_second": rates, "ratios": ratios, "failed": failed})
         say(" | ".join(rows[-1 - any(failed.values()) - 1]))
     return rows, measured
 
@@ -134,29 +139,46 @@ def overhead(given: argparse.Namespace, plan: dict[str, Any], artefact: Path) ->
     added = median(a - b for a, b in zip(http, alone, strict=True))
     say(f"gateway: {added:.2f} ms")
     return [
-        ["p50 of one client, ms: over HTTP; engine alone", "", "", f"{median(http):.2f}; {median(alone):.2f}", "", ""],
-        ["gateway at p50, ms", "", "", f"{added:.2f}", "", ""],
+        ["p50 of one client, ms: over HTTP; engine alone", "", "", f"{median(http):.2f}; {median(alone):.2f}", "", "", ""],
+        ["gateway at p50, ms", "", "", f"{added:.2f}", "", "", ""],
     ], {"http": http, "engine": alone, "added": added}
 
 
-def calm(given: argparse.Namespace, plan: dict[str, Any]) -> tuple[list[list[str]], list[Any]]:
+def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[list[list[str]], list[Any]]:
     """How long answers take at a moderate load."""
     rows, measured = [], []
     for rate in given.rates:
-        took, sent = [], []
-        for turn in range(given.rounds):
-            answers = load(
-                kind="open", clients=1, connections=16, rate=rate, seconds=given.seconds, seed=turn, **plan
-            )
-            took.append(milliseconds(answers))
-            sent.append(len(answers))
-        p95 = [centile(one, 0.95) for one in took]
-        p50 = [median(one) for one in took]
-        said = f"{median(p50):.0f}; {median(p95):.0f} ({min(p95):.0f} to {max(p95):.0f})"
-        rows.append([f"/extract at {rate:g} requests/s, ms: p50; p95 (range of rounds)", "", "", said, "", ""])
-        measured.append({"rate": rate, "sent": sent, "answered": [len(one) for one in took], "p50": p50, "p95": p95})
-        say(rows[-1][0] + " " + said)
+        said = {}
+        for name in ("ours", "ours-bf16"):
+            took, sent = [], []
+            for turn in range(given.rounds):
+                plan = {"kind": "open", "clients": 1, "connections": 16, "rate": rate, "seconds": given.seconds, "seed": turn}
+                answers = load(**plan | plans[name])
+                took.append(milliseconds(answers))
+                sent.append(len(answers))
+            p50, p95 = [median(one) for one in took], [centile(one, 0.95) for one in took]
+            said[name] = f"{median(p50):.0f}; {median(p95):.0f} ({min(p95):.0f} to {max(p95):.0f})"
+            answered = [len(one) for one in took]
+            measured.append({"system": name, "rate": rate, "sent": sent, "answered": answered, "p50": p50, "p95": p95})
+        rows.append([f"/extract at {rate:g} requests/s, ms: p50; p95 (range of rounds)", "", "", *said.values(), "", ""])
+        say(" | ".join(rows[-1]))
     return rows, measured
+
+
+def alike(artefact: Path, notes: list[str]) -> list[str]:
+    """F1 of the entities in 16 bits against those in 32."""
+    from residency.serve.engine import load as engine_of
+    from residency.serve.settings import Serve
+
+    found = []
+    for settings in (Serve(), Serve(dtype="bf16")):
+        engine: Any = engine_of(artefact, "notes", settings)
+        answers = engine.predictor.marked(notes)
+        found.append({(n, s.start, s.end, s.label) for n, (a, _) in enumerate(answers) for s in a.spans})
+        asyncio.run(engine.close())
+    whole, short = found
+    f1 = 2 * len(whole & short) / (len(whole) + len(short)) if whole or short else 1.0
+    return [f"entities of {len(notes)} notes, F1 against ours", "", "", str(len(whole)), f"{f1:.4f}", "", ""]
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--onnx", action="store_true", help="serve the run's ONNX export (8 bits where F1 holds)")
+    options.add_argument("--settings", nargs="*", default=[], help="more settings of the server, e.g. dtype=bf16")
     options.add_argument("--out", default="", help="more of the result's name")
     given = options.parse_args()
     if given.quick:
@@ -75,7 +76,7 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
     port = free()
     settings = (
         f"workers={given.workers}", f"limits.redis={address}", "auth.kind=oidc", f"auth.issuer={provider.issuer}",
-        f"auth.audience={AUDIENCE}", f"auth.jwks={provider.jwks}",
+        f"auth.audience={AUDIENCE}", f"auth.jwks={provider.jwks}", *given.settings,
     )  # fmt: skip
     rows, measured = [], []
     with ours(port, served, given.threads, work / "ours", *settings):

@@ -92,6 +92,8 @@ class Serve(Part):
     """HTTP processes; the weights are held once, whatever their number."""
     engine: Literal["auto", "process", "onnx", "vllm"] = "auto"
     """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else this process."""
+    dtype: Literal["auto", "bf16"] = "auto"
+    """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that know them compute about twice as fast."""
     batch_ms: float = Field(default=2, ge=0, le=100)
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)
