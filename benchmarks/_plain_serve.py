@@ -21,7 +21,12 @@ class Passage(BaseModel):
 def extract(passage: Passage) -> dict[str, Any]:
     return {
         "entities": [
-            {"start": int(one["start"]), "end": int(one["end"]), "label": one["entity_group"], "score": float(one["score"])}
+            {
+                "start": int(one["start"]),
+                "end": int(one["end"]),
+                "label": one["entity_group"],
+                "score": float(one["score"]),
+            }
             for one in find(passage.text)
         ]
     }

@@ -131,7 +131,10 @@ def overhead(given: argparse.Namespace, plan: dict[str, Any], artefact: Path) ->
         return median(took)
 
     for turn in range(-1, given.rounds):
-        pair = (asyncio.run(direct()), median(milliseconds(load(kind="closed", clients=1, seconds=given.seconds, **plan))))
+        pair = (
+            asyncio.run(direct()),
+            median(milliseconds(load(kind="closed", clients=1, seconds=given.seconds, **plan))),
+        )
         if turn >= 0:
             alone.append(pair[0])
             http.append(pair[1])
@@ -139,7 +142,15 @@ def overhead(given: argparse.Namespace, plan: dict[str, Any], artefact: Path) ->
     added = median(a - b for a, b in zip(http, alone, strict=True))
     say(f"gateway: {added:.2f} ms")
     return [
-        ["p50 of one client, ms: over HTTP; engine alone", "", "", f"{median(http):.2f}; {median(alone):.2f}", "", "", ""],
+        [
+            "p50 of one client, ms: over HTTP; engine alone",
+            "",
+            "",
+            f"{median(http):.2f}; {median(alone):.2f}",
+            "",
+            "",
+            "",
+        ],
         ["gateway at p50, ms", "", "", f"{added:.2f}", "", "", ""],
     ], {"http": http, "engine": alone, "added": added}
 
@@ -152,7 +163,14 @@ def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[l
         for name in ("ours", "ours-bf16"):
             took, sent = [], []
             for turn in range(given.rounds):
-                plan = {"kind": "open", "clients": 1, "connections": 16, "rate": rate, "seconds": given.seconds, "seed": turn}
+                plan = {
+                    "kind": "open",
+                    "clients": 1,
+                    "connections": 16,
+                    "rate": rate,
+                    "seconds": given.seconds,
+                    "seed": turn,
+                }
                 answers = load(**plan | plans[name])
                 took.append(milliseconds(answers))
                 sent.append(len(answers))
@@ -160,7 +178,9 @@ def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[l
             said[name] = f"{median(p50):.0f}; {median(p95):.0f} ({min(p95):.0f} to {max(p95):.0f})"
             answered = [len(one) for one in took]
             measured.append({"system": name, "rate": rate, "sent": sent, "answered": answered, "p50": p50, "p95": p95})
-        rows.append([f"/extract at {rate:g} requests/s, ms: p50; p95 (range of rounds)", "", "", *said.values(), "", ""])
+        rows.append(
+            [f"/extract at {rate:g} requests/s, ms: p50; p95 (range of rounds)", "", "", *said.values(), "", ""]
+        )
         say(" | ".join(rows[-1]))
     return rows, measured
 
