@@ -41,6 +41,7 @@ Times = dict[str, set[float]]
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--steps", type=int, default=60, help="steps of tuning (default 60)")
+    options.add_argument("--run", type=Path, help="a finished run of an encoder (default: one is made)")
     options.add_argument("--tokens", type=int, default=200, help="tokens of a note (default 200, 10 more or less)")
     options.add_argument("--users", type=int, default=20)
     options.add_argument("--rate", type=float, default=6, help="requests/s of a user (default 6)")
@@ -67,7 +68,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, work: Path, provider: Provider, address: str) -> None:
     """Tune, start the server, let the users ask."""
-    finished = tuned(work / "tuned", given.steps, given.threads)
+    finished = given.run or tuned(work / "tuned", given.steps, given.threads)
     notes, served = texts(artefact_of(finished), given.tokens, 64), exported(given, finished, work)
     tokens = [
         provider.token("hospital", sub=f"nurse-{user}", scope="extract", exp=time.time() + 3600)
