@@ -33,7 +33,7 @@ ARTICLE = """<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>7</PMID><Ar
 <Abstract><AbstractText Label="CONCLUSIONS">It helps in some of the invented patients.</AbstractText></Abstract></Article>
 </MedlineCitation></PubmedArticle></PubmedArticleSet>"""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # many commands, each a process of its own
 
 
 def commands() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 from serve_tools import HEADERS, NOTE
 
+from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.core.types import Example, Turn
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
+from residency.serve.engine import load
+from residency.serve.settings import Serve
 
 ASK = {"model": "words", "messages": [{"role": "user", "content": "What is asthma?"}], "max_tokens": 8}
 
@@ -236,3 +240,13 @@ def test_readiness_is_what_the_model_says(app: Any, engines: dict[str, Any], art
         while client.get("/readyz").status_code == 200 and time.monotonic() < until:
             time.sleep(0.05)
         assert client.get("/readyz").status_code == 503
+
+
+def test_an_encoder_in_16_bits_says_so_and_answers_about_the_same(artefacts: dict[str, Path]) -> None:
+    whole, short = (load(artefacts["triage"], "triage", Serve(dtype=dtype), "cpu") for dtype in ("auto", "bf16"))
+    assert (whole.served.dtype, short.served.dtype) == ("float32", "bfloat16")
+    one, two = (engine.predictor._read([NOTE])[1][0] for engine in (whole, short))  # type: ignore[union-attr]
+    assert one.shape == two.shape and 0 < abs(one - two).max() < 0.1  # it is another number, and near
+    assert asyncio.run(short.canary())
+    with pytest.raises(UserError, match=r"^dtype: .*words cannot be served in bf16 .* set dtype: auto\.$"):
+        load(artefacts["words"], "words", Serve(dtype="bf16"), "cpu")

@@ -36,6 +36,7 @@ def load(folder: Path, name: str, settings: Serve = Serve(), device: str | None 
     from residency.models.encoder import EncoderPredictor
 
     if (folder / onnx.FILE).is_file():
+        _as_trained(settings, folder, "an export has numbers of its own")
         exported = onnx.OnnxEncoder.from_export(folder, name=name)
         return Marker(exported, served_export(folder, name), settings)
     if settings.engine == "onnx":
@@ -45,10 +46,21 @@ def load(folder: Path, name: str, settings: Serve = Serve(), device: str | None 
     found = artefact.read(folder)
     with silent():
         if found.output == "text":
+            _as_trained(settings, folder, "it is no encoder")
             writer = CausalPredictor.from_artefact(folder, name, device)
             return Writer(writer, served(folder, name, found, writer.model), settings)
         marker = EncoderPredictor.from_artefact(folder, name, device)
+        if settings.dtype == "bf16":
+            import torch
+
+            marker.model.to(torch.bfloat16)
         return Marker(marker, served(folder, name, found, marker.model), settings)
+
+
+def _as_trained(settings: Serve, folder: Path, why: str) -> None:
+    """Raises ``UserError`` where other numbers are wanted."""
+    if settings.dtype != "auto":
+        raise UserError(f"dtype: {folder} cannot be served in {settings.dtype} ({why}); set dtype: auto.")
 
 
 def served(folder: Path, name: str, artefact: Any, model: Any) -> Served:

@@ -95,6 +95,8 @@ class Serve(Part):
     installed; what it cannot serve is still served by this process."""
     vllm_python: str = ""
     """Interpreter of the environment that vLLM is installed in; without it this process's own is asked."""
+    dtype: Literal["auto", "bf16"] = "auto"
+    """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that know them compute about twice as fast."""
     batch_ms: float = Field(default=2, ge=0, le=100)
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)
