@@ -69,8 +69,6 @@ def marked(data: bytes) -> list[bytes]:
 
 def leaks(folders: Iterable[Path]) -> list[str]:
     """Files that hold a mark, or are named after one."""
-    found = []
-    for path in (path for folder in folders for path in folder.rglob("*")):
-        if path.is_file() and (marked(path.read_bytes()) or marked(str(path).encode())):
-            found.append(f"{path.name}: {marked(path.read_bytes())[:2]}")
-    return found
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    found = ((path.name, marked(str(path).encode() + b"\n" + path.read_bytes())) for path in files)
+    return [f"{name}: {forms[:2]}" for name, forms in found if forms]
