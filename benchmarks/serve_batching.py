@@ -197,8 +197,8 @@ def alike(artefact: Path, notes: list[str]) -> list[str]:
         found.append({(n, s.start, s.end, s.label) for n, (a, _) in enumerate(answers) for s in a.spans})
         asyncio.run(engine.close())
     whole, short = found
-    f1 = 2 * len(whole & short) / (len(whole) + len(short)) if whole or short else 1.0
-    return [f"entities of {len(notes)} notes, F1 against ours", "", "", str(len(whole)), f"{f1:.4f}", "", ""]
+    f1 = f"{2 * len(whole & short) / (len(whole) + len(short)):.4f}" if whole or short else "none found"
+    return [f"entities of {len(notes)} notes, F1 against ours", "", "", str(len(whole)), f1, "", ""]
 
 
 if __name__ == "__main__":
