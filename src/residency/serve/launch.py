@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048
 POLL = 0.1
+LONGEST_FOLDER = 75
+"""Bytes of a folder's path under which a socket can lie two names deeper."""
 LONGEST_PAUSE = 10.0
 """Seconds between two starts of a process that dies at once, at most."""
 EARLY = 5.0
@@ -261,6 +263,11 @@ class Child:
         return former
 
 
+def _short() -> str | None:
+    """Where the engine's socket can lie: the folder for temporary files, unless its path is too long for a socket (107 bytes)."""
+    return "/tmp" if len(tempfile.gettempdir().encode()) > LONGEST_FOLDER else None
+
+
 class Supervisor:
     """Starts the engine process and the workers, and starts again what dies."""
 
@@ -275,7 +282,7 @@ class Supervisor:
         """Until the process is told to end. Raises ``UserError`` where the models cannot be loaded."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told)
-        with tempfile.TemporaryDirectory(prefix="residency-") as folder:  # mode 0700
+        with tempfile.TemporaryDirectory(prefix="residency-", dir=_short()) as folder:  # mode 0700
             (Path(folder) / "metrics").mkdir()
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(Path(folder) / "metrics")
             self.folder = Path(folder)
