@@ -59,7 +59,7 @@ class Engine:
         own = known(raw.identifiers, raw.lang)
         drawn = surrogates(secret, raw.lang, own.keys)
         findings = resolve(self.findings(view, own))
-        edits = self.replaced(view, findings, drawn)
+        edits = replaced(view, findings, drawn, self.settings)
         if edits is None:
             return Refused(raw.id, REFUSED_DATE)
         result = edits.apply(view.text)
@@ -88,34 +88,6 @@ class Engine:
             found += recogniser.find(view.text, view.lang)
         return found
 
-    def replaced(self, view: View, findings: Sequence[Finding], drawn: Surrogates) -> Edits | None:
-        """The edits that put something else in the place of each finding; None where a date cannot be read and the settings want
-        such a note refused."""
-        mentions = {mention.start: mention for mention in view.dates}
-        pieces = []
-        for finding in findings:
-            if finding.kind in DATE_KINDS:
-                new = self._date(view, finding, mentions, drawn)
-                if new is None:
-                    return None
-            elif finding.kind == "age":
-                new = AGE  # as safe harbor has it: everyone from 90 on is one group
-            else:
-                new = drawn.of(finding.kind, view.text[finding.start : finding.end])
-            pieces.append((finding.start, finding.end, new))
-        return Edits.of(view.text, pieces)
-
-    def _date(self, view: View, finding: Finding, mentions: dict[int, DateMention], drawn: Surrogates) -> str | None:
-        """What stands in the place of a date: nothing of a finding is kept but what was read as one date and moved."""
-        mention = mentions.get(finding.start)
-        if mention is None or mention.end != finding.end:  # merged with something else
-            mention = next((m for m in view.dates if finding.start <= m.start and m.end <= finding.end), None)
-        if mention is None or mention.value is None:
-            return None if self.settings.unreadable_dates == "refuse" else PLACEHOLDER.get(view.lang, PLACEHOLDER["en"])
-        if self.settings.profile == "safe-harbor":
-            return year_only(mention, view.lang)
-        return write(mention, drawn.shift(mention.value))
-
     def left(self, result: str, lang: str, own: Known) -> bool:
         """Whether an identifier of the row is left in a text: the residual scan."""
         return any(True for _ in own.written(View(result, lang)))
@@ -130,6 +102,38 @@ class Engine:
 
 AGE = "90"
 PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
+
+
+def replaced(view: View, findings: Sequence[Finding], drawn: Surrogates, settings: Deid) -> Edits | None:
+    """The edits that put something else in the place of each finding; None where a date cannot be read and the settings want
+    such a note refused."""
+    mentions = {mention.start: mention for mention in view.dates}
+    pieces = []
+    for finding in findings:
+        if finding.kind in DATE_KINDS:
+            new = _date(view, finding, mentions, drawn, settings)
+            if new is None:
+                return None
+        elif finding.kind == "age":
+            new = AGE  # as safe harbor has it: everyone from 90 on is one group
+        else:
+            new = drawn.of(finding.kind, view.text[finding.start : finding.end])
+        pieces.append((finding.start, finding.end, new))
+    return Edits.of(view.text, pieces)
+
+
+def _date(
+    view: View, finding: Finding, mentions: dict[int, DateMention], drawn: Surrogates, settings: Deid
+) -> str | None:
+    """What stands in the place of a date: nothing of a finding is kept but what was read as one date and moved."""
+    mention = mentions.get(finding.start)
+    if mention is None or mention.end != finding.end:  # merged with something else
+        mention = next((m for m in view.dates if finding.start <= m.start and m.end <= finding.end), None)
+    if mention is None or mention.value is None:
+        return None if settings.unreadable_dates == "refuse" else PLACEHOLDER.get(view.lang, PLACEHOLDER["en"])
+    if settings.profile == "safe-harbor":
+        return year_only(mention, view.lang)
+    return write(mention, drawn.shift(mention.value))
 
 
 def normalised(text: str) -> Edits:
