@@ -79,18 +79,21 @@ def engines(artefacts: dict[str, Path]) -> dict[str, Any]:
 def app(engines: dict[str, Any]) -> Callable[..., Any]:
     """Makes the application with other settings."""
     from residency.serve.app import create_app
+    from residency.serve.gate import Gate
     from residency.serve.log import Users
     from residency.serve.rate import Rate
     from residency.serve.tokens import LocalTokens
 
     def make(served: dict[str, Any] | None = None, admin: Any = None, **more: Any) -> Any:
-        parts = {key: more.pop(key) for key in ("guard", "audit") if key in more}
+        parts = {key: more.pop(key) for key in ("guard", "audit", "rate", "metrics") if key in more}
         settings = more
         settings.setdefault("limits", {"per_second": 1000})
         given = Serve.model_validate(settings)
         chosen = engines if served is None else served
         guard, audit = parts.get("guard") or LocalTokens(KEY), parts.get("audit")
-        return create_app(given, chosen, guard, Rate(given.limits), Users(b"x" * 32), audit, admin=admin)
+        rate = parts.get("rate") or Rate(given.limits)
+        gate = Gate(given, chosen, guard, rate, Users(b"x" * 32), audit, parts.get("metrics"))
+        return create_app(gate, admin=admin)
 
     return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import threading
@@ -387,3 +388,18 @@ def test_keys_end_what_they_began(provider: Provider) -> None:
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(play())
+
+
+def test_whoever_asks_hears_how_each_fetch_ended(provider: Provider) -> None:
+    heard: list[str] = []
+
+    async def whole() -> None:
+        settings = Oidc(kind="oidc", issuer=provider.issuer, audience=AUDIENCE, jwks=provider.jwks)
+        for address in (provider.jwks, provider.jwks + "/nothing"):
+            keys = Keys(settings.model_copy(update={"jwks": address}), told=heard.append)
+            with contextlib.suppress(Refusal):
+                await keys.find("old")
+            await keys.close()
+
+    asyncio.run(whole())
+    assert heard == ["ok", "failed"]

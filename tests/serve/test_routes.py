@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_tools import HEADERS, NOTE
+from fastapi.testclient import TestClient
+from serve_tools import HEADERS, KEY, NOTE
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.core.types import Example, Turn
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
+from residency.serve.app import ROUTES
 from residency.serve.engine import load
+from residency.serve.metrics import Metrics
 from residency.serve.settings import Serve
+from residency.serve.tokens import LocalTokens
+from residency.serve.types import Caller, Refusal
 
 ASK = {"model": "words", "messages": [{"role": "user", "content": "What is asthma?"}], "max_tokens": 8}
 
@@ -231,7 +237,9 @@ def test_readiness_is_what_the_model_says(app: Any, engines: dict[str, Any], art
 
     engine = load(artefacts["ner"], "ner", device="cpu")
     with TestClient(app({"ner": engine}, canary_seconds=0.05)) as client:
-        assert client.get("/readyz").json() == {"ready": True, "models": {"ner": True}, "draining": False}
+        assert client.get("/readyz").json() == {
+            "ready": True, "models": {"ner": True}, "counting": True, "keys": True, "draining": False,
+        }  # fmt: skip
         for parameter in engine.predictor.model.parameters():  # type: ignore[union-attr]
             parameter.data.normal_()
         import time
@@ -250,3 +258,44 @@ def test_an_encoder_in_16_bits_says_so_and_answers_about_the_same(artefacts: dic
     assert asyncio.run(short.canary())
     with pytest.raises(UserError, match=r"^dtype: .*words cannot be served in bf16 .* set dtype: auto\.$"):
         load(artefacts["words"], "words", Serve(dtype="bf16"), "cpu")
+
+
+def test_likelihoods_do_not_go_around_the_filter_of_answers(app: Callable[..., Any]) -> None:
+    asked = {"model": "words", "prompt": "Bệnh nhân ho khan", "max_tokens": 4}
+    with TestClient(app(deidentify_answers=True), headers=HEADERS) as client:
+        refused = client.post("/v1/completions", json=asked | {"logprobs": 1})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_logprobs")
+        assert client.post("/v1/completions", json=asked).status_code == 200
+        own = client.post("/v1/completions", json=asked | {"logprobs": 1, "echo": True, "max_tokens": 0})
+        assert own.status_code == 200  # what was sent, and nothing that the model wrote
+
+
+def test_a_server_that_cannot_count_is_not_ready(app: Callable[..., Any]) -> None:
+    class Gone:
+        async def take(self, user: str) -> None:
+            raise Refusal(503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0)
+
+        async def ready(self) -> bool:
+            return False
+
+    with TestClient(app(rate=Gone()), headers=HEADERS) as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["counting"]) == (503, False)
+        assert all(answer.json()["models"].values())
+        assert client.post("/extract", json={"text": "ho khan"}).status_code == 503
+
+
+def test_figures_say_what_is_under_way(app: Callable[..., Any], engines: dict[str, Any]) -> None:
+    figures = Metrics(ROUTES, engines)
+    seen: list[float | None] = []
+
+    class Watching(LocalTokens):
+        async def caller(self, authorization: str | None) -> Caller:
+            seen.append(figures.registry.get_sample_value("residency_running"))
+            return await super().caller(authorization)
+
+    with TestClient(app(guard=Watching(KEY), metrics=figures), headers=HEADERS) as client:
+        for body in ({"text": "ho khan"}, {"text": 7}):
+            client.post("/extract", json=body)
+    assert seen == [1.0, 1.0]
+    assert figures.registry.get_sample_value("residency_running") == 0

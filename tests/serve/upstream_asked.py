@@ -13,6 +13,7 @@ from marks import TEXTS
 
 from residency.serve.app import ROUTES, create_app, limited
 from residency.serve.audit import Audit
+from residency.serve.gate import Gate
 from residency.serve.log import Log, Users, silence
 from residency.serve.metrics import Metrics
 from residency.serve.rate import Rate
@@ -32,7 +33,7 @@ async def main(artefact: Path, folder: Path) -> list[dict[str, Any]]:
     engines: Any = {"words": engine}
     audit, metrics = Audit.open(folder, 0, b"x" * 32), Metrics(ROUTES, engines)
     users = Users(b"x" * 32)
-    app = create_app(settings, engines, LocalTokens(KEY), Rate(settings.limits), users, audit, metrics, log)
+    app = create_app(Gate(settings, engines, LocalTokens(KEY), Rate(settings.limits), users, audit, metrics, log))
     said = []
     transport: Any = httpx2.ASGITransport(app=limited(app, settings))  # type: ignore[arg-type]
     headers = {"Authorization": f"Bearer {KEY}"}

@@ -113,9 +113,9 @@ class Chat:
     @property
     def ends(self) -> list[int]:
         """Tokens at which writing ends: what ends a turn, and what only the template writes, such as the next turn's begin."""
-        ids = self._ids(self.end)
+        ids = self.ids(self.end)
         known = set(self.tokenizer.all_special_ids)
-        found = {id for id in self._ids(self.render(PROBE[1:], open=True)) if id in known}
+        found = {id for id in self.ids(self.render(PROBE[1:], open=True)) if id in known}
         found.update(ids[-1:] if self.end.endswith(self.special) else [])
         if self.tokenizer.eos_token_id is not None:
             found.add(int(self.tokenizer.eos_token_id))
@@ -131,7 +131,7 @@ class Chat:
         """Hash of what the template makes of a fixed conversation, as words and as tokens."""
         chosen = PROBE if self.system else PROBE[1:]
         words = self.render(chosen, open=True)
-        return digest([words, self._ids(words), self.end, self.behind])
+        return digest([words, self.ids(words), self.end, self.behind])
 
     def safe(self, text: str) -> str:
         """A text in which no token of the template can be spoken: nobody but the template ends a turn."""
@@ -150,12 +150,13 @@ class Chat:
 
     # Tokens
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """Tokens of a text, nothing added."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def count(self, text: str) -> int:
         """Tokens of a text, nothing added."""
-        return len(self._ids(text))
+        return len(self.ids(text))
 
     def count_turns(self, turns: Sequence[Turn]) -> int:
         """Tokens of what is read before an answer to these turns is written, template included."""
@@ -163,7 +164,7 @@ class Chat:
 
     def answer_ids(self, text: str) -> list[int]:
         """An answer and its end."""
-        return [*self._ids(self.safe(text)), *self._ids(self.end)]
+        return [*self.ids(self.safe(text)), *self.ids(self.end)]
 
     def _pieces(self, turns: Sequence[Turn]) -> list[list[int]] | None:
         """Tokens up to the next answer: what is read, an answer, what is read, an answer, ..., what is read. None where
@@ -174,15 +175,15 @@ class Chat:
             opened = self.render(turns[:i], open=True)
             if not opened.startswith(words):
                 return None
-            pieces += [self._ids(opened[len(words) :]), [*self._ids(turns[i].text), *self._ids(self.end)]]
+            pieces += [self.ids(opened[len(words) :]), [*self.ids(turns[i].text), *self.ids(self.end)]]
             words = opened + turns[i].text + self.end
         opened = self.render(turns, open=True)
-        return [*pieces, self._ids(opened[len(words) :])] if opened.startswith(words) else None
+        return [*pieces, self.ids(opened[len(words) :])] if opened.startswith(words) else None
 
     def _read(self, turns: Sequence[Turn]) -> list[int]:
         """Tokens of what a model reads before it writes."""
         pieces = self._pieces(turns)
-        return self._ids(self.render(turns, open=True)) if pieces is None else [id for piece in pieces for id in piece]
+        return self.ids(self.render(turns, open=True)) if pieces is None else [id for piece in pieces for id in piece]
 
     def prompt(self, turns: Sequence[Turn], room: int) -> tuple[list[int] | None, tuple[str, ...]]:
         """Tokens of a conversation that waits for an answer, at most ``room`` of them (and ``limits.source``), and what was

@@ -183,6 +183,7 @@ def _late(gate: Gate, visit: Visit, done: asyncio.Task[Promoted]) -> None:
     if done.cancelled():
         return
     line = Visit(visit.route, visit.started)
+    gate.begin(line)
     line.user, line.what, line.served = visit.user, "admin", visit.served
     problem = done.exception()
     refusal = problem if isinstance(problem, Refusal) else failed() if problem is not None else None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -17,16 +16,15 @@ from starlette.exceptions import HTTPException
 
 from residency.serve import admin as changes
 from residency.serve import clinical, openai, probes
-from residency.serve.gate import Counts, Gate, Guards, failed, invalid, refused
+from residency.serve.gate import Gate, failed, invalid, refused
 from residency.serve.limits import Limited
+from residency.serve.log import silence_loop
 from residency.serve.page import page
 from residency.serve.settings import Serve
 from residency.serve.types import Engine, Refusal
 
 if TYPE_CHECKING:
-    from residency.serve.audit import Audit
-    from residency.serve.log import Log, Users
-    from residency.serve.metrics import Metrics
+    pass
 
 DESCRIPTION = "A hospital's own models. Every answer is an aid and replaces no doctor's decision."
 ROUTES = (
@@ -79,27 +77,15 @@ def _responses(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": model, "description": words} for status, words in SAID.items()}
 
 
-def create_app(
-    settings: Serve,
-    engines: Mapping[str, Engine],
-    guard: Guards,
-    rate: Counts,
-    users: Users,
-    audit: Audit | None = None,
-    metrics: Metrics | None = None,
-    log: Log | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    owned: bool = False,
-    admin: changes.Admin | None = None,
-) -> FastAPI:
-    """The application that serves ``engines`` by their names. ``limited`` puts the outermost layer around it; ``owned``: guard, rate
-    and engines end with it. ``admin``: where models come from and how they are loaded, so that they can be changed."""
-    gate = Gate(settings, engines, guard, rate, users, audit, metrics, log, clock)
+def create_app(gate: Gate, owned: bool = False, admin: changes.Admin | None = None) -> FastAPI:
+    """The application behind a gate. ``limited`` puts the outermost layer around it; ``owned``: tokens, rate and engines end with it.
+    ``admin``: where models come from and how they are loaded, so that they can be changed."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        if hasattr(guard, "start"):
-            await guard.start()
+        if gate.log is not None:
+            silence_loop(asyncio.get_running_loop(), gate.log)
+        await gate.tokens.start()
         await probes.ask(gate)
         asking = asyncio.create_task(probes.keep_asking(gate))
         try:
@@ -107,10 +93,10 @@ def create_app(
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-            for part in (guard, rate, gate.swap) if owned else ():
-                await cast(Any, part).close()
-            if audit is not None:
-                audit.close()
+            for part in (gate.tokens, gate.rate, gate.swap) if owned else ():
+                await part.close()
+            if gate.audit is not None:
+                gate.audit.close()
 
     app = FastAPI(
         title="Residency",
@@ -131,7 +117,7 @@ def create_app(
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.openapi = _described(app, engines)  # type: ignore[method-assign]
+    app.openapi = _described(app, gate.engines)  # type: ignore[method-assign]
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

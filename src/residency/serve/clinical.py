@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from math import exp
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from residency.core.errors import UserError
 from residency.core.types import Labels, Note, Spans, Turn
 from residency.serve.gate import Gate, Guarded, Visit, gate_of, visit_of
-from residency.serve.openai import Body, whole_piece
+from residency.serve.openai import Body, gathered
 from residency.serve.sizes import check_input
 from residency.serve.types import Asked, Engine, Refusal, Served
 from residency.tasks.card import Card, load_card
@@ -127,7 +128,7 @@ class Identified(Body):
     lang: Lang = "vi"
 
 
-class Swap(BaseModel):
+class Change(BaseModel):
     """What was replaced: offsets in the text that was sent, and in the one that is returned."""
 
     start: int
@@ -141,7 +142,7 @@ class Deidentified(BaseModel):
     """A text with something invented in the place of what the rules found."""
 
     text: str
-    replaced: list[Swap]
+    replaced: list[Change]
 
 
 @router.post("/diagnose", tags=["diagnose"], response_model=Diagnosis)
@@ -194,10 +195,10 @@ async def _written(gate: Gate, visit: Visit, engine: Engine, body: Findings) -> 
     turns = asked_of(engine.served.card, body)
     said = [body.patient_info, body.symptoms, body.test_results]
     sizes = gate.sized(visit, engine, said, lambda: engine.count_turns(turns), None)
-    text, last = await whole_piece(visit, engine.write(Asked(turns=turns, max_tokens=sizes.answer)))
-    words = text.strip()
-    sure = round(exp(last.log_probability / last.tokens), 6) if last.tokens else None
-    return words or None, sure
+    answer = await gathered(engine.write(Asked(turns=turns, max_tokens=sizes.answer)))
+    visit.written += answer.tokens
+    sure = round(exp(answer.log_probability / answer.tokens), 6) if answer.tokens else None
+    return answer.text.strip() or None, sure
 
 
 def asked_of(card: Card, body: Findings) -> tuple[Turn, ...]:
@@ -260,8 +261,4 @@ async def deidentify(body: Identified, request: Request) -> Response:
     visit.read = engine.count(body.text)
     check_input(gate.settings.limits, visit.read)
     found = await asyncio.to_thread(replaced, body.text, body.lang)
-    swaps: list[dict[str, Any]] = [
-        {"start": one.start, "end": one.end, "kind": one.kind, "new_start": one.new_start, "new_end": one.new_end}
-        for one in found.replacements
-    ]
-    return JSONResponse({"text": found.text, "replaced": swaps})
+    return JSONResponse({"text": found.text, "replaced": msgspec.to_builtins(found.replacements)})

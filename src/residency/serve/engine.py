@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.core.types import Example, Labels, Prediction, Spans, Turn
@@ -306,11 +308,7 @@ class Writer(InProcess):
                 for where, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
             ]
             given = [float(logs[place, token]) for place, token in enumerate(ids[1:])]
-            texts = tuple(self.words.word(token) for token in ids)
-            offsets = tuple(self.words.offsets(ids))
-            made.append(
-                Scored(ids=ids, texts=texts, offsets=offsets, log_probabilities=(None, *given), top=(None, *names))
-            )
+            made.append(self.words.scored(ids, (None, *given), (None, *names)))
         return made
 
     # Answers
@@ -322,31 +320,14 @@ class Writer(InProcess):
 
     def write(self, asked: Asked) -> AsyncIterator[Piece]:
         """The answer to a conversation. Refused (400) where it does not fit the window whole: no turn is ever left out."""
-        room = self.served.window - asked.max_tokens
-        try:
-            ids, changes = self.chat.prompt(asked.turns, room)
-        except UserError:
-            raise Refusal(400, "bad_turns", "The model's chat template refuses this order of turns.") from None
-        if ids is None or changes:
-            raise Refusal(
-                400, "too_long", f"The conversation does not fit the {self.served.window} tokens that this model reads."
-            )
-        template = (*self.predictor.generation.stop, *self.chat.stop)
-        asked = Asked(
-            turns=asked.turns,
-            max_tokens=asked.max_tokens,
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            seed=asked.seed,
-            stop=(*asked.stop, *template),
-        )
+        ids = self.words.prompt(asked.turns, asked.max_tokens, self.served.window)
+        stops = (*asked.stop, *self.predictor.generation.stop, *self.chat.stop)
+        asked = msgspec.structs.replace(asked, stop=stops)
         return self._pieces(ids, noise_key(asked.turns), asked)
 
     def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
         """What follows tokens as they are."""
-        self.words.check(ids)
-        if len(ids) + asked.max_tokens > self.served.window:
-            raise Refusal(400, "too_long", f"Prompt and answer exceed the {self.served.window} tokens of this model.")
+        self.words.room(ids, asked.max_tokens, self.served.window)
         return self._pieces([*ids], noise_key((Turn(role="user", text=repr(tuple(ids))),)), asked)
 
     async def _pieces(self, ids: list[int], key: int, asked: Asked) -> AsyncIterator[Piece]:
@@ -369,9 +350,7 @@ class Writer(InProcess):
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
         """How likely given tokens are."""
         self._open()
-        self.words.check(ids)
-        if len(ids) > self.served.window:
-            raise Refusal(400, "too_long", f"The prompt exceeds the {self.served.window} tokens of this model.")
+        self.words.room(ids, 0, self.served.window)
         return await self.scores((tuple(ids), top))
 
 

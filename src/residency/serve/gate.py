@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 from fastapi import Request, Response
@@ -22,26 +22,16 @@ from residency.serve.settings import Serve
 from residency.serve.sizes import Sizes, fit, fit_text, user_tokens
 from residency.serve.swap import Held, Swap
 from residency.serve.tokens import require
-from residency.serve.types import Caller, Engine, Refusal, Scope, Served
+from residency.serve.types import Engine, Refusal, Scope, Served
 
 if TYPE_CHECKING:
     from residency.serve.audit import Audit
     from residency.serve.log import Log, Users
     from residency.serve.metrics import Metrics
+    from residency.serve.rate import Rate
+    from residency.serve.tokens import Tokens
 
 DIGEST = "x-residency-digest"
-
-
-class Guards(Protocol):
-    """Knows callers by what they show."""
-
-    async def caller(self, authorization: str | None) -> Caller: ...
-
-
-class Counts(Protocol):
-    """Counts the requests of a user."""
-
-    async def take(self, user: str) -> None: ...
 
 
 class Visit:
@@ -68,8 +58,8 @@ class Gate:
         self,
         settings: Serve,
         engines: Mapping[str, Engine],
-        tokens: Guards,
-        rate: Counts,
+        tokens: Tokens,
+        rate: Rate,
         users: Users,
         audit: Audit | None = None,
         metrics: Metrics | None = None,
@@ -97,6 +87,11 @@ class Gate:
         watch(engine, self.metrics, name)
 
     # On the way in
+
+    def begin(self, visit: Visit) -> None:
+        """A request is under way."""
+        if self.metrics is not None:
+            self.metrics.running(1)
 
     async def admit(self, authorization: str | None, scope: Scope, visit: Visit) -> None:
         """Raises ``Refusal``: 401 who is not known, 403 who may not, 429 who asks too often."""
@@ -151,6 +146,8 @@ class Gate:
         if visit.ended:
             return
         visit.ended = True
+        if self.metrics is not None:
+            self.metrics.running(-1)
         while visit.held:
             self.swap.release(visit.held.pop())
         seconds = self.clock() - visit.started
@@ -242,6 +239,7 @@ class Guarded(APIRoute):
             gate = gate_of(request)
             request.state.visit = visit = Visit(template, gate.clock())
             visit.what = "admin" if scope == "admin" else "request"
+            gate.begin(visit)
             try:
                 response, code = await _answered(gate, visit, scope, request, inside)
             except asyncio.CancelledError:

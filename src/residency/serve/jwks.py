@@ -16,7 +16,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from residency.core.errors import UserError
@@ -40,6 +40,10 @@ TICK = 1.0
 """Seconds between looks whether keys are due."""
 
 
+Told = Callable[[Literal["ok", "failed"]], None]
+"""Hears how a fetch of keys ended."""
+
+
 class Unanswered(Exception):
     """A fetch brought no keys; says why, without an address."""
 
@@ -47,8 +51,8 @@ class Unanswered(Exception):
 class Keys:
     """The provider's keys by their id. ``trouble`` says in a sentence why the last fetch failed (empty: it did not)."""
 
-    def __init__(self, settings: Oidc, clock: Callable[[], float] = time.monotonic) -> None:
-        self.settings, self.clock = settings, clock
+    def __init__(self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None) -> None:
+        self.settings, self.clock, self.told = settings, clock, told
         self.keys: dict[str, PyJWK] = {}
         self.fetched: float | None = None
         self.tried: float | None = None
@@ -195,6 +199,8 @@ class Keys:
             self._failed(type(problem).__name__)
         finally:
             self._fetch = None
+        if self.told is not None:
+            self.told("failed" if self.trouble else "ok")
 
     def _failed(self, why: str) -> None:
         self.trouble, self.address = f"The identity provider's keys could not be fetched: {why}.", self.settings.jwks

@@ -178,6 +178,7 @@ def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker
     """The application with everything that the settings ask for."""
     from residency.serve.app import ROUTES, create_app
     from residency.serve.audit import Audit
+    from residency.serve.gate import Gate
     from residency.serve.log import Users, log_key
     from residency.serve.metrics import Metrics
     from residency.serve.rate import Rate
@@ -185,18 +186,18 @@ def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker
 
     folder = Path(settings.logs.folder)
     key = log_key(settings.logs)
-    return create_app(
+    figures = Metrics(ROUTES, engines)
+    gate = Gate(
         settings,
         engines,
-        make_tokens(settings.auth, folder),
+        make_tokens(settings.auth, folder, told=figures.keys),
         Rate(settings.limits, settings.workers),
         Users(key, settings.logs.user),
         Audit.open(folder, worker, key),
-        Metrics(ROUTES, engines),
+        figures,
         log,
-        owned=True,
-        admin=admin,
     )
+    return create_app(gate, owned=True, admin=admin)
 
 
 def run(app: FastAPI, settings: Serve, listen: socket.socket) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from residency.core.errors import UserError
+from residency.core.files import write_once
 from residency.serve.settings import Logs
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -238,8 +239,8 @@ def log_key(logs: Logs) -> bytes:
     path = Path(logs.folder) / KEY_FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileExistsError):
-            _made(path)
+        if not path.exists():
+            write_once(path, os.urandom(32).hex().encode() + b"\n")
         return _parsed(path.read_text("ascii"), str(path))
     except (OSError, UnicodeDecodeError):
         raise UserError(
@@ -262,19 +263,6 @@ def log_keys(logs: Logs, folder: Path) -> list[bytes]:
             f"{folder}: no key to verify with; set {logs.key}, or {logs.key}_OLD for chains of an earlier key."
         )
     return found
-
-
-def _made(path: Path) -> None:
-    """A new key, whole or not at all, and never over another worker's."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(file, os.urandom(32).hex().encode() + b"\n")
-        os.fsync(file)
-        os.link(partial, path)
-    finally:
-        os.close(file)
-        partial.unlink()
 
 
 def _parsed(value: str, where: str) -> bytes:

@@ -292,8 +292,10 @@ async def chat(body: Chat, request: Request) -> Response:
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         return await streamed(gate, visit, pieces, head | {"object": "chat.completion.chunk"}, _delta, with_usage)
-    text, end, _ = await whole(gate, visit, pieces)
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": end, "logprobs": None}
+    answer = await whole(gate, visit, pieces)
+    choice = {
+        "index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": answer.end or "stop", "logprobs": None,
+    }  # fmt: skip
     return JSONResponse(head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)})
 
 
@@ -305,6 +307,12 @@ async def completions(body: Completion, request: Request) -> Response:
     engine = writer(gate, visit, body.model)
     if body.max_tokens == 0 and not body.echo:
         raise Refusal(400, "bad_value", "max_tokens 0 needs echo: nothing else would be answered.")
+    if body.logprobs is not None and body.max_tokens != 0 and gate.settings.deidentify_answers:
+        raise Refusal(
+            400,
+            "no_logprobs",
+            "Answers are de-identified here, and likelihoods would name their words; leave logprobs out, or set max_tokens 0.",
+        )
     prompts = body.prompts()
     ids = [engine.tokens(one) if isinstance(one, str) else tuple(one) for one in prompts]
     texts = [one if isinstance(one, str) else engine.text(one) for one in prompts]
@@ -348,16 +356,18 @@ async def _completed(
     gate: Gate, visit: Visit, engine: Engine, body: Completion, ids: Sequence[int], text: str, asked: Asked, wanted: int
 ) -> dict[str, Any]:
     """One prompt's answer."""
-    new, end, more = ("", "length", ()) if wanted == 0 else await whole(gate, visit, engine.continue_(ids, asked))
+    nothing = Piece(text="", end="length")
+    new = nothing if wanted == 0 else await whole(gate, visit, engine.continue_(ids, asked))
     likely = None
-    if body.logprobs is not None and new and not more:
+    if body.logprobs is not None and new.text and not new.ids:
         raise Refusal(
             400, "no_logprobs", "This model's engine does not name the tokens that it writes; leave logprobs out."
         )
     if body.logprobs is not None:
-        scored = await engine.score([*ids, *more], max(1, body.logprobs))
+        scored = await engine.score([*ids, *new.ids], max(1, body.logprobs))
         likely = _likely(scored, 0 if body.echo else len(ids), body.logprobs)
-    return {"index": 0, "text": text + new if body.echo else new, "finish_reason": end, "logprobs": likely}
+    words = text + new.text if body.echo else new.text
+    return {"index": 0, "text": words, "finish_reason": new.end or "stop", "logprobs": likely}
 
 
 def _likely(scored: Scored, start: int, top: int) -> dict[str, Any]:
@@ -370,26 +380,21 @@ def _likely(scored: Scored, start: int, top: int) -> dict[str, Any]:
     }
 
 
-async def whole_piece(visit: Visit, pieces: AsyncIterator[Piece]) -> tuple[str, Piece]:
-    """An answer to its end: its text, and its last piece."""
-    words, last = list[str](), Piece(text="")
+async def gathered(pieces: AsyncIterator[Piece]) -> Piece:
+    """An answer to its end, as one piece: its text and its tokens."""
+    words, ids, last = list[str](), list[int](), Piece(text="")
     async with aclosing(cast(Any, pieces)) as reading:
         async for last in reading:
             words.append(last.text)
-    visit.written += last.tokens
-    return "".join(words), last
+            ids.extend(last.ids)
+    return msgspec.structs.replace(last, text="".join(words), ids=tuple(ids))
 
 
-async def whole(gate: Gate, visit: Visit, pieces: AsyncIterator[Piece]) -> tuple[str, str, tuple[int, ...]]:
-    """An answer to its end: its text, why it ended, its tokens."""
-    words, ids, end, count = list[str](), list[int](), "stop", 0
-    async with aclosing(cast(Any, pieces)) as reading:
-        async for piece in reading:
-            words.append(piece.text)
-            ids.extend(piece.ids)
-            end, count = piece.end or end, piece.tokens
-    visit.written += count
-    return await gate.shown("".join(words)), end, tuple(ids)
+async def whole(gate: Gate, visit: Visit, pieces: AsyncIterator[Piece]) -> Piece:
+    """The same, as it leaves, and counted."""
+    found = await gathered(pieces)
+    visit.written += found.tokens
+    return msgspec.structs.replace(found, text=await gate.shown(found.text))
 
 
 def _head(kind: str, served: Served) -> dict[str, Any]:
@@ -443,11 +448,8 @@ async def streamed(
 
 async def _at_once(gate: Gate, pieces: Any) -> AsyncIterator[Piece]:
     """The whole answer as one piece: an identifier could lie across pieces."""
-    words, last = list[str](), Piece(text="")
-    async with aclosing(pieces) as reading:
-        async for last in reading:
-            words.append(last.text)
-    yield msgspec.structs.replace(last, text=await gate.shown("".join(words)))
+    found = await gathered(pieces)
+    yield msgspec.structs.replace(found, text=await gate.shown(found.text))
 
 
 async def _events(

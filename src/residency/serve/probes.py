@@ -24,15 +24,23 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get(
-    "/readyz", responses={503: {"description": "A model does not give its fixed answer, or the server shuts down."}}
+    "/readyz",
+    responses={
+        503: {
+            "description": "A model does not give its fixed answer, requests cannot be counted, or the server shuts down."
+        }
+    },
 )
 async def readyz(request: Request) -> JSONResponse:
-    """Every model gave its fixed answer when it was last asked."""
+    """Every model gave its fixed answer when it was last asked, and requests can be counted. ``keys`` says whether the identity provider
+    answered last; known keys are accepted for a while where it did not."""
     gate = gate_of(request)
     limited = getattr(request.app.state, "limited", None)
     draining = bool(limited is not None and limited.draining)
-    ready = not draining and bool(gate.ready) and all(gate.ready.values())
-    return JSONResponse({"ready": ready, "models": gate.ready, "draining": draining}, 200 if ready else 503)
+    counting = await gate.rate.ready()
+    ready = not draining and counting and bool(gate.ready) and all(gate.ready.values())
+    said = {"models": gate.ready, "counting": counting, "keys": not gate.tokens.trouble(), "draining": draining}
+    return JSONResponse({"ready": ready, **said}, 200 if ready else 503)
 
 
 @router.get(

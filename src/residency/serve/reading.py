@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from residency.core.errors import UserError
 from residency.core.types import Turn
-from residency.serve.types import Refusal, Served
+from residency.serve.types import Refusal, Scored, Served
 
 if TYPE_CHECKING:
     from residency.models.chat import Chat
@@ -103,12 +105,42 @@ class Chats:
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """A text as tokens, nothing added."""
-        return tuple(self.chat._ids(text))
+        return tuple(self.chat.ids(text))
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens as text."""
         self.check(ids)
         return str(self.chat.tokenizer.decode([*ids], clean_up_tokenization_spaces=False))
+
+    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
+        """Tokens of a conversation that waits for an answer of at most ``answer`` tokens. Raises ``Refusal`` 400 where they do not fit
+        the window whole: no turn is ever left out."""
+        try:
+            ids, changes = self.chat.prompt(turns, window - answer)
+        except UserError:
+            raise Refusal(400, "bad_turns", "The model's chat template refuses this order of turns.") from None
+        if ids is None or changes:
+            raise Refusal(400, "too_long", f"The conversation does not fit the {window} tokens that this model reads.")
+        return ids
+
+    def room(self, ids: Sequence[int], answer: int, window: int) -> None:
+        """Raises ``Refusal`` 400 for tokens that are none, or that do not fit the window together with what follows them."""
+        self.check(ids)
+        if len(ids) + answer > window:
+            raise Refusal(400, "too_long", f"Prompt and answer exceed the {window} tokens of this model.")
+
+    def scored(
+        self, ids: Sequence[int], values: Sequence[float | None], top: Sequence[dict[str, float] | None]
+    ) -> Scored:
+        """How likely tokens are, with their words and places."""
+        texts = tuple(self.word(token) for token in ids)
+        return Scored(
+            ids=tuple(ids),
+            texts=texts,
+            offsets=tuple(accumulate(map(len, texts[:-1]), initial=0)),
+            log_probabilities=tuple(values),
+            top=tuple(top),
+        )
 
     def check(self, ids: Sequence[int]) -> None:
         """Raises ``Refusal`` 400 for what are no tokens of this model."""
@@ -119,14 +151,6 @@ class Chats:
         """One token as text; parts of a character as the tokenizer names them, so that no two tokens look alike."""
         text = str(self.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False))
         return f"bytes:{self.chat.tokenizer.convert_ids_to_tokens(token)}" if "\ufffd" in text else text
-
-    def offsets(self, ids: Sequence[int]) -> list[int]:
-        """Where each token's text begins."""
-        position, found = 0, []
-        for token in ids:
-            found.append(position)
-            position += len(self.word(token))
-        return found
 
 
 def silent_model(name: str) -> Refusal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import os
 import secrets
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from residency.core.errors import UserError
+from residency.core.files import write_once
 from residency.serve.addresses import safe
-from residency.serve.jwks import Keys
+from residency.serve.jwks import Keys, Told
 from residency.serve.settings import SCOPES, Auth, LocalKey, Oidc
 from residency.serve.types import Caller, Refusal, Scope
 
@@ -46,11 +46,13 @@ class Tokens(Protocol):
         ...
 
 
-def make_tokens(settings: Auth, folder: Path, clock: Callable[[], float] = time.monotonic) -> Tokens:
-    """What the settings ask for; ``folder`` holds the key of this machine. Raises ``UserError`` where settings contradict each other."""
+def make_tokens(
+    settings: Auth, folder: Path, clock: Callable[[], float] = time.monotonic, told: Told | None = None
+) -> Tokens:
+    """What the settings ask for; ``folder`` holds the key of this machine, ``told`` hears how each fetch of keys ended. Raises ``UserError`` where settings contradict each other."""
     if isinstance(settings, LocalKey):
         return LocalTokens(local_key(folder))
-    return OidcTokens(settings, clock)
+    return OidcTokens(settings, clock, told)
 
 
 def require(caller: Caller, scope: Scope) -> None:
@@ -105,7 +107,7 @@ class LocalTokens:
 class OidcTokens:
     """Tokens of an OpenID Connect provider."""
 
-    def __init__(self, settings: Oidc, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None) -> None:
         safe(settings.issuer, "auth.issuer")
         if settings.jwks:
             safe(settings.jwks, "auth.jwks")
@@ -124,7 +126,7 @@ class OidcTokens:
                 "auth.cooldown: longer than half of auth.keys_fresh, so keys could not be fetched when they are due."
             )
         self.settings = settings
-        self.keys = Keys(settings, clock)
+        self.keys = Keys(settings, clock, told)
 
     async def caller(self, authorization: str | None) -> Caller:
         """The person that a token names, and what he may do."""
@@ -211,23 +213,8 @@ def local_key(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / KEY_FILE
     if not path.exists():
-        _make_key(path)
+        write_once(path, f"residency-{secrets.token_urlsafe(32)}\n".encode())
     return _read_key(path)
-
-
-def _make_key(path: Path) -> None:
-    """Written beside and linked in place: of processes that start together one makes it, and none reads half of it."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"residency-{secrets.token_urlsafe(32)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(beside, path)
-    finally:
-        beside.unlink()
 
 
 def _read_key(path: Path) -> str:

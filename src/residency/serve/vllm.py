@@ -20,7 +20,7 @@ from residency.models.adapters import Full, Lora
 from residency.models.artefact import Artefact
 from residency.models.base import Base
 from residency.models.chat import Chat
-from residency.serve.reading import Chats
+from residency.serve.reading import Chats, Reading
 from residency.serve.types import Asked, Piece, Refusal, Scored, Served
 from residency.serve.vllm_process import VllmProcess, down
 from residency.tasks.codec import conversation, read
@@ -39,12 +39,14 @@ DEAF = 3
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-class VllmEngine:
+class VllmEngine(Reading):
     """One artefact in a vLLM process. It is given token ids that this project made, so template and tokenizer are ours."""
 
     def __init__(self, served: Served, artefact: Artefact, chat: Chat, process: VllmProcess, adapted: bool) -> None:
-        self.served, self.chat, self.process, self.adapted = served, chat, process, adapted
         self.words = Chats(chat)
+        super().__init__(served, self.words)
+        self.process, self.adapted, self.own = process, adapted, artefact.generation()
+        self.stops = (*self.own.stop, *chat.stop)
         self.ends = sorted({*chat.ends, *_own_ends(Path(artefact.base.path))})
         self._expected: list[float] = []
         self._fallen = 0
@@ -146,29 +148,8 @@ class VllmEngine:
 
     async def _probe(self, model: str) -> list[float]:
         """Log-probabilities of a fixed conversation's tokens."""
-        scored = await self._scored(self._whole(PROBE), 1, model)
+        scored = await self._scored(self.words.prompt(PROBE, 1, self.served.window), 1, model)
         return [one for one in scored.log_probabilities if one is not None]
-
-    # Tokens
-
-    def _whole(self, turns: Sequence[Turn]) -> list[int]:
-        return self.chat._read(self.chat._turns(turns))
-
-    def count(self, text: str) -> int:
-        """As of ``Engine``."""
-        return len(self.chat._ids(text))
-
-    def count_turns(self, turns: Sequence[Turn]) -> int:
-        """As of ``Engine``."""
-        return len(self._whole(turns))
-
-    def tokens(self, text: str) -> tuple[int, ...]:
-        """As of ``Engine``."""
-        return self.words.tokens(text)
-
-    def text(self, ids: Sequence[int]) -> str:
-        """As of ``Engine``."""
-        return self.words.text(ids)
 
     # Answers
 
@@ -187,14 +168,15 @@ class VllmEngine:
 
     async def write(self, asked: Asked) -> AsyncGenerator[Piece, None]:
         """As of ``Engine``."""
-        async with contextlib.aclosing(self.continue_(self._whole(asked.turns), asked)) as pieces:
+        ids = self.words.prompt(asked.turns, asked.max_tokens, self.served.window)
+        asked = msgspec.structs.replace(asked, stop=(*asked.stop, *self.stops))
+        async with contextlib.aclosing(self.continue_(ids, asked)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncGenerator[Piece, None]:
         """As of ``Engine``."""
-        if len(ids) + asked.max_tokens > self.served.window:
-            raise Refusal(400, "context_length_exceeded", f"Question and answer exceed {self.served.window} tokens.")
+        self.words.room(ids, asked.max_tokens, self.served.window)
         body = {
             "model": self.served.name,
             "prompt": list(ids),
@@ -202,7 +184,8 @@ class VllmEngine:
             "temperature": asked.temperature,
             "top_p": asked.top_p,
             "seed": asked.seed,
-            "stop": [*asked.stop, *self.chat.stop],
+            "repetition_penalty": self.own.repetition_penalty,
+            "stop": list(asked.stop),
             "stop_token_ids": self.ends,
             "logprobs": 1,
             "return_token_ids": True,
@@ -241,10 +224,7 @@ class VllmEngine:
 
     async def _scored(self, ids: Sequence[int], top: int, model: str) -> Scored:
         given = list(ids)
-        if not given or len(given) >= self.served.window:
-            raise Refusal(
-                400, "context_length_exceeded", f"Between 1 and {self.served.window - 1} tokens can be scored."
-            )
+        self.words.room(given, 1, self.served.window)  # vLLM writes a token at the least
         body = {"model": model, "prompt": given, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": top}
         found = await self.process.ask(COMPLETIONS, body)
         try:
@@ -254,18 +234,8 @@ class VllmEngine:
                 raise down()  # echo was not honoured: whatever it says is about other tokens
         except (KeyError, IndexError, TypeError):
             raise down() from None
-        texts = tuple(self.chat.tokenizer.decode([id]) for id in given)
-        offsets, at = [], 0
-        for text in texts:
-            offsets.append(at)
-            at += len(text)
-        return Scored(
-            ids=tuple(given),
-            texts=texts,
-            offsets=tuple(offsets),
-            log_probabilities=(None, *map(float, values[1:])),
-            top=(None, *({k: float(v) for k, v in one.items()} if one else None for one in tops[1:])),
-        )
+        named = [{k: float(v) for k, v in one.items()} if one else None for one in tops[1:]]
+        return self.words.scored(given, (None, *map(float, values[1:])), (None, *named))
 
     # Health
 
