@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from residency.core.errors import UserError
 from residency.core.types import Turn
 from residency.models.running import evaluating
+from residency.models.writing import until_stop
 
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
@@ -38,7 +39,7 @@ class Scorer:
 
     def rolling(self, text: str) -> float:
         """log p of a whole text, in windows that do not overlap."""
-        ids, total, step = self._ids(text), 0.0, self.window - 1
+        ids, total, step = self.predictor.chat.ids(text), 0.0, self.window - 1
         for start in range(0, len(ids), step):
             before = [ids[start - 1]] if start else [self.first]
             total += self._scored(before, ids[start : start + step])[0]
@@ -62,29 +63,24 @@ class Scorer:
                 pad_token_id=self.predictor.chat.pad_id,
             )
         words: str = self.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
-        for sign in (sign for sign in (*until, *self.predictor.chat.stop) if sign):
-            words = words.partition(sign)[0]
-        return words
+        return "".join(until_stop([words], [sign for sign in (*until, *self.predictor.chat.stop) if sign]))
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokens of both. Bare, blanks between them belong to the continuation, whose tokens are those that it adds."""
         if self.chat:
-            return self._prompt(context), self._ids(continuation.strip())
+            return self._prompt(context), self.predictor.chat.ids(continuation.strip())
         kept = context.rstrip()
         continuation = context[len(kept) :] + continuation
-        before = self._ids(kept)
-        return before or [self.first], self._ids(kept + continuation)[len(before) :]
+        before = self.predictor.chat.ids(kept)
+        return before or [self.first], self.predictor.chat.ids(kept + continuation)[len(before) :]
 
     def _prompt(self, context: str) -> list[int]:
         if not self.chat:
-            return self._ids(context) or [self.first]
+            return self.predictor.chat.ids(context) or [self.first]
         found = self.predictor.chat.prompt((Turn(role="user", text=context or " "),), 10**9)[0]
         if found is None:
             raise UserError("harness: a question cannot be put into the model's chat template; ask with chat=False.")
         return found
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _scored(self, before: list[int], after: list[int]) -> tuple[float, bool]:
         import torch
