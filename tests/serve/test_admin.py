@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from serve_tools import HEADERS, NOTE, Server
-from test_launch import Started
+from serve_tools import HEADERS, KEY, NOTE, Server, Started
 
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
@@ -21,6 +20,7 @@ from residency.serve.admin import Admin
 from residency.serve.audit import GLOB, Audit
 from residency.serve.choice import load
 from residency.serve.settings import Serve
+from residency.serve.tokens import LocalTokens
 from residency.serve.types import Caller
 from residency.tasks.card import Card, Label
 
@@ -165,7 +165,7 @@ def test_unknown_names_and_digests(hospital: Hospital) -> None:
         assert asked(client) == hospital.old
 
 
-class Reader:
+class Reader(LocalTokens):
     """Knows one person, who may do all but change models."""
 
     async def caller(self, authorization: str | None) -> Caller:
@@ -173,7 +173,7 @@ class Reader:
 
 
 def test_the_scope_is_needed(trained: list[Path], tmp_path: Path, app: Callable[..., Any]) -> None:
-    hospital = Hospital(trained, tmp_path, app, guard=Reader())
+    hospital = Hospital(trained, tmp_path, app, guard=Reader(KEY))
     with TestClient(hospital.app, headers=HEADERS) as client:
         assert asked(client) == hospital.old
         for path in ("promote", "rollback"):

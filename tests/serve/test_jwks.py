@@ -395,7 +395,7 @@ def test_whoever_asks_hears_how_each_fetch_ended(provider: Provider) -> None:
 
     async def whole() -> None:
         settings = Oidc(kind="oidc", issuer=provider.issuer, audience=AUDIENCE, jwks=provider.jwks)
-        for address in (provider.jwks, provider.jwks + "/nothing"):
+        for address in (provider.jwks, "http://127.0.0.1:9/nobody-listens"):
             keys = Keys(settings.model_copy(update={"jwks": address}), told=heard.append)
             with contextlib.suppress(Refusal):
                 await keys.find("old")

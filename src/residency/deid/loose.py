@@ -49,6 +49,12 @@ def replaced(text: str, lang: str = "") -> Replaced:
     return Replaced(text=edits.apply(view.text), replacements=tuple(made))
 
 
+def warm() -> None:
+    """Read the rules of every language, so that no first text waits for them."""
+    for lang in engine.PLACEHOLDER:
+        replaced("", lang)
+
+
 def _source(before: Edits, start: int, end: int) -> tuple[int, int]:
     """Where a stretch of the normalised text came from; the signs around it too where it begins or ends within a composed one."""
     while (found := before.back(start, end)) is None:

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from residency.deid import loose
 from residency.serve import admin as changes
 from residency.serve import clinical, openai, probes
 from residency.serve.gate import Gate, failed, invalid, refused
@@ -86,6 +87,7 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Admin | None = No
         if gate.log is not None:
             silence_loop(asyncio.get_running_loop(), gate.log)
         await gate.tokens.start()
+        await asyncio.to_thread(loose.warm)
         await probes.ask(gate)
         asking = asyncio.create_task(probes.keep_asking(gate))
         try:
