@@ -24,41 +24,8 @@ class Names:
         if self.lang == "zh" and view.shown.isascii():
             return []
         found = list(self.own.search(view))
-        if isinstance(self.own, English):
-            found += _parts_again(view, found, self.own)
-        elif isinstance(self.own, Vietnamese):
-            found += list(self.own.again(view.shown, found))
+        found += self.own.again(view, found)
         return [*found, *_again(view.shown, found, self.lang)]
-
-
-def _small_line(text: str, at: int, listed: bool) -> bool:
-    """Whether a name may be written in small letters here: one of a list anywhere, another in a line without capitals."""
-    if listed:
-        return True
-    end = text.find("\n", at)
-    return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)].islower()
-
-
-def _parts_again(view: View, found: Iterable[Finding], own: English) -> list[Finding]:
-    """Given and family names of people who were found, elsewhere in the text, in any case."""
-    text, low = view.shown, view.low
-    words = {
-        word.lower(): one.kind
-        for one in found
-        if one.by not in ("rule:en/name-pair", "rule:en/name-town")
-        for word in own.shapes.parts(text[one.start : one.end])
-    }
-    more: list[Finding] = []
-    for word, kind in words.items():
-        at = low.find(word)
-        while at >= 0:
-            end = at + len(word)
-            if not (low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()) and (
-                text[at].isupper() or (len(word) > 4 and _small_line(text, at, own.shapes.is_listed(word)))
-            ):
-                more.append(Finding(*own.shapes.grown(text, at, end), kind, "rule:en/name-again"))
-            at = low.find(word, end)
-    return more
 
 
 def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from residency.deid.find import Finding, View, Words
@@ -14,6 +14,14 @@ from residency.deid.names_en_shape import KNOWN, PARTICLE, WORD, Shapes
 def _bare(word: str) -> str:
     """A word in small letters, without what its end may carry (``Parkinson's,`` -> ``parkinson``)."""
     return word.lower().strip(".,").removesuffix("'s").removesuffix("’s").rstrip("'’")
+
+
+def _small_line(text: str, at: int, listed: bool) -> bool:
+    """Whether a name may be written in small letters here: one of a list anywhere, another in a line without capitals."""
+    if listed:
+        return True
+    end = text.find("\n", at)
+    return text[text.rfind("\n", 0, at) + 1 : end if end >= 0 else len(text)].islower()
 
 
 COMMA = re.compile(rf",[ ](?=[{UPPER}])")
@@ -73,6 +81,27 @@ class English:
                     continue
                 if self.shapes.kind_of(family) != KNOWN and family.lower() not in self.stops | self.vetoes:
                     yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
+
+    def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
+        """Given and family names of people who were found, elsewhere in the text, in any case."""
+        text, low = view.shown, view.low
+        words = {
+            word.lower(): one.kind
+            for one in found
+            if one.by not in ("rule:en/name-pair", "rule:en/name-town")
+            for word in self.shapes.parts(text[one.start : one.end])
+        }
+        more: list[Finding] = []
+        for word, kind in words.items():
+            at = low.find(word)
+            while at >= 0:
+                end = at + len(word)
+                if not (low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()) and (
+                    text[at].isupper() or (len(word) > 4 and _small_line(text, at, self.shapes.is_listed(word)))
+                ):
+                    more.append(Finding(*self.shapes.grown(text, at, end), kind, "rule:en/name-again"))
+                at = low.find(word, end)
+        return more
 
     def _apart(self, cue: str, between: str, text: str, end: int) -> bool:
         """Whether a cue and the capitalised word behind it belong to different sentences."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from residency.deid.find import Finding, View, Words, plain
@@ -203,8 +203,9 @@ class Vietnamese:
                     continue
             position += 1
 
-    def again(self, text: str, found: list[Finding]) -> Iterator[Finding]:
+    def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
         """Given names of people who were found, alone elsewhere: capitalised within a sentence."""
+        text, more = view.shown, list[Finding]()
         names = {
             text[one.start : one.end].rpartition(" ")[2]: one.kind for one in found if " " in text[one.start : one.end]
         }
@@ -223,8 +224,9 @@ class Vietnamese:
                         and (before[:1].islower() or before[:1] in ",(")
                         and not text[end : end + 1].isalnum()
                     ):
-                        yield Finding(at, end, kind, "rule:vi/name-again")
+                        more.append(Finding(at, end, kind, "rule:vi/name-again"))
                     at = text.find(form, end)
+        return more
 
 
 def _words(found: str) -> Iterator[tuple[str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from residency.deid.find import Finding, View, Words
@@ -90,6 +90,10 @@ class Chinese:
                     and not self.titled.search(text, at - 2, at)
                 ):
                     yield Finding(at - length, at, "name", "rule:zh/name-list")
+
+    def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
+        """Parts of names are too short here to be looked for alone."""
+        return []
 
     def _before(self, text: str, at: int, kind: str) -> Iterator[Finding]:
         """A name before a title, or before what people do."""
