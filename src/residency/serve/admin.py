@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.errors import GateRefused, ResidencyError
+from residency.serve.bodies import Body
 from residency.serve.gate import Gate, Guarded, Visit, failed, gate_of, visit_of
-from residency.serve.openai import Body
 from residency.serve.types import Engine, Refusal, Served
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.errors import UserError
 from residency.core.types import Labels, Note, Spans, Turn
+from residency.serve.bodies import Body
 from residency.serve.gate import Gate, Guarded, Visit, gate_of, visit_of
-from residency.serve.openai import Body, gathered
+from residency.serve.openai import gathered
 from residency.serve.sizes import check_input
 from residency.serve.types import Asked, Engine, Refusal, Served
 from residency.tasks.card import Card, load_card
