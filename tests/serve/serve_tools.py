@@ -89,7 +89,9 @@ class Started:
         found = subprocess.run(
             ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
         )
-        return [int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"supervisor {what}")]
+        return [
+            int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"supervisor {what}")
+        ]
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
