@@ -25,7 +25,7 @@ import msgspec
 
 from _common import ROOT, parser, report, run, say
 from residency.core.types import RawNote, Span
-from residency.deid.engine import Engine, normalised
+from residency.deid.engine import Engine, normalised, replaced
 from residency.deid.find import View, resolve
 from residency.deid.rules import packs, rules
 from residency.deid.settings import Deid
@@ -132,7 +132,7 @@ def stages(engine: Engine, lang: str, made: list[RawNote]) -> str:
     found = each("rules, dates, names", lambda view: packs(lang).search(view), views)
     found = each("resolve", lambda a, b: resolve([*a, *b[1]]), found, own)
     drawn = each("secret", lambda one, k: surrogates(engine.vault.secret(one.patient), lang, k[0].keys), made, own)
-    new = each("replace", engine.replaced, views, found, drawn)
+    new = each("replace", replaced, views, found, drawn, [engine.settings] * len(views))
     results = each("apply", lambda view, edit: edit.apply(view.text), views, new)
     each("scan again", lambda text, k: engine.left(text, lang, k[0]), results, own)
     each(
