@@ -77,6 +77,7 @@ class Shapes:
                 both = name in words or name in data["ambiguous"]
                 self.kinds[name] = BOTH if both else kind
         self.endings = tuple(data["endings"])
+        self.lettered = tuple(f"{word} " for word in data["lettered"])
         self.run = re.compile(
             rf"(?<![{LETTER}\d@/.])(?:{WORD}|[{UPPER}]\.)(?:,?[ ]{PART}){{1,4}}(?![{LETTER}\d])|(?<=[/\-]){WORD}(?:[ ]{PART}){{1,3}}(?![{LETTER}\d])"
         )
@@ -168,6 +169,8 @@ class Shapes:
         """Names within a run of capitalised words: between words of the language."""
         words: list[Word] = []
         position = at
+        if found[1:2] == "." and text[max(0, at - 16) : at].lower().endswith(self.lettered):
+            position, found = at + 3, found[3:]  # its letter, and the end of a sentence
         for word in [*found.split(" "), ""]:
             kind = self.kind_of(word) if word else KNOWN
             if kind == KNOWN or (kind == SMALL and not words and word in PARTICLES):
