@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ pytest.importorskip("onnxruntime")
 from residency.core.errors import UserError
 from residency.core.types import Example, Span, Spans
 from residency.export.onnx import export
+from residency.models import onnx as exported_models
 from residency.models import predictors
 from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
 from residency.models.artefact import fresh, load, save
@@ -102,8 +106,8 @@ def test_8_bits_are_kept_only_where_held_out_examples_say_so(found: dict[str, An
         for one in given(TEXTS[:4])
     ]  # fmt: skip
     made = export(artefact, tmp_path / "out", gold)
-    assert made.int8.fp32 is not None and made.int8.int8 is not None
-    assert made.int8.kept == (made.int8.int8 >= made.int8.fp32 - 0.002) == (tmp_path / "out" / INT8).is_file()
+    assert made.int8.fp32 is not None and made.int8.score is not None
+    assert made.int8.kept == (made.int8.score >= made.int8.fp32 - 0.002) == (tmp_path / "out" / INT8).is_file()
     assert json.loads((tmp_path / "out" / "onnx.json").read_text("utf-8"))["int8"]["examples"] == 4
 
 
@@ -131,6 +135,59 @@ def test_8_bits_that_answer_worse_are_thrown_away(
     assert made.int8.fp32 == 1.0 and not made.int8.kept and not (tmp_path / "out" / INT8).exists()
     with pytest.raises(UserError, match="8 bits"):
         OnnxEncoder.from_export(tmp_path / "out", "int8")
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_both_runtimes_give_the_logits_of_torch(
+    runtime: str, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefact = trained(tmp_path / "a", found["electra"], Full())
+    export(artefact, tmp_path / "out")
+    if runtime == "onnxruntime":
+        monkeypatch.setattr(exported_models, "openvino", lambda: None)
+    _, model, tokeniser = load(artefact)
+    run = exported_models.graph(tmp_path / "out", "fp32", 1)
+    for lengths in ((1,), (3, 17, 33), (tokeniser.longest,)):
+        rows = [[2, *range(20, 19 + n)] for n in lengths]
+        ours = exported_models.forward(run, rows, tokeniser.pad_id, tokeniser.longest)
+        for row, scores in zip(rows, ours, strict=True):
+            with torch.inference_mode():
+                alone = model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1).numpy()
+            np.testing.assert_allclose(scores[: len(row)], alone, atol=1e-4)
+
+
+def test_16_bits_are_measured_and_kept_only_where_this_processor_computes_in_them(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefact = trained(tmp_path / "a", found["electra"], Full())
+    truth = EncoderPredictor.from_artefact(artefact).predict(given(TEXTS[:4]))
+    gold = [
+        Example(id=one.id, task="t", input=one.input, profile="synthetic", gold=answer.answer)
+        for one, answer in zip(given(TEXTS[:4]), truth, strict=True)
+    ]
+    if exported_models.bf16_here():
+        made = export(artefact, tmp_path / "here", gold)
+        assert made.bf16.fp32 == 1.0 and made.bf16.score is not None
+        assert made.bf16.kept == (made.bf16.score >= 0.998) == (made.best == "bf16")
+        kept = msgspec.structs.replace(made, bf16=msgspec.structs.replace(made.bf16, kept=True))
+        assert kept.best == "bf16"
+    monkeypatch.setattr(exported_models, "bf16_here", lambda: False)
+    monkeypatch.setattr("residency.export.onnx.bf16_here", lambda: False)
+    made = export(artefact, tmp_path / "elsewhere", gold)
+    assert not made.bf16.kept and "not measured" in made.bf16.reason and made.best != "bf16"
+    kept = msgspec.structs.replace(made, bf16=msgspec.structs.replace(made.bf16, kept=True))
+    assert kept.best != "bf16", "kept on another machine, and this one cannot"
+    with pytest.raises(UserError, match=r"bfloat16.*use fp32"):
+        OnnxEncoder.from_export(tmp_path / "elsewhere", "bf16")
+
+
+def test_the_runtime_counts_no_users(tmp_path: Path) -> None:
+    code = (
+        "import sys; from residency.models.onnx import openvino; assert openvino() is not None; "
+        "import openvino.tools.ovc.telemetry_utils; print(sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "None", done.stderr[-500:]
 
 
 def test_a_prefix_is_refused_with_the_way_out(found: dict[str, Any], tmp_path: Path) -> None:

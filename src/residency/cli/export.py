@@ -18,10 +18,10 @@ def onnx(
     run: RunPath,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; must not hold anything.", show_default=False)],
 ) -> None:
-    """Write a run's encoder for ONNX Runtime.
+    """Write a run's encoder for OpenVINO and ONNX Runtime.
 
-    The model in 32 bits, checked to equal torch's within 1e-4, and in 8 bits where its score on the run's stop part (its test part
-    where it has none) falls by at most 0.2 points. onnx.json in the folder holds the decision and the hash of every file.
+    The model in 32 bits, checked to equal torch's within 1e-4, and in bfloat16 and 8 bits where the score on the run's stop part
+    (its test part where it has none) falls by at most 0.2 points. onnx.json in the folder holds the decisions and the hash of every file.
     """
     from residency.core.errors import ResidencyError
     from residency.export.onnx import export, exportable
@@ -36,12 +36,13 @@ def onnx(
         held_out = work.part("dev") or work.part("test")  # what is reported decides only where there is nothing else
     except (
         ResidencyError
-    ):  # an artefact alone, or a run whose data has moved: 8 bits cannot be measured, and are not kept
+    ):  # an artefact alone, or a run whose data has moved: fewer bits cannot be measured, and are not kept
         held_out = []
     with tracking(console) as tracker:
         tracker.start("exporting")
         with silent():
             made = export(artefact, out, held_out)
         tracker.end(f"logits within {made.equal_within:.1e} of torch's")
-    say(console, f"8 bits: {'kept' if made.int8.kept else 'not kept'}; {made.int8.reason}")
+    for name, fewer in (("bfloat16", made.bf16), ("8 bits", made.int8)):
+        say(console, f"{name}: {'kept' if fewer.kept else 'not kept'}; {fewer.reason}")
     say(console, f"\nexport  {out}")

@@ -1,4 +1,4 @@
-"""A tuned encoder as ONNX: in 32 bits, equal to torch, and in 8 bits where the held-out part says that it answers as well."""
+"""A tuned encoder as ONNX: in 32 bits, equal to torch, and in bfloat16 and 8 bits where the held-out part says that it answers as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,24 @@ from residency.evals.compare import compare
 from residency.evals.evaluate import score
 from residency.models import artefact as artefacts
 from residency.models.base import load_tokenizer
-from residency.models.onnx import FILE, FP32, IDS, INT8, LOGITS, MASK, SCHEMA, Export, Int8, OnnxEncoder, session
+from residency.models.onnx import (
+    FILE,
+    FP32,
+    IDS,
+    INT8,
+    LOGITS,
+    MASK,
+    SCHEMA,
+    Export,
+    Fewer,
+    Graph,
+    OnnxEncoder,
+    Precision,
+    bf16_here,
+    graph,
+    openvino,
+    session,
+)
 from residency.models.weights import size
 from residency.tasks.card import Card
 
@@ -26,14 +43,15 @@ OPSET = 17
 EXPORTER = "torch.onnx (traced)"
 EQUAL = 1e-4
 """Most that a logit may be away from torch's."""
-INT8_LOSS = 0.002
-"""Most that the score may fall in 8 bits: 0.2 points of F1."""
+LOSS = 0.002
+"""Most that the score may fall in fewer bits: 0.2 points of F1."""
+UNMEASURED = Fewer(kept=False, reason="not measured", tolerance=LOSS)
 
 
 def export(artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstrap: int = 1000) -> Export:
     """Write an artefact's encoder to ``out``: ``model.onnx``, ``model.int8.onnx`` where kept, the tokenizer, ``onnx.json``.
 
-    ``held_out``: gold examples on which 8 bits are measured against 32; without them 8 bits are not kept. Raises ``UserError`` for
+    ``held_out``: gold examples on which fewer bits are measured against 32; without them they are not kept. Raises ``UserError`` for
     models that write, prefixes, quantised bases, and a folder that is not empty.
     """
     found = exportable(artefact)
@@ -42,9 +60,9 @@ def export(artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstra
         raise UserError(f"{out}: already holds something; name a new folder with --out, or remove it.")
     _, model, tokeniser = artefacts.load(artefact)
     with whole(out) as partial:
-        window = tokeniser.room + len(tokeniser.prefix) + len(tokeniser.suffix)
         write_graph(model, partial / FP32)
-        distance = farthest(model, partial / FP32, window, tokeniser.pad_id)
+        runners = [session(partial / FP32, 1), *([graph(partial, "fp32", 1)] if openvino() else [])]
+        distance = max(farthest(model, one, tokeniser.longest, tokeniser.pad_id) for one in runners)
         if not distance <= EQUAL:
             raise UserError(
                 f"{artefact}: as ONNX its logits are {distance:.1e} away from torch's, more than {EQUAL:.0e}; serve it in process."
@@ -59,20 +77,21 @@ def export(artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstra
             method=found.kinds,
             parameters=size(model),
             segmenter=found.base.segmenter,
-            window=window,
+            window=tokeniser.longest,
             card=found.card,
             opset=OPSET,
             exporter=EXPORTER,
             files=_digests(partial),
             equal_within=distance,
             tolerance=EQUAL,
-            int8=Int8(kept=False, reason="not measured"),
+            bf16=UNMEASURED,
+            int8=UNMEASURED,
         )
         write_json(partial / FILE, made)
-        decision = measured(partial, found.task(), held_out, bootstrap)
-        if not decision.kept:
+        bf16, int8 = measured(partial, found.task(), held_out, bootstrap)
+        if not int8.kept:
             (partial / INT8).unlink()
-        made = msgspec.structs.replace(made, files=_digests(partial), int8=decision)
+        made = msgspec.structs.replace(made, files=_digests(partial), bf16=bf16, int8=int8)
         write_json(partial / FILE, made)
     return made
 
@@ -137,22 +156,22 @@ def write_graph(model: Any, path: Path) -> None:
         )
 
 
-def farthest(model: Any, path: Path, window: int, pad: int) -> float:
+def farthest(model: Any, ours: Graph, window: int, pad: int) -> float:
     """The largest distance of a logit from torch's, over random rows of many lengths, alone and padded."""
     import numpy as np
     import torch
 
-    found, generator, worst = session(path, 1), np.random.default_rng(0), 0.0
+    generator, worst = np.random.default_rng(0), 0.0
     vocabulary = model.get_input_embeddings().num_embeddings
     for lengths in ((1,), (7,), (window,), (3, 12, window // 2), tuple(range(2, 12))):
         longest = max(lengths)
         mask = np.array([[1] * n + [0] * (longest - n) for n in lengths])
         ids = np.where(mask == 1, generator.integers(pad + 1, vocabulary, mask.shape), pad)
-        (ours,) = found.run([LOGITS], {IDS: ids, MASK: mask})
+        found = ours(ids, mask)
         with torch.inference_mode():
             logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
         seen = mask.astype(bool) if logits.ndim == 3 else slice(None)
-        worst = max(worst, float(np.abs(ours[seen] - logits[seen]).max()))
+        worst = max(worst, float(np.abs(found[seen] - logits[seen]).max()))
     return worst
 
 
@@ -164,35 +183,48 @@ def write_int8(fp32: Path, int8: Path) -> None:
         quantize_dynamic(str(fp32), str(int8), weight_type=QuantType.QInt8, per_channel=True)
 
 
-def measured(folder: Path, card: Card, held_out: Sequence[Example], bootstrap: int) -> Int8:
-    """Whether 8 bits are kept: the score on held-out examples falls by at most ``INT8_LOSS``."""
+def measured(folder: Path, card: Card, held_out: Sequence[Example], bootstrap: int) -> tuple[Fewer, Fewer]:
+    """Whether bfloat16 and 8 bits are kept: the score on held-out examples falls by at most ``LOSS``."""
     gold = [example for example in held_out if example.gold is not None]
     if not gold:
-        return Int8(kept=False, reason="no held-out examples to measure it on", tolerance=INT8_LOSS)
-    answers: dict[str, tuple[float, list[Prediction], OnnxEncoder]] = {}
-    for precision in ("fp32", "int8"):
-        predictor = OnnxEncoder.from_export(folder, precision, name=precision)
-        found = list(predictor.predict(gold))
-        report = score(gold, found, card, predictor.info, bootstrap=0)
-        main = next(one for one in report.scores if one.metric == card.main_metric)
-        answers[precision] = (main.value, found, predictor)
-    (a, before, one), (b, after, two) = answers["fp32"], answers["int8"]
-    tests: tuple[Comparison, ...] = ()
-    if bootstrap:
-        tests = compare(gold, (one.info, before), (two.info, after), card, samples=bootstrap)
-    kept = b >= a - INT8_LOSS
-    return Int8(
-        kept=kept,
-        reason=f"{card.main_metric} {b:.4f} against {a:.4f} in fp32, {len(gold)} held-out examples",
-        metric=card.main_metric,
-        fp32=a,
-        int8=b,
-        difference=b - a,
-        low=tests[0].low if tests else None,
-        high=tests[0].high if tests else None,
-        examples=len(gold),
-        tolerance=INT8_LOSS,
-    )
+        none = msgspec.structs.replace(UNMEASURED, reason="no held-out examples to measure it on")
+        return none, none
+    whole = _answers(folder, "fp32", card, gold)
+
+    def against(precision: Precision) -> Fewer:
+        """One precision against 32 bits."""
+        short = _answers(folder, precision, card, gold)
+        (a, before, one), (b, after, two) = whole, short
+        tests: tuple[Comparison, ...] = ()
+        if bootstrap:
+            tests = compare(gold, (one.info, before), (two.info, after), card, samples=bootstrap)
+        return Fewer(
+            kept=b >= a - LOSS,
+            reason=f"{card.main_metric} {b:.4f} against {a:.4f} in fp32, {len(gold)} held-out examples",
+            metric=card.main_metric,
+            fp32=a,
+            score=b,
+            difference=b - a,
+            low=tests[0].low if tests else None,
+            high=tests[0].high if tests else None,
+            examples=len(gold),
+            tolerance=LOSS,
+        )
+
+    if bf16_here():
+        return against("bf16"), against("int8")
+    why = "this processor does not compute in it" if openvino() else "openvino is not installed"
+    return msgspec.structs.replace(UNMEASURED, reason=f"not measured: {why}"), against("int8")
+
+
+def _answers(
+    folder: Path, precision: Precision, card: Card, gold: Sequence[Example]
+) -> tuple[float, list[Prediction], OnnxEncoder]:
+    """The main metric of an export in one precision, and its answers."""
+    predictor = OnnxEncoder.from_export(folder, precision, name=precision)
+    found = list(predictor.predict(gold))
+    report = score(gold, found, card, predictor.info, bootstrap=0)
+    return next(one.value for one in report.scores if one.metric == card.main_metric), found, predictor
 
 
 @contextmanager

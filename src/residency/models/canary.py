@@ -32,6 +32,7 @@ TOLERANCES = {
     "process nf4": 0.25,
     "process int8": 0.25,
     "onnx float32": 1e-3,
+    "onnx bfloat16": 0.15,
     "onnx int8": 0.5,
     "vllm float32": 0.01,
     "vllm bfloat16": 0.15,

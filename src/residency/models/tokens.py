@@ -45,7 +45,7 @@ class Tokeniser:
         self.segmenter = segmenter
         empty = tokenizer.build_inputs_with_special_tokens([]) if not tokenizer.is_fast else tokenizer("")["input_ids"]
         self.prefix, self.suffix = _specials(tokenizer, list(empty))
-        self.room = window - len(empty)
+        self.longest, self.room = window, window - len(empty)
         self.pad_id = int(tokenizer.pad_token_id or 0)
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:

@@ -95,7 +95,7 @@ def served_export(folder: Path, name: str) -> Served:
         output="head",
         card=parse(Card, found.card, onnx.FILE),
         kind="onnx",
-        dtype="int8" if found.best == "int8" else "float32",
+        dtype=onnx.DTYPES[found.best],
         window=found.window,
     )
 
