@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from _common import TINY, environment
+from _common import TINY, environment, say
 from residency.core.errors import UserError
+from residency.core.types import Example
 from residency.synth.records import records
 
 HERE = Path(__file__).parent
@@ -50,6 +51,15 @@ def tuned(folder: Path, steps: int, threads: int) -> Path:
     if said.returncode:
         raise UserError(f"the run failed: {said.stderr.strip().splitlines()[-1]}")
     return next((folder / "runs").glob("served-*"))
+
+
+def exported(artefact: Path, held_out: Sequence[Example], folder: Path) -> Path:
+    """The artefact's export; what of it is computed is said."""
+    from residency.export import onnx
+
+    made = onnx.export(artefact, folder, held_out)
+    say(f"export: {made.best}; bfloat16: {made.bf16.reason}; 8 bits: {made.int8.reason}")
+    return folder
 
 
 def texts(artefact: Path, length: int, most: int) -> list[str]:

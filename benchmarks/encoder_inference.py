@@ -120,14 +120,15 @@ def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]
     if given.run:
         whole = evaluation(given.run)
         return artefact_of(given.run), [*whole.part("dev"), *whole.part("test")]
-    folder = shared_data() / "en/ncbi_disease"
-    given_as = {"format": "conll", "train": str(folder / "train.tsv"), "test": str(folder / "devel.tsv")}
+    there = shared_data() / "en/ncbi_disease"
+    given_as = {"format": "conll", "train": str(there / "train.tsv"), "test": str(there / "devel.tsv")}
     notes = load(parse(Data, {**given_as, "profile": "public", "lang": "en", "stop": 0}, "ncbi"), "ncbi", work, 0)
     train, gold = notes.part("train"), notes.part("test")
     write_jsonl(train[:LEARNED], work / "train.jsonl")
+    write_jsonl([*train[LEARNED:], *gold], work / "test.jsonl")
     recipe = {
         "schema": 1, "name": "ncbi", "base": TINY, "seed": 7,
-        "data": {"ncbi": {"format": "jsonl", "path": "train.jsonl", "profile": "public", "lang": "en", "test": 0.01, "stop": 0}},
+        "data": {"ncbi": {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl", "profile": "public", "lang": "en", "stop": 0}},
         "tasks": [{"card": "ner", "data": "ncbi"}],
         "stages": [{"method": {"kind": "full"}, "epochs": 6, "stop": None}],
         "evaluate": {"baselines": [], "limit": 1},
@@ -135,8 +136,8 @@ def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]
     path = work / "ncbi.yaml"
     path.write_text(json.dumps(recipe), "utf-8")
     say("tuning")
-    artefact = artefact_of(residency.run(residency.Recipe.load(path), work / "runs").folder)
-    return artefact, [*train[LEARNED:], *gold]
+    folder = residency.run(residency.Recipe.load(path), work / "runs").folder
+    return artefact_of(folder), evaluation(folder).part("test")
 
 
 def texts(predictor: Any, text: str, length: int, count: int) -> Iterator[str]:

@@ -2,10 +2,11 @@
 
 One tuned encoder, invented notes of one length, the load from a process of its own on the same machine, servers in turn in every round.
 
-  plain      FastAPI, transformers pipeline("token-classification"), one call per request, a def handler, uvicorn; torch's own threads
-  plain-1    the same with one thread of torch in each call, which suits requests side by side better
-  ours       residency serve, one process, with the key of this machine, audit log and figures; only the rate limit is out of the way
-  ours-bf16  the same with dtype=bf16: 16 bits, for processors that compute them; its entities are compared with those of ours
+  plain        FastAPI, transformers pipeline("token-classification"), one call per request, a def handler, uvicorn; torch's own threads
+  plain-1      the same with one thread of torch in each call, which suits requests side by side better
+  ours         residency serve, one process, with the key of this machine, audit log and figures; only the rate limit is out of the way
+  ours-export  the same with the run's export (residency export onnx): bfloat16 on OpenVINO where the processor computes in it and the score on
+               the run's held-out part holds; its entities are compared with those of ours
 
 The gateway's part: one client after another over HTTP, minus engine.mark() called directly in a process of the same settings, in turn.
 """
@@ -22,9 +23,9 @@ from statistics import median
 from typing import Any
 
 from _common import parser, report, rotated, run, say
-from _serving import centile, free, load, milliseconds, ours, per_second, plain, texts, tuned
+from _serving import centile, exported, free, load, milliseconds, ours, per_second, plain, texts, tuned
 
-SYSTEMS = ("plain", "plain-1", "ours", "ours-bf16")
+SYSTEMS = ("plain", "plain-1", "ours", "ours-export")
 OPEN = "limits.per_second=1000000"
 
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, work: Path) -> None:
     """Tune, start all servers, ask them in turn."""
-    from residency.pipeline import artefact_of
+    from residency.pipeline import artefact_of, evaluation
 
     finished = tuned(work / "tuned", given.steps, given.threads)
     artefact = artefact_of(finished)
@@ -59,16 +60,17 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         stack.enter_context(plain(ports["plain"], work / "plain", given.threads, work / "plain.txt"))
         stack.enter_context(plain(ports["plain-1"], work / "plain", 1, work / "plain-1.txt"))
         stack.enter_context(ours(ports["ours"], finished, given.threads, work / "ours", OPEN))
-        stack.enter_context(ours(ports["ours-bf16"], finished, given.threads, work / "ours", OPEN, "dtype=bf16"))
+        export = exported(artefact, evaluation(finished).part("test"), work / "export")
+        stack.enter_context(ours(ports["ours-export"], export, given.threads, work / "ours", OPEN))
         key = (work / "ours/serve/key").read_text("ascii").strip()
         plans = {name: {"port": ports[name], "texts": notes} for name in SYSTEMS}
-        plans["ours"]["tokens"] = plans["ours-bf16"]["tokens"] = [key]
+        plans["ours"]["tokens"] = plans["ours-export"]["tokens"] = [key]
         rows, measured = batching(given, plans)
         more, gateway = overhead(given, plans["ours"], artefact)
         last, moderate = calm(given, plans)
     report(
-        "serve_batching", given, ("what", *SYSTEMS, "ours / plain, ours-bf16 / plain", "the same, of the better plain"),
-        [*rows, *more, *last, alike(artefact, notes)], batching=measured, gateway=gateway, moderate=moderate,
+        "serve_batching", given, ("what", *SYSTEMS, "ours / plain, ours-export / plain", "the same, of the better plain"),
+        [*rows, *more, *last, alike(artefact, export, notes)], batching=measured, gateway=gateway, moderate=moderate,
     )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def batching(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tup
         better = [max(a, b) for a, b in zip(rates["plain"], rates["plain-1"], strict=True)]
         ratios = {
             name: [median(a / b for a, b in zip(rates[name], base, strict=True)) for base in (rates["plain"], better)]
-            for name in ("ours", "ours-bf16")
+            for name in ("ours", "ours-export")
         }
         said = [", ".join(f"{ratio[at]:.2f}" for ratio in ratios.values()) for at in (0, 1)]
         each = [f"{median(rates[name]):.0f}" for name in SYSTEMS]
@@ -160,7 +162,7 @@ def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[l
     rows, measured = [], []
     for rate in given.rates:
         said = {}
-        for name in ("ours", "ours-bf16"):
+        for name in ("ours", "ours-export"):
             took, sent = [], []
             for turn in range(given.rounds):
                 plan = {
@@ -185,14 +187,14 @@ def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[l
     return rows, measured
 
 
-def alike(artefact: Path, notes: list[str]) -> list[str]:
-    """F1 of the entities in 16 bits against those in 32."""
+def alike(artefact: Path, export: Path, notes: list[str]) -> list[str]:
+    """F1 of the export's entities against those of the artefact."""
     from residency.serve.engine import load as engine_of
     from residency.serve.settings import Serve
 
     found = []
-    for settings in (Serve(), Serve(dtype="bf16")):
-        engine: Any = engine_of(artefact, "notes", settings)
+    for folder in (artefact, export):
+        engine: Any = engine_of(folder, "notes", Serve())
         answers = engine.predictor.marked(notes)
         found.append({(n, s.start, s.end, s.label) for n, (a, _) in enumerate(answers) for s in a.spans})
         asyncio.run(engine.close())

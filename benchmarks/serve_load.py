@@ -26,9 +26,9 @@ from statistics import mean, median
 from typing import Any
 
 from _common import ROOT, parser, report, run, say
-from _serving import Answer, centile, free, load, milliseconds, ours, texts, tuned
+from _serving import Answer, centile, exported, free, load, milliseconds, ours, texts, tuned
 from residency.core.errors import UserError
-from residency.pipeline import artefact_of
+from residency.pipeline import artefact_of, evaluation
 
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
 from provider import AUDIENCE, Provider
@@ -48,7 +48,9 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=25)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--workers", type=int, default=2)
-    options.add_argument("--onnx", action="store_true", help="serve the run's ONNX export (8 bits where F1 holds)")
+    options.add_argument(
+        "--onnx", action="store_true", help="serve the run's export (bfloat16 or 8 bits where F1 holds)"
+    )
     options.add_argument("--settings", nargs="*", default=[], help="more settings of the server, e.g. dtype=bf16")
     options.add_argument("--out", default="", help="more of the result's name")
     given = options.parse_args()
@@ -69,7 +71,10 @@ def main() -> None:
 def measure(given: argparse.Namespace, work: Path, provider: Provider, address: str) -> None:
     """Tune, start the server, let the users ask."""
     finished = given.run or tuned(work / "tuned", given.steps, given.threads)
-    notes, served = texts(artefact_of(finished), given.tokens, 64), exported(given, finished, work)
+    artefact, served = artefact_of(finished), finished
+    notes = texts(artefact, given.tokens, 64)
+    if given.onnx:
+        served = exported(artefact, evaluation(finished).part("test"), work / "export")
     tokens = [
         provider.token("hospital", sub=f"nurse-{user}", scope="extract", exp=time.time() + 3600)
         for user in range(given.users)
@@ -93,17 +98,6 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
         "/extract, ms: p50; p95 (rounds)",
     )  # fmt: skip
     report(f"serve_load{given.out}", given, columns, rows, measured=measured)
-
-
-def exported(given: argparse.Namespace, finished: Path, work: Path) -> Path:
-    """What is served: the run, or its ONNX export."""
-    if not given.onnx:
-        return finished
-    from residency.export import onnx
-    from residency.pipeline import evaluation
-
-    onnx.export(artefact_of(finished), work / "onnx", evaluation(finished).part("test"))
-    return work / "onnx"
 
 
 def once(given: argparse.Namespace, kind: str, plan: dict[str, Any], address: str, turn: int) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def refused(folder: Path, settings: Serve) -> str | None:
     if settings.engine not in ("auto", "vllm"):
         return f"engine: {settings.engine}"
     if (folder / onnx.FILE).is_file():
-        return "it is an export, which ONNX Runtime computes"
+        return "it is an export, which has a runtime of its own"
     if settings.engine == "auto" and not gpu():
         return "there is no GPU"
     if why := VllmEngine.can_serve(artefact.read(folder)):

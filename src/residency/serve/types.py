@@ -10,7 +10,7 @@ from residency.tasks.card import Card
 
 Scope = Literal["chat", "extract", "diagnose", "deidentify", "admin"]
 Kind = Literal["process", "onnx", "vllm"]
-"""Where a model computes: in this project's own process, in ONNX Runtime, in a vLLM server on loopback."""
+"""Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in a vLLM server on loopback."""
 
 
 class Caller(Value, frozen=True):
