@@ -182,14 +182,9 @@ def test_the_scope_is_needed(trained: list[Path], tmp_path: Path, app: Callable[
         assert asked(client) == hospital.old == hospital.now()
 
 
-def test_where_models_cannot_be_changed_it_is_said(client: Any, hospital: Hospital, app: Callable[..., Any]) -> None:
+def test_where_models_cannot_be_changed_it_is_said(client: Any) -> None:
     found = client.post("/admin/models/ner/rollback")
     assert (found.status_code, found.json()["error"]["code"]) == (409, "no_ledger")
-    many = app({"ner": hospital.first}, hospital.app.state.admin, workers=2, limits={"redis": "redis://127.0.0.1:1"})
-    many.state.gate.rate = hospital.app.state.gate.rate
-    with TestClient(many, headers=HEADERS) as several:
-        found = several.post("/admin/models/ner/rollback")
-        assert (found.status_code, found.json()["error"]["code"]) == (409, "several_workers")
 
 
 def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
