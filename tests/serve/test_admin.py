@@ -13,11 +13,13 @@ import torch
 from fastapi.testclient import TestClient
 from serve_tools import HEADERS, KEY, NOTE, Server, Started
 
+from residency.core.errors import GateRefused
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.ops.models import Models
 from residency.serve.admin import Admin
 from residency.serve.audit import GLOB, Audit
+from residency.serve.changes import standing
 from residency.serve.choice import load
 from residency.serve.settings import Serve
 from residency.serve.tokens import LocalTokens
@@ -195,6 +197,22 @@ def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
         assert client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code == 200
         assert asked(client) == hospital.new
     assert len(hospital.models.entries()) == count
+
+
+def test_what_starts_again_serves_what_the_ledger_says(trained: list[Path], tmp_path: Path) -> None:
+    models = Models(tmp_path / "models")
+    old, new = (models.add(one).digest for one in trained)
+    models.promote("ner", old)
+    given = {"ner": models.path(old), "run": trained[0]}
+    assert standing(given, tmp_path / "models") == given == standing(given, None)
+    models.promote("ner", new)
+    assert standing(given, tmp_path / "models") == {"ner": models.path(new), "run": trained[0]}
+    assert standing({"ner": trained[0]}, tmp_path / "models") == {"ner": models.path(new)}  # its name, its digest
+    ledger = tmp_path / "models" / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"alias":"ner"', '"alias":"nor"', 1))
+    with pytest.raises(GateRefused, match="was changed"):
+        standing(given, tmp_path / "models")
+    assert standing({"run": trained[0]}, tmp_path / "models") == {"run": trained[0]}
 
 
 @pytest.mark.slow

@@ -95,10 +95,15 @@ def standing(given: Mapping[str, Path], ledger: Path | None) -> dict[str, Path]:
     if ledger is None:
         return dict(given)
     models = Models(ledger)
-    return {
-        name: models.path(models.resolve(name).digest) if _own(models, name, _digest(path)) else path
-        for name, path in given.items()
-    }
+    try:
+        return {
+            name: models.path(models.resolve(name).digest) if _own(models, name, _digest(path)) else path
+            for name, path in given.items()
+        }
+    except GateRefused:  # its chain is broken: of no matter to who serves nothing of it
+        if any(path.resolve().is_relative_to(ledger.resolve()) for path in given.values()):
+            raise
+        return dict(given)
 
 
 def _digest(folder: Path) -> str:
