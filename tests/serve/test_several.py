@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,8 +21,10 @@ from serve_tools import NOTE, Started, free
 from residency.core.types import Spans
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
+from residency.models.base import BaseModelSettings, resolve
+from residency.models.settings import Generation, Limits
 from residency.ops.models import Models
-from residency.tasks.card import Card, Label
+from residency.tasks.card import Card, Label, load_card
 
 CARD = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="disease")))
 pytestmark = [
@@ -47,15 +50,34 @@ def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return made
 
 
-class Hospital:
-    """A ledger whose name ``ner`` points to the first of two models, and a server of it with two workers."""
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models that write different things."""
+    base, card, made = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("qa"), []
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        model = method_of(Lora(r=2)).attach(artefact.fresh(base, card, "text")).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.02)
+        made.append(tmp_path_factory.mktemp("writers") / str(seed))
+        writing = artefact.Writing(chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16))
+        artefact.save(made[-1], model, base, card, Lora(r=2), "synthetic", writing)
+    return made
 
-    def __init__(self, trained: list[Path], folder: Path, start: Callable[..., Started], redis: int) -> None:
-        self.models = Models(folder / "models")
+
+class Hospital:
+    """A ledger whose name points to the first of two models, and a server of it with two workers."""
+
+    def __init__(
+        self, trained: list[Path], folder: Path, start: Callable[..., Started], redis: int, alias: str = "ner"
+    ) -> None:
+        self.models, self.alias = Models(folder / "models"), alias
         self.old, self.new = (self.models.add(one).digest for one in trained)
-        self.models.promote("ner", self.old)
+        self.models.promote(alias, self.old)
         self.server = start(
-            "ner", "--models", str(folder / "models"), "workers=2", f"limits.redis=redis://127.0.0.1:{redis}",
+            alias, "--models", str(folder / "models"), "workers=2", f"limits.redis=redis://127.0.0.1:{redis}",
             "limits.per_second=100000", "canary_seconds=0.5",
         )  # fmt: skip
         self.address, self.headers = self.server.address, dict(self.server.client.headers)
@@ -73,10 +95,10 @@ class Hospital:
 
     def change(self, what: str, **body: Any) -> httpx2.Response:
         with self.fresh() as client:
-            return client.post(f"/admin/models/ner/{what}", json=body or None, timeout=120)
+            return client.post(f"/admin/models/{self.alias}/{what}", json=body or None, timeout=120)
 
     def now(self) -> str:
-        return self.models.aliases()["ner"][-1]
+        return self.models.aliases()[self.alias][-1]
 
     def lines(self) -> list[str]:
         found = "".join(path.read_text() for path in (self.folder / "serve").glob("audit-*.jsonl"))
@@ -84,15 +106,21 @@ class Hospital:
 
 
 @pytest.fixture
-def hospital(trained: list[Path], tmp_path: Path, start: Callable[..., Started]) -> Iterator[Hospital]:
+def redis(tmp_path: Path) -> Iterator[int]:
+    """The port of a Redis."""
     port = free()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     redis = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:
-        yield Hospital(trained, tmp_path, start, port)
+        yield port
     finally:
         redis.kill()
         redis.wait()
+
+
+@pytest.fixture
+def hospital(trained: list[Path], tmp_path: Path, start: Callable[..., Started], redis: int) -> Hospital:
+    return Hospital(trained, tmp_path, start, redis)
 
 
 class Load:
@@ -108,13 +136,17 @@ class Load:
             begun = time.monotonic()
             try:
                 with self.hospital.fresh() as client:
-                    found = client.post("/extract", json={"text": NOTE})
-                body = found.json()
-                marks = [(one["start"], one["end"], one["label"]) for one in body.get("entities", ())]
-                row = found.status_code, found.headers["x-residency-digest"], body.get("digest"), str(marks)
+                    row = self.one(client)
             except httpx2.HTTPError as error:
                 row = 0, "", "", type(error).__name__
             self.seen.append((begun, time.monotonic(), *row))
+
+    def one(self, client: httpx2.Client) -> tuple[int, str, str, str]:
+        """A request: status, digest in the header, digest in the body, what was said."""
+        found = client.post("/extract", json={"text": NOTE})
+        body = found.json()
+        marks = [(one["start"], one["end"], one["label"]) for one in body.get("entities", ())]
+        return found.status_code, found.headers["x-residency-digest"], body.get("digest"), str(marks)
 
     def __enter__(self) -> Load:
         for thread in self.threads:
@@ -128,6 +160,23 @@ class Load:
 
     def during(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+class Streams(Load):
+    """The same with answers that are streamed, whole ones only."""
+
+    def one(self, client: httpx2.Client) -> tuple[int, str, str, str]:
+        """A stream: status, digest in the header, the digests that its pieces name, what they said."""
+        body = {
+            "model": "words", "messages": [{"role": "user", "content": "ho khan?"}], "max_tokens": 48, "stream": True
+        }  # fmt: skip
+        found = client.post("/v1/chat/completions", json=body)
+        events = [line.removeprefix("data: ") for line in found.text.splitlines() if line.startswith("data: ")]
+        whole = events and events[-1] == "[DONE]"
+        pieces = [json.loads(event) for event in events[:-1]]
+        named = {piece.get("system_fingerprint") for piece in pieces}
+        said = "".join(one["delta"].get("content") or "" for piece in pieces for one in piece.get("choices", ()))
+        return found.status_code if whole else 0, found.headers["x-residency-digest"], str(named), said
 
 
 def alone(path: Path) -> str:
@@ -178,6 +227,25 @@ def test_no_request_fails_and_none_sees_two_models(hospital: Hospital, trained: 
     assert sum(f'"model":"{hospital.new}"' in line for line in lines) == 2
     assert [one.what for one in hospital.models.entries()[-3:]] == ["promote", "rollback", "promote"]
     assert hospital.models.entries()[-1].by
+
+
+def test_streams_end_on_the_model_that_they_began_on(
+    writers: list[Path], tmp_path: Path, start: Callable[..., Started], redis: int
+) -> None:
+    hospital = Hospital(writers, tmp_path, start, redis, "words")
+    with Streams(hospital) as load:
+        load.during(2)
+        done = hospital.change("promote", digest=hospital.new)
+        flipped = time.monotonic()
+        assert done.status_code == 200, done.text
+        load.during(2)
+    assert {row[2] for row in load.seen} == {200}
+    assert len({row[3:] for row in load.seen}) == 2, "each digest has one answer, and names it in each piece"
+    said = {row[3]: row[5] for row in load.seen}
+    assert set(said) == {hospital.old, hospital.new} and said[hospital.old] != said[hospital.new]
+    assert {row[3] for row in load.seen if row[0] > flipped} == {hospital.new}
+    ended = max(row[1] for row in load.seen if row[3] == hospital.old)
+    assert ended > min(row[0] for row in load.seen if row[3] == hospital.new), "some of both were under way at once"
 
 
 def test_what_is_broken_is_refused_for_all(hospital: Hospital) -> None:
