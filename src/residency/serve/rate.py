@@ -103,7 +103,7 @@ def _redis(address: str) -> Storage:
         key_prefix="residency",
         socket_timeout=REDIS_SECONDS,
         socket_connect_timeout=REDIS_SECONDS,
-        redis_connect_func=_grown,
+        redis_connect_func=_grown,  # type: ignore[arg-type]
         # once: a kept connection to a Redis that was restarted is made anew
         retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),  # type: ignore[arg-type]
     )
