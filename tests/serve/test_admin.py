@@ -13,11 +13,13 @@ import torch
 from fastapi.testclient import TestClient
 from serve_tools import HEADERS, KEY, NOTE, Server, Started
 
+from residency.core.errors import GateRefused
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.ops.models import Models
 from residency.serve.admin import Admin
 from residency.serve.audit import GLOB, Audit
+from residency.serve.changes import standing
 from residency.serve.choice import load
 from residency.serve.settings import Serve
 from residency.serve.tokens import LocalTokens
@@ -182,14 +184,9 @@ def test_the_scope_is_needed(trained: list[Path], tmp_path: Path, app: Callable[
         assert asked(client) == hospital.old == hospital.now()
 
 
-def test_where_models_cannot_be_changed_it_is_said(client: Any, hospital: Hospital, app: Callable[..., Any]) -> None:
+def test_where_models_cannot_be_changed_it_is_said(client: Any) -> None:
     found = client.post("/admin/models/ner/rollback")
     assert (found.status_code, found.json()["error"]["code"]) == (409, "no_ledger")
-    many = app({"ner": hospital.first}, hospital.app.state.admin, workers=2, limits={"redis": "redis://127.0.0.1:1"})
-    many.state.gate.rate = hospital.app.state.gate.rate
-    with TestClient(many, headers=HEADERS) as several:
-        found = several.post("/admin/models/ner/rollback")
-        assert (found.status_code, found.json()["error"]["code"]) == (409, "several_workers")
 
 
 def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
@@ -200,6 +197,22 @@ def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
         assert client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code == 200
         assert asked(client) == hospital.new
     assert len(hospital.models.entries()) == count
+
+
+def test_what_starts_again_serves_what_the_ledger_says(trained: list[Path], tmp_path: Path) -> None:
+    models = Models(tmp_path / "models")
+    old, new = (models.add(one).digest for one in trained)
+    models.promote("ner", old)
+    given = {"ner": models.path(old), "run": trained[0]}
+    assert standing(given, tmp_path / "models") == given == standing(given, None)
+    models.promote("ner", new)
+    assert standing(given, tmp_path / "models") == {"ner": models.path(new), "run": trained[0]}
+    assert standing({"ner": trained[0]}, tmp_path / "models") == {"ner": models.path(new)}  # its name, its digest
+    ledger = tmp_path / "models" / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace('"alias":"ner"', '"alias":"nor"', 1))
+    with pytest.raises(GateRefused, match="was changed"):
+        standing(given, tmp_path / "models")
+    assert standing({"run": trained[0]}, tmp_path / "models") == {"run": trained[0]}
 
 
 @pytest.mark.slow

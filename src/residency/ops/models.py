@@ -274,13 +274,18 @@ class Models:
         before = self.aliases().get(alias, ())
         return Ready(what=what, alias=alias, digest=found.digest, proof=self.proved(found), by=by, before=before)
 
-    def commit(self, ready: Ready) -> Entry:
-        """Make a change that was proved. Raises ``UserError`` where the name was changed since then."""
+    def commit(self, ready: Ready, last: Callable[[], object] | None = None) -> Entry:
+        """Make a change that was proved. ``last`` is called when nothing but the disk can prevent it any more; what it raises does.
+
+        Raises ``UserError`` where the name was changed since it was proved.
+        """
         with self._locked():
             if self.aliases().get(ready.alias, ()) != ready.before:
                 raise UserError(
                     f"{ready.alias}: was changed meanwhile; look with residency model list, then try again."
                 )
+            if last is not None:
+                last()
             if ready.what == "promote" and ready.before[-1:] == (ready.digest,):
                 return next(
                     one for one in reversed(self.entries()) if (one.alias, one.digest) == (ready.alias, ready.digest)

@@ -78,9 +78,9 @@ def _responses(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": model, "description": words} for status, words in SAID.items()}
 
 
-def create_app(gate: Gate, owned: bool = False, admin: changes.Admin | None = None) -> FastAPI:
+def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = None) -> FastAPI:
     """The application behind a gate. ``limited`` puts the outermost layer around it; ``owned``: tokens, rate and engines end with it.
-    ``admin``: where models come from and how they are loaded, so that they can be changed."""
+    ``admin``: how models are changed."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -88,6 +88,8 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Admin | None = No
             silence_loop(asyncio.get_running_loop(), gate.log)
         await gate.tokens.start()
         await asyncio.to_thread(loose.warm)
+        if admin is not None:
+            await admin.start(gate)
         await probes.ask(gate)
         asking = asyncio.create_task(probes.keep_asking(gate))
         try:
@@ -97,6 +99,8 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Admin | None = No
             await asyncio.gather(asking, return_exceptions=True)
             for part in (gate.tokens, gate.rate, gate.swap) if owned else ():
                 await part.close()
+            if admin is not None:
+                await admin.close()
             if gate.audit is not None:
                 gate.audit.close()
 

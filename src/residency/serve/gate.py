@@ -70,6 +70,9 @@ class Gate:
         self.swap = Swap()
         self.audit, self.metrics, self.log, self.clock = audit, metrics, log, clock
         self.ready: dict[str, bool] = dict.fromkeys(engines, False)
+        self.open = asyncio.Event()
+        """Cleared while models change in several processes at once: new requests wait for that."""
+        self.open.set()
         for name, engine in engines.items():
             self.swap.put(name, engine)
             self.shows(name, engine)
@@ -86,6 +89,13 @@ class Gate:
         self.metrics.serves(engine.served)
         watch(engine, self.metrics, name)
 
+    def answers(self, name: str) -> None:
+        """Another model, which was proved, answers for a name from now on."""
+        self.shows(name, self.swap.now(name))
+        self.ready[name] = True
+        if self.metrics is not None:
+            self.metrics.ready(name, True)
+
     # On the way in
 
     def begin(self, visit: Visit) -> None:
@@ -99,6 +109,7 @@ class Gate:
         visit.user = self.users.hashed(caller.subject)
         require(caller, scope)
         await self.rate.take(visit.user)
+        await self.open.wait()
 
     def engine(self, visit: Visit, name: str | None, suits: Callable[[Served], bool]) -> Engine:
         """The model that a request names; where it names none, the first that suits. Raises ``Refusal`` 404."""

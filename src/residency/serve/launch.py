@@ -57,7 +57,7 @@ def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None
         else:
             from residency.serve.supervisor import Supervisor
 
-            Supervisor(models, settings, listen, say).run()
+            Supervisor(models, settings, listen, say, ledger).run()
 
 
 def without_cores() -> None:

@@ -1,14 +1,16 @@
 """How often a user may ask: a moving window that is exact at its edge, counted by ``limits``, in memory or in Redis for several workers.
 
-Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After, until it is back.
+Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After, until it is back. One that was started
+anew has forgotten the last second: it is used once it has run for longer than that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from residency.core.errors import UserError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 REDIS_SECONDS = 0.5
 """Longest that a request waits for Redis, connecting included."""
+GROWN_SECONDS = 2
+"""Whole seconds that Redis says it runs, from which on it has surely run for one."""
 SCHEMES = ("redis", "rediss")
 
 
@@ -99,6 +103,23 @@ def _redis(address: str) -> Storage:
         key_prefix="residency",
         socket_timeout=REDIS_SECONDS,
         socket_connect_timeout=REDIS_SECONDS,
+        redis_connect_func=_grown,  # type: ignore[arg-type]
         # once: a kept connection to a Redis that was restarted is made anew
         retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),  # type: ignore[arg-type]
     )
+
+
+async def _grown(connection: Any) -> None:
+    """Raises ``ConnectionError`` of a new connection to a Redis that has just begun. A restart ends all connections, so none escapes this."""
+    from redis.exceptions import ConnectionError as Broken
+    from redis.exceptions import ResponseError
+
+    await connection.on_connect()
+    await connection.send_command("INFO", "server")
+    try:
+        said = await connection.read_response()
+    except ResponseError:
+        return  # this user of Redis may not ask
+    runs = re.search(r"uptime_in_seconds:(\d+)", said.decode() if isinstance(said, bytes) else str(said))
+    if runs is not None and int(runs[1]) < GROWN_SECONDS:
+        raise Broken("Redis has just begun")

@@ -13,19 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import msgspec
 
-from residency.core.errors import UserError
+from residency.core.errors import ResidencyError, UserError
 from residency.core.part import parse
 from residency.core.types import Value
 from residency.serve.launch import application, greeting, run
+from residency.serve.remote import decoded, encoded
 from residency.serve.settings import Serve
 from residency.serve.types import Served
-
-if TYPE_CHECKING:
-    from residency.serve.types import Engine
 
 POLL = 0.1
 LONGEST_FOLDER = 75
@@ -42,6 +40,8 @@ class Plan(Value, frozen=True):
     settings: dict[str, Any]
     models: dict[str, str]
     socket: str
+    ledger: str = ""
+    """Folder of the model ledger, where there is one."""
     worker: int = 0
     listen: int = -1
     served: tuple[Served, ...] = ()
@@ -80,9 +80,14 @@ class Supervisor:
     """Starts the engine process and the workers, and starts again what dies."""
 
     def __init__(
-        self, models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None]
+        self,
+        models: Mapping[str, Path],
+        settings: Serve,
+        listen: socket.socket,
+        say: Callable[[str], None],
+        ledger: Path | None = None,
     ) -> None:
-        self.models, self.settings, self.listen, self.say = models, settings, listen, say
+        self.models, self.settings, self.listen, self.say, self.ledger = models, settings, listen, say, ledger
         self.ending = False
         self.served: tuple[Served, ...] = ()
 
@@ -149,6 +154,7 @@ class Supervisor:
             settings=self.settings.model_dump(mode="json"),
             models={name: str(path) for name, path in self.models.items()},
             socket=str(self.folder / "engine.sock"),
+            ledger=str(self.ledger or ""),
         )
 
     def _start(self, what: str, plan: Plan, out: int, fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
@@ -163,16 +169,6 @@ class Supervisor:
         process.stdin.write(msgspec.json.encode(plan, enc_hook=encoded) + b"\n")
         process.stdin.flush()
         return process
-
-
-def encoded(value: Any) -> Any:
-    """A card on its way to another process."""
-    return value.model_dump(mode="json")
-
-
-def decoded(kind: type, value: Any) -> Any:
-    """The same at the other end."""
-    return parse(kind, value, "served")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -205,23 +201,36 @@ def engine_process(plan: Plan) -> None:
     """Hold the weights and compute, for workers alone."""
     import uvicorn
 
-    from residency.serve import remote
+    from residency.serve import lead
     from residency.serve.app import ROUTES
-    from residency.serve.choice import ended, load_all
+    from residency.serve.changes import standing
+    from residency.serve.choice import ended, load, load_all
     from residency.serve.gate import watch
     from residency.serve.log import Log, silence
     from residency.serve.metrics import Metrics
 
     settings: Serve = parse(Serve, plan.settings, "serve")
-    models = {name: Path(path) for name, path in plan.models.items()}
+    ledger = Path(plan.ledger) if plan.ledger else None
+    models = standing({name: Path(path) for name, path in plan.models.items()}, ledger)
     engines = load_all(models, settings, lambda line: print(line, file=sys.stderr))
     silence(Log(routes=ROUTES))
     figures = Metrics(ROUTES, engines)
-    for name, engine in engines.items():
-        watch(engine, figures, name)
+    leading = lead.Lead(
+        engines,
+        models,
+        settings.workers,
+        ledger,
+        lambda path, name: load(path, name, settings),
+        lambda name, engine: watch(engine, figures, name),
+    )
     os.umask(0o077)
     config = uvicorn.Config(
-        remote.application(engines), uds=plan.socket, log_config=None, access_log=False, timeout_keep_alive=3600
+        lead.application(leading),
+        uds=plan.socket,
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=3600,
+        timeout_graceful_shutdown=int(settings.limits.drain) + 10,  # workers listen as long as they live
     )
     config.load()
     told = msgspec.json.encode(tuple(one.served for one in engines.values()), enc_hook=encoded) + b"\n"
@@ -241,20 +250,15 @@ def engine_process(plan: Plan) -> None:
 def worker_process(plan: Plan) -> None:
     """Answer HTTP; the models are in the engine process."""
     from residency.serve.app import ROUTES
+    from residency.serve.follow import Follow
     from residency.serve.log import Log, silence
-    from residency.serve.reading import reader_of
-    from residency.serve.remote import Remote
 
     settings: Serve = parse(Serve, plan.settings, "serve")
     log = Log(routes=ROUTES)
     silence(log)
-    seconds = settings.limits.seconds + settings.limits.drain
-    engines: dict[str, Engine] = {
-        one.name: Remote(one, reader_of(Path(plan.models[one.name]), one.name), Path(plan.socket), seconds)
-        for one in plan.served
-    }
+    follow = Follow(plan.worker, Path(plan.socket), settings.limits.seconds + settings.limits.drain)
     listen = socket.socket(fileno=plan.listen)
-    run(application(settings, engines, log, plan.worker), settings, listen)
+    run(application(settings, follow.engines(plan.served), log, plan.worker, follow), settings, listen)
 
 
 def child(what: str) -> None:
@@ -262,7 +266,7 @@ def child(what: str) -> None:
     plan = _told_by(sys.stdin.buffer)
     try:
         (engine_process if what == "engine" else worker_process)(plan)
-    except UserError as error:
+    except ResidencyError as error:
         print(f"residency: {error}", file=sys.stderr)
         sys.exit(1)
 

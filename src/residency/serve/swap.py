@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from residency.core.errors import GateRefused, ResidencyError
@@ -54,19 +54,29 @@ class Swap:
             raise Refusal(404, "model_not_found", "No model of this name is served; /v1/models lists those that are.")
         return held
 
+    def _still(self, engine: Engine) -> Held | None:
+        return next((one for one in (*self._held.values(), *self._leaving) if one.engine is engine), None)
+
+    def holds(self, engine: Engine) -> bool:
+        """Whether an engine answers, or still ends what it began."""
+        return self._still(engine) is not None
+
     @asynccontextmanager
-    async def using(self, name: str) -> AsyncIterator[Engine]:
+    async def using(self, name: str, engine: Engine | None = None) -> AsyncIterator[Engine]:
         """The engine behind a name for the length of a request: it is not closed before, whatever takes its place meanwhile."""
-        held = self.hold(name)
+        held = self.hold(name, engine)
         try:
             yield held.engine
         finally:
             if (closing := self.release(held)) is not None:
                 await asyncio.shield(closing)
 
-    def hold(self, name: str) -> Held:
-        """The same where a request's end is not the end of a block; give it to ``release``."""
-        held = self._of(name)
+    def hold(self, name: str, engine: Engine | None = None) -> Held:
+        """The same where a request's end is not the end of a block; give it to ``release``. ``engine``: this one, also where another
+        has its place by now; raises ``Refusal`` (503) where it is closed."""
+        held = self._of(name) if engine is None else self._still(engine)
+        if held is None:
+            raise Refusal(503, "not_ready", "The model is not ready; try again shortly.", 1.0)
         held.running += 1
         return held
 
@@ -90,12 +100,12 @@ class Swap:
         name: str,
         load: Callable[[], Engine],
         known: Canary | None = None,
-        commit: Callable[[], object] | None = None,
+        agreed: Callable[[Engine], Awaitable[object]] | None = None,
     ) -> Engine:
         """Load another engine beside the one that answers (in a thread), prove it, and let it answer from now on.
 
-        ``known``: what was recorded of its model at training time. ``commit`` is called (in a thread) once it is proved; what it raises
-        ends the change. Requests that run end on the old engine, which is then closed.
+        ``known``: what was recorded of its model at training time. ``agreed`` is asked once it is proved; what it raises ends the change,
+        and nothing comes between its end and the flip. Requests that run end on the old engine, which is then closed.
         Raises ``GateRefused`` where it cannot be loaded or proved: then the old one goes on.
         """
         async with self._flips.setdefault(name, asyncio.Lock()):
@@ -105,17 +115,21 @@ class Swap:
                 raise GateRefused(f"{name}: not promoted: {error}") from None
             try:
                 await proved(engine, known)
-                if commit is not None:
-                    await asyncio.to_thread(commit)
+                if agreed is not None:
+                    await agreed(engine)
             except BaseException:
                 await engine.close()
                 raise
-            before, self._held[name] = self._held.get(name), Held(engine)
-            if before is not None:
-                before.retired = True
-                self._leaving.add(before)
-                await self._leave(before)
+            await self.replace(name, engine)
             return engine
+
+    async def replace(self, name: str, engine: Engine) -> None:
+        """Let another engine answer from now on; the old one is closed after its last request."""
+        before, self._held[name] = self._held.get(name), Held(engine)
+        if before is not None:
+            before.retired = True
+            self._leaving.add(before)
+            await self._leave(before)
 
     async def close(self) -> None:
         """Close every engine, also those that requests still run on."""

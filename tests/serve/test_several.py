@@ -1,0 +1,310 @@
+"""Models are changed while several workers answer: all of them change, or none; no request fails, and none is answered by two models."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import torch
+from serve_tools import NOTE, Started, free
+
+from residency.core.types import Spans
+from residency.models import artefact
+from residency.models.adapters import Lora, method_of
+from residency.models.base import BaseModelSettings, resolve
+from residency.models.settings import Generation, Limits
+from residency.ops.models import Models
+from residency.tasks.card import Card, Label, load_card
+
+CARD = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="disease")))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models of one task that say different things."""
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = method_of(Lora(r=2)).attach(artefact.fresh(found["electra"], CARD)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * 0.05)
+        made.append(tmp_path_factory.mktemp("several") / str(seed))
+        artefact.save(made[-1], model, found["electra"], CARD, Lora(r=2), "synthetic")
+    return made
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models that write different things."""
+    base, card, made = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("qa"), []
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        model = method_of(Lora(r=2)).attach(artefact.fresh(base, card, "text")).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.02)
+        made.append(tmp_path_factory.mktemp("writers") / str(seed))
+        writing = artefact.Writing(chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16))
+        artefact.save(made[-1], model, base, card, Lora(r=2), "synthetic", writing)
+    return made
+
+
+class Hospital:
+    """A ledger whose name points to the first of two models, and a server of it with two workers."""
+
+    def __init__(
+        self, trained: list[Path], folder: Path, start: Callable[..., Started], redis: int, alias: str = "ner"
+    ) -> None:
+        self.models, self.alias = Models(folder / "models"), alias
+        self.old, self.new = (self.models.add(one).digest for one in trained)
+        self.models.promote(alias, self.old)
+        self.server = start(
+            alias, "--models", str(folder / "models"), "workers=2", f"limits.redis=redis://127.0.0.1:{redis}",
+            "limits.per_second=100000", "canary_seconds=0.5",
+        )  # fmt: skip
+        self.address, self.headers = self.server.address, dict(self.server.client.headers)
+        self.folder = folder
+
+    def fresh(self) -> httpx2.Client:
+        """A client with a connection of its own: whichever worker takes it answers."""
+        return httpx2.Client(base_url=self.address, headers=self.headers, timeout=60, trust_env=False)
+
+    def asked(self) -> str:
+        with self.fresh() as client:
+            found = client.post("/extract", json={"text": NOTE})
+        assert found.status_code == 200, found.text
+        return str(found.json()["digest"])
+
+    def change(self, what: str, **body: Any) -> httpx2.Response:
+        with self.fresh() as client:
+            return client.post(f"/admin/models/{self.alias}/{what}", json=body or None, timeout=120)
+
+    def now(self) -> str:
+        return self.models.aliases()[self.alias][-1]
+
+    def lines(self) -> list[str]:
+        found = "".join(path.read_text() for path in (self.folder / "serve").glob("audit-*.jsonl"))
+        return [line for line in found.splitlines() if '"what":"admin"' in line]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[int]:
+    """The port of a Redis."""
+    port = free()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    redis = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        redis.kill()
+        redis.wait()
+
+
+@pytest.fixture
+def hospital(trained: list[Path], tmp_path: Path, start: Callable[..., Started], redis: int) -> Hospital:
+    return Hospital(trained, tmp_path, start, redis)
+
+
+class Load:
+    """Requests without a pause, each on a connection of its own, from several threads: (asked at, answered at, status, digest twice, marks)."""
+
+    def __init__(self, hospital: Hospital, threads: int = 4) -> None:
+        self.hospital, self.stop = hospital, threading.Event()
+        self.seen: list[tuple[float, float, int, str, str, str]] = []
+        self.threads = [threading.Thread(target=self._ask) for _ in range(threads)]
+
+    def _ask(self) -> None:
+        while not self.stop.is_set():
+            begun = time.monotonic()
+            try:
+                with self.hospital.fresh() as client:
+                    row = self.one(client)
+            except httpx2.HTTPError as error:
+                row = 0, "", "", type(error).__name__
+            self.seen.append((begun, time.monotonic(), *row))
+
+    def one(self, client: httpx2.Client) -> tuple[int, str, str, str]:
+        """A request: status, digest in the header, digest in the body, what was said."""
+        found = client.post("/extract", json={"text": NOTE})
+        body = found.json()
+        marks = [(one["start"], one["end"], one["label"]) for one in body.get("entities", ())]
+        return found.status_code, found.headers["x-residency-digest"], body.get("digest"), str(marks)
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(60)
+
+    def during(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Streams(Load):
+    """The same with answers that are streamed, whole ones only."""
+
+    def one(self, client: httpx2.Client) -> tuple[int, str, str, str]:
+        """A stream: status, digest in the header, the digests that its pieces name, what they said."""
+        body = {
+            "model": "words", "messages": [{"role": "user", "content": "ho khan?"}], "max_tokens": 48, "stream": True
+        }  # fmt: skip
+        found = client.post("/v1/chat/completions", json=body)
+        events = [line.removeprefix("data: ") for line in found.text.splitlines() if line.startswith("data: ")]
+        whole = events and events[-1] == "[DONE]"
+        pieces = [json.loads(event) for event in events[:-1]]
+        named = {piece.get("system_fingerprint") for piece in pieces}
+        said = "".join(one["delta"].get("content") or "" for piece in pieces for one in piece.get("choices", ()))
+        return found.status_code if whole else 0, found.headers["x-residency-digest"], str(named), said
+
+
+def alone(path: Path) -> str:
+    """What a model says of the note when it is asked without a server."""
+    import asyncio
+
+    from residency.serve.engine import load
+
+    engine = load(path, "ner", device="cpu")
+    found = asyncio.run(engine.mark(NOTE))
+    asyncio.run(engine.close())
+    assert isinstance(found.answer, Spans)
+    return str([(one.start, one.end, one.label) for one in found.answer.spans])
+
+
+def test_no_request_fails_and_none_sees_two_models(hospital: Hospital, trained: list[Path]) -> None:
+    own = [alone(path) for path in trained]
+    assert own[0] != own[1], "the answers must tell the models apart"
+    with Load(hospital) as load:
+        load.during(1)
+        flips: list[tuple[float, str]] = []
+        for what, body, digest in (
+            ("promote", {"digest": hospital.new[:12]}, hospital.new),
+            ("rollback", {}, hospital.old),
+            ("promote", {"digest": hospital.new}, hospital.new),
+        ):
+            done = hospital.change(what, **body)
+            assert done.status_code == 200, done.text
+            assert done.headers["x-residency-digest"] == done.json()["digest"] == digest == hospital.now()
+            flips.append((time.monotonic(), digest))
+            load.during(1)
+    seen = sorted(load.seen)
+    assert len(seen) > 50
+    assert {row[2] for row in seen} == {200}, {row[2:] for row in seen if row[2] != 200}
+    assert all(row[3] == row[4] for row in seen), "header and body name one model"
+    assert {row[4:] for row in seen} == {(hospital.old, own[0]), (hospital.new, own[1])}, (
+        "content is that of the digest"
+    )
+    periods = [(0.0, hospital.old), *flips]
+    for (begun, digest), (until, _) in zip(periods, [*flips, (float("inf"), "")], strict=True):
+        inside = [row for row in seen if row[0] > begun and row[1] < until]
+        first = next((row[1] for row in inside if row[4] != digest), float("inf"))
+        assert inside and all(row[4] != digest for row in inside if row[0] > first), "never back to the old one"
+        after = next((row for row in seen if row[0] > begun), None)
+        assert after is not None and after[4] == digest, "after the answer to a change the new one answers, everywhere"
+    lines = hospital.lines()
+    assert len(lines) == 3 and all('"status":200' in line for line in lines)
+    assert sum(f'"model":"{hospital.new}"' in line for line in lines) == 2
+    assert [one.what for one in hospital.models.entries()[-3:]] == ["promote", "rollback", "promote"]
+    assert hospital.models.entries()[-1].by
+
+
+def test_streams_end_on_the_model_that_they_began_on(
+    writers: list[Path], tmp_path: Path, start: Callable[..., Started], redis: int
+) -> None:
+    hospital = Hospital(writers, tmp_path, start, redis, "words")
+    with Streams(hospital) as load:
+        load.during(2)
+        done = hospital.change("promote", digest=hospital.new)
+        flipped = time.monotonic()
+        assert done.status_code == 200, done.text
+        load.during(2)
+    assert {row[2] for row in load.seen} == {200}
+    assert len({row[3:] for row in load.seen}) == 2, "each digest has one answer, and names it in each piece"
+    said = {row[3]: row[5] for row in load.seen}
+    assert set(said) == {hospital.old, hospital.new} and said[hospital.old] != said[hospital.new]
+    assert {row[3] for row in load.seen if row[0] > flipped} == {hospital.new}
+    ended = max(row[1] for row in load.seen if row[3] == hospital.old)
+    assert ended > min(row[0] for row in load.seen if row[3] == hospital.new), "some of both were under way at once"
+
+
+def test_what_is_broken_is_refused_for_all(hospital: Hospital) -> None:
+    weights = hospital.models.path(hospital.new) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with Load(hospital) as load:
+        found = hospital.change("promote", digest=hospital.new)
+        load.during(0.5)
+    assert (found.status_code, found.json()["error"]["code"]) == (409, "not_promoted")
+    assert str(hospital.folder) not in found.text
+    assert {(row[2], row[4]) for row in load.seen} == {(200, hospital.old)}
+    assert hospital.now() == hospital.old
+    assert hospital.change("promote", digest="0123456789abcdef").status_code == 404
+    assert hospital.change("rollback").status_code == 409
+    assert ['"status":409' in line for line in hospital.lines()].count(True) == 2
+
+
+def test_a_worker_that_cannot_take_part_ends_the_change_for_all(hospital: Hospital) -> None:
+    stopped, *_ = hospital.server.children("worker")
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        found = None
+        while found is None:  # a request that the stopped worker took waits; another connection reaches the other one
+            try:
+                with hospital.fresh() as client:
+                    found = client.post("/admin/models/ner/promote", json={"digest": hospital.new}, timeout=50)
+            except httpx2.ReadTimeout:
+                continue
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert (found.status_code, found.json()["error"]["code"]) == (409, "not_promoted")
+    assert "cannot take part" in found.json()["error"]["message"]
+    assert hospital.now() == hospital.old == hospital.asked()
+    hospital.server.until(lambda: hospital.change("promote", digest=hospital.new).status_code == 200)
+    assert {hospital.asked() for _ in range(20)} == {hospital.new}
+
+
+def test_what_starts_again_comes_up_with_what_the_ledger_says(hospital: Hospital) -> None:
+    assert hospital.change("promote", digest=hospital.new).status_code == 200
+    before = hospital.server.children("worker")
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    hospital.server.until(lambda: len(set(hospital.server.children("worker")) - set(before)) == 2)
+    hospital.server.until(lambda: hospital.server.ready() == 200)
+    assert {hospital.asked() for _ in range(20)} == {hospital.new}
+    (engine,) = hospital.server.children("engine")
+    os.kill(engine, signal.SIGKILL)
+    hospital.server.until(lambda: hospital.server.ready() == 503)
+    hospital.server.until(lambda: hospital.server.ready() == 200)
+    answers: list[tuple[int, str | None]] = []
+
+    def steady() -> bool:
+        with hospital.fresh() as client:
+            found = client.post("/extract", json={"text": NOTE})
+        answers.append((found.status_code, found.json().get("digest")))
+        return len(answers) >= 20 and {status for status, _ in answers[-20:]} == {200}
+
+    hospital.server.until(steady)
+    assert {digest for status, digest in answers if status == 200} == {hospital.new}
+    assert {status for status, _ in answers} <= {200, 503}
+    assert hospital.change("rollback").status_code == 200
+    assert {hospital.asked() for _ in range(20)} == {hospital.old}
