@@ -7,9 +7,9 @@ official scorer refuses: one with a malformed line, or an empty hypothesis where
 Where the facts are silent, these are the readings chosen:
 
 1.  An answer is stripped of white space at both ends, then cut at each line feed; a value is compared as it stands.
-2.  Where the facts do not say that the first line is skipped, a line without the mark of the form ("实体：",
-    "头实体：", "：role=", "关系的头尾实体对如下：") says nothing. A line that has the mark and breaks the form is malformed.
-3.  Where the first line is skipped, each later line must have the form; a blank line has not.
+2.  Where the facts do not say that the first line is skipped, a first line without the mark of the form ("实体：",
+    "头实体：", "：role=", "关系的头尾实体对如下：") is an introduction and says nothing. Every later line must have the form.
+3.  Where the first line is skipped, every later line must have the form as well. A blank line has not.
 4.  Empty items between "，" are dropped. A type, a relation, an attribute or a term of a fact may be any text.
 5.  The descriptions of an event are a set: their order says nothing.
 6.  A condition is one triple, whose tail is a whole triple. A pair below no header is malformed.
@@ -75,6 +75,16 @@ def lines_of(answer: str) -> list[str]:
     return stripped.split("\n") if stripped else []
 
 
+def lines_of_the_form(answer: str, mark: str) -> list[str]:
+    """The lines of an answer; a first line without the mark introduces them, a later one is malformed."""
+    lines = lines_of(answer)
+    if lines and mark not in lines[0]:
+        lines = lines[1:]
+    if any(mark not in line for line in lines):
+        raise Refused
+    return lines
+
+
 def fields(pattern: str, line: str) -> tuple[str, ...]:
     """The groups of a line that has the form; no group may hold the form's own marks."""
     found = re.fullmatch(pattern, line, re.DOTALL)
@@ -88,39 +98,38 @@ def listed(words: str) -> list[str]:
 
 
 def mentions(answer: str, choices: Choices) -> Iterator[Hashable]:
-    for line in lines_of(answer):
-        if "实体：" in line:
-            if line.count("实体：") > 1:
-                raise Refused
-            kind, names = line.split("实体：")
-            yield from ((name, kind) for name in listed(names))
+    for line in lines_of_the_form(answer, "实体："):
+        if line.count("实体：") > 1:
+            raise Refused
+        kind, names = line.split("实体：")
+        yield from ((name, kind) for name in listed(names))
 
 
 def triples(answer: str, choices: Choices) -> Iterator[Hashable]:
-    for line in lines_of(answer):
-        if "关系的头尾实体对如下：" in line:
-            relation, pairs = fields(r"具有(.*?)关系的头尾实体对如下：(.*)", line)
-            for pair in filter(None, pairs.split("。")):
-                head, tail = fields(r"头实体为((?:(?!，尾实体为).)*)，尾实体为((?:(?!，尾实体为).)*)", pair)
-                yield head, relation, tail
+    for line in lines_of_the_form(answer, "关系的头尾实体对如下："):
+        relation, pairs = fields(r"具有(.*?)关系的头尾实体对如下：(.*)", line)
+        for pair in filter(None, pairs.split("。")):
+            head, tail = fields(r"头实体为((?:(?!，尾实体为).)*)，尾实体为((?:(?!，尾实体为).)*)", pair)
+            yield head, relation, tail
 
 
 def causes(answer: str, choices: Choices) -> Iterator[Hashable]:
     relation = None
-    for line in lines_of(answer):
+    for at, line in enumerate(lines_of(answer)):
         if line.endswith("三元组如下："):
             relation = line.removesuffix("三元组如下：")
-        elif "头实体：" in line:
-            if relation is None:
-                raise Refused
-            if "尾三元组：" in line:
-                head, first, last, inner = fields(
-                    r"头实体：([^；]*)；尾三元组：头实体：([^；]*)；尾实体：([^；]*)；关系：([^；]*)", line
-                )
-                yield head, relation, (first, inner, last)
-            else:
-                head, tail = fields(r"头实体：([^；]*)；尾实体：([^；]*)", line)
-                yield head, relation, tail
+        elif at == 0 and "头实体：" not in line:
+            continue
+        elif relation is None:
+            raise Refused
+        elif "尾三元组：" in line:
+            head, first, last, inner = fields(
+                r"头实体：([^；]*)；尾三元组：头实体：([^；]*)；尾实体：([^；]*)；关系：([^；]*)", line
+            )
+            yield head, relation, (first, inner, last)
+        else:
+            head, tail = fields(r"头实体：([^；]*)；尾实体：([^；]*)", line)
+            yield head, relation, tail
 
 
 def events(answer: str, choices: Choices) -> Iterator[Hashable]:
@@ -243,10 +252,9 @@ def tree_score(gold: str, said: str) -> float:
 
 def nodes(answer: str) -> list[tuple[str, str, Hashable]]:
     found = []
-    for line in lines_of(answer):
-        if "：role=" in line:
-            role, relation, rows = fields(r".*?：role=([CD])；logical_rel=(and|or|null)；triples=(.*)", line)
-            found.append((role, relation, frozenset(literal_triples(rows))))
+    for line in lines_of_the_form(answer, "：role="):
+        role, relation, rows = fields(r".*?：role=([CD])；logical_rel=(and|or|null)；triples=(.*)", line)
+        found.append((role, relation, frozenset(literal_triples(rows))))
     return found
 
 
