@@ -122,7 +122,7 @@ def causes(answer: str, choices: Choices) -> Iterator[Hashable]:
             continue
         elif relation is None:
             raise Refused
-        elif "尾三元组：" in line:
+        elif relation == "条件关系":
             head, first, last, inner = fields(
                 r"头实体：([^；]*)；尾三元组：头实体：([^；]*)；尾实体：([^；]*)；关系：([^；]*)", line
             )
