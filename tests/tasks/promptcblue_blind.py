@@ -43,6 +43,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from residency.corpus.promptcblue import cards
 
 Choices = Sequence[str] | None
+CARDS = cards()
 
 
 class Refused(Exception):
@@ -186,7 +187,7 @@ def class_f1(task: str, gold: list[str], said: list[str]) -> float:
     """The average F1 over classes; a class that the model invents counts as one."""
 
     def label(answer: str) -> str:
-        name = answer.strip() or cards()[task].names[0]
+        name = answer.strip() or CARDS[task].names[0]
         return OTHER_NAMES.get(task, {}).get(name, name)
 
     with warnings.catch_warnings():
@@ -225,14 +226,14 @@ def rouge_l(reference: str, hypothesis: str) -> float:
 
 def report_scores(gold: str, said: str) -> list[float]:
     expected, found = sections(gold), sections(said)
-    return [rouge_l(expected.get(name, ""), found.get(name, "")) for name in cards()["IMCS-V2-MRG"].names]
+    return [rouge_l(expected.get(name, ""), found.get(name, "")) for name in CARDS["IMCS-V2-MRG"].names]
 
 
 def sections(answer: str) -> dict[str, str]:
     named = {}
     for line in lines_of(answer)[1:]:
         name, mark, text = line.partition("：")
-        if not mark or name not in cards()["IMCS-V2-MRG"].names:
+        if not mark or name not in CARDS["IMCS-V2-MRG"].names:
             raise Refused
         named[name] = text
     return named
