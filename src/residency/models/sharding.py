@@ -15,6 +15,9 @@ import torch
 
 from residency.core.errors import UserError
 
+MARK = "residency_sharded"
+"""Attribute of a model that is shared out."""
+
 
 def shard(model: Any, device: str) -> Any:
     """Share out a model's tensors, on ``device``: each layer by itself, then what is left. *Together*, but nothing is sent: every
@@ -34,6 +37,7 @@ def shard(model: Any, device: str) -> Any:
     if hasattr(model, "peft_config"):  # writes with the model inside it, beside its own hooks
         register_fsdp_forward_method(model, "generate")
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    setattr(model, MARK, True)
     inner._is_distributed_loading_by_transformers = True  # so that transformers' Trainer leaves it as it is
     return model
 
@@ -58,9 +62,7 @@ def _tied(model: Any, module: Any) -> bool:
 
 def sharded(model: Any) -> bool:
     """Whether a model's tensors are shared out."""
-    from torch.distributed.fsdp import FSDPModule
-
-    return isinstance(model, FSDPModule)
+    return bool(getattr(model, MARK, False))
 
 
 def parts(model: Any) -> dict[str, torch.Tensor]:
@@ -75,9 +77,7 @@ def trained(model: Any) -> Iterator[tuple[str, Any]]:
 
 def part(tensor: Any) -> torch.Tensor:
     """What this process holds of a tensor: all of it, where it is not shared out."""
-    from torch.distributed.tensor import DTensor
-
-    held: torch.Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    held: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return held
 
 
