@@ -44,7 +44,7 @@ def still(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
         "head_dim": 6,
         "intermediate_size": 49,
         "num_hidden_layers": 3,
-        "num_attention_heads": 5,
+        "num_attention_heads": 3,
         "num_key_value_heads": 1,
         "pad_token_id": 0,
     }

@@ -304,8 +304,6 @@ class CausalPredictor:
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
         from transformers import GenerationConfig
 
-        from residency.models.sharding import sharded
-
         settings = GenerationConfig(
             max_new_tokens=most or self._most,
             min_new_tokens=self._most if self.full_length else None,
@@ -323,7 +321,6 @@ class CausalPredictor:
                 logits_processor=self._processors(keys, before),
                 stopping_criteria=self._criteria(longest, halt, after),
                 streamer=streamer,
-                synced_gpus=sharded(self.model),
             )
         return [_until_end(row, self._ends) for row in output[:, longest:].tolist()]
 

@@ -7,6 +7,7 @@ marked *together* is called by every process at the same point.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def shard(model: Any, device: str) -> Any:
 
     if any(p.ndim == 0 for p in model.parameters()):
         raise UserError("launch.shard: this base has single numbers among its weights, which cannot be shared out; set false.")
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # of work in place on its output, which nothing here does
     mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
     for unit in units(model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -573,6 +574,10 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         if checkpoint:
             self.lr_scheduler.base_lrs = own
             self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        """Gradients are shared out after every micro-batch: waiting for the last would take less time, and hold them whole."""
+        return nullcontext()
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; the fresh head has its own rate, biases, norms and prefixes no decay."""
