@@ -12,7 +12,7 @@ from typing import Any
 
 from test_training import NER, drug_rows, stage
 
-from residency.core.types import Answer, Example
+from residency.core.types import Example, Text, Turn
 from residency.models.adapters import Freeze, Full, Lora, Prefix
 from residency.models.base import BaseModelSettings, resolve, silent
 from residency.models.settings import Generation
@@ -43,7 +43,14 @@ WRITING: dict[str, Any] = {
 
 def answers() -> list[Example]:
     return [
-        Example(id=str(i), task="t", input=text, gold=Answer(text="Because." * (1 + i)), profile="synthetic")
+        Example(
+            id=str(i),
+            task="t",
+            input=text,
+            gold=Text(text=" ".join(["Because."] * (1 + i))),
+            turns=(Turn(role="user", text=text),),
+            profile="synthetic",
+        )
         for i, text in enumerate(QUESTIONS * 3)
     ]
 
