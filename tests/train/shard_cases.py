@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from residency.models.settings import Generation
 from residency.tasks.card import load_card
 from residency.train import launch
 from residency.train.stage import Stop
-from residency.train.trainer import Job, train
+from residency.train.trainer import Job, StageTrainer, train
 
 QUESTIONS = ("Why rest?", "What is anaemia?", "How long should one walk each day?", "Why drink water?", "Is salt good?")
 METHODS: dict[str, Any] = {
@@ -31,8 +32,8 @@ METHODS: dict[str, Any] = {
 }
 MARKING: dict[str, Any] = {
     "checkpointed": {"method": Full(), "checkpointing": True},
-    "bf16": {"method": Lora(r=2), "precision": "bf16"},
     "clipped": {"method": Full(), "clip": 1e-2},
+    "spoiled": {"method": Full()},
 }
 WRITING: dict[str, Any] = {
     "checkpointed": {"method": Lora(r=2), "checkpointing": True},
@@ -47,11 +48,11 @@ def answers() -> list[Example]:
             id=str(i),
             task="t",
             input=text,
-            gold=Text(text=" ".join(["Because."] * (1 + i))),
+            gold=Text(text=" ".join(["Because."] * (1 + i % 5))),
             turns=(Turn(role="user", text=text),),
             profile="synthetic",
         )
-        for i, text in enumerate(QUESTIONS * 3)
+        for i, text in enumerate(QUESTIONS * 7)
     ]
 
 
@@ -89,8 +90,24 @@ def killing(at: int) -> Callable[..., None]:
     return kill
 
 
+def spoiled(steps: list[int]) -> Callable[..., Any]:
+    """``compute_loss`` with losses that are not a number in these steps, once in each."""
+    real = StageTrainer.compute_loss
+
+    def loss(self: StageTrainer, *args: Any, **kwargs: Any) -> Any:
+        value = real(self, *args, **kwargs)
+        if self.state.global_step + 1 in steps:
+            steps.remove(self.state.global_step + 1)
+            return value * math.nan
+        return value
+
+    return loss
+
+
 def main(bases: dict[str, str], out: Path, names: list[str], kill: int) -> None:
     for name in names:
+        if name.endswith("spoiled"):
+            StageTrainer.compute_loss = spoiled([7])  # type: ignore[method-assign]
         with silent():
             train(case(name, bases, out / name, shard=True, progress=killing(kill) if kill else None))
     launch.leave()
