@@ -54,7 +54,11 @@ def still(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
     }
     made = {
         "bert": (transformers.AutoModelForMaskedLM, encoder, bases["bert"]),
-        "tied": (transformers.AutoModelForCausalLM, transformers.LlamaConfig(**writer, tie_word_embeddings=True), source),
+        "tied": (
+            transformers.AutoModelForCausalLM,
+            transformers.LlamaConfig(**writer, tie_word_embeddings=True),
+            source,
+        ),
         "untied": (transformers.AutoModelForCausalLM, transformers.LlamaConfig(**writer), source),
     }
     for name, (kind, config, words) in made.items():
@@ -163,14 +167,17 @@ def test_a_loss_that_is_not_a_number_takes_all_parts_back(
 def test_single_numbers_among_the_weights_are_refused_in_a_sentence() -> None:
     model = torch.nn.Linear(2, 2)
     model.scale = torch.nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(UserError, match="launch.shard: this base has single numbers among its weights") as refused:
+    with pytest.raises(UserError, match=r"launch\.shard: this base has single numbers among its weights") as refused:
         sharding.shard(model, "cpu")
     assert "\n" not in str(refused.value)
 
 
 def test_layers_and_embeddings_are_lent_one_by_one_unless_they_are_tied(still: dict[str, str]) -> None:
     kinds = {
-        name: [type(unit).__name__ for unit in sharding.units(transformers.AutoModelForCausalLM.from_pretrained(still[name]))]
+        name: [
+            type(unit).__name__
+            for unit in sharding.units(transformers.AutoModelForCausalLM.from_pretrained(still[name]))
+        ]
         for name in ("tied", "untied")
     }
     layers = ["LlamaDecoderLayer"] * 3

@@ -30,8 +30,12 @@ def shard(model: Any, device: str) -> Any:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     if any(p.ndim == 0 for p in model.parameters()):
-        raise UserError("launch.shard: this base has single numbers among its weights, which cannot be shared out; set false.")
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)  # of work in place on its output, which nothing here does
+        raise UserError(
+            "launch.shard: this base has single numbers among its weights, which cannot be shared out; set false."
+        )
+    warnings.filterwarnings(
+        "ignore", "FSDP2-wrapped module", UserWarning
+    )  # of work in place on its output, which nothing here does
     mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
     for unit in units(model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
@@ -49,7 +53,9 @@ def units(model: Any) -> list[Any]:
     wanted = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
     lists = (each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == wanted)
     layers = list(next(lists, ()))
-    ends = [getattr(model, name)() for name in ("get_input_embeddings", "get_output_embeddings") if hasattr(model, name)]
+    ends = [
+        getattr(model, name)() for name in ("get_input_embeddings", "get_output_embeddings") if hasattr(model, name)
+    ]
     apart = [end for end in ends if isinstance(end, torch.nn.Module) and not _tied(model, end)]
     return [*layers, *apart]
 
@@ -178,5 +184,7 @@ def _cut(optimiser: Any, found: dict[str, Any]) -> dict[str, Any]:
         same = isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape == parameter.shape
         return cut(parameter, value) if same else value
 
-    state = {number: {name: share(number, value) for name, value in each.items()} for number, each in found["state"].items()}
+    state = {
+        number: {name: share(number, value) for name, value in each.items()} for number, each in found["state"].items()
+    }
     return {**found, "state": state}

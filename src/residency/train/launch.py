@@ -39,7 +39,9 @@ class Launch(Part):
 def check(settings: Launch) -> None:
     """Raises ``UserError`` where tensors are to be shared out and there is nobody to share them with."""
     if settings.shard and max(world(), settings.processes) == 1:
-        raise UserError("launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false.")
+        raise UserError(
+            "launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false."
+        )
 
 
 def world() -> int:

@@ -105,12 +105,12 @@ def train(job: Job) -> tuple[StageResult, Items]:
     and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
-    recovery = known(job.work)
+    recovery = launch.shared(lambda: known(job.work))
     while True:
         try:
             return attempt(job, recovery)
         except Diverged as error:
-            back = last_checkpoint(job.work)
+            back = launch.shared(lambda: last_checkpoint(job.work))
             step = int(back.name.split("-")[1]) if back else 0
             if recovery.rate < 1:
                 raise UserError(
@@ -121,7 +121,9 @@ def train(job: Job) -> tuple[StageResult, Items]:
         except Exhausted as error:
             recovery = recovery.smaller(error.micro_batch)
             shutil.rmtree(job.work, ignore_errors=True)  # its order of rows is that of the larger micro-batch
-        recovery.keep(job.work)
+        if launch.first():
+            recovery.keep(job.work)
+        launch.wait()
 
 
 class Exhausted(Exception):
@@ -539,10 +541,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         """A checkpoint holds what is trained, and nothing else, whatever the method."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.plan.sharded:
-            held = sharding.whole(self.model, keep=launch.first())
-        else:
-            held = sharding.parts(self.model)
+        held = sharding.whole(self.model, keep=launch.first()) if self.plan.sharded else sharding.parts(self.model)
         if launch.first():
             safetensors.torch.save_file(held, folder / TRAINED)
 
@@ -649,7 +648,11 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             "epochs": f"{plan.epochs:g}",
             "steps": str(plan.steps),
             "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation}{f' x {plan.processes} processes' if plan.processes > 1 else ''})",
-            **({"sharded": f"weights, gradients and optimiser, among {plan.processes} processes"} if plan.sharded else {}),
+            **(
+                {"sharded": f"weights, gradients and optimiser, among {plan.processes} processes"}
+                if plan.sharded
+                else {}
+            ),
             "checkpointing": "on" if plan.checkpointing else "off",
             "learning_rate": f"{plan.learning_rate:g}",
             "head_learning_rate": f"{plan.head_learning_rate:g}",
