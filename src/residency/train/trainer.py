@@ -244,6 +244,8 @@ def begun(job: Job, device: str) -> tuple[Any, int, bool, str]:
     stays = job.shard or job.base.quantise != "none"
     packed, why = packing(job, model if stays else model.to(device))
     if job.shard:
+        if device == "cpu":
+            steady_memory()  # glibc would keep what was borrowed for a layer, in all more than the whole model
         model = sharding.shard(job.stage.tuning.attach(model), device)
     return model, parameters, packed, why
 
