@@ -20,13 +20,19 @@ MARK = "residency_sharded"
 """Attribute of a model that is shared out."""
 
 
-def shard(model: Any, device: str) -> Any:
-    """Share out a model's tensors, on ``device``: each layer by itself, then what is left. *Together*, but nothing is sent: every
-    process keeps its part of what it has.
+def group(device: str) -> Any:
+    """The processes at work, as those that share out on a kind of device. *Together*."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(device, (torch.distributed.get_world_size(),))
+
+
+def shard(model: Any, mesh: Any) -> Any:
+    """Share out a model's tensors among a ``group``: each layer by itself, then what is left. Nothing is sent: every process keeps
+    its part of what it has.
 
     Raises ``UserError`` for a model with tensors that cannot be cut.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     if any(p.ndim == 0 for p in model.parameters()):
@@ -36,7 +42,6 @@ def shard(model: Any, device: str) -> Any:
     warnings.filterwarnings(
         "ignore", "FSDP2-wrapped module", UserWarning
     )  # of work in place on its output, which nothing here does
-    mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
     for unit in units(model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)  # or what the root holds would stay whole after judging

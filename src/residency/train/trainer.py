@@ -154,7 +154,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     program = foreseen.footprint(subject, method) if foresees else 0
     launch.join()
     device = best_device()
-    made = launch.in_turn(lambda: begun(job, device)) if job.shard else begun(job, device)
+    if job.shard:
+        mesh = sharding.group(device)
+        made = launch.in_turn(lambda: begun(job, device, mesh))
+    else:
+        made = begun(job, device)
     model, parameters, packed, why = made
     quantised = job.base.quantise != "none"
     plan = resolve(
@@ -234,10 +238,10 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     return result, items
 
 
-def begun(job: Job, device: str) -> tuple[Any, int, bool, str]:
+def begun(job: Job, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]:
     """The model that a stage begins with, its parameters, whether rows are laid end to end, and why.
 
-    A model that is shared out has its method on already, and was never whole on a GPU.
+    A model that is shared out, among the processes of ``mesh``, has its method on already, and was never whole on a GPU.
     """
     model = artefact.begin(job.base, job.card, job.output, job.stage.tuning, job.start)
     parameters = size(model)
@@ -246,7 +250,7 @@ def begun(job: Job, device: str) -> tuple[Any, int, bool, str]:
     if job.shard:
         if device == "cpu":
             steady_memory()  # glibc would keep what was borrowed for a layer, in all more than the whole model
-        model = sharding.shard(job.stage.tuning.attach(model), device)
+        model = sharding.shard(job.stage.tuning.attach(model), mesh)
     return model, parameters, packed, why
 
 
