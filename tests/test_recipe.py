@@ -160,3 +160,30 @@ def test_the_schema_names_every_format_method_and_setting() -> None:
     references = {part.split('"')[0] for part in text.split('"#/$defs/')[1:]}
     assert references <= set(definitions)
     assert {"integer", "string"} <= {one.get("type") for one in schema["properties"].values()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["base={id: x, quantise: nf4}"], "launch.shard: weights in nf4 cannot be shared out; set base.quantise=none"),
+        (
+            ["stages[0].optimiser=adamw_8bit"],
+            "stages[0].optimiser: adamw_8bit does not work with launch.shard; set adamw",
+        ),
+        (
+            ["stages[0].method={kind: prefix, projection: 8}"],
+            "stages[0].method.projection: belongs to all layers at once, which launch.shard lends out one by one",
+        ),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused_before_anything_is_read(changes: list[str], words: str) -> None:
+    value: dict[str, Any] = {
+        "schema": 1,
+        "name": "x",
+        "data": {"d": {"format": "jsonl", "path": "none.jsonl", "lang": "en"}},
+    }
+    value["tasks"] = [{"card": "ner", "data": "d"}]
+    with pytest.raises(UserError) as refused:
+        Recipe.from_mapping(value, overrides=["launch.processes=2", "launch.shard=true", "stages=[{}]", *changes])
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    Recipe.from_mapping(value, overrides=["launch.processes=2", "stages=[{}]", *changes])

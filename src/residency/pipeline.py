@@ -357,6 +357,7 @@ class Work:
             loss=self.recipe.data[first.data].loss,
             start=self.start(number),
             forecast=True,
+            shard=self.recipe.launch.shard and launch.world() > 1,
         )
 
     def systems(self) -> list[tuple[str, Path]]:
@@ -519,6 +520,7 @@ Action = Callable[[Path], None]
 
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
     """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
+    launch.check(recipe.launch)
     work = Work(recipe, Path(runs), (tracker if launch.first() else None) or Silent())
     return work.through(work.actions()) if launch.world() == 1 else together(work)
 

@@ -13,6 +13,7 @@ from residency.models.base import Base, resolve
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed
+from residency.train import launch
 from residency.train.stage import Stage
 
 LARGE_WINDOW = 1024
@@ -48,6 +49,7 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     """
     from residency.train import plan as plans
 
+    launch.check(recipe.launch)
     device = plans.device_named(gpu) if gpu else plans.device_here()
     base = resolve(recipe.base, recipe.root, weights=False)
     return [_forecast(recipe, stage, number, base, device) for number, stage in enumerate(recipe.stages, start=1)]
@@ -105,6 +107,7 @@ def _estimate(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: An
         subject.family == "answers",
         base.quantise != "none",
         recipe.launch.processes,
+        recipe.launch.shard,
     )
     if stage.micro_batch == "auto":
         plan = plans.fitted(subject, stage, base, plan, packed, program, device)
@@ -120,10 +123,13 @@ def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
         ("rows", f"{len(rows.lengths):,}, at most {max(rows.lengths):,} tokens, {sum(rows.lengths):,} in all"),
         ("steps", f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, {found.precision}"),
         ("checkpointing", "on" if found.checkpointing else "off"),
+        *([("sharded", f"among {found.shares} processes; memory is that of each")] if found.shares > 1 else []),
         ("weights", shown(found.weights)),
         ("gradients and optimiser", shown(found.gradients + found.optimiser)),
         ("within a step", shown(found.activations)),
     ]
+    if found.shares > 1:
+        facts.append(("put together from all parts", shown(found.borrowed)))
     if found.copies:
         facts.append(("best weights so far", shown(found.copies)))
     if found.program:
@@ -146,29 +152,33 @@ def _advice(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any,
     from residency.train import plan as plans
 
     said: list[str] = []
-    for words, changed_stage, changed_base in _changes(stage, base, device.kind):
+    for words, changed, changed_stage, changed_base in _changes(recipe, stage, base, device.kind):
         said.append(words)
-        found = _estimate(recipe, changed_stage, changed_base, subject, device, program)
+        found = _estimate(changed, changed_stage, changed_base, subject, device, program)
         if plans.fits(found, device):
             return f"set {', '.join(said)}: then at most {plans.shown(found.peak)} are held at once."
     return f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a larger device."
 
 
-def _changes(stage: Stage, base: Base, device: str) -> Iterator[tuple[str, Stage, Base]]:
+def _changes(recipe: Recipe, stage: Stage, base: Base, device: str) -> Iterator[tuple[str, Recipe, Stage, Base]]:
     """Changes one after the other, each with those before."""
+    plain = base.quantise == "none" and stage.optimiser == "adamw" and getattr(stage.method, "projection", None) is None
+    if recipe.launch.processes > 1 and not recipe.launch.shard and plain:
+        recipe = recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"shard": True})})
+        yield "launch.shard=true", recipe, stage, base
     if stage.checkpointing is not True:
         stage = stage.model_copy(update={"checkpointing": True})
-        yield "stages[0].checkpointing=true", stage, base
+        yield "stages[0].checkpointing=true", recipe, stage, base
     if stage.micro_batch != 1:
         stage = stage.model_copy(update={"micro_batch": 1, "accumulation": None})
-        yield "stages[0].micro_batch=1", stage, base
+        yield "stages[0].micro_batch=1", recipe, stage, base
     if stage.tuning.in_place:
         from residency.models.adapters import Lora
 
         stage = stage.model_copy(update={"method": Lora()})
-        yield "stages[0].method={kind: lora}", stage, base
-    if base.quantise == "none" and device == "cuda":
-        yield "base.quantise=nf4", stage, msgspec.structs.replace(base, quantise="nf4")
+        yield "stages[0].method={kind: lora}", recipe, stage, base
+    if base.quantise == "none" and device == "cuda" and not recipe.launch.shard:
+        yield "base.quantise=nf4", recipe, stage, msgspec.structs.replace(base, quantise="nf4")
 
 
 # Without a base

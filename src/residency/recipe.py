@@ -124,6 +124,26 @@ class Recipe(Part):
             raise ValueError("stages: each needs a name of its own, other than base and tuned")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> Recipe:
+        if not self.launch.shard:
+            return self
+        if self.base.quantise != "none":
+            raise ValueError(
+                f"launch.shard: weights in {self.base.quantise} cannot be shared out; set base.quantise=none, or launch.shard=false"
+            )
+        for number, stage in enumerate(self.stages):
+            if stage.optimiser != "adamw":
+                raise ValueError(
+                    f"stages[{number}].optimiser: {stage.optimiser} does not work with launch.shard; set adamw, or launch.shard=false"
+                )
+            if getattr(stage.method, "projection", None) is not None:
+                raise ValueError(
+                    f"stages[{number}].method.projection: belongs to all layers at once, which launch.shard lends out one by one; "
+                    "leave it out, or set launch.shard=false"
+                )
+        return self
+
     def _stage_fits(self, where: str, stage: Stage) -> None:
         """Whether a stage names tasks and data that are there."""
         known = [task.title for task in self.tasks]

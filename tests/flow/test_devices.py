@@ -98,3 +98,51 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(project: Pat
     assert done.stderr.strip().splitlines()[-1] == (
         "residency: stages.batch: 7 rows cannot be shared out among 2 processes; give a multiple of 2."
     )
+
+
+@pytest.mark.slow
+def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_as_of_one_process(
+    project: Path, tiny: Path, tmp_path: Path
+) -> None:
+    recipe = project / "recipe.yaml"
+    without_dropout(recipe, tiny)
+    given = yaml.safe_load(recipe.read_text("utf-8"))
+    full = {"name": "whole", "method": {"kind": "full"}, "epochs": 2, "stop": {"patience": 5}}
+    given["stages"] = [full, {"method": {"kind": "lora", "r": 4}, "epochs": 2, "stop": {"patience": 5}}]
+    for stage in given["stages"]:
+        stage.update(precision="fp32", batch=8, micro_batch=2)
+    given["launch"] = {"shard": True}
+    recipe.write_text(yaml.safe_dump(given), "utf-8")
+    command = ["-m", "residency.cli", "run", recipe, "evaluate.bootstrap=0"]
+    alone = run(*command, "--runs", tmp_path / "one")
+    assert alone.returncode == 1
+    assert alone.stderr.strip().splitlines()[-1] == (
+        "residency: launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false."
+    )
+    assert not list((tmp_path / "one").glob("*/train"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for name, words in {
+        "one": [*command, "launch.shard=false"],
+        "two": [*command, "launch.processes=2"],
+        "own": [*torchrun, *command],
+    }.items():
+        done = run(*words, "--runs", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+
+    def found(name: str) -> tuple[list[float], list[float], str]:
+        (manifest,) = (tmp_path / name).glob("*/manifest.json")
+        stages = [json.loads(path.read_text("utf-8")) for path in sorted(manifest.parent.glob("train/*/stage.json"))]
+        assert len(stages) == 2
+        history = [entry["loss"] for stage in stages for entry in stage["history"] if "loss" in entry]
+        said = [json.loads(path.read_text("utf-8")) for path in sorted(manifest.parent.glob("train/*/canary.json"))]
+        assert len(said) == 2
+        chances = [value for one in said for text in one["values"] for value in text]
+        return history, chances, json.loads(manifest.read_text("utf-8")).get("launch", "")
+
+    losses, chances, launched = found("one")
+    assert launched == "" and len(losses) > 10 and len(chances) > 100
+    for name in ("two", "own"):
+        shared = found(name)
+        assert shared[0] == pytest.approx(losses, abs=1e-5)
+        assert shared[1] == pytest.approx(chances, abs=1e-4)
+        assert shared[2] == "2 processes, sharded"

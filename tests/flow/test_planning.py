@@ -109,3 +109,27 @@ def test_encoders_that_a_card_does_not_hold_are_not_suggested() -> None:
     assert planning.advice([small, large], "4GB").startswith("on 4GB: up to an encoder of 110M") == small.fits
     assert not any(one.fits for one in planning.suggestions("ner", "2GB"))
     assert planning.advice(planning.suggestions("ner", "2GB"), "2GB").startswith("nothing here fits on 2GB")
+
+
+def test_processes_that_share_a_model_out_hold_a_part_each(weightless: Path) -> None:
+    """120 million weights in 32 bits: 0.48 GB, as much for gradients, twice for the optimiser; a quarter of each in four processes."""
+    found = {}
+    for shard in ("false", "true"):
+        changes = ["launch.processes=4", f"launch.shard={shard}", "stages[0].batch=4"]
+        (one,) = planning.forecasts(Recipe.load(weightless, changes), "24GB")
+        found[shard] = dict(one.facts)
+    count = int(found["true"]["parameters"].split()[0].replace(",", ""))
+    assert found["false"]["weights"] == plan.shown(4 * count) and found["true"]["weights"] == plan.shown(count)
+    assert found["true"]["gradients and optimiser"] == plan.shown(3 * count)
+    assert found["true"]["sharded"] == "among 4 processes; memory is that of each" and "sharded" not in found["false"]
+    layer = 4 * 1024 * 1024 + 3 * 1024 * 2816 + 2 * 1024
+    table = (count - 9 * layer - 1024) // 2
+    assert found["true"]["put together from all parts"] == plan.shown(8 * (layer + max(layer, table) + 1024))
+
+
+def test_sharing_a_model_out_is_the_first_advice_where_there_are_processes(weightless: Path) -> None:
+    changes = ["launch.processes=4", "stages[0].batch=4"]
+    (found,) = planning.forecasts(Recipe.load(weightless, changes), "2GB")
+    assert not found.fits and found.advice.startswith("set launch.shard=true")
+    (followed,) = planning.forecasts(Recipe.load(weightless, [*changes, "launch.shard=true"]), "2GB")
+    assert followed.fits

@@ -200,8 +200,11 @@ def forward_all(model: Any, batches: list[list[list[int]]], pad: int) -> Iterato
     """``forward`` of each batch, in order; on a CPU one batch per core, which wastes less than all cores on one batch."""
     import torch
 
+    from residency.models.sharding import sharded
+
     cores = torch.get_num_threads()
-    if cores == 1 or len(batches) == 1 or next(model.parameters()).device.type != "cpu":
+    on_gpu = next(model.parameters()).device.type != "cpu"
+    if cores == 1 or len(batches) == 1 or on_gpu or sharded(model):  # parts are lent in one order only
         yield from (forward(model, rows, pad) for rows in batches)
         return
     try:

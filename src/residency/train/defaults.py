@@ -37,6 +37,13 @@ class Plan(Value, frozen=True):
     precision: str
     checkpointing: bool = False
     processes: int = 1
+    sharded: bool = False
+    """Whether they share out what the model holds."""
+
+    @property
+    def shares(self) -> int:
+        """Into how many parts weights, gradients and the optimiser's state are cut."""
+        return self.processes if self.sharded else 1
 
     @property
     def batch(self) -> int:
@@ -53,6 +60,7 @@ def resolve(
     writes: bool = False,
     quantised: bool = False,
     processes: int = 1,
+    sharded: bool = False,
 ) -> Plan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items; ``writes``: answers in words,
     without a fresh head; ``quantised``: the base's weights have 4 or 8 bits.
@@ -78,6 +86,7 @@ def resolve(
         head_learning_rate=head,
         precision=_precision(stage, device, bf16),
         processes=processes,
+        sharded=sharded and processes > 1,
         checkpointing=(parameters >= LARGE and device == "cuda")
         if stage.checkpointing == "auto"
         else stage.checkpointing,

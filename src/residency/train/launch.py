@@ -1,7 +1,7 @@
 """Several processes at one stage: started by us or by torchrun, they compute what one process would.
 
 Each learns from its share of every effective batch, gradients are summed over all, and the first process alone measures,
-decides and writes.
+decides and writes. Each holds the whole model, or a part of it (``models.sharding``).
 """
 
 from __future__ import annotations
@@ -31,6 +31,17 @@ class Launch(Part):
     processes: int = Field(default=1, ge=1)
     """Processes, each with a GPU of its own, or with a share of the processor where there is none. Under ``torchrun`` its own
     number counts."""
+    shard: bool = False
+    """Share the weights, gradients and the optimiser's state out among the processes (FSDP), for a model that one device does not
+    hold; else each holds them all (DDP)."""
+
+
+def check(settings: Launch) -> None:
+    """Raises ``UserError`` where tensors are to be shared out and there is nobody to share them with."""
+    if settings.shard and max(world(), settings.processes) == 1:
+        raise UserError(
+            "launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false."
+        )
 
 
 def world() -> int:
@@ -78,10 +89,31 @@ def wait() -> None:
     shared(lambda: None)
 
 
+def in_turn(make: Callable[[], T]) -> T:
+    """What each process makes, one after the other, so that only one holds what it takes to make it."""
+    for number in range(world()):
+        if number == rank():
+            made = make()
+        wait()
+    return made
+
+
+def agreed(mine: bool) -> bool:
+    """Whether all processes say yes."""
+    import torch.distributed as dist
+
+    if world() == 1:
+        return mine
+    join()
+    said: list[Any] = [None] * world()
+    dist.all_gather_object(said, mine)
+    return all(said)
+
+
 def described(settings: Launch) -> str:
     """How many processes train, for the manifest; empty for one."""
     count = max(world(), settings.processes if world() == 1 else 1)
-    return f"{count} processes" if count > 1 else ""
+    return f"{count} processes{', sharded' if settings.shard else ''}" if count > 1 else ""
 
 
 def leave() -> None:

@@ -7,7 +7,7 @@ import math
 import re
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,6 +17,7 @@ import msgspec
 from residency.core.errors import UserError, allowed
 from residency.core.part import Part
 from residency.core.types import Value
+from residency.models import sharding
 from residency.models.adapters import Method
 from residency.models.artefact import Output, outputs
 from residency.models.base import HEADS, Base, silent
@@ -100,6 +101,10 @@ class Estimate(Value, frozen=True):
     peak: int
     """Most at once: on a GPU of its memory, on a CPU of the process."""
     artefact: int
+    shares: int
+    """Into how many parts weights, gradients, the optimiser's state and the best weights are cut; all bytes are one process's."""
+    borrowed: int
+    """Where they are cut: what is put together from all parts while a layer computes."""
     checkpoints: int
     """On disk while it trains."""
     seconds: float
@@ -226,12 +231,13 @@ def estimate(
     packed: bool,
     copies: bool,
     program: int,
+    shares: int = 1,
 ) -> Estimate:
     """What the stage will take.
 
     ``half``: weights that are not trained are held in the precision of training; ``quantise``: the frozen linear layers of the body
     are held in 4 or 8 bits; ``copies``: the best weights so far are kept; ``program``: bytes that the process holds before the base
-    is read.
+    is read; ``shares``: processes that share the model out.
     """
     batch = subject.rows.longest(micro_batch, packed)
     reading = _reading(subject) if copies and subject.dev else None
@@ -241,12 +247,15 @@ def estimate(
         width = 4 if precision == "fp32" else 2
         taken_out = max(linear, default=0) * width  # for each multiplication
         saved = round(sum(linear) * (width - STORED[quantise])) - taken_out
-    weights = made.weights - saved
-    copied = made.gradients if copies else 0
-    working = max(made.peak, made.reading) - made.weights - made.optimiser
+    whole = made.weights - saved
+    activations = max(made.peak, made.reading) - made.weights - made.optimiser - made.gradients
+    weights, gradients, states = (math.ceil(size / shares) for size in (whole, made.gradients, made.optimiser))
+    copied = gradients if copies else 0
+    borrowed = _borrowed(subject, method, half, precision) if shares > 1 else 0
     on_cpu = device.kind == "cpu"
-    loading = program + weights + subject.file if on_cpu else 0
-    training = (program if on_cpu else 0) + weights + made.optimiser + working + (copied if on_cpu else 0)
+    kept = weights if shares > 1 else 0  # of the whole, which the first process builds again to save it
+    loading = program + whole + kept + subject.file if on_cpu else 0
+    training = weights + gradients + states + borrowed + activations + (program + copied if on_cpu else 0)
     return Estimate(
         parameters=made.parameters,
         trainable=made.trainable,
@@ -256,9 +265,11 @@ def estimate(
         checkpointing=checkpointing,
         steps=steps,
         weights=weights,
-        gradients=made.gradients,
-        optimiser=made.optimiser,
-        activations=working - made.gradients,
+        gradients=gradients,
+        optimiser=states,
+        activations=activations,
+        shares=shares,
+        borrowed=borrowed,
         copies=copied,
         program=program if on_cpu else 0,
         loading=loading,
@@ -278,6 +289,25 @@ def _seconds(
     used = USED_OF_GPU if device.kind == "cuda" else USED_OF_CPU
     each = made.flops * share / (device.flops * used) + made.calls * CALL[device.kind]
     return steps * accumulation * each
+
+
+def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> int:
+    """Bytes put together at most: what belongs to no layer, and two layers, of which one is on its way, with their gradients."""
+    shallow = SHALLOW[0]
+    depth = None if uneven(method) or subject.layers <= shallow else shallow
+    model = attached(subject.build(depth), settled(method, subject))
+    lent = [{id(p): p for p in unit.parameters()} for unit in sharding.units(model)]
+    inside = {key for unit in lent for key in unit}
+    rest = [p for p in model.parameters() if id(p) not in inside]
+
+    def size(parameters: Iterable[Any]) -> int:
+        return sum(
+            p.numel() * ((8 if p.requires_grad else 4) if p.requires_grad or not half or precision == "fp32" else 2)
+            for p in parameters
+        )
+
+    largest = sorted((size(unit.values()) for unit in lent), reverse=True)
+    return size(rest) + sum(largest[:2])
 
 
 def _reading(subject: Subject) -> Batch:
@@ -447,6 +477,7 @@ def of_plan(
         packed=packed,
         copies=stage.stop is not None and subject.dev > 0,
         program=program,
+        shares=plan.shares,
     )
 
 
@@ -484,6 +515,7 @@ def verdict(found: Estimate, device: Device) -> str:
         "the weights": found.weights,
         "what a step keeps for its backward pass": found.activations,
         "gradients and the optimiser": found.gradients + found.optimiser,
+        "what is put together from all parts": found.borrowed,
         "reading the base": found.loading - found.program if found.loading == found.peak else 0,
     }
     name, size = max(heaviest.items(), key=lambda pair: pair[1])

@@ -9,6 +9,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from transformers.trainer_callback import ExportableState
 from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, Prediction, PredictorInfo, Profile, StageResult
-from residency.models import artefact, documents
+from residency.models import artefact, documents, sharding
 from residency.models.adapters.method import put_back
 from residency.models.artefact import Output, Writing
 from residency.models.base import Base
@@ -90,6 +92,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The artefact of the stage that this one goes on from; the base where not given."""
     forecast: bool = False
     """Estimate the memory before, and keep the estimate beside what was measured."""
+    shard: bool = False
+    """Share the model out among the processes at work."""
     progress: Progress | None = None
 
 
@@ -101,12 +105,12 @@ def train(job: Job) -> tuple[StageResult, Items]:
     and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
-    recovery = known(job.work)
+    recovery = launch.shared(lambda: known(job.work))
     while True:
         try:
             return attempt(job, recovery)
         except Diverged as error:
-            back = last_checkpoint(job.work)
+            back = launch.shared(lambda: last_checkpoint(job.work))
             step = int(back.name.split("-")[1]) if back else 0
             if recovery.rate < 1:
                 raise UserError(
@@ -117,7 +121,9 @@ def train(job: Job) -> tuple[StageResult, Items]:
         except Exhausted as error:
             recovery = recovery.smaller(error.micro_batch)
             shutil.rmtree(job.work, ignore_errors=True)  # its order of rows is that of the larger micro-batch
-        recovery.keep(job.work)
+        if launch.first():
+            recovery.keep(job.work)
+        launch.wait()
 
 
 class Exhausted(Exception):
@@ -146,9 +152,14 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     subject = foreseen.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
     foresees = job.forecast or job.stage.micro_batch == "auto"
     program = foreseen.footprint(subject, method) if foresees else 0
-    model = artefact.begin(job.base, job.card, job.output, method, job.start)
-    parameters = size(model)
+    launch.join()
     device = best_device()
+    if job.shard:
+        mesh = sharding.group(device)
+        made = launch.in_turn(lambda: begun(job, device, mesh))
+    else:
+        made = begun(job, device)
+    model, parameters, packed, why = made
     quantised = job.base.quantise != "none"
     plan = resolve(
         job.stage,
@@ -159,9 +170,8 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         job.output == "text",
         quantised,
         launch.world(),
+        job.shard,
     )
-    launch.join()
-    packed, why = packing(job, model if quantised else model.to(device))
     if job.stage.micro_batch == "auto":
         plan = launch.shared(lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program))
     plan = recovered(plan, recovery)
@@ -172,7 +182,7 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     )
     if estimate and device == "cpu" and estimate.peak > HEAVY:
         steady_memory()
-    model = method.attach(model)
+    model = model if job.shard else method.attach(model)
     if plan.checkpointing:
         checkpoint(model)
     writing = None
@@ -215,12 +225,45 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         processes=plan.processes,
         recovered="; ".join(recovery.words),
     )
+    if job.shard:
+        trainer.optimizer = trainer.lr_scheduler = None
+        trainer.accelerator.free_memory()
+        del trainer
+        model = put_together(job, model)
     if launch.first():
         artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
         write_json(job.out / "stage.json", result)
         write_jsonl(job.out / "metrics.jsonl", result.history)
     launch.wait()
     return result, items
+
+
+def begun(job: Job, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]:
+    """The model that a stage begins with, its parameters, whether rows are laid end to end, and why.
+
+    A model that is shared out, among the processes of ``mesh``, has its method on already, and was never whole on a GPU.
+    """
+    model = artefact.begin(job.base, job.card, job.output, job.stage.tuning, job.start)
+    parameters = size(model)
+    stays = job.shard or job.base.quantise != "none"
+    packed, why = packing(job, model if stays else model.to(device))
+    if job.shard:
+        if device == "cpu":
+            steady_memory()  # glibc would keep what was borrowed for a layer, in all more than the whole model
+        model = sharding.shard(job.stage.tuning.attach(model), mesh)
+    return model, parameters, packed, why
+
+
+def put_together(job: Job, model: Any) -> Any:
+    """The whole model, on the CPU of the first process, from the parts of all; nothing in the others."""
+    target = None
+    model.zero_grad()
+    if launch.first():
+        seed_everything(job.seed)
+        method = job.stage.tuning
+        target = method.attach(artefact.begin(job.base, job.card, job.output, method, job.start)).eval()
+    sharding.move_into(model, target)
+    return target
 
 
 def recovered(plan: Plan, recovery: Recovery) -> Plan:
@@ -339,12 +382,16 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
         """Measure on the stop part; keep the weights where they are the best, and say when to end."""
-        value = launch.shared(self.measure)
+        if sharding.sharded(self.predictor.model):  # every process lends its part while all read the same rows
+            found = self.measure()
+            value = launch.shared(lambda: found)
+        else:
+            value = launch.shared(self.measure)
         self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value})
         lower = falls(self.metric)
         if self.best is None or (value < self.best if lower else value > self.best):
             self.best, self.best_epoch, self.waited = value, state.epoch, 0
-            self.weights = trainable(self.predictor.model)
+            self.weights = sharding.parts(self.predictor.model)
         elif self.best > 0:  # a slow starter has not begun to be worse
             self.waited += 1
             if self.waited >= stop.patience:
@@ -413,16 +460,21 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def sound(self) -> bool:
         """Whether every trained weight is a number: only such a state is gone back to."""
-        return all(bool(torch.isfinite(p).all()) for p in self.predictor.model.parameters() if p.requires_grad)
+        held = (sharding.part(p) for _, p in sharding.trained(self.predictor.model))
+        good = all(bool(torch.isfinite(p).all()) for p in held)
+        return launch.agreed(good) if sharding.sharded(self.predictor.model) else good
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         launch.wait()  # each process has written the state of its random numbers
         self.saved = time.monotonic()
+        best = self.weights
+        if sharding.sharded(self.predictor.model):
+            best = sharding.whole(self.predictor.model, best, keep=launch.first())
         if not launch.first():
             return
-        if self.weights:
-            safetensors.torch.save_file(self.weights, folder / "best.safetensors")
+        if best:
+            safetensors.torch.save_file(best, folder / "best.safetensors")
         write_json(folder / MARKER, {"step": state.global_step})
         for older in Path(args.output_dir).glob("checkpoint-*"):
             if older != folder:
@@ -434,18 +486,21 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         for name, value in kept["stateful_callbacks"]["Judge"]["attributes"].items():
             setattr(self, name, value)
         best = checkpoint / "best.safetensors"
-        self.weights = safetensors.torch.load_file(best) if best.is_file() else {}
+        model = self.predictor.model
+        if not best.is_file():
+            self.weights = {}
+        elif sharding.sharded(model):
+            self.weights = sharding.read_parts(model, best)
+        else:
+            self.weights = safetensors.torch.load_file(best)
 
     def restore(self, model: Any) -> None:
         """Put the best weights back."""
-        put_back(model, self.weights, self.job.work)
-
-
-def trainable(model: Any) -> dict[str, torch.Tensor]:
-    """A copy of what is trained, on the CPU."""
-    return {
-        name: p.detach().to("cpu", copy=True).contiguous() for name, p in model.named_parameters() if p.requires_grad
-    }
+        if sharding.sharded(model):
+            sharding.put_parts(model, self.weights)
+        else:
+            put_back(model, self.weights, self.job.work)
+        self.weights = {}
 
 
 class StageTrainer(transformers.Trainer):  # type: ignore[misc]
@@ -492,23 +547,42 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         """A checkpoint holds what is trained, and nothing else, whatever the method."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(trainable(self.model), folder / TRAINED)
+        held = sharding.whole(self.model, keep=launch.first()) if self.plan.sharded else sharding.parts(self.model)
+        if launch.first():
+            safetensors.torch.save_file(held, folder / TRAINED)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.plan.sharded and not launch.first():
+            self.optimizer.state_dict()  # gives its part to the first process, which writes
+        super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
-        put_back(self.model, safetensors.torch.load_file(folder / TRAINED), folder)
+        if self.plan.sharded:
+            sharding.put_parts(self.model, sharding.read_parts(self.model, folder / TRAINED))
+        else:
+            put_back(self.model, safetensors.torch.load_file(folder / TRAINED), folder)
         self.judge.resume(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """With the rate of this attempt, which may be lower than that of the one that wrote the checkpoint."""
         own = [group["initial_lr"] for group in self.optimizer.param_groups] if checkpoint else []
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and self.plan.sharded:  # on the CPU: whole, it may not fit the device
+            read = partial(torch.load, map_location="cpu", weights_only=True)
+            self.optimizer.load_state_dict(read(Path(checkpoint) / "optimizer.pt", mmap=True))
+            self.lr_scheduler.load_state_dict(read(Path(checkpoint) / "scheduler.pt"))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
         for rate, group in zip(own, self.optimizer.param_groups if checkpoint else [], strict=True):
             group["lr"] *= rate / group["initial_lr"]
             group["initial_lr"] = rate
         if checkpoint:
             self.lr_scheduler.base_lrs = own
             self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
+        """Gradients are shared out after every micro-batch: waiting for the last would take less time, and hold them whole."""
+        return nullcontext()
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; the fresh head has its own rate, biases, norms and prefixes no decay."""
@@ -533,6 +607,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             eps=stage.epsilon,
             **more,
         )
+        if self.plan.sharded:
+            sharding.keep_whole(self.optimizer)
         return self.optimizer
 
     def compute_loss(
@@ -578,6 +654,11 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             "epochs": f"{plan.epochs:g}",
             "steps": str(plan.steps),
             "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation}{f' x {plan.processes} processes' if plan.processes > 1 else ''})",
+            **(
+                {"sharded": f"weights, gradients and optimiser, among {plan.processes} processes"}
+                if plan.sharded
+                else {}
+            ),
             "checkpointing": "on" if plan.checkpointing else "off",
             "learning_rate": f"{plan.learning_rate:g}",
             "head_learning_rate": f"{plan.head_learning_rate:g}",
