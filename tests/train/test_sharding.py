@@ -24,6 +24,11 @@ from residency.models.artefact import read
 from residency.models.predictors import trained
 from residency.train.trainer import StageTrainer, train
 
+pytestmark = [
+    pytest.mark.xdist_group("sharding"),
+    pytest.mark.timeout(900),
+]  # one worker, since all share what was trained once
+
 ROOT = Path(__file__).parents[2]
 NAMES = [
     *(f"bert {how}" for how in ("full", "lora", "dora", "freeze", "prefix", "checkpointed", "clipped")),
