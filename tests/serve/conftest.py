@@ -68,6 +68,24 @@ def artefacts(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models of one task that say different things."""
+    import torch
+
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = method_of(Lora(r=2)).attach(artefact.fresh(found["electra"], SPANS)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * 0.05)
+        made.append(tmp_path_factory.mktemp("trained") / str(seed))
+        artefact.save(made[-1], model, found["electra"], SPANS, Lora(r=2), "synthetic")
+    return made
+
+
+@pytest.fixture(scope="session")
 def engines(artefacts: dict[str, Path]) -> dict[str, Any]:
     """Their engines."""
     from residency.serve.engine import load

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from serve_tools import HEADERS, KEY, NOTE, Server, Started
 
 from residency.core.errors import GateRefused
-from residency.models import artefact
-from residency.models.adapters import Lora, method_of
 from residency.ops.models import Models
 from residency.serve.admin import Admin
 from residency.serve.audit import GLOB, Audit
@@ -24,25 +21,6 @@ from residency.serve.choice import load
 from residency.serve.settings import Serve
 from residency.serve.tokens import LocalTokens
 from residency.serve.types import Caller
-from residency.tasks.card import Card, Label
-
-CARD = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="disease")))
-
-
-@pytest.fixture(scope="module")
-def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two models of one task, as training would leave them."""
-    made = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        model = method_of(Lora(r=2)).attach(artefact.fresh(found["electra"], CARD)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(torch.randn_like(parameter) * 0.05)
-        made.append(tmp_path_factory.mktemp("trained") / str(seed))
-        artefact.save(made[-1], model, found["electra"], CARD, Lora(r=2), "synthetic")
-    return made
 
 
 class Hospital:

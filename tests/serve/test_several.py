@@ -24,30 +24,13 @@ from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.settings import Generation, Limits
 from residency.ops.models import Models
-from residency.tasks.card import Card, Label, load_card
+from residency.tasks.card import load_card
 
-CARD = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="disease")))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two models of one task that say different things."""
-    made = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        model = method_of(Lora(r=2)).attach(artefact.fresh(found["electra"], CARD)).eval()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(torch.randn_like(parameter) * 0.05)
-        made.append(tmp_path_factory.mktemp("several") / str(seed))
-        artefact.save(made[-1], model, found["electra"], CARD, Lora(r=2), "synthetic")
-    return made
 
 
 @pytest.fixture(scope="module")
