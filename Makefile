@@ -17,7 +17,7 @@ demo: setup ## invented records to a tuned model and its report, in one command;
 	$(BIN)/residency demo $(ARGS)
 
 test: setup ## run the tests; ARGS="-k name" for some of them
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-services: setup ## tests on real PostgreSQL, MariaDB, Redis and Chromium (Debian packages, installed where missing)
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py $(ARGS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,7 @@ from residency.models.artefact import read
 from residency.models.predictors import trained
 from residency.train.trainer import StageTrainer, train
 
-pytestmark = [
-    pytest.mark.xdist_group("sharding"),
-    pytest.mark.timeout(900),
-]  # one worker, since all share what was trained once
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all that is trained once
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -41,9 +41,35 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def still(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Where all workers of the tests find what one of them has made; one at a time makes something there."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "sharing-out"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@contextmanager
+def once(folder: Path) -> Iterator[bool]:
+    """Whether this worker is the first, and has to fill a folder; others wait until it is full."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not folder.exists()
+
+
+@pytest.fixture(scope="module")
+def still(bases: dict[str, Path], folder: Path) -> dict[str, str]:
     """Bases of three layers without dropout: one that marks, and two that write, with the output tied to the embeddings or not."""
-    root = tmp_path_factory.mktemp("still")
+    root = folder / "bases"
+    with once(root) as first:
+        if first:
+            make_bases(bases, root.with_suffix(".partial"))
+            root.with_suffix(".partial").rename(root)
+    return {name: str(root / name) for name in ("bert", "tied", "untied")}
+
+
+def make_bases(bases: dict[str, Path], root: Path) -> None:
+    """Write them."""
     source = next(path for path in (ROOT / "src").rglob("tiny-lm") if path.is_dir())
     encoder = transformers.BertConfig.from_pretrained(bases["bert"])
     encoder.num_hidden_layers, encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob = 3, 0.0, 0.0
@@ -72,7 +98,6 @@ def still(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
         for file in words.iterdir():
             if not (root / name / file.name).exists() and file.suffix != ".safetensors":
                 shutil.copy(file, root / name)
-    return {name: str(root / name) for name in made}
 
 
 def together(still: dict[str, str], out: Path, names: list[str], kill: int = 0) -> subprocess.CompletedProcess[str]:
@@ -99,14 +124,18 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def runs(still: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+def runs(still: dict[str, str], folder: Path) -> dict[str, tuple[Path, Path]]:
     """Case -> what one process made, and what two made."""
-    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    done = together(still, two, NAMES)
-    assert done.returncode == 0, done.stderr[-3000:]
-    for name in NAMES:
-        train(case(name, still, one / name))
-    return {name: (one / name, two / name) for name in NAMES}
+    root = folder / "runs"
+    with once(root) as first:
+        if first:
+            partial = root.with_suffix(".partial")
+            done = together(still, partial / "two", NAMES)
+            assert done.returncode == 0, done.stderr[-3000:]
+            for name in NAMES:
+                train(case(name, still, partial / "one" / name))
+            partial.rename(root)
+    return {name: (root / "one" / name, root / "two" / name) for name in NAMES}
 
 
 @pytest.mark.slow
