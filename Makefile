@@ -20,7 +20,7 @@ test: setup ## run the tests; ARGS="-k name" for some of them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-services: setup ## tests on real PostgreSQL, MariaDB, Redis and Chromium (Debian packages, installed where missing)
-	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py tests/serve/test_several.py $(ARGS)
 
 test-services-all: setup ## test against Label Studio and other heavy services, which it installs and starts
 	RESIDENCY_SERVICES=all RESIDENCY_SCREENSHOTS=.services $(BIN)/python -m pytest tests/services_all $(ARGS)
