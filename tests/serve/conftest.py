@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serve_tools import HEADERS, KEY, Started
+from serve_tools import HEADERS, KEY, Redis, Started
 
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
@@ -155,3 +155,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
         if one.process.poll() is None:
             one.process.kill()
             one.process.wait()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis of its own, which a test may kill."""
+    made = Redis(tmp_path)
+    made.up()
+    yield made
+    made.process.kill()
+    made.process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
+import pytest
 
 KEY = "k" * 43
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -96,3 +98,60 @@ class Started:
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+class Threads:
+    """Asks in several threads, until its block ends or it is told to ``stop``."""
+
+    def __init__(self, count: int) -> None:
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self.ask) for _ in range(count)]
+
+    def ask(self) -> None:
+        """What each thread does."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(60)
+
+
+NEEDS_REDIS = pytest.mark.skipif(
+    shutil.which("redis-server") is None and not os.environ.get("RESIDENCY_SERVICES"),
+    reason="redis-server is not installed",
+)
+
+
+class Redis:
+    """A real one on a port of its own, which keeps nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.folder = free(), folder
+        self.begin()
+
+    def begin(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(
+            ["redis-server", *options, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
+        )
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        assert self.process.wait(10) == -signal.SIGKILL
+
+    def up(self) -> float:
+        """Waits until it takes connections; when that was."""
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+                return time.monotonic()
+            except OSError:
+                time.sleep(0.01)
+        raise AssertionError("Redis did not come up")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
 import pytest
-from serve_tools import NOTE, Started, free
+from serve_tools import NEEDS_REDIS, NOTE, Redis, Started, Threads
 
 RATE = 5
 BACK_SECONDS = 5.0
@@ -22,51 +17,8 @@ BACK_SECONDS = 5.0
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        shutil.which("redis-server") is None and not os.environ.get("RESIDENCY_SERVICES"),
-        reason="redis-server is not installed",
-    ),
+    NEEDS_REDIS,
 ]
-
-
-class Redis:
-    """A real one on a port of its own, which keeps nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.folder = free(), folder
-        self.begin()
-
-    def begin(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen(
-            ["redis-server", *options, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
-        )
-
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        assert self.process.wait(10) == -signal.SIGKILL
-
-    def up(self) -> float:
-        """Waits until it takes connections; when that was."""
-        import socket
-
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
-                return time.monotonic()
-            except OSError:
-                time.sleep(0.01)
-        pytest.fail("Redis did not come up")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    made = Redis(tmp_path)
-    made.up()
-    yield made
-    made.process.kill()
-    made.process.wait()
 
 
 class Row(NamedTuple):
@@ -79,15 +31,15 @@ class Row(NamedTuple):
     again: str | None
 
 
-class Load:
+class Load(Threads):
     """One user asks without end, on connections of their own, so that both workers are asked."""
 
     def __init__(self, server: Started, threads: int = 6, pause: float = 0.05) -> None:
-        self.server, self.pause, self.stop = server, pause, threading.Event()
+        super().__init__(threads)
+        self.server, self.pause = server, pause
         self.rows: list[Row] = []
-        self.threads = [threading.Thread(target=self._ask) for _ in range(threads)]
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         headers = dict(self.server.client.headers)
         while not self.stop.wait(self.pause):
             asked = time.monotonic()
@@ -95,16 +47,6 @@ class Load:
                 found = client.post("/extract", json={"text": NOTE})
             row = Row(asked, time.monotonic(), found.status_code, found.json(), found.headers.get("retry-after"))
             self.rows.append(row)
-
-    def __enter__(self) -> Load:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(60)
 
 
 def probe(server: Started) -> tuple[int, bool]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import torch
-from serve_tools import NOTE, Started, free
+from serve_tools import NEEDS_REDIS, NOTE, Redis, Started, Threads
 
 from residency.core.types import Spans
 from residency.models import artefact
@@ -29,7 +26,7 @@ from residency.tasks.card import load_card
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
+    NEEDS_REDIS,
 ]
 
 
@@ -54,13 +51,13 @@ class Hospital:
     """A ledger whose name points to the first of two models, and a server of it with two workers."""
 
     def __init__(
-        self, trained: list[Path], folder: Path, start: Callable[..., Started], redis: int, alias: str = "ner"
+        self, trained: list[Path], folder: Path, start: Callable[..., Started], redis: Redis, alias: str = "ner"
     ) -> None:
         self.models, self.alias = Models(folder / "models"), alias
         self.old, self.new = (self.models.add(one).digest for one in trained)
         self.models.promote(alias, self.old)
         self.server = start(
-            alias, "--models", str(folder / "models"), "workers=2", f"limits.redis=redis://127.0.0.1:{redis}",
+            alias, "--models", str(folder / "models"), "workers=2", f"limits.redis=redis://127.0.0.1:{redis.port}",
             "limits.per_second=100000", "canary_seconds=0.5",
         )  # fmt: skip
         self.address, self.headers = self.server.address, dict(self.server.client.headers)
@@ -89,32 +86,19 @@ class Hospital:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[int]:
-    """The port of a Redis."""
-    port = free()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    redis = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    try:
-        yield port
-    finally:
-        redis.kill()
-        redis.wait()
-
-
-@pytest.fixture
-def hospital(trained: list[Path], tmp_path: Path, start: Callable[..., Started], redis: int) -> Hospital:
+def hospital(trained: list[Path], tmp_path: Path, start: Callable[..., Started], redis: Redis) -> Hospital:
     return Hospital(trained, tmp_path, start, redis)
 
 
-class Load:
+class Load(Threads):
     """Requests without a pause, each on a connection of its own, from several threads: (asked at, answered at, status, digest twice, marks)."""
 
     def __init__(self, hospital: Hospital, threads: int = 4) -> None:
-        self.hospital, self.stop = hospital, threading.Event()
+        super().__init__(threads)
+        self.hospital = hospital
         self.seen: list[tuple[float, float, int, str, str, str]] = []
-        self.threads = [threading.Thread(target=self._ask) for _ in range(threads)]
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
         while not self.stop.is_set():
             begun = time.monotonic()
             try:
@@ -130,16 +114,6 @@ class Load:
         body = found.json()
         marks = [(one["start"], one["end"], one["label"]) for one in body.get("entities", ())]
         return found.status_code, found.headers["x-residency-digest"], body.get("digest"), str(marks)
-
-    def __enter__(self) -> Load:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        for thread in self.threads:
-            thread.join(60)
 
     def during(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -213,7 +187,7 @@ def test_no_request_fails_and_none_sees_two_models(hospital: Hospital, trained: 
 
 
 def test_streams_end_on_the_model_that_they_began_on(
-    writers: list[Path], tmp_path: Path, start: Callable[..., Started], redis: int
+    writers: list[Path], tmp_path: Path, start: Callable[..., Started], redis: Redis
 ) -> None:
     hospital = Hospital(writers, tmp_path, start, redis, "words")
     with Streams(hospital) as load:
