@@ -160,7 +160,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     """A Redis of its own, which a test may kill."""
-    made = Redis(tmp_path)
+    (tmp_path / "redis").mkdir()
+    made = Redis(tmp_path / "redis")
     made.up()
     yield made
     made.process.kill()

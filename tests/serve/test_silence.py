@@ -20,7 +20,7 @@ import httpx2
 import pytest
 from marks import FORMS, PATIENTS, TEXTS, leaks, marked, said
 from provider import AUDIENCE, Provider
-from serve_tools import Started, free
+from serve_tools import Started
 
 import residency
 
@@ -319,28 +319,6 @@ def provider() -> Iterator[Provider]:
     made.close()
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[str]:
-    port = free()
-    (tmp_path / "redis").mkdir()
-    options = [
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--dir",
-        str(tmp_path / "redis"),
-    ]
-    process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-    yield f"redis://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
-
-
 def settled(server: Started) -> None:
     server.until(lambda: server.ready() == 200)
 
@@ -364,7 +342,9 @@ def test_the_patient_is_found_in_answers_alone(
     source = Path(residency.__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (FAULTS, source))))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    more = ["workers=2", f"limits.redis={request.getfixturevalue('redis')}"] if workers > 1 else []
+    more = (
+        ["workers=2", f"limits.redis=redis://127.0.0.1:{request.getfixturevalue('redis').port}"] if workers > 1 else []
+    )
     server = start(
         *(str(artefacts[name]) for name in ("ner", "triage", "words")), "auth.kind=oidc", f"auth.issuer={provider.issuer}",
         f"auth.audience={AUDIENCE}", "limits.seconds=3", "canary_seconds=1", *more, cwd=tmp_path / "work",
