@@ -15,7 +15,7 @@ from typing import Any
 
 from residency.core.errors import ResidencyError, UserError
 from residency.core.files import write_text
-from residency.core.run import hardware, now, packages
+from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Note, Span
 from residency.metrics.spans import count
 

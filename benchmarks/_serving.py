@@ -64,7 +64,7 @@ def exported(artefact: Path, held_out: Sequence[Example], folder: Path) -> Path:
 
 def texts(artefact: Path, length: int, most: int) -> list[str]:
     """Different invented notes of about so many tokens."""
-    from residency.serve.reading import reader_of
+    from residency.serve.engines.tokenizer import reader_of
 
     reader, found = reader_of(artefact, "notes"), []
     for seed in count(100):

@@ -21,7 +21,7 @@ from _common import RESULTS, TINY, parser, report, run, say, shared_data, strict
 from corpora import CORPORA
 from residency.core.part import parse
 from residency.core.types import Note
-from residency.corpus.sources import Data, load
+from residency.corpus.load import Data, load
 from residency.models.base import BaseModelSettings, resolve
 from residency.tasks.card import Card, load_card
 from residency.tasks.examples import examples, fixed
@@ -65,7 +65,7 @@ def main() -> None:
 def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[str, Any]]:
     """One corpus with one seed: both systems, each round."""
     from residency.label.choose import choose, uncertainty
-    from residency.suggestions import fitted
+    from residency.workflows.suggest import fitted
 
     _, how = CORPORA[corpus]
     notes = load(parse(Data, {**how, "stop": 0, "profile": "public"}, corpus), corpus, shared_data(), 0)

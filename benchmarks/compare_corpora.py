@@ -25,9 +25,9 @@ from _common import RESULTS, ROOT, TINY, child, parser, report, run, say, shared
 from _stand_in import Answerer, marker, neighbour, served
 from corpora import CORPORA
 from residency.core.part import parse
-from residency.core.run import now
+from residency.core.run_folder import now
 from residency.core.types import RunFacts
-from residency.corpus.sources import Data, load
+from residency.corpus.load import Data, load
 from residency.corpus.write import write_jsonl
 
 ENTITIES = {"vietbioner": "vi", "cmedqaner": "zh", "ncbi": "en"}

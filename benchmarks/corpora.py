@@ -22,7 +22,7 @@ from typing import Any
 from _common import TINY, child, parser, report, run, say, shared_data
 from residency.core.errors import UserError
 from residency.core.part import parse
-from residency.corpus.sources import Data, load
+from residency.corpus.load import Data, load
 from residency.corpus.write import write_jsonl
 from residency.models.base import BaseModelSettings, resolve
 
@@ -152,8 +152,8 @@ def random_weights(base: Path, work: Path, seed: int) -> Path:
 
 def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """Run a recipe; its score on the test part."""
-    from residency import pipeline
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
 
     facts = pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs))
     score = next(score for score in facts.reports[-1].scores if score.metric == "span_f1")

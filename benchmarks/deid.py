@@ -106,7 +106,7 @@ def score(scored: Scored, lang: str, name: str, cases: Sequence[Case], given: ar
 def ours(system: str, cases: Iterable[Case]) -> Tally:
     """The engine, whole."""
     from residency.deid.engine import Done, Engine, normalised
-    from residency.deid.settings import Deid
+    from residency.deid.options import Deid
     from residency.deid.vault import Vault
 
     tally = Tally(system)

@@ -16,7 +16,7 @@ from pathlib import Path
 from _common import parser, report, run, say
 from residency.deid.dates import find_dates
 from residency.deid.engine import Done, Engine, normalised
-from residency.deid.settings import Deid
+from residency.deid.options import Deid
 from residency.deid.vault import Vault
 from residency.synth.hospital import Planted, notes
 

@@ -27,9 +27,9 @@ from _common import ROOT, parser, report, run, say
 from residency.core.types import RawNote, Span
 from residency.deid.engine import Engine, normalised, replaced
 from residency.deid.find import View, resolve
+from residency.deid.known import known
+from residency.deid.options import Deid
 from residency.deid.rules import packs, rules
-from residency.deid.settings import Deid
-from residency.deid.structured import known
 from residency.deid.surrogates import surrogates
 from residency.deid.vault import Vault
 from residency.synth.hospital import notes

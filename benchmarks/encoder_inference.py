@@ -27,7 +27,7 @@ from typing import Any
 from _common import TINY, parser, report, rotated, run, say, shared_data
 from residency.core.part import parse
 from residency.core.types import Example
-from residency.corpus.sources import Data, load
+from residency.corpus.load import Data, load
 from residency.corpus.write import write_jsonl
 
 SYSTEMS = ("plain", "torch", "fp32", "bf16", "int8")
@@ -56,11 +56,11 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, work: Path) -> None:
     """Export, time in turn, compare answers."""
-    from residency.evals.compare import compare
+    from residency.evals.paired_tests import compare
     from residency.export import onnx as exports
     from residency.models.base import load_tokenizer
     from residency.models.encoder import EncoderPredictor
-    from residency.models.onnx import FP32, INT8, OnnxEncoder, graph
+    from residency.models.onnx_encoder import FP32, INT8, OnnxEncoder, graph
 
     artefact, held_out = prepared(given, work)
     made = exports.export(artefact, work / "out", held_out)
@@ -115,7 +115,7 @@ def measure(given: argparse.Namespace, work: Path) -> None:
 def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]]:
     """The artefact, and gold examples that it has not seen."""
     import residency
-    from residency.pipeline import artefact_of, evaluation
+    from residency.workflows.run import artefact_of, evaluation
 
     if given.run:
         whole = evaluation(given.run)

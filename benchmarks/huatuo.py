@@ -106,7 +106,8 @@ def settings(name: str, method: str, data: dict[str, Any], given: argparse.Names
 
 def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """One run in this process."""
-    from residency import Recipe, pipeline
+    from residency import Recipe
+    from residency.workflows import run as pipeline
 
     facts = pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs))
     base, tuned = facts.reports

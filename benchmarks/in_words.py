@@ -76,7 +76,8 @@ def recipe(name: str, base: str, output: str, given: argparse.Namespace) -> dict
 
 def measured(path: Path, runs: Path) -> dict[str, Any]:
     """One run in this process."""
-    from residency import Recipe, pipeline
+    from residency import Recipe
+    from residency.workflows import run as pipeline
 
     facts = pipeline.finished_facts(pipeline.run(Recipe.load(path), runs))
     systems = []

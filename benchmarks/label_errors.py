@@ -28,12 +28,12 @@ from corpora import CORPORA
 from residency.core.errors import UserError
 from residency.core.part import parse
 from residency.core.types import Note, Span
-from residency.corpus.sources import Data, load
-from residency.locale.text import units
+from residency.corpus.load import Data, load
+from residency.locale.tokenise import units
 from residency.models.base import BaseModelSettings, resolve
+from residency.tasks.bio import encode, tag_names
 from residency.tasks.card import Card, load_card
 from residency.tasks.examples import fixed
-from residency.tasks.spans import encode, tag_names
 from residency.train.stage import Stage
 
 Place = tuple[str, int, int]
@@ -83,8 +83,8 @@ def cleanlab_ready() -> str:
 
 def measured(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """Both systems on the same corrupted notes and the same predictions."""
-    from residency.label.errors import ranked, suspects
-    from residency.suggestions import crossed
+    from residency.label.suspects import ranked, suspects
+    from residency.workflows.suggest import crossed
 
     notes, card = corpus(given.corpus, given.quick)
     wrong, places = corrupted(notes, card, given.share, seed)

@@ -194,11 +194,11 @@ def write_rows(task: str, given: argparse.Namespace, path: Path) -> None:
 def tokens(base: Base, card: Card, rows: list[Example]) -> Any:
     """Items as training makes them."""
     from residency.models import artefact
-    from residency.models.settings import Limits
-    from residency.train import conversations, items
+    from residency.models.generation import Limits
+    from residency.train import conversation_items, items
 
     if base.architecture == "causal":
-        return conversations.build(rows, artefact.chat(base, Limits()), card).items
+        return conversation_items.build(rows, artefact.chat(base, Limits()), card).items
     return items.build(rows, artefact.tokeniser(base), card).items
 
 
@@ -206,7 +206,7 @@ def subject(task: str, rows: int, held: int) -> tuple[Base, Card, list[Example],
     """Base, card, the rows that are learned from, and those that are not."""
     base = resolve(BaseModelSettings(id=BASES[task]), Path.cwd())
     if task == "entities":
-        from residency.corpus.sources import Data, load
+        from residency.corpus.load import Data, load
         from residency.tasks.examples import examples, fixed
 
         settings = {"format": "conll", "train": "train.tsv", "test": "devel.tsv", "stop": 0, "lang": "en"}

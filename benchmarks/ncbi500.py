@@ -27,7 +27,7 @@ import msgspec
 from _common import child, minilm, parser, report, rotated, run, say, shared_data, strict_f1
 from residency.core.part import parse
 from residency.core.types import Note, Span
-from residency.corpus.sources import Data, load
+from residency.corpus.load import Data, load
 from residency.corpus.write import write_jsonl
 
 SYSTEMS = ("ours", "plain", "plain-tuned")
@@ -142,8 +142,8 @@ def answers(path: Path, notes: Sequence[Note]) -> list[list[Span]]:
 
 def ours(work: Path, seed: int, quick: bool) -> dict[str, Any]:
     """What a user does: a recipe with data and base, everything else left out."""
-    from residency import pipeline
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
 
     data = {"format": "jsonl", "train": "train.jsonl", "test": "devel.jsonl", "lang": "en", "profile": "public"}
     value: dict[str, Any] = {

@@ -217,8 +217,8 @@ def example_losses(base_path: str, rows: list[Example], batch: int, packed: bool
 
     from residency.models import artefact, documents
     from residency.models.causal import token_losses
-    from residency.models.settings import Limits
-    from residency.train import conversations
+    from residency.models.generation import Limits
+    from residency.train import conversation_items
     from residency.train.batches import collate, flat
 
     base = resolve(BaseModelSettings(id=base_path), Path.cwd())
@@ -227,7 +227,7 @@ def example_losses(base_path: str, rows: list[Example], batch: int, packed: bool
     model = artefact.fresh(base, card, "text").eval()
     if packed:
         documents.use(model)
-    items = conversations.build(rows, chat, card).items
+    items = conversation_items.build(rows, chat, card).items
     found: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(items), batch):

@@ -30,7 +30,7 @@ import msgspec
 from _common import TINY, child, parser, peak_memory_mb, report, rotated, run, say
 from residency.core.types import Note
 from residency.corpus.write import write_jsonl
-from residency.locale.text import sentences
+from residency.locale.tokenise import sentences
 from residency.synth.records import records
 
 LANGUAGES = ("vi", "zh", "en")
@@ -132,9 +132,9 @@ def tune(given: argparse.Namespace, work: Path) -> Path:
     """The tuned artefact, and beside it the same model as ``save_pretrained`` writes it."""
     from transformers.utils.logging import disable_progress_bar
 
-    from residency import pipeline
     from residency.models.artefact import load
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
 
     write_jsonl(invented(given.train, seed=80_000), work / "train.jsonl")
     test = (msgspec.structs.replace(note, id=f"test-{note.id}") for note in invented(6, seed=80_001))
@@ -167,7 +167,7 @@ def tune(given: argparse.Namespace, work: Path) -> Path:
 
 def ours(artefact: Path, input: Path, output: Path) -> dict[str, Any]:
     """What ``residency predict`` does."""
-    from residency.batch import predict_file
+    from residency.workflows.predict import predict_file
 
     output.unlink(missing_ok=True)
     started = time.perf_counter()
@@ -177,12 +177,12 @@ def ours(artefact: Path, input: Path, output: Path) -> dict[str, Any]:
 
 def plain(model: Path, input: Path, output: Path) -> dict[str, Any]:
     """What a short script does."""
-    from transformers import pipeline
+    import transformers
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     texts = [json.loads(line)["text"] for line in input.read_text("utf-8").splitlines()]
-    tagger = pipeline("token-classification", model=str(model), aggregation_strategy="none", ignore_labels=[])
+    tagger = transformers.pipeline("token-classification", model=str(model), aggregation_strategy="none", ignore_labels=[])
     for text in texts[:WARM_UP]:
         tagger(text)
     started = time.perf_counter()
@@ -202,7 +202,7 @@ def same_answers(artefact: Path, sample: Path, ours: Path, plain: Path) -> dict[
     import numpy as np
 
     from residency.models.artefact import load
-    from residency.tasks.spans import decode, legal, tag_names
+    from residency.tasks.bio import decode, legal, tag_names
 
     read, _, tokeniser = load(artefact)
     labels = read.task().names

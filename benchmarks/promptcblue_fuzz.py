@@ -67,7 +67,7 @@ def fuzz(task: str, count: int, seed: int) -> tuple[int, dict[str, int], float]:
     from promptcblue_cases import answer, spoiled
 
     from residency.core.types import Example, Prediction
-    from residency.corpus.promptcblue import cards
+    from residency.corpus.promptcblue_rows import cards
     from residency.tasks import scoring
     from residency.tasks.codec import CODECS, read
 

@@ -23,7 +23,18 @@ from statistics import median
 from typing import Any
 
 from _common import parser, report, rotated, run, say
-from _serving import centile, exported, free, load, milliseconds, ours, per_second, plain, texts, tuned
+from _serving import (
+    centile,
+    exported,
+    free,
+    load,
+    milliseconds,
+    ours,
+    per_second,
+    plain,
+    texts,
+    tuned,
+)
 
 SYSTEMS = ("plain", "plain-1", "ours", "ours-export")
 OPEN = "limits.per_second=1000000"
@@ -49,7 +60,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, work: Path) -> None:
     """Tune, start all servers, ask them in turn."""
-    from residency.pipeline import artefact_of, evaluation
+    from residency.workflows.run import artefact_of, evaluation
 
     finished = tuned(work / "tuned", given.steps, given.threads)
     artefact = artefact_of(finished)
@@ -117,7 +128,7 @@ def batching(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tup
 
 def overhead(given: argparse.Namespace, plan: dict[str, Any], artefact: Path) -> tuple[list[list[str]], Any]:
     """p50 over HTTP with authentication, minus p50 of the engine alone."""
-    from residency.serve.engine import load as engine_of
+    from residency.serve.engines.in_process import load as engine_of
     from residency.serve.settings import Serve
 
     engine = engine_of(artefact, "notes", Serve())
@@ -189,7 +200,7 @@ def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[l
 
 def alike(artefact: Path, export: Path, notes: list[str]) -> list[str]:
     """F1 of the export's entities against those of the artefact."""
-    from residency.serve.engine import load as engine_of
+    from residency.serve.engines.in_process import load as engine_of
     from residency.serve.settings import Serve
 
     found = []

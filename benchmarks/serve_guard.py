@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 from _common import ROOT, parser, report, run, say
+from residency.serve.auth.bearer import OidcTokens, local_key, make_tokens
+from residency.serve.auth.rate import Rate
 from residency.serve.limits import Limited
-from residency.serve.rate import Rate
 from residency.serve.settings import Limits, LocalKey, Oidc
 from residency.serve.sizes import fit
-from residency.serve.tokens import OidcTokens, local_key, make_tokens
 from residency.serve.types import Refusal
 
 sys.path.insert(0, str(ROOT / "tests" / "serve"))

@@ -28,7 +28,7 @@ from typing import Any
 from _common import ROOT, parser, report, run, say
 from _serving import Answer, centile, exported, free, load, milliseconds, ours, texts, tuned
 from residency.core.errors import UserError
-from residency.pipeline import artefact_of, evaluation
+from residency.workflows.run import artefact_of, evaluation
 
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
 from provider import AUDIENCE, Provider

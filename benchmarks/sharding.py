@@ -78,7 +78,7 @@ def processes_of(count: int, method: str, base: str, shard: bool, out: Path) -> 
 
 def measured(method: str, base_id: str, shard: str, out: str) -> None:
     """One process's part of the stage."""
-    from residency.train import launch
+    from residency.train import processes
     from residency.train.stage import Stage
     from residency.train.trainer import Job, train
 
@@ -100,8 +100,8 @@ def measured(method: str, base_id: str, shard: str, out: str) -> None:
         "in_all": time.perf_counter() - begun,
         "losses": [one["loss"] for one in result.history if "loss" in one],
     }
-    (Path(out) / f"{launch.rank()}.json").write_text(json.dumps(told), "utf-8")
-    launch.leave()
+    (Path(out) / f"{processes.rank()}.json").write_text(json.dumps(told), "utf-8")
+    processes.leave()
 
 
 if __name__ == "__main__":

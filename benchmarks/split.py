@@ -20,8 +20,8 @@ from unicodedata import normalize
 from _common import parser, report, run, say, shared_data
 from residency.core.errors import UserError
 from residency.core.types import PARTS, Note, PartName
+from residency.corpus.load import Conll, Jsonl, load
 from residency.corpus.near import near_duplicates
-from residency.corpus.sources import Conll, Jsonl, load
 from residency.corpus.stratify import NOTES, stratify
 
 SHARES: dict[PartName, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}

@@ -17,7 +17,7 @@ from statistics import median
 
 from _common import TINY, child, environment, parser, report, run, say
 from residency.core.errors import UserError
-from residency.starters import write_demo
+from residency.workflows.init import write_demo
 
 HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "matplotlib")
 COUNT = f"""

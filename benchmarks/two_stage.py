@@ -114,7 +114,8 @@ def cells(scores: dict[str, dict[str, list[float]]]) -> list[str]:
 
 def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """One road in this process."""
-    from residency import Recipe, pipeline
+    from residency import Recipe
+    from residency.workflows import run as pipeline
 
     return summary(pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs)))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from residency import batch
 from residency.core.errors import DataError, UserError
 from residency.core.types import Labels, Prediction, RawNote, Span, Spans
+from residency.workflows import predict
 
 KEY = "k" * 64
 
@@ -19,12 +19,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose model finds the first letter of every note."""
     (tmp_path / "artefact.json").write_text("{}", "utf-8")
 
-    def predict(folder: Path, notes: Iterable[RawNote]) -> Iterator[Prediction]:
+    def answers(folder: Path, notes: Iterable[RawNote]) -> Iterator[Prediction]:
         for note in notes:
             spans = (Span(start=0, end=1, label="first", quote=note.text[:1]),) if note.text else ()
             yield Prediction(id=note.id, answer=Spans(spans=spans))
 
-    monkeypatch.setattr(batch, "predict", predict)
+    monkeypatch.setattr(predict, "predict", answers)
     return tmp_path
 
 
@@ -37,7 +37,7 @@ def ids(path: Path) -> list[str]:
 def test_ids_are_the_rows_own_or_their_line_numbers(run: Path) -> None:
     source = run / "in.jsonl"
     source.write_text('\ufeff{"id": 7, "text": "a"}\n\n{"id": null, "text": ""}\n{"text": "患者"}\n', "utf-8")
-    assert batch.predict_file(run, source, run / "out.jsonl") == 3
+    assert predict.predict_file(run, source, run / "out.jsonl") == 3
     assert ids(run / "out.jsonl") == ["7", "3", "4"]
     last = (run / "out.jsonl").read_text("utf-8").splitlines()[-1]
     assert last == '{"id":"4","entities":[{"start":0,"end":1,"label":"first","text":"患"}]}'
@@ -46,7 +46,7 @@ def test_ids_are_the_rows_own_or_their_line_numbers(run: Path) -> None:
 def test_fields_may_have_other_names(run: Path) -> None:
     source = run / "in.jsonl"
     source.write_text('{"nr": "x1", "note": "a"}\n', "utf-8")
-    batch.predict_file(run, source, run / "out.jsonl", "note", "nr")
+    predict.predict_file(run, source, run / "out.jsonl", "note", "nr")
     assert ids(run / "out.jsonl") == ["x1"]
 
 
@@ -58,13 +58,13 @@ def test_an_existing_output_stays_until_the_new_one_is_whole(run: Path, monkeypa
     def fails(folder: Path, notes: Iterable[RawNote]) -> Iterator[Prediction]:
         raise UserError("the model is gone.")
 
-    whole = batch.predict
-    monkeypatch.setattr(batch, "predict", fails)
+    whole = predict.predict
+    monkeypatch.setattr(predict, "predict", fails)
     with pytest.raises(UserError, match="the model is gone"):
-        batch.predict_file(run, source, output)
+        predict.predict_file(run, source, output)
     assert output.read_text() == "before" and not (run / "out.jsonl.partial").exists()
-    monkeypatch.setattr(batch, "predict", whole)
-    batch.predict_file(run, source, output)
+    monkeypatch.setattr(predict, "predict", whole)
+    predict.predict_file(run, source, output)
     assert ids(output) == ["1"]
 
 
@@ -72,7 +72,7 @@ def test_another_input_begins_anew(run: Path) -> None:
     source, output = run / "in.jsonl", run / "out.jsonl"
     source.write_text('{"text": "a"}\n{"text": "b"}\n', "utf-8")
     (run / "out.jsonl.partial").write_text(f"{KEY}\n{{}}\n", "utf-8")
-    assert batch.predict_file(run, source, output) == 2
+    assert predict.predict_file(run, source, output) == 2
     assert ids(output) == ["1", "2"]
 
 
@@ -90,28 +90,28 @@ def test_another_input_begins_anew(run: Path) -> None:
 def test_whole_lines_of_the_same_work_count_as_done(tmp_path: Path, left: str, done: int, kept: str) -> None:
     partial = tmp_path / "p"
     partial.write_text(left, "utf-8")
-    assert batch.resume(partial, KEY) == done
+    assert predict.resume(partial, KEY) == done
     assert partial.read_text("utf-8") == kept
-    assert batch.resume(tmp_path / "none", KEY) == 0
+    assert predict.resume(tmp_path / "none", KEY) == 0
 
 
 def test_a_bad_line_is_found_before_the_first_answer(run: Path) -> None:
     source = run / "in.jsonl"
     source.write_text('{"text": "a"}\n[1]\n', "utf-8")
     with pytest.raises(DataError, match=r"in\.jsonl:2: has no text in the field text; name the field with --text"):
-        batch.predict_file(run, source, run / "out.jsonl")
+        predict.predict_file(run, source, run / "out.jsonl")
     assert not (run / "out.jsonl.partial").exists()
 
 
 def test_an_answer_is_written_as_users_read_it() -> None:
     span = Span(start=1, end=3, label="drug", quote="bc")
-    assert batch.answer(Prediction(id="1", answer=Spans(spans=(span,)))) == {
+    assert predict.answer(Prediction(id="1", answer=Spans(spans=(span,)))) == {
         "id": "1",
         "entities": [{"start": 1, "end": 3, "label": "drug", "text": "bc"}],
     }
-    assert batch.answer(Prediction(id="2", answer=Labels(labels=("a",), scores=(0.5,)))) == {
+    assert predict.answer(Prediction(id="2", answer=Labels(labels=("a",), scores=(0.5,)))) == {
         "id": "2",
         "labels": ["a"],
         "scores": [0.5],
     }
-    assert batch.answer(Prediction(id="3", answer=None)) == {"id": "3", "failure": "no answer"}
+    assert predict.answer(Prediction(id="3", answer=None)) == {"id": "3", "failure": "no answer"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from residency.chat import Side, converse
 from residency.core.types import Turn
+from residency.workflows.chat import Side, converse
 
 
 class Canned:

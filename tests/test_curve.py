@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from residency.core.errors import UserError
-from residency.curve import Curve, Point, answer, curve, fitted, page, write
 from residency.recipe import Recipe
 from residency.synth.records import records
+from residency.workflows.curve import Curve, Point, answer, curve, fitted, page, write
 
 
 def test_a_power_law_is_found_again() -> None:

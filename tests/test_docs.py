@@ -82,7 +82,7 @@ def test_yaml_blocks_are_yaml(where: str, code: str) -> None:
     ("key", "module", "name"),
     [
         ("base", "residency.models.base", "BaseModelSettings"),
-        ("data", "residency.corpus.sources", "Data"),
+        ("data", "residency.corpus.load", "Data"),
         ("stages", "residency.train.stage", "Stage"),
     ],
 )

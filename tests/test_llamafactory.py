@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from residency import llamafactory, pipeline
 from residency.core.errors import UserError
 from residency.models.adapters import Lora
 from residency.recipe import Recipe
+from residency.workflows import llamafactory
+from residency.workflows import run as pipeline
 
 INFO = {
     "pairs": {"file_name": "pairs.json", "columns": {"prompt": "q", "response": "a"}},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
-from residency.corpus.sources import Data
+from residency.corpus.load import Data
 from residency.models.adapters import Methods
 from residency.recipe import Recipe, json_schema, override, read_yaml
 from residency.train.stage import Stage

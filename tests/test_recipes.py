@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from residency import checks
 from residency.recipe import Recipe
+from residency.workflows import check
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -54,7 +54,7 @@ def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path, tiny
             f"data.{name}.test={(SHARED / test).resolve()}",
         ]
     recipe = Recipe.load(path, given)
-    findings, summaries = checks.check(recipe)
+    findings, summaries = check.check(recipe)
     assert [finding.message for finding in findings if finding.level == "error"] == []
     assert all(summary.parts[part].notes for summary in summaries for part in ("train", "test"))
 

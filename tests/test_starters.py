@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from residency import checks
 from residency.core.errors import UserError
 from residency.recipe import Recipe
-from residency.starters import demo_key, write_demo, write_project
 from residency.synth.records import LABELS
 from residency.tasks.card import load_card
+from residency.workflows import check
+from residency.workflows.init import demo_key, write_demo, write_project
 
 
 def test_a_new_project_lacks_nothing_but_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,8 +23,8 @@ def test_a_new_project_lacks_nothing_but_its_data(tmp_path: Path, monkeypatch: p
     recipe = Recipe.load(tmp_path / "liver-2024" / "recipe.yaml")
     assert recipe.name == "liver-2024"
     assert load_card("cards/my-card.yaml", recipe.root).family == "spans"
-    monkeypatch.setattr(checks, "resolve", lambda settings, root: None)  # the base is not what is asked here
-    findings, _ = checks.check(recipe)
+    monkeypatch.setattr(check, "resolve", lambda settings, root: None)  # the base is not what is asked here
+    findings, _ = check.check(recipe)
     (finding,) = findings
     assert finding.level == "error"
     assert finding.message.startswith("data.notes.path: data/notes.jsonl matches no file")

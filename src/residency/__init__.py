@@ -21,26 +21,26 @@ from typing import TYPE_CHECKING
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
-    from residency.checks import check
-    from residency.comparison import compare
     from residency.core.errors import DataError, GateRefused, ResidencyError, UserError
-    from residency.core.run import Run
+    from residency.core.run_folder import Run
     from residency.core.types import Note, Prediction, RawNote, Span
-    from residency.pipeline import evaluate, explain, open_run, predict, run
     from residency.recipe import Recipe
-    from residency.speed import bench
+    from residency.workflows.bench import bench
+    from residency.workflows.check import check
+    from residency.workflows.compare import compare
+    from residency.workflows.run import evaluate, explain, open_run, predict, run
 
 __version__ = "0.1.0"
 
 _WHERE = {
     **dict.fromkeys(("DataError", "GateRefused", "ResidencyError", "UserError"), "residency.core.errors"),
     **dict.fromkeys(("Note", "Prediction", "RawNote", "Span"), "residency.core.types"),
-    **dict.fromkeys(("evaluate", "explain", "open_run", "predict", "run"), "residency.pipeline"),
+    **dict.fromkeys(("evaluate", "explain", "open_run", "predict", "run"), "residency.workflows.run"),
     "Recipe": "residency.recipe",
-    "bench": "residency.speed",
-    "check": "residency.checks",
-    "compare": "residency.comparison",
-    "Run": "residency.core.run",
+    "bench": "residency.workflows.bench",
+    "check": "residency.workflows.check",
+    "compare": "residency.workflows.compare",
+    "Run": "residency.core.run_folder",
 }
 
 __all__ = [

@@ -14,16 +14,16 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from residency.core.errors import UserError, allowed
 from residency.core.files import digest
 from residency.core.part import Part, parse
-from residency.corpus.sources import Data
-from residency.deid.settings import Deid
+from residency.corpus.load import Data
+from residency.deid.options import Deid
 from residency.evals.floor import SafetyFloor
-from residency.ingest.settings import Extract
-from residency.label.settings import Label
+from residency.ingest.sources import Extract
+from residency.label.campaign import Label
 from residency.models.base import BaseModelSettings
+from residency.models.generation import Generation, Limits
 from residency.models.remote import Api
-from residency.models.settings import Generation, Limits
 from residency.tasks.card import Card, load_card
-from residency.train.launch import Launch
+from residency.train.processes import Launch
 from residency.train.stage import Stage
 
 SCHEMA = 1

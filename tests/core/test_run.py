@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from residency.core.errors import UserError
-from residency.core.run import Run, Step, differences, memoised_digest
+from residency.core.run_folder import Run, Step, differences, memoised_digest
 
 
 def step(value: int = 1, into: str = "train/x", **inputs: str) -> Step:

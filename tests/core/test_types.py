@@ -3,7 +3,16 @@
 import pytest
 
 from residency.core.errors import DataError
-from residency.core.types import ErrorItem, Example, Note, Prediction, RawNote, Span, Text, check_spans
+from residency.core.types import (
+    ErrorItem,
+    Example,
+    Note,
+    Prediction,
+    RawNote,
+    Span,
+    Text,
+    check_spans,
+)
 
 SECRET = "Nguyễn Văn A"
 

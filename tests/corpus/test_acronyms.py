@@ -12,7 +12,7 @@ import pytest
 from residency.core.errors import DataError
 from residency.core.types import Labels
 from residency.corpus.acronyms import Acronyms
-from residency.corpus.sources import files, load
+from residency.corpus.load import files, load
 from residency.tasks.card import load_card
 from residency.tasks.examples import examples, fixed
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from residency.core.errors import GateRefused
 from residency.core.types import Note, PartName
-from residency.corpus.audit import audit, grouping
 from residency.corpus.groups import atoms
+from residency.corpus.leaks import audit, grouping
+from residency.corpus.load import Corpus, Jsonl, load
 from residency.corpus.near import near_duplicates
-from residency.corpus.sources import Corpus, Jsonl, load
-from residency.corpus.split import given, split_by_group
+from residency.corpus.parts import given, split_by_group
 
 SHARES: dict[PartName, float] = {"train": 0.6, "dev": 0.2, "test": 0.2}
 

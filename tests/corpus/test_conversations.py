@@ -10,7 +10,7 @@ import pytest
 
 from residency.core.errors import DataError
 from residency.core.part import parse
-from residency.corpus.sources import Corpus, Data, load
+from residency.corpus.load import Corpus, Data, load
 
 GOOD = [("user", "什么是肝炎？"), ("assistant", "肝脏的炎症。")]
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

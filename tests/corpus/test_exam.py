@@ -8,7 +8,7 @@ from typing import Any
 
 from residency.core.types import Labels, Text
 from residency.corpus.exam import Exam
-from residency.corpus.sources import load
+from residency.corpus.load import load
 from residency.tasks.card import load_card
 from residency.tasks.codec import read
 from residency.tasks.examples import examples

@@ -13,7 +13,7 @@ from residency.core.part import parse
 from residency.core.types import Note, Relation
 from residency.corpus.conll import decode
 from residency.corpus.ledger import Ledger
-from residency.corpus.sources import Data, Source
+from residency.corpus.load import Data, Source
 
 
 def read(path: Path, format: str, **settings: Any) -> tuple[list[Note], Ledger]:

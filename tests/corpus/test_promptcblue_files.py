@@ -10,8 +10,8 @@ import pytest
 
 from residency.core.errors import DataError
 from residency.corpus.conversations import PromptCblue
-from residency.corpus.promptcblue import rows, score, submission
-from residency.corpus.sources import load
+from residency.corpus.load import load
+from residency.corpus.promptcblue_rows import rows, score, submission
 
 KINDS = {
     "input": "搜索：胃痛\n类型选项：治疗方案，病因分析",

@@ -9,8 +9,8 @@ import pytest
 
 from residency.core.errors import DataError
 from residency.core.types import Labels
+from residency.corpus.load import load
 from residency.corpus.pubmedqa import PubMedQa
-from residency.corpus.sources import load
 from residency.tasks.card import load_card
 from residency.tasks.examples import examples
 

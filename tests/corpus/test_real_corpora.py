@@ -13,7 +13,7 @@ import pytest
 from residency.core.errors import DataError
 from residency.core.part import parse
 from residency.core.types import Note
-from residency.corpus.sources import Corpus, Data, load
+from residency.corpus.load import Corpus, Data, load
 
 SHARED = Path(os.environ.get("RESIDENCY_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 pytestmark = [

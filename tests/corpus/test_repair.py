@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residency.corpus import repair
-from residency.corpus.repair import Raw, Settled, settle
+from residency.corpus import span_repair
+from residency.corpus.span_repair import Raw, Settled, settle
 
 
 def raw(start: int, end: int, quote: str = "", label: str = "X", **more: str) -> Raw:
@@ -24,23 +24,23 @@ def test_a_quote_at_its_offsets_needs_nothing():
 
 
 def test_a_quote_that_stands_once_is_moved_to():
-    assert outcome(settle("no fever", [raw(0, 5, "fever")])) == ([(3, 8)], [repair.MOVED], [])
+    assert outcome(settle("no fever", [raw(0, 5, "fever")])) == ([(3, 8)], [span_repair.MOVED], [])
 
 
 def test_a_quote_that_stands_twice_is_a_bad_span():
-    assert outcome(settle("lao lao xx", [raw(1, 4, "lao")])) == ([], [], [repair.SEVERAL])
+    assert outcome(settle("lao lao xx", [raw(1, 4, "lao")])) == ([], [], [span_repair.SEVERAL])
 
 
 def test_overlapping_places_count_as_several():
-    assert outcome(settle("xx anana", [raw(0, 3, "ana")])) == ([], [], [repair.SEVERAL])
+    assert outcome(settle("xx anana", [raw(0, 3, "ana")])) == ([], [], [span_repair.SEVERAL])
 
 
 def test_a_quote_that_stands_nowhere_is_a_bad_span():
-    assert outcome(settle("no fever", [raw(3, 8, "cough")])) == ([], [], [repair.NOWHERE])
+    assert outcome(settle("no fever", [raw(3, 8, "cough")])) == ([], [], [span_repair.NOWHERE])
 
 
 def test_an_inclusive_end_is_moved_where_the_quote_proves_it():
-    assert outcome(settle("lao lao lao", [raw(4, 6, "lao")])) == ([(4, 7)], [repair.BOUND], [])
+    assert outcome(settle("lao lao lao", [raw(4, 6, "lao")])) == ([(4, 7)], [span_repair.BOUND], [])
 
 
 def test_an_inclusive_end_cannot_be_known_without_a_quote():
@@ -49,12 +49,12 @@ def test_an_inclusive_end_cannot_be_known_without_a_quote():
 
 def test_case_alone_is_accepted_with_the_characters_of_the_text():
     settled = settle("做ct检查", [raw(1, 3, "CT")])
-    assert outcome(settled) == ([(1, 3)], [repair.CASE], [])
+    assert outcome(settled) == ([(1, 3)], [span_repair.CASE], [])
     assert settled.spans[0].quote == "ct"
 
 
 def test_case_at_the_offsets_against_the_exact_quote_elsewhere_is_not_certain():
-    assert outcome(settle("ct CT", [raw(0, 2, "CT")])) == ([], [], [repair.SEVERAL])
+    assert outcome(settle("ct CT", [raw(0, 2, "CT")])) == ([], [], [span_repair.SEVERAL])
 
 
 @pytest.mark.parametrize(("text_form", "quote_form"), [("NFD", "NFC"), ("NFC", "NFD")])
@@ -63,27 +63,27 @@ def test_another_unicode_form_of_the_quote_is_accepted_and_the_text_kept(text_fo
     start = text.index(normalize(text_form, "sốt"))
     end = start + len(normalize(text_form, "sốt"))
     settled = settle(text, [raw(start, end, quote)])
-    assert outcome(settled) == ([(start, end)], [repair.FORM], [])
+    assert outcome(settled) == ([(start, end)], [span_repair.FORM], [])
     assert settled.spans[0].quote == normalize(text_form, "sốt")
 
 
 def test_a_line_break_that_the_quote_writes_as_a_blank_is_accepted():
-    assert outcome(settle("chest\npain", [raw(0, 10, "chest pain")])) == ([(0, 10)], [repair.BLANKS], [])
+    assert outcome(settle("chest\npain", [raw(0, 10, "chest pain")])) == ([(0, 10)], [span_repair.BLANKS], [])
 
 
 @pytest.mark.parametrize("quote", ["", " fever "])
 def test_blanks_at_the_edges_are_trimmed(quote: str):
-    assert outcome(settle("no fever now", [raw(2, 9, quote)])) == ([(3, 8)], [repair.TRIMMED], [])
+    assert outcome(settle("no fever now", [raw(2, 9, quote)])) == ([(3, 8)], [span_repair.TRIMMED], [])
 
 
 @pytest.mark.parametrize(
     ("span", "fault"),
     [
-        (raw(3, 3), repair.EMPTY),
-        (raw(2, 3), repair.EMPTY),
-        (raw(5, 3), repair.OUTSIDE),
-        (raw(-1, 3), repair.OUTSIDE),
-        (raw(3, 9), repair.OUTSIDE),
+        (raw(3, 3), span_repair.EMPTY),
+        (raw(2, 3), span_repair.EMPTY),
+        (raw(5, 3), span_repair.OUTSIDE),
+        (raw(-1, 3), span_repair.OUTSIDE),
+        (raw(3, 9), span_repair.OUTSIDE),
     ],
 )
 def test_spans_without_a_quote_that_hold_nothing_or_leave_the_text_are_bad(span: Raw, fault: str):
@@ -120,7 +120,7 @@ def test_offsets_that_count_both_characters_of_crlf_stay():
 
 def test_equal_spans_are_merged_and_different_labels_are_not():
     settled = settle("no fever", [raw(3, 8), raw(3, 8), raw(3, 8, label="Y")])
-    assert outcome(settled) == ([(3, 8), (3, 8)], [repair.MERGED], [])
+    assert outcome(settled) == ([(3, 8), (3, 8)], [span_repair.MERGED], [])
 
 
 def test_overlapping_spans_are_kept_in_the_order_of_the_text():
@@ -132,17 +132,17 @@ def broken(*fragments: tuple[int, int], quote: str) -> Raw:
 
 
 def test_a_discontinuous_span_is_bad_even_where_only_a_line_break_parts_it():
-    assert outcome(settle("chest\npain", [broken((0, 5), (6, 10), quote="chest pain")]))[2] == [repair.DISCONTINUOUS]
+    assert outcome(settle("chest\npain", [broken((0, 5), (6, 10), quote="chest pain")]))[2] == [span_repair.DISCONTINUOUS]
 
 
 def test_fragments_parted_by_blanks_are_joined_where_that_is_asked_for():
     settled = settle("chest\npain", [broken((0, 5), (6, 10), quote="chest pain")], join_lines=True)
-    assert outcome(settled) == ([(0, 10)], [repair.JOINED], [])
+    assert outcome(settled) == ([(0, 10)], [span_repair.JOINED], [])
 
 
 def test_fragments_parted_by_words_are_never_joined():
     span = broken((0, 5), (10, 14), quote="chest pain")
-    assert outcome(settle("chest and pain", [span], join_lines=True)) == ([], [], [repair.DISCONTINUOUS])
+    assert outcome(settle("chest and pain", [span], join_lines=True)) == ([], [], [span_repair.DISCONTINUOUS])
 
 
 def test_nothing_that_is_written_out_shows_the_quote():

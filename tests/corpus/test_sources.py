@@ -13,8 +13,8 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.part import parse
 from residency.corpus.ledger import Entry, Ledger
-from residency.corpus.source import Row, Source
-from residency.corpus.sources import Corpus, Data, files, load
+from residency.corpus.load import Corpus, Data, files, load
+from residency.corpus.reader import Row, Source
 
 
 def data(**settings: Any) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from residency.core.errors import UserError
 from residency.core.types import PARTS, Note, PartName, Span
-from residency.corpus.split import given, split_by_group, split_by_hash
+from residency.corpus.parts import given, split_by_group, split_by_hash
 
 SHARES: dict[PartName, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
 

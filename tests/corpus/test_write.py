@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from residency.core.part import parse
 from residency.core.types import Note, Relation, Span
 from residency.corpus.ledger import Ledger
-from residency.corpus.sources import Data, Source
+from residency.corpus.load import Data, Source
 from residency.corpus.write import write_conll, write_jsonl
 
 

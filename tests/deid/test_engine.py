@@ -16,11 +16,18 @@ from hypothesis import strategies as st
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import RawNote, Span
 from residency.deid.dates import find_dates
-from residency.deid.engine import REFUSED_DATE, REFUSED_EMPTY, REFUSED_RESIDUAL, Done, Engine, Refused
+from residency.deid.engine import (
+    REFUSED_DATE,
+    REFUSED_EMPTY,
+    REFUSED_RESIDUAL,
+    Done,
+    Engine,
+    Refused,
+)
 from residency.deid.engine import normalised as normalized
 from residency.deid.find import Finding, plain
-from residency.deid.settings import Deid
-from residency.deid.structured import known
+from residency.deid.known import known
+from residency.deid.options import Deid
 from residency.deid.surrogates import LEAST_WEEKS, MOST_WEEKS, Surrogates
 from residency.deid.vault import NAME, Vault, key_from
 from residency.synth.hospital import notes

@@ -9,9 +9,9 @@ import pytest
 from residency.core.types import RawNote, Span
 from residency.deid.engine import Engine
 from residency.deid.find import Finding, View
-from residency.deid.gate import Gate, Verdict, upper_bound
-from residency.deid.settings import Deid, Release
-from residency.deid.structured import Known
+from residency.deid.known import Known
+from residency.deid.options import Deid, Release
+from residency.deid.release import Gate, Verdict, upper_bound
 from residency.deid.vault import Vault
 
 PERSON = (("name", "Margaret Holloway"), ("phone", "(212) 555-0147"), ("record", "MR-20240117"))

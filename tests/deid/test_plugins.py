@@ -13,8 +13,8 @@ from residency.core.errors import UserError
 from residency.core.part import External
 from residency.core.types import RawNote
 from residency.deid.engine import Done, Engine
+from residency.deid.options import Deid
 from residency.deid.plugins import Presidio, Tagger
-from residency.deid.settings import Deid
 from residency.deid.vault import Vault
 
 

@@ -101,7 +101,7 @@ def test_folded_texts_keep_every_offset(text: str) -> None:
 
 
 def test_every_word_of_the_packs_is_text() -> None:
-    from residency.deid.namedata import name_data
+    from residency.deid.names.lists import name_data
     from residency.deid.rules import pack
 
     def leaves(value: object) -> list[object]:

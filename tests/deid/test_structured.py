@@ -7,7 +7,7 @@ from unicodedata import normalize
 import pytest
 
 from residency.deid.find import resolve
-from residency.deid.structured import known
+from residency.deid.known import known
 
 VI = (("name", "Nguyễn Thị Phương Hoài"), ("national_id", "001203123456"), ("insurance", "DN4790123456789"), ("phone", "0912345678"), ("record", "BN-0012O45"))  # fmt: skip
 ZH = (("name", "欧阳志强"), ("national_id", "11010519491231002X"), ("phone", "13800138000"))

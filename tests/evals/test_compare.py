@@ -7,7 +7,7 @@ import random
 import pytest
 
 from residency.core.types import Example, Prediction, PredictorInfo, Span, Spans
-from residency.evals.compare import compare, corrected
+from residency.evals.paired_tests import compare, corrected
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
 

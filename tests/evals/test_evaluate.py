@@ -20,7 +20,7 @@ from residency.core.types import (
     Span,
     Spans,
 )
-from residency.evals.evaluate import data_digest, evaluate, score, window
+from residency.evals.measure import data_digest, evaluate, score, window
 from residency.tasks.card import Card, Label
 from residency.tasks.scoring import main_metric
 

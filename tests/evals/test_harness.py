@@ -13,7 +13,7 @@ from residency.core.types import Turn
 from residency.evals.harness import Scorer, model_of
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor
-from residency.models.settings import Generation, Limits
+from residency.models.generation import Generation, Limits
 from residency.tasks.card import load_card
 
 TASK = """

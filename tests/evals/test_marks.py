@@ -9,7 +9,7 @@ import pytest
 
 from residency.core.errors import DataError
 from residency.core.types import Example, Note, Prediction, PredictorInfo, Text
-from residency.evals.marks import Mark, judged, read_sheet, scored, write_sheet
+from residency.evals.ratings import Mark, judged, read_sheet, scored, write_sheet
 
 NOTES = [
     Note(

@@ -27,11 +27,20 @@ from residency.core.types import (
     Score,
     StageResult,
 )
-from residency.evals.evaluate import window
-from residency.evals.formats import duration, interval, language_of, metric_title, number, percent, probability, signed
+from residency.evals.formats import (
+    duration,
+    interval,
+    language_of,
+    metric_title,
+    number,
+    percent,
+    probability,
+    signed,
+)
+from residency.evals.measure import window
 from residency.evals.plots import score_plot, training_plot
 from residency.evals.report import render, summary_table
-from residency.evals.view import task_views, verdict
+from residency.evals.report_view import task_views, verdict
 
 SCRIPT = "<script>alert(1)</script>"
 LABELS = ("Triệu chứng", "药物", SCRIPT, "a|b $x$ _c_ [here](ftp:x)")

@@ -11,8 +11,8 @@ import sacrebleu
 
 from residency.core.errors import UserError
 from residency.core.types import Example, Prediction, PredictorInfo, Report, Text
-from residency.evals.compare import compare
-from residency.evals.evaluate import evaluate, score
+from residency.evals.measure import evaluate, score
+from residency.evals.paired_tests import compare
 from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
 

@@ -19,12 +19,12 @@ pytest.importorskip("onnxruntime")
 from residency.core.errors import UserError
 from residency.core.types import Example, Span, Spans
 from residency.export.onnx import export
-from residency.models import onnx as exported_models
+from residency.models import onnx_encoder as exported_models
 from residency.models import predictors
 from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
 from residency.models.artefact import fresh, load, save
 from residency.models.encoder import EncoderPredictor
-from residency.models.onnx import FP32, INT8, OnnxEncoder
+from residency.models.onnx_encoder import FP32, INT8, OnnxEncoder
 from residency.tasks.card import Card, Label
 
 SPANS = Card(name="s", family="spans", labels=(Label(name="thuốc"), Label(name="病")))
@@ -183,7 +183,7 @@ def test_16_bits_are_measured_and_kept_only_where_this_processor_computes_in_the
 
 def test_the_runtime_counts_no_users(tmp_path: Path) -> None:
     code = (
-        "import sys; from residency.models.onnx import openvino; assert openvino() is not None; "
+        "import sys; from residency.models.onnx_encoder import openvino; assert openvino() is not None; "
         "import openvino.tools.ovc.telemetry_utils; print(sys.modules['openvino_telemetry'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

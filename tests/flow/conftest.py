@@ -135,8 +135,8 @@ def project(tmp_path: Path, tiny: Path) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> tuple[Path, Path]:
     """A project and its finished run; tests only read it, or write below ``evaluations``."""
-    from residency import pipeline
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
 
     folder = tmp_path_factory.mktemp("finished") / "project"
     lines(folder / "data" / "notes.jsonl", [row(note) for note in records("vi", 60, seed=1)])

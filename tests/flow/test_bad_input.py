@@ -264,7 +264,7 @@ def test_a_full_disk_during_a_checkpoint(project: Path) -> None:
 
 def test_what_libraries_say_of_a_full_disk_is_understood(tmp_path: Path) -> None:
     from residency.core.errors import UserError
-    from residency.core.run import Run, Step
+    from residency.core.run_folder import Run, Step
 
     def fails(error: Exception) -> Callable[[Path], None]:
         def work(folder: Path) -> None:

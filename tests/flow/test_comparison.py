@@ -12,8 +12,8 @@ from threading import Thread
 import pytest
 
 from conftest import CLI, SECRET, recipe_of, write_recipe
-from residency.comparison import compare
 from residency.recipe import Recipe
+from residency.workflows.compare import compare
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def server() -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def second(finished: tuple[Path, Path], tiny: Path) -> Path:
     """A second run on the same data, of all weights."""
-    from residency import pipeline
+    from residency.workflows import run as pipeline
 
     stages = [{"method": {"kind": "full"}, "steps": 4, "batch": 8}]
     recipe = Recipe.load(write_recipe(finished[0], recipe_of(tiny, name="other", stages=stages)))

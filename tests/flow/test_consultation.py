@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from residency import Recipe, batch, pipeline
-from residency.checks import check
+from residency import Recipe
 from residency.core.errors import DataError
 from residency.core.progress import Silent
+from residency.workflows import predict
+from residency.workflows import run as pipeline
+from residency.workflows.check import check
 
 COLUMNS = ("id", "patient", "symptoms", "results", "diagnosis")
 
@@ -77,7 +79,7 @@ def test_columns_become_a_consultation_whose_diagnosis_is_learned_and_predicted(
     (tmp_path / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
     answers = tmp_path / "answers.jsonl"
     artefact = next(run.folder.glob("train/1-*"))
-    batch.predict_file(artefact, tmp_path / "ask.jsonl", answers, "text", "id", Silent())
+    predict.predict_file(artefact, tmp_path / "ask.jsonl", answers, "text", "id", Silent())
     found = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
     assert [row["answer"] for row in found] == ["pneumonia", "cystitis"]
 

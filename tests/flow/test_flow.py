@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
-from residency import pipeline
 from residency.core.errors import UserError
 from residency.models.artefact import read
 from residency.recipe import Recipe
 from residency.synth.records import records
+from residency.workflows import run as pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -109,12 +109,12 @@ def test_prediction_answers_every_note_once_with_offsets_into_its_text(
 def test_prediction_taken_up_after_a_cut_gives_the_same_bytes(
     finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from residency import batch
+    from residency.workflows import predict
 
     source = lines(tmp_path / "in.jsonl", [{"id": i, "text": n.text} for i, n in enumerate(records("vi", 7, seed=5))])
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
-    assert batch.predict_file(finished[1], source, whole) == 7
-    real = batch.predict
+    assert predict.predict_file(finished[1], source, whole) == 7
+    real = predict.predict
 
     def until_killed(*arguments: object) -> object:
         for number, answer in enumerate(real(*arguments)):  # type: ignore[arg-type]
@@ -122,16 +122,16 @@ def test_prediction_taken_up_after_a_cut_gives_the_same_bytes(
                 raise KeyboardInterrupt
             yield answer
 
-    monkeypatch.setattr(batch, "FLUSH", 2)
-    monkeypatch.setattr(batch, "predict", until_killed)
+    monkeypatch.setattr(predict, "FLUSH", 2)
+    monkeypatch.setattr(predict, "predict", until_killed)
     with pytest.raises(KeyboardInterrupt):
-        batch.predict_file(finished[1], source, cut)
+        predict.predict_file(finished[1], source, cut)
     partial = tmp_path / "cut.jsonl.partial"
     partial.write_bytes(partial.read_bytes() + b'{"id":"4","ent')  # a line that was cut off
     assert not cut.exists()
     asked = []
-    monkeypatch.setattr(batch, "predict", lambda run, notes: real(run, (asked.append(n.id) or n for n in notes)))  # type: ignore[func-returns-value]
-    assert batch.predict_file(finished[1], source, cut) == 7
+    monkeypatch.setattr(predict, "predict", lambda run, notes: real(run, (asked.append(n.id) or n for n in notes)))  # type: ignore[func-returns-value]
+    assert predict.predict_file(finished[1], source, cut) == 7
     assert asked == ["4", "5", "6"]
     assert cut.read_bytes() == whole.read_bytes() and not partial.exists()
 
@@ -162,7 +162,7 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
 def test_the_same_numbers_come_from_the_run_and_from_its_evaluation(finished: tuple[Path, Path]) -> None:
     _, run = finished
     facts, _ = pipeline.evaluate(run)
-    before = pipeline.finished_facts(pipeline.Run(run))
+    before = pipeline.finished_facts(run.Run(run))
     assert [report.scores for report in facts.reports] == [report.scores for report in before.reports]
 
 
@@ -191,7 +191,7 @@ def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: l
 
 def test_two_processes_never_work_on_one_run(finished: tuple[Path, Path]) -> None:
     project, run = finished
-    with pipeline.Run(run).locked(), pytest.raises(UserError, match="another process is working on this run"):
+    with run.Run(run).locked(), pytest.raises(UserError, match="another process is working on this run"):
         pipeline.run(Recipe.load(project / "recipe.yaml"), project / "runs")
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from residency import Recipe, batch, pipeline
+from residency import Recipe
 from residency.core.progress import Silent
 from residency.core.types import Labels, Note
 from residency.models import predictors
-from residency.models.settings import Generation
+from residency.models.generation import Generation
 from residency.tasks.card import load_card
 from residency.tasks.codec import conversation
 from residency.tasks.examples import examples
+from residency.workflows import predict
+from residency.workflows import run as pipeline
 
 DRUGS = ("aspirin", "heparin", "insulin", "warfarin")
 
@@ -71,7 +73,7 @@ def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_ca
     assert "base: 100.0 % of the answers were not in the form that was asked for; 0 of 8 could be repaired" in shown
 
     lines(tmp_path / "ask.jsonl", [{"id": "x", "text": "Day 90: insulin given."}])
-    batch.predict_file(
+    predict.predict_file(
         next(run.folder.glob("train/1-*")), tmp_path / "ask.jsonl", tmp_path / "out.jsonl", tracker=Silent()
     )
     (found,) = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())

@@ -64,7 +64,8 @@ def project(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    from residency import Recipe, pipeline
+    from residency import Recipe
+    from residency.workflows import run as pipeline
 
     folder = tmp_path_factory.mktemp("written") / "project"
     recipe = project(folder)

@@ -13,9 +13,9 @@ from test_deidentify import KEY, plan
 
 from conftest import CLI, lines, recipe_of, row, write_recipe
 from residency.ingest.store import Store
-from residency.patients.log import ErasureLog
 from residency.synth.hospital import write_hospital
 from residency.synth.records import records
+from residency.workflows.patients.erasure_log import ErasureLog
 
 NOTHING = "Nothing of this patient"
 
@@ -23,9 +23,9 @@ NOTHING = "Nothing of this patient"
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """A hospital's project whose notes were de-identified, split and learned from; tests work on copies."""
-    from residency import pipeline
-    from residency.deidentify import deidentify
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
+    from residency.workflows.deidentify import deidentify
 
     folder = tmp_path_factory.mktemp("learned") / "ward"
     folder.mkdir()

@@ -11,10 +11,10 @@ import pytest
 import transformers
 
 from conftest import ROOT
-from residency import planning
 from residency.recipe import Recipe
-from residency.train import plan
+from residency.train import estimate
 from residency.train.defaults import resolve as decided
+from residency.workflows import plan
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def weightless(project: Path) -> Path:
 
 
 def test_the_facts_are_those_of_the_model_itself(project: Path, tiny: Path) -> None:
-    (found,) = planning.forecasts(Recipe.load(project / "recipe.yaml", ["stages[0].method={kind: full}"]), "24GB")
+    (found,) = plan.forecasts(Recipe.load(project / "recipe.yaml", ["stages[0].method={kind: full}"]), "24GB")
     facts = dict(found.facts)
     total, trained = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", facts["parameters"]))
     body = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tiny)).num_parameters()
@@ -65,11 +65,11 @@ def test_the_facts_are_those_of_the_model_itself(project: Path, tiny: Path) -> N
 
 def test_advice_that_is_followed_makes_it_fit(weightless: Path) -> None:
     """120 million weights, their gradients and two moments are 1.9 GB in 32 bits; the card has 1.5 to give."""
-    (found,) = planning.forecasts(Recipe.load(weightless), "2GB")
+    (found,) = plan.forecasts(Recipe.load(weightless), "2GB")
     assert not found.fits and ": no, because" in found.verdict
     said = re.fullmatch(r"set (.*): then at most (.*) are held at once\.", found.advice)
     assert said and "stages[0].method={kind: lora}" in said[1]
-    (again,) = planning.forecasts(Recipe.load(weightless, said[1].split(", ")), "2GB")
+    (again,) = plan.forecasts(Recipe.load(weightless, said[1].split(", ")), "2GB")
     assert again.fits and dict(again.facts)["peak memory"] == said[2]
 
 
@@ -84,18 +84,18 @@ def test_what_does_not_fit_ends_with_1_and_a_sentence(weightless: Path, cli: Any
 def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
     """A card on which exactly 4 rows fit gives 4, one byte less gives 2; the effective batch stays."""
     recipe = Recipe.load(weightless, ["stages[0].method={kind: lora}", "stages[0].micro_batch=auto"])
-    base = planning.resolve(recipe.base, recipe.root, weights=False)
-    subject, stage = planning._subject(recipe, base), recipe.stages[0]
-    whole = decided(stage, plan.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
+    base = plan.resolve(recipe.base, recipe.root, weights=False)
+    subject, stage = plan._subject(recipe, base), recipe.stages[0]
+    whole = decided(stage, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
 
     def chosen(usable: float) -> Any:
-        card = plan.Device(kind="cuda", name="toy", usable=usable, bf16=True)
-        return plan.fitted(subject, stage, base, whole, False, 0, card)
+        card = estimate.Device(kind="cuda", name="toy", usable=usable, bf16=True)
+        return estimate.fitted(subject, stage, base, whole, False, 0, card)
 
-    card = plan.Device(kind="cuda", name="toy", usable=0, bf16=True)
+    card = estimate.Device(kind="cuda", name="toy", usable=0, bf16=True)
     four = stage.model_copy(update={"micro_batch": 4, "accumulation": whole.batch // 4})
-    settled = decided(four, plan.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
-    peak = plan.of_plan(subject, four, base, settled, card, False, 0).peak
+    settled = decided(four, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
+    peak = estimate.of_plan(subject, four, base, settled, card, False, 0).peak
     assert [(one.micro_batch, one.batch) for one in (chosen(peak), chosen(peak - 1))] == [
         (4, whole.batch),
         (2, whole.batch),
@@ -104,11 +104,11 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
 
 def test_encoders_that_a_card_does_not_hold_are_not_suggested() -> None:
     """110 million weights of an encoder with 64,000 tokens: 135 million in all, 16 bytes each while every one is trained."""
-    small, large = planning.suggestions("ner", "4GB")
+    small, large = plan.suggestions("ner", "4GB")
     assert small.peak > 16 * 134e6 and large.peak > small.peak
-    assert planning.advice([small, large], "4GB").startswith("on 4GB: up to an encoder of 110M") == small.fits
-    assert not any(one.fits for one in planning.suggestions("ner", "2GB"))
-    assert planning.advice(planning.suggestions("ner", "2GB"), "2GB").startswith("nothing here fits on 2GB")
+    assert plan.advice([small, large], "4GB").startswith("on 4GB: up to an encoder of 110M") == small.fits
+    assert not any(one.fits for one in plan.suggestions("ner", "2GB"))
+    assert plan.advice(plan.suggestions("ner", "2GB"), "2GB").startswith("nothing here fits on 2GB")
 
 
 def test_processes_that_share_a_model_out_hold_a_part_each(weightless: Path) -> None:
@@ -116,20 +116,20 @@ def test_processes_that_share_a_model_out_hold_a_part_each(weightless: Path) -> 
     found = {}
     for shard in ("false", "true"):
         changes = ["launch.processes=4", f"launch.shard={shard}", "stages[0].batch=4"]
-        (one,) = planning.forecasts(Recipe.load(weightless, changes), "24GB")
+        (one,) = plan.forecasts(Recipe.load(weightless, changes), "24GB")
         found[shard] = dict(one.facts)
     count = int(found["true"]["parameters"].split()[0].replace(",", ""))
-    assert found["false"]["weights"] == plan.shown(4 * count) and found["true"]["weights"] == plan.shown(count)
-    assert found["true"]["gradients and optimiser"] == plan.shown(3 * count)
+    assert found["false"]["weights"] == estimate.shown(4 * count) and found["true"]["weights"] == estimate.shown(count)
+    assert found["true"]["gradients and optimiser"] == estimate.shown(3 * count)
     assert found["true"]["sharded"] == "among 4 processes; memory is that of each" and "sharded" not in found["false"]
     layer = 4 * 1024 * 1024 + 3 * 1024 * 2816 + 2 * 1024
     table = (count - 9 * layer - 1024) // 2
-    assert found["true"]["put together from all parts"] == plan.shown(8 * (layer + max(layer, table) + 1024))
+    assert found["true"]["put together from all parts"] == estimate.shown(8 * (layer + max(layer, table) + 1024))
 
 
 def test_sharing_a_model_out_is_the_first_advice_where_there_are_processes(weightless: Path) -> None:
     changes = ["launch.processes=4", "stages[0].batch=4"]
-    (found,) = planning.forecasts(Recipe.load(weightless, changes), "2GB")
+    (found,) = plan.forecasts(Recipe.load(weightless, changes), "2GB")
     assert not found.fits and found.advice.startswith("set launch.shard=true")
-    (followed,) = planning.forecasts(Recipe.load(weightless, [*changes, "launch.shard=true"]), "2GB")
+    (followed,) = plan.forecasts(Recipe.load(weightless, [*changes, "launch.shard=true"]), "2GB")
     assert followed.fits

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CLI, SECRET
-from residency.speed import Timing, _cut
+from residency.workflows.bench import Timing, _cut
 
 pytestmark = pytest.mark.slow
 

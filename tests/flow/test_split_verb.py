@@ -95,15 +95,15 @@ def test_parts_that_were_moved_and_sealed_again_are_found_out_by_what_stands_in_
 ) -> None:
     import msgspec
 
-    from residency.corpus import sources
-    from residency.corpus.split import held, make
+    from residency.corpus import load
+    from residency.corpus.parts import held, make
     from residency.corpus.splitfile import read, sealed
     from residency.recipe import Recipe
 
     cli("split", folder / "recipe.yaml", check=0)
     path = folder / "split/notes.split.json"
     file, recipe = read(path), Recipe.load(folder / "recipe.yaml")
-    notes = sources.load(recipe.data["notes"], "notes", recipe.root, recipe.seed).notes
+    notes = load.load(recipe.data["notes"], "notes", recipe.root, recipe.seed).notes
     one = next(
         id
         for id, group in file.groups.items()

@@ -63,7 +63,8 @@ def project(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    from residency import Recipe, pipeline
+    from residency import Recipe
+    from residency.workflows import run as pipeline
 
     folder = tmp_path_factory.mktemp("stages") / "project"
     recipe = project(folder)
@@ -101,7 +102,7 @@ def test_the_last_artefact_is_enough_alone(trained: tuple[Path, Path], tmp_path:
     import torch
 
     from residency.models import artefact
-    from residency.models.prefix import prefixes
+    from residency.models.prefix_layers import prefixes
 
     _, run = trained
     alone = shutil.copytree(run / "train" / "2-freeze", tmp_path / "alone")
@@ -209,7 +210,7 @@ def test_a_stage_from_an_artefact_of_another_base_is_refused(
 def test_replayed_rows_stand_among_the_stages_own(tmp_path: Path) -> None:
     from residency import Recipe
     from residency.core.progress import Silent
-    from residency.pipeline import Work
+    from residency.workflows.run import Work
 
     recipe = Recipe.load(project(tmp_path / "p"), ["stages[1].replay={data: general, share: 20%}"])
     work = Work(recipe, tmp_path / "runs", Silent())
@@ -224,8 +225,9 @@ def test_replayed_rows_stand_among_the_stages_own(tmp_path: Path) -> None:
 
 
 def test_two_tasks_are_learned_together_each_with_its_own_card(tmp_path: Path) -> None:
-    from residency import Recipe, pipeline
+    from residency import Recipe
     from residency.models import artefact
+    from residency.workflows import run as pipeline
 
     folder = tmp_path / "p"
     other = {**CARD, "name": "organs", "system": "You name organs."}
@@ -244,7 +246,7 @@ def test_two_tasks_are_learned_together_each_with_its_own_card(tmp_path: Path) -
     assert [said.task().name, *(card.name for card in said.others())] == ["drugs", "organs"]
     stage = found["stages"][0]
     rows = sum(
-        len(pipeline.Work(Recipe.load(recipe), folder / "runs", pipeline.Silent()).corpora[name].part("train"))
+        len(pipeline.Work(Recipe.load(recipe), folder / "runs", run.Silent()).corpora[name].part("train"))
         for name in plan()["data"]
     )
     assert stage["mask"]["rows"] == rows

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from residency import Recipe, batch, pipeline
-from residency.checks import check
-from residency.comparison import compare
+from residency import Recipe
 from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
 from residency.core.types import Report
 from residency.evals import safety
 from residency.ingest.synthea import write_bundles
+from residency.workflows import predict
+from residency.workflows import run as pipeline
+from residency.workflows.check import check
+from residency.workflows.compare import compare
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +92,7 @@ def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) 
     assert "drugs-of-note" in (folder / "report.md").read_text("utf-8").replace("\\", "")
 
     lines(tmp_path / "ask.jsonl", [{"id": "x", "note": "Patient 70 takes aspirin."}])
-    batch.predict_file(run.folder, tmp_path / "ask.jsonl", tmp_path / "out.jsonl", "text", "id", Silent())
+    predict.predict_file(run.folder, tmp_path / "ask.jsonl", tmp_path / "out.jsonl", "text", "id", Silent())
     (answered,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
     assert all(fact[0] == "drug" for fact in answered.get("facts", []))
     with pytest.raises(DataError, match=r"card drugs-of-note: prompt: names 'note', which is not there; allowed: text"):

@@ -9,7 +9,7 @@ import pytest
 
 from residency.ingest.ccda import BROKEN, ENTITIES, document
 from residency.ingest.rows import NO_TEXT
-from residency.ingest.settings import Ccda
+from residency.ingest.sources import Ccda
 
 SETTINGS = Ccda(kind="ccda", path="x", lang="en")
 HEADER = """

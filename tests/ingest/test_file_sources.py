@@ -13,10 +13,10 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.part import parse
 from residency.core.progress import Silent
-from residency.ingest.extract import CHANGED, Extraction, take
 from residency.ingest.rows import NO_ID, NO_TEXT
-from residency.ingest.settings import AnySource, Extract
+from residency.ingest.sources import AnySource, Extract
 from residency.ingest.store import Store
+from residency.ingest.transfer import CHANGED, Extraction, take
 
 HEADER = "id,patient,text,name\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from residency.ingest.hl7 import message, messages, moment, split, written
 from residency.ingest.rows import NO_TEXT, Item
-from residency.ingest.settings import Hl7
+from residency.ingest.sources import Hl7
 
 SETTINGS = Hl7(kind="hl7", path="x", lang="vi")
 MDM = "\r".join(

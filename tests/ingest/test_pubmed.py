@@ -15,7 +15,7 @@ from residency.core.errors import DataError, UserError
 from residency.core.files import read_jsonl
 from residency.corpus.abstracts import Abstract
 from residency.ingest.pubmed import read_xml
-from residency.literature import convert, fetch
+from residency.workflows.literature import convert, fetch
 
 ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID><Article><Journal><JournalIssue><PubDate>
 <Year>2024</Year></PubDate></JournalIssue><ISOAbbreviation>J Invented</ISOAbbreviation></Journal>

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import mssql, mysql, postgresql, sqlite
 
 from residency.core.errors import UserError
 from residency.ingest.select import DIALECTS, check_select
-from residency.ingest.settings import Sql
+from residency.ingest.sources import Sql
 from residency.ingest.sql import connect, mark_of, ordered, value_of
 
 SENT = {

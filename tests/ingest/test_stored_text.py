@@ -6,8 +6,18 @@ from unicodedata import normalize
 
 import pytest
 
+from residency.ingest.decode import (
+    Unreadable,
+    by_font,
+    decoded,
+    of_html,
+    of_rtf,
+    read,
+    tcvn3,
+    told,
+    vni,
+)
 from residency.ingest.rows import spans_of
-from residency.ingest.text import Unreadable, by_font, decoded, of_html, of_rtf, read, tcvn3, told, vni
 
 # Written by hand from the code charts: what a Western system shows of texts in these fonts.
 TCVN3 = [

@@ -11,11 +11,11 @@ import pytest
 
 from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
-from residency.ingest.extract import CHANGED, Extraction, take
 from residency.ingest.rows import NO_TEXT
-from residency.ingest.settings import Columns, Sql
+from residency.ingest.sources import Columns, Sql
 from residency.ingest.sql import NO_MARK
 from residency.ingest.store import Store
+from residency.ingest.transfer import CHANGED, Extraction, take
 
 
 class Ward:

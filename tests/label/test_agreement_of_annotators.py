@@ -10,8 +10,8 @@ import pytest
 from residency.core.types import Note, Span
 from residency.label.agreement import agree
 from residency.label.annotations import Annotation
-from residency.label.estimate import estimate
-from residency.label.places import places
+from residency.label.differences import places
+from residency.label.duration import estimate
 from residency.label.simulate import Habits, simulate
 from residency.synth.records import records
 from residency.tasks.card import load_card

@@ -7,7 +7,7 @@ import pytest
 
 from residency.core.types import Note, Span
 from residency.label.choose import choose, uncertainty
-from residency.label.errors import ranked, suspects
+from residency.label.suspects import ranked, suspects
 
 
 def note(id: str, text: str) -> Note:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from label.conftest import TEXTS, give_back, spans
-from residency import labelling
 from residency.core.errors import UserError
 from residency.core.types import Note, Span
 from residency.recipe import Recipe
+from residency.workflows import label
 
 FIRST, SECOND, CHINESE, ENGLISH = TEXTS
 TRUTH = {
@@ -29,16 +29,16 @@ def rows(path: Path) -> list[dict[str, object]]:
 
 def labelled(recipe: Recipe, **others: dict[str, tuple[Span, ...]]) -> Path:
     """Notes given out and given back: everybody says the truth, but for what is given."""
-    labelling.push(recipe)
+    label.push(recipe)
     folder = recipe.root / "labelling"
     for name in ("a1", "a2", "a3"):
         give_back(folder, name, {**TRUTH, **others.get(name, {})}, seconds=30.0, at="2026-01-05T08:00:00Z")
-    labelling.pull(recipe)
+    label.pull(recipe)
     return folder
 
 
 def test_each_annotator_gets_all_notes_in_an_order_of_their_own(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    sent = labelling.push(recipe())
+    sent = label.push(recipe())
     orders = [[row["id"] for row in rows(Path(one.where))] for one in sent]
     assert [sorted(order) for order in orders] == [["n0", "n1", "n2", "n3"]] * 3
     assert len({tuple(order) for order in orders}) > 1
@@ -50,12 +50,12 @@ def test_a_second_push_changes_nothing_and_adds_what_is_new(
 ) -> None:
     from residency.corpus.write import write_jsonl
 
-    first = labelling.push(recipe())
+    first = label.push(recipe())
     before = Path(first[0].where).read_bytes()
-    labelling.push(recipe())
+    label.push(recipe())
     assert Path(first[0].where).read_bytes() == before
     write_jsonl([*notes, Note(id="n9", text="Ho khan.", profile="synthetic", group="p9")], tmp_path / "notes.jsonl")
-    labelling.push(recipe())
+    label.push(recipe())
     assert [row["id"] for row in rows(Path(first[0].where))] == [
         *(json.loads(x)["id"] for x in before.splitlines()),
         "n9",
@@ -64,7 +64,7 @@ def test_a_second_push_changes_nothing_and_adds_what_is_new(
 
 def test_unanimous_notes_become_gold_with_spans_exact_to_the_code_point(recipe: Callable[..., Recipe]) -> None:
     folder = labelled(recipe())
-    outcome, sent, _ = labelling.adjudicate(recipe())
+    outcome, sent, _ = label.adjudicate(recipe())
     assert sent is None and not outcome.open and not outcome.waiting
     gold = {row["id"]: row for row in rows(folder / "gold.jsonl")}
     for number, text in enumerate(TEXTS):
@@ -78,10 +78,10 @@ def test_unanimous_notes_become_gold_with_spans_exact_to_the_code_point(recipe: 
 
 def test_gold_is_read_as_training_data(recipe: Callable[..., Recipe]) -> None:
     from residency.core.part import parse
-    from residency.corpus.sources import Data, load
+    from residency.corpus.load import Data, load
 
     folder = labelled(recipe())
-    labelling.adjudicate(recipe())
+    label.adjudicate(recipe())
     data = parse(Data, {"format": "jsonl", "path": str(folder / "gold.jsonl")}, "data")
     found = {note.id: note for note in load(data, "gold", folder, 0).notes}
     assert [(s.start, s.end, s.label) for s in found["n2"].spans] == [(s.start, s.end, s.label) for s in TRUTH["n2"]]
@@ -91,7 +91,7 @@ def test_a_majority_decides_and_a_tie_is_asked_without_names(recipe: Callable[..
     two_of_three = {"n0": TRUTH["n0"][:2]}  # a3 overlooks the drug
     all_differ = spans(SECOND, diagnosis="tăng huyết áp")
     folder = labelled(recipe(), a3={**two_of_three, "n1": spans(SECOND, history="huyết áp")}, a2={"n1": all_differ})
-    outcome, sent, _ = labelling.adjudicate(recipe())
+    outcome, sent, _ = label.adjudicate(recipe())
     assert [(one.how, one.note) for one in outcome.decisions if one.how == "majority"] == [("majority", "n0")]
     assert [place.note for place in outcome.open] == ["n1"] and sent is not None
     (task,) = rows(Path(sent.where))
@@ -103,19 +103,19 @@ def test_a_decision_goes_into_gold_and_audit_and_only_once(recipe: Callable[...,
     folder = labelled(
         recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")}
     )
-    _, sent, _ = labelling.adjudicate(recipe())
+    _, sent, _ = label.adjudicate(recipe())
     assert sent is not None
     (task,) = rows(Path(sent.where))
     wanted = task["candidates"].index([{"start": 8, "end": 21, "label": "diagnosis", "text": "tăng huyết áp"}])  # type: ignore[attr-defined]
     back = folder / "adjudication" / "back" / "adjudicator.jsonl"
     back.parent.mkdir(parents=True)
     back.write_text(json.dumps({**task, "choice": wanted + 1}) + "\n", "utf-8")
-    outcome, _, taken = labelling.adjudicate(recipe())
+    outcome, _, taken = label.adjudicate(recipe())
     assert taken is not None and taken.new == 1 and not outcome.open
     (entity,) = next(row for row in rows(folder / "gold.jsonl") if row["id"] == "n1")["entities"]  # type: ignore[misc]
     assert (entity["label"], entity["by"]) == ("diagnosis", "adjudicator")
     lines = rows(folder / "audit.jsonl")
-    labelling.adjudicate(recipe())
+    label.adjudicate(recipe())
     assert rows(folder / "audit.jsonl") == lines
     (line,) = [one for one in lines if one["note"] == "n1"]
     assert line["how"] == "adjudicator" and set(line["versions"]) == {"a1", "a2", "a3"}  # type: ignore[call-overload]
@@ -126,15 +126,15 @@ def test_who_decides_may_mark_something_of_their_own_at_the_place_only(recipe: C
     folder = labelled(
         recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")}
     )
-    _, sent, _ = labelling.adjudicate(recipe())
+    _, sent, _ = label.adjudicate(recipe())
     assert sent is not None
     (task,) = rows(Path(sent.where))
     give_back(folder, "adjudicator", {str(task["id"]): spans(SECOND, history="Tiền sử")}, "adjudication")
-    assert [fault.reason for fault in labelling.adjudicate(recipe())[0].refused] == [
+    assert [fault.reason for fault in label.adjudicate(recipe())[0].refused] == [
         f"{task['id']}: a span lies elsewhere in the note"
     ]
     give_back(folder, "adjudicator", {str(task["id"]): spans(SECOND, history="áp")}, "adjudication")
-    outcome, _, _ = labelling.adjudicate(recipe())
+    outcome, _, _ = label.adjudicate(recipe())
     assert not outcome.open and not outcome.refused
 
 
@@ -142,10 +142,10 @@ def test_pulling_again_brings_nothing_and_a_change_keeps_the_earlier_version(rec
     folder = labelled(recipe())
     kept = folder / "label" / "annotations" / "a1.jsonl"
     before = kept.read_bytes()
-    (again, *_), _ = labelling.pull(recipe())
+    (again, *_), _ = label.pull(recipe())
     assert (again.new, again.changed, again.same) == (0, 0, 4) and kept.read_bytes() == before
     give_back(folder, "a1", {**TRUTH, "n0": TRUTH["n0"][:1]})
-    (changed, *_), _ = labelling.pull(recipe())
+    (changed, *_), _ = label.pull(recipe())
     assert changed.changed >= 1
     history = rows(folder / "label" / "history.jsonl")
     assert any(row["note"] == "n0" and len(row["spans"]) == 3 for row in history)  # type: ignore[arg-type]
@@ -154,32 +154,32 @@ def test_pulling_again_brings_nothing_and_a_change_keeps_the_earlier_version(rec
 def test_what_is_gone_from_the_source_is_kept(recipe: Callable[..., Recipe]) -> None:
     folder = labelled(recipe())
     give_back(folder, "a1", {"n0": TRUTH["n0"]})
-    (pulled, *_), _ = labelling.pull(recipe())
+    (pulled, *_), _ = label.pull(recipe())
     assert (pulled.done, pulled.gone) == (4, 3)
     (folder / "label" / "back" / "a2.jsonl").unlink()
-    _, gone, _ = labelling.pull(recipe())[0]
+    _, gone, _ = label.pull(recipe())[0]
     assert gone.done == 4 and "is not there yet" in gone.trouble
 
 
 def test_an_annotator_who_labelled_nothing_is_named_and_left_out(recipe: Callable[..., Recipe]) -> None:
-    labelling.push(recipe())
+    label.push(recipe())
     folder = recipe().root / "labelling"
     for name, said in (("a1", TRUTH), ("a2", TRUTH), ("a3", {})):
         give_back(folder, name, said)
-    pulled, _ = labelling.pull(recipe())
+    pulled, _ = label.pull(recipe())
     assert [one.done for one in pulled] == [4, 4, 0]
-    found, page = labelling.agreement(recipe())
+    found, page = label.agreement(recipe())
     assert found.alpha[0].value == 1.0 and "a3" not in {s.metric.partition("/")[2] for s in found.annotators}
     assert "a3 has labelled nothing yet and is left out." in page.read_text("utf-8")
-    assert len(labelling.adjudicate(recipe())[0].gold) == 4
+    assert len(label.adjudicate(recipe())[0].gold) == 4
 
 
 def test_agreement_needs_two_who_have_a_note_in_common(recipe: Callable[..., Recipe]) -> None:
-    labelling.push(recipe())
+    label.push(recipe())
     give_back(recipe().root / "labelling", "a1", TRUTH)
-    labelling.pull(recipe())
+    label.pull(recipe())
     with pytest.raises(UserError, match=r"no two annotators have labelled the same note .*a1 4, a2 0, a3 0"):
-        labelling.agreement(recipe())
+        label.agreement(recipe())
 
 
 @pytest.mark.parametrize(
@@ -199,13 +199,13 @@ def test_a_faulty_span_keeps_the_whole_annotation_out_until_it_is_mended(
     path = folder / "label" / "back" / "a1.jsonl"
     changed = [{**row, "entities": [*row["entities"], entity]} if row["id"] == "n0" else row for row in rows(path)]  # type: ignore[misc]
     path.write_text("".join(json.dumps(row) + "\n" for row in changed), "utf-8")
-    (pulled, *_), _ = labelling.pull(recipe())
+    (pulled, *_), _ = label.pull(recipe())
     assert pulled.faulty == 1 and pulled.faults[0].startswith(f"{reason}: 1 note (n0)")
-    outcome, _, _ = labelling.adjudicate(recipe())
+    outcome, _, _ = label.adjudicate(recipe())
     assert outcome.waiting == {"n0": "to be mended by a1"}
     give_back(folder, "a1", TRUTH)
-    labelling.pull(recipe())
-    assert not labelling.adjudicate(recipe())[0].waiting
+    label.pull(recipe())
+    assert not label.adjudicate(recipe())[0].waiting
 
 
 def test_a_changed_text_a_double_line_and_an_unknown_note_are_named(recipe: Callable[..., Recipe]) -> None:
@@ -214,7 +214,7 @@ def test_a_changed_text_a_double_line_and_an_unknown_note_are_named(recipe: Call
     first, second, *rest = rows(path)
     spoiled = [{**first, "text": "other"}, second, second, {**second, "id": "x"}, *rest]
     path.write_text("".join(json.dumps(row) + "\n" for row in spoiled), "utf-8")
-    (pulled, *_), _ = labelling.pull(recipe())
+    (pulled, *_), _ = label.pull(recipe())
     assert pulled.unknown == 1 and pulled.faulty == 2
     assert {fault.partition(";")[0].partition(":")[0] for fault in pulled.faults} == {
         "note stands twice in the file",
@@ -226,7 +226,7 @@ def test_a_list_of_terms_marks_beforehand_whatever_the_case(recipe: Callable[...
     (tmp_path / "terms.csv").write_text(
         "term,label,code\nViêm phổi,diagnosis,J18.9\nsốt,symptom,\nphổi,test,\n", "utf-8"
     )
-    sent = labelling.push(recipe(prelabel={"by": "terms", "path": "terms.csv"}))
+    sent = label.push(recipe(prelabel={"by": "terms", "path": "terms.csv"}))
     marked = next(row["suggested"] for row in rows(Path(sent[0].where)) if row["id"] == "n0")
     assert marked == [
         {"start": 0, "end": 3, "label": "symptom", "text": "Sốt"},
@@ -246,11 +246,11 @@ def test_a_guideline_defines_every_label_in_three_languages(recipe: Callable[...
         ("vi", "Hướng dẫn", "viêm phổi"),
         ("zh", "标注指南", "肺炎"),
     ):
-        html = labelling.guideline(recipe(), lang).read_text("utf-8")
+        html = label.guideline(recipe(), lang).read_text("utf-8")
         assert title in html and example in html and f'lang="{lang}"' in html
-        assert all(name in html for name in labelling.Desk(recipe()).card.names)
+        assert all(name in html for name in label.Desk(recipe()).card.names)
     with pytest.raises(UserError, match="--lang: 'fr' is not known; allowed: en, vi, zh"):
-        labelling.guideline(recipe(), "fr")
+        label.guideline(recipe(), "fr")
 
 
 def test_practice_goes_out_and_comes_back_as_a_page_for_each(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -259,13 +259,13 @@ def test_practice_goes_out_and_comes_back_as_a_page_for_each(recipe: Callable[..
 
     gold = list(records("en", 14, seed=5))
     write_jsonl(gold, tmp_path / "known.jsonl")
-    sent, told = labelling.practice(recipe(), tmp_path / "known.jsonl")
+    sent, told = label.practice(recipe(), tmp_path / "known.jsonl")
     assert [one.tasks for one in sent] == [10, 10, 10] and not told
     truth = {note.id: note.spans for note in gold}
     folder = recipe().root / "labelling"
     give_back(folder, "a1", truth, "practice")
     give_back(folder, "a2", {id: spans[1:] for id, spans in truth.items()}, "practice")
-    _, told = labelling.practice(recipe(), tmp_path / "known.jsonl")
+    _, told = label.practice(recipe(), tmp_path / "known.jsonl")
     assert [one.annotator for one in told] == ["a1", "a2"] and told[0].strict == 1.0 and 0.5 < told[1].strict < 1.0
     page = (folder / "practice" / "feedback-a2.html").read_text("utf-8")
     assert "overlooked" in page and "What to read again" in page
@@ -274,4 +274,4 @@ def test_practice_goes_out_and_comes_back_as_a_page_for_each(recipe: Callable[..
 def test_a_recipe_without_the_section_is_told_so(recipe: Callable[..., Recipe]) -> None:
     bare = recipe().model_copy(update={"label": None})
     with pytest.raises(UserError, match="label: the recipe has no such section"):
-        labelling.push(bare)
+        label.push(bare)

@@ -13,8 +13,8 @@ from residency.core.errors import DataError, GateRefused, UserError
 from residency.core.part import parse
 from residency.core.types import RawNote, Span
 from residency.label.annotations import releasable
+from residency.label.campaign import Label, Server
 from residency.label.interface import Code, interface, items, read_codes
-from residency.label.settings import Label, Server
 from residency.label.studio import Project, check_profile, local, result
 from residency.tasks.card import load_card
 

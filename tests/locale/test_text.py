@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from residency.locale import Locale, load, packaged
 from residency.locale.segment import segmenters
-from residency.locale.text import detect, sentences, tokens, units
+from residency.locale.tokenise import detect, sentences, tokens, units
 
 
 def cut(text: str) -> list[str]:

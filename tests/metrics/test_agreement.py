@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from residency.core.types import Span
-from residency.metrics.agreement import alpha, coincidences, of_label, table
+from residency.metrics.alpha import alpha, coincidences, of_label, table
 
 
 def span(start: int, end: int, label: str) -> Span:

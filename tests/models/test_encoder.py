@@ -176,7 +176,7 @@ def test_batches_hold_every_row_once_and_few_tokens() -> None:
 
 
 def test_marginals_are_the_probabilities_of_each_tag_for_every_slot(found: dict[str, Any]) -> None:
-    from residency.tasks.spans import best_tags, decode
+    from residency.tasks.bio import best_tags, decode
 
     predictor = EncoderPredictor.untuned(found["electra"], SPANS)
     texts = ["Bệnh nhân uống metformin 500mg.", "", "患者男性，咳嗽。"]

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from residency.core.errors import UserError
-from residency.models import attention, documents, prefix
+from residency.models import attention, documents, prefix_layers
 from residency.models.adapters import Freeze, Lora, Prefix
 
 pytestmark = [
@@ -60,7 +60,7 @@ def with_prefix(model: Any, length: int = 5) -> Any:
     torch.manual_seed(1)
     model = Prefix(length=length).attach(model).eval()
     with torch.no_grad():
-        for _, one in prefix.prefixes(model):
+        for _, one in prefix_layers.prefixes(model):
             one.keys.normal_()
             one.values.normal_()
     return model
@@ -129,7 +129,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         more = {"use_cache": False} if causal else {}
         model(input_ids=ROW, **more).logits.pow(2).sum().backward()
-        return torch.cat([one.keys.grad.flatten() for _, one in prefix.prefixes(model)])
+        return torch.cat([one.keys.grad.flatten() for _, one in prefix_layers.prefixes(model)])
 
     plain = gradients(False)
     assert plain.abs().max() > 0
@@ -142,7 +142,7 @@ def test_every_encoder_takes_a_prefix_and_padding_changes_nothing(name: str) -> 
     before = logits(model)
     model = with_prefix(model)
     after = logits(model)
-    assert len(list(prefix.prefixes(model))) == 2
+    assert len(list(prefix_layers.prefixes(model))) == 2
     assert (after - before).abs().max() > 1e-5
     padded = {
         "ids": torch.nn.functional.pad(ROW, (0, 4)),
@@ -160,7 +160,7 @@ def test_an_encoder_still_reads_its_whole_window(name: str) -> None:
 
 def test_a_prefix_longer_than_the_window_begins_in_pieces() -> None:
     model = built(ENCODERS["bert"], transformers.AutoModelForTokenClassification)
-    assert {one.length for _, one in prefix.prefixes(Prefix(length=150).attach(model))} == {150}
+    assert {one.length for _, one in prefix_layers.prefixes(Prefix(length=150).attach(model))} == {150}
 
 
 def test_a_prefix_begins_as_what_the_model_makes_of_tokens() -> None:
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_peft_comes_in_and_goes_out_bit_for_bit(name: str, proje
 
     ours = Prefix(adapter=str(tmp_path / "theirs")).attach(built(config, kind)).eval()
     assert torch.equal(logits(ours, rows, attention_mask=mask)[mask.bool()], expected)
-    prefix.to_peft(ours, tmp_path / "ours")
+    prefix_layers.to_peft(ours, tmp_path / "ours")
     files = [tmp_path / who / "adapter_model.safetensors" for who in ("theirs", "ours")]
     given, returned = (safetensors.torch.load_file(file)["prompt_embeddings"] for file in files)
     assert torch.equal(given, returned)
@@ -236,9 +236,9 @@ def test_a_projection_computes_what_pefts_does(name: str) -> None:
     theirs = peft.get_peft_model(built(config, kind), settings).eval()
     encoder = theirs.prompt_encoder["default"]
     ours = projected(built(config, kind))
-    prefix.place(ours, 6)
-    for layer, (_, one) in enumerate(prefix.prefixes(ours)):
-        assert isinstance(one, prefix.ProjectedPrefix)
+    prefix_layers.place(ours, 6)
+    for layer, (_, one) in enumerate(prefix_layers.prefixes(ours)):
+        assert isinstance(one, prefix_layers.ProjectedPrefix)
         rows = slice(layer * one.last.out_features, (layer + 1) * one.last.out_features)
         with torch.no_grad():
             one.get_buffer("began").zero_()
@@ -252,7 +252,7 @@ def test_a_projection_computes_what_pefts_does(name: str) -> None:
     assert encoder.transform[2].weight.std() > 0
     found.pow(2).sum().backward()
     expected.pow(2).sum().backward()
-    shared = next(prefix.prefixes(ours))[1].shared
+    shared = next(prefix_layers.prefixes(ours))[1].shared
     torch.testing.assert_close(shared.embedding.grad, encoder.embedding.weight.grad, atol=1e-4, rtol=1e-3)
 
 
@@ -273,7 +273,7 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: 
     config = CAUSAL[name] if causal else ENCODERS[name]
     model = projected(built(config, kind))
     with torch.no_grad():
-        for _, one in prefix.prefixes(model):
+        for _, one in prefix_layers.prefixes(model):
             one.last.weight.normal_()  # type: ignore[operator, union-attr]
     method = Prefix(length=6, projection=16)
     method.save(model, tmp_path)
@@ -284,7 +284,7 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: 
         again.classifier.load_state_dict(model.classifier.state_dict())
     assert torch.equal(logits(again), logits(model))
     if causal:
-        prefix.to_peft(model, tmp_path / "peft")
+        prefix_layers.to_peft(model, tmp_path / "peft")
         import peft
 
         theirs = peft.PeftModel.from_pretrained(built(config, kind), tmp_path / "peft").eval()
@@ -293,7 +293,7 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: 
 
 
 def test_a_prefix_of_another_base_is_refused(tmp_path: Path) -> None:
-    prefix.to_peft(with_prefix(built(CAUSAL["llama"])), tmp_path)
+    prefix_layers.to_peft(with_prefix(built(CAUSAL["llama"])), tmp_path)
     wider = transformers.LlamaConfig(**{**SIZE, "num_hidden_layers": 3}, **HEADS)
     with pytest.raises(UserError, match="of another base: it has 64 numbers a position, this base takes 96") as raised:
         Prefix(adapter=str(tmp_path)).attach(built(wider))
@@ -348,7 +348,7 @@ def test_layers_that_are_trained_later_leave_the_prefix_as_it_is(tmp_path: Path)
 
 def test_a_prefix_goes_on_from_one_of_the_same_length_only(tmp_path: Path) -> None:
     model = with_prefix(built(CAUSAL["llama"]))
-    keys = next(prefix.prefixes(model))[1].keys.detach().clone()
-    assert torch.equal(next(prefix.prefixes(Prefix(length=5).attach(model)))[1].keys, keys)
+    keys = next(prefix_layers.prefixes(model))[1].keys.detach().clone()
+    assert torch.equal(next(prefix_layers.prefixes(Prefix(length=5).attach(model)))[1].keys, keys)
     with pytest.raises(UserError, match=r"method.length: 6 .* this stage starts from \(5\)"):
         Prefix(length=6).attach(model)

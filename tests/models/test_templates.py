@@ -13,8 +13,8 @@ from residency.core.types import Example, Text, Turn
 from residency.models import artefact, documents
 from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor, padded, token_losses
-from residency.models.chat import IGNORED, Chat, Row
-from residency.models.settings import Generation, Limits
+from residency.models.chat_template import IGNORED, Chat, Row
+from residency.models.generation import Generation, Limits
 from residency.tasks.card import load_card
 from residency.train.batches import flat
 from residency.train.items import Item

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from residency.core.types import Span
 from residency.locale import segment as segmentation
-from residency.locale.text import units
+from residency.locale.tokenise import units
 from residency.models.artefact import tokeniser
 from residency.models.base import load_tokenizer
 from residency.models.tokens import Tokeniser, slotted, windows
-from residency.tasks.spans import decode, encode
+from residency.tasks.bio import decode, encode
 
 HOSTILE = {
     "empty": "",

@@ -12,11 +12,11 @@ from residency.core.types import Example, Text, Turn
 from residency.models import artefact, documents
 from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor, padded, token_losses
-from residency.models.chat import IGNORED, Chat, Row
-from residency.models.settings import Generation, Limits
-from residency.models.writing import until_stop
+from residency.models.chat_template import IGNORED, Chat, Row
+from residency.models.generation import Generation, Limits
+from residency.models.sampling import until_stop
 from residency.tasks.card import load_card
-from residency.train import conversations
+from residency.train import conversation_items
 from residency.train.items import Item
 from residency.train.stage import Stage
 from residency.train.trainer import Job, train
@@ -104,7 +104,7 @@ def test_the_oldest_turns_are_left_out_first(base: Base) -> None:
 def test_all_answers_too_long_is_one_sentence(base: Base) -> None:
     chat = artefact.chat(base, Limits(target=3))
     with pytest.raises(DataError, match=r"^2 of 2 training rows are too long .*tasks\[0\]\.limits\.over=cut"):
-        conversations.build([example("a", "x " * 9), example("b", "y " * 9)], chat, CARD, loss=0.01)
+        conversation_items.build([example("a", "x " * 9), example("b", "y " * 9)], chat, CARD, loss=0.01)
 
 
 def test_alone_is_as_in_a_batch(predictor: CausalPredictor) -> None:
@@ -178,7 +178,7 @@ def test_rows_that_would_see_each_other_are_found(base: Base) -> None:
 def test_a_row_without_its_end_is_refused(chat: Chat) -> None:
     bare = Item(example="1", ids=[5, 6, 7], targets=[IGNORED, 6, 7])
     with pytest.raises(UserError, match="would not teach where it ends"):
-        conversations.prove([bare], [], chat, set())
+        conversation_items.prove([bare], [], chat, set())
 
 
 def test_a_stage_is_trained_saved_and_refused_with_another_template(

@@ -18,13 +18,13 @@ from residency.core.files import file_digest, write_json
 from residency.core.types import PredictorInfo, Report, Score
 from residency.evals.floor import SafetyFloor
 from residency.models import artefact as artefacts
-from residency.models import canary as canaries
+from residency.models import fingerprint as canaries
 from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
 from residency.models.artefact import Artefact, Writing, fresh, save
 from residency.models.base import Base, BaseModelSettings, resolve
-from residency.models.settings import Generation, Limits
-from residency.ops.canary import address, prove
-from residency.ops.models import LEDGER, Models
+from residency.models.generation import Generation, Limits
+from residency.ops.model_ledger import LEDGER, Models
+from residency.ops.proof import address, prove
 from residency.tasks.card import Card, Label, load_card
 
 SPANS = Card(name="s", family="spans", labels=(Label(name="thuốc"), Label(name="病")))

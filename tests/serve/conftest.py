@@ -12,7 +12,7 @@ from serve_tools import HEADERS, KEY, Redis, Started
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
-from residency.models.settings import Generation, Limits
+from residency.models.generation import Generation, Limits
 from residency.serve.settings import Serve
 from residency.tasks.card import Card, Label, load_card
 
@@ -88,7 +88,7 @@ def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def engines(artefacts: dict[str, Path]) -> dict[str, Any]:
     """Their engines."""
-    from residency.serve.engine import load
+    from residency.serve.engines.in_process import load
 
     return {name: load(path, name, Serve(), "cpu") for name, path in artefacts.items()}
 
@@ -97,10 +97,10 @@ def engines(artefacts: dict[str, Path]) -> dict[str, Any]:
 def app(engines: dict[str, Any]) -> Callable[..., Any]:
     """Makes the application with other settings."""
     from residency.serve.app import create_app
-    from residency.serve.gate import Gate
-    from residency.serve.log import Users
-    from residency.serve.rate import Rate
-    from residency.serve.tokens import LocalTokens
+    from residency.serve.auth.bearer import LocalTokens
+    from residency.serve.auth.rate import Rate
+    from residency.serve.guard import Gate
+    from residency.serve.records.server_log import Users
 
     def make(served: dict[str, Any] | None = None, admin: Any = None, **more: Any) -> Any:
         parts = {key: more.pop(key) for key in ("guard", "audit", "rate", "metrics") if key in more}

@@ -13,13 +13,13 @@ from fastapi.testclient import TestClient
 from serve_tools import HEADERS, KEY, NOTE, Server, Started
 
 from residency.core.errors import GateRefused
-from residency.ops.models import Models
-from residency.serve.admin import Admin
-from residency.serve.audit import GLOB, Audit
+from residency.ops.model_ledger import Models
+from residency.serve.auth.bearer import LocalTokens
 from residency.serve.changes import standing
-from residency.serve.choice import load
+from residency.serve.engines.choose import load
+from residency.serve.records.audit_chain import GLOB, Audit
+from residency.serve.routes.admin import Admin
 from residency.serve.settings import Serve
-from residency.serve.tokens import LocalTokens
 from residency.serve.types import Caller
 
 

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
-from residency.serve import audit
-from residency.serve.audit import Audit, Request
+from residency.serve.records import audit_chain
+from residency.serve.records.audit_chain import Audit, Request
+from residency.serve.records.verify import verify
 from residency.serve.types import Refusal
-from residency.serve.verify import verify
 
 KEY = bytes(range(32))
 
@@ -67,7 +67,7 @@ def test_any_change_of_any_line_is_found(
 ) -> None:
     copy = tmp_path_factory.mktemp("tampered") / "serve"
     shutil.copytree(folder, copy)
-    path = data.draw(st.sampled_from(sorted(copy.glob(audit.GLOB))))
+    path = data.draw(st.sampled_from(sorted(copy.glob(audit_chain.GLOB))))
     lines = path.read_bytes().splitlines(keepends=True)
     at = data.draw(st.integers(0, len(lines) - 1))
     how = data.draw(st.sampled_from(["edit", "remove", "swap", "double", "insert", "cut", "cut short", "borrow"]))
@@ -83,14 +83,14 @@ def test_any_change_of_any_line_is_found(
     elif how == "double":
         lines.insert(at, lines[at])
     elif how == "insert":
-        false = audit.Line(n=at, at=datetime.now(UTC), what="request", previous="", entry=request(9))
-        lines.insert(at, audit.signed(false, audit.signing(bytes(32)))[0])
+        false = audit_chain.Line(n=at, at=datetime.now(UTC), what="request", previous="", entry=request(9))
+        lines.insert(at, audit_chain.signed(false, audit_chain.signing(bytes(32)))[0])
     elif how == "cut":
         lines = lines[:at]
     elif how == "cut short":
         lines = [*lines[:at], lines[at][: data.draw(st.integers(1, len(lines[at]) - 1))]]
     else:
-        donor = data.draw(st.sampled_from([one for one in sorted(copy.glob(audit.GLOB)) if one != path]))
+        donor = data.draw(st.sampled_from([one for one in sorted(copy.glob(audit_chain.GLOB)) if one != path]))
         lines[at] = donor.read_bytes().splitlines(keepends=True)[at]
     path.write_bytes(b"".join(lines))
     assert verify([copy], [KEY]).faults, how
@@ -100,7 +100,7 @@ def test_any_change_of_any_line_is_found(
 @pytest.mark.parametrize("with_head", [False, True])
 def test_a_missing_file_is_found_whichever_it_is(folder: Path, tmp_path: Path, which: int, with_head: bool) -> None:
     shutil.copytree(folder, tmp_path / "serve")
-    gone = sorted((tmp_path / "serve").glob(audit.GLOB))[which]
+    gone = sorted((tmp_path / "serve").glob(audit_chain.GLOB))[which]
     gone.unlink()
     if with_head:
         gone.with_suffix(".head").unlink()
@@ -130,7 +130,7 @@ def test_a_whole_folder_put_back_is_found_only_by_heads_written_down_elsewhere(t
 WRITER = """
 import sys, os
 from pathlib import Path
-from residency.serve.audit import Audit, Request
+from residency.serve.records.audit_chain import Audit, Request
 log = Audit.open(Path(sys.argv[1]), 0, bytes(range(32)))
 for number in range(20):
     log.write(Request(user="0" * 64, route="POST /extract", status=200, outcome="ok", ms=1.0))
@@ -149,7 +149,7 @@ def killed(folder: Path) -> Path:
         assert process.stdout.readline() == "written\n"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    return sorted(folder.glob(audit.GLOB))[-1]
+    return sorted(folder.glob(audit_chain.GLOB))[-1]
 
 
 def test_a_killed_worker_loses_no_line_and_its_unfinished_one_is_noted_by_the_next_start(tmp_path: Path) -> None:
@@ -207,18 +207,18 @@ def test_a_new_day_begins_a_new_file(tmp_path: Path) -> None:
     times.append(times[-1] + timedelta(minutes=2))
     log.write(request(2))
     log.close()
-    assert [path.name[:16] for path in sorted(tmp_path.glob(audit.GLOB))] == ["audit-0-20260301", "audit-0-20260302"]
+    assert [path.name[:16] for path in sorted(tmp_path.glob(audit_chain.GLOB))] == ["audit-0-20260301", "audit-0-20260302"]
     assert not verify([tmp_path], [KEY]).faults
 
 
 def test_a_full_disk_refuses_and_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Audit.open(tmp_path, 0, KEY, every=60)
     write = os.write
-    monkeypatch.setattr(audit.os, "write", lambda file, data: write(file, data[:40]))
+    monkeypatch.setattr(audit_chain.os, "write", lambda file, data: write(file, data[:40]))
     with pytest.raises(Refusal) as refused:
         log.write(request(1))
     assert refused.value.status == 503
-    monkeypatch.setattr(audit.os, "write", write)
+    monkeypatch.setattr(audit_chain.os, "write", write)
     log.write(request(2))
     log.close()
     found = verify([tmp_path], [KEY])

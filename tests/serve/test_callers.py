@@ -19,9 +19,9 @@ import pytest
 from provider import AUDIENCE, Provider
 
 from residency.core.errors import UserError
-from residency.serve import errors
+from residency.serve import refusals
+from residency.serve.auth.bearer import bearer, local_key, make_tokens, require, scopes
 from residency.serve.settings import LocalKey, Oidc
-from residency.serve.tokens import bearer, local_key, make_tokens, require, scopes
 from residency.serve.types import Caller, Refusal
 
 
@@ -202,12 +202,12 @@ def test_no_token_is_asked_for_as_rfc_6750_says(provider: Provider) -> None:
         [answer] = asked(provider, header)
         assert isinstance(answer, Refusal)
         assert (answer.status, answer.code) == (401, "no_token")
-        assert errors.headers(answer)["www-authenticate"] == 'Bearer realm="residency"'
+        assert refusals.headers(answer)["www-authenticate"] == 'Bearer realm="residency"'
     for header in ("Basic bnVyc2U6MTIz", "Bearer", "Bearer  ", "Token x"):
         [answer] = asked(provider, header)
         assert isinstance(answer, Refusal)
         assert answer.status == 401
-        assert 'error="invalid_token"' in errors.headers(answer)["www-authenticate"]
+        assert 'error="invalid_token"' in refusals.headers(answer)["www-authenticate"]
 
 
 def test_a_missing_scope_is_403() -> None:
@@ -216,7 +216,7 @@ def test_a_missing_scope_is_403() -> None:
     with pytest.raises(Refusal) as refusal:
         require(caller, "admin")
     assert refusal.value.status == 403
-    assert 'error="insufficient_scope"' in errors.headers(refusal.value)["www-authenticate"]
+    assert 'error="insufficient_scope"' in refusals.headers(refusal.value)["www-authenticate"]
 
 
 @pytest.mark.parametrize(

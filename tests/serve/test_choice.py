@@ -15,8 +15,8 @@ from fastapi.testclient import TestClient
 from serve_tools import HEADERS
 
 from residency.core.errors import UserError
-from residency.serve import choice
-from residency.serve.choice import end, load_all
+from residency.serve.engines import choose
+from residency.serve.engines.choose import end, load_all
 from residency.serve.settings import Serve
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
@@ -71,12 +71,12 @@ def test_auto_takes_vllm_only_with_a_gpu_and_where_it_is_installed(
     artefacts: dict[str, Path], python: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words, with_vllm = artefacts["words"], Serve(vllm_python=python)
-    monkeypatch.setattr(choice, "gpu", lambda: False)
-    assert choice.refused(words, with_vllm) == "there is no GPU"
-    monkeypatch.setattr(choice, "gpu", lambda: True)
-    assert choice.refused(words, with_vllm) is None
-    assert "head" in str(choice.refused(artefacts["ner"], with_vllm))
+    monkeypatch.setattr(choose, "gpu", lambda: False)
+    assert choose.refused(words, with_vllm) == "there is no GPU"
+    monkeypatch.setattr(choose, "gpu", lambda: True)
+    assert choose.refused(words, with_vllm) is None
+    assert "head" in str(choose.refused(artefacts["ner"], with_vllm))
     missing = str(tmp_path / "none")
-    assert choice.refused(words, Serve(vllm_python=missing)) == "vLLM is not installed"
+    assert choose.refused(words, Serve(vllm_python=missing)) == "vLLM is not installed"
     with pytest.raises(UserError, match="vllm_python: vLLM is not installed there"):
-        choice.refused(words, Serve(engine="vllm", vllm_python=missing))
+        choose.refused(words, Serve(engine="vllm", vllm_python=missing))

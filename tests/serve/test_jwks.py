@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from provider import AUDIENCE, Clock, Provider
 
-from residency.serve.jwks import WAITING, Keys, Unanswered, usable
+from residency.serve.auth.bearer import OidcTokens
+from residency.serve.auth.jwks import WAITING, Keys, Unanswered, usable
 from residency.serve.settings import Oidc
-from residency.serve.tokens import OidcTokens
 from residency.serve.types import Refusal
 
 FRESH, STALE, COOLDOWN, TIMEOUT = 300.0, 3600.0, 10.0, 1.0

@@ -133,7 +133,7 @@ def test_the_greeting_names_each_kind_once(engines: dict[str, Any]) -> None:
 
 def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_path: Path) -> None:
     from residency.core.files import file_digest
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     ledger = Models(tmp_path / "models")
     ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)

@@ -13,8 +13,8 @@ from test_swap import Fake
 
 from residency.core.errors import GateRefused
 from residency.serve import lead as leading
+from residency.serve.engines.remote import decoded
 from residency.serve.lead import Hello, Lead, Left, Told
-from residency.serve.remote import decoded
 from residency.serve.types import Refusal
 
 OLD, NEW = "old", "new"

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from residency.core.errors import UserError
-from residency.serve import log
-from residency.serve.log import Log, Users, log_key, log_keys
+from residency.serve.records import server_log
+from residency.serve.records.server_log import Log, Users, log_key, log_keys
 from residency.serve.settings import Logs
 
 MARK = "Nguyễn Văn Mười 0912345678"
 
 PLANTED = """
 import asyncio, logging, sys, threading, warnings
-from residency.serve.log import Log, silence, silence_loop
+from residency.serve.records.server_log import Log, silence, silence_loop
 
 MARK = "Nguyễn Văn Mười 0912345678"
 early = logging.getLogger("uvicorn.error")
@@ -121,9 +121,9 @@ def test_a_path_that_is_none_of_the_servers_is_other() -> None:
 
 
 def test_every_field_has_a_shape_that_refuses_words() -> None:
-    for name in log.FIELDS:
+    for name in server_log.FIELDS:
         for text in (MARK, "ho khan va sot", "患者", "a b", ""):
-            assert not log.allowed(name, text), name
+            assert not server_log.allowed(name, text), name
 
 
 def test_an_error_is_named_by_class_and_place() -> None:

@@ -14,7 +14,7 @@ from residency import cli
 from residency.models.adapters import Lora
 from residency.models.artefact import fresh, save
 from residency.models.base import BaseModelSettings, resolve
-from residency.serve.audit import GLOB, Audit, Request
+from residency.serve.records.audit_chain import GLOB, Audit, Request
 from residency.tasks.card import Card, Label
 
 Call = Callable[..., tuple[int, str, str]]

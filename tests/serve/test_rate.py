@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
-from residency.serve.rate import Rate
+from residency.serve.auth.rate import Rate
 from residency.serve.settings import Limits
 from residency.serve.types import Refusal
 

@@ -19,10 +19,10 @@ from residency.core.types import Example, Turn
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
 from residency.serve.app import ROUTES
-from residency.serve.engine import load
-from residency.serve.metrics import Metrics
+from residency.serve.auth.bearer import LocalTokens
+from residency.serve.engines.in_process import load
+from residency.serve.records.metrics import Metrics
 from residency.serve.settings import Serve
-from residency.serve.tokens import LocalTokens
 from residency.serve.types import Caller, Refusal
 
 ASK = {"model": "words", "messages": [{"role": "user", "content": "What is asthma?"}], "max_tokens": 8}
@@ -113,7 +113,7 @@ def test_a_diagnosis_is_a_label_with_its_chance_or_none(app: Any) -> None:
 def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(app: Any, engines: dict[str, Any]) -> None:
     from fastapi.testclient import TestClient
 
-    from residency.serve.clinical import Findings, asked_of
+    from residency.serve.routes.clinical import Findings, asked_of
 
     asked = {"patient_info": "man, 62", "symptoms": "cough", "test_results": "x-ray: shadow", "lang": "en"}
     limits = {"output_tokens": 6, "per_second": 1000}
@@ -233,7 +233,7 @@ def test_probes_need_no_key_and_docs_nothing_from_elsewhere(client: Any) -> None
 def test_readiness_is_what_the_model_says(app: Any, engines: dict[str, Any], artefacts: dict[str, Path]) -> None:
     from fastapi.testclient import TestClient
 
-    from residency.serve.engine import load
+    from residency.serve.engines.in_process import load
 
     engine = load(artefacts["ner"], "ner", device="cpu")
     with TestClient(app({"ner": engine}, canary_seconds=0.05)) as client:

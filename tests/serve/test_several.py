@@ -19,8 +19,8 @@ from residency.core.types import Spans
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
-from residency.models.settings import Generation, Limits
-from residency.ops.models import Models
+from residency.models.generation import Generation, Limits
+from residency.ops.model_ledger import Models
 from residency.tasks.card import load_card
 
 pytestmark = [
@@ -140,7 +140,7 @@ def alone(path: Path) -> str:
     """What a model says of the note when it is asked without a server."""
     import asyncio
 
-    from residency.serve.engine import load
+    from residency.serve.engines.in_process import load
 
     engine = load(path, "ner", device="cpu")
     found = asyncio.run(engine.mark(NOTE))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from residency.core.errors import GateRefused, UserError
-from residency.models.canary import Canary
+from residency.models.fingerprint import Canary
 from residency.serve.swap import Swap
 from residency.serve.types import Refusal, Scored, Served
 from residency.tasks.card import Card

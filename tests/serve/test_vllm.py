@@ -20,9 +20,9 @@ from residency.core.types import Turn
 from residency.models.adapters import Full, Lora, Prefix, method_of
 from residency.models.artefact import Writing, chat, fresh, read, save
 from residency.models.base import BaseModelSettings, resolve
-from residency.models.settings import Generation, Limits
+from residency.models.generation import Generation, Limits
+from residency.serve.engines.vllm import VllmEngine
 from residency.serve.types import Asked, Piece, Refusal
-from residency.serve.vllm import VllmEngine
 from residency.tasks.card import load_card
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_vllm.py")))

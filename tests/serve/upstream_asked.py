@@ -12,14 +12,14 @@ import httpx2
 from marks import TEXTS
 
 from residency.serve.app import ROUTES, create_app, limited
-from residency.serve.audit import Audit
-from residency.serve.gate import Gate
-from residency.serve.log import Log, Users, silence
-from residency.serve.metrics import Metrics
-from residency.serve.rate import Rate
+from residency.serve.auth.bearer import LocalTokens
+from residency.serve.auth.rate import Rate
+from residency.serve.engines.vllm import VllmEngine
+from residency.serve.guard import Gate
+from residency.serve.records.audit_chain import Audit
+from residency.serve.records.metrics import Metrics
+from residency.serve.records.server_log import Log, Users, silence
 from residency.serve.settings import Serve
-from residency.serve.tokens import LocalTokens
-from residency.serve.vllm import VllmEngine
 
 KEY = "k" * 43
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_vllm.py")))

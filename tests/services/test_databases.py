@@ -187,7 +187,7 @@ def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(hospital
     from sqlalchemy import create_engine, text
 
     from residency.core.errors import UserError
-    from residency.ingest.settings import Sql
+    from residency.ingest.sources import Sql
     from residency.ingest.sql import reading
 
     hospital.fill(10)

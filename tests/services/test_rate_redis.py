@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from real_servers import needed
 
-from residency.serve.rate import Rate
+from residency.serve.auth.rate import Rate
 from residency.serve.settings import Limits
 from residency.serve.types import Refusal
 
 WORKER = """
 import asyncio, json, sys, time
-from residency.serve.rate import Rate
+from residency.serve.auth.rate import Rate
 from residency.serve.settings import Limits
 from residency.serve.types import Refusal
 

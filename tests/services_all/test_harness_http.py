@@ -59,7 +59,7 @@ def artefact(tmp_path: Path) -> Path:
     from residency.models import artefact as made
     from residency.models.adapters import Lora, method_of
     from residency.models.base import BaseModelSettings, resolve
-    from residency.models.settings import Generation, Limits
+    from residency.models.generation import Generation, Limits
     from residency.tasks.card import load_card
 
     base, card = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("qa")

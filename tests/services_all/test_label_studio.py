@@ -19,7 +19,6 @@ import krippendorff
 import numpy as np
 import pytest
 
-from residency import labelling
 from residency.core.types import Note, Span
 from residency.corpus.write import write_jsonl
 from residency.label.simulate import simulate
@@ -27,6 +26,7 @@ from residency.label.studio import result
 from residency.recipe import Recipe
 from residency.synth.records import records
 from residency.tasks.card import load_card
+from residency.workflows import label
 
 ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = ("a1", "a2", "a3")
@@ -130,7 +130,7 @@ def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     assert len(truth) == 500
     bare = [Note(id=n.id, text=n.text, profile="synthetic", group=f"{n.lang}{n.group}") for n in truth]
     recipe = made(tmp_path_factory.mktemp("ward"), accounts, bare)
-    labelling.push(recipe)
+    label.push(recipe)
     said: dict[str, dict[str, tuple[Span, ...]]] = {}
     faulty: dict[str, int] = {}
     for name in PEOPLE:
@@ -144,14 +144,14 @@ def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
                     place = (
                         {"start": 0, "end": 99_999, "text": ""} if number < 5 else {"start": 0, "end": 2, "text": ""}
                     )
-                    label = "symptom" if number < 5 else "Befund"
+                    tag = "symptom" if number < 5 else "Befund"
                     regions.append(
                         {
                             "id": "x",
                             "from_name": "label",
                             "to_name": "text",
                             "type": "labels",
-                            "value": {**place, "labels": [label]},
+                            "value": {**place, "labels": [tag]},
                         }
                     )
                 sent = asked.post(f"/api/tasks/{tasks[note]}/annotations/", json={"result": regions, "lead_time": 20.0})
@@ -162,22 +162,22 @@ def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_planted_faults_are_found_and_wait_until_mended(accounts: dict[str, str], ward: dict[str, Any]) -> None:
-    pulled, times = labelling.pull(ward["recipe"])
+    pulled, times = label.pull(ward["recipe"])
     assert [(one.done, one.faulty, one.trouble) for one in pulled] == [(500, 0, ""), (500, 0, ""), (500, 9, "")]
     assert [fault.partition(":")[0] for fault in pulled[2].faults] == [
         "label is not in the card (Befund)",
         "span lies outside the text",
     ]
     assert len(times) == 3
-    kept = labelling.Desk(ward["recipe"]).annotations()["a1"]
+    kept = label.Desk(ward["recipe"]).annotations()["a1"]
     assert all(one.at.startswith("20") and one.seconds == 20.0 for one in kept.values())
     assert {n: s.spans for n, s in kept.items()} == {n: tuple(ordered(s)) for n, s in ward["said"]["a1"].items()}
     with client(accounts, "a3") as asked:
         for note, id in ward["faulty"].items():
             asked.patch(f"/api/annotations/{id}/", json={"result": result(ward["said"]["a3"][note])}).raise_for_status()
-    again, _ = labelling.pull(ward["recipe"])
+    again, _ = label.pull(ward["recipe"])
     assert [(one.changed, one.same, one.faulty) for one in again] == [(0, 500, 0), (0, 500, 0), (9, 491, 0)]
-    third, _ = labelling.pull(ward["recipe"])
+    third, _ = label.pull(ward["recipe"])
     assert [(one.new, one.changed) for one in third] == [(0, 0)] * 3
 
 
@@ -188,8 +188,8 @@ def ordered(marked: tuple[Span, ...]) -> list[Span]:
 
 
 def test_agreement_is_that_of_the_reference_package_on_all_500(ward: dict[str, Any]) -> None:
-    labelling.pull(ward["recipe"])
-    found, _ = labelling.agreement(ward["recipe"])
+    label.pull(ward["recipe"])
+    found, _ = label.agreement(ward["recipe"])
     rows: list[list[str]] = [[], [], []]
     for id, note in ward["truth"].items():
         for row, name in zip(rows, PEOPLE, strict=True):
@@ -211,8 +211,8 @@ def test_adjudication_on_a_server_ends_in_gold_exact_to_the_code_point(
     accounts: dict[str, str], ward: dict[str, Any]
 ) -> None:
     recipe = ward["recipe"]
-    labelling.pull(recipe)
-    outcome, sent, _ = labelling.adjudicate(recipe)
+    label.pull(recipe)
+    outcome, sent, _ = label.adjudicate(recipe)
     assert sent is not None and sent.where.startswith(accounts["LABEL_STUDIO_ADJUDICATOR_URL"])
     _, tasks = project(accounts, "adjudicator", recipe, "adjudication")
     assert set(tasks) == {place.id for place in outcome.open}
@@ -228,7 +228,7 @@ def test_adjudication_on_a_server_ends_in_gold_exact_to_the_code_point(
                 "value": {"choices": ["1"]},
             }
             asked.post(f"/api/tasks/{tasks[place.id]}/annotations/", json={"result": [choice]}).raise_for_status()
-    done, _, _ = labelling.adjudicate(recipe)
+    done, _, _ = label.adjudicate(recipe)
     assert not done.open and len(done.gold) == 500
     gold = {
         row["id"]: row
@@ -257,7 +257,7 @@ def test_no_account_reaches_what_another_marked(accounts: dict[str, str], tmp_pa
     secret = f"secret{uuid4().hex}"
     note = Note(id="s", text=f"{secret} viêm phổi", profile="synthetic")
     recipe = made(tmp_path, accounts, [note])
-    labelling.push(recipe)
+    label.push(recipe)
     _, tasks = project(accounts, "a2", recipe)
     marked = f"r{uuid4().hex}"
     region = {**result(spans(note.text, {"diagnosis": "viêm phổi"}))[0], "id": marked}
@@ -307,17 +307,17 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_is_lost(
 ) -> None:
     notes = [Note(id=id, text=text, profile="synthetic") for id, (text, _) in HOSTILE.items()]
     recipe = made(tmp_path, accounts, notes)
-    labelling.push(recipe)
+    label.push(recipe)
     id, tasks = project(accounts, "a1", recipe)
     for note in ("emoji", "crlf"):
         annotate(accounts, "a1", tasks[note], result(spans(*HOSTILE[note])))
-    labelling.pull(recipe)
+    label.pull(recipe)
     with client(accounts, "a1") as asked:  # the project is deleted half-way
         asked.delete(f"/api/projects/{id}/").raise_for_status()
-    pulled, _ = labelling.pull(recipe)
+    pulled, _ = label.pull(recipe)
     assert "is not at" in pulled[0].trouble and "push puts it up again" in pulled[0].trouble and pulled[0].done == 2
-    labelling.push(recipe)
-    again, _ = labelling.pull(recipe)
+    label.push(recipe)
+    again, _ = label.pull(recipe)
     assert again[0].done == 2 and not again[0].trouble
     id, tasks = project(accounts, "a1", recipe)
     with client(accounts, "a1") as asked:  # a label is added in the interface, and used
@@ -326,13 +326,13 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_is_lost(
         asked.patch(f"/api/projects/{id}", json={"label_config": config}).raise_for_status()
     span = Span(start=0, end=2, label="Befund", quote=HOSTILE["chinese"][0][:2])
     annotate(accounts, "a1", tasks["chinese"], result([span]))
-    used, _ = labelling.pull(recipe)
+    used, _ = label.pull(recipe)
     assert used[0].faults == (
         "label is not in the card (Befund): 1 note (chinese); add it to the card, or take another",
     )
     assert used[0].done == 3
     monkeypatch.setenv("LABEL_STUDIO_A1_TOKEN", "0" * 40)  # a token without rights
-    refused, _ = labelling.pull(recipe)
+    refused, _ = label.pull(recipe)
     assert "refuses the token in LABEL_STUDIO_A1_TOKEN (401)" in refused[0].trouble and refused[0].done == 3
     assert not refused[1].trouble
 
@@ -356,7 +356,7 @@ def test_a_span_marked_with_the_mouse_in_chromium_is_pulled_exactly(
     codes = tmp_path / "codes.csv"
     codes.write_text("code,name\nJ18,Viêm phổi\nJ18.9,Viêm phổi không đặc hiệu\nA01,Thương hàn\n", "utf-8")
     recipe = made(tmp_path, accounts, [Note(id="n", text=text, profile="synthetic")], codes="codes.csv")
-    labelling.push(recipe)
+    label.push(recipe)
     id, tasks = project(accounts, "a1", recipe)
     url = accounts["LABEL_STUDIO_A1_URL"]
     page = browser.new_page(viewport={"width": 1400, "height": 950})
@@ -406,12 +406,12 @@ def test_a_span_marked_with_the_mouse_in_chromium_is_pulled_exactly(
     page.locator("button:has-text('Submit')").first.click(force=True)
     for _ in range(40):
         page.wait_for_timeout(500)
-        pulled, _ = labelling.pull(recipe)
+        pulled, _ = label.pull(recipe)
         if pulled[0].done:
             break
     page.screenshot(path=shots / "label-studio-saved.png")
     page.close()
-    kept = labelling.Desk(recipe).annotations()["a1"]["n"]
+    kept = label.Desk(recipe).annotations()["a1"]["n"]
     (expected,) = spans(text, labels)
     assert [(s.start, s.end, s.label, s.quote, s.attributes, s.code) for s in kept.spans] == [
         (expected.start, expected.end, "diagnosis", "viêm phổi", ("uncertain",), "J18.9")

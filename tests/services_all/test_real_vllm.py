@@ -15,9 +15,9 @@ from residency.models.adapters import Lora, method_of
 from residency.models.artefact import Writing, chat, fresh, load_chat, save
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor
-from residency.models.settings import Generation, Limits
+from residency.models.generation import Generation, Limits
+from residency.serve.engines.vllm import VllmEngine
 from residency.serve.types import Asked
-from residency.serve.vllm import VllmEngine
 from residency.tasks.card import load_card
 
 PYTHON = os.environ.get("RESIDENCY_TEST_VLLM", "")

@@ -13,8 +13,8 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.files import write_jsonl
 from residency.corpus.abstracts import abstract
-from residency.literature import make_pairs
-from residency.synth.literature import Pair, fault, own_words, read_pairs, sieved
+from residency.synth.abstracts import Pair, fault, own_words, read_pairs, sieved
+from residency.workflows.literature import make_pairs
 
 TITLE = "Does inventedmab help patients with invented fever?"
 SECTIONS = [
@@ -139,7 +139,7 @@ def test_a_local_server_writes_and_an_interrupted_command_asks_nothing_twice(wri
 
 def test_pairs_are_read_as_instruction_data(tmp_path: Path) -> None:
     from residency.core.part import parse
-    from residency.corpus.sources import Data, load
+    from residency.corpus.load import Data, load
 
     out = tmp_path / "pairs.jsonl"
     made = make_pairs(abstracts(tmp_path, 3), out)

@@ -40,7 +40,7 @@ from sklearn.metrics import f1_score
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from residency.corpus.promptcblue import cards
+from residency.corpus.promptcblue_rows import cards
 
 Choices = Sequence[str] | None
 CARDS = cards()

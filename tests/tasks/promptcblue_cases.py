@@ -6,7 +6,7 @@ import random
 from typing import NamedTuple
 
 from residency.core.types import Answer, Facts, Labels, Node, Text, Tree
-from residency.corpus.promptcblue import cards
+from residency.corpus.promptcblue_rows import cards
 from residency.tasks.codec import CODECS
 
 WORDS = [

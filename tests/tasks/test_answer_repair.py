@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residency.core.types import Labels, Spans
-from residency.tasks import repair
-from residency.tasks.card import Card, Label
-from residency.tasks.codec import LabelCodec, Parsed, SpanCodec
-from residency.tasks.repair import (
+from residency.tasks import answer_repair
+from residency.tasks.answer_repair import (
     ABSENT,
     AROUND,
     BY_LABEL,
@@ -29,6 +27,8 @@ from residency.tasks.repair import (
     UNKNOWN,
     UNREAD,
 )
+from residency.tasks.card import Card, Label
+from residency.tasks.codec import LabelCodec, Parsed, SpanCodec
 
 CARD = Card(
     name="c",
@@ -197,11 +197,11 @@ WORDS = st.text(alphabet=list("[]{}\"':,：“”\\n drugDISEASEaspirin阿司匹
 def test_whatever_is_written_every_span_holds_and_is_named_by_the_words(words: str, text: str) -> None:
     parsed = SpanCodec().parse(words, text, CARD)
     if isinstance(parsed.answer, Spans):
-        said = repair.fold(words)
+        said = answer_repair.fold(words)
         for span in parsed.answer.spans:
             assert span.label in CARD.names
             assert text[span.start : span.end] == span.quote
-            assert set(repair.fold(span.quote)) <= set(said) | set(" ")
+            assert set(answer_repair.fold(span.quote)) <= set(said) | set(" ")
 
 
 @pytest.mark.parametrize(
@@ -223,6 +223,6 @@ def test_hostile_words_cost_little(words: str) -> None:
 
 
 def test_no_repair_quotes_the_note() -> None:
-    said = {value for name, value in vars(repair).items() if name.isupper() and isinstance(value, str)}
+    said = {value for name, value in vars(answer_repair).items() if name.isupper() and isinstance(value, str)}
     for words, text, spans, repairs in SPANS:
         assert set(SpanCodec().parse(words, text, CARD).repairs) <= said, (words, spans, repairs)

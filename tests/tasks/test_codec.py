@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residency.core.types import Example, Labels, Note, Span, Spans
+from residency.tasks.answer_repair import first_list
 from residency.tasks.card import Card, Label, load_card, packaged
 from residency.tasks.codec import CODECS, LabelCodec, Parsed, SpanCodec, occurrence, place
 from residency.tasks.examples import question
-from residency.tasks.repair import first_list
 
 CARD = Card(name="c", family="spans", labels=(Label(name="drug"), Label(name="疾病")))
 CHOICE = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b, c")))

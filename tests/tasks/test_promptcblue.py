@@ -16,10 +16,10 @@ from promptcblue_cases import answer, cases, spoiled
 
 from residency.core.errors import DataError
 from residency.core.types import Example, Facts, Labels, Prediction, Tree
-from residency.corpus.promptcblue import cards
-from residency.tasks import promptcblue, scoring
+from residency.corpus.promptcblue_rows import cards
+from residency.tasks import promptcblue_scores, scoring
 from residency.tasks.codec import CODECS, Parsed, read
-from residency.tasks.promptcblue import TASKS, Item, official
+from residency.tasks.promptcblue_scores import TASKS, Item, official
 
 NAMES = tuple(TASKS)
 
@@ -229,6 +229,6 @@ def test_triples_of_a_node_that_are_not_three_texts_are_left_out() -> None:
 
 def test_the_overall_score_is_the_plain_mean_of_all_eighteen() -> None:
     scores = dict.fromkeys(NAMES, 0.5) | {"MedDG": 0.05}
-    assert promptcblue.overall(scores) == pytest.approx((17 * 0.5 + 0.05) / 18)
+    assert promptcblue_scores.overall(scores) == pytest.approx((17 * 0.5 + 0.05) / 18)
     with pytest.raises(DataError, match="MedDG missing"):
-        promptcblue.overall({name: 1.0 for name in NAMES if name != "MedDG"})
+        promptcblue_scores.overall({name: 1.0 for name in NAMES if name != "MedDG"})

@@ -15,7 +15,7 @@ import pytest
 from promptcblue_cases import Case, cases
 
 from residency.core.errors import DataError
-from residency.tasks.promptcblue import TASKS, Item, official
+from residency.tasks.promptcblue_scores import TASKS, Item, official
 
 NAMES = tuple(TASKS)
 ROUGE = ("MedDG", "IMCS-V2-MRG")

@@ -13,7 +13,16 @@ from residency.core.types import Facts, Note
 from residency.tasks.card import load_card
 from residency.tasks.codec import read
 from residency.tasks.examples import examples
-from residency.tasks.retrieval import Candidate, Index, Term, grams, mapped, offered, read_terms, same_code
+from residency.tasks.retrieval import (
+    Candidate,
+    Index,
+    Term,
+    grams,
+    mapped,
+    offered,
+    read_terms,
+    same_code,
+)
 
 TERMS = [
     Term(code="J18.9", name="Viêm phổi, không đặc hiệu"),

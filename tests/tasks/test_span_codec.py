@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.types import Span
-from residency.tasks.spans import best_tags, decode, encode, legal, tag_names
+from residency.tasks.bio import best_tags, decode, encode, legal, tag_names
 
 LABELS = ("drug", "disease")
 TEXT = "ab cd ef gh ij kl"

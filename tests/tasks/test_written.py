@@ -21,7 +21,14 @@ from residency.core.errors import UserError
 from residency.core.types import Example, Labels, Prediction, Text
 from residency.metrics.intervals import bootstrap
 from residency.tasks.card import Card
-from residency.tasks.scoring import falls, main_metric, metric_names, signatures, statistic, statistics
+from residency.tasks.scoring import (
+    falls,
+    main_metric,
+    metric_names,
+    signatures,
+    statistic,
+    statistics,
+)
 from residency.tasks.written import METRICS, words
 
 QA = Card(name="qa", family="answers")

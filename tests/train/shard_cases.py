@@ -16,9 +16,9 @@ from test_training import NER, drug_rows, stage
 from residency.core.types import Example, Text, Turn
 from residency.models.adapters import Freeze, Full, Lora, Prefix
 from residency.models.base import BaseModelSettings, resolve, silent
-from residency.models.settings import Generation
+from residency.models.generation import Generation
 from residency.tasks.card import load_card
-from residency.train import launch
+from residency.train import processes
 from residency.train.stage import Stop
 from residency.train.trainer import Job, StageTrainer, train
 
@@ -84,7 +84,7 @@ def case(name: str, bases: dict[str, str], folder: Path, **more: Any) -> Job:
 
 def killing(at: int) -> Callable[..., None]:
     def kill(step: int, *_: Any) -> None:
-        if step == at and launch.rank() == 1:
+        if step == at and processes.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return kill
@@ -110,7 +110,7 @@ def main(bases: dict[str, str], out: Path, names: list[str], kill: int) -> None:
             StageTrainer.compute_loss = spoiled([7])  # type: ignore[method-assign]
         with silent():
             train(case(name, bases, out / name, shard=True, progress=killing(kill) if kill else None))
-    launch.leave()
+    processes.leave()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import transformers
 
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
-from residency.train import rehearsal
-from residency.train.plan import (
+from residency.train import meta_step
+from residency.train.estimate import (
     Device,
     Rows,
     Subject,
@@ -23,7 +23,7 @@ from residency.train.plan import (
     subject_of,
     verdict,
 )
-from residency.train.rehearsal import Batch, rehearse
+from residency.train.meta_step import Batch, rehearse
 
 CARD = Device(kind="cuda", name="24GB", usable=22e9, bf16=True)
 LLAMA_8B = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}  # fmt: skip
@@ -83,15 +83,15 @@ def test_the_peak_is_that_of_a_real_step(method: Any, checkpointing: bool, monke
     model.fresh = ()
     model = method.attach(model)
     if checkpointing:
-        rehearsal.checkpoint(model)
+        meta_step.checkpoint(model)
     model.train()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
-    held = rehearsal.Held()
-    with rehearsal._collected(), held:
-        held.add(tensor for module in model.modules() for tensor in rehearsal._own(module))
+    held = meta_step.Held()
+    with meta_step._collected(), held:
+        held.add(tensor for module in model.modules() for tensor in meta_step._own(module))
         assert held.now == pytest.approx(found.weights, rel=0.02)
         for _ in range(2):
-            rehearsal._loss(model, "answers", batch, "fp32").backward()  # type: ignore[no-untyped-call]
+            meta_step._loss(model, "answers", batch, "fp32").backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
     if checkpointing:  # what is computed again is released a little later among fake tensors: on the safe side

@@ -12,7 +12,7 @@ from test_training import NER, Killed, assert_equal, drug_rows, job, losses, sta
 
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
-from residency.train import plan
+from residency.train import estimate
 from residency.train import trainer as module
 from residency.train.batches import BLANK, LengthBatches
 from residency.train.recovery import Recovery, fault, known
@@ -156,8 +156,8 @@ def test_out_of_memory_halves_a_micro_batch_that_the_plan_chose(
 def test_the_plan_chooses_the_micro_batch_by_the_memory_at_hand_and_leaves_the_effective_batch(
     usable: float, micro: int, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = plan.Device(kind="cpu", name="a toy", usable=usable, bf16=False)
-    monkeypatch.setattr(plan, "device_here", lambda: device)
+    device = estimate.Device(kind="cpu", name="a toy", usable=usable, bf16=False)
+    monkeypatch.setattr(estimate, "device_here", lambda: device)
     auto = stage(method=Lora(r=2), steps=2, batch=8, micro_batch="auto")
     result, _ = train(job(found["electra"], tmp_path / "auto", NER, drug_rows(16), auto))
     assert result.settings["batch"] == f"8 ({micro} x {8 // micro})"

@@ -26,7 +26,14 @@ from residency.train.batches import LengthBatches
 from residency.train.defaults import resolve
 from residency.train.items import build
 from residency.train.stage import Stage, Stop
-from residency.train.trainer import Job, Judge, StageTrainer, last_checkpoint, seed_everything, train
+from residency.train.trainer import (
+    Job,
+    Judge,
+    StageTrainer,
+    last_checkpoint,
+    seed_everything,
+    train,
+)
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"),))
 ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="skin")))

@@ -10,7 +10,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from residency import __version__
-from residency.cli import export, hospital, label, learn, measure, model, promptcblue, records, serve, tune
+from residency.cli import (
+    export,
+    hospital,
+    label,
+    learn,
+    measure,
+    model,
+    promptcblue,
+    records,
+    serve,
+    tune,
+)
 from residency.cli.shared import app
 from residency.core.errors import ResidencyError
 

@@ -26,7 +26,7 @@ def onnx(
     from residency.core.errors import ResidencyError
     from residency.export.onnx import export, exportable
     from residency.models.base import silent
-    from residency.pipeline import artefact_of, evaluation
+    from residency.workflows.run import artefact_of, evaluation
 
     console = terminal()
     artefact = artefact_of(run)

@@ -13,7 +13,7 @@ from residency.core.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from residency.outcome import Outcome
+    from residency.workflows.outcome import Outcome
 
 
 @app.command()
@@ -23,8 +23,8 @@ def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
     Needs the recipe's section extract and the zone's key in the environment. Notes lie in the identified zone and are removed after
     extract.keep days; residency deid does this first by itself.
     """
-    from residency.extraction import extract
     from residency.recipe import Recipe
+    from residency.workflows.extract import extract
 
     console = terminal()
     loaded = Recipe.load(recipe, overrides or [])
@@ -44,8 +44,8 @@ def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
     Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is written outside the zone unless
     the release gate passes (else exit 2); an interrupted command goes on where it was cut off.
     """
-    from residency.deidentify import deidentify
     from residency.recipe import Recipe
+    from residency.workflows.deidentify import deidentify
 
     console = terminal()
     loaded = Recipe.load(recipe, overrides or [])
@@ -95,7 +95,7 @@ def pubmed(
     Only the query, the address and, where the environment holds one, NCBI_API_KEY leave the machine. An interrupted command goes on
     where it was cut off. residency synth makes questions and answers of them.
     """
-    from residency.literature import convert, fetch
+    from residency.workflows.literature import convert, fetch
 
     if bool(query) == (file is not None):
         raise UserError("pubmed: give either a query, or an exported file with --file.")
@@ -134,7 +134,7 @@ def synth(
     What a model writes is kept only where it stands on its abstract: figures and words are looked for there, questions that need the
     text and repeated questions are left out, each reason is counted. Every pair says who wrote it.
     """
-    from residency.literature import OWN, make_pairs
+    from residency.workflows.literature import OWN, make_pairs
 
     console = terminal()
     with tracking(console) as tracker:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from residency.label.annotations import Pulled
-    from residency.label.estimate import Estimate
+    from residency.label.duration import Estimate
 
 label = typer.Typer(
     help="Have notes labelled by several people, blind.",
@@ -31,11 +31,11 @@ def push(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     By file, or into a Label Studio project on each one's own server. Doing it again adds what is new and puts up again what was deleted.
     """
-    from residency import labelling
     from residency.recipe import Recipe
+    from residency.workflows import label
 
     console = terminal()
-    for one in labelling.push(Recipe.load(recipe, overrides or [])):
+    for one in label.push(Recipe.load(recipe, overrides or [])):
         say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
 
 
@@ -45,11 +45,11 @@ def pull(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Every span is checked; what is new or changed is taken over, the rest stays. Exits with 1 where something must be mended.
     """
-    from residency import labelling
     from residency.recipe import Recipe
+    from residency.workflows import label
 
     console = terminal()
-    pulled, times = labelling.pull(Recipe.load(recipe, overrides or []))
+    pulled, times = label.pull(Recipe.load(recipe, overrides or []))
     _say_pulled(console, pulled)
     _say_times(console, times)
     if any(one.trouble or one.faulty for one in pulled):
@@ -62,11 +62,11 @@ def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     Alpha on characters, F1 of spans, by label and annotator, confusion, drift and the worst disagreements, on one page.
     """
-    from residency import labelling
     from residency.recipe import Recipe
+    from residency.workflows import label
 
     console = terminal()
-    found, page = labelling.agreement(Recipe.load(recipe, overrides or []))
+    found, page = label.agreement(Recipe.load(recipe, overrides or []))
     for one in (found.alpha[0], *(score for score in found.pooled if "/" not in score.metric)):
         between = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
         say(console, f"{one.metric:<12} {one.value:.3f}{between}")
@@ -79,12 +79,12 @@ def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
 
     By majority where one agrees exactly; the rest goes out to be decided. Candidates are shown without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what came of it.
     """
-    from residency import labelling
     from residency.recipe import Recipe
+    from residency.workflows import label
 
     console = terminal()
     loaded = Recipe.load(recipe, overrides or [])
-    outcome, sent, taken = labelling.adjudicate(loaded)
+    outcome, sent, taken = label.adjudicate(loaded)
     if taken is not None:
         _say_pulled(console, [taken])
     how = [one.how for one in outcome.decisions]
@@ -111,11 +111,11 @@ def practice(
 
     The first time they are given out; after that they are taken back, and each annotator gets a page with every difference.
     """
-    from residency import labelling
     from residency.recipe import Recipe
+    from residency.workflows import label
 
     console = terminal()
-    sent, told = labelling.practice(Recipe.load(recipe, overrides or []), gold)
+    sent, told = label.practice(Recipe.load(recipe, overrides or []), gold)
     for one in sent:
         say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
     for back in told:
@@ -136,10 +136,10 @@ def guideline(
 
     Definitions, examples, counter-examples, rules for the border.
     """
-    from residency import labelling
     from residency.recipe import Recipe
+    from residency.workflows import label
 
-    page = labelling.guideline(Recipe.load(recipe, overrides or []), lang)
+    page = label.guideline(Recipe.load(recipe, overrides or []), lang)
     say(terminal(), f"guideline  {page}")
 
 
@@ -162,11 +162,11 @@ def next_(
     At random, since nothing else was shown to teach more for the same reading (docs/benchmarks.md); or what a run's model is unsure of and
     has not seen the like of, with a share at random so that estimates made on it are honest: the order does not tell which.
     """
-    from residency import suggestions
+    from residency.workflows import suggest
 
     console = terminal()
     with tracking(console) as tracker:
-        chosen = suggestions.next_notes(run, pool, output, count, 1.0 if by == "random" else at_random, tracker)
+        chosen = suggest.next_notes(run, pool, output, count, 1.0 if by == "random" else at_random, tracker)
     say(
         console,
         f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them drawn at random",
@@ -185,12 +185,12 @@ def errors(
 
     Where models that did not learn from a note are sure of something else. Trains on the recipe's training part, a fold at a time, with the recipe's base and first stage.
     """
-    from residency import suggestions
     from residency.recipe import Recipe
+    from residency.workflows import suggest
 
     console = terminal()
     with tracking(console) as tracker:
-        found, page = suggestions.label_errors(Recipe.load(recipe, overrides or []), output, share, folds, tracker)
+        found, page = suggest.label_errors(Recipe.load(recipe, overrides or []), output, share, folds, tracker)
     say(console, f"{len(found)} places to look at in {page}")
 
 

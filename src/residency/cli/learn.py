@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from residency.core.run import Run
+    from residency.core.run_folder import Run
     from residency.core.types import DataSummary, RunFacts
     from residency.recipe import Recipe
 
@@ -40,9 +40,9 @@ def demo(
 
     from residency.cli.hospital import deid
     from residency.evals.report import answers_table
-    from residency.pipeline import finished_facts
     from residency.recipe import Recipe
-    from residency.starters import demo_key, write_demo, write_demo_questions
+    from residency.workflows.init import demo_key, write_demo, write_demo_questions
+    from residency.workflows.run import finished_facts
 
     console = terminal()
     changes = list(overrides or [])
@@ -74,7 +74,7 @@ def demo(
 
 
 def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
-    from residency.labelling import rehearse
+    from residency.workflows.label import rehearse
 
     agreement, page, outcome = rehearse(recipe)
     alpha, strict = agreement.alpha[0], agreement.pooled[0]
@@ -98,7 +98,7 @@ def init(
 ) -> None:
     """Begin a project: a commented recipe, and folders to fill. Overwrites nothing."""
     from residency.core.errors import allowed
-    from residency.starters import write_hospital_project, write_project
+    from residency.workflows.init import write_hospital_project, write_project
 
     if hospital not in (None, "vi", "zh", "en"):
         raise UserError(f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}.")
@@ -125,11 +125,11 @@ def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("ru
     Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with 2 where what stands in two
     parts is to be refused.
     """
-    from residency import checks
     from residency.recipe import Recipe
+    from residency.workflows import check
 
     console = terminal()
-    findings, summaries = checks.check(Recipe.load(recipe, overrides or []), runs)
+    findings, summaries = check.check(Recipe.load(recipe, overrides or []), runs)
     for one in summaries:
         console.print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]
@@ -163,12 +163,12 @@ def run(
 
     What is done already is not done again; the same command goes on after an interruption.
     """
-    from residency import pipeline
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
 
     console = terminal()
     if from_manifest:
-        from residency import repeat
+        from residency.workflows import repeat
 
         if runs.resolve() == recipe.resolve().parent:
             raise UserError(f"--runs: {runs} holds the run itself; name another folder for its repetition.")
@@ -202,7 +202,7 @@ def predict(
 
     In constant memory; the output appears when it is whole, and an interrupted command goes on where it was cut off.
     """
-    from residency.batch import predict_file
+    from residency.workflows.predict import predict_file
 
     console = terminal()
     _warn_of_erased(run)
@@ -228,7 +228,7 @@ def evaluate(
 
     With other settings or on other data; nothing is trained. The report goes into a folder of its own in the run.
     """
-    from residency import pipeline
+    from residency.workflows import run as pipeline
 
     console = terminal()
     with tracking(console) as tracker:
@@ -248,8 +248,8 @@ def chat(
 
     A question a line, from the terminal or a pipe; answers appear as they are written. Nothing is kept on disk.
     """
-    from residency import chat as talks
     from residency.core.errors import allowed
+    from residency.workflows import chat as talks
 
     if only not in (None, "tuned", "base"):
         raise UserError(f"--only: {only!r} is not known; {allowed(('tuned', 'base'), only)}.")
@@ -269,7 +269,7 @@ def chat(
 def _warn_of_erased(run: Path) -> None:
     """One line where notes that the model learned from were erased."""
     from residency.models.erased import warning
-    from residency.pipeline import artefact_of
+    from residency.workflows.run import artefact_of
 
     if words := warning(artefact_of(run)):
         print(f"residency: warning: {words}", file=sys.stderr)
@@ -308,9 +308,9 @@ def import_(
 
     Says of every key where it went, or that it has no counterpart. Overwrites nothing.
     """
-    from residency import llamafactory
     from residency.core.errors import allowed
     from residency.core.files import write_text
+    from residency.workflows import llamafactory
 
     if tool != "llamafactory":
         raise UserError(f"import: {tool!r} is not known; {allowed(('llamafactory',), tool)}.")
@@ -338,7 +338,7 @@ def schema() -> None:
 
 
 def _run(recipe: Recipe, runs: Path, console: Console) -> Run:
-    from residency import pipeline
+    from residency.workflows import run as pipeline
 
     with tracking(console) as tracker:
         finished = pipeline.run(recipe, runs, tracker)

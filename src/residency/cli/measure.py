@@ -32,7 +32,7 @@ def compare(
     The test items of the first run are put to every system; every pair is tested, p corrected for their number. The report
     shows scores with intervals, answers side by side, and what each system takes.
     """
-    from residency.comparison import compare as compared
+    from residency.workflows.compare import compare as compared
 
     console = terminal()
     named = [text for text in systems if "=" not in text]
@@ -61,7 +61,7 @@ def bench(
     from rich.table import Table
 
     from residency.core.errors import UserError
-    from residency.speed import bench as measured
+    from residency.workflows.bench import bench as measured
 
     try:
         sizes = [int(size) for size in batches.split(",")]
@@ -85,9 +85,9 @@ def _systems(facts: RunFacts) -> Table:
     """What each system reaches and takes."""
     from rich.table import Table
 
-    from residency.evals import formats, view
+    from residency.evals import formats, report_view
 
-    metric = view.main_metric(facts.reports)
+    metric = report_view.main_metric(facts.reports)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("system", overflow="fold")
     for name in (f"{formats.metric_title(metric)}\n[95 % interval]", "n", "trained", "training", "ms per\n100 tokens"):

@@ -34,7 +34,7 @@ def list_models(ledger: Ledger = Path("models")) -> None:
     """List models and the names that point to them."""
     from rich.table import Table
 
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     found = Models(ledger)
     names: dict[str, list[str]] = {}
@@ -81,8 +81,8 @@ def add(
 ) -> None:
     """Take up a trained model into the ledger, under its content address."""
     from residency.models import erased
-    from residency.ops.models import Models
-    from residency.pipeline import artefact_of
+    from residency.ops.model_ledger import Models
+    from residency.workflows.run import artefact_of
 
     artefact = artefact_of(run)
     whole = next((one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None)
@@ -122,7 +122,7 @@ def promote(
 
     Exits with 2, and changes nothing, where the proof fails.
     """
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     entry = Models(ledger).promote(alias, model, require_safety=require_safety)
     _said(alias, entry.digest, entry.proof)
@@ -131,14 +131,14 @@ def promote(
 @models.command()
 def rollback(alias: Alias, ledger: Ledger = Path("models")) -> None:
     """Let a name point to what it pointed to before, once that is proved too."""
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     entry = Models(ledger).rollback(alias)
     _said(alias, entry.digest, entry.proof)
 
 
 def _said(alias: str, digest: str, proof: object) -> None:
-    from residency.ops.canary import Proof
+    from residency.ops.proof import Proof
 
     console = terminal()
     say(console, f"{alias} -> {digest}")
@@ -175,7 +175,7 @@ def verify(
     Exits with 2 where a line or a file was edited, removed, inserted or moved. A whole folder put back to an older copy of itself
     shows only against heads that were written down elsewhere.
     """
-    from residency.serve import verify as chains
+    from residency.serve.records import verify as chains
 
     console = terminal()
     given = chains.read_anchors(_read(anchors), str(anchors)) if anchors else []
@@ -194,7 +194,7 @@ def head(folders: Folders, key: KeyName = "RESIDENCY_LOG_KEY") -> None:
     """Print the newest line of every chain, to be kept on another machine and given to verify --anchors."""
     import msgspec
 
-    from residency.serve import verify as chains
+    from residency.serve.records import verify as chains
 
     found = chains.verify(folders, _keys(folders, key))
     if found.faults:
@@ -204,7 +204,7 @@ def head(folders: Folders, key: KeyName = "RESIDENCY_LOG_KEY") -> None:
 
 
 def _keys(folders: list[Path], name: str) -> list[bytes]:
-    from residency.serve.log import log_keys
+    from residency.serve.records.server_log import log_keys
     from residency.serve.settings import Logs
 
     return log_keys(Logs(key=name), folders[0])

@@ -29,7 +29,7 @@ def submit(
 
     Predict the rows before with: residency predict RUN --text input --id sample_id.
     """
-    from residency.corpus.promptcblue import submission
+    from residency.corpus.promptcblue_rows import submission
 
     count = submission(rows, answers, output)
     say(terminal(), f"{count} row{'' if count == 1 else 's'} in {output}")
@@ -52,12 +52,12 @@ def score(
     from rich.table import Table
 
     from residency.core.errors import UserError, allowed
-    from residency.corpus import promptcblue
-    from residency.tasks.promptcblue import TASKS, overall
+    from residency.corpus import promptcblue_rows
+    from residency.tasks.promptcblue_scores import TASKS, overall
 
     if mode not in ("official", "safe"):
         raise UserError(f"--mode: {mode!r} is not known; {allowed(('official', 'safe'), mode)}.")
-    scored = promptcblue.score(gold, predictions, "official" if mode == "official" else "safe")
+    scored = promptcblue_rows.score(gold, predictions, "official" if mode == "official" else "safe")
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("task", "metric", "score", "rows", "unreadable", "repaired"):
         table.add_column(name, justify="left" if name in ("task", "metric") else "right")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from residency.corpus.splitfile import SplitFile
-    from residency.patients.trace import Found
+    from residency.workflows.patients.trace import Found
 
 PatientId = Annotated[
     str,
@@ -57,10 +57,10 @@ def split(
     parts. Writes NAME.split.json and a one-page report; a run with the same recipe has the same split. With --verify nothing is
     written: exit 2 where a file has changed, or something stands in two parts.
     """
-    from residency import pipeline
     from residency.core.errors import UserError
     from residency.corpus import splitfile
     from residency.recipe import Recipe
+    from residency.workflows import run as pipeline
 
     console = terminal()
     if verify:
@@ -142,8 +142,8 @@ def trace(
     """
     import msgspec
 
-    from residency.patients.places import find, identify
-    from residency.patients.trace import trace as traced
+    from residency.workflows.patients.search import find, identify
+    from residency.workflows.patients.trace import trace as traced
 
     console = terminal()
     places = find(paths or [Path()])
@@ -170,10 +170,10 @@ def erase(
     keeps a keyed hash instead of the id, so the zone's key must be in the environment. An interrupted erase goes on.
     """
     from residency.deid.vault import key_from
-    from residency.patients import erase as erasing
-    from residency.patients.log import ErasureLog
-    from residency.patients.places import find, identify
-    from residency.patients.trace import trace as traced
+    from residency.workflows.patients import erase as erasing
+    from residency.workflows.patients.erasure_log import ErasureLog
+    from residency.workflows.patients.search import find, identify
+    from residency.workflows.patients.trace import trace as traced
 
     console = terminal()
     given = paths or [Path()]

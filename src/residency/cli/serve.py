@@ -47,9 +47,9 @@ def serve(
 def asked(arguments: list[str], config: Path | None, ledger: Path = Path("models")) -> tuple[dict[str, Path], Serve]:
     """The models by their names, and the settings; raises ``UserError``."""
     from residency.core.part import parse
-    from residency.pipeline import artefact_of
     from residency.recipe import override, read_yaml
     from residency.serve.settings import Serve
+    from residency.workflows.run import artefact_of
 
     changes = [one for one in arguments if _is_setting(one, set(Serve.model_fields))]
     value: dict[str, Any] = read_yaml(config) if config is not None else {}
@@ -83,7 +83,7 @@ def _is_setting(text: str, names: set[str]) -> bool:
 
 def _promoted(ledger: Path, name: str) -> Path | None:
     """The model that a name of the ledger points to."""
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     if not ledger.is_dir():
         return None

@@ -13,7 +13,7 @@ from residency.core.errors import UserError, allowed
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from residency.planning import Forecast, Suggestion
+    from residency.workflows.plan import Forecast, Suggestion
 
 Gpu = Annotated[
     str | None,
@@ -35,18 +35,18 @@ def plan(
     From the data and the base's configuration alone: its weights need not be here. Exits with 1 where a stage does not fit.
     Without a recipe it says what kind of base and which method fit a card and a task.
     """
-    from residency import planning
     from residency.recipe import Recipe
+    from residency.workflows import plan
 
     console = terminal()
     if recipe is None or task is not None:
         if task not in ("ner", "qa"):
             raise UserError(f"--task: {task!r} is not known; {allowed(('ner', 'qa'), task)}; or give a recipe.")
-        found = planning.suggestions(cast(Literal["ner", "qa"], task), gpu)
+        found = plan.suggestions(cast(Literal["ner", "qa"], task), gpu)
         console.print(_suggestion_table(found))
-        say(console, planning.advice(found, gpu or "this machine"))
+        say(console, plan.advice(found, gpu or "this machine"))
         return
-    forecasts = planning.forecasts(Recipe.load(recipe, overrides or []), gpu)
+    forecasts = plan.forecasts(Recipe.load(recipe, overrides or []), gpu)
     for one in forecasts:
         console.print(_forecast_table(one))
         say(console, one.verdict)
@@ -69,8 +69,8 @@ def curve(
 
     Each point is an ordinary run, kept and found again. Says what 100 more records would bring, with its uncertainty.
     """
-    from residency import curve as curves
     from residency.recipe import Recipe
+    from residency.workflows import curve as curves
 
     wanted = [int(text) for text in sizes.split(",") if text.strip().isdigit()]
     if not wanted or len(wanted) != len(sizes.split(",")) or min(wanted) < 1:

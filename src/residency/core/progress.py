@@ -70,7 +70,13 @@ class Bars:
         self.title, self.began = "", 0.0
 
     def start(self, title: str, total: int | None = None) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self.title, self.began = title, time.monotonic()
         self.bar = Progress(

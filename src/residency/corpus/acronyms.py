@@ -15,7 +15,7 @@ from residency.core.files import reason
 from residency.core.part import Part
 from residency.corpus.conversations import Conversations, Said
 from residency.corpus.jsonl import INVALID
-from residency.corpus.source import Row, missing, whole
+from residency.corpus.reader import Row, missing, whole
 
 
 class AcronymColumns(Part):

@@ -9,8 +9,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from residency.corpus.repair import Raw
-from residency.corpus.source import Row, Source, lines, whole
+from residency.corpus.reader import Row, Source, lines, whole
+from residency.corpus.span_repair import Raw
 
 _ENTITY = re.compile(r"(T\S*)\t([^\t]+?) (\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18})*)(?:\t(.*))?")
 # A remark of the annotator's that was given a T number; it names another annotation instead of offsets.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from residency.core.types import Value
-from residency.corpus.repair import Raw
-from residency.corpus.source import Row, Source, lines, missing
+from residency.corpus.reader import Row, Source, lines, missing
+from residency.corpus.span_repair import Raw
 
 Scheme = Literal["bio", "iob1", "io", "bioes"]
 ORPHAN = "entity without a start tag"

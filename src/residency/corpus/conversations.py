@@ -20,7 +20,7 @@ from residency.core.part import Part
 from residency.core.types import Role, Turn
 from residency.corpus.csvfile import rows_of
 from residency.corpus.jsonl import INVALID, choices, identifier, json_records
-from residency.corpus.source import Row, Source, missing
+from residency.corpus.reader import Row, Source, missing
 
 Said = tuple[Role, str]
 UNANSWERED = "last question without an answer, left out"

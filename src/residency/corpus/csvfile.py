@@ -13,7 +13,7 @@ from pydantic import Field
 from residency.core.errors import DataError
 from residency.core.part import Part
 from residency.corpus.entities import Keys, read_entities
-from residency.corpus.source import Row, Source, lines, missing
+from residency.corpus.reader import Row, Source, lines, missing
 
 
 class Columns(Part):

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from residency.core.part import Part
-from residency.corpus.repair import Raw
-from residency.corpus.source import missing
+from residency.corpus.reader import missing
+from residency.corpus.span_repair import Raw
 
 NOT_A_NUMBER = "offset of a span is not a whole number"
 NO_END = "span has neither an end nor a quote"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from residency.corpus.conversations import Conversations, Said
 from residency.corpus.jsonl import INVALID, identifier
-from residency.corpus.source import Row, missing
+from residency.corpus.reader import Row, missing
 
 
 class Exam(Conversations):

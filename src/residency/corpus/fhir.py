@@ -19,7 +19,7 @@ from pydantic import Field
 from residency.core.errors import DataError
 from residency.core.files import digest, reason
 from residency.core.types import Value
-from residency.corpus.source import Row, Source, whole
+from residency.corpus.reader import Row, Source, whole
 from residency.tasks.retrieval import Index, Term
 
 Resource = dict[str, Any]

@@ -11,7 +11,7 @@ import msgspec
 
 from residency.core.types import PROFILES, Profile
 from residency.corpus.entities import Keys, read_entities
-from residency.corpus.source import Row, Source, lines, missing, whole
+from residency.corpus.reader import Row, Source, lines, missing, whole
 
 
 class Fields(Keys):

@@ -10,8 +10,8 @@ import msgspec
 
 from residency.core.errors import DataError
 from residency.corpus.jsonl import identifier
-from residency.corpus.repair import Raw
-from residency.corpus.source import Row, Source, missing, whole
+from residency.corpus.reader import Row, Source, missing, whole
+from residency.corpus.span_repair import Raw
 
 
 class LabelStudio(Source):

@@ -11,7 +11,7 @@ import msgspec
 from residency.core.errors import DataError
 from residency.core.files import reason
 from residency.corpus.conversations import Conversations, Said
-from residency.corpus.source import Row, missing, whole
+from residency.corpus.reader import Row, missing, whole
 
 
 class PubMedQa(Conversations):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from residency.corpus.repair import Raw
-from residency.corpus.source import Row, Source, lines
+from residency.corpus.reader import Row, Source, lines
+from residency.corpus.span_repair import Raw
 
 _TEXT = re.compile(r"(\S+?)\|([ta])\|(.*)", re.DOTALL)
 _OFFSET = re.compile(r"\d{1,18}")

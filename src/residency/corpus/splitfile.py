@@ -15,11 +15,11 @@ from residency.core.files import digest, file_digest, read_json, write_json
 from residency.core.page import Page, Section, write_page
 from residency.core.part import Part, parse
 from residency.core.types import PARTS, Note, PartName, Split, Value
-from residency.corpus import sources
-from residency.corpus.audit import Grouping, Leak, audit
-from residency.corpus.source import Source
-from residency.corpus.sources import Corpus, Data
-from residency.corpus.split import held, make
+from residency.corpus import load
+from residency.corpus.leaks import Grouping, Leak, audit
+from residency.corpus.load import Corpus, Data
+from residency.corpus.parts import held, make
+from residency.corpus.reader import Source
 from residency.corpus.stratify import NOTES, worst
 from residency.corpus.summary import shown
 
@@ -112,7 +112,7 @@ def verify(path: Path) -> SplitFile:
     data = data_of(before, path)
     faults = _changed_files(before, data, root)
     if not faults:
-        read_again, _ = sources.read_parts(data, before.name, root)
+        read_again, _ = load.read_parts(data, before.name, root)
         faults = _changed_parts(before, data, [note for notes in read_again.values() for note in notes])
     if faults:
         raise GateRefused(
@@ -136,7 +136,7 @@ def _seal(file: SplitFile) -> str:
 
 
 def _changed_files(before: SplitFile, data: Data, root: Path) -> list[str]:
-    now = {shown(path, root): path for path in sources.files(data, root, before.name)}
+    now = {shown(path, root): path for path in load.files(data, root, before.name)}
     faults = [f"{name} is gone" for name in before.files if name not in now]
     faults += [f"{name} is new" for name in now if name not in before.files]
     faults += [
@@ -162,7 +162,7 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
     known = {(leak.tie, leak.parts): leak.sets for leak in before.leaks}
     faults += [
         leak.words
-        for leak in audit(placed, before.split.parts, sources.clusters(data, read_again))
+        for leak in audit(placed, before.split.parts, load.clusters(data, read_again))
         if leak.sets > known.get((leak.tie, leak.parts), 0)
     ]
     return faults
@@ -261,7 +261,7 @@ def write(
     """Write NAME.split.json of each data set, and a page on all of them, into a folder. ``digests``: file -> SHA-256."""
     files = []
     for name, corpus in corpora.items():
-        read_from = {shown(path, root) for path in sources.files(data[name], root, name)}
+        read_from = {shown(path, root) for path in load.files(data[name], root, name)}
         file = of(corpus, data[name], root, folder, {one: digests[one] for one in read_from})
         write_json(folder / f"{name}{SUFFIX}", file)
         files.append(file)

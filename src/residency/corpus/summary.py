@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from residency.core.types import PARTS, PROFILES, DataSummary, PartSummary, Profile
-from residency.corpus import sources
+from residency.corpus import load
 from residency.corpus.ledger import Entry
-from residency.corpus.sources import Corpus, Data
+from residency.corpus.load import Corpus, Data
 
 
 def summary(data: Data, root: Path, corpus: Corpus) -> DataSummary:
@@ -34,7 +34,7 @@ def summary(data: Data, root: Path, corpus: Corpus) -> DataSummary:
         reasons[entry.reason] = reasons.get(entry.reason, 0) + 1
     return DataSummary(
         name=corpus.name,
-        files=tuple(shown(path, root) for path in sources.files(data, root, corpus.name)),
+        files=tuple(shown(path, root) for path in load.files(data, root, corpus.name)),
         format=data.format,
         profile=strictest(note.profile for note in corpus.notes),
         lang=", ".join(sorted({note.lang for note in corpus.notes if note.lang})),

@@ -10,7 +10,7 @@ from typing import Any
 from residency.core import files
 from residency.core.types import Note, Span
 from residency.corpus.ledger import Ledger
-from residency.locale.text import units
+from residency.locale.tokenise import units
 
 OVERLAP = "span left out: overlaps another"
 INSIDE = "span left out: begins or ends inside a token"

@@ -268,7 +268,7 @@ def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 @cache
 def _en_words() -> frozenset[str]:
     """Words that stand capitalised and are of no name."""
-    from residency.deid.namedata import name_data
+    from residency.deid.names.lists import name_data
 
     data = name_data("en")
     names = {word.lower() for word in data["more_families"]}
@@ -279,7 +279,7 @@ def _en_words() -> frozenset[str]:
 
 @cache
 def _en_stops() -> frozenset[str]:
-    from residency.deid.namedata import name_data
+    from residency.deid.names.lists import name_data
 
     return frozenset(name_data("en")["stops"])
 

@@ -10,9 +10,9 @@ from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
 from residency.deid.dates import DateMention, write, year_only
 from residency.deid.find import Finding, Recogniser, View, resolve
+from residency.deid.known import Known, known
+from residency.deid.options import Deid
 from residency.deid.rules import packs
-from residency.deid.settings import Deid
-from residency.deid.structured import Known, known
 from residency.deid.surrogates import Surrogates, surrogates
 from residency.deid.vault import Vault
 

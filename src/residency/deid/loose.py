@@ -8,8 +8,8 @@ from residency.core.edits import Edits
 from residency.core.types import Value
 from residency.deid import engine
 from residency.deid.find import View, resolve
+from residency.deid.options import Deid
 from residency.deid.rules import packs
-from residency.deid.settings import Deid
 from residency.deid.surrogates import surrogates
 
 

@@ -88,7 +88,7 @@ class Rules:
     """Rules, dates and names of one language."""
 
     def __init__(self, lang: str) -> None:
-        from residency.deid.names import Names
+        from residency.deid.names.any import Names
 
         self.name, self.lang = f"rules:{lang or 'all'}", lang
         own = [lang] if lang else list(LANGUAGES)

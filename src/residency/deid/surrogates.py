@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from residency.deid.find import narrow, plain
-from residency.deid.namedata import name_data
+from residency.deid.names.lists import name_data
 
 LEAST_WEEKS, MOST_WEEKS = 4, 520
 """Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at most ten years, so that ages and

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from residency.core.errors import UserError
 from residency.core.types import Turn
 from residency.models.running import evaluating
-from residency.models.writing import until_stop
+from residency.models.sampling import until_stop
 
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor

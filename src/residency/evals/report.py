@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from residency.core.files import write_text
 from residency.core.page import CONTROL, escaped, style
 from residency.core.types import RunFacts, Value
-from residency.evals import formats, plots, view
-from residency.evals.view import TaskView
+from residency.evals import formats, plots, report_view
+from residency.evals.report_view import TaskView
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,13 +44,13 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
     """
     from markupsafe import Markup
 
-    tasks = view.task_views(facts)
+    tasks = report_view.task_views(facts)
     task_plots, stage_plots, curves = _plots(facts, tasks)
     drawn = [plot for plot in (*task_plots, *stage_plots, *curves) if plot]
     values = {
         "facts": facts,
         "tasks": tasks,
-        "stage_tables": view.stage_table(tasks, facts.stages),
+        "stage_tables": report_view.stage_table(tasks, facts.stages),
         "task_plots": task_plots,
         "stage_plots": stage_plots,
         "curves": curves,
@@ -81,7 +81,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     from rich.text import Text
 
     reports = facts_or_reports.reports if isinstance(facts_or_reports, RunFacts) else facts_or_reports
-    tasks = view.by_task(reports)
+    tasks = report_view.by_task(reports)
     heads = [_main_and_second(each) for each in tasks.values()]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("task", "system"):
@@ -101,7 +101,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
         tests = [test for report in each for test in report.comparisons if test.metric == main]
         for report in each:
-            scores = {score.metric: score for score in view.main_scores(report)}
+            scores = {score.metric: score for score in report_view.main_scores(report)}
             first, other = scores.get(main), scores.get(second)
             value = (
                 f"{formats.number(first.value)} {formats.interval(first.low, first.high)}" if first else formats.NONE
@@ -132,7 +132,7 @@ def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | 
     from rich.table import Table
     from rich.text import Text
 
-    found = [one for task in view.task_views(facts) for one in task.answers[:most]]
+    found = [one for task in report_view.task_views(facts) for one in task.answers[:most]]
     if not found:
         return None
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
@@ -155,9 +155,9 @@ def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | 
 
 def _main_and_second(reports: list[Report]) -> tuple[str, str]:
     """The metric that decides, and the one that is most telling beside it; empty where there is no other."""
-    main = view.main_metric(reports)
+    main = report_view.main_metric(reports)
     names = dict.fromkeys(
-        score.metric for report in reports for score in view.main_scores(report) if score.metric != main
+        score.metric for report in reports for score in report_view.main_scores(report) if score.metric != main
     )
     preferred = ("loss", "span_f1_relaxed", "accuracy", "exact_match", "span_f1")
     return main, next((name for name in (*preferred, *names) if name in names), "")
@@ -282,13 +282,13 @@ def _front_matter(facts: RunFacts) -> object:
     from markupsafe import Markup
 
     languages = sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()})
-    metrics = list(dict.fromkeys(s.metric for report in facts.reports for s in view.main_scores(report)))
+    metrics = list(dict.fromkeys(s.metric for report in facts.reports for s in report_view.main_scores(report)))
     matter = {
         "model_name": facts.name,
         "language": languages,
         "base_model": facts.base,
         "library_name": "residency",
-        "tags": list(dict.fromkeys(["clinical", *view.by_task(facts.reports), *(s.method for s in facts.stages)])),
+        "tags": list(dict.fromkeys(["clinical", *report_view.by_task(facts.reports), *(s.method for s in facts.stages)])),
         "datasets": [data.name for data in facts.data],
         "metrics": metrics,
     }

@@ -28,9 +28,9 @@ from residency.core.types import (
     Score,
     Value,
 )
-from residency.evals.compare import corrected
-from residency.evals.evaluate import LEVEL, data_digest
 from residency.evals.floor import PART
+from residency.evals.measure import LEVEL, data_digest
+from residency.evals.paired_tests import corrected
 from residency.tasks.card import Card, load_card
 from residency.tasks.written import text_of
 

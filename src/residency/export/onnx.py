@@ -14,11 +14,11 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import file_digest, write_json
 from residency.core.types import Comparison, Example, Prediction
-from residency.evals.compare import compare
-from residency.evals.evaluate import score
+from residency.evals.measure import score
+from residency.evals.paired_tests import compare
 from residency.models import artefact as artefacts
 from residency.models.base import load_tokenizer
-from residency.models.onnx import (
+from residency.models.onnx_encoder import (
     FILE,
     FP32,
     IDS,

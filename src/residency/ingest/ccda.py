@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from residency.core.types import RawNote
+from residency.ingest.decode import tidy
 from residency.ingest.hl7 import moment, written
 from residency.ingest.rows import NO_TEXT, Item
-from residency.ingest.settings import Ccda
-from residency.ingest.text import tidy
+from residency.ingest.sources import Ccda
 
 BROKEN = "the document cannot be read"
 ENTITIES = "the document declares a document type or entities"

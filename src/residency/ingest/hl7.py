@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from residency.core.types import RawNote
+from residency.ingest.decode import FONTS, Unreadable, by_font, decoded, read
 from residency.ingest.rows import NO_TEXT, Item
-from residency.ingest.settings import Encoding, Hl7
-from residency.ingest.text import FONTS, Unreadable, by_font, decoded, read
+from residency.ingest.sources import Encoding, Hl7
 
 if TYPE_CHECKING:
     import hl7

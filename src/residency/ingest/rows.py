@@ -9,8 +9,8 @@ from typing import Any
 from residency.core.edits import Edits
 from residency.core.errors import DataError
 from residency.core.types import RawNote, Span, Value
-from residency.ingest.settings import Table
-from residency.ingest.text import Unreadable, read
+from residency.ingest.decode import Unreadable, read
+from residency.ingest.sources import Table
 
 Labels = dict[str, list[tuple[int, int, str]]]
 """Note -> (start, stop, label)."""

@@ -15,7 +15,7 @@ from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.ingest.login import writing
 from residency.ingest.rows import Item, Labels, note_of
 from residency.ingest.select import DIALECTS, check_select, tables
-from residency.ingest.settings import Sql
+from residency.ingest.sources import Sql
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Engine

@@ -8,8 +8,8 @@ import msgspec
 
 from residency.core.types import Note, Span, Value
 from residency.label.annotations import Annotation, Fault, Task, Version, ordered
-from residency.label.places import Place, places
-from residency.label.report import shown
+from residency.label.differences import Place, places
+from residency.label.pages import shown
 
 ADJUDICATOR = "adjudicator"
 

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from residency.core.errors import UserError
 from residency.core.types import Note, Score, Value
 from residency.label.annotations import Annotation, Version
-from residency.label.places import Place, places
-from residency.metrics import agreement as metric
+from residency.label.differences import Place, places
+from residency.metrics import alpha as metric
 from residency.metrics.counts import f1
 from residency.metrics.intervals import bootstrap
 from residency.metrics.spans import Mode, confusion, count

@@ -12,8 +12,8 @@ from pathlib import Path
 from residency.core.errors import DataError, GateRefused
 from residency.core.files import disk_errors, read_jsonl, write_jsonl
 from residency.core.types import Note, Span, Value
-from residency.corpus.repair import Raw, settle
-from residency.corpus.source import showable
+from residency.corpus.reader import showable
+from residency.corpus.span_repair import Raw, settle
 from residency.tasks.card import Card
 
 Version = tuple[Span, ...]

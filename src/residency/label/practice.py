@@ -10,7 +10,7 @@ from residency.core.page import Page, Section
 from residency.core.types import Note, Value
 from residency.label.annotations import Annotation
 from residency.label.guideline import Guide, hints
-from residency.label.report import CONTEXT
+from residency.label.pages import CONTEXT
 from residency.metrics.counts import Counts
 from residency.metrics.spans import count, errors
 from residency.tasks.card import Card

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from msgspec.structs import replace
 
 from residency.core.types import Note, Span, Value
-from residency.locale.text import units
+from residency.locale.tokenise import units
 from residency.tasks.card import Card
 
 

@@ -14,8 +14,8 @@ from residency.core.types import SHOWABLE, Profile, Span
 from residency.corpus.jsonl import identifier
 from residency.corpus.labelstudio import regions
 from residency.label.annotations import Annotation, Given, Task
+from residency.label.campaign import Server
 from residency.label.interface import OWN, Code, interface, items
-from residency.label.settings import Server
 from residency.tasks.card import Card
 
 if TYPE_CHECKING:

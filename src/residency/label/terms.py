@@ -9,7 +9,7 @@ from typing import Any
 
 from residency.core.errors import DataError, UserError
 from residency.core.types import Span, Value
-from residency.locale.text import units
+from residency.locale.tokenise import units
 from residency.tasks.card import Card
 
 

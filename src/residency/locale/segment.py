@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from residency.core.edits import Edits
 from residency.core.errors import UserError, allowed
-from residency.locale.text import sentences, units
+from residency.locale.tokenise import sentences, units
 
 
 def segmenters() -> list[str]:

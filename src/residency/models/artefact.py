@@ -13,15 +13,23 @@ from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Profile, Value
-from residency.models import canary
+from residency.models import fingerprint
 from residency.models.adapters import Configured, Full, Method, Methods, method_of
-from residency.models.base import HEADS, Base, BaseModelSettings, load_tokenizer, locate, silent, weights_digest
-from residency.models.chat import Chat
-from residency.models.settings import Generation, Limits
+from residency.models.base import (
+    HEADS,
+    Base,
+    BaseModelSettings,
+    load_tokenizer,
+    locate,
+    silent,
+    weights_digest,
+)
+from residency.models.chat_template import Chat
+from residency.models.generation import Generation, Limits
 from residency.models.tokens import Tokeniser
 from residency.models.weights import head_of, load_causal, load_weights
+from residency.tasks.bio import tag_names
 from residency.tasks.card import Card
-from residency.tasks.spans import tag_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -196,9 +204,9 @@ def save(
     earlier = _take_along(start, folder) if start is not None else ()
     tokenizer: PreTrainedTokenizerBase = writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
     tokenizer.save_pretrained(folder)
-    said = canary.record(model, tokenizer, base, "text" if writing else "head")
+    said = fingerprint.record(model, tokenizer, base, "text" if writing else "head")
     if said is not None:
-        write_json(folder / canary.FILE, said)
+        write_json(folder / fingerprint.FILE, said)
     inside = [*folder.iterdir(), *(folder / EARLIER).rglob("*")]
     files = {
         path.relative_to(folder).as_posix(): file_digest(path)

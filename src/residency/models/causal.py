@@ -13,11 +13,11 @@ from residency.core.errors import UserError
 from residency.core.types import Example, Labels, Prediction, PredictorInfo, Turn
 from residency.models import artefact as artefacts
 from residency.models.base import Base
-from residency.models.chat import IGNORED, Chat, Row
+from residency.models.chat_template import IGNORED, Chat, Row
+from residency.models.generation import Generation, Limits
 from residency.models.running import by_length, evaluating, give_back_memory, on
-from residency.models.settings import Generation, Limits
+from residency.models.sampling import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.models.weights import size
-from residency.models.writing import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.tasks.card import Card
 from residency.tasks.codec import CODECS, conversation, read
 

@@ -20,8 +20,8 @@ from residency.models.base import Base
 from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.tokens import Tokeniser, Tokens, Window
 from residency.models.weights import size
+from residency.tasks.bio import best_tags, decode
 from residency.tasks.card import Card
-from residency.tasks.spans import best_tags, decode
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from residency.models.artefact import Output
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
-    from residency.models.onnx import OnnxEncoder
+    from residency.models.onnx_encoder import OnnxEncoder
 
 
 def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -> Output:
@@ -45,7 +45,7 @@ def trained(folder: Path, card: Card | None = None, name: str = "tuned") -> Enco
 
 def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> OnnxEncoder:
     """The predictor of an encoder that was exported to ONNX, in 8 bits where that answers as well."""
-    from residency.models.onnx import OnnxEncoder
+    from residency.models.onnx_encoder import OnnxEncoder
 
     return OnnxEncoder.from_export(folder, threads=threads, name=name)
 

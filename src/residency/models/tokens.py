@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from residency.core.types import Value
 from residency.locale.segment import segment
-from residency.locale.text import units
+from residency.locale.tokenise import units
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from residency.deid import loose
-from residency.serve import admin as changes
-from residency.serve import clinical, openai, probes
-from residency.serve.gate import Gate, failed, invalid, refused
+from residency.serve.guard import Gate, failed, invalid, refused
 from residency.serve.limits import Limited
-from residency.serve.log import silence_loop
-from residency.serve.page import page
+from residency.serve.records.server_log import silence_loop
+from residency.serve.routes import admin as changes
+from residency.serve.routes import clinical, health, openai
+from residency.serve.routes.page import page
 from residency.serve.settings import Serve
 from residency.serve.types import Engine, Refusal
 
@@ -90,8 +90,8 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = 
         await asyncio.to_thread(loose.warm)
         if admin is not None:
             await admin.start(gate)
-        await probes.ask(gate)
-        asking = asyncio.create_task(probes.keep_asking(gate))
+        await health.ask(gate)
+        asking = asyncio.create_task(health.keep_asking(gate))
         try:
             yield
         finally:
@@ -119,7 +119,7 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = 
     app.include_router(
         changes.router, responses=_responses(ErrorBody) | {409: {"model": ErrorBody, "description": REFUSED}}
     )
-    app.include_router(probes.router)
+    app.include_router(health.router)
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

@@ -16,7 +16,7 @@ from residency.serve.swap import Swap
 from residency.serve.types import Engine, Refusal, Served
 
 if TYPE_CHECKING:
-    from residency.ops.models import Models, Ready
+    from residency.ops.model_ledger import Models, Ready
 
 Load = Callable[[Path, str], Engine]
 """Makes the engine of an artefact under a name."""
@@ -66,7 +66,7 @@ class Everyone(Protocol):
 
 async def changed(swap: Swap, ledger: Path, load: Load, order: Order, every: Everyone | None = None) -> Promoted:
     """Prove, load, note, flip. Raises ``Refusal``: 404 for a digest that is not in the ledger, 409 for all else; then the old one goes on."""
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     models, old = Models(ledger), swap.now(order.alias).served
     await asyncio.to_thread(_known, models, old, order)
@@ -90,7 +90,7 @@ async def changed(swap: Swap, ledger: Path, load: Load, order: Order, every: Eve
 
 def standing(given: Mapping[str, Path], ledger: Path | None) -> dict[str, Path]:
     """The models of a server that starts again: what the ledger says now for names that are its own, the rest as they were given."""
-    from residency.ops.models import Models
+    from residency.ops.model_ledger import Models
 
     if ledger is None:
         return dict(given)
@@ -107,10 +107,10 @@ def standing(given: Mapping[str, Path], ledger: Path | None) -> dict[str, Path]:
 
 
 def _digest(folder: Path) -> str:
-    from residency.models import onnx
-    from residency.ops.canary import address
+    from residency.models import onnx_encoder
+    from residency.ops.proof import address
 
-    return onnx.read(folder).artefact if (folder / onnx.FILE).is_file() else address(folder)
+    return onnx_encoder.read(folder).artefact if (folder / onnx_encoder.FILE).is_file() else address(folder)
 
 
 def _own(models: Models, alias: str, digest: str) -> bool:

@@ -11,17 +11,17 @@ from uuid import uuid4
 import msgspec
 
 from residency.core.errors import ResidencyError
-from residency.serve.admin import Changes
 from residency.serve.changes import Order, Promoted
+from residency.serve.engines.remote import No, Remote, Unread, connected, decoded, gone, unpacked
+from residency.serve.engines.tokenizer import reader_of
 from residency.serve.lead import Done, Hello, Left, Model, Told
-from residency.serve.reading import reader_of
-from residency.serve.remote import No, Remote, Unread, connected, decoded, gone, unpacked
+from residency.serve.routes.admin import Changes
 from residency.serve.types import Engine, Refusal, Served
 
 if TYPE_CHECKING:
     import httpx2
 
-    from residency.serve.gate import Gate
+    from residency.serve.guard import Gate
 
 AGAIN = 0.1
 """Seconds until an engine process that does not answer is asked again."""

@@ -28,7 +28,7 @@ BACKLOG = 2048
 
 def check(settings: Serve) -> None:
     """Raises ``GateRefused`` where other machines could ask without real authentication, ``UserError`` for what cannot work."""
-    from residency.serve.addresses import loopback
+    from residency.serve.auth.addresses import loopback
 
     if isinstance(settings.auth, LocalKey) and not loopback(settings.host):
         raise GateRefused(
@@ -48,7 +48,7 @@ def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None
     without_cores()
     folder = Path(settings.logs.folder)
     if isinstance(settings.auth, LocalKey):
-        from residency.serve.tokens import local_key
+        from residency.serve.auth.bearer import local_key
 
         local_key(folder)
     with listening(settings) as listen:
@@ -123,10 +123,10 @@ def _example(served: Served) -> tuple[str, dict[str, Any]]:
 def _alone(
     models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None], ledger: Path | None
 ) -> None:
-    from residency.serve.admin import Admin
     from residency.serve.app import ROUTES
-    from residency.serve.choice import ended, load, load_all
-    from residency.serve.log import Log, silence
+    from residency.serve.engines.choose import ended, load, load_all
+    from residency.serve.records.server_log import Log, silence
+    from residency.serve.routes.admin import Admin
 
     engines = load_all(models, settings, say)
     log = Log(routes=ROUTES)
@@ -153,12 +153,12 @@ def _answer(
 def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker: int, admin: Any = None) -> FastAPI:
     """The application with everything that the settings ask for."""
     from residency.serve.app import ROUTES, create_app
-    from residency.serve.audit import Audit
-    from residency.serve.gate import Gate
-    from residency.serve.log import Users, log_key
-    from residency.serve.metrics import Metrics
-    from residency.serve.rate import Rate
-    from residency.serve.tokens import make_tokens
+    from residency.serve.auth.bearer import make_tokens
+    from residency.serve.auth.rate import Rate
+    from residency.serve.guard import Gate
+    from residency.serve.records.audit_chain import Audit
+    from residency.serve.records.metrics import Metrics
+    from residency.serve.records.server_log import Users, log_key
 
     folder = Path(settings.logs.folder)
     key = log_key(settings.logs)

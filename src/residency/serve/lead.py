@@ -20,7 +20,7 @@ import msgspec
 from residency.core.errors import GateRefused
 from residency.core.types import Value
 from residency.serve.changes import Load, Order, Promoted, changed, no
-from residency.serve.remote import encoded, gone, packed, routes, said
+from residency.serve.engines.remote import encoded, gone, packed, routes, said
 from residency.serve.swap import Held, Swap
 from residency.serve.types import Engine, Refusal, Served
 

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from residency.serve import errors
+from residency.serve import refusals
 from residency.serve.settings import Limits
 from residency.serve.types import Refusal
 
@@ -193,13 +193,13 @@ class Answer:
             await self._refuse(path, refusal, begun, close)
 
     async def _refuse(self, path: str, refusal: Refusal, begun: bool, close: bool) -> None:
-        body = errors.body(path, refusal)
+        body = refusals.body(path, refusal)
         if begun:
             await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": False})
             return
         self.status = refusal.status
         headers = (
-            errors.headers(refusal) | {"content-length": str(len(body))} | ({"connection": "close"} if close else {})
+            refusals.headers(refusal) | {"content-length": str(len(body))} | ({"connection": "close"} if close else {})
         )
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": refusal.status, "headers": pairs})

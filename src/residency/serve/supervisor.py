@@ -20,8 +20,8 @@ import msgspec
 from residency.core.errors import ResidencyError, UserError
 from residency.core.part import parse
 from residency.core.types import Value
+from residency.serve.engines.remote import decoded, encoded
 from residency.serve.launch import application, greeting, run
-from residency.serve.remote import decoded, encoded
 from residency.serve.settings import Serve
 from residency.serve.types import Served
 
@@ -121,7 +121,7 @@ class Supervisor:
         self.served = msgspec.json.decode(line, type=tuple[Served, ...], dec_hook=decoded)
 
     def _watch(self, children: list[Child]) -> None:
-        from residency.serve.metrics import ended
+        from residency.serve.records.metrics import ended
 
         while not self.ending:
             for child in children:
@@ -204,10 +204,10 @@ def engine_process(plan: Plan) -> None:
     from residency.serve import lead
     from residency.serve.app import ROUTES
     from residency.serve.changes import standing
-    from residency.serve.choice import ended, load, load_all
-    from residency.serve.gate import watch
-    from residency.serve.log import Log, silence
-    from residency.serve.metrics import Metrics
+    from residency.serve.engines.choose import ended, load, load_all
+    from residency.serve.guard import watch
+    from residency.serve.records.metrics import Metrics
+    from residency.serve.records.server_log import Log, silence
 
     settings: Serve = parse(Serve, plan.settings, "serve")
     ledger = Path(plan.ledger) if plan.ledger else None
@@ -251,7 +251,7 @@ def worker_process(plan: Plan) -> None:
     """Answer HTTP; the models are in the engine process."""
     from residency.serve.app import ROUTES
     from residency.serve.follow import Follow
-    from residency.serve.log import Log, silence
+    from residency.serve.records.server_log import Log, silence
 
     settings: Serve = parse(Serve, plan.settings, "serve")
     log = Log(routes=ROUTES)

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from residency.core.errors import GateRefused, ResidencyError
-from residency.models import canary
-from residency.models.canary import Canary
+from residency.models import fingerprint
+from residency.models.fingerprint import Canary
 from residency.serve.types import Engine, Refusal
 
 
@@ -156,7 +156,7 @@ async def proved(engine: Engine, known: Canary | None) -> None:
     if (most := known.tolerances.get(kind)) is None:
         raise GateRefused(f"{name}: not promoted: no tolerance was recorded for {kind}.")
     said = [await engine.score(ids) for ids in known.ids]
-    gap = canary.furthest(known.values, [[one for one in each.log_probabilities if one is not None] for each in said])
+    gap = fingerprint.furthest(known.values, [[one for one in each.log_probabilities if one is not None] for each in said])
     if not gap <= most:
         raise GateRefused(
             f"{name}: not promoted: its log-probabilities are not those of training time (largest difference {gap:.3g}, allowed "

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from residency.core.errors import DataError, UserError, allowed
 from residency.core.types import Answer, Example, Labels, Span, Spans, Text, Turn, Value
-from residency.tasks import repair
+from residency.tasks import answer_repair
 from residency.tasks.card import Card
-from residency.tasks.forms import FORMS
+from residency.tasks.line_codecs import FORMS
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -70,45 +70,45 @@ class SpanCodec:
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
         """Perfect JSON as it is; else mended, each thing that was mended or left out named (``tasks/repair.py``)."""
-        names = repair.Names(card.names, [label.title for label in card.labels])
-        found = repair.first_list(words)
+        names = answer_repair.Names(card.names, [label.title for label in card.labels])
+        found = answer_repair.first_list(words)
         if found is not None and (not found[0] or any(isinstance(row, dict) for row in found[0])):
-            rows, repairs = found[0], [repair.AROUND] if found[1] else []
-        elif (lines := repair.by_line(words, names)) is not None and "{" not in words:
-            rows, repairs = lines, [repair.LINES]
-        elif (mended := repair.items(words)) is not None:
+            rows, repairs = found[0], [answer_repair.AROUND] if found[1] else []
+        elif (lines := answer_repair.by_line(words, names)) is not None and "{" not in words:
+            rows, repairs = lines, [answer_repair.LINES]
+        elif (mended := answer_repair.items(words)) is not None:
             rows, repairs = mended
-        elif repair.says_nothing(words):
-            rows, repairs = [], [repair.NONE]
+        elif answer_repair.says_nothing(words):
+            rows, repairs = [], [answer_repair.NONE]
         else:
             return Parsed()
         spans, faults = _spans(rows, text, names)
         if rows and not spans:
             return Parsed()
-        return Parsed(answer=Spans(spans=tuple(spans)), repairs=repair.unique([*repairs, *faults]))
+        return Parsed(answer=Spans(spans=tuple(spans)), repairs=answer_repair.unique([*repairs, *faults]))
 
 
-def _spans(rows: Sequence[object], text: str, names: repair.Names) -> tuple[list[Span], list[str]]:
+def _spans(rows: Sequence[object], text: str, names: answer_repair.Names) -> tuple[list[Span], list[str]]:
     """What the items say about the text, and what had to be mended or left out."""
     spans: dict[Span, None] = {}
     faults: list[str] = []
-    folded = repair.Folded(text)
+    folded = answer_repair.Folded(text)
     for row in rows:
         label = names.of(row.get("label")) if isinstance(row, dict) else None
         quote = row.get("text") if isinstance(row, dict) else None
         if not isinstance(row, dict) or "label" not in row or not isinstance(quote, str) or not quote:
-            faults.append(repair.UNREAD)
+            faults.append(answer_repair.UNREAD)
             continue
         if label is None:
-            faults.append(repair.UNKNOWN)
+            faults.append(answer_repair.UNKNOWN)
             continue
         if label != row["label"]:
-            faults.append(repair.LABEL)
+            faults.append(answer_repair.LABEL)
         number = row.get("n", 1)
         number = number if isinstance(number, int) and not isinstance(number, bool) else 1
         at = _located(text, quote, number, folded, faults)
         if at is None:
-            faults.append(repair.ABSENT)
+            faults.append(answer_repair.ABSENT)
             continue
         span = _span(row, label, text, at)
         if span in spans:
@@ -116,19 +116,19 @@ def _spans(rows: Sequence[object], text: str, names: repair.Names) -> tuple[list
             while later is not None and _span(row, label, text, later) in spans:
                 number += 1
                 later = _located(text, quote, number + 1, folded, [])
-            faults.append(repair.TWICE if later is None else repair.NEXT)
+            faults.append(answer_repair.TWICE if later is None else answer_repair.NEXT)
             span = span if later is None else _span(row, label, text, later)
         spans[span] = None
     return list(spans), faults
 
 
-def _located(text: str, quote: str, number: int, folded: repair.Folded, faults: list[str]) -> tuple[int, int] | None:
+def _located(text: str, quote: str, number: int, folded: answer_repair.Folded, faults: list[str]) -> tuple[int, int] | None:
     """Where an occurrence of a quote stands in the text: as it is written, else folded."""
     if quote in text:
         start = place(text, quote, number)
         return None if start is None else (start, start + len(quote))
     for at in islice(folded.places(quote), number - 1, number) if number > 0 else ():
-        faults.append(repair.FOLDED)
+        faults.append(answer_repair.FOLDED)
         return at
     return None
 
@@ -161,40 +161,40 @@ class LabelCodec:
         bare = words.strip()
         if bare in card.names:
             return Parsed(answer=Labels(labels=(bare,)))
-        names = repair.Names(card.names, [label.title for label in card.labels])
-        found = repair.first_list(words)
+        names = answer_repair.Names(card.names, [label.title for label in card.labels])
+        found = answer_repair.first_list(words)
         if card.multiple and found is not None and all(isinstance(row, str) for row in found[0]):
-            return _named(found[0], names, [repair.AROUND] if found[1] else [])
+            return _named(found[0], names, [answer_repair.AROUND] if found[1] else [])
         if (one := names.of(bare)) is not None:
-            return Parsed(answer=Labels(labels=(one,)), repairs=(repair.LABEL,))
+            return Parsed(answer=Labels(labels=(one,)), repairs=(answer_repair.LABEL,))
         if card.multiple:
-            if repair.says_nothing(words):
-                return Parsed(answer=Labels(), repairs=(repair.NONE,))
-            pieces = re.split(r"[,，;；、|\n]", words[: repair.LONGEST].strip(repair.TRIMMED + "[]"))
+            if answer_repair.says_nothing(words):
+                return Parsed(answer=Labels(), repairs=(answer_repair.NONE,))
+            pieces = re.split(r"[,，;；、|\n]", words[: answer_repair.LONGEST].strip(answer_repair.TRIMMED + "[]"))
             if any(names.of(piece) for piece in pieces):
-                return _named([piece for piece in pieces if piece.strip()], names, [repair.LINES])
+                return _named([piece for piece in pieces if piece.strip()], names, [answer_repair.LINES])
         within = names.within(words)
         if within and (card.multiple or len(within) == 1):
             kept = tuple(name for name in card.names if name in within)
-            return Parsed(answer=Labels(labels=kept), repairs=(repair.AROUND,))
+            return Parsed(answer=Labels(labels=kept), repairs=(answer_repair.AROUND,))
         return Parsed()
 
 
-def _named(rows: Sequence[object], names: repair.Names, repairs: list[str]) -> Parsed:
+def _named(rows: Sequence[object], names: answer_repair.Names, repairs: list[str]) -> Parsed:
     """The labels of a list, each once; unknown ones left out."""
     found: dict[str, None] = {}
     for row in rows:
         name = names.of(row)
         if name is None:
-            repairs.append(repair.UNKNOWN)
+            repairs.append(answer_repair.UNKNOWN)
             continue
-        if name != row and repair.LINES not in repairs:
-            repairs.append(repair.LABEL)
+        if name != row and answer_repair.LINES not in repairs:
+            repairs.append(answer_repair.LABEL)
         if name in found:
-            repairs.append(repair.TWICE)
+            repairs.append(answer_repair.TWICE)
         found[name] = None
     return (
-        Parsed() if rows and not found else Parsed(answer=Labels(labels=tuple(found)), repairs=repair.unique(repairs))
+        Parsed() if rows and not found else Parsed(answer=Labels(labels=tuple(found)), repairs=answer_repair.unique(repairs))
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from residency.core.types import Answer, Example, Facts, Node, Prediction, Tree
 from residency.metrics import counts as arrays
 from residency.metrics import trees
-from residency.metrics.text import basic_tokens, rouge
+from residency.metrics.overlap import basic_tokens, rouge
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from residency.core.types import Answer, Example, Prediction, Text
 from residency.locale import load
-from residency.locale.text import detect, tokens, units
+from residency.locale.tokenise import detect, tokens, units
 from residency.metrics import counts as arrays
-from residency.metrics import text
+from residency.metrics import overlap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,12 +39,12 @@ class Words(NamedTuple):
 
 
 MEANS: dict[str, Callable[[Words, Words], float]] = {
-    "rouge_l": lambda gold, said: text.rouge("rougeL", gold.words, said.words),
-    "rouge_1": lambda gold, said: text.rouge("rouge1", gold.words, said.words),
-    "rouge_2": lambda gold, said: text.rouge("rouge2", gold.words, said.words),
-    "meteor_exact": lambda gold, said: text.meteor_exact(gold.words, said.words),
-    "token_f1": lambda gold, said: text.token_f1(gold.content, said.content),
-    "exact_match": lambda gold, said: text.exact_match(gold.text, said.text),
+    "rouge_l": lambda gold, said: overlap.rouge("rougeL", gold.words, said.words),
+    "rouge_1": lambda gold, said: overlap.rouge("rouge1", gold.words, said.words),
+    "rouge_2": lambda gold, said: overlap.rouge("rouge2", gold.words, said.words),
+    "meteor_exact": lambda gold, said: overlap.meteor_exact(gold.words, said.words),
+    "token_f1": lambda gold, said: overlap.token_f1(gold.content, said.content),
+    "exact_match": lambda gold, said: overlap.exact_match(gold.text, said.text),
 }
 """Metrics of one answer, 0..1, whose mean over the examples is reported."""
 
@@ -78,10 +78,10 @@ def statistics(
         table |= {name: [mean(*pair) for pair in pairs] for name, mean in MEANS.items() if name in asked}
         if "bleu" in asked:
             cut = tokeniser(langs)
-            counts = text.bleu_counts([gold.text for gold, _ in pairs], [said.text for _, said in pairs], cut)
+            counts = overlap.bleu_counts([gold.text for gold, _ in pairs], [said.text for _, said in pairs], cut)
             table |= _columns(f"bleu:{cut}", counts)
         if "chrf" in asked:
-            counts = text.chrf_counts([gold.text for gold, _ in pairs], [said.text for _, said in pairs])
+            counts = overlap.chrf_counts([gold.text for gold, _ in pairs], [said.text for _, said in pairs])
             table |= _columns("chrf", counts)
     if asked.intersection(LOSSES) and any(gold_loss(prediction)[1] for prediction in predictions):
         table["gold_loss"], table["gold_tokens"] = zip(*map(gold_loss, predictions), strict=True)
@@ -112,8 +112,8 @@ def statistic(columns: Sequence[str]) -> Statistic:
             return arrays.ratio(sums[..., place["gold_loss"]], sums[..., place["gold_tokens"]])
 
         own: dict[str, Callable[[], Array]] = {
-            "bleu": lambda: text.bleu(sums[..., bleu]),
-            "chrf": lambda: text.chrf(sums[..., chrf]),
+            "bleu": lambda: overlap.bleu(sums[..., bleu]),
+            "chrf": lambda: overlap.chrf(sums[..., chrf]),
             "loss": loss,
             "perplexity": lambda: np.exp(loss()),
         }
@@ -129,13 +129,13 @@ def statistic(columns: Sequence[str]) -> Statistic:
 def signatures(columns: Sequence[str]) -> dict[str, str]:
     """Metric -> how it was computed, for those where that is not one thing."""
     found = {
-        name: text.word_signature("nltk" if name == "meteor_exact" else "rouge_score")
+        name: overlap.word_signature("nltk" if name == "meteor_exact" else "rouge_score")
         for name in ("rouge_l", "rouge_1", "rouge_2", "meteor_exact", "token_f1")
     }
     if "bleu:13a/0" in columns or "bleu:zh/0" in columns:
-        found["bleu"] = text.bleu_signature("zh" if "bleu:zh/0" in columns else "13a")
+        found["bleu"] = overlap.bleu_signature("zh" if "bleu:zh/0" in columns else "13a")
     if "chrf/0" in columns:
-        found["chrf"] = text.chrf_signature()
+        found["chrf"] = overlap.chrf_signature()
     return {name: signature for name, signature in found.items() if name in metric_names(columns)}
 
 
@@ -160,7 +160,7 @@ def language_of(example: Example, otherwise: str = "") -> str:
     return found if found == "zh" else example.lang or otherwise or found
 
 
-def tokeniser(langs: Sequence[str]) -> text.Tokeniser:
+def tokeniser(langs: Sequence[str]) -> overlap.Tokeniser:
     """One for the whole corpus, so that sacrebleu itself gives the same number: ``zh`` as soon as one text is Chinese; it cuts
     what is not Chinese as ``13a`` does (HTML entities and full-width signs apart)."""
     return "zh" if any(load(lang).unit == "character" for lang in set(langs)) else "13a"
@@ -168,7 +168,7 @@ def tokeniser(langs: Sequence[str]) -> text.Tokeniser:
 
 def words(words_of: str, lang: str) -> Words:
     """A text with its words in a language."""
-    cleaned = text.clean(words_of)
+    cleaned = overlap.clean(words_of)
     found = tokens(cleaned, lang) or [cleaned[start:end] for start, end in units(cleaned)]
     english = load(lang).code == "en"
     return Words(cleaned, found, (tokens(ARTICLES.sub(" ", cleaned), lang) or found) if english else found)

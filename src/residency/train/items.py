@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from residency.core.errors import UserError
 from residency.core.types import SHOWABLE, Example, Labels, MaskProof, Spans, Value
 from residency.models.tokens import Tokeniser
+from residency.tasks.bio import encode, tag_names
 from residency.tasks.card import MARKED, Card
-from residency.tasks.spans import encode, tag_names
 
 IGNORED = -100
 """Target of a token that is not trained."""

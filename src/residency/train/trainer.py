@@ -31,18 +31,18 @@ from residency.models.artefact import Output, Writing
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
+from residency.models.generation import Generation, Limits
 from residency.models.running import best_device, steady_memory
-from residency.models.settings import Generation, Limits
 from residency.models.weights import size
 from residency.tasks.card import Card
 from residency.tasks.scoring import falls, main_metric
-from residency.train import conversations, launch, trackers
-from residency.train import plan as foreseen
+from residency.train import conversation_items, processes, trackers
+from residency.train import estimate as foreseen
 from residency.train.batches import LengthBatches, collate, flat
 from residency.train.defaults import Plan, resolve, updates_per_epoch
 from residency.train.items import IGNORED, Item, Items, build
+from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, fault, known, out_of_memory
-from residency.train.rehearsal import checkpoint
 from residency.train.stage import Stage, Stop
 
 CHECKPOINT_SECONDS = 30.0
@@ -105,12 +105,12 @@ def train(job: Job) -> tuple[StageResult, Items]:
     and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
-    recovery = launch.shared(lambda: known(job.work))
+    recovery = processes.shared(lambda: known(job.work))
     while True:
         try:
             return attempt(job, recovery)
         except Diverged as error:
-            back = launch.shared(lambda: last_checkpoint(job.work))
+            back = processes.shared(lambda: last_checkpoint(job.work))
             step = int(back.name.split("-")[1]) if back else 0
             if recovery.rate < 1:
                 raise UserError(
@@ -121,9 +121,9 @@ def train(job: Job) -> tuple[StageResult, Items]:
         except Exhausted as error:
             recovery = recovery.smaller(error.micro_batch)
             shutil.rmtree(job.work, ignore_errors=True)  # its order of rows is that of the larger micro-batch
-        if launch.first():
+        if processes.first():
             recovery.keep(job.work)
-        launch.wait()
+        processes.wait()
 
 
 class Exhausted(Exception):
@@ -142,7 +142,7 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     seed_everything(job.seed)
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
-        items = conversations.build(job.train, chat, job.card, job.stage.loss_on, job.loss, job.more)
+        items = conversation_items.build(job.train, chat, job.card, job.stage.loss_on, job.loss, job.more)
     else:
         tokeniser = artefact.tokeniser(job.base)
         items = build(job.train, tokeniser, job.card)
@@ -152,11 +152,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     subject = foreseen.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
     foresees = job.forecast or job.stage.micro_batch == "auto"
     program = foreseen.footprint(subject, method) if foresees else 0
-    launch.join()
+    processes.join()
     device = best_device()
     if job.shard:
         mesh = sharding.group(device)
-        made = launch.in_turn(lambda: begun(job, device, mesh))
+        made = processes.in_turn(lambda: begun(job, device, mesh))
     else:
         made = begun(job, device)
     model, parameters, packed, why = made
@@ -169,11 +169,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         has_bf16(device),
         job.output == "text",
         quantised,
-        launch.world(),
+        processes.world(),
         job.shard,
     )
     if job.stage.micro_batch == "auto":
-        plan = launch.shared(lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program))
+        plan = processes.shared(lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program))
     plan = recovered(plan, recovery)
     estimate = (
         foreseen.of_plan(subject, job.stage, job.base, plan, device_kind(device), packed, program)
@@ -197,16 +197,16 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     per_epoch = updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation * plan.processes)
     judge = Judge(job, predictor, per_epoch, plan)
     trainer = StageTrainer(job, plan, items, model, judge, packed)
-    if launch.rank():
-        seed_everything(job.seed + launch.rank())  # dropout of its own
+    if processes.rank():
+        seed_everything(job.seed + processes.rank())  # dropout of its own
     started = time.monotonic()
     try:
-        before = launch.shared(lambda: last_checkpoint(job.work))
+        before = processes.shared(lambda: last_checkpoint(job.work))
         trainer.train(resume_from_checkpoint=str(before) if before else None)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        if not isinstance(job.stage.micro_batch, int) and plan.micro_batch > 1 and launch.world() == 1:
+        if not isinstance(job.stage.micro_batch, int) and plan.micro_batch > 1 and processes.world() == 1:
             raise Exhausted(plan.micro_batch) from None
         raise UserError(
             f"stage {job.name}: memory ran out with micro_batch {plan.micro_batch}; set micro_batch lower and accumulation higher, "
@@ -230,11 +230,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         trainer.accelerator.free_memory()
         del trainer
         model = put_together(job, model)
-    if launch.first():
+    if processes.first():
         artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
         write_json(job.out / "stage.json", result)
         write_jsonl(job.out / "metrics.jsonl", result.history)
-    launch.wait()
+    processes.wait()
     return result, items
 
 
@@ -258,7 +258,7 @@ def put_together(job: Job, model: Any) -> Any:
     """The whole model, on the CPU of the first process, from the parts of all; nothing in the others."""
     target = None
     model.zero_grad()
-    if launch.first():
+    if processes.first():
         seed_everything(job.seed)
         method = job.stage.tuning
         target = method.attach(artefact.begin(job.base, job.card, job.output, method, job.start)).eval()
@@ -305,7 +305,7 @@ def settled(generation: Generation, items: Items, window: int) -> Generation:
     """Generation settings with nothing left open."""
     if generation.max_tokens != "auto":
         return generation
-    most = math.ceil(1.25 * conversations.longest_answer(items.items))
+    most = math.ceil(1.25 * conversation_items.longest_answer(items.items))
     return generation.model_copy(update={"max_tokens": max(8, min(most, window // 2))})
 
 
@@ -384,9 +384,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         """Measure on the stop part; keep the weights where they are the best, and say when to end."""
         if sharding.sharded(self.predictor.model):  # every process lends its part while all read the same rows
             found = self.measure()
-            value = launch.shared(lambda: found)
+            value = processes.shared(lambda: found)
         else:
-            value = launch.shared(self.measure)
+            value = processes.shared(self.measure)
         self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value})
         lower = falls(self.metric)
         if self.best is None or (value < self.best if lower else value > self.best):
@@ -455,23 +455,23 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             return
         if state.global_step % args.logging_steps:
             return
-        if launch.shared(lambda: time.monotonic() - self.saved >= CHECKPOINT_SECONDS) and self.sound():
+        if processes.shared(lambda: time.monotonic() - self.saved >= CHECKPOINT_SECONDS) and self.sound():
             control.should_save = True
 
     def sound(self) -> bool:
         """Whether every trained weight is a number: only such a state is gone back to."""
         held = (sharding.part(p) for _, p in sharding.trained(self.predictor.model))
         good = all(bool(torch.isfinite(p).all()) for p in held)
-        return launch.agreed(good) if sharding.sharded(self.predictor.model) else good
+        return processes.agreed(good) if sharding.sharded(self.predictor.model) else good
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        launch.wait()  # each process has written the state of its random numbers
+        processes.wait()  # each process has written the state of its random numbers
         self.saved = time.monotonic()
         best = self.weights
         if sharding.sharded(self.predictor.model):
-            best = sharding.whole(self.predictor.model, best, keep=launch.first())
-        if not launch.first():
+            best = sharding.whole(self.predictor.model, best, keep=processes.first())
+        if not processes.first():
             return
         if best:
             safetensors.torch.save_file(best, folder / "best.safetensors")
@@ -518,7 +518,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         lengths = [len(item.ids) for item in items.items]
-        self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch, launch.rank(), plan.processes)
+        self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch, processes.rank(), plan.processes)
 
     def _collate(self, batch: list[Item]) -> dict[str, Any]:
         if self.packed:
@@ -547,12 +547,12 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         """A checkpoint holds what is trained, and nothing else, whatever the method."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        held = sharding.whole(self.model, keep=launch.first()) if self.plan.sharded else sharding.parts(self.model)
-        if launch.first():
+        held = sharding.whole(self.model, keep=processes.first()) if self.plan.sharded else sharding.parts(self.model)
+        if processes.first():
             safetensors.torch.save_file(held, folder / TRAINED)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.plan.sharded and not launch.first():
+        if self.plan.sharded and not processes.first():
             self.optimizer.state_dict()  # gives its part to the first process, which writes
         super()._save_optimizer_and_scheduler(output_dir)
 

@@ -77,7 +77,7 @@ PATCHES = {
     "residency.models.encoder": _encoder,
     "residency.models.causal": _causal,
     "residency.deid.loose": _loose,
-    "residency.serve.reading": _reading,
+    "residency.serve.engines.tokenizer": _reading,
 }
 
 

@@ -8,7 +8,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from residency.core.errors import UserError
-from residency.models.adapters.method import Method, complete, freeze, put_back, read_trained, save_trained
+from residency.models.adapters.method import (
+    Method,
+    complete,
+    freeze,
+    put_back,
+    read_trained,
+    save_trained,
+)
 
 
 class Freeze(Method):
@@ -35,7 +42,7 @@ class Freeze(Method):
         freeze(model)
         for name in self.unquantised(model):
             model.get_submodule(name).requires_grad_(True)
-        from residency.models.prefix import prefixes
+        from residency.models.prefix_layers import prefixes
 
         for _, one in prefixes(model):
             one.requires_grad_(False)  # an earlier stage's prefix lies within the layers, and stays as it is

@@ -74,7 +74,13 @@ class Lora(Method):
     def _continued(self, model: Any, folder: Path) -> Any:
         """The model with a published adapter, to be trained further; the fresh head is trained and saved with it."""
         import safetensors.torch
-        from peft import LoraConfig, PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+        from peft import (
+            LoraConfig,
+            PeftConfig,
+            get_peft_model,
+            get_peft_model_state_dict,
+            set_peft_model_state_dict,
+        )
 
         try:
             config = PeftConfig.from_pretrained(str(folder))

@@ -35,38 +35,38 @@ class Prefix(Method):
     """Go on from a prefix in peft's format: a folder, relative to the recipe. Its length is kept."""
 
     def attach(self, model: Any) -> Any:
-        from residency.models import prefix
+        from residency.models import prefix_layers
 
         freeze(model)
-        earlier = {one.length for _, one in prefix.prefixes(model)}
+        earlier = {one.length for _, one in prefix_layers.prefixes(model)}
         if self.adapter is not None:
-            prefix.from_peft(model, Path(self.adapter))
+            prefix_layers.from_peft(model, Path(self.adapter))
         elif not earlier:
-            prefix.begin(model, self.length)
+            prefix_layers.begin(model, self.length)
         elif earlier != {self.length}:
             raise UserError(
                 f"method.length: {self.length} differs from the prefix that this stage starts from ({min(earlier)}); give "
                 "that, or start: base."
             )
         if self.projection is not None:
-            prefix.project(model, self.projection)
-        for _, one in prefix.prefixes(model):
+            prefix_layers.project(model, self.projection)
+        for _, one in prefix_layers.prefixes(model):
             one.requires_grad_(True)
         return model
 
     def save(self, model: Any, folder: Path) -> None:
-        from residency.models import attention, prefix
+        from residency.models import attention, prefix_layers
 
         mark = f".{attention.PREFIX}."
         others = {name: tensor for name, tensor in trained(model).items() if mark not in name}
-        write_trained({**others, **prefix.state(model)}, folder, {"offset": str(model.prefix_offset)})
+        write_trained({**others, **prefix_layers.state(model)}, folder, {"offset": str(model.prefix_offset)})
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
-        from residency.models import prefix
+        from residency.models import prefix_layers
 
         freeze(model)
         tensors, facts = read_trained(folder)
-        prefix.put(model, tensors, int(facts["offset"]))
+        prefix_layers.put(model, tensors, int(facts["offset"]))
         put_back(model, tensors, folder)
         complete(model, tensors, folder)
         return model.requires_grad_(False)

@@ -1,0 +1,55 @@
+"""What the finders of names of every language share: their data, and patterns of letters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PEOPLE = ("name", "relative", "clinician")
+"""Kinds of people, in the order in which a cue that may mean several counts."""
+
+
+@cache
+def name_data(lang: str) -> Mapping[str, Any]:
+    """Names, cues, stop words and vetoes of a language."""
+    import yaml
+
+    found: Mapping[str, Any] = yaml.safe_load((Path(__file__).parent / f"{lang}.yaml").read_text("utf-8"))
+    return found
+
+
+def any_of(words: Collection[str]) -> str:
+    """A pattern of words, the longest first; in groups of one first sign, so that most places are left after a look at it."""
+    groups: dict[str, list[str]] = {}
+    for word in sorted(words, key=len, reverse=True):
+        groups.setdefault(word[:1], []).append(re.escape(word[1:]))
+    if len(groups) < 3 or "" in groups:
+        return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    made = [
+        re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})") for first, rest in groups.items()
+    ]
+    return f"(?=[{''.join(map(re.escape, groups))}])(?:{'|'.join(made)})"
+
+
+def _classes() -> tuple[str, str, str]:
+    """Latin letters for patterns of re, which is faster than regex: capital, small, any."""
+    signs = [chr(code) for code in (*range(0x41, 0x250), *range(0x1E00, 0x1F00))]
+    upper, lower = "".join(s for s in signs if s.isupper()), "".join(s for s in signs if s.islower())
+    return upper, lower, f"{upper}{lower}\u0300-\u036f"
+
+
+UPPER, LOWER, LETTER = _classes()
+
+
+def runs_of(form: re.Pattern[str], text: str) -> Iterator[tuple[str, int]]:
+    """Runs of capitalised words, without a first one that begins within a word (the form looks at nothing before it, to be quick)."""
+    for match in form.finditer(text):
+        found, at = match.group(), match.start()
+        if at and text[at - 1].isalnum():
+            first, _, found = found.partition(" ")
+            at += len(first) + 1
+        if " " in found:
+            yield found, at

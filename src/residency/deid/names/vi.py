@@ -1,0 +1,237 @@
+"""Vietnamese names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from residency.deid.find import Finding, View, Words, plain
+from residency.deid.names.lists import LETTER, LOWER, PEOPLE, UPPER, any_of, runs_of
+
+SYLLABLE = re.compile(r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?")
+"""A Vietnamese syllable, plain: what an abbreviation or the name of a drug hardly ever is."""
+
+
+NEXT = re.compile(r"[ \t.:\-–]*([^\W\d]+)")
+"""The word behind a cue."""
+
+
+class Vietnamese:
+    """Capitalised syllables behind a cue, or that begin with a family name; families, stops and vetoes are compared without marks."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self.marked = {name.lower() for name in [*data["families"], *data["more_families"]]}
+        self.calls = {name.lower() for name in [*data["male"], *data["female"], *data["middles"]]}
+        self.families = {plain(name) for name in [*data["families"], *data["more_families"]]}
+        self.given = {plain(name) for name in [*data["male"], *data["female"], *data["middles"]]}
+        self.middles = {plain(name) for name in [*data["middles"], *data["more_middles"]]}
+        self.marked_middles = {name.lower() for name in [*data["middles"], *data["more_middles"]]}
+        self.ends = {word.lower() for word in data["stops"]}
+        self.stops = {plain(word) for word in data["stops"]}
+        self.vetoes = {tuple(plain(words).split()) for words in data["vetoes"]}
+        self.not_asked = frozenset(map(plain, data["not_asked"]))
+        self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
+        word = f"[{UPPER}][{LETTER}]*"
+        self.run = re.compile(rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])")
+        between = rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?:{any_of(data['between'])})(?![{LETTER}\d]))*"
+        title = rf"(?:(?:{any_of(data['titles'])})(?![{LETTER}\d])\.?[ \t]*)*"
+        initial = rf"[{UPPER}]\.[ \t]?"
+        self.before = re.compile(rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}")
+        self.name = re.compile(
+            rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
+        )
+        self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
+        self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
+        families = any_of(
+            {name.lower() for name in data["families"]}
+            | {name.upper() for name in data["families"]}
+            | set(data["families"])
+            | self.families
+        )
+        self.cell = re.compile(
+            rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>(?:{families})(?:[ ][{LETTER}'’]+){{1,4}})(?=[ ]?(?:[|\t]|[\-–][ ]))"
+        )
+        self.alone = re.compile(rf"(?P<v>[{UPPER}][{LOWER}]+)(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z))")
+        self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
+
+    def search(self, view: View) -> Iterator[Finding]:
+        text, low = view.shown, view.low
+        for start, end, kinds in self.words.find(view.low_words):
+            kind = kinds[0]
+            next_ = NEXT.match(text, end)
+            if next_ and next_[1][0].islower():
+                match = self.lower.match(text, self._behind(low, end)) or self.lower.match(text, end)
+                small = list(self._small(match.group("v"), match.start("v"), kind)) if match else []
+                if small:
+                    yield from small
+                    continue
+                if kind != "name" and next_[1].lower() not in self.skipped:
+                    continue
+            at = self._behind(low, end)
+            if text[at : at + 1].isupper() and (match := self.name.match(text, at)):
+                found = self._cued(match.group(), at, low[start:end], kind)
+                if found and not self._begins(text, at, found[1], end):
+                    yield Finding(found[0], found[1], kind, "rule:vi/name-cue")
+                elif not found and kind != "name" and ":" not in text[end:at]:
+                    one = self.alone.match(text, at)
+                    if one and SYLLABLE.fullmatch(plain(one["v"])):
+                        yield Finding(*one.span("v"), kind, "rule:vi/name-cue")
+        for run, at in runs_of(self.run, text):
+            yield from self._listed(run, at)
+        for match in self.cell.finditer(text):
+            yield Finding(*match.span("v"), "name", "rule:vi/name-cell")
+
+    def _behind(self, low: str, end: int) -> int:
+        """Where a name behind a cue may begin."""
+        match = self.before.match(low, end)
+        return match.end() if match else end
+
+    def _begins(self, text: str, start: int, end: int, cue: int) -> bool:
+        """Whether one capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""
+        if " " in text[start:end] or not (behind := NEXT.match(text, end)):
+            return False
+        known = text[start:end].lower() in self.calls
+        if "\n" in text[cue:start] or (":" in text[cue:start] and behind[1][0].islower() and not known):
+            return True
+        return (plain(text[start:end]), plain(behind[1])) in self.vetoes
+
+    def _small(self, found: str, at: int, kind: str) -> Iterator[Finding]:
+        """A name in small letters: family, middle and given name must all be known."""
+        words = found.split(" ")
+        folded = [plain(word) for word in words]
+        unmarked = " ".join(words[:3]).isascii()
+        exact = unmarked or (words[0] in self.marked and words[1] in self.marked_middles)
+        if exact and folded[0] in self.families and folded[1] in self.middles and len(words) > 2:
+            more = len(words) > 3 and (folded[2] in self.middles or folded[3] in self.given)
+            count = 4 if more and (folded[2] in self.middles or folded[3] not in self.stops) else 3
+            yield Finding(at, at + len(" ".join(words[:count])), kind, "rule:vi/name-small")
+
+    def _is_stop(self, word: str) -> bool:
+        """Whether a word cannot be of a name; one with marks must have the right ones (Lan is not lần)."""
+        low = word.lower()
+        return low in self.ends or (low.isascii() and low in self.stops and low not in self.calls)
+
+    def _is_family(self, word: str) -> bool:
+        """Whether a word is a family name; one with marks must have the right ones."""
+        return word.lower() in self.marked or (word.isascii() and word.lower() in self.families)
+
+    def _cued(self, found: str, start: int, cue: str, kind: str) -> tuple[int, int] | None:
+        """The words up to the first that ends a name."""
+        end = taken = 0
+        folded: list[str] = []
+        words = list(_words(found))
+        titled = [word for word, _ in words[1:4] if not word.isupper() and not self._is_stop(word.strip("."))]
+        for word, at in words:
+            key = plain(word).strip(".")
+            if not taken and (cue in self.asking or len(titled) > 1) and key not in self.not_asked and len(words) > 1:
+                folded.append(key)  # whatever it means else
+                end, taken = at + len(word), 1
+                continue
+            given = taken and key in self.given and word[0].isupper() and not word.isupper()
+            given = (
+                given or (taken == 2 and self._third(words, folded, word)) or (taken == 1 and self._second(words, key))
+            )
+            if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
+                break
+            if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
+                break  # an abbreviation behind a name
+            folded.append(key)
+            end, taken = at + len(word), taken + 1
+            if taken == 5:
+                break
+        if not taken or tuple(folded[:2]) in self.vetoes or (folded[0],) in self.vetoes:
+            return None
+        return (start, start + end) if self._is_name(found[:end].strip(), folded, cue, kind) else None
+
+    def _second(self, words: list[tuple[str, int]], key: str) -> bool:
+        """Whether a word may be the middle name behind a family name and before a given one."""
+        return len(words) > 2 and key in self.middles and self._is_family(words[0][0])
+
+    def _third(self, words: list[tuple[str, int]], folded: list[str], word: str) -> bool:
+        """Whether a word may be the given name behind a family and a middle name, whatever it means else."""
+        return (
+            self._is_family(words[0][0])
+            and folded[1] in self.middles
+            and word[0].isupper()
+            and word.isupper() == words[1][0].isupper()
+        )
+
+    def _is_name(self, found: str, folded: list[str], cue: str, kind: str) -> bool:
+        """Whether words behind a cue are a name: known ones, or such as could be one."""
+        words = found.split()
+        shaped = all(SYLLABLE.fullmatch(key) or "." in word for key, word in zip(folded, words, strict=False))
+        if cue in self.asking:
+            return len(found) > 1
+        if "." in found:
+            return True
+        if len(words) == 1:
+            if (cue in self.addressing or kind == "clinician") and len(found) > 1 and not found.isupper() and shaped:
+                return True
+            return found.lower() in self.calls or (found.isascii() and folded[0] in self.given and not found.isupper())
+        if self._is_family(words[0]) or any(word.lower() in self.calls for word in words):
+            return True
+        return shaped and not found.isupper()
+
+    def _listed(self, found: str, start: int) -> Iterator[Finding]:
+        """Family names with what follows them."""
+        words = list(_words(found))
+        folded = [plain(word) for word, _ in words]
+        position = 0
+        while position < len(words) - 1:
+            if self._is_family(words[position][0]) and tuple(folded[position : position + 2]) not in self.vetoes:
+                last = position + 1
+                while (
+                    last < len(words)
+                    and last - position < 5
+                    and (
+                        not self._is_stop(words[last][0])
+                        or folded[last] in self.given
+                        or (last - position == 1 and self._second(words[position:], folded[last]))
+                        or (last - position == 2 and self._third(words[position:], folded[position:], words[last][0]))
+                    )
+                    and SYLLABLE.fullmatch(folded[last])
+                ):
+                    last += 1
+                shout = words[position][0].isupper() and len(words[position][0]) > 1
+                taken = last - position
+                sure = not shout or any(word in self.given for word in folded[position + 1 : last])
+                if taken >= 2 and sure and not (shout and taken == 2 and folded[position + 1] not in self.given):
+                    end = words[last - 1][1] + len(words[last - 1][0])
+                    yield Finding(start + words[position][1], start + end, "name", "rule:vi/name-list")
+                    position = last
+                    continue
+            position += 1
+
+    def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
+        """Given names of people who were found, alone elsewhere: capitalised within a sentence."""
+        text, more = view.shown, list[Finding]()
+        names = {
+            text[one.start : one.end].rpartition(" ")[2]: one.kind for one in found if " " in text[one.start : one.end]
+        }
+        for name, kind in names.items():
+            if len(name) < 2 or not name[0].isalpha():
+                continue
+            for form in {name, name.title()}:
+                if not form[0].isupper():
+                    continue
+                at = text.find(form)
+                while at >= 0:
+                    end = at + len(form)
+                    before = text[max(0, at - 2) : at]
+                    if (
+                        before[-1:] in (" ", "(")
+                        and (before[:1].islower() or before[:1] in ",(")
+                        and not text[end : end + 1].isalnum()
+                    ):
+                        more.append(Finding(at, end, kind, "rule:vi/name-again"))
+                    at = text.find(form, end)
+        return more
+
+
+def _words(found: str) -> Iterator[tuple[str, int]]:
+    position = 0
+    for word in found.split(" "):
+        if word:
+            yield word.strip("\t"), position
+        position += len(word) + 1

@@ -1,0 +1,216 @@
+"""The release gate: what must hold before a de-identified corpus leaves the identified zone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from residency.core.types import RawNote, Value
+from residency.deid.engine import Done, Engine, normalised
+from residency.deid.find import Finding, narrow, plain, small
+from residency.deid.known import CODES, NAMES, SEPARATORS
+from residency.deid.names.lists import name_data
+from residency.deid.options import Release
+
+SHORTEST_NUMBER, SHORTEST_NAME = 8, 5
+"""Digits of a number and letters of a name word from which on one sign more or less is no chance."""
+
+
+class Verdict(Value, frozen=True):
+    """What the gate found; holds no text."""
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+    notes: int = 0
+    refused: int = 0
+    canaries: int = 0
+    """Patients with identifiers added to a copy of a note."""
+    leaked: int = 0
+    """Those of them whose identifiers came out."""
+    upper_bound: float = 1.0
+    """95 % upper bound of the share of patients whose identifiers come out (Clopper-Pearson, one-sided)."""
+    similar: int = 0
+    """Notes in which a number or a name one sign away from the patient's own is left."""
+    rare: int = 0
+    """Combinations of kind, label and language that fewer than ``release.rare`` patients share."""
+    rare_patients: int = 0
+    """Patients who have one of them."""
+
+
+class Gate:
+    """Watches a corpus as it is made; ``verdict`` at its end."""
+
+    def __init__(self, settings: Release, engine: Engine) -> None:
+        self.settings, self.engine = settings, engine
+        self.notes = self.refused = self.leaked = self.similar = 0
+        self.tried: set[str] = set()
+        self.everyone: set[str] = set()
+        self.patients: dict[tuple[str, ...], set[str]] = {}
+
+    @property
+    def canaries(self) -> int:
+        """Patients with identifiers added to a copy of a note."""
+        return len(self.tried)
+
+    def saw(self, raw: RawNote, result: object) -> None:
+        """Take account of a note and what became of it."""
+        self.notes += 1
+        if not isinstance(result, Done):
+            self.refused += 1
+            return
+        if self.settings.similar < 1 and is_similar(raw, result):
+            self.similar += 1
+        self.everyone.add(result.note.group)
+        for key in {(raw.lang, raw.kind, span.label, span.code or "") for span in result.note.spans}:
+            holders = self.patients.setdefault(key, set())
+            if len(holders) < self.settings.rare:
+                holders.add(result.note.group)
+        if len(self.tried) < self.settings.canaries and result.note.group not in self.tried:
+            self._canary(raw, result.note.group)
+
+    def _canary(self, raw: RawNote, group: str) -> None:
+        """Add the row's identifiers to a copy of the note, without any word around them, and see whether they come out."""
+        values = [value for kind, value in raw.identifiers if kind in NAMES | CODES]
+        if not values:
+            return
+        planted = msgspec.structs.replace(raw, text=f"{raw.text}\n{' ; '.join(values)}", spans=())
+        done = self.engine.process(planted)
+        self.tried.add(group)
+        if isinstance(done, Done):
+            out = squeezed(done.note.text)
+            self.leaked += any(squeezed(value) in out for value in values if len(squeezed(value)) > 3)
+
+    def verdict(self) -> Verdict:
+        """Whether the corpus may be released, and why not."""
+        rare = [holders for holders in self.patients.values() if len(holders) < self.settings.rare]
+        verdict = Verdict(
+            passed=True,
+            notes=self.notes,
+            refused=self.refused,
+            canaries=self.canaries,
+            leaked=self.leaked,
+            upper_bound=upper_bound(self.leaked, self.canaries),
+            similar=self.similar,
+            rare=len(rare),
+            rare_patients=len(set().union(*rare)),
+        )
+        reasons = tuple(self._reasons(verdict))
+        return msgspec.structs.replace(verdict, passed=not reasons, reasons=reasons)
+
+    def _reasons(self, found: Verdict) -> Iterator[str]:
+        limits = self.settings
+        if not found.notes:
+            yield "there are no notes"
+            return
+        if found.refused > limits.refused * found.notes:
+            yield (
+                f"{found.refused} of {found.notes} notes were refused, more than deid.release.refused = {limits.refused:.1%}"
+            )
+        if found.leaked:
+            yield f"planted identifiers came out for {found.leaked} of {found.canaries} patients"
+        if found.upper_bound > limits.bound:
+            yield (
+                f"the upper bound of leakage per patient is {found.upper_bound:.2%} ({found.canaries} patients tried), "
+                f"more than deid.release.bound = {limits.bound:.2%}; try more patients (deid.release.canaries)"
+            )
+        if found.similar > limits.similar * found.notes:
+            yield (
+                f"numbers or names one sign away from the patient's own are left in {found.similar} of {found.notes} notes, more "
+                f"than deid.release.similar = {limits.similar:.1%}; check them for typing errors"
+            )
+        if found.rare_patients > limits.rare_patients * len(self.everyone):
+            yield (
+                f"{found.rare_patients} of {len(self.everyone)} patients have a combination that fewer than {limits.rare} share, "
+                f"more than deid.release.rare_patients = {limits.rare_patients:.1%}"
+            )
+
+
+def squeezed(text: str) -> str:
+    """A text without case, width, marks and separators."""
+    return SEPARATORS.sub("", plain(narrow(normalised(text).apply(text))))
+
+
+NUMBER = re.compile(r"(?<!\d)\d(?:[ .\-]?\d){7,18}(?!\d)", re.ASCII)
+WORD = re.compile(r"[^\W\d_]+")
+
+
+def is_similar(raw: RawNote, done: Done) -> bool:
+    """Whether what was kept of a note holds a number with one digit wrong or two neighbours swapped, or a capitalised word one
+    letter away from the patient's own. What was put in is not looked at."""
+    numbers = {
+        digits
+        for kind, value in raw.identifiers
+        if kind in CODES and len(digits := re.sub(r"\D", "", narrow(value))) >= SHORTEST_NUMBER
+    }
+    names = {narrow(value) for kind, value in raw.identifiers if kind in NAMES}
+    if not numbers and not names:
+        return False
+    kept = _kept(done)
+    return _near_number(kept, numbers) or _near_name(kept, names, raw.lang)
+
+
+def _kept(done: Done) -> str:
+    """The text of a note with what was put in blanked."""
+    parts: list[str] = []
+    position, shift, text = 0, 0, done.note.text
+    for piece in done.edits.pieces:
+        start = piece.start + shift
+        parts += (text[position:start], " " * len(piece.text))
+        position = start + len(piece.text)
+        shift += len(piece.text) - (piece.end - piece.start)
+    return narrow("".join((*parts, text[position:])))
+
+
+def _near_number(text: str, own: Iterable[str]) -> bool:
+    from rapidfuzz.distance import OSA
+
+    for match in NUMBER.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
+        if any(len(code) == len(digits) and OSA.distance(code, digits, score_cutoff=1) <= 1 for code in own):
+            return True
+    return False
+
+
+def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
+    """Whether as many words as a name has are one letter away from it. A word of an English name counts alone as well: a Vietnamese
+    syllable is one letter away from a dozen others."""
+    from rapidfuzz.distance import OSA
+
+    words = [(match[0][0].isupper(), small(match[0])) for match in WORD.finditer(text)]
+    for name in own:
+        parts = WORD.findall(small(name))
+        wanted = ["".join(parts)] if len(parts) > 1 else []
+        runs = {"".join(w for _, w in words[i : i + len(parts)]) for i in range(len(words)) if words[i][0]}
+        if any(OSA.distance(whole, run, score_cutoff=1) == 1 for whole in wanted for run in runs):
+            return True
+        if lang == "en" and any(
+            OSA.distance(part, word, score_cutoff=1) == 1
+            for part in parts
+            if len(part) >= SHORTEST_NAME
+            for shown, word in words
+            if shown and len(word) >= SHORTEST_NAME and word not in name_data("en")["stops"]
+        ):
+            return True
+    return False
+
+
+def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
+    """One-sided upper limit of a proportion (Clopper and Pearson 1934); 1 where nothing was tried."""
+    from math import comb
+
+    if events >= trials:
+        return 1.0
+    low, high = events / trials, 1.0
+    for _ in range(60):  # the tail falls as the proportion grows
+        middle = (low + high) / 2
+        tail = sum(comb(trials, k) * middle**k * (1 - middle) ** (trials - k) for k in range(events + 1))
+        low, high = (middle, high) if tail > 1 - level else (low, middle)
+    return high
+
+
+def kinds(findings: Iterable[Finding]) -> Counter[str]:
+    """Kind -> how many."""
+    return Counter(finding.kind for finding in findings)

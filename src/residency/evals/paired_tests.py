@@ -1,0 +1,86 @@
+"""A paired test of two systems on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from residency.core.types import Comparison, Example, Prediction, PredictorInfo
+from residency.evals.measure import LEVEL, groups_of
+from residency.tasks import scoring, written
+from residency.tasks.card import Card
+
+if TYPE_CHECKING:
+    from residency.tasks.scoring import Array
+
+System = tuple[PredictorInfo, Sequence[Prediction]]
+
+
+def compare(
+    examples: Sequence[Example], a: System, b: System, card: Card, *, samples: int = 2000, seed: int = 0
+) -> tuple[Comparison, ...]:
+    """Whether ``b`` differs from ``a``: difference ``b - a``, its interval and p, in the card's main metric, then for written
+    answers also in the loss per token (which falls where ``b`` is better), where both give it for the same tokens.
+
+    Interval by paired bootstrap, p by approximate randomisation, both over groups (patients). Empty where there are
+    fewer than two groups: one patient says nothing about the next. Raises as ``evaluate.score``.
+    """
+    metrics = [card.main_metric]
+    if card.family == "answers" and card.main_metric not in written.LOSSES and _same_tokens(a[1], b[1]):
+        metrics.append(written.LOSSES[0])
+    compared = (_compared(examples, a, b, card, metric, samples, seed) for metric in metrics)
+    return tuple(comparison for comparison in compared if comparison is not None)
+
+
+def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Comparisons with p also corrected for their number (Holm); one alone stays as it is."""
+    from residency.metrics.paired import holm
+
+    if len(comparisons) < 2:
+        return tuple(comparisons)
+    together = holm([comparison.p for comparison in comparisons])
+    return tuple(
+        msgspec.structs.replace(comparison, p_corrected=p) for comparison, p in zip(comparisons, together, strict=True)
+    )
+
+
+def _compared(
+    examples: Sequence[Example], a: System, b: System, card: Card, metric: str, samples: int, seed: int
+) -> Comparison | None:
+    """The comparison in one metric; None for fewer than two groups."""
+    from residency.metrics.intervals import procedure
+    from residency.metrics.paired import approximate_randomisation, paired_bootstrap
+
+    (info_a, predictions_a), (info_b, predictions_b) = a, b
+    card = card.model_copy(update={"metric": metric})
+    labels = scoring.labels_of(card, examples, predictions_a, predictions_b)
+    rows_a, columns = scoring.statistics(examples, predictions_a, card, labels, [metric])
+    rows_b, columns_b = scoring.statistics(examples, predictions_b, card, labels, [metric])
+    groups = groups_of(examples)
+    main, measure = scoring.position_of_main(card, columns), scoring.statistic(card, columns)
+    scoring.position_of_main(card, columns_b)  # raises where only the first system has the metric
+    if len(set(groups)) < 2:
+        return None
+
+    def statistic(sums: Array) -> Array:
+        return measure(sums)[..., main : main + 1]
+
+    difference, low, high = paired_bootstrap(rows_a, rows_b, groups, statistic, samples, seed, LEVEL)
+    return Comparison(
+        metric=metric,
+        a=info_a.name,
+        b=info_b.name,
+        difference=difference,
+        low=low,
+        high=high,
+        p=approximate_randomisation(rows_a, rows_b, groups, statistic, samples, seed),
+        procedure=f"paired {procedure(len(set(groups)), samples, LEVEL)}; approximate randomisation over groups",
+    )
+
+
+def _same_tokens(a: Sequence[Prediction], b: Sequence[Prediction]) -> bool:
+    """Whether both know the loss of the same gold tokens: a loss per token says nothing across tokenizers."""
+    counts = [written.gold_loss(prediction)[1] for prediction in a]
+    return any(counts) and counts == [written.gold_loss(prediction)[1] for prediction in b]

@@ -1,0 +1,100 @@
+"""Labels that are likely wrong: where models that did not learn from a note are sure of something else than its labels say."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from residency.core.types import Note, Span, Value
+from residency.tasks.bio import best_tags, decode, encode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
+
+class Suspect(Value, frozen=True):
+    """A place in a note where the labels are likely wrong."""
+
+    note: str
+    start: int
+    end: int
+    labelled: tuple[Span, ...]
+    """What the labels say there."""
+    believed: tuple[Span, ...]
+    """What the model says."""
+    score: float
+    """Mean log odds of the model's reading against the labels', over the slots where they differ."""
+
+    @property
+    def kind(self) -> str:
+        """``missing``, ``invented``, ``label`` (other label, same bounds) or ``boundary`` (all the rest)."""
+        if not self.labelled or not self.believed:
+            return "invented" if self.labelled else "missing"
+        bounds = [[(span.start, span.end) for span in side] for side in (self.labelled, self.believed)]
+        return "label" if bounds[0] == bounds[1] else "boundary"
+
+
+def suspects(note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels: Sequence[str]) -> Iterator[Suspect]:
+    """Every place of a note where the best reading differs from its labels, in order of position.
+
+    ``scores`` are the log-probabilities [slots, tags] of a model that did not learn from the note. Spans of either side that touch
+    each other are one place, so a wrong boundary is named once.
+    """
+    import numpy as np
+
+    if not len(slots):
+        return
+    given, _ = encode(note.spans, slots, labels)
+    best = best_tags(scores).tolist()
+    believed = decode(note.text, best, slots, labels)
+    labelled = decode(note.text, given, slots, labels)
+    same = {_key(span) for span in believed} & {_key(span) for span in labelled}
+    odd = [(span, 0) for span in labelled if _key(span) not in same]
+    odd += [(span, 1) for span in believed if _key(span) not in same]
+    for place in _touching(odd):
+        start, end = min(span.start for span, _ in place), max(span.end for span, _ in place)
+        inside = [i for i, slot in enumerate(slots) if slot[0] < end and slot[1] > start and given[i] != best[i]]
+        rows = np.array(inside)
+        odds = scores[rows, np.array(best)[rows]] - scores[rows, np.array(given)[rows]]
+        yield Suspect(
+            note=note.id,
+            start=start,
+            end=end,
+            labelled=tuple(span for span, side in place if side == 0),
+            believed=tuple(span for span, side in place if side == 1),
+            score=float(odds.mean()) if len(rows) else 0.0,
+        )
+
+
+def ranked(found: Iterable[Suspect], share: float, spans: int) -> list[Suspect]:
+    """The most suspicious places, as many as ``share`` of the number of labelled spans: the surest of each kind in turn.
+
+    A model has its own way to err: it is often sure that nothing is there, and wrong, and seldom sure of another label. How sure it is
+    can be compared within a kind only.
+    """
+    kinds: defaultdict[str, list[Suspect]] = defaultdict(list)
+    for one in sorted(found, key=lambda one: (-one.score, one.note, one.start)):
+        kinds[one.kind].append(one)
+    turns = ((turn, -one.score, one.note, one.start, one) for group in kinds.values() for turn, one in enumerate(group))
+    return [one for *_, one in sorted(turns, key=lambda turn: turn[:4])][: math.ceil(share * spans)]
+
+
+def _key(span: Span) -> tuple[int, int, str]:
+    return span.start, span.end, span.label
+
+
+def _touching(spans: Sequence[tuple[Span, int]]) -> Iterator[list[tuple[Span, int]]]:
+    """Spans grouped so that those that overlap are together."""
+    group: list[tuple[Span, int]] = []
+    for one in sorted(spans, key=lambda one: (one[0].start, one[0].end)):
+        if group and one[0].start >= max(span.end for span, _ in group):
+            yield group
+            group = []
+        group.append(one)
+    if group:
+        yield group

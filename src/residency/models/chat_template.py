@@ -1,0 +1,287 @@
+"""Conversations as tokens: a tokenizer with its chat template, the same for training, evaluation, prediction and chat.
+
+Each answer is tokenised by itself, behind what the model reads before it: so what is trained is what will be asked
+for. Its end, as the template writes it, is trained with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from residency.core.errors import UserError
+from residency.core.files import digest
+from residency.core.types import Turn, Value
+from residency.models.generation import Limits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Target of a token that is not trained."""
+DATE = "1 January 2025"
+"""What templates that write today's date are given: the same prompt gives the same tokens on every day."""
+PROBE = (
+    Turn(role="system", text="S 系统 hệ thống"),
+    Turn(role="user", text="Q 问题 câu hỏi 1."),
+    Turn(role="assistant", text="A 回答 câu trả lời"),
+    Turn(role="user", text="Q2"),
+)
+"""A conversation whose rendering tells templates apart."""
+
+
+class Row(Value, frozen=True):
+    """What a training step reads: tokens, and per token the target (its own id) or IGNORED."""
+
+    ids: list[int]
+    targets: list[int]
+
+    @property
+    def trained(self) -> int:
+        """Tokens that carry a loss."""
+        return sum(target != IGNORED for target in self.targets)
+
+
+class Encoded(Value, frozen=True):
+    """A conversation to learn from."""
+
+    rows: list[Row] = []
+    changes: tuple[str, ...] = ()
+    """What was left out or cut, as the ledger says it."""
+    fault: str = ""
+    """Why nothing can be made of it."""
+
+
+class Chat:
+    """A tokenizer with its chat template and limits."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, window: int, limits: Limits = Limits(), where: str = "base"
+    ) -> None:
+        if not tokenizer.chat_template:
+            raise UserError(
+                f"{where}: its tokenizer has no chat template; name a Jinja file with base.chat_template "
+                "(it gets messages, bos_token, eos_token and add_generation_prompt)."
+            )
+        self.tokenizer, self.window, self.limits, self.where = tokenizer, window, limits, where
+        self.system = self._knows_system()
+        self.end, self.behind = self._tail()
+        self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+        self.special = tuple(sorted((s for s in tokenizer.all_special_tokens if len(s) > 1), key=len, reverse=True))
+
+    # Words
+
+    def render(self, turns: Sequence[Turn], open: bool) -> str:
+        """A conversation as the template writes it; ``open``: up to where the assistant begins to write.
+
+        Raises ``UserError`` where the template refuses it.
+        """
+        import jinja2
+
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=open, date_string=DATE, enable_thinking=False
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.where}: the chat template refuses a conversation ({type(error).__name__})."
+            ) from None
+        return str(text)
+
+    def _knows_system(self) -> bool:
+        """Whether the template writes a system turn; where not, it goes before the first question."""
+        try:
+            return PROBE[0].text in self.render(PROBE[:2], open=True)
+        except UserError:
+            return False
+
+    def _tail(self) -> tuple[str, str]:
+        """What the template writes behind an answer: its end, which is trained, and what else follows it."""
+        question, answer = PROBE[1], Turn(role="assistant", text="\u4e00END\u4e00")
+        words = self.render((question, answer), open=False)
+        if answer.text not in words:
+            raise UserError(f"{self.where}: the chat template does not write what the assistant says.")
+        tail = words.rpartition(answer.text)[2]
+        special = [s for s in self.tokenizer.all_special_tokens if s in tail]
+        if not special:
+            return str(self.tokenizer.eos_token or "") if not tail.strip() else tail, ""
+        first = min(special, key=tail.index)
+        cut = tail.index(first) + len(first)
+        return tail[:cut], tail[cut:]
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens at which writing ends: what ends a turn, and what only the template writes, such as the next turn's begin."""
+        ids = self.ids(self.end)
+        known = set(self.tokenizer.all_special_ids)
+        found = {id for id in self.ids(self.render(PROBE[1:], open=True)) if id in known}
+        found.update(ids[-1:] if self.end.endswith(self.special) else [])
+        if self.tokenizer.eos_token_id is not None:
+            found.add(int(self.tokenizer.eos_token_id))
+        return sorted(found)
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts at which writing ends where the template has no special token for it."""
+        return () if self.end.endswith(self.special) or not self.end.strip() else (self.end.strip(),)
+
+    @property
+    def digest(self) -> str:
+        """Hash of what the template makes of a fixed conversation, as words and as tokens."""
+        chosen = PROBE if self.system else PROBE[1:]
+        words = self.render(chosen, open=True)
+        return digest([words, self.ids(words), self.end, self.behind])
+
+    def safe(self, text: str) -> str:
+        """A text in which no token of the template can be spoken: nobody but the template ends a turn."""
+        for token in self.special:
+            if token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text.strip()
+
+    def _turns(self, turns: Sequence[Turn]) -> list[Turn]:
+        """Turns that the template can write: safe texts, the system turn where it belongs."""
+        made = [Turn(role=turn.role, text=self.safe(turn.text)) for turn in turns]
+        if made and made[0].role == "system" and not self.system:
+            system, question, *rest = made
+            made = [Turn(role="user", text=f"{system.text}\n\n{question.text}"), *rest]
+        return made
+
+    # Tokens
+
+    def ids(self, text: str) -> list[int]:
+        """Tokens of a text, nothing added."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, nothing added."""
+        return len(self.ids(text))
+
+    def count_turns(self, turns: Sequence[Turn]) -> int:
+        """Tokens of what is read before an answer to these turns is written, template included."""
+        return len(self._read(self._turns(turns)))
+
+    def answer_ids(self, text: str) -> list[int]:
+        """An answer and its end."""
+        return [*self.ids(self.safe(text)), *self.ids(self.end)]
+
+    def _pieces(self, turns: Sequence[Turn]) -> list[list[int]] | None:
+        """Tokens up to the next answer: what is read, an answer, what is read, an answer, ..., what is read. None where
+        the template writes earlier turns differently once others follow."""
+        answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
+        words, pieces = "", []
+        for i in answers:
+            opened = self.render(turns[:i], open=True)
+            if not opened.startswith(words):
+                return None
+            pieces += [self.ids(opened[len(words) :]), [*self.ids(turns[i].text), *self.ids(self.end)]]
+            words = opened + turns[i].text + self.end
+        opened = self.render(turns, open=True)
+        return [*pieces, self.ids(opened[len(words) :])] if opened.startswith(words) else None
+
+    def _read(self, turns: Sequence[Turn]) -> list[int]:
+        """Tokens of what a model reads before it writes."""
+        pieces = self._pieces(turns)
+        return self.ids(self.render(turns, open=True)) if pieces is None else [id for piece in pieces for id in piece]
+
+    def prompt(self, turns: Sequence[Turn], room: int) -> tuple[list[int] | None, tuple[str, ...]]:
+        """Tokens of a conversation that waits for an answer, at most ``room`` of them (and ``limits.source``), and what was
+        left out for it; None where it does not fit even so."""
+        room = min(room, self.limits.source or room)
+        made, changes = self._turns(turns), []
+        ids = self._read(made)
+        while len(ids) > room and (shorter := _without_oldest(made)) is not None:
+            made, ids = shorter, self._read(shorter)
+            changes = ["earlier turns left out"]
+        if len(ids) > room and self.limits.over == "cut":
+            cut = self._cut(made, room)
+            return (None if cut is None else self._read(cut)), (*changes, "the end of the question cut off")
+        return (ids if len(ids) <= room else None), tuple(changes)
+
+    def _cut(self, turns: list[Turn], room: int) -> list[Turn] | None:
+        """The last question as long as there is room for it; None where there is none."""
+        *before, question = turns
+
+        def shortened(length: int) -> list[Turn]:
+            return [*before, Turn(role="user", text=question.text[:length].rstrip())]
+
+        length = _largest(len(question.text), lambda n: len(self._read(shortened(n))) <= room)
+        return shortened(length) if length else None
+
+    def encode(self, turns: Sequence[Turn], answer: str, loss_on: Literal["all", "last"] = "all") -> Encoded:
+        """A conversation and its last answer, to learn from. One row; several where the template or the window does not let
+        all answers stand in one. No answer is cut unless the limits say so."""
+        made = self._turns(turns)
+        changes = ("a token of the template inside a text, spaced",) if self._spoken(turns, answer) else ()
+        final, cut, fault = self._target(answer)
+        if fault:
+            return Encoded(fault=fault)
+        earlier = [i for i, turn in enumerate(made) if turn.role == "assistant"] if loss_on == "all" else []
+        pieces = self._pieces(made)
+        whole = 0 if pieces is None else sum(map(len, pieces)) + len(final)
+        if pieces is not None and whole <= self.window and len(final) + 1 <= self.window and not self._limited(pieces):
+            row = _row([*pieces, final], learned=len(earlier))
+            return Encoded(rows=[row], changes=(*changes, *cut))
+        rows: list[Row] = []
+        for i in (*earlier, len(made)):
+            target, words, fault = (final, cut, "") if i == len(made) else self._target(made[i].text)
+            if fault:
+                return Encoded(fault=fault)
+            ids, left_out = self.prompt(made[:i], self.window - len(target))
+            changes = (*changes, *words, *left_out)
+            if ids is None:
+                return Encoded(fault="question and answer are longer than the model reads at once")
+            rows.append(Row(ids=[*ids, *target], targets=[*[IGNORED] * len(ids), *target]))
+        return Encoded(rows=rows, changes=tuple(dict.fromkeys(changes)))
+
+    def _limited(self, pieces: list[list[int]]) -> bool:
+        """Whether a conversation is longer than the limits allow, in what is read or in an earlier answer."""
+        source, target = self.limits.source, self.limits.target
+        too_long = source is not None and sum(map(len, pieces)) > source
+        return too_long or (target is not None and any(len(piece) > target for piece in pieces[1::2]))
+
+    def _target(self, answer: str) -> tuple[list[int], tuple[str, ...], str]:
+        """Tokens of an answer; what was cut; why it cannot be learned."""
+        ids = self.answer_ids(answer)
+        most = min(self.limits.target or self.window, self.window - 4)
+        if len(ids) <= most:
+            return ids, (), ""
+        if self.limits.over == "cut":
+            return ids[:most], ("the end of the answer cut off, not trained to end there",), ""
+        limit = (
+            "limits.target"
+            if self.limits.target and self.limits.target <= self.window - 4
+            else "the model reads at once"
+        )
+        return [], (), f"the answer is longer than {limit}"
+
+    def _spoken(self, turns: Sequence[Turn], answer: str) -> bool:
+        return any(token in text for text in (*(turn.text for turn in turns), answer) for token in self.special)
+
+
+def _without_oldest(turns: list[Turn]) -> list[Turn] | None:
+    """A conversation without its oldest question and answer; None where only one question is left."""
+    first = 1 if turns[0].role == "system" else 0
+    return [*turns[:first], *turns[first + 2 :]] if len(turns) - first > 2 else None
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from 0 to ``most`` that fits (fitting is monotone)."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _row(pieces: list[list[int]], learned: int) -> Row:
+    """One row of pieces, read and written in turn; the last answer is trained, and so many before it."""
+    answers = len(pieces) // 2
+    ids: list[int] = []
+    targets: list[int] = []
+    for number, piece in enumerate(pieces):
+        trained = number % 2 == 1 and answers - number // 2 <= learned + 1
+        ids += piece
+        targets += piece if trained else [IGNORED] * len(piece)
+    return Row(ids=ids, targets=targets)

@@ -1,0 +1,125 @@
+"""How often a user may ask: a moving window that is exact at its edge, counted by ``limits``, in memory or in Redis for several workers.
+
+Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After, until it is back. One that was started
+anew has forgotten the last second: it is used once it has run for longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from residency.core.errors import UserError
+from residency.serve.settings import Limits
+from residency.serve.types import Refusal
+
+if TYPE_CHECKING:
+    from limits.aio.storage import Storage
+
+REDIS_SECONDS = 0.5
+"""Longest that a request waits for Redis, connecting included."""
+GROWN_SECONDS = 2
+"""Whole seconds that Redis says it runs, from which on it has surely run for one."""
+SCHEMES = ("redis", "rediss")
+
+
+class Rate:
+    """Counts requests of users, who are named by a hash: ids neither stay in memory nor reach Redis."""
+
+    def __init__(self, limits: Limits, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        from limits import RateLimitItemPerSecond
+        from limits.aio.strategies import MovingWindowRateLimiter
+
+        if workers > 1 and not limits.redis:
+            raise UserError(
+                f"limits.redis: {workers} workers need a Redis to count together; give redis://HOST:PORT, or set workers to 1."
+            )
+        self.shared = bool(limits.redis)
+        self.storage = _redis(limits.redis) if limits.redis else _memory(clock)
+        self.item = RateLimitItemPerSecond(limits.per_second)
+        self.window = MovingWindowRateLimiter(self.storage)
+
+    async def take(self, user: str) -> None:
+        """Count one request of a user (his hashed id); raises ``Refusal`` 429 above the limit, 503 where it cannot be counted."""
+        if not await self._hit(user):
+            raise Refusal(
+                429,
+                "rate_limit",
+                f"More than {self.item.amount} requests in one second; wait a second and ask again.",
+                1.0,
+            )
+
+    async def _hit(self, user: str) -> bool:
+        if not self.shared:
+            return await self.window.hit(self.item, user)
+        from redis.exceptions import RedisError
+
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                return await self.window.hit(self.item, user)
+        except (RedisError, OSError, TimeoutError):
+            raise uncounted() from None
+
+    async def ready(self) -> bool:
+        """Whether requests can be counted at the moment."""
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                return await self.storage.check()
+        except TimeoutError:
+            return False
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self.shared:
+            await self.storage.bridge.storage.aclose()  # type: ignore[attr-defined]
+
+
+def uncounted() -> Refusal:
+    """503: the count of requests cannot be kept."""
+    return Refusal(503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0)
+
+
+def _memory(clock: Callable[[], float]) -> Storage:
+    from residency.serve.auth.window import Memory
+
+    return Memory(clock)
+
+
+def _redis(address: str) -> Storage:
+    from limits.aio.storage import RedisStorage
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Broken
+
+    if urlsplit(address).scheme not in SCHEMES:
+        raise UserError("limits.redis: not the address of a Redis; give redis://HOST:PORT/NUMBER, rediss:// for TLS.")
+    return RedisStorage(
+        f"async+{address}",
+        implementation="redispy",
+        key_prefix="residency",
+        socket_timeout=REDIS_SECONDS,
+        socket_connect_timeout=REDIS_SECONDS,
+        redis_connect_func=_grown,  # type: ignore[arg-type]
+        # once: a kept connection to a Redis that was restarted is made anew
+        retry=Retry(NoBackoff(), 1, supported_errors=(Broken,)),  # type: ignore[arg-type]
+    )
+
+
+async def _grown(connection: Any) -> None:
+    """Raises ``ConnectionError`` of a new connection to a Redis that has just begun. A restart ends all connections, so none escapes this."""
+    from redis.exceptions import ConnectionError as Broken
+    from redis.exceptions import ResponseError
+
+    await connection.on_connect()
+    await connection.send_command("INFO", "server")
+    try:
+        said = await connection.read_response()
+    except ResponseError:
+        return  # this user of Redis may not ask
+    runs = re.search(r"uptime_in_seconds:(\d+)", said.decode() if isinstance(said, bytes) else str(said))
+    if runs is not None and int(runs[1]) < GROWN_SECONDS:
+        raise Broken("Redis has just begun")

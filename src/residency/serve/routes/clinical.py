@@ -1,0 +1,265 @@
+"""The clinical routes: from findings to a diagnosis, from a note to its entities, from a text to one without what identifies."""
+
+from __future__ import annotations
+
+import asyncio
+from math import exp
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from residency.core.errors import UserError
+from residency.core.types import Labels, Note, Spans, Turn
+from residency.serve.guard import Gate, Guarded, Visit, gate_of, visit_of
+from residency.serve.routes.openai import gathered
+from residency.serve.routes.openai_bodies import Body
+from residency.serve.sizes import check_input
+from residency.serve.types import Asked, Engine, Refusal, Served
+from residency.tasks.card import Card, load_card
+from residency.tasks.codec import conversation
+from residency.tasks.examples import question
+
+router = APIRouter(route_class=Guarded)
+
+Lang = Literal["vi", "zh", "en"]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Words = Annotated[str, Field(min_length=1, max_length=100_000)]
+DISCLAIMERS: dict[str, str] = {
+    "vi": "Kết quả do mô hình máy tính đưa ra để hỗ trợ; không thay cho chẩn đoán của bác sĩ. Bác sĩ điều trị chịu trách nhiệm quyết định.",
+    "zh": "结果由计算机模型给出，仅供参考，不能代替医生的诊断；由主治医师作出决定。",
+    "en": "This was made by a computer model as an aid; it does not replace a doctor's diagnosis. The treating doctor decides.",
+}
+
+
+class Findings(Body):
+    """What is known of a patient."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "patient_info": "Nam, 62 tuổi, hút thuốc lá 30 năm", "symptoms": "ho khan, sốt 38.5 độ, đau ngực",
+                    "test_results": "X-quang: mờ thùy dưới phổi phải", "lang": "vi",
+                },
+                {"patient_info": "男，62岁，吸烟30年", "symptoms": "咳嗽、发热三天", "test_results": "胸片：右下肺阴影", "lang": "zh"},
+                {
+                    "patient_info": "Man, 62, smoker for 30 years", "symptoms": "dry cough, fever of 38.5 C",
+                    "test_results": "X-ray: shadow in the right lower lobe", "lang": "en",
+                },
+            ]
+        }
+    )  # fmt: skip
+
+    patient_info: Words
+    symptoms: Words
+    test_results: Annotated[str, Field(max_length=100_000)] = ""
+    department: Name | None = None
+    model: Name | None = None
+    lang: Lang = "vi"
+
+
+class Diagnosis(BaseModel):
+    """A diagnosis, or none where the model is not sure enough."""
+
+    diagnosis: str | None
+    confidence: float | None
+    """0 to 1: the chance of the label; of a written answer the mean likelihood of its tokens, which is no chance of being right."""
+    abstained: bool
+    disclaimer: str
+    model: str
+    digest: str
+
+
+class Passage(Body):
+    """A text."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg.", "lang": "vi"},
+                {"text": "患者咳嗽、发热三天，予以阿莫西林治疗。", "lang": "zh"},
+                {"text": "The patient takes metformin 500 mg twice daily.", "lang": "en"},
+            ]
+        }
+    )
+
+    text: Words
+    department: Name | None = None
+    model: Name | None = None
+    lang: Lang = "vi"
+
+
+class Entity(BaseModel):
+    """A stretch of the text: offsets are Unicode code points, the end exclusive."""
+
+    start: int
+    end: int
+    label: str
+    quote: str
+    code: str | None
+    attributes: list[str]
+    score: float | None
+
+
+class Entities(BaseModel):
+    """What the model found in a text."""
+
+    entities: list[Entity]
+    model: str
+    digest: str
+
+
+class Identified(Body):
+    """A text that may identify somebody."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text": "Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678.", "lang": "vi"},
+                {"text": "患者王小明，电话13812345678，2024年3月12日入院。", "lang": "zh"},
+                {"text": "Mr. John Smith, born 12 March 1961, phone 555-0134.", "lang": "en"},
+            ]
+        }
+    )
+
+    text: Words
+    lang: Lang = "vi"
+
+
+class Change(BaseModel):
+    """What was replaced: offsets in the text that was sent, and in the one that is returned."""
+
+    start: int
+    end: int
+    kind: str
+    new_start: int
+    new_end: int
+
+
+class Deidentified(BaseModel):
+    """A text with something invented in the place of what the rules found."""
+
+    text: str
+    replaced: list[Change]
+
+
+@router.post("/diagnose", tags=["diagnose"], response_model=Diagnosis)
+async def diagnose(body: Findings, request: Request) -> Response:
+    """From findings to the most likely diagnosis, with its confidence; none where that is below the server's threshold."""
+    gate, visit = gate_of(request), visit_of(request)
+    engine = gate.engine(visit, named(body.model, body.department), _diagnoses)
+    served = engine.served
+    if not _diagnoses(served):
+        raise Refusal(400, "wrong_model", f"Model {served.name} marks entities; use /extract.")
+    labels = served.card.family == "labels"
+    found, sure = await (_chosen if labels else _written)(gate, visit, engine, body)
+    abstained = found is None or sure is None or sure < gate.settings.threshold
+    return JSONResponse(
+        {
+            "diagnosis": None if abstained or found is None else await gate.shown(found, body.lang),
+            "confidence": sure,
+            "abstained": abstained,
+            "disclaimer": DISCLAIMERS[body.lang],
+            "model": served.name,
+            "digest": served.digest,
+        }
+    )
+
+
+def named(model: str | None, department: str | None) -> str | None:
+    """The model that a request names: by its name, else by the department that it is called after."""
+    return model if model is not None else department
+
+
+def _diagnoses(served: Served) -> bool:
+    return served.card.family == "labels" or (served.output == "text" and served.card.family == "answers")
+
+
+async def _chosen(gate: Gate, visit: Visit, engine: Engine, body: Findings) -> tuple[str | None, float | None]:
+    """The likeliest label and its chance."""
+    text = "\n".join(part for part in (body.patient_info, body.symptoms, body.test_results) if part)
+    gate.sized_text(visit, engine, text)
+    answer = (await engine.mark(text)).answer
+    if not isinstance(answer, Labels) or not answer.labels:
+        return None, None
+    best = answer.labels[0]
+    sure = answer.chances.get(best, answer.scores[0] if answer.scores else None)
+    title = next((label.title for label in engine.served.card.labels if label.name == best), "")
+    return title or best, sure
+
+
+async def _written(gate: Gate, visit: Visit, engine: Engine, body: Findings) -> tuple[str | None, float | None]:
+    """What the model writes, and the mean likelihood of its tokens."""
+    turns = asked_of(engine.served.card, body)
+    said = [body.patient_info, body.symptoms, body.test_results]
+    sizes = gate.sized(visit, engine, said, lambda: engine.count_turns(turns), None)
+    answer = await gathered(engine.write(Asked(turns=turns, max_tokens=sizes.answer)))
+    visit.written += answer.tokens
+    sure = round(exp(answer.log_probability / answer.tokens), 6) if answer.tokens else None
+    return answer.text.strip() or None, sure
+
+
+def asked_of(card: Card, body: Findings) -> tuple[Turn, ...]:
+    """Findings as the served card puts them into words, where it knows them; else as the card ``consultation`` does."""
+    fields = {"patient": body.patient_info, "symptoms": body.symptoms, "results": body.test_results}
+    note = Note(id="", text="", profile="pseudonymised", lang=body.lang, fields=fields)
+    if card.prompt:
+        try:
+            return conversation(question(note, card), card)
+        except UserError:
+            pass  # it asks for other columns
+    known = load_card("consultation")
+    return conversation(question(note, known), known)
+
+
+@router.post("/extract", tags=["extract"], response_model=Entities)
+async def extract(body: Passage, request: Request) -> Response:
+    """The entities of a text, with offsets in code points of the text as it was sent."""
+    gate, visit = gate_of(request), visit_of(request)
+    engine = gate.engine(visit, named(body.model, body.department), _extracts)
+    served = engine.served
+    if not _extracts(served):
+        raise Refusal(
+            400, "wrong_model", f"Model {served.name} marks no entities; use /diagnose or /v1/chat/completions."
+        )
+    gate.sized_text(visit, engine, body.text)
+    found = await engine.mark(body.text)
+    if not isinstance(found.answer, Spans):
+        if served.output == "text" and not found.text:
+            raise Refusal(400, "too_long", f"The text does not fit the {served.window} tokens that this model reads.")
+        raise Refusal(502, "unreadable", "What the model wrote cannot be read as entities.")
+    visit.written = (found.tokens or 0) if served.output == "text" else 0
+    return JSONResponse(
+        {
+            "entities": [
+                {
+                    "start": span.start, "end": span.end, "label": span.label, "quote": body.text[span.start : span.end],
+                    "code": span.code, "attributes": list(span.attributes), "score": span.score,
+                }
+                for span in found.answer.spans
+            ],
+            "model": served.name,
+            "digest": served.digest,
+        }
+    )  # fmt: skip
+
+
+def _extracts(served: Served) -> bool:
+    return served.card.family == "spans"
+
+
+@router.post("/deidentify", tags=["deidentify"], response_model=Deidentified)
+async def deidentify(body: Identified, request: Request) -> Response:
+    """A text with something invented in the place of names, dates, numbers and addresses that the rules find. Nothing is kept. No
+    rule finds everything: a person reads the text before it leaves the hospital."""
+    from residency.deid.loose import replaced
+
+    gate, visit = gate_of(request), visit_of(request)
+    engine = next(iter(gate.engines.values()))
+    visit.read = engine.count(body.text)
+    check_input(gate.settings.limits, visit.read)
+    found = await asyncio.to_thread(replaced, body.text, body.lang)
+    return JSONResponse({"text": found.text, "replaced": msgspec.to_builtins(found.replacements)})

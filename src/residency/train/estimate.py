@@ -1,0 +1,538 @@
+"""What a stage will take, before it runs: memory, time and disk, from the base's configuration alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import time
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+
+from residency.core.errors import UserError, allowed
+from residency.core.part import Part
+from residency.core.types import Value
+from residency.models import sharding
+from residency.models.adapters import Method
+from residency.models.artefact import Output, outputs
+from residency.models.base import HEADS, Base, silent
+from residency.models.weights import LARGE, head_of
+from residency.tasks.card import Card
+from residency.train.defaults import Plan
+from residency.train.items import IGNORED, Item
+from residency.train.meta_step import Batch, Precision, Rehearsal, rehearse
+from residency.train.stage import Stage
+
+Family = Literal["answers", "spans", "labels"]
+
+GPUS = Path(__file__).parent / "gpus.toml"
+CONTEXT = 0.5e9
+"""Bytes that CUDA and its libraries take from a card for themselves."""
+LOSS_OF_GPU = 0.06
+"""Share of a card's memory that is lost between the blocks that are handed out."""
+USED_OF_GPU, USED_OF_CPU = 0.4, 0.5
+"""Share of the throughput for large matrices that a training step comes to."""
+CALL = {"cuda": 8e-6, "cpu": 1.5e-5}
+"""Seconds that one operator costs beside its arithmetic."""
+SHALLOW = (3, 6)
+"""Deep models are rehearsed at these two depths: layers are alike, so the rest is a straight line."""
+UNSHARED = ("freeze", "external")
+"""Kinds of methods that treat layers differently; they are rehearsed at full depth."""
+Quantise = Literal["none", "nf4", "int8"]
+STORED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
+"""Bytes a weight; NF4: 4 bits, a scale of 8 bits for 64 of them, and one of 32 bits for 256 scales (Dettmers et al., 2023)."""
+
+
+class Device(Value, frozen=True):
+    """What is trained on."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    usable: float
+    """Bytes that training may take."""
+    bf16: bool
+    flops: float = 0.0
+    """Per second, for large matrices; 0 where it is not known."""
+
+
+class Rows(Value, frozen=True):
+    """The training items, as far as memory and time depend on them."""
+
+    lengths: tuple[int, ...]
+    trained: tuple[int, ...]
+    """Positions of each that reach the vocabulary; for heads its length."""
+
+    def longest(self, micro_batch: int, packed: bool) -> Batch:
+        """The heaviest micro-batch that can come up; rows end to end count as rows of their mean length."""
+        order = sorted(range(len(self.lengths)), key=lambda i: -self.lengths[i])[:micro_batch]
+        lengths, trained = [self.lengths[i] for i in order], sorted(self.trained, reverse=True)[:micro_batch]
+        tokens = math.ceil(sum(lengths) / len(lengths)) if packed else lengths[0]
+        return Batch(
+            rows=len(order), tokens=tokens, trained=min(tokens, max(1, math.ceil(sum(trained) / len(trained))))
+        )
+
+
+class Estimate(Value, frozen=True):
+    """What a stage will take. Bytes, unless said otherwise."""
+
+    parameters: int
+    trainable: int
+    micro_batch: int
+    accumulation: int
+    precision: str
+    checkpointing: bool
+    steps: int
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    """All that comes and goes within a step: kept for the backward pass, logits, work space."""
+    copies: int
+    """The best weights so far, where a stop rule keeps them."""
+    program: int
+    """The interpreter and its libraries; 0 on a GPU, where they are not in its memory."""
+    loading: int
+    """Most that is held while the base is read, the program included; 0 on a GPU."""
+    peak: int
+    """Most at once: on a GPU of its memory, on a CPU of the process."""
+    artefact: int
+    shares: int
+    """Into how many parts weights, gradients, the optimiser's state and the best weights are cut; all bytes are one process's."""
+    borrowed: int
+    """Where they are cut: what is put together from all parts while a layer computes."""
+    checkpoints: int
+    """On disk while it trains."""
+    seconds: float
+    """Of training alone; 0 where the device's speed is not known. Right within a factor of two or so."""
+
+    @property
+    def disk(self) -> int:
+        """Bytes on disk at most."""
+        return self.artefact + self.checkpoints
+
+
+def device_named(name: str) -> Device:
+    """A card by its memory (``24GB``) or name (``rtx4090``).
+
+    Raises ``UserError`` for a name that is not known.
+    """
+    cards: dict[str, dict[str, Any]] = tomllib.loads(GPUS.read_text("utf-8"))
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", name.strip(), re.IGNORECASE)
+    card = cards.get(name.lower().replace(" ", "").replace("-", ""))
+    if card is None and size is None:
+        raise UserError(f"gpu: {name!r} is not known; give its memory, for example 24GB, or {allowed(cards, name)}.")
+    memory = float(card["memory"]) if card else float(size[1]) if size else 0.0
+    return Device(
+        kind="cuda",
+        name=name,
+        usable=memory * 2**30 * (1 - LOSS_OF_GPU) - CONTEXT,
+        bf16=bool(card["bf16"]) if card else True,
+        flops=float(card["tflops"]) * 1e12 if card else 0.0,
+    )
+
+
+def device_here() -> Device:
+    """The GPU at hand, else this machine's processor and the memory that is free."""
+    import torch
+
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name().lower().replace(" ", "")
+        cards: dict[str, dict[str, Any]] = tomllib.loads(GPUS.read_text("utf-8"))
+        known = next((card for key, card in cards.items() if key in name), None)
+        bf16 = torch.cuda.get_device_capability()[0] >= 8
+        flops = known["tflops"] * 1e12 if known else 0.0
+        return Device(kind="cuda", name=name, usable=free * (1 - LOSS_OF_GPU), bf16=bf16, flops=flops)
+    bf16 = bool(torch.cpu._is_avx512_bf16_supported())
+    return Device(kind="cpu", name="this processor", usable=free_memory(), bf16=bf16, flops=_cpu_flops(bf16))
+
+
+def free_memory() -> float:
+    """Bytes that this machine can still give, with what this process holds already."""
+    info = Path("/proc/meminfo")
+    if not info.is_file():
+        return math.inf
+    lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024.0 + held()
+
+
+def held() -> int:
+    """Bytes that this process holds."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+    return int(lines["VmRSS"].split()[0]) * 1024
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What is drawn at random afterwards is what would have been drawn."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+@undisturbed()
+def footprint(subject: Subject, method: Method) -> int:
+    """Bytes that this process holds once everything is imported that training the subject imports."""
+    model = attached(
+        subject.build(None if uneven(method) else min(subject.layers, 1) or None), settled(method, subject)
+    )
+    rehearse(model, subject.family, Batch(rows=1, tokens=8, trained=1))
+    return held()
+
+
+def _cpu_flops(bf16: bool) -> float:
+    """Measured: a few multiplications of matrices."""
+    import torch
+
+    one = torch.randn(512, 512, dtype=torch.bfloat16 if bf16 else torch.float32)
+    one @ one
+    began, count = time.perf_counter(), 8
+    for _ in range(count):
+        one @ one
+    return count * 2 * 512**3 / max(time.perf_counter() - began, 1e-6)
+
+
+class Subject(Value, frozen=True):
+    """What is trained: how its model is built, and on which rows."""
+
+    build: Callable[[int | None], Any]
+    """A model on the meta device, with so many layers (all where None)."""
+    layers: int
+    family: Family
+    rows: Rows
+    file: int = 0
+    """Bytes of the base's weights on disk; 0 where they are not here."""
+    dev: int = 0
+    """Rows of the stop part."""
+
+
+@undisturbed()
+def estimate(
+    subject: Subject,
+    method: Method,
+    device: Device,
+    *,
+    micro_batch: int,
+    accumulation: int,
+    steps: int,
+    precision: Precision,
+    checkpointing: bool,
+    half: bool,
+    quantise: Quantise,
+    packed: bool,
+    copies: bool,
+    program: int,
+    shares: int = 1,
+) -> Estimate:
+    """What the stage will take.
+
+    ``half``: weights that are not trained are held in the precision of training; ``quantise``: the frozen linear layers of the body
+    are held in 4 or 8 bits; ``copies``: the best weights so far are kept; ``program``: bytes that the process holds before the base
+    is read; ``shares``: processes that share the model out.
+    """
+    batch = subject.rows.longest(micro_batch, packed)
+    reading = _reading(subject) if copies and subject.dev else None
+    made, linear = _rehearsed(subject, method, batch, precision, checkpointing, half or quantise != "none", reading)
+    saved = 0
+    if quantise != "none":
+        width = 4 if precision == "fp32" else 2
+        taken_out = max(linear, default=0) * width  # for each multiplication
+        saved = round(sum(linear) * (width - STORED[quantise])) - taken_out
+    whole = made.weights - saved
+    activations = max(made.peak, made.reading) - made.weights - made.optimiser - made.gradients
+    weights, gradients, states = (math.ceil(size / shares) for size in (whole, made.gradients, made.optimiser))
+    copied = gradients if copies else 0
+    borrowed = _borrowed(subject, method, half, precision) if shares > 1 else 0
+    on_cpu = device.kind == "cpu"
+    kept = weights if shares > 1 else 0  # of the whole, which the first process builds again to save it
+    loading = program + whole + kept + subject.file if on_cpu else 0
+    training = weights + gradients + states + borrowed + activations + (program + copied if on_cpu else 0)
+    return Estimate(
+        parameters=made.parameters,
+        trainable=made.trainable,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        precision=precision,
+        checkpointing=checkpointing,
+        steps=steps,
+        weights=weights,
+        gradients=gradients,
+        optimiser=states,
+        activations=activations,
+        shares=shares,
+        borrowed=borrowed,
+        copies=copied,
+        program=program if on_cpu else 0,
+        loading=loading,
+        peak=max(loading, training),
+        artefact=4 * made.trainable,
+        checkpoints=2 * 4 * made.trainable * (3 + bool(copied)),
+        seconds=_seconds(made, batch, subject.rows, device, steps, micro_batch, accumulation),
+    )
+
+
+def _seconds(
+    made: Rehearsal, batch: Batch, rows: Rows, device: Device, steps: int, micro_batch: int, accumulation: int
+) -> float:
+    if not device.flops:
+        return 0.0
+    share = min(1.0, sum(rows.lengths) / len(rows.lengths) * micro_batch / (batch.rows * batch.tokens))
+    used = USED_OF_GPU if device.kind == "cuda" else USED_OF_CPU
+    each = made.flops * share / (device.flops * used) + made.calls * CALL[device.kind]
+    return steps * accumulation * each
+
+
+def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> int:
+    """Bytes put together at most: what belongs to no layer, and two layers, of which one is on its way, with their gradients."""
+    shallow = SHALLOW[0]
+    depth = None if uneven(method) or subject.layers <= shallow else shallow
+    model = attached(subject.build(depth), settled(method, subject))
+    lent = [{id(p): p for p in unit.parameters()} for unit in sharding.units(model)]
+    inside = {key for unit in lent for key in unit}
+    rest = [p for p in model.parameters() if id(p) not in inside]
+
+    def size(parameters: Iterable[Any]) -> int:
+        return sum(
+            p.numel() * ((8 if p.requires_grad else 4) if p.requires_grad or not half or precision == "fp32" else 2)
+            for p in parameters
+        )
+
+    largest = sorted((size(unit.values()) for unit in lent), reverse=True)
+    return size(rest) + sum(largest[:2])
+
+
+def _reading(subject: Subject) -> Batch:
+    """The heaviest batch of the stop part, whose rows are taken to be like those of the training part."""
+    longest = max(subject.rows.lengths)
+    count = max(1, min(subject.dev, READ_ROWS, READ_TOKENS[subject.family] // longest))
+    return Batch(rows=count, tokens=longest, trained=min(longest, max(subject.rows.trained)))
+
+
+READ_TOKENS: dict[str, int] = {"answers": 4096, "spans": 16384, "labels": 16384}
+READ_ROWS = 32
+"""Tokens and rows that a predictor reads at once."""
+
+
+def _rehearsed(
+    subject: Subject,
+    method: Method,
+    batch: Batch,
+    precision: Precision,
+    checkpointing: bool,
+    half: bool,
+    reading: Batch | None,
+) -> tuple[Rehearsal, list[int]]:
+    """A rehearsal at full depth, and the sizes of the frozen linear layers of the body."""
+
+    def at(depth: int | None) -> tuple[Rehearsal, list[int]]:
+        model = attached(subject.build(depth), method)
+        linear = frozen_linear(model)
+        return rehearse(model, subject.family, batch, precision, checkpointing, half, reading), linear
+
+    method = settled(method, subject)
+    shallow, deep = SHALLOW
+    if uneven(method) or subject.layers <= deep:
+        return at(None)
+    (low, few), (high, many) = at(shallow), at(deep)
+    times = (subject.layers - shallow) / (deep - shallow)
+    fields = {
+        name: round(getattr(low, name) + times * (getattr(high, name) - getattr(low, name)))
+        for name in Rehearsal.__struct_fields__
+    }
+    more = many[-(len(many) - len(few)) :] if len(many) > len(few) else []
+    return Rehearsal(**fields), [*few, *more * round(times)]
+
+
+def uneven(method: Method) -> bool:
+    """Whether a method may treat layers differently."""
+    return getattr(method, "kind", "") in UNSHARED or isinstance(getattr(method, "targets", None), list)
+
+
+def settled(method: Method, subject: Subject) -> Method:
+    """The method with what it decides by the size of the whole model decided."""
+    if getattr(method, "targets", None) != "auto" or not isinstance(method, Part):
+        return method
+    size = parameters_of(subject)
+    return method.model_copy(update={"targets": "linear" if size < 400_000_000 else "attention"})
+
+
+def attached(model: Any, method: Method) -> Any:
+    """The model with the method on it, on the meta device."""
+    import torch
+
+    with torch.device("meta"), _masks_kept():
+        return method.attach(model)
+
+
+@contextmanager
+def _masks_kept() -> Iterator[None]:
+    """A prefix is begun by running the model, where transformers looks whether a mask may be left out; without values it cannot."""
+    from transformers import masking_utils
+
+    real = masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa
+    masking_utils._ignore_causal_mask_sdpa = masking_utils._ignore_bidirectional_mask_sdpa = lambda *_, **__: False
+    try:
+        yield
+    finally:
+        masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa = real
+
+
+def frozen_linear(model: Any) -> list[int]:
+    """Weights in each linear layer of the body that is not trained; what stands before or behind the layers is not quantised."""
+    import torch
+
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    return [
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not output
+        and not module.weight.requires_grad
+        and "lora_" not in name
+    ]
+
+
+def subject_of(
+    config: Any,
+    family: Family,
+    outputs: Sequence[str],
+    rows: Rows,
+    file: int = 0,
+    dev: int = 0,
+) -> Subject:
+    """A base as its configuration describes it, with what a family of tasks needs at its end."""
+
+    def build(depth: int | None) -> Any:
+        import torch
+
+        given = copy.deepcopy(config)
+        if depth is not None:
+            given.num_hidden_layers = depth
+            if getattr(given, "layer_types", None):
+                given.layer_types = list(given.layer_types)[:depth]
+        if family != "answers":
+            given.num_labels = len(outputs)
+        with torch.device("meta"), silent():
+            model = head_of(family).from_config(given, dtype=torch.float32)
+        model.fresh = () if family == "answers" else tuple(name for name in HEADS if hasattr(model, name))
+        return model
+
+    layers = int(getattr(config.get_text_config(), "num_hidden_layers", 0))
+    return Subject(build=build, layers=layers, family=family, rows=rows, file=file, dev=dev)
+
+
+def config_of(path: Path) -> Any:
+    """A base's configuration.
+
+    Raises ``UserError`` where transformers does not know its architecture.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):
+        raise UserError(
+            f"base: {path / 'config.json'} describes no model that transformers knows; choose another base."
+        ) from None
+
+
+def subject_of_job(base: Base, card: Card, output: Output, items: Sequence[Item], dev: int) -> Subject:
+    """What a job trains."""
+    family: Family = "answers" if output == "text" else "spans" if card.family == "spans" else "labels"
+    trained = (
+        sum(target != IGNORED for target in item.targets) if family == "answers" else len(item.ids) for item in items
+    )
+    rows = Rows(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
+    path = Path(base.path)
+    stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return subject_of(config_of(path), family, outputs(card), rows, stored, dev)
+
+
+def of_plan(
+    subject: Subject, stage: Stage, base: Base, plan: Plan, device: Device, packed: bool, program: int
+) -> Estimate:
+    """The estimate of a stage whose settings are all decided."""
+    method = stage.tuning
+    large = device.kind == "cuda" and parameters_of(subject) >= LARGE
+    return estimate(
+        subject,
+        method,
+        device,
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        steps=plan.steps,
+        precision=cast(Precision, plan.precision),
+        checkpointing=plan.checkpointing,
+        half=not method.in_place and (base.dtype in ("bf16", "fp16") or (base.dtype == "auto" and large)),
+        quantise=base.quantise,
+        packed=packed,
+        copies=stage.stop is not None and subject.dev > 0,
+        program=program,
+        shares=plan.shares,
+    )
+
+
+def fitted(
+    subject: Subject, stage: Stage, base: Base, plan: Plan, packed: bool, program: int, device: Device | None = None
+) -> Plan:
+    """The plan with the largest micro-batch that memory holds, its effective batch as it was."""
+    device = device or device_here()
+    rows = plan.micro_batch * plan.accumulation
+    tried = plan
+    for micro in micro_batches(rows, MOST_ROWS):
+        tried = msgspec.structs.replace(plan, micro_batch=micro, accumulation=rows // micro)
+        if fits(of_plan(subject, stage, base, tried, device, packed, program), device):
+            break
+    return tried
+
+
+MOST_ROWS = 32
+"""Rows of a micro-batch that ``auto`` does not go beyond."""
+
+
+def parameters_of(subject: Subject) -> int:
+    """Parameters of the base, its head included."""
+    return sum(p.numel() for p in subject.build(None).parameters())
+
+
+def fits(found: Estimate, device: Device) -> bool:
+    """Whether a device has the memory."""
+    return found.peak <= device.usable
+
+
+def verdict(found: Estimate, device: Device) -> str:
+    """Whether it fits, and why, in a sentence."""
+    heaviest = {
+        "the weights": found.weights,
+        "what a step keeps for its backward pass": found.activations,
+        "gradients and the optimiser": found.gradients + found.optimiser,
+        "what is put together from all parts": found.borrowed,
+        "reading the base": found.loading - found.program if found.loading == found.peak else 0,
+    }
+    name, size = max(heaviest.items(), key=lambda pair: pair[1])
+    says = "yes" if fits(found, device) else "no"
+    return (
+        f"fits on {device.name}: {says}, because at most {shown(found.peak)} of the usable {shown(device.usable)} are held at once; "
+        f"most of it is {name} ({shown(size)})."
+    )
+
+
+def shown(size: float) -> str:
+    """Bytes for a reader: ``7.4 GB``."""
+    if math.isinf(size):
+        return "any"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def micro_batches(batch: int, most: int) -> Sequence[int]:
+    """Micro-batches that make up an effective batch, largest first."""
+    return [rows for rows in range(min(batch, most), 0, -1) if batch % rows == 0]

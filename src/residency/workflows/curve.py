@@ -1,0 +1,268 @@
+"""How good a recipe is with fewer records, and what more would bring: is 500 enough here?
+
+Each point is an ordinary run with ``data.NAME.limit`` and a seed of its own; what is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from residency.core.errors import UserError
+from residency.core.files import write_json
+from residency.core.page import Page, Section, write_page
+from residency.core.progress import Silent, Tracker
+from residency.core.run_folder import now
+from residency.core.types import StageResult, Value
+from residency.recipe import Recipe
+
+SIZES = (100, 200, 350, 500)
+MORE = 100
+"""Records that the outlook adds."""
+DRAWS = 2000
+
+
+class Point(Value, frozen=True):
+    """One run."""
+
+    records: int
+    seed: int
+    value: float
+    seconds: float
+    """Of training."""
+    run: str
+
+
+class Law(Value, frozen=True):
+    """A power law through the points: what is missing to the best value falls as ``scale * records ** -rate``."""
+
+    scale: float
+    rate: float
+    now: float
+    """The metric at the largest size, by the law."""
+    later: float
+    """With ``MORE`` records more."""
+    gain: float
+    low: float
+    high: float
+    """95 % of the gain, by drawing the runs anew: where the law does not go through the points, that widens it too."""
+
+
+class Curve(Value, frozen=True):
+    """All points of a recipe and what they say."""
+
+    name: str
+    metric: str
+    lower: bool
+    """Whether the lower value is the better one."""
+    points: tuple[Point, ...]
+    law: Law | None
+    full: Point | None
+    """Every weight trained on the largest size; None where the recipe does that itself, or cannot."""
+    device: str
+
+
+def curve(
+    recipe: Recipe,
+    runs: Path,
+    sizes: Sequence[int] = SIZES,
+    seeds: int = 3,
+    full: bool = True,
+    tracker: Tracker | None = None,
+) -> Curve:
+    """Run every size with every seed; sizes beyond the records that are there are left out.
+
+    Raises ``UserError`` where fewer than two sizes are left.
+    """
+    from residency.tasks.scoring import falls
+
+    task = recipe.tasks[0]
+    there = _records(recipe)
+    kept = sorted({size for size in sizes if size <= there})
+    if len(kept) < 2:
+        raise UserError(
+            f"data.{task.data}: has {there} records to learn from, of the sizes {', '.join(map(str, sizes))} fewer than two; give "
+            "smaller ones with --sizes."
+        )
+    points, metric, device = [], "", ""
+    for size in kept:
+        for seed in range(recipe.seed, recipe.seed + seeds):
+            point, metric, device = _point(recipe, runs, size, seed, (), tracker)
+            points.append(point)
+    beside = None
+    if full and recipe.stages[0].method.kind != "full" and recipe.base.quantise == "none":
+        beside, _, _ = _point(recipe, runs, kept[-1], recipe.seed, ("stages[0].method={kind: full}",), tracker)
+    lower = falls(metric)
+    law = fitted([(one.records, one.value) for one in points], lower)
+    return Curve(
+        name=recipe.name, metric=metric, lower=lower, points=tuple(points), law=law, full=beside, device=device
+    )
+
+
+def _records(recipe: Recipe) -> int:
+    """Records to learn from: the parts train and dev, as the recipe's own limit counts them."""
+    from residency.corpus import load
+
+    data = recipe.tasks[0].data
+    corpus = load.load(recipe.data[data], data, recipe.root, recipe.seed)
+    return len(corpus.part("train")) + len(corpus.part("dev"))
+
+
+def _point(
+    recipe: Recipe, runs: Path, size: int, seed: int, changes: Sequence[str], tracker: Tracker | None
+) -> tuple[Point, str, str]:
+    from residency.core.files import read_json
+    from residency.workflows import run as pipeline
+
+    name = recipe.tasks[0].data
+    overrides = [f"data.{name}.limit={size}", f"seed={seed}", "evaluate.baselines=[]", *changes]
+    changed = Recipe.from_mapping(
+        recipe.model_dump(mode="json", by_alias=True, exclude_unset=True), recipe.root, overrides
+    )
+    done = pipeline.run(changed, runs, tracker or Silent())
+    facts = pipeline.finished_facts(done)
+    stages = [read_json(path, StageResult) for path in sorted(done.folder.glob("train/*/stage.json"))]
+    report = facts.reports[-1]
+    metric = changed.card(changed.tasks[0]).main_metric
+    score = next((one for one in report.scores if one.metric == metric), None)
+    if score is None or not math.isfinite(score.value):
+        raise UserError(f"{done.folder}: has no {metric}; a curve needs a metric that every run has.")
+    seconds = sum(stage.seconds for stage in stages)
+    point = Point(records=size, seed=seed, value=score.value, seconds=seconds, run=done.folder.as_posix())
+    return point, metric, facts.hardware
+
+
+def fitted(points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS) -> Law | None:
+    """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew (bootstrap).
+
+    What is missing is 1 - value for scores, and the value itself for losses. None where all points are perfect or one size is left.
+    """
+    sizes = np.array([size for size, _ in points], dtype=float)
+    values = np.array([value for _, value in points])
+    missing = np.clip(values if lower else 1 - values, 1e-4, None)
+    if len(set(sizes)) < 2 or float(missing.max()) <= 1e-4:
+        return None
+    largest = float(sizes.max())
+
+    def gain(chosen: np.ndarray) -> tuple[float, float, float, float]:
+        rate, level = np.polyfit(np.log(sizes[chosen]), np.log(missing[chosen]), 1)
+        at, then = (math.exp(level) * size**rate for size in (largest, largest + MORE))
+        return math.exp(level), -float(rate), float(at), float(then)
+
+    scale, rate, at, then = gain(np.arange(len(sizes)))
+    rng = np.random.default_rng(0)
+    drawn: list[float] = []
+    while len(drawn) < draws:
+        chosen = rng.integers(len(sizes), size=len(sizes))
+        if len(set(sizes[chosen])) > 1:
+            _, _, one, other = gain(chosen)
+            drawn.append(one - other)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    best = 0.0 if lower else 1.0
+    return Law(
+        scale=scale,
+        rate=rate,
+        now=abs(best - at),
+        later=abs(best - then),
+        gain=at - then,
+        low=float(low),
+        high=float(high),
+    )
+
+
+def write(found: Curve, folder: Path) -> Path:
+    """The page, and the numbers behind it."""
+    write_json(folder / "curve.json", found)
+    return write_page(page(found), folder, "curve")
+
+
+def page(found: Curve) -> Page:
+    """What the curve says, on one page."""
+    from residency.evals.plots import inline, learning_plot
+
+    sizes = sorted({point.records for point in found.points})
+    rows = []
+    for size in sizes:
+        here = [point for point in found.points if point.records == size]
+        values, seconds = [point.value for point in here], [point.seconds for point in here]
+        rows.append(
+            (f"{size:,}", f"{np.mean(values):.3f}", _interval(values), str(len(here)), _hours(float(np.mean(seconds))))
+        )
+    if found.full:
+        rows.append(
+            (
+                f"{found.full.records:,}, every weight trained",
+                f"{found.full.value:.3f}",
+                "-",
+                "1",
+                _hours(found.full.seconds),
+            )
+        )
+    svg = learning_plot([(point.records, point.value) for point in found.points], _line(found, sizes), found.metric)
+    few = len(found.points) // len(sizes) < 3
+    return Page(
+        title=f"{found.name}: how many records are enough",
+        eyebrow=f"Learning curve, {now()[:10]}",
+        lead=answer(found),
+        facts=(("metric", found.metric), ("largest size", f"{sizes[-1]:,}"), ("machine", found.device)),
+        caveats=(
+            "Each seed draws its records anew, and the test part too where the recipe draws it; intervals are over seeds alone. Beyond the "
+            "largest size the law is a guess that the same kind of records follows.",
+            *(("Fewer than three seeds: the intervals say little; give --seeds 3 or more.",) if few else ()),
+        ),
+        sections=(
+            Section(
+                title="The curve",
+                svg=inline(svg, "curve", f"{found.metric} by number of records") if svg else "",
+                caption="A dot is a run; the line is the power law.",
+            ),
+            Section(
+                title="Points",
+                columns=("records", found.metric, "95 % over seeds", "runs", "training"),
+                rows=tuple(rows),
+                numeric=(1, 2, 3, 4),
+            ),
+        ),
+    )
+
+
+def answer(found: Curve) -> str:
+    """Whether what is there is enough, in a sentence or two."""
+    largest = max(point.records for point in found.points)
+    law = found.law
+    if law is None:
+        return f"Nothing is missing at {largest:,} records; a harder test part would say more."
+    does = "lower" if found.lower else "raise"
+    said = f"{MORE} more records than {largest:,} would {does} {found.metric} by {law.gain:.3f} ({law.low:.3f} to {law.high:.3f})"
+    if law.high < 0.01:
+        return f"{said}: {largest:,} are enough here."
+    if law.low > 0.01:
+        return f"{said}: more records are worth their price."
+    return f"{said}: it is not certain that they would pay."
+
+
+def _line(found: Curve, sizes: Sequence[int]) -> list[tuple[float, float]]:
+    if found.law is None:
+        return []
+    xs = np.linspace(sizes[0], sizes[-1] + MORE, 40)
+    missing = found.law.scale * xs**-found.law.rate
+    return [(float(x), float(m if found.lower else 1 - m)) for x, m in zip(xs, missing, strict=True)]
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Student's t over the seeds."""
+    if len(values) < 2:
+        return "-"
+    half = STUDENT.get(len(values) - 1, 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return f"{np.mean(values) - half:.3f} to {np.mean(values) + half:.3f}"
+
+
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""97.5 % points of Student's distribution by degrees of freedom."""
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} device hours" if seconds >= 360 else f"{seconds:.0f} s"

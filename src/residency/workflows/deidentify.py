@@ -1,0 +1,330 @@
+"""From a hospital's records to notes that may be learned from: extract, de-identify, verify, release.
+
+Identified notes lie encrypted in the zone, a segment at a time; what is made of them lies in the zone too until the release gate has
+passed, and is then moved to ``deid.out``. A killed process goes on behind the last segment; the next command takes what is new.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from residency.core.errors import GateRefused, UserError
+from residency.core.files import disk_errors, write_json
+from residency.core.page import write_page
+from residency.core.part import Part
+from residency.core.progress import Silent, Tracker
+from residency.core.types import Note, RawNote, Value
+from residency.core.zones import open_zone
+from residency.deid.engine import Done, Engine, Refused
+from residency.deid.options import Deid
+from residency.deid.release import Gate, Verdict
+from residency.deid.vault import NAME as VAULT
+from residency.deid.vault import Vault, key_from
+from residency.ingest.store import Store
+from residency.ingest.transfer import Extraction
+from residency.recipe import Recipe
+from residency.workflows.deid_workers import Workers, recognisers
+from residency.workflows.extract import extract_into, opened, report_folder
+from residency.workflows.outcome import Outcome, page
+
+EXPIRED = "removed from the zone before it was de-identified"
+
+
+class State(Value, frozen=True):
+    """How far de-identification is; sealed in the zone's store."""
+
+    profile: str
+    segment: int = 0
+    """Last segment that is in the unfinished file."""
+    released_segment: int = 0
+    released: int = 0
+    """Notes in ``deid.out`` so far."""
+    refused_ever: dict[str, int] = {}
+    """Reason -> notes of all releases that were not released."""
+    size: int = 0
+    """Bytes of the unfinished file that count."""
+    made: int = 0
+    refused: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    destroyed: dict[str, int] = {}
+    releasing: int = 0
+    """Bytes that ``deid.out`` has once it is released; 0 where no release is on its way."""
+
+
+SEEN_BYTES = 1 << 16
+"""Bytes of the gate's knowledge that a segment pays for: the more it knows, the less often it is kept."""
+
+
+class Seen(Value, frozen=True):
+    """What the gate has seen of the notes that are not released yet, up to a segment."""
+
+    segment: int
+    gate: bytes
+
+
+def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
+    """Take what is new at the source, de-identify what is in the zone, and release it.
+
+    Raises ``UserError`` for missing settings, key or source, ``GateRefused`` where the zone, a key or the release gate says no: then
+    nothing is at ``deid.out`` that was not there before.
+    """
+    tracker = tracker or Silent()
+    settings = recipe.deid
+    if recipe.extract is None or settings is None:
+        missing = "extract" if recipe.extract is None else "deid"
+        raise UserError(
+            f"{missing}: the recipe has no such section; de-identification needs extract (where notes are) and deid (how)."
+        )
+    with opened(recipe) as store:
+        work = _Work(recipe, settings, store)
+        work.recover()
+        if store.head.final:
+            if (work.folder / VAULT).exists():  # killed between the two
+                Vault.open(work.folder, key_from(settings.key)).destroy()
+            return _told(recipe, work, Verdict(passed=True), None)
+        extracted = extract_into(recipe, store, tracker)
+        vault = Vault.open(work.folder, key_from(settings.key))
+        try:
+            engine = Engine(settings, vault, recognisers(settings))
+            verdict = work.through(engine, tracker)
+            if not verdict.passed:
+                _refuse(recipe, work, verdict, extracted)
+            outcome = _told(recipe, work, verdict, extracted, release=True)
+            if settings.profile == "anonymised" and work.state.released:
+                store.end()
+                vault.destroy()
+            return outcome
+        finally:
+            if vault.path.exists():
+                vault.close()
+
+
+class _Work:
+    """The files of a de-identification: unfinished notes and state in the zone, what was released outside."""
+
+    def __init__(self, recipe: Recipe, settings: Deid, store: Store) -> None:
+        self.recipe, self.settings, self.store = recipe, settings, store
+        self.folder = open_zone(recipe.root / settings.zone).root
+        self.partial, self.out = self.folder / f"{recipe.name}.partial.jsonl", recipe.root / settings.out
+        self.state = State(profile=settings.profile)
+        self.kept, self.waiting = 0, 0
+        """Bytes of what is kept of the gate, and segments since."""
+
+    def recover(self) -> None:
+        """Find out where to go on; raises ``UserError`` where the output is not what this zone made."""
+        found = self.store.get("deid", State)
+        if found is None:
+            if self.out.exists():
+                raise UserError(
+                    f"deid.out: {self.out} exists and was not made by this zone; move it away, or choose another name."
+                )
+            return
+        if found.profile != self.settings.profile:
+            raise UserError(
+                f"deid.profile: {self.out.name} was begun as {found.profile}; choose another name for the recipe and another deid.out."
+            )
+        self.state = found
+        if found.releasing:
+            if self.out.exists() and self.out.stat().st_size == found.releasing:
+                self._released()
+            else:
+                self.release()
+        elif found.released and not self.out.exists():
+            raise UserError(
+                f"deid.out: {self.out} is gone, which held {found.released} released notes; put it back, or choose another name for the recipe."
+            )
+        elif self.partial.exists():
+            with disk_errors(self.partial), self.partial.open("r+b") as file:
+                file.truncate(self.state.size)
+
+    def keep(self, **changes: Any) -> None:
+        """Change the state, durably."""
+        self.state = msgspec.structs.replace(self.state, **changes)
+        with self.store.writing():
+            self.store.put("deid", self.state)
+
+    def _seen(self, gate: Gate, workers: Workers) -> None:
+        """Give the gate back what it knew of the notes that are made and not released; what it was not kept of is shown again."""
+        kept = self.store.get("gate", Seen)
+        after = self.state.released_segment
+        if kept is not None and after < kept.segment <= self.state.segment:
+            vars(gate).update(pickle.loads(kept.gate))  # sealed with the zone's key by ourselves
+            after, self.kept = kept.segment, len(kept.gate)
+        again = self.store.numbers(after)
+        for _, notes, results in workers.results(range(again.start, min(again.stop, self.state.segment + 1))):
+            for raw, result in zip(notes, results, strict=True):
+                gate.saw(raw, result)
+
+    def through(self, engine: Engine, tracker: Tracker) -> Verdict:
+        """De-identify every segment that was not yet, and ask the gate."""
+        gate = Gate(self.settings.release, engine)
+        self._count_expired()
+        numbers = self.store.numbers(self.state.segment)
+        tracker.start("de-identifying")
+        before = self.state.made
+        with Workers(self.settings, self.recipe.name, self.folder, self.store, engine) as workers:
+            self._seen(gate, workers)
+            for number, notes, results in workers.results(numbers):
+                self.add(number, notes, results, gate)
+                tracker.update(self.state.made + sum(self.state.refused.values()))
+        resumed = f", {before} of them before" if before else ""
+        tracker.end(f"{self.state.made} notes{resumed}, {sum(self.state.refused.values())} refused")
+        return gate.verdict() if self.state.made or self.state.refused else Verdict(passed=True)
+
+    def _count_expired(self) -> None:
+        """Segments that grew too old before anything was made of them are gone, and are said to be."""
+        first = self.store.head.first
+        lost = sum(
+            rows
+            for _, what, number, rows, reason in self.store.ledger()
+            if what == "removed" and reason != "erasure" and self.state.segment < number < first
+        )
+        if lost:
+            refused = Counter(self.state.refused_ever)
+            refused[EXPIRED] += lost
+            self.keep(segment=max(self.state.segment, first - 1), refused_ever=dict(refused))
+
+    def add(self, number: int, notes: list[RawNote], results: list[Done | Refused], gate: Gate) -> None:
+        """Make a segment durable: notes first, then the state."""
+        encoder, lines, made = msgspec.json.Encoder(), bytearray(), 0
+        state = self.state
+        refused, kinds, destroyed = Counter(state.refused), Counter(state.kinds), Counter(state.destroyed)
+        for raw, result in zip(notes, results, strict=True):
+            gate.saw(raw, result)
+            if isinstance(result, Done):
+                lines += encoder.encode(row_of(result.note)) + b"\n"
+                made += 1
+                kinds.update(finding.kind for finding in result.findings)
+                destroyed.update(span.label for span in result.destroyed)
+            else:
+                refused[result.reason] += 1
+        with disk_errors(self.partial), self.partial.open("ab") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self.keep(
+            segment=number,
+            size=state.size + len(lines),
+            made=state.made + made,
+            refused=dict(refused),
+            kinds=dict(kinds),
+            destroyed=dict(destroyed),
+        )
+        self.waiting += 1
+        if self.waiting * SEEN_BYTES >= self.kept:
+            self._keep_seen(gate)
+
+    def _keep_seen(self, gate: Gate) -> None:
+        seen = pickle.dumps({n: value for n, value in vars(gate).items() if not isinstance(value, Engine | Part)})
+        with self.store.writing():
+            self.store.put("gate", Seen(segment=self.state.segment, gate=seen))
+        self.kept, self.waiting = len(seen), 0
+
+    def release(self) -> None:
+        """Put what was made behind what was released before."""
+        if self.partial.exists() and self.state.size:
+            before = self.out.stat().st_size if self.out.exists() else 0
+            self.keep(releasing=before + self.state.size)
+            with disk_errors(self.out):
+                self.out.parent.mkdir(parents=True, exist_ok=True)
+                _joined(self.out, self.partial)
+        self._released()
+
+    def _released(self) -> None:
+        state = self.state
+        ever = Counter(state.refused_ever)
+        ever.update(state.refused)
+        self.keep(
+            releasing=0, size=0, made=0, refused={}, kinds={}, destroyed={}, refused_ever=dict(ever),
+            released=state.released + state.made, released_segment=state.segment,
+        )  # fmt: skip
+        self.partial.unlink(missing_ok=True)
+        if self.recipe.extract is not None and self.recipe.extract.keep == 0:
+            self.store.expire(0, "released", upto=state.segment)
+
+    def discard(self) -> None:
+        """Nothing of this release is kept; the next command makes it again from the same segments."""
+        self.partial.unlink(missing_ok=True)
+        self.keep(segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={})
+
+    def ledger(self) -> dict[str, int]:
+        """What became of every row that was ever read."""
+        counts, state = self.store.head.counts, self.state
+        rows = {"released": state.released} | {
+            f"refused: {reason}": n for reason, n in sorted(state.refused_ever.items())
+        }
+        rows |= {f"not taken: {reason}": n for reason, n in sorted(counts.items()) if reason != "taken"}
+        waiting = counts.get("taken", 0) - state.released - sum(state.refused_ever.values())
+        return rows | ({"waiting in the zone, or erased": waiting} if waiting else {})
+
+
+def _joined(out: Path, partial: Path) -> None:
+    """Put a file behind another one, whole or not at all."""
+    ready = out.with_name(f"{out.name}.partial")
+    with ready.open("wb") as target:
+        for source in (out, partial):
+            if source.exists():
+                with source.open("rb") as file:
+                    while block := file.read(1 << 20):
+                        target.write(block)
+        target.flush()
+        os.fsync(target.fileno())
+    ready.replace(out)
+
+
+def _refuse(recipe: Recipe, work: _Work, verdict: Verdict, extracted: Extraction) -> None:
+    """Write a page that says why, keep nothing else, and raise."""
+    state = work.state
+    outcome = _outcome(recipe, work, state, verdict, extracted)
+    write_page(page(recipe.name, outcome), report_folder(recipe), f"{work.out.stem}.refused")
+    work.discard()
+    raise GateRefused(f"deid.release: {'; '.join(verdict.reasons)}. Nothing was released.")
+
+
+def _told(
+    recipe: Recipe, work: _Work, verdict: Verdict, extracted: Extraction | None, release: bool = False
+) -> Outcome:
+    """Release, and say so beside the output."""
+    state = work.state
+    if release:
+        work.release()
+    outcome = _outcome(recipe, work, state, verdict, extracted)
+    write_json(work.out.with_suffix(".report.json"), outcome)
+    write_page(page(recipe.name, outcome), work.out.parent, f"{work.out.stem}.report")
+    for suffix in ("html", "md"):
+        work.out.with_name(f"{work.out.stem}.refused.{suffix}").unlink(missing_ok=True)
+    return outcome
+
+
+def _outcome(recipe: Recipe, work: _Work, state: State, verdict: Verdict, extracted: Extraction | None) -> Outcome:
+    return Outcome(
+        profile=work.settings.profile,
+        out=work.settings.out,
+        notes=work.state.released,
+        new=state.made if verdict.passed else 0,
+        refused=state.refused,
+        replaced=dict(sorted(state.kinds.items())),
+        destroyed=state.destroyed,
+        gate=verdict,
+        made_at=datetime.now(UTC),
+        extracted=extracted,
+        ledger=work.ledger(),
+        final=work.settings.profile == "anonymised" and bool(work.state.released),
+    )
+
+
+def row_of(note: Note) -> dict[str, Any]:
+    """A note as the JSON lines format of this project has it."""
+    row: dict[str, Any] = {"id": note.id, "group": note.group, "text": note.text, "profile": note.profile}
+    row |= {name: value for name, value in (("lang", note.lang), ("kind", note.kind)) if value}
+    if note.written_at:
+        row["written_at"] = note.written_at.isoformat()
+    row["entities"] = [{"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans]
+    return row

@@ -1,0 +1,102 @@
+"""``residency extract``: what is new at the source, into the identified zone, with a page that accounts for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from residency.core.errors import UserError
+from residency.core.files import write_json
+from residency.core.page import Page, Section, write_page
+from residency.core.progress import Silent, Tracker
+from residency.core.zones import locked, open_zone
+from residency.deid.options import Deid
+from residency.deid.vault import key_from
+from residency.ingest.store import Store
+from residency.ingest.transfer import Extraction, take
+from residency.recipe import Recipe
+
+
+def extract(recipe: Recipe, tracker: Tracker | None = None) -> Extraction:
+    """Take what is new at the recipe's source into its identified zone.
+
+    Raises ``UserError`` for missing settings, key or source, ``GateRefused`` for a zone that is open, a wrong key or a login that can
+    write.
+    """
+    with opened(recipe) as store:
+        return extract_into(recipe, store, tracker or Silent())
+
+
+def extract_into(recipe: Recipe, store: Store, tracker: Tracker) -> Extraction:
+    """The same, into a store that is open; writes the report."""
+    if recipe.extract is None:
+        raise UserError("extract: the recipe has no such section; it says where identified notes are.")
+    done = take(recipe.extract, recipe.root, store, tracker)
+    out = report_folder(recipe)
+    write_json(out / f"{recipe.name}.extraction.json", done)
+    write_page(page(recipe, done), out, f"{recipe.name}.extraction")
+    return done
+
+
+def report_folder(recipe: Recipe) -> Path:
+    """Where reports of extraction and de-identification go: beside the released notes."""
+    return (recipe.root / (recipe.deid or Deid()).out).parent
+
+
+@contextmanager
+def opened(recipe: Recipe) -> Iterator[Store]:
+    """The store of a recipe's notes in its identified zone."""
+    settings = recipe.deid or Deid()
+    key = key_from(settings.key)
+    zone = open_zone(recipe.root / settings.zone)
+    with locked(zone, recipe.name):
+        store = Store.open(zone.root, recipe.name, key)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def page(recipe: Recipe, done: Extraction) -> Page:
+    """The extraction as a page without text or identifiers."""
+    assert recipe.extract is not None
+    not_taken = sum(done.skipped.values())
+    rows = done.taken + done.again + not_taken
+    ever = sum(count for reason, count in done.ever.items() if reason != "taken")
+    caveats = []
+    if done.labels_left:
+        caveats.append(
+            f"{done.labels_left:,} labels were left out: their offsets count RTF or HTML, which was taken apart, or an edit cut them."
+        )
+    if done.expired:
+        caveats.append(f"{done.expired:,} notes were removed from the zone: older than extract.keep ({recipe.extract.keep} days).")  # fmt: skip
+    return Page(
+        title=f"Extraction: {recipe.name}",
+        eyebrow=f"source {recipe.extract.kind}, {done.at:%Y-%m-%d %H:%M} UTC",
+        lead=f"{rows:,} rows were read: {done.taken:,} new notes taken, {done.again:,} taken before, {not_taken:,} not taken.",
+        facts=(
+            ("rows read", f"{rows:,}"),
+            ("new notes", f"{done.taken:,}"),
+            ("not taken", f"{not_taken:,}"),
+            ("notes in the zone", f"{done.held:,}"),
+        ),
+        caveats=tuple(caveats),
+        sections=(
+            Section(
+                title="What became of the rows",
+                columns=("rows", "now", "ever"),
+                rows=(
+                    ("taken", f"{done.taken:,}", f"{done.ever.get('taken', 0):,}"),
+                    ("taken before, read again", f"{done.again:,}", "-"),
+                    *(
+                        (f"not taken: {reason}", f"{done.skipped.get(reason, 0):,}", f"{count:,}")
+                        for reason, count in sorted(done.ever.items())
+                        if reason != "taken"
+                    ),
+                    ("in all", f"{rows:,}", f"{done.ever.get('taken', 0) + ever:,}"),
+                ),
+                numeric=(1, 2),
+            ),
+        ),
+    )

@@ -1,0 +1,280 @@
+"""Removing one patient: rows of files, what runs keep of them, the secret in the vault; and a mark on models that learned from them.
+
+Every file is replaced whole, and what leads to the rest goes last: notes' ids stand in split files, so those follow the data; the
+hospital's id leads to the group through the vault, so its entry is the last of all. An erasure that was cut off is taken up by the
+same command.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from residency.core.errors import GateRefused, ResidencyError, UserError
+from residency.core.files import (
+    digest,
+    enumerate_lines,
+    file_digest,
+    read_json,
+    sha256,
+    write_bytes,
+    write_json,
+)
+from residency.core.page import write_page
+from residency.core.run_folder import Run, now
+from residency.core.types import RunFacts, Split, Value
+from residency.corpus import load, splitfile
+from residency.corpus.leaks import grouping
+from residency.corpus.parts import held, make
+from residency.corpus.splitfile import SUFFIX, SplitFile
+from residency.deid.vault import Vault, key_from
+from residency.models import erased
+from residency.models.erased import Erasure
+from residency.workflows.patients import segments
+from residency.workflows.patients.erasure_log import LOG, ErasureLog
+from residency.workflows.patients.search import Patient, Places
+from residency.workflows.patients.trace import (
+    Found,
+    decoded,
+    documents_of_run,
+    ids_of,
+    of_run,
+    read_split,
+    trace,
+)
+
+
+class Erased(Value, frozen=True):
+    """What an erasure did."""
+
+    rows: int
+    """Rows that were removed from files."""
+    models: int
+    """Models that were marked."""
+    secrets: int
+    """Vault entries that were removed."""
+    log: str
+
+
+def log_of(places: Places, given: Sequence[Path]) -> Path:
+    """Where erasures are recorded: in the first zone, else in the first folder that was given."""
+    folder = places.zones[0] if places.zones else next((path for path in given if path.is_dir()), given[0].parent)
+    return folder / LOG
+
+
+def hashes_of(patient: Patient, log: ErasureLog) -> tuple[str, ...]:
+    """The patient as the log names it."""
+    return tuple(sorted({log.hashed(name) for name in (patient.given, *patient.groups)}))
+
+
+def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
+    """Remove everything that ``trace`` finds and mark the models; None where nothing is left to remove.
+
+    Raises ``UserError`` while a de-identification in one of the zones is unfinished, and ``GateRefused`` where rows are left that
+    stand in a format which is not rewritten: then the patient's secret is still there, and the same command goes on.
+    """
+    _no_unfinished(places)
+    hashes = hashes_of(patient, log)
+    found = trace(patient, places)
+    models = [one for one in found if one.what in ("model", "derived model")]
+    if not [one for one in found if one not in models] and log.state(hashes) != "begun":
+        return None
+    if log.state(hashes) != "begun":
+        log.add("begun", hashes)
+    known = {id for one in found for id in one.ids}
+    rows = 0
+    for run in places.runs:
+        rows += _from_run(run, patient, known, log, hashes)
+    for one in models:
+        if one.what == "derived model":
+            _mark(Path(one.path), 0, log, hashes)
+    files = [one for one in found if one.what == "data" and not one.by_hand]
+    for one in sorted(files, key=_children_first(patient)):
+        rows += _rewritten(Path(one.path), set(one.lines), log, hashes, numbered=True)
+    for path in [*places.splits, *(path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}")))]:
+        rows += _from_split(path, patient, known, log, hashes)
+    by_hand = [one for one in found if one.by_hand]
+    if by_hand:
+        where = "; ".join(f"{one.path}:{','.join(map(str, one.lines[:5]))}" for one in by_hand)
+        raise GateRefused(
+            f"{where}: these rows stand in a format that erase does not rewrite; remove them there, then run it again."
+        )
+    secrets = erase_zone(patient, places, log, hashes)
+    log.add("finished", hashes, rows=rows)
+    return Erased(rows=rows, models=len(models), secrets=secrets, log=str(log.path))
+
+
+def erase_zone(patient: Patient, places: Places, log: ErasureLog, hashes: tuple[str, ...]) -> int:
+    """Remove the patient's notes from the zones' stores and the entries from their vaults; how many entries there were."""
+    for path, count in segments.remove(patient, places).items():
+        log.add("removed", hashes, path=str(path), rows=count)
+    for zone, entry in patient.entries.items():
+        vault = Vault.open(zone, key_from(places.key))
+        try:
+            vault.erase(entry)
+        finally:
+            vault.close()
+        log.add("removed", hashes, path=str(zone), rows=1)
+    return len(patient.entries)
+
+
+def _no_unfinished(places: Places) -> None:
+    for zone in places.zones:
+        if unfinished := next(iter(sorted(zone.glob("*.partial.jsonl"))), None):
+            raise UserError(
+                f"{unfinished}: a de-identification is unfinished, and its notes are not looked through; end it with residency deid, "
+                "then erase."
+            )
+
+
+def _children_first(patient: Patient) -> Any:
+    """Files that hold only what was made from the patient's notes before those that hold the notes: their ids lead there."""
+
+    def key(one: Found) -> tuple[bool, str]:
+        groups = {decoded(line).get("group") for number, line in enumerate_lines(Path(one.path)) if number in one.lines}
+        return bool(groups & patient.groups), one.path
+
+    return key
+
+
+def _rewritten(
+    path: Path, lines: Collection[int], log: ErasureLog, hashes: tuple[str, ...], numbered: bool = False
+) -> int:
+    """A file of JSON lines without some of them. ``numbered``: where rows have no id, their line numbers are their ids; then
+    lines are emptied instead, so that the others keep theirs."""
+    before = file_digest(path)
+    with path.open("rb") as file:
+        every = file.readlines()
+    emptied = numbered and not all("id" in decoded(line) for line in every if line.strip())
+    kept = [
+        b"\n" if number in lines else line
+        for number, line in enumerate(every, start=1)
+        if emptied or number not in lines
+    ]
+    data = b"".join(kept)
+    log.add("rewrote", hashes, path=str(path), rows=len(lines), before=before, after=sha256(data))
+    write_bytes(path, data)
+    return len(lines)
+
+
+def _from_run(run: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]) -> int:
+    """Take the patient out of what a run keeps, all but its split files, and mark its models."""
+    reached, rows = of_run(run, patient.groups, known), 0
+    if not reached.ids:
+        return 0
+    with Run(run).locked():
+        shutil.rmtree(run / ".work", ignore_errors=True)  # unfinished work has the patient's notes too
+        if reached.learned:
+            for path in sorted(run.glob("train/*/artefact.json")):
+                _mark(path.parent, sum(reached.learned.values()), log, hashes)
+        for one in reached.found:
+            if one.what in ("prediction", "ledger"):
+                rows += _rewritten(Path(one.path), set(one.lines), log, hashes)
+        _documents(run, reached.ids, bool(reached.learned))
+    return rows
+
+
+def _mark(folder: Path, rows: int, log: ErasureLog, hashes: tuple[str, ...]) -> None:
+    erased.mark(folder, Erasure(at=now(), rows=rows, patient=hashes[0]))
+    log.add("marked", hashes, path=str(folder), rows=rows)
+
+
+def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
+    """Reports without the examples of the patient's notes, and without the row that shows what is trained: it may be theirs."""
+    for path in documents_of_run(run):
+        if path == run / "facts.json":
+            continue  # the last, together with the pages that are made from it
+        value = msgspec.json.decode(path.read_bytes())
+        if (new := without(value, ids)) != value:
+            write_json(path, new)
+    if learned:
+        for path in sorted(run.glob("train/*/stage.json")):
+            write_json(path, _without_sample(msgspec.json.decode(path.read_bytes())))
+    facts_file = run / "facts.json"
+    if not facts_file.is_file():
+        return
+    value = without(msgspec.json.decode(facts_file.read_bytes()), ids)
+    if learned:
+        value["stages"] = [_without_sample(stage) for stage in value.get("stages", [])]
+    facts = msgspec.convert(value, RunFacts)
+    if learned:
+        said = [words for path in sorted(run.glob("train/*/artefact.json")) if (words := erased.warning(path.parent))]
+        others = [words for words in facts.caveats if "erased (last on" not in words]
+        facts = msgspec.structs.replace(facts, caveats=tuple(dict.fromkeys([*said, *others])))
+    from residency.evals.report import render
+
+    render(facts, run)
+    write_json(facts_file, facts)
+
+
+def without(value: Any, ids: Collection[str]) -> Any:
+    """A document without the items of its lists that are about notes with these ids."""
+    if isinstance(value, dict):
+        return {name: without(inner, ids) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without(inner, ids) for inner in value if not (isinstance(inner, dict) and inner.get("example") in ids)]
+    return value
+
+
+def _without_sample(stage: dict[str, Any]) -> dict[str, Any]:
+    mask = {name: value for name, value in stage.get("mask", {}).items() if name != "sample"}
+    return {**stage, "mask": mask} if "mask" in stage else stage
+
+
+def _from_split(path: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]) -> int:
+    """A split file without the patient, with the hashes that its data files have now, and the page that was made from it."""
+    split = read_split(path)
+    ids = ids_of(split, patient.groups, known) if split is not None else set()
+    if split is None or not ids:
+        return 0
+    before = file_digest(path)
+    new: SplitFile | Split = _smaller(split, ids, path, log) if split.schema else _without_ids(split.split, ids)
+    data = msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n"
+    log.add("rewrote", hashes, path=str(path), rows=len(ids), before=before, after=sha256(data))
+    write_bytes(path, data)
+    if split.schema and (path.parent / "report.html").is_file():
+        pages = [read_json(one, SplitFile) for one in sorted(path.parent.glob(f"*{SUFFIX}"))]
+        write_page(splitfile.page(pages, f"{now()}, after an erasure"), path.parent)
+    return len(ids)
+
+
+def _smaller(split: SplitFile, ids: Collection[str], path: Path, log: ErasureLog) -> SplitFile:
+    """Counted anew from the data where it can be read."""
+    smaller = msgspec.structs.replace(
+        split,
+        split=_without_ids(split.split, ids),
+        groups={id: group for id, group in split.groups.items() if id not in ids},
+        parents={id: parents for id, parents in split.parents.items() if id not in ids},
+        files={name: log.renewed(before) for name, before in split.files.items()},
+        leaks=tuple(
+            msgspec.structs.replace(leak, ids=tuple(id for id in leak.ids if id not in ids)) for leak in split.leaks
+        ),
+    )
+    with suppress(ResidencyError):
+        data, root = splitfile.data_of(split, path), (path.parent / split.root).resolve()
+        read, _ = load.read_parts(data, split.name, root)
+        every = [note for notes in read.values() for note in notes]
+        notes = [note for note in every if note.id in smaller.split.parts]
+        counts = held(notes, smaller.split.parts)
+        smaller = msgspec.structs.replace(
+            smaller,
+            split=make(notes, smaller.split.parts, split.split.seed, split.split.how),
+            carried={part: dict(found) for part, found in counts.items()},
+            grouping=grouping(notes, load.clusters(data, every)),
+        )
+    return splitfile.sealed(smaller)
+
+
+def _without_ids(split: Split, ids: Collection[str]) -> Split:
+    parts = {id: part for id, part in split.parts.items() if id not in ids}
+    return msgspec.structs.replace(
+        make([], {}, split.seed, split.how),
+        parts=parts,
+        balance=split.balance,
+        digest=digest(sorted(parts.items())),
+    )

@@ -1,0 +1,271 @@
+"""What a recipe's stages will take before anything runs, what to change where it does not fit, and what would fit at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from residency.core.errors import UserError
+from residency.core.types import Value
+from residency.models.base import Base, resolve
+from residency.models.predictors import output_of
+from residency.recipe import Recipe
+from residency.tasks.examples import examples, fixed
+from residency.train import processes
+from residency.train.stage import Stage
+
+LARGE_WINDOW = 1024
+"""Tokens of the rows that a suggestion reckons with."""
+
+
+class Forecast(Value, frozen=True):
+    """A stage on a device: what it takes and whether that is there."""
+
+    stage: str
+    device: str
+    fits: bool
+    verdict: str
+    facts: tuple[tuple[str, str], ...]
+    advice: str = ""
+    """What to change where it does not fit."""
+
+
+class Suggestion(Value, frozen=True):
+    """A kind of base with a method, for a card and a task."""
+
+    base: str
+    method: str
+    peak: float
+    """Bytes."""
+    fits: bool
+
+
+def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
+    """What each stage takes on the device at hand, or on a card by name or memory.
+
+    Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError`` where one of them is missing.
+    """
+    from residency.train import estimate as plans
+
+    processes.check(recipe.launch)
+    device = plans.device_named(gpu) if gpu else plans.device_here()
+    base = resolve(recipe.base, recipe.root, weights=False)
+    return [_forecast(recipe, stage, number, base, device) for number, stage in enumerate(recipe.stages, start=1)]
+
+
+def _forecast(recipe: Recipe, stage: Stage, number: int, base: Base, device: Any) -> Forecast:
+    from residency.train import estimate as plans
+
+    subject = _subject(recipe, base)
+    program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
+    found = _estimate(recipe, stage, base, subject, device, program)
+    good = plans.fits(found, device)
+    return Forecast(
+        stage=stage.title(number),
+        device=device.name,
+        fits=good,
+        verdict=plans.verdict(found, device),
+        facts=_facts(found, subject),
+        advice="" if good else _advice(recipe, stage, base, subject, device, program),
+    )
+
+
+def _subject(recipe: Recipe, base: Base) -> Any:
+    from residency.corpus import load
+    from residency.models import artefact
+    from residency.train import conversation_items, items
+    from residency.train import estimate as plans
+
+    task = recipe.tasks[0]
+    corpus = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed)
+    card = fixed(recipe.card(task), corpus.part("train"), f"data.{task.data}")
+    output = output_of(task.output, base, card)
+    train = examples(corpus.part("train"), card)
+    if output == "text":
+        chat = artefact.chat(base, task.limits)
+        made = conversation_items.build(train, chat, card, recipe.stages[0].loss_on, recipe.data[task.data].loss)
+    else:
+        made = items.build(train, artefact.tokeniser(base), card)
+    if not made.items:
+        raise UserError(f"data.{task.data}: the training part is empty; there is nothing to plan for.")
+    return plans.subject_of_job(base, card, output, made.items, len(corpus.part("dev")))
+
+
+def _estimate(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int) -> Any:
+    from residency.train import estimate as plans
+    from residency.train.defaults import resolve as decided
+
+    packed = subject.family == "answers" and stage.packing != "off"
+    plan = decided(
+        stage,
+        plans.parameters_of(subject),
+        len(subject.rows.lengths),
+        device.kind,
+        device.bf16,
+        subject.family == "answers",
+        base.quantise != "none",
+        recipe.launch.processes,
+        recipe.launch.shard,
+    )
+    if stage.micro_batch == "auto":
+        plan = plans.fitted(subject, stage, base, plan, packed, program, device)
+    return plans.of_plan(subject, stage, base, plan, device, packed, program)
+
+
+def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
+    from residency.train.estimate import shown
+
+    rows = subject.rows
+    facts = [
+        ("parameters", f"{found.parameters:,}, of which {found.trainable:,} are trained"),
+        ("rows", f"{len(rows.lengths):,}, at most {max(rows.lengths):,} tokens, {sum(rows.lengths):,} in all"),
+        ("steps", f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, {found.precision}"),
+        ("checkpointing", "on" if found.checkpointing else "off"),
+        *([("sharded", f"among {found.shares} processes; memory is that of each")] if found.shares > 1 else []),
+        ("weights", shown(found.weights)),
+        ("gradients and optimiser", shown(found.gradients + found.optimiser)),
+        ("within a step", shown(found.activations)),
+    ]
+    if found.shares > 1:
+        facts.append(("put together from all parts", shown(found.borrowed)))
+    if found.copies:
+        facts.append(("best weights so far", shown(found.copies)))
+    if found.program:
+        facts.append(("the program itself", shown(found.program)))
+    facts.append(("peak memory", shown(found.peak)))
+    facts.append(("disk", f"{shown(found.disk)} (artefact {shown(found.artefact)}, the rest while it trains)"))
+    if found.seconds:
+        facts.append(("time", f"about {_time(found.seconds)}, right within a factor of two"))
+    return tuple(facts)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _advice(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int) -> str:
+    """The fewest changes, of those that change results least, with which it fits."""
+    from residency.train import estimate as plans
+
+    said: list[str] = []
+    for words, changed, changed_stage, changed_base in _changes(recipe, stage, base, device.kind):
+        said.append(words)
+        found = _estimate(changed, changed_stage, changed_base, subject, device, program)
+        if plans.fits(found, device):
+            return f"set {', '.join(said)}: then at most {plans.shown(found.peak)} are held at once."
+    return f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a larger device."
+
+
+def _changes(recipe: Recipe, stage: Stage, base: Base, device: str) -> Iterator[tuple[str, Recipe, Stage, Base]]:
+    """Changes one after the other, each with those before."""
+    plain = base.quantise == "none" and stage.optimiser == "adamw" and getattr(stage.method, "projection", None) is None
+    if recipe.launch.processes > 1 and not recipe.launch.shard and plain:
+        recipe = recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"shard": True})})
+        yield "launch.shard=true", recipe, stage, base
+    if stage.checkpointing is not True:
+        stage = stage.model_copy(update={"checkpointing": True})
+        yield "stages[0].checkpointing=true", recipe, stage, base
+    if stage.micro_batch != 1:
+        stage = stage.model_copy(update={"micro_batch": 1, "accumulation": None})
+        yield "stages[0].micro_batch=1", recipe, stage, base
+    if stage.tuning.in_place:
+        from residency.models.adapters import Lora
+
+        stage = stage.model_copy(update={"method": Lora()})
+        yield "stages[0].method={kind: lora}", recipe, stage, base
+    if base.quantise == "none" and device == "cuda" and not recipe.launch.shard:
+        yield "base.quantise=nf4", recipe, stage, msgspec.structs.replace(base, quantise="nf4")
+
+
+# Without a base
+
+Kind = Literal["ner", "qa"]
+LLAMA = {"vocab_size": 128256, "head_dim": 128}
+CAUSAL: dict[str, dict[str, int]] = {
+    "a causal model of 0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2},
+    "a causal model of 1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2},
+    "a causal model of 3B": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2},
+    "a causal model of 7 to 8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
+    "a causal model of 14B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8},
+    "a causal model of 32B": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40, "num_key_value_heads": 8},
+}  # fmt: skip
+ENCODERS: dict[str, dict[str, int]] = {
+    "an encoder of 110M": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "an encoder of 340M": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+}  # fmt: skip
+
+
+def suggestions(task: Kind, gpu: str | None = None) -> list[Suggestion]:
+    """Kinds of bases with the methods that suit them, smallest first; the last that fits is the one to try.
+
+    Marking entities (``ner``): encoders tuned whole, rows of 512 tokens. Answering (``qa``): causal models with LoRA, on 4-bit
+    weights and not, rows of 1,024 tokens; 16 bits, micro-batch 1 and checkpointing on a GPU.
+    """
+    from residency.train import estimate as plans
+
+    device = plans.device_named(gpu) if gpu else plans.device_here()
+    return [
+        Suggestion(base=base, method=method, peak=peak, fits=peak <= device.usable)
+        for base, method, peak in (_encoders(device) if task == "ner" else _writers(device))
+    ]
+
+
+def _encoders(device: Any) -> Iterator[tuple[str, str, float]]:
+    import transformers
+
+    from residency.models.adapters import Full
+    from residency.train.estimate import Rows
+
+    rows = Rows(lengths=(512,) * 8, trained=(512,) * 8)
+    for name, shape in ENCODERS.items():
+        config = transformers.BertConfig(vocab_size=64000, **shape)
+        yield name, "full", _peak(config, "spans", rows, Full(), device, "none", 8)
+
+
+def _writers(device: Any) -> Iterator[tuple[str, str, float]]:
+    import transformers
+
+    from residency.models.adapters import Lora
+    from residency.train.estimate import Rows
+
+    rows = Rows(lengths=(LARGE_WINDOW,), trained=(LARGE_WINDOW // 2,))
+    for name, shape in CAUSAL.items():
+        config = transformers.LlamaConfig(**LLAMA, **shape)
+        for method, quantise in (("lora", "none"), ("lora on base.quantise: nf4", "nf4")):
+            if quantise == "none" or device.kind == "cuda":
+                yield name, method, _peak(config, "answers", rows, Lora(targets="linear"), device, quantise, 1)
+
+
+def _peak(config: Any, family: Any, rows: Any, method: Any, device: Any, quantise: Any, micro_batch: int) -> float:
+    from residency.train import estimate as plans
+
+    subject = plans.subject_of(config, family, ("O", "B", "I"), rows)
+    found = plans.estimate(
+        subject,
+        method,
+        device,
+        micro_batch=micro_batch,
+        accumulation=1,
+        steps=1,
+        precision="fp32" if device.kind == "cpu" else "bf16" if device.bf16 else "fp16",
+        checkpointing=family == "answers",
+        half=device.kind == "cuda" and not method.in_place,
+        quantise=quantise,
+        packed=False,
+        copies=False,
+        program=plans.held() if device.kind == "cpu" else 0,
+    )
+    return float(found.peak)
+
+
+def advice(found: Sequence[Suggestion], device: str) -> str:
+    """The suggestion in a sentence."""
+    good = [one for one in found if one.fits]
+    if not good:
+        return f"nothing here fits on {device}; give a card with more memory, or take a bundled base."
+    best = good[-1]
+    return f"on {device}: up to {best.base}, tuned with {best.method}."
