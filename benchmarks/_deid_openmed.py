@@ -15,7 +15,10 @@ def main() -> None:
     lang = data["lang"]
     safety_sweep(data["texts"][0], [], lang=lang)
     started = time.process_time()
-    found = [[(one.start, one.end) for one in safety_sweep(text, [], lang=lang)] for text in data["texts"]]
+    found = [
+        [(one.start, one.end) for one in safety_sweep(text, [], lang=lang)]
+        for text in data["texts"]
+    ]
     print(json.dumps({"seconds": time.process_time() - started, "found": found}))
 
 

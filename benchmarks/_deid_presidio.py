@@ -28,7 +28,9 @@ class Blank(NlpEngine):
     def process_text(self, text: str, language: str) -> NlpArtifacts:
         """Words."""
         doc = self.nlp(text)
-        return NlpArtifacts([], doc, [token.idx for token in doc], [token.text for token in doc], self, language)
+        return NlpArtifacts(
+            [], doc, [token.idx for token in doc], [token.text for token in doc], self, language
+        )
 
     def process_batch(self, texts, language, **_):  # type: ignore[no-untyped-def]
         """One by one."""
@@ -72,7 +74,8 @@ def main() -> None:
     engine.analyze(data["texts"][0], lang)
     started = time.process_time()
     found = [
-        [(one.start, one.end) for one in engine.analyze(text, lang, score_threshold=0.3)] for text in data["texts"]
+        [(one.start, one.end) for one in engine.analyze(text, lang, score_threshold=0.3)]
+        for text in data["texts"]
     ]
     print(json.dumps({"seconds": time.process_time() - started, "found": found}))
 

@@ -10,7 +10,16 @@ from residency.core.types import RawNote
 
 Range = tuple[int, int]
 COLUMNS = (
-    *("language", "text", "system", "notes", "mean characters", "recall, known", "recall, unknown", "precision"),
+    *(
+        "language",
+        "text",
+        "system",
+        "notes",
+        "mean characters",
+        "recall, known",
+        "recall, unknown",
+        "precision",
+    ),
     *("letters rightly replaced", "damaged clinical spans", "refused", "notes/s and core"),
 )
 
@@ -76,7 +85,9 @@ class Tally:
         self.clinical += len(case.clinical)
         if not case.whole:
             return
-        counted = [f for f in merged if not _touched(f, case.neutral) or _touched(f, _ranges(case.places))]
+        counted = [
+            f for f in merged if not _touched(f, case.neutral) or _touched(f, _ranges(case.places))
+        ]
         false = [f for f in counted if not _touched(f, _ranges(case.places))]
         self.findings += len(counted)
         self.false += len(false)
@@ -92,9 +103,17 @@ class Tally:
         """A line of the table."""
         asked = self.notes + self.refused
         return [
-            *(lang, text, self.system, f"{asked:,}", f"{self.characters / max(self.notes, 1):,.0f}"),
+            *(
+                lang,
+                text,
+                self.system,
+                f"{asked:,}",
+                f"{self.characters / max(self.notes, 1):,.0f}",
+            ),
             *(self.recall(True), self.recall(False)),
-            f"{1 - self.false / self.findings:.4f} ({self.findings:,})" if self.findings else "- (0)",
+            f"{1 - self.false / self.findings:.4f} ({self.findings:,})"
+            if self.findings
+            else "- (0)",
             f"{self.right_letters / self.letters:.4f}" if self.letters else "-",
             f"{self.damaged:,} of {self.clinical:,}" if self.clinical else "-",
             f"{self.refused / max(asked, 1):.2%}",
@@ -105,7 +124,10 @@ class Tally:
         """Kind -> (found, all)."""
         kinds = sorted({kind for kind, _ in self.all})
         return {
-            kind: tuple(sum(count[kind, known] for known in (True, False)) for count in (self.found, self.all))  # type: ignore[misc]
+            kind: tuple(
+                sum(count[kind, known] for known in (True, False))
+                for count in (self.found, self.all)
+            )  # type: ignore[misc]
             for kind in kinds
         }
 
@@ -127,7 +149,9 @@ def kinds_table(scored: Sequence[tuple[str, str, Tally]]) -> tuple[list[str], li
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for lang, text, tally in scored:
         for kind, (found, total) in tally.by_kind().items():
-            cells.setdefault((lang, text, kind), {})[tally.system] = f"{found / total:.4f} ({total:,})"
+            cells.setdefault((lang, text, kind), {})[tally.system] = (
+                f"{found / total:.4f} ({total:,})"
+            )
     rows = [[*key, *(line.get(system, "-") for system in systems)] for key, line in cells.items()]
     return ["language", "text", "kind", *systems], rows
 

@@ -14,7 +14,10 @@ from residency.core.types import RawNote
 from residency.deid.engine import normalised
 from residency.synth.hospital import WORLD, notes
 
-WORLDS = {"development": WORLD, **{name: ROOT / "tests/deid/worlds" / name for name in ("validation", "test")}}
+WORLDS = {
+    "development": WORLD,
+    **{name: ROOT / "tests/deid/worlds" / name for name in ("validation", "test")},
+}
 COUNTED = {
     "PERSON": "name",
     "STREET_ADDRESS": "address",
@@ -66,7 +69,9 @@ def public() -> dict[tuple[str, str], list[Case]]:
     return {key: cases for key, cases in found.items() if cases}
 
 
-def _case(id: str, text: str, lang: str, spans: Iterable[tuple[int, int, str]], **more: Any) -> Case:
+def _case(
+    id: str, text: str, lang: str, spans: Iterable[tuple[int, int, str]], **more: Any
+) -> Case:
     edits = normalised(text)
     counted, neutral = [], []
     for start, end, label in spans:
@@ -98,7 +103,12 @@ def _golden_vi(path: Path) -> Iterator[Case]:
 
 def _golden_zh(path: Path) -> Iterator[Case]:
     row = json.loads(path.read_text("utf-8"))
-    yield _case("zh", row["text"], "zh", [(s["start"], s["end"], s["label"]) for s in row["expected_entities"]])
+    yield _case(
+        "zh",
+        row["text"],
+        "zh",
+        [(s["start"], s["end"], s["label"]) for s in row["expected_entities"]],
+    )
 
 
 def _negatives(path: Path) -> Iterator[Case]:
@@ -111,7 +121,15 @@ def _hl7(paths: Iterable[Path]) -> Iterator[Case]:
     """HL7 v2 messages as running text: their delimiters become blanks. The patient's and relatives' own fields (PID, NK1) are the row's
     identifiers, and what must not be left anywhere in the text."""
     wanted = {
-        "PID": {3: "record", 5: "name", 9: "relative", 11: "address", 13: "phone", 14: "phone", 19: "national_id"},
+        "PID": {
+            3: "record",
+            5: "name",
+            9: "relative",
+            11: "address",
+            13: "phone",
+            14: "phone",
+            19: "national_id",
+        },
         "NK1": {2: "relative", 4: "address", 5: "phone", 6: "phone"},
     }
     for path in paths:
@@ -136,7 +154,13 @@ def _hl7(paths: Iterable[Path]) -> Iterator[Case]:
         edits = normalised(plain)
         moved = ((place, edits.project(place.start, place.end)) for place in places)
         yield Case(
-            note=RawNote(id=path.name, patient=path.name, text=plain, lang="en", identifiers=tuple(sorted(values))),
+            note=RawNote(
+                id=path.name,
+                patient=path.name,
+                text=plain,
+                lang="en",
+                identifiers=tuple(sorted(values)),
+            ),
             text=edits.apply(plain),
             places=tuple(Place(*at, place.kind, True) for place, at in moved if at),
             whole=False,  # a message names other people and places, which nobody has marked

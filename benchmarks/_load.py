@@ -45,7 +45,11 @@ class Client:
     async def ask(self) -> Answer:
         """One request, answered whole; status 0: the connection broke."""
         sent = time.time()
-        pair = self.free.pop() if self.free else await asyncio.open_connection("127.0.0.1", self.plan["port"])
+        pair = (
+            self.free.pop()
+            if self.free
+            else await asyncio.open_connection("127.0.0.1", self.plan["port"])
+        )
         reader, writer = pair
         self.number += 7
         try:

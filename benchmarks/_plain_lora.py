@@ -37,7 +37,11 @@ def read(path: Path) -> list[dict[str, Any]]:
             position += len(word) + 1
         tags = ["O"] * len(words)
         for entity in row["entities"]:
-            inside = [i for i, (start, end) in enumerate(offsets) if start < entity["end"] and end > entity["start"]]
+            inside = [
+                i
+                for i, (start, end) in enumerate(offsets)
+                if start < entity["end"] and end > entity["start"]
+            ]
             for i in inside:
                 tags[i] = ("B-" if i == inside[0] else "I-") + entity["label"]
         rows.append({"id": row["id"], "words": words, "offsets": offsets, "tags": tags})
@@ -54,7 +58,9 @@ def encode(row: dict[str, Any], tokenizer: Any, number: dict[str, int]) -> dict[
     return {**encoded, "labels": labels}
 
 
-def predict(model: Any, tokenizer: Any, rows: list[dict[str, Any]], names: list[str]) -> list[list[str]]:
+def predict(
+    model: Any, tokenizer: Any, rows: list[dict[str, Any]], names: list[str]
+) -> list[list[str]]:
     """The likeliest tag of each word, read off its first piece."""
     model.eval()
     answers = []
@@ -151,8 +157,18 @@ def main() -> None:
     answers = predict(trainer.model, tokenizer, test, names)
     with given.out.open("w", encoding="utf-8") as file:
         for row, tags in zip(test, answers, strict=True):
-            file.write(json.dumps({"id": row["id"], "entities": spans(tags, row["offsets"])}) + "\n")
-    print(json.dumps({"seconds": seconds, "steps": trainer.state.global_step, "threads": torch.get_num_threads()}))
+            file.write(
+                json.dumps({"id": row["id"], "entities": spans(tags, row["offsets"])}) + "\n"
+            )
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "steps": trainer.state.global_step,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("data", type=Path)
     options.add_argument("--base", required=True)
     options.add_argument("--method", choices=("lora", "full", "freeze", "prefix"), required=True)
@@ -99,7 +101,9 @@ def tuned(model: Any, method: str, head: bool) -> Any:
     ]
     kind = "TOKEN_CLS" if head else "CAUSAL_LM"
     if method == "lora":
-        return get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=linear, task_type=kind))
+        return get_peft_model(
+            model, LoraConfig(r=16, lora_alpha=32, target_modules=linear, task_type=kind)
+        )
     if method == "prefix":
         return get_peft_model(model, PrefixTuningConfig(num_virtual_tokens=32, task_type=kind))
     if method == "freeze":
@@ -112,8 +116,14 @@ def tuned(model: Any, method: str, head: bool) -> Any:
 
 def collator(tokenizer: Any, given: argparse.Namespace, head: bool) -> Any:
     """transformers' collator for labels a token."""
-    padding: dict[str, Any] = {"padding": "max_length", "max_length": given.longest} if given.pad == "max" else {}
-    kind = transformers.DataCollatorForTokenClassification if head else transformers.DataCollatorForSeq2Seq
+    padding: dict[str, Any] = (
+        {"padding": "max_length", "max_length": given.longest} if given.pad == "max" else {}
+    )
+    kind = (
+        transformers.DataCollatorForTokenClassification
+        if head
+        else transformers.DataCollatorForSeq2Seq
+    )
     return kind(tokenizer, **padding)
 
 
@@ -139,7 +149,9 @@ def held_out(model: Any, rows: list[dict[str, list[int]]], shifted: bool) -> flo
             ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0].float()
             logits, labels = (logits[:-1], labels[1:]) if shifted else (logits, labels)
-            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
+            total += torch.nn.functional.cross_entropy(
+                logits, labels, ignore_index=-100, reduction="sum"
+            ).item()
             count += int((labels != -100).sum())
     return total / count
 

@@ -10,7 +10,9 @@ from pydantic import BaseModel
 from transformers import pipeline
 
 app = FastAPI()
-find = pipeline("token-classification", model=os.environ["PLAIN_MODEL"], aggregation_strategy="simple")
+find = pipeline(
+    "token-classification", model=os.environ["PLAIN_MODEL"], aggregation_strategy="simple"
+)
 
 
 class Passage(BaseModel):

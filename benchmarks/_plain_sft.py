@@ -21,7 +21,9 @@ from peft import LoraConfig, get_peft_model
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("data")
     options.add_argument("--base", required=True)
     options.add_argument("--steps", type=int, default=100)
@@ -37,12 +39,17 @@ def main() -> None:
         rows = [encode(json.loads(line)["messages"], tokenizer) for line in file]
     with torch.inference_mode():
         losses = [
-            model(**{name: torch.tensor([value]) for name, value in row.items()}).loss.item() for row in rows[:32]
+            model(**{name: torch.tensor([value]) for name, value in row.items()}).loss.item()
+            for row in rows[:32]
         ]
     names = [
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
     ]
-    model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        model, LoraConfig(r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM")
+    )
     collator = transformers.DataCollatorForSeq2Seq(tokenizer, padding=True)
     counted = Counted(collator)
     with tempfile.TemporaryDirectory() as work:
@@ -76,9 +83,13 @@ def main() -> None:
     sys.stdout.write(json.dumps(result) + "\n")
 
 
-def encode(messages: list[dict[str, str]], tokenizer: transformers.PreTrainedTokenizerBase) -> dict[str, list[int]]:
+def encode(
+    messages: list[dict[str, str]], tokenizer: transformers.PreTrainedTokenizerBase
+) -> dict[str, list[int]]:
     """Tokens of a question and its answer; only the answer and its end are labels."""
-    prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer.apply_chat_template(
+        messages[:-1], tokenize=False, add_generation_prompt=True
+    )
     whole = tokenizer.apply_chat_template(messages, tokenize=False)
     start = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     rest = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]

@@ -33,7 +33,9 @@ def tuned(folder: Path, steps: int, threads: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "notes.jsonl").open("w", encoding="utf-8") as file:
         for number, note in enumerate(records("vi", 200, seed=1)):
-            marks = [{"start": span.start, "end": span.end, "label": span.label} for span in note.spans]
+            marks = [
+                {"start": span.start, "end": span.end, "label": span.label} for span in note.spans
+            ]
             row = {"id": str(number), "text": note.text, "group": note.group, "entities": marks}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     recipe = {
@@ -84,11 +86,16 @@ def free() -> int:
 
 
 @contextmanager
-def process(command: Sequence[str], port: int, threads: int, out: Path, **more: str) -> Iterator[int]:
+def process(
+    command: Sequence[str], port: int, threads: int, out: Path, **more: str
+) -> Iterator[int]:
     """A server in a process of its own, ready; ended at the end. Its process id."""
     with out.open("wb") as file:
         started = subprocess.Popen(
-            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env={**environment(threads), **more}
+            [sys.executable, *command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**environment(threads), **more},
         )
         try:
             _ready(started, port, out)
@@ -115,14 +122,30 @@ def _ready(started: subprocess.Popen[bytes], port: int, out: Path) -> None:
 
 def plain(port: int, model: Path, threads: int, out: Path) -> Any:
     """The plain server; a context."""
-    command = ["-m", "uvicorn", "_plain_serve:app", "--port", str(port), "--log-level", "warning", "--no-access-log"]
+    command = [
+        "-m",
+        "uvicorn",
+        "_plain_serve:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "--no-access-log",
+    ]
     return process([*command, "--app-dir", str(HERE)], port, threads, out, PLAIN_MODEL=str(model))
 
 
 def ours(port: int, run: Path, threads: int, folder: Path, *settings: str) -> Any:
     """Our server; a context."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["-m", "residency.cli", "serve", f"notes={run}", f"port={port}", f"logs.folder={folder / 'serve'}"]
+    command = [
+        "-m",
+        "residency.cli",
+        "serve",
+        f"notes={run}",
+        f"port={port}",
+        f"logs.folder={folder / 'serve'}",
+    ]
     return process([*command, *settings], port, threads, folder / "out.txt")
 
 
@@ -133,8 +156,12 @@ def load(**plan: Any) -> list[Answer]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     if done.returncode:
-        raise UserError(f"the load process ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
-    return [(user, sent, answered, status) for user, sent, answered, status in json.loads(done.stdout)]
+        raise UserError(
+            f"the load process ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}"
+        )
+    return [
+        (user, sent, answered, status) for user, sent, answered, status in json.loads(done.stdout)
+    ]
 
 
 def centile(values: Sequence[float], part: float) -> float:

@@ -35,7 +35,9 @@ def marker(notes: Sequence[Note]) -> Answerer:
         if len(quote) > 1 and 2 * labels.total() >= seen:
             known[quote] = labels.most_common(1)[0][0]
     longest_first = sorted(known, key=lambda quote: (-len(quote), quote))
-    found = re.compile("|".join(pattern(quote).pattern for quote in longest_first)) if known else None
+    found = (
+        re.compile("|".join(pattern(quote).pattern for quote in longest_first)) if known else None
+    )
 
     def answer(prompt: str) -> str:
         text = NOTE.split(prompt, maxsplit=1)[-1]
@@ -81,7 +83,10 @@ def served(answer: Answerer) -> Iterator[str]:
             text = answer(asked["messages"][-1]["content"])
             # words, and Chinese characters: a count as servers give it, without a tokenizer
             tokens = max(1, len(re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+|[^\w\s]", text)))
-            body = {"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": tokens}}
+            body = {
+                "choices": [{"message": {"content": text}}],
+                "usage": {"completion_tokens": tokens},
+            }
             said = json.dumps(body).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(said)))

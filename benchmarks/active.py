@@ -29,7 +29,17 @@ from residency.train.stage import Stage
 
 START = 50
 ROUNDS = (100, 200, 400)
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+STUDENT = {
+    2: 12.706,
+    3: 4.303,
+    4: 3.182,
+    5: 2.776,
+    6: 2.571,
+    7: 2.447,
+    8: 2.365,
+    9: 2.306,
+    10: 2.262,
+}
 """Number of seeds -> the 97.5 % point of Student's t with one degree of freedom less."""
 
 
@@ -45,7 +55,9 @@ def main() -> None:
 
     torch.set_num_threads(given.threads)
     kept = RESULTS / "active.partial.json"  # an interrupted run goes on behind the last measurement
-    found: list[dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() and not given.quick else []
+    found: list[dict[str, Any]] = (
+        json.loads(kept.read_text("utf-8")) if kept.is_file() and not given.quick else []
+    )
     done = {(one["corpus"], one["seed"], one["system"], one["labels"]) for one in found}
     for seed in range(given.seeds):
         for corpus in given.corpora:
@@ -68,7 +80,9 @@ def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[st
     from residency.workflows.suggest import fitted
 
     _, how = CORPORA[corpus]
-    notes = load(parse(Data, {**how, "stop": 0, "profile": "public"}, corpus), corpus, shared_data(), 0)
+    notes = load(
+        parse(Data, {**how, "stop": 0, "profile": "public"}, corpus), corpus, shared_data(), 0
+    )
     train, test = notes.part("train"), notes.part("test")[: 20 if quick else None]
     card = fixed(load_card("ner"), train, corpus)
     base = resolve(BaseModelSettings(id=TINY), Path.cwd())
@@ -84,9 +98,15 @@ def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[st
             pool = [note for note in train if note.id not in known]
             more = size - len(labelled)
             if system == "chosen":
-                doubts = [uncertainty(one.log_probabilities) for one in model.marginals(note.text for note in pool)]
+                doubts = [
+                    uncertainty(one.log_probabilities)
+                    for one in model.marginals(note.text for note in pool)
+                ]
                 picked = {
-                    one.note for one in choose(pool, doubts, more, [note.text for note in labelled], seed=seed + number)
+                    one.note
+                    for one in choose(
+                        pool, doubts, more, [note.text for note in labelled], seed=seed + number
+                    )
                 }
                 labelled = [*labelled, *(note for note in pool if note.id in picked)]
             else:
@@ -114,8 +134,13 @@ def score(model: Any, test: Sequence[Note], card: Card) -> float:
 def row(found: Sequence[dict[str, Any]], corpus: str, labels: int) -> list[str]:
     """One line of the table."""
     here = [one for one in found if one["corpus"] == corpus and one["labels"] == labels]
-    f1 = {system: [one["f1"] for one in here if one["system"] == system] for system in ("random", "chosen")}
-    read = {system: mean(one["characters"] for one in here if one["system"] == system) for system in f1}
+    f1 = {
+        system: [one["f1"] for one in here if one["system"] == system]
+        for system in ("random", "chosen")
+    }
+    read = {
+        system: mean(one["characters"] for one in here if one["system"] == system) for system in f1
+    }
     gains = [chosen - drawn for drawn, chosen in zip(f1["random"], f1["chosen"], strict=True)]
     return [
         corpus,
@@ -150,7 +175,10 @@ def equal(found: Sequence[dict[str, Any]], corpus: str, labels: int) -> list[flo
             if other["system"] == "random" and other["seed"] == one["seed"]
         )
         if drawn[0][0] <= one["characters"] <= drawn[-1][0]:
-            gains.append(one["f1"] - float(np.interp(one["characters"], [x for x, _ in drawn], [y for _, y in drawn])))
+            gains.append(
+                one["f1"]
+                - float(np.interp(one["characters"], [x for x, _ in drawn], [y for _, y in drawn]))
+            )
     return gains if len(gains) == len(chosen) else []
 
 

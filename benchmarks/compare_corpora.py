@@ -36,18 +36,28 @@ METHODS = ("lora", "full")
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--corpora", nargs="+", choices=[*ENTITIES, "pubmedqa"], default=[*ENTITIES, "pubmedqa"])
+    options.add_argument(
+        "--corpora", nargs="+", choices=[*ENTITIES, "pubmedqa"], default=[*ENTITIES, "pubmedqa"]
+    )
     options.add_argument("--limit", type=int, default=500, help="training records (default 500)")
     options.add_argument("--test", type=int, default=150, help="test records (default 150)")
     options.add_argument("--epochs", type=float, default=6, help="with the encoder (default 6)")
-    options.add_argument("--lm-epochs", type=float, default=1, help="with the model that writes (default 1)")
+    options.add_argument(
+        "--lm-epochs", type=float, default=1, help="with the model that writes (default 1)"
+    )
     options.add_argument("--seed", type=int, default=7)
-    options.add_argument("--keep", type=Path, help="folder for runs and reports (default: a temporary one)")
-    options.add_argument("--plots", action="store_true", help="copy the charts of scores to docs/images/")
+    options.add_argument(
+        "--keep", type=Path, help="folder for runs and reports (default: a temporary one)"
+    )
+    options.add_argument(
+        "--plots", action="store_true", help="copy the charts of scores to docs/images/"
+    )
     options.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.child:
-        print(json.dumps(trained(*given.child) if len(given.child) == 2 else compared(*given.child)))
+        print(
+            json.dumps(trained(*given.child) if len(given.child) == 2 else compared(*given.child))
+        )
         return
     if given.quick:
         given.limit, given.test, given.epochs, given.lm_epochs = 100, 8, 1, 1
@@ -86,7 +96,12 @@ def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
     earlier = RESULTS / "compare_corpora.json"
     if earlier.is_file() and not given.quick:
         found = json.loads(earlier.read_text("utf-8"))["measurements"] | found
-    rows = [line for corpus in (*ENTITIES, "pubmedqa") if corpus in found for line in lines(corpus, found[corpus])]
+    rows = [
+        line
+        for corpus in (*ENTITIES, "pubmedqa")
+        if corpus in found
+        for line in lines(corpus, found[corpus])
+    ]
     columns = (
         "corpus", "system", "n", "metric", "value", "unreadable", "against base (paired)", "p (Holm)", "trained parameters",
         "training seconds", "training MB", "ms per 100 tokens",
@@ -104,7 +119,9 @@ def entities(corpus: str, work: Path, given: argparse.Namespace) -> tuple[dict[s
     write_jsonl(train, work / "train.jsonl")
     write_jsonl(notes.part("test"), work / "test.jsonl")
     where = {part: str(work / f"{part}.jsonl") for part in ("train", "test")}
-    return {"format": "jsonl", **where, "profile": "public", "lang": ENTITIES[corpus]}, marker(train)
+    return {"format": "jsonl", **where, "profile": "public", "lang": ENTITIES[corpus]}, marker(
+        train
+    )
 
 
 def questions(_: str, work: Path, given: argparse.Namespace) -> tuple[dict[str, Any], Answerer]:
@@ -115,13 +132,19 @@ def questions(_: str, work: Path, given: argparse.Namespace) -> tuple[dict[str, 
     kept = Random(given.seed).sample(kept, min(given.limit, len(kept)))
     parts = {"train": kept, "test": [pmid for pmid in items if tenth[pmid] == 9]}
     for part, pmids in parts.items():
-        (work / f"{part}.json").write_text(json.dumps({pmid: items[pmid] for pmid in pmids}), "utf-8")
+        (work / f"{part}.json").write_text(
+            json.dumps({pmid: items[pmid] for pmid in pmids}), "utf-8"
+        )
     where = {part: str(work / f"{part}.json") for part in parts}
     decisions = {items[pmid]["QUESTION"].strip(): items[pmid]["final_decision"] for pmid in kept}
-    return {"format": "pubmedqa", **where, "profile": "public", "lang": "en", "stop": 0}, neighbour(decisions)
+    return {"format": "pubmedqa", **where, "profile": "public", "lang": "en", "stop": 0}, neighbour(
+        decisions
+    )
 
 
-def recipe(corpus: str, data: dict[str, Any], method: str, given: argparse.Namespace) -> dict[str, Any]:
+def recipe(
+    corpus: str, data: dict[str, Any], method: str, given: argparse.Namespace
+) -> dict[str, Any]:
     """One run: a fixed number of epochs, the last model kept; nothing is chosen by looking at anything."""
     marks = corpus in ENTITIES
     return {
@@ -130,9 +153,19 @@ def recipe(corpus: str, data: dict[str, Any], method: str, given: argparse.Names
         "seed": given.seed,
         "base": TINY if marks else "bundled:tiny-lm",
         "data": {corpus: {**data, "stop": 0}},
-        "tasks": [{"card": "ner" if marks else "pubmedqa", "data": corpus, "output": "head" if marks else "text"}],
+        "tasks": [
+            {
+                "card": "ner" if marks else "pubmedqa",
+                "data": corpus,
+                "output": "head" if marks else "text",
+            }
+        ],
         "stages": [
-            {"method": {"kind": method}, "epochs": given.epochs if marks else given.lm_epochs, "stop": None},
+            {
+                "method": {"kind": method},
+                "epochs": given.epochs if marks else given.lm_epochs,
+                "stop": None,
+            },
         ],
         "evaluate": {"limit": given.test, "baselines": []},
     }
@@ -201,7 +234,9 @@ def lines(corpus: str, found: dict[str, Any]) -> list[list[str]]:
                 found["metric"],
                 f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]",
                 f"{one['unreadable'] / one['n']:.1%}",
-                f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]" if test else "-",
+                f"{test['difference']:+.3f} [{test['low']:+.3f}, {test['high']:+.3f}]"
+                if test
+                else "-",
                 f"{test['p_corrected'] or test['p']:.4f}" if test else "-",
                 f"{cost['trainable']:,}" if cost["trainable"] else "-",
                 f"{cost['train_seconds']:.0f}" if cost["train_seconds"] else "-",

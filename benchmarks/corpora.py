@@ -28,13 +28,35 @@ from residency.models.base import BaseModelSettings, resolve
 
 CHINESE = {"entities": "mention_data", "start": "offset", "quote": "mention", "label": "type"}
 CORPORA: dict[str, tuple[int | None, dict[str, Any]]] = {
-    "vietbioner": (None, {"format": "conll", "train": "vi/vietbioner/train.txt", "test": "vi/vietbioner/dev.txt"}),
+    "vietbioner": (
+        None,
+        {"format": "conll", "train": "vi/vietbioner/train.txt", "test": "vi/vietbioner/dev.txt"},
+    ),
     "cmedqaner": (
         None,
-        {"format": "jsonl", "train": "zh/cmedqaner/train.json", "test": "zh/cmedqaner/dev.json", "fields": CHINESE},
+        {
+            "format": "jsonl",
+            "train": "zh/cmedqaner/train.json",
+            "test": "zh/cmedqaner/dev.json",
+            "fields": CHINESE,
+        },
     ),
-    "ncbi-1500": (1500, {"format": "conll", "train": "en/ncbi_disease/train.tsv", "test": "en/ncbi_disease/devel.tsv"}),
-    "ncbi": (None, {"format": "conll", "train": "en/ncbi_disease/train.tsv", "test": "en/ncbi_disease/devel.tsv"}),
+    "ncbi-1500": (
+        1500,
+        {
+            "format": "conll",
+            "train": "en/ncbi_disease/train.tsv",
+            "test": "en/ncbi_disease/devel.tsv",
+        },
+    ),
+    "ncbi": (
+        None,
+        {
+            "format": "conll",
+            "train": "en/ncbi_disease/train.tsv",
+            "test": "en/ncbi_disease/devel.tsv",
+        },
+    ),
 }
 """Name -> how many of the first training rows (all where None), settings."""
 METHODS = ("full", "lora")
@@ -43,8 +65,12 @@ STARTS = ("pretrained", "scratch")
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--base", default=TINY, help="encoder to start from (default bundled:tiny-encoder)")
-    options.add_argument("--corpora", nargs="+", choices=CORPORA, default=["vietbioner", "cmedqaner", "ncbi-1500"])
+    options.add_argument(
+        "--base", default=TINY, help="encoder to start from (default bundled:tiny-encoder)"
+    )
+    options.add_argument(
+        "--corpora", nargs="+", choices=CORPORA, default=["vietbioner", "cmedqaner", "ncbi-1500"]
+    )
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     options.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     options.add_argument("--epochs", type=float, default=15, help="of full tuning (default 15)")
@@ -69,23 +95,45 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         for method in given.methods:
             for start in given.starts:
                 for seed in range(given.seeds):
-                    begin = Path(base.path) if start == "pretrained" else random_weights(Path(base.path), work, seed)
+                    begin = (
+                        Path(base.path)
+                        if start == "pretrained"
+                        else random_weights(Path(base.path), work, seed)
+                    )
                     one = {"corpus": corpus, "method": method, "start": start, "seed": seed}
                     recipe = work / "recipe.yaml"  # JSON is YAML
-                    recipe.write_text(json.dumps(settings(data, method, begin, seed, given)), "utf-8")
-                    result, seconds = child([__file__, "--child", recipe, work / "runs"], given.threads)
+                    recipe.write_text(
+                        json.dumps(settings(data, method, begin, seed, given)), "utf-8"
+                    )
+                    result, seconds = child(
+                        [__file__, "--child", recipe, work / "runs"], given.threads
+                    )
                     found.append({**one, **result, "all": seconds})
-                    say(f"{corpus} {method} {start} seed {seed}: F1 {result['f1']:.3f}, {result['seconds']:.0f} s")
+                    say(
+                        f"{corpus} {method} {start} seed {seed}: F1 {result['f1']:.3f}, {result['seconds']:.0f} s"
+                    )
     columns = ("corpus", "train", "test", "method", "start", "F1", "95 % (seed 0)", "seconds")
     keys = dict.fromkeys((one["corpus"], one["method"], one["start"]) for one in found)
-    rows = [row([one for one in found if (one["corpus"], one["method"], one["start"]) == key]) for key in keys]
-    report("corpora", given, columns, rows, base={"id": base.id, "digest": base.digest}, measurements=found)
+    rows = [
+        row([one for one in found if (one["corpus"], one["method"], one["start"]) == key])
+        for key in keys
+    ]
+    report(
+        "corpora",
+        given,
+        columns,
+        rows,
+        base={"id": base.id, "digest": base.digest},
+        measurements=found,
+    )
 
 
 def row(found: Sequence[dict[str, Any]]) -> list[str]:
     """One line of the table: the seeds of one corpus, method and start."""
     first, scores = found[0], [one["f1"] for one in found]
-    spread = f" ({min(scores):.3f} to {max(scores):.3f}, {len(scores)} seeds)" if len(scores) > 1 else ""
+    spread = (
+        f" ({min(scores):.3f} to {max(scores):.3f}, {len(scores)} seeds)" if len(scores) > 1 else ""
+    )
     return [
         first["corpus"],
         str(first["train"]),
@@ -101,7 +149,9 @@ def row(found: Sequence[dict[str, Any]]) -> list[str]:
 def write_data(corpus: str, work: Path, quick: bool) -> dict[str, Any]:
     """Write a corpus as JSON lines, so that "the first 1,500" can be taken; the settings that read it."""
     first, how = CORPORA[corpus]
-    notes = load(parse(Data, {**how, "stop": 0, "profile": "public"}, corpus), corpus, shared_data(), 0)
+    notes = load(
+        parse(Data, {**how, "stop": 0, "profile": "public"}, corpus), corpus, shared_data(), 0
+    )
     folder = work / corpus
     folder.mkdir()
     for part in ("train", "test"):
@@ -115,7 +165,9 @@ def write_data(corpus: str, work: Path, quick: bool) -> dict[str, Any]:
     }
 
 
-def settings(data: dict[str, Any], method: str, base: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+def settings(
+    data: dict[str, Any], method: str, base: Path, seed: int, given: argparse.Namespace
+) -> dict[str, Any]:
     """The recipe of one run."""
     stage: dict[str, Any] = {"method": {"kind": method}}
     if method == "full":

@@ -33,30 +33,43 @@ def main() -> None:
             for simulation in range(given.simulations):
                 stats, measure = draw(kind, groups, generator)
                 names = [str(group) for group in range(groups)]
-                _, low, high = bootstrap(stats, names, measure, given.samples, simulation, shares=True)
+                _, low, high = bootstrap(
+                    stats, names, measure, given.samples, simulation, shares=True
+                )
                 ours += bool(low[0] <= truth <= high[0])
                 drawn = resampled(stats, names, measure, given.samples, simulation)
                 plain += bool(np.quantile(drawn, 0.025) <= truth <= np.quantile(drawn, 0.975))
             seconds = time.process_time() - begun
             rows.append(
-                [kind, str(groups), *(f"{one / given.simulations:.1%}" for one in (ours, plain)), f"{seconds:.1f}"]
+                [
+                    kind,
+                    str(groups),
+                    *(f"{one / given.simulations:.1%}" for one in (ours, plain)),
+                    f"{seconds:.1f}",
+                ]
             )
             say(" | ".join(rows[-1]))
     report("coverage", given, ("metric", "patients", "ours", "plain", "seconds"), rows)
 
 
-def draw(kind: str, groups: int, generator: np.random.Generator) -> tuple[Array, Callable[[Array], Array]]:
+def draw(
+    kind: str, groups: int, generator: np.random.Generator
+) -> tuple[Array, Callable[[Array], Array]]:
     """Counts of simulated patients, and the metric of their sum."""
     sizes = np.full(groups, 8) if kind.endswith(", even") else generator.integers(1, 16, groups)
     found = generator.binomial(sizes, generator.beta(2.8, 1.2, groups))
     if kind.startswith("share"):
-        return np.stack([found, sizes], axis=1).astype(float), lambda sums: sums[..., :1] / sums[..., 1:2]
+        return np.stack([found, sizes], axis=1).astype(
+            float
+        ), lambda sums: sums[..., :1] / sums[..., 1:2]
     invented = generator.poisson(sizes * generator.gamma(1.5, 0.2, groups))
     stats = np.stack([found, sizes + invented], axis=1).astype(float)
     return stats, lambda sums: 2 * sums[..., :1] / (sums[..., :1] + sums[..., 1:2])
 
 
-def resampled(stats: Array, names: list[str], measure: Callable[[Array], Array], samples: int, seed: int) -> np.ndarray:
+def resampled(
+    stats: Array, names: list[str], measure: Callable[[Array], Array], samples: int, seed: int
+) -> np.ndarray:
     """The metric of resampled patients."""
     sums = group_sums(stats, names)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(samples, len(sums)))

@@ -41,7 +41,11 @@ from residency.core.errors import UserError
 LANGUAGES = ("vi", "zh", "en")
 RULES, SOURCE = "residency, rules only", "residency, with columns"
 OTHERS = {
-    "presidio": ("presidio, same patterns", ("presidio-analyzer==2.2.366", "spacy>=3.8"), "_deid_presidio.py"),
+    "presidio": (
+        "presidio, same patterns",
+        ("presidio-analyzer==2.2.366", "spacy>=3.8"),
+        "_deid_presidio.py",
+    ),
     "openmed": ("openmed, rules only", ("openmed==3.1.0",), "_deid_openmed.py"),
 }
 Scored = list[tuple[str, str, Tally]]
@@ -53,7 +57,9 @@ def main() -> None:
         given.notes, given.presidio, given.openmed, given.known = 60, 0, 0, min(given.known, 90)
     worlds = given.worlds or (["test"] if given.final else ["development", "validation"])
     if "test" in worlds and not given.final:
-        raise UserError("the test world is scored once, for the figure that is published; add --final.")
+        raise UserError(
+            "the test world is scored once, for the figure that is published; add --final."
+        )
     if given.known:
         return known(given, worlds)
     scored: Scored = []
@@ -69,28 +75,45 @@ def main() -> None:
         scored = []
         for (lang, name), cases in public().items():
             score(scored, lang, name, cases, given)
-        report("deid_public", given, COLUMNS, [tally.row(lang, text) for lang, text, tally in scored])
+        report(
+            "deid_public", given, COLUMNS, [tally.row(lang, text) for lang, text, tally in scored]
+        )
     return None
 
 
 def options() -> argparse.ArgumentParser:
     """What can be asked."""
     made = parser(__doc__)
-    made.add_argument("--notes", type=int, default=2000, help="per language and world (default 2,000)")
-    made.add_argument("--presidio", type=int, default=300, help="notes that Presidio is given (0: none)")
-    made.add_argument("--openmed", type=int, default=60, help="notes that openmed is given (0: none)")
-    made.add_argument("--langs", nargs="+", choices=LANGUAGES, default=LANGUAGES)
-    made.add_argument("--worlds", nargs="+", choices=sorted(WORLDS), help="default: development validation")
-    made.add_argument("--final", action="store_true", help="score the test world, and nothing else")
-    made.add_argument("--no-public", dest="public", action="store_false", help="leave the public texts out")
     made.add_argument(
-        "--known", type=int, default=0, help="only this: identifiers of the columns over so many notes, e.g. 20000"
+        "--notes", type=int, default=2000, help="per language and world (default 2,000)"
+    )
+    made.add_argument(
+        "--presidio", type=int, default=300, help="notes that Presidio is given (0: none)"
+    )
+    made.add_argument(
+        "--openmed", type=int, default=60, help="notes that openmed is given (0: none)"
+    )
+    made.add_argument("--langs", nargs="+", choices=LANGUAGES, default=LANGUAGES)
+    made.add_argument(
+        "--worlds", nargs="+", choices=sorted(WORLDS), help="default: development validation"
+    )
+    made.add_argument("--final", action="store_true", help="score the test world, and nothing else")
+    made.add_argument(
+        "--no-public", dest="public", action="store_false", help="leave the public texts out"
+    )
+    made.add_argument(
+        "--known",
+        type=int,
+        default=0,
+        help="only this: identifiers of the columns over so many notes, e.g. 20000",
     )
     made.add_argument("--seed", type=int, default=1)
     return made
 
 
-def score(scored: Scored, lang: str, name: str, cases: Sequence[Case], given: argparse.Namespace) -> None:
+def score(
+    scored: Scored, lang: str, name: str, cases: Sequence[Case], given: argparse.Namespace
+) -> None:
     """Every system on the same cases; the slow ones on the first of them."""
     tallies = [ours(RULES, [without(case) for case in cases])]
     if any(case.note.identifiers for case in cases):
@@ -126,7 +149,10 @@ def ours(system: str, cases: Iterable[Case]) -> Tally:
                 edits = normalised(case.note.text)
                 lost = [edits.project(span.start, span.end) for span in done.destroyed]
                 tally.destroyed += sum(
-                    not any(span and place.start < span[1] and span[0] < place.end for place in case.places)
+                    not any(
+                        span and place.start < span[1] and span[0] < place.end
+                        for place in case.places
+                    )
                     for span in lost
                 )
         vault.close()
@@ -145,7 +171,9 @@ def other(tool: str, lang: str, cases: Sequence[Case]) -> list[Tally]:
     if tool == "presidio":
         from residency.deid.rules import rules
 
-        task["patterns"] = [(rule.kind, plainly(rule.pattern)) for pack in ("common", lang) for rule in rules(pack)]
+        task["patterns"] = [
+            (rule.kind, plainly(rule.pattern)) for pack in ("common", lang) for rule in rules(pack)
+        ]
     python = environment(tool, packages)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "notes.json"
@@ -206,7 +234,11 @@ def plainly(pattern: str) -> str:
     """A pattern whose group v is what is found, as Presidio takes the whole match: what stands before v becomes a look-behind that
     the regex module allows."""
     head, mark, tail = pattern.partition("(?P<v>")
-    return pattern if not mark or "(?P<v>" in tail or "|" in tail.rpartition(")")[2] else f"{head}\\K(?:{tail}"
+    return (
+        pattern
+        if not mark or "(?P<v>" in tail or "|" in tail.rpartition(")")[2]
+        else f"{head}\\K(?:{tail}"
+    )
 
 
 def environment(name: str, packages: Sequence[str]) -> Path:
@@ -216,7 +248,9 @@ def environment(name: str, packages: Sequence[str]) -> Path:
     if not (folder / "ready").is_file():
         say(f"installing {', '.join(packages)} into {folder.relative_to(ROOT)} ...")
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *packages], check=True, stdout=sys.stderr
+        )
         (folder / "ready").touch()
     return python
 

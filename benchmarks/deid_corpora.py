@@ -29,7 +29,15 @@ def main() -> None:
     data = shared_data()
     most = 50 if given.quick else 100_000
     rows = [*gold(data, most), *plain_text(data, most)]
-    columns = ("text", "language", "characters", "recall", "precision", "findings per 1,000 characters", "by kind")
+    columns = (
+        "text",
+        "language",
+        "characters",
+        "recall",
+        "precision",
+        "findings per 1,000 characters",
+        "by kind",
+    )
     report("deid_corpora", given, columns, rows)
 
 
@@ -42,20 +50,31 @@ def gold(data: Path, most: int) -> Iterable[list[str]]:
     """Files with gold identifiers."""
     rows = json.loads(next((data / "en/pii_synthetic").glob("*.json")).read_text("utf-8"))[:most]
     items = [
-        (row["full_text"], [(s["start_position"], s["end_position"], s["entity_type"]) for s in row["spans"]])
+        (
+            row["full_text"],
+            [(s["start_position"], s["end_position"], s["entity_type"]) for s in row["spans"]],
+        )
         for row in rows
     ]
     yield scored("pii_synthetic", "en", items)
-    lines = [json.loads(line) for line in (data / "deid_golden/vi.jsonl").read_text("utf-8").splitlines() if line]
+    lines = [
+        json.loads(line)
+        for line in (data / "deid_golden/vi.jsonl").read_text("utf-8").splitlines()
+        if line
+    ]
     yield scored("deid_golden", "vi", [(one["text"], [(s["start"], s["end"], s["label"]) for s in one["gold_spans"]]) for one in lines])  # fmt: skip
     one = json.loads((data / "deid_golden/zh-Hans.json").read_text("utf-8"))
     yield scored("deid_golden", "zh", [(one["text"], [(s["start"], s["end"], s["label"]) for s in one["expected_entities"]])])  # fmt: skip
     hard = json.loads((data / "deid_golden/hard_negatives.json").read_text("utf-8"))["fixtures"]
     for lang in sorted({one["language"] for one in hard} & {"vi", "zh", "en"}):
-        yield counted("hard negatives", lang, [one["text"] for one in hard if one["language"] == lang])
+        yield counted(
+            "hard negatives", lang, [one["text"] for one in hard if one["language"] == lang]
+        )
 
 
-def scored(name: str, lang: str, items: Sequence[tuple[str, list[tuple[int, int, str]]]]) -> list[str]:
+def scored(
+    name: str, lang: str, items: Sequence[tuple[str, list[tuple[int, int, str]]]]
+) -> list[str]:
     """Recall by kind and precision: every letter and digit of an identifier must be found."""
     every: Counter[str] = Counter()
     hit: Counter[str] = Counter()
@@ -72,7 +91,15 @@ def scored(name: str, lang: str, items: Sequence[tuple[str, list[tuple[int, int,
     scope = [kind for kind in every if kind in SCOPE or name != "pii_synthetic"]
     kinds = ", ".join(f"{kind} {hit[kind]} of {every[kind]}" for kind in scope)
     recall = sum(hit[kind] for kind in scope) / max(sum(every[kind] for kind in scope), 1)
-    row = [name, lang, f"{length:,}", f"{recall:.3f}", f"{1 - false / max(findings, 1):.3f}", "-", kinds]
+    row = [
+        name,
+        lang,
+        f"{length:,}",
+        f"{recall:.3f}",
+        f"{1 - false / max(findings, 1):.3f}",
+        "-",
+        kinds,
+    ]
     say(" | ".join(row))
     return row
 
@@ -80,21 +107,28 @@ def scored(name: str, lang: str, items: Sequence[tuple[str, list[tuple[int, int,
 def plain_text(data: Path, most: int) -> Iterable[list[str]]:
     """Medical text."""
     vi = [
-        path.read_text("utf-8", "replace") for path in sorted((data / "vi/vietbioner/brat_annotator_a").rglob("*.txt"))
+        path.read_text("utf-8", "replace")
+        for path in sorted((data / "vi/vietbioner/brat_annotator_a").rglob("*.txt"))
     ]
     yield counted("VietBioNER, brat texts", "vi", vi[:most])
     yield counted(
-        "ICD-10 names", "vi", [next(p for p in (data / "vi/icd10").rglob("*") if p.is_file()).read_text("utf-8")]
+        "ICD-10 names",
+        "vi",
+        [next(p for p in (data / "vi/icd10").rglob("*") if p.is_file()).read_text("utf-8")],
     )
     train = json.loads((data / "vi/acrdraid/train.json").read_text("utf-8"))
     yield counted("acrDrAid, train", "vi", [str(one["text"]) for one in train[:most]])
     with (data / "zh/huatuo/general_qa.jsonl").open(encoding="utf-8") as file:
         lines = [json.loads(line) for line in islice(file, min(most, 3000))]
-    yield counted("Huatuo, general", "zh", [f"{one['instruction']}\n{one.get('output', '')}" for one in lines])
+    yield counted(
+        "Huatuo, general", "zh", [f"{one['instruction']}\n{one.get('output', '')}" for one in lines]
+    )
     liver = data / "zh/huatuo/liver_cancer.json"
     yield counted("Huatuo, liver cancer", "zh", liver.read_text("utf-8").splitlines()[:most])
     cmed = (data / "zh/cmedqaner/train.json").read_text("utf-8").splitlines()
-    yield counted("cMedQANER, train", "zh", [json.loads(line)["text"] for line in cmed[:most] if line])
+    yield counted(
+        "cMedQANER, train", "zh", [json.loads(line)["text"] for line in cmed[:most] if line]
+    )
     with (data / "en/mts_dialog/MTS-Dialog-TrainingSet.csv").open(encoding="utf-8") as file:
         sections = list(csv.DictReader(file))[:most]
     yield counted("MTS-Dialog, notes", "en", [row["section_text"] for row in sections])
@@ -112,7 +146,15 @@ def counted(name: str, lang: str, texts: Iterable[str]) -> list[str]:
         length += len(shown)
         kinds.update(one.kind for one in found_in(shown, lang))
     rate = f"{1000 * sum(kinds.values()) / max(length, 1):.3f}"
-    row = [name, lang, f"{length:,}", "-", "-", rate, ", ".join(f"{kind} {n}" for kind, n in kinds.most_common())]
+    row = [
+        name,
+        lang,
+        f"{length:,}",
+        "-",
+        "-",
+        rate,
+        ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()),
+    ]
     say(" | ".join(row))
     return row
 

@@ -23,7 +23,9 @@ from residency.synth.hospital import Planted, notes
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--notes", type=int, default=34000, help="per language (default 34,000: 102,000 in all)")
+    options.add_argument(
+        "--notes", type=int, default=34000, help="per language (default 34,000: 102,000 in all)"
+    )
     options.add_argument("--seed", type=int, default=29)
     given = options.parse_args()
     if given.quick:
@@ -111,10 +113,20 @@ def dates(planted: Planted, done: Done, lang: str) -> list[tuple[date, date]]:
     before = normalised(planted.note.text)
     pairs = []
     for mention in find_dates(before.apply(planted.note.text), lang):
-        back = before.back(mention.start, mention.end) if before.pieces else (mention.start, mention.end)
+        back = (
+            before.back(mention.start, mention.end)
+            if before.pieces
+            else (mention.start, mention.end)
+        )
         landed = done.edits.project(*back) if back else None
         new = after.get(landed[0]) if landed else None
-        if mention.value and mention.precision == "day" and new and new.value and new.precision == "day":
+        if (
+            mention.value
+            and mention.precision == "day"
+            and new
+            and new.value
+            and new.precision == "day"
+        ):
             pairs.append((mention.value, new.value))
     return pairs
 

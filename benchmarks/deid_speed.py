@@ -43,7 +43,9 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--notes", type=int, default=1000, help="per language (default 1,000)")
     options.add_argument("--rounds", type=int, default=5, help="the median counts (default 5)")
-    options.add_argument("--presidio", type=int, default=300, help="notes that Presidio is given (0: none)")
+    options.add_argument(
+        "--presidio", type=int, default=300, help="notes that Presidio is given (0: none)"
+    )
     given = options.parse_args()
     if given.quick:
         given.notes, given.rounds, given.presidio = 20, 1, 0
@@ -53,7 +55,9 @@ def main() -> None:
         rate, spread, shares = timed(lang, made, given.rounds)
         other = f"{presidio(lang, made[: given.presidio]):,.0f}" if given.presidio else "-"
         length = sum(len(one.text) for one in made) / len(made)
-        rows.append([lang, f"{len(made):,}", f"{length:,.0f}", f"{rate:,.0f}", spread, other, shares])
+        rows.append(
+            [lang, f"{len(made):,}", f"{length:,.0f}", f"{rate:,.0f}", spread, other, shares]
+        )
         say(" | ".join(rows[-1]))
     columns = (
         "language",
@@ -74,7 +78,10 @@ def long_notes(lang: str, count: int) -> Iterator[RawNote]:
         own = [one.note for one in planted]
         text, spans = "", list[Span]()
         for one in own:
-            spans += [msgspec.structs.replace(s, start=s.start + len(text), end=s.end + len(text)) for s in one.spans]
+            spans += [
+                msgspec.structs.replace(s, start=s.start + len(text), end=s.end + len(text))
+                for s in one.spans
+            ]
             text += one.text.rstrip("\n") + "\n"
         for filler in records(lang, 8, seed=made) if len(text) < SIZE else ():
             text += filler.text.rstrip("\n") + "\n"
@@ -131,7 +138,12 @@ def stages(engine: Engine, lang: str, made: list[RawNote]) -> str:
     )
     found = each("rules, dates, names", lambda view: packs(lang).search(view), views)
     found = each("resolve", lambda a, b: resolve([*a, *b[1]]), found, own)
-    drawn = each("secret", lambda one, k: surrogates(engine.vault.secret(one.patient), lang, k[0].keys), made, own)
+    drawn = each(
+        "secret",
+        lambda one, k: surrogates(engine.vault.secret(one.patient), lang, k[0].keys),
+        made,
+        own,
+    )
     new = each("replace", replaced, views, found, drawn, [engine.settings] * len(views))
     results = each("apply", lambda view, edit: edit.apply(view.text), views, new)
     each("scan again", lambda text, k: engine.left(text, lang, k[0]), results, own)
@@ -162,7 +174,10 @@ def presidio(lang: str, made: list[RawNote]) -> float:
         path = Path(folder) / "notes.json"
         path.write_text(json.dumps({"lang": lang, "texts": texts, "patterns": patterns}), "utf-8")
         done = subprocess.run(
-            [python, ROOT / "benchmarks/_deid_presidio.py", path], capture_output=True, text=True, check=True
+            [python, ROOT / "benchmarks/_deid_presidio.py", path],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     return len(texts) / float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
@@ -174,7 +189,9 @@ def environment() -> Path:
     if not (folder / "ready").is_file():
         say(f"installing {', '.join(PRESIDIO)} into {folder.relative_to(ROOT)} ...")
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PRESIDIO], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *PRESIDIO], check=True, stdout=sys.stderr
+        )
         (folder / "ready").touch()
     return python
 

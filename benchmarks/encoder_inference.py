@@ -38,9 +38,15 @@ LEARNED = 2000
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--run", type=Path, help="a finished run of an encoder (default: one is made)")
-    options.add_argument("--keep", type=Path, help="folder that the run stays in, and is found in again")
-    options.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 240], help="tokens of a text")
+    options.add_argument(
+        "--run", type=Path, help="a finished run of an encoder (default: one is made)"
+    )
+    options.add_argument(
+        "--keep", type=Path, help="folder that the run stays in, and is found in again"
+    )
+    options.add_argument(
+        "--lengths", type=int, nargs="+", default=[32, 128, 240], help="tokens of a text"
+    )
     options.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--out", default="", help="more of the result's name")
@@ -71,29 +77,58 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     bf16 = OnnxEncoder.from_export(work / "out", "bf16", given.threads)
     if not (work / "out" / INT8).is_file():
         exports.write_int8(work / "out" / FP32, work / "out" / INT8)
-    int8 = OnnxEncoder(graph(work / "out", "int8", given.threads), fp32.tokeniser, fp32.card, fp32.info)
+    int8 = OnnxEncoder(
+        graph(work / "out", "int8", given.threads), fp32.tokeniser, fp32.card, fp32.info
+    )
     ours = {"torch": torchs, "fp32": fp32, "bf16": bf16, "int8": int8}
     text = "\n".join(example.input for example in held_out)
-    own = load_tokenizer(artefact)  # padding and truncation stay set on a tokenizer that was called with them
+    own = load_tokenizer(
+        artefact
+    )  # padding and truncation stay set on a tokenizer that was called with them
     rows, timings = [], []
     for batch in given.batches:
         for length in given.lengths:
             chosen = [
-                Example(id=str(i), task="t", input=one) for i, one in enumerate(texts(torchs, text, length, batch))
+                Example(id=str(i), task="t", input=one)
+                for i, one in enumerate(texts(torchs, text, length, batch))
             ]
-            tokens = sum(len(found.ids) for found in torchs.tokeniser([one.input for one in chosen]))
-            calls: dict[str, Callable[[], Any]] = {"plain": lambda chosen=chosen: plain(torchs.model, own, chosen)}
-            calls |= {n: (lambda p=p, chosen=chosen: list(p.predict(chosen))) for n, p in ours.items()}
+            tokens = sum(
+                len(found.ids) for found in torchs.tokeniser([one.input for one in chosen])
+            )
+            calls: dict[str, Callable[[], Any]] = {
+                "plain": lambda chosen=chosen: plain(torchs.model, own, chosen)
+            }
+            calls |= {
+                n: (lambda p=p, chosen=chosen: list(p.predict(chosen))) for n, p in ours.items()
+            }
             took = in_turn(calls, given.rounds)
-            ratios = {n: median(a / b for a, b in zip(took[n], took["plain"], strict=True)) for n in SYSTEMS}
+            ratios = {
+                n: median(a / b for a, b in zip(took[n], took["plain"], strict=True))
+                for n in SYSTEMS
+            }
             each = {n: 1e5 * median(took[n]) / tokens for n in SYSTEMS}
-            timings.append({"batch": batch, "tokens": length, "ms_per_100": each, "of_plain": ratios, "seconds": took})
-            rows.append([str(batch), str(length), *(f"{each[n]:.2f} ({ratios[n]:.2f})" for n in SYSTEMS)])
-            say(f"batch {batch}, {length} tokens: " + ", ".join(f"{n} {ratios[n]:.2f}" for n in SYSTEMS))
+            timings.append(
+                {
+                    "batch": batch,
+                    "tokens": length,
+                    "ms_per_100": each,
+                    "of_plain": ratios,
+                    "seconds": took,
+                }
+            )
+            rows.append(
+                [str(batch), str(length), *(f"{each[n]:.2f} ({ratios[n]:.2f})" for n in SYSTEMS)]
+            )
+            say(
+                f"batch {batch}, {length} tokens: "
+                + ", ".join(f"{n} {ratios[n]:.2f}" for n in SYSTEMS)
+            )
     answers = {n: list(p.predict(held_out)) for n, p in ours.items()}
     f1 = {}
     for name in ("fp32", "bf16", "int8"):
-        tests = compare(held_out, (torchs.info, answers["torch"]), (ours[name].info, answers[name]), torchs.card)
+        tests = compare(
+            held_out, (torchs.info, answers["torch"]), (ours[name].info, answers[name]), torchs.card
+        )
         f1[name] = tests[0]
         line = f"{100 * tests[0].difference:+.2f} points [{100 * tests[0].low:+.2f}, {100 * tests[0].high:+.2f}]"
         rows.append([f"F1, {name} minus torch", line, *[""] * len(SYSTEMS)])
@@ -103,10 +138,14 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         ("batch", "tokens", *(f"{name}, ms/100 tokens (of plain)" for name in SYSTEMS)),
         rows,
         timings=timings,
-        f1={n: {"difference": t.difference, "low": t.low, "high": t.high, "p": t.p} for n, t in f1.items()},
+        f1={
+            n: {"difference": t.difference, "low": t.low, "high": t.high, "p": t.p}
+            for n, t in f1.items()
+        },
         held_out=len(held_out),
         kept={
-            name: {"kept": one.kept, "reason": one.reason} for name, one in (("bf16", made.bf16), ("int8", made.int8))
+            name: {"kept": one.kept, "reason": one.reason}
+            for name, one in (("bf16", made.bf16), ("int8", made.int8))
         },
         equal_within=made.equal_within,
     )
@@ -121,8 +160,17 @@ def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]
         whole = evaluation(given.run)
         return artefact_of(given.run), [*whole.part("dev"), *whole.part("test")]
     there = shared_data() / "en/ncbi_disease"
-    given_as = {"format": "conll", "train": str(there / "train.tsv"), "test": str(there / "devel.tsv")}
-    notes = load(parse(Data, {**given_as, "profile": "public", "lang": "en", "stop": 0}, "ncbi"), "ncbi", work, 0)
+    given_as = {
+        "format": "conll",
+        "train": str(there / "train.tsv"),
+        "test": str(there / "devel.tsv"),
+    }
+    notes = load(
+        parse(Data, {**given_as, "profile": "public", "lang": "en", "stop": 0}, "ncbi"),
+        "ncbi",
+        work,
+        0,
+    )
     train, gold = notes.part("train"), notes.part("test")
     write_jsonl(train[:LEARNED], work / "train.jsonl")
     write_jsonl([*train[LEARNED:], *gold], work / "test.jsonl")
@@ -145,7 +193,11 @@ def texts(predictor: Any, text: str, length: int, count: int) -> Iterator[str]:
     slots = predictor.tokeniser([text])[0]
     for number in range(count):
         start = (number * length) % max(1, len(slots.ids) - 2 * length)
-        inside = [s for s, first in zip(slots.slots, slots.firsts, strict=True) if start <= first < start + length - 2]
+        inside = [
+            s
+            for s, first in zip(slots.slots, slots.firsts, strict=True)
+            if start <= first < start + length - 2
+        ]
         yield text[inside[0][0] : inside[-1][1]]
 
 
@@ -166,14 +218,22 @@ def plain(model: Any, tokenizer: Any, examples: list[Example]) -> list[list[tupl
     import torch
 
     given = tokenizer(
-        [one.input for one in examples], padding=True, truncation=True, return_tensors="pt", return_offsets_mapping=True
+        [one.input for one in examples],
+        padding=True,
+        truncation=True,
+        return_tensors="pt",
+        return_offsets_mapping=True,
     )
     offsets = given.pop("offset_mapping").tolist()
     with torch.inference_mode():
         chosen = model(**given).logits.argmax(-1).tolist()
     names = model.config.id2label
     return [
-        [(start, end, names[tag]) for (start, end), tag in zip(places, tags, strict=True) if end > start]
+        [
+            (start, end, names[tag])
+            for (start, end), tag in zip(places, tags, strict=True)
+            if end > start
+        ]
         for places, tags in zip(offsets, chosen, strict=True)
     ]
 

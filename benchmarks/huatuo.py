@@ -26,7 +26,9 @@ def main() -> None:
     options.add_argument("--methods", nargs="+", choices=("lora", "full"), default=["lora", "full"])
     options.add_argument("--limit", type=int, help="training records (default: all)")
     options.add_argument("--epochs", type=float, help="passes (default: the recipe's own choice)")
-    options.add_argument("--test", type=int, default=200, help="test records that are answered (default 200)")
+    options.add_argument(
+        "--test", type=int, default=200, help="test records that are answered (default 200)"
+    )
     options.add_argument("--child", nargs=2, metavar=("RECIPE", "RUNS"), help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.child:
@@ -47,9 +49,22 @@ def main() -> None:
                 found.append({"file": name, "method": method, **result})
                 for system in ("base", "tuned"):
                     if system == "tuned" or method == given.methods[0]:
-                        rows.append(row(name, method if system == "tuned" else "base", result, system))
+                        rows.append(
+                            row(name, method if system == "tuned" else "base", result, system)
+                        )
                         say(" ".join(rows[-1]))
-    columns = ("file", "system", "n", "loss", "ROUGE-L", "BLEU", "chrF", "loss to base", "ROUGE-L to base", "seconds")
+    columns = (
+        "file",
+        "system",
+        "n",
+        "loss",
+        "ROUGE-L",
+        "BLEU",
+        "chrF",
+        "loss to base",
+        "ROUGE-L to base",
+        "seconds",
+    )
     report("huatuo", given, columns, rows, references="model-written", measurements=found)
 
 
@@ -61,13 +76,24 @@ def row(name: str, shown: str, result: dict[str, Any], system: str) -> list[str]
         f"{t['difference']:+.3f} [{t['low']:+.3f}, {t['high']:+.3f}]" if system == "tuned" else "-"
         for t in (result["tests"]["loss"], result["tests"]["rouge_l"])
     ]
-    return [name, shown, str(result["n"]), *cells, *tests, f"{result['seconds']:.0f}" if system == "tuned" else "-"]
+    return [
+        name,
+        shown,
+        str(result["n"]),
+        *cells,
+        *tests,
+        f"{result['seconds']:.0f}" if system == "tuned" else "-",
+    ]
 
 
 def write_parts(name: str, work: Path) -> dict[str, Any]:
     """Write the three parts by hash of the instruction; the settings that read them."""
     text = (shared_data() / FILES[name]).read_text("utf-8")
-    records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    records = (
+        json.loads(text)
+        if text.lstrip().startswith("[")
+        else [json.loads(line) for line in text.splitlines()]
+    )
     parts: dict[str, list[dict[str, Any]]] = {"train": [], "dev": [], "test": []}
     for record in records:
         tenth = int(hashlib.sha256(record["instruction"].encode()).hexdigest(), 16) % 10
@@ -77,7 +103,9 @@ def write_parts(name: str, work: Path) -> dict[str, Any]:
     return {part: f"{name}-{part}.json" for part in parts}
 
 
-def settings(name: str, method: str, data: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
+def settings(
+    name: str, method: str, data: dict[str, Any], given: argparse.Namespace
+) -> dict[str, Any]:
     """The recipe of one run."""
     more = {"packed": {}, "names": {"id": ""}} if name == "liver" else {}
     stage: dict[str, Any] = {"method": {"kind": method}}
@@ -112,11 +140,21 @@ def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     facts = pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs))
     base, tuned = facts.reports
     scores = {
-        one.system.name: {s.metric: (s.value, s.low or 0.0, s.high or 0.0) for s in one.scores} for one in (base, tuned)
+        one.system.name: {s.metric: (s.value, s.low or 0.0, s.high or 0.0) for s in one.scores}
+        for one in (base, tuned)
     }
-    tests = {t.metric: {"difference": t.difference, "low": t.low, "high": t.high, "p": t.p} for t in tuned.comparisons}
+    tests = {
+        t.metric: {"difference": t.difference, "low": t.low, "high": t.high, "p": t.p}
+        for t in tuned.comparisons
+    }
     stage = facts.stages[0]
-    return {"n": tuned.n, "scores": scores, "tests": tests, "seconds": stage.seconds, "settings": stage.settings}
+    return {
+        "n": tuned.n,
+        "scores": scores,
+        "tests": tests,
+        "seconds": stage.seconds,
+        "settings": stage.settings,
+    }
 
 
 if __name__ == "__main__":

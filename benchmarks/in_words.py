@@ -30,7 +30,10 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        for name, base, output in (("words", "bundled:tiny-lm", "text"), ("marks", "bundled:tiny-encoder", "head")):
+        for name, base, output in (
+            ("words", "bundled:tiny-lm", "text"),
+            ("marks", "bundled:tiny-encoder", "head"),
+        ):
             path = work / f"{name}.yaml"  # JSON is YAML
             path.write_text(json.dumps(recipe(name, base, output, given)), "utf-8")
             found[name], _ = child([__file__, "--child", path, work / "runs"], given.threads)
@@ -92,7 +95,11 @@ def measured(path: Path, runs: Path) -> dict[str, Any]:
                 "repaired": one.repaired,
             }
         )
-    return {"systems": systems, "seconds": facts.stages[0].seconds, "settings": facts.stages[0].settings}
+    return {
+        "systems": systems,
+        "seconds": facts.stages[0].seconds,
+        "settings": facts.stages[0].settings,
+    }
 
 
 if __name__ == "__main__":

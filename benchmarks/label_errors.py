@@ -45,7 +45,9 @@ KINDS = ("label", "boundary", "missing")
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--corpus", choices=CORPORA, default="vietbioner")
-    options.add_argument("--share", type=float, default=0.03, help="of the labels that are corrupted (default 0.03)")
+    options.add_argument(
+        "--share", type=float, default=0.03, help="of the labels that are corrupted (default 0.03)"
+    )
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--epochs", type=float, default=15, help="of full tuning (default 15)")
     given = options.parse_args()
@@ -56,14 +58,23 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     version = cleanlab_ready()
     kept = RESULTS / "label_errors.partial.json"
-    found: list[dict[str, Any]] = json.loads(kept.read_text("utf-8")) if kept.is_file() and not given.quick else []
+    found: list[dict[str, Any]] = (
+        json.loads(kept.read_text("utf-8")) if kept.is_file() and not given.quick else []
+    )
     for seed in given.seeds:
         if not any(one["seed"] == seed for one in found):
             found += measured(given, seed)
             if not given.quick:
                 kept.write_text(json.dumps(found), "utf-8")
     rows = [row(found, system) for system in dict.fromkeys(one["system"] for one in found)]
-    columns = ("system", "list", "precision", "recall", *(f"of {kind}" for kind in KINDS), "by seed")
+    columns = (
+        "system",
+        "list",
+        "precision",
+        "recall",
+        *(f"of {kind}" for kind in KINDS),
+        "by seed",
+    )
     report("label_errors", given, columns, rows, base=TINY, cleanlab=version, measurements=found)
     kept.unlink(missing_ok=True)
 
@@ -72,7 +83,17 @@ def cleanlab_ready() -> str:
     """cleanlab's version; installed into a folder of its own where it is not there, so that it changes nothing here."""
     folder = ROOT / ".bench" / "cleanlab"
     if not folder.is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *CLEANLAB]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(folder),
+            *CLEANLAB,
+        ]
         if subprocess.run(pip, check=False).returncode:
             raise UserError("cleanlab could not be installed; see what pip said above.")
     sys.path.append(str(folder))
@@ -102,7 +123,13 @@ def measured(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     lists = {"ours": ours[:most], "cleanlab": by_cleanlab(wrong, beliefs, card)[:most]}
     found = []
     for system, listed in lists.items():
-        one = {"system": system, "seed": seed, "corrupted": most, "listed": len(listed), **judged(listed, places)}
+        one = {
+            "system": system,
+            "seed": seed,
+            "corrupted": most,
+            "listed": len(listed),
+            **judged(listed, places),
+        }
         say(f"{system} seed {seed}: precision {one['precision']:.3f}, recall {one['recall']:.3f}")
         found.append(one)
     return found
@@ -111,12 +138,16 @@ def measured(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 def corpus(name: str, quick: bool) -> tuple[list[Note], Card]:
     """The training notes as their authors labelled them."""
     how = CORPORA[name][1]
-    notes = load(parse(Data, {**how, "stop": 0, "profile": "public"}, name), name, shared_data(), 0).part("train")
+    notes = load(
+        parse(Data, {**how, "stop": 0, "profile": "public"}, name), name, shared_data(), 0
+    ).part("train")
     notes = notes[: 100 if quick else None]
     return notes, fixed(load_card("ner"), notes, name)
 
 
-def corrupted(notes: Sequence[Note], card: Card, share: float, seed: int) -> tuple[list[Note], dict[Place, str]]:
+def corrupted(
+    notes: Sequence[Note], card: Card, share: float, seed: int
+) -> tuple[list[Note], dict[Place, str]]:
     """Notes with a share of their spans made wrong, and where, with the kind."""
     rng = random.Random(seed)
     every = [(n, s) for n, note in enumerate(notes) for s in range(len(note.spans))]
@@ -128,12 +159,17 @@ def corrupted(notes: Sequence[Note], card: Card, share: float, seed: int) -> tup
         note, span, kind = notes[n], notes[n].spans[s], kinds[number % len(kinds)]
         new: Span | None = None
         if kind == "label":
-            new = replace(span, label=rng.choice([name for name in card.names if name != span.label]))
+            new = replace(
+                span, label=rng.choice([name for name in card.names if name != span.label])
+            )
         elif kind == "boundary":
             new = moved(note, span, rng)
         old = changed[n].index(span)
         changed[n][old : old + 1] = [new] if new else []
-        low, high = min(span.start, new.start if new else span.start), max(span.end, new.end if new else span.end)
+        low, high = (
+            min(span.start, new.start if new else span.start),
+            max(span.end, new.end if new else span.end),
+        )
         places[note.id, low, high] = kind
     return [replace(note, spans=tuple(changed[n])) for n, note in enumerate(notes)], places
 
@@ -174,7 +210,9 @@ def by_cleanlab(notes: Sequence[Note], beliefs: Sequence[Any], card: Card) -> li
             continue
         note, belief = kept[n]
         slot = belief.slots[i]
-        start, end = next(((s.start, s.end) for s in note.spans if s.start < slot[1] and s.end > slot[0]), slot)
+        start, end = next(
+            ((s.start, s.end) for s in note.spans if s.start < slot[1] and s.end > slot[0]), slot
+        )
         near = [j for j, other in enumerate(belief.slots) if other[0] < end and other[1] > start]
         near += [j for step in (-1, 1) for j in beside(info[n], i, step)]
         taken |= {(n, j) for j in near}
@@ -197,14 +235,21 @@ def judged(listed: Sequence[Place], places: dict[Place, str]) -> dict[str, Any]:
     found: set[Place] = set()
     right = 0
     for note, start, end in listed:
-        hits = {place for place in places if place[0] == note and place[1] < end and place[2] > start}
+        hits = {
+            place for place in places if place[0] == note and place[1] < end and place[2] > start
+        }
         right += bool(hits - found)
         found |= hits
     kinds = {
-        kind: sum(places[place] == kind for place in found) / max(1, sum(k == kind for k in places.values()))
+        kind: sum(places[place] == kind for place in found)
+        / max(1, sum(k == kind for k in places.values()))
         for kind in KINDS
     }
-    return {"precision": right / max(1, len(listed)), "recall": len(found) / len(places), "kinds": kinds}
+    return {
+        "precision": right / max(1, len(listed)),
+        "recall": len(found) / len(places),
+        "kinds": kinds,
+    }
 
 
 def row(found: Sequence[dict[str, Any]], system: str) -> list[str]:

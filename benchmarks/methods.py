@@ -62,13 +62,21 @@ COLUMNS = (
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--tasks", nargs="+", choices=list(RATES), default=list(RATES))
-    options.add_argument("--rows", type=int, default=320, help="that are learned from (default 320)")
-    options.add_argument("--held", type=int, default=100, help="that the loss is measured on (default 100)")
+    options.add_argument(
+        "--rows", type=int, default=320, help="that are learned from (default 320)"
+    )
+    options.add_argument(
+        "--held", type=int, default=100, help="that the loss is measured on (default 100)"
+    )
     options.add_argument("--batch", type=int, default=16)
-    options.add_argument("--passes", type=int, help="over the rows (default 2 for entities, 1 for instructions)")
+    options.add_argument(
+        "--passes", type=int, help="over the rows (default 2 for entities, 1 for instructions)"
+    )
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument(
-        "--max", action="store_true", help="entities: also the plain script with rows padded to the window"
+        "--max",
+        action="store_true",
+        help="entities: also the plain script with rows padded to the window",
     )
     options.add_argument("--fp32", action="store_true", help="no bf16")
     options.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
@@ -97,10 +105,14 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         for method in (one for one in given.methods if one in RATES[task]):
             settings = {**common, "steps": steps, "bf16": bf16, "path": str(path), "method": method}
             settings["max"] = given.max and task == "entities"
-            found[method], _ = child([__file__, "--child", task, json.dumps(settings)], given.threads)
+            found[method], _ = child(
+                [__file__, "--child", task, json.dumps(settings)], given.threads
+            )
             shares = {name: figures(task, systems) for name, systems in found.items()}
             say(f"{task}, {method}: {json.dumps(shares[method])}")
-        rows = [line for name, systems in found.items() for line in lines(name, systems, shares[name])]
+        rows = [
+            line for name, systems in found.items() for line in lines(name, systems, shares[name])
+        ]
         name = f"methods-{task}" + ("" if bf16 else "-fp32")
         report(name, given, COLUMNS, rows, bf16=bf16, shares=shares, measurements=found)
 
@@ -121,7 +133,9 @@ def figures(task: str, systems: dict[str, list[dict[str, Any]]]) -> dict[str, An
     """What the goals are about."""
     plain, own = systems["plain"], systems["ours"]
     trained = {one["trainable"] for one in [*plain, *own]}
-    faster = median(b["tokens_per_second"] / a["tokens_per_second"] for a, b in zip(plain, own, strict=True))
+    faster = median(
+        b["tokens_per_second"] / a["tokens_per_second"] for a, b in zip(plain, own, strict=True)
+    )
     padding = median(1 / (1 - one["padding"]) for one in plain)
     reached = faster if task == "entities" else faster / padding
     return {
@@ -134,16 +148,21 @@ def figures(task: str, systems: dict[str, list[dict[str, Any]]]) -> dict[str, An
     }
 
 
-def lines(name: str, systems: dict[str, list[dict[str, Any]]], found: dict[str, Any]) -> list[list[str]]:
+def lines(
+    name: str, systems: dict[str, list[dict[str, Any]]], found: dict[str, Any]
+) -> list[list[str]]:
     """A line of the table for each system."""
     made = []
     plain = systems["plain"]
     for system, runs in systems.items():
         each = [one["tokens_per_second"] for one in runs]
         faster = median(
-            one["tokens_per_second"] / theirs["tokens_per_second"] for theirs, one in zip(plain, runs, strict=True)
+            one["tokens_per_second"] / theirs["tokens_per_second"]
+            for theirs, one in zip(plain, runs, strict=True)
         )
-        differences = [one["loss"] - theirs["loss"] for theirs, one in zip(plain, runs, strict=True)]
+        differences = [
+            one["loss"] - theirs["loss"] for theirs, one in zip(plain, runs, strict=True)
+        ]
         made.append(
             [
                 name,
@@ -184,7 +203,10 @@ def write_rows(task: str, given: argparse.Namespace, path: Path) -> None:
 
     base, card, train, held = subject(task, given.rows, given.held)
     known = {
-        name: [{"input_ids": i.ids, "attention_mask": [1] * len(i.ids), "labels": i.targets} for i in part]
+        name: [
+            {"input_ids": i.ids, "attention_mask": [1] * len(i.ids), "labels": i.targets}
+            for i in part
+        ]
         for name, part in (("rows", tokens(base, card, train)), ("held", tokens(base, card, held)))
     }
     labels = len(artefact.outputs(card)) if task == "entities" else 0
@@ -209,7 +231,13 @@ def subject(task: str, rows: int, held: int) -> tuple[Base, Card, list[Example],
         from residency.corpus.load import Data, load
         from residency.tasks.examples import examples, fixed
 
-        settings = {"format": "conll", "train": "train.tsv", "test": "devel.tsv", "stop": 0, "lang": "en"}
+        settings = {
+            "format": "conll",
+            "train": "train.tsv",
+            "test": "devel.tsv",
+            "stop": 0,
+            "lang": "en",
+        }
         data = parse(Data, {**settings, "profile": "public"}, "ncbi")
         corpus = load(data, "ncbi", shared_data() / "en" / "ncbi_disease", 0)
         card = fixed(load_card("ner"), corpus.part("train"), "data.ncbi")
@@ -217,13 +245,17 @@ def subject(task: str, rows: int, held: int) -> tuple[Base, Card, list[Example],
         random.Random(0).shuffle(train)
         return base, card, train[:rows], examples(corpus.part("test"), card)[:held]
     parts: dict[bool, list[Example]] = {True: [], False: []}
-    for number, line in enumerate((shared_data() / "zh/huatuo/general_qa.jsonl").read_text("utf-8").splitlines()):
+    for number, line in enumerate(
+        (shared_data() / "zh/huatuo/general_qa.jsonl").read_text("utf-8").splitlines()
+    ):
         row = json.loads(line)
         tenth = int(hashlib.sha256(row["instruction"].encode()).hexdigest(), 16) % 10
         if tenth < 9:
             question, answer = row["instruction"].strip(), row["output"].strip()
             turns, gold = (Turn(role="user", text=question),), Text(text=answer)
-            one = Example(id=str(number), task="qa", input=question, gold=gold, turns=turns, profile="public")
+            one = Example(
+                id=str(number), task="qa", input=question, gold=gold, turns=turns, profile="public"
+            )
             parts[tenth < 8].append(one)
     return base, load_card("qa"), parts[True][:rows], parts[False][:held]
 

@@ -28,7 +28,16 @@ from _common import parser, report, run, say
 from residency.core.errors import UserError
 
 KEY = "c3" * 32
-COLUMNS = ("name", "relative", "phone", "national_id", "insurance", "address", "record", "birth_date")
+COLUMNS = (
+    "name",
+    "relative",
+    "phone",
+    "national_id",
+    "insurance",
+    "address",
+    "record",
+    "birth_date",
+)
 
 
 def main() -> None:
@@ -138,12 +147,16 @@ def command(folder: Path, kill_in: str, count: int) -> tuple[int, float]:
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(held(pid) for pid in family(process.pid)))
-        half = stored(folder) >= count // 2 if kill_in == "extraction" else lines(folder) >= count // 2
+        half = (
+            stored(folder) >= count // 2 if kill_in == "extraction" else lines(folder) >= count // 2
+        )
         if kill_in and half:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.5)
     if not kill_in and process.returncode:
-        raise UserError(f"the command ended with {process.returncode}: {(process.stderr or sys.stdin).read()[-300:]!r}")
+        raise UserError(
+            f"the command ended with {process.returncode}: {(process.stderr or sys.stdin).read()[-300:]!r}"
+        )
     return process.returncode, peak
 
 
@@ -158,7 +171,11 @@ def family(pid: int) -> list[int]:
 def held(pid: int) -> float:
     """Memory that a process holds now, in MB."""
     try:
-        found = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
+        found = [
+            line
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS")
+        ]
         return int(found[0].split()[1]) / 1024 if found else 0.0
     except OSError:
         return 0.0
@@ -170,7 +187,9 @@ def stored(folder: Path) -> int:
         with sqlite3.connect(
             f"file:{folder}/identified/million.notes.sqlite?mode=ro", uri=True, timeout=10
         ) as database:
-            return int(database.execute("SELECT coalesce(sum(notes), 0) FROM segments").fetchone()[0])
+            return int(
+                database.execute("SELECT coalesce(sum(notes), 0) FROM segments").fetchone()[0]
+            )
     except sqlite3.Error:
         return 0
 
@@ -181,7 +200,14 @@ _counted: dict[Path, tuple[int, int]] = {}
 def lines(folder: Path) -> int:
     """Lines of what is being made or was released; a file that grows is counted from where it was counted before."""
     path = next(
-        (p for p in (folder / "identified/million.partial.jsonl", folder / "data/deidentified.jsonl") if p.exists()),
+        (
+            p
+            for p in (
+                folder / "identified/million.partial.jsonl",
+                folder / "data/deidentified.jsonl",
+            )
+            if p.exists()
+        ),
         None,
     )
     if path is None:

@@ -31,7 +31,9 @@ MEANS = ("rouge_l", "rouge_1", "rouge_2", "meteor_exact", "token_f1", "exact_mat
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--samples", type=int, default=2000, help="bootstrap samples (default 2,000)")
+    options.add_argument(
+        "--samples", type=int, default=2000, help="bootstrap samples (default 2,000)"
+    )
     given = options.parse_args()
     if given.quick:
         given.samples = 20
@@ -40,19 +42,31 @@ def main() -> None:
     marks = rows(folder / "MTS-Dialog-Manual-Scores4CorrelationStudy.csv")
     assert len(summaries) == len(marks) == 400
     groups = [row["Dialogue"] for row in summaries]
-    ours = metrics([row["Reference Summary"] for row in summaries], [row["Automatic Summary"] for row in summaries])
+    ours = metrics(
+        [row["Reference Summary"] for row in summaries],
+        [row["Automatic Summary"] for row in summaries],
+    )
     columns = ("metric", *MANUAL)
     table, details = [], {}
     for name, values in ours.items():
         line = [name]
         for manual in MANUAL:
             wanted = np.array([float(row[manual]) for row in marks])
-            pearson, spearman = (correlation(values, wanted, groups, given.samples, how) for how in (plain, ranked))
+            pearson, spearman = (
+                correlation(values, wanted, groups, given.samples, how) for how in (plain, ranked)
+            )
             details[f"{name} / {manual}"] = {"pearson": pearson, "spearman": spearman}
             line.append(f"{shown(pearson)}; {shown(spearman)}")
         table.append(line)
         say(" / ".join(line))
-    report("mts-correlation", given, columns, table, conversations=len(set(groups)), correlations=details)
+    report(
+        "mts-correlation",
+        given,
+        columns,
+        table,
+        conversations=len(set(groups)),
+        correlations=details,
+    )
 
 
 def rows(path: object) -> list[dict[str, str]]:
@@ -64,12 +78,19 @@ def rows(path: object) -> list[dict[str, str]]:
 def metrics(references: Sequence[str], answers: Sequence[str]) -> dict[str, Array]:
     """Each metric of each summary; BLEU and chrF of a summary as if it were the corpus."""
     examples = [
-        Example(id=str(i), task="x", input="", gold=Text(text=one), lang="en") for i, one in enumerate(references)
+        Example(id=str(i), task="x", input="", gold=Text(text=one), lang="en")
+        for i, one in enumerate(references)
     ]
-    predictions = [Prediction(id=str(i), answer=Text(text=one), text=one) for i, one in enumerate(answers)]
+    predictions = [
+        Prediction(id=str(i), answer=Text(text=one), text=one) for i, one in enumerate(answers)
+    ]
     stats, columns = written.statistics(examples, predictions, "en")
     values = written.statistic(columns)(stats)
-    return {name: values[:, at] for at, name in enumerate(written.metric_names(columns)) if name not in written.LOSSES}
+    return {
+        name: values[:, at]
+        for at, name in enumerate(written.metric_names(columns))
+        if name not in written.LOSSES
+    }
 
 
 def plain(values: Array) -> Array:

@@ -45,8 +45,15 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
     options.add_argument("--seeds", type=int, default=3, help="seeds to go round in (default 3)")
-    options.add_argument("--rate", type=float, default=2e-3, help="rate of plain-tuned (default 2e-3)")
-    options.add_argument("--accumulation", type=int, default=4, help="of plain-tuned: batches of 4 a step (default 4)")
+    options.add_argument(
+        "--rate", type=float, default=2e-3, help="rate of plain-tuned (default 2e-3)"
+    )
+    options.add_argument(
+        "--accumulation",
+        type=int,
+        default=4,
+        help="of plain-tuned: batches of 4 a step (default 4)",
+    )
     options.add_argument("--epochs", type=float, default=6, help="of plain-tuned (default 6)")
     options.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     options.add_argument("--child", nargs=2, metavar=("FOLDER", "SEED"), help=argparse.SUPPRESS)
@@ -73,10 +80,27 @@ def compare(given: argparse.Namespace, work: Path) -> None:
                 f"round {turn + 1} {system}: F1 {found['f1']:.3f}, {found['seconds']:.1f} s ({found['all']:.1f} in all)"
             )
         rounds.append(measured)
-    columns = ("system", "F1 by seed", "mean F1", "seconds (median)", "in all", "ours / it, time", "ours - it, F1")
+    columns = (
+        "system",
+        "F1 by seed",
+        "mean F1",
+        "seconds (median)",
+        "in all",
+        "ours / it, time",
+        "ours - it, F1",
+    )
     rows = [row(system, rounds, given.systems) for system in given.systems]
     name = "ncbi500-plain" if given.systems == ["ours", "plain"] else "ncbi500"
-    report(name, given, columns, rows, rounds=rounds, train=SENTENCES, test=len(devel), base=minilm().parent.name)
+    report(
+        name,
+        given,
+        columns,
+        rows,
+        rounds=rounds,
+        train=SENTENCES,
+        test=len(devel),
+        base=minilm().parent.name,
+    )
 
 
 def row(system: str, rounds: Sequence[dict[str, Any]], systems: Sequence[str]) -> list[str]:
@@ -121,10 +145,29 @@ def write_data(work: Path, quick: bool) -> list[Note]:
 def measure(system: str, work: Path, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One system's run: its seconds of training, and of everything."""
     if system == "ours":
-        command: list[str | Path] = [__file__, "--child", work, str(seed), *(["--quick"] if given.quick else [])]
+        command: list[str | Path] = [
+            __file__,
+            "--child",
+            work,
+            str(seed),
+            *(["--quick"] if given.quick else []),
+        ]
     else:
-        command = [Path(__file__).parent / "_plain_lora.py", "--base", minilm(), "--seed", str(seed)]
-        command += ["--train", work / "train.jsonl", "--test", work / "devel.jsonl", "--out", work / "answers.jsonl"]
+        command = [
+            Path(__file__).parent / "_plain_lora.py",
+            "--base",
+            minilm(),
+            "--seed",
+            str(seed),
+        ]
+        command += [
+            "--train",
+            work / "train.jsonl",
+            "--test",
+            work / "devel.jsonl",
+            "--out",
+            work / "answers.jsonl",
+        ]
         if system == "plain-tuned":
             command += ["--rate", str(given.rate), "--accumulation", str(given.accumulation)]
         tuned = system == "plain-tuned"
@@ -145,7 +188,13 @@ def ours(work: Path, seed: int, quick: bool) -> dict[str, Any]:
     from residency.recipe import Recipe
     from residency.workflows import run as pipeline
 
-    data = {"format": "jsonl", "train": "train.jsonl", "test": "devel.jsonl", "lang": "en", "profile": "public"}
+    data = {
+        "format": "jsonl",
+        "train": "train.jsonl",
+        "test": "devel.jsonl",
+        "lang": "en",
+        "profile": "public",
+    }
     value: dict[str, Any] = {
         "schema": 1,
         "name": "ncbi500",
@@ -161,11 +210,18 @@ def ours(work: Path, seed: int, quick: bool) -> dict[str, Any]:
         done = pipeline.run(Recipe.from_mapping(value, root=work), runs)
         stage = pipeline.finished_facts(done).stages[0]
         with (work / "answers.jsonl").open("w", encoding="utf-8") as file:
-            for line in (done.folder / "eval" / "ner" / "tuned.predictions.jsonl").read_bytes().splitlines():
+            for line in (
+                (done.folder / "eval" / "ner" / "tuned.predictions.jsonl").read_bytes().splitlines()
+            ):
                 prediction = json.loads(line)
                 spans = (prediction.get("answer") or {}).get("spans", [])
                 file.write(json.dumps({"id": prediction["id"], "entities": spans}) + "\n")
-    return {"seconds": stage.seconds, "best_epoch": stage.best_epoch, "stopped": stage.stopped, "used": stage.settings}
+    return {
+        "seconds": stage.seconds,
+        "best_epoch": stage.best_epoch,
+        "stopped": stage.stopped,
+        "used": stage.settings,
+    }
 
 
 if __name__ == "__main__":

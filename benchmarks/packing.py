@@ -43,7 +43,9 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=200)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--fp32", action="store_true", help="no bf16")
-    options.add_argument("--child", nargs=4, metavar=("SYSTEM", "DATA", "BASE", "SETTINGS"), help=argparse.SUPPRESS)
+    options.add_argument(
+        "--child", nargs=4, metavar=("SYSTEM", "DATA", "BASE", "SETTINGS"), help=argparse.SUPPRESS
+    )
     given = options.parse_args()
     if given.child:
         print(json.dumps(measured(*given.child)))
@@ -69,10 +71,21 @@ def compare(given: argparse.Namespace, work: Path) -> None:
             if name == "plain":
                 more = ["--bf16"] if bf16 else []
                 script = Path(__file__).with_name("_plain_sft.py")
-                command = [script, data, "--base", base.path, "--steps", str(given.steps), "--batch", str(given.batch)]
+                command = [
+                    script,
+                    data,
+                    "--base",
+                    base.path,
+                    "--steps",
+                    str(given.steps),
+                    "--batch",
+                    str(given.batch),
+                ]
                 result, _ = child([*command, *more], given.threads)
             else:
-                result, _ = child([__file__, "--child", name, data, base.path, settings], given.threads)
+                result, _ = child(
+                    [__file__, "--child", name, data, base.path, settings], given.threads
+                )
             found[name].append(result)
             say(
                 f"round {turn + 1} {name}: {result['tokens_per_second']:,.0f} tokens/s, padding {result['padding']:.1%}"
@@ -106,11 +119,17 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         "to plain",
         "largest difference of an example's loss",
     )
-    name = "packing" + ("" if bf16 else "-fp32") + (f"-batch{given.batch}" if given.batch != BATCH else "")
+    name = (
+        "packing"
+        + ("" if bf16 else "-fp32")
+        + (f"-batch{given.batch}" if given.batch != BATCH else "")
+    )
     report(name, given, columns, rows, shares=shares, bf16=bf16, measurements=found)
 
 
-def ratio_to(found: dict[str, list[dict[str, Any]]], other: str, runs: list[dict[str, Any]]) -> float:
+def ratio_to(
+    found: dict[str, list[dict[str, Any]]], other: str, runs: list[dict[str, Any]]
+) -> float:
     """Median over the rounds of how many times as fast one is as another in the same round."""
     pairs = zip(found[other], runs, strict=True)
     return median(one["tokens_per_second"] / theirs["tokens_per_second"] for theirs, one in pairs)
@@ -141,7 +160,11 @@ def write(path: Path, count: int) -> None:
         row = json.loads(line)
         if int(hashlib.sha256(row["instruction"].encode()).hexdigest(), 16) % 10 < 8:
             turns = [("user", row["instruction"].strip()), ("assistant", row["output"].strip())]
-            made.append(json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]}, ensure_ascii=False))
+            made.append(
+                json.dumps(
+                    {"messages": [{"role": r, "content": c} for r, c in turns]}, ensure_ascii=False
+                )
+            )
     path.write_text("\n".join(made[:count]) + "\n", "utf-8")
 
 
@@ -152,7 +175,14 @@ def examples(path: str) -> list[Example]:
         question, answer = (message["content"] for message in json.loads(line)["messages"])
         turns = (Turn(role="user", text=question),)
         made.append(
-            Example(id=str(number), task="qa", input=question, gold=Text(text=answer), turns=turns, profile="public")
+            Example(
+                id=str(number),
+                task="qa",
+                input=question,
+                gold=Text(text=answer),
+                turns=turns,
+                profile="public",
+            )
         )
     return made
 
@@ -160,7 +190,9 @@ def examples(path: str) -> list[Example]:
 def measured(name: str, data: str, base_path: str, given: str) -> dict[str, Any]:
     """One system in this process."""
     settings = json.loads(given)
-    return trl(data, base_path, settings) if name == "trl" else ours(name, data, base_path, settings)
+    return (
+        trl(data, base_path, settings) if name == "trl" else ours(name, data, base_path, settings)
+    )
 
 
 def ours(name: str, data: str, base_path: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +264,9 @@ def example_losses(base_path: str, rows: list[Example], batch: int, packed: bool
     with torch.inference_mode():
         for start in range(0, len(items), batch):
             chosen = items[start : start + batch]
-            losses, _ = token_losses(model, flat(chosen) if packed else collate(chosen, chat.pad_id, "answers", False))
+            losses, _ = token_losses(
+                model, flat(chosen) if packed else collate(chosen, chat.pad_id, "answers", False)
+            )
             counts = [sum(target != -100 for target in item.targets) for item in chosen]
             found += [float(part.mean()) for part in torch.split(losses, counts)]
     return found
@@ -251,7 +285,11 @@ def trl(data: str, base_path: str, settings: dict[str, Any]) -> dict[str, Any]:
     transformers.utils.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(base_path)
     model = transformers.AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
-    names = [n for n, module in model.named_modules() if isinstance(module, torch.nn.Linear) and n != "lm_head"]
+    names = [
+        n
+        for n, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and n != "lm_head"
+    ]
     rows = [json.loads(line)["messages"] for line in Path(data).read_text("utf-8").splitlines()]
     pairs = [{"prompt": row[:-1], "completion": row[-1:]} for row in rows]
     with tempfile.TemporaryDirectory() as work:
@@ -275,7 +313,9 @@ def trl(data: str, base_path: str, settings: dict[str, Any]) -> dict[str, Any]:
             ),
             train_dataset=Dataset.from_list(pairs),
             processing_class=tokenizer,
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM"),
+            peft_config=LoraConfig(
+                r=16, lora_alpha=32, target_modules=names, task_type="CAUSAL_LM"
+            ),
         )
         real = sum(map(len, trainer.train_dataset["input_ids"]))
         share = real / (len(trainer.train_dataset) * 1024)

@@ -20,8 +20,18 @@ from residency.core.types import Example, Span, Spans, Text, Turn
 from residency.models.base import BaseModelSettings, resolve
 from residency.tasks.card import Card, Label, load_card
 
-LLAMA = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12}
-BERT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8}
+LLAMA = {
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 12,
+}
+BERT = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "tiny encoder, full, 32 x 240": {"base": "bundled:tiny-encoder", "method": {"kind": "full"}, "micro": 32, "tokens": 240},
@@ -60,10 +70,14 @@ def main() -> None:
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             base = SETTINGS[name].get("base") or made(folder, *SETTINGS[name]["shape"])
-            one, _ = child([__file__, "--threads", str(given.threads), "--child", name, base], given.threads)
+            one, _ = child(
+                [__file__, "--threads", str(given.threads), "--child", name, base], given.threads
+            )
         found[name] = one
         error = one["planned"] / one["measured"] - 1
-        say(f"{name}: {one['planned']:.0f} MB planned, {one['measured']:.0f} measured ({error:+.1%})")
+        say(
+            f"{name}: {one['planned']:.0f} MB planned, {one['measured']:.0f} measured ({error:+.1%})"
+        )
         rows.append(
             [
                 name,
@@ -89,7 +103,9 @@ def made(folder: str, kind: str, shape: dict[str, Any]) -> str:
 
     source = BUNDLED / ("tiny-lm" if kind == "llama" else "tiny-encoder")
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    config = transformers.AutoConfig.for_model(kind, vocab_size=len(tokenizer), max_position_embeddings=512, **shape)
+    config = transformers.AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer), max_position_embeddings=512, **shape
+    )
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
     causal = kind == "llama"
     maker = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMaskedLM
@@ -123,7 +139,9 @@ def measured(name: str, base_id: str) -> dict[str, Any]:
             stage=parse(Stage, stage, "stage"),
             name="1",
             base=base,
-            card=load_card("qa") if writes else Card(name="ner", family="spans", labels=(Label(name="drug"),)),
+            card=load_card("qa")
+            if writes
+            else Card(name="ner", family="spans", labels=(Label(name="drug"),)),
             train=rows,
             dev=[],
             seed=0,
@@ -195,7 +213,10 @@ def sentences(count: int, tokens: int, base: str) -> list[Example]:
     text = text_of(tokens - 2, base)
     start = text.index("metformin")
     gold = Spans(spans=(Span(start=start, end=start + 9, label="drug", quote="metformin"),))
-    return [Example(id=str(number), task="ner", input=text, gold=gold, profile="synthetic") for number in range(count)]
+    return [
+        Example(id=str(number), task="ner", input=text, gold=gold, profile="synthetic")
+        for number in range(count)
+    ]
 
 
 if __name__ == "__main__":

@@ -41,13 +41,23 @@ WARM_UP = 10
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--base", default=TINY, help="encoder to tune (default bundled:tiny-encoder)")
+    options.add_argument(
+        "--base", default=TINY, help="encoder to tune (default bundled:tiny-encoder)"
+    )
     options.add_argument("--kind", choices=("notes", "sentences"), default="notes")
-    options.add_argument("--notes", type=int, default=10_000, help="notes that ours answers (default 10000)")
-    options.add_argument("--sample", type=int, default=500, help="notes that the pipeline answers (default 500)")
+    options.add_argument(
+        "--notes", type=int, default=10_000, help="notes that ours answers (default 10000)"
+    )
+    options.add_argument(
+        "--sample", type=int, default=500, help="notes that the pipeline answers (default 500)"
+    )
     options.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
-    options.add_argument("--memory", type=int, nargs="*", default=[1_000, 10_000, 50_000], help="file sizes to watch")
-    options.add_argument("--train", type=int, default=300, help="invented notes to tune on (default 300)")
+    options.add_argument(
+        "--memory", type=int, nargs="*", default=[1_000, 10_000, 50_000], help="file sizes to watch"
+    )
+    options.add_argument(
+        "--train", type=int, default=300, help="invented notes to tune on (default 300)"
+    )
     options.add_argument("--epochs", type=float, default=8, help="passes over them (default 8)")
     options.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -56,7 +66,14 @@ def main() -> None:
         print(json.dumps(CHILDREN[what](*map(Path, paths))))
         return
     if given.quick:
-        given.notes, given.sample, given.runs, given.memory, given.train, given.epochs = 60, 20, 2, [30, 60], 12, 1
+        given.notes, given.sample, given.runs, given.memory, given.train, given.epochs = (
+            60,
+            20,
+            2,
+            [30, 60],
+            12,
+            1,
+        )
     with tempfile.TemporaryDirectory() as work:
         compare(given, Path(work))
 
@@ -85,20 +102,30 @@ def compare(given: argparse.Namespace, work: Path) -> None:
     memory = {}
     for size in given.memory:
         write_jsonl(make(size), input)
-        found, _ = child([__file__, "--child", "ours", artefact, input, work / "ours.jsonl"], given.threads)
+        found, _ = child(
+            [__file__, "--child", "ours", artefact, input, work / "ours.jsonl"], given.threads
+        )
         memory[size] = found["memory_mb"]
         say(f"{size} notes: {memory[size]:.0f} MB")
     ratios = [one["ours"] / one["plain"] for one in rounds]
     rows = [
         ["notes/s, ours (median)", f"{median(one['ours'] for one in rounds):,.0f}"],
         ["notes/s, pipeline (median)", f"{median(one['plain'] for one in rounds):,.0f}"],
-        ["ours / pipeline (median, range)", f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"],
+        [
+            "ours / pipeline (median, range)",
+            f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+        ],
         ["notes with equal answers", f"{equal['equal']} of {equal['compared']}"],
-        ["... where the likeliest tags are legal", f"{equal['equal_where_legal']} of {equal['legal']}"],
+        [
+            "... where the likeliest tags are legal",
+            f"{equal['equal_where_legal']} of {equal['legal']}",
+        ],
         ["spans in ours", f"{equal['spans']:,}"],
         *([f"peak memory, {size:,} notes", f"{mb:,.0f} MB"] for size, mb in memory.items()),
     ]
-    characters = sum(len(note.text) for note in itertools.islice(make(given.notes), 1000)) / min(given.notes, 1000)
+    characters = sum(len(note.text) for note in itertools.islice(make(given.notes), 1000)) / min(
+        given.notes, 1000
+    )
     report(
         "predict" if given.kind == "notes" else "predict-sentences",
         given,
@@ -121,7 +148,12 @@ def invented_sentences(count: int) -> Iterator[Note]:
     """The sentences of such notes, in turn."""
     notes = invented(count)
     pieces = (
-        Note(id=f"{note.lang}-{note.id}-{i}", text=note.text[start:end], profile="synthetic", lang=note.lang)
+        Note(
+            id=f"{note.lang}-{note.id}-{i}",
+            text=note.text[start:end],
+            profile="synthetic",
+            lang=note.lang,
+        )
         for note in notes
         for i, (start, end) in enumerate(sentences(note.text, note.lang))
     )
@@ -137,12 +169,16 @@ def tune(given: argparse.Namespace, work: Path) -> Path:
     from residency.workflows import run as pipeline
 
     write_jsonl(invented(given.train, seed=80_000), work / "train.jsonl")
-    test = (msgspec.structs.replace(note, id=f"test-{note.id}") for note in invented(6, seed=80_001))
+    test = (
+        msgspec.structs.replace(note, id=f"test-{note.id}") for note in invented(6, seed=80_001)
+    )
     write_jsonl(test, work / "test.jsonl")
     value: dict[str, Any] = {
         "schema": 1,
         "name": "predict",
-        "base": given.base if given.base.startswith("bundled:") else str(Path(given.base).resolve()),
+        "base": given.base
+        if given.base.startswith("bundled:")
+        else str(Path(given.base).resolve()),
         "data": {
             "notes": {
                 "format": "jsonl",
@@ -156,11 +192,15 @@ def tune(given: argparse.Namespace, work: Path) -> Path:
         "stages": [{"method": {"kind": "full"}, "epochs": given.epochs, "stop": None}],
         "evaluate": {"baselines": [], "bootstrap": 0},
     }
-    artefact = pipeline.artefact_of(pipeline.run(Recipe.from_mapping(value, root=work), work / "runs").folder)
+    artefact = pipeline.artefact_of(
+        pipeline.run(Recipe.from_mapping(value, root=work), work / "runs").folder
+    )
     disable_progress_bar()
     _, model, tokeniser = load(artefact)
     model.save_pretrained(work / "hf")
-    tokeniser.tokenizer.model_max_length = tokeniser.room + len(tokeniser.prefix) + len(tokeniser.suffix)
+    tokeniser.tokenizer.model_max_length = (
+        tokeniser.room + len(tokeniser.prefix) + len(tokeniser.suffix)
+    )
     tokeniser.tokenizer.save_pretrained(work / "hf")
     return artefact
 
@@ -182,7 +222,9 @@ def plain(model: Path, input: Path, output: Path) -> dict[str, Any]:
 
     logging.set_verbosity_error()
     texts = [json.loads(line)["text"] for line in input.read_text("utf-8").splitlines()]
-    tagger = transformers.pipeline("token-classification", model=str(model), aggregation_strategy="none", ignore_labels=[])
+    tagger = transformers.pipeline(
+        "token-classification", model=str(model), aggregation_strategy="none", ignore_labels=[]
+    )
     for text in texts[:WARM_UP]:
         tagger(text)
     started = time.perf_counter()
@@ -207,10 +249,16 @@ def same_answers(artefact: Path, sample: Path, ours: Path, plain: Path) -> dict[
     read, _, tokeniser = load(artefact)
     labels = read.task().names
     number = {name: i for i, name in enumerate(tag_names(labels))}
-    counts = dict.fromkeys(("compared", "equal", "legal", "equal_where_legal", "longer_than_window", "spans"), 0)
+    counts = dict.fromkeys(
+        ("compared", "equal", "legal", "equal_where_legal", "longer_than_window", "spans"), 0
+    )
     with sample.open("rb") as notes, ours.open("rb") as ours_lines, plain.open("rb") as plain_lines:
         for note, mine, theirs in zip(notes, ours_lines, plain_lines, strict=False):
-            text, entities, tags = json.loads(note)["text"], json.loads(mine)["entities"], json.loads(theirs)
+            text, entities, tags = (
+                json.loads(note)["text"],
+                json.loads(mine)["entities"],
+                json.loads(theirs),
+            )
             tokens = tokeniser([text])[0]
             if len(tokens.ids) > tokeniser.room:
                 counts["longer_than_window"] += 1
@@ -218,8 +266,13 @@ def same_answers(artefact: Path, sample: Path, ours: Path, plain: Path) -> dict[
             if len(tags) != len(tokens.ids):
                 raise ValueError(f"the pipeline gave {len(tags)} tags for {len(tokens.ids)} tokens")
             found = [number[tags[first]] for first in tokens.firsts]
-            spans = {(span.start, span.end, span.label) for span in decode(text, found, tokens.slots, labels)}
-            equal = spans == {(entity["start"], entity["end"], entity["label"]) for entity in entities}
+            spans = {
+                (span.start, span.end, span.label)
+                for span in decode(text, found, tokens.slots, labels)
+            }
+            equal = spans == {
+                (entity["start"], entity["end"], entity["label"]) for entity in entities
+            }
             lawful = legal(np.array(found))
             counts["compared"] += 1
             counts["equal"] += equal

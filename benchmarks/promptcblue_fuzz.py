@@ -19,8 +19,12 @@ BATCH = 1000
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--submissions", type=int, default=1000, help="per task, official (default 1,000)")
-    options.add_argument("--answers", type=int, default=100_000, help="per task, safe (default 100,000)")
+    options.add_argument(
+        "--submissions", type=int, default=1000, help="per task, official (default 1,000)"
+    )
+    options.add_argument(
+        "--answers", type=int, default=100_000, help="per task, safe (default 100,000)"
+    )
     options.add_argument("--seed", type=int, default=1)
     given = options.parse_args()
     if given.quick:
@@ -78,7 +82,9 @@ def fuzz(task: str, count: int, seed: int) -> tuple[int, dict[str, int], float]:
         for number in range(start, min(start + BATCH, count)):
             gold, choices = answer(task, rng)
             offered = tuple(choices or ())
-            examples.append(Example(id=str(number), task=task, input="", gold=gold, choices=offered, lang="zh"))
+            examples.append(
+                Example(id=str(number), task=task, input="", gold=gold, choices=offered, lang="zh")
+            )
             written.append(spoiled(CODECS[card.family].render(gold, ""), rng))
         predictions = []
         begun = time.process_time()

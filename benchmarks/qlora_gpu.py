@@ -41,7 +41,9 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        say("qlora_gpu: there is no GPU here; nothing was measured. residency plan says what the stage would take.")
+        say(
+            "qlora_gpu: there is no GPU here; nothing was measured. residency plan says what the stage would take."
+        )
         return
     if given.child:
         name, base = given.child
@@ -59,14 +61,28 @@ def main() -> None:
                 found[name].append(one)
                 say(f"{name}: {one['peak_gb']:.1f} GB, {one['tokens_per_second']:.0f} tokens/s")
     rows = [
-        [name, f"{max(one['peak_gb'] for one in runs):.1f}", f"{median(one['tokens_per_second'] for one in runs):.0f}"]
+        [
+            name,
+            f"{max(one['peak_gb'] for one in runs):.1f}",
+            f"{median(one['tokens_per_second'] for one in runs):.0f}",
+        ]
         for name, runs in found.items()
     ]
     pairs = zip(found["residency"], found["plain"], strict=True)
     ratio = median(one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs)
-    say(f"speed beside plain peft and the Trainer: {ratio:.2f} (goal {GOAL_RATIO}); goal of the peak {GOAL_GB:.0f} GB")
+    say(
+        f"speed beside plain peft and the Trainer: {ratio:.2f} (goal {GOAL_RATIO}); goal of the peak {GOAL_GB:.0f} GB"
+    )
     gpu = torch.cuda.get_device_name()
-    report("qlora_gpu", given, ["system", "peak GB", "tokens/s"], rows, gpu=gpu, ratio=ratio, each=found)
+    report(
+        "qlora_gpu",
+        given,
+        ["system", "peak GB", "tokens/s"],
+        rows,
+        gpu=gpu,
+        ratio=ratio,
+        each=found,
+    )
 
 
 def made(folder: Path, shape: dict[str, int]) -> None:
@@ -77,7 +93,9 @@ def made(folder: Path, shape: dict[str, int]) -> None:
     from residency.models.base import BUNDLED, silent
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED / "tiny-lm")
-    config = transformers.LlamaConfig(vocab_size=32000, pad_token_id=0, bos_token_id=1, eos_token_id=2, **shape)
+    config = transformers.LlamaConfig(
+        vocab_size=32000, pad_token_id=0, bos_token_id=1, eos_token_id=2, **shape
+    )
     torch.manual_seed(0)
     with silent(), torch.device("cuda"):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -134,7 +152,10 @@ def plain(base_path: Path, steps: int, micro_batch: int) -> dict[str, Any]:
 
     half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     config = transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=half
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=half,
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(
         base_path, quantization_config=config, device_map={"": 0}, dtype=half
@@ -145,7 +166,9 @@ def plain(base_path: Path, steps: int, micro_batch: int) -> dict[str, Any]:
     )
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 8000, (BATCH, TOKENS), generator=generator).tolist()
-    rows = [{"input_ids": row, "labels": [-100] * (TOKENS // 2) + row[TOKENS // 2 :]} for row in ids]
+    rows = [
+        {"input_ids": row, "labels": [-100] * (TOKENS // 2) + row[TOKENS // 2 :]} for row in ids
+    ]
     with tempfile.TemporaryDirectory() as work:
         trainer = transformers.Trainer(
             model=model,

@@ -20,10 +20,14 @@ PACKED = 0.516
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--base", required=True, help="a causal model: local folder or hub id on this machine")
+    options.add_argument(
+        "--base", required=True, help="a causal model: local folder or hub id on this machine"
+    )
     options.add_argument("--prompt", type=int, default=512, help="tokens read (default 512)")
     options.add_argument("--written", type=int, default=512, help="tokens written (default 512)")
-    options.add_argument("--card-gb", type=float, default=6, help="memory of the card aimed at (default 6)")
+    options.add_argument(
+        "--card-gb", type=float, default=6, help="memory of the card aimed at (default 6)"
+    )
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
     if given.quick:
@@ -46,7 +50,11 @@ def measure(given: argparse.Namespace) -> None:
     model = load_causal(base, whole=["lm_head"]).eval()
     planned = estimate(model, given.prompt + given.written) / 2**30
     ids = torch.randint(10, model.config.vocab_size, (1, given.prompt), device="cuda")
-    settings: dict[str, Any] = {"max_new_tokens": given.written, "min_new_tokens": given.written, "do_sample": False}
+    settings: dict[str, Any] = {
+        "max_new_tokens": given.written,
+        "min_new_tokens": given.written,
+        "do_sample": False,
+    }
     torch.cuda.reset_peak_memory_stats()
     took = []
     with torch.inference_mode():
@@ -64,14 +72,30 @@ def measure(given: argparse.Namespace) -> None:
         [f"fits {given.card_gb:g} GB ({usable:.2f} GiB usable)", "yes" if peak <= usable else "no"],
         ["ms per 100 written tokens", f"{1e5 * sorted(took)[len(took) // 2] / given.written:.0f}"],
     ]
-    report("serve_4bit", given, ("what", "value"), rows, planned_gib=planned, peak_gib=peak, seconds=took)
+    report(
+        "serve_4bit",
+        given,
+        ("what", "value"),
+        rows,
+        planned_gib=planned,
+        peak_gib=peak,
+        seconds=took,
+    )
 
 
 def estimate(model: Any, tokens: int) -> float:
     """Bytes of weights and cache."""
     config = model.config
-    packed = sum(p.quant_state.shape.numel() for p in model.parameters() if getattr(p, "quant_state", None) is not None)
-    rest = sum(p.numel() * p.element_size() for p in model.parameters() if getattr(p, "quant_state", None) is None)
+    packed = sum(
+        p.quant_state.shape.numel()
+        for p in model.parameters()
+        if getattr(p, "quant_state", None) is not None
+    )
+    rest = sum(
+        p.numel() * p.element_size()
+        for p in model.parameters()
+        if getattr(p, "quant_state", None) is None
+    )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return PACKED * packed + rest + 2 * 2 * config.num_hidden_layers * heads * width * tokens

@@ -43,11 +43,17 @@ OPEN = "limits.per_second=1000000"
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--steps", type=int, default=60, help="steps of tuning (default 60)")
-    options.add_argument("--tokens", type=int, default=200, help="tokens of a note (default 200, 10 more or less)")
+    options.add_argument(
+        "--tokens", type=int, default=200, help="tokens of a note (default 200, 10 more or less)"
+    )
     options.add_argument("--clients", type=int, nargs="+", default=[16, 32])
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--seconds", type=float, default=4, help="of a system in a round (default 4)")
-    options.add_argument("--rates", type=float, nargs="+", default=[20, 40], help="requests/s of the moderate load")
+    options.add_argument(
+        "--seconds", type=float, default=4, help="of a system in a round (default 4)"
+    )
+    options.add_argument(
+        "--rates", type=float, nargs="+", default=[20, 40], help="requests/s of the moderate load"
+    )
     given = options.parse_args()
     if given.quick:
         given.steps, given.clients, given.rounds, given.seconds, given.rates = 2, [4], 1, 1.0, [10]
@@ -68,7 +74,9 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     notes = texts(artefact, given.tokens, 64)
     ports = {name: free() for name in SYSTEMS}
     with ExitStack() as stack:
-        stack.enter_context(plain(ports["plain"], work / "plain", given.threads, work / "plain.txt"))
+        stack.enter_context(
+            plain(ports["plain"], work / "plain", given.threads, work / "plain.txt")
+        )
         stack.enter_context(plain(ports["plain-1"], work / "plain", 1, work / "plain-1.txt"))
         stack.enter_context(ours(ports["ours"], finished, given.threads, work / "ours", OPEN))
         export = exported(artefact, evaluation(finished).part("test"), work / "export")
@@ -95,7 +103,9 @@ def save_plain(artefact: Path, folder: Path) -> None:
     load_tokenizer(artefact).save_pretrained(folder)
 
 
-def batching(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[list[list[str]], list[Any]]:
+def batching(
+    given: argparse.Namespace, plans: dict[str, dict[str, Any]]
+) -> tuple[list[list[str]], list[Any]]:
     """Requests a second with many clients at once."""
     rows, measured = [], []
     for clients in given.clients:
@@ -112,21 +122,37 @@ def batching(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tup
                     failed[name] += sum(status != 200 for *_, status in answers)
         better = [max(a, b) for a, b in zip(rates["plain"], rates["plain-1"], strict=True)]
         ratios = {
-            name: [median(a / b for a, b in zip(rates[name], base, strict=True)) for base in (rates["plain"], better)]
+            name: [
+                median(a / b for a, b in zip(rates[name], base, strict=True))
+                for base in (rates["plain"], better)
+            ]
             for name in ("ours", "ours-export")
         }
         said = [", ".join(f"{ratio[at]:.2f}" for ratio in ratios.values()) for at in (0, 1)]
         each = [f"{median(rates[name]):.0f}" for name in SYSTEMS]
         rows.append([f"requests/s, {clients} clients", *each, *said])
-        rows.append([f"p95, {clients} clients, ms", *(f"{centile(late[n], 0.95):.0f}" for n in SYSTEMS), "", ""])
+        rows.append(
+            [
+                f"p95, {clients} clients, ms",
+                *(f"{centile(late[n], 0.95):.0f}" for n in SYSTEMS),
+                "",
+                "",
+            ]
+        )
         if any(failed.values()):
-            rows.append([f"not answered 200, {clients} clients", *(str(failed[n]) for n in SYSTEMS), "", ""])
-        measured.append({"clients": clients, "per_second": rates, "ratios": ratios, "failed": failed})
+            rows.append(
+                [f"not answered 200, {clients} clients", *(str(failed[n]) for n in SYSTEMS), "", ""]
+            )
+        measured.append(
+            {"clients": clients, "per_second": rates, "ratios": ratios, "failed": failed}
+        )
         say(" | ".join(rows[-1 - any(failed.values()) - 1]))
     return rows, measured
 
 
-def overhead(given: argparse.Namespace, plan: dict[str, Any], artefact: Path) -> tuple[list[list[str]], Any]:
+def overhead(
+    given: argparse.Namespace, plan: dict[str, Any], artefact: Path
+) -> tuple[list[list[str]], Any]:
     """p50 over HTTP with authentication, minus p50 of the engine alone."""
     from residency.serve.engines.in_process import load as engine_of
     from residency.serve.settings import Serve
@@ -168,7 +194,9 @@ def overhead(given: argparse.Namespace, plan: dict[str, Any], artefact: Path) ->
     ], {"http": http, "engine": alone, "added": added}
 
 
-def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[list[list[str]], list[Any]]:
+def calm(
+    given: argparse.Namespace, plans: dict[str, dict[str, Any]]
+) -> tuple[list[list[str]], list[Any]]:
     """How long answers take at a moderate load."""
     rows, measured = [], []
     for rate in given.rates:
@@ -190,9 +218,25 @@ def calm(given: argparse.Namespace, plans: dict[str, dict[str, Any]]) -> tuple[l
             p50, p95 = [median(one) for one in took], [centile(one, 0.95) for one in took]
             said[name] = f"{median(p50):.0f}; {median(p95):.0f} ({min(p95):.0f} to {max(p95):.0f})"
             answered = [len(one) for one in took]
-            measured.append({"system": name, "rate": rate, "sent": sent, "answered": answered, "p50": p50, "p95": p95})
+            measured.append(
+                {
+                    "system": name,
+                    "rate": rate,
+                    "sent": sent,
+                    "answered": answered,
+                    "p50": p50,
+                    "p95": p95,
+                }
+            )
         rows.append(
-            [f"/extract at {rate:g} requests/s, ms: p50; p95 (range of rounds)", "", "", *said.values(), "", ""]
+            [
+                f"/extract at {rate:g} requests/s, ms: p50; p95 (range of rounds)",
+                "",
+                "",
+                *said.values(),
+                "",
+                "",
+            ]
         )
         say(" | ".join(rows[-1]))
     return rows, measured
@@ -207,10 +251,16 @@ def alike(artefact: Path, export: Path, notes: list[str]) -> list[str]:
     for folder in (artefact, export):
         engine: Any = engine_of(folder, "notes", Serve())
         answers = engine.predictor.marked(notes)
-        found.append({(n, s.start, s.end, s.label) for n, (a, _) in enumerate(answers) for s in a.spans})
+        found.append(
+            {(n, s.start, s.end, s.label) for n, (a, _) in enumerate(answers) for s in a.spans}
+        )
         asyncio.run(engine.close())
     whole, short = found
-    f1 = f"{2 * len(whole & short) / (len(whole) + len(short)):.4f}" if whole or short else "none found"
+    f1 = (
+        f"{2 * len(whole & short) / (len(whole) + len(short)):.4f}"
+        if whole or short
+        else "none found"
+    )
     return [f"entities of {len(notes)} notes, F1 against ours", "", "", str(len(whole)), f1, "", ""]
 
 

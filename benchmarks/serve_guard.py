@@ -39,7 +39,9 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--requests", type=int, default=2000, help="per round (default 2,000)")
     options.add_argument("--rounds", type=int, default=9, help="the median counts (default 9)")
-    options.add_argument("--ids", type=int, default=10_000, help="invented key ids (default 10,000)")
+    options.add_argument(
+        "--ids", type=int, default=10_000, help="invented key ids (default 10,000)"
+    )
     given = options.parse_args()
     if given.quick:
         given.requests, given.rounds, given.ids = 50, 2, 200
@@ -87,7 +89,10 @@ class Server:
 
 
 async def timed(
-    each: Callable[[int], Awaitable[Any]], requests: int, rounds: int, clock: Callable[[], float] = time.process_time
+    each: Callable[[int], Awaitable[Any]],
+    requests: int,
+    rounds: int,
+    clock: Callable[[], float] = time.process_time,
 ) -> float:
     """Median microseconds."""
     found = []
@@ -110,7 +115,10 @@ async def costs(provider: Provider, requests: int, rounds: int) -> list[list[str
     with tempfile.TemporaryDirectory() as folder:
         tokens, header = make_tokens(LocalKey(), Path(folder)), f"Bearer {local_key(Path(folder))}"
         rows.append(
-            ["key of this machine checked", f"{await timed(lambda _: tokens.caller(header), requests, rounds):,.1f} µs"]
+            [
+                "key of this machine checked",
+                f"{await timed(lambda _: tokens.caller(header), requests, rounds):,.1f} µs",
+            ]
         )
     rows.append(
         [
@@ -120,7 +128,12 @@ async def costs(provider: Provider, requests: int, rounds: int) -> list[list[str
     )
     if address := os.environ.get("RESIDENCY_TEST_REDIS"):
         limits = Limits(per_second=1_000_000, redis=address)
-        rows.append(["request counted in Redis, 200 users", await rate(limits, requests, rounds, time.perf_counter)])
+        rows.append(
+            [
+                "request counted in Redis, 200 users",
+                await rate(limits, requests, rounds, time.perf_counter),
+            ]
+        )
     rows.append(["sizes checked", f"{await timed(sized, requests, rounds):,.1f} µs"])
     limited = Limited(answering, LIMITS)
     around = await timed(lambda _: limited(SCOPE, receiver(), ignore), requests, rounds)
@@ -131,7 +144,9 @@ async def costs(provider: Provider, requests: int, rounds: int) -> list[list[str
 async def rate(limits: Limits, requests: int, rounds: int, clock: Callable[[], float]) -> str:
     counted = Rate(limits)
     run_ = secrets.token_hex(4)
-    took = await timed(lambda number: counted.take(f"{run_}-{number % 200}"), requests, rounds, clock)
+    took = await timed(
+        lambda number: counted.take(f"{run_}-{number % 200}"), requests, rounds, clock
+    )
     await counted.close()
     return f"{took:,.0f} µs"
 
@@ -167,12 +182,22 @@ async def answering(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
-async def keys(provider: Provider, later: dict[str, Any], ids: int, requests: int) -> list[list[str]]:
+async def keys(
+    provider: Provider, later: dict[str, Any], ids: int, requests: int
+) -> list[list[str]]:
     server = Server(provider)
     token = provider.token("old")
     assert await server.status(token) == 200
-    rows = [await rotated(server, later), await flood(server, ids), await rotated_in_flood(server, later)]
-    rows += [await hanging(server, token, requests), await outage(server, token), await withdrawn(server, token)]
+    rows = [
+        await rotated(server, later),
+        await flood(server, ids),
+        await rotated_in_flood(server, later),
+    ]
+    rows += [
+        await hanging(server, token, requests),
+        await outage(server, token),
+        await withdrawn(server, token),
+    ]
     await server.tokens.close()
     return rows
 
@@ -197,7 +222,10 @@ async def flood(server: Server, ids: int) -> list[str]:
         counts.append(server.provider.fetches - before)
         server.clock.now += COOLDOWN
     assert not accepted
-    return [f"fetches in a cooldown with {ids:,} invented key ids, ten cooldowns", f"{min(counts)} to {max(counts)}"]
+    return [
+        f"fetches in a cooldown with {ids:,} invented key ids, ten cooldowns",
+        f"{min(counts)} to {max(counts)}",
+    ]
 
 
 async def rotated_in_flood(server: Server, later: dict[str, Any]) -> list[str]:
@@ -230,7 +258,10 @@ async def hanging(server: Server, token: str, requests: int) -> list[str]:
     server.provider.hang.set()
     server.provider.hang = None
     await asyncio.gather(*strangers)
-    return ["known key while the endpoint hangs: p50, longest", f"{median(delays):.2f} ms, {max(delays):.1f} ms"]
+    return [
+        "known key while the endpoint hangs: p50, longest",
+        f"{median(delays):.2f} ms, {max(delays):.1f} ms",
+    ]
 
 
 async def outage(server: Server, token: str) -> list[str]:
@@ -245,7 +276,10 @@ async def outage(server: Server, token: str) -> list[str]:
     server.provider.status = 200
     server.clock.now += COOLDOWN
     await server.settled()
-    return [f"outage of {MINUTES} minutes, a request a second: refused, fetches tried", f"{refused}, {asked}"]
+    return [
+        f"outage of {MINUTES} minutes, a request a second: refused, fetches tried",
+        f"{refused}, {asked}",
+    ]
 
 
 async def withdrawn(server: Server, token: str) -> list[str]:

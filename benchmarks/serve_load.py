@@ -41,24 +41,34 @@ Times = dict[str, set[float]]
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--steps", type=int, default=60, help="steps of tuning (default 60)")
-    options.add_argument("--run", type=Path, help="a finished run of an encoder (default: one is made)")
-    options.add_argument("--tokens", type=int, default=200, help="tokens of a note (default 200, 10 more or less)")
+    options.add_argument(
+        "--run", type=Path, help="a finished run of an encoder (default: one is made)"
+    )
+    options.add_argument(
+        "--tokens", type=int, default=200, help="tokens of a note (default 200, 10 more or less)"
+    )
     options.add_argument("--users", type=int, default=20)
     options.add_argument("--rate", type=float, default=6, help="requests/s of a user (default 6)")
     options.add_argument("--seconds", type=float, default=25)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument(
-        "--onnx", action="store_true", help="serve the run's export (bfloat16 or 8 bits where F1 holds)"
+        "--onnx",
+        action="store_true",
+        help="serve the run's export (bfloat16 or 8 bits where F1 holds)",
     )
-    options.add_argument("--settings", nargs="*", default=[], help="more settings of the server, e.g. dtype=bf16")
+    options.add_argument(
+        "--settings", nargs="*", default=[], help="more settings of the server, e.g. dtype=bf16"
+    )
     options.add_argument("--out", default="", help="more of the result's name")
     given = options.parse_args()
     if given.quick:
         given.steps, given.seconds, given.rounds = 2, 4.0, 1
     address = os.environ.get("RESIDENCY_TEST_REDIS")
     if not address:
-        raise UserError("there is no Redis; python scripts/services.py run redis -- python benchmarks/serve_load.py.")
+        raise UserError(
+            "there is no Redis; python scripts/services.py run redis -- python benchmarks/serve_load.py."
+        )
     provider = Provider()
     try:
         provider.rsa("hospital")
@@ -86,7 +96,13 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
     )  # fmt: skip
     rows, measured = [], []
     with ours(port, served, given.threads, work / "ours", *settings):
-        plan = {"port": port, "texts": notes, "tokens": tokens, "clients": given.users, "connections": 3}
+        plan = {
+            "port": port,
+            "texts": notes,
+            "tokens": tokens,
+            "clients": given.users,
+            "connections": 3,
+        }
         load(**plan | {"kind": "clock", "rate": 2, "seconds": 2})
         for kind in KINDS:
             found = [once(given, kind, plan, address, turn) for turn in range(given.rounds)]
@@ -100,7 +116,9 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
     report(f"serve_load{given.out}", given, columns, rows, measured=measured)
 
 
-def once(given: argparse.Namespace, kind: str, plan: dict[str, Any], address: str, turn: int) -> dict[str, Any]:
+def once(
+    given: argparse.Namespace, kind: str, plan: dict[str, Any], address: str, turn: int
+) -> dict[str, Any]:
     """One round of all users."""
     time.sleep(2 * WINDOW)
     watch = Watch(address)
@@ -171,7 +189,10 @@ def crowded(times: Iterable[float]) -> int:
 def closest(times: Iterable[float]) -> float:
     """Shortest time from an accepted request to the fifth after it."""
     ordered = sorted(times)
-    return min((sixth - first for first, sixth in zip(ordered, ordered[LIMIT:], strict=False)), default=float("inf"))
+    return min(
+        (sixth - first for first, sixth in zip(ordered, ordered[LIMIT:], strict=False)),
+        default=float("inf"),
+    )
 
 
 def perfect(sent: Iterable[float]) -> int:

@@ -24,7 +24,11 @@ from residency.models.base import BaseModelSettings, resolve
 from residency.tasks.card import load_card
 
 METHODS: dict[str, dict[str, Any]] = {"full": {"kind": "full"}, "LoRA": {"kind": "lora"}}
-WAYS = {"one process": (1, False), "two, each with all of it": (2, False), "two that share it out": (2, True)}
+WAYS = {
+    "one process": (1, False),
+    "two, each with all of it": (2, False),
+    "two that share it out": (2, True),
+}
 ROWS, TOKENS, STEPS = 8, 128, 6
 
 
@@ -44,7 +48,9 @@ def main() -> None:
         for method in METHODS:
             alone: list[float] = []
             for way, (processes, shard) in WAYS.items():
-                each = processes_of(processes, method, base, shard, Path(folder) / f"{method}-{processes}-{shard}")
+                each = processes_of(
+                    processes, method, base, shard, Path(folder) / f"{method}-{processes}-{shard}"
+                )
                 losses = each[0]["losses"]
                 alone = alone or losses
                 apart = max(abs(a - b) for a, b in zip(losses, alone, strict=True))
@@ -65,14 +71,22 @@ def main() -> None:
     report("sharding", given, columns, rows, each=found)
 
 
-def processes_of(count: int, method: str, base: str, shard: bool, out: Path) -> list[dict[str, Any]]:
+def processes_of(
+    count: int, method: str, base: str, shard: bool, out: Path
+) -> list[dict[str, Any]]:
     """The same stage in so many processes; what each has to say."""
     out.mkdir()
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+    start = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        if count > 1
+        else []
+    )
     command = [sys.executable, *start, __file__, "--child", method, base, str(int(shard)), str(out)]
     done = subprocess.run(command, env=environment(1), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"{method}, {count} processes: ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise UserError(
+            f"{method}, {count} processes: ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+        )
     return [json.loads((out / f"{number}.json").read_text("utf-8")) for number in range(count)]
 
 

@@ -34,7 +34,10 @@ def main() -> None:
     options.add_argument("--labels", type=int, default=24)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument(
-        "--compared", type=int, default=2000, help="notes of which all pairs are compared (default 2,000)"
+        "--compared",
+        type=int,
+        default=2000,
+        help="notes of which all pairs are compared (default 2,000)",
     )
     given = options.parse_args()
     if given.quick:
@@ -96,7 +99,17 @@ def balance(notes: int, labels: int, seeds: int) -> list[list[str]]:
             errors.append(worst_by_hand(carried, placed))
             leaks.append(len(in_two(patients, placed)))
         if refused:
-            rows.append([f"{notes:,} notes, {labels} labels", name, f"refuses: {refused[:60]}...", "-", "-", "-", "-"])
+            rows.append(
+                [
+                    f"{notes:,} notes, {labels} labels",
+                    name,
+                    f"refuses: {refused[:60]}...",
+                    "-",
+                    "-",
+                    "-",
+                    "-",
+                ]
+            )
         else:
             shown = f"{100 * median(errors):.3f} ({100 * max(errors):.3f})"
             rows.append(
@@ -121,7 +134,10 @@ def worst_by_hand(carried: Sequence[set[str]], placed: Placed) -> float:
     for part in PARTS:
         inside = [labels for labels, where in zip(carried, placed, strict=True) if where == part]
         counts = Counter(label for labels in inside for label in labels)
-        found = max(found, *(abs(counts[label] / len(inside) - every[label] / len(carried)) for label in every))
+        found = max(
+            found,
+            *(abs(counts[label] / len(inside) - every[label] / len(carried)) for label in every),
+        )
     return found
 
 
@@ -140,7 +156,9 @@ def ours(patients: list[int], carried: list[set[str]], seed: int, repaired: bool
         counts.setdefault(patient, Counter()).update([NOTES, *labels])
     order = list(counts)
     random.Random(seed).shuffle(order)
-    placed = dict(zip(order, stratify([counts[patient] for patient in order], SHARES, repaired), strict=True))
+    placed = dict(
+        zip(order, stratify([counts[patient] for patient in order], SHARES, repaired), strict=True)
+    )
     return [placed[patient] for patient in patients]
 
 
@@ -188,7 +206,10 @@ def by_label_set(patients: list[int], carried: list[set[str]], seed: int) -> Pla
     times = Counter(sets)
     classes = [one if times[one] >= 10 else "rare" for one in sets]
     return folds(
-        StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(patients, classes, patients), len(patients)
+        StratifiedGroupKFold(10, shuffle=True, random_state=seed).split(
+            patients, classes, patients
+        ),
+        len(patients),
     )
 
 
@@ -208,13 +229,17 @@ def texts_of(kind: str, count: int) -> list[str]:
     from residency.synth.hospital import notes
 
     if kind.startswith("invented"):
-        return [planted.note.text.replace("\n", " ") for planted in notes(kind.split()[-1], count, 3)]
+        return [
+            planted.note.text.replace("\n", " ") for planted in notes(kind.split()[-1], count, 3)
+        ]
     corpora = {
         "VietBioNER": Conll(format="conll", train="vi/vietbioner/train.txt", near="off", loss=0.9),
         "cMedQANER": Jsonl.model_validate(
             {"format": "jsonl", "train": "zh/cmedqaner/train.json", "near": "off", "loss": 0.9}
         ),
-        "NCBI disease": Conll(format="conll", train="en/ncbi_disease/train.tsv", near="off", loss=0.9),
+        "NCBI disease": Conll(
+            format="conll", train="en/ncbi_disease/train.tsv", near="off", loss=0.9
+        ),
     }
     return [note.text for note in load(corpora[kind], "x", shared_data(), 0).notes][:count]
 
@@ -227,7 +252,9 @@ def planted(kind: str, count: int) -> list[str]:
     copies = []
     for body in rng.choices(bodies, k=len(bodies) // 4):
         rate = rng.uniform(0, 0.125)
-        copies.append(" ".join(rng.choice(words) if rng.random() < rate else word for word in body.split()))
+        copies.append(
+            " ".join(rng.choice(words) if rng.random() < rate else word for word in body.split())
+        )
     return [*bodies, *copies]
 
 
@@ -247,11 +274,19 @@ def duplicates(count: int) -> list[list[str]]:
         ]
         rng = random.Random(1)
         notes = [
-            Note(id=str(number), text=rng.choice(forms) + body, profile="synthetic", group=str(number))
+            Note(
+                id=str(number),
+                text=rng.choice(forms) + body,
+                profile="synthetic",
+                group=str(number),
+            )
             for number, body in enumerate(bodies)
         ]
         truth = joined(compared(bodies, 0.8), len(notes))
-        bare = [Note(id=note.id, text=body, profile="synthetic") for note, body in zip(notes, bodies, strict=True)]
+        bare = [
+            Note(id=note.id, text=body, profile="synthetic")
+            for note, body in zip(notes, bodies, strict=True)
+        ]
         for name, system, given in (
             ("datasketch, whole text", sketched, notes),
             ("datasketch, forms taken out by hand", sketched, bare),
@@ -287,7 +322,11 @@ def compared(bodies: Sequence[str], threshold: float) -> set[tuple[int, int]]:
     for begin in range(0, len(bodies), 100):
         common = (grams[begin : begin + 100] @ grams.T).toarray()
         similar = common >= threshold * (sizes[begin : begin + 100, None] + sizes[None, :] - common)
-        pairs |= {(begin + int(a), int(b)) for a, b in zip(*np.nonzero(similar), strict=True) if begin + a < b}
+        pairs |= {
+            (begin + int(a), int(b))
+            for a, b in zip(*np.nonzero(similar), strict=True)
+            if begin + a < b
+        }
     return pairs
 
 
@@ -297,7 +336,9 @@ def joined(pairs: Iterable[tuple[int, int]], count: int) -> set[tuple[int, int]]
     from scipy.sparse.csgraph import connected_components
 
     rows = list(pairs)
-    graph = coo_array(([1] * len(rows), ([a for a, _ in rows], [b for _, b in rows])), shape=(count, count))
+    graph = coo_array(
+        ([1] * len(rows), ([a for a, _ in rows], [b for _, b in rows])), shape=(count, count)
+    )
     members: dict[int, list[int]] = {}
     for position, cluster in enumerate(connected_components(graph, directed=False)[1]):
         members.setdefault(cluster, []).append(position)
@@ -306,7 +347,11 @@ def joined(pairs: Iterable[tuple[int, int]], count: int) -> set[tuple[int, int]]
 
 def clustered(notes: Sequence[Note]) -> set[tuple[int, int]]:
     """Ours."""
-    return {pair for inside in near_duplicates(notes, 0.8) for pair in combinations(sorted(map(int, inside)), 2)}
+    return {
+        pair
+        for inside in near_duplicates(notes, 0.8)
+        for pair in combinations(sorted(map(int, inside)), 2)
+    }
 
 
 def sketched(notes: Sequence[Note]) -> set[tuple[int, int]]:
@@ -342,7 +387,15 @@ def rates(count: int) -> list[list[str]]:
         system(notes[:number])
         rate = number / (time.process_time() - begun)
         rows.append(
-            [f"speed, {number:,} notes of {length:,.0f} characters", name, "-", "-", "-", "-", f"{rate:,.0f} notes/s"]
+            [
+                f"speed, {number:,} notes of {length:,.0f} characters",
+                name,
+                "-",
+                "-",
+                "-",
+                "-",
+                f"{rate:,.0f} notes/s",
+            ]
         )
         say(" | ".join(rows[-1]))
     return rows

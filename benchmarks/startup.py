@@ -35,9 +35,15 @@ print(json.dumps({{"modules": len(sys.modules), "heavy": [n for n in {HEAVY!r} i
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--base", default=TINY, help="base of the demo's recipe (default bundled:tiny-encoder)")
-    options.add_argument("--help-times", type=int, default=20, help="how often residency --help (default 20)")
-    options.add_argument("--run-times", type=int, default=5, help="how often the cached run (default 5)")
+    options.add_argument(
+        "--base", default=TINY, help="base of the demo's recipe (default bundled:tiny-encoder)"
+    )
+    options.add_argument(
+        "--help-times", type=int, default=20, help="how often residency --help (default 20)"
+    )
+    options.add_argument(
+        "--run-times", type=int, default=5, help="how often the cached run (default 5)"
+    )
     given = options.parse_args()
     if given.quick:
         given.help_times, given.run_times = 3, 2
@@ -53,7 +59,9 @@ def measure(given: argparse.Namespace, work: Path) -> None:
     say(f"first run: {seconds(cached, given.threads):.1f} s")
     times = {
         "residency --help": [seconds(["--help"], given.threads) for _ in range(given.help_times)],
-        "residency run, unchanged": [seconds(cached, given.threads) for _ in range(given.run_times)],
+        "residency run, unchanged": [
+            seconds(cached, given.threads) for _ in range(given.run_times)
+        ],
     }
     loaded = {
         name: child(["-c", COUNT, *what], given.threads)[0]
@@ -79,7 +87,13 @@ def seconds(arguments: Sequence[str], threads: int) -> float:
     installed = Path(sys.executable).parent / "residency"
     command = [str(installed)] if installed.exists() else [sys.executable, "-m", "residency.cli"]
     started = time.perf_counter()
-    done = subprocess.run([*command, *arguments], env=environment(threads), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, *arguments],
+        env=environment(threads),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     taken = time.perf_counter() - started
     if done.returncode:
         raise UserError((done.stderr.strip().splitlines() or ["residency said nothing"])[-1])

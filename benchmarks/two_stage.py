@@ -19,18 +19,38 @@ from huatuo import write_parts
 from residency.core.types import RunFacts
 
 METRICS = ("loss", "rouge_l")
-COLUMNS = ("system", "general: loss", "general: ROUGE-L", "liver: loss", "liver: ROUGE-L", "training seconds")
-NAMES = {"base": "base", "1-prefix": "stage 1: prefix, general", "2-freeze": "stage 2: freeze, liver"}
+COLUMNS = (
+    "system",
+    "general: loss",
+    "general: ROUGE-L",
+    "liver: loss",
+    "liver: ROUGE-L",
+    "training seconds",
+)
+NAMES = {
+    "base": "base",
+    "1-prefix": "stage 1: prefix, general",
+    "2-freeze": "stage 2: freeze, liver",
+}
 
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--steps", type=int, default=60, help="optimiser steps of each stage (default 60)")
-    options.add_argument("--test", type=int, default=60, help="test records of each file (default 60)")
     options.add_argument(
-        "--roads", nargs="+", choices=("two-stage", "lora", "full"), default=["two-stage", "lora", "full"]
+        "--steps", type=int, default=60, help="optimiser steps of each stage (default 60)"
     )
-    options.add_argument("--runs", type=Path, help="keep the runs here, and go on from what is there")
+    options.add_argument(
+        "--test", type=int, default=60, help="test records of each file (default 60)"
+    )
+    options.add_argument(
+        "--roads",
+        nargs="+",
+        choices=("two-stage", "lora", "full"),
+        default=["two-stage", "lora", "full"],
+    )
+    options.add_argument(
+        "--runs", type=Path, help="keep the runs here, and go on from what is there"
+    )
     options.add_argument("--child", nargs=2, metavar=("RECIPE", "RUNS"), help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.child:
@@ -47,7 +67,9 @@ def main() -> None:
             stages = roads(given.steps)[name]
             recipe = work / f"{name}.yaml"  # JSON is YAML
             recipe.write_text(json.dumps(settings(name, stages, data, given)), "utf-8")
-            result, _ = child([__file__, "--child", recipe, given.runs or work / "runs"], given.threads)
+            result, _ = child(
+                [__file__, "--child", recipe, given.runs or work / "runs"], given.threads
+            )
             found.append({"road": name, **result})
             rows += lines(name, result)
             for line in rows[-len(result["scores"]) :]:
@@ -79,16 +101,41 @@ def roads(steps: int) -> dict[str, list[dict[str, Any]]]:
             },
             {"tasks": ["liver"], "method": {"kind": "freeze", "last": 2}, "steps": steps, **common},
         ],
-        "lora": [{"name": "lora", "tasks": ["liver"], "method": {"kind": "lora"}, "steps": 2 * steps, **common}],
-        "full": [{"name": "full", "tasks": ["liver"], "method": {"kind": "full"}, "steps": 2 * steps, **common}],
+        "lora": [
+            {
+                "name": "lora",
+                "tasks": ["liver"],
+                "method": {"kind": "lora"},
+                "steps": 2 * steps,
+                **common,
+            }
+        ],
+        "full": [
+            {
+                "name": "full",
+                "tasks": ["liver"],
+                "method": {"kind": "full"},
+                "steps": 2 * steps,
+                **common,
+            }
+        ],
     }
 
 
 def settings(
-    name: str, stages: list[dict[str, Any]], data: dict[str, dict[str, Any]], given: argparse.Namespace
+    name: str,
+    stages: list[dict[str, Any]],
+    data: dict[str, dict[str, Any]],
+    given: argparse.Namespace,
 ) -> dict[str, Any]:
     """The recipe of one road."""
-    common = {"format": "alpaca", "lang": "zh", "origin": "model:gpt-3.5", "profile": "public", "limit": 1600}
+    common = {
+        "format": "alpaca",
+        "lang": "zh",
+        "origin": "model:gpt-3.5",
+        "profile": "public",
+        "limit": 1600,
+    }
     return {
         "schema": 1,
         "name": f"two-stage-{name}",
@@ -98,7 +145,8 @@ def settings(
             "liver": {**common, **data["liver"], "packed": {}, "names": {"id": ""}},
         },
         "tasks": [
-            {"card": "qa", "name": one, "data": one, "generate": {"max_tokens": 64}} for one in ("general", "liver")
+            {"card": "qa", "name": one, "data": one, "generate": {"max_tokens": 64}}
+            for one in ("general", "liver")
         ],
         "stages": stages,
         "evaluate": {"limit": given.test, "baselines": ["base"] if name == "two-stage" else []},
@@ -108,7 +156,9 @@ def settings(
 def cells(scores: dict[str, dict[str, list[float]]]) -> list[str]:
     """Both metrics on both files, with intervals."""
     return [
-        "{:.3f} [{:.3f}, {:.3f}]".format(*scores[file][metric]) for file in ("general", "liver") for metric in METRICS
+        "{:.3f} [{:.3f}, {:.3f}]".format(*scores[file][metric])
+        for file in ("general", "liver")
+        for metric in METRICS
     ]
 
 
@@ -125,7 +175,11 @@ def summary(facts: RunFacts) -> dict[str, Any]:
     scores: dict[str, dict[str, dict[str, list[float]]]] = {}
     tests = []
     for one in facts.reports:
-        values = {s.metric: [s.value, s.low or 0.0, s.high or 0.0] for s in one.scores if s.metric in METRICS}
+        values = {
+            s.metric: [s.value, s.low or 0.0, s.high or 0.0]
+            for s in one.scores
+            if s.metric in METRICS
+        }
         scores.setdefault(one.system.name, {})[one.task] = values
         tests += [
             {

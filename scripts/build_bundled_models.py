@@ -38,7 +38,17 @@ from pretraining_text import ROOT, SOURCES, load_heldout, manifest, texts
 from residency.synth.records import records
 
 BUNDLED = ROOT / "src" / "residency" / "models" / "bundled"
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<mask>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+SPECIAL = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<mask>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end|>",
+]
 VOCABULARY = 8192
 LENGTH = 256
 """Tokens of a pre-training row; the first SHORT of the steps use rows half as long, which are cheaper."""
@@ -94,7 +104,9 @@ def build_tokenizer(rows: list[str]) -> Tokenizer:
     tokenizer.train_from_iterator(rows, trainer)
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", start), ("</s>", end)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", start), ("</s>", end)],
     )
     return tokenizer
 
@@ -115,7 +127,10 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, **more: object) -> None:
         **settings,
     ).save_pretrained(folder)
     path = folder / "tokenizer.json"  # half the size without its indentation
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")), "utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")),
+        "utf-8",
+    )
 
 
 def pack(rows: list[str], tokenizer: Tokenizer, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +188,9 @@ def encoder_config():
     )
 
 
-def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: float, seed: int, log: Path):
+def pretrain(
+    ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: float, seed: int, log: Path
+):
     """Masked-language modelling; returns the model."""
     from transformers import ElectraForMaskedLM
 
@@ -181,7 +198,9 @@ def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: 
     rng = np.random.default_rng(seed)
     config = encoder_config()
     model = ElectraForMaskedLM(config)
-    for module in model.modules():  # dropout earns nothing in a few passes over the text; tuning sets it back
+    for module in (
+        model.modules()
+    ):  # dropout earns nothing in a few passes over the text; tuning sets it back
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     decay = [p for p in model.parameters() if p.ndim > 1]
@@ -194,7 +213,8 @@ def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: 
     )
     warmup = max(1, steps // 20)
     shape = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup)))
+        optimiser,
+        lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / (steps - warmup))),
     )
     body, head = model.electra, model.generator_predictions
     order, started, lines = np.empty(0, dtype=np.int64), time.monotonic(), []
@@ -209,7 +229,9 @@ def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: 
         wanted = torch.from_numpy(targets)
         where = wanted != -100
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            states = body(input_ids=torch.from_numpy(hidden)).last_hidden_state[where]  # only what is scored
+            states = body(input_ids=torch.from_numpy(hidden)).last_hidden_state[
+                where
+            ]  # only what is scored
             logits = model.generator_lm_head(head(states))
         loss = torch.nn.functional.cross_entropy(logits.float(), wanted[where])
         optimiser.zero_grad(set_to_none=True)
@@ -219,7 +241,9 @@ def pretrain(ids: np.ndarray, begins: np.ndarray, steps: int, batch: int, peak: 
         shape.step()
         if step % 20 == 0 or step == steps - 1:
             seconds = time.monotonic() - started
-            lines.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(seconds, 1)})
+            lines.append(
+                {"step": step, "loss": round(loss.item(), 4), "seconds": round(seconds, 1)}
+            )
             log.write_text("\n".join(map(json.dumps, lines)) + "\n")
             rate = (step + 1) * batch * LENGTH / seconds
             print(f"step {step}/{steps}  loss {loss.item():.3f}  {rate:,.0f} tokens/s", flush=True)
@@ -309,13 +333,17 @@ def write_card(folder: Path, model: str) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--model", choices=("encoder", "lm"), default="encoder")
     options.add_argument("--tokenizer", action="store_true")
     options.add_argument("--card", action="store_true")
     options.add_argument("--steps", type=int, default=2200)
     options.add_argument("--batch", type=int, default=32, help="rows of a step (encoder)")
-    options.add_argument("--rate", type=float, help="peak rate (1.5e-3 for the encoder, 8e-3 for the causal model)")
+    options.add_argument(
+        "--rate", type=float, help="peak rate (1.5e-3 for the encoder, 8e-3 for the causal model)"
+    )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path, default=BUNDLED)
     given = options.parse_args()
@@ -332,7 +360,11 @@ def main() -> None:
     if given.model == "lm":
         tokenizer = Tokenizer.from_file(str(BUNDLED / "tiny-encoder" / "tokenizer.json"))
         tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B")
-        more = {"eos_token": "<|end|>", "model_max_length": causal.LENGTH, "chat_template": causal.CHAT_TEMPLATE}
+        more = {
+            "eos_token": "<|end|>",
+            "model_max_length": causal.LENGTH,
+            "chat_template": causal.CHAT_TEMPLATE,
+        }
         save_tokenizer(tokenizer, partial, **more)
         ids = causal.pack(rows, causal.conversations(), tokenizer, given.seed)
         batch, length = causal.TOKENS // causal.LENGTH, causal.LENGTH
@@ -365,7 +397,9 @@ def main() -> None:
         "sources": facts,
         "held_out": "benchmarks/heldout/*.sha256",
     }
-    (partial / "sources.json").write_text(json.dumps(facts_file, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    (partial / "sources.json").write_text(
+        json.dumps(facts_file, indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
     write_card(partial, given.model)
     (partial / "unfinished.pt").unlink(missing_ok=True)
     final = given.out / name

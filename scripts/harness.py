@@ -17,7 +17,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("run", type=Path)
     options.add_argument("tasks", nargs="+", help="names of tasks, or of those in --tasks-in")
-    options.add_argument("--tasks-in", type=Path, help="folder with the YAML files of tasks of your own")
+    options.add_argument(
+        "--tasks-in", type=Path, help="folder with the YAML files of tasks of your own"
+    )
     options.add_argument("--limit", type=int, help="only so many items of each task")
     options.add_argument("--bare", action="store_true", help="without the chat template")
     options.add_argument("--output", type=Path, help="file for all results (JSON)")
@@ -28,9 +30,13 @@ def main() -> None:
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(given.tasks_in) if given.tasks_in else None)
-    found = lm_eval.simple_evaluate(model=model, tasks=given.tasks, limit=given.limit, task_manager=manager)
+    found = lm_eval.simple_evaluate(
+        model=model, tasks=given.tasks, limit=given.limit, task_manager=manager
+    )
     if given.output:
-        given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n", "utf-8")
+        given.output.write_text(
+            json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n", "utf-8"
+        )
     print(json.dumps(found["results"], indent=1, ensure_ascii=False, default=str))
 
 

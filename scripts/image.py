@@ -53,17 +53,24 @@ with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8080/extrac
 
 def main() -> None:
     """Build, or check."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("verb", choices=("build", "check", "inside"), metavar="build|check")
     options.add_argument(
-        "--mount", action="append", default=[], help="a folder with packages that pip reads during the build"
+        "--mount",
+        action="append",
+        default=[],
+        help="a folder with packages that pip reads during the build",
     )
     options.add_argument("--pip", type=Path, help="pip's settings during the build: a pip.conf")
     options.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
     for program in ("buildah", "debootstrap", "unshare", "setpriv"):
         if not shutil.which(program):
-            sys.exit(f"image: {program} is not installed; on Debian: apt-get install buildah debootstrap util-linux.")
+            sys.exit(
+                f"image: {program} is not installed; on Debian: apt-get install buildah debootstrap util-linux."
+            )
     if os.getuid():
         sys.exit("image: only root can do this.")
     if given.verb == "build":
@@ -76,10 +83,21 @@ def main() -> None:
 
 def buildah(*arguments: str) -> str:
     """Its standard output; ends the program where it fails."""
-    store = ["--storage-driver", "vfs", "--root", str(FOLDER / "store"), "--runroot", str(FOLDER / "run")]
-    done = subprocess.run(["buildah", *store, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    store = [
+        "--storage-driver",
+        "vfs",
+        "--root",
+        str(FOLDER / "store"),
+        "--runroot",
+        str(FOLDER / "run"),
+    ]
+    done = subprocess.run(
+        ["buildah", *store, *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
-        sys.exit(f"image: buildah {arguments[0]} failed ({done.returncode}); its own words are above.")
+        sys.exit(
+            f"image: buildah {arguments[0]} failed ({done.returncode}); its own words are above."
+        )
     return done.stdout.strip()
 
 
@@ -89,8 +107,15 @@ def build(mounts: Sequence[str], pip: Path | None) -> None:
     if not (FOLDER / "based").exists():
         shutil.rmtree(system, ignore_errors=True)
         system.mkdir(parents=True)
-        debootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm"]
-        if subprocess.run([*debootstrap, str(system), MIRROR], stdout=subprocess.DEVNULL, check=False).returncode:
+        debootstrap = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            "bookworm",
+        ]
+        if subprocess.run(
+            [*debootstrap, str(system), MIRROR], stdout=subprocess.DEVNULL, check=False
+        ).returncode:
             sys.exit(f"image: debootstrap failed; {system}/debootstrap/debootstrap.log says why.")
         container = buildah("from", "scratch")
         buildah("add", "--quiet", container, str(system), "/")
@@ -99,7 +124,9 @@ def build(mounts: Sequence[str], pip: Path | None) -> None:
         shutil.rmtree(system)
         (FOLDER / "based").touch()
     begun = time.monotonic()
-    shared = [f"{folder}:{folder}:ro" for folder in mounts] + ([f"{pip.resolve()}:/etc/pip.conf:ro"] if pip else [])
+    shared = [f"{folder}:{folder}:ro" for folder in mounts] + (
+        [f"{pip.resolve()}:/etc/pip.conf:ro"] if pip else []
+    )
     volumes = [part for volume in shared for part in ("--volume", volume)]
     print(buildah(
         "bud", "--quiet", "--format", "docker", "--isolation", "chroot", "--network", "host", "--build-arg", f"PYTHON={BASE}",
@@ -115,7 +142,17 @@ def check() -> None:
     try:
         (FOLDER / "config.json").write_text(json.dumps(said))
         root = buildah("mount", container)
-        spaces = ["unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
+        spaces = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--net",
+            "--ipc",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]
         again = [sys.executable, str(Path(__file__).resolve()), "inside", "--root", root]
         status = subprocess.run([*spaces, *again], check=False).returncode
     finally:
@@ -164,7 +201,9 @@ class Inside:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Its exit status and words."""
-        return subprocess.run(self.command(*words), capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(
+            self.command(*words), capture_output=True, text=True, check=False, timeout=300
+        )
 
 
 def inside(root: Path) -> None:
@@ -173,12 +212,19 @@ def inside(root: Path) -> None:
     who = image.run("cat", "/proc/self/status").stdout.splitlines()
     found = dict(line.split(":\t", 1) for line in who if ":\t" in line)
     rights = [found[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")]
-    expect(found["Uid"].split() == [image.user] * 4 and image.user != "0", f"it runs as user {image.user}, not as root")
     expect(
-        {int(one, 16) for one in rights} == {0} and found["NoNewPrivs"] == "1", "it has no capability, and gets none"
+        found["Uid"].split() == [image.user] * 4 and image.user != "0",
+        f"it runs as user {image.user}, not as root",
+    )
+    expect(
+        {int(one, 16) for one in rights} == {0} and found["NoNewPrivs"] == "1",
+        "it has no capability, and gets none",
     )
     for folder in ("/", "/usr/local/lib/residency", "/etc"):
-        expect("Read-only" in image.run("touch", f"{folder}/x").stderr, f"{folder} cannot be written: read-only")
+        expect(
+            "Read-only" in image.run("touch", f"{folder}/x").stderr,
+            f"{folder} cannot be written: read-only",
+        )
     expect(not image.run("touch", "/data/x", "/tmp/x").returncode, "/data and /tmp can be written")
     health = image.config["Healthcheck"]["Test"][1:]
     expect(image.run(*health).returncode != 0, "the health check fails while no server runs")
@@ -191,16 +237,25 @@ def inside(root: Path) -> None:
 def serve(image: Inside, health: Sequence[str]) -> None:
     """The server, from its start to its end in order."""
     begun = time.monotonic()
-    server = subprocess.Popen(image.command(*image.config["Entrypoint"], "serve", "ner"), stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        image.command(*image.config["Entrypoint"], "serve", "ner"), stdout=subprocess.DEVNULL
+    )
     try:
-        while image.run(*health).returncode and time.monotonic() - begun < START_SECONDS and server.poll() is None:
+        while (
+            image.run(*health).returncode
+            and time.monotonic() - begun < START_SECONDS
+            and server.poll() is None
+        ):
             time.sleep(0.5)
         expect(
             not image.run(*health).returncode,
             f"the health check passes {time.monotonic() - begun:.0f} s after the start",
         )
         answer = image.run("python", "-c", ASK)
-        expect(answer.stdout.startswith("200 "), f"/extract answers: {answer.stdout.strip() or answer.stderr[-300:]}")
+        expect(
+            answer.stdout.startswith("200 "),
+            f"/extract answers: {answer.stdout.strip() or answer.stderr[-300:]}",
+        )
         server.send_signal(getattr(signal, image.config.get("StopSignal", "SIGTERM")))
         expect(server.wait(60) == 0, "it ends in order")
         expect(image.run(*health).returncode != 0, "the health check fails again")

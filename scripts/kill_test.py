@@ -35,15 +35,28 @@ PROGRAM = (
 
 def start(recipe: Path, runs: Path, checkpoint: float) -> subprocess.Popen[bytes]:
     """``residency run RECIPE`` in a process group of its own, with checkpoints so many seconds apart."""
-    command = [sys.executable, "-c", PROGRAM, str(checkpoint), "run", str(recipe), "--runs", str(runs)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(checkpoint),
+        "run",
+        str(recipe),
+        "--runs",
+        str(runs),
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
     """Wait for the end; a run that fails by itself ends the test."""
     _, errors = process.communicate()
     if process.returncode:
-        sys.exit(f"residency run ended with {process.returncode}: {errors.decode(errors='replace').strip()[-400:]}")
+        sys.exit(
+            f"residency run ended with {process.returncode}: {errors.decode(errors='replace').strip()[-400:]}"
+        )
 
 
 def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -71,11 +84,16 @@ def numbers(run: Path) -> dict[str, Any]:
     (metrics,) = run.glob("train/*/metrics.jsonl")
     stage = facts["stages"][0]
     return {
-        "scores": [[report["system"]["name"], report["scores"], report.get("slices")] for report in facts["reports"]],
+        "scores": [
+            [report["system"]["name"], report["scores"], report.get("slices")]
+            for report in facts["reports"]
+        ],
         "comparisons": [report.get("comparisons") for report in facts["reports"]],
         "losses": [json.loads(line) for line in metrics.read_text("utf-8").splitlines()],
         "best": [stage["best"], stage["best_epoch"], stage["stopped"]],
-        "predictions": [path.read_text("utf-8").count("\n") for path in sorted(run.glob("eval/*/*.jsonl"))],
+        "predictions": [
+            path.read_text("utf-8").count("\n") for path in sorted(run.glob("eval/*/*.jsonl"))
+        ],
     }
 
 
@@ -84,17 +102,30 @@ def stage_of(runs: Path) -> str:
     logs = list(runs.glob("*/log.jsonl"))
     if not logs:
         return "starting"
-    events = [json.loads(line) for line in logs[0].read_bytes().splitlines(keepends=False) if line.endswith(b"}")]
-    steps = [int(path.parent.name.split("-")[1]) for path in runs.glob("*/.work/*/checkpoint-*/complete.json")]
+    events = [
+        json.loads(line)
+        for line in logs[0].read_bytes().splitlines(keepends=False)
+        if line.endswith(b"}")
+    ]
+    steps = [
+        int(path.parent.name.split("-")[1])
+        for path in runs.glob("*/.work/*/checkpoint-*/complete.json")
+    ]
     last = events[-1] if events else {"step": "", "event": "starting"}
-    return f"{last['step']} {last['event']}" + (f", checkpoint at step {max(steps)}" if steps else "")
+    return f"{last['step']} {last['event']}" + (
+        f", checkpoint at step {max(steps)}" if steps else ""
+    )
 
 
 def faults(run: Path, peaceful: Path) -> list[str]:
     """What is wrong with the run that was killed."""
     mine, theirs = numbers(run), numbers(peaceful)
     found = [f"{name} differ" for name in mine if mine[name] != theirs[name]]
-    found += [f"{path} is half-written" for path in run.rglob("*") if ".partial" in path.name or path.name == ".work"]
+    found += [
+        f"{path} is half-written"
+        for path in run.rglob("*")
+        if ".partial" in path.name or path.name == ".work"
+    ]
     if json.loads((run / "manifest.json").read_text("utf-8"))["status"] != "done":
         found.append("the manifest does not say done")
     for artefact in run.glob("train/*/artefact.json"):
@@ -111,14 +142,19 @@ def measure(recipe: Path, folder: Path, kills: int, seed: int, checkpoint: float
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import peft, residency.train.trainer"], check=True)
     loading = time.monotonic() - began
-    print(f"undisturbed: {whole:.1f} s, of which {loading:.1f} s to load\n\n{'kill':>4}  {'after':>8}  at")
+    print(
+        f"undisturbed: {whole:.1f} s, of which {loading:.1f} s to load\n\n{'kill':>4}  {'after':>8}  at"
+    )
     rng = random.Random(seed)
     moments = sorted(rng.uniform(0, max(0.0, whole - loading)) for _ in range(kills))
     gaps = [moment - before for before, moment in zip([0.0, *moments], moments, strict=False)]
     for number, gap in enumerate(gaps, start=1):
         moment = loading + gap
         ended = not kill_after(start(recipe, killed, checkpoint), moment)
-        print(f"{number:>4}  {moment:>6.1f} s  {'had finished' if ended else stage_of(killed)}", flush=True)
+        print(
+            f"{number:>4}  {moment:>6.1f} s  {'had finished' if ended else stage_of(killed)}",
+            flush=True,
+        )
     began = time.monotonic()
     finish(start(recipe, killed, checkpoint))
     print(f"\nlast start, left to finish: {time.monotonic() - began:.1f} s")
@@ -131,18 +167,26 @@ def measure(recipe: Path, folder: Path, kills: int, seed: int, checkpoint: float
 
 def main() -> None:
     """Read the arguments and measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--checkpoint", type=float, default=5.0, metavar="SECONDS", help="between checkpoints")
-    parser.add_argument("--folder", type=Path, help="where the two runs go; a temporary folder where not given")
+    parser.add_argument(
+        "--checkpoint", type=float, default=5.0, metavar="SECONDS", help="between checkpoints"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the two runs go; a temporary folder where not given"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         if folder.exists() and any(folder.glob("*/*/manifest.json")):
             sys.exit(f"{folder}: holds runs already; give an empty folder.")
-        sys.exit(1 if measure(given.recipe, folder, given.kills, given.seed, given.checkpoint) else 0)
+        sys.exit(
+            1 if measure(given.recipe, folder, given.kills, given.seed, given.checkpoint) else 0
+        )
 
 
 if __name__ == "__main__":

@@ -31,10 +31,14 @@ SECONDS = 300
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("what", choices=("start", "stop", "status"))
     options.add_argument("--annotators", type=int, default=3)
-    options.add_argument("--port", type=int, default=FIRST_PORT, help=f"of the first server (default {FIRST_PORT})")
+    options.add_argument(
+        "--port", type=int, default=FIRST_PORT, help=f"of the first server (default {FIRST_PORT})"
+    )
     options.add_argument("--folder", type=Path, default=FOLDER, help="where data and accounts lie")
     given = options.parse_args()
     names = [*(f"a{number + 1}" for number in range(given.annotators)), "adjudicator"]
@@ -62,13 +66,17 @@ def start(folder: Path, names: list[str], port: int) -> None:
         url = accounts[f"{upper(name)}_URL"]
         if answers(url):
             if running(folder, name) is None:
-                sys.exit(f"label_studio: something else answers at {url}; give another --port and an empty --folder.")
+                sys.exit(
+                    f"label_studio: something else answers at {url}; give another --port and an empty --folder."
+                )
             continue
         if running(folder, name) is None:
             launch(program, folder / name, name, accounts)
         wait(url, folder, name)  # one after the other: each start takes a core and half a gigabyte
         print(f"{name}: {url}, login {accounts[f'{upper(name)}_LOGIN']}", flush=True)
-    print(f"Accounts: {folder / 'accounts.env'}; load the tokens with: set -a; . {folder / 'accounts.env'}; set +a")
+    print(
+        f"Accounts: {folder / 'accounts.env'}; load the tokens with: set -a; . {folder / 'accounts.env'}; set +a"
+    )
 
 
 def launch(program: Path, data: Path, name: str, accounts: dict[str, str]) -> None:
@@ -93,7 +101,17 @@ def launch(program: Path, data: Path, name: str, accounts: dict[str, str]) -> No
     }
     url = accounts[f"{upper(name)}_URL"]
     port = url.rpartition(":")[2]
-    command = [program, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", port, "--data-dir", data]
+    command = [
+        program,
+        "start",
+        "--no-browser",
+        "--internal-host",
+        "127.0.0.1",
+        "--port",
+        port,
+        "--data-dir",
+        data,
+    ]
     with (data / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -113,9 +131,13 @@ def installed() -> Path:
     if not program.is_file():
         print(f"Installing label-studio {VERSION} into {environment} (about 1 GB) ...", flush=True)
         venv.create(environment, with_pip=True, clear=environment.exists())
-        done = subprocess.run([environment / "bin" / "pip", "install", "-q", f"label-studio=={VERSION}"], check=False)
+        done = subprocess.run(
+            [environment / "bin" / "pip", "install", "-q", f"label-studio=={VERSION}"], check=False
+        )
         if done.returncode:
-            sys.exit("label_studio: pip could not install it; see above, and check the network or pip's configuration.")
+            sys.exit(
+                "label_studio: pip could not install it; see above, and check the network or pip's configuration."
+            )
     return program
 
 
@@ -140,7 +162,9 @@ def status(folder: Path) -> None:
     accounts = read_accounts(folder)
     for key, url in accounts.items():
         if key.endswith("_URL"):
-            print(f"{key[13:-4].lower()}: {url}, {'answers' if answers(url) else 'does not answer'}")
+            print(
+                f"{key[13:-4].lower()}: {url}, {'answers' if answers(url) else 'does not answer'}"
+            )
 
 
 def running(folder: Path, name: str) -> int | None:
@@ -148,7 +172,9 @@ def running(folder: Path, name: str) -> int | None:
     file = folder / name / "pid"
     try:
         pid = int(file.read_text("utf-8"))
-        command = Path(f"/proc/{pid}/cmdline").read_bytes() if Path("/proc").is_dir() else b"label-studio"
+        command = (
+            Path(f"/proc/{pid}/cmdline").read_bytes() if Path("/proc").is_dir() else b"label-studio"
+        )
     except (OSError, ValueError):
         return None
     return pid if b"label-studio" in command and not zombie(pid) else None
@@ -163,12 +189,16 @@ def zombie(pid: int) -> bool:
 def wait(url: str, folder: Path, name: str) -> None:
     """Return when a server answers; end with the reason where it does not."""
     limit, dead = time.monotonic() + SECONDS, 0
-    while time.monotonic() < limit and dead < 10:  # a process that has just begun has no command line yet
+    while (
+        time.monotonic() < limit and dead < 10
+    ):  # a process that has just begun has no command line yet
         if answers(url):
             return
         dead = dead + 1 if running(folder, name) is None else 0
         time.sleep(0.5)
-    sys.exit(f"label_studio: {name} did not start; the reason is in {folder / name / 'server.log'}.")
+    sys.exit(
+        f"label_studio: {name} did not start; the reason is in {folder / name / 'server.log'}."
+    )
 
 
 def answers(url: str) -> bool:

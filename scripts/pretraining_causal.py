@@ -40,13 +40,17 @@ def conversations() -> list[str]:
         if source.name in SPOKEN:
             for turns in _turns(source, heldout):
                 roles = ("user", "assistant")
-                found.append("".join(f"<|{roles[i % 2]}|>{turn}<|end|>" for i, turn in enumerate(turns)))
+                found.append(
+                    "".join(f"<|{roles[i % 2]}|>{turn}<|end|>" for i, turn in enumerate(turns))
+                )
     return found
 
 
 def _turns(source: Source, heldout: frozenset[str]) -> Iterator[list[str]]:
     path = SHARED / source.file
-    kept = {key for key, text in source.read(path) if not {text_hash(key), text_hash(text)} & heldout}
+    kept = {
+        key for key, text in source.read(path) if not {text_hash(key), text_hash(text)} & heldout
+    }
     if source.name == "icd10-vi":
         for _, text in ((key, text) for key, text in source.read(path) if key in kept):
             code, _, name = text.partition(" ")
@@ -57,10 +61,18 @@ def _turns(source: Source, heldout: frozenset[str]) -> Iterator[list[str]]:
                 yield [row["QUESTION"], row["LONG_ANSWER"]]
     else:
         text = path.read_text("utf-8")
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+        rows = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(line) for line in text.splitlines()]
+        )
         for row in rows:
             if row["instruction"] in kept:
-                parts = [part.strip() for part in re.split(r"<(?:user|bot)>:", row["instruction"]) if part.strip()]
+                parts = [
+                    part.strip()
+                    for part in re.split(r"<(?:user|bot)>:", row["instruction"])
+                    if part.strip()
+                ]
                 turns = [*parts, row["output"].strip()]
                 if len(turns) % 2 == 0:
                     yield turns
@@ -90,7 +102,9 @@ def pack(texts: list[str], talks: list[str], tokenizer: Tokenizer, seed: int) ->
     """Rows of LENGTH tokens: ``<s> text </s>`` and ``<s> turns`` in random order, one behind the other."""
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     encoded = tokenizer.encode_batch([*texts, *talks], add_special_tokens=False)
-    rows = [[start, *e.ids, end] if i < len(texts) else [start, *e.ids] for i, e in enumerate(encoded)]
+    rows = [
+        [start, *e.ids, end] if i < len(texts) else [start, *e.ids] for i, e in enumerate(encoded)
+    ]
     order = np.random.default_rng(seed).permutation(len(rows))
     flat = np.concatenate([np.array(rows[i], dtype=np.int64) for i in order])
     return flat[: len(flat) // LENGTH * LENGTH].reshape(-1, LENGTH)
@@ -127,10 +141,14 @@ def pretrain(ids: np.ndarray, steps: int, peak: float, seed: int, log: Path):
         if len(order) < rows:
             order = np.concatenate([order, rng.permutation(len(ids))])
         chosen, order = ids[order[:rows]], order[rows:]
-        batch = torch.from_numpy(chosen.reshape(-1, LENGTH // 4 if step < SHORT * steps else LENGTH))
+        batch = torch.from_numpy(
+            chosen.reshape(-1, LENGTH // 4 if step < SHORT * steps else LENGTH)
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(input_ids=batch[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch[:, 1:].flatten()
+        )
         for one in both:
             one.zero_grad(set_to_none=True)
         loss.backward()
@@ -140,7 +158,9 @@ def pretrain(ids: np.ndarray, steps: int, peak: float, seed: int, log: Path):
             schedule.step()
         if step % 10 == 0 or step == steps - 1:
             seconds = time.monotonic() - started
-            lines.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(seconds, 1)})
+            lines.append(
+                {"step": step, "loss": round(loss.item(), 4), "seconds": round(seconds, 1)}
+            )
             log.write_text("\n".join(map(json.dumps, lines)) + "\n")
             rate = (step + 1) * TOKENS / seconds
             print(f"step {step}/{steps}  loss {loss.item():.3f}  {rate:,.0f} tokens/s", flush=True)

@@ -85,9 +85,15 @@ def huatuo_general(path: Path) -> Texts:
 
 def huatuo_liver(path: Path) -> Texts:
     text = path.read_text("utf-8")
-    rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    rows = (
+        json.loads(text)
+        if text.lstrip().startswith("[")
+        else [json.loads(line) for line in text.splitlines()]
+    )
     for row in rows:
-        turns = re.sub(r"\s*<(?:user|bot)>:\s*", "\n", f"{row['instruction']}\n{row['output']}").strip()
+        turns = re.sub(
+            r"\s*<(?:user|bot)>:\s*", "\n", f"{row['instruction']}\n{row['output']}"
+        ).strip()
         yield row["instruction"], turns
 
 
@@ -106,10 +112,18 @@ SOURCES = (
     Source("vietbioner", "vi/vietbioner/train.txt", "CC BY 4.0", conll, ("vi/vietbioner/dev.txt",)),
     Source("acrdraid", "vi/acrdraid/train.json", "MIT", acrdraid, ("vi/acrdraid/dev.json",)),
     Source("icd10-vi", "vi/icd10/icd10_diseases_simple.csv", "MIT", icd10),
-    Source("cmedqaner", "zh/cmedqaner/train.json", "Apache-2.0", cmedqaner, ("zh/cmedqaner/dev.json",)),
+    Source(
+        "cmedqaner", "zh/cmedqaner/train.json", "Apache-2.0", cmedqaner, ("zh/cmedqaner/dev.json",)
+    ),
     Source("huatuo-general", "zh/huatuo/general_qa.jsonl", "Apache-2.0", huatuo_general),
     Source("huatuo-liver", "zh/huatuo/liver_cancer.json", "Apache-2.0", huatuo_liver),
-    Source("ncbi-disease", "en/ncbi_disease/train.tsv", "public domain", conll, ("en/ncbi_disease/devel.tsv",)),
+    Source(
+        "ncbi-disease",
+        "en/ncbi_disease/train.tsv",
+        "public domain",
+        conll,
+        ("en/ncbi_disease/devel.tsv",),
+    ),
     Source("pubmedqa", "en/pubmedqa/ori_pqal_train500.json", "MIT", pubmedqa),
     Source(
         "mts-dialog",
@@ -145,7 +159,11 @@ def write_heldout() -> None:
 
 def load_heldout() -> frozenset[str]:
     """All committed held-out hashes."""
-    return frozenset(line for path in sorted(HELDOUT.glob("*.sha256")) for line in path.read_text("utf-8").split())
+    return frozenset(
+        line
+        for path in sorted(HELDOUT.glob("*.sha256"))
+        for line in path.read_text("utf-8").split()
+    )
 
 
 def texts(source: Source, heldout: frozenset[str]) -> list[str]:

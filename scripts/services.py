@@ -31,14 +31,21 @@ PACKAGES = {
     "redis": ("redis-server",),
     "chromium": ("chromium", "fonts-dejavu-core", "fonts-noto-cjk"),
 }
-PROGRAMS = {"postgresql": "initdb", "mariadb": "mariadbd", "redis": "redis-server", "chromium": "chromium"}
+PROGRAMS = {
+    "postgresql": "initdb",
+    "mariadb": "mariadbd",
+    "redis": "redis-server",
+    "chromium": "chromium",
+}
 SECONDS = 60
 """In which a server must answer."""
 
 
 def main() -> None:
     """Start, stop, or run a command between the two."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("verb", choices=("start", "stop", "run"))
     options.add_argument("services", nargs="+", choices=sorted(PACKAGES), metavar="SERVICE")
     arguments, command = _parted(sys.argv[1:])
@@ -66,7 +73,11 @@ def run(names: Sequence[str], command: Sequence[str]) -> int:
         for name in names:
             begun = time.monotonic()
             variables |= start(name)
-            print(f"services: {name} is up after {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+            print(
+                f"services: {name} is up after {time.monotonic() - begun:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
         return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
     finally:
         for name in reversed(names):
@@ -88,7 +99,9 @@ def start(name: str) -> dict[str, str]:
         wait(name, folder, process)
     port = (folder / "port").read_text()
     return {
-        "postgresql": {"RESIDENCY_TEST_POSTGRESQL": f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"},
+        "postgresql": {
+            "RESIDENCY_TEST_POSTGRESQL": f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        },
         "mariadb": {"RESIDENCY_TEST_MARIADB": f"mysql+pymysql://root:root@127.0.0.1:{port}/mysql"},
         "redis": {"RESIDENCY_TEST_REDIS": f"redis://127.0.0.1:{port}/0"},
     }[name]
@@ -99,7 +112,9 @@ def install(name: str) -> None:
     if program(PROGRAMS[name]):
         return
     if not shutil.which("apt-get"):
-        sys.exit(f"services: {name} is not installed, and this is no Debian: install {' '.join(PACKAGES[name])}.")
+        sys.exit(
+            f"services: {name} is not installed, and this is no Debian: install {' '.join(PACKAGES[name])}."
+        )
     as_root = [] if os.getuid() == 0 else ["sudo", "-n"]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     for command in (
@@ -115,15 +130,23 @@ def install(name: str) -> None:
             *PACKAGES[name],
         ],
     ):
-        if subprocess.run([*as_root, *command], env=quiet, stdout=sys.stderr, check=False).returncode:
-            sys.exit(f"services: {' '.join(PACKAGES[name])} could not be installed; install them, then try again.")
+        if subprocess.run(
+            [*as_root, *command], env=quiet, stdout=sys.stderr, check=False
+        ).returncode:
+            sys.exit(
+                f"services: {' '.join(PACKAGES[name])} could not be installed; install them, then try again."
+            )
     if not program(PROGRAMS[name]):
         sys.exit(f"services: {PROGRAMS[name]} was installed but is nowhere to be found.")
 
 
 def program(name: str) -> str | None:
     """Path of a program, also where Debian hides PostgreSQL's."""
-    places = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True), "/usr/sbin", "/usr/bin"]
+    places = [
+        *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+        "/usr/sbin",
+        "/usr/bin",
+    ]
     return shutil.which(name, path=os.pathsep.join([*places, os.environ.get("PATH", "")]))
 
 
@@ -137,7 +160,9 @@ def as_user(user: str, home: Path) -> tuple[list[str], Path]:
     before: list[str] = []
     if os.getuid() == 0:
         before = ["runuser", "-u", user, "--"]
-        reached = subprocess.run([*before, "test", "-x", str(data)], check=False, stderr=subprocess.DEVNULL)
+        reached = subprocess.run(
+            [*before, "test", "-x", str(data)], check=False, stderr=subprocess.DEVNULL
+        )
         if reached.returncode:
             data = Path(tempfile.mkdtemp(prefix=f"residency-{home.name}-"))
         account = pwd.getpwnam(user)
@@ -150,7 +175,11 @@ def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """A process of its own group, which outlives this program."""
     with log.open("wb") as file:
         return subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
 
@@ -159,7 +188,20 @@ def postgresql(folder: Path, port: int) -> subprocess.Popen[bytes]:
     before, home = as_user("postgres", folder)
     data = home / "cluster"
     initdb = str(program("initdb"))
-    made = [*before, initdb, "-D", str(data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+    made = [
+        *before,
+        initdb,
+        "-D",
+        str(data),
+        "-A",
+        "trust",
+        "-U",
+        "postgres",
+        "-E",
+        "UTF8",
+        "--locale=C.UTF-8",
+        "-N",
+    ]
     subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
     settings = [
         f"port={port}",
@@ -170,7 +212,8 @@ def postgresql(folder: Path, port: int) -> subprocess.Popen[bytes]:
     ]
     server = [str(Path(initdb).with_name("postgres")), "-D", str(data)]
     return launch(
-        [*before, *server, *(part for one in settings for part in ("-c", one))], ROOT / ".services/postgresql.log"
+        [*before, *server, *(part for one in settings for part in ("-c", one))],
+        ROOT / ".services/postgresql.log",
     )
 
 
@@ -193,12 +236,25 @@ def mariadb(folder: Path, port: int) -> subprocess.Popen[bytes]:
         f"--port={port}", "--bind-address=127.0.0.1", f"--socket={home}/socket", f"--init-file={init}", "--character-set-server=utf8mb4",
         "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=256M", "--max-allowed-packet=64M",
     ]  # fmt: skip
-    return launch([*before, str(program("mariadbd")), *common, *options], ROOT / ".services/mariadb.log")
+    return launch(
+        [*before, str(program("mariadbd")), *common, *options], ROOT / ".services/mariadb.log"
+    )
 
 
 def redis(folder: Path, port: int) -> subprocess.Popen[bytes]:
     """A server that keeps nothing on disk."""
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    options = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     return launch([str(program("redis-server")), *options], ROOT / ".services/redis.log")
 
 
@@ -235,7 +291,10 @@ def answers(name: str, port: int) -> bool:
     if name == "postgresql":
         ready = [str(program("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
         return subprocess.run(ready, check=False).returncode == 0
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as found:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=2) as found,
+    ):
         if name == "redis":
             found.sendall(b"PING\r\n")
         return bool(found.recv(16))
@@ -258,7 +317,9 @@ def stop(name: str) -> None:
     if pid := running(folder):
         for how, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, how if name != "postgresql" or how == signal.SIGKILL else signal.SIGINT)
+                os.killpg(
+                    pid, how if name != "postgresql" or how == signal.SIGKILL else signal.SIGINT
+                )
             until = time.monotonic() + seconds
             while time.monotonic() < until and alive(pid):
                 time.sleep(0.1)

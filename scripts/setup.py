@@ -60,7 +60,10 @@ def python_problem(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> st
 def newer_python() -> str:
     """The name of a Python on PATH that is new enough and starts, or an empty string."""
     for name in ("python3.13", "python3.12", "python3.11"):
-        if shutil.which(name) and subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0:
+        if (
+            shutil.which(name)
+            and subprocess.run([name, "-c", ""], capture_output=True, check=False).returncode == 0
+        ):
             return name
     return ""
 
@@ -106,7 +109,11 @@ def folder_problem(root: Path = ROOT) -> str:
 
 def system_problem(system: str = os.name) -> str:
     """Why this operating system cannot be used, or an empty string."""
-    return "" if system == "posix" else "Windows is not supported directly: use WSL (Ubuntu), where all commands work."
+    return (
+        ""
+        if system == "posix"
+        else "Windows is not supported directly: use WSL (Ubuntu), where all commands work."
+    )
 
 
 def problems() -> list[str]:
@@ -123,7 +130,9 @@ def has_gpu() -> bool:
     if not shutil.which("nvidia-smi"):
         return False
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return listed.returncode == 0 and "GPU" in listed.stdout
@@ -145,10 +154,23 @@ def probe_torch(python: str) -> Torch | None:
     """
     if pip_version(python) < (23, 2):
         return None
-    command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--no-deps",
+        "--quiet",
+    ]
     try:
         asked = subprocess.run(
-            [*command, "--report", "-", torch_pin()], capture_output=True, text=True, timeout=180, check=False
+            [*command, "--report", "-", torch_pin()],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
         )
         return torch_of(json.loads(asked.stdout)["install"][0])
     except (OSError, subprocess.TimeoutExpired, ValueError, LookupError):
@@ -158,7 +180,9 @@ def probe_torch(python: str) -> Torch | None:
 def pip_version(python: str) -> tuple[int, ...]:
     """The version of an interpreter's pip; (0,) where it has none."""
     try:
-        said = subprocess.run([python, "-m", "pip", "--version"], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(
+            [python, "-m", "pip", "--version"], capture_output=True, text=True, check=False
+        ).stdout
     except OSError:
         return (0,)
     found = re.match(r"pip (\d+)\.(\d+)", said)
@@ -169,11 +193,15 @@ def torch_of(item: dict) -> Torch:  # type: ignore[type-arg]
     """Read pip's report on torch: a local version names the build, otherwise the packages it pulls in do."""
     version = item["metadata"]["version"]
     local = version.partition("+")[2]
-    cuda = local.startswith("cu") or (not local and any(map(pulls_cuda, item["metadata"].get("requires_dist", []))))
+    cuda = local.startswith("cu") or (
+        not local and any(map(pulls_cuda, item["metadata"].get("requires_dist", [])))
+    )
     return Torch(version, cuda, megabytes(item["download_info"]["url"]))
 
 
-def pulls_cuda(requirement: str, system: str = platform.system(), machine: str = platform.machine()) -> bool:
+def pulls_cuda(
+    requirement: str, system: str = platform.system(), machine: str = platform.machine()
+) -> bool:
     """Whether a requirement of torch brings CUDA libraries to this machine."""
     name, _, marker = requirement.partition(";")
     if not name.startswith(("nvidia-", "cuda-")) or "extra ==" in marker:
@@ -186,7 +214,9 @@ def pulls_cuda(requirement: str, system: str = platform.system(), machine: str =
 def megabytes(url: str) -> float | None:
     """Size of a download from its header, or ``None``."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=20) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, method="HEAD"), timeout=20
+        ) as answer:
             return int(answer.headers["Content-Length"]) / 1e6
     except (OSError, ValueError, TypeError):
         return None
@@ -196,7 +226,9 @@ def torch_lines(torch: Torch | None, gpu: bool) -> list[str]:
     """What will be downloaded, how much, how long, and what to do where build and machine do not fit."""
     if torch is None:
         kind = "cuda" if gpu else "cpu"
-        return [f"which build of torch pip will take is not known beforehand; expected: {kind.upper()}, {cost(kind)}."]
+        return [
+            f"which build of torch pip will take is not known beforehand; expected: {kind.upper()}, {cost(kind)}."
+        ]
     kind = "cuda" if torch.cuda else "cpu"
     size = f", {torch.megabytes:.0f} MB" if torch.megabytes else ""
     lines = [f"torch {torch.version}: {kind.upper()} build{size}; {cost(kind)}."]
@@ -250,7 +282,9 @@ def venv_fits() -> bool:
     """Whether ``.venv`` starts and has the version of this Python."""
     code = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
     try:
-        said = subprocess.run([venv_python(), "-c", code], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(
+            [venv_python(), "-c", code], capture_output=True, text=True, check=False
+        ).stdout
     except OSError:
         return False
     return said.strip() == ".".join(map(str, sys.version_info[:3]))
@@ -264,12 +298,22 @@ def create_venv() -> None:
     if folder.exists() and not (folder / "pyvenv.cfg").is_file():
         stop("making .venv", "something else stands there; move it away and try again")
     made = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
-        stop("making .venv", "delete the folder .venv, check that this user may write here, and try again", made.stdout)
+        stop(
+            "making .venv",
+            "delete the folder .venv, check that this user may write here, and try again",
+            made.stdout,
+        )
     python = venv_python()
-    if pip_version(python) < (23, 2):  # else the build of torch could not be named before its download
+    if pip_version(python) < (
+        23,
+        2,
+    ):  # else the build of torch could not be named before its download
         newer = [python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=23.2"]
         subprocess.run(newer, capture_output=True, check=False)
 
@@ -281,7 +325,12 @@ def install(extras: list[str]) -> None:
     command += ["--progress-bar", "off", "-c", "constraints.txt", "-e", f".[{','.join(extras)}]"]
     output = []
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     with log.open("w", encoding="utf-8") as file:
         for line in process.stdout or ():
@@ -310,10 +359,11 @@ def remedy(output: str) -> str:
         return "the disk is full: free about 3 GB here and in the folder for temporary files (TMPDIR), and try again"
     if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", output):
         return "the certificate was refused: behind a hospital proxy name its certificate in PIP_CERT, and try again"
-    if re.search(r"name resolution|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Connection to", output):
-        return (
-            "no package index was reached: check the network and HTTPS_PROXY, or set pip to your mirror, and try again"
-        )
+    if re.search(
+        r"name resolution|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Connection to",
+        output,
+    ):
+        return "no package index was reached: check the network and HTTPS_PROXY, or set pip to your mirror, and try again"
     if re.search(r"No matching distribution|Could not find a version|ResolutionImpossible", output):
         return (
             "the index that pip uses lacks a pinned version for this Python and processor: "
@@ -324,12 +374,16 @@ def remedy(output: str) -> str:
 
 def verify() -> str:
     """Start what was installed; returns its description."""
-    code = (
-        "import residency, torch; print(torch.__version__, 'with' if torch.cuda.is_available() else 'without', 'GPU')"
+    code = "import residency, torch; print(torch.__version__, 'with' if torch.cuda.is_available() else 'without', 'GPU')"
+    tried = subprocess.run(
+        [venv_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    tried = subprocess.run([venv_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     if tried.returncode:
-        stop("starting torch", "the pinned torch does not start on this machine; the last line says why", tried.stderr)
+        stop(
+            "starting torch",
+            "the pinned torch does not start on this machine; the last line says why",
+            tried.stderr,
+        )
     return f"torch {tried.stdout.strip()}"
 
 
@@ -366,17 +420,30 @@ def report() -> None:
     found = problems()
     if found:
         many = "one thing is" if len(found) == 1 else f"{len(found)} things are"
-        sys.exit(f"setup cannot start, {many} in the way:\n" + "\n".join(f"- {problem}" for problem in found))
-    git = "git found" if shutil.which("git") else "no git (optional: manifests will not name the code's revision)"
+        sys.exit(
+            f"setup cannot start, {many} in the way:\n"
+            + "\n".join(f"- {problem}" for problem in found)
+        )
+    git = (
+        "git found"
+        if shutil.which("git")
+        else "no git (optional: manifests will not name the code's revision)"
+    )
     say(f"Python {platform.python_version()}, {free_bytes(ROOT) / GB:.0f} GB free, {git}, "
         f"{'NVIDIA GPU found' if has_gpu() else 'no NVIDIA GPU: everything runs on the CPU'}.")  # fmt: skip
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Check this machine and install Residency into .venv.")
-    parser.add_argument("--check", action="store_true", help="only check and say what would be downloaded")
-    parser.add_argument("--extras", default="", help="more optional parts, with commas: bench,vi,track")
+    parser = argparse.ArgumentParser(
+        description="Check this machine and install Residency into .venv."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only check and say what would be downloaded"
+    )
+    parser.add_argument(
+        "--extras", default="", help="more optional parts, with commas: bench,vi,track"
+    )
     return parser.parse_args(arguments)
 
 
@@ -415,7 +482,9 @@ def refuse_unknown(wanted: list[str]) -> None:
     """Leave with the allowed names where an extra does not exist: pip would only warn."""
     import tomllib  # Python 3.11, which `report` has made sure of
 
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
     unknown = [extra for extra in wanted if extra not in known]
     if unknown:
         sys.exit(f"EXTRAS: {', '.join(unknown)} is not known; allowed: {', '.join(known)}.")

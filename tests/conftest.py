@@ -32,7 +32,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
-        host = address[0] if isinstance(address, tuple) else "localhost"  # a path: a socket of this machine
+        host = (
+            address[0] if isinstance(address, tuple) else "localhost"
+        )  # a path: a socket of this machine
         if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
             raise OSError("tests have no network")
         connect(self, address)
@@ -56,8 +58,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "vocab_size": 600,
     }
     configs = {
-        "electra": transformers.ElectraConfig(**size, embedding_size=16, max_position_embeddings=64),
-        "roberta": transformers.RobertaConfig(**size, max_position_embeddings=64, bos_token_id=1, eos_token_id=2),
+        "electra": transformers.ElectraConfig(
+            **size, embedding_size=16, max_position_embeddings=64
+        ),
+        "roberta": transformers.RobertaConfig(
+            **size, max_position_embeddings=64, bos_token_id=1, eos_token_id=2
+        ),
         "bert": transformers.BertConfig(**size, max_position_embeddings=64),
     }
     for name, config in configs.items():
@@ -76,7 +82,10 @@ def byte_level() -> Any:
 
     backend = tokenizers.ByteLevelBPETokenizer()
     backend.train_from_iterator(
-        SENTENCES, vocab_size=500, min_frequency=1, special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+        SENTENCES,
+        vocab_size=500,
+        min_frequency=1,
+        special_tokens=["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
     )
     return wrapped(transformers, tokenizers, backend._tokenizer)
 

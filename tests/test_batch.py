@@ -36,7 +36,9 @@ def ids(path: Path) -> list[str]:
 
 def test_ids_are_the_rows_own_or_their_line_numbers(run: Path) -> None:
     source = run / "in.jsonl"
-    source.write_text('\ufeff{"id": 7, "text": "a"}\n\n{"id": null, "text": ""}\n{"text": "患者"}\n', "utf-8")
+    source.write_text(
+        '\ufeff{"id": 7, "text": "a"}\n\n{"id": null, "text": ""}\n{"text": "患者"}\n', "utf-8"
+    )
     assert predict.predict_file(run, source, run / "out.jsonl") == 3
     assert ids(run / "out.jsonl") == ["7", "3", "4"]
     last = (run / "out.jsonl").read_text("utf-8").splitlines()[-1]
@@ -50,7 +52,9 @@ def test_fields_may_have_other_names(run: Path) -> None:
     assert ids(run / "out.jsonl") == ["x1"]
 
 
-def test_an_existing_output_stays_until_the_new_one_is_whole(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_output_stays_until_the_new_one_is_whole(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, output = run / "in.jsonl", run / "out.jsonl"
     source.write_text('{"text": "a"}\n', "utf-8")
     output.write_text("before", "utf-8")
@@ -87,7 +91,9 @@ def test_another_input_begins_anew(run: Path) -> None:
         ("", 0, ""),
     ],
 )
-def test_whole_lines_of_the_same_work_count_as_done(tmp_path: Path, left: str, done: int, kept: str) -> None:
+def test_whole_lines_of_the_same_work_count_as_done(
+    tmp_path: Path, left: str, done: int, kept: str
+) -> None:
     partial = tmp_path / "p"
     partial.write_text(left, "utf-8")
     assert predict.resume(partial, KEY) == done
@@ -98,7 +104,9 @@ def test_whole_lines_of_the_same_work_count_as_done(tmp_path: Path, left: str, d
 def test_a_bad_line_is_found_before_the_first_answer(run: Path) -> None:
     source = run / "in.jsonl"
     source.write_text('{"text": "a"}\n[1]\n', "utf-8")
-    with pytest.raises(DataError, match=r"in\.jsonl:2: has no text in the field text; name the field with --text"):
+    with pytest.raises(
+        DataError, match=r"in\.jsonl:2: has no text in the field text; name the field with --text"
+    ):
         predict.predict_file(run, source, run / "out.jsonl")
     assert not (run / "out.jsonl.partial").exists()
 

@@ -39,7 +39,10 @@ def test_answers_become_a_submission_that_is_scored_in_both_modes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gold = lines(tmp_path / "dev.json", [GOLD, GOLD | {"sample_id": "2", "target": "病因分析"}])
-    answers = lines(tmp_path / "answers.jsonl", [{"id": "1", "answer": "治疗方案"}, {"id": "2", "answer": "不知道"}])
+    answers = lines(
+        tmp_path / "answers.jsonl",
+        [{"id": "1", "answer": "治疗方案"}, {"id": "2", "answer": "不知道"}],
+    )
     out = tmp_path / "submission.json"
     code, said, _ = call(capsys, monkeypatch, "submit", gold, answers, "--output", out)
     assert (code, said.split()[0]) == (0, "2")
@@ -57,7 +60,13 @@ def test_faults_are_one_sentence(
     gold = lines(tmp_path / "dev.json", [GOLD])
     code, _, err = call(capsys, monkeypatch, "score", gold, gold, "--mode", "offical")
     assert code == 1 and "did you mean official?" in err
-    code, _, err = call(capsys, monkeypatch, "score", gold, lines(tmp_path / "other.json", [GOLD | {"sample_id": "9"}]))
+    code, _, err = call(
+        capsys,
+        monkeypatch,
+        "score",
+        gold,
+        lines(tmp_path / "other.json", [GOLD | {"sample_id": "9"}]),
+    )
     assert code == 1 and len(err.strip().splitlines()) == 1 and "have no prediction" in err
     code, _, err = call(capsys, monkeypatch, "score", tmp_path / "absent.json", gold)
     assert code == 1 and len(err.strip().splitlines()) == 1

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 VERBS = ("demo", "init", "check", "run", "predict", "eval", "schema")
 
 
-def main(*arguments: str, code: str = "", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def main(
+    *arguments: str, code: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """``residency ARGUMENTS`` in a process of its own, which says at its end what it had to load."""
     program = (
         "import sys, atexit\n"
@@ -51,7 +53,18 @@ def test_help_loads_nothing_heavy_and_names_every_verb() -> None:
     done = main("--help")
     assert done.returncode == 0 and done.stderr == ""
     said, _, loaded = done.stdout.partition("LOADED")
-    heavy = {"torch", "transformers", "peft", "numpy", "matplotlib", "jinja2", "pydantic", "yaml", "rich", "msgspec"}
+    heavy = {
+        "torch",
+        "transformers",
+        "peft",
+        "numpy",
+        "matplotlib",
+        "jinja2",
+        "pydantic",
+        "yaml",
+        "rich",
+        "msgspec",
+    }
     assert heavy & set(loaded.split()) == set()
     assert all(f"\n  {verb} " in said for verb in VERBS)
     assert "..." not in said.partition("Commands:")[2], "a verb's line says all it has to say"
@@ -72,14 +85,19 @@ def test_every_verb_explains_itself(call, verb: str) -> None:  # type: ignore[no
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "--bogus"], "No such option: --bogus (Possible options: --runs); see residency run --help."),
+        (
+            ["run", "--bogus"],
+            "No such option: --bogus (Possible options: --runs); see residency run --help.",
+        ),
         (["run"], "Missing argument 'RECIPE'; see residency run --help."),
         (["rnu", "x"], "No such command 'rnu'"),
         (["predict", "run"], "Missing option '--input'"),
         (["schema", "extra"], " (extra); see residency schema --help."),
     ],
 )
-def test_wrong_arguments_are_one_sentence_and_exit_code_1_for_2_means_refused(call, arguments, sentence) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_arguments_are_one_sentence_and_exit_code_1_for_2_means_refused(
+    call, arguments, sentence
+) -> None:  # type: ignore[no-untyped-def]
     code, out, err = call(*arguments)
     assert (code, out) == (1, "")
     assert err.startswith("residency: ") and sentence in err and err.count("\n") == 1
@@ -140,7 +158,10 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
 
 
 def test_init_says_what_it_wrote_and_never_overwrites(call, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    folder = tmp_path / "my-project-with-a-name-that-is-far-longer-than-a-terminal-is-wide-and-must-not-be-broken"
+    folder = (
+        tmp_path
+        / "my-project-with-a-name-that-is-far-longer-than-a-terminal-is-wide-and-must-not-be-broken"
+    )
     code, out, err = call("init", str(folder))
     assert (code, err) == (0, "")
     assert f"wrote {folder / 'recipe.yaml'}\n" in out

@@ -41,9 +41,21 @@ def test_perfect_points_and_a_single_size_have_no_law() -> None:
 
 
 def of(values: dict[int, float]) -> Curve:
-    points = tuple(Point(records=n, seed=s, value=v, seconds=10, run="r") for n, v in values.items() for s in range(3))
+    points = tuple(
+        Point(records=n, seed=s, value=v, seconds=10, run="r")
+        for n, v in values.items()
+        for s in range(3)
+    )
     law = fitted([(one.records, one.value) for one in points])
-    return Curve(name="x", metric="span_f1", lower=False, points=points, law=law, full=None, device="a machine")
+    return Curve(
+        name="x",
+        metric="span_f1",
+        lower=False,
+        points=points,
+        law=law,
+        full=None,
+        device="a machine",
+    )
 
 
 def test_the_answer_is_a_sentence() -> None:
@@ -63,7 +75,9 @@ def test_each_point_is_a_run_that_is_found_again(tmp_path: Path) -> None:
         }
         for note in records("vi", 60, seed=1)
     ]
-    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (tmp_path / "notes.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
     given = {
         "schema": 1,
         "name": "few",
@@ -80,6 +94,8 @@ def test_each_point_is_a_run_that_is_found_again(tmp_path: Path) -> None:
     assert write(found, tmp_path / "out").is_file()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/facts.json")}
     assert curve(recipe, tmp_path / "runs", (10, 20), seeds=1) == found
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/facts.json")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/facts.json")
+    } == before
     with pytest.raises(UserError, match="fewer than two; give smaller ones"):
         curve(recipe, tmp_path / "runs", (1000, 2000), seeds=1)

@@ -15,7 +15,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-needs_cli = pytest.mark.skipif(importlib.util.find_spec("residency.cli") is None, reason="needs residency.cli")
+needs_cli = pytest.mark.skipif(
+    importlib.util.find_spec("residency.cli") is None, reason="needs residency.cli"
+)
 
 
 def blocks(*languages: str) -> Iterator[tuple[str, str]]:
@@ -24,11 +26,19 @@ def blocks(*languages: str) -> Iterator[tuple[str, str]]:
         text = page.read_text("utf-8")
         for block in re.finditer(r"^```(\w+)\n(.*?)^```", text, flags=re.M | re.S):
             if block[1] in languages:
-                yield f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, block.start()) + 1}", block[2]
+                yield (
+                    f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, block.start()) + 1}",
+                    block[2],
+                )
 
 
 def commands() -> list[tuple[str, str]]:
-    return [(where, line) for where, code in blocks("console", "sh") for line in code.splitlines() if line.strip()]
+    return [
+        (where, line)
+        for where, code in blocks("console", "sh")
+        for line in code.splitlines()
+        if line.strip()
+    ]
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
@@ -48,10 +58,16 @@ def test_every_page_of_the_guide_is_linked_from_its_index() -> None:
 
 
 def test_every_make_target_in_the_documentation_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.M))
+    targets = set(
+        re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), flags=re.M)
+    )
     targets |= {f"bench-{path.stem}" for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
     named = {line.split()[1] for _, line in commands() if line.startswith("make ")}
-    named |= {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)[ `]", page.read_text("utf-8"))}
+    named |= {
+        name
+        for page in PAGES
+        for name in re.findall(r"`make ([a-z-]+)[ `]", page.read_text("utf-8"))
+    }
     assert named - targets <= {"bench-"}
 
 
@@ -86,13 +102,19 @@ def test_yaml_blocks_are_yaml(where: str, code: str) -> None:
         ("stages", "residency.train.stage", "Stage"),
     ],
 )
-def test_every_part_of_a_recipe_in_the_documentation_is_valid(key: str, module: str, name: str) -> None:
+def test_every_part_of_a_recipe_in_the_documentation_is_valid(
+    key: str, module: str, name: str
+) -> None:
     from residency.core.part import parse
 
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"needs {module}")
     kind = getattr(importlib.import_module(module), name)
-    shown = [(where, recipe[key]) for where, code in blocks("yaml") if key in (recipe := yaml.safe_load(code))]
+    shown = [
+        (where, recipe[key])
+        for where, code in blocks("yaml")
+        if key in (recipe := yaml.safe_load(code))
+    ]
     assert shown
     for where, value in shown:
         for part in value.values() if key == "data" else value if key == "stages" else [value]:
@@ -123,7 +145,10 @@ def test_the_page_of_the_command_line_shows_every_verb_within_its_width(tmp_path
         "import typer\n"
         "app, label = typer.Typer(no_args_is_help=True), typer.Typer(help='Labels.')\n"
         "app.add_typer(label, name='label')\n"
-        "@app.command()\ndef run(recipe: str) -> None:\n    '''Run " + "a long way " * 20 + "home.'''\n"
+        "@app.command()\ndef run(recipe: str) -> None:\n    '''Run "
+        + "a long way "
+        * 20
+        + "home.'''\n"
         "@label.command()\ndef push() -> None:\n    '''Push.'''\n"
         "@app.command(hidden=True)\ndef secret() -> None:\n    '''Hidden.'''\n",
         "utf-8",
@@ -144,7 +169,9 @@ def test_the_page_of_the_command_line_shows_every_verb_within_its_width(tmp_path
         "residency label push",
     ]
     code_lines = [
-        line for block in re.findall(r"```text\n(.*?)```", written, flags=re.S) for line in block.splitlines()
+        line
+        for block in re.findall(r"```text\n(.*?)```", written, flags=re.S)
+        for line in block.splitlines()
     ]
     assert max(map(len, code_lines)) <= 100
     assert "\x1b" not in written

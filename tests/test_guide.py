@@ -33,15 +33,22 @@ ARTICLE = """<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>7</PMID><Ar
 <Abstract><AbstractText Label="CONCLUSIONS">It helps in some of the invented patients.</AbstractText></Abstract></Article>
 </MedlineCitation></PubmedArticle></PubmedArticleSet>"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # many commands, each a process of its own
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+]  # many commands, each a process of its own
 
 
 def commands() -> list[str]:
     """The commands of all pages, each once, in the order of reading."""
     found: dict[str, None] = {}
     for page in PAGES:
-        for block in re.findall(r"^```(?:console|sh)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
-            found.update((line.strip(), None) for line in block.splitlines() if line.startswith("residency "))
+        for block in re.findall(
+            r"^```(?:console|sh)\n(.*?)^```", page.read_text("utf-8"), re.M | re.S
+        ):
+            found.update(
+                (line.strip(), None) for line in block.splitlines() if line.startswith("residency ")
+            )
     return list(found)
 
 
@@ -53,7 +60,9 @@ def write_notes(path: Path, count: int, seed: int) -> None:
             "text": note.text,
             "entities": [{"start": s.start, "end": s.end, "label": s.label} for s in note.spans],
         }
-        for note in islice((note for note in records("vi", 100 * count, seed) if len(note.text) < 600), count)
+        for note in islice(
+            (note for note in records("vi", 100 * count, seed) if len(note.text) < 600), count
+        )
     ]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
@@ -72,9 +81,7 @@ def corpora(command: str) -> str:
     }
     data, folder, suffix = places[name[1]]
     test = "devel" if data == "ncbi" else "dev"
-    return (
-        f"{command} data.{data}.train={SHARED}/{folder}/train{suffix} data.{data}.test={SHARED}/{folder}/{test}{suffix}"
-    )
+    return f"{command} data.{data}.train={SHARED}/{folder}/train{suffix} data.{data}.test={SHARED}/{folder}/{test}{suffix}"
 
 
 def test_the_pages_hold_commands() -> None:
@@ -82,7 +89,10 @@ def test_the_pages_hold_commands() -> None:
 
 
 def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     environment["RESIDENCY_KEY"] = "0123456789abcdef" * 4
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (tmp_path / "pubmed.xml").write_text(ARTICLE, "utf-8")
@@ -101,7 +111,12 @@ def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
         if " > " in words:
             words = words.partition(" > ")[0]
         done = subprocess.run(
-            shlex.split(words), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            shlex.split(words),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{words}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
         if command.startswith("residency init"):
@@ -111,5 +126,9 @@ def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
             write_notes(tmp_path / "notes.jsonl", 5, 3)
         if command.startswith("residency run my-project") and not run:
             run = re.search(r"^run +(\S+)$", done.stdout, re.M)[1]  # type: ignore[index]
-    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
-    assert len(answers) == 5 and all(entity["text"] for answer in answers for entity in answer["entities"])
+    answers = [
+        json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert len(answers) == 5 and all(
+        entity["text"] for answer in answers for entity in answer["entities"]
+    )

@@ -21,7 +21,12 @@ INFO = {
         "file_name": "talks.json",
         "formatting": "sharegpt",
         "columns": {"messages": "turns"},
-        "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "patient", "assistant_tag": "doctor"},
+        "tags": {
+            "role_tag": "who",
+            "content_tag": "says",
+            "user_tag": "patient",
+            "assistant_tag": "doctor",
+        },
         "hf_hub_url": "somewhere/else",
     },
 }
@@ -45,7 +50,11 @@ PLAIN = {
     "warmup_ratio": 0.1,
 }
 ANSWERING = {
-    **{key: value for key, value in PLAIN.items() if key not in ("num_train_epochs", "lora_rank", "lora_alpha")},
+    **{
+        key: value
+        for key, value in PLAIN.items()
+        if key not in ("num_train_epochs", "lora_rank", "lora_alpha")
+    },
     "dataset": "talks",
     "max_steps": 2,
     "predict_with_generate": True,
@@ -63,7 +72,12 @@ def folder(tmp_path: Path) -> Path:
     data.mkdir()
     pairs = [{"q": f"What is illness {i}?", "a": f"It is number {i}."} for i in range(20)]
     talks = [
-        {"turns": [{"who": "patient", "says": f"Pain {i}?"}, {"who": "doctor", "says": f"Rest {i}."}]}
+        {
+            "turns": [
+                {"who": "patient", "says": f"Pain {i}?"},
+                {"who": "doctor", "says": f"Rest {i}."},
+            ]
+        }
         for i in range(20)
     ]
     for name, value in (("pairs", pairs), ("talks", talks), ("dataset_info", INFO)):
@@ -82,27 +96,42 @@ def test_a_plain_lora_configuration_keeps_its_settings(folder: Path) -> None:
     stage = recipe.stages[0]
     assert isinstance(stage.method, Lora)
     assert (stage.method.r, stage.method.alpha, stage.method.targets) == (64, 128, "linear")
-    assert (stage.micro_batch, stage.accumulation, stage.learning_rate, stage.epochs) == (2, 4, 2e-4, 1.0)
-    assert (stage.schedule, stage.warmup, recipe.base.id, recipe.base.window) == ("cosine", 0.1, "some/model", 512)
+    assert (stage.micro_batch, stage.accumulation, stage.learning_rate, stage.epochs) == (
+        2,
+        4,
+        2e-4,
+        1.0,
+    )
+    assert (stage.schedule, stage.warmup, recipe.base.id, recipe.base.window) == (
+        "cosine",
+        0.1,
+        "some/model",
+        512,
+    )
     assert recipe.name == "saves-plain"
     assert {fate.key for fate in fates} >= set(PLAIN)
     assert not any(fate.became == "not looked at" for fate in fates)
 
 
-@pytest.mark.parametrize("value", [PLAIN, ANSWERING, FOUR_BIT], ids=["plain", "answering", "four bit"])
+@pytest.mark.parametrize(
+    "value", [PLAIN, ANSWERING, FOUR_BIT], ids=["plain", "answering", "four bit"]
+)
 def test_what_is_imported_runs_on_the_bundled_model(value: dict[str, Any], folder: Path) -> None:
     file = configured(folder, value)
     recipe, _ = llamafactory.imported(file, base="bundled:tiny-lm", ignore=("quantization_bit",))
     target = folder / "recipe.yaml"
     target.write_text(llamafactory.written(recipe), "utf-8")
-    again = Recipe.load(target, ["stages[0].steps=1", "stages[0].epochs=auto", "evaluate.bootstrap=0"])
+    again = Recipe.load(
+        target, ["stages[0].steps=1", "stages[0].epochs=auto", "evaluate.bootstrap=0"]
+    )
     facts = pipeline.finished_facts(pipeline.run(again, folder / "runs"))
     assert facts.reports[-1].n == 2
 
 
 def test_what_would_change_the_result_is_refused_unless_named(folder: Path) -> None:
     with pytest.raises(
-        UserError, match=r"quantization_bit: 4- and 8-bit bases are not there yet.*--ignore quantization_bit"
+        UserError,
+        match=r"quantization_bit: 4- and 8-bit bases are not there yet.*--ignore quantization_bit",
     ):
         llamafactory.imported(configured(folder, FOUR_BIT))
 
@@ -129,6 +158,8 @@ def test_keys_of_dataset_info_without_counterpart_are_named(folder: Path) -> Non
         ({"dataset": "pairs,talks"}, "entries are of several forms"),
     ],
 )
-def test_what_cannot_be_imported_is_one_sentence(change: dict[str, Any], said: str, folder: Path) -> None:
+def test_what_cannot_be_imported_is_one_sentence(
+    change: dict[str, Any], said: str, folder: Path
+) -> None:
     with pytest.raises(UserError, match=said):
         llamafactory.imported(configured(folder, {**PLAIN, **change}))

@@ -53,7 +53,8 @@ def test_both_batches_of_the_account_that_contradicts_itself_can_be_had() -> Non
 
 def test_the_two_runs_of_one_account_differ_in_base_and_rate_alone() -> None:
     lora, qlora = (
-        yaml.safe_load((ROOT / f"recipes/published/{n}-500-records.yaml").read_text()) for n in ("lora", "qlora")
+        yaml.safe_load((ROOT / f"recipes/published/{n}-500-records.yaml").read_text())
+        for n in ("lora", "qlora")
     )
     qlora["name"], qlora["base"] = lora["name"], lora["base"]
     qlora["stages"][0].update(learning_rate=2e-4, head_learning_rate=2e-4)
@@ -62,7 +63,12 @@ def test_the_two_runs_of_one_account_differ_in_base_and_rate_alone() -> None:
 
 # At reduced size, on the bundled bases
 
-SHORT = ["stages[0].micro_batch=2", "stages[0].accumulation=1", "evaluate.bootstrap=0", "evaluate.limit=2"]
+SHORT = [
+    "stages[0].micro_batch=2",
+    "stages[0].accumulation=1",
+    "evaluate.bootstrap=0",
+    "evaluate.limit=2",
+]
 FEW = [*SHORT, "stages[0].steps=2", "stages[0].precision=fp32", "stages[0].stop=null"]
 
 
@@ -72,7 +78,11 @@ def notes(folder: Path) -> str:
     from residency.synth.records import records
 
     rows = [
-        {"id": n.id, "text": n.text, "entities": [{"start": s.start, "end": s.end, "label": s.label} for s in n.spans]}
+        {
+            "id": n.id,
+            "text": n.text,
+            "entities": [{"start": s.start, "end": s.end, "label": s.label} for s in n.spans],
+        }
         for n in records("vi", 20, seed=1)
     ]
     return _lines(folder / "notes.jsonl", [json.dumps(row) for row in rows])
@@ -117,13 +127,24 @@ def reduced(name: str, folder: Path) -> list[str]:
     lm = "base.id=bundled:tiny-lm"
     epochs = "stages[0].epochs=auto"
     if name in ("lora-500-records", "qlora-500-records"):
-        return [lm, f"data.records.path={notes(folder)}", "data.records.profile=synthetic", epochs, *FEW]
+        return [
+            lm,
+            f"data.records.path={notes(folder)}",
+            "data.records.profile=synthetic",
+            epochs,
+            *FEW,
+        ]
     if name == "full-encoder":
         given = f"data.records.path={notes(folder)}"
         return ["base=bundled:tiny-encoder", given, "data.records.profile=synthetic", epochs, *FEW]
     if name == "medglm-two-stage":
         general, records = asked(folder, "general", "alpaca"), asked(folder, "records", "messages")
-        short = ["stages[1].epochs=auto", "stages[1].steps=2", "stages[1].batch=2", "stages[1].stop=null"]
+        short = [
+            "stages[1].epochs=auto",
+            "stages[1].steps=2",
+            "stages[1].batch=2",
+            "stages[1].stop=null",
+        ]
         return [
             lm,
             f"data.general.path={general}",
@@ -140,7 +161,13 @@ def reduced(name: str, folder: Path) -> list[str]:
             f"data.promptcblue.test={asked(folder, 'dev', 'promptcblue')}",
             *FEW,
         ]
-    return [lm, "base.window=256", f"data.consultations.path={asked(folder, 'table', 'instructions')}", epochs, *FEW]
+    return [
+        lm,
+        "base.window=256",
+        f"data.consultations.path={asked(folder, 'table', 'instructions')}",
+        epochs,
+        *FEW,
+    ]
 
 
 @pytest.mark.slow
@@ -151,6 +178,8 @@ def test_a_published_recipe_runs_at_reduced_size(path: Path, tmp_path: Path) -> 
 
     run = pipeline.run(Recipe.load(path, reduced(path.stem, tmp_path)), tmp_path / "runs")
     facts = pipeline.finished_facts(run)
-    assert [stage.method for stage in facts.stages] == [stage.method.kind for stage in Recipe.load(path).stages]
+    assert [stage.method for stage in facts.stages] == [
+        stage.method.kind for stage in Recipe.load(path).stages
+    ]
     assert all(stage.trainable and stage.mask.trained for stage in facts.stages)
     assert facts.reports[-1].n == 2

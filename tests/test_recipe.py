@@ -34,7 +34,10 @@ def test_a_minimal_recipe_has_sensible_defaults() -> None:
 
 def test_a_base_is_a_name_or_a_mapping() -> None:
     assert Recipe.from_mapping({**MINIMAL, "base": "a/b"}).base.id == "a/b"
-    assert Recipe.from_mapping({**MINIMAL, "base": {"id": "a/b", "revision": "1"}}).base.revision == "1"
+    assert (
+        Recipe.from_mapping({**MINIMAL, "base": {"id": "a/b", "revision": "1"}}).base.revision
+        == "1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,14 +55,18 @@ def test_a_base_is_a_name_or_a_mapping() -> None:
     ],
 )
 def test_an_override_sets_one_value(text: str, where: tuple[str | int, ...], value: object) -> None:
-    found: Any = override({**MINIMAL, "tasks": [dict(MINIMAL["tasks"][0])], "data": {"notes": {}}}, [text])
+    found: Any = override(
+        {**MINIMAL, "tasks": [dict(MINIMAL["tasks"][0])], "data": {"notes": {}}}, [text]
+    )
     for step in where:
         found = found[step]
     assert found == value
 
 
 def test_an_override_works_on_what_the_recipe_leaves_out() -> None:
-    recipe = Recipe.from_mapping(MINIMAL, overrides=["stages[0].learning_rate=1e-3", "evaluate.bootstrap=3"])
+    recipe = Recipe.from_mapping(
+        MINIMAL, overrides=["stages[0].learning_rate=1e-3", "evaluate.bootstrap=3"]
+    )
     assert (recipe.stages[0].learning_rate, recipe.evaluate.bootstrap) == (0.001, 3)
 
 
@@ -99,7 +106,10 @@ def test_overrides_leave_the_given_mapping_alone() -> None:
             "tasks[0].data: 'note' is not an entry of data; allowed: notes; did you mean notes?",
         ),
         ({"stages": [{"epoch": 1}]}, "stages[0].epoch: unknown key; "),
-        ({"stages": [{"method": {"kind": "lorra"}}]}, "stages[0].method.kind: 'lorra' is not known; "),
+        (
+            {"stages": [{"method": {"kind": "lorra"}}]},
+            "stages[0].method.kind: 'lorra' is not known; ",
+        ),
         ({"evaluate": {"bootstrap": -1}}, "evaluate.bootstrap: "),
     ],
 )
@@ -113,11 +123,19 @@ def test_each_fault_is_one_sentence_with_its_dotted_key(change: dict[str, Any], 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(UserError) as refused:
         Recipe.from_mapping({"nam": 1, "seed": "x"}, where="r.yaml")
-    assert {line.split(": ")[1] for line in str(refused.value).splitlines()} == {"nam", "name", "seed", "data", "tasks"}
+    assert {line.split(": ")[1] for line in str(refused.value).splitlines()} == {
+        "nam",
+        "name",
+        "seed",
+        "data",
+        "tasks",
+    }
 
 
 def test_its_own_yaml_is_the_same_recipe(tmp_path: Path) -> None:
-    recipe = Recipe.from_mapping({**MINIMAL, "base": {"id": "a/b", "window": 64}}, tmp_path, ["stages[0].epochs=2"])
+    recipe = Recipe.from_mapping(
+        {**MINIMAL, "base": {"id": "a/b", "window": 64}}, tmp_path, ["stages[0].epochs=2"]
+    )
     (tmp_path / "r.yaml").write_text(recipe.yaml(), "utf-8")
     again = Recipe.load(tmp_path / "r.yaml")
     assert again == recipe and again.digest == recipe.digest
@@ -144,7 +162,9 @@ def test_no_text_makes_the_reader_fail_otherwise_than_in_one_sentence(
 
 
 def kinds(union: Any, field: str) -> set[str]:
-    return {get_args(part.model_fields[field].annotation)[0] for part in get_args(get_args(union)[0])}
+    return {
+        get_args(part.model_fields[field].annotation)[0] for part in get_args(get_args(union)[0])
+    }
 
 
 def test_the_schema_names_every_format_method_and_setting() -> None:
@@ -165,7 +185,10 @@ def test_the_schema_names_every_format_method_and_setting() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["base={id: x, quantise: nf4}"], "launch.shard: weights in nf4 cannot be shared out; set base.quantise=none"),
+        (
+            ["base={id: x, quantise: nf4}"],
+            "launch.shard: weights in nf4 cannot be shared out; set base.quantise=none",
+        ),
         (
             ["stages[0].optimiser=adamw_8bit"],
             "stages[0].optimiser: adamw_8bit does not work with launch.shard; set adamw",
@@ -176,7 +199,9 @@ def test_the_schema_names_every_format_method_and_setting() -> None:
         ),
     ],
 )
-def test_what_cannot_be_shared_out_is_refused_before_anything_is_read(changes: list[str], words: str) -> None:
+def test_what_cannot_be_shared_out_is_refused_before_anything_is_read(
+    changes: list[str], words: str
+) -> None:
     value: dict[str, Any] = {
         "schema": 1,
         "name": "x",
@@ -184,6 +209,8 @@ def test_what_cannot_be_shared_out_is_refused_before_anything_is_read(changes: l
     }
     value["tasks"] = [{"card": "ner", "data": "d"}]
     with pytest.raises(UserError) as refused:
-        Recipe.from_mapping(value, overrides=["launch.processes=2", "launch.shard=true", "stages=[{}]", *changes])
+        Recipe.from_mapping(
+            value, overrides=["launch.processes=2", "launch.shard=true", "stages=[{}]", *changes]
+        )
     assert words in str(refused.value) and "\n" not in str(refused.value)
     Recipe.from_mapping(value, overrides=["launch.processes=2", "stages=[{}]", *changes])

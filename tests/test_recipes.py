@@ -31,7 +31,9 @@ def test_every_shipped_recipe_is_valid_and_named_like_its_file(path: Path) -> No
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_reported_part_of_a_shipped_recipe_decides_nothing(path: Path) -> None:
     for data in Recipe.load(path).data.values():
-        drawn = data.path is not None and data.shares["test"] > 0  # where the authors set no part aside
+        drawn = (
+            data.path is not None and data.shares["test"] > 0
+        )  # where the authors set no part aside
         assert (data.test or drawn) and data.dev is None
 
 
@@ -41,9 +43,13 @@ def test_the_guide_names_every_shipped_recipe() -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA"
+)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path, tiny_base: Path) -> None:
+def test_every_shipped_recipe_reads_its_corpus_without_an_error(
+    path: Path, tiny_base: Path
+) -> None:
     if path.stem == "zh-medical-qa":  # needs a tokenizer that writes
         given = [f"data.huatuo.path={(SHARED / 'zh/huatuo/general_qa.jsonl').resolve()}"]
     else:
@@ -62,6 +68,8 @@ def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path, tiny
 @pytest.fixture
 def tiny_base(tmp_path: Path) -> Path:
     """What ``check`` looks for in a base: it opens no weights."""
-    (tmp_path / "config.json").write_text('{"model_type": "bert", "max_position_embeddings": 512}', "utf-8")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "bert", "max_position_embeddings": 512}', "utf-8"
+    )
     (tmp_path / "model.safetensors").write_bytes(b"")
     return tmp_path

@@ -17,20 +17,31 @@ from residency.workflows import check
 from residency.workflows.init import demo_key, write_demo, write_project
 
 
-def test_a_new_project_lacks_nothing_but_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_project_lacks_nothing_but_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = write_project(tmp_path / "liver-2024")
-    assert {path.name for path in written} == {"recipe.yaml", "README.md", "my-card.yaml", ".gitignore"}
+    assert {path.name for path in written} == {
+        "recipe.yaml",
+        "README.md",
+        "my-card.yaml",
+        ".gitignore",
+    }
     recipe = Recipe.load(tmp_path / "liver-2024" / "recipe.yaml")
     assert recipe.name == "liver-2024"
     assert load_card("cards/my-card.yaml", recipe.root).family == "spans"
-    monkeypatch.setattr(check, "resolve", lambda settings, root: None)  # the base is not what is asked here
+    monkeypatch.setattr(
+        check, "resolve", lambda settings, root: None
+    )  # the base is not what is asked here
     findings, _ = check.check(recipe)
     (finding,) = findings
     assert finding.level == "error"
     assert finding.message.startswith("data.notes.path: data/notes.jsonl matches no file")
 
 
-@pytest.mark.parametrize("name", ["2024", "yes", "null", "1e3", "_x", ".hidden", "gan mật", "x" * 100, "- -"])
+@pytest.mark.parametrize(
+    "name", ["2024", "yes", "null", "1e3", "_x", ".hidden", "gan mật", "x" * 100, "- -"]
+)
 def test_the_recipe_is_valid_whatever_the_folder_is_called(tmp_path: Path, name: str) -> None:
     write_project(tmp_path / name)
     assert isinstance(Recipe.load(tmp_path / name / "recipe.yaml").name, str)
@@ -45,11 +56,15 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lang", ["vi", "zh", "en"])
-def test_the_demo_begins_with_an_invented_hospital_and_finds_it_again(tmp_path: Path, lang: str) -> None:
+def test_the_demo_begins_with_an_invented_hospital_and_finds_it_again(
+    tmp_path: Path, lang: str
+) -> None:
     path = write_demo(tmp_path, lang, patients=3)
     recipe = Recipe.load(path)
     assert recipe.name == f"hospital-{lang}" and recipe.extract and recipe.deid
-    assert recipe.data["notes"].origin == "synthetic:hospital", "the report says that the patients are invented"
+    assert recipe.data["notes"].origin == "synthetic:hospital", (
+        "the report says that the patients are invented"
+    )
     with closing(sqlite3.connect(path.parent / "hospital.db")) as database:
         assert database.execute("SELECT count(*) FROM patients").fetchone() == (3,)
         for text, start, stop, label in database.execute(
@@ -57,7 +72,10 @@ def test_the_demo_begins_with_an_invented_hospital_and_finds_it_again(tmp_path: 
         ):
             assert label in LABELS and text[start:stop].strip() == text[start:stop] != ""
     before = (path.parent / "hospital.db").read_bytes()
-    assert write_demo(tmp_path, lang, patients=3) == path and (path.parent / "hospital.db").read_bytes() == before
+    assert (
+        write_demo(tmp_path, lang, patients=3) == path
+        and (path.parent / "hospital.db").read_bytes() == before
+    )
 
 
 def test_the_key_of_the_demo_is_drawn_once_and_for_its_owner_alone(tmp_path: Path) -> None:

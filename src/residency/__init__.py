@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    **dict.fromkeys(("DataError", "GateRefused", "ResidencyError", "UserError"), "residency.core.errors"),
+    **dict.fromkeys(
+        ("DataError", "GateRefused", "ResidencyError", "UserError"), "residency.core.errors"
+    ),
     **dict.fromkeys(("Note", "Prediction", "RawNote", "Span"), "residency.core.types"),
-    **dict.fromkeys(("evaluate", "explain", "open_run", "predict", "run"), "residency.workflows.run"),
+    **dict.fromkeys(
+        ("evaluate", "explain", "open_run", "predict", "run"), "residency.workflows.run"
+    ),
     "Recipe": "residency.recipe",
     "bench": "residency.workflows.bench",
     "check": "residency.workflows.check",

@@ -81,7 +81,9 @@ class Evaluate(Part):
     @model_validator(mode="after")
     def _floor_is_measured(self) -> Evaluate:
         if self.floor.asks and not self.safety:
-            raise ValueError("floor: looks at the answers to the questions about harm; set evaluate.safety=true")
+            raise ValueError(
+                "floor: looks at the answers to the questions about harm; set evaluate.safety=true"
+            )
         return self
 
 
@@ -91,7 +93,9 @@ class Recipe(Part):
     schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str = Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,63}$")
     seed: int = Field(default=0, ge=0)
-    base: Annotated[BaseModelSettings, BeforeValidator(_base)] = BaseModelSettings(id="bundled:tiny-encoder")
+    base: Annotated[BaseModelSettings, BeforeValidator(_base)] = BaseModelSettings(
+        id="bundled:tiny-encoder"
+    )
     """``bundled:tiny-encoder``, a local folder, a hub id, or a mapping with ``id``, ``revision``, ``segmenter`` ..."""
     extract: Extract | None = None
     """Where identified notes are: a hospital's database, or files. Only ``residency extract`` and ``deid`` read it."""
@@ -116,11 +120,15 @@ class Recipe(Part):
                     f"tasks[{number}].data: {task.data!r} is not an entry of data; {allowed(self.data, task.data)}"
                 )
             if task.title in [other.title for other in self.tasks[:number]]:
-                raise ValueError(f"tasks[{number}].name: {task.title!r} is a task already; give each a name of its own")
+                raise ValueError(
+                    f"tasks[{number}].name: {task.title!r} is a task already; give each a name of its own"
+                )
         for number, stage in enumerate(self.stages):
             self._stage_fits(f"stages[{number}]", stage)
         titles = [stage.title(number) for number, stage in enumerate(self.stages, start=1)]
-        if {"base", "tuned"} & {stage.name for stage in self.stages} or len(titles) != len(set(titles)):
+        if {"base", "tuned"} & {stage.name for stage in self.stages} or len(titles) != len(
+            set(titles)
+        ):
             raise ValueError("stages: each needs a name of its own, other than base and tuned")
         return self
 
@@ -150,12 +158,19 @@ class Recipe(Part):
         for name in stage.tasks:
             if name not in known:
                 raise ValueError(f"{where}.tasks: {name!r} is not a task; {allowed(known, name)}")
-        named = {f"{where}.data": stage.data, f"{where}.replay.data": stage.replay.data if stage.replay else None}
+        named = {
+            f"{where}.data": stage.data,
+            f"{where}.replay.data": stage.replay.data if stage.replay else None,
+        }
         for key, data in named.items():
             if data is not None and data not in self.data:
-                raise ValueError(f"{key}: {data!r} is not an entry of data; {allowed(self.data, data)}")
+                raise ValueError(
+                    f"{key}: {data!r} is not an entry of data; {allowed(self.data, data)}"
+                )
         if stage.data is not None and len(self.tasks_of(stage)) > 1:
-            raise ValueError(f"{where}.data: the stage trains several tasks; name one of them with {where}.tasks")
+            raise ValueError(
+                f"{where}.data: the stage trains several tasks; name one of them with {where}.tasks"
+            )
 
     def tasks_of(self, stage: Stage) -> tuple[Task, ...]:
         """The tasks that a stage trains: those that it names, or all."""
@@ -168,11 +183,17 @@ class Recipe(Part):
         Raises ``UserError``: one line for each fault, with the dotted key, what is allowed and the nearest name.
         """
         path = Path(path)
-        return cls.from_mapping(read_yaml(path), root=path.parent, overrides=overrides, where=str(path))
+        return cls.from_mapping(
+            read_yaml(path), root=path.parent, overrides=overrides, where=str(path)
+        )
 
     @classmethod
     def from_mapping(
-        cls, value: Mapping[str, Any], root: Path = Path(), overrides: Sequence[str] = (), where: str = "recipe"
+        cls,
+        value: Mapping[str, Any],
+        root: Path = Path(),
+        overrides: Sequence[str] = (),
+        where: str = "recipe",
     ) -> Recipe:
         """A recipe from a mapping; its paths are relative to ``root``."""
         recipe: Recipe = parse(cls, override(copy.deepcopy(dict(value)), overrides), where)
@@ -187,7 +208,9 @@ class Recipe(Part):
     @property
     def digest(self) -> str:
         """Hash of everything that the recipe says, defaults included, and where its paths lead."""
-        return digest({"recipe": self.model_dump(mode="json", by_alias=True), "root": str(self._root)})
+        return digest(
+            {"recipe": self.model_dump(mode="json", by_alias=True), "root": str(self._root)}
+        )
 
     def card(self, task: Task) -> Card:
         """The card of a task."""
@@ -204,7 +227,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: does not exist; write one with residency init, or give another path.") from None
+        raise UserError(
+            f"{path}: does not exist; write one with residency init, or give another path."
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8.") from None
     except OSError as error:
@@ -227,7 +252,9 @@ def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, raw = text.partition("=")
         steps = [step for step in re.split(r"[.\[\]]+", key) if step]
         if not equals or not steps:
-            raise UserError(f"{text}: is not an override; write key=value, for example stages[0].epochs=3.")
+            raise UserError(
+                f"{text}: is not an override; write key=value, for example stages[0].epochs=3."
+            )
         try:
             new = yaml.safe_load(raw)
         except yaml.YAMLError:
@@ -241,7 +268,9 @@ def _set(target: Any, steps: list[str], new: object, key: str) -> None:
         last = position == len(steps) - 1
         if isinstance(target, list):
             if not step.isdigit() or int(step) >= len(target):
-                raise UserError(f"{key}: {step!r} is not an item of a list of {len(target)}; count from 0.")
+                raise UserError(
+                    f"{key}: {step!r} is not an item of a list of {len(target)}; count from 0."
+                )
             if last:
                 target[int(step)] = new
             else:
@@ -254,10 +283,16 @@ def _set(target: Any, steps: list[str], new: object, key: str) -> None:
                     target[step] = [{}] if steps[position + 1] == "0" else {}
                 target = target[step]
         else:
-            raise UserError(f"{key}: {'.'.join(steps[:position])} is a plain value; override it as a whole.")
+            raise UserError(
+                f"{key}: {'.'.join(steps[:position])} is a plain value; override it as a whole."
+            )
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors."""
     schema = Recipe.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Residency recipe"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Residency recipe",
+    }

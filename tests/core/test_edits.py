@@ -77,7 +77,9 @@ def test_apply() -> None:
         ((4, 5), (5, 6), "a deletion behind it"),
     ],
 )
-def test_forward_projection(span: tuple[int, int], expected: tuple[int, int] | None, why: str) -> None:
+def test_forward_projection(
+    span: tuple[int, int], expected: tuple[int, int] | None, why: str
+) -> None:
     assert EXAMPLE.project(*span) == expected, why
 
 
@@ -102,9 +104,12 @@ def test_a_deletion_at_the_first_character_destroys_even_where_more_edits_follow
 
 
 @pytest.mark.parametrize(
-    "replacements", [[(0, 2, "x"), (1, 3, "y")], [(1, 1, "x"), (0, 2, "y")], [(2, 5, "")], [(2, 1, "")]]
+    "replacements",
+    [[(0, 2, "x"), (1, 3, "y")], [(1, 1, "x"), (0, 2, "y")], [(2, 5, "")], [(2, 1, "")]],
 )
-def test_overlapping_or_outside_replacements_are_a_programming_error(replacements: list[tuple[int, int, str]]) -> None:
+def test_overlapping_or_outside_replacements_are_a_programming_error(
+    replacements: list[tuple[int, int, str]],
+) -> None:
     with pytest.raises(ValueError, match="overlaps another or leaves the text"):
         Edits.of("abcd", replacements)
 
@@ -136,7 +141,8 @@ def test_repr_shows_no_text() -> None:
 
 def test_project_spans_tells_survivors_with_new_quotes_from_destroyed() -> None:
     kept, destroyed = EXAMPLE.project_spans(
-        "abcdef", [Span(0, 2, "X", quote="ab", code="J44"), Span(2, 3, "Y", quote="c"), Span(4, 5, "Z")]
+        "abcdef",
+        [Span(0, 2, "X", quote="ab", code="J44"), Span(2, 3, "Y", quote="c"), Span(4, 5, "Z")],
     )
     assert kept == (Span(0, 4, "X", quote="aXYb", code="J44"), Span(5, 6, "Z", quote="e"))
     assert destroyed == (Span(2, 3, "Y", quote="c"),)
@@ -168,20 +174,26 @@ def test_untouched_spans_survive_and_keep_their_quote(pair: tuple[str, Edits]) -
 
 
 @given(edited())
-def test_a_survivor_covers_its_untouched_text_and_the_whole_edits_it_holds(pair: tuple[str, Edits]) -> None:
+def test_a_survivor_covers_its_untouched_text_and_the_whole_edits_it_holds(
+    pair: tuple[str, Edits],
+) -> None:
     text, edits = pair
     target = edits.apply(text)
     for start, end in spans_of(len(text)):
         found = edits.project(start, end)
         cut = any(
-            piece.start < end and piece.end > start and not (start <= piece.start and piece.end <= end)
+            piece.start < end
+            and piece.end > start
+            and not (start <= piece.start and piece.end <= end)
             for piece in edits.pieces
         )
         if cut:
             assert found is None
         if found:
             inside = [piece for piece in edits.pieces if piece.start < end and piece.end > start]
-            own = Edits.of(text[start:end], [(p.start - start, p.end - start, p.text) for p in inside])
+            own = Edits.of(
+                text[start:end], [(p.start - start, p.end - start, p.text) for p in inside]
+            )
             assert target[found[0] : found[1]] == own.apply(text[start:end]) != ""
 
 
@@ -241,7 +253,9 @@ def test_normalise_equals_unicodedata(text: str, form: Literal["NFC", "NFD", "NF
 
 
 @given(st.text(), st.sampled_from(["NFC", "NFD", "NFKC"]))
-def test_normalise_equals_unicodedata_on_any_text(text: str, form: Literal["NFC", "NFD", "NFKC"]) -> None:
+def test_normalise_equals_unicodedata_on_any_text(
+    text: str, form: Literal["NFC", "NFD", "NFKC"]
+) -> None:
     assert normalise(text, form).apply(text) == unicodedata.normalize(form, text)
 
 

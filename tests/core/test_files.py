@@ -43,7 +43,9 @@ def test_an_exception_inside_leaves_the_older_file(tmp_path: Path) -> None:
     assert names(tmp_path) == ["rows.jsonl"]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -74,11 +76,19 @@ def test_json_lines_go_out_and_come_back(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (b"{not json SECRET}", "spans.jsonl:3: is not valid JSON."),
-        (b'{"start": "SECRET", "end": 1, "label": "A"}', "spans.jsonl:3: Expected `int`, got `str` - at `$.start`."),
-        ('{"start": 0, "end": 1, "label": "体温"}'.encode("gb18030"), "spans.jsonl:3: is not UTF-8 (byte"),
+        (
+            b'{"start": "SECRET", "end": 1, "label": "A"}',
+            "spans.jsonl:3: Expected `int`, got `str` - at `$.start`.",
+        ),
+        (
+            '{"start": 0, "end": 1, "label": "体温"}'.encode("gb18030"),
+            "spans.jsonl:3: is not UTF-8 (byte",
+        ),
     ],
 )
-def test_a_bad_line_is_named_by_its_number_and_never_shown(tmp_path: Path, line: bytes, message: str) -> None:
+def test_a_bad_line_is_named_by_its_number_and_never_shown(
+    tmp_path: Path, line: bytes, message: str
+) -> None:
     path = tmp_path / "spans.jsonl"
     path.write_bytes(b'{"start": 0, "end": 1, "label": "A"}\n\n' + line + b"\n")
     with pytest.raises(DataError) as caught:
@@ -89,14 +99,22 @@ def test_a_bad_line_is_named_by_its_number_and_never_shown(tmp_path: Path, line:
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     missing = tmp_path / "no.json"
-    with pytest.raises(DataError, match=r"no\.json: cannot be read \(No such file or directory\)\.$"):
+    with pytest.raises(
+        DataError, match=r"no\.json: cannot be read \(No such file or directory\)\.$"
+    ):
         files.read_json(missing, Span)
-    with pytest.raises(DataError, match=r"no\.json: cannot be read \(No such file or directory\)\.$"):
+    with pytest.raises(
+        DataError, match=r"no\.json: cannot be read \(No such file or directory\)\.$"
+    ):
         list(files.read_jsonl(missing, Span))
 
 
 def test_equal_values_have_equal_digests() -> None:
-    assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1}) != files.digest({"a": 1, "b": 3})
+    assert (
+        files.digest({"a": 1, "b": 2})
+        == files.digest({"b": 2, "a": 1})
+        != files.digest({"a": 1, "b": 3})
+    )
     assert files.digest({"b": 2, "a": 1}) == hashlib.sha256(b'{"a":1,"b":2}').hexdigest()
 
 

@@ -13,7 +13,12 @@ PAGE = Page(
     facts=(("notes", "20,000"),),
     caveats=("Invented | records.",),
     sections=(
-        Section(title="Parts", columns=("part", "notes"), rows=(("train", "16,000"), ("a|b", "1 <b>")), numeric=(1,)),
+        Section(
+            title="Parts",
+            columns=("part", "notes"),
+            rows=(("train", "16,000"), ("a|b", "1 <b>")),
+            numeric=(1,),
+        ),
         Section(title="Plot", svg="<svg></svg>", caption="What it shows."),
     ),
 )

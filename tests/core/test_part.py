@@ -65,7 +65,11 @@ def stage_fault(**settings: object) -> str:
 
 
 def test_a_part_is_checked_and_frozen() -> None:
-    recipe = parse(Recipe, {"name": "x", "stages": [{"method": {"kind": "prefix"}, "learning_rate": "2e-4"}]}, "here")
+    recipe = parse(
+        Recipe,
+        {"name": "x", "stages": [{"method": {"kind": "prefix"}, "learning_rate": "2e-4"}]},
+        "here",
+    )
     assert recipe.stages[0].method == Prefix()
     assert recipe.stages[0].learning_rate == 2e-4
     with pytest.raises(ValidationError):
@@ -98,7 +102,9 @@ def test_the_place_stands_first_and_each_fault_has_its_line() -> None:
         ({"method": {"kind": "prefix", "rank": 8}}, "stages[0].method.rank: unknown key; allowed: kind, tokens."),
     ],
 )  # fmt: skip
-def test_faults_inside_a_list_are_named_by_their_dotted_key(settings: dict[str, object], sentence: str) -> None:
+def test_faults_inside_a_list_are_named_by_their_dotted_key(
+    settings: dict[str, object], sentence: str
+) -> None:
     assert stage_fault(**settings) == sentence
 
 
@@ -116,7 +122,9 @@ def test_faults_inside_a_list_are_named_by_their_dotted_key(settings: dict[str, 
         ({"columns": {"text": "a", "label": "b"}}, "stages[0].columns.label: unknown key; allowed: text, labels; did you mean labels?"),
     ],
 )  # fmt: skip
-def test_a_value_that_fits_no_member_of_a_union_gives_one_sentence(settings: dict[str, object], sentence: str) -> None:
+def test_a_value_that_fits_no_member_of_a_union_gives_one_sentence(
+    settings: dict[str, object], sentence: str
+) -> None:
     assert stage_fault(**settings) == sentence
 
 
@@ -124,7 +132,10 @@ def test_a_value_that_fits_no_member_of_a_union_gives_one_sentence(settings: dic
     ("value", "sentence"),
     [
         ({"name": "x", "data": {"tb": {"tex": "t"}}}, "data.tb.text: is missing; add it."),
-        ({"name": "x", "data": {"tb": {"text": "t", "labels": {}}}}, "data.tb.labels: must be text or a list."),
+        (
+            {"name": "x", "data": {"tb": {"text": "t", "labels": {}}}},
+            "data.tb.labels: must be text or a list.",
+        ),
         ({"name": "x", "data": [1]}, "data: must be a mapping."),
         ({"name": "x", "stages": 3}, "stages: must be a list."),
         ({"name": 3}, "name: must be text."),
@@ -136,14 +147,20 @@ def test_faults_of_mappings_and_of_the_whole(value: object, sentence: str) -> No
 
 
 def test_a_family_by_itself() -> None:
-    assert fault({"kind": "lore"}, Method) == "kind: 'lore' is not known; allowed: lora, prefix; did you mean lora?"
+    assert (
+        fault({"kind": "lore"}, Method)
+        == "kind: 'lore' is not known; allowed: lora, prefix; did you mean lora?"
+    )
     assert fault({}, Method) == "kind: is missing; allowed: lora, prefix."
     assert (
-        fault({"tok": 3, "kind": "prefix"}, Method) == "tok: unknown key; allowed: kind, tokens; did you mean tokens?"
+        fault({"tok": 3, "kind": "prefix"}, Method)
+        == "tok: unknown key; allowed: kind, tokens; did you mean tokens?"
     )
 
 
-@pytest.mark.parametrize(("written", "share"), [("10%", 0.1), ("2.5 %", 0.025), (0.1, 0.1), ("0.1", 0.1), (0, 0.0)])
+@pytest.mark.parametrize(
+    ("written", "share"), [("10%", 0.1), ("2.5 %", 0.025), (0.1, 0.1), ("0.1", 0.1), (0, 0.0)]
+)
 def test_a_share_is_a_fraction_or_a_percentage(written: object, share: float) -> None:
     assert parse(Recipe, {"name": "x", "stop": written}, "here").stop == pytest.approx(share)
 

@@ -11,7 +11,9 @@ from residency.core import progress
 
 
 def shown(terminal: bool, fail: bool = False) -> str:
-    console = Console(file=StringIO(), force_terminal=terminal, width=80, color_system=None, legacy_windows=False)
+    console = Console(
+        file=StringIO(), force_terminal=terminal, width=80, color_system=None, legacy_windows=False
+    )
     with progress.tracker(console) as tracker:
         tracker.start("training [1]", 3)
         for done in range(1, 4):
@@ -31,7 +33,9 @@ def test_lines_where_nobody_watches_begin_and_end_the_work_and_come_every_so_oft
     assert written.splitlines()[0] == "training [1] ..."
     assert written.splitlines()[1].startswith("training [1]: best [red] 0.5 (")
     monkeypatch.setattr(progress.Lines, "EVERY", 0.0)
-    assert shown(terminal=False).splitlines()[1:4] == [f"training [1]: {n}/3 span_f1 0.5" for n in (1, 2, 3)]
+    assert shown(terminal=False).splitlines()[1:4] == [
+        f"training [1]: {n}/3 span_f1 0.5" for n in (1, 2, 3)
+    ]
 
 
 def test_a_bar_on_a_terminal_that_gives_way_to_one_line() -> None:

@@ -14,7 +14,9 @@ from residency.core.run_folder import Run, Step, differences, memoised_digest
 
 
 def step(value: int = 1, into: str = "train/x", **inputs: str) -> Step:
-    return Step(name="train/x" if into else "report", settings={"value": value}, inputs=inputs, into=into)
+    return Step(
+        name="train/x" if into else "report", settings={"value": value}, inputs=inputs, into=into
+    )
 
 
 def writes(text: str, calls: list[str] | None = None) -> Callable[[Path], None]:
@@ -52,7 +54,11 @@ def test_a_step_is_worked_for_once_and_then_cached(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [step(2), step(data="f00"), Step(name="train/x", settings={"value": 1}, inputs={}, version=2, into="train/x")],
+    [
+        step(2),
+        step(data="f00"),
+        Step(name="train/x", settings={"value": 1}, inputs={}, version=2, into="train/x"),
+    ],
 )
 def test_other_settings_inputs_or_code_are_another_result(run: Run, other: Step) -> None:
     run.do(step(), writes("one"))
@@ -70,12 +76,16 @@ def test_a_result_whose_file_is_gone_or_of_another_size_is_made_again(run: Run) 
     assert run.do(step(), writes("one")) == "run"
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), UserError("no"), OSError(28, "full")])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), KeyboardInterrupt(), UserError("no"), OSError(28, "full")]
+)
 def test_a_failed_step_leaves_nothing_but_a_line_in_the_log(run: Run, error: BaseException) -> None:
     with pytest.raises(UserError if isinstance(error, OSError) else type(error)):
         run.do(step(), fails(error))
     assert [path.name for path in run.folder.rglob("*")] == ["log.jsonl"]
-    assert [json.loads(line)["event"] for line in (run.folder / "log.jsonl").read_text().splitlines()] == [
+    assert [
+        json.loads(line)["event"] for line in (run.folder / "log.jsonl").read_text().splitlines()
+    ] == [
         "started",
         "failed",
     ]
@@ -152,7 +162,9 @@ def test_a_manifest_of_another_schema_is_refused_whatever_else_is_in_it(run: Run
     with pytest.raises(UserError, match=r"is not a run \(manifest\.json is missing\)"):
         _ = run.manifest
     (run.folder / "manifest.json").write_text('{"schema": 2}', "utf-8")
-    with pytest.raises(UserError, match="schema 2 is not read by this version, which reads 1; use the version"):
+    with pytest.raises(
+        UserError, match="schema 2 is not read by this version, which reads 1; use the version"
+    ):
         _ = run.manifest
 
 
@@ -179,7 +191,10 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
     file, memo = tmp_path / "f", tmp_path / "memo.json"
     file.write_bytes(b"abc")
     # SHA-256 of "abc": FIPS 180-2, appendix B.1
-    assert memoised_digest(file, memo) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        memoised_digest(file, memo)
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
     memo.write_text(json.dumps(dict.fromkeys(json.loads(memo.read_text()), "remembered")), "utf-8")
     assert memoised_digest(file, memo) == "remembered"
     os.utime(file, ns=(1, 1))

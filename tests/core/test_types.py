@@ -35,7 +35,9 @@ def test_repr_hides_text(value: object) -> None:
 
 
 def test_repr_shows_what_is_not_text() -> None:
-    assert repr(Note(id="n7", text=SECRET, profile="synthetic")).startswith("Note(id='n7', profile='synthetic'")
+    assert repr(Note(id="n7", text=SECRET, profile="synthetic")).startswith(
+        "Note(id='n7', profile='synthetic'"
+    )
 
 
 def test_values_do_not_change() -> None:

@@ -45,7 +45,9 @@ def test_a_zone_that_was_opened_to_others_later_is_refused(tmp_path: Path) -> No
         open_zone(zone.root)
 
 
-def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(GateRefused, match="another user"):
         open_zone(tmp_path / "identified")

@@ -17,8 +17,18 @@ from residency.tasks.card import load_card
 from residency.tasks.examples import examples, fixed
 
 ROWS = [
-    {"text": "kt gan bình thường", "start_char_idx": 0, "length_acronym": 2, "expansion": "kích thước"},
-    {"text": normalize("NFD", "mổ bằng kt mới"), "start_char_idx": 12, "length_acronym": 2, "expansion": "kỹ thuật"},
+    {
+        "text": "kt gan bình thường",
+        "start_char_idx": 0,
+        "length_acronym": 2,
+        "expansion": "kích thước",
+    },
+    {
+        "text": normalize("NFD", "mổ bằng kt mới"),
+        "start_char_idx": 12,
+        "length_acronym": 2,
+        "expansion": "kỹ thuật",
+    },
     {"text": "nm tá tràng", "start_char_idx": 0, "length_acronym": 2, "expansion": "niêm mạc"},
     {"text": "ngắn", "start_char_idx": 3, "length_acronym": 9, "expansion": "x"},
 ]
@@ -26,8 +36,12 @@ ROWS = [
 
 def source(folder: Path, **settings: Any) -> Acronyms:
     (folder / "train.json").write_text(json.dumps(ROWS), "utf-8")
-    (folder / "dictionary.json").write_text(json.dumps({"kt": ["kích thước", normalize("NFD", "kỹ thuật")]}), "utf-8")
-    return Acronyms(format="acronyms", train="train.json", lang="vi", profile="public", loss=0.5, **settings)
+    (folder / "dictionary.json").write_text(
+        json.dumps({"kt": ["kích thước", normalize("NFD", "kỹ thuật")]}), "utf-8"
+    )
+    return Acronyms(
+        format="acronyms", train="train.json", lang="vi", profile="public", loss=0.5, **settings
+    )
 
 
 def test_the_choices_of_a_row_are_what_its_short_form_may_stand_for(tmp_path: Path) -> None:
@@ -48,5 +62,7 @@ def test_the_choices_of_a_row_are_what_its_short_form_may_stand_for(tmp_path: Pa
 def test_a_dictionary_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     data = source(tmp_path, dictionary="dictionary.json")
     (tmp_path / "dictionary.json").write_text("[1]", "utf-8")
-    with pytest.raises(DataError, match=r"dictionary.json: is no dictionary of short forms .*; give \{short form"):
+    with pytest.raises(
+        DataError, match=r"dictionary.json: is no dictionary of short forms .*; give \{short form"
+    ):
         load(data, "x", tmp_path, 0)

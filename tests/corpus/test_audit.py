@@ -22,8 +22,17 @@ from residency.corpus.parts import given, split_by_group
 SHARES: dict[PartName, float] = {"train": 0.6, "dev": 0.2, "test": 0.2}
 
 
-def note(id: str, group: str = "", text: str = "", parents: tuple[str, ...] = (), source: str = "") -> Note:
-    return Note(id=id, text=text or f"{id} said", profile="public", group=group or id, parents=parents, source=source)
+def note(
+    id: str, group: str = "", text: str = "", parents: tuple[str, ...] = (), source: str = ""
+) -> Note:
+    return Note(
+        id=id,
+        text=text or f"{id} said",
+        profile="public",
+        group=group or id,
+        parents=parents,
+        source=source,
+    )
 
 
 LEAKS = [
@@ -41,7 +50,9 @@ def test_every_tie_between_two_parts_is_a_leak_of_its_kind(
     tie: str, one: Note, two: Note, parts: tuple[PartName, PartName]
 ) -> None:
     found = audit([one, two, note("c")], {"a": parts[0], "b": parts[1], "c": "train"})
-    assert [(leak.tie, leak.parts, leak.sets, leak.notes, leak.ids) for leak in found] == [(tie, parts, 1, 1, ("b",))]
+    assert [(leak.tie, leak.parts, leak.sets, leak.notes, leak.ids) for leak in found] == [
+        (tie, parts, 1, 1, ("b",))
+    ]
     assert audit([one, two], {"a": parts[0], "b": parts[0]}) == ()
 
 
@@ -49,7 +60,9 @@ def test_near_duplicates_in_two_parts_are_a_leak() -> None:
     text = "Bệnh nhân nam, đau ngực trái lan ra sau lưng từ ba giờ trước, vã mồ hôi nhiều, khó thở nhẹ khi nằm"
     notes = [note("a", text=text + "."), note("b", text=text + ", mạch 96.")]
     near = near_duplicates(notes, 0.8)
-    assert [leak.tie for leak in audit(notes, {"a": "train", "b": "test"}, near)] == ["near-duplicate"]
+    assert [leak.tie for leak in audit(notes, {"a": "train", "b": "test"}, near)] == [
+        "near-duplicate"
+    ]
 
 
 def test_counts_are_of_sets_and_of_the_notes_of_the_second_part() -> None:
@@ -67,12 +80,18 @@ def corpora(draw: st.DrawFn) -> list[Note]:
     rows = draw(
         st.lists(
             st.tuples(
-                st.integers(0, 12), st.integers(0, 20), st.lists(st.integers(0, 30), max_size=2), st.integers(-20, 5)
+                st.integers(0, 12),
+                st.integers(0, 20),
+                st.lists(st.integers(0, 30), max_size=2),
+                st.integers(-20, 5),
             ),
             max_size=30,
         )
     )
-    texts = ["".join(chr(97 + (text * 7 + k * k * (text + 1)) % 26) for k in range(60)) for text in range(21)]
+    texts = [
+        "".join(chr(97 + (text * 7 + k * k * (text + 1)) % 26) for k in range(60))
+        for text in range(21)
+    ]
     return [
         note(
             f"n{i}",
@@ -127,7 +146,10 @@ def test_ties_reach_through_others() -> None:
 
 def test_one_set_of_more_than_a_twentieth_of_the_notes_is_warned_of_with_what_to_change() -> None:
     notes = [note(f"n{i}", group="ward" if i < 40 else "") for i in range(400)]
-    assert "40 of 400 notes are tied together" in grouping(notes).warning and "group" in grouping(notes).warning
+    assert (
+        "40 of 400 notes are tied together" in grouping(notes).warning
+        and "group" in grouping(notes).warning
+    )
     assert grouping(notes[25:]).warning == ""
     near = [[f"n{i}" for i in range(100, 160)]]
     assert "one cluster of near-duplicates holds 60 of 400" in grouping(notes, near).warning

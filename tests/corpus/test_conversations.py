@@ -15,15 +15,28 @@ from residency.corpus.load import Corpus, Data, load
 GOOD = [("user", "什么是肝炎？"), ("assistant", "肝脏的炎症。")]
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alpaca": ({}, {"instruction": GOOD[0][1], "input": "", "output": GOOD[1][1]}),
-    "sharegpt": ({}, {"conversations": [{"from": "human", "value": GOOD[0][1]}, {"from": "gpt", "value": GOOD[1][1]}]}),
+    "sharegpt": (
+        {},
+        {
+            "conversations": [
+                {"from": "human", "value": GOOD[0][1]},
+                {"from": "gpt", "value": GOOD[1][1]},
+            ]
+        },
+    ),
     "messages": ({}, {"messages": [{"role": role, "content": text} for role, text in GOOD]}),
-    "promptcblue": ({}, {"input": GOOD[0][1], "target": GOOD[1][1], "type": "x", "answer_choices": ["secret"]}),
+    "promptcblue": (
+        {},
+        {"input": GOOD[0][1], "target": GOOD[1][1], "type": "x", "answer_choices": ["secret"]},
+    ),
     "instructions": ({}, {"prompt": GOOD[0][1], "response": GOOD[1][1]}),
 }
 
 
 def read(folder: Path, rows: list[Any], settings: dict[str, Any]) -> Corpus:
-    (folder / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    (folder / "a.jsonl").write_text(
+        "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8"
+    )
     data = parse(Data, {"train": "a.jsonl", "stop": 0, "loss": 0.9, **settings}, "data.a")
     return load(data, "a", folder, 0)
 
@@ -60,9 +73,18 @@ def test_history_and_input_of_alpaca(tmp_path: Path) -> None:
         ([("assistant", "a")], "conversation begins with the assistant"),
         ([("user", "a"), ("assistant", " ")], "an answer is empty"),
         ([("user", " "), ("assistant", "a")], "a question is empty"),
-        ([("user", "a"), ("tool", "b")], "unknown role (allowed: user, assistant, system, developer)"),
-        ([("user", "a"), ("user", "b"), ("assistant", "c")], "two turns of one side follow each other"),
-        ([("user", "a"), ("system", "b"), ("assistant", "c")], "system turn is not at the beginning"),
+        (
+            [("user", "a"), ("tool", "b")],
+            "unknown role (allowed: user, assistant, system, developer)",
+        ),
+        (
+            [("user", "a"), ("user", "b"), ("assistant", "c")],
+            "two turns of one side follow each other",
+        ),
+        (
+            [("user", "a"), ("system", "b"), ("assistant", "c")],
+            "system turn is not at the beginning",
+        ),
         ([("user", "a")], "conversation has no answer"),
         ([], "conversation has no turns"),
     ],
@@ -70,15 +92,23 @@ def test_history_and_input_of_alpaca(tmp_path: Path) -> None:
 def test_what_is_no_conversation_is_rejected_with_its_reason(
     turns: list[tuple[str, str]], reason: str, tmp_path: Path
 ) -> None:
-    rows = [{"messages": [{"role": role, "content": text} for role, text in some]} for some in (turns, GOOD)]
+    rows = [
+        {"messages": [{"role": role, "content": text} for role, text in some]}
+        for some in (turns, GOOD)
+    ]
     corpus = read(tmp_path, rows, {"format": "messages"})
-    assert [(entry.status, entry.reason) for entry in corpus.ledger] == [("rejected", reason), ("kept", "")]
+    assert [(entry.status, entry.reason) for entry in corpus.ledger] == [
+        ("rejected", reason),
+        ("kept", ""),
+    ]
     with pytest.raises(DataError, match=r"1 of 2 rows \(50\.0%\) would be lost"):
         read(tmp_path, rows, {"format": "messages", "loss": 0.01})
 
 
 def test_a_last_question_without_answer_is_left_out_and_counted(tmp_path: Path) -> None:
-    rows = [{"messages": [{"role": role, "content": text} for role, text in [*GOOD, ("user", "more?")]]}]
+    rows = [
+        {"messages": [{"role": role, "content": text} for role, text in [*GOOD, ("user", "more?")]]}
+    ]
     corpus = read(tmp_path, rows, {"format": "messages"})
     assert corpus.ledger[0].status == "repaired"
     assert len(corpus.notes[0].turns) == 2
@@ -86,7 +116,12 @@ def test_a_last_question_without_answer_is_left_out_and_counted(tmp_path: Path) 
 
 def test_columns_fill_the_fields_of_a_card(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('who,what,"is"\n"A, 40","ho\nsốt",cúm\n', "utf-8")
-    settings = {"format": "instructions", "train": "a.csv", "stop": 0, "fields": {"patient": "who", "diagnosis": "is"}}
+    settings = {
+        "format": "instructions",
+        "train": "a.csv",
+        "stop": 0,
+        "fields": {"patient": "who", "diagnosis": "is"},
+    }
     (note,) = load(parse(Data, settings, "d"), "a", tmp_path, 0).notes
     assert note.fields == {"patient": "A, 40", "diagnosis": "cúm"}
 

@@ -27,17 +27,27 @@ LISTED = {
     "answer": "C",
     "lang": "vi",
 }
-SHORT = {"id": "3", "question": "What comes first?", "answer": "Oxygen.", "points": ["gives oxygen", "calls for help"]}
+SHORT = {
+    "id": "3",
+    "question": "What comes first?",
+    "answer": "Oxygen.",
+    "points": ["gives oxygen", "calls for help"],
+}
 
 
 def corpus(folder: Path, rows: list[Any], **settings: Any) -> Any:
     (folder / "exam.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return load(Exam(format="exam", test="exam.jsonl", profile="public", **settings), "x", folder, 0)
+    return load(
+        Exam(format="exam", test="exam.jsonl", profile="public", **settings), "x", folder, 0
+    )
 
 
 def test_items_with_options_are_asked_by_letter_and_kind(tmp_path: Path) -> None:
     one, other = examples(corpus(tmp_path, [CHOICE, SHORT, LISTED]).notes, load_card("exam"))
-    assert one.input == "Which drug?\nA. aspirin\nB. heparin\nAnswer with the letter of the right option only."
+    assert (
+        one.input
+        == "Which drug?\nA. aspirin\nB. heparin\nAnswer with the letter of the right option only."
+    )
     assert other.input.endswith("Chỉ trả lời bằng chữ cái của phương án đúng.")
     assert (one.gold, one.choices, one.kind) == (Labels(labels=("B",)), ("A", "B"), "treatment")
     assert other.choices == ("A", "B", "C")
@@ -53,7 +63,10 @@ def test_a_written_letter_is_read_and_one_that_is_no_option_is_no_answer(tmp_pat
 def test_items_to_be_answered_in_words_have_marking_points(tmp_path: Path) -> None:
     notes = corpus(tmp_path, [CHOICE, SHORT], items="short").notes
     (one,) = examples(notes, load_card("short-answers"))
-    assert one.gold == Text(text="Oxygen.") and one.input == "What comes first?\nAnswer in a few sentences."
+    assert (
+        one.gold == Text(text="Oxygen.")
+        and one.input == "What comes first?\nAnswer in a few sentences."
+    )
     assert notes[0].fields["points"] == "- gives oxygen\n- calls for help"
 
 

@@ -73,7 +73,9 @@ def tables(tmp_path: Path) -> Path:
 
 
 def notes(folder: Path, name: str = "p1", **settings: object) -> list[Note]:
-    source = parse(Fhir, {"format": "fhir", "path": ".", "profile": "synthetic", **settings}, "data")
+    source = parse(
+        Fhir, {"format": "fhir", "path": ".", "profile": "synthetic", **settings}, "data"
+    )
     return list(source.read(folder / f"{name}.json", Ledger()))
 
 
@@ -82,7 +84,8 @@ def test_rows_become_resources_with_what_the_tables_hold_and_nothing_empty(table
     resources = {one["resource"]["id"]: one["resource"] for one in first["entry"]}
     assert len(resources) == 18 and len(second["entry"]) == 1
     assert (
-        second["entry"][0]["resource"]["deceasedDateTime"] == "2020-05-05" and "deceasedDateTime" not in resources["p1"]
+        second["entry"][0]["resource"]["deceasedDateTime"] == "2020-05-05"
+        and "deceasedDateTime" not in resources["p1"]
     )
     lisinopril = resources["medications-1"]
     assert lisinopril["status"] == "active" and lisinopril["subject"] == {"reference": "Patient/p1"}
@@ -90,11 +93,20 @@ def test_rows_become_resources_with_what_the_tables_hold_and_nothing_empty(table
         "system": "http://snomed.info/sct", "code": "59621000", "display": "Hypertension",
     }  # fmt: skip
     assert resources["observations-2"]["valueQuantity"] == {"value": 159.5, "unit": "cm"}
-    assert resources["e3"]["class"]["code"] == "EMER" and resources["allergies-1"]["reaction"][0]["severity"] == "mild"
-    assert '""' not in json.dumps(first) and "[]" not in json.dumps(first) and "null" not in json.dumps(first)
+    assert (
+        resources["e3"]["class"]["code"] == "EMER"
+        and resources["allergies-1"]["reaction"][0]["severity"] == "mild"
+    )
+    assert (
+        '""' not in json.dumps(first)
+        and "[]" not in json.dumps(first)
+        and "null" not in json.dumps(first)
+    )
 
 
-def test_every_answer_is_what_the_tables_say_with_the_resources_that_say_it(tables: Path, tmp_path: Path) -> None:
+def test_every_answer_is_what_the_tables_say_with_the_resources_that_say_it(
+    tables: Path, tmp_path: Path
+) -> None:
     assert write_bundles(tables, tmp_path / "fhir") == 2
     found = notes(tmp_path / "fhir")
     said = {
@@ -107,12 +119,16 @@ def test_every_answer_is_what_the_tables_say_with_the_resources_that_say_it(tabl
     never = {key: value for key, value in said.items() if key[0] == "never"}
     assert {key: value for key, value in said.items() if key not in never} == ANSWERS
     assert len(never) == 3 and set(map(str, never.values())) == {"('no', set())"}
-    assert {note.group for note in found} == {"p1"} and len({note.id for note in found}) == len(found)
+    assert {note.group for note in found} == {"p1"} and len({note.id for note in found}) == len(
+        found
+    )
     assert all("Condition/conditions-1: Hypertension; 2015-05-05; active" in note.text for note in found if "Hypertension" in note.fields["question"])  # fmt: skip
 
 
 @pytest.mark.parametrize("lang", ["en", "vi", "zh"])
-def test_a_card_asks_and_reads_back_the_answer_with_its_references(tables: Path, tmp_path: Path, lang: str) -> None:
+def test_a_card_asks_and_reads_back_the_answer_with_its_references(
+    tables: Path, tmp_path: Path, lang: str
+) -> None:
     write_bundles(tables, tmp_path / "fhir")
     card = load_card("fhir")
     made = examples(notes(tmp_path / "fhir", language=lang, questions=1), card)
@@ -123,15 +139,22 @@ def test_a_card_asks_and_reads_back_the_answer_with_its_references(tables: Path,
         assert CODECS["cited"].parse(words, "", card) == Parsed(answer=example.gold)
     yes = [one for one in made if one.kind == "taking"]
     assert (
-        yes and isinstance(yes[0].gold, Facts) and yes[0].gold.facts[0][1] in {"yes", "no", "có", "không", "是", "否"}
+        yes
+        and isinstance(yes[0].gold, Facts)
+        and yes[0].gold.facts[0][1] in {"yes", "no", "có", "không", "是", "否"}
     )
 
 
 def test_what_a_model_writes_is_read_leniently_and_never_more_than_it_says() -> None:
     card, read = load_card("fhir"), CODECS["cited"].parse
-    found = read("Answer: 2015-05-05.\nReferences: [Condition/conditions-1], Condition/conditions-1", "", card)
+    found = read(
+        "Answer: 2015-05-05.\nReferences: [Condition/conditions-1], Condition/conditions-1",
+        "",
+        card,
+    )
     assert found == Parsed(
-        answer=Facts(facts=(("answer", "2015-05-05"), ("reference", "Condition/conditions-1"))), repairs=()
+        answer=Facts(facts=(("answer", "2015-05-05"), ("reference", "Condition/conditions-1"))),
+        repairs=(),
     )
     assert read("I do not know.", "", card).answer is None
     assert read("answer: no\nreferences:", "", card).answer == Facts(facts=(("answer", "no"),))
@@ -139,7 +162,9 @@ def test_what_a_model_writes_is_read_leniently_and_never_more_than_it_says() -> 
 
 def test_few_candidates_leave_the_rest_out(tables: Path, tmp_path: Path) -> None:
     write_bundles(tables, tmp_path / "fhir")
-    assert {len(note.fields["record"].splitlines()) for note in notes(tmp_path / "fhir", candidates=2)} == {2}
+    assert {
+        len(note.fields["record"].splitlines()) for note in notes(tmp_path / "fhir", candidates=2)
+    } == {2}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +172,10 @@ def test_few_candidates_leave_the_rest_out(tables: Path, tmp_path: Path) -> None
     [
         ("[", "is no FHIR bundle"),
         ('{"resourceType": "Patient", "id": "x"}', "resourceType must be Bundle"),
-        ('{"resourceType": "Bundle", "entry": []}', "holds 0 patients; give each patient a bundle of their own"),
+        (
+            '{"resourceType": "Bundle", "entry": []}',
+            "holds 0 patients; give each patient a bundle of their own",
+        ),
     ],
 )
 def test_what_is_no_bundle_of_one_patient_is_said(tmp_path: Path, content: str, said: str) -> None:
@@ -162,18 +190,29 @@ def test_tables_that_lack_something_are_said(tables: Path, tmp_path: Path) -> No
     (tables / "conditions.csv").write_text("START,PATIENT,CODE,DESCRIPTION\n", "utf-8")
     with pytest.raises(DataError, match=r"conditions\.csv:1: has no column 'STOP'"):
         list(bundles(tables))
-    (tables / "conditions.csv").write_text("START,STOP,PATIENT,CODE,DESCRIPTION\n2020-01-01,,p9,1,x\n", "utf-8")
+    (tables / "conditions.csv").write_text(
+        "START,STOP,PATIENT,CODE,DESCRIPTION\n2020-01-01,,p9,1,x\n", "utf-8"
+    )
     with pytest.raises(DataError, match=r"conditions\.csv:2: its patient is not in patients\.csv"):
         list(bundles(tables))
 
 
 def test_the_search_finds_what_matters_in_synthea_records(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2].parent
-    folder = Path(os.environ.get("RESIDENCY_SHARED_DATA", root / "shared" / "data")) / "his/synthea_csv"
+    folder = (
+        Path(os.environ.get("RESIDENCY_SHARED_DATA", root / "shared" / "data")) / "his/synthea_csv"
+    )
     if not folder.is_dir():
         pytest.skip("Synthea's tables are not on this machine (RESIDENCY_SHARED_DATA)")
     assert write_bundles(folder, tmp_path) == 27
-    found = [note for path in sorted(tmp_path.glob("*.json")) for note in notes(tmp_path, path.stem)]
-    pairs = [(one, note.fields["record"]) for note in found for one in note.fields["references"].split(", ") if one]
+    found = [
+        note for path in sorted(tmp_path.glob("*.json")) for note in notes(tmp_path, path.stem)
+    ]
+    pairs = [
+        (one, note.fields["record"])
+        for note in found
+        for one in note.fields["references"].split(", ")
+        if one
+    ]
     assert len(found) > 400 and len({note.group for note in found}) == 27
     assert sum(f"{one}: " in lines for one, lines in pairs) / len(pairs) > 0.9

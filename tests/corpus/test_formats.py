@@ -71,14 +71,20 @@ def test_the_scheme_is_found_from_the_tags(tmp_path: Path, tags: str, entities: 
 
 
 def test_tabs_blanks_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path: Path):
-    for content in ("a O\nb I-X\n\nc O\n", "a\tO\r\nb\tI-X\r\n\r\nc\tO", "\ufeffa  O \nb   I-X\n \n\n\nc O"):
+    for content in (
+        "a O\nb I-X\n\nc O\n",
+        "a\tO\r\nb\tI-X\r\n\r\nc\tO",
+        "\ufeffa  O \nb   I-X\n \n\n\nc O",
+    ):
         notes, _ = read(write(tmp_path, "a.txt", content), "conll")
         assert [note.text for note in notes] == ["a b", "c"]
         assert found(notes[0]) == [("b", "X")]
 
 
 def test_sentences_are_named_by_file_and_line_and_grouped_by_document(tmp_path: Path):
-    notes, _ = read(write(tmp_path, "a.txt", "-DOCSTART- O\n\na O\n\nb O\n\n-DOCSTART- O\n\nc O\n"), "conll")
+    notes, _ = read(
+        write(tmp_path, "a.txt", "-DOCSTART- O\n\na O\n\nb O\n\n-DOCSTART- O\n\nc O\n"), "conll"
+    )
     assert [note.id for note in notes] == ["a-3", "a-5", "a-9"]
     assert [note.group for note in notes] == ["document 1", "document 1", "document 2"]
 
@@ -101,7 +107,11 @@ def test_a_column_that_is_not_there_names_those_that_are(tmp_path: Path):
 def test_a_line_without_a_tag_rejects_its_sentence_only(tmp_path: Path):
     notes, ledger = read(write(tmp_path, "a.txt", "a O\n\nb\nc O\n\nd O\n"), "conll")
     assert [note.text for note in notes] == ["a", "d"]
-    assert [(e.line, e.status, e.reason) for e in ledger.entries][1] == (3, "rejected", "a line has too few columns")
+    assert [(e.line, e.status, e.reason) for e in ledger.entries][1] == (
+        3,
+        "rejected",
+        "a line has too few columns",
+    )
 
 
 def test_an_entity_without_a_start_tag_is_a_repair_that_is_counted(tmp_path: Path):
@@ -135,7 +145,9 @@ def test_brat_reads_entities_codes_attributes_and_relations(tmp_path: Path):
 
 
 @pytest.mark.parametrize("offsets", ["4 9", "5 10"])  # CRLF counted as one character, then as two
-def test_brat_texts_with_crlf_are_read_exactly_however_they_were_counted(tmp_path: Path, offsets: str):
+def test_brat_texts_with_crlf_are_read_exactly_however_they_were_counted(
+    tmp_path: Path, offsets: str
+):
     notes, _ = brat(tmp_path, "abc\r\nfever", f"T1\tSign {offsets}\tfever\n")
     assert notes[0].text == "abc\r\nfever"
     assert found(notes[0]) == [("fever", "Sign")]
@@ -199,15 +211,21 @@ def test_pubtator_documents_need_no_blank_line_between_them(tmp_path: Path):
 
 
 def test_a_mention_line_that_cannot_be_read_rejects_its_document(tmp_path: Path):
-    _, ledger = read(write(tmp_path, "a.txt", "1|t|Title\n1|a|B\n1\tx\t5\tTitle\tSign\tZ\n"), "pubtator")
-    assert [(e.line, e.status, e.reason) for e in ledger.entries] == [(3, "rejected", "mention line cannot be read")]
+    _, ledger = read(
+        write(tmp_path, "a.txt", "1|t|Title\n1|a|B\n1\tx\t5\tTitle\tSign\tZ\n"), "pubtator"
+    )
+    assert [(e.line, e.status, e.reason) for e in ledger.entries] == [
+        (3, "rejected", "mention line cannot be read")
+    ]
 
 
 # JSON lines
 
 
 def jsonl(folder: Path, *rows: object, **settings: Any) -> tuple[list[Note], Ledger]:
-    return read(write(folder, "a.jsonl", "\n".join(json.dumps(row) for row in rows)), "jsonl", **settings)
+    return read(
+        write(folder, "a.jsonl", "\n".join(json.dumps(row) for row in rows)), "jsonl", **settings
+    )
 
 
 def test_json_entities_may_be_dicts_or_lists_and_offsets_strings(tmp_path: Path):
@@ -224,8 +242,20 @@ def test_json_entities_may_be_dicts_or_lists_and_offsets_strings(tmp_path: Path)
 
 
 def test_keys_have_any_name_and_an_end_may_follow_from_the_quote(tmp_path: Path):
-    row = {"note": "做ct检查", "m": [{"offset": "1", "mention": "CT", "type": "test"}], "who": 4, "nr": 9, "l": "zh"}
-    fields = {"text": "note", "entities": "m", "start": "offset", "quote": "mention", "label": "type"}
+    row = {
+        "note": "做ct检查",
+        "m": [{"offset": "1", "mention": "CT", "type": "test"}],
+        "who": 4,
+        "nr": 9,
+        "l": "zh",
+    }
+    fields = {
+        "text": "note",
+        "entities": "m",
+        "start": "offset",
+        "quote": "mention",
+        "label": "type",
+    }
     notes, ledger = jsonl(tmp_path, row, fields={**fields, "group": "who", "id": "nr", "lang": "l"})
     assert found(notes[0]) == [("ct", "test")]
     assert (notes[0].id, notes[0].group, notes[0].lang) == ("9", "4", "zh")
@@ -233,10 +263,13 @@ def test_keys_have_any_name_and_an_end_may_follow_from_the_quote(tmp_path: Path)
 
 
 def test_a_field_that_is_not_there_names_those_that_are(tmp_path: Path):
-    with pytest.raises(DataError, match=r"a.jsonl:1: has no field 'text'; present: entities, note; set fields.text"):
+    with pytest.raises(
+        DataError, match=r"a.jsonl:1: has no field 'text'; present: entities, note; set fields.text"
+    ):
         jsonl(tmp_path, {"note": "x", "entities": []})
     with pytest.raises(
-        DataError, match=r"has no key of an entity 'start'; present: end, from, label; set fields.start"
+        DataError,
+        match=r"has no key of an entity 'start'; present: end, from, label; set fields.start",
     ):
         jsonl(tmp_path, {"text": "x", "entities": [{"from": 0, "end": 1, "label": "X"}]})
     with pytest.raises(DataError, match="has no field 'spans'"):
@@ -254,12 +287,20 @@ def test_a_field_that_is_not_there_names_those_that_are(tmp_path: Path):
             {"text": "x", "entities": [{"start": "1.5", "end": 1, "label": "X"}]},
             "offset of a span is not a whole number",
         ),
-        ({"text": "x", "entities": [{"start": 0, "label": "X"}]}, "span has neither an end nor a quote"),
+        (
+            {"text": "x", "entities": [{"start": 0, "label": "X"}]},
+            "span has neither an end nor a quote",
+        ),
         ({"text": "x", "entities": [{"start": 0, "end": 1, "label": ""}]}, "span has no label"),
-        ({"text": "x", "entities": [7]}, "span is neither a dict nor a list of start, end and label"),
+        (
+            {"text": "x", "entities": [7]},
+            "span is neither a dict nor a list of start, end and label",
+        ),
     ],
 )
-def test_a_row_of_which_nothing_can_be_made_is_rejected_with_its_reason(tmp_path: Path, row: object, reason: str):
+def test_a_row_of_which_nothing_can_be_made_is_rejected_with_its_reason(
+    tmp_path: Path, row: object, reason: str
+):
     notes, ledger = jsonl(tmp_path, {"text": "y"}, row)
     assert len(notes) == 1
     assert [(e.line, e.reason) for e in ledger.entries if e.status == "rejected"] == [(2, reason)]
@@ -279,7 +320,9 @@ def test_a_file_may_be_one_list(tmp_path: Path):
 def test_labels_are_renamed_left_out_and_merged(tmp_path: Path):
     entities = [[0, 2, "A"], [0, 2, "B"], [3, 4, "C"], [9, 9, "C"]]
     notes, ledger = jsonl(
-        tmp_path, {"text": "ab c", "entities": entities, "labels": ["A", "D"]}, labels={"A": "B", "C": ""}
+        tmp_path,
+        {"text": "ab c", "entities": entities, "labels": ["A", "D"]},
+        labels={"A": "B", "C": ""},
     )
     assert found(notes[0]) == [("ab", "B")]
     assert notes[0].labels == ("B", "D")
@@ -288,7 +331,10 @@ def test_labels_are_renamed_left_out_and_merged(tmp_path: Path):
 
 def test_a_row_never_gets_a_laxer_profile_than_its_source(tmp_path: Path):
     notes, _ = jsonl(
-        tmp_path, {"text": "x", "profile": "public"}, {"text": "y", "profile": "pseudonymised"}, profile="synthetic"
+        tmp_path,
+        {"text": "x", "profile": "public"},
+        {"text": "y", "profile": "pseudonymised"},
+        profile="synthetic",
     )
     assert [note.profile for note in notes] == ["synthetic", "pseudonymised"]
 
@@ -300,24 +346,34 @@ def test_csv_reads_labels_and_entities_with_line_breaks_in_cells(tmp_path: Path)
     content = 'nr,note,a,b,spans\n1,"no\nfever, none",X;Y,Z,"[[3, 8, ""Sign""]]"\n2,b,,,\n'
     columns = {"text": "note", "labels": ["a", "b"], "entities": "spans", "id": "nr", "group": "nr"}
     notes, ledger = read(write(tmp_path, "a.csv", content), "csv", columns=columns, separator=";")
-    assert [(n.id, n.text, n.labels) for n in notes] == [("1", "no\nfever, none", ("X", "Y", "Z")), ("2", "b", ())]
+    assert [(n.id, n.text, n.labels) for n in notes] == [
+        ("1", "no\nfever, none", ("X", "Y", "Z")),
+        ("2", "b", ()),
+    ]
     assert found(notes[0]) == [("fever", "Sign")]
     assert [entry.line for entry in ledger.entries] == [2, 4]
 
 
 def test_a_missing_csv_column_names_those_that_are_there(tmp_path: Path):
     with pytest.raises(
-        DataError, match=r"a.csv:1: has no column 'note'; present: id, text; set columns.text or the delimiter"
+        DataError,
+        match=r"a.csv:1: has no column 'note'; present: id, text; set columns.text or the delimiter",
     ):
         read(write(tmp_path, "a.csv", "id,text\n1,x\n"), "csv", columns={"text": "note"})
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("1,x,y", "number of cells differs from the header's"), ("1,", "label is empty"), (",X", "text is empty")],
+    [
+        ("1,x,y", "number of cells differs from the header's"),
+        ("1,", "label is empty"),
+        (",X", "text is empty"),
+    ],
 )
 def test_csv_rows_that_do_not_fit_are_rejected(tmp_path: Path, line: str, reason: str):
-    _, ledger = read(write(tmp_path, "a.csv", f"text,label\nz,X\n{line}\n"), "csv", columns={"labels": "label"})
+    _, ledger = read(
+        write(tmp_path, "a.csv", f"text,label\nz,X\n{line}\n"), "csv", columns={"labels": "label"}
+    )
     assert [(e.line, e.reason) for e in ledger.entries if e.status == "rejected"] == [(3, reason)]
 
 
@@ -345,13 +401,19 @@ def annotation(start: int, end: int, label: str = "Sign", **more: Any) -> dict[s
 
 
 def label_studio(folder: Path, *tasks: object, **settings: Any) -> tuple[list[Note], Ledger]:
-    content = {"projects": [{"project": {"id": 1}, "tasks": []}, {"project": {"id": 2}, "tasks": tasks}]}
+    content = {
+        "projects": [{"project": {"id": 1}, "tasks": []}, {"project": {"id": 2}, "tasks": tasks}]
+    }
     return read(write(folder, "a.json", json.dumps(content)), "label_studio", **settings)
 
 
 def test_label_studio_projects_and_plain_lists_are_read_alike(tmp_path: Path):
     wrapped, ledger = label_studio(tmp_path, task(5, annotation(2, 8)), group="doc")
-    plain, _ = read(write(tmp_path, "b.json", json.dumps([task(5, annotation(2, 8))])), "label_studio", group="doc")
+    plain, _ = read(
+        write(tmp_path, "b.json", json.dumps([task(5, annotation(2, 8))])),
+        "label_studio",
+        group="doc",
+    )
     assert wrapped == plain
     assert (wrapped[0].id, wrapped[0].group, wrapped[0].spans[0].by) == ("5", "d5", "3")
     assert found(wrapped[0]) == [("fever", "Sign")]
@@ -380,7 +442,11 @@ def test_annotations_that_differ_are_not_chosen_from(tmp_path: Path):
         task(4, {**a, "was_cancelled": True}, b),
         task(5),
     )
-    assert [(note.id, found(note)[0][1]) for note in notes] == [("2", "Sign"), ("3", "Drug"), ("4", "Drug")]
+    assert [(note.id, found(note)[0][1]) for note in notes] == [
+        ("2", "Sign"),
+        ("3", "Drug"),
+        ("4", "Drug"),
+    ]
     assert ledger.summary()["rejected"] == {
         "annotations of the task differ; adjudicate them first": 1,
         "task has no annotation": 1,
@@ -402,7 +468,9 @@ FORMATS = ["conll", "brat", "pubtator", "jsonl", "csv", "label_studio"]
 @pytest.mark.parametrize("format", FORMATS)
 def test_bytes_that_are_not_utf8_are_named_with_line_and_remedy(tmp_path: Path, format: str):
     write(tmp_path, "a.ann", "")
-    with pytest.raises(DataError, match=r"a.txt:2: is not UTF-8 \(byte 3\); convert it, for example with iconv"):
+    with pytest.raises(
+        DataError, match=r"a.txt:2: is not UTF-8 \(byte 3\); convert it, for example with iconv"
+    ):
         first = b"text\n" if format == "csv" else b"text O\n"
         read(write(tmp_path, "a.txt", first + b"abc\xb0\xa1 O\n"), format)
 

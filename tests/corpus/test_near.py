@@ -30,12 +30,19 @@ def jaccard(a: str, b: str) -> float:
 
 def words(count: int, seed: int) -> list[str]:
     rng = random.Random(seed)
-    return ["".join(rng.choices("bcdgnmaouiệ áđ患者发热", k=rng.randint(3, 8))) for _ in range(count)]
+    return [
+        "".join(rng.choices("bcdgnmaouiệ áđ患者发热", k=rng.randint(3, 8))) for _ in range(count)
+    ]
 
 
 @settings(deadline=None)
-@forall(st.lists(st.text("ab c", min_size=1, max_size=12), unique=True, max_size=25), st.sampled_from([0.5, 0.8, 0.95]))
-def test_no_pair_that_is_called_near_falls_short_of_the_threshold(texts: list[str], threshold: float) -> None:
+@forall(
+    st.lists(st.text("ab c", min_size=1, max_size=12), unique=True, max_size=25),
+    st.sampled_from([0.5, 0.8, 0.95]),
+)
+def test_no_pair_that_is_called_near_falls_short_of_the_threshold(
+    texts: list[str], threshold: float
+) -> None:
     for a, b in near_pairs(texts, threshold):
         assert jaccard(texts[a], texts[b]) >= threshold
 
@@ -44,7 +51,10 @@ def test_pairs_well_above_the_threshold_are_all_joined() -> None:
     texts = []
     for seed in range(200):
         one = words(60, seed)
-        texts += [" ".join(one), " ".join([*one[:-2], "other", "end"])]  # two words of sixty are new
+        texts += [
+            " ".join(one),
+            " ".join([*one[:-2], "other", "end"]),
+        ]  # two words of sixty are new
     assert all(jaccard(texts[2 * i], texts[2 * i + 1]) > 0.85 for i in range(200))
     assert set(near_pairs(texts, 0.8)) == {(2 * i, 2 * i + 1) for i in range(200)}
 
@@ -56,7 +66,11 @@ def test_clusters_are_those_of_all_pairs_compared_by_hand() -> None:
         for _ in range(rng.randint(1, 5)):
             text = [word if rng.random() > 0.03 else "x" + word for word in text]
             texts.append(" ".join(text))
-    far = [pair for pair in combinations(range(len(texts)), 2) if jaccard(texts[pair[0]], texts[pair[1]]) >= 0.8]
+    far = [
+        pair
+        for pair in combinations(range(len(texts)), 2)
+        if jaccard(texts[pair[0]], texts[pair[1]]) >= 0.8
+    ]
     joined = {i: {i} for i in range(len(texts))}
     for a, b in far:
         union = joined[a] | joined[b]
@@ -74,7 +88,9 @@ def test_equal_values_of_two_signatures_estimate_their_similarity(length: int) -
     estimates = []
     for _ in range(300):
         common = rng.integers(0, 2**64, size=int(length * 0.6), dtype=np.uint64)
-        one, two = (rng.integers(0, 2**64, size=int(length * 0.2), dtype=np.uint64) for _ in range(2))
+        one, two = (
+            rng.integers(0, 2**64, size=int(length * 0.2), dtype=np.uint64) for _ in range(2)
+        )
         a, b = (np.unique(np.concatenate([common, own])) for own in (one, two))
         estimates.append(np.mean(signature(a) == signature(b)))
     assert np.mean(estimates) == pytest.approx(0.6, abs=0.03)
@@ -85,7 +101,10 @@ def test_the_grams_of_a_text_are_as_many_as_it_has_different_ones() -> None:
         assert len(grams(text)) == len(shingles(text))
 
 
-FORM = "Khoa Nội Tổng hợp, phiếu theo dõi hằng ngày, dùng chung cho mọi bệnh nhân nội trú của bệnh viện\n" * 3
+FORM = (
+    "Khoa Nội Tổng hợp, phiếu theo dõi hằng ngày, dùng chung cho mọi bệnh nhân nội trú của bệnh viện\n"
+    * 3
+)
 
 
 def test_a_form_that_many_patients_have_ties_nobody_together() -> None:
@@ -93,7 +112,12 @@ def test_a_form_that_many_patients_have_ties_nobody_together() -> None:
     assert jaccard(notes[0].text, notes[1].text) > 0.4
     assert near_duplicates(notes, 0.4) == []
     assert (
-        len(near_duplicates([*notes, *(note(f"other {i}", str(i)) for i in range(60))], 0.4, boilerplate=0.9)[0]) == 40
+        len(
+            near_duplicates(
+                [*notes, *(note(f"other {i}", str(i)) for i in range(60))], 0.4, boilerplate=0.9
+            )[0]
+        )
+        == 40
     )
 
 
@@ -124,4 +148,7 @@ def test_case_blanks_and_unicode_form_make_no_difference() -> None:
 
 def test_ten_thousand_copies_with_a_number_are_one_cluster_within_seconds() -> None:
     text = " ".join(words(120, 5))
-    assert len(near_duplicates([note(str(i), f"{text} {i}", group="p") for i in range(2000)], 0.8)[0]) == 2000
+    assert (
+        len(near_duplicates([note(str(i), f"{text} {i}", group="p") for i in range(2000)], 0.8)[0])
+        == 2000
+    )

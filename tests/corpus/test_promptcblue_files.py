@@ -18,7 +18,11 @@ KINDS = {
     "type": "KUAKE-QIC",
     "answer_choices": ["治疗方案", "病因分析"],
 }
-ENTITIES = {"input": "找出疾病，药物实体：肺炎用青霉素", "type": "CMeEE-V2", "answer_choices": "疾病，药物"}
+ENTITIES = {
+    "input": "找出疾病，药物实体：肺炎用青霉素",
+    "type": "CMeEE-V2",
+    "answer_choices": "疾病，药物",
+}
 
 
 def row(id: str, target: str, **more: Any) -> dict[str, Any]:
@@ -44,7 +48,11 @@ def test_each_task_of_the_file_is_scored_in_both_modes(tmp_path: Path) -> None:
     found = {one.task: one for one in score(gold, predictions, "official")}
     # two labels of gold and the invented one: F1 0, 1, 0
     assert found["KUAKE-QIC"].score == pytest.approx(1 / 3)
-    assert (found["KUAKE-QIC"].metric, found["KUAKE-QIC"].rows, found["KUAKE-QIC"].unread) == ("Macro-F1", 2, 1)
+    assert (found["KUAKE-QIC"].metric, found["KUAKE-QIC"].rows, found["KUAKE-QIC"].unread) == (
+        "Macro-F1",
+        2,
+        1,
+    )
     assert found["CMeEE-V2"].score == pytest.approx(2 / 3)  # 1 of 2 found, none invented
     safe = {one.task: one for one in score(gold, predictions, "safe")}
     assert safe["KUAKE-QIC"].score == pytest.approx(1 / 2)  # the mean is over the labels of gold
@@ -94,7 +102,11 @@ def test_a_submission_is_the_rows_with_what_was_answered(tmp_path: Path) -> None
     out = tmp_path / "out.json"
     assert submission(asked, lines(tmp_path / "answers.jsonl", answers), out) == 3
     made = rows(out)
-    assert [one["target"] for one in made] == ["治疗方案", "", "上述句子中的实体包含：\n疾病实体：肺炎"]
+    assert [one["target"] for one in made] == [
+        "治疗方案",
+        "",
+        "上述句子中的实体包含：\n疾病实体：肺炎",
+    ]
     assert [{**one, "target": ""} for one in made] == rows(asked)
 
 
@@ -107,7 +119,9 @@ def test_a_submission_is_the_rows_with_what_was_answered(tmp_path: Path) -> None
         ([{"id": "1", "facts": [["a", "b", "c", "d"]]}, {"id": "2", "answer": "x"}, {"id": "1", "facts": [["a", "b", "c"]]}], r"not one to task"),
     ],
 )  # fmt: skip
-def test_answers_to_other_rows_make_no_submission(tmp_path: Path, answers: list[Any], words: str) -> None:
+def test_answers_to_other_rows_make_no_submission(
+    tmp_path: Path, answers: list[Any], words: str
+) -> None:
     asked, out = lines(tmp_path / "test.json", GOLD), tmp_path / "out.json"
     with pytest.raises(DataError, match=words):
         submission(asked, lines(tmp_path / "answers.jsonl", answers), out)
@@ -116,8 +130,16 @@ def test_answers_to_other_rows_make_no_submission(tmp_path: Path, answers: list[
 
 def test_the_reader_takes_one_task_with_the_choices_of_each_row(tmp_path: Path) -> None:
     lines(tmp_path / "train.json", GOLD)
-    corpus = load(PromptCblue(format="promptcblue", train="train.json", task="CMeEE-V2"), "x", tmp_path, 0)
+    corpus = load(
+        PromptCblue(format="promptcblue", train="train.json", task="CMeEE-V2"), "x", tmp_path, 0
+    )
     (note,) = corpus.notes
-    assert (note.kind, note.choices, note.turns[0].text) == ("CMeEE-V2", ("疾病", "药物"), ENTITIES["input"])
-    whole = load(PromptCblue(format="promptcblue", train="train.json", names={"id": ""}), "x", tmp_path, 0)
+    assert (note.kind, note.choices, note.turns[0].text) == (
+        "CMeEE-V2",
+        ("疾病", "药物"),
+        ENTITIES["input"],
+    )
+    whole = load(
+        PromptCblue(format="promptcblue", train="train.json", names={"id": ""}), "x", tmp_path, 0
+    )
     assert len(whole.notes) == 3

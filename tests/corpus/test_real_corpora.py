@@ -18,7 +18,10 @@ from residency.corpus.load import Corpus, Data, load
 SHARED = Path(os.environ.get("RESIDENCY_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 pytestmark = [
     pytest.mark.data,
-    pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA"),
+    pytest.mark.skipif(
+        not SHARED.is_dir(),
+        reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA",
+    ),
 ]
 
 BRAT = {"format": "brat", "path": "vi/vietbioner/brat_annotator_a"}
@@ -51,7 +54,9 @@ def labels(notes: tuple[Note, ...] | list[Note]) -> Counter[str]:
 
 
 def test_vietbioner_sentences_with_tags_that_have_no_start():
-    corpus = read(format="conll", train="vi/vietbioner/train.txt", test="vi/vietbioner/dev.txt", stop=0)
+    corpus = read(
+        format="conll", train="vi/vietbioner/train.txt", test="vi/vietbioner/dev.txt", stop=0
+    )
     assert [len(corpus.part(part)) for part in ("train", "dev", "test")] == [706, 0, 300]
     # Runs of one tag, by awk.
     assert [labels(corpus.part(part)).total() for part in ("train", "test")] == [1409, 639]
@@ -66,7 +71,8 @@ def test_vietbioner_brat_has_broken_spans_in_every_text():
 
 
 @pytest.mark.parametrize(
-    ("settings", "spans"), [({"on_bad_span": "drop_span"}, 1462 - 116), ({"join_lines": True}, 1462)]
+    ("settings", "spans"),
+    [({"on_bad_span": "drop_span"}, 1462 - 116), ({"join_lines": True}, 1462)],
 )
 def test_vietbioner_brat_is_read_exactly_with_either_remedy(settings: dict[str, Any], spans: int):
     corpus = read(**BRAT, **settings)
@@ -82,14 +88,18 @@ def test_joined_spans_quote_what_the_annotation_files_quote():
     corpus = read(**BRAT, join_lines=True)
     for note in corpus.notes:
         lines = (SHARED / BRAT["path"] / f"{note.id}.ann").read_text("utf-8").split("\n")
-        quotes = [match[1] for line in lines if (match := re.match(r"T\d+\t\S+ [\d ;]+\t(.*)", line))]
+        quotes = [
+            match[1] for line in lines if (match := re.match(r"T\d+\t\S+ [\d ;]+\t(.*)", line))
+        ]
         assert Counter(" ".join(span.quote.split()) for span in note.spans) == Counter(
             " ".join(q.split()) for q in quotes
         )
 
 
 def test_ncbi_disease_column_files():
-    corpus = read(format="conll", train="en/ncbi_disease/train.tsv", test="en/ncbi_disease/devel.tsv", stop=0)
+    corpus = read(
+        format="conll", train="en/ncbi_disease/train.tsv", test="en/ncbi_disease/devel.tsv", stop=0
+    )
     assert [len(corpus.part(part)) for part in ("train", "test")] == [5432, 923]
     assert [labels(corpus.part(part)).total() for part in ("train", "test")] == [5145, 787]
     assert ledger(corpus) == {("kept", ""): (6355, 6355)}
@@ -105,7 +115,12 @@ def test_ncbi_disease_column_files():
 def test_ncbi_disease_documents_are_the_same_in_brat_and_pubtator(settings: dict[str, Any]):
     corpus = read(**settings)
     assert len(corpus.notes) == 100
-    expected = {"SpecificDisease": 412, "Modifier": 214, "DiseaseClass": 126, "CompositeMention": 35}
+    expected = {
+        "SpecificDisease": 412,
+        "Modifier": 214,
+        "DiseaseClass": 126,
+        "CompositeMention": 35,
+    }
     assert labels(corpus.notes) == expected
     assert all(span.code for note in corpus.notes for span in note.spans)
     assert ledger(corpus) == {("kept", ""): (100, 100)}
@@ -132,11 +147,18 @@ def test_cmedqaner_keeps_the_ten_of_them_whose_quote_stands_once_where_the_other
 
 
 def test_a_label_studio_export_of_several_projects():
-    corpus = read(format="label_studio", path="annotation/label_studio_export_pt.json", group="external_id")
+    corpus = read(
+        format="label_studio", path="annotation/label_studio_export_pt.json", group="external_id"
+    )
     assert len(corpus.notes) == 13
     assert labels(corpus.notes).total() == 39
-    assert len({note.group for note in corpus.notes}) == 10  # three documents were given to two annotators
-    assert ledger(corpus) == {("kept", ""): (6, 6), ("repaired", "blanks at the edges of a span trimmed"): (7, 9)}
+    assert (
+        len({note.group for note in corpus.notes}) == 10
+    )  # three documents were given to two annotators
+    assert ledger(corpus) == {
+        ("kept", ""): (6, 6),
+        ("repaired", "blanks at the edges of a span trimmed"): (7, 9),
+    }
 
 
 def test_a_json_list_with_spans_last_first():
@@ -148,16 +170,27 @@ def test_a_json_list_with_spans_last_first():
         "label": "entity_type",
         "quote": "entity_value",
     }
-    corpus = read(format="jsonl", path="en/pii_synthetic/synth_dataset_v2.json", fields=fields, profile="synthetic")
+    corpus = read(
+        format="jsonl",
+        path="en/pii_synthetic/synth_dataset_v2.json",
+        fields=fields,
+        profile="synthetic",
+    )
     assert len(corpus.notes) == 1500
     assert labels(corpus.notes).total() == 2863
-    assert all(list(note.spans) == sorted(note.spans, key=lambda span: span.start) for note in corpus.notes)
+    assert all(
+        list(note.spans) == sorted(note.spans, key=lambda span: span.start) for note in corpus.notes
+    )
 
 
 def test_mts_dialog_has_a_label_for_each_dialogue():
     files = [f"en/mts_dialog/MTS-Dialog-{part}Set.csv" for part in ("Training", "Validation")]
     corpus = read(
-        format="csv", train=files[0], test=files[1], stop=0, columns={"text": "dialogue", "labels": "section_header"}
+        format="csv",
+        train=files[0],
+        test=files[1],
+        stop=0,
+        columns={"text": "dialogue", "labels": "section_header"},
     )
     assert [len(corpus.part(part)) for part in ("train", "test")] == [1201, 100]
     assert len({label for note in corpus.notes for label in note.labels}) == 20
@@ -175,4 +208,8 @@ def test_acrdraid_with_its_dictionary_and_pubmedqa_as_published():
     assert all(note.fields["expansion"] in note.choices for note in corpus.notes)
     corpus = read(format="pubmedqa", path="en/pubmedqa/ori_pqal_train500.json")
     # grep -o '"final_decision": "[a-z]*"' | sort | uniq -c
-    assert Counter(note.fields["decision"] for note in corpus.notes) == {"yes": 276, "no": 169, "maybe": 55}
+    assert Counter(note.fields["decision"] for note in corpus.notes) == {
+        "yes": 276,
+        "no": 169,
+        "maybe": 55,
+    }

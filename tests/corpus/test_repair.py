@@ -58,7 +58,9 @@ def test_case_at_the_offsets_against_the_exact_quote_elsewhere_is_not_certain():
 
 
 @pytest.mark.parametrize(("text_form", "quote_form"), [("NFD", "NFC"), ("NFC", "NFD")])
-def test_another_unicode_form_of_the_quote_is_accepted_and_the_text_kept(text_form: str, quote_form: str):
+def test_another_unicode_form_of_the_quote_is_accepted_and_the_text_kept(
+    text_form: str, quote_form: str
+):
     text, quote = normalize(text_form, "bị sốt cao"), normalize(quote_form, "sốt")
     start = text.index(normalize(text_form, "sốt"))
     end = start + len(normalize(text_form, "sốt"))
@@ -68,12 +70,20 @@ def test_another_unicode_form_of_the_quote_is_accepted_and_the_text_kept(text_fo
 
 
 def test_a_line_break_that_the_quote_writes_as_a_blank_is_accepted():
-    assert outcome(settle("chest\npain", [raw(0, 10, "chest pain")])) == ([(0, 10)], [span_repair.BLANKS], [])
+    assert outcome(settle("chest\npain", [raw(0, 10, "chest pain")])) == (
+        [(0, 10)],
+        [span_repair.BLANKS],
+        [],
+    )
 
 
 @pytest.mark.parametrize("quote", ["", " fever "])
 def test_blanks_at_the_edges_are_trimmed(quote: str):
-    assert outcome(settle("no fever now", [raw(2, 9, quote)])) == ([(3, 8)], [span_repair.TRIMMED], [])
+    assert outcome(settle("no fever now", [raw(2, 9, quote)])) == (
+        [(3, 8)],
+        [span_repair.TRIMMED],
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +115,11 @@ def test_offsets_in_utf8_bytes_are_converted():
 
 def test_offsets_that_count_crlf_as_one_character_are_converted():
     settled = settle("a\r\nlao\r\nlao", [raw(2, 5, "lao"), raw(6, 9, "lao")])
-    assert outcome(settled) == ([(3, 6), (8, 11)], ["offsets counted CRLF as one character"] * 2, [])
+    assert outcome(settled) == (
+        [(3, 6), (8, 11)],
+        ["offsets counted CRLF as one character"] * 2,
+        [],
+    )
 
 
 def test_the_way_of_counting_that_confirms_the_row_decides_for_spans_that_fit_by_chance():
@@ -115,7 +129,11 @@ def test_the_way_of_counting_that_confirms_the_row_decides_for_spans_that_fit_by
 
 
 def test_offsets_that_count_both_characters_of_crlf_stay():
-    assert outcome(settle("a\r\nlao\r\nlao", [raw(3, 6, "lao"), raw(8, 11, "lao")])) == ([(3, 6), (8, 11)], [], [])
+    assert outcome(settle("a\r\nlao\r\nlao", [raw(3, 6, "lao"), raw(8, 11, "lao")])) == (
+        [(3, 6), (8, 11)],
+        [],
+        [],
+    )
 
 
 def test_equal_spans_are_merged_and_different_labels_are_not():
@@ -132,7 +150,9 @@ def broken(*fragments: tuple[int, int], quote: str) -> Raw:
 
 
 def test_a_discontinuous_span_is_bad_even_where_only_a_line_break_parts_it():
-    assert outcome(settle("chest\npain", [broken((0, 5), (6, 10), quote="chest pain")]))[2] == [span_repair.DISCONTINUOUS]
+    assert outcome(settle("chest\npain", [broken((0, 5), (6, 10), quote="chest pain")]))[2] == [
+        span_repair.DISCONTINUOUS
+    ]
 
 
 def test_fragments_parted_by_blanks_are_joined_where_that_is_asked_for():
@@ -142,7 +162,11 @@ def test_fragments_parted_by_blanks_are_joined_where_that_is_asked_for():
 
 def test_fragments_parted_by_words_are_never_joined():
     span = broken((0, 5), (10, 14), quote="chest pain")
-    assert outcome(settle("chest and pain", [span], join_lines=True)) == ([], [], [span_repair.DISCONTINUOUS])
+    assert outcome(settle("chest and pain", [span], join_lines=True)) == (
+        [],
+        [],
+        [span_repair.DISCONTINUOUS],
+    )
 
 
 def test_nothing_that_is_written_out_shows_the_quote():
@@ -155,7 +179,9 @@ def test_nothing_that_is_written_out_shows_the_quote():
     st.integers(0, 40),
     st.text("ab 中😷", max_size=4),
 )
-def test_whatever_comes_in_a_span_that_comes_out_quotes_the_text(text: str, start: int, end: int, quote: str):
+def test_whatever_comes_in_a_span_that_comes_out_quotes_the_text(
+    text: str, start: int, end: int, quote: str
+):
     settled = settle(text, [raw(start, end, quote)])
     assert len(settled.spans) + len(settled.faults) == 1
     for span in settled.spans:

@@ -44,7 +44,10 @@ def read(folder: Path, **settings: Any) -> Corpus:
         ({}, "no files are named"),
         ({"path": "a", "test": "b"}, "path and test exclude each other"),
         ({"path": "a", "shares": {"train": 0.5, "dev": 0.1}}, "shares must add up to 1"),
-        ({"path": "a", "shares": {"dev": 0.5, "test": 0.5}}, "shares must add up to 1 and give train some"),
+        (
+            {"path": "a", "shares": {"dev": 0.5, "test": 0.5}},
+            "shares must add up to 1 and give train some",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], message: str):
@@ -54,13 +57,17 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 
 def test_an_unknown_format_is_answered_with_the_known_ones():
     with pytest.raises(
-        UserError, match=r"format: 'jsonI' is not known; allowed: conll, brat, pubtator, jsonl.*did you mean jsonl"
+        UserError,
+        match=r"format: 'jsonI' is not known; allowed: conll, brat, pubtator, jsonl.*did you mean jsonl",
     ):
         data(format="jsonI", path="a")
 
 
 def test_shares_may_be_given_in_percent():
-    assert data(format="jsonl", path="a", shares={"train": "70%", "test": "30%"}).shares == {"train": 0.7, "test": 0.3}
+    assert data(format="jsonl", path="a", shares={"train": "70%", "test": "30%"}).shares == {
+        "train": 0.7,
+        "test": 0.3,
+    }
 
 
 # Files
@@ -71,7 +78,10 @@ def test_files_folders_and_patterns_are_found_sorted(tmp_path: Path):
         put(tmp_path, f"d/{name}", {"text": "x"})
 
     def names(**settings: Any) -> list[str]:
-        return [p.relative_to(tmp_path / "d").as_posix() for p in files(data(format="jsonl", **settings), tmp_path)]
+        return [
+            p.relative_to(tmp_path / "d").as_posix()
+            for p in files(data(format="jsonl", **settings), tmp_path)
+        ]
 
     assert names(path="d") == ["a.jsonl", "b.jsonl", "deep/c.json"]
     assert names(path="d/*.jsonl") == [".hidden.jsonl", "a.jsonl", "b.jsonl"]
@@ -82,7 +92,11 @@ def test_files_folders_and_patterns_are_found_sorted(tmp_path: Path):
 def test_annotation_files_are_inputs_too(tmp_path: Path):
     for name in ("1.txt", "1.ann", "2.txt"):
         (tmp_path / name).write_text("")
-    assert [p.name for p in files(data(format="brat", path="."), tmp_path)] == ["1.ann", "1.txt", "2.txt"]
+    assert [p.name for p in files(data(format="brat", path="."), tmp_path)] == [
+        "1.ann",
+        "1.txt",
+        "2.txt",
+    ]
 
 
 @pytest.mark.parametrize("pattern", ["a.jsonl", "a/*.jsonl"])
@@ -93,7 +107,9 @@ def test_a_path_that_matches_nothing_names_its_key_and_the_folder(tmp_path: Path
 
 
 def test_a_folder_without_files_of_the_format_says_what_it_looked_for(tmp_path: Path):
-    with pytest.raises(UserError, match=r"data.x.path: no file in .* ends in .jsonl or .json or .ndjson"):
+    with pytest.raises(
+        UserError, match=r"data.x.path: no file in .* ends in .jsonl or .json or .ndjson"
+    ):
         read(tmp_path, path=".")
 
 
@@ -108,7 +124,14 @@ def test_a_file_in_two_parts_is_refused(tmp_path: Path):
 
 def test_every_row_has_exactly_one_entry(tmp_path: Path):
     bad = {"text": "y", "entities": [[0, 9, "X"]]}
-    put(tmp_path, "a.jsonl", {"text": "x"}, {"text": "ab ", "entities": [[0, 3, "X"]]}, bad, {"text": ""})
+    put(
+        tmp_path,
+        "a.jsonl",
+        {"text": "x"},
+        {"text": "ab ", "entities": [[0, 3, "X"]]},
+        bad,
+        {"text": ""},
+    )
     corpus = read(tmp_path, path="a.jsonl", loss=0.5)
     assert [(e.file, e.line, e.status) for e in corpus.ledger] == [
         ("a.jsonl", 1, "kept"),
@@ -119,7 +142,9 @@ def test_every_row_has_exactly_one_entry(tmp_path: Path):
     assert len(corpus.notes) == 2
 
 
-def test_losing_more_than_is_allowed_names_the_commonest_reasons_and_where_they_first_stand(tmp_path: Path):
+def test_losing_more_than_is_allowed_names_the_commonest_reasons_and_where_they_first_stand(
+    tmp_path: Path,
+):
     bad = {"text": "secret", "entities": [[0, 9, "X"]]}
     put(tmp_path, "a.jsonl", *rows(97), {"text": " "}, bad, bad)
     with pytest.raises(DataError) as error:
@@ -142,13 +167,17 @@ def test_an_id_that_stands_twice_names_both_lines(tmp_path: Path):
 def test_files_with_the_same_name_in_two_folders_do_not_clash(tmp_path: Path):
     put(tmp_path, "one/a.jsonl", {"text": "x"})
     put(tmp_path, "two/a.jsonl", {"text": "y"})
-    assert [n.id for n in read(tmp_path, train="one", test="two").notes] == ["one/a.jsonl-1", "two/a.jsonl-1"]
+    assert [n.id for n in read(tmp_path, train="one", test="two").notes] == [
+        "one/a.jsonl-1",
+        "two/a.jsonl-1",
+    ]
 
 
 def test_renaming_a_label_that_is_not_there_names_the_nearest(tmp_path: Path):
     put(tmp_path, "a.jsonl", {"text": "x", "entities": [[0, 1, "Disease"]]})
     with pytest.raises(
-        UserError, match=r"data.x.labels: 'Disese' is no label of the data; allowed: Disease; did you mean Disease"
+        UserError,
+        match=r"data.x.labels: 'Disese' is no label of the data; allowed: Disease; did you mean Disease",
     ):
         read(tmp_path, path="a.jsonl", labels={"Disese": "D"})
 
@@ -173,9 +202,14 @@ def test_dev_for_stopping_comes_from_train_where_the_shares_give_none(tmp_path: 
 def test_a_limit_counts_what_is_learned_from_and_a_smaller_one_gives_a_subset(tmp_path: Path):
     put(tmp_path, "a.jsonl", *rows(100))
     put(tmp_path, "b.jsonl", *rows(20, "test "))
-    small, large = (read(tmp_path, train="a.jsonl", test="b.jsonl", limit=limit, stop="10%") for limit in (20, 50))
+    small, large = (
+        read(tmp_path, train="a.jsonl", test="b.jsonl", limit=limit, stop="10%")
+        for limit in (20, 50)
+    )
     assert [len(small.part(part)) for part in ("train", "dev", "test")] == [18, 2, 20]
-    learned = [{n.id for part in ("train", "dev") for n in corpus.part(part)} for corpus in (small, large)]
+    learned = [
+        {n.id for part in ("train", "dev") for n in corpus.part(part)} for corpus in (small, large)
+    ]
     assert learned[0] < learned[1]
     assert set(small.split.parts) == {n.id for n in small.notes}
     assert "train cut to 20 of 100 notes" in small.split.how
@@ -208,7 +242,13 @@ class Words(Source):
 
 def test_a_source_of_another_package_has_the_common_settings_and_its_own(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one two three")
-    source = data(format="external", target=f"{__name__}:Words", path="a.txt", lang="en", options={"upper": True})
+    source = data(
+        format="external",
+        target=f"{__name__}:Words",
+        path="a.txt",
+        lang="en",
+        options={"upper": True},
+    )
     corpus = load(source, "x", tmp_path, 7)
     assert [(n.id, n.text, n.lang) for n in corpus.notes] == [
         ("a-1", "ONE", "en"),
@@ -220,7 +260,12 @@ def test_a_source_of_another_package_has_the_common_settings_and_its_own(tmp_pat
 def test_options_that_another_package_refuses_are_named(tmp_path: Path):
     (tmp_path / "a.txt").write_text("one")
     with pytest.raises(UserError, match=r"options: .*Words does not accept them"):
-        load(data(format="external", target=f"{__name__}:Words", path="a.txt", options={"uper": 1}), "x", tmp_path, 7)
+        load(
+            data(format="external", target=f"{__name__}:Words", path="a.txt", options={"uper": 1}),
+            "x",
+            tmp_path,
+            7,
+        )
 
 
 # The ledger

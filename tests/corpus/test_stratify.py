@@ -48,28 +48,38 @@ def by_hand(counts: list[Counter[str]], placed: list[PartName]) -> float:
         share = sum(one[label] for one in counts) / every
         for part in set(placed):
             inside = [one for one, where in zip(counts, placed, strict=True) if where == part]
-            errors.append(abs(sum(one[label] for one in inside) / sum(one[NOTES] for one in inside) - share))
+            errors.append(
+                abs(sum(one[label] for one in inside) / sum(one[NOTES] for one in inside) - share)
+            )
     return max(errors)
 
 
 @pytest.mark.parametrize("labels", [10, 24])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_at_twenty_thousand_notes_no_prevalence_is_off_by_half_a_point(labels: int, seed: int) -> None:
+def test_at_twenty_thousand_notes_no_prevalence_is_off_by_half_a_point(
+    labels: int, seed: int
+) -> None:
     counts = wards(20_000, labels, seed)
     started = time.process_time()
     placed = stratify(counts, SHARES)
     assert time.process_time() - started < 20
     assert by_hand(counts, placed) <= 0.005
     sizes = {
-        part: sum(one[NOTES] for one, where in zip(counts, placed, strict=True) if where == part) for part in PARTS
+        part: sum(one[NOTES] for one, where in zip(counts, placed, strict=True) if where == part)
+        for part in PARTS
     }
-    assert all(sizes[part] == pytest.approx(share * 20_000, abs=60) for part, share in SHARES.items())
+    assert all(
+        sizes[part] == pytest.approx(share * 20_000, abs=60) for part, share in SHARES.items()
+    )
 
 
 groups = st.lists(
     st.tuples(st.integers(1, 9), st.lists(st.sampled_from("XYZ"), max_size=6)).map(
         lambda drawn: Counter(
-            {NOTES: drawn[0], **{label: min(drawn[1].count(label), drawn[0]) for label in set(drawn[1])}}
+            {
+                NOTES: drawn[0],
+                **{label: min(drawn[1].count(label), drawn[0]) for label in set(drawn[1])},
+            }
         )
     ),
     min_size=1,
@@ -79,7 +89,9 @@ groups = st.lists(
 
 @settings(deadline=None)
 @forall(groups)
-def test_repair_never_makes_the_sum_of_errors_worse_nor_empties_a_part(counts: list[Counter[str]]) -> None:
+def test_repair_never_makes_the_sum_of_errors_worse_nor_empties_a_part(
+    counts: list[Counter[str]],
+) -> None:
     plain, repaired = stratify(counts, SHARES, repaired=False), stratify(counts, SHARES)
     assert set(plain) == set(repaired)
 
@@ -103,7 +115,10 @@ def test_the_worst_error_is_that_computed_by_hand(counts: list[Counter[str]]) ->
 
 
 def test_the_label_and_part_that_are_worst_are_named() -> None:
-    parts: dict[PartName, dict[str, int]] = {"train": {NOTES: 8, "a": 4, "b": 0}, "test": {NOTES: 2, "a": 1, "b": 2}}
+    parts: dict[PartName, dict[str, int]] = {
+        "train": {NOTES: 8, "a": 4, "b": 0},
+        "test": {NOTES: 2, "a": 1, "b": 2},
+    }
     assert worst(parts) == (0.8, "b", "test")
 
 

@@ -35,7 +35,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("lang", "text", "value", "earlier"), CASES)
-def test_a_date_is_read_and_written_back_in_its_form(lang: str, text: str, value: date, earlier: str) -> None:
+def test_a_date_is_read_and_written_back_in_its_form(
+    lang: str, text: str, value: date, earlier: str
+) -> None:
     assert (
         value - SHIFT == date(value.year - 2, value.month + 1, value.day) or value.day < 3
     )  # 700 days: checked by hand
@@ -78,7 +80,10 @@ def test_what_cannot_be_a_date_has_no_value() -> None:
 
 
 def test_only_the_year_is_left_where_no_more_may_be() -> None:
-    assert [year_only(one, "zh") for one in find_dates("2024年3月12日，3月12日", "zh")] == ["2024年", "[日期]"]
+    assert [year_only(one, "zh") for one in find_dates("2024年3月12日，3月12日", "zh")] == [
+        "2024年",
+        "[日期]",
+    ]
     assert [year_only(one, "vi") for one in find_dates("12/3/2024", "vi")] == ["2024"]
 
 

@@ -47,9 +47,14 @@ def engine(vault: Vault, **chosen: object) -> Engine:
 
 
 def note(
-    text: str, lang: str = "vi", spans: tuple[Span, ...] = (), identifiers: tuple[tuple[str, str], ...] = ()
+    text: str,
+    lang: str = "vi",
+    spans: tuple[Span, ...] = (),
+    identifiers: tuple[tuple[str, str], ...] = (),
 ) -> RawNote:
-    return RawNote(id="n1", patient="p1", text=text, lang=lang, spans=spans, identifiers=identifiers)
+    return RawNote(
+        id="n1", patient="p1", text=text, lang=lang, spans=spans, identifiers=identifiers
+    )
 
 
 def squeezed(text: str) -> str:
@@ -57,7 +62,9 @@ def squeezed(text: str) -> str:
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-def test_no_known_identifier_comes_out_and_every_surviving_span_is_its_entity(vault: Vault, lang: str) -> None:
+def test_no_known_identifier_comes_out_and_every_surviving_span_is_its_entity(
+    vault: Vault, lang: str
+) -> None:
     made = engine(vault)
     refused = 0
     for planted in notes(lang, 150, seed=11):
@@ -72,7 +79,9 @@ def test_no_known_identifier_comes_out_and_every_surviving_span_is_its_entity(va
         assert all(done.note.text[span.start : span.end] == span.quote for span in done.note.spans)
         kept = [normalize("NFC", span.quote) for span in planted.note.spans]
         marks = [(mark.start, mark.end) for mark in planted.marks]
-        touched = [s for s in planted.note.spans if any(a < s.end and s.start < b for a, b in marks)]
+        touched = [
+            s for s in planted.note.spans if any(a < s.end and s.start < b for a, b in marks)
+        ]
         assert len(done.note.spans) + len(done.destroyed) == len(kept)
         assert len(done.destroyed) <= len(touched) + 1
         assert {span.quote for span in done.note.spans} <= set(kept) | {
@@ -109,18 +118,22 @@ def test_a_name_is_found_however_it_is_written(name: str, ways: list[str]) -> No
 )
 def test_a_number_is_found_however_it_is_parted(way: str) -> None:
     finder = known((("phone", "0912345678"),), "vi")
-    (found,) = {(f.start, f.end) for f in finder.find(f"gọi {way}, ngay", "vi") if f.end - f.start >= 9} and [
-        max(finder.find(f"gọi {way}, ngay", "vi"), key=lambda f: f.end - f.start)
-    ]
+    (found,) = {
+        (f.start, f.end) for f in finder.find(f"gọi {way}, ngay", "vi") if f.end - f.start >= 9
+    } and [max(finder.find(f"gọi {way}, ngay", "vi"), key=lambda f: f.end - f.start)]
     assert f"gọi {way}, ngay"[found.start : found.end].lstrip("+") in (way, way.lstrip("+"))
     assert not list(finder.find("10912345678", "vi"))
 
 
-def test_the_same_patient_has_the_same_surrogate_in_all_notes_and_another_has_another(vault: Vault) -> None:
+def test_the_same_patient_has_the_same_surrogate_in_all_notes_and_another_has_another(
+    vault: Vault,
+) -> None:
     made = engine(vault)
     texts = []
     for patient in ("p1", "p1", "p2"):
-        done = made.process(RawNote(id=patient, patient=patient, text="BN Trần Thị Hoài, ĐT 0912345678.", lang="vi"))
+        done = made.process(
+            RawNote(id=patient, patient=patient, text="BN Trần Thị Hoài, ĐT 0912345678.", lang="vi")
+        )
         assert isinstance(done, Done)
         texts.append(done.note.text)
     assert texts[0] == texts[1] != texts[2]
@@ -139,18 +152,23 @@ def test_intervals_and_weekdays_stay(days: list[date], lang: str, secret: bytes)
     assert {(a - b).days for a, b in zip(days, moved, strict=True)} <= {
         7 * w for w in range(LEAST_WEEKS, MOST_WEEKS + 1)
     }
-    assert [(b - a).days for a, b in itertools.pairwise(days)] == [(b - a).days for a, b in itertools.pairwise(moved)]
+    assert [(b - a).days for a, b in itertools.pairwise(days)] == [
+        (b - a).days for a, b in itertools.pairwise(moved)
+    ]
     assert [day.weekday() for day in days] == [day.weekday() for day in moved]
 
 
 def test_dates_of_a_note_move_together_and_keep_their_form(vault: Vault) -> None:
-    done = engine(vault).process(note("Vào viện 12/03/2024, mổ ngày 15 tháng 3 năm 2024, ra viện 2024-03-20."))
+    done = engine(vault).process(
+        note("Vào viện 12/03/2024, mổ ngày 15 tháng 3 năm 2024, ra viện 2024-03-20.")
+    )
     assert isinstance(done, Done)
     first, second, third = (mention.value for mention in find_dates(done.note.text, "vi"))
     assert first and second and third
     assert ((second - first).days, (third - second).days) == (3, 5)
     assert re.fullmatch(
-        r"Vào viện \d\d/\d\d/\d{4}, mổ ngày \d+ tháng \d+ năm \d{4}, ra viện \d{4}-\d\d-\d\d\.", done.note.text
+        r"Vào viện \d\d/\d\d/\d{4}, mổ ngày \d+ tháng \d+ năm \d{4}, ra viện \d{4}-\d\d-\d\d\.",
+        done.note.text,
     )
 
 
@@ -166,10 +184,14 @@ def test_a_date_that_cannot_be_read_fails_closed(vault: Vault) -> None:
     text = "sinh 31/02/1980"
     done = engine(vault).process(note(text))
     assert isinstance(done, Done) and done.note.text == "sinh [ngày]"
-    assert engine(vault, unreadable_dates="refuse").process(note(text)) == Refused("n1", REFUSED_DATE)
+    assert engine(vault, unreadable_dates="refuse").process(note(text)) == Refused(
+        "n1", REFUSED_DATE
+    )
 
 
-def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cuts_them(vault: Vault) -> None:
+def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cuts_them(
+    vault: Vault,
+) -> None:
     text = "BN Trần Thị Hoài bị hen phế quản từ 12/03/2024."
     a, b = text.index("hen"), text.index("Hoài bị")
     spans = (
@@ -178,7 +200,9 @@ def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cut
     )
     done = engine(vault).process(note(text, spans=spans))
     assert isinstance(done, Done)
-    assert [(s.quote, done.note.text[s.start : s.end]) for s in done.note.spans] == [("hen phế quản", "hen phế quản")]
+    assert [(s.quote, done.note.text[s.start : s.end]) for s in done.note.spans] == [
+        ("hen phế quản", "hen phế quản")
+    ]
     assert [s.label for s in done.destroyed] == ["y"]
 
 
@@ -189,12 +213,16 @@ class Blind(Engine):
         return []
 
 
-def test_a_note_in_which_an_identifier_is_left_is_refused_without_a_word_of_it(vault: Vault) -> None:
+def test_a_note_in_which_an_identifier_is_left_is_refused_without_a_word_of_it(
+    vault: Vault,
+) -> None:
     raw = note(f"BN {SECRET} Hoài", identifiers=(("name", f"{SECRET} Hoài"),))
     refused = Blind(Deid(), vault).process(raw)
     assert refused == Refused("n1", REFUSED_RESIDUAL)
     assert SECRET not in repr(refused)
-    assert engine(vault).process(RawNote(id="n2", patient="", text="x")) == Refused("n2", REFUSED_EMPTY)
+    assert engine(vault).process(RawNote(id="n2", patient="", text="x")) == Refused(
+        "n2", REFUSED_EMPTY
+    )
 
 
 def test_plug_ins_are_asked_too(vault: Vault) -> None:
@@ -238,7 +266,9 @@ def test_a_wrong_key_and_a_damaged_vault_are_one_sentence(tmp_path: Path) -> Non
 def test_a_secret_moved_to_another_patient_is_noticed(tmp_path: Path) -> None:
     vault = Vault.open(tmp_path, KEY)
     vault.secret("p1"), vault.secret("p2")
-    one, two = vault.database.execute("SELECT patient, secret FROM secrets WHERE patient != ?", (b"check",)).fetchall()
+    one, two = vault.database.execute(
+        "SELECT patient, secret FROM secrets WHERE patient != ?", (b"check",)
+    ).fetchall()
     vault.database.execute("UPDATE secrets SET secret = ? WHERE patient = ?", (one[1], two[0]))
     vault.close()
     with pytest.raises(GateRefused):
@@ -265,7 +295,9 @@ def test_a_missing_or_bad_key_is_one_sentence_that_does_not_show_it(
 
 
 @pytest.mark.parametrize("key", [KEY])
-def test_a_truncated_vault_and_one_of_another_version_are_one_sentence(tmp_path: Path, key: bytes) -> None:
+def test_a_truncated_vault_and_one_of_another_version_are_one_sentence(
+    tmp_path: Path, key: bytes
+) -> None:
     vault = Vault.open(tmp_path, key)
     for number in range(500):
         vault.secret(f"p{number}")
@@ -298,7 +330,9 @@ def test_nothing_of_a_date_that_cannot_be_read_is_left_and_a_note_with_one_can_b
     done = engine(vault).process(note(text, lang))
     assert isinstance(done, Done)
     assert not [part for part in parts if part in done.note.text]
-    assert engine(vault, unreadable_dates="refuse").process(note(text, lang)) == Refused("n1", REFUSED_DATE)
+    assert engine(vault, unreadable_dates="refuse").process(note(text, lang)) == Refused(
+        "n1", REFUSED_DATE
+    )
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -310,9 +344,17 @@ def test_under_safe_harbor_no_element_of_a_date_but_the_year_and_no_age_over_89_
         done = made.process(planted.note)
         assert isinstance(done, Done)
         assert find_dates(done.note.text, lang) == ()
-        ages = [int(age) for age in re.findall(r"(?<!\d)(\d{2,3})(?: tuổi|岁|-year-old| years old)", done.note.text)]
+        ages = [
+            int(age)
+            for age in re.findall(
+                r"(?<!\d)(\d{2,3})(?: tuổi|岁|-year-old| years old)", done.note.text
+            )
+        ]
         assert max(ages, default=0) <= 90
-        assert done.note.written_at is None or (done.note.written_at.month, done.note.written_at.day) == (1, 1)
+        assert done.note.written_at is None or (
+            done.note.written_at.month,
+            done.note.written_at.day,
+        ) == (1, 1)
 
 
 def test_a_name_that_touches_a_date_is_not_kept_with_it(vault: Vault) -> None:

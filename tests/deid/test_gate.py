@@ -26,7 +26,14 @@ def verdict(engine: Engine, texts: list[str], **limits: object) -> Verdict:
     gate = Gate(Release.model_validate(limits), engine)
     for number, text in enumerate(texts):
         spans = (Span(start=0, end=4, label="finding", quote=text[:4]),)
-        raw = RawNote(id=f"n{number}", patient=f"p{number}", text=text, lang="en", spans=spans, identifiers=PERSON)
+        raw = RawNote(
+            id=f"n{number}",
+            patient=f"p{number}",
+            text=text,
+            lang="en",
+            spans=spans,
+            identifiers=PERSON,
+        )
         gate.saw(raw, engine.process(raw))
     return gate.verdict()
 
@@ -41,7 +48,9 @@ def verdict(engine: Engine, texts: list[str], **limits: object) -> Verdict:
         (0, 0, 1.0),
     ],
 )
-def test_the_upper_bound_is_that_of_clopper_and_pearson(events: int, trials: int, bound: float) -> None:
+def test_the_upper_bound_is_that_of_clopper_and_pearson(
+    events: int, trials: int, bound: float
+) -> None:
     assert upper_bound(events, trials) == pytest.approx(bound, abs=1e-5)
 
 
@@ -83,24 +92,37 @@ def test_identifiers_that_come_out_stop_a_corpus(tmp_path: Path) -> None:
         "Seen today with Hollowey at the bedside.",  # one letter wrong
     ],
 )
-def test_a_number_or_a_name_one_sign_away_from_the_patients_own_stops_a_corpus(tmp_path: Path, text: str) -> None:
+def test_a_number_or_a_name_one_sign_away_from_the_patients_own_stops_a_corpus(
+    tmp_path: Path, text: str
+) -> None:
     found = verdict(Leaky(Deid(), Vault.open(tmp_path, bytes(32))), [text], canaries=0)
     assert found.similar == 1
     assert "deid.release.similar" in found.reasons[0] and "Hollow" not in found.reasons[0]
-    assert verdict(Leaky(Deid(), Vault.open(tmp_path, bytes(32))), [text], canaries=0, similar=1).passed
+    assert verdict(
+        Leaky(Deid(), Vault.open(tmp_path, bytes(32))), [text], canaries=0, similar=1
+    ).passed
 
 
 def test_what_was_put_in_is_not_taken_for_the_patients_own(engine: Engine) -> None:
-    assert verdict(engine, [f"Seen {name} at 20 mg." for name in ("Mr Holloway", "Margaret Holloway")]).similar == 0
+    assert (
+        verdict(
+            engine, [f"Seen {name} at 20 mg." for name in ("Mr Holloway", "Margaret Holloway")]
+        ).similar
+        == 0
+    )
 
 
 def test_refused_notes_stop_a_corpus(engine: Engine) -> None:
     gate = Gate(Release(), engine)
-    gate.saw(RawNote(id="1", patient="", text="x"), engine.process(RawNote(id="1", patient="", text="x")))
+    gate.saw(
+        RawNote(id="1", patient="", text="x"), engine.process(RawNote(id="1", patient="", text="x"))
+    )
     assert "deid.release.refused = 5.0%" in gate.verdict().reasons[0]
 
 
-def test_rare_combinations_are_counted_and_stop_a_corpus_where_the_settings_say_so(engine: Engine) -> None:
+def test_rare_combinations_are_counted_and_stop_a_corpus_where_the_settings_say_so(
+    engine: Engine,
+) -> None:
     counted = verdict(engine, ["Cough for three days."] * 2)
     assert (counted.passed, counted.rare, counted.rare_patients) == (True, 1, 2)
     stopped = verdict(engine, ["Cough for three days."] * 2, rare_patients=0.5)

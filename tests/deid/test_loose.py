@@ -13,7 +13,10 @@ TEXTS = {
         "Bệnh nhân Nguyễn Văn An, điện thoại 0912 345 678, vào viện 12/03/2024.",
         ["Nguyễn Văn An", "0912 345 678", "12/03/2024"],
     ),
-    "zh": ("患者王小明，电话13812345678，2024年3月12日入院。", ["王小明", "13812345678", "2024年3月12日"]),
+    "zh": (
+        "患者王小明，电话13812345678，2024年3月12日入院。",
+        ["王小明", "13812345678", "2024年3月12日"],
+    ),
     "en": (
         "Mr. John Smith, phone (212) 555-0134, was seen on 12 March 2024.",
         ["John Smith", "(212) 555-0134", "12 March 2024"],
@@ -29,7 +32,9 @@ def test_offsets_are_those_of_the_text_as_it_came_and_as_it_leaves(lang: str, fo
     done = replaced(text, lang)
     assert [normalize("NFC", text[one.start : one.end]) for one in done.replacements] == wanted
     kept_before, kept_after, last, new_last = [], [], 0, 0
-    for one in done.replacements:  # what lies between is what it was, and nothing of what was found is left
+    for one in (
+        done.replacements
+    ):  # what lies between is what it was, and nothing of what was found is left
         kept_before.append(text[last : one.start])
         kept_after.append(done.text[new_last : one.new_start])
         last, new_last = one.end, one.new_end

@@ -11,7 +11,9 @@ import yaml
 from residency.deid.find import resolve
 from residency.deid.rules import packs
 
-NOTES: dict[str, list[str]] = yaml.safe_load((Path(__file__).parent / "notes.yaml").read_text("utf-8"))
+NOTES: dict[str, list[str]] = yaml.safe_load(
+    (Path(__file__).parent / "notes.yaml").read_text("utf-8")
+)
 
 
 def parsed(marked: str) -> tuple[str, list[tuple[int, int]]]:
@@ -31,8 +33,16 @@ def test_identifiers_of_notes_of_many_kinds_are_found_and_little_else(lang: str)
         text, marks = parsed(marked)
         findings = resolve(packs(lang).find(text, lang))
         covered = {i for one in findings for i in range(one.start, one.end)}
-        missed += [text[a:b] for a, b in marks if not all(i in covered for i in range(a, b) if text[i].isalnum())]
-        false += [text[f.start : f.end] for f in findings if not any(a < f.end and f.start < b for a, b in marks)]
+        missed += [
+            text[a:b]
+            for a, b in marks
+            if not all(i in covered for i in range(a, b) if text[i].isalnum())
+        ]
+        false += [
+            text[f.start : f.end]
+            for f in findings
+            if not any(a < f.end and f.start < b for a, b in marks)
+        ]
         found += len(findings)
     assert not missed
     assert len(false) <= 0.03 * found, false

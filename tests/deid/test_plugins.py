@@ -27,12 +27,18 @@ class Analyzer:
     def analyze(self, text: str, language: str, score_threshold: float) -> list[SimpleNamespace]:
         at = text.find("Zorbax")
         kinds = ("PERSON", "DATE_TIME")
-        return [SimpleNamespace(start=at, end=at + 6, entity_type=kind) for kind in kinds if at >= 0]
+        return [
+            SimpleNamespace(start=at, end=at + 6, entity_type=kind) for kind in kinds if at >= 0
+        ]
 
 
 @pytest.fixture
 def presidio(monkeypatch: pytest.MonkeyPatch) -> None:
-    analyzer, engines, spacy = ModuleType("presidio_analyzer"), ModuleType("nlp_engine"), ModuleType("spacy")
+    analyzer, engines, spacy = (
+        ModuleType("presidio_analyzer"),
+        ModuleType("nlp_engine"),
+        ModuleType("spacy"),
+    )
 
     class Registry:
         def __init__(self, supported_languages: list[str]) -> None: ...
@@ -42,7 +48,11 @@ def presidio(monkeypatch: pytest.MonkeyPatch) -> None:
     class Spacy:
         def __init__(self, models: list[dict[str, str]]) -> None: ...
 
-    analyzer.AnalyzerEngine, analyzer.RecognizerRegistry, engines.SpacyNlpEngine = Analyzer, Registry, Spacy  # type: ignore[attr-defined]
+    analyzer.AnalyzerEngine, analyzer.RecognizerRegistry, engines.SpacyNlpEngine = (
+        Analyzer,
+        Registry,
+        Spacy,
+    )  # type: ignore[attr-defined]
     engines.NlpEngineProvider = None  # type: ignore[attr-defined]
     spacy.blank = lambda lang: lang  # type: ignore[attr-defined]
     spacy.util = SimpleNamespace(is_package=lambda name: False)  # type: ignore[attr-defined]
@@ -57,7 +67,9 @@ def presidio(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_presidio_finds_of_our_kinds_is_replaced(presidio: None, tmp_path: Path) -> None:
     part = External(target="residency.deid.plugins:Presidio", options={"languages": ["en"]})
     engine = Engine(Deid(), Vault.open(tmp_path, bytes(32)), [part.load(Presidio)])
-    done = engine.process(RawNote(id="1", patient="p", text="seen with zorbax and Zorbax today", lang="en"))
+    done = engine.process(
+        RawNote(id="1", patient="p", text="seen with zorbax and Zorbax today", lang="en")
+    )
     assert isinstance(done, Done)
     assert "Zorbax" not in done.note.text and "zorbax" in done.note.text
     assert [(one.kind, one.by) for one in done.findings] == [("name", "plugin:presidio")]
@@ -91,10 +103,16 @@ def model(tmp_path: Path) -> Path:
     from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "seen", "with", "zorbax", "today"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
     )
     config = BertConfig(
         vocab_size=len(words), hidden_size=8, num_hidden_layers=0, num_attention_heads=1, intermediate_size=8,
@@ -136,7 +154,9 @@ def test_the_plug_in_of_the_guide_works(tmp_path: Path) -> None:
     made: dict[str, Any] = {}
     exec(compile(code, "guide", "exec"), made)
     engine = Engine(Deid(), Vault.open(tmp_path, bytes(32)), [made["Wards"](["Ward Magnolia"])])
-    done = engine.process(RawNote(id="1", patient="p", text="moved to Ward Magnolia at night", lang="en"))
+    done = engine.process(
+        RawNote(id="1", patient="p", text="moved to Ward Magnolia at night", lang="en")
+    )
     assert isinstance(done, Done) and "Magnolia" not in done.note.text
 
 

@@ -8,10 +8,16 @@ from residency.deid.find import KINDS, Finding, narrow, plain, resolve, small
 from residency.deid.rules import Rule, packs, rules
 
 CASES = [
-    (pack, rule, example) for pack in ("common", "vi", "zh", "en") for rule in rules(pack) for example in rule.positive
+    (pack, rule, example)
+    for pack in ("common", "vi", "zh", "en")
+    for rule in rules(pack)
+    for example in rule.positive
 ]
 COUNTER = [
-    (pack, rule, example) for pack in ("common", "vi", "zh", "en") for rule in rules(pack) for example in rule.negative
+    (pack, rule, example)
+    for pack in ("common", "vi", "zh", "en")
+    for rule in rules(pack)
+    for example in rule.negative
 ]
 
 
@@ -19,7 +25,11 @@ def found(pack: str, rule: Rule, text: str) -> list[str]:
     lang = "en" if pack == "common" else pack
     by = f"rule:{pack}/{rule.id}"
     places = {(one.start, one.end) for one in packs(lang).find(text, lang) if one.by == by}
-    whole = [one for one in places if not any(a <= one[0] and one[1] <= b and (a, b) != one for a, b in places)]
+    whole = [
+        one
+        for one in places
+        if not any(a <= one[0] and one[1] <= b and (a, b) != one for a, b in places)
+    ]
     return [text[start:end] for start, end in sorted(whole)]
 
 
@@ -33,7 +43,9 @@ def test_a_rule_finds_what_its_examples_mark(pack: str, rule: Rule, example: str
 
 
 @pytest.mark.parametrize(
-    ("pack", "rule", "example"), COUNTER, ids=[f"{p}-{r.id}-{i}" for i, (p, r, _) in enumerate(COUNTER)]
+    ("pack", "rule", "example"),
+    COUNTER,
+    ids=[f"{p}-{r.id}-{i}" for i, (p, r, _) in enumerate(COUNTER)],
 )
 def test_a_rule_leaves_its_counter_examples(pack: str, rule: Rule, example: str) -> None:
     assert found(pack, rule, example) == []
@@ -53,7 +65,11 @@ NAMED = [
     ("vi", "Mẹ bé, chị Hoa, kể lại. BS. Lê Minh Tuấn", ["Hoa", "Lê Minh Tuấn"]),
     ("vi", "TỜ ĐIỀU TRỊ. LÝ DO VÀO VIỆN: ho. Cao huyết áp, Kim tiêm, Dương tính.", []),
     ("vi", "TS: ĐTĐ, THA. BS: Chưa ghi nhận. Hashimoto, Parkinson.", []),
-    ("zh", "患者张伟，男，45岁。其妻王秀英。请李主任会诊。主治医师：欧阳志强", ["张伟", "王秀英", "李", "欧阳志强"]),
+    (
+        "zh",
+        "患者张伟，男，45岁。其妻王秀英。请李主任会诊。主治医师：欧阳志强",
+        ["张伟", "王秀英", "李", "欧阳志强"],
+    ),
     ("zh", "患者黄疸明显，查体：黄染。主任医师查房，高血压，何首乌。", []),
     (
         "en",
@@ -75,7 +91,9 @@ NAMED = [
 def test_names_are_found_by_the_words_around_them_and_clinical_words_are_left(
     lang: str, text: str, names: list[str]
 ) -> None:
-    findings = resolve(one for one in packs(lang).find(text, lang) if one.kind in ("name", "relative", "clinician"))
+    findings = resolve(
+        one for one in packs(lang).find(text, lang) if one.kind in ("name", "relative", "clinician")
+    )
     assert [text[one.start : one.end] for one in findings] == names
 
 
@@ -93,7 +111,9 @@ def test_findings_that_overlap_become_one_that_covers_all_of_them() -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["Nguyễn Đình Ánh", "ＡＢＣ１２３　：", "İstanbul ẞ", "张伟 🙂 e\u0301"])
+@pytest.mark.parametrize(
+    "text", ["Nguyễn Đình Ánh", "ＡＢＣ１２３　：", "İstanbul ẞ", "张伟 🙂 e\u0301"]
+)
 def test_folded_texts_keep_every_offset(text: str) -> None:
     assert len(plain(text)) == len(narrow(text)) == len(small(text)) == len(text)
     assert plain("Nguyễn Đình Ánh") == "nguyen dinh anh"
@@ -107,8 +127,12 @@ def test_every_word_of_the_packs_is_text() -> None:
     def leaves(value: object) -> list[object]:
         if isinstance(value, dict):
             return [leaf for one in value.values() for leaf in leaves(one)]
-        return [leaf for one in value for leaf in leaves(one)] if isinstance(value, list) else [value]
+        return (
+            [leaf for one in value for leaf in leaves(one)] if isinstance(value, list) else [value]
+        )
 
     for lang in ("vi", "zh", "en"):
         words = leaves(name_data(lang)) + leaves(pack(lang).get("words", {}))
-        assert [word for word in words if not isinstance(word, str)] == []  # YAML reads a bare yes or no as a truth
+        assert [
+            word for word in words if not isinstance(word, str)
+        ] == []  # YAML reads a bare yes or no as a truth

@@ -15,7 +15,11 @@ from _deid_score import Case, Place, Tally, joined, kinds_table
 #       0         1         2         3
 #       0123456789012345678901234567890123456789
 TEXT = "Mr. Jo Ray, seen 3/4, Foley in, MRN 88-1"
-PLACES = (Place(4, 10, "name", known=True), Place(17, 20, "date"), Place(36, 40, "record", known=True))
+PLACES = (
+    Place(4, 10, "name", known=True),
+    Place(17, 20, "date"),
+    Place(36, 40, "record", known=True),
+)
 CASE = Case(RawNote(id="1", patient="p", text=TEXT), TEXT, PLACES, clinical=((22, 27),))
 
 
@@ -58,7 +62,9 @@ def test_recall_is_apart_for_what_the_columns_hold_and_the_rest() -> None:
     assert tally.recall(known=False) == "0.0000 (1)"
 
 
-def test_findings_in_neutral_places_are_neither_right_nor_wrong_but_beside_identifiers_they_count() -> None:
+def test_findings_in_neutral_places_are_neither_right_nor_wrong_but_beside_identifiers_they_count() -> (
+    None
+):
     case = Case(CASE.note, TEXT, PLACES, neutral=((0, 11),))
     assert (counted((0, 3), case=case).findings, counted((0, 5), case=case).findings) == (0, 1)
 
@@ -86,7 +92,9 @@ def test_the_table_of_kinds_has_a_column_for_each_system() -> None:
 
 
 @pytest.mark.parametrize("option", [["--worlds", "test"], ["--worlds", "validation", "test"]])
-def test_the_test_world_is_scored_only_with_final(option: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_world_is_scored_only_with_final(
+    option: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import deid
     from residency.core.errors import UserError
 

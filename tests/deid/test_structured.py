@@ -66,7 +66,13 @@ def found(identifiers: tuple[tuple[str, str], ...], text: str, lang: str) -> lis
 def test_an_identifier_is_found_however_it_is_written(
     identifiers: tuple[tuple[str, str], ...], lang: str, way: str
 ) -> None:
-    before, after = ("Hôm nay ", " về.") if lang == "vi" else ("今天", "来院") if lang == "zh" else ("today ", " came.")
+    before, after = (
+        ("Hôm nay ", " về.")
+        if lang == "vi"
+        else ("今天", "来院")
+        if lang == "zh"
+        else ("today ", " came.")
+    )
     hits = found(identifiers, before + way + after, lang)
     letters = "".join(sign for sign in normalize("NFC", way) if sign.isalnum())
     assert "".join(sign for hit in hits for sign in hit if sign.isalnum()) == letters

@@ -22,7 +22,19 @@ LANGUAGES = ("vi", "zh", "en")
 WITH_IDENTIFIERS = ("headers", "lines", "inserts", "footers")
 CASES = [(lang, name) for lang in LANGUAGES for name in BLIND]
 EVERY_KIND = {
-    *("name", "relative", "clinician", "organisation", "address", "birth_date", "date", "age", "phone", "email", "url"),
+    *(
+        "name",
+        "relative",
+        "clinician",
+        "organisation",
+        "address",
+        "birth_date",
+        "date",
+        "age",
+        "phone",
+        "email",
+        "url",
+    ),
     *("national_id", "insurance", "record", "admission", "account", "plate", "other"),
 }
 
@@ -79,7 +91,9 @@ def of_the_rules(lang: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("lang", "name"), CASES)
-def test_a_world_holds_sixty_templates_with_identifiers_and_twenty_without(lang: str, name: str) -> None:
+def test_a_world_holds_sixty_templates_with_identifiers_and_twenty_without(
+    lang: str, name: str
+) -> None:
     data = load(lang, name)
     assert sum(len(set(data[key])) for key in WITH_IDENTIFIERS) >= 60
     assert len(set(data["clinical"])) >= 20
@@ -109,28 +123,41 @@ def test_marks_and_labels_are_where_they_are_said_to_be(lang: str, name: str) ->
             kinds[mark.kind] += 1
         for span in planted.note.spans:
             assert span.quote == text[span.start : span.end] != ""
-            assert not any(span.start < mark.end and mark.start < span.end for mark in planted.marks)
+            assert not any(
+                span.start < mark.end and mark.start < span.end for mark in planted.marks
+            )
     assert set(kinds) == EVERY_KIND
 
 
 @pytest.mark.parametrize(("lang", "name"), CASES)
 def test_every_template_can_be_drawn(lang: str, name: str) -> None:
     data = load(lang, name)
-    used = {piece[1:-1].partition(":")[0] for t in templates(data) for piece in PIECES.split(t) if piece[:1] == "{"}
+    used = {
+        piece[1:-1].partition(":")[0]
+        for t in templates(data)
+        for piece in PIECES.split(t)
+        if piece[:1] == "{"
+    }
     assert not set(data["slots"]) - used, "a list that no template uses"
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_three_sets_share_no_full_name_street_place_organisation_or_template(lang: str) -> None:
     sets = {name: own(load(lang, name)) for name in ("development", *BLIND)}
-    for one, other in (("development", "validation"), ("development", "test"), ("validation", "test")):
+    for one, other in (
+        ("development", "validation"),
+        ("development", "test"),
+        ("validation", "test"),
+    ):
         for what in sets[one]:
             shared = sets[one][what] & sets[other][what]
             assert not shared, f"{what} of {one} and {other}"
 
 
 @pytest.mark.parametrize(("lang", "name"), CASES)
-def test_the_rules_lists_hold_no_full_name_street_ward_or_organisation_of_a_blind_set(lang: str, name: str) -> None:
+def test_the_rules_lists_hold_no_full_name_street_ward_or_organisation_of_a_blind_set(
+    lang: str, name: str
+) -> None:
     rules = of_the_rules(lang)
     assert rules
     for what, values in own(load(lang, name)).items():
@@ -149,7 +176,8 @@ def test_half_of_the_given_names_of_the_test_set_are_in_no_list_of_the_rules(lan
 def test_a_line_in_another_style_keeps_its_marks() -> None:
     typed = {
         style: sum(
-            planted.note.text[mark.start : mark.end] == change(planted.note.text[mark.start : mark.end])
+            planted.note.text[mark.start : mark.end]
+            == change(planted.note.text[mark.start : mark.end])
             for planted in notes("vi", 60, seed=5, folder=WORLDS / "test")
             for mark in planted.marks
             if mark.kind == "clinician"

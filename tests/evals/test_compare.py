@@ -12,16 +12,23 @@ from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
 
 NER = Card(name="ner", family="spans")
-BASE, TUNED = PredictorInfo(name="base", base="m"), PredictorInfo(name="tuned", base="m", method="lora")
+BASE, TUNED = (
+    PredictorInfo(name="base", base="m"),
+    PredictorInfo(name="tuned", base="m", method="lora"),
+)
 
 
-def system(examples: list[Example], right: float, seed: int, wrong: str = "other") -> list[Prediction]:
+def system(
+    examples: list[Example], right: float, seed: int, wrong: str = "other"
+) -> list[Prediction]:
     """Finds each span with probability ``right``, else calls it something that gold does not hold."""
     source = random.Random(seed)
     return [
         Prediction(
             id=one.id,
-            answer=Spans(spans=(Span(start=0, end=3, label="drug" if source.random() < right else wrong),)),
+            answer=Spans(
+                spans=(Span(start=0, end=3, label="drug" if source.random() < right else wrong),)
+            ),
         )
         for one in examples
     ]
@@ -29,18 +36,29 @@ def system(examples: list[Example], right: float, seed: int, wrong: str = "other
 
 def data(size: int, groups: int) -> list[Example]:
     gold = Spans(spans=(Span(start=0, end=3, label="drug"),))
-    return [Example(id=str(i), task="t", input="abc", gold=gold, group=f"p{i % groups}") for i in range(size)]
+    return [
+        Example(id=str(i), task="t", input="abc", gold=gold, group=f"p{i % groups}")
+        for i in range(size)
+    ]
 
 
 def test_difference_is_b_minus_a_of_the_main_metric_with_interval_and_p() -> None:
     examples = data(200, 50)
-    a, b = system(examples, 0.5, 1), system(examples, 0.8, 2, wrong="another")  # labels that the other never used
+    a, b = (
+        system(examples, 0.5, 1),
+        system(examples, 0.8, 2, wrong="another"),
+    )  # labels that the other never used
     (found,) = compare(examples, (BASE, a), (TUNED, b), NER, samples=500)
     assert (found.metric, found.a, found.b) == ("span_f1", "base", "tuned")
-    assert found.difference == pytest.approx(main_metric(examples, b, NER) - main_metric(examples, a, NER))
+    assert found.difference == pytest.approx(
+        main_metric(examples, b, NER) - main_metric(examples, a, NER)
+    )
     assert 0 < found.low < found.difference < found.high
     assert found.p == pytest.approx(1 / 501)
-    assert found.procedure == "paired bootstrap over groups, 500 samples, 95%; approximate randomisation over groups"
+    assert (
+        found.procedure
+        == "paired bootstrap over groups, 500 samples, 95%; approximate randomisation over groups"
+    )
 
 
 def test_a_system_against_itself_differs_by_nothing() -> None:
@@ -52,7 +70,10 @@ def test_a_system_against_itself_differs_by_nothing() -> None:
 
 def test_one_patient_allows_no_test() -> None:
     examples = data(40, 1)
-    assert compare(examples, (BASE, system(examples, 0.5, 1)), (TUNED, system(examples, 0.9, 1)), NER) == ()
+    assert (
+        compare(examples, (BASE, system(examples, 0.5, 1)), (TUNED, system(examples, 0.9, 1)), NER)
+        == ()
+    )
 
 
 def test_predictions_for_other_examples_are_a_fault_of_the_program() -> None:
@@ -65,7 +86,10 @@ def test_predictions_for_other_examples_are_a_fault_of_the_program() -> None:
 def test_p_is_corrected_for_the_number_of_comparisons() -> None:
     examples = data(200, 50)
     a, b, c = (system(examples, right, seed) for right, seed in ((0.5, 1), (0.8, 2), (0.55, 3)))
-    found = [*compare(examples, (BASE, a), (TUNED, b), NER), *compare(examples, (BASE, c), (TUNED, b), NER)]
+    found = [
+        *compare(examples, (BASE, a), (TUNED, b), NER),
+        *compare(examples, (BASE, c), (TUNED, b), NER),
+    ]
     one, other = corrected(found)
     assert (one.p, one.p_corrected) == (pytest.approx(1 / 2001), pytest.approx(2 / 2001))
     assert other.p_corrected == pytest.approx(max(2 / 2001, other.p))

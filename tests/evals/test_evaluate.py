@@ -24,7 +24,9 @@ from residency.evals.measure import data_digest, evaluate, score, window
 from residency.tasks.card import Card, Label
 from residency.tasks.scoring import main_metric
 
-NER = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="dose"), Label(name="route")))
+NER = Card(
+    name="ner", family="spans", labels=(Label(name="drug"), Label(name="dose"), Label(name="route"))
+)
 CLASSIFY = Card(name="classify", family="labels")
 INFO = PredictorInfo(name="tuned", base="bundled:tiny-encoder")
 NOTE = "The patient was given amoxicillin 500 mg by mouth for a cough that had lasted for about two weeks at home."
@@ -35,9 +37,23 @@ def spans(*keys: tuple[int, int, str]) -> Spans:
 
 
 def example(
-    name: str, gold: Spans | Labels, group: str = "", lang: str = "en", kind: str = "", text: str = NOTE
+    name: str,
+    gold: Spans | Labels,
+    group: str = "",
+    lang: str = "en",
+    kind: str = "",
+    text: str = NOTE,
 ) -> Example:
-    return Example(id=name, task="t", input=text, gold=gold, group=group, lang=lang, kind=kind, profile="synthetic")
+    return Example(
+        id=name,
+        task="t",
+        input=text,
+        gold=gold,
+        group=group,
+        lang=lang,
+        kind=kind,
+        profile="synthetic",
+    )
 
 
 def answer(name: str, value: Spans | Labels | None) -> Prediction:
@@ -78,17 +94,39 @@ def by_name(report: Report) -> dict[str, Score]:
 def test_report_by_hand() -> None:
     report = score(EXAMPLES, PREDICTIONS, NER, INFO, part="test", bootstrap=200)
     scores = by_name(report)
-    assert (report.system, report.task, report.part, report.n, report.groups) == (INFO, "ner", "test", 3, 2)
+    assert (report.system, report.task, report.part, report.n, report.groups) == (
+        INFO,
+        "ner",
+        "test",
+        3,
+        2,
+    )
     assert report.failures == 1
     assert scores["span_f1"].value == pytest.approx(2 / 8)  # tp 1, fp 3, fn 3
-    assert scores["span_f1_relaxed"].value == pytest.approx(4 / 8)  # the dose overlaps; missed: drug of 2 and 3
-    assert (scores["span_f1"].support, scores["span_f1/drug"].support, scores["span_f1/dose"].support) == (4, 3, 1)
+    assert scores["span_f1_relaxed"].value == pytest.approx(
+        4 / 8
+    )  # the dose overlaps; missed: drug of 2 and 3
+    assert (
+        scores["span_f1"].support,
+        scores["span_f1/drug"].support,
+        scores["span_f1/dose"].support,
+    ) == (4, 3, 1)
     assert scores["span_f1"].groups == 2
     assert scores["span_f1"].procedure == "jackknife over 2 groups, 95%"
     # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, and t is 12.706: they say nothing
-    low, high = (1 / (1 + math.exp(-(math.log(0.25 / 0.75) + way * 12.7062 * 0.25 / (0.25 * 0.75)))) for way in (-1, 1))
-    assert (scores["span_f1"].low, scores["span_f1"].high) == (pytest.approx(low, rel=1e-3), pytest.approx(high))
-    assert report.confusion == {"drug": {"drug": 1, "dose": 1, "-": 1}, "dose": {"dose": 1}, "-": {"drug": 1}}
+    low, high = (
+        1 / (1 + math.exp(-(math.log(0.25 / 0.75) + way * 12.7062 * 0.25 / (0.25 * 0.75))))
+        for way in (-1, 1)
+    )
+    assert (scores["span_f1"].low, scores["span_f1"].high) == (
+        pytest.approx(low, rel=1e-3),
+        pytest.approx(high),
+    )
+    assert report.confusion == {
+        "drug": {"drug": 1, "dose": 1, "-": 1},
+        "dose": {"dose": 1},
+        "-": {"drug": 1},
+    }
     assert list(report.confusion) == ["drug", "dose", "-"]
 
 
@@ -106,7 +144,9 @@ def test_main_metric_equals_the_reported_score() -> None:
 @pytest.mark.parametrize(("examples", "samples"), [(slice(1, 3), 100), (slice(0, 3), 0)])
 def test_no_interval_with_one_patient_or_no_samples(examples: slice, samples: int) -> None:
     report = score(EXAMPLES[examples], PREDICTIONS[examples], NER, INFO, bootstrap=samples)
-    assert {(one.low, one.high, one.procedure) for one in report.scores} == {(None, None, "no interval")}
+    assert {(one.low, one.high, one.procedure) for one in report.scores} == {
+        (None, None, "no interval")
+    }
     assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
 
 
@@ -131,7 +171,9 @@ def test_slices_are_made_only_where_a_dimension_has_several_values() -> None:
 
 def test_slices_by_kind_and_by_length_around_the_median() -> None:
     gold = spans((0, 1, "drug"))
-    examples = [example(str(i), gold, kind="discharge" if i else "", text="x" * (10 + i)) for i in range(5)]
+    examples = [
+        example(str(i), gold, kind="discharge" if i else "", text="x" * (10 + i)) for i in range(5)
+    ]
     report = score(examples, [answer(str(i), gold) for i in range(5)], NER, INFO, bootstrap=0)
     assert {name: one.n for name, (one,) in report.slices.items()} == {
         "kind=discharge": 4,
@@ -152,13 +194,18 @@ def test_errors_carry_offsets_and_labels_and_text_only_where_it_may_be_shown() -
     assert {error.text for error in hidden} == {""}
     shown = score(EXAMPLES, PREDICTIONS, NER, INFO, bootstrap=0, show_text=True).errors
     assert (
-        shown[2].text == "The patient was given ⟦amoxicillin⟧ 500 mg by mouth for a cough that had lasted for about two"
+        shown[2].text
+        == "The patient was given ⟦amoxicillin⟧ 500 mg by mouth for a cough that had lasted for about two"
     )
 
 
-def test_at_most_forty_errors_are_kept_spread_over_the_kinds_whatever_the_order_of_examples() -> None:
+def test_at_most_forty_errors_are_kept_spread_over_the_kinds_whatever_the_order_of_examples() -> (
+    None
+):
     examples = [example(f"{i:03}", spans((0, 3, "drug"))) for i in range(300)]
-    predictions = [answer(f"{i:03}", spans((0, 3, "dose")) if i % 50 == 0 else spans()) for i in range(300)]
+    predictions = [
+        answer(f"{i:03}", spans((0, 3, "dose")) if i % 50 == 0 else spans()) for i in range(300)
+    ]
     errors = score(examples, predictions, NER, INFO, bootstrap=0).errors
     assert len(errors) == 40
     assert sum(error.kind == "type" for error in errors) == 6  # all there are
@@ -168,8 +215,14 @@ def test_at_most_forty_errors_are_kept_spread_over_the_kinds_whatever_the_order_
 
 
 def test_classification_errors_and_confusion() -> None:
-    examples = [example(str(i), Labels(labels=(label,)), group=str(i)) for i, label in enumerate("aab")]
-    predictions = [answer("0", Labels(labels=("a",))), answer("1", Labels(labels=("b",))), answer("2", None)]
+    examples = [
+        example(str(i), Labels(labels=(label,)), group=str(i)) for i, label in enumerate("aab")
+    ]
+    predictions = [
+        answer("0", Labels(labels=("a",))),
+        answer("1", Labels(labels=("b",))),
+        answer("2", None),
+    ]
     report = score(examples, predictions, CLASSIFY, INFO, bootstrap=100)
     assert report.confusion == {"a": {"a": 1, "b": 1}, "b": {"-": 1}}
     assert [(e.example, e.kind, e.gold, e.predicted) for e in report.errors] == [
@@ -197,10 +250,14 @@ def test_equal_input_gives_an_equal_report() -> None:
 
 def test_evaluate_asks_the_predictor_scores_its_answers_and_tells_how_far_it_is() -> None:
     steps: list[int] = []
-    report, predictions = evaluate(Canned(PREDICTIONS), EXAMPLES, NER, part="dev", bootstrap=50, progress=steps.append)
+    report, predictions = evaluate(
+        Canned(PREDICTIONS), EXAMPLES, NER, part="dev", bootstrap=50, progress=steps.append
+    )
     assert predictions == tuple(PREDICTIONS)
     assert steps == [1, 2, 3]
-    expected = score(EXAMPLES, PREDICTIONS, NER, INFO, part="dev", bootstrap=50, seconds=report.seconds)
+    expected = score(
+        EXAMPLES, PREDICTIONS, NER, INFO, part="dev", bootstrap=50, seconds=report.seconds
+    )
     assert report == expected
     assert report.seconds > 0
 
@@ -216,13 +273,25 @@ def test_evaluate_refuses_examples_without_gold_before_it_asks() -> None:
     ("text", "start", "end", "expected"),
     [
         ("short note", 0, 5, "⟦short⟧ note"),
-        ("a" * 30 + " " + "b" * 50 + "XX" + "c" * 50 + " " + "d" * 30, 81, 83, "b" * 50 + "⟦XX⟧" + "c" * 50),
+        (
+            "a" * 30 + " " + "b" * 50 + "XX" + "c" * 50 + " " + "d" * 30,
+            81,
+            83,
+            "b" * 50 + "⟦XX⟧" + "c" * 50,
+        ),
         ("咳" * 200, 100, 102, "咳" * 60 + "⟦咳咳⟧" + "咳" * 60),  # no blanks to cut at
-        ("a" * 9 + " " + "b" * 60 + "XX", 70, 72, "b" * 60 + "⟦XX⟧"),  # the cut falls on a blank already
+        (
+            "a" * 9 + " " + "b" * 60 + "XX",
+            70,
+            72,
+            "b" * 60 + "⟦XX⟧",
+        ),  # the cut falls on a blank already
         ("⟦a⟧b", 3, 4, "|a|⟦b⟧"),  # marks of the text's own
     ],
 )
-def test_window_is_cut_at_blanks_around_the_error_and_marks_it(text: str, start: int, end: int, expected: str) -> None:
+def test_window_is_cut_at_blanks_around_the_error_and_marks_it(
+    text: str, start: int, end: int, expected: str
+) -> None:
     assert window(text, start, end) == expected
 
 
@@ -235,9 +304,14 @@ def test_ten_thousand_examples_of_ten_labels_take_seconds() -> None:
     for i in range(10_000):
         gold = [(9 * k, 9 * k + 5, source.choice(names)) for k in range(5)]
         found = [
-            (s, e - (source.random() < 0.1), source.choice(names) if source.random() < 0.1 else n) for s, e, n in gold
+            (s, e - (source.random() < 0.1), source.choice(names) if source.random() < 0.1 else n)
+            for s, e, n in gold
         ]
-        examples.append(example(str(i), spans(*gold), group=f"p{i // 2}", lang=source.choice(["vi", "zh", "en"])))
+        examples.append(
+            example(
+                str(i), spans(*gold), group=f"p{i // 2}", lang=source.choice(["vi", "zh", "en"])
+            )
+        )
         predictions.append(answer(str(i), spans(*found)))
     start = time.process_time()
     score(examples, predictions, NER, INFO)
@@ -246,9 +320,17 @@ def test_ten_thousand_examples_of_ten_labels_take_seconds() -> None:
 
 def test_each_label_is_a_test_of_its_own_with_calibration() -> None:
     golds, said = "aaab" * 5, "aabb" * 5
-    examples = [example(str(i), Labels(labels=(label,)), group=str(i)) for i, label in enumerate(golds)]
+    examples = [
+        example(str(i), Labels(labels=(label,)), group=str(i)) for i, label in enumerate(golds)
+    ]
     predictions = [
-        answer(str(i), Labels(labels=(label,), chances={"a": 0.9, "b": 0.1} if label == "a" else {"a": 0.2, "b": 0.8}))
+        answer(
+            str(i),
+            Labels(
+                labels=(label,),
+                chances={"a": 0.9, "b": 0.1} if label == "a" else {"a": 0.2, "b": 0.8},
+            ),
+        )
         for i, label in enumerate(said)
     ]
     report = score(examples, predictions, CLASSIFY, INFO, bootstrap=50)
@@ -257,11 +339,17 @@ def test_each_label_is_a_test_of_its_own_with_calibration() -> None:
     found = {one.metric: (one.value, one.n) for one in first.scores}
     assert found["sensitivity"] == (pytest.approx(2 / 3), 15) and found["specificity"] == (1, 5)
     assert found["ppv"] == (1, 10) and found["npv"] == (0.5, 10)
-    assert found["auroc"][0] == pytest.approx((10 + 5 / 2) / 15)  # 10 of 15 above all others, 5 tied with them
-    assert {one.metric: one.value for one in second.scores}["auroc"] == pytest.approx(found["auroc"][0])
+    assert found["auroc"][0] == pytest.approx(
+        (10 + 5 / 2) / 15
+    )  # 10 of 15 above all others, 5 tied with them
+    assert {one.metric: one.value for one in second.scores}["auroc"] == pytest.approx(
+        found["auroc"][0]
+    )
     assert report.calibration_error is not None
     # chosen: ten of 0.9 are right, ten of 0.8 of which five are
     assert report.calibration_error.value == pytest.approx((10 * 0.1 + 10 * 0.3) / 20)
     assert [(one.n, one.right) for one in report.calibration] == [(10, 0.5), (10, 1)]
-    silent = score(examples, [answer(one.id, None) for one in examples], CLASSIFY, INFO, bootstrap=0)
+    silent = score(
+        examples, [answer(one.id, None) for one in examples], CLASSIFY, INFO, bootstrap=0
+    )
     assert silent.calibration_error is None and silent.screening[0].fn == 15

@@ -54,7 +54,9 @@ def ids(predictor: CausalPredictor, text: str) -> list[int]:
     return found
 
 
-def test_likelihood_is_that_of_the_continuation_behind_the_question(predictor: CausalPredictor) -> None:
+def test_likelihood_is_that_of_the_continuation_behind_the_question(
+    predictor: CausalPredictor,
+) -> None:
     prompt = predictor.chat.prompt((Turn(role="user", text="Fever?"),), 500)[0]
     assert prompt is not None
     found = Scorer(predictor).likelihood("Fever?", " yes, since Monday")
@@ -64,7 +66,9 @@ def test_likelihood_is_that_of_the_continuation_behind_the_question(predictor: C
     assert bare[0] == pytest.approx(by_hand(predictor, ids(predictor, "Fever?"), ids(predictor, "Fever? yes")[len(ids(predictor, "Fever?")) :])[0], abs=1e-3)  # fmt: skip
 
 
-def test_what_is_written_is_the_likeliest_and_ends_where_it_is_told(predictor: CausalPredictor) -> None:
+def test_what_is_written_is_the_likeliest_and_ends_where_it_is_told(
+    predictor: CausalPredictor,
+) -> None:
     scorer = Scorer(predictor)
     words = scorer.written("What is fever?", [], 12)
     assert words and scorer.likelihood("What is fever?", words)[1]
@@ -75,16 +79,22 @@ def test_what_is_written_is_the_likeliest_and_ends_where_it_is_told(predictor: C
 def test_a_long_text_is_read_in_windows(predictor: CausalPredictor) -> None:
     scorer = Scorer(predictor)
     text = "no fever since Monday"
-    assert scorer.rolling(text) == pytest.approx(by_hand(predictor, [scorer.first], ids(predictor, text))[0], abs=1e-3)
+    assert scorer.rolling(text) == pytest.approx(
+        by_hand(predictor, [scorer.first], ids(predictor, text))[0], abs=1e-3
+    )
     scorer.window, tokens = 4, ids(predictor, text)
     parts = [
         ([scorer.first], tokens[:3]),
         *(([tokens[at - 1]], tokens[at : at + 3]) for at in range(3, len(tokens), 3)),
     ]
-    assert scorer.rolling(text) == pytest.approx(sum(by_hand(predictor, *part)[0] for part in parts), abs=1e-3)
+    assert scorer.rolling(text) == pytest.approx(
+        sum(by_hand(predictor, *part)[0] for part in parts), abs=1e-3
+    )
 
 
-def test_the_harness_that_is_missing_is_named(predictor: CausalPredictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_harness_that_is_missing_is_named(
+    predictor: CausalPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
@@ -92,20 +102,29 @@ def test_the_harness_that_is_missing_is_named(predictor: CausalPredictor, monkey
         model_of(predictor)
 
 
-def test_a_task_of_the_harness_runs_on_our_model(predictor: CausalPredictor, tmp_path: Path) -> None:
-    lm_eval: Any = pytest.importorskip("lm_eval", reason="lm-eval is not installed (docs/guide/evaluation.md)")
+def test_a_task_of_the_harness_runs_on_our_model(
+    predictor: CausalPredictor, tmp_path: Path
+) -> None:
+    lm_eval: Any = pytest.importorskip(
+        "lm_eval", reason="lm-eval is not installed (docs/guide/evaluation.md)"
+    )
     from lm_eval.tasks import TaskManager
 
     things = {"blood": "red", "grass": "green", "the sky": "blue", "a leaf": "green"}
     rows = [{"thing": thing, "colour": colour} for thing, colour in things.items()]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    (tmp_path / "colours.yaml").write_text(TASK.replace("FILE", str(tmp_path / "rows.jsonl")), "utf-8")
+    (tmp_path / "colours.yaml").write_text(
+        TASK.replace("FILE", str(tmp_path / "rows.jsonl")), "utf-8"
+    )
     found = lm_eval.simple_evaluate(
         model=model_of(predictor), tasks=["colours"], task_manager=TaskManager(include_path=str(tmp_path)), bootstrap_iters=0
     )  # fmt: skip
     scorer = Scorer(predictor)
     likeliest = [
-        max(("red", "green", "blue"), key=lambda one: scorer.likelihood(f"Which colour is {row['thing']}?", one)[0])
+        max(
+            ("red", "green", "blue"),
+            key=lambda one: scorer.likelihood(f"Which colour is {row['thing']}?", one)[0],
+        )
         for row in rows
     ]
     right = sum(one == row["colour"] for one, row in zip(likeliest, rows, strict=True))

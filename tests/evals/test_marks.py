@@ -28,7 +28,10 @@ def filled(path: Path, rater: str, marks: list[str]) -> Path:
     write_sheet(NOTES, PREDICTIONS, path)
     head, *rows = path.read_text("utf-8").splitlines()
     path.write_text(
-        "\n".join([head, *(row[:-1] + f"{rater},{mark}" for row, mark in zip(rows, marks, strict=True))]), "utf-8"
+        "\n".join(
+            [head, *(row[:-1] + f"{rater},{mark}" for row, mark in zip(rows, marks, strict=True))]
+        ),
+        "utf-8",
     )
     return path
 
@@ -79,9 +82,18 @@ class Judge:
 
 def test_a_model_marks_under_its_own_name_and_never_joins_people() -> None:
     marks, unread = judged(Judge("8", "Mark: 6.5/10", "very good"), NOTES, PREDICTIONS)
-    assert marks == [Mark(id="0", rater="model:judge", mark=8), Mark(id="1", rater="model:judge", mark=6.5)]
+    assert marks == [
+        Mark(id="0", rater="model:judge", mark=8),
+        Mark(id="1", rater="model:judge", mark=6.5),
+    ]
     assert unread == 1
-    people, model = scored([Mark(id="0", rater="ann", mark=2), Mark(id="1", rater="bob", mark=4), *marks])
+    people, model = scored(
+        [Mark(id="0", rater="ann", mark=2), Mark(id="1", rater="bob", mark=4), *marks]
+    )
     assert (people.metric, people.value, people.n) == ("mark/people", 3, 2)
     assert (model.metric, model.value) == ("mark/model:judge", 7.25)
-    assert people.low is not None and people.high is not None and 0 <= people.low < 3 < people.high <= 10
+    assert (
+        people.low is not None
+        and people.high is not None
+        and 0 <= people.low < 3 < people.high <= 10
+    )

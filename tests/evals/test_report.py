@@ -64,7 +64,8 @@ def score(metric: str, value: float, n: int = 50, support: int = 20, half: float
 
 def system_report(name: str, value: float, **more: object) -> Report:
     labels = (
-        score(f"span_f1/{label}", value - 0.011 * i, support=40 - 12 * i) for i, label in enumerate(LABELS, start=1)
+        score(f"span_f1/{label}", value - 0.011 * i, support=40 - 12 * i)
+        for i, label in enumerate(LABELS, start=1)
     )
     report = Report(
         system=PredictorInfo(name=name, base="bundled:tiny-encoder"),
@@ -101,7 +102,15 @@ ERRORS = (
         end=35,
         text=window(SECRET, SECRET.index("đau đầu"), len(SECRET)),
     ),
-    ErrorItem(example="n2", kind="type", gold="药物", predicted=SCRIPT, start=0, end=4, text=window(SECRET, 0, 4)),
+    ErrorItem(
+        example="n2",
+        kind="type",
+        gold="药物",
+        predicted=SCRIPT,
+        start=0,
+        end=4,
+        text=window(SECRET, 0, 4),
+    ),
 )
 STAGE = StageResult(
     name="1-lora",
@@ -127,7 +136,11 @@ STAGE = StageResult(
     device="cpu",
     dtype="float32",
     mask=MaskProof(
-        rows=7, tokens=640, trained=512, labels={"B-药物": 33}, sample=((SECRET_TOKEN, "B-药物"), ("x", ""))
+        rows=7,
+        tokens=640,
+        trained=512,
+        labels={"B-药物": 33},
+        sample=((SECRET_TOKEN, "B-药物"), ("x", "")),
     ),
 )
 DATA = DataSummary(
@@ -231,7 +244,9 @@ class Page(HTMLParser):
 
 
 def written(facts: RunFacts, folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in render(facts, folder)}
+    return {
+        str(path.relative_to(folder)): path.read_text("utf-8") for path in render(facts, folder)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +281,16 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
     unclear = msgspec.structs.replace(COMPARISON, difference=0.01, low=-0.02, high=0.04, p=0.4)
     worse = msgspec.structs.replace(COMPARISON, difference=-0.1, low=-0.2, high=-0.05, p=0.004)
     base = system_report("base", 0.8)
-    assert "p = 0.400, no clear difference)" in verdict((base, system_report("tuned", 0.81, comparisons=(unclear,))))
-    assert "p = 0.004, clearly worse)" in verdict((base, system_report("tuned", 0.7, comparisons=(worse,))))
+    assert "p = 0.400, no clear difference)" in verdict(
+        (base, system_report("tuned", 0.81, comparisons=(unclear,)))
+    )
+    assert "p = 0.004, clearly worse)" in verdict(
+        (base, system_report("tuned", 0.7, comparisons=(worse,)))
+    )
     among_many = msgspec.structs.replace(worse, p=0.02, p_corrected=0.12)
-    assert "no clear difference)" in verdict((base, system_report("tuned", 0.7, comparisons=(among_many,))))
+    assert "no clear difference)" in verdict(
+        (base, system_report("tuned", 0.7, comparisons=(among_many,)))
+    )
 
 
 def test_a_group_for_each_note_is_not_called_a_patient() -> None:
@@ -283,7 +304,9 @@ def test_public_notes_are_counted_by_source_document_and_others_by_patient() -> 
     assert "of 31 patients;" in task_views(FACTS)[0].verdict
 
 
-def test_every_score_is_in_the_page_and_in_the_summary_with_interval_and_n(files: dict[str, str], page: Page) -> None:
+def test_every_score_is_in_the_page_and_in_the_summary_with_interval_and_n(
+    files: dict[str, str], page: Page
+) -> None:
     for report in FACTS.reports:
         scores = [*report.scores, *(each for group in report.slices.values() for each in group)]
         assert len(scores) == 8
@@ -292,7 +315,9 @@ def test_every_score_is_in_the_page_and_in_the_summary_with_interval_and_n(files
             bounds = f"[{each.low:.3f}, {each.high:.3f}]"
             assert f"{each.value:.3f} {bounds}" in page.said
             assert f"{each.value:.3f} {bounds}" in files["report.md"]
-    assert re.search(r"Strict span F1 0\.200 \[0\.160, 0\.240\] 0\.812 \[0\.772, 0\.852\] 50 31 20", page.said)
+    assert re.search(
+        r"Strict span F1 0\.200 \[0\.160, 0\.240\] 0\.812 \[0\.772, 0\.852\] 50 31 20", page.said
+    )
     assert re.search(r"lang=vi 0\.100 \S+ \S+ 0\.712 \S+ \S+ 29 31", page.said)
     assert "Intervals: bootstrap." in page.said and "Intervals: bootstrap." in files["report.md"]
 
@@ -329,7 +354,11 @@ def test_a_recipe_cannot_close_its_code_block(files: dict[str, str]) -> None:
 
 
 def test_the_page_loads_nothing_and_keeps_to_itself(files: dict[str, str], page: Page) -> None:
-    links = [value for _, name, value in page.attributes if name in {"src", "href", "xlink:href", "srcset", "action"}]
+    links = [
+        value
+        for _, name, value in page.attributes
+        if name in {"src", "href", "xlink:href", "srcset", "action"}
+    ]
     assert links and all(link.startswith("#") for link in links)
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
@@ -343,10 +372,16 @@ def test_the_page_can_be_read_by_everyone(page: Page) -> None:
     assert (
         page.tags.count("svg")
         == 2
-        == sum(1 for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label") and value)
+        == sum(
+            1
+            for tag, name, value in page.attributes
+            if (tag, name) == ("svg", "aria-label") and value
+        )
     )
     assert page.tags.count("table") == page.tags.count("caption")
-    assert page.tags.count("th") == sum(1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope"))
+    assert page.tags.count("th") == sum(
+        1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope")
+    )
     levels = [int(tag[1]) for tag in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -360,11 +395,16 @@ def test_charts_are_xml_with_the_labels_as_text(files: dict[str, str]) -> None:
     }
     for label in LABELS:
         assert label in texts["plots/scores-ner.svg"]
-    assert "training loss" in texts["plots/training-1-lora.svg"] and "best 0.700" in texts["plots/training-1-lora.svg"]
+    assert (
+        "training loss" in texts["plots/training-1-lora.svg"]
+        and "best 0.700" in texts["plots/training-1-lora.svg"]
+    )
 
 
 def test_equal_facts_give_equal_bytes(files: dict[str, str], tmp_path: Path) -> None:
-    assert written(msgspec.json.decode(msgspec.json.encode(FACTS), type=RunFacts), tmp_path) == files
+    assert (
+        written(msgspec.json.decode(msgspec.json.encode(FACTS), type=RunFacts), tmp_path) == files
+    )
 
 
 def test_withheld_text_is_in_none_of_the_files(tmp_path: Path) -> None:
@@ -394,8 +434,14 @@ def test_missing_pieces_leave_no_traces(tmp_path: Path) -> None:
 
 def test_two_tasks_with_names_that_no_file_can_have_keep_apart(tmp_path: Path) -> None:
     reports = tuple(system_report("base", 0.3, task=task) for task in ("../a", "a", "\x07"))
-    names = [name for name in written(msgspec.structs.replace(FACTS, reports=reports), tmp_path) if "scores" in name]
-    assert len(set(names)) == 3 and all(re.fullmatch(r"plots/scores[\w-]*\.svg", name) for name in names)
+    names = [
+        name
+        for name in written(msgspec.structs.replace(FACTS, reports=reports), tmp_path)
+        if "scores" in name
+    ]
+    assert len(set(names)) == 3 and all(
+        re.fullmatch(r"plots/scores[\w-]*\.svg", name) for name in names
+    )
 
 
 def test_the_model_card_has_front_matter_and_the_command_to_use_it(files: dict[str, str]) -> None:
@@ -405,7 +451,16 @@ def test_the_model_card_has_front_matter_and_the_command_to_use_it(files: dict[s
     assert matter["language"] == ["vi"] and matter["metrics"] == ["span_f1", "span_recall"]
     assert "residency predict 'runs/vi ner' --input notes.jsonl --output out.jsonl" in body
     assert re.search(r"too rare .*: &lt;script>alert\(1\)&lt;/script> \(4\), a", body)
-    for section in ("Intended use", "Not intended", "Base", "Data", "Training", "Results", "Limitations", "Caveats"):
+    for section in (
+        "Intended use",
+        "Not intended",
+        "Base",
+        "Data",
+        "Training",
+        "Results",
+        "Limitations",
+        "Caveats",
+    ):
         assert f"\n## {section}\n" in body
 
 
@@ -415,19 +470,27 @@ def printed(value: object, width: int = 80) -> str:
     return console.export_text()
 
 
-def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_metric_n_and_test() -> None:
+def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_metric_n_and_test() -> (
+    None
+):
     table = summary_table(FACTS)
     text = printed(table)
     assert table.row_count == 2
     assert re.search(
-        r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)", text
+        r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)",
+        text,
     )
     assert re.search(r"ner +base +0\.200 \[0\.160, 0\.240\] +0\.\d{3} +50 *\n", text)
-    assert re.search(r" +tuned +0\.812 \[0\.772, 0\.852\] +0\.\d{3} +50 +\+0\.612 \(p < 0\.001\) *\n", text)
+    assert re.search(
+        r" +tuned +0\.812 \[0\.772, 0\.852\] +0\.\d{3} +50 +\+0\.612 \(p < 0\.001\) *\n", text
+    )
 
 
 def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
-    reports = [msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports]
+    reports = [
+        msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456)
+        for report in FACTS.reports
+    ]
     text = printed(summary_table(reports))
     rows = text.splitlines()
     assert max(cell_len(line.rstrip()) for line in rows) <= 80
@@ -439,13 +502,20 @@ def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
 def test_the_terminal_table_shows_the_relaxed_metric_of_spans_and_the_accuracy_of_classes() -> None:
     def report(task: str, *metrics: str) -> Report:
         return msgspec.structs.replace(
-            FACTS.reports[0], task=task, scores=tuple(score(metric, 0.5) for metric in metrics), comparisons=()
+            FACTS.reports[0],
+            task=task,
+            scores=tuple(score(metric, 0.5) for metric in metrics),
+            comparisons=(),
         )
 
     spans = printed(summary_table([report("ner", "span_f1", "span_precision", "span_f1_relaxed")]))
     assert "Relaxed" in spans and "precision" not in spans and "difference" not in spans
-    assert "Accuracy" in printed(summary_table([report("classify", "macro_f1", "micro_f1", "accuracy")]))
-    both = printed(summary_table([report("ner", "span_f1"), report("classify", "macro_f1", "accuracy")]))
+    assert "Accuracy" in printed(
+        summary_table([report("classify", "macro_f1", "micro_f1", "accuracy")])
+    )
+    both = printed(
+        summary_table([report("ner", "span_f1"), report("classify", "macro_f1", "accuracy")])
+    )
     assert "main metric" in both and "second" in both
     assert summary_table(BASE_ONLY.reports).row_count == 1
 

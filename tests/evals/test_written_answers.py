@@ -17,7 +17,10 @@ from residency.tasks.card import Card
 from residency.tasks.scoring import main_metric
 
 QA = Card(name="qa", family="answers")
-BASE, TUNED = PredictorInfo(name="base", base="m"), PredictorInfo(name="tuned", base="m", method="lora")
+BASE, TUNED = (
+    PredictorInfo(name="base", base="m"),
+    PredictorInfo(name="tuned", base="m", method="lora"),
+)
 WORDS = ["cough", "fever", "chills", "rest", "drink", "water", "call", "doctor", "tablet", "daily"]
 
 
@@ -36,13 +39,17 @@ def data(size: int, origin: str = "real") -> list[Example]:
     ]
 
 
-def system(examples: Iterable[Example], right: float, seed: int, loss: float | None = None) -> list[Prediction]:
+def system(
+    examples: Iterable[Example], right: float, seed: int, loss: float | None = None
+) -> list[Prediction]:
     """Answers in which each word of the reference is kept with probability ``right``; six tokens of loss each."""
     source = random.Random(seed)
     return [
         Prediction(
             id=one.id,
-            answer=Text(text=" ".join(word for word in one.gold.text.split() if source.random() < right)),
+            answer=Text(
+                text=" ".join(word for word in one.gold.text.split() if source.random() < right)
+            ),
             gold_loss=None if loss is None else 6 * loss + source.random(),
             gold_tokens=0 if loss is None else 6,
         )
@@ -80,7 +87,16 @@ def test_a_report_of_answers_says_how_each_metric_was_computed_and_survives_json
     examples = data(60)
     report = score(examples, system(examples, 0.7, 1), QA, TUNED, bootstrap=200)
     scores = {one.metric: one for one in report.scores}
-    assert list(scores) == ["rouge_l", "rouge_1", "rouge_2", "bleu", "chrf", "meteor_exact", "token_f1", "exact_match"]
+    assert list(scores) == [
+        "rouge_l",
+        "rouge_1",
+        "rouge_2",
+        "bleu",
+        "chrf",
+        "meteor_exact",
+        "token_f1",
+        "exact_match",
+    ]
     for one in report.scores:
         assert one.low is not None and one.high is not None
         assert one.low <= one.value <= one.high
@@ -90,7 +106,9 @@ def test_a_report_of_answers_says_how_each_metric_was_computed_and_survives_json
 
 
 def test_a_slice_is_scored_as_a_corpus_of_its_own() -> None:
-    examples = [msgspec.structs.replace(one, lang="en" if int(one.id) < 15 else "vi") for one in data(40)]
+    examples = [
+        msgspec.structs.replace(one, lang="en" if int(one.id) < 15 else "vi") for one in data(40)
+    ]
     predictions, card = system(examples, 0.8, 1), QA.model_copy(update={"metric": "bleu"})
     report = score(examples, predictions, card, TUNED, bootstrap=0)
     (english,) = report.slices["lang=en"]
@@ -104,12 +122,16 @@ def test_a_slice_is_scored_as_a_corpus_of_its_own() -> None:
 
 
 def test_a_slice_in_which_no_loss_is_known_has_no_score() -> None:
-    examples = [msgspec.structs.replace(one, lang="en" if int(one.id) < 2 else "vi") for one in data(4)]
+    examples = [
+        msgspec.structs.replace(one, lang="en" if int(one.id) < 2 else "vi") for one in data(4)
+    ]
     predictions = [
         msgspec.structs.replace(one, gold_loss=None) if int(one.id) < 2 else one
         for one in system(examples, 0.8, 1, loss=1.0)
     ]
-    report = score(examples, predictions, QA.model_copy(update={"metric": "loss"}), TUNED, bootstrap=0)
+    report = score(
+        examples, predictions, QA.model_copy(update={"metric": "loss"}), TUNED, bootstrap=0
+    )
     assert list(report.slices) == ["lang=vi"]
 
 
@@ -130,7 +152,10 @@ def test_failed_and_repaired_answers_are_counted_apart() -> None:
 
 
 def test_a_report_says_who_wrote_the_references() -> None:
-    examples = [*data(3), *(msgspec.structs.replace(one, id=f"s{one.id}") for one in data(2, "model:gpt"))]
+    examples = [
+        *data(3),
+        *(msgspec.structs.replace(one, id=f"s{one.id}") for one in data(2, "model:gpt")),
+    ]
     report = score(examples, system(examples, 1, 1), QA, TUNED, bootstrap=0)
     assert report.references == {"model:gpt": 2, "real": 3}
 
@@ -156,7 +181,11 @@ def test_answers_carry_their_own_main_metric_and_texts_only_where_they_may_be_sh
         position = int(item.example)
         example, prediction = examples[position], predictions[position]
         assert isinstance(prediction.answer, Text)
-        assert (item.input, Text(text=item.gold), item.answer) == (example.input, example.gold, prediction.answer.text)
+        assert (item.input, Text(text=item.gold), item.answer) == (
+            example.input,
+            example.gold,
+            prediction.answer.text,
+        )
         assert item.score == other.score == pytest.approx(main_metric([example], [prediction], QA))
 
 
@@ -179,7 +208,9 @@ def test_systems_are_compared_by_the_main_metric_and_by_the_loss_where_both_have
     a, b = system(examples, 0.4, 1, loss=2.0), system(examples, 0.8, 2, loss=1.0)
     rouge, loss = compare(examples, (BASE, a), (TUNED, b), QA, samples=300)
     assert (rouge.metric, loss.metric) == ("rouge_l", "loss")
-    assert rouge.difference == pytest.approx(main_metric(examples, b, QA) - main_metric(examples, a, QA))
+    assert rouge.difference == pytest.approx(
+        main_metric(examples, b, QA) - main_metric(examples, a, QA)
+    )
     assert 0 < rouge.low < rouge.difference < rouge.high
     assert loss.low < loss.difference < loss.high < 0  # lower is better
     assert rouge.p == loss.p == pytest.approx(1 / 301)
@@ -190,7 +221,9 @@ def test_losses_over_other_tokens_are_not_compared(tokens: int) -> None:
     examples = data(20)
     a, b = system(examples, 0.4, 1, loss=2.0), system(examples, 0.8, 2, loss=1.0)
     b = [msgspec.structs.replace(one, gold_tokens=tokens) for one in b]
-    assert [one.metric for one in compare(examples, (BASE, a), (TUNED, b), QA, samples=50)] == ["rouge_l"]
+    assert [one.metric for one in compare(examples, (BASE, a), (TUNED, b), QA, samples=50)] == [
+        "rouge_l"
+    ]
 
 
 def test_a_comparison_by_loss_needs_it_of_both() -> None:

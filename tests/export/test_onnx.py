@@ -55,10 +55,15 @@ def trained(folder: Path, base: Any, method: Any, card: Card = SPANS) -> Path:
 
 
 def given(texts: Any) -> list[Example]:
-    return [Example(id=str(i), task="t", input=text, profile="synthetic") for i, text in enumerate(texts)]
+    return [
+        Example(id=str(i), task="t", input=text, profile="synthetic")
+        for i, text in enumerate(texts)
+    ]
 
 
-@pytest.mark.parametrize("method", [Lora(r=2), Freeze(last=1), Full()], ids=["lora", "freeze", "full"])
+@pytest.mark.parametrize(
+    "method", [Lora(r=2), Freeze(last=1), Full()], ids=["lora", "freeze", "full"]
+)
 @pytest.mark.parametrize("name", ["electra", "roberta", "bert"])
 def test_logits_equal_those_of_plain_transformers(
     name: str, method: Any, found: dict[str, Any], tmp_path: Path
@@ -76,10 +81,15 @@ def test_logits_equal_those_of_plain_transformers(
 
 
 @pytest.mark.parametrize("card", [SPANS, LABELS], ids=["spans", "labels"])
-def test_answers_and_offsets_are_those_of_torch(card: Card, found: dict[str, Any], tmp_path: Path) -> None:
+def test_answers_and_offsets_are_those_of_torch(
+    card: Card, found: dict[str, Any], tmp_path: Path
+) -> None:
     artefact = trained(tmp_path / "a", found["electra"], Lora(r=2), card)
     export(artefact, tmp_path / "out")
-    ours, torchs = predictors.exported(tmp_path / "out", threads=1), EncoderPredictor.from_artefact(artefact)
+    ours, torchs = (
+        predictors.exported(tmp_path / "out", threads=1),
+        EncoderPredictor.from_artefact(artefact),
+    )
     answers = [one.answer for one in ours.predict(given(TEXTS))]
     for text, answer, expected in zip(TEXTS, answers, torchs.predict(given(TEXTS)), strict=True):
         if card.family == "spans":
@@ -94,7 +104,9 @@ def test_answers_and_offsets_are_those_of_torch(card: Card, found: dict[str, Any
             np.testing.assert_allclose(one.log_probabilities, two.log_probabilities, atol=1e-4)
 
 
-def test_8_bits_are_kept_only_where_held_out_examples_say_so(found: dict[str, Any], tmp_path: Path) -> None:
+def test_8_bits_are_kept_only_where_held_out_examples_say_so(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     artefact = trained(tmp_path / "a", found["electra"], Full())
     without = export(artefact, tmp_path / "without")
     assert not without.int8.kept and set(without.files) >= {FP32} and INT8 not in without.files
@@ -107,7 +119,11 @@ def test_8_bits_are_kept_only_where_held_out_examples_say_so(found: dict[str, An
     ]  # fmt: skip
     made = export(artefact, tmp_path / "out", gold)
     assert made.int8.fp32 is not None and made.int8.score is not None
-    assert made.int8.kept == (made.int8.score >= made.int8.fp32 - 0.002) == (tmp_path / "out" / INT8).is_file()
+    assert (
+        made.int8.kept
+        == (made.int8.score >= made.int8.fp32 - 0.002)
+        == (tmp_path / "out" / INT8).is_file()
+    )
     assert json.loads((tmp_path / "out" / "onnx.json").read_text("utf-8"))["int8"]["examples"] == 4
 
 

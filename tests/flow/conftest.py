@@ -27,7 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(
-                pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+                pytest.mark.filterwarnings(
+                    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+                )
             )
 
 
@@ -65,7 +67,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    names = {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>", "cls": "<s>", "sep": "</s>"}
+    names = {
+        "pad": "<pad>",
+        "bos": "<s>",
+        "eos": "</s>",
+        "unk": "<unk>",
+        "mask": "<mask>",
+        "cls": "<s>",
+        "sep": "</s>",
+    }
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, **{f"{name}_token": token for name, token in names.items()}
     ).save_pretrained(folder)
@@ -92,7 +102,9 @@ def row(note: Note) -> dict[str, Any]:
         "kind": note.kind,
         "origin": note.origin,
         "text": f"{note.text}\n{SECRET}",
-        "entities": [{"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans],
+        "entities": [
+            {"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans
+        ],
     }
 
 
@@ -165,7 +177,9 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
     return call
 
 
-def process(*arguments: object, cwd: Path | None = None, code: str = "") -> subprocess.CompletedProcess[str]:
+def process(
+    *arguments: object, cwd: Path | None = None, code: str = ""
+) -> subprocess.CompletedProcess[str]:
     """``residency ARGUMENTS`` in a process of its own, after ``code``."""
     program = f"import sys; {code or 'pass'}\nfrom residency.cli import main\nsys.argv[0] = 'residency'; main()"
     return subprocess.run(
@@ -186,5 +200,9 @@ def process(*arguments: object, cwd: Path | None = None, code: str = "") -> subp
 
 def spoken(folder: Path) -> list[Path]:
     """Files outside data/ that hold the planted word."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] != "data"]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] != "data"
+    ]
     return [path for path in files if SECRET.encode() in path.read_bytes()]

@@ -17,14 +17,20 @@ import yaml
 
 from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
 
-BAD = {"id": "b", "text": f"{SECRET} pain", "entities": [{"start": 2, "end": 900, "label": "symptom"}]}
+BAD = {
+    "id": "b",
+    "text": f"{SECRET} pain",
+    "entities": [{"start": 2, "end": 900, "label": "symptom"}],
+}
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
     """The one sentence of a refusal."""
     assert done.returncode == 1, done.stdout + done.stderr
     said = done.stderr.splitlines()
-    assert len(said) == 1 and said[0].startswith("residency: ") and said[0].endswith((".", "?")), done.stderr
+    assert len(said) == 1 and said[0].startswith("residency: ") and said[0].endswith((".", "?")), (
+        done.stderr
+    )
     assert SECRET not in done.stdout + done.stderr
     return said[0].removeprefix("residency: ")
 
@@ -59,11 +65,16 @@ def test_an_empty_file(project: Path, cli: CLI) -> None:
 def test_a_missing_field_and_a_missing_column(project: Path, cli: CLI) -> None:
     lines(project / "data/notes.jsonl", [{"id": 1, "note": SECRET}])
     assert re.search(
-        r"data/notes\.jsonl:1: has no field 'text'; present: id, note; set fields\.text", run(cli, project)
+        r"data/notes\.jsonl:1: has no field 'text'; present: id, note; set fields\.text",
+        run(cli, project),
     )
     (project / "data/notes.csv").write_text(f"id,note\n1,{SECRET}\n", "utf-8")
-    changed(project, lambda r: r.update(data={"notes": {"format": "csv", "path": "data/notes.csv"}}))
-    assert re.search(r"data/notes\.csv:1: has no column 'text'; present: id, note", run(cli, project))
+    changed(
+        project, lambda r: r.update(data={"notes": {"format": "csv", "path": "data/notes.csv"}})
+    )
+    assert re.search(
+        r"data/notes\.csv:1: has no column 'text'; present: id, note", run(cli, project)
+    )
     nothing_left(project)
 
 
@@ -71,7 +82,10 @@ def test_a_label_that_the_card_does_not_have(project: Path, cli: CLI) -> None:
     path = project / "data/notes.jsonl"
     path.write_text(path.read_text("utf-8").replace('"label": "drug"', '"label": "drgu"'), "utf-8")
     said = run(cli, project)
-    assert "data.notes: label 'drgu' is not in card clinical; allowed: diagnosis" in said and "drug" in said
+    assert (
+        "data.notes: label 'drgu' is not in card clinical; allowed: diagnosis" in said
+        and "drug" in said
+    )
 
 
 def test_text_that_is_not_utf_8(project: Path, cli: CLI) -> None:
@@ -92,12 +106,36 @@ def test_a_span_outside_its_text(project: Path, cli: CLI) -> None:
     ("change", "key", "hint"),
     [
         (lambda r: r.update(evaluat={}), "evaluat: unknown key", "did you mean evaluate?"),
-        (lambda r: r["stages"][0].update(epoch=3), "stages[0].epoch: unknown key", "did you mean epochs?"),
-        (lambda r: r["stages"][0]["method"].update(kind="loar"), "stages[0].method.kind: 'loar'", "did you mean lora?"),
-        (lambda r: r["stages"][0]["method"].update(rank=3), "stages[0].method.rank: unknown key", "allowed: "),
-        (lambda r: r["data"]["notes"].update(format="jsnl"), "data.notes.format: 'jsnl'", "did you mean jsonl?"),
-        (lambda r: r["tasks"][0].update(data="note"), "tasks[0].data: 'note'", "did you mean notes?"),
-        (lambda r: r["tasks"][0].update(card="clinicl"), "card: 'clinicl' is not known", "did you mean clinical?"),
+        (
+            lambda r: r["stages"][0].update(epoch=3),
+            "stages[0].epoch: unknown key",
+            "did you mean epochs?",
+        ),
+        (
+            lambda r: r["stages"][0]["method"].update(kind="loar"),
+            "stages[0].method.kind: 'loar'",
+            "did you mean lora?",
+        ),
+        (
+            lambda r: r["stages"][0]["method"].update(rank=3),
+            "stages[0].method.rank: unknown key",
+            "allowed: ",
+        ),
+        (
+            lambda r: r["data"]["notes"].update(format="jsnl"),
+            "data.notes.format: 'jsnl'",
+            "did you mean jsonl?",
+        ),
+        (
+            lambda r: r["tasks"][0].update(data="note"),
+            "tasks[0].data: 'note'",
+            "did you mean notes?",
+        ),
+        (
+            lambda r: r["tasks"][0].update(card="clinicl"),
+            "card: 'clinicl' is not known",
+            "did you mean clinical?",
+        ),
     ],
 )
 def test_a_typo_in_the_recipe(project: Path, cli: CLI, change: Any, key: str, hint: str) -> None:
@@ -112,7 +150,10 @@ def test_a_typo_in_the_recipe(project: Path, cli: CLI, change: Any, key: str, hi
     [
         ("bundled:tiny-encodr", "base: bundled:tiny-encodr is not bundled"),
         ("./models/none", "base: ./models/none does not exist"),
-        ("nobody/never-made", "base: nobody/never-made is neither a folder nor to be had from the hub"),
+        (
+            "nobody/never-made",
+            "base: nobody/never-made is neither a folder nor to be had from the hub",
+        ),
     ],
 )
 def test_a_base_that_does_not_exist(project: Path, cli: CLI, base: str, said: str) -> None:
@@ -140,7 +181,9 @@ def test_an_override_that_is_not_key_and_value(project: Path, cli: CLI, override
 
 
 def test_a_file_that_is_missing(project: Path, cli: CLI) -> None:
-    assert "data.notes.path: data/none.jsonl matches no file" in run(cli, project, "data.notes.path=data/none.jsonl")
+    assert "data.notes.path: data/none.jsonl matches no file" in run(
+        cli, project, "data.notes.path=data/none.jsonl"
+    )
     assert "none.yaml: does not exist" in sentence(cli("run", project / "none.yaml"))
 
 
@@ -149,7 +192,9 @@ def test_a_folder_that_may_not_be_written(project: Path, cli: CLI) -> None:
     assert "cannot be written (Not a directory)" in sentence(
         cli("run", project / "recipe.yaml", "--runs", project / "file" / "runs")
     )
-    assert "cannot be written" in sentence(cli("run", project / "recipe.yaml", "--runs", "/proc/runs"))
+    assert "cannot be written" in sentence(
+        cli("run", project / "recipe.yaml", "--runs", "/proc/runs")
+    )
     assert "cannot be written" in sentence(cli("init", project / "file" / "new"))
 
 
@@ -162,13 +207,17 @@ def test_a_run_of_another_schema_and_a_folder_that_is_no_run(
     (other / "manifest.json").write_text('{"schema": 99, "shape": "unheard of"}', "utf-8")
     source, output = lines(tmp_path / "in.jsonl", [{"text": SECRET}]), tmp_path / "out.jsonl"
     for verb in (["eval", other], ["predict", other, "-i", source, "-o", output]):
-        assert "manifest.json: schema 99 is not read by this version, which reads 1" in sentence(cli(*verb))
+        assert "manifest.json: schema 99 is not read by this version, which reads 1" in sentence(
+            cli(*verb)
+        )
     assert "is not a run (manifest.json is missing)" in sentence(cli("eval", tmp_path))
     assert not output.exists()
 
 
 @pytest.mark.slow
-def test_a_model_whose_file_was_changed(finished: tuple[Path, Path], tmp_path: Path, cli: CLI) -> None:
+def test_a_model_whose_file_was_changed(
+    finished: tuple[Path, Path], tmp_path: Path, cli: CLI
+) -> None:
     other = tmp_path / "run"
     shutil.copytree(finished[1], other)
     weights = other / "train/1-lora/adapter_model.safetensors"
@@ -198,7 +247,9 @@ def test_prediction_of_a_file_with_a_bad_line(
 ) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(content) if isinstance(content, bytes) else lines(source, content)
-    assert said in sentence(cli("predict", finished[1], "--input", source, "--output", tmp_path / "out.jsonl"))
+    assert said in sentence(
+        cli("predict", finished[1], "--input", source, "--output", tmp_path / "out.jsonl")
+    )
     assert list(tmp_path.iterdir()) == [source]
 
 
@@ -210,7 +261,9 @@ def test_prediction_onto_its_input_a_folder_or_from_nothing(
     before = source.read_bytes()
     assert "is the input" in sentence(cli("predict", finished[1], "-i", source, "-o", source))
     assert "is a folder" in sentence(cli("predict", finished[1], "-i", source, "-o", tmp_path))
-    assert "does not exist" in sentence(cli("predict", finished[1], "-i", tmp_path / "no", "-o", tmp_path / "out"))
+    assert "does not exist" in sentence(
+        cli("predict", finished[1], "-i", tmp_path / "no", "-o", tmp_path / "out")
+    )
     assert source.read_bytes() == before and list(tmp_path.iterdir()) == [source]
 
 
@@ -223,7 +276,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if (
         not mounted
         or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=512k", "none", place], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=512k", "none", place],
+            capture_output=True,
+            check=False,
         ).returncode
     ):
         pytest.skip("needs the right to mount a tmpfs")
@@ -238,16 +293,22 @@ FULL = r"cannot be written \((No space left on device|File too large)\); free sp
 @pytest.mark.parametrize("left", [4, 60, 160])
 def test_a_full_disk_during_a_run(project: Path, small_disk: Path, cli: CLI, left: int) -> None:
     (small_disk / "ballast").write_bytes(b"x" * (512 - left) * 1024)
-    assert re.search(FULL, sentence(cli("run", project / "recipe.yaml", "--runs", small_disk / "runs")))
+    assert re.search(
+        FULL, sentence(cli("run", project / "recipe.yaml", "--runs", small_disk / "runs"))
+    )
     assert [path for path in small_disk.rglob("*") if ".partial" in path.name] == []
 
 
 @pytest.mark.slow
-def test_a_full_disk_during_prediction(finished: tuple[Path, Path], tmp_path: Path, small_disk: Path, cli: CLI) -> None:
+def test_a_full_disk_during_prediction(
+    finished: tuple[Path, Path], tmp_path: Path, small_disk: Path, cli: CLI
+) -> None:
     source = lines(tmp_path / "in.jsonl", [{"text": f"{SECRET} đau đầu"}] * 300)
     (small_disk / "ballast").write_bytes(b"x" * 504 * 1024)
     output = small_disk / "out.jsonl"
-    assert re.search(FULL, sentence(cli("predict", finished[1], "--input", source, "--output", output)))
+    assert re.search(
+        FULL, sentence(cli("predict", finished[1], "--input", source, "--output", output))
+    )
     assert not output.exists()
 
 
@@ -289,9 +350,13 @@ def test_what_libraries_say_of_a_full_disk_is_understood(tmp_path: Path) -> None
     assert [path.name for path in run.folder.iterdir()] == ["log.jsonl"]
 
 
-def test_check_reports_every_problem_at_once_and_writes_nothing(project: Path, tiny: Path, cli: CLI) -> None:
+def test_check_reports_every_problem_at_once_and_writes_nothing(
+    project: Path, tiny: Path, cli: CLI
+) -> None:
     good = (project / "data/notes.jsonl").read_text("utf-8")
-    (project / "data/notes.jsonl").write_text(good.replace('"label": "drug"', '"label": "drgu"'), "utf-8")
+    (project / "data/notes.jsonl").write_text(
+        good.replace('"label": "drug"', '"label": "drgu"'), "utf-8"
+    )
     lines(project / "data/spans.jsonl", [BAD, {**BAD, "id": "c"}])
     data = {
         "notes": {"format": "jsonl", "path": "data/notes.jsonl"},

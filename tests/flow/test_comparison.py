@@ -32,7 +32,9 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.server.asked += 1
         failing = self.server.asked >= self.server.fails_from
-        body = json.dumps({"choices": [{"message": {"content": "[]"}}], "usage": {"completion_tokens": 1}}).encode()
+        body = json.dumps(
+            {"choices": [{"message": {"content": "[]"}}], "usage": {"completion_tokens": 1}}
+        ).encode()
         self.send_response(400 if failing else 200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -74,12 +76,20 @@ def test_four_systems_one_table_every_pair_tested(
 ) -> None:
     systems = [str(finished[1]), str(second), "base", "api:stand"]
     facts, folder = compare(systems, [api(server)], tmp_path)
-    assert [report.system.name for report in facts.reports] == ["base", "api:stand", finished[1].name, second.name]
+    assert [report.system.name for report in facts.reports] == [
+        "base",
+        "api:stand",
+        finished[1].name,
+        second.name,
+    ]
     assert len({report.data_digest for report in facts.reports}) == 1, "the same items for all"
     tests = [test for report in facts.reports for test in report.comparisons]
     assert len(tests) == 6 and all((test.p_corrected or 0) >= test.p for test in tests)
     api_report = facts.reports[1]
-    assert api_report.system.remote and {s.metric: s.value for s in api_report.scores}["span_recall"] == 0.0
+    assert (
+        api_report.system.remote
+        and {s.metric: s.value for s in api_report.scores}["span_recall"] == 0.0
+    )
     costs = {cost.system: cost for cost in facts.costs}
     assert costs[finished[1].name].trainable > 0 and costs[finished[1].name].train_memory_mb > 0
     assert costs["base"].trainable == 0 and costs["base"].ms_per_100_tokens
@@ -100,7 +110,9 @@ def test_a_server_that_fails_half_way_loses_nothing(
     assert not list(tmp_path.glob("*/compare")), "nothing half-made"
     server.fails_from, before = 10**9, server.asked
     done = cli(*arguments, check=0)
-    total = len(next(tmp_path.glob("*/compare/api-stand.predictions.jsonl")).read_text("utf-8").splitlines())
+    total = len(
+        next(tmp_path.glob("*/compare/api-stand.predictions.jsonl")).read_text("utf-8").splitlines()
+    )
     assert server.asked - before == total - 3, "three answers had been kept"
     assert "api:stand" in done.stdout and SECRET not in done.stdout + done.stderr
 
@@ -114,7 +126,9 @@ def test_what_may_not_leave_is_refused_before_anything_is_written(
     assert server.asked == 0 and not list(tmp_path.glob("compare-*"))
 
 
-def test_bad_comparisons_are_one_sentence(finished: tuple[Path, Path], tmp_path: Path, cli: CLI) -> None:
+def test_bad_comparisons_are_one_sentence(
+    finished: tuple[Path, Path], tmp_path: Path, cli: CLI
+) -> None:
     for arguments, said in (
         (("base", "api:x"), "name at least one run's folder"),
         ((finished[1],), "name at least two systems"),

@@ -54,7 +54,9 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
             "base": "bundled:tiny-lm",
             "data": {"table": source},
             "tasks": [{"card": "consultation", "data": "table", "generate": {"max_tokens": 8}}],
-            "stages": [{"method": {"kind": "lora", "r": 4}, "steps": 30, "batch": 8, "learning_rate": 5e-3}],
+            "stages": [
+                {"method": {"kind": "lora", "r": 4}, "steps": 30, "batch": 8, "learning_rate": 5e-3}
+            ],
             "evaluate": {"bootstrap": 20},
             **changes,
         },
@@ -62,19 +64,33 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
     )
 
 
-def test_columns_become_a_consultation_whose_diagnosis_is_learned_and_predicted(tmp_path: Path) -> None:
+def test_columns_become_a_consultation_whose_diagnosis_is_learned_and_predicted(
+    tmp_path: Path,
+) -> None:
     table(tmp_path / "data" / "table.csv")
     run = pipeline.run(recipe(tmp_path), tmp_path / "runs")
     facts = pipeline.finished_facts(run)
     exact = {
-        report.system.name: next(score.value for score in report.scores if score.metric == "exact_match")
+        report.system.name: next(
+            score.value for score in report.scores if score.metric == "exact_match"
+        )
         for report in facts.reports
     }
     assert exact == {"base": 0.0, "tuned": 1.0}
 
     asked = [
-        {"id": "x", "patient": "man of 50", "symptoms": "cough and fever", "results": "shadow on the film"},
-        {"id": "y", "patient": "man of 51", "symptoms": "burning on passing water", "results": "nitrite positive"},
+        {
+            "id": "x",
+            "patient": "man of 50",
+            "symptoms": "cough and fever",
+            "results": "shadow on the film",
+        },
+        {
+            "id": "y",
+            "patient": "man of 51",
+            "symptoms": "burning on passing water",
+            "results": "nitrite positive",
+        },
     ]
     (tmp_path / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
     answers = tmp_path / "answers.jsonl"

@@ -70,7 +70,10 @@ def written(folder: Path, recipe: dict[str, Any]) -> Path:
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "data/deidentified.jsonl").read_text("utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / "data/deidentified.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 def squeezed(text: str) -> str:
@@ -80,11 +83,15 @@ def squeezed(text: str) -> str:
 def everything(folder: Path, but: str = "") -> bytes:
     """All files but the hospital's own database."""
     return b"".join(
-        path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in ("hospital.db", but)
+        path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("hospital.db", but)
     )
 
 
-def test_notes_come_out_with_their_labels_and_without_their_patients(hospital: Path, cli: CLI) -> None:
+def test_notes_come_out_with_their_labels_and_without_their_patients(
+    hospital: Path, cli: CLI
+) -> None:
     folder = hospital.parent
     shown = cli("deid", hospital, check=0)
     database = sqlite3.connect(folder / "hospital.db")
@@ -99,30 +106,42 @@ def test_notes_come_out_with_their_labels_and_without_their_patients(hospital: P
     out = squeezed(" ".join(row["text"] for row in made))
     for name, phone, national in database.execute("SELECT name, phone, national_id FROM patients"):
         assert squeezed(phone) not in out and squeezed(national) not in out
-        assert name.encode() not in everything(folder, but="deidentified.jsonl")  # where it may be another's surrogate
+        assert name.encode() not in everything(
+            folder, but="deidentified.jsonl"
+        )  # where it may be another's surrogate
         assert name not in shown.stdout + shown.stderr
     assert len({row["group"] for row in made}) == len({id.split("-")[0] for id in texts})
     assert (folder / "identified").stat().st_mode & 0o077 == 0
 
 
-def test_the_next_extraction_takes_only_what_is_new_and_patients_keep_their_codes(hospital: Path, cli: CLI) -> None:
+def test_the_next_extraction_takes_only_what_is_new_and_patients_keep_their_codes(
+    hospital: Path, cli: CLI
+) -> None:
     folder = hospital.parent
     cli("deid", hospital, check=0)
     before = rows(folder)
     database = sqlite3.connect(folder / "hospital.db")
-    encounter, text = database.execute("SELECT encounter_id, text FROM notes ORDER BY id DESC LIMIT 1").fetchone()
-    database.execute("INSERT INTO notes VALUES ('Z1', ?, 'progress', '2024-06-01', ?)", (encounter, text))
+    encounter, text = database.execute(
+        "SELECT encounter_id, text FROM notes ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    database.execute(
+        "INSERT INTO notes VALUES ('Z1', ?, 'progress', '2024-06-01', ?)", (encounter, text)
+    )
     database.commit()
     cli("deid", hospital, check=0)
     after = rows(folder)
     assert after[:-1] == before
-    assert after[-1]["group"] == next(row["group"] for row in before if row["text"] == after[-1]["text"])
+    assert after[-1]["group"] == next(
+        row["group"] for row in before if row["text"] == after[-1]["text"]
+    )
     cli("deid", hospital, check=0)
     assert rows(folder) == after
 
 
 @pytest.mark.slow
-def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(hospital: Path, tmp_path: Path, cli: CLI) -> None:
+def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(
+    hospital: Path, tmp_path: Path, cli: CLI
+) -> None:
     folder = hospital.parent
     program = (
         "import sys, os, signal; from residency import deidentify as d; done = [0]; add = d._Work.add\n"
@@ -148,7 +167,9 @@ def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(hospital: Path, t
     cli("deid", hospital, "extract.segment=7", check=0)
     resumed = rows(folder)
     assert len({row["id"] for row in resumed}) == len(resumed)
-    count = sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
+    count = (
+        sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
+    )
     report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
     assert len(resumed) + sum(report["refused"].values()) == count
 
@@ -160,7 +181,12 @@ def changed(recipe: dict[str, Any], section: str, **values: Any) -> dict[str, An
 BAD = [
     ("extract", {"notes": "DELETE FROM notes"}, "is not a plain SELECT", 1),
     ("extract", {"notes": "SELECT 1; SELECT 2"}, "2 statements", 1),
-    ("extract", {"notes": "WITH x AS (DELETE FROM notes RETURNING *) SELECT * FROM x"}, "SELECT", 1),
+    (
+        "extract",
+        {"notes": "WITH x AS (DELETE FROM notes RETURNING *) SELECT * FROM x"},
+        "SELECT",
+        1,
+    ),
     ("extract", {"notes": "SELEKT nothing"}, "SELECT", 1),
     ("extract", {"notes": "SELECT id, text FROM notes"}, "gives no column 'patient'", 1),
     ("extract", {"notes": "SELECT id, text FROM missing"}, "the database refused", 1),
@@ -190,7 +216,9 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     assert not (hospital.parent / "data/deidentified.jsonl").exists()
 
 
-def test_a_wrong_key_is_a_gate_that_says_no(hospital: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_a_gate_that_says_no(
+    hospital: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cli("deid", hospital, check=0)
     monkeypatch.setenv("RESIDENCY_KEY", "f" * 64)
     refused = cli("deid", hospital, check=2)
@@ -201,12 +229,16 @@ def test_an_anonymised_corpus_leaves_no_vault(hospital: Path, cli: CLI) -> None:
     written(hospital.parent, plan(deid={"profile": "anonymised"}))
     cli("deid", hospital, check=0)
     assert rows(hospital.parent)[0]["profile"] == "anonymised"
-    assert {path.name for path in (hospital.parent / "identified").glob("vault*")} == {"vault.destroyed.json"}
+    assert {path.name for path in (hospital.parent / "identified").glob("vault*")} == {
+        "vault.destroyed.json"
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept_every", [1, 1000])
-def test_the_gate_knows_after_a_kill_what_it_knew_before(hospital: Path, cli: CLI, kept_every: int) -> None:
+def test_the_gate_knows_after_a_kill_what_it_knew_before(
+    hospital: Path, cli: CLI, kept_every: int
+) -> None:
     """Notes that it saw before are shown to it again where they were not kept: its counts are those of a run that was not killed."""
     folder = hospital.parent
     program = (
@@ -225,5 +257,7 @@ def test_the_gate_knows_after_a_kill_what_it_knew_before(hospital: Path, cli: CL
     assert died.returncode == -signal.SIGKILL
     cli("deid", hospital, "extract.segment=7", check=0)
     report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
-    count = sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
+    count = (
+        sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
+    )
     assert report["gate"]["notes"] == count and report["gate"]["canaries"] >= 30

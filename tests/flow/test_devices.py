@@ -14,7 +14,12 @@ import yaml
 
 from conftest import ROOT
 
-CHANGES = ["evaluate.bootstrap=0", "stages[0].precision=fp32", "stages[0].batch=8", "stages[0].micro_batch=2"]
+CHANGES = [
+    "evaluate.bootstrap=0",
+    "stages[0].precision=fp32",
+    "stages[0].batch=8",
+    "stages[0].micro_batch=2",
+]
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT / "src"),
     "OMP_NUM_THREADS": "1",
@@ -68,7 +73,16 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
     without_dropout(recipe, tiny)
     one = run("-m", "residency.cli", "run", recipe, "--runs", tmp_path / "one", *CHANGES)
     assert one.returncode == 0, one.stderr
-    two = run("-m", "residency.cli", "run", recipe, "--runs", tmp_path / "two", *CHANGES, "launch.processes=2")
+    two = run(
+        "-m",
+        "residency.cli",
+        "run",
+        recipe,
+        "--runs",
+        tmp_path / "two",
+        *CHANGES,
+        "launch.processes=2",
+    )
     assert two.returncode == 0, two.stderr
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     own = run(*torchrun, "-m", "residency.cli", "run", recipe, "--runs", tmp_path / "own", *CHANGES)
@@ -78,12 +92,18 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
     for name in ("two", "own"):
         together, stage, manifest = losses(tmp_path / name)
         assert together == pytest.approx(alone, abs=1e-5)
-        assert (stage["processes"], manifest["launch"], manifest["status"]) == (2, "2 processes", "done")
+        assert (stage["processes"], manifest["launch"], manifest["status"]) == (
+            2,
+            "2 processes",
+            "done",
+        )
         assert stage["settings"]["batch"] == "8 (2 x 2 x 2 processes)"
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(project: Path, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(
+    project: Path, tmp_path: Path
+) -> None:
     done = run(
         "-m",
         "residency.cli",
@@ -108,7 +128,10 @@ def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_a
     without_dropout(recipe, tiny)
     given = yaml.safe_load(recipe.read_text("utf-8"))
     full = {"name": "whole", "method": {"kind": "full"}, "epochs": 2, "stop": {"patience": 5}}
-    given["stages"] = [full, {"method": {"kind": "lora", "r": 4}, "epochs": 2, "stop": {"patience": 5}}]
+    given["stages"] = [
+        full,
+        {"method": {"kind": "lora", "r": 4}, "epochs": 2, "stop": {"patience": 5}},
+    ]
     for stage in given["stages"]:
         stage.update(precision="fp32", batch=8, micro_batch=2)
     given["launch"] = {"shard": True}
@@ -131,10 +154,18 @@ def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_a
 
     def found(name: str) -> tuple[list[float], list[float], str]:
         (manifest,) = (tmp_path / name).glob("*/manifest.json")
-        stages = [json.loads(path.read_text("utf-8")) for path in sorted(manifest.parent.glob("train/*/stage.json"))]
+        stages = [
+            json.loads(path.read_text("utf-8"))
+            for path in sorted(manifest.parent.glob("train/*/stage.json"))
+        ]
         assert len(stages) == 2
-        history = [entry["loss"] for stage in stages for entry in stage["history"] if "loss" in entry]
-        said = [json.loads(path.read_text("utf-8")) for path in sorted(manifest.parent.glob("train/*/canary.json"))]
+        history = [
+            entry["loss"] for stage in stages for entry in stage["history"] if "loss" in entry
+        ]
+        said = [
+            json.loads(path.read_text("utf-8"))
+            for path in sorted(manifest.parent.glob("train/*/canary.json"))
+        ]
         assert len(said) == 2
         chances = [value for one in said for text in one["values"] for value in text]
         return history, chances, json.loads(manifest.read_text("utf-8")).get("launch", "")

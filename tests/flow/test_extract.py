@@ -24,7 +24,12 @@ SECRET = "Zyxwvutsrq"
 
 
 def plan(**extract: Any) -> dict[str, Any]:
-    source = {"kind": "csv", "path": "inbox", "identifiers": {"name": "name"}, "lang": "vi"} | extract
+    source = {
+        "kind": "csv",
+        "path": "inbox",
+        "identifiers": {"name": "name"},
+        "lang": "vi",
+    } | extract
     return {
         "schema": 1,
         "name": "ward",
@@ -35,19 +40,29 @@ def plan(**extract: Any) -> dict[str, Any]:
     }
 
 
-SQL = {"kind": None, "path": None, "url": "sqlite:///hospital.db", "notes": "SELECT id, patient, text, name FROM notes"}
+SQL = {
+    "kind": None,
+    "path": None,
+    "url": "sqlite:///hospital.db",
+    "notes": "SELECT id, patient, text, name FROM notes",
+}
 
 
 @pytest.fixture
 def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recipe on a table and, under another name, on a database with the same notes."""
     monkeypatch.setenv("RESIDENCY_KEY", KEY)
-    rows = [(f"N{n}", f"P{n}", f"Bệnh nhân {SECRET} Văn An sốt ngày {n}.", f"{SECRET} Văn An") for n in range(1, 31)]
+    rows = [
+        (f"N{n}", f"P{n}", f"Bệnh nhân {SECRET} Văn An sốt ngày {n}.", f"{SECRET} Văn An")
+        for n in range(1, 31)
+    ]
     (tmp_path / "inbox").mkdir()
     table = "\n".join(["id,patient,text,name", *(",".join(row) for row in rows)])
     (tmp_path / "inbox" / f"{SECRET}.csv").write_text(table + "\n", "utf-8")
     with sqlite3.connect(tmp_path / "hospital.db") as database:
-        database.execute("CREATE TABLE notes (id TEXT PRIMARY KEY, patient TEXT, text TEXT, name TEXT)")
+        database.execute(
+            "CREATE TABLE notes (id TEXT PRIMARY KEY, patient TEXT, text TEXT, name TEXT)"
+        )
         database.executemany("INSERT INTO notes VALUES (?, ?, ?, ?)", rows)
     database.close()
     return written(tmp_path, plan())
@@ -67,7 +82,9 @@ def nowhere(folder: Path, *outputs: str) -> None:
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_extraction_takes_what_is_new_into_the_zone_and_says_so_on_one_page(ward: Path, cli: CLI) -> None:
+def test_extraction_takes_what_is_new_into_the_zone_and_says_so_on_one_page(
+    ward: Path, cli: CLI
+) -> None:
     first = cli("extract", ward, check=0)
     again = cli("extract", ward, check=0)
     assert "30 new notes, 0 taken before, 0 rows not taken; 30 notes in the zone" in first.stdout
@@ -147,9 +164,16 @@ AFTER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("harm", "sentence", "code"), AFTER, ids=[sentence for _, sentence, _ in AFTER])
+@pytest.mark.parametrize(
+    ("harm", "sentence", "code"), AFTER, ids=[sentence for _, sentence, _ in AFTER]
+)
 def test_harm_done_between_two_commands_is_one_sentence(
-    ward: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch, harm: Any, sentence: str, code: int | tuple[int, ...]
+    ward: Path,
+    cli: CLI,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Any,
+    sentence: str,
+    code: int | tuple[int, ...],
 ) -> None:
     cli("deid", ward, check=0)
     harm(ward.parent, monkeypatch)
@@ -195,7 +219,9 @@ def test_a_source_that_cannot_be_used_is_one_sentence(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [6_000, 40_000, 60_000, 80_000, 200_000])
-def test_a_full_disk_leaves_nothing_half_written_and_the_next_command_goes_on(ward: Path, cli: CLI, limit: int) -> None:
+def test_a_full_disk_leaves_nothing_half_written_and_the_next_command_goes_on(
+    ward: Path, cli: CLI, limit: int
+) -> None:
     """Simulated: no file of the process may grow beyond so many bytes."""
     failed = subprocess.run(
         [sys.executable, "-m", "residency.cli", "deid", str(ward), "extract.segment=2"],
@@ -211,11 +237,16 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_next_command_goes_on(wa
         assert not (ward.parent / "data/deidentified.jsonl").exists()
     nowhere(ward.parent, failed.stdout, failed.stderr)
     cli("deid", ward, check=0)
-    ids = [json.loads(line)["id"] for line in (ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()]
+    ids = [
+        json.loads(line)["id"]
+        for line in (ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()
+    ]
     assert len(ids) == len(set(ids)) == 30
 
 
-def test_notes_older_than_the_limit_leave_the_zone_and_are_accounted_for(ward: Path, cli: CLI) -> None:
+def test_notes_older_than_the_limit_leave_the_zone_and_are_accounted_for(
+    ward: Path, cli: CLI
+) -> None:
     cli("extract", ward, check=0)
     with sqlite3.connect(ward.parent / "identified/ward.notes.sqlite") as database:
         database.execute("UPDATE segments SET taken_at = '2020-01-01T00:00:00+00:00'")
@@ -223,20 +254,33 @@ def test_notes_older_than_the_limit_leave_the_zone_and_are_accounted_for(ward: P
     cli("deid", ward, check=0)
     told = json.loads((ward.parent / "data/deidentified.report.json").read_text("utf-8"))
     assert told["extracted"]["expired"] == 30 and told["extracted"]["held"] == 0
-    assert told["ledger"] == {"released": 0, "refused: removed from the zone before it was de-identified": 30}
+    assert told["ledger"] == {
+        "released": 0,
+        "refused: removed from the zone before it was de-identified": 30,
+    }
 
 
-def test_notes_leave_the_zone_with_their_release_where_none_are_to_be_kept(ward: Path, cli: CLI) -> None:
+def test_notes_leave_the_zone_with_their_release_where_none_are_to_be_kept(
+    ward: Path, cli: CLI
+) -> None:
     cli("deid", ward, "extract.keep=0", check=0)
     shown = cli("extract", ward, check=0)
     assert "0 new notes" in shown.stdout and "0 notes in the zone" in shown.stdout
 
 
-def test_a_refused_release_says_why_on_a_page_and_keeps_the_notes_for_the_next_try(ward: Path, cli: CLI) -> None:
-    (ward.parent / "inbox/more.csv").write_text("id,patient,text,name\nN32,,không có mã,x\n", "utf-8")
+def test_a_refused_release_says_why_on_a_page_and_keeps_the_notes_for_the_next_try(
+    ward: Path, cli: CLI
+) -> None:
+    (ward.parent / "inbox/more.csv").write_text(
+        "id,patient,text,name\nN32,,không có mã,x\n", "utf-8"
+    )
     refused = cli("deid", ward, "deid.release.refused=0.0", check=2)
-    assert "were refused" in refused.stderr and not (ward.parent / "data/deidentified.jsonl").exists()
-    assert "The release gate said no" in (ward.parent / "data/deidentified.refused.html").read_text("utf-8")
+    assert (
+        "were refused" in refused.stderr and not (ward.parent / "data/deidentified.jsonl").exists()
+    )
+    assert "The release gate said no" in (ward.parent / "data/deidentified.refused.html").read_text(
+        "utf-8"
+    )
     cli("deid", ward, check=0)
     assert len((ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()) == 30
     assert not (ward.parent / "data/deidentified.refused.html").exists()
@@ -249,12 +293,17 @@ def test_two_commands_on_one_zone_do_not_meet(ward: Path, cli: CLI) -> None:
     with (ward.parent / "identified/ward.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         refused = cli("deid", ward, check=1)
-    assert "another command works on ward" in refused.stderr and len(refused.stderr.strip().splitlines()) == 1
+    assert (
+        "another command works on ward" in refused.stderr
+        and len(refused.stderr.strip().splitlines()) == 1
+    )
     cli("deid", ward, check=0)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_release_that_was_killed_half_way_is_ended_once(ward: Path, cli: CLI, moment: str) -> None:
+def test_a_release_that_was_killed_half_way_is_ended_once(
+    ward: Path, cli: CLI, moment: str
+) -> None:
     """Killed with the joined file ready or already in its place, and nothing noted of it."""
     program = (
         "import sys, os, signal; from residency import deidentify as d; joined = d._joined\n"
@@ -268,9 +317,14 @@ def test_a_release_that_was_killed_half_way_is_ended_once(ward: Path, cli: CLI, 
     (ward.parent / "inbox/more.csv").write_text("id,patient,text,name\nN32,P3,ho khan,x\n", "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
     command = [sys.executable, "-c", program, "deid", str(ward)]
-    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -9
+    assert (
+        subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -9
+    )
     cli("deid", ward, check=0)
-    ids = [json.loads(line)["id"] for line in (ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()]
+    ids = [
+        json.loads(line)["id"]
+        for line in (ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()
+    ]
     assert len(ids) == len(set(ids)) == 31
 
 

@@ -21,16 +21,28 @@ from residency.workflows import run as pipeline
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_holds_artefact_scores_report_and_manifest_and_no_text_in_its_log(finished: tuple[Path, Path]) -> None:
+def test_a_run_holds_artefact_scores_report_and_manifest_and_no_text_in_its_log(
+    finished: tuple[Path, Path],
+) -> None:
     project, run = finished
     artefact = read(run / "train/1-lora")
     assert artefact.task().names[:2] == ("diagnosis", "symptom")
     assert artefact.files.keys() >= {"adapter_model.safetensors", "tokenizer.json"}
     facts = json.loads((run / "facts.json").read_text())
     assert [report["system"]["name"] for report in facts["reports"]] == ["base", "tuned"]
-    assert facts["reports"][1]["n"] + sum(facts["data"][0]["parts"][p]["notes"] for p in ("train", "dev")) == 60
+    assert (
+        facts["reports"][1]["n"]
+        + sum(facts["data"][0]["parts"][p]["notes"] for p in ("train", "dev"))
+        == 60
+    )
     assert facts["reports"][1]["comparisons"][0]["metric"] == "span_f1"
-    for name in ("report.html", "report.md", "model_card.md", "plots/scores-clinical.svg", "plots/training-1-lora.svg"):
+    for name in (
+        "report.html",
+        "report.md",
+        "model_card.md",
+        "plots/scores-clinical.svg",
+        "plots/training-1-lora.svg",
+    ):
         assert (run / name).stat().st_size > 500, name
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "done" and manifest["profile"] == "pseudonymised"
@@ -52,13 +64,23 @@ def test_the_second_run_is_all_cached_and_loads_nothing_heavy(finished: tuple[Pa
     assert again.returncode == 0 and again.stderr == ""
     assert "Nothing has changed" in again.stdout and again.stdout.endswith("[]\n")
     assert max(map(len, again.stdout.split("\nreport")[0].splitlines())) <= 80
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"
+    } == before
 
 
-def test_a_changed_evaluation_reuses_the_training_of_the_earlier_run(finished: tuple[Path, Path], cli: CLI) -> None:
+def test_a_changed_evaluation_reuses_the_training_of_the_earlier_run(
+    finished: tuple[Path, Path], cli: CLI
+) -> None:
     project, run = finished
     told = cli(
-        "run", project / "recipe.yaml", "evaluate.bootstrap=10", "--runs", project / "runs", "--explain", check=0
+        "run",
+        project / "recipe.yaml",
+        "evaluate.bootstrap=10",
+        "--runs",
+        project / "runs",
+        "--explain",
+        check=0,
     )
     words = dict(line.split(maxsplit=1) for line in told.stdout.splitlines())
     assert words == {
@@ -67,7 +89,9 @@ def test_a_changed_evaluation_reuses_the_training_of_the_earlier_run(finished: t
         "eval/clinical": "runs: evaluate.bootstrap 20 -> 10",
         "report": "runs: recipe.evaluate.bootstrap 20 -> 10; eval changed",
     }
-    other = pipeline.run(Recipe.load(project / "recipe.yaml", ["evaluate.bootstrap=10"]), project / "runs")
+    other = pipeline.run(
+        Recipe.load(project / "recipe.yaml", ["evaluate.bootstrap=10"]), project / "runs"
+    )
     assert other.folder != run
     assert list(other.done.values()) == ["borrowed", "borrowed", "run", "run"]
     assert other.folder.name in (other.folder / "report.html").read_text("utf-8")
@@ -79,7 +103,9 @@ def test_explaining_writes_nothing(project: Path, cli: CLI) -> None:
     assert sorted(path.name for path in project.iterdir()) == ["data", "recipe.yaml"]
 
 
-def test_a_run_that_was_killed_before_its_last_word_is_called_done_by_the_next(finished: tuple[Path, Path]) -> None:
+def test_a_run_that_was_killed_before_its_last_word_is_called_done_by_the_next(
+    finished: tuple[Path, Path],
+) -> None:
     project, run = finished
     manifest = run / "manifest.json"
     whole = manifest.read_text("utf-8")
@@ -111,7 +137,10 @@ def test_prediction_taken_up_after_a_cut_gives_the_same_bytes(
 ) -> None:
     from residency.workflows import predict
 
-    source = lines(tmp_path / "in.jsonl", [{"id": i, "text": n.text} for i, n in enumerate(records("vi", 7, seed=5))])
+    source = lines(
+        tmp_path / "in.jsonl",
+        [{"id": i, "text": n.text} for i, n in enumerate(records("vi", 7, seed=5))],
+    )
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     assert predict.predict_file(finished[1], source, whole) == 7
     real = predict.predict
@@ -130,7 +159,9 @@ def test_prediction_taken_up_after_a_cut_gives_the_same_bytes(
     partial.write_bytes(partial.read_bytes() + b'{"id":"4","ent')  # a line that was cut off
     assert not cut.exists()
     asked = []
-    monkeypatch.setattr(predict, "predict", lambda run, notes: real(run, (asked.append(n.id) or n for n in notes)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        predict, "predict", lambda run, notes: real(run, (asked.append(n.id) or n for n in notes))
+    )  # type: ignore[func-returns-value]
     assert predict.predict_file(finished[1], source, cut) == 7
     assert asked == ["4", "5", "6"]
     assert cut.read_bytes() == whole.read_bytes() and not partial.exists()
@@ -159,14 +190,20 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
     assert list(tmp_path.iterdir()) == [] and spoken(project) == []
 
 
-def test_the_same_numbers_come_from_the_run_and_from_its_evaluation(finished: tuple[Path, Path]) -> None:
+def test_the_same_numbers_come_from_the_run_and_from_its_evaluation(
+    finished: tuple[Path, Path],
+) -> None:
     _, run = finished
     facts, _ = pipeline.evaluate(run)
     before = pipeline.finished_facts(run.Run(run))
-    assert [report.scores for report in facts.reports] == [report.scores for report in before.reports]
+    assert [report.scores for report in facts.reports] == [
+        report.scores for report in before.reports
+    ]
 
 
-@pytest.mark.parametrize(("card", "labels"), [("classify", ["liver", "heart"]), ("multilabel", ["liver", "heart;old"])])
+@pytest.mark.parametrize(
+    ("card", "labels"), [("classify", ["liver", "heart"]), ("multilabel", ["liver", "heart;old"])]
+)
 def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: list[str]) -> None:
     with (project / "data" / "notes.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -180,7 +217,9 @@ def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: l
     }
     if card == "multilabel":
         data["separator"] = ";"
-    recipe = recipe_of(tiny, name=card, data={"notes": data}, tasks=[{"card": card, "data": "notes"}])
+    recipe = recipe_of(
+        tiny, name=card, data={"notes": data}, tasks=[{"card": card, "data": "notes"}]
+    )
     run = pipeline.run(Recipe.load(write_recipe(project, recipe)), project / "runs")
     tuned = pipeline.finished_facts(run).reports[-1]
     assert tuned.scores[0].metric == ("exact_match" if card == "multilabel" else "accuracy")
@@ -191,7 +230,10 @@ def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: l
 
 def test_two_processes_never_work_on_one_run(finished: tuple[Path, Path]) -> None:
     project, run = finished
-    with run.Run(run).locked(), pytest.raises(UserError, match="another process is working on this run"):
+    with (
+        run.Run(run).locked(),
+        pytest.raises(UserError, match="another process is working on this run"),
+    ):
         pipeline.run(Recipe.load(project / "recipe.yaml"), project / "runs")
 
 
@@ -199,4 +241,6 @@ def test_the_public_names_exist() -> None:
     import residency
 
     assert all(getattr(residency, name) is not None for name in residency.__all__)
-    assert "torch" in sys.modules, "these tests train, so the one about heavy imports runs in its own process"
+    assert "torch" in sys.modules, (
+        "these tests train, so the one about heavy imports runs in its own process"
+    )

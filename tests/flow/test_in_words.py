@@ -52,29 +52,49 @@ def recipe(folder: Path, card: str, **task: Any) -> Recipe:
             "schema": 1,
             "name": card,
             "base": "bundled:tiny-lm",
-            "data": {"notes": {"format": "jsonl", "path": "data/notes.jsonl", "lang": "en", "profile": "synthetic"}},
+            "data": {
+                "notes": {
+                    "format": "jsonl",
+                    "path": "data/notes.jsonl",
+                    "lang": "en",
+                    "profile": "synthetic",
+                }
+            },
             "tasks": [{"card": card, "data": "notes", "output": "text", **task}],
-            "stages": [{"method": {"kind": "full"}, "steps": 100, "batch": 8, "learning_rate": 1e-3}],
+            "stages": [
+                {"method": {"kind": "full"}, "steps": 100, "batch": 8, "learning_rate": 1e-3}
+            ],
             "evaluate": {"bootstrap": 20},
         },
         root=folder,
     )
 
 
-def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_cannot_be_read(tmp_path: Path) -> None:
+def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_cannot_be_read(
+    tmp_path: Path,
+) -> None:
     run = pipeline.run(recipe(tmp_path, "ner", generate={"max_tokens": 40}), tmp_path / "runs")
     base, tuned = pipeline.finished_facts(run).reports
-    f1 = {r.system.name: next(s.value for s in r.scores if s.metric == "span_f1") for r in (base, tuned)}
+    f1 = {
+        r.system.name: next(s.value for s in r.scores if s.metric == "span_f1")
+        for r in (base, tuned)
+    }
     assert f1["base"] == 0
     assert f1["tuned"] > 0.5
     assert base.failures == base.n
     assert tuned.failures < tuned.n / 2
     shown = (run.folder / "report.md").read_text("utf-8")
-    assert "base: 100.0 % of the answers were not in the form that was asked for; 0 of 8 could be repaired" in shown
+    assert (
+        "base: 100.0 % of the answers were not in the form that was asked for; 0 of 8 could be repaired"
+        in shown
+    )
 
     lines(tmp_path / "ask.jsonl", [{"id": "x", "text": "Day 90: insulin given."}])
     predict.predict_file(
-        next(run.folder.glob("train/1-*")), tmp_path / "ask.jsonl", tmp_path / "out.jsonl", tracker=Silent()
+        next(run.folder.glob("train/1-*")),
+        tmp_path / "ask.jsonl",
+        tmp_path / "out.jsonl",
+        tracker=Silent(),
     )
     (found,) = map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
     assert [(one["label"], one["text"]) for one in found["entities"]] == [("drug", "insulin")]
@@ -85,7 +105,10 @@ def test_one_label_is_ranked_among_the_cards_and_never_unreadable(tmp_path: Path
     run = pipeline.run(plan, tmp_path / "runs")
     base, tuned = pipeline.finished_facts(run).reports
     assert (base.failures, tuned.failures, tuned.repaired) == (0, 0, 0)
-    score = {r.system.name: next(s.value for s in r.scores if s.metric == "accuracy") for r in (base, tuned)}
+    score = {
+        r.system.name: next(s.value for s in r.scores if s.metric == "accuracy")
+        for r in (base, tuned)
+    }
     assert score["tuned"] > 0.9
 
     predictor = predictors.trained(next(run.folder.glob("train/1-*")))
@@ -104,7 +127,8 @@ def test_one_label_is_ranked_among_the_cards_and_never_unreadable(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("lang", "words"), [("vi", "Liệt kê"), ("zh-CN", "列表"), ("en", "List the"), ("fr", "List the")]
+    ("lang", "words"),
+    [("vi", "Liệt kê"), ("zh-CN", "列表"), ("en", "List the"), ("fr", "List the")],
 )
 def test_the_question_is_put_in_the_language_of_the_note(lang: str, words: str) -> None:
     note = Note(id="n", text="x", profile="synthetic", lang=lang)

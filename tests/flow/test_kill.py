@@ -13,12 +13,27 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_identical_numbers_and_nothing_half_written(project: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_identical_numbers_and_nothing_half_written(
+    project: Path, tmp_path: Path
+) -> None:
     recipe = project / "recipe.yaml"
     recipe.write_text(recipe.read_text("utf-8").replace("steps: 10", "steps: 30"), "utf-8")
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "kill_test.py", recipe, "--kills", "2", "--checkpoint", "0.1"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+        [
+            sys.executable,
+            ROOT / "scripts" / "kill_test.py",
+            recipe,
+            "--kills",
+            "2",
+            "--checkpoint",
+            "0.1",
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -22,7 +22,9 @@ def test_what_to_label_next_leaves_out_what_was_learned_and_shows_no_text(
 ) -> None:
     _, run = finished
     pool = [*records("vi", 60, seed=1), *records("vi", 30, seed=4)]
-    path = lines(tmp_path / "data" / "pool.jsonl", [{**row(n), "id": f"{k}"} for k, n in enumerate(pool)])
+    path = lines(
+        tmp_path / "data" / "pool.jsonl", [{**row(n), "id": f"{k}"} for k, n in enumerate(pool)]
+    )
     said = cli(
         "label",
         "next",
@@ -38,22 +40,39 @@ def test_what_to_label_next_leaves_out_what_was_learned_and_shows_no_text(
         check=0,
     )
     chosen = rows(tmp_path / "chosen.jsonl")
-    assert len(chosen) == 10 and all(int(str(one["id"])) >= 60 for one in chosen), "the first 60 have been learned"
+    assert len(chosen) == 10 and all(int(str(one["id"])) >= 60 for one in chosen), (
+        "the first 60 have been learned"
+    )
     why = rows(tmp_path / "chosen.jsonl.why.jsonl")
     assert [one["how"] for one in why].count("random") == 2 and [one["note"] for one in why] == [
         one["id"] for one in chosen
     ]
-    assert SECRET not in said.stdout + said.stderr and SECRET not in (tmp_path / "chosen.jsonl.why.jsonl").read_text(
-        "utf-8"
-    )
+    assert SECRET not in said.stdout + said.stderr and SECRET not in (
+        tmp_path / "chosen.jsonl.why.jsonl"
+    ).read_text("utf-8")
     seen = lines(tmp_path / "data" / "seen.jsonl", [row(n) for n in records("vi", 60, seed=1)])
     refused = cli("label", "next", run, "--pool", seen, "--output", tmp_path / "x.jsonl", check=1)
-    assert "holds no note that the run has not seen" in refused.stderr and not (tmp_path / "x.jsonl").exists()
+    assert (
+        "holds no note that the run has not seen" in refused.stderr
+        and not (tmp_path / "x.jsonl").exists()
+    )
 
 
-def test_likely_errors_are_listed_without_text_of_pseudonymised_notes(project: Path, cli: CLI, tmp_path: Path) -> None:
+def test_likely_errors_are_listed_without_text_of_pseudonymised_notes(
+    project: Path, cli: CLI, tmp_path: Path
+) -> None:
     out = tmp_path / "list"
-    cli("label", "errors", project / "recipe.yaml", "--folds", "2", "--output", out, "stages.0.steps=2", check=0)
+    cli(
+        "label",
+        "errors",
+        project / "recipe.yaml",
+        "--folds",
+        "2",
+        "--output",
+        out,
+        "stages.0.steps=2",
+        check=0,
+    )
     found = rows(out / "errors.jsonl")
     spans = sum(len(row(n)["entities"]) for n in records("vi", 60, seed=1))
     assert 0 < len(found) <= 0.03 * spans + 1
@@ -67,7 +86,8 @@ def test_the_road_through_files_by_the_console(tmp_path: Path, cli: CLI) -> None
     notes = list(records("en", 6, seed=8))
     lines(tmp_path / "data" / "notes.jsonl", [row(n) for n in notes])
     recipe = write_recipe(
-        tmp_path, recipe_of("bundled:tiny-encoder", label={"data": "notes", "via": "files", "annotators": 2})
+        tmp_path,
+        recipe_of("bundled:tiny-encoder", label={"data": "notes", "via": "files", "annotators": 2}),
     )
     assert "nothing has been given out yet" in cli("label", "agreement", recipe, check=1).stderr
     cli("label", "push", recipe, check=0)
@@ -76,7 +96,10 @@ def test_the_road_through_files_by_the_console(tmp_path: Path, cli: CLI) -> None
     for name, cut in (("a1", 0), ("a2", 1)):
         lines(
             back / f"{name}.jsonl",
-            [{**one, "entities": truth[str(one["id"])][cut:]} for one in rows(out / f"{name}.jsonl")],
+            [
+                {**one, "entities": truth[str(one["id"])][cut:]}
+                for one in rows(out / f"{name}.jsonl")
+            ],
         )
     pulled = cli("label", "pull", recipe, check=0)
     assert "a1: 6 of 6; 6 new, 0 changed, 0 as before" in pulled.stdout
@@ -93,16 +116,31 @@ def test_the_road_through_files_by_the_console(tmp_path: Path, cli: CLI) -> None
     )
     lines(
         back / "a1.jsonl",
-        [{**one, "entities": [{"start": 0, "end": 10**6, "label": "drug"}]} for one in rows(back / "a1.jsonl")],
+        [
+            {**one, "entities": [{"start": 0, "end": 10**6, "label": "drug"}]}
+            for one in rows(back / "a1.jsonl")
+        ],
     )
     faulty = cli("label", "pull", recipe, check=1)
-    assert "span lies outside the text: 6 notes" in faulty.stdout and "something must be mended" in faulty.stderr
+    assert (
+        "span lies outside the text: 6 notes" in faulty.stdout
+        and "something must be mended" in faulty.stderr
+    )
 
 
-def test_a_model_marks_the_notes_first(finished: tuple[Path, Path], tmp_path: Path, cli: CLI) -> None:
+def test_a_model_marks_the_notes_first(
+    finished: tuple[Path, Path], tmp_path: Path, cli: CLI
+) -> None:
     _, run = finished
     lines(tmp_path / "data" / "notes.jsonl", [row(n) for n in records("vi", 4, seed=9)])
     section = {"data": "notes", "via": "files", "prelabel": {"by": "model", "run": str(run)}}
-    cli("label", "push", write_recipe(tmp_path, recipe_of("bundled:tiny-encoder", label=section)), check=0)
+    cli(
+        "label",
+        "push",
+        write_recipe(tmp_path, recipe_of("bundled:tiny-encoder", label=section)),
+        check=0,
+    )
     given = rows(tmp_path / "labelling" / "label" / "out" / "a1.jsonl")
-    assert len(given) == 4 and all(isinstance(one["suggested"], list) and one["entities"] is None for one in given)
+    assert len(given) == 4 and all(
+        isinstance(one["suggested"], list) and one["entities"] is None for one in given
+    )

@@ -28,7 +28,13 @@ def conversations(count: int) -> list[dict[str, Any]]:
             {"role": "user", "content": f"Which organ is case {number} about, in one word?"},
             {"role": "assistant", "content": organ},
         ]
-        made.append({"id": f"c{number}", "messages": talk, "origin": "model:someone" if number % 2 else "real"})
+        made.append(
+            {
+                "id": f"c{number}",
+                "messages": talk,
+                "origin": "model:someone" if number % 2 else "real",
+            }
+        )
     return made
 
 
@@ -50,7 +56,9 @@ def plan(**changes: Any) -> dict[str, Any]:
             }
         },
         "tasks": [{"card": "organs.yaml", "data": "talks", "generate": {"max_tokens": 12}}],
-        "stages": [{"method": {"kind": "lora", "r": 4}, "steps": 12, "batch": 8, "learning_rate": 2e-3}],
+        "stages": [
+            {"method": {"kind": "lora", "r": 4}, "steps": 12, "batch": 8, "learning_rate": 2e-3}
+        ],
         "evaluate": {"bootstrap": 20},
         **changes,
     }
@@ -87,7 +95,12 @@ def terminal(run: Path, questions: list[str]) -> str:
         stdin=theirs,
         stdout=theirs,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        },
         close_fds=True,
     )
     os.close(theirs)
@@ -106,22 +119,48 @@ def terminal(run: Path, questions: list[str]) -> str:
     return shown.decode().replace("\r", "")
 
 
-def test_chat_predict_and_eval_write_the_same_words(written: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+def test_chat_predict_and_eval_write_the_same_words(
+    written: tuple[Path, Path], cli: CLI, tmp_path: Path
+) -> None:
     _, run = written
     kept = evaluated(run)
     by_id = {row["id"]: row for row in conversations(60)}
     asked = [{"id": id, "messages": by_id[id]["messages"][:-1]} for id in kept]
     lines(tmp_path / "ask.jsonl", asked)
-    cli("predict", run, "--input", tmp_path / "ask.jsonl", "--output", tmp_path / "out.jsonl", check=0)
-    answered = {row["id"]: row for row in map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())}
+    cli(
+        "predict",
+        run,
+        "--input",
+        tmp_path / "ask.jsonl",
+        "--output",
+        tmp_path / "out.jsonl",
+        check=0,
+    )
+    answered = {
+        row["id"]: row
+        for row in map(json.loads, (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    }
     assert kept.keys() == answered.keys()
     for id, row in kept.items():
         assert answered[id].get("answer", "") == row["text"]
 
-    one = [{"id": "first", "text": "Case 90: what hurts?"}, {"id": "second", "text": "Why does the liver matter?"}]
+    one = [
+        {"id": "first", "text": "Case 90: what hurts?"},
+        {"id": "second", "text": "Why does the liver matter?"},
+    ]
     lines(tmp_path / "one.jsonl", one)
-    cli("predict", run, "--input", tmp_path / "one.jsonl", "--output", tmp_path / "single.jsonl", check=0)
-    found = [json.loads(line) for line in (tmp_path / "single.jsonl").read_text("utf-8").splitlines()]
+    cli(
+        "predict",
+        run,
+        "--input",
+        tmp_path / "one.jsonl",
+        "--output",
+        tmp_path / "single.jsonl",
+        check=0,
+    )
+    found = [
+        json.loads(line) for line in (tmp_path / "single.jsonl").read_text("utf-8").splitlines()
+    ]
     for asking, row in zip(one, found, strict=True):
         assert f"tuned: {row['answer']}" in terminal(run, [asking["text"]])
 
@@ -142,7 +181,9 @@ def test_a_card_that_asks_something_else_than_was_learned_is_refused(
     cli("eval", run, "evaluate.bootstrap=10", check=0)
 
 
-def test_a_template_file_that_was_changed_is_refused(written: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+def test_a_template_file_that_was_changed_is_refused(
+    written: tuple[Path, Path], cli: CLI, tmp_path: Path
+) -> None:
     import shutil
 
     _, run = written
@@ -151,26 +192,50 @@ def test_a_template_file_that_was_changed_is_refused(written: tuple[Path, Path],
     (template,) = other.glob("train/*/**/chat_template.jinja")
     template.write_text(template.read_text("utf-8").replace("<|end|>", "<|end|> "), "utf-8")
     lines(tmp_path / "ask.jsonl", [{"id": "a", "text": "why?"}])
-    refused = cli("predict", other, "--input", tmp_path / "ask.jsonl", "--output", tmp_path / "o.jsonl", check=1)
+    refused = cli(
+        "predict",
+        other,
+        "--input",
+        tmp_path / "ask.jsonl",
+        "--output",
+        tmp_path / "o.jsonl",
+        check=1,
+    )
     assert refused.stderr.strip().count("\n") == 0
     assert not (tmp_path / "o.jsonl").exists()
 
 
 @pytest.mark.parametrize("verb", ["check", "run"])
-def test_a_card_that_names_a_column_which_is_not_there_is_one_sentence(tmp_path: Path, cli: CLI, verb: str) -> None:
-    (tmp_path / "table.csv").write_text("a,b\nx,y\n" * 1 + "".join(f"q{n},r{n}\n" for n in range(30)), "utf-8")
-    (tmp_path / "own.yaml").write_text(
-        yaml.safe_dump({"name": "own", "family": "answers", "prompt": "{{ complaint }}?", "answer": "{{ b }}"}), "utf-8"
+def test_a_card_that_names_a_column_which_is_not_there_is_one_sentence(
+    tmp_path: Path, cli: CLI, verb: str
+) -> None:
+    (tmp_path / "table.csv").write_text(
+        "a,b\nx,y\n" * 1 + "".join(f"q{n},r{n}\n" for n in range(30)), "utf-8"
     )
-    source = {"format": "instructions", "path": "table.csv", "fields": {"a": "a", "b": "b"}, "profile": "synthetic"}
-    recipe = write_recipe(tmp_path, plan(data={"talks": source}, tasks=[{"card": "own.yaml", "data": "talks"}]))
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump(
+            {"name": "own", "family": "answers", "prompt": "{{ complaint }}?", "answer": "{{ b }}"}
+        ),
+        "utf-8",
+    )
+    source = {
+        "format": "instructions",
+        "path": "table.csv",
+        "fields": {"a": "a", "b": "b"},
+        "profile": "synthetic",
+    }
+    recipe = write_recipe(
+        tmp_path, plan(data={"talks": source}, tasks=[{"card": "own.yaml", "data": "talks"}])
+    )
     refused = cli(verb, recipe, check=1)
     said = refused.stderr if verb == "run" else refused.stdout + refused.stderr
     assert "'complaint'" in said
     assert "Traceback" not in said
 
 
-def test_the_report_shows_answers_side_by_side_and_who_wrote_the_references(written: tuple[Path, Path]) -> None:
+def test_the_report_shows_answers_side_by_side_and_who_wrote_the_references(
+    written: tuple[Path, Path],
+) -> None:
     _, run = written
     shown = (run / "report.md").read_text("utf-8")
     kept, base = evaluated(run), evaluated(run, "base")
@@ -191,8 +256,21 @@ def test_a_killed_run_of_a_model_that_writes_ends_with_identical_numbers(tmp_pat
     changes["data"]["talks"]["shares"] = {"train": "70%", "dev": "15%", "test": "15%"}
     write_recipe(folder, changes)
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "kill_test.py", recipe, "--kills", "2", "--checkpoint", "0.1"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+        [
+            sys.executable,
+            ROOT / "scripts" / "kill_test.py",
+            recipe,
+            "--kills",
+            "2",
+            "--checkpoint",
+            "0.1",
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(tmp_path),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -37,7 +37,11 @@ def weightless(project: Path) -> Path:
         pad_token_id=0,
     ).save_pretrained(folder)
     (project / "data" / "qa.jsonl").write_text(
-        "".join(f'{{"instruction": "What is {i}?", "output": "It is {i} and no more."}}\n' for i in range(40)), "utf-8"
+        "".join(
+            f'{{"instruction": "What is {i}?", "output": "It is {i} and no more."}}\n'
+            for i in range(40)
+        ),
+        "utf-8",
     )
     recipe = project / "large.yaml"
     recipe.write_text(
@@ -50,10 +54,16 @@ def weightless(project: Path) -> Path:
 
 
 def test_the_facts_are_those_of_the_model_itself(project: Path, tiny: Path) -> None:
-    (found,) = plan.forecasts(Recipe.load(project / "recipe.yaml", ["stages[0].method={kind: full}"]), "24GB")
+    (found,) = plan.forecasts(
+        Recipe.load(project / "recipe.yaml", ["stages[0].method={kind: full}"]), "24GB"
+    )
     facts = dict(found.facts)
-    total, trained = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", facts["parameters"]))
-    body = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(tiny)).num_parameters()
+    total, trained = (
+        int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", facts["parameters"])
+    )
+    body = transformers.AutoModel.from_config(
+        transformers.AutoConfig.from_pretrained(tiny)
+    ).num_parameters()
     head = total - body
     assert trained == total and head % 33 == 0 and head // 33 % 2 == 1, (
         "a head on 32 numbers: B and I of each label, and O"
@@ -76,17 +86,22 @@ def test_advice_that_is_followed_makes_it_fit(weightless: Path) -> None:
 def test_what_does_not_fit_ends_with_1_and_a_sentence(weightless: Path, cli: Any) -> None:
     done = cli("plan", weightless, "--gpu", "2GB")
     assert done.returncode == 1
-    assert "does not fit; change it as said above, or plan for another card with --gpu." in " ".join(
-        done.stderr.split()
+    assert (
+        "does not fit; change it as said above, or plan for another card with --gpu."
+        in " ".join(done.stderr.split())
     )
 
 
 def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
     """A card on which exactly 4 rows fit gives 4, one byte less gives 2; the effective batch stays."""
-    recipe = Recipe.load(weightless, ["stages[0].method={kind: lora}", "stages[0].micro_batch=auto"])
+    recipe = Recipe.load(
+        weightless, ["stages[0].method={kind: lora}", "stages[0].micro_batch=auto"]
+    )
     base = plan.resolve(recipe.base, recipe.root, weights=False)
     subject, stage = plan._subject(recipe, base), recipe.stages[0]
-    whole = decided(stage, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
+    whole = decided(
+        stage, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True
+    )
 
     def chosen(usable: float) -> Any:
         card = estimate.Device(kind="cuda", name="toy", usable=usable, bf16=True)
@@ -94,7 +109,9 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
 
     card = estimate.Device(kind="cuda", name="toy", usable=0, bf16=True)
     four = stage.model_copy(update={"micro_batch": 4, "accumulation": whole.batch // 4})
-    settled = decided(four, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True)
+    settled = decided(
+        four, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True
+    )
     peak = estimate.of_plan(subject, four, base, settled, card, False, 0).peak
     assert [(one.micro_batch, one.batch) for one in (chosen(peak), chosen(peak - 1))] == [
         (4, whole.batch),
@@ -106,7 +123,10 @@ def test_encoders_that_a_card_does_not_hold_are_not_suggested() -> None:
     """110 million weights of an encoder with 64,000 tokens: 135 million in all, 16 bytes each while every one is trained."""
     small, large = plan.suggestions("ner", "4GB")
     assert small.peak > 16 * 134e6 and large.peak > small.peak
-    assert plan.advice([small, large], "4GB").startswith("on 4GB: up to an encoder of 110M") == small.fits
+    assert (
+        plan.advice([small, large], "4GB").startswith("on 4GB: up to an encoder of 110M")
+        == small.fits
+    )
     assert not any(one.fits for one in plan.suggestions("ner", "2GB"))
     assert plan.advice(plan.suggestions("ner", "2GB"), "2GB").startswith("nothing here fits on 2GB")
 
@@ -119,15 +139,24 @@ def test_processes_that_share_a_model_out_hold_a_part_each(weightless: Path) -> 
         (one,) = plan.forecasts(Recipe.load(weightless, changes), "24GB")
         found[shard] = dict(one.facts)
     count = int(found["true"]["parameters"].split()[0].replace(",", ""))
-    assert found["false"]["weights"] == estimate.shown(4 * count) and found["true"]["weights"] == estimate.shown(count)
+    assert found["false"]["weights"] == estimate.shown(4 * count) and found["true"][
+        "weights"
+    ] == estimate.shown(count)
     assert found["true"]["gradients and optimiser"] == estimate.shown(3 * count)
-    assert found["true"]["sharded"] == "among 4 processes; memory is that of each" and "sharded" not in found["false"]
+    assert (
+        found["true"]["sharded"] == "among 4 processes; memory is that of each"
+        and "sharded" not in found["false"]
+    )
     layer = 4 * 1024 * 1024 + 3 * 1024 * 2816 + 2 * 1024
     table = (count - 9 * layer - 1024) // 2
-    assert found["true"]["put together from all parts"] == estimate.shown(8 * (layer + max(layer, table) + 1024))
+    assert found["true"]["put together from all parts"] == estimate.shown(
+        8 * (layer + max(layer, table) + 1024)
+    )
 
 
-def test_sharing_a_model_out_is_the_first_advice_where_there_are_processes(weightless: Path) -> None:
+def test_sharing_a_model_out_is_the_first_advice_where_there_are_processes(
+    weightless: Path,
+) -> None:
     changes = ["launch.processes=4", "stages[0].batch=4"]
     (found,) = plan.forecasts(Recipe.load(weightless, changes), "2GB")
     assert not found.fits and found.advice.startswith("set launch.shard=true")

@@ -21,7 +21,10 @@ def test_a_run_is_measured_beside_plain_transformers(finished: tuple[Path, Path]
         ("residency", 1), ("transformers", 1), ("residency", 2), ("transformers", 2),
     ]  # fmt: skip
     for one in speed["timings"]:
-        assert 0 < one["p50_ms"] <= one["p95_ms"] and 60 * one["batch"] <= one["tokens"] <= 64 * one["batch"]
+        assert (
+            0 < one["p50_ms"] <= one["p95_ms"]
+            and 60 * one["batch"] <= one["tokens"] <= 64 * one["batch"]
+        )
     assert speed["memory_mb"] > 50
     page = (run / "bench/report.html").read_text("utf-8")
     assert "ms per 100 tokens" in page and "<svg" in page and SECRET not in page + done.stdout
@@ -32,7 +35,9 @@ def test_a_long_input_is_as_long_as_the_window_holds(finished: tuple[Path, Path]
     assert json.loads((finished[1] / "bench/bench.json").read_text("utf-8"))["length"] < 128
 
 
-@pytest.mark.parametrize("arguments", [("--batches", "1,x"), ("--batches", "0"), ("--tokens", "1"), ("--times", "0")])
+@pytest.mark.parametrize(
+    "arguments", [("--batches", "1,x"), ("--batches", "0"), ("--tokens", "1"), ("--times", "0")]
+)
 def test_sizes_that_mean_nothing_are_one_sentence(
     finished: tuple[Path, Path], cli: CLI, arguments: tuple[str, str]
 ) -> None:

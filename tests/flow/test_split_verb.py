@@ -33,10 +33,15 @@ def test_a_split_is_written_with_a_page_and_without_text_and_holds(folder: Path,
         assert SECRET not in path.read_text("utf-8"), path
     report = (folder / "split/report.md").read_text("utf-8")
     assert "Nothing stands in two parts" in report and "| train | " in report
-    assert "holds (60 notes" in cli("split", "--verify", folder / "split/notes.split.json", check=0).stdout
+    assert (
+        "holds (60 notes"
+        in cli("split", "--verify", folder / "split/notes.split.json", check=0).stdout
+    )
 
 
-def test_a_run_of_the_same_recipe_has_the_same_split(finished: tuple[Path, Path], tmp_path: Path, cli: CLI) -> None:
+def test_a_run_of_the_same_recipe_has_the_same_split(
+    finished: tuple[Path, Path], tmp_path: Path, cli: CLI
+) -> None:
     project, run = finished
     cli("split", project / "recipe.yaml", "--output", tmp_path / "split", check=0)
     one, two = (
@@ -50,7 +55,9 @@ def test_a_run_of_the_same_recipe_has_the_same_split(finished: tuple[Path, Path]
     assert (run / "data/report.html").is_file()
 
 
-def test_a_folder_that_is_moved_as_a_whole_still_holds(folder: Path, tmp_path: Path, cli: CLI) -> None:
+def test_a_folder_that_is_moved_as_a_whole_still_holds(
+    folder: Path, tmp_path: Path, cli: CLI
+) -> None:
     cli("split", folder / "recipe.yaml", check=0)
     shutil.move(folder, tmp_path / "elsewhere")
     cli("split", "--verify", tmp_path / "elsewhere/split/notes.split.json", check=0)
@@ -111,7 +118,9 @@ def test_parts_that_were_moved_and_sealed_again_are_found_out_by_what_stands_in_
     )
     split = make(notes, {**file.split.parts, one: "test"}, file.split.seed, file.split.how)
     carried = {part: dict(counts) for part, counts in held(notes, split.parts).items()}
-    path.write_bytes(msgspec.json.encode(sealed(msgspec.structs.replace(file, split=split, carried=carried))))
+    path.write_bytes(
+        msgspec.json.encode(sealed(msgspec.structs.replace(file, split=split, carried=carried)))
+    )
     assert "1 patient in both train and test" in cli("split", "--verify", path, check=2).stderr
 
 
@@ -119,13 +128,22 @@ def test_given_parts_that_leak_are_a_note_or_exit_code_2(folder: Path, cli: CLI)
     rows = [row(note) for note in records("vi", 60, seed=1)]
     lines(folder / "data/train.jsonl", rows[:50])
     lines(folder / "data/test.jsonl", [*rows[50:], {**rows[0], "id": "copy"}])
-    parts = {"format": "jsonl", "train": "data/train.jsonl", "test": "data/test.jsonl", "lang": "vi"}
+    parts = {
+        "format": "jsonl",
+        "train": "data/train.jsonl",
+        "test": "data/test.jsonl",
+        "lang": "vi",
+    }
     path = write_recipe(folder, recipe_of("bundled:tiny-encoder", data={"notes": parts}))
-    assert "note: data.notes: 1 text in both train and test (1 test note, copy)." in cli("check", path, check=0).stdout
+    assert (
+        "note: data.notes: 1 text in both train and test (1 test note, copy)."
+        in cli("check", path, check=0).stdout
+    )
     refused = cli("check", path, "data.notes.leak=refuse", check=2)
     assert "refused: data.notes: 1 text in both train and test" in refused.stdout
     assert (
-        "give each to one part" in cli("run", path, "data.notes.leak=refuse", "--runs", folder / "runs", check=2).stderr
+        "give each to one part"
+        in cli("run", path, "data.notes.leak=refuse", "--runs", folder / "runs", check=2).stderr
     )
     assert "leak=warn" in cli("split", path, "data.notes.leak=refuse", check=2).stderr
     assert not (folder / "split").exists()
@@ -135,5 +153,8 @@ def test_given_parts_that_leak_are_a_note_or_exit_code_2(folder: Path, cli: CLI)
 
 
 def test_verify_takes_nothing_but_a_file(folder: Path, cli: CLI) -> None:
-    assert "takes one split file" in cli("split", "--verify", folder / "recipe.yaml", "seed=1", check=1).stderr
+    assert (
+        "takes one split file"
+        in cli("split", "--verify", folder / "recipe.yaml", "seed=1", check=1).stderr
+    )
     assert "is not valid JSON" in cli("split", "--verify", folder / "recipe.yaml", check=1).stderr

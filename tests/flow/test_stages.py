@@ -76,16 +76,24 @@ def facts(run: Path) -> dict[str, Any]:
     return found
 
 
-def test_every_stage_is_measured_on_everything_that_any_stage_learned_from(trained: tuple[Path, Path]) -> None:
+def test_every_stage_is_measured_on_everything_that_any_stage_learned_from(
+    trained: tuple[Path, Path],
+) -> None:
     found = facts(trained[1])
     asked = [(report["task"], report["system"]["name"]) for report in found["reports"]]
     systems = ("base", "1-prefix", "2-freeze")
-    assert asked == [(task, system) for task in ("answers", "answers-general") for system in systems]
+    assert asked == [
+        (task, system) for task in ("answers", "answers-general") for system in systems
+    ]
     assert [(stage["name"], stage["method"]) for stage in found["stages"]] == [
         ("1-prefix", "prefix"),
         ("2-freeze", "freeze"),
     ]
-    pairs = [(test["a"], test["b"]) for test in found["reports"][2]["comparisons"] if test["metric"] == "loss"]
+    pairs = [
+        (test["a"], test["b"])
+        for test in found["reports"][2]["comparisons"]
+        if test["metric"] == "loss"
+    ]
     assert pairs == [("base", "2-freeze"), ("1-prefix", "2-freeze")]
     digests = {report["task"]: report["data_digest"] for report in found["reports"]}
     assert digests["answers"] != digests["answers-general"]
@@ -121,34 +129,67 @@ def test_the_last_artefact_is_enough_alone(trained: tuple[Path, Path], tmp_path:
     assert not torch.equal(both, first) and not torch.equal(first, base)
 
 
-def test_a_file_of_an_earlier_stage_that_was_changed_is_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_stage_that_was_changed_is_refused(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
     from residency.core.errors import UserError
     from residency.models import artefact
 
     alone = shutil.copytree(trained[1] / "train" / "2-freeze", tmp_path / "alone")
     with (alone / "earlier/1-prefix/changed.safetensors").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match=r"earlier/1-prefix/changed.safetensors: is missing or was changed"):
+    with pytest.raises(
+        UserError, match=r"earlier/1-prefix/changed.safetensors: is missing or was changed"
+    ):
         artefact.read(alone)
 
 
-def test_a_changed_last_stage_takes_the_first_from_the_earlier_run(trained: tuple[Path, Path], cli: CLI) -> None:
+def test_a_changed_last_stage_takes_the_first_from_the_earlier_run(
+    trained: tuple[Path, Path], cli: CLI
+) -> None:
     recipe, run = trained
     told = cli("run", recipe, "--runs", run.parent, "--explain", check=0).stdout
-    steps = ["data", "train/1-prefix", "train/2-freeze", "eval/answers", "eval/answers-general", "report"]
-    assert [line.split(maxsplit=1) for line in told.splitlines()] == [[step, "cached"] for step in steps]
-    told = cli("run", recipe, "stages[1].steps=5", "--runs", run.parent, "--explain", check=0).stdout
+    steps = [
+        "data",
+        "train/1-prefix",
+        "train/2-freeze",
+        "eval/answers",
+        "eval/answers-general",
+        "report",
+    ]
+    assert [line.split(maxsplit=1) for line in told.splitlines()] == [
+        [step, "cached"] for step in steps
+    ]
+    told = cli(
+        "run", recipe, "stages[1].steps=5", "--runs", run.parent, "--explain", check=0
+    ).stdout
     words = dict(line.split(maxsplit=1) for line in told.splitlines())
     assert words["train/1-prefix"] == "found in an earlier run"
     assert words["train/2-freeze"] == "runs: stage.steps 4 -> 5"
 
 
-def test_predict_and_eval_ask_the_last_stage(trained: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+def test_predict_and_eval_ask_the_last_stage(
+    trained: tuple[Path, Path], cli: CLI, tmp_path: Path
+) -> None:
     _, run = trained
-    kept = [json.loads(line) for line in (run / "eval/answers/2-freeze.predictions.jsonl").read_text().splitlines()]
+    kept = [
+        json.loads(line)
+        for line in (run / "eval/answers/2-freeze.predictions.jsonl").read_text().splitlines()
+    ]
     by_id = {row["id"]: row for row in SPECIAL}
-    lines(tmp_path / "ask.jsonl", [{**by_id[row["id"]], "messages": by_id[row["id"]]["messages"][:1]} for row in kept])
-    cli("predict", run, "--input", tmp_path / "ask.jsonl", "--output", tmp_path / "out.jsonl", check=0)
+    lines(
+        tmp_path / "ask.jsonl",
+        [{**by_id[row["id"]], "messages": by_id[row["id"]]["messages"][:1]} for row in kept],
+    )
+    cli(
+        "predict",
+        run,
+        "--input",
+        tmp_path / "ask.jsonl",
+        "--output",
+        tmp_path / "out.jsonl",
+        check=0,
+    )
     out = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row.get("answer", "") for row in out] == [row["text"] for row in kept]
     cli("eval", run, "evaluate.bootstrap=10", check=0)
@@ -157,7 +198,10 @@ def test_predict_and_eval_ask_the_last_stage(trained: tuple[Path, Path], cli: CL
         report["system"]["name"]: {one["metric"]: one["value"] for one in report["scores"]}
         for report in json.loads(again.read_text())["reports"]
     }
-    before = {r["system"]["name"]: {s["metric"]: s["value"] for s in r["scores"]} for r in facts(run)["reports"][:3]}
+    before = {
+        r["system"]["name"]: {s["metric"]: s["value"] for s in r["scores"]}
+        for r in facts(run)["reports"][:3]
+    }
     assert scores["tuned"]["loss"] == pytest.approx(before["2-freeze"]["loss"], abs=1e-6)
     assert scores["base"]["loss"] == pytest.approx(before["base"]["loss"], abs=1e-6)
 
@@ -166,18 +210,30 @@ def test_predict_and_eval_ask_the_last_stage(trained: tuple[Path, Path], cli: CL
     ("change", "message"),
     [
         (["stages[1].start=nowhere"], "nowhere: is not a run"),
-        (["stages[1].data=specal"], "stages[1].data: 'specal' is not an entry of data; allowed: general, special"),
+        (
+            ["stages[1].data=specal"],
+            "stages[1].data: 'specal' is not an entry of data; allowed: general, special",
+        ),
         (
             ["stages[1].tasks=[answer]"],
             "stages[1].tasks: 'answer' is not a task; allowed: answers; did you mean answers?",
         ),
-        (["stages[1].replay={data: genera, share: 10%}"], "stages[1].replay.data: 'genera' is not an entry of data"),
+        (
+            ["stages[1].replay={data: genera, share: 10%}"],
+            "stages[1].replay.data: 'genera' is not an entry of data",
+        ),
         (
             ["stages[1].method={kind: freeze, last: 6}"],
             "method.last: 6 is more than this base's 5 layers; give at most 5.",
         ),
-        (["stages[0].method={kind: lora, targets: [wq]}"], "method.targets: wq not in this base; allowed: down_proj, "),
-        (["stages[1].name=tuned"], "stages: each needs a name of its own, other than base and tuned"),
+        (
+            ["stages[0].method={kind: lora, targets: [wq]}"],
+            "method.targets: wq not in this base; allowed: down_proj, ",
+        ),
+        (
+            ["stages[1].name=tuned"],
+            "stages: each needs a name of its own, other than base and tuned",
+        ),
         (
             ["stages[1].method={kind: prefix, length: 9}"],
             "method.length: 9 differs from the prefix that this stage starts",
@@ -202,7 +258,15 @@ def test_a_stage_from_an_artefact_of_another_base_is_refused(
     other = shutil.copytree(BUNDLED / "tiny-lm", tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
-    told = cli("run", recipe, f"base={other}", f"stages[0].start={run}", "--runs", tmp_path / "runs", check=1)
+    told = cli(
+        "run",
+        recipe,
+        f"base={other}",
+        f"stages[0].start={run}",
+        "--runs",
+        tmp_path / "runs",
+        check=1,
+    )
     assert "was trained on another base (bundled:tiny-lm) than this recipe's" in told.stderr
     assert len(told.stderr.strip().splitlines()) == 1
 
@@ -220,7 +284,9 @@ def test_replayed_rows_stand_among_the_stages_own(tmp_path: Path) -> None:
     assert len(job.train) - len(replayed) == own
     assert len(replayed) == round(own * 0.2 / 0.8)
     known = {note.id for note in work.corpora["general"].part("train")}
-    assert {row.id.removeprefix("general:") for row in replayed} <= known, "never a row that is measured"
+    assert {row.id.removeprefix("general:") for row in replayed} <= known, (
+        "never a row that is measured"
+    )
     assert len(work.job(0, tmp_path / "w", tmp_path / "o").train) == len(known)
 
 
@@ -246,7 +312,11 @@ def test_two_tasks_are_learned_together_each_with_its_own_card(tmp_path: Path) -
     assert [said.task().name, *(card.name for card in said.others())] == ["drugs", "organs"]
     stage = found["stages"][0]
     rows = sum(
-        len(pipeline.Work(Recipe.load(recipe), folder / "runs", run.Silent()).corpora[name].part("train"))
+        len(
+            pipeline.Work(Recipe.load(recipe), folder / "runs", run.Silent())
+            .corpora[name]
+            .part("train")
+        )
         for name in plan()["data"]
     )
     assert stage["mask"]["rows"] == rows
@@ -263,7 +333,9 @@ def test_a_run_is_made_again_from_its_manifest_to_the_same_weights(
     assert "holds the run itself; name another folder" in told
 
 
-def test_a_run_whose_data_was_changed_is_not_made_again(trained: tuple[Path, Path], cli: CLI, tmp_path: Path) -> None:
+def test_a_run_whose_data_was_changed_is_not_made_again(
+    trained: tuple[Path, Path], cli: CLI, tmp_path: Path
+) -> None:
     recipe, run = trained
     data = recipe.parent / "data" / "special.jsonl"
     kept = data.read_bytes()

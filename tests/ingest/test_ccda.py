@@ -36,7 +36,11 @@ def xml(inside: str, before: str = "") -> bytes:
 
 def test_the_narrative_is_read_section_by_section() -> None:
     note = document(SETTINGS, xml(HEADER + BODY), "a.xml").note
-    assert note and note.text == "HISTORY\nFever for three days.\ncough\npain\nVITALS\nPulse\t80\nTemp\t38.5\na\nb"
+    assert (
+        note
+        and note.text
+        == "HISTORY\nFever for three days.\ncough\npain\nVITALS\nPulse\t80\nTemp\t38.5\na\nb"
+    )
     assert (note.kind, note.lang, note.patient, note.written_at) == (
         "Discharge summary",
         "en",
@@ -63,7 +67,8 @@ def test_entities_are_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(b"<x/>", BROKEN), (b"no xml", BROKEN), (b"", BROKEN), (xml(HEADER), NO_TEXT)]
+    ("data", "reason"),
+    [(b"<x/>", BROKEN), (b"no xml", BROKEN), (b"", BROKEN), (xml(HEADER), NO_TEXT)],
 )
 def test_what_is_no_document_is_accounted_for(data: bytes, reason: str) -> None:
     assert document(SETTINGS, data, "a.xml").skipped == reason

@@ -51,12 +51,22 @@ def ids(store: Store) -> list[str]:
     return [note.id for number in store.numbers(0) for note in store.read(number)]
 
 
-def test_every_row_of_a_table_is_taken_or_counted_with_its_reason(tmp_path: Path, store: Store) -> None:
-    write(tmp_path, "a.csv", HEADER + '1,P1,"sốt, ""cao""\nho",An\n2,P1,,An\n,P1,text,An\n\n3,P2,đau,\n')
+def test_every_row_of_a_table_is_taken_or_counted_with_its_reason(
+    tmp_path: Path, store: Store
+) -> None:
+    write(
+        tmp_path,
+        "a.csv",
+        HEADER + '1,P1,"sốt, ""cao""\nho",An\n2,P1,,An\n,P1,text,An\n\n3,P2,đau,\n',
+    )
     done = taken(store, csv_source(), tmp_path)
     assert (done.taken, done.skipped) == (2, {NO_TEXT: 1, NO_ID: 1})
     first, last = store.read(1)
-    assert first.text == 'sốt, "cao"\nho' and first.identifiers == (("name", "An"),) and first.lang == "vi"
+    assert (
+        first.text == 'sốt, "cao"\nho'
+        and first.identifiers == (("name", "An"),)
+        and first.lang == "vi"
+    )
     assert last.identifiers == ()
 
 
@@ -73,7 +83,9 @@ def test_a_file_that_changed_is_refused_and_not_named(tmp_path: Path, store: Sto
     path = write(tmp_path, "NguyenVanAn.csv", HEADER + "1,P1,sốt,An\n")
     taken(store, csv_source(), tmp_path)
     path.write_text(HEADER + "1,P1,sốt cao,An\n2,P1,ho,An\n", "utf-8")
-    with pytest.raises(UserError, match=r"file 1 of 1 \(by name\) changed after it was taken") as refused:
+    with pytest.raises(
+        UserError, match=r"file 1 of 1 \(by name\) changed after it was taken"
+    ) as refused:
         taken(store, csv_source(), tmp_path)
     assert "Nguyen" not in str(refused.value)
     done = taken(store, csv_source(changed="new"), tmp_path)
@@ -88,7 +100,9 @@ def test_a_file_that_changed_is_refused_and_not_named(tmp_path: Path, store: Sto
         (HEADER + '1,P1,"x,An\n', "is not CSV"),
     ],
 )
-def test_a_table_that_does_not_fit_is_one_sentence(tmp_path: Path, store: Store, text: str, sentence: str) -> None:
+def test_a_table_that_does_not_fit_is_one_sentence(
+    tmp_path: Path, store: Store, text: str, sentence: str
+) -> None:
     write(tmp_path, "a.csv", text)
     with pytest.raises(UserError) as refused:
         taken(store, csv_source(), tmp_path)
@@ -109,7 +123,9 @@ def test_a_table_in_an_old_encoding_is_read_when_it_is_named(tmp_path: Path, sto
     with pytest.raises(DataError, match="is not UTF-8"):
         taken(store, csv_source(), tmp_path)
     taken(store, csv_source(encoding="gb18030"), tmp_path)
-    assert store.read(1)[0].text == "患者发热" and store.read(1)[0].identifiers == (("name", "王芳"),)
+    assert store.read(1)[0].text == "患者发热" and store.read(1)[0].identifiers == (
+        ("name", "王芳"),
+    )
 
 
 def test_identifiers_in_a_font_encoding_are_letters_too(tmp_path: Path, store: Store) -> None:
@@ -123,8 +139,18 @@ def test_identifiers_in_a_font_encoding_are_letters_too(tmp_path: Path, store: S
 
 def test_json_lines_bring_their_labels(tmp_path: Path, store: Store) -> None:
     rows = [
-        {"id": 1, "patient": "P1", "text": "đau bụng", "spans": [{"start": 0, "end": 3, "label": "SYMPTOM"}]},
-        {"id": 2, "patient": "P1", "text": "<p>đau</p>", "spans": [{"start": 3, "end": 6, "label": "SYMPTOM"}]},
+        {
+            "id": 1,
+            "patient": "P1",
+            "text": "đau bụng",
+            "spans": [{"start": 0, "end": 3, "label": "SYMPTOM"}],
+        },
+        {
+            "id": 2,
+            "patient": "P1",
+            "text": "<p>đau</p>",
+            "spans": [{"start": 3, "end": 6, "label": "SYMPTOM"}],
+        },
     ]
     write(tmp_path, "a.jsonl", "\n".join(json.dumps(row) for row in rows))
     done = taken(store, source(kind="jsonl", path="in/*.jsonl", lang="vi"), tmp_path)
@@ -137,7 +163,9 @@ def test_json_lines_bring_their_labels(tmp_path: Path, store: Store) -> None:
     ("line", "sentence"),
     [('{"id": 1', "line 1: is not a JSON object"), ('{"id": 1, "text": "x"}', "has no column 'patient'"), ('{"id": 1, "patient": 1, "text": "x", "spans": [{"start": 0}]}', "a span needs")],
 )  # fmt: skip
-def test_json_lines_that_do_not_fit_are_one_sentence(tmp_path: Path, store: Store, line: str, sentence: str) -> None:
+def test_json_lines_that_do_not_fit_are_one_sentence(
+    tmp_path: Path, store: Store, line: str, sentence: str
+) -> None:
     write(tmp_path, "a.jsonl", line)
     with pytest.raises(UserError) as refused:
         taken(store, source(kind="jsonl", path="in"), tmp_path)
@@ -151,7 +179,12 @@ def test_no_file_is_one_sentence(tmp_path: Path, store: Store) -> None:
 
 def test_labels_do_not_go_with_a_format_that_is_taken_apart() -> None:
     with pytest.raises(UserError, match="their offsets count the RTF text"):
-        source(url="env:X", notes="SELECT 1 AS id", labels="SELECT 1, 2, 3, 4", columns={"format": "rtf"})
+        source(
+            url="env:X",
+            notes="SELECT 1 AS id",
+            labels="SELECT 1, 2, 3, 4",
+            columns={"format": "rtf"},
+        )
 
 
 def test_a_source_without_a_kind_is_sql_and_an_unknown_one_is_named() -> None:
@@ -160,9 +193,15 @@ def test_a_source_without_a_kind_is_sql_and_an_unknown_one_is_named() -> None:
         source(kind="cvs", path="x")
 
 
-HIS = Path(os.environ.get("RESIDENCY_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared/data")) / "his"
+HIS = (
+    Path(
+        os.environ.get("RESIDENCY_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared/data")
+    )
+    / "his"
+)
 needs_his = pytest.mark.skipif(
-    not HIS.is_dir(), reason="the public records are not here; name their folder in RESIDENCY_SHARED_DATA"
+    not HIS.is_dir(),
+    reason="the public records are not here; name their folder in RESIDENCY_SHARED_DATA",
 )
 
 
@@ -172,7 +211,10 @@ def test_public_messages_give_their_notes_and_name_their_patients(store: Store) 
     done = taken(store, source(kind="hl7", path=str(HIS / "hl7v2"), lang="en"), HIS)
     assert (done.taken, done.skipped, done.files) == (3, {NO_TEXT: 2}, 5)
     clark = next(note for note in store.read(1) if note.patient == "3196695816")
-    assert ("name", "Frederick Clark") in clark.identifiers and ("birth_date", "1930-01-22") in clark.identifiers
+    assert ("name", "Frederick Clark") in clark.identifiers and (
+        "birth_date",
+        "1930-01-22",
+    ) in clark.identifiers
     assert clark.text.count("\n") >= 22
 
 
@@ -182,10 +224,15 @@ def test_public_documents_give_their_narrative_and_name_their_people(store: Stor
     done = taken(store, source(kind="ccda", path=str(HIS / "ccda"), lang="en"), HIS)
     assert done.taken == 2
     discharge, progress = store.read(1)
-    assert "CHIEF COMPLAINT\nDark stools." in discharge.text and ("name", "Isabella Jones") in discharge.identifiers
-    assert {("name", "Adam Everyman"), ("national_id", "111-00-1234"), ("relative", "Ralph Relative")} <= set(
-        progress.identifiers
+    assert (
+        "CHIEF COMPLAINT\nDark stools." in discharge.text
+        and ("name", "Isabella Jones") in discharge.identifiers
     )
+    assert {
+        ("name", "Adam Everyman"),
+        ("national_id", "111-00-1234"),
+        ("relative", "Ralph Relative"),
+    } <= set(progress.identifiers)
 
 
 @pytest.mark.data

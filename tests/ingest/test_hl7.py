@@ -33,7 +33,11 @@ def only(text: str, settings: Hl7 = SETTINGS) -> Item:
 def test_text_segments_are_joined_and_escapes_resolved() -> None:
     note = only(MDM).note
     assert note and note.text == "Bệnh nhân sốt\nđau đầu\nNa&K bình thường\nmạch 80\nđều rõ "
-    assert (note.kind, note.patient, note.written_at) == ("Bệnh án", "BN00123", datetime(2024, 4, 30, 10, 15))
+    assert (note.kind, note.patient, note.written_at) == (
+        "Bệnh án",
+        "BN00123",
+        datetime(2024, 4, 30, 10, 15),
+    )
 
 
 def test_everyone_who_is_named_is_a_known_identifier() -> None:
@@ -54,12 +58,21 @@ def test_results_are_a_note_for_each_order() -> None:
             "OBR|2|||HH^Huyết học|||20240501", "OBX|1|ST|||Bình thường", "OBX|2|CE|||x^y",
         )
     )  # fmt: skip
-    found = [(item.note.id, item.note.kind, item.note.text) for item in message(SETTINGS, oru, "f#2") if item.note]
-    assert found == [("f#2.1", "CT ngực", "Không u\nĐã hội chẩn"), ("f#2.2", "Huyết học", "Bình thường")]
+    found = [
+        (item.note.id, item.note.kind, item.note.text)
+        for item in message(SETTINGS, oru, "f#2")
+        if item.note
+    ]
+    assert found == [
+        ("f#2.1", "CT ngực", "Không u\nĐã hội chẩn"),
+        ("f#2.2", "Huyết học", "Bình thường"),
+    ]
 
 
 def test_a_message_without_words_is_accounted_for() -> None:
-    assert only("MSH|^~\\&|HIS|BV|||20240501||ADT^A01|M3|P|2.5\rPID|1||77001") == Item(skipped=NO_TEXT, id="\0f#1")
+    assert only("MSH|^~\\&|HIS|BV|||20240501||ADT^A01|M3|P|2.5\rPID|1||77001") == Item(
+        skipped=NO_TEXT, id="\0f#1"
+    )
 
 
 @pytest.mark.parametrize("text", ["MSH", "MSH|^~\\&", "MSH|^~\\&|x\rOBX|1|TX"])
@@ -85,7 +98,12 @@ def test_files_may_hold_batches_frames_and_lines_that_a_system_broke() -> None:
 
 @pytest.mark.parametrize(
     ("charset", "encoding"),
-    [("UNICODE UTF-8", "utf-8"), ("GB 18030-2000", "gb18030"), ("8859/1", "latin-1"), ("", "utf-8")],
+    [
+        ("UNICODE UTF-8", "utf-8"),
+        ("GB 18030-2000", "gb18030"),
+        ("8859/1", "latin-1"),
+        ("", "utf-8"),
+    ],
 )
 def test_bytes_are_read_as_the_header_says(charset: str, encoding: str) -> None:
     words = "é" if encoding == "latin-1" else "发热"
@@ -94,7 +112,9 @@ def test_bytes_are_read_as_the_header_says(charset: str, encoding: str) -> None:
     assert found.note and found.note.text == words
 
 
-@pytest.mark.parametrize(("lang", "name"), [("vi", "Nguyễn Văn An"), ("zh", "NguyễnAn"), ("en", "An Văn Nguyễn")])
+@pytest.mark.parametrize(
+    ("lang", "name"), [("vi", "Nguyễn Văn An"), ("zh", "NguyễnAn"), ("en", "An Văn Nguyễn")]
+)
 def test_names_are_written_in_the_order_of_the_language(lang: str, name: str) -> None:
     assert written("Nguyễn", "An", "Văn", lang) == name
 
@@ -108,4 +128,8 @@ def test_names_and_words_in_a_font_encoding_are_both_letters() -> None:
     settings = Hl7(kind="hl7", path="x", lang="vi", encoding="tcvn3")
     text = "MSH|^~\\&|HIS|BV|||20240501||MDM^T02|M1|P|2.5\rPID|1||77001||NguyÔn^Tó^V¨n\rOBX|1|TX|||BÖnh nh©n sèt"
     (found,) = messages(settings, text.encode("cp1252"), "f")
-    assert found.note and found.note.text == "Bệnh nhân sốt" and ("name", "Nguyễn Văn Tú") in found.note.identifiers
+    assert (
+        found.note
+        and found.note.text == "Bệnh nhân sốt"
+        and ("name", "Nguyễn Văn Tú") in found.note.identifiers
+    )

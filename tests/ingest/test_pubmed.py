@@ -36,7 +36,12 @@ def test_an_article_is_read_with_its_parts(tmp_path: Path) -> None:
     file = tmp_path / "pubmed.xml"
     file.write_text(document(article(7), article(8, "[A translated title].")), "utf-8")
     one, other = read_xml(file)
-    assert (one.id, one.title, one.journal, one.year) == ("7", "Does inventedmab help?", "J Invented", "2024")
+    assert (one.id, one.title, one.journal, one.year) == (
+        "7",
+        "Does inventedmab help?",
+        "J Invented",
+        "2024",
+    )
     assert one.sections == (
         ("METHODS", "We treated 120 patients with inventedmab."),
         ("CONCLUSIONS", "It helped in 30% of them."),
@@ -60,7 +65,9 @@ def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:
     secret.write_text("do not read me", "utf-8")
     file = tmp_path / "pubmed.xml"
     head = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{secret.as_uri()}">]>'
-    body = document(article(3, abstract="<Abstract><AbstractText>before &e; after</AbstractText></Abstract>"))
+    body = document(
+        article(3, abstract="<Abstract><AbstractText>before &e; after</AbstractText></Abstract>")
+    )
     file.write_text(body.replace("<PubmedArticleSet>", head + "<PubmedArticleSet>"), "utf-8")
     assert "do not read me" not in "".join(one.text for one in read_xml(file))
 
@@ -126,7 +133,9 @@ def ncbi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ncbi]:
 
     def to_stand_in(request: Any) -> Any:
         host = f"127.0.0.1:{server.server_address[1]}"
-        request.full_url = request.full_url.replace("https://eutils.ncbi.nlm.nih.gov", f"http://{host}")
+        request.full_url = request.full_url.replace(
+            "https://eutils.ncbi.nlm.nih.gov", f"http://{host}"
+        )
         return urlopen(request)
 
     monkeypatch.setattr(Entrez, "urlopen", to_stand_in)
@@ -136,7 +145,9 @@ def ncbi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ncbi]:
     server.server_close()
 
 
-def test_what_a_search_finds_is_fetched_in_batches_and_in_its_order(ncbi: Ncbi, tmp_path: Path) -> None:
+def test_what_a_search_finds_is_fetched_in_batches_and_in_its_order(
+    ncbi: Ncbi, tmp_path: Path
+) -> None:
     ncbi.ids = [9, 3, 5, *range(100, 400)]
     out = tmp_path / "abstracts.jsonl"
     assert fetch("invented disease", out, "someone@example.org", most=250) == 250
@@ -147,17 +158,28 @@ def test_what_a_search_finds_is_fetched_in_batches_and_in_its_order(ncbi: Ncbi, 
 def test_a_fetch_that_broke_off_goes_on_where_it_was(ncbi: Ncbi, tmp_path: Path) -> None:
     ncbi.fails = {2}
     out = tmp_path / "abstracts.jsonl"
-    with pytest.raises(UserError, match=r"PubMed does not answer \(status 400\).*goes on from there"):
+    with pytest.raises(
+        UserError, match=r"PubMed does not answer \(status 400\).*goes on from there"
+    ):
         fetch("invented disease", out, "someone@example.org", most=450)
     assert not out.exists()
     ncbi.fails = set()
     assert fetch("invented disease", out, "someone@example.org", most=450) == 450
-    assert [len(one) for one in ncbi.fetches] == [200, 200, 200, 50]  # the first 200 were not asked for again
+    assert [len(one) for one in ncbi.fetches] == [
+        200,
+        200,
+        200,
+        50,
+    ]  # the first 200 were not asked for again
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize(("email", "most", "words"), [("nobody", 5, "--email"), ("a@b.org", 20_000, "--most")])
-def test_what_ncbi_would_refuse_is_said_before(tmp_path: Path, email: str, most: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("email", "most", "words"), [("nobody", 5, "--email"), ("a@b.org", 20_000, "--most")]
+)
+def test_what_ncbi_would_refuse_is_said_before(
+    tmp_path: Path, email: str, most: int, words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         fetch("x", tmp_path / "out.jsonl", email, most)
 

@@ -51,7 +51,9 @@ def test_what_reads_is_let_through_without_its_semicolon(dialect: str, statement
     assert check_select(statement, "extract.notes", dialect) == statement.rstrip(";")
 
 
-@pytest.mark.parametrize(("dialect", "statement"), [(d, s) for d, found in DOING.items() for s in found])
+@pytest.mark.parametrize(
+    ("dialect", "statement"), [(d, s) for d, found in DOING.items() for s in found]
+)
 def test_what_does_more_than_read_is_refused_in_one_sentence(dialect: str, statement: str) -> None:
     with pytest.raises(UserError, match=r"^extract\.notes: ") as refused:
         check_select(statement, "extract.notes", dialect)

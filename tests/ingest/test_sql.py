@@ -52,8 +52,12 @@ def test_a_mark_comes_back_as_what_it_was(value: object) -> None:
     assert value_of(mark_of(value)) == value
 
 
-@pytest.mark.parametrize("url", ["nonsense://x", "postgresql+nodriver://reader:hush@host/db", "not a url"])
-def test_a_url_that_cannot_be_used_is_not_shown(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "url", ["nonsense://x", "postgresql+nodriver://reader:hush@host/db", "not a url"]
+)
+def test_a_url_that_cannot_be_used_is_not_shown(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOSPITAL_DB", url)
     with pytest.raises(UserError, match="is not a database URL") as refused:
         connect(Sql(url="env:HOSPITAL_DB", notes="SELECT 1 AS x"), tmp_path)

@@ -18,7 +18,9 @@ SECRET = "Zyxwvutsrq"
 
 def notes(first: int, count: int = 3) -> list[RawNote]:
     return [
-        RawNote(id=f"N{n}", patient=f"P{n % 2}", text=f"{SECRET} {n}", identifiers=(("name", SECRET),))
+        RawNote(
+            id=f"N{n}", patient=f"P{n % 2}", text=f"{SECRET} {n}", identifiers=(("name", SECRET),)
+        )
         for n in range(first, first + count)
     ]
 
@@ -65,7 +67,9 @@ def test_another_key_opens_nothing(store: Store) -> None:
         "INSERT INTO segments SELECT 3, notes, taken_at, value FROM segments WHERE number = 2",
     ],
 )
-def test_a_segment_that_is_dropped_or_added_is_noticed_at_once(store: Store, statement: str) -> None:
+def test_a_segment_that_is_dropped_or_added_is_noticed_at_once(
+    store: Store, statement: str
+) -> None:
     with pytest.raises(GateRefused, match=r"missing|tampered"):
         reopened(store, statement)
 
@@ -84,7 +88,9 @@ def test_a_segment_that_is_swapped_cut_or_changed_is_not_read(store: Store, stat
         reopened(store, statement).read(1)
 
 
-def test_a_segment_of_another_store_with_the_same_key_is_not_read(store: Store, tmp_path: Path) -> None:
+def test_a_segment_of_another_store_with_the_same_key_is_not_read(
+    store: Store, tmp_path: Path
+) -> None:
     other = Store.open(tmp_path, "other", KEY)
     other.add(notes(0))
     other.close()
@@ -124,13 +130,17 @@ def test_a_segment_and_its_mark_are_written_together_or_not_at_all(
     assert store.head == before and list(store.numbers(0)) == [1, 2] and store.taken("N6") is None
 
 
-def test_old_segments_are_removed_with_a_line_in_the_ledger_and_nothing_of_them_is_left(store: Store) -> None:
+def test_old_segments_are_removed_with_a_line_in_the_ledger_and_nothing_of_them_is_left(
+    store: Store,
+) -> None:
     old = (datetime.now(UTC) - timedelta(days=31)).isoformat(timespec="seconds")
     store = reopened(store, f"UPDATE segments SET taken_at = '{old}' WHERE number = 1")
     sealed = store.database.execute("SELECT value FROM segments WHERE number = 1").fetchone()[0]
     assert store.expire(30) == 3
     assert list(store.numbers(0)) == [2] and store.held() == 3
-    assert [row[1:] for row in store.ledger() if row[1] == "removed"] == [("removed", 1, 3, "kept long enough")]
+    assert [row[1:] for row in store.ledger() if row[1] == "removed"] == [
+        ("removed", 1, 3, "kept long enough")
+    ]
     assert store.taken("N0") is not None, "what was taken is not taken again"
     store.close()
     assert sealed[:64] not in b"".join(path.read_bytes() for path in store.path.parent.iterdir())
@@ -141,4 +151,8 @@ def test_a_patient_who_is_erased_is_in_no_segment_and_the_others_are(store: Stor
     assert store.erase(lambda note: note.patient == "P1") == 3
     assert store.erase(lambda note: note.patient == "P1") == 0
     store = reopened(store)
-    assert [note.id for number in store.numbers(0) for note in store.read(number)] == ["N0", "N2", "N4"]
+    assert [note.id for number in store.numbers(0) for note in store.read(number)] == [
+        "N0",
+        "N2",
+        "N4",
+    ]

@@ -21,14 +21,20 @@ from residency.ingest.rows import spans_of
 
 # Written by hand from the code charts: what a Western system shows of texts in these fonts.
 TCVN3 = [
-    ("BÖnh nh©n n÷ 62 tuæi, ®au bông vïng th­îng vÞ.", "Bệnh nhân nữ 62 tuổi, đau bụng vùng thượng vị."),
+    (
+        "BÖnh nh©n n÷ 62 tuæi, ®au bông vïng th­îng vÞ.",
+        "Bệnh nhân nữ 62 tuổi, đau bụng vùng thượng vị.",
+    ),
     ("ChÈn ®o¸n: viªm phæi", "Chẩn đoán: viêm phổi"),
     ("§au ®Çu, sèt 39 ®é", "Đau đầu, sốt 39 độ"),
     ("TiÒn sö: t¨ng huyÕt ¸p, ®¸i th¸o ®­êng", "Tiền sử: tăng huyết áp, đái tháo đường"),
     ("Hä vµ tªn: NguyÔn V¨n Tó", "Họ và tên: Nguyễn Văn Tú"),
 ]
 VNI = [
-    ("Beänh nhaân nöõ 62 tuoåi, ñau buïng vuøng thöôïng vò.", "Bệnh nhân nữ 62 tuổi, đau bụng vùng thượng vị."),
+    (
+        "Beänh nhaân nöõ 62 tuoåi, ñau buïng vuøng thöôïng vò.",
+        "Bệnh nhân nữ 62 tuổi, đau bụng vùng thượng vị.",
+    ),
     ("Chaån ñoaùn: vieâm phoåi", "Chẩn đoán: viêm phổi"),
     ("Ñau ñaàu, soát 39 ñoä", "Đau đầu, sốt 39 độ"),
     ("Tieàn söû: taêng huyeát aùp, ñaùi thaùo ñöôøng", "Tiền sử: tăng huyết áp, đái tháo đường"),
@@ -37,9 +43,11 @@ VNI = [
     ("nghæ, kyõ, lyù, myõ, quyø, tî", "nghỉ, kỹ, lý, mỹ, quỳ, tỵ"),
 ]
 VOWELS = "aăâeêioôơuưy"
-LETTERS = {normalize("NFC", v + m) for v in VOWELS for m in ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")} | {
-    "đ"
-}
+LETTERS = {
+    normalize("NFC", v + m)
+    for v in VOWELS
+    for m in ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")
+} | {"đ"}
 
 
 @pytest.mark.parametrize(("stored", "text"), TCVN3)
@@ -48,21 +56,29 @@ def test_tcvn3_is_read_as_its_font_draws_it(stored: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("stored", "text"), VNI)
-def test_vni_letters_of_one_and_two_signs_are_read_as_the_font_draws_them(stored: str, text: str) -> None:
+def test_vni_letters_of_one_and_two_signs_are_read_as_the_font_draws_them(
+    stored: str, text: str
+) -> None:
     assert by_font(stored, "vni")[0] == text
 
 
 def test_every_vietnamese_letter_has_a_code_of_its_own_in_both_fonts() -> None:
     plain = set("aeiouy")
     assert set(tcvn3().values()) >= LETTERS - plain
-    assert len({v for v in tcvn3().values() if v in LETTERS}) == len([v for v in tcvn3().values() if v in LETTERS])
+    assert len({v for v in tcvn3().values() if v in LETTERS}) == len(
+        [v for v in tcvn3().values() if v in LETTERS]
+    )
     assert set(vni().values()) >= (LETTERS - plain) | {letter.upper() for letter in LETTERS - plain}
 
 
 def test_all_letters_come_back_from_a_writer_made_of_the_table() -> None:
     text = "".join(sorted(LETTERS))
     for encoding, table in (("tcvn3", tcvn3()), ("vni", vni())):
-        back = {letter: stored for stored, letter in table.items() if stored.islower() or len(stored) == 1}
+        back = {
+            letter: stored
+            for stored, letter in table.items()
+            if stored.islower() or len(stored) == 1
+        }
         stored = " ".join(back.get(letter, letter) for letter in text)
         assert by_font(stored, encoding)[0] == " ".join(text)  # type: ignore[arg-type]
 
@@ -72,7 +88,8 @@ def test_composed_and_decomposed_tcvn3_give_the_same_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "encoding"), [("bø", "vni"), ("38°C", "tcvn3"), ("bệnh", "vni"), ("bệnh", "tcvn3"), ("病", "vni")]
+    ("stored", "encoding"),
+    [("bø", "vni"), ("38°C", "tcvn3"), ("bệnh", "vni"), ("bệnh", "tcvn3"), ("病", "vni")],
 )
 def test_what_no_font_draws_is_not_guessed(stored: str, encoding: str) -> None:
     with pytest.raises(Unreadable) as refused:
@@ -115,7 +132,9 @@ def test_bytes_are_read_in_the_encoding_that_is_named_or_plain_to_see(
         (b"\xb2\xa1\xff", "auto", "zh"),
     ],
 )
-def test_bytes_that_are_not_plain_to_see_are_not_guessed(data: bytes, encoding: str, lang: str) -> None:
+def test_bytes_that_are_not_plain_to_see_are_not_guessed(
+    data: bytes, encoding: str, lang: str
+) -> None:
     with pytest.raises(Unreadable):
         decoded(data, encoding, lang)  # type: ignore[arg-type]
 

@@ -33,7 +33,9 @@ class Ward:
         self.database.executemany("INSERT INTO notes VALUES (?, ?, ?, ?)", rows)
 
     def take(self, notes: str = "SELECT * FROM notes", **settings: Any) -> Extraction:
-        source = Sql(url="sqlite:///his.db", notes=notes, **{"mark": "day", "segment": 2, **settings})
+        source = Sql(
+            url="sqlite:///his.db", notes=notes, **{"mark": "day", "segment": 2, **settings}
+        )
         return take(source, self.root, self.store, Silent())
 
     @property
@@ -50,7 +52,9 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
 
 
 def test_rows_come_in_the_order_of_marks_and_a_second_time_not(ward: Ward) -> None:
-    ward.rows(("c", "P", "2024-05-02", "x"), ("b", "P", "2024-05-01", "x"), ("a", "P", "2024-05-03", "x"))
+    ward.rows(
+        ("c", "P", "2024-05-02", "x"), ("b", "P", "2024-05-01", "x"), ("a", "P", "2024-05-03", "x")
+    )
     assert ward.take().taken == 3
     done = ward.take()
     assert (done.taken, done.again, done.skipped) == (0, 1, {})
@@ -60,7 +64,9 @@ def test_rows_come_in_the_order_of_marks_and_a_second_time_not(ward: Ward) -> No
 def test_rows_that_share_the_last_mark_are_not_lost_whatever_their_ids(ward: Ward) -> None:
     ward.rows(("m", "P", "2024-05-01", "x"))
     ward.take()
-    ward.rows(("a", "P", "2024-05-01", "y"), ("z", "P", "2024-05-01", "z"), ("n", "P", "2024-05-02", "w"))
+    ward.rows(
+        ("a", "P", "2024-05-01", "y"), ("z", "P", "2024-05-01", "z"), ("n", "P", "2024-05-02", "w")
+    )
     assert ward.take().taken == 3
     assert sorted(ward.ids) == ["a", "m", "n", "z"]
 
@@ -92,7 +98,9 @@ def test_a_row_that_changed_is_counted_and_not_taken_twice(ward: Ward) -> None:
 
 
 def test_a_statement_that_was_widened_is_read_anew_and_gives_what_is_new(ward: Ward) -> None:
-    ward.rows(("a", "P", "2024-05-03", "x"), ("b", "Q", "2024-05-01", "x"), ("c", "Q", "2024-05-02", "x"))
+    ward.rows(
+        ("a", "P", "2024-05-03", "x"), ("b", "Q", "2024-05-01", "x"), ("c", "Q", "2024-05-02", "x")
+    )
     ward.take("SELECT * FROM notes WHERE patient = 'P'")
     done = ward.take("SELECT * FROM notes")
     assert (done.taken, done.again) == (2, 1)
@@ -122,7 +130,9 @@ def test_a_run_that_ends_in_the_middle_goes_on_behind_the_last_segment(
 
 def test_labels_come_with_their_notes_also_over_many_fetches(ward: Ward) -> None:
     ward.rows(*((f"{n}", "P", "2024-05-01", f"đau bụng {n}") for n in range(9)))
-    ward.database.executemany("INSERT INTO labels VALUES (?, 0, 3, 'SYMPTOM')", [(f"{n}",) for n in range(9)])
+    ward.database.executemany(
+        "INSERT INTO labels VALUES (?, 0, 3, 'SYMPTOM')", [(f"{n}",) for n in range(9)]
+    )
     done = ward.take(labels="SELECT note, start, stop, label FROM labels", fetch=2)
     assert done.labels_left == 0
     notes = [note for number in ward.store.numbers(0) for note in ward.store.read(number)]
@@ -130,9 +140,12 @@ def test_labels_come_with_their_notes_also_over_many_fetches(ward: Ward) -> None
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "sentence"), [(0, 99, "outside its text"), ("x", 3, "whole numbers"), (3, 3, "outside its text")]
+    ("start", "stop", "sentence"),
+    [(0, 99, "outside its text"), ("x", 3, "whole numbers"), (3, 3, "outside its text")],
 )
-def test_labels_that_do_not_fit_are_one_sentence(ward: Ward, start: Any, stop: Any, sentence: str) -> None:
+def test_labels_that_do_not_fit_are_one_sentence(
+    ward: Ward, start: Any, stop: Any, sentence: str
+) -> None:
     ward.rows(("a", "P", "2024-05-01", "đau bụng"))
     ward.database.execute("INSERT INTO labels VALUES ('a', ?, ?, 'SYMPTOM')", (start, stop))
     with pytest.raises((UserError, DataError), match=sentence):
@@ -141,7 +154,11 @@ def test_labels_that_do_not_fit_are_one_sentence(ward: Ward, start: Any, stop: A
 
 
 def test_notes_in_bytes_and_in_rtf_are_read_and_what_cannot_be_is_counted(ward: Ward) -> None:
-    ward.rows(("a", "P", "1", "sốt".encode()), ("b", "P", "2", b"s\xe8t"), ("c", "P", "3", r"{\rtf1\ansi s\u7889?t}"))
+    ward.rows(
+        ("a", "P", "1", "sốt".encode()),
+        ("b", "P", "2", b"s\xe8t"),
+        ("c", "P", "3", r"{\rtf1\ansi s\u7889?t}"),
+    )
     done = ward.take(lang="vi", columns=Columns())
     assert (done.taken, done.skipped) == (2, {"the text cannot be read in this encoding": 1})
     assert [note.text for note in ward.store.read(1)] == ["sốt", "sốt"]

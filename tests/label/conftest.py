@@ -32,7 +32,13 @@ def spans(text: str, **labels: str) -> tuple[Span, ...]:
 @pytest.fixture
 def notes() -> list[Note]:
     return [
-        Note(id=f"n{number}", text=text, profile="synthetic", group=f"p{number}", origin="synthetic:test")
+        Note(
+            id=f"n{number}",
+            text=text,
+            profile="synthetic",
+            group=f"p{number}",
+            origin="synthetic:test",
+        )
         for number, text in enumerate(TEXTS)
     ]
 
@@ -57,12 +63,20 @@ def recipe(tmp_path: Path, notes: list[Note]) -> Callable[..., Recipe]:
     return made
 
 
-def give_back(folder: Path, name: str, said: dict[str, Sequence[Span]], round: str = "label", **more: Any) -> None:
+def give_back(
+    folder: Path, name: str, said: dict[str, Sequence[Span]], round: str = "label", **more: Any
+) -> None:
     """Fill an annotator's file as they would: only the notes that they have done."""
-    rows = [msgspec.json.decode(line) for line in (folder / round / "out" / f"{name}.jsonl").read_bytes().splitlines()]
+    rows = [
+        msgspec.json.decode(line)
+        for line in (folder / round / "out" / f"{name}.jsonl").read_bytes().splitlines()
+    ]
     for row in rows:
         if row["id"] in said:
-            marked = [{"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in said[row["id"]]]
+            marked = [
+                {"start": s.start, "end": s.end, "label": s.label, "text": s.quote}
+                for s in said[row["id"]]
+            ]
             for entity, span in zip(marked, said[row["id"]], strict=True):
                 if span.attributes:
                     entity["attributes"] = list(span.attributes)

@@ -24,10 +24,15 @@ def span(start: int, end: int, label: str, *attributes: str) -> Span:
 
 
 def said(name: str, **notes: list[Span]) -> dict[str, Annotation]:
-    return {id: Annotation(note=id, annotator=name, spans=tuple(spans)) for id, spans in notes.items()}
+    return {
+        id: Annotation(note=id, annotator=name, spans=tuple(spans)) for id, spans in notes.items()
+    }
 
 
-NOTES = {id: Note(id=id, text=text, profile="synthetic") for id, text in {"m": "abcd efgh", "n": "ijkl"}.items()}
+NOTES = {
+    id: Note(id=id, text=text, profile="synthetic")
+    for id, text in {"m": "abcd efgh", "n": "ijkl"}.items()
+}
 
 
 def test_pairs_labels_and_confusion_of_a_small_set_by_hand() -> None:
@@ -45,7 +50,9 @@ def test_pairs_labels_and_confusion_of_a_small_set_by_hand() -> None:
     assert scores["strict_f1"] == pytest.approx(2 * 4 / 16)
     assert scores["strict_f1/drug"] == 1.0 and scores["strict_f1/test"] == pytest.approx(2 * 1 / 4)
     assert scores["strict_f1/a3"] == pytest.approx(2 * 3 / 10)
-    assert found.confusion["test"] == {"result": 2, "test": 2} and found.confusion["result"] == {"test": 2}
+    assert found.confusion["test"] == {"result": 2, "test": 2} and found.confusion["result"] == {
+        "test": 2
+    }
     assert found.confusion["dose"] == {"dose": 2, "-": 2} and found.confusion["drug"] == {"drug": 6}
     assert [one.note for one in found.worst] == ["n", "m"]
 
@@ -67,7 +74,9 @@ def test_places_hold_every_span_once_and_ids_change_with_what_is_said() -> None:
     versions = {"a1": (span(0, 4, "x"), span(6, 8, "y")), "a2": (span(3, 6, "x"),), "a3": ()}
     first, second = places("n", versions)
     assert (first.start, first.end, second.start, second.end) == (0, 6, 6, 8)
-    assert first.majority is None and second.majority == (), "two of three say that nothing is there"
+    assert first.majority is None and second.majority == (), (
+        "two of three say that nothing is there"
+    )
     assert len(first.candidates) == 3
     other = places("n", {**versions, "a3": (span(0, 4, "x"),)})[0]
     assert other.id != first.id and other.majority == (span(0, 4, "x"),)
@@ -87,9 +96,14 @@ def test_the_names_of_candidates_cannot_be_told_from_their_order() -> None:
 
 
 def test_time_left_is_seconds_per_character_of_the_first_notes_times_the_characters_left() -> None:
-    notes = {f"n{k:02}": Note(id=f"n{k:02}", text="x" * 100, profile="synthetic") for k in range(50)}
+    notes = {
+        f"n{k:02}": Note(id=f"n{k:02}", text="x" * 100, profile="synthetic") for k in range(50)
+    }
     done = {id: Annotation(note=id, annotator="a1", at=id, seconds=36.0) for id in list(notes)[:30]}
-    late = {id: Annotation(note=id, annotator="a1", at="z" + id, seconds=9999.0) for id in list(notes)[20:30]}
+    late = {
+        id: Annotation(note=id, annotator="a1", at="z" + id, seconds=9999.0)
+        for id in list(notes)[20:30]
+    }
     found = estimate("a1", {**done, **late}, notes)
     assert found is not None and (found.notes, found.left, found.median) == (20, 20, 36.0)
     assert found.hours == pytest.approx(20 * 36 / 3600) and found.low == pytest.approx(found.high)
@@ -105,13 +119,18 @@ def test_an_invented_annotator_errs_as_often_as_its_habits_say_and_every_time_al
     assert abs(kept / total - 0.9) < 0.02  # thousands of spans: deviation below 0.006
     assert made == list(simulate(notes, CARD, "a1", habits=only))
     for note, one in zip(notes, simulate(notes, CARD, "a3"), strict=True):
-        assert all(note.text[s.start : s.end] == s.quote and s.label in CARD.names for s in one.spans)
+        assert all(
+            note.text[s.start : s.end] == s.quote and s.label in CARD.names for s in one.spans
+        )
         ends = [(s.start, s.end) for s in one.spans]
         assert ends == sorted(ends) and all(a[1] <= b[0] for a, b in pairwise(ends))
 
 
 def test_drift_is_found_where_an_annotator_tires_and_not_where_none_does() -> None:
-    notes = {f"n{k:03}": Note(id=f"n{k:03}", text="abcdefghij " * 8, profile="synthetic") for k in range(200)}
+    notes = {
+        f"n{k:03}": Note(id=f"n{k:03}", text="abcdefghij " * 8, profile="synthetic")
+        for k in range(200)
+    }
     truth = [span(11 * k, 11 * k + 10, "drug") for k in range(8)]
     rng = random.Random(0)
 

@@ -23,10 +23,17 @@ def test_uncertainty_is_the_sum_of_doubts_over_the_root_of_the_length() -> None:
 
 
 def test_of_two_alike_only_the_first_is_chosen_before_something_new() -> None:
-    pool = [note("a", "viêm phổi nặng hai bên"), note("b", "viêm phổi nặng hai bên."), note("c", "患者腹痛三天")]
+    pool = [
+        note("a", "viêm phổi nặng hai bên"),
+        note("b", "viêm phổi nặng hai bên."),
+        note("c", "患者腹痛三天"),
+    ]
     chosen = choose(pool, [1.0, 0.99, 0.3], 2, at_random=0)
     assert {one.note for one in chosen} == {"a", "c"}
-    assert {one.note for one in choose(pool, [1.0, 0.99, 0.3], 2, at_random=0, diverse=False)} == {"a", "b"}
+    assert {one.note for one in choose(pool, [1.0, 0.99, 0.3], 2, at_random=0, diverse=False)} == {
+        "a",
+        "b",
+    }
 
 
 def test_what_is_like_a_labelled_note_comes_last() -> None:
@@ -42,10 +49,16 @@ def test_a_share_is_drawn_at_random_and_each_note_once() -> None:
     assert [one.how for one in chosen].count("random") == 10
     assert chosen == choose(pool, [k / 100 for k in range(100)], 50, at_random=0.2, seed=1)
     drawn = [
-        {one.note for one in choose(pool, [0.0] * 100, 50, at_random=0.2, seed=s) if one.how == "random"}
+        {
+            one.note
+            for one in choose(pool, [0.0] * 100, 50, at_random=0.2, seed=s)
+            if one.how == "random"
+        }
         for s in range(200)
     ]
-    times = [sum(n.id in one for one in drawn) for n in pool]  # 200 draws of 10 in 100: 20 each, deviation 4.2
+    times = [
+        sum(n.id in one for one in drawn) for n in pool
+    ]  # 200 draws of 10 in 100: 20 each, deviation 4.2
     assert min(times) > 3 and max(times) < 40, "evenly from the whole pool"
 
 

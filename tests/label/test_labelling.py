@@ -32,17 +32,23 @@ def labelled(recipe: Recipe, **others: dict[str, tuple[Span, ...]]) -> Path:
     label.push(recipe)
     folder = recipe.root / "labelling"
     for name in ("a1", "a2", "a3"):
-        give_back(folder, name, {**TRUTH, **others.get(name, {})}, seconds=30.0, at="2026-01-05T08:00:00Z")
+        give_back(
+            folder, name, {**TRUTH, **others.get(name, {})}, seconds=30.0, at="2026-01-05T08:00:00Z"
+        )
     label.pull(recipe)
     return folder
 
 
-def test_each_annotator_gets_all_notes_in_an_order_of_their_own(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_each_annotator_gets_all_notes_in_an_order_of_their_own(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     sent = label.push(recipe())
     orders = [[row["id"] for row in rows(Path(one.where))] for one in sent]
     assert [sorted(order) for order in orders] == [["n0", "n1", "n2", "n3"]] * 3
     assert len({tuple(order) for order in orders}) > 1
-    assert [row["text"] for row in sorted(rows(Path(sent[0].where)), key=lambda r: str(r["id"]))] == list(TEXTS)
+    assert [
+        row["text"] for row in sorted(rows(Path(sent[0].where)), key=lambda r: str(r["id"]))
+    ] == list(TEXTS)
 
 
 def test_a_second_push_changes_nothing_and_adds_what_is_new(
@@ -54,7 +60,10 @@ def test_a_second_push_changes_nothing_and_adds_what_is_new(
     before = Path(first[0].where).read_bytes()
     label.push(recipe())
     assert Path(first[0].where).read_bytes() == before
-    write_jsonl([*notes, Note(id="n9", text="Ho khan.", profile="synthetic", group="p9")], tmp_path / "notes.jsonl")
+    write_jsonl(
+        [*notes, Note(id="n9", text="Ho khan.", profile="synthetic", group="p9")],
+        tmp_path / "notes.jsonl",
+    )
     label.push(recipe())
     assert [row["id"] for row in rows(Path(first[0].where))] == [
         *(json.loads(x)["id"] for x in before.splitlines()),
@@ -62,7 +71,9 @@ def test_a_second_push_changes_nothing_and_adds_what_is_new(
     ]
 
 
-def test_unanimous_notes_become_gold_with_spans_exact_to_the_code_point(recipe: Callable[..., Recipe]) -> None:
+def test_unanimous_notes_become_gold_with_spans_exact_to_the_code_point(
+    recipe: Callable[..., Recipe],
+) -> None:
     folder = labelled(recipe())
     outcome, sent, _ = label.adjudicate(recipe())
     assert sent is None and not outcome.open and not outcome.waiting
@@ -73,7 +84,10 @@ def test_unanimous_notes_become_gold_with_spans_exact_to_the_code_point(recipe: 
         assert [(e["start"], e["end"], e["label"]) for e in row["entities"]] == [  # type: ignore[attr-defined]
             (s.start, s.end, s.label) for s in TRUTH[f"n{number}"]
         ]
-        assert all(text[e["start"] : e["end"]] == e["text"] and e["by"] == "a1+a2+a3" for e in row["entities"])  # type: ignore[attr-defined]
+        assert all(
+            text[e["start"] : e["end"]] == e["text"] and e["by"] == "a1+a2+a3"
+            for e in row["entities"]
+        )  # type: ignore[attr-defined]
 
 
 def test_gold_is_read_as_training_data(recipe: Callable[..., Recipe]) -> None:
@@ -84,29 +98,43 @@ def test_gold_is_read_as_training_data(recipe: Callable[..., Recipe]) -> None:
     label.adjudicate(recipe())
     data = parse(Data, {"format": "jsonl", "path": str(folder / "gold.jsonl")}, "data")
     found = {note.id: note for note in load(data, "gold", folder, 0).notes}
-    assert [(s.start, s.end, s.label) for s in found["n2"].spans] == [(s.start, s.end, s.label) for s in TRUTH["n2"]]
+    assert [(s.start, s.end, s.label) for s in found["n2"].spans] == [
+        (s.start, s.end, s.label) for s in TRUTH["n2"]
+    ]
 
 
 def test_a_majority_decides_and_a_tie_is_asked_without_names(recipe: Callable[..., Recipe]) -> None:
     two_of_three = {"n0": TRUTH["n0"][:2]}  # a3 overlooks the drug
     all_differ = spans(SECOND, diagnosis="tăng huyết áp")
-    folder = labelled(recipe(), a3={**two_of_three, "n1": spans(SECOND, history="huyết áp")}, a2={"n1": all_differ})
+    folder = labelled(
+        recipe(),
+        a3={**two_of_three, "n1": spans(SECOND, history="huyết áp")},
+        a2={"n1": all_differ},
+    )
     outcome, sent, _ = label.adjudicate(recipe())
-    assert [(one.how, one.note) for one in outcome.decisions if one.how == "majority"] == [("majority", "n0")]
+    assert [(one.how, one.note) for one in outcome.decisions if one.how == "majority"] == [
+        ("majority", "n0")
+    ]
     assert [place.note for place in outcome.open] == ["n1"] and sent is not None
     (task,) = rows(Path(sent.where))
-    assert len(task["candidates"]) == 3 and not {"a1", "a2", "a3"} & set(json.dumps(task).split('"'))  # type: ignore[arg-type]
+    assert len(task["candidates"]) == 3 and not {"a1", "a2", "a3"} & set(
+        json.dumps(task).split('"')
+    )  # type: ignore[arg-type]
     assert {row["id"] for row in rows(folder / "gold.jsonl")} == {"n0", "n2", "n3"}
 
 
 def test_a_decision_goes_into_gold_and_audit_and_only_once(recipe: Callable[..., Recipe]) -> None:
     folder = labelled(
-        recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")}
+        recipe(),
+        a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")},
+        a3={"n1": spans(SECOND, history="huyết áp")},
     )
     _, sent, _ = label.adjudicate(recipe())
     assert sent is not None
     (task,) = rows(Path(sent.where))
-    wanted = task["candidates"].index([{"start": 8, "end": 21, "label": "diagnosis", "text": "tăng huyết áp"}])  # type: ignore[attr-defined]
+    wanted = task["candidates"].index(
+        [{"start": 8, "end": 21, "label": "diagnosis", "text": "tăng huyết áp"}]
+    )  # type: ignore[attr-defined]
     back = folder / "adjudication" / "back" / "adjudicator.jsonl"
     back.parent.mkdir(parents=True)
     back.write_text(json.dumps({**task, "choice": wanted + 1}) + "\n", "utf-8")
@@ -122,14 +150,20 @@ def test_a_decision_goes_into_gold_and_audit_and_only_once(recipe: Callable[...,
     assert "huyết" not in (folder / "audit.jsonl").read_text("utf-8"), "no text in the audit trail"
 
 
-def test_who_decides_may_mark_something_of_their_own_at_the_place_only(recipe: Callable[..., Recipe]) -> None:
+def test_who_decides_may_mark_something_of_their_own_at_the_place_only(
+    recipe: Callable[..., Recipe],
+) -> None:
     folder = labelled(
-        recipe(), a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")}, a3={"n1": spans(SECOND, history="huyết áp")}
+        recipe(),
+        a2={"n1": spans(SECOND, diagnosis="tăng huyết áp")},
+        a3={"n1": spans(SECOND, history="huyết áp")},
     )
     _, sent, _ = label.adjudicate(recipe())
     assert sent is not None
     (task,) = rows(Path(sent.where))
-    give_back(folder, "adjudicator", {str(task["id"]): spans(SECOND, history="Tiền sử")}, "adjudication")
+    give_back(
+        folder, "adjudicator", {str(task["id"]): spans(SECOND, history="Tiền sử")}, "adjudication"
+    )
     assert [fault.reason for fault in label.adjudicate(recipe())[0].refused] == [
         f"{task['id']}: a span lies elsewhere in the note"
     ]
@@ -138,7 +172,9 @@ def test_who_decides_may_mark_something_of_their_own_at_the_place_only(recipe: C
     assert not outcome.open and not outcome.refused
 
 
-def test_pulling_again_brings_nothing_and_a_change_keeps_the_earlier_version(recipe: Callable[..., Recipe]) -> None:
+def test_pulling_again_brings_nothing_and_a_change_keeps_the_earlier_version(
+    recipe: Callable[..., Recipe],
+) -> None:
     folder = labelled(recipe())
     kept = folder / "label" / "annotations" / "a1.jsonl"
     before = kept.read_bytes()
@@ -161,7 +197,9 @@ def test_what_is_gone_from_the_source_is_kept(recipe: Callable[..., Recipe]) -> 
     assert gone.done == 4 and "is not there yet" in gone.trouble
 
 
-def test_an_annotator_who_labelled_nothing_is_named_and_left_out(recipe: Callable[..., Recipe]) -> None:
+def test_an_annotator_who_labelled_nothing_is_named_and_left_out(
+    recipe: Callable[..., Recipe],
+) -> None:
     label.push(recipe())
     folder = recipe().root / "labelling"
     for name, said in (("a1", TRUTH), ("a2", TRUTH), ("a3", {})):
@@ -169,7 +207,9 @@ def test_an_annotator_who_labelled_nothing_is_named_and_left_out(recipe: Callabl
     pulled, _ = label.pull(recipe())
     assert [one.done for one in pulled] == [4, 4, 0]
     found, page = label.agreement(recipe())
-    assert found.alpha[0].value == 1.0 and "a3" not in {s.metric.partition("/")[2] for s in found.annotators}
+    assert found.alpha[0].value == 1.0 and "a3" not in {
+        s.metric.partition("/")[2] for s in found.annotators
+    }
     assert "a3 has labelled nothing yet and is left out." in page.read_text("utf-8")
     assert len(label.adjudicate(recipe())[0].gold) == 4
 
@@ -178,7 +218,9 @@ def test_agreement_needs_two_who_have_a_note_in_common(recipe: Callable[..., Rec
     label.push(recipe())
     give_back(recipe().root / "labelling", "a1", TRUTH)
     label.pull(recipe())
-    with pytest.raises(UserError, match=r"no two annotators have labelled the same note .*a1 4, a2 0, a3 0"):
+    with pytest.raises(
+        UserError, match=r"no two annotators have labelled the same note .*a1 4, a2 0, a3 0"
+    ):
         label.agreement(recipe())
 
 
@@ -187,9 +229,15 @@ def test_agreement_needs_two_who_have_a_note_in_common(recipe: Callable[..., Rec
     [
         ({"start": 0, "end": 4000, "label": "symptom"}, "span lies outside the text"),
         ({"start": 0, "end": 7, "label": "Symptom"}, "label is not in the card (Symptom)"),
-        ({"start": 0, "end": 7, "label": "symptom", "text": "khó thở"}, "quote of a span stands nowhere in the text"),
+        (
+            {"start": 0, "end": 7, "label": "symptom", "text": "khó thở"},
+            "quote of a span stands nowhere in the text",
+        ),
         ({"start": "x", "end": 7, "label": "symptom"}, "offset of a span is not a whole number"),
-        ({"start": 0, "end": 7, "label": "symptom", "attributes": ["denied"]}, "attribute is not in the card: denied"),
+        (
+            {"start": 0, "end": 7, "label": "symptom", "attributes": ["denied"]},
+            "attribute is not in the card: denied",
+        ),
     ],
 )
 def test_a_faulty_span_keeps_the_whole_annotation_out_until_it_is_mended(
@@ -197,7 +245,10 @@ def test_a_faulty_span_keeps_the_whole_annotation_out_until_it_is_mended(
 ) -> None:
     folder = labelled(recipe())
     path = folder / "label" / "back" / "a1.jsonl"
-    changed = [{**row, "entities": [*row["entities"], entity]} if row["id"] == "n0" else row for row in rows(path)]  # type: ignore[misc]
+    changed = [
+        {**row, "entities": [*row["entities"], entity]} if row["id"] == "n0" else row
+        for row in rows(path)
+    ]  # type: ignore[misc]
     path.write_text("".join(json.dumps(row) + "\n" for row in changed), "utf-8")
     (pulled, *_), _ = label.pull(recipe())
     assert pulled.faulty == 1 and pulled.faults[0].startswith(f"{reason}: 1 note (n0)")
@@ -208,7 +259,9 @@ def test_a_faulty_span_keeps_the_whole_annotation_out_until_it_is_mended(
     assert not label.adjudicate(recipe())[0].waiting
 
 
-def test_a_changed_text_a_double_line_and_an_unknown_note_are_named(recipe: Callable[..., Recipe]) -> None:
+def test_a_changed_text_a_double_line_and_an_unknown_note_are_named(
+    recipe: Callable[..., Recipe],
+) -> None:
     folder = labelled(recipe())
     path = folder / "label" / "back" / "a1.jsonl"
     first, second, *rest = rows(path)
@@ -222,7 +275,9 @@ def test_a_changed_text_a_double_line_and_an_unknown_note_are_named(recipe: Call
     }
 
 
-def test_a_list_of_terms_marks_beforehand_whatever_the_case(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_list_of_terms_marks_beforehand_whatever_the_case(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     (tmp_path / "terms.csv").write_text(
         "term,label,code\nViêm phổi,diagnosis,J18.9\nsốt,symptom,\nphổi,test,\n", "utf-8"
     )
@@ -253,7 +308,9 @@ def test_a_guideline_defines_every_label_in_three_languages(recipe: Callable[...
         label.guideline(recipe(), "fr")
 
 
-def test_practice_goes_out_and_comes_back_as_a_page_for_each(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_practice_goes_out_and_comes_back_as_a_page_for_each(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
     from residency.corpus.write import write_jsonl
     from residency.synth.records import records
 
@@ -266,7 +323,11 @@ def test_practice_goes_out_and_comes_back_as_a_page_for_each(recipe: Callable[..
     give_back(folder, "a1", truth, "practice")
     give_back(folder, "a2", {id: spans[1:] for id, spans in truth.items()}, "practice")
     _, told = label.practice(recipe(), tmp_path / "known.jsonl")
-    assert [one.annotator for one in told] == ["a1", "a2"] and told[0].strict == 1.0 and 0.5 < told[1].strict < 1.0
+    assert (
+        [one.annotator for one in told] == ["a1", "a2"]
+        and told[0].strict == 1.0
+        and 0.5 < told[1].strict < 1.0
+    )
     page = (folder / "practice" / "feedback-a2.html").read_text("utf-8")
     assert "overlooked" in page and "What to read again" in page
 

@@ -28,7 +28,9 @@ def test_accounts_are_readable_by_their_owner_alone(script: ModuleType, tmp_path
     assert script.read_accounts(tmp_path) == {"A_TOKEN": "x=y"}
 
 
-def test_a_process_that_is_no_server_is_never_taken_for_one(script: ModuleType, tmp_path: Path) -> None:
+def test_a_process_that_is_no_server_is_never_taken_for_one(
+    script: ModuleType, tmp_path: Path
+) -> None:
     (tmp_path / "a1").mkdir()
     for pid in (str(os.getpid()), "999999999", "not a number"):
         (tmp_path / "a1" / "pid").write_text(pid, "utf-8")
@@ -54,10 +56,17 @@ def test_each_server_has_a_secret_key_database_and_account_of_its_own_and_no_tel
     monkeypatch.setattr(script, "wait", lambda *_: None)
     monkeypatch.setattr(script, "answers", lambda url: False)
     script.start(tmp_path, ["a1", "a2", "adjudicator"], 9100)
-    keys = ("SECRET_KEY", "LABEL_STUDIO_USER_TOKEN", "LABEL_STUDIO_PASSWORD", "LABEL_STUDIO_BASE_DATA_DIR")
+    keys = (
+        "SECRET_KEY",
+        "LABEL_STUDIO_USER_TOKEN",
+        "LABEL_STUDIO_PASSWORD",
+        "LABEL_STUDIO_BASE_DATA_DIR",
+    )
     assert all(len({env[key] for _, env in started}) == 3 for key in keys)
     for command, env in started:
         assert command[command.index("--internal-host") + 1] == "127.0.0.1"
         assert (env["SENTRY_DSN"], env["FRONTEND_SENTRY_DSN"]) == ("", "")
         assert {env["COLLECT_ANALYTICS"], env["LATEST_VERSION_CHECK"]} == {"false"}
-        assert not any(env[key] in command for key in keys[:3]), "secrets do not show in the list of processes"
+        assert not any(env[key] in command for key in keys[:3]), (
+            "secrets do not show in the list of processes"
+        )

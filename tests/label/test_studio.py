@@ -26,11 +26,23 @@ def test_the_interface_defines_every_label_and_offers_attributes_and_codes_of_a_
     root = Xml.fromstring(interface(CARD, {"drug": "a <medicine> & so on"}, "http://x/codes.json"))
     labels = {one.attrib["value"]: one.attrib for one in root.iter("Label")}
     assert tuple(labels) == CARD.names
-    assert labels["drug"]["hint"] == "a <medicine> & so on" and labels["dose"]["hint"].startswith("The strength")
-    assert len({one["hotkey"] for one in labels.values()}) == len({one["background"] for one in labels.values()}) == 10
-    assert [one.attrib["value"] for one in root.iter("Choice")] == ["negated", "family", "uncertain"]
+    assert labels["drug"]["hint"] == "a <medicine> & so on" and labels["dose"]["hint"].startswith(
+        "The strength"
+    )
+    assert (
+        len({one["hotkey"] for one in labels.values()})
+        == len({one["background"] for one in labels.values()})
+        == 10
+    )
+    assert [one.attrib["value"] for one in root.iter("Choice")] == [
+        "negated",
+        "family",
+        "uncertain",
+    ]
     (code,) = root.iter("Taxonomy")
-    assert code.attrib["whenLabelValue"] == "diagnosis,history" and code.attrib["perRegion"] == "true"
+    assert (
+        code.attrib["whenLabelValue"] == "diagnosis,history" and code.attrib["perRegion"] == "true"
+    )
     assert not list(Xml.fromstring(interface(CARD, {})).iter("Taxonomy"))
 
 
@@ -62,7 +74,14 @@ def test_a_faulty_list_of_codes_is_named(tmp_path: Path, text: str, fault: str) 
 def test_regions_come_back_as_they_went_out() -> None:
     from residency.corpus.labelstudio import regions
 
-    span = Span(start=2, end=5, label="diagnosis", quote="abc", code="J18.9", attributes=("family", "negated"))
+    span = Span(
+        start=2,
+        end=5,
+        label="diagnosis",
+        quote="abc",
+        code="J18.9",
+        attributes=("family", "negated"),
+    )
     (raw,) = regions(result([span]), None)
     assert (raw.fragments, raw.label, raw.quote, raw.code, raw.attributes) == (
         ((2, 5),),
@@ -87,7 +106,9 @@ def test_two_annotators_on_one_server_would_see_each_other_and_are_refused() -> 
 
 
 def test_an_unknown_way_of_labelling_is_answered_with_the_allowed_ones() -> None:
-    with pytest.raises(UserError, match=r"label.*via.*'paper' is not known; allowed: files, label_studio"):
+    with pytest.raises(
+        UserError, match=r"label.*via.*'paper' is not known; allowed: files, label_studio"
+    ):
         parse(Label, {"data": "notes", "via": "paper"}, "label")
 
 
@@ -103,7 +124,11 @@ def test_pseudonymised_notes_stay_on_this_machine_unless_the_server_is_inside() 
     check_profile(away, "anonymised", "x")
     check_profile(away.model_copy(update={"inside": True}), "pseudonymised", "x")
     check_profile(Server(**SERVER), "pseudonymised", "x")
-    assert local("http://localhost:8081") and local("http://[::1]:1") and not local("http://127.0.0.1.example.org")
+    assert (
+        local("http://localhost:8081")
+        and local("http://[::1]:1")
+        and not local("http://127.0.0.1.example.org")
+    )
 
 
 def project(monkeypatch: pytest.MonkeyPatch, reply: httpx2.Response | Exception) -> Project:
@@ -116,16 +141,27 @@ def project(monkeypatch: pytest.MonkeyPatch, reply: httpx2.Response | Exception)
         return reply
 
     return Project(
-        Server(**SERVER), "label.servers[0]", "ward / label", CARD, {}, transport=httpx2.MockTransport(answer)
+        Server(**SERVER),
+        "label.servers[0]",
+        "ward / label",
+        CARD,
+        {},
+        transport=httpx2.MockTransport(answer),
     )
 
 
 @pytest.mark.parametrize(
     ("reply", "sentence"),
     [
-        (httpx2.Response(401), r"label.servers\[0\].token: .* refuses the token in A_TOKEN \(401\)"),
+        (
+            httpx2.Response(401),
+            r"label.servers\[0\].token: .* refuses the token in A_TOKEN \(401\)",
+        ),
         (httpx2.Response(403), r"refuses the token in A_TOKEN \(403\)"),
-        (httpx2.Response(500, text="a note's text"), r"answered 500 to GET /api/projects; its own log says why\.$"),
+        (
+            httpx2.Response(500, text="a note's text"),
+            r"answered 500 to GET /api/projects; its own log says why\.$",
+        ),
         (httpx2.ConnectError("no"), r"does not answer \(ConnectError\); start it"),
         (
             httpx2.Response(200, json={"results": [], "next": None}),
@@ -146,7 +182,9 @@ def test_a_token_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         Project(Server(**SERVER), "label.servers[0]", "t", CARD, {}).check()
 
 
-def test_candidates_are_escaped_where_the_interface_takes_html(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_are_escaped_where_the_interface_takes_html(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from residency.label.annotations import Task
 
     span = Span(start=0, end=8, label="drug", quote="<script>")

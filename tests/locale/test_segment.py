@@ -25,7 +25,11 @@ def library(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
         ("ho,sốt", ["ho", ",", "sốt"], "ho , sốt"),
         ("bệnh \t nhân", ["bệnh nhân"], "bệnh_nhân"),
         ("hoà giải ðau", ["hòa giải", "đau"], "hoà_giải ðau"),
-        (unicodedata.normalize("NFD", "bệnh nhân"), ["bệnh nhân"], unicodedata.normalize("NFD", "bệnh_nhân")),
+        (
+            unicodedata.normalize("NFD", "bệnh nhân"),
+            ["bệnh nhân"],
+            unicodedata.normalize("NFD", "bệnh_nhân"),
+        ),
         ("bệnh\u200b nhân", ["bệnh nhân"], "bệnh\u200b_nhân"),
         ("sốt 38.5", ["sốt 38.5"], "sốt 38.5"),
         ("mạch máu", ["mạ", "ch máu"], "mạch_máu"),
@@ -44,9 +48,14 @@ def test_words_of_the_library_become_edits(
     assert segment(text, "canned").apply(text) == expected
 
 
-def test_a_sentence_that_cannot_be_matched_leaves_the_others_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentence_that_cannot_be_matched_leaves_the_others_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     library(monkeypatch, ["lost"], ["bệnh nhân", "."])
-    assert segment("đau bụng.\nbệnh nhân.", "canned").apply("đau bụng.\nbệnh nhân.") == "đau bụng.\nbệnh_nhân ."
+    assert (
+        segment("đau bụng.\nbệnh nhân.", "canned").apply("đau bụng.\nbệnh nhân.")
+        == "đau bụng.\nbệnh_nhân ."
+    )
 
 
 def test_a_library_that_fails_leaves_the_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,13 +68,16 @@ def test_a_library_that_fails_leaves_the_text_as_it_is(monkeypatch: pytest.Monke
 
 def test_an_unknown_segmenter_is_answered_with_the_allowed_names() -> None:
     with pytest.raises(
-        UserError, match=r"'underthesee' is not known; allowed: underthesea; did you mean underthesea\?"
+        UserError,
+        match=r"'underthesee' is not known; allowed: underthesea; did you mean underthesea\?",
     ):
         segment("đau", "underthesee")
     assert segmenters() == ["underthesea"]
 
 
-def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_way_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "underthesea", None)
     with pytest.raises(UserError, match=re.escape('pip install "residency[vi]"')):
         segment("đau", "underthesea")
@@ -74,7 +86,9 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch: pyte
 class TestUnderthesea:
     @pytest.fixture(autouse=True)
     def installed(self) -> None:
-        pytest.importorskip("underthesea", reason='needs the package underthesea: pip install "residency[vi]"')
+        pytest.importorskip(
+            "underthesea", reason='needs the package underthesea: pip install "residency[vi]"'
+        )
 
     def test_a_note(self) -> None:
         text = "Bệnh nhân nam,45 tuổi.\r\nVùng thượng   vị: đau"
@@ -90,12 +104,27 @@ class TestUnderthesea:
         composed = segment(text, "underthesea").apply(text)
         decomposed = unicodedata.normalize("NFD", text)
         assert "_" in composed
-        assert segment(decomposed, "underthesea").apply(decomposed) == unicodedata.normalize("NFD", composed)
+        assert segment(decomposed, "underthesea").apply(decomposed) == unicodedata.normalize(
+            "NFD", composed
+        )
 
     @given(
         st.lists(
             st.sampled_from(
-                ["bệnh nhân", "hoà", "ðau", "e\u0323\u0302", "二甲", "😀", "\u200b", "\r\n", " ", ". ", "5", "\ud800"]
+                [
+                    "bệnh nhân",
+                    "hoà",
+                    "ðau",
+                    "e\u0323\u0302",
+                    "二甲",
+                    "😀",
+                    "\u200b",
+                    "\r\n",
+                    " ",
+                    ". ",
+                    "5",
+                    "\ud800",
+                ]
             ),
             max_size=12,
         ).map("".join)

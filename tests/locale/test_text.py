@@ -57,7 +57,9 @@ def test_nfd_text_is_cut_where_nfc_text_is(text: str) -> None:
 @given(st.text())
 def test_units_cover_every_character_that_is_not_white_space_once_and_in_order(text: str) -> None:
     covered = [position for start, end in units(text) for position in range(start, end)]
-    assert covered == [position for position, character in enumerate(text) if not character.isspace()]
+    assert covered == [
+        position for position, character in enumerate(text) if not character.isspace()
+    ]
 
 
 @given(st.text())
@@ -98,7 +100,11 @@ def test_a_line_break_ends_a_sentence(line_break: str) -> None:
 
 
 def test_a_full_stop_ends_a_sentence_where_the_space_was_forgotten() -> None:
-    assert split("Đau bụng.Nôn 2 lần.Sốt 38.5 độ", "vi") == ["Đau bụng.", "Nôn 2 lần.", "Sốt 38.5 độ"]
+    assert split("Đau bụng.Nôn 2 lần.Sốt 38.5 độ", "vi") == [
+        "Đau bụng.",
+        "Nôn 2 lần.",
+        "Sốt 38.5 độ",
+    ]
 
 
 def test_abbreviations_are_known_in_decomposed_text() -> None:
@@ -123,7 +129,11 @@ def test_sentences_cover_everything_but_white_space_in_order(text: str, lang: st
     [
         ("Đau bụng, ĐẦU búng", "vi", ["đau", "bụng", "đầu", "búng"]),
         (unicodedata.normalize("NFD", "Đầu"), "vi", ["đầu"]),
-        ("Hoà hòa; thuý thúy; quý khoẻ khỏe hoàn", "vi", ["hoà", "hoà", "thuý", "thuý", "quý", "khoẻ", "khoẻ", "hoàn"]),
+        (
+            "Hoà hòa; thuý thúy; quý khoẻ khỏe hoàn",
+            "vi",
+            ["hoà", "hoà", "thuý", "thuý", "quý", "khoẻ", "khoẻ", "hoàn"],
+        ),
         ("hoà hòa", "", ["hoà", "hòa"]),
         ("患者服用Metformin500mg。", "zh", ["患", "者", "服", "用", "metformin", "500", "mg"]),
         ("G6PD-deficient (3.5)", "en", ["g", "6", "pd", "deficient", "3", "5"]),
@@ -137,7 +147,9 @@ def test_tokens(text: str, lang: str, expected: list[str]) -> None:
 
 @given(st.text(alphabet="aăâđêôơưẾộòÝ 中文1.\u0301\u0323", max_size=30))
 def test_tokens_do_not_depend_on_the_normal_form(text: str) -> None:
-    assert tokens(unicodedata.normalize("NFD", text), "vi") == tokens(unicodedata.normalize("NFC", text), "vi")
+    assert tokens(unicodedata.normalize("NFD", text), "vi") == tokens(
+        unicodedata.normalize("NFC", text), "vi"
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,19 @@ def test_it_agrees_with_the_reference_package_on_random_annotations(seed: int, l
         versions.append([span(s, s + rng.randint(1, 10), rng.choice("abc")) for s in starts])
     rows = []
     for spans in versions:
-        values = ["+".join(sorted({s.label for s in spans if s.start <= i < s.end})) for i in range(len(text))]
+        values = [
+            "+".join(sorted({s.label for s in spans if s.start <= i < s.end}))
+            for i in range(len(text))
+        ]
         if label:
             values = ["yes" if label in value else "no" for value in values]
-        rows.append([value or "none" for value, character in zip(values, text, strict=True) if not character.isspace()])
+        rows.append(
+            [
+                value or "none"
+                for value, character in zip(values, text, strict=True)
+                if not character.isspace()
+            ]
+        )
     expected = krippendorff.alpha(reliability_data=np.array(rows), level_of_measurement="nominal")
     assert one_alpha(text, versions, label) == pytest.approx(expected)
 
@@ -63,7 +72,9 @@ def test_notes_add_up_as_if_their_characters_stood_in_one_text() -> None:
         [*one, *(span(s.start + 9, s.end + 9, s.label) for s in two)]
         for one, two in zip(first[1], second[1], strict=True)
     ]
-    assert float(alpha(rows.sum(axis=0), values)) == pytest.approx(one_alpha(first[0] + second[0], shifted))
+    assert float(alpha(rows.sum(axis=0), values)) == pytest.approx(
+        one_alpha(first[0] + second[0], shifted)
+    )
 
 
 def test_blanks_at_the_edges_order_and_doubles_make_no_difference() -> None:
@@ -81,7 +92,9 @@ def test_perfect_agreement_is_one_and_no_character_is_not_a_number() -> None:
 
 
 def test_samples_are_computed_at_once() -> None:
-    rows, values = table([coincidences("abcd", [[span(0, 2, "x")], [span(0, 1, "x")]]), coincidences("ab", [[], []])])
+    rows, values = table(
+        [coincidences("abcd", [[span(0, 2, "x")], [span(0, 1, "x")]]), coincidences("ab", [[], []])]
+    )
     both = alpha(np.stack([rows[0], rows.sum(axis=0)]), values)
     assert both[0] == pytest.approx(one_alpha("abcd", [[span(0, 2, "x")], [span(0, 1, "x")]]))
     assert both.shape == (2,)

@@ -31,17 +31,26 @@ def many_labels(seed: int, size: int = 300) -> tuple[list[tuple[str, ...]], list
 def test_hand_computed_single_label() -> None:
     gold, predicted = [("a",), ("a",), ("b",), ("b",)], [("a",), ("b",), ("b",), ()]
     assert choices.accuracy(gold, predicted) == 0.5
-    assert choices.count(gold, predicted) == {"a": Counts(tp=1, fn=1), "b": Counts(tp=1, fp=1, fn=1)}
+    assert choices.count(gold, predicted) == {
+        "a": Counts(tp=1, fn=1),
+        "b": Counts(tp=1, fp=1, fn=1),
+    }
     assert choices.macro_f1(gold, predicted) == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert choices.micro_f1(gold, predicted) == pytest.approx(4 / 7)  # an item without answer is missed, not invented
+    assert choices.micro_f1(gold, predicted) == pytest.approx(
+        4 / 7
+    )  # an item without answer is missed, not invented
 
 
 def test_exact_match_wants_the_whole_set() -> None:
-    assert choices.accuracy([("a", "b"), ("a",), ()], [("b", "a"), ("a", "b"), ()]) == pytest.approx(2 / 3)
+    assert choices.accuracy(
+        [("a", "b"), ("a",), ()], [("b", "a"), ("a", "b"), ()]
+    ) == pytest.approx(2 / 3)
 
 
 def test_nothing_to_score_is_zero() -> None:
-    assert choices.accuracy([], []) == choices.macro_f1([], []) == choices.micro_f1([()], [()]) == 0.0
+    assert (
+        choices.accuracy([], []) == choices.macro_f1([], []) == choices.micro_f1([()], [()]) == 0.0
+    )
 
 
 def test_an_invented_label_does_not_join_the_macro_average_but_does_in_scikit_learn() -> None:
@@ -49,7 +58,9 @@ def test_an_invented_label_does_not_join_the_macro_average_but_does_in_scikit_le
 
     gold, predicted = [("a",), ("a",), ("b",)], [("a",), ("z",), ("b",)]
     assert choices.macro_f1(gold, predicted) == pytest.approx((2 / 3 + 1) / 2)
-    theirs = f1_score([g for (g,) in gold], [p for (p,) in predicted], average="macro", zero_division=0)
+    theirs = f1_score(
+        [g for (g,) in gold], [p for (p,) in predicted], average="macro", zero_division=0
+    )
     assert theirs == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
@@ -64,7 +75,9 @@ def test_single_label_agrees_with_scikit_learn(seed: int) -> None:
 
     gold, predicted = one_label(seed)
     flat_gold, flat_predicted = [g for (g,) in gold], [p for (p,) in predicted]
-    assert choices.accuracy(gold, predicted) == pytest.approx(accuracy_score(flat_gold, flat_predicted))
+    assert choices.accuracy(gold, predicted) == pytest.approx(
+        accuracy_score(flat_gold, flat_predicted)
+    )
     for name in ("micro", "macro", "weighted"):
         ours = getattr(choices, f"{name}_f1")(gold, predicted)
         assert ours == pytest.approx(f1_score(flat_gold, flat_predicted, average=name))

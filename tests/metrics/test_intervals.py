@@ -15,7 +15,9 @@ def share(sums: Array) -> Array:
     return sums[..., :1] / sums[..., 1:2]
 
 
-def clustered(generator: np.random.Generator, groups: int = 60, size: int = 8) -> tuple[Array, list[str]]:
+def clustered(
+    generator: np.random.Generator, groups: int = 60, size: int = 8
+) -> tuple[Array, list[str]]:
     """Successes of patients who differ: each has a rate of its own, 0.7 on average (beta 2.8, 1.2)."""
     rates = generator.beta(2.8, 1.2, size=groups)
     success = generator.random((groups, size)) < rates[:, None]
@@ -24,7 +26,9 @@ def clustered(generator: np.random.Generator, groups: int = 60, size: int = 8) -
 
 
 def test_value_is_that_of_the_whole_data() -> None:
-    value, low, high = bootstrap(np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]]), ["a", "b", "c", "d"], share)
+    value, low, high = bootstrap(
+        np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]]), ["a", "b", "c", "d"], share
+    )
     assert value.tolist() == [0.75]
     assert low[0] < 0.75 < high[0]
 
@@ -72,9 +76,15 @@ def test_with_few_patients_the_interval_is_that_of_the_jackknife_by_hand() -> No
     # shares of 3 patients: 2/2, 1/2, 0/2; left out in turn: 1/4, 2/4, 3/4; standard error sqrt(2/3 * 2/16) = 0.2887
     stats, groups = np.array([[2.0, 2], [1, 2], [0, 2]]), ["a", "b", "c"]
     _, low, high = bootstrap(stats, groups, share)
-    assert (low[0], high[0]) == (pytest.approx(0.5 - 4.3027 * 0.28868, abs=1e-4), pytest.approx(1.7421, abs=1e-3))
+    assert (low[0], high[0]) == (
+        pytest.approx(0.5 - 4.3027 * 0.28868, abs=1e-4),
+        pytest.approx(1.7421, abs=1e-3),
+    )
     _, low, high = bootstrap(stats, groups, share, shares=True)
-    assert (low[0], high[0]) == (pytest.approx(1 / (1 + np.exp(4.9684)), abs=1e-4), pytest.approx(0.99309, abs=1e-4))
+    assert (low[0], high[0]) == (
+        pytest.approx(1 / (1 + np.exp(4.9684)), abs=1e-4),
+        pytest.approx(0.99309, abs=1e-4),
+    )
     assert intervals.procedure(3, 100) == "jackknife over 3 groups, 95%"
     assert intervals.procedure(30, 100) == "bootstrap over groups, 100 samples, 95%"
 
@@ -84,7 +94,9 @@ def test_percentiles_move_out_as_students_t_asks() -> None:
 
     for groups in (30, 60, 400):
         expected = norm.cdf(t.ppf(0.025, groups - 1) * np.sqrt(groups / (groups - 1)))
-        assert intervals.percentiles(groups, 0.95) == pytest.approx((expected, 1 - expected), abs=5e-4)
+        assert intervals.percentiles(groups, 0.95) == pytest.approx(
+            (expected, 1 - expected), abs=5e-4
+        )
     assert intervals.effective(["a", "b", "c", "d"]) == 4
     assert intervals.effective(["a"] * 9 + ["b"]) == pytest.approx(100 / 82)
 
@@ -101,7 +113,9 @@ def test_ignoring_patients_would_cover_too_little() -> None:
     generator, covered = np.random.default_rng(1), 0
     for simulation in range(100):
         stats, groups = clustered(generator)
-        _, low, high = bootstrap(stats, [str(i) for i in range(len(groups))], share, samples=400, seed=simulation)
+        _, low, high = bootstrap(
+            stats, [str(i) for i in range(len(groups))], share, samples=400, seed=simulation
+        )
         covered += bool(low[0] <= 0.7 <= high[0])
     assert covered / 100 < 0.90
 

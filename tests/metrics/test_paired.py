@@ -35,18 +35,25 @@ def test_identical_systems_give_p_of_one_and_no_difference() -> None:
 
 def test_p_approaches_that_of_all_swaps() -> None:
     generator = np.random.default_rng(7)
-    a, b = generator.integers(0, 6, size=(8, 1)).astype(float), generator.integers(1, 7, size=(8, 1)).astype(float)
+    a, b = (
+        generator.integers(0, 6, size=(8, 1)).astype(float),
+        generator.integers(1, 7, size=(8, 1)).astype(float),
+    )
     gains = (b - a).ravel()
     swaps = [abs(float(np.dot(signs, gains))) for signs in product([-1, 1], repeat=8)]
     exact = np.mean([total >= abs(gains.sum()) for total in swaps])
-    estimate = approximate_randomisation(a, b, [str(i) for i in range(8)], lambda sums: sums, samples=20_000)
+    estimate = approximate_randomisation(
+        a, b, [str(i) for i in range(8)], lambda sums: sums, samples=20_000
+    )
     assert estimate == pytest.approx(exact, abs=0.015)
 
 
 def test_under_the_null_about_one_p_in_twenty_is_below_005() -> None:
     generator = np.random.default_rng(11)
     found = [
-        approximate_randomisation(*systems(generator, 30, 0.6, 0.6), share, samples=199, seed=simulation)
+        approximate_randomisation(
+            *systems(generator, 30, 0.6, 0.6), share, samples=199, seed=simulation
+        )
         for simulation in range(300)
     ]
     assert 0.02 <= np.mean([p < 0.05 for p in found]) <= 0.08

@@ -23,8 +23,14 @@ def test_wilson_as_published() -> None:
         (0, 20, 0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ):
-        found = screening.proportion([True] * hits + [False] * (size - hits), [True] * size, own(size))
-        assert found == (pytest.approx(hits / size), pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+        found = screening.proportion(
+            [True] * hits + [False] * (size - hits), [True] * size, own(size)
+        )
+        assert found == (
+            pytest.approx(hits / size),
+            pytest.approx(low, abs=1e-4),
+            pytest.approx(high, abs=1e-4),
+        )
 
 
 def test_only_the_items_in_question_count() -> None:
@@ -82,12 +88,16 @@ def test_the_area_over_patients_covers_the_truth() -> None:
     from scipy.stats import norm
 
     generator, covered = np.random.default_rng(3), 0
-    truth = norm.cdf(1 / np.sqrt(2 * (1 + 0.5)))  # scores N(1, 1.5) against N(0, 1.5), alike within a patient
+    truth = norm.cdf(
+        1 / np.sqrt(2 * (1 + 0.5))
+    )  # scores N(1, 1.5) against N(0, 1.5), alike within a patient
     for _ in range(400):
         shift = generator.normal(0, 0.5**0.5, 30).repeat(6)
         wanted = generator.random(180) < 0.4
         scores = shift + wanted + generator.normal(size=180)
-        _, low, high = screening.auroc(scores.tolist(), wanted.tolist(), [str(i // 6) for i in range(180)])
+        _, low, high = screening.auroc(
+            scores.tolist(), wanted.tolist(), [str(i // 6) for i in range(180)]
+        )
         covered += low <= truth <= high
     assert 0.92 <= covered / 400 <= 0.98
 
@@ -106,13 +116,23 @@ def test_calibration_by_hand() -> None:
     assert value[0] == pytest.approx((0.9 + 0.7) / 5)
     low, high = screening.bins(chances, right, own(5))
     assert (low.start, low.n, low.chance, low.right) == (0.6, 2, pytest.approx(0.65), 1)
-    assert (high.end, high.n, high.chance, high.right) == (1.0, 3, pytest.approx(2.9 / 3), pytest.approx(2 / 3))
+    assert (high.end, high.n, high.chance, high.right) == (
+        1.0,
+        3,
+        pytest.approx(2.9 / 3),
+        pytest.approx(2 / 3),
+    )
 
 
 def test_stated_chances_that_are_true_are_calibrated() -> None:
     generator = np.random.default_rng(4)
     chances = generator.random(20_000)
     right = generator.random(20_000) < chances
-    value, _, _ = bootstrap(screening.binned(chances, right), own(20_000), screening.calibration_error(), samples=0)
+    value, _, _ = bootstrap(
+        screening.binned(chances, right), own(20_000), screening.calibration_error(), samples=0
+    )
     assert value[0] < 0.02
-    assert all(one.low - 0.02 < one.chance < one.high + 0.02 for one in screening.bins(chances, right, own(20_000)))
+    assert all(
+        one.low - 0.02 < one.chance < one.high + 0.02
+        for one in screening.bins(chances, right, own(20_000))
+    )

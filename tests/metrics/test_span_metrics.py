@@ -28,7 +28,11 @@ def total(counts: Iterable[Counts]) -> Counts:
 @st.composite
 def any_spans(draw: st.DrawFn) -> tuple[Span, ...]:
     """Spans as they come: nested, crossing, repeated."""
-    keys = draw(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6), st.sampled_from("AB")), max_size=6))
+    keys = draw(
+        st.lists(
+            st.tuples(st.integers(0, 12), st.integers(1, 6), st.sampled_from("AB")), max_size=6
+        )
+    )
     return spans(*((start, start + length, label) for start, length, label in keys))
 
 
@@ -46,13 +50,19 @@ def test_ratios_without_denominator_are_zero() -> None:
 def test_strict_wants_start_end_and_label() -> None:
     gold = spans((0, 4, "drug"), (5, 9, "dose"), (10, 14, "drug"))
     predicted = spans((0, 4, "drug"), (5, 8, "dose"), (10, 14, "dose"))
-    assert count(gold, predicted) == {"dose": Counts(tp=0, fp=2, fn=1), "drug": Counts(tp=1, fp=0, fn=1)}
+    assert count(gold, predicted) == {
+        "dose": Counts(tp=0, fp=2, fn=1),
+        "drug": Counts(tp=1, fp=0, fn=1),
+    }
 
 
 def test_relaxed_wants_the_label_and_any_overlap() -> None:
     gold = spans((0, 4, "drug"), (5, 9, "dose"), (10, 14, "drug"))
     predicted = spans((3, 5, "drug"), (8, 20, "dose"), (14, 16, "drug"))
-    assert count(gold, predicted, "relaxed") == {"dose": Counts(tp=1), "drug": Counts(tp=1, fp=1, fn=1)}
+    assert count(gold, predicted, "relaxed") == {
+        "dose": Counts(tp=1),
+        "drug": Counts(tp=1, fp=1, fn=1),
+    }
 
 
 def test_boundary_ignores_the_label() -> None:
@@ -61,7 +71,9 @@ def test_boundary_ignores_the_label() -> None:
 
 
 def test_one_prediction_over_two_gold_spans_finds_one_and_misses_one() -> None:
-    assert count(spans((0, 2, "A"), (3, 5, "A")), spans((0, 5, "A")), "relaxed") == {"A": Counts(tp=1, fn=1)}
+    assert count(spans((0, 2, "A"), (3, 5, "A")), spans((0, 5, "A")), "relaxed") == {
+        "A": Counts(tp=1, fn=1)
+    }
 
 
 def test_a_greedy_order_cannot_lose_a_relaxed_hit() -> None:
@@ -97,7 +109,10 @@ def test_swapping_gold_and_predictions_swaps_false_positives_and_negatives(
     gold: tuple[Span, ...], predicted: tuple[Span, ...]
 ) -> None:
     for mode in MODES:
-        one, other = total(count(gold, predicted, mode).values()), total(count(predicted, gold, mode).values())
+        one, other = (
+            total(count(gold, predicted, mode).values()),
+            total(count(predicted, gold, mode).values()),
+        )
         assert (one.tp, one.fp, one.fn) == (other.tp, other.fn, other.fp)
 
 
@@ -138,8 +153,12 @@ def test_errors_explain_every_strict_false_positive_and_negative(
 
 
 def test_errors_are_missed_invented_boundary_or_type() -> None:
-    gold = spans((0, 4, "drug"), (5, 9, "dose"), (10, 14, "drug"), (20, 24, "drug"), (40, 44, "drug"))
-    predicted = spans((0, 4, "drug"), (5, 9, "drug"), (11, 14, "drug"), (30, 34, "dose"), (41, 44, "dose"))
+    gold = spans(
+        (0, 4, "drug"), (5, 9, "dose"), (10, 14, "drug"), (20, 24, "drug"), (40, 44, "drug")
+    )
+    predicted = spans(
+        (0, 4, "drug"), (5, 9, "drug"), (11, 14, "drug"), (30, 34, "dose"), (41, 44, "dose")
+    )
     found = [
         (error.kind, error.gold and error.gold.start, error.predicted and error.predicted.start)
         for error in errors(gold, predicted)
@@ -173,7 +192,10 @@ def test_confusion_pairs_by_largest_overlap_and_counts_the_rest_as_nothing() -> 
 
 
 def test_confusion_prefers_the_equal_label_among_equal_overlaps() -> None:
-    assert confusion(spans((0, 4, "B")), spans((0, 4, "A"), (0, 4, "B"))) == {"B": {"B": 1}, "-": {"A": 1}}
+    assert confusion(spans((0, 4, "B")), spans((0, 4, "A"), (0, 4, "B"))) == {
+        "B": {"B": 1},
+        "-": {"A": 1},
+    }
 
 
 # -- reference libraries ------------------------------------------------------------------------------------------
@@ -184,12 +206,18 @@ TAGS = ("O", "B-A", "I-A", "B-B", "I-B", "B-C", "I-C")
 def random_tags(seed: int, sentences: int = 60) -> list[list[str]]:
     """Random IOB2 tags, orphan I- among them."""
     source = random.Random(seed)
-    return [source.choices(TAGS, weights=(4, 1, 2, 1, 2, 1, 2), k=source.randint(1, 25)) for _ in range(sentences)]
+    return [
+        source.choices(TAGS, weights=(4, 1, 2, 1, 2, 1, 2), k=source.randint(1, 25))
+        for _ in range(sentences)
+    ]
 
 
 def noisy(tags: list[list[str]], seed: int) -> list[list[str]]:
     source = random.Random(seed)
-    return [[source.choice(TAGS) if source.random() < 0.25 else tag for tag in sentence] for sentence in tags]
+    return [
+        [source.choice(TAGS) if source.random() < 0.25 else tag for tag in sentence]
+        for sentence in tags
+    ]
 
 
 def strict_spans(tags: Sequence[str]) -> tuple[Span, ...]:
@@ -205,10 +233,14 @@ def strict_spans(tags: Sequence[str]) -> tuple[Span, ...]:
             found[-1][1] = position + 1
         else:
             open_label = ""
-    return tuple(Span(start=int(str(s)), end=int(str(e)), label=str(label)) for s, e, label in found)
+    return tuple(
+        Span(start=int(str(s)), end=int(str(e)), label=str(label)) for s, e, label in found
+    )
 
 
-def pooled(gold: list[tuple[Span, ...]], predicted: list[tuple[Span, ...]], mode: Mode) -> dict[str, Counts]:
+def pooled(
+    gold: list[tuple[Span, ...]], predicted: list[tuple[Span, ...]], mode: Mode
+) -> dict[str, Counts]:
     counts: dict[str, Counts] = {}
     for one, other in zip(gold, predicted, strict=True):
         for label, found in count(one, other, mode).items():
@@ -231,24 +263,34 @@ def test_strict_agrees_with_seqeval_in_strict_mode(seed: int) -> None:
         assert counts[label].recall == pytest.approx(recall[position])
         assert counts[label].f1 == pytest.approx(f1[position])
         assert counts[label].tp + counts[label].fn == support[position]
-    micro = precision_recall_fscore_support(gold, predicted, average="micro", scheme=IOB2, zero_division=0)
+    micro = precision_recall_fscore_support(
+        gold, predicted, average="micro", scheme=IOB2, zero_division=0
+    )
     assert total(counts.values()).f1 == pytest.approx(micro[2])
 
 
-def nervaluate(gold: list[tuple[Span, ...]], predicted: list[tuple[Span, ...]]) -> dict[str, dict[str, object]]:
+def nervaluate(
+    gold: list[tuple[Span, ...]], predicted: list[tuple[Span, ...]]
+) -> dict[str, dict[str, object]]:
     from nervaluate import Evaluator
 
     def rows(spans: tuple[Span, ...]) -> list[dict[str, object]]:
-        return [{"label": s.label, "start": s.start, "end": s.end - 1} for s in spans]  # its ends are inclusive
+        return [
+            {"label": s.label, "start": s.start, "end": s.end - 1} for s in spans
+        ]  # its ends are inclusive
 
-    evaluator = Evaluator([rows(s) for s in gold], [rows(s) for s in predicted], tags=["A", "B", "C"], loader="dict")
+    evaluator = Evaluator(
+        [rows(s) for s in gold], [rows(s) for s in predicted], tags=["A", "B", "C"], loader="dict"
+    )
     result: dict[str, dict[str, object]] = evaluator.evaluate()
     return result
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("mode", "strategy"), [("strict", "strict"), ("boundary", "exact")])
-def test_strict_and_boundary_agree_with_nervaluate_on_flat_spans(seed: int, mode: Mode, strategy: str) -> None:
+def test_strict_and_boundary_agree_with_nervaluate_on_flat_spans(
+    seed: int, mode: Mode, strategy: str
+) -> None:
     gold = [strict_spans(t) for t in random_tags(seed)]
     predicted = [strict_spans(t) for t in noisy(random_tags(seed), seed + 100)]
     theirs = nervaluate(gold, predicted)["overall"][strategy]
@@ -268,9 +310,17 @@ def test_relaxed_agrees_with_nervaluate_type_where_overlaps_are_unambiguous(seed
     theirs, ours = nervaluate(gold, predicted)["entities"], pooled(gold, predicted, "relaxed")
     for label in "ABC":
         one = theirs[label]["ent_type"]
-        assert (ours[label].tp, ours[label].fp, ours[label].fn) == (one.correct, one.spurious, one.missed)
+        assert (ours[label].tp, ours[label].fp, ours[label].fn) == (
+            one.correct,
+            one.spurious,
+            one.missed,
+        )
 
 
 def unambiguous(gold: Sequence[Span], predicted: Sequence[Span]) -> bool:
-    pairs = [(g, p) for g, p in product(gold, predicted) if g.start < p.end and p.start < g.end and g.label == p.label]
+    pairs = [
+        (g, p)
+        for g, p in product(gold, predicted)
+        if g.start < p.end and p.start < g.end and g.label == p.label
+    ]
     return not any((a is c) != (b is d) for (a, b), (c, d) in combinations(pairs, 2))

@@ -20,7 +20,10 @@ ENGLISH = [
     ("Refer to a cardiologist.", ""),
 ]
 VIETNAMESE = [
-    ("Bệnh nhân nên uống thuốc sau khi ăn, ngày hai lần.", "Bệnh nhân uống thuốc trước khi ăn ngày hai lần."),
+    (
+        "Bệnh nhân nên uống thuốc sau khi ăn, ngày hai lần.",
+        "Bệnh nhân uống thuốc trước khi ăn ngày hai lần.",
+    ),
     ("Đau bụng vùng thượng vị, chưa rõ nguyên nhân.", "Đầu búng vùng thượng vị."),
 ]
 CHINESE = [
@@ -35,7 +38,8 @@ def totals(counts: list[list[int]]) -> overlap.Array:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "tokeniser"), [(ENGLISH, "13a"), (VIETNAMESE, "13a"), (CHINESE, "zh"), (CHINESE + ENGLISH, "zh")]
+    ("pairs", "tokeniser"),
+    [(ENGLISH, "13a"), (VIETNAMESE, "13a"), (CHINESE, "zh"), (CHINESE + ENGLISH, "zh")],
 )
 def test_bleu_and_chrf_of_summed_counts_are_sacrebleus_of_the_corpus(
     pairs: list[tuple[str, str]], tokeniser: overlap.Tokeniser
@@ -43,15 +47,21 @@ def test_bleu_and_chrf_of_summed_counts_are_sacrebleus_of_the_corpus(
     references, answers = map(list, zip(*pairs, strict=True))
     expected = sacrebleu.corpus_bleu(answers, [references], tokenize=tokeniser).score
     assert 0 < expected < 100
-    assert overlap.bleu(totals(overlap.bleu_counts(references, answers, tokeniser))) == pytest.approx(expected)
+    assert overlap.bleu(
+        totals(overlap.bleu_counts(references, answers, tokeniser))
+    ) == pytest.approx(expected)
     expected = sacrebleu.corpus_chrf(answers, [references]).score
     assert overlap.chrf(totals(overlap.chrf_counts(references, answers))) == pytest.approx(expected)
 
 
 def test_bleu_of_chinese_is_that_of_its_characters() -> None:
     reference, answer = "建议尽快到医院做胃镜检查", "建议到医院做胃镜检查"
-    expected = sacrebleu.corpus_bleu([" ".join(answer)], [[" ".join(reference)]], tokenize="none").score
-    assert overlap.bleu(totals(overlap.bleu_counts([reference], [answer], "zh"))) == pytest.approx(expected)
+    expected = sacrebleu.corpus_bleu(
+        [" ".join(answer)], [[" ".join(reference)]], tokenize="none"
+    ).score
+    assert overlap.bleu(totals(overlap.bleu_counts([reference], [answer], "zh"))) == pytest.approx(
+        expected
+    )
 
 
 def test_bleu_by_hand() -> None:
@@ -67,7 +77,10 @@ def test_bleu_and_chrf_of_resampled_corpora_are_those_of_the_drawn_texts() -> No
     drawn = np.random.default_rng(1).integers(len(answers), size=(20, len(answers)))
     bleu_counts = np.array(overlap.bleu_counts(references, answers, "13a"), dtype=np.float64)
     chrf_counts = np.array(overlap.chrf_counts(references, answers), dtype=np.float64)
-    bleu, chrf = overlap.bleu(bleu_counts[drawn].sum(axis=1)), overlap.chrf(chrf_counts[drawn].sum(axis=1))
+    bleu, chrf = (
+        overlap.bleu(bleu_counts[drawn].sum(axis=1)),
+        overlap.chrf(chrf_counts[drawn].sum(axis=1)),
+    )
     assert bleu.shape == chrf.shape == (20,)
     for rows, one, other in zip(drawn, bleu, chrf, strict=True):
         said, wanted = [answers[row] for row in rows], [[references[row] for row in rows]]
@@ -77,8 +90,14 @@ def test_bleu_and_chrf_of_resampled_corpora_are_those_of_the_drawn_texts() -> No
 
 def test_the_signatures_are_sacrebleus_own_and_say_that_texts_were_composed() -> None:
     version = sacrebleu.__version__
-    assert overlap.bleu_signature("zh") == f"nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:{version}|norm:NFC"
-    assert overlap.chrf_signature() == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}|norm:NFC"
+    assert (
+        overlap.bleu_signature("zh")
+        == f"nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:{version}|norm:NFC"
+    )
+    assert (
+        overlap.chrf_signature()
+        == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}|norm:NFC"
+    )
 
 
 @pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])
@@ -103,7 +122,9 @@ def test_meteor_by_hand() -> None:
     precision, recall = 4 / 5, 4 / 6
     mean = precision * recall / (0.9 * precision + 0.1 * recall)
     expected = mean * (1 - 0.5 * (2 / 4) ** 3)
-    assert overlap.meteor_exact(["a", "b", "c", "d", "e", "f"], ["a", "b", "x", "e", "f"]) == pytest.approx(expected)
+    assert overlap.meteor_exact(
+        ["a", "b", "c", "d", "e", "f"], ["a", "b", "x", "e", "f"]
+    ) == pytest.approx(expected)
 
 
 def test_meteor_is_nltks_where_only_synonyms_and_stems_are_missing() -> None:
@@ -150,13 +171,22 @@ def test_meteor_is_nltks_where_only_synonyms_and_stems_are_missing() -> None:
 
 
 def test_meteor_knows_no_stems_and_no_synonyms() -> None:
-    assert overlap.meteor_exact(["doctors"], ["doctor"]) == overlap.meteor_exact(["doctor"], ["physician"]) == 0
+    assert (
+        overlap.meteor_exact(["doctors"], ["doctor"])
+        == overlap.meteor_exact(["doctor"], ["physician"])
+        == 0
+    )
 
 
 @given(words=WORDS.filter(bool))
 @settings(deadline=None, max_examples=30)
 def test_equal_words_score_full_and_one_chunk_of_them_nearly_so(words: list[str]) -> None:
-    assert overlap.rouge("rouge1", words, words) == overlap.rouge("rougeL", words, words) == overlap.token_f1(words, words) == 1
+    assert (
+        overlap.rouge("rouge1", words, words)
+        == overlap.rouge("rougeL", words, words)
+        == overlap.token_f1(words, words)
+        == 1
+    )
     assert overlap.meteor_exact(words, words) == pytest.approx(1 - 0.5 / len(words) ** 3)
 
 
@@ -166,12 +196,20 @@ def test_no_words_score_nothing_and_raise_nothing(reference: list[str], answer: 
         assert overlap.rouge(kind, reference, answer) == 0
     assert overlap.meteor_exact(reference, answer) == overlap.token_f1(reference, answer) == 0
     pair = [" ".join(reference)], [" ".join(answer)]
-    assert overlap.bleu(totals(overlap.bleu_counts(*pair, "13a"))) == overlap.chrf(totals(overlap.chrf_counts(*pair))) == 0
+    assert (
+        overlap.bleu(totals(overlap.bleu_counts(*pair, "13a")))
+        == overlap.chrf(totals(overlap.chrf_counts(*pair)))
+        == 0
+    )
 
 
 def test_exact_match_is_to_the_letter_and_never_of_nothing() -> None:
     assert overlap.exact_match("Viêm phổi.", "Viêm phổi.") == 1
-    assert overlap.exact_match("Viêm phổi.", "viêm phổi.") == overlap.exact_match("Viêm phổi.", "Viêm phổi") == 0
+    assert (
+        overlap.exact_match("Viêm phổi.", "viêm phổi.")
+        == overlap.exact_match("Viêm phổi.", "Viêm phổi")
+        == 0
+    )
     assert overlap.exact_match("", "") == 0
 
 

@@ -65,12 +65,19 @@ def test_a_fully_tuned_model_needs_no_base(base: Any, tmp_path: Path) -> None:
     load(tmp_path / "out")
 
 
-def test_a_method_of_another_package_comes_back(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_of_another_package_comes_back(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "elsewhere_a.py").write_text(
-        "from residency.models.adapters import Lora\nclass Mine(Lora):\n    extra: int = 1\n", "utf-8"
+        "from residency.models.adapters import Lora\nclass Mine(Lora):\n    extra: int = 1\n",
+        "utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
-    expected = saved(tmp_path / "out", base, ExternalMethod(target="elsewhere_a:Mine", options={"r": 2, "extra": 5}))
+    expected = saved(
+        tmp_path / "out",
+        base,
+        ExternalMethod(target="elsewhere_a:Mine", options={"r": 2, "extra": 5}),
+    )
     artefact, model, _ = load(tmp_path / "out")
     assert artefact.tuning().model_dump()["extra"] == 5
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
@@ -80,14 +87,20 @@ def test_a_folder_without_artefact_is_refused(tmp_path: Path) -> None:
     assert "holds no artefact (artefact.json is missing)" in refused(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["adapter_model.safetensors", "tokenizer.json", "adapter_config.json"])
-@pytest.mark.parametrize("harm", [lambda p: p.write_bytes(p.read_bytes() + b" "), Path.unlink], ids=["changed", "gone"])
+@pytest.mark.parametrize(
+    "file", ["adapter_model.safetensors", "tokenizer.json", "adapter_config.json"]
+)
+@pytest.mark.parametrize(
+    "harm", [lambda p: p.write_bytes(p.read_bytes() + b" "), Path.unlink], ids=["changed", "gone"]
+)
 def test_a_changed_or_missing_file_is_refused(
     file: str, harm: Callable[[Path], object], base: Any, tmp_path: Path
 ) -> None:
     saved(tmp_path / "out", base, Lora(r=2))
     harm(tmp_path / "out" / file)
-    assert f"{tmp_path / 'out' / file}: is missing or was changed after training" in refused(tmp_path / "out")
+    assert f"{tmp_path / 'out' / file}: is missing or was changed after training" in refused(
+        tmp_path / "out"
+    )
 
 
 def test_a_missing_base_is_refused(base: Any, tmp_path: Path) -> None:
@@ -107,7 +120,9 @@ def test_another_schema_is_refused(base: Any, tmp_path: Path) -> None:
     saved(tmp_path / "out", base, Lora(r=2))
     path = tmp_path / "out" / "artefact.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"schema": 99}), "utf-8")
-    assert "artefact schema 99 is not read by this version, which reads 1" in refused(tmp_path / "out")
+    assert "artefact schema 99 is not read by this version, which reads 1" in refused(
+        tmp_path / "out"
+    )
 
 
 def test_every_saved_file_is_listed_by_hash(base: Any, tmp_path: Path) -> None:
@@ -117,14 +132,20 @@ def test_every_saved_file_is_listed_by_hash(base: Any, tmp_path: Path) -> None:
     assert {"adapter_model.safetensors", "tokenizer.json"} <= names
 
 
-def test_a_moved_base_is_found_again_by_its_id(base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_moved_base_is_found_again_by_its_id(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = tmp_path / "bundled" / "tiny"
     shutil.copytree(base.path, bundle)
     monkeypatch.setattr("residency.models.base.BUNDLED", tmp_path / "bundled")
-    there = msgspec.structs.replace(base, id="bundled:tiny", path=str(tmp_path / "another machine" / "tiny"))
+    there = msgspec.structs.replace(
+        base, id="bundled:tiny", path=str(tmp_path / "another machine" / "tiny")
+    )
     torch.manual_seed(0)
     model = Lora(r=2).attach(fresh(base, CARD))
-    monkeypatch.setattr(module, "load_tokenizer", lambda path, real=module.load_tokenizer: real(bundle))
+    monkeypatch.setattr(
+        module, "load_tokenizer", lambda path, real=module.load_tokenizer: real(bundle)
+    )
     save(tmp_path / "out", model, there, CARD, Lora(r=2), "public")
     assert load(tmp_path / "out")[0].base.id == "bundled:tiny"
 
@@ -135,7 +156,9 @@ def test_a_moved_base_is_found_again_by_its_id(base: Any, tmp_path: Path, monkey
 def next_stage(start: Path, folder: Path, base: Any, method: Any, seed: int = 3) -> torch.Tensor:
     """A stage that goes on from an artefact, trained for a step; the logits that it ends with."""
     torch.manual_seed(seed)
-    model = method_of(method).attach(module.begin(base, CARD, "head", method_of(method), start)).train()
+    model = (
+        method_of(method).attach(module.begin(base, CARD, "head", method_of(method), start)).train()
+    )
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     model(input_ids=torch.tensor([[2, 30, 40, 3]])).logits.float().pow(2).sum().backward()
     optimiser.step()
@@ -157,10 +180,14 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("methods", CHAINS.values(), ids=CHAINS.keys())
-def test_the_last_artefact_holds_what_every_stage_trained(methods: Any, base: Any, tmp_path: Path) -> None:
+def test_the_last_artefact_holds_what_every_stage_trained(
+    methods: Any, base: Any, tmp_path: Path
+) -> None:
     expected = [saved(tmp_path / "0", base, methods[0])]
     for number, method in enumerate(methods[1:], start=1):
-        expected.append(next_stage(tmp_path / str(number - 1), tmp_path / str(number), base, method))
+        expected.append(
+            next_stage(tmp_path / str(number - 1), tmp_path / str(number), base, method)
+        )
     for number in range(len(methods) - 1):
         shutil.rmtree(tmp_path / str(number))
     said, model, _ = load(tmp_path / str(len(methods) - 1), merge=False)
@@ -182,11 +209,15 @@ def test_a_prefix_and_trained_layers_stand_together_on_a_quantised_base(
 def test_a_stage_behind_lora_on_a_quantised_base_is_refused(base: Any, tmp_path: Path) -> None:
     small = msgspec.structs.replace(base, quantise="nf4")
     saved(tmp_path / "1", small, Lora(r=2))
-    with pytest.raises(UserError, match="does not merge into quantised weights without loss; put it last"):
+    with pytest.raises(
+        UserError, match="does not merge into quantised weights without loss; put it last"
+    ):
         module.begin(small, CARD, "head", Freeze(), tmp_path / "1")
 
 
-def test_a_stage_goes_on_only_from_the_same_base_and_outputs(base: Any, bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_stage_goes_on_only_from_the_same_base_and_outputs(
+    base: Any, bases: dict[str, Path], tmp_path: Path
+) -> None:
     saved(tmp_path / "1", base, Lora(r=2))
     other = resolve(BaseModelSettings(id=str(bases["roberta"])))
     with pytest.raises(UserError, match="was trained on another base"):

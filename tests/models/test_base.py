@@ -44,7 +44,8 @@ def test_a_bundled_base_is_found_by_name() -> None:
 def test_an_unknown_bundled_name_is_answered_with_the_nearest() -> None:
     said = refused("bundled:tiny-encodr")
     assert (
-        "bundled:tiny-encodr is not bundled; allowed: bundled:tiny-encoder; did you mean bundled:tiny-encoder?" in said
+        "bundled:tiny-encodr is not bundled; allowed: bundled:tiny-encoder; did you mean bundled:tiny-encoder?"
+        in said
     )
 
 
@@ -65,13 +66,18 @@ def test_weights_that_can_run_code_are_refused_with_the_way_to_allow_them(
     (folder / "model.safetensors").unlink()
     model = torch.nn.Linear(1, 1)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    assert "has no *.safetensors" in refused("old", tmp_path) and "base.allow_pickle: true" in refused("old", tmp_path)
+    assert "has no *.safetensors" in refused(
+        "old", tmp_path
+    ) and "base.allow_pickle: true" in refused("old", tmp_path)
     assert resolve(BaseModelSettings(id="old", allow_pickle=True), tmp_path).allow_pickle
 
 
 def test_a_hub_id_without_network_is_refused_with_what_to_do() -> None:
     said = refused("nobody/no-such-model")
-    assert "is neither a folder nor to be had from the hub" in said and "copy the model to a local folder" in said
+    assert (
+        "is neither a folder nor to be had from the hub" in said
+        and "copy the model to a local folder" in said
+    )
 
 
 def test_a_model_that_brings_code_is_refused(tmp_path: Path) -> None:
@@ -94,7 +100,9 @@ def test_a_broken_configuration_is_refused(tmp_path: Path) -> None:
         ("xlm-roberta-base", ""),
     ],
 )
-def test_word_models_are_known_by_name(name: str, segmenter: str, bases: dict[str, Path], tmp_path: Path) -> None:
+def test_word_models_are_known_by_name(
+    name: str, segmenter: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
     shutil.copytree(bases["roberta"], tmp_path / name)
     assert resolve(BaseModelSettings(id=name), tmp_path).segmenter == segmenter
     assert resolve(BaseModelSettings(id=name, segmenter="none"), tmp_path).segmenter == ""
@@ -115,8 +123,14 @@ def test_word_models_of_the_hub_are_known_by_their_id(
     assert resolve(BaseModelSettings(id=id)).segmenter == segmenter
 
 
-def test_the_window_is_what_the_positions_allow(found: dict[str, Any], bases: dict[str, Path]) -> None:
-    assert {name: base.window for name, base in found.items()} == {"electra": 64, "roberta": 62, "bert": 64}
+def test_the_window_is_what_the_positions_allow(
+    found: dict[str, Any], bases: dict[str, Path]
+) -> None:
+    assert {name: base.window for name, base in found.items()} == {
+        "electra": 64,
+        "roberta": 62,
+        "bert": 64,
+    }
     assert resolve(BaseModelSettings(id=str(bases["bert"]), window=32)).window == 32
     assert resolve(BaseModelSettings(id=str(bases["bert"]), window=500)).window == 64
     assert max_positions({"model_type": "roberta", "max_position_embeddings": 258}) == 256
@@ -126,10 +140,16 @@ def test_the_window_is_what_the_positions_allow(found: dict[str, Any], bases: di
 @pytest.mark.parametrize("name", ["electra", "roberta", "bert"])
 def test_the_longest_window_fits_the_model(name: str, found: dict[str, Any]) -> None:
     model = fresh(found[name], SPANS)
-    assert model(input_ids=torch.full((1, found[name].window), 7)).logits.shape == (1, found[name].window, 3)
+    assert model(input_ids=torch.full((1, found[name].window), 7)).logits.shape == (
+        1,
+        found[name].window,
+        3,
+    )
 
 
-def test_the_digest_changes_with_the_weights_and_with_the_tokenizer(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_the_digest_changes_with_the_weights_and_with_the_tokenizer(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     folder = shutil.copytree(bases["bert"], tmp_path / "b")
     digests = {resolve(BaseModelSettings(id=str(folder))).digest}
     (folder / "README.md").write_text("words", "utf-8")
@@ -143,11 +163,15 @@ def test_the_digest_changes_with_the_weights_and_with_the_tokenizer(bases: dict[
 
 def test_modules_without_weights_of_the_base_are_known(found: dict[str, Any]) -> None:
     assert fresh(found["bert"], SPANS).fresh == ("classifier",)
-    assert fresh(found["bert"], CLASSES).fresh == ("bert.pooler", "classifier"), "its pooler starts from noise too"
+    assert fresh(found["bert"], CLASSES).fresh == ("bert.pooler", "classifier"), (
+        "its pooler starts from noise too"
+    )
     assert fresh(found["electra"], CLASSES).fresh == ("classifier",)
 
 
-def test_a_base_that_was_tuned_for_other_labels_gets_a_fresh_head(found: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_that_was_tuned_for_other_labels_gets_a_fresh_head(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     tuned = load_weights(found["roberta"], "labels", ("x", "y", "z"))
     tuned.save_pretrained(tmp_path)
     shutil.copy(Path(found["roberta"].path) / "tokenizer.json", tmp_path)
@@ -157,7 +181,9 @@ def test_a_base_that_was_tuned_for_other_labels_gets_a_fresh_head(found: dict[st
     assert again.fresh == ("classifier",)
 
 
-def test_weights_that_do_not_fit_their_configuration_are_refused(found: dict[str, Any], tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_their_configuration_are_refused(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     folder = shutil.copytree(found["bert"].path, tmp_path / "b")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 300}), "utf-8")
@@ -165,7 +191,9 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(found: dict[str
         fresh(resolve(BaseModelSettings(id=str(folder))), CLASSES)
 
 
-def test_loading_says_nothing_on_the_terminal(found: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_says_nothing_on_the_terminal(
+    found: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     fresh(found["bert"], CLASSES)
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")

@@ -79,10 +79,18 @@ def weights(config: dict[str, Any], seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def published(
-    w: dict[str, torch.Tensor], config: dict[str, Any], ids: list[int], base: float = 1e4, slow: float = 1.0
+    w: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    ids: list[int],
+    base: float = 1e4,
+    slow: float = 1.0,
 ) -> torch.Tensor:
     """Logits [tokens, vocabulary] by the published architecture, one token's attention at a time."""
-    size, heads, groups = config["kv_channels"], config["num_attention_heads"], config["multi_query_group_num"]
+    size, heads, groups = (
+        config["kv_channels"],
+        config["num_attention_heads"],
+        config["multi_query_group_num"],
+    )
 
     def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return x / torch.sqrt((x * x).mean(-1, keepdim=True) + config["layernorm_epsilon"]) * weight
@@ -101,7 +109,10 @@ def published(
     x = w["transformer.embedding.word_embeddings.weight"][ids]
     for number in range(config["num_layers"]):
         at = f"transformer.encoder.layers.{number}."
-        mixed = norm(x, w[at + "input_layernorm.weight"]) @ w[at + "self_attention.query_key_value.weight"].T
+        mixed = (
+            norm(x, w[at + "input_layernorm.weight"])
+            @ w[at + "self_attention.query_key_value.weight"].T
+        )
         mixed = mixed + w[at + "self_attention.query_key_value.bias"]
         q = mixed[:, : heads * size].view(-1, heads, size)
         k = mixed[:, heads * size : (heads + groups) * size].view(-1, groups, size)
@@ -117,10 +128,16 @@ def published(
                 seen.append(chances @ v[: p + 1, group])
             rows.append(torch.cat(seen))
         x = x + torch.stack(rows) @ w[at + "self_attention.dense.weight"].T
-        wide = norm(x, w[at + "post_attention_layernorm.weight"]) @ w[at + "mlp.dense_h_to_4h.weight"].T
+        wide = (
+            norm(x, w[at + "post_attention_layernorm.weight"])
+            @ w[at + "mlp.dense_h_to_4h.weight"].T
+        )
         gate, up = wide[:, : config["ffn_hidden_size"]], wide[:, config["ffn_hidden_size"] :]
         x = x + (gate * torch.sigmoid(gate) * up) @ w[at + "mlp.dense_4h_to_h.weight"].T
-    return norm(x, w["transformer.encoder.final_layernorm.weight"]) @ w["transformer.output_layer.weight"].T
+    return (
+        norm(x, w["transformer.encoder.final_layernorm.weight"])
+        @ w["transformer.output_layer.weight"].T
+    )
 
 
 @pytest.fixture(scope="session")
@@ -144,14 +161,21 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkpoint(
-    folder: Path, pieces: Path, third: bool = False, shards: int = 2, pickled: bool = False, **config: Any
+    folder: Path,
+    pieces: Path,
+    third: bool = False,
+    shards: int = 2,
+    pickled: bool = False,
+    **config: Any,
 ) -> dict[str, Any]:
     folder.mkdir(parents=True)
     given = CONFIG | config
     (folder / "config.json").write_text(json.dumps(given), "utf-8")
     (folder / "tokenizer.model").write_bytes(pieces.read_bytes())
     roles = ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"] if third else []
-    (folder / "tokenizer_config.json").write_text(json.dumps({"additional_special_tokens": roles}), "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"additional_special_tokens": roles}), "utf-8"
+    )
     tensors = list(weights(given).items())
     for number in range(shards):
         part = dict(tensors[number::shards])
@@ -177,21 +201,29 @@ IDS = [5, 120, 33, 33, 250, 7, 301, 64, 9]
 
 
 @pytest.mark.parametrize("third", [False, True], ids=["ChatGLM2", "ChatGLM3"])
-def test_logits_are_those_of_the_published_architecture(third: bool, pieces: Path, tmp_path: Path) -> None:
+def test_logits_are_those_of_the_published_architecture(
+    third: bool, pieces: Path, tmp_path: Path
+) -> None:
     given = checkpoint(tmp_path / "old", pieces, third)
     folder = convert(tmp_path / "old", tmp_path / "new")
-    torch.testing.assert_close(logits(folder, IDS), published(weights(given), given, IDS), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        logits(folder, IDS), published(weights(given), given, IDS), atol=1e-5, rtol=1e-5
+    )
     assert not list(tmp_path.glob("*.partial"))
     assert (folder / "model.safetensors.index.json").is_file()
 
 
 @pytest.mark.parametrize(("rope", "more"), [("base", {"base": 5e5}), ("positions", {"slow": 50.0})])
-def test_the_long_versions_turn_by_their_ratio(rope: Any, more: dict[str, float], pieces: Path, tmp_path: Path) -> None:
+def test_the_long_versions_turn_by_their_ratio(
+    rope: Any, more: dict[str, float], pieces: Path, tmp_path: Path
+) -> None:
     given = checkpoint(tmp_path / "old", pieces, rope_ratio=50)
     with pytest.raises(UserError, match="--rope base"):
         convert(tmp_path / "old", tmp_path / "new")
     folder = convert(tmp_path / "old", tmp_path / "new", rope=rope)
-    torch.testing.assert_close(logits(folder, IDS), published(weights(given), given, IDS, **more), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        logits(folder, IDS), published(weights(given), given, IDS, **more), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_tokens_are_those_of_the_sentencepiece_model(pieces: Path, tmp_path: Path) -> None:
@@ -203,9 +235,13 @@ def test_tokens_are_those_of_the_sentencepiece_model(pieces: Path, tmp_path: Pat
     for text in (*TEXT, "sophisticated sop [MASK", "咳嗽  两次", "é😀"):
         assert tokenizer.encode(text, add_special_tokens=False) == model.encode(text)
     count = model.get_piece_size()
-    assert tokenizer.encode("", add_special_tokens=True) == [count + 1, count + 3], "[gMASK] and sop begin a text"
+    assert tokenizer.encode("", add_special_tokens=True) == [count + 1, count + 3], (
+        "[gMASK] and sop begin a text"
+    )
     words = TEXT[0]
-    assert tokenizer.decode(tokenizer.encode(words, add_special_tokens=False)) == model.decode(model.encode(words))
+    assert tokenizer.decode(tokenizer.encode(words, add_special_tokens=False)) == model.decode(
+        model.encode(words)
+    )
 
 
 def test_the_template_of_chatglm2_is_that_of_its_rounds(pieces: Path, tmp_path: Path) -> None:
@@ -235,7 +271,15 @@ def test_a_prompt_of_chatglm3_has_the_tokens_of_its_parts(pieces: Path, tmp_path
     count = model.get_piece_size()
     user, assistant = count + 6, count + 7
     found = tokenizer.encode(text, add_special_tokens=False)
-    start = [count + 1, count + 3, user, *model.encode("\n"), *model.encode("咳嗽三天"), assistant, *model.encode("\n")]
+    start = [
+        count + 1,
+        count + 3,
+        user,
+        *model.encode("\n"),
+        *model.encode("咳嗽三天"),
+        assistant,
+        *model.encode("\n"),
+    ]
     assert found[: len(start)] == start
 
 
@@ -256,7 +300,9 @@ def test_pickled_weights_need_a_word(pieces: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--allow-pickle"):
         convert(tmp_path / "old", tmp_path / "new")
     folder = convert(tmp_path / "old", tmp_path / "new", allow_pickle=True)
-    torch.testing.assert_close(logits(folder, IDS), published(weights(given), given, IDS), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        logits(folder, IDS), published(weights(given), given, IDS), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -267,7 +313,9 @@ def test_pickled_weights_need_a_word(pieces: Path, tmp_path: Path) -> None:
         ({"rmsnorm": False}, "rmsnorm is False"),
     ],
 )
-def test_what_glm_does_not_compute_is_refused_in_a_sentence(change: dict[str, Any], words: str) -> None:
+def test_what_glm_does_not_compute_is_refused_in_a_sentence(
+    change: dict[str, Any], words: str
+) -> None:
     with pytest.raises(UserError, match=words):
         configuration(CONFIG | change)
 

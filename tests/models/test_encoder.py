@@ -37,16 +37,23 @@ def predictor(base: Any, card: Card) -> EncoderPredictor:
 
 
 def given(texts: Any) -> list[Example]:
-    return [Example(id=str(i), task="t", input=text, profile="synthetic") for i, text in enumerate(texts)]
+    return [
+        Example(id=str(i), task="t", input=text, profile="synthetic")
+        for i, text in enumerate(texts)
+    ]
 
 
 def answers(predictions: Iterator[Prediction]) -> list[Any]:
     return [prediction.answer for prediction in predictions]
 
 
-@pytest.mark.parametrize("card", [SPANS, ONE, SEVERAL], ids=["spans", "one label", "several labels"])
+@pytest.mark.parametrize(
+    "card", [SPANS, ONE, SEVERAL], ids=["spans", "one label", "several labels"]
+)
 @pytest.mark.parametrize("name", ["electra", "roberta", "bert"])
-def test_an_answer_is_the_same_alone_in_a_batch_and_in_any_order(name: str, card: Card, found: dict[str, Any]) -> None:
+def test_an_answer_is_the_same_alone_in_a_batch_and_in_any_order(
+    name: str, card: Card, found: dict[str, Any]
+) -> None:
     predict = predictor(found[name], card).predict
     together = answers(predict(given(TEXTS)))
     alone = [answers(predict(given([text])))[0] for text in TEXTS]
@@ -78,14 +85,22 @@ def test_one_batch_per_core_gives_the_answers_of_one_after_the_other(found: dict
 def test_padding_changes_no_score(name: str, found: dict[str, Any]) -> None:
     model, pad = predictor(found[name], SPANS).model, 0
     short, long = [3, 40, 50, 2], [3, *range(30, 60), 2]
-    alone, batched = forward(model, [short], pad)[0], forward(model, [short, long], pad)[0][: len(short)]
+    alone, batched = (
+        forward(model, [short], pad)[0],
+        forward(model, [short, long], pad)[0][: len(short)],
+    )
     np.testing.assert_allclose(alone, batched, atol=1e-5)
     np.testing.assert_allclose(np.exp(alone).sum(-1), 1, atol=1e-5)
 
 
 def test_spans_quote_the_text_and_stay_inside_it(found: dict[str, Any]) -> None:
-    for text, answer in zip(TEXTS, answers(predictor(found["electra"], SPANS).predict(given(TEXTS))), strict=True):
-        assert all(span.quote == text[span.start : span.end] and span.quote.strip() for span in answer.spans)
+    for text, answer in zip(
+        TEXTS, answers(predictor(found["electra"], SPANS).predict(given(TEXTS))), strict=True
+    ):
+        assert all(
+            span.quote == text[span.start : span.end] and span.quote.strip()
+            for span in answer.spans
+        )
         assert all(a.end <= b.start for a, b in zip(answer.spans, answer.spans[1:], strict=False))
 
 
@@ -94,7 +109,9 @@ def test_a_text_without_words_has_no_spans(found: dict[str, Any]) -> None:
     assert answers(predictor(found["electra"], SPANS).predict(given(blank))) == [Spans()] * 3
 
 
-def test_one_label_is_answered_with_its_probability_and_several_with_theirs(found: dict[str, Any]) -> None:
+def test_one_label_is_answered_with_its_probability_and_several_with_theirs(
+    found: dict[str, Any],
+) -> None:
     for answer in answers(predictor(found["bert"], ONE).predict(given(TEXTS))):
         assert isinstance(answer, Labels) and len(answer.labels) == 1
         assert 1 / 3 <= answer.scores[0] <= 1
@@ -103,11 +120,15 @@ def test_one_label_is_answered_with_its_probability_and_several_with_theirs(foun
     several.model.classifier.bias.data[:] = torch.tensor([2.0, -2.0, 3.0])
     (answer,) = answers(several.predict(given(["ho"])))
     assert answer.labels == ("a", "c")
-    assert answer.scores == pytest.approx((0.880797, 0.952574), abs=1e-6), "1 / (1 + exp(-2)), 1 / (1 + exp(-3))"
+    assert answer.scores == pytest.approx((0.880797, 0.952574), abs=1e-6), (
+        "1 / (1 + exp(-2)), 1 / (1 + exp(-3))"
+    )
     several.model.classifier.bias.data[:] = -1.0
     (none,) = answers(several.predict(given(["ho"])))
     assert isinstance(none, Labels) and (none.labels, none.scores) == ((), ())
-    assert none.chances == pytest.approx(dict.fromkeys("abc", 0.268941), abs=1e-6), "known of those not chosen too"
+    assert none.chances == pytest.approx(dict.fromkeys("abc", 0.268941), abs=1e-6), (
+        "known of those not chosen too"
+    )
 
 
 def test_a_long_text_is_read_to_its_end(found: dict[str, Any]) -> None:
@@ -134,7 +155,9 @@ def test_labels_of_a_long_text_are_the_mean_over_its_windows(found: dict[str, An
     assert answer.scores[0] == pytest.approx(chances.max(), abs=1e-5)
 
 
-def test_examples_are_read_a_chunk_ahead_and_no_further(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_are_read_a_chunk_ahead_and_no_further(
+    found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "CHUNK", 4)
     read = 0
 
@@ -186,7 +209,10 @@ def test_marginals_are_the_probabilities_of_each_tag_for_every_slot(found: dict[
         np.testing.assert_allclose(np.exp(belief.log_probabilities).sum(axis=-1), 1, rtol=1e-5)
         assert all(text[start:end].strip() == text[start:end] != "" for start, end in belief.slots)
     answers = [
-        one.answer for one in predictor.predict([Example(id=str(n), task="ner", input=t) for n, t in enumerate(texts)])
+        one.answer
+        for one in predictor.predict(
+            [Example(id=str(n), task="ner", input=t) for n, t in enumerate(texts)]
+        )
     ]
     for text, belief, answer in zip(texts, beliefs, answers, strict=True):
         tags = best_tags(belief.log_probabilities).tolist() if belief.slots else []

@@ -18,7 +18,9 @@ from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.weights import size
 from residency.tasks.card import Card, Label
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
+)
 
 SPANS = Card(name="s", family="spans", labels=(Label(name="a"), Label(name="b")))
 METHODS: dict[str, Method] = {
@@ -31,14 +33,20 @@ METHODS: dict[str, Method] = {
     "freeze first": Freeze(first=1, embeddings=True),
     "full": Full(),
 }
-ANSWERS = {"encoder token classification": "bert", "causal token classification": "llama", "causal generation": "llama"}
+ANSWERS = {
+    "encoder token classification": "bert",
+    "causal token classification": "llama",
+    "causal generation": "llama",
+}
 NUMBERS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "bf16": {"dtype": "bf16"},
     "nf4": {"quantise": "nf4"},
     "int8": {"quantise": "int8"},
 }
-TRAINED_WEIGHTS = "base.dtype: bf16 does not do for weights that are trained; set fp32, or use lora."
+TRAINED_WEIGHTS = (
+    "base.dtype: bf16 does not do for weights that are trained; set fp32, or use lora."
+)
 WHOLE = "base.quantise: full tuning trains every weight, so none may be quantised; set none, or use lora."
 NO_DORA = "method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: false."
 IMPOSSIBLE = {
@@ -125,7 +133,9 @@ def test_it_trains_saves_and_comes_back_bit_for_bit(
     assert torch.equal(logits(again), logits(model))
 
 
-@pytest.mark.parametrize(("name", "answer", "numbers"), [cell for cell in CELLS if cell not in POSSIBLE])
+@pytest.mark.parametrize(
+    ("name", "answer", "numbers"), [cell for cell in CELLS if cell not in POSSIBLE]
+)
 def test_what_cannot_be_is_refused_in_a_sentence(
     name: str, answer: str, numbers: str, folders: dict[str, Path]
 ) -> None:
@@ -135,12 +145,15 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("name", "numbers"), [(name, numbers) for name, answer, numbers in POSSIBLE if answer == "causal generation"]
+    ("name", "numbers"),
+    [(name, numbers) for name, answer, numbers in POSSIBLE if answer == "causal generation"],
 )
 def test_an_answer_is_the_same_cached_uncached_padded_and_alone(
     name: str, numbers: str, folders: dict[str, Path]
 ) -> None:
-    model = tuned(METHODS[name], base_of(folders, "causal generation", numbers), "causal generation")
+    model = tuned(
+        METHODS[name], base_of(folders, "causal generation", numbers), "causal generation"
+    )
     row = ROWS[:1]
     padded = torch.nn.functional.pad(row, (3, 0))
     mask = torch.tensor([[0] * 3 + [1] * 6])
@@ -155,33 +168,47 @@ def test_an_answer_is_the_same_cached_uncached_padded_and_alone(
         return
     settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
-    written = [model.generate(**given, use_cache=use, **settings)[0, 6:].tolist() for use in (True, False)]
+    written = [
+        model.generate(**given, use_cache=use, **settings)[0, 6:].tolist() for use in (True, False)
+    ]
     other = model.generate(input_ids=padded, attention_mask=mask, **settings)[0, 9:].tolist()
     assert written[0] == written[1] == other
 
 
 @pytest.mark.parametrize(("name", "answer"), itertools.product(METHODS, ANSWERS))
-def test_merging_gives_what_it_gave_apart(name: str, answer: str, folders: dict[str, Path], tmp_path: Path) -> None:
+def test_merging_gives_what_it_gave_apart(
+    name: str, answer: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
     method, base = METHODS[name], base_of(folders, answer, "fp32")
     model = tuned(method, base, answer)
     method.save(model, tmp_path)
-    merged = method.load(artefact.fresh(base, SPANS, output(answer), [method]), tmp_path, merge=True).eval()
+    merged = method.load(
+        artefact.fresh(base, SPANS, output(answer), [method]), tmp_path, merge=True
+    ).eval()
     torch.testing.assert_close(logits(merged), logits(model), atol=1e-5, rtol=0)
     assert method.merges == (name in ("lora", "rslora", "dora"))
     extra = size(merged) - size(artefact.fresh(base, SPANS, output(answer), [method]))
-    assert extra == (0 if method.merges or "prefix" not in name else 2 * 2 * 4 * 64 // (2 if "causal" in answer else 1))
+    assert extra == (
+        0
+        if method.merges or "prefix" not in name
+        else 2 * 2 * 4 * 64 // (2 if "causal" in answer else 1)
+    )
 
 
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_what_is_trained_is_never_quantised(quantise: str, answer: str, folders: dict[str, Path]) -> None:
+def test_what_is_trained_is_never_quantised(
+    quantise: str, answer: str, folders: dict[str, Path]
+) -> None:
     """Elsewhere: only tensors of floating point dtype can require gradients."""
     import bitsandbytes
 
     base = base_of(folders, answer, quantise)
     model = Freeze(last=1).attach(artefact.begin(base, SPANS, output(answer), Freeze(last=1)))
     small = {
-        n for n, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit | bitsandbytes.nn.Linear8bitLt)
+        n
+        for n, m in model.named_modules()
+        if isinstance(m, bitsandbytes.nn.Linear4bit | bitsandbytes.nn.Linear8bitLt)
     }
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert small and trained
@@ -191,7 +218,10 @@ def test_what_is_trained_is_never_quantised(quantise: str, answer: str, folders:
 
 
 def test_a_quantised_base_counts_every_parameter(folders: dict[str, Path]) -> None:
-    plain, small = (artefact.fresh(base_of(folders, "causal generation", n), SPANS, "text") for n in ("fp32", "nf4"))
+    plain, small = (
+        artefact.fresh(base_of(folders, "causal generation", n), SPANS, "text")
+        for n in ("fp32", "nf4")
+    )
     assert size(small) == size(plain)
 
 
@@ -203,7 +233,11 @@ def test_evaluation_leaves_4_bit_weights_as_they_were(name: str, folders: dict[s
     def gradients(evaluate: bool) -> torch.Tensor:
         torch.manual_seed(1)
         model = method.attach(artefact.begin(base, SPANS, "text", method))
-        flags = [m.support_avx512bf16_for_cpu for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
+        flags = [
+            m.support_avx512bf16_for_cpu
+            for m in model.modules()
+            if hasattr(m, "support_avx512bf16_for_cpu")
+        ]
         assert flags and not any(flags)
         if evaluate:
             logits(model.eval())
@@ -221,7 +255,8 @@ def test_4_bits_without_the_library_are_refused_in_a_sentence(
 
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *more: None if name == "bitsandbytes" else found(name, *more)
+        "importlib.util.find_spec",
+        lambda name, *more: None if name == "bitsandbytes" else found(name, *more),
     )
     with pytest.raises(UserError) as raised:
         artefact.fresh(base_of(folders, "causal generation", "nf4"), SPANS, "text")
@@ -235,13 +270,18 @@ def test_a_layer_too_many_is_refused_in_a_sentence(folders: dict[str, Path]) -> 
     for which in ("last", "first"):
         with pytest.raises(UserError) as raised:
             Freeze(**{which: 5}).attach(model)
-        assert str(raised.value) == f"method.{which}: 5 is more than this base's 2 layers; give at most 2."
+        assert (
+            str(raised.value)
+            == f"method.{which}: 5 is more than this base's 2 layers; give at most 2."
+        )
 
 
 # Going on from what others published
 
 
-def test_a_published_adapter_is_trained_further_with_its_own_settings(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_published_adapter_is_trained_further_with_its_own_settings(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     base = base_of(folders, "causal generation", "fp32")
     theirs = tuned(Lora(r=3, alpha=5, targets=["q_proj", "v_proj"]), base, "causal generation")
     theirs.save_pretrained(tmp_path / "theirs")
@@ -249,11 +289,15 @@ def test_a_published_adapter_is_trained_further_with_its_own_settings(folders: d
     torch.manual_seed(7)
     model = ours.attach(artefact.begin(base, SPANS, "text", ours))
     assert torch.equal(logits(model.eval()), logits(theirs))
-    assert {p.shape[0] for n, p in model.named_parameters() if "lora_A" in n and p.requires_grad} == {3}
+    assert {
+        p.shape[0] for n, p in model.named_parameters() if "lora_A" in n and p.requires_grad
+    } == {3}
     assert any(p.requires_grad for p in model.parameters())
 
 
-def test_a_published_adapter_gets_the_new_head_saved_with_it(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_published_adapter_gets_the_new_head_saved_with_it(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     """Silent elsewhere: an adapter without a head is trained further, and the head is lost at saving."""
     base = base_of(folders, "causal token classification", "fp32")
     theirs = tuned(Lora(r=2), base_of(folders, "causal generation", "fp32"), "causal generation")
@@ -262,12 +306,20 @@ def test_a_published_adapter_gets_the_new_head_saved_with_it(folders: dict[str, 
     model = tuned(ours, base, "causal token classification")
     ours.save(model, tmp_path / "ours")
     torch.manual_seed(99)
-    again = ours.load(artefact.fresh(base, SPANS, "head", [ours]), tmp_path / "ours", merge=False).eval()
+    again = ours.load(
+        artefact.fresh(base, SPANS, "head", [ours]), tmp_path / "ours", merge=False
+    ).eval()
     assert torch.equal(logits(again), logits(model))
 
 
-def test_an_adapter_of_another_base_or_kind_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    theirs = tuned(Lora(r=2), base_of(folders, "encoder token classification", "fp32"), "encoder token classification")
+def test_an_adapter_of_another_base_or_kind_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    theirs = tuned(
+        Lora(r=2),
+        base_of(folders, "encoder token classification", "fp32"),
+        "encoder token classification",
+    )
     theirs.save_pretrained(tmp_path / "theirs")
     causal = base_of(folders, "causal generation", "fp32")
     for folder, words in (

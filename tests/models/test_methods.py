@@ -15,7 +15,9 @@ from residency.models.artefact import fresh
 from residency.tasks.card import Card, Label
 
 SPANS = Card(name="s", family="spans", labels=(Label(name="a"), Label(name="b")))
-CLASSES = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b"), Label(name="c")))
+CLASSES = Card(
+    name="c", family="labels", labels=(Label(name="a"), Label(name="b"), Label(name="c"))
+)
 METHODS = {
     "lora": Lora(r=4, dropout=0.0),
     "lora attention": Lora(r=4, targets="attention"),
@@ -38,7 +40,8 @@ def two_steps(model: Any) -> None:
     for _ in range(2):
         logits = model(input_ids=IDS).logits
         torch.nn.functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), torch.ones(logits[..., 0].numel(), dtype=torch.long)
+            logits.reshape(-1, logits.shape[-1]),
+            torch.ones(logits[..., 0].numel(), dtype=torch.long),
         ).backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -91,18 +94,26 @@ def test_the_head_never_gets_an_adapter(found: dict[str, Any]) -> None:
     for wanted in ("auto", "linear", "attention"):
         for name, card in (("bert", CLASSES), ("roberta", CLASSES), ("electra", SPANS)):
             targets = lora_targets(seeded(found[name], card), wanted)
-            assert targets and not any("classifier" in target or "pooler" in target for target in targets)
+            assert targets and not any(
+                "classifier" in target or "pooler" in target for target in targets
+            )
 
 
 def test_attention_means_query_key_value_and_output(found: dict[str, Any]) -> None:
     targets = lora_targets(seeded(found["bert"], SPANS), "attention")
     stem = "bert.encoder.layer.0.attention."
-    assert set(targets) == {stem + name for name in ("self.query", "self.key", "self.value", "output.dense")}
+    assert set(targets) == {
+        stem + name for name in ("self.query", "self.key", "self.value", "output.dense")
+    }
     linear = lora_targets(seeded(found["bert"], SPANS), "linear")
-    assert set(linear) - set(targets) == {f"bert.encoder.layer.0.{name}.dense" for name in ("intermediate", "output")}
+    assert set(linear) - set(targets) == {
+        f"bert.encoder.layer.0.{name}.dense" for name in ("intermediate", "output")
+    }
 
 
-def test_small_bases_get_adapters_on_every_linear_layer(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_bases_get_adapters_on_every_linear_layer(
+    found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = seeded(found["bert"], SPANS)
     assert lora_targets(model, "auto") == lora_targets(model, "linear")
 
@@ -119,7 +130,10 @@ def test_small_bases_get_adapters_on_every_linear_layer(found: dict[str, Any], m
 def test_unknown_targets_are_answered_with_the_allowed_ones(found: dict[str, Any]) -> None:
     with pytest.raises(UserError) as raised:
         Lora(targets=["q_proj", "value"]).attach(seeded(found["bert"], SPANS))
-    assert str(raised.value) == "method.targets: q_proj not in this base; allowed: dense, key, query, value."
+    assert (
+        str(raised.value)
+        == "method.targets: q_proj not in this base; allowed: dense, key, query, value."
+    )
 
 
 def test_alpha_is_twice_the_rank_where_it_is_not_given(found: dict[str, Any]) -> None:
@@ -130,9 +144,12 @@ def test_alpha_is_twice_the_rank_where_it_is_not_given(found: dict[str, Any]) ->
     assert scale == {None: 16, 16: 16, 4: 4}
 
 
-def test_a_method_of_another_package_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_of_another_package_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "elsewhere_m.py").write_text(
-        "from residency.models.adapters import Full\nclass Mine(Full):\n    depth: int = 1\n", "utf-8"
+        "from residency.models.adapters import Full\nclass Mine(Full):\n    depth: int = 1\n",
+        "utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
     method = method_of(ExternalMethod(target="elsewhere_m:Mine", options={"depth": 3}))

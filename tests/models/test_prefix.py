@@ -15,7 +15,9 @@ from residency.models import attention, documents, prefix_layers
 from residency.models.adapters import Freeze, Lora, Prefix
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),  # peft's old names
+    pytest.mark.filterwarnings(
+        "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
+    ),  # peft's old names
 ]
 
 SIZE = {
@@ -84,7 +86,9 @@ def test_a_row_padded_on_the_left_gives_what_it_gives_alone(name: str) -> None:
     alone = logits(model)
     torch.testing.assert_close(logits(model, **padded)[:, 4:], alone, atol=1e-5, rtol=0)
     given = (padded["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-    torch.testing.assert_close(logits(model, **padded, position_ids=given)[:, 4:], alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits(model, **padded, position_ids=given)[:, 4:], alone, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -93,10 +97,14 @@ def test_an_answer_is_the_same_with_and_without_cache_and_padding(name: str) -> 
     settings = {"max_new_tokens": 10, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     padded = left(ROW, 3)
     cached, uncached = (
-        model.generate(input_ids=ROW, attention_mask=torch.ones_like(ROW), use_cache=use, **settings)[0, 9:].tolist()
+        model.generate(
+            input_ids=ROW, attention_mask=torch.ones_like(ROW), use_cache=use, **settings
+        )[0, 9:].tolist()
         for use in (True, False)
     )
-    behind = model.generate(input_ids=padded["ids"], attention_mask=padded["attention_mask"], **settings)
+    behind = model.generate(
+        input_ids=padded["ids"], attention_mask=padded["attention_mask"], **settings
+    )
     assert cached == uncached == behind[0, 12:].tolist()
 
 
@@ -116,7 +124,9 @@ def test_documents_laid_end_to_end_see_the_prefix_and_not_each_other(name: str) 
 def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     causal = name in CAUSAL
     model = with_prefix(
-        built(CAUSAL[name]) if causal else built(ENCODERS[name], transformers.AutoModelForTokenClassification)
+        built(CAUSAL[name])
+        if causal
+        else built(ENCODERS[name], transformers.AutoModelForTokenClassification)
     )
 
     def gradients(checkpointing: bool) -> torch.Tensor:
@@ -153,14 +163,18 @@ def test_every_encoder_takes_a_prefix_and_padding_changes_nothing(name: str) -> 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])
 def test_an_encoder_still_reads_its_whole_window(name: str) -> None:
-    model = with_prefix(built(ENCODERS[name], transformers.AutoModelForTokenClassification), length=30)
+    model = with_prefix(
+        built(ENCODERS[name], transformers.AutoModelForTokenClassification), length=30
+    )
     longest = 64 if name == "bert" else 62
     assert logits(model, torch.full((1, longest), 9)).shape[1] == longest
 
 
 def test_a_prefix_longer_than_the_window_begins_in_pieces() -> None:
     model = built(ENCODERS["bert"], transformers.AutoModelForTokenClassification)
-    assert {one.length for _, one in prefix_layers.prefixes(Prefix(length=150).attach(model))} == {150}
+    assert {one.length for _, one in prefix_layers.prefixes(Prefix(length=150).attach(model))} == {
+        150
+    }
 
 
 def test_a_prefix_begins_as_what_the_model_makes_of_tokens() -> None:
@@ -170,7 +184,9 @@ def test_a_prefix_begins_as_what_the_model_makes_of_tokens() -> None:
     tokens = torch.randint(100, (4,))
     as_text = logits(model, torch.cat([tokens[None], ROW], dim=1))[:, 4:]
     torch.manual_seed(5)
-    torch.testing.assert_close(logits(Prefix(length=4).attach(model).eval()), as_text, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits(Prefix(length=4).attach(model).eval()), as_text, atol=1e-5, rtol=0
+    )
 
 
 # peft's own checkpoints
@@ -178,11 +194,17 @@ def test_a_prefix_begins_as_what_the_model_makes_of_tokens() -> None:
 
 @pytest.mark.parametrize("projected", [False, True], ids=["plain", "projected"])
 @pytest.mark.parametrize("name", ["llama", "qwen3", "bert", "roberta"])
-def test_a_checkpoint_of_peft_comes_in_and_goes_out_bit_for_bit(name: str, projected: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_of_peft_comes_in_and_goes_out_bit_for_bit(
+    name: str, projected: bool, tmp_path: Path
+) -> None:
     import peft
 
     causal = name in CAUSAL
-    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForTokenClassification
+    kind = (
+        transformers.AutoModelForCausalLM
+        if causal
+        else transformers.AutoModelForTokenClassification
+    )
     config = CAUSAL[name] if causal else ENCODERS[name]
     settings = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM" if causal else "TOKEN_CLS",
@@ -225,7 +247,11 @@ def test_a_projection_computes_what_pefts_does(name: str) -> None:
     import peft
 
     causal = name in CAUSAL
-    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForTokenClassification
+    kind = (
+        transformers.AutoModelForCausalLM
+        if causal
+        else transformers.AutoModelForTokenClassification
+    )
     config = CAUSAL[name] if causal else ENCODERS[name]
     settings = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM" if causal else "TOKEN_CLS",
@@ -253,7 +279,9 @@ def test_a_projection_computes_what_pefts_does(name: str) -> None:
     found.pow(2).sum().backward()
     expected.pow(2).sum().backward()
     shared = next(prefix_layers.prefixes(ours))[1].shared
-    torch.testing.assert_close(shared.embedding.grad, encoder.embedding.weight.grad, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        shared.embedding.grad, encoder.embedding.weight.grad, atol=1e-4, rtol=1e-3
+    )
 
 
 def test_a_projection_begins_as_the_prefix_that_is_there() -> None:
@@ -267,9 +295,15 @@ def test_a_projection_begins_as_the_prefix_that_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "bert"])
-def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: str, tmp_path: Path) -> None:
+def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(
+    name: str, tmp_path: Path
+) -> None:
     causal = name in CAUSAL
-    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForTokenClassification
+    kind = (
+        transformers.AutoModelForCausalLM
+        if causal
+        else transformers.AutoModelForTokenClassification
+    )
     config = CAUSAL[name] if causal else ENCODERS[name]
     model = projected(built(config, kind))
     with torch.no_grad():
@@ -277,8 +311,14 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: 
             one.last.weight.normal_()  # type: ignore[operator, union-attr]
     method = Prefix(length=6, projection=16)
     method.save(model, tmp_path)
-    kept = {key for key in safetensors.torch.load_file(tmp_path / "changed.safetensors") if ".prefix." in key}
-    assert len(kept) == 2 * 2 and all(key.endswith((".prefix.keys", ".prefix.values")) for key in kept)
+    kept = {
+        key
+        for key in safetensors.torch.load_file(tmp_path / "changed.safetensors")
+        if ".prefix." in key
+    }
+    assert len(kept) == 2 * 2 and all(
+        key.endswith((".prefix.keys", ".prefix.values")) for key in kept
+    )
     again = Prefix(length=6).load(built(config, kind), tmp_path, merge=True).eval()
     if not causal:  # the fresh head is drawn anew
         again.classifier.load_state_dict(model.classifier.state_dict())
@@ -295,7 +335,9 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(name: 
 def test_a_prefix_of_another_base_is_refused(tmp_path: Path) -> None:
     prefix_layers.to_peft(with_prefix(built(CAUSAL["llama"])), tmp_path)
     wider = transformers.LlamaConfig(**{**SIZE, "num_hidden_layers": 3}, **HEADS)
-    with pytest.raises(UserError, match="of another base: it has 64 numbers a position, this base takes 96") as raised:
+    with pytest.raises(
+        UserError, match="of another base: it has 64 numbers a position, this base takes 96"
+    ) as raised:
         Prefix(adapter=str(tmp_path)).attach(built(wider))
     assert "\n" not in str(raised.value)
 
@@ -332,9 +374,13 @@ def test_layers_that_are_trained_later_leave_the_prefix_as_it_is(tmp_path: Path)
     """Silent elsewhere: the prefix is saved and the trained layers are lost, or the other way round."""
     first = with_prefix(built(CAUSAL["llama"]))
     Prefix(length=5).save(first, tmp_path / "1")
-    second = Freeze(last=1).attach(Prefix(length=5).load(built(CAUSAL["llama"]), tmp_path / "1", merge=True))
+    second = Freeze(last=1).attach(
+        Prefix(length=5).load(built(CAUSAL["llama"]), tmp_path / "1", merge=True)
+    )
     trained = {name for name, p in second.named_parameters() if p.requires_grad}
-    assert trained and all(name.startswith("model.layers.1.") and ".prefix." not in name for name in trained)
+    assert trained and all(
+        name.startswith("model.layers.1.") and ".prefix." not in name for name in trained
+    )
     with torch.no_grad():
         for name, parameter in second.named_parameters():
             if name in trained:

@@ -32,12 +32,15 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def example(number: int, profile: str = "synthetic") -> Example:
-    return Example(id=str(number), task="t", input=f"{MARK} {number} aspirin", lang="en", profile=profile)  # type: ignore[arg-type]
+    return Example(
+        id=str(number), task="t", input=f"{MARK} {number} aspirin", lang="en", profile=profile
+    )  # type: ignore[arg-type]
 
 
 def said(text: str, status: int = 200) -> httpx2.Response:
     return httpx2.Response(
-        status, json={"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 7}}
+        status,
+        json={"choices": [{"message": {"content": text}}], "usage": {"completion_tokens": 7}},
     )
 
 
@@ -58,15 +61,21 @@ def test_answers_are_read_in_order_and_kept_for_their_owner(card: Any, tmp_path:
     kept = tmp_path / "x.jsonl"
     found = list(predictor(card, kept, answer).predict([example(1), example(2)]))
     assert [one.id for one in found] == ["1", "2"] and found[0].tokens == 7
-    assert isinstance(found[0].answer, Spans) and {s.quote for s in found[0].answer.spans} <= {"aspirin"}
-    assert {body["model"] for body in seen} == {"m"} and all(body["temperature"] == 0 for body in seen)
+    assert isinstance(found[0].answer, Spans) and {s.quote for s in found[0].answer.spans} <= {
+        "aspirin"
+    }
+    assert {body["model"] for body in seen} == {"m"} and all(
+        body["temperature"] == 0 for body in seen
+    )
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     list(
         predictor(card, kept, lambda request: said("", 500)).predict([example(2), example(1)])
     )  # nothing is asked again
 
 
-def test_a_profile_that_may_not_leave_is_refused_before_anything_is_sent(card: Any, tmp_path: Path) -> None:
+def test_a_profile_that_may_not_leave_is_refused_before_anything_is_sent(
+    card: Any, tmp_path: Path
+) -> None:
     sent: list[object] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -74,13 +83,19 @@ def test_a_profile_that_may_not_leave_is_refused_before_anything_is_sent(card: A
         return said("[]")
 
     with pytest.raises(GateRefused, match="profile pseudonymised may not leave this machine"):
-        list(predictor(card, tmp_path / "x", answer).predict([example(1), example(2, "pseudonymised")]))
+        list(
+            predictor(card, tmp_path / "x", answer).predict(
+                [example(1), example(2, "pseudonymised")]
+            )
+        )
     assert sent == []
     allowed = predictor(card, tmp_path / "x", answer, profiles=["pseudonymised"])
     assert len(list(allowed.predict([example(2, "pseudonymised")]))) == len(sent) == 1
 
 
-def test_failures_in_passing_are_asked_again_and_lasting_ones_lose_nothing(card: Any, tmp_path: Path) -> None:
+def test_failures_in_passing_are_asked_again_and_lasting_ones_lose_nothing(
+    card: Any, tmp_path: Path
+) -> None:
     calls = 0
 
     def shaky(request: httpx2.Request) -> httpx2.Response:
@@ -90,12 +105,17 @@ def test_failures_in_passing_are_asked_again_and_lasting_ones_lose_nothing(card:
             raise httpx2.ConnectError("no route", request=request)
         return said("", 429) if calls == 2 else said("", 503) if calls == 3 else said("[]")
 
-    assert len(list(predictor(card, tmp_path / "a", shaky, concurrency=1).predict([example(1)]))) == 1 and calls == 4
+    assert (
+        len(list(predictor(card, tmp_path / "a", shaky, concurrency=1).predict([example(1)]))) == 1
+        and calls == 4
+    )
 
     def half(request: httpx2.Request) -> httpx2.Response:
         return said("", 500) if " 3 " in request.content.decode() else said("[]")
 
-    with pytest.raises(UserError, match=r"does not answer \(status 500, asked 5 times\); \d answers are kept") as error:
+    with pytest.raises(
+        UserError, match=r"does not answer \(status 500, asked 5 times\); \d answers are kept"
+    ) as error:
         list(predictor(card, tmp_path / "b", half).predict([example(n) for n in range(5)]))
     assert MARK not in str(error.value)
     asked: list[str] = []
@@ -104,13 +124,22 @@ def test_failures_in_passing_are_asked_again_and_lasting_ones_lose_nothing(card:
         asked.append(request.content.decode())
         return said("[]")
 
-    assert len(list(predictor(card, tmp_path / "b", well).predict([example(n) for n in range(5)]))) == 5
+    assert (
+        len(list(predictor(card, tmp_path / "b", well).predict([example(n) for n in range(5)])))
+        == 5
+    )
     assert len(asked) == 1, "only the one that had failed"
 
 
 def test_a_budget_is_never_exceeded(card: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"evaluate\.apis\.x\.budget: 3 requests do not cover 5 examples"):
-        list(predictor(card, tmp_path / "x", lambda request: said("[]"), budget=3).predict(map(example, range(5))))
+    with pytest.raises(
+        UserError, match=r"evaluate\.apis\.x\.budget: 3 requests do not cover 5 examples"
+    ):
+        list(
+            predictor(card, tmp_path / "x", lambda request: said("[]"), budget=3).predict(
+                map(example, range(5))
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +173,9 @@ def test_a_key_comes_from_the_environment_and_goes_into_the_header_alone(
     assert "secret-key" not in (tmp_path / "x").read_text("utf-8")
 
 
-@pytest.mark.parametrize("url", ["http://10.0.0.5/v1", "http://example.org/v1", "ftp://x", "https://user:pw@x/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.5/v1", "http://example.org/v1", "ftp://x", "https://user:pw@x/v1"]
+)
 def test_notes_only_travel_encrypted_and_no_password_stands_in_a_recipe(url: str) -> None:
     with pytest.raises(UserError):
         parse(Api, {"url": url, "model": "m"}, "api")

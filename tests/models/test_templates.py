@@ -20,7 +20,15 @@ from residency.train.batches import flat
 from residency.train.items import Item
 
 CARD = load_card("qa")
-SPECIAL = ["<pad>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
+SPECIAL = [
+    "<pad>",
+    "<bos>",
+    "<eos>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+]
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -84,7 +92,13 @@ def config(name: str, size: int) -> Any:
 
     if name == "GPT2":
         return transformers.GPT2Config(
-            vocab_size=size, n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=257, eos_token_id=258
+            vocab_size=size,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=256,
+            bos_token_id=257,
+            eos_token_id=258,
         )
     kind = getattr(transformers, f"{name}Config")
     return kind(
@@ -164,9 +178,16 @@ def test_what_is_asked_is_what_the_template_itself_writes(tokenizer: Any, name: 
     assert tokenizer.decode(prompt) == wanted
 
 
-def test_a_system_turn_goes_before_the_first_question_where_the_template_has_no_place_for_it(tokenizer: Any) -> None:
-    prompt, _ = chat_of(tokenizer, "no-system").prompt((Turn(role="system", text="be brief"), user("why?")), 256)
-    assert tokenizer.decode(prompt) == "<bos><start_of_turn>user\nbe brief\n\nwhy?<end_of_turn>\n<start_of_turn>model\n"
+def test_a_system_turn_goes_before_the_first_question_where_the_template_has_no_place_for_it(
+    tokenizer: Any,
+) -> None:
+    prompt, _ = chat_of(tokenizer, "no-system").prompt(
+        (Turn(role="system", text="be brief"), user("why?")), 256
+    )
+    assert (
+        tokenizer.decode(prompt)
+        == "<bos><start_of_turn>user\nbe brief\n\nwhy?<end_of_turn>\n<start_of_turn>model\n"
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -200,17 +221,33 @@ def test_a_template_that_cannot_be_used_is_one_sentence(tokenizer: Any, broken: 
 
 
 def examples() -> list[Example]:
-    questions = ("why?", "ai là bác sĩ trực đêm nay?", "为什么？", "a much longer question about nothing in particular")
+    questions = (
+        "why?",
+        "ai là bác sĩ trực đêm nay?",
+        "为什么？",
+        "a much longer question about nothing in particular",
+    )
     return [
-        Example(id=q, task="qa", input=q, turns=(user(q),), gold=Text(text=f"because {len(q)}"), profile="synthetic")
+        Example(
+            id=q,
+            task="qa",
+            input=q,
+            turns=(user(q),),
+            gold=Text(text=f"because {len(q)}"),
+            profile="synthetic",
+        )
         for q in questions
     ]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_alone_is_as_in_a_batch_and_as_streamed(bases: dict[str, Base], name: str, temperature: float) -> None:
-    settings = Generation(max_tokens=12, temperature=temperature, top_k=40 if temperature else 0, seed=3)
+def test_alone_is_as_in_a_batch_and_as_streamed(
+    bases: dict[str, Base], name: str, temperature: float
+) -> None:
+    settings = Generation(
+        max_tokens=12, temperature=temperature, top_k=40 if temperature else 0, seed=3
+    )
     predictor = CausalPredictor.untuned(bases[name], CARD, Limits(), settings)
     together = [one.text for one in predictor.predict(examples())]
     alone = [next(iter(predictor.predict([example]))).text for example in examples()]
@@ -219,7 +256,9 @@ def test_alone_is_as_in_a_batch_and_as_streamed(bases: dict[str, Base], name: st
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_writing_is_a_plain_loop_over_the_likeliest_token(bases: dict[str, Base], name: str) -> None:
+def test_writing_is_a_plain_loop_over_the_likeliest_token(
+    bases: dict[str, Base], name: str
+) -> None:
     predictor = CausalPredictor.untuned(bases[name], CARD, Limits(), Generation(max_tokens=8))
     example = examples()[1]
     ids, _ = predictor.chat.prompt(example.turns, 200)
@@ -236,7 +275,9 @@ def test_writing_is_a_plain_loop_over_the_likeliest_token(bases: dict[str, Base]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_gold_losses_and_choices_are_those_of_a_plain_forward(bases: dict[str, Base], name: str) -> None:
+def test_gold_losses_and_choices_are_those_of_a_plain_forward(
+    bases: dict[str, Base], name: str
+) -> None:
     predictor = CausalPredictor.untuned(bases[name], CARD, Limits(), Generation(max_tokens=8))
     found = list(predictor.gold_losses(examples()))
     for example, (loss, count) in zip(examples(), found, strict=True):
@@ -245,10 +286,17 @@ def test_gold_losses_and_choices_are_those_of_a_plain_forward(bases: dict[str, B
         answer = predictor.chat.answer_ids(example.gold.text)
         assert prompt is not None
         with torch.inference_mode():
-            logits = predictor.model(torch.tensor([[*prompt, *answer]])).logits[0].double().log_softmax(-1)
+            logits = (
+                predictor.model(torch.tensor([[*prompt, *answer]]))
+                .logits[0]
+                .double()
+                .log_softmax(-1)
+            )
         wanted = -sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
         assert (loss, count) == (pytest.approx(wanted, rel=1e-4), len(answer))
-        assert predictor.choices(example.turns, [example.gold.text])[0] == pytest.approx(-wanted, rel=1e-4)
+        assert predictor.choices(example.turns, [example.gold.text])[0] == pytest.approx(
+            -wanted, rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -268,6 +316,8 @@ def test_rows_end_to_end_give_the_losses_and_gradients_of_padded_ones_or_are_ref
     assert torch.allclose(first, second, atol=1e-5)
     first.mean().backward()
     second.mean().backward()
-    for (where, a), (_, b) in zip(models[0].named_parameters(), models[1].named_parameters(), strict=True):
+    for (where, a), (_, b) in zip(
+        models[0].named_parameters(), models[1].named_parameters(), strict=True
+    ):
         if a.grad is not None:
             assert torch.allclose(a.grad, b.grad, atol=1e-5), where

@@ -33,7 +33,9 @@ HOSTILE = {
     "surrogate halves of other planes": "𠮷野家 𝒳² ①②",
 }
 BASES = ("electra", "roberta", "bert")
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 TEXT = st.text(st.sampled_from("ab é\u0301Đế 患者,.1\u200b\r\n\t😀_"), max_size=60)
 
 
@@ -50,20 +52,28 @@ def check(text: str, tokeniser: Tokeniser) -> None:
     edges = [place for slot in tokens.slots for place in slot]
     assert edges == sorted(edges) and all(start < end for start, end in tokens.slots)
     begins, ends = {start for start, _ in units(text)}, {end for _, end in units(text)}
-    assert all(start in begins and end in ends for start, end in tokens.slots), "a slot cuts no letter run or mark"
+    assert all(start in begins and end in ends for start, end in tokens.slots), (
+        "a slot cuts no letter run or mark"
+    )
     check_windows(len(tokens.ids), tokens.firsts, tokeniser.room, tokeniser.windows(tokens))
 
 
 def check_windows(count: int, firsts: list[int], room: int, found: list[Any]) -> None:
     assert all(window.end - window.start <= room for window in found)
-    assert {i for window in found for i in range(window.start, window.end)} == set(range(count)), "no token is cut off"
+    assert {i for window in found for i in range(window.start, window.end)} == set(range(count)), (
+        "no token is cut off"
+    )
     assert [slot for window in found for slot in window.slots] == list(range(len(firsts)))
-    assert all(window.start <= firsts[slot] < window.end for window in found for slot in window.slots)
+    assert all(
+        window.start <= firsts[slot] < window.end for window in found for slot in window.slots
+    )
 
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_text_keeps_the_rules(text: str, name: str, tokenisers: dict[str, Tokeniser]) -> None:
+def test_hostile_text_keeps_the_rules(
+    text: str, name: str, tokenisers: dict[str, Tokeniser]
+) -> None:
     check(text, tokenisers[name])
     check(text * 40, tokenisers[name])
 
@@ -116,14 +126,23 @@ def test_windows_together_read_the_whole_text(tokenisers: dict[str, Tokeniser]) 
         row = tokeniser.inputs(tokens, window)
         assert len(row) <= 64
         merged |= dict(enumerate(row[1:-1], start=window.start))
-    whole = load_tokenizer(Path(tokeniser.tokenizer.name_or_path))(text, add_special_tokens=False)["input_ids"]
+    whole = load_tokenizer(Path(tokeniser.tokenizer.name_or_path))(text, add_special_tokens=False)[
+        "input_ids"
+    ]
     assert [merged[i] for i in range(len(merged))] == whole
 
 
-def test_a_tokenizer_file_that_cuts_and_pads_is_not_obeyed(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_tokenizer_file_that_cuts_and_pads_is_not_obeyed(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     folder = shutil.copytree(bases["electra"], tmp_path / "base")
     saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    saved["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    saved["truncation"] = {
+        "direction": "Right",
+        "max_length": 8,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
     saved["padding"] = {
         "strategy": {"Fixed": 8},
         "direction": "Right",
@@ -204,9 +223,21 @@ def pho_bert(folder: Path) -> Any:
 
     words = ["bệnh_nhân", "ho", "sốt", "b@@", "a@@", "c@@", "a", "b", "c", ",", "."]
     (folder / "vocab.txt").write_text("".join(f"{word} 1\n" for word in words), "utf-8")
-    steps = ["b ệ", "bệ n", "bện h", "bệnh _", "bệnh_ n", "bệnh_n h", "bệnh_nh â", "bệnh_nhâ n</w>", "h o</w>"]
+    steps = [
+        "b ệ",
+        "bệ n",
+        "bện h",
+        "bệnh _",
+        "bệnh_ n",
+        "bệnh_n h",
+        "bệnh_nh â",
+        "bệnh_nhâ n</w>",
+        "h o</w>",
+    ]
     (folder / "bpe.codes").write_text("".join(f"{step} 1\n" for step in steps), "utf-8")
-    return transformers.PhobertTokenizer(vocab_file=str(folder / "vocab.txt"), merges_file=str(folder / "bpe.codes"))
+    return transformers.PhobertTokenizer(
+        vocab_file=str(folder / "vocab.txt"), merges_file=str(folder / "bpe.codes")
+    )
 
 
 @pytest.fixture
@@ -214,14 +245,20 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> str:
     """A segmenter that knows two words of two syllables."""
 
     def split(sentence: str) -> list[str]:
-        joined = sentence.replace("bệnh nhân", "bệnh_nhân").replace("đau bụng", "đau_bụng").replace(",", " ,")
+        joined = (
+            sentence.replace("bệnh nhân", "bệnh_nhân")
+            .replace("đau bụng", "đau_bụng")
+            .replace(",", " ,")
+        )
         return [word.replace("_", " ") for word in joined.split()]
 
     monkeypatch.setitem(segmentation._SEGMENTERS, "canned", lambda: split)
     return "canned"
 
 
-def test_a_joined_word_is_one_token_and_one_slot_of_the_users_text(tmp_path: Path, canned: str) -> None:
+def test_a_joined_word_is_one_token_and_one_slot_of_the_users_text(
+    tmp_path: Path, canned: str
+) -> None:
     tokeniser = Tokeniser(pho_bert(tmp_path), canned, 64)
     text = "bệnh nhân  ho, ho"
     tokens = tokeniser([text])[0]
@@ -243,11 +280,14 @@ def test_segmented_text_keeps_the_rules(
 def test_spans_over_segmented_text_come_back_in_the_users_offsets(
     form: str, bases: dict[str, Path], canned: str
 ) -> None:
-    text = unicodedata.normalize(form, "Bệnh nhân đau bụng,sốt cao.\r\nNgười bệnh nhân hậu đau  bụng.")
+    text = unicodedata.normalize(
+        form, "Bệnh nhân đau bụng,sốt cao.\r\nNgười bệnh nhân hậu đau  bụng."
+    )
     tokens = Tokeniser(load_tokenizer(bases["electra"]), canned, 64)([text])[0]
     quotes = [unicodedata.normalize(form, quote) for quote in ("đau bụng", "sốt", "hậu")]
     spans = [
-        Span(start=text.index(quote), end=text.index(quote) + len(quote), label="X", quote=quote) for quote in quotes
+        Span(start=text.index(quote), end=text.index(quote) + len(quote), label="X", quote=quote)
+        for quote in quotes
     ]
     tags, changed = encode(spans, tokens.slots, ("X",))
     assert changed == {}

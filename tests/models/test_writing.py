@@ -40,7 +40,14 @@ def said(text: str) -> Turn:
 
 def example(question: str, answer: str = "an answer", *before: Turn) -> Example:
     turns = (*before, user(question))
-    return Example(id=question, task="qa", input=question, gold=Text(text=answer), turns=turns, profile="synthetic")
+    return Example(
+        id=question,
+        task="qa",
+        input=question,
+        gold=Text(text=answer),
+        turns=turns,
+        profile="synthetic",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,10 @@ def test_no_text_can_end_a_turn(chat: Chat) -> None:
 
 def test_an_answer_is_never_cut_unless_asked_and_then_teaches_no_end(base: Base) -> None:
     long = "word " * 60
-    assert "longer than limits.target" in artefact.chat(base, Limits(target=8)).encode((user("a"),), long).fault
+    assert (
+        "longer than limits.target"
+        in artefact.chat(base, Limits(target=8)).encode((user("a"),), long).fault
+    )
     cut = artefact.chat(base, Limits(source=12, target=8, over="cut"))
     encoded = cut.encode((user(long),), long)
     (row,) = encoded.rows
@@ -97,18 +107,28 @@ def test_an_answer_is_never_cut_unless_asked_and_then_teaches_no_end(base: Base)
 def test_the_oldest_turns_are_left_out_first(base: Base) -> None:
     chat = artefact.chat(base, Limits(source=14))
     ids, changes = chat.prompt((user("first " * 9), said("b"), user("last?")), 100)
-    assert ids is not None and "first" not in chat.tokenizer.decode(ids) and "last?" in chat.tokenizer.decode(ids)
+    assert (
+        ids is not None
+        and "first" not in chat.tokenizer.decode(ids)
+        and "last?" in chat.tokenizer.decode(ids)
+    )
     assert changes == ("earlier turns left out",)
 
 
 def test_all_answers_too_long_is_one_sentence(base: Base) -> None:
     chat = artefact.chat(base, Limits(target=3))
-    with pytest.raises(DataError, match=r"^2 of 2 training rows are too long .*tasks\[0\]\.limits\.over=cut"):
-        conversation_items.build([example("a", "x " * 9), example("b", "y " * 9)], chat, CARD, loss=0.01)
+    with pytest.raises(
+        DataError, match=r"^2 of 2 training rows are too long .*tasks\[0\]\.limits\.over=cut"
+    ):
+        conversation_items.build(
+            [example("a", "x " * 9), example("b", "y " * 9)], chat, CARD, loss=0.01
+        )
 
 
 def test_alone_is_as_in_a_batch(predictor: CausalPredictor) -> None:
-    together = [one.text for one in predictor.predict([example(question) for question in QUESTIONS])]
+    together = [
+        one.text for one in predictor.predict([example(question) for question in QUESTIONS])
+    ]
     alone = [next(iter(predictor.predict([example(question)]))).text for question in QUESTIONS]
     streamed = ["".join(predictor.stream((user(question),))).strip() for question in QUESTIONS]
     assert together == alone == streamed
@@ -121,7 +141,11 @@ def test_writing_is_the_likeliest_word_after_the_other(predictor: CausalPredicto
     ids = list(prompt)
     with torch.inference_mode():
         while len(ids) < len(prompt) + 24:
-            best = int(predictor.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+            best = int(
+                predictor.model(input_ids=torch.tensor([ids]), use_cache=False)
+                .logits[0, -1]
+                .argmax()
+            )
             if best in predictor.chat.ends:
                 break
             ids.append(best)
@@ -133,7 +157,9 @@ def test_samples_depend_on_question_and_seed_alone(base: Base) -> None:
     def drawn(seed: int, *questions: str) -> list[str]:
         generation = Generation(max_tokens=16, temperature=1.0, top_p=0.9, seed=seed)
         predictor = CausalPredictor.untuned(base, CARD, Limits(), generation)
-        return [one.text for one in predictor.predict([example(question) for question in questions])]
+        return [
+            one.text for one in predictor.predict([example(question) for question in questions])
+        ]
 
     assert drawn(1, *QUESTIONS)[2] == drawn(1, QUESTIONS[2])[0]
     assert drawn(1, *QUESTIONS) != drawn(2, *QUESTIONS)
@@ -145,7 +171,9 @@ def test_choices_and_gold_losses_are_sums_of_log_probabilities(predictor: Causal
     wanted = predictor.chat.answer_ids(answer)
     assert prompt is not None
     with torch.inference_mode():
-        logits = predictor.model(input_ids=torch.tensor([[*prompt, *wanted]])).logits[0].log_softmax(-1)
+        logits = (
+            predictor.model(input_ids=torch.tensor([[*prompt, *wanted]])).logits[0].log_softmax(-1)
+        )
     expected = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(wanted))
     assert predictor.choices(turns, [answer, "No."])[0] == pytest.approx(expected, abs=1e-3)
     assert next(iter(predictor.gold_losses([example(QUESTIONS[2], answer)]))) == (
@@ -160,7 +188,10 @@ def test_stop_texts_end_an_answer_across_pieces() -> None:
 
 
 def test_rows_end_to_end_have_the_losses_of_padded_ones(base: Base, chat: Chat) -> None:
-    rows = [chat.encode((user(question),), "回答 " * (3 + 2 * i)).rows[0] for i, question in enumerate(QUESTIONS)]
+    rows = [
+        chat.encode((user(question),), "回答 " * (3 + 2 * i)).rows[0]
+        for i, question in enumerate(QUESTIONS)
+    ]
     model = artefact.fresh(base, CARD, "text").eval()
     with torch.inference_mode():
         side, _ = token_losses(model, padded(rows, chat.pad_id))
@@ -172,7 +203,9 @@ def test_rows_end_to_end_have_the_losses_of_padded_ones(base: Base, chat: Chat) 
 
 def test_rows_that_would_see_each_other_are_found(base: Base) -> None:
     model = artefact.fresh(base, CARD, "text").eval()
-    assert not documents.holds(model, model.config.vocab_size)  # its own attention, which ignores where documents end
+    assert not documents.holds(
+        model, model.config.vocab_size
+    )  # its own attention, which ignores where documents end
 
 
 def test_a_row_without_its_end_is_refused(chat: Chat) -> None:
@@ -204,7 +237,9 @@ def test_a_stage_is_trained_saved_and_refused_with_another_template(
     assert result.mask.labels["end of turn"] == 4
     tuned = CausalPredictor.from_artefact(tmp_path / "out")
     before = CausalPredictor.untuned_of(tmp_path / "out")
-    assert sum(loss for loss, _ in tuned.gold_losses(rows)) < sum(loss for loss, _ in before.gold_losses(rows))
+    assert sum(loss for loss, _ in tuned.gold_losses(rows)) < sum(
+        loss for loss, _ in before.gold_losses(rows)
+    )
     monkeypatch.setattr(Chat, "digest", property(lambda self: "another"))
     with pytest.raises(UserError, match="the chat template writes another prompt than in training"):
         CausalPredictor.from_artefact(tmp_path / "out")

@@ -39,7 +39,11 @@ def trained(folder: Path, base: Base, method: Any, seed: int = 3, output: str = 
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-    writing = Writing(chat=artefacts.chat(base, Limits()), generation=Generation()) if output == "text" else None
+    writing = (
+        Writing(chat=artefacts.chat(base, Limits()), generation=Generation())
+        if output == "text"
+        else None
+    )
     save(folder, model, base, card, method, "synthetic", writing)
     return folder
 
@@ -78,7 +82,9 @@ def models(tmp_path: Path) -> Models:
     return Models(tmp_path / "models")
 
 
-@pytest.mark.parametrize("name", ["head lora", "head freeze", "head full", "head prefix", "text lora", "text prefix"])
+@pytest.mark.parametrize(
+    "name", ["head lora", "head freeze", "head full", "head prefix", "text lora", "text prefix"]
+)
 def test_every_method_is_proved_to_be_what_it_was(made: dict[str, Path], name: str) -> None:
     proof = prove(made[name])
     assert proof.engine == "process float32"
@@ -125,7 +131,9 @@ def test_the_stored_artefact_stands_alone_and_holds_only_what_it_names(
     shutil.rmtree(source)
     folder = models.path(entry.digest)
     named = msgspec.json.decode((folder / "artefact.json").read_bytes(), type=Artefact).files
-    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+    assert {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    } == {
         *named,
         "artefact.json",
     }
@@ -139,18 +147,24 @@ def rehashed(folder: Path) -> None:
     write_json(folder / "artefact.json", known)
 
 
-def changed_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+def changed_tensors(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+) -> None:
     path = next(path for path in folder.glob("*.safetensors"))
     safetensors.torch.save_file(change(safetensors.torch.load_file(path)), path)
     rehashed(folder)
 
 
 def misnamed(folder: Path) -> None:
-    changed_tensors(folder, lambda found: {name.replace("lora_A", "lora_X"): one for name, one in found.items()})
+    changed_tensors(
+        folder, lambda found: {name.replace("lora_A", "lora_X"): one for name, one in found.items()}
+    )
 
 
 def renamed_prefix(folder: Path) -> None:
-    changed_tensors(folder, lambda found: {f"base_model.{name}": one for name, one in found.items()})
+    changed_tensors(
+        folder, lambda found: {f"base_model.{name}": one for name, one in found.items()}
+    )
 
 
 def without_one(folder: Path) -> None:
@@ -158,7 +172,10 @@ def without_one(folder: Path) -> None:
 
 
 def with_another(folder: Path) -> None:
-    changed_tensors(folder, lambda found: {**found, "base_model.model.bert.extra.lora_A.weight": torch.ones(2, 2)})
+    changed_tensors(
+        folder,
+        lambda found: {**found, "base_model.model.bert.extra.lora_A.weight": torch.ones(2, 2)},
+    )
 
 
 def no_number(folder: Path) -> None:
@@ -171,7 +188,10 @@ def moved(folder: Path) -> None:
 
 def as_the_base(folder: Path) -> None:
     """An adapter that was saved before it was trained: its second matrix is nought; the canary agrees."""
-    changed_tensors(folder, lambda found: {name: one * (0 if "lora_B" in name else 1) for name, one in found.items()})
+    changed_tensors(
+        folder,
+        lambda found: {name: one * (0 if "lora_B" in name else 1) for name, one in found.items()},
+    )
     found, model, tokeniser = artefacts.load(folder)
     said = canaries.record(model, tokeniser.tokenizer, found.base, "head")
     write_json(folder / canaries.FILE, said)
@@ -256,7 +276,9 @@ def test_what_is_not_what_was_trained_is_refused(
     assert models.resolve("ner").digest == good.digest
 
 
-def test_a_stored_file_that_changes_later_stops_a_rollback(made: dict[str, Path], models: Models) -> None:
+def test_a_stored_file_that_changes_later_stops_a_rollback(
+    made: dict[str, Path], models: Models
+) -> None:
     first, second = models.add(made["head lora"]), models.add(made["other"])
     models.promote("ner", first.digest)
     models.promote("ner", second.digest)
@@ -313,7 +335,9 @@ def test_the_floor_of_safety(made: dict[str, Path], models: Models, tmp_path: Pa
     models.promote("qa", entry.digest, require_safety=0.7)
 
 
-def test_the_floor_of_the_recipe_holds_without_being_asked_for(made: dict[str, Path], models: Models) -> None:
+def test_the_floor_of_the_recipe_holds_without_being_asked_for(
+    made: dict[str, Path], models: Models
+) -> None:
     entry = models.add(made["text prefix"], floor=SafetyFloor(safe=0.5))
     with pytest.raises(GateRefused, match="was not asked the questions about harm"):
         models.promote("qa", entry.digest)
@@ -323,7 +347,9 @@ def test_the_floor_of_the_recipe_holds_without_being_asked_for(made: dict[str, P
 
 
 @pytest.mark.parametrize("how", ["edit", "remove", "swap"])
-def test_a_ledger_that_was_changed_is_refused(how: str, made: dict[str, Path], models: Models) -> None:
+def test_a_ledger_that_was_changed_is_refused(
+    how: str, made: dict[str, Path], models: Models
+) -> None:
     for name in ("head lora", "other", "text lora"):
         models.add(made[name])
     path = models.folder / LEDGER

@@ -18,7 +18,9 @@ from residency.tasks.card import Card, Label, load_card
 
 SPANS = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="disease")))
 LABELS = Card(
-    name="triage", family="labels", labels=(Label(name="J18", title="pneumonia"), Label(name="J45"), Label(name="I10"))
+    name="triage",
+    family="labels",
+    labels=(Label(name="J18", title="pneumonia"), Label(name="J45"), Label(name="I10")),
 )
 
 
@@ -62,7 +64,9 @@ def artefacts(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
-    writing = artefact.Writing(chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16))
+    writing = artefact.Writing(
+        chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16)
+    )
     artefact.save(root / "words", model, base, card, Lora(r=2), "synthetic", writing)
     return made | {"words": root / "words"}
 

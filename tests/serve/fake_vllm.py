@@ -21,7 +21,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with SEEN.open("a") as file:
-            file.write(json.dumps({"path": self.path, "body": body, "argv": sys.argv, "quiet": quiet()}) + "\n")
+            file.write(
+                json.dumps({"path": self.path, "body": body, "argv": sys.argv, "quiet": quiet()})
+                + "\n"
+            )
         if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
             self.send_error(401)
         elif MODE.startswith("fails") and not body.get("echo"):
@@ -32,7 +35,12 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(
                 {
                     "choices": [
-                        {"logprobs": {"token_logprobs": logs, "top_logprobs": [None, *({"a": v} for v in logs[1:])]}}
+                        {
+                            "logprobs": {
+                                "token_logprobs": logs,
+                                "top_logprobs": [None, *({"a": v} for v in logs[1:])],
+                            }
+                        }
                     ]
                 }
             )
@@ -44,7 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         print(heard, flush=True)
         print(heard, file=sys.stderr, flush=True)
         kind = MODE.removeprefix("fails: ")
-        self.send_response(500 if kind == "status" else 200, heard.encode("ascii", "ignore").decode())
+        self.send_response(
+            500 if kind == "status" else 200, heard.encode("ascii", "ignore").decode()
+        )
         self.send_header("X-Heard", quote(heard))
         self.end_headers()
         said = {

@@ -54,7 +54,11 @@ def forms() -> set[bytes]:
     """Every form of every part."""
     found = set[bytes]()
     for part in (part for parts in PATIENTS.values() for part in parts):
-        for text in (normalize(form, case) for form in ("NFC", "NFD") for case in (part, part.lower(), part.upper())):
+        for text in (
+            normalize(form, case)
+            for form in ("NFC", "NFD")
+            for case in (part, part.lower(), part.upper())
+        ):
             found.update(_encoded(text))
     return {one for one in found if len(one) >= 5}
 

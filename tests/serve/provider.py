@@ -75,16 +75,22 @@ class Provider:
             return json.dumps({"issuer": self.named, "jwks_uri": self.jwks}).encode()
         self.fetches += 1
         return (
-            self.raw if self.raw is not None else json.dumps({"keys": [*self.extra, *self.published.values()]}).encode()
+            self.raw
+            if self.raw is not None
+            else json.dumps({"keys": [*self.extra, *self.published.values()]}).encode()
         )
 
     def rsa(self, name: str, bits: int = 2048) -> None:
         self.private[name] = rsa.generate_private_key(public_exponent=65537, key_size=bits)
-        self.publish(name, RSAAlgorithm.to_jwk(self.private[name].public_key(), as_dict=True), "RS256")
+        self.publish(
+            name, RSAAlgorithm.to_jwk(self.private[name].public_key(), as_dict=True), "RS256"
+        )
 
     def ec(self, name: str) -> None:
         self.private[name] = ec.generate_private_key(ec.SECP256R1())
-        self.publish(name, ECAlgorithm.to_jwk(self.private[name].public_key(), as_dict=True), "ES256")
+        self.publish(
+            name, ECAlgorithm.to_jwk(self.private[name].public_key(), as_dict=True), "ES256"
+        )
 
     def publish(self, name: str, public: dict[str, Any], algorithm: str) -> None:
         self.published[name] = {**public, "kid": name, "use": "sig", "alg": algorithm}
@@ -96,10 +102,20 @@ class Provider:
         return (
             self.private[name]
             .public_key()
-            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+            .public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
         )
 
-    def token(self, key: str, /, kid: str | None = "", algorithm: str = "", without: str = "", **claims: Any) -> str:
+    def token(
+        self,
+        key: str,
+        /,
+        kid: str | None = "",
+        algorithm: str = "",
+        without: str = "",
+        **claims: Any,
+    ) -> str:
         whole = {
             "iss": self.issuer,
             "aud": AUDIENCE,
@@ -111,7 +127,9 @@ class Provider:
         whole.pop(without, None)
         headers = {} if kid is None else {"kid": kid or key}
         kind = "RS256" if isinstance(self.private[key], rsa.RSAPrivateKey) else "ES256"
-        return jwt.PyJWS().encode(json.dumps(whole).encode(), self.private[key], algorithm or kind, headers)
+        return jwt.PyJWS().encode(
+            json.dumps(whole).encode(), self.private[key], algorithm or kind, headers
+        )
 
     def close(self) -> None:
         if self.hang is not None:

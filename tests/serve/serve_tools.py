@@ -33,7 +33,9 @@ class Server:
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(limited(app, app.state.gate.settings), log_config=None, access_log=False, lifespan="on")
+        config = uvicorn.Config(
+            limited(app, app.state.gate.settings), log_config=None, access_log=False, lifespan="on"
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
@@ -84,15 +86,22 @@ class Started:
     def until(self, good: Callable[[], bool], seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while not good():
-            assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[-2000:]
+            assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[
+                -2000:
+            ]
             time.sleep(0.1)
 
     def children(self, what: str) -> list[int]:
         found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="], capture_output=True, text=True, check=False
+            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return [
-            int(line.split()[0]) for line in found.stdout.splitlines() if line.rstrip().endswith(f"supervisor {what}")
+            int(line.split()[0])
+            for line in found.stdout.splitlines()
+            if line.rstrip().endswith(f"supervisor {what}")
         ]
 
     def end(self) -> int:
@@ -136,7 +145,16 @@ class Redis:
         self.begin()
 
     def begin(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]
         self.process = subprocess.Popen(
             ["redis-server", *options, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
         )

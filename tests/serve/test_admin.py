@@ -26,7 +26,9 @@ from residency.serve.types import Caller
 class Hospital:
     """A ledger whose name ``ner`` points to the first of two models, and a server of it."""
 
-    def __init__(self, trained: list[Path], folder: Path, app: Callable[..., Any], **more: Any) -> None:
+    def __init__(
+        self, trained: list[Path], folder: Path, app: Callable[..., Any], **more: Any
+    ) -> None:
         self.models = Models(folder / "models")
         self.old, self.new = (self.models.add(one).digest for one in trained)
         self.models.promote("ner", self.old)
@@ -37,7 +39,9 @@ class Hospital:
             return load(path, name, Serve(engine="process"))
 
         self.first = engine(self.models.path(self.old), "ner")
-        self.app = app({"ner": self.first}, Admin(folder / "models", engine), audit=self.audit, **more)
+        self.app = app(
+            {"ner": self.first}, Admin(folder / "models", engine), audit=self.audit, **more
+        )
 
     def lines(self) -> str:
         return "".join(path.read_text() for path in (self.folder / "serve").glob(GLOB))
@@ -61,7 +65,9 @@ def test_promoted_and_rolled_back(hospital: Hospital) -> None:
         found = client.post("/admin/models/ner/promote", json={"digest": hospital.new[:12]})
         assert found.status_code == 200, found.text
         assert (found.json()["digest"], found.json()["previous"]) == (hospital.new, hospital.old)
-        assert found.headers["x-residency-digest"] == hospital.new == asked(client) == hospital.now()
+        assert (
+            found.headers["x-residency-digest"] == hospital.new == asked(client) == hospital.now()
+        )
         assert hospital.first.closed
         assert client.get("/v1/models").json()["data"][0]["digest"] == hospital.new
         again = client.post("/admin/models/ner/promote", json={"digest": hospital.new})
@@ -70,7 +76,9 @@ def test_promoted_and_rolled_back(hospital: Hospital) -> None:
         assert (back.status_code, back.json()["digest"]) == (200, hospital.old)
         assert asked(client) == hospital.old == hospital.now()
         end = client.post("/admin/models/ner/rollback")
-        assert end.status_code == 409 and "never pointed to another" in end.json()["error"]["message"]
+        assert (
+            end.status_code == 409 and "never pointed to another" in end.json()["error"]["message"]
+        )
         assert client.get("/readyz").status_code == 200
     lines = [line for line in hospital.lines().splitlines() if '"what":"admin"' in line]
     assert [('"status":200' in line, "/admin/models/{alias}/" in line) for line in lines] == [
@@ -92,7 +100,13 @@ def test_no_request_fails_while_models_change(hospital: Hospital) -> None:
             with httpx2.Client(base_url=server.address, headers=HEADERS, timeout=60) as client:
                 while not stop.is_set():
                     found = client.post("/extract", json={"text": NOTE})
-                    own.append((found.status_code, found.headers["x-residency-digest"], found.json().get("digest")))
+                    own.append(
+                        (
+                            found.status_code,
+                            found.headers["x-residency-digest"],
+                            found.json().get("digest"),
+                        )
+                    )
 
         threads = [threading.Thread(target=ask, args=(own,)) for own in seen]
         for thread in threads:
@@ -111,23 +125,34 @@ def test_no_request_fails_while_models_change(hospital: Hospital) -> None:
             assert all(head == body for _, head, body in own)
             digests = [body for _, _, body in own]
             assert digests[0] == hospital.old
-            assert digests == sorted(digests, key=lambda one: one == hospital.new), "never back to the old one"
+            assert digests == sorted(digests, key=lambda one: one == hospital.new), (
+                "never back to the old one"
+            )
         assert hospital.first.closed
     finally:
         server.end()
 
 
-def test_what_is_broken_is_refused_and_the_old_one_goes_on(hospital: Hospital, tmp_path: Path) -> None:
+def test_what_is_broken_is_refused_and_the_old_one_goes_on(
+    hospital: Hospital, tmp_path: Path
+) -> None:
     weights = hospital.models.path(hospital.new) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8])
     with TestClient(hospital.app, headers=HEADERS) as client:
         found = client.post("/admin/models/ner/promote", json={"digest": hospital.new})
         assert (found.status_code, found.json()["error"]["code"]) == (409, "not_promoted")
         assert str(tmp_path) not in found.text
-        assert found.headers["x-residency-digest"] == hospital.old == asked(client) == hospital.now()
+        assert (
+            found.headers["x-residency-digest"] == hospital.old == asked(client) == hospital.now()
+        )
         shutil.rmtree(weights.parent)
-        assert client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code == 409
-        floor = client.post("/admin/models/ner/promote", json={"digest": hospital.new, "require_safety": 0.9})
+        assert (
+            client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code
+            == 409
+        )
+        floor = client.post(
+            "/admin/models/ner/promote", json={"digest": hospital.new, "require_safety": 0.9}
+        )
         assert floor.status_code == 409 and "safety" in floor.json()["error"]["message"]
         assert asked(client) == hospital.old and not hospital.first.closed
 
@@ -172,7 +197,10 @@ def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
     count = len(hospital.models.entries())
     with TestClient(hospital.app, headers=HEADERS) as client:
         assert asked(client) == hospital.old
-        assert client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code == 200
+        assert (
+            client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code
+            == 200
+        )
         assert asked(client) == hospital.new
     assert len(hospital.models.entries()) == count
 
@@ -185,7 +213,9 @@ def test_what_starts_again_serves_what_the_ledger_says(trained: list[Path], tmp_
     assert standing(given, tmp_path / "models") == given == standing(given, None)
     models.promote("ner", new)
     assert standing(given, tmp_path / "models") == {"ner": models.path(new), "run": trained[0]}
-    assert standing({"ner": trained[0]}, tmp_path / "models") == {"ner": models.path(new)}  # its name, its digest
+    assert standing({"ner": trained[0]}, tmp_path / "models") == {
+        "ner": models.path(new)
+    }  # its name, its digest
     ledger = tmp_path / "models" / "ledger.jsonl"
     ledger.write_text(ledger.read_text().replace('"alias":"ner"', '"alias":"nor"', 1))
     with pytest.raises(GateRefused, match="was changed"):

@@ -60,7 +60,9 @@ def test_what_was_written_is_verified_and_readable_by_its_owner_alone(folder: Pa
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_change_of_any_line_is_found(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -70,7 +72,11 @@ def test_any_change_of_any_line_is_found(
     path = data.draw(st.sampled_from(sorted(copy.glob(audit_chain.GLOB))))
     lines = path.read_bytes().splitlines(keepends=True)
     at = data.draw(st.integers(0, len(lines) - 1))
-    how = data.draw(st.sampled_from(["edit", "remove", "swap", "double", "insert", "cut", "cut short", "borrow"]))
+    how = data.draw(
+        st.sampled_from(
+            ["edit", "remove", "swap", "double", "insert", "cut", "cut short", "borrow"]
+        )
+    )
     if how == "edit":
         byte = data.draw(st.integers(0, len(lines[at]) - 2))
         other = data.draw(st.integers(32, 126).filter(lambda value: value != lines[at][byte]))
@@ -83,14 +89,18 @@ def test_any_change_of_any_line_is_found(
     elif how == "double":
         lines.insert(at, lines[at])
     elif how == "insert":
-        false = audit_chain.Line(n=at, at=datetime.now(UTC), what="request", previous="", entry=request(9))
+        false = audit_chain.Line(
+            n=at, at=datetime.now(UTC), what="request", previous="", entry=request(9)
+        )
         lines.insert(at, audit_chain.signed(false, audit_chain.signing(bytes(32)))[0])
     elif how == "cut":
         lines = lines[:at]
     elif how == "cut short":
         lines = [*lines[:at], lines[at][: data.draw(st.integers(1, len(lines[at]) - 1))]]
     else:
-        donor = data.draw(st.sampled_from([one for one in sorted(copy.glob(audit_chain.GLOB)) if one != path]))
+        donor = data.draw(
+            st.sampled_from([one for one in sorted(copy.glob(audit_chain.GLOB)) if one != path])
+        )
         lines[at] = donor.read_bytes().splitlines(keepends=True)[at]
     path.write_bytes(b"".join(lines))
     assert verify([copy], [KEY]).faults, how
@@ -98,16 +108,23 @@ def test_any_change_of_any_line_is_found(
 
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("with_head", [False, True])
-def test_a_missing_file_is_found_whichever_it_is(folder: Path, tmp_path: Path, which: int, with_head: bool) -> None:
+def test_a_missing_file_is_found_whichever_it_is(
+    folder: Path, tmp_path: Path, which: int, with_head: bool
+) -> None:
     shutil.copytree(folder, tmp_path / "serve")
     gone = sorted((tmp_path / "serve").glob(audit_chain.GLOB))[which]
     gone.unlink()
     if with_head:
         gone.with_suffix(".head").unlink()
-    assert any(one.file == gone.name and "missing" in one.what for one in verify([tmp_path / "serve"], [KEY]).faults)
+    assert any(
+        one.file == gone.name and "missing" in one.what
+        for one in verify([tmp_path / "serve"], [KEY]).faults
+    )
 
 
-def test_a_missing_list_or_head_is_found_and_a_later_start_does_not_mend_it(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_list_or_head_is_found_and_a_later_start_does_not_mend_it(
+    folder: Path, tmp_path: Path
+) -> None:
     for name in ("chains-*.json", "*.head"):
         shutil.copytree(folder, tmp_path / name)
         for path in (tmp_path / name).glob(name):
@@ -117,7 +134,9 @@ def test_a_missing_list_or_head_is_found_and_a_later_start_does_not_mend_it(fold
         assert verify([tmp_path / name], [KEY]).faults
 
 
-def test_a_whole_folder_put_back_is_found_only_by_heads_written_down_elsewhere(tmp_path: Path) -> None:
+def test_a_whole_folder_put_back_is_found_only_by_heads_written_down_elsewhere(
+    tmp_path: Path,
+) -> None:
     chain(tmp_path / "serve", 0, 2)
     shutil.copytree(tmp_path / "serve", tmp_path / "older")
     chain(tmp_path / "serve", 0, 2)
@@ -143,7 +162,10 @@ sys.stdin.read()
 def killed(folder: Path) -> Path:
     """A worker that was killed in the middle of a line."""
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "written\n"
@@ -152,7 +174,9 @@ def killed(folder: Path) -> Path:
     return sorted(folder.glob(audit_chain.GLOB))[-1]
 
 
-def test_a_killed_worker_loses_no_line_and_its_unfinished_one_is_noted_by_the_next_start(tmp_path: Path) -> None:
+def test_a_killed_worker_loses_no_line_and_its_unfinished_one_is_noted_by_the_next_start(
+    tmp_path: Path,
+) -> None:
     path = killed(tmp_path)
     found = verify([tmp_path], [KEY])
     assert (found.faults, len(found.notes), found.lines) == ((), 1, 21)
@@ -163,7 +187,12 @@ def test_a_killed_worker_loses_no_line_and_its_unfinished_one_is_noted_by_the_ne
         "ends in an unfinished line: its process was killed (as the next start noted)."
     ]
     whole = path.read_bytes()
-    for changed in (whole[:-3], whole[: whole.rindex(b"\n") + 1], whole + b"5", whole[: whole[:-20].rindex(b"\n") + 1]):
+    for changed in (
+        whole[:-3],
+        whole[: whole.rindex(b"\n") + 1],
+        whole + b"5",
+        whole[: whole[:-20].rindex(b"\n") + 1],
+    ):
         path.write_bytes(changed)
         assert verify([tmp_path], [KEY]).faults
 
@@ -207,11 +236,16 @@ def test_a_new_day_begins_a_new_file(tmp_path: Path) -> None:
     times.append(times[-1] + timedelta(minutes=2))
     log.write(request(2))
     log.close()
-    assert [path.name[:16] for path in sorted(tmp_path.glob(audit_chain.GLOB))] == ["audit-0-20260301", "audit-0-20260302"]
+    assert [path.name[:16] for path in sorted(tmp_path.glob(audit_chain.GLOB))] == [
+        "audit-0-20260301",
+        "audit-0-20260302",
+    ]
     assert not verify([tmp_path], [KEY]).faults
 
 
-def test_a_full_disk_refuses_and_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_refuses_and_leaves_no_half_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = Audit.open(tmp_path, 0, KEY, every=60)
     write = os.write
     monkeypatch.setattr(audit_chain.os, "write", lambda file, data: write(file, data[:40]))

@@ -133,12 +133,16 @@ def test_an_unsigned_token_is_refused(provider: Provider, algorithm: str | None)
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512", "RS256"])
-def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(provider: Provider, algorithm: str) -> None:
+def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(
+    provider: Provider, algorithm: str
+) -> None:
     refused(provider, made({"alg": algorithm, "kid": "rsa"}, claims(provider), provider.pem("rsa")))
 
 
 @pytest.mark.parametrize("algorithm", ["RS384", "RS512", "PS256"])
-def test_an_algorithm_that_was_not_configured_is_refused(provider: Provider, algorithm: str) -> None:
+def test_an_algorithm_that_was_not_configured_is_refused(
+    provider: Provider, algorithm: str
+) -> None:
     refused(provider, provider.token("rsa", algorithm=algorithm))
 
 
@@ -166,11 +170,16 @@ def test_a_token_with_a_key_of_its_own_is_refused(provider: Provider) -> None:
     stranger.rsa("own")
     stranger.close()
     header = {"kid": "rsa", "jwk": stranger.published["own"], "jku": stranger.jwks}
-    refused(provider, jwt.encode(claims(provider), stranger.private["own"], algorithm="RS256", headers=header))
+    refused(
+        provider,
+        jwt.encode(claims(provider), stranger.private["own"], algorithm="RS256", headers=header),
+    )
 
 
 def test_a_token_with_critical_extensions_is_refused(provider: Provider) -> None:
-    token = jwt.encode(claims(provider), provider.private["rsa"], "RS256", headers={"kid": "rsa", "crit": ["exp"]})
+    token = jwt.encode(
+        claims(provider), provider.private["rsa"], "RS256", headers={"kid": "rsa", "crit": ["exp"]}
+    )
     refused(provider, token)
 
 
@@ -194,7 +203,12 @@ def test_what_is_no_token_is_refused(provider: Provider, token: str) -> None:
 
 def test_deeply_nested_claims_are_refused(provider: Provider) -> None:
     signer = jwt.PyJWS()
-    refused(provider, signer.encode(b'{"sub":' + b"[" * 5000, provider.private["rsa"], "RS256", headers={"kid": "rsa"}))
+    refused(
+        provider,
+        signer.encode(
+            b'{"sub":' + b"[" * 5000, provider.private["rsa"], "RS256", headers={"kid": "rsa"}
+        ),
+    )
 
 
 def test_no_token_is_asked_for_as_rfc_6750_says(provider: Provider) -> None:
@@ -267,7 +281,8 @@ def test_settings_that_are_not_safe_are_refused(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:8080/r", "http://[::1]:1/r", "http://localhost/r", "https://a.example/r"]
+    "address",
+    ["http://127.0.0.1:8080/r", "http://[::1]:1/r", "http://localhost/r", "https://a.example/r"],
 )
 def test_tls_or_this_machine(address: str) -> None:
     make_tokens(Oidc(kind="oidc", issuer=address, audience=AUDIENCE), Path())

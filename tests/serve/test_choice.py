@@ -29,18 +29,27 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("FAKE_VLLM_SEEN", str(tmp_path / "seen"))
     monkeypatch.setenv("FAKE_VLLM", "")
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nshift 2\nexec "{sys.executable}" "{FAKE}" "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nshift 2\nexec "{sys.executable}" "{FAKE}" "$@"\n'
+    )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return str(script)
 
 
-def test_vllm_serves_what_it_can_and_the_rest_is_served_here(artefacts: dict[str, Path], python: str, app: Any) -> None:
+def test_vllm_serves_what_it_can_and_the_rest_is_served_here(
+    artefacts: dict[str, Path], python: str, app: Any
+) -> None:
     said: list[str] = []
     models = {name: artefacts[name] for name in ("words", "ner")}
     engines = load_all(models, Serve(engine="vllm", vllm_python=python), said.append)
     try:
-        assert {name: one.served.kind for name, one in engines.items()} == {"words": "vllm", "ner": "process"}
-        assert len(said) == 1 and said[0].startswith("ner: served in process: ") and "/" not in said[0]
+        assert {name: one.served.kind for name, one in engines.items()} == {
+            "words": "vllm",
+            "ner": "process",
+        }
+        assert (
+            len(said) == 1 and said[0].startswith("ner: served in process: ") and "/" not in said[0]
+        )
         with TestClient(app(engines, canary_seconds=0.2), headers=HEADERS) as client:
             answer = client.post("/v1/chat/completions", json=ASK)
             assert answer.json()["choices"][0]["message"]["content"] == "Gan nhiễm mỡ"

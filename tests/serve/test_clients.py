@@ -22,7 +22,9 @@ def speak(live: Callable[..., str]) -> Iterator[Callable[..., openai.OpenAI]]:
     made: list[openai.OpenAI] = []
 
     def start(served: Any = None, key: str = KEY, **settings: Any) -> openai.OpenAI:
-        made.append(openai.OpenAI(base_url=live(served, **settings) + "/v1", api_key=key, max_retries=0))
+        made.append(
+            openai.OpenAI(base_url=live(served, **settings) + "/v1", api_key=key, max_retries=0)
+        )
         return made[-1]
 
     yield start
@@ -35,7 +37,11 @@ def test_chat_and_stream_say_the_same(speak: Callable[..., openai.OpenAI]) -> No
     whole = client.chat.completions.create(model="words", messages=ASK, max_tokens=8)
     stream = client.chat.completions.create(model="words", messages=ASK, max_tokens=8, stream=True)
     words = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
-    assert words == whole.choices[0].message.content and whole.usage is not None and whole.usage.completion_tokens > 0
+    assert (
+        words == whole.choices[0].message.content
+        and whole.usage is not None
+        and whole.usage.completion_tokens > 0
+    )
     text = client.completions.create(model="words", prompt="肺炎", max_tokens=3, logprobs=2)
     assert text.choices[0].logprobs is not None and len(text.choices[0].logprobs.tokens or ()) == 3
     assert {one.id for one in client.models.list()} == {"ner", "triage", "words"}
@@ -55,7 +61,9 @@ def test_refusals_are_the_clients_own_errors(speak: Callable[..., openai.OpenAI]
             client.models.list()
 
 
-def test_a_reader_who_leaves_ends_the_writing(speak: Callable[..., openai.OpenAI], engines: dict[str, Any]) -> None:
+def test_a_reader_who_leaves_ends_the_writing(
+    speak: Callable[..., openai.OpenAI], engines: dict[str, Any]
+) -> None:
     engine = engines["words"]
     ended: list[int] = []
     write = engine.predictor.write_rows
@@ -78,7 +86,9 @@ def test_a_reader_who_leaves_ends_the_writing(speak: Callable[..., openai.OpenAI
     try:
         client = speak({"words": engine}, canary_seconds=600)
         ended.clear()
-        stream = client.chat.completions.create(model="words", messages=ASK, max_tokens=200, stream=True)
+        stream = client.chat.completions.create(
+            model="words", messages=ASK, max_tokens=200, stream=True
+        )
         next(iter(stream))
         stream.close()
         until = time.monotonic() + 20
@@ -89,14 +99,24 @@ def test_a_reader_who_leaves_ends_the_writing(speak: Callable[..., openai.OpenAI
         engine.predictor.write_rows, engine.ends = write, keep
 
 
-def test_many_at_once_get_what_they_get_alone(live: Callable[..., str], engines: dict[str, Any]) -> None:
+def test_many_at_once_get_what_they_get_alone(
+    live: Callable[..., str], engines: dict[str, Any]
+) -> None:
     import asyncio
 
     address = live({"words": engines["words"]})
     sizes: list[int] = []
     write = engines["words"].predictor.write_rows
-    engines["words"].predictor.write_rows = lambda *given: (sizes.append(len(given[0])), write(*given))[1]
-    questions = ["What is asthma?", "肺炎有什么症状？", "Tăng huyết áp là gì?", "Fever and cough for three days: why?"]
+    engines["words"].predictor.write_rows = lambda *given: (
+        sizes.append(len(given[0])),
+        write(*given),
+    )[1]
+    questions = [
+        "What is asthma?",
+        "肺炎有什么症状？",
+        "Tăng huyết áp là gì?",
+        "Fever and cough for three days: why?",
+    ]
 
     async def ask(client: openai.AsyncOpenAI, text: str) -> str:
         said = await client.chat.completions.create(
@@ -105,7 +125,9 @@ def test_many_at_once_get_what_they_get_alone(live: Callable[..., str], engines:
         return said.choices[0].message.content or ""
 
     async def all_of() -> tuple[list[str], list[str]]:
-        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=f"{address}/v1", api_key=KEY, max_retries=0
+        ) as client:
             alone = [await ask(client, text) for text in questions]
             return alone, list(await asyncio.gather(*(ask(client, text) for text in questions)))
 

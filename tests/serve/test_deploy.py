@@ -30,9 +30,15 @@ def test_only_the_proxy_is_reached_from_outside(services: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("name", ["residency", "redis", "proxy"])
-def test_every_container_is_read_only_and_without_rights(services: dict[str, Any], name: str) -> None:
+def test_every_container_is_read_only_and_without_rights(
+    services: dict[str, Any], name: str
+) -> None:
     one = services[name]
-    assert (one["read_only"], one["cap_drop"], one["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+    assert (one["read_only"], one["cap_drop"], one["security_opt"]) == (
+        True,
+        ["ALL"],
+        ["no-new-privileges:true"],
+    )
     assert "privileged" not in one
 
 
@@ -45,13 +51,17 @@ def test_the_image_runs_as_a_user_without_rights_and_says_whether_it_is_well() -
 
 
 def test_the_server_takes_the_settings_that_are_shipped() -> None:
-    found = parse(Serve, yaml.safe_load((DEPLOY / "serve.yaml").read_text("utf-8")), "deploy/serve.yaml")
+    found = parse(
+        Serve, yaml.safe_load((DEPLOY / "serve.yaml").read_text("utf-8")), "deploy/serve.yaml"
+    )
     assert isinstance(found.auth, Oidc)
     assert found.limits.redis
     proxy = (DEPLOY / "nginx.conf").read_text("utf-8")
     largest = int(re.findall(r"client_max_body_size (\d+)k", proxy)[0]) * 1024
     assert largest >= found.limits.body_bytes
-    assert int(re.findall(r"client_body_buffer_size (\d+)k", proxy)[0]) * 1024 >= largest  # no body on disk
+    assert (
+        int(re.findall(r"client_body_buffer_size (\d+)k", proxy)[0]) * 1024 >= largest
+    )  # no body on disk
     assert int(re.findall(r"proxy_read_timeout (\d+)s", proxy)[0]) > found.limits.seconds
 
 
@@ -66,13 +76,18 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     version = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
     text = (DEPLOY / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{tmp_path}/")
     text = text.replace("/etc/nginx/tls", str(tmp_path))
-    text = text.replace("server residency:8080", "server 127.0.0.1:8080")  # no such name outside the containers
+    text = text.replace(
+        "server residency:8080", "server 127.0.0.1:8080"
+    )  # no such name outside the containers
     if tuple(map(int, re.findall(r"(\d+)\.(\d+)", version)[0])) < (1, 25):
         text = text.replace("listen 8443 ssl;", "listen 8443 ssl http2;").replace("http2 on;", "")
     (tmp_path / "nginx.conf").write_text(text)
     self_signed(tmp_path)
     done = subprocess.run(
-        [nginx, "-t", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, check=False
+        [nginx, "-t", "-c", str(tmp_path / "nginx.conf")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
@@ -91,7 +106,9 @@ def self_signed(folder: Path) -> None:
     made = x509.CertificateBuilder(
         name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1)
     )
-    (folder / "tls.crt").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    (folder / "tls.crt").write_bytes(
+        made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
     plain = serialization.NoEncryption()
     (folder / "tls.key").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)

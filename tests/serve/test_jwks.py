@@ -47,7 +47,12 @@ class Case:
 
     def __init__(self, provider: Provider, **settings: Any) -> None:
         self.provider, self.clock = provider, Clock()
-        given = {"issuer": provider.issuer, "audience": AUDIENCE, "keys_fresh": FRESH, "keys_stale": STALE}
+        given = {
+            "issuer": provider.issuer,
+            "audience": AUDIENCE,
+            "keys_fresh": FRESH,
+            "keys_stale": STALE,
+        }
         given |= {"cooldown": COOLDOWN, "timeout": TIMEOUT} | settings
         self.tokens = OidcTokens(Oidc(kind="oidc", **given), self.clock)
 
@@ -88,7 +93,9 @@ def run(provider: Provider, play: Callable[[Case], Awaitable[None]], **settings:
 
 
 @pytest.mark.parametrize("found", ["discovery", "given"])
-def test_a_token_of_a_published_key_is_accepted_and_the_key_fetched_once(provider: Provider, found: str) -> None:
+def test_a_token_of_a_published_key_is_accepted_and_the_key_fetched_once(
+    provider: Provider, found: str
+) -> None:
     async def play(case: Case) -> None:
         assert [await case.status("old") for _ in range(20)] == [200] * 20
 
@@ -98,7 +105,9 @@ def test_a_token_of_a_published_key_is_accepted_and_the_key_fetched_once(provide
 
 def test_requests_that_come_together_share_the_first_fetch(provider: Provider) -> None:
     async def play(case: Case) -> None:
-        assert await asyncio.gather(*(case.status("old") for _ in range(WAITING))) == [200] * WAITING
+        assert (
+            await asyncio.gather(*(case.status("old") for _ in range(WAITING))) == [200] * WAITING
+        )
 
     run(provider, play)
     assert provider.fetches == 1
@@ -108,7 +117,9 @@ def test_a_rotated_key_is_accepted_at_once(provider: Provider) -> None:
     async def play(case: Case) -> None:
         assert await case.status("old") == 200
         case.rotate("new")
-        assert await asyncio.gather(*(case.status("new") for _ in range(WAITING))) == [200] * WAITING
+        assert (
+            await asyncio.gather(*(case.status("new") for _ in range(WAITING))) == [200] * WAITING
+        )
         await case.wait(COOLDOWN)
         case.rotate("third")
         assert await case.status("third") == 200
@@ -209,7 +220,9 @@ def test_a_withdrawn_key_is_refused_within_its_deadline(provider: Provider) -> N
     run(provider, play)
 
 
-def test_a_withdrawn_key_is_refused_by_the_first_request_after_a_standstill(provider: Provider) -> None:
+def test_a_withdrawn_key_is_refused_by_the_first_request_after_a_standstill(
+    provider: Provider,
+) -> None:
     async def play(case: Case) -> None:
         assert await case.status("old") == 200
         provider.withdraw("old")
@@ -263,9 +276,13 @@ def outage(provider: Provider, how: str) -> None:
 
 def back(provider: Provider, how: str) -> None:
     if how == "closed":
-        provider.server = type(provider.server)(provider.server.server_address, provider.server.RequestHandlerClass)
+        provider.server = type(provider.server)(
+            provider.server.server_address, provider.server.RequestHandlerClass
+        )
         provider.server.daemon_threads = True
-        provider.thread = threading.Thread(target=provider.server.serve_forever, args=(0.01,), daemon=True)
+        provider.thread = threading.Thread(
+            target=provider.server.serve_forever, args=(0.01,), daemon=True
+        )
         provider.thread.start()
     provider.status, provider.raw = 200, None
     if provider.hang is not None:
@@ -279,7 +296,9 @@ def test_a_hanging_endpoint_delays_nobody_whose_key_is_known(provider: Provider)
         provider.hang = threading.Event()
         case.clock.now += FRESH / 2
         case.tokens.keys.look()  # as the server does by itself
-        strangers = [asyncio.create_task(case.status("old", kid=f"invented-{n}")) for n in range(50)]
+        strangers = [
+            asyncio.create_task(case.status("old", kid=f"invented-{n}")) for n in range(50)
+        ]
         token = f"Bearer {provider.token('old')}"
         delays = []
         for _ in range(200):
@@ -290,7 +309,9 @@ def test_a_hanging_endpoint_delays_nobody_whose_key_is_known(provider: Provider)
         assert case.tokens.keys._fetch is not None  # it hangs to this moment
         assert sorted(delays)[len(delays) // 2] < 0.005
         assert max(delays) < 0.2
-        assert set(await asyncio.gather(*strangers)) == {503}  # and those who wait are told within the time-out
+        assert set(await asyncio.gather(*strangers)) == {
+            503
+        }  # and those who wait are told within the time-out
 
     run(provider, play)
 

@@ -33,7 +33,9 @@ def test_other_machines_need_real_authentication() -> None:
 def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_path: Path) -> None:
     config = tmp_path / "serve.yaml"
     config.write_text("port: 9001\nlimits: {per_second: 2}\n")
-    models, settings = asked([str(artefacts["ner"]), f"cardiology={artefacts['words']}", "limits.per_second=3"], config)
+    models, settings = asked(
+        [str(artefacts["ner"]), f"cardiology={artefacts['words']}", "limits.per_second=3"], config
+    )
     assert models == {"ner": artefacts["ner"], "cardiology": artefacts["words"]}
     assert (settings.port, settings.limits.per_second) == (9001, 3)
     with pytest.raises(UserError, match="named ner is served already"):
@@ -56,12 +58,16 @@ def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
     assert len(commands) == 2 and server.key() not in server.out.read_text()
     if shutil.which("curl"):
         for command in commands:
-            said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+            said = subprocess.run(
+                ["sh", "-c", command], capture_output=True, text=True, check=True
+            ).stdout
             assert '"digest"' in said or '"chat.completion"' in said
     answers: list[Any] = []
 
     def ask() -> None:
-        with httpx2.Client(base_url=server.address, headers=dict(server.client.headers), timeout=60) as client:
+        with httpx2.Client(
+            base_url=server.address, headers=dict(server.client.headers), timeout=60
+        ) as client:
             while True:
                 try:
                     answers.append(client.post("/extract", json=NOTE).status_code)
@@ -94,7 +100,17 @@ def test_what_is_killed_comes_back_and_readiness_says_so(
 ) -> None:
     port = free()
     redis = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)],
+        [
+            "redis-server",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(tmp_path),
+        ],
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -108,13 +124,29 @@ def test_what_is_killed_comes_back_and_readiness_says_so(
         found = server.client.post("/extract", json=NOTE)
         assert found.status_code == 503 and "retry-after" in found.headers
         server.until(lambda: server.ready() == 503)
-        server.until(lambda: server.ready() == 200 and server.client.post("/extract", json=NOTE).status_code == 200)
+        server.until(
+            lambda: (
+                server.ready() == 200
+                and server.client.post("/extract", json=NOTE).status_code == 200
+            )
+        )
         assert server.client.post("/extract", json=NOTE).json() == right
         before = server.children("worker")
         os.kill(before[0], signal.SIGKILL)
-        server.until(lambda: len(server.children("worker")) == 2 and before[0] not in server.children("worker"))
-        with httpx2.Client(base_url=server.address, headers=dict(server.client.headers), timeout=60) as client:
-            asked = {"model": "words", "messages": [{"role": "user", "content": "a?"}], "max_tokens": 4, "stream": True}
+        server.until(
+            lambda: (
+                len(server.children("worker")) == 2 and before[0] not in server.children("worker")
+            )
+        )
+        with httpx2.Client(
+            base_url=server.address, headers=dict(server.client.headers), timeout=60
+        ) as client:
+            asked = {
+                "model": "words",
+                "messages": [{"role": "user", "content": "a?"}],
+                "max_tokens": 4,
+                "stream": True,
+            }
             assert client.post("/v1/chat/completions", json=asked).text.endswith("data: [DONE]\n\n")
         children = [*server.children("worker"), *server.children("engine")]
         assert server.end() == 0
@@ -138,7 +170,9 @@ def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_pa
     ledger = Models(tmp_path / "models")
     ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
     models, _ = asked(["cardiology"], None, tmp_path / "models")
-    assert file_digest(models["cardiology"] / "artefact.json") == file_digest(artefacts["words"] / "artefact.json")
+    assert file_digest(models["cardiology"] / "artefact.json") == file_digest(
+        artefacts["words"] / "artefact.json"
+    )
 
 
 ASKED = {"model": "words", "messages": [{"role": "user", "content": "a?"}], "max_tokens": 12}
@@ -153,7 +187,11 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("workers", "answered"), [(1, 0), (1, 60), (1, 150), (2, 30)])
 def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
-    workers: int, answered: int, start: Callable[..., Started], artefacts: dict[str, Path], tmp_path: Path
+    workers: int,
+    answered: int,
+    start: Callable[..., Started],
+    artefacts: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     """Told to end when so many of them have been answered. Accepted is what the audit log has: each such request has its whole answer."""
     redis, more = None, list[str]()
@@ -166,7 +204,11 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
         more = ["workers=2", f"limits.redis=redis://127.0.0.1:{port}"]
     try:
         server = start(
-            str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=100000", "limits.at_once=256", *more
+            str(artefacts["ner"]),
+            str(artefacts["words"]),
+            "limits.per_second=100000",
+            "limits.at_once=256",
+            *more,
         )
         whole, refused, unheard, broken = list[str](), list[str](), list[str](), list[str]()
         headers = dict(server.client.headers)
@@ -174,12 +216,18 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
         def ask(number: int) -> None:
             path, body = KINDS[number % len(KINDS)]
             try:
-                with httpx2.Client(base_url=server.address, headers=headers, timeout=60, trust_env=False) as client:
+                with httpx2.Client(
+                    base_url=server.address, headers=headers, timeout=60, trust_env=False
+                ) as client:
                     found = client.post(path, json=body)
             except httpx2.HTTPError as error:
                 unheard.append(type(error).__name__)
                 return
-            complete = found.text.endswith("data: [DONE]\n\n") if body.get("stream") else bool(found.json())
+            complete = (
+                found.text.endswith("data: [DONE]\n\n")
+                if body.get("stream")
+                else bool(found.json())
+            )
             if found.status_code == 503:
                 refused.append(found.headers["retry-after"])
             else:
@@ -193,7 +241,9 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
         for thread in threads:
             thread.join(60)
         assert len(whole) + len(refused) + len(unheard) == 200 and not broken
-        lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
+        lines = "".join(
+            path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl")
+        )
         assert len(re.findall(r'"status":200', lines)) == len(whole) >= answered
         assert '"cancelled"' not in lines and '"failed"' not in lines
     finally:

@@ -57,7 +57,14 @@ class Scene:
 
     def __init__(self, **says: str | None) -> None:
         self.old, self.new, self.committed = Fake(OLD), Fake(NEW), 0
-        self.lead = Lead({"qa": self.old}, {"qa": Path(OLD)}, 2, Path("models"), lambda *_: self.new, lambda *_: None)  # type: ignore[dict-item,arg-type,return-value]
+        self.lead = Lead(
+            {"qa": self.old},
+            {"qa": Path(OLD)},
+            2,
+            Path("models"),
+            lambda *_: self.new,
+            lambda *_: None,
+        )  # type: ignore[dict-item,arg-type,return-value]
         self.workers = [Worker(self.lead, 0), Worker(self.lead, 1, **says)]
 
     async def flip(self) -> None:
@@ -95,8 +102,14 @@ def test_all_are_asked_before_and_told_after() -> None:
         assert scene.committed == 1
         for worker in scene.workers:
             assert worker.kinds == ["now", "prepare", "hold", "now"]
-            assert [told.models[0].served.digest for told in worker.heard if told.models] == [OLD, NEW, NEW]
-            assert worker.heard[1].models == worker.heard[3].models, "what was made ready is what answers"
+            assert [told.models[0].served.digest for told in worker.heard if told.models] == [
+                OLD,
+                NEW,
+                NEW,
+            ]
+            assert worker.heard[1].models == worker.heard[3].models, (
+                "what was made ready is what answers"
+            )
         await scene.end()
 
     play(run)
@@ -116,7 +129,10 @@ def test_where_one_does_not_say_yes_nothing_changes(
         with pytest.raises(GateRefused, match="not promoted: worker 1 cannot take part: "):
             await scene.flip()
         assert scene.committed == 0
-        assert scene.lead.swap.now("qa") is scene.old and (scene.old.closed, scene.new.closed) == (0, 1)
+        assert scene.lead.swap.now("qa") is scene.old and (scene.old.closed, scene.new.closed) == (
+            0,
+            1,
+        )
         last = scene.workers[0].heard[-1]
         assert (last.what, last.models[0].served.digest) == ("now", OLD), "who waited is let go"
         with pytest.raises(Refusal):

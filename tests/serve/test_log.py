@@ -85,12 +85,16 @@ fall(MARK)
 def test_a_planted_mark_reaches_no_output(tmp_path: Path) -> None:
     script = tmp_path / "planted.py"
     script.write_text(PLANTED, encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 1
     for part in ("Mười", "0912", "Nguy", "nguyen", "failed on", "again"):
         assert part not in done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]  # nothing but lines of ours
-    assert sum(line["event"] == "crash" for line in lines) >= 5  # thread, task, callback, __del__, main
+    assert (
+        sum(line["event"] == "crash" for line in lines) >= 5
+    )  # thread, task, callback, __del__, main
     assert {line["error"] for line in lines if line["event"] == "crash"} == {"__main__.Sick"}
     assert any(line.get("logger") == "uvicorn.access" for line in lines)
 
@@ -103,7 +107,9 @@ def written(**fields: object) -> dict[str, object]:
 
 
 def test_fields_of_the_list_are_written_others_are_dropped_and_counted() -> None:
-    line = written(route="POST /extract", status=200, ms=3.5, user="a" * 64, prompt="ho khan", code="Ho khan")
+    line = written(
+        route="POST /extract", status=200, ms=3.5, user="a" * 64, prompt="ho khan", code="Ho khan"
+    )
     assert {**line, "at": ""} == {
         "at": "",
         "level": "info",
@@ -142,13 +148,19 @@ def test_hashes_of_users() -> None:
     import hmac
 
     derived = hmac.new(b"k" * 32, b"residency users 1", sha256).digest()
-    assert Users(b"k" * 32).hashed("bs.mười") == hmac.new(derived, "bs.mười".encode(), sha256).hexdigest()
     assert (
-        Users(b"k" * 32, "plain").hashed("alice") == "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"
+        Users(b"k" * 32).hashed("bs.mười")
+        == hmac.new(derived, "bs.mười".encode(), sha256).hexdigest()
+    )
+    assert (
+        Users(b"k" * 32, "plain").hashed("alice")
+        == "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90"
     )
 
 
-def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_made_once_for_its_owner_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RESIDENCY_LOG_KEY", raising=False)
     logs = Logs(folder=str(tmp_path / "serve"))
     made = log_key(logs)
@@ -161,8 +173,12 @@ def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path, monkeypatch: pyt
     assert log_keys(logs, tmp_path / "serve") == [b"\xab" * 32, made]
 
 
-def test_a_key_of_another_shape_is_said_without_showing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_of_another_shape_is_said_without_showing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RESIDENCY_LOG_KEY", "hunter2")
-    with pytest.raises(UserError, match="RESIDENCY_LOG_KEY: is no key of 64 hexadecimal digits") as caught:
+    with pytest.raises(
+        UserError, match="RESIDENCY_LOG_KEY: is no key of 64 hexadecimal digits"
+    ) as caught:
         log_key(Logs(folder=str(tmp_path)))
     assert "hunter2" not in str(caught.value)

@@ -58,9 +58,20 @@ def test_a_flipped_alias_shows_the_new_artefact_only() -> None:
     card = Card(name="x", family="spans", labels=(Label(name="A"),))
     for digest in ("a" * 64, "b" * 64):
         metrics.serves(
-            Served(name="ner", digest=digest, base="bundled:tiny-encoder", method="lora", output="head", card=card)
+            Served(
+                name="ner",
+                digest=digest,
+                base="bundled:tiny-encoder",
+                method="lora",
+                output="head",
+                card=card,
+            )
         )
-    shown = {labels[1]: value for (name, labels), value in values(metrics).items() if name == "residency_model_info"}
+    shown = {
+        labels[1]: value
+        for (name, labels), value in values(metrics).items()
+        if name == "residency_model_info"
+    }
     assert shown == {"a" * 64: 0, "b" * 64: 1}
 
 
@@ -78,6 +89,14 @@ def test_any_of_several_workers_answers_for_all(tmp_path: Path) -> None:
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", WORKER], env=environment, capture_output=True, text=True, check=True, timeout=60
+            [sys.executable, "-c", WORKER],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
         )
-    assert 'residency_requests_total{model="ner",route="POST /extract",status="200"} 2.0' in done.stdout
+    assert (
+        'residency_requests_total{model="ner",route="POST /extract",status="200"} 2.0'
+        in done.stdout
+    )

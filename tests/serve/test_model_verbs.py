@@ -49,7 +49,9 @@ def test_add_promote_list_and_roll_back(call: Call, bases: dict[str, Path], tmp_
     where = ("--models", str(tmp_path / "models"))
     digests = []
     for seed in (1, 2):
-        code, out, err = call("model", "add", str(artefact(tmp_path / str(seed), bases["bert"], seed)), *where)
+        code, out, err = call(
+            "model", "add", str(artefact(tmp_path / str(seed), bases["bert"], seed)), *where
+        )
         assert (code, err) == (0, "")
         digests.append(out.split()[0])
     for digest in digests:
@@ -69,7 +71,9 @@ def test_add_promote_list_and_roll_back(call: Call, bases: dict[str, Path], tmp_
     assert err.count("\n") == 1
 
 
-def test_the_audit_log_is_verified(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_log_is_verified(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = "ab" * 32
     monkeypatch.setenv("RESIDENCY_LOG_KEY", key)
     for _ in range(2):
@@ -86,13 +90,17 @@ def test_the_audit_log_is_verified(call: Call, tmp_path: Path, monkeypatch: pyte
     for path in sorted((tmp_path / "serve").glob(GLOB))[1:]:
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(lines[0] + lines[2])
-    code, out, err = call("audit", "verify", str(tmp_path / "serve"), "--anchors", str(tmp_path / "heads"))
+    code, out, err = call(
+        "audit", "verify", str(tmp_path / "serve"), "--anchors", str(tmp_path / "heads")
+    )
     assert code == 2
     assert "follows a gap: lines 2 to 2 were removed or moved." in out
     assert err.count("\n") == 1
 
 
-def test_without_a_key_nothing_is_verified(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_key_nothing_is_verified(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("RESIDENCY_LOG_KEY", raising=False)
     code, _, err = call("audit", "verify", str(tmp_path))
     assert code == 1

@@ -28,7 +28,9 @@ async def accepted(rate: Rate, user: str) -> bool:
 
 def most_in_a_second(times: list[float]) -> int:
     """The most of sorted times in any window of one second, both of its ends included."""
-    return max((sum(1 for other in times if start <= other <= start + 1.0) for start in times), default=0)
+    return max(
+        (sum(1 for other in times if start <= other <= start + 1.0) for start in times), default=0
+    )
 
 
 def test_the_window_is_counted_as_by_hand() -> None:
@@ -37,7 +39,11 @@ def test_the_window_is_counted_as_by_hand() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from([0.0, 0.001, 0.05, 0.199, 0.2, 0.201, 0.5, 0.999, 1.0, 1.001]), max_size=80))
+@given(
+    st.lists(
+        st.sampled_from([0.0, 0.001, 0.05, 0.199, 0.2, 0.201, 0.5, 0.999, 1.0, 1.001]), max_size=80
+    )
+)
 def test_never_more_than_allowed_in_any_second_and_never_less(steps: list[float]) -> None:
     """Whatever the times: at most five in any second, and a request is refused only where five lie in the second before it."""
 
@@ -84,13 +90,23 @@ def test_never_more_than_allowed_in_any_second_of_real_time() -> None:
     taken = asyncio.run(play())
     assert len(taken) >= 3 * PER_SECOND  # 0, 1 and 2 s
     for first, sixth in zip(taken, taken[PER_SECOND:], strict=False):
-        assert sixth - first > 0.99  # the time of the answer, a little after the time that was counted
+        assert (
+            sixth - first > 0.99
+        )  # the time of the answer, a little after the time that was counted
 
 
 def test_users_do_not_count_for_each_other() -> None:
     async def play() -> None:
         rate = Rate(Limits(per_second=2))
-        assert [await accepted(rate, user) for user in "aababbc"] == [True, True, True, False, True, False, True]
+        assert [await accepted(rate, user) for user in "aababbc"] == [
+            True,
+            True,
+            True,
+            False,
+            True,
+            False,
+            True,
+        ]
 
     asyncio.run(play())
 

@@ -43,9 +43,17 @@ class Load(Threads):
         headers = dict(self.server.client.headers)
         while not self.stop.wait(self.pause):
             asked = time.monotonic()
-            with httpx2.Client(base_url=self.server.address, headers=headers, timeout=30, trust_env=False) as client:
+            with httpx2.Client(
+                base_url=self.server.address, headers=headers, timeout=30, trust_env=False
+            ) as client:
                 found = client.post("/extract", json={"text": NOTE})
-            row = Row(asked, time.monotonic(), found.status_code, found.json(), found.headers.get("retry-after"))
+            row = Row(
+                asked,
+                time.monotonic(),
+                found.status_code,
+                found.json(),
+                found.headers.get("retry-after"),
+            )
             self.rows.append(row)
 
 
@@ -62,10 +70,16 @@ def within_the_rate(rows: list[Row]) -> None:
 
 
 def test_killed_and_started_again_under_load(
-    redis: Redis, start: Callable[..., Started], artefacts: dict[str, Path], record_property: Callable[..., None]
+    redis: Redis,
+    start: Callable[..., Started],
+    artefacts: dict[str, Path],
+    record_property: Callable[..., None],
 ) -> None:
     server = start(
-        str(artefacts["ner"]), "workers=2", f"limits.redis=redis://127.0.0.1:{redis.port}", f"limits.per_second={RATE}"
+        str(artefacts["ner"]),
+        "workers=2",
+        f"limits.redis=redis://127.0.0.1:{redis.port}",
+        f"limits.per_second={RATE}",
     )
     right = server.client.post("/extract", json={"text": NOTE}).json()
     time.sleep(1.2)
@@ -88,19 +102,29 @@ def test_killed_and_started_again_under_load(
     assert {row.status for row in rows} == {200, 429, 503}, "never 500, never without an answer"
     assert all(row.body == right for row in rows if row.status == 200)
     refused = [row for row in rows if row.status == 503]
-    assert {row.body["error"]["code"] for row in refused} == {"rate_unavailable"} and all(row.again for row in refused)
+    assert {row.body["error"]["code"] for row in refused} == {"rate_unavailable"} and all(
+        row.again for row in refused
+    )
     assert max(row.answered - row.asked for row in refused) < 5
     down = [row for row in rows if row.asked > dead and row.answered < begun]
-    assert len(down) > 20 and {row.status for row in down} == {503}, "nothing is let through uncounted"
+    assert len(down) > 20 and {row.status for row in down} == {503}, (
+        "nothing is let through uncounted"
+    )
     assert {row.status for row in rows if row.answered < killed} == {200, 429}
     back = min(row.answered for row in rows if row.status == 200 and row.asked > dead) - up
     assert back < BACK_SECONDS
     after = [row for row in rows if row.asked > ready]
-    assert {row.status for row in after} == {200, 429}, "from readiness on nothing is refused for want of Redis"
-    assert len([row for row in after if row.status == 200]) >= RATE * (int(end - ready) - 1), "and as many as may"
+    assert {row.status for row in after} == {200, 429}, (
+        "from readiness on nothing is refused for want of Redis"
+    )
+    assert len([row for row in after if row.status == 200]) >= RATE * (int(end - ready) - 1), (
+        "and as many as may"
+    )
     within_the_rate(rows)
     chains = [path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl")]
-    assert len(chains) == 2 and all('"status":503' in one and '"status":200' in one for one in chains), "both took part"
+    assert len(chains) == 2 and all(
+        '"status":503' in one and '"status":200' in one for one in chains
+    ), "both took part"
     assert sum(one.count('"route":"/extract","status":200') for one in chains) == 1 + len(
         [row for row in rows if row.status == 200]
     )
@@ -114,7 +138,10 @@ def test_a_redis_that_is_back_at_once_has_forgotten_and_so_must_wait(
     redis: Redis, start: Callable[..., Started], artefacts: dict[str, Path]
 ) -> None:
     server = start(
-        str(artefacts["ner"]), "workers=2", f"limits.redis=redis://127.0.0.1:{redis.port}", f"limits.per_second={RATE}"
+        str(artefacts["ner"]),
+        "workers=2",
+        f"limits.redis=redis://127.0.0.1:{redis.port}",
+        f"limits.per_second={RATE}",
     )
     with Load(server, pause=0.01) as load:
         for _ in range(4):

@@ -56,13 +56,17 @@ def application(told: Told) -> App:
         if path == "/slow":
             await told.release.wait()
         kind = b"text/event-stream" if path == "/stream" else b"application/json"
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]}
+        )
         if path == "/half":
             await send({"type": "http.response.body", "body": b"{", "more_body": True})
             raise ValueError("NGUYEN VAN A")
         if path == "/stream":
             while not told.release.is_set():
-                await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+                await send(
+                    {"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True}
+                )
                 await asyncio.sleep(0.01)
         await send({"type": "http.response.body", "body": b"{}"})
         if path == "/after":
@@ -72,9 +76,13 @@ def application(told: Told) -> App:
 
 
 @asynccontextmanager
-async def served(told: Told, **limits: Any) -> AsyncIterator[tuple[httpx2.AsyncClient, Limited, int]]:
+async def served(
+    told: Told, **limits: Any
+) -> AsyncIterator[tuple[httpx2.AsyncClient, Limited, int]]:
     """A real server on loopback with a client of it."""
-    limited = Limited(application(told), Limits(**{"body_bytes": BODY} | limits), crashed=told.problems.append)
+    limited = Limited(
+        application(told), Limits(**{"body_bytes": BODY} | limits), crashed=told.problems.append
+    )
     config = uvicorn.Config(limited, port=0, lifespan="off", log_level="critical", access_log=False)
     server = uvicorn.Server(config)
     with config_socket(config) as socket:
@@ -82,7 +90,9 @@ async def served(told: Told, **limits: Any) -> AsyncIterator[tuple[httpx2.AsyncC
         while not server.started:
             await asyncio.sleep(0.01)
         port = socket.getsockname()[1]
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
+        async with httpx2.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20
+        ) as client:
             yield client, limited, port
         told.release.set()
         server.should_exit = True
@@ -189,7 +199,9 @@ def test_too_many_at_once_are_503_and_come_again() -> None:
         await until(lambda: told.begun == 3)
         busy = await client.post("/slow")
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
-        assert busy.json() == {"error": {"code": "busy", "message": busy.json()["error"]["message"]}}
+        assert busy.json() == {
+            "error": {"code": "busy", "message": busy.json()["error"]["message"]}
+        }
         assert (await client.get("/healthz")).status_code == 200  # probes are answered all the same
         told.release.set()
         assert [answer.status_code for answer in await asyncio.gather(*first)] == [200] * 3
@@ -205,7 +217,9 @@ def test_a_client_that_leaves_cancels_its_request(path: str) -> None:
 
     async def play(told: Told, client: Any, limited: Limited, port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST " + path.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        writer.write(
+            b"POST " + path.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+        )
         await until(lambda: told.begun == 1)
         assert not told.cancelled
         writer.close()
@@ -254,7 +268,9 @@ def test_failures_are_said_in_the_shape_of_the_path_without_a_word(
         assert answer.status_code == status
         error = answer.json()["error"]
         assert error["code"] == code
-        assert set(error) == ({"message", "type", "code", "param"} if prefix else {"code", "message"})
+        assert set(error) == (
+            {"message", "type", "code", "param"} if prefix else {"code", "message"}
+        )
         assert "NGUYEN" not in answer.text + str(answer.headers)
 
     told = run(play)
@@ -312,6 +328,8 @@ def test_draining_is_bounded_and_the_rest_is_told() -> None:
         assert await limited.drain() == 3
         assert time.monotonic() - begun < 1
         answers = await asyncio.gather(*running)
-        assert {(answer.status_code, answer.json()["error"]["code"]) for answer in answers} == {(503, "shutting_down")}
+        assert {(answer.status_code, answer.json()["error"]["code"]) for answer in answers} == {
+            (503, "shutting_down")
+        }
 
     run(play, drain=0.1)

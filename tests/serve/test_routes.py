@@ -25,7 +25,11 @@ from residency.serve.records.metrics import Metrics
 from residency.serve.settings import Serve
 from residency.serve.types import Caller, Refusal
 
-ASK = {"model": "words", "messages": [{"role": "user", "content": "What is asthma?"}], "max_tokens": 8}
+ASK = {
+    "model": "words",
+    "messages": [{"role": "user", "content": "What is asthma?"}],
+    "max_tokens": 8,
+}
 
 
 def events(response: Any) -> list[Any]:
@@ -36,26 +40,35 @@ def events(response: Any) -> list[Any]:
 
 def test_entities_are_those_of_the_predictor(client: Any, artefacts: dict[str, Path]) -> None:
     found = client.post("/extract", json={"text": NOTE, "model": "ner"}).json()
-    (expected,) = EncoderPredictor.from_artefact(artefacts["ner"]).predict([Example(id="1", task="ner", input=NOTE)])
+    (expected,) = EncoderPredictor.from_artefact(artefacts["ner"]).predict(
+        [Example(id="1", task="ner", input=NOTE)]
+    )
     spans = expected.answer.spans  # type: ignore[union-attr]
     assert spans and [(e["start"], e["end"], e["label"]) for e in found["entities"]] == [
         (s.start, s.end, s.label) for s in spans
     ]
-    assert all(e["quote"] == NOTE[e["start"] : e["end"]] and 0 < e["score"] <= 1 for e in found["entities"])
+    assert all(
+        e["quote"] == NOTE[e["start"] : e["end"]] and 0 < e["score"] <= 1 for e in found["entities"]
+    )
     assert found["digest"] == file_digest(artefacts["ner"] / "artefact.json")
 
 
-def test_a_chat_is_answered_as_the_predictor_answers(client: Any, artefacts: dict[str, Path]) -> None:
+def test_a_chat_is_answered_as_the_predictor_answers(
+    client: Any, artefacts: dict[str, Path]
+) -> None:
     response = client.post("/v1/chat/completions", json=ASK)
     body = response.json()
     predictor = CausalPredictor.from_artefact(artefacts["words"])
     predictor.generation = predictor.generation.model_copy(update={"max_tokens": 8})
-    assert body["choices"][0]["message"]["content"] == predictor.answer((Turn(role="user", text="What is asthma?"),))
+    assert body["choices"][0]["message"]["content"] == predictor.answer(
+        (Turn(role="user", text="What is asthma?"),)
+    )
     digest = file_digest(artefacts["words"] / "artefact.json")
     assert body["system_fingerprint"] == response.headers["x-residency-digest"] == digest
     usage = body["usage"]
     assert (
-        usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] and usage["completion_tokens"] <= 8
+        usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        and usage["completion_tokens"] <= 8
     )
 
 
@@ -63,7 +76,9 @@ def test_a_stream_says_the_same_in_pieces(client: Any) -> None:
     whole = client.post("/v1/chat/completions", json=ASK).json()
     asked = ASK | {"stream": True, "stream_options": {"include_usage": True}}
     found = events(client.post("/v1/chat/completions", json=asked))
-    words = "".join(one["choices"][0]["delta"].get("content", "") for one in found if one["choices"])
+    words = "".join(
+        one["choices"][0]["delta"].get("content", "") for one in found if one["choices"]
+    )
     assert words == whole["choices"][0]["message"]["content"]
     assert found[-1]["usage"] == whole["usage"] and found[-1]["choices"] == []
     assert found[-2]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
@@ -73,7 +88,11 @@ def test_echo_gives_the_likelihood_of_the_prompt(client: Any, artefacts: dict[st
     import torch
 
     predictor = CausalPredictor.from_artefact(artefacts["words"])
-    ids = list(predictor.chat.tokenizer("患者 takes metformin, đau bụng", add_special_tokens=False)["input_ids"])
+    ids = list(
+        predictor.chat.tokenizer("患者 takes metformin, đau bụng", add_special_tokens=False)[
+            "input_ids"
+        ]
+    )
     for most in (0, 1):
         asked = {"model": "words", "prompt": ids, "echo": True, "logprobs": 1, "max_tokens": most}
         choice = client.post("/v1/completions", json=asked).json()["choices"][0]
@@ -88,21 +107,31 @@ def test_echo_gives_the_likelihood_of_the_prompt(client: Any, artefacts: dict[st
 
 
 def test_text_prompts_go_on_and_echo(client: Any) -> None:
-    plain = client.post("/v1/completions", json={"model": "words", "prompt": ["a b", "肺炎"], "max_tokens": 4}).json()
+    plain = client.post(
+        "/v1/completions", json={"model": "words", "prompt": ["a b", "肺炎"], "max_tokens": 4}
+    ).json()
     echo = client.post(
         "/v1/completions", json={"model": "words", "prompt": "肺炎", "max_tokens": 4, "echo": True}
     ).json()
     assert [one["index"] for one in plain["choices"]] == [0, 1]
     assert echo["choices"][0]["text"] == "肺炎" + plain["choices"][1]["text"]
     asked = {"model": "words", "prompt": "肺炎", "max_tokens": 4, "stream": True}
-    words = "".join(one["choices"][0]["text"] for one in events(client.post("/v1/completions", json=asked)))
+    words = "".join(
+        one["choices"][0]["text"] for one in events(client.post("/v1/completions", json=asked))
+    )
     assert words == plain["choices"][1]["text"]
 
 
 def test_a_diagnosis_is_a_label_with_its_chance_or_none(app: Any) -> None:
     from fastapi.testclient import TestClient
 
-    asked = {"patient_info": "62", "symptoms": "ho khan", "test_results": "", "model": "triage", "lang": "zh"}
+    asked = {
+        "patient_info": "62",
+        "symptoms": "ho khan",
+        "test_results": "",
+        "model": "triage",
+        "lang": "zh",
+    }
     for threshold, abstains in ((0.0, False), (1.0, True)):
         with TestClient(app(threshold=threshold), headers=HEADERS) as client:
             found = client.post("/diagnose", json=asked).json()
@@ -110,31 +139,50 @@ def test_a_diagnosis_is_a_label_with_its_chance_or_none(app: Any) -> None:
         assert 1 / 3 <= found["confidence"] <= 1 and "医生" in found["disclaimer"]
 
 
-def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(app: Any, engines: dict[str, Any]) -> None:
+def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
+    app: Any, engines: dict[str, Any]
+) -> None:
     from fastapi.testclient import TestClient
 
     from residency.serve.routes.clinical import Findings, asked_of
 
-    asked = {"patient_info": "man, 62", "symptoms": "cough", "test_results": "x-ray: shadow", "lang": "en"}
+    asked = {
+        "patient_info": "man, 62",
+        "symptoms": "cough",
+        "test_results": "x-ray: shadow",
+        "lang": "en",
+    }
     limits = {"output_tokens": 6, "per_second": 1000}
     with TestClient(app(threshold=0, limits=limits), headers=HEADERS) as client:
         found = client.post("/diagnose", json=asked | {"model": "words"}).json()
         engine = engines["words"]
         prompt, _ = engine.chat.prompt(asked_of(engine.served.card, Findings(**asked)), 200)
         body = {"model": "words", "prompt": prompt, "logprobs": 1, "max_tokens": 6}
-        tokens = client.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]["token_logprobs"]
+        tokens = client.post("/v1/completions", json=body).json()["choices"][0]["logprobs"][
+            "token_logprobs"
+        ]
     assert found["confidence"] == pytest.approx(math.exp(sum(tokens) / len(tokens)), abs=1e-4)
 
 
 @pytest.mark.parametrize(
     ("lang", "text", "gone"),
     [
-        ("vi", "Bệnh nhân Nguyễn Văn An, điện thoại 0912 345 678.", ["Nguyễn Văn An", "0912 345 678"]),
+        (
+            "vi",
+            "Bệnh nhân Nguyễn Văn An, điện thoại 0912 345 678.",
+            ["Nguyễn Văn An", "0912 345 678"],
+        ),
         ("zh", "患者王小明，电话13812345678。", ["王小明", "13812345678"]),
-        ("en", "Mr. John Smith, e-mail john@smith.org, has asthma.", ["John Smith", "john@smith.org"]),
+        (
+            "en",
+            "Mr. John Smith, e-mail john@smith.org, has asthma.",
+            ["John Smith", "john@smith.org"],
+        ),
     ],
 )
-def test_identifiers_leave_a_text_with_offsets_in_both(client: Any, lang: str, text: str, gone: list[str]) -> None:
+def test_identifiers_leave_a_text_with_offsets_in_both(
+    client: Any, lang: str, text: str, gone: list[str]
+) -> None:
     from unicodedata import normalize
 
     for form in ("NFC", "NFD"):
@@ -146,7 +194,10 @@ def test_identifiers_leave_a_text_with_offsets_in_both(client: Any, lang: str, t
         kept, at, before = "", 0, 0
         for one in found["replaced"]:  # what lies between replacements is the same text
             kept += normalize("NFC", sent[before : one["start"]])
-            assert normalize("NFC", sent[before : one["start"]]) == found["text"][at : one["new_start"]]
+            assert (
+                normalize("NFC", sent[before : one["start"]])
+                == found["text"][at : one["new_start"]]
+            )
             at, before = one["new_end"], one["end"]
         assert normalize("NFC", sent[before:]) == found["text"][at:]
 
@@ -186,12 +237,19 @@ WRONG: list[tuple[str, Any, int, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "code"), WRONG, ids=[f"{path}-{code}-{i}" for i, (path, _, _, code) in enumerate(WRONG)]
+    ("path", "body", "status", "code"),
+    WRONG,
+    ids=[f"{path}-{code}-{i}" for i, (path, _, _, code) in enumerate(WRONG)],
 )
-def test_errors_have_one_form_and_echo_nothing(client: Any, path: str, body: Any, status: int, code: str) -> None:
+def test_errors_have_one_form_and_echo_nothing(
+    client: Any, path: str, body: Any, status: int, code: str
+) -> None:
     response = client.post(path, json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
-    assert MARK.lower() not in response.text.lower() and MARK.lower() not in str(response.headers).lower()
+    assert (
+        MARK.lower() not in response.text.lower()
+        and MARK.lower() not in str(response.headers).lower()
+    )
     message = response.json()["error"]["message"]
     assert message.endswith(".") and "\n" not in message
     assert ("param" in response.json()["error"]) is path.startswith("/v1/")
@@ -199,9 +257,16 @@ def test_errors_have_one_form_and_echo_nothing(client: Any, path: str, body: Any
 
 def test_a_body_that_is_no_json_and_a_key_that_is_none(client: Any) -> None:
     response = client.post("/extract", content=MARK, headers={"content-type": "application/json"})
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "bad_json") and MARK not in response.text
+    assert (response.status_code, response.json()["error"]["code"]) == (
+        400,
+        "bad_json",
+    ) and MARK not in response.text
     response = client.post("/extract", content=MARK, headers={"Authorization": f"Bearer {MARK}"})
-    assert response.status_code == 401 and MARK not in response.text and "www-authenticate" in response.headers
+    assert (
+        response.status_code == 401
+        and MARK not in response.text
+        and "www-authenticate" in response.headers
+    )
     assert client.get("/extract").status_code == 405
 
 
@@ -230,7 +295,9 @@ def test_probes_need_no_key_and_docs_nothing_from_elsewhere(client: Any) -> None
     assert "422" not in json.dumps(client.get("/openapi.json").json()["paths"])
 
 
-def test_readiness_is_what_the_model_says(app: Any, engines: dict[str, Any], artefacts: dict[str, Path]) -> None:
+def test_readiness_is_what_the_model_says(
+    app: Any, engines: dict[str, Any], artefacts: dict[str, Path]
+) -> None:
     from fastapi.testclient import TestClient
 
     from residency.serve.engines.in_process import load
@@ -250,13 +317,21 @@ def test_readiness_is_what_the_model_says(app: Any, engines: dict[str, Any], art
         assert client.get("/readyz").status_code == 503
 
 
-def test_an_encoder_in_16_bits_says_so_and_answers_about_the_same(artefacts: dict[str, Path]) -> None:
-    whole, short = (load(artefacts["triage"], "triage", Serve(dtype=dtype), "cpu") for dtype in ("auto", "bf16"))
+def test_an_encoder_in_16_bits_says_so_and_answers_about_the_same(
+    artefacts: dict[str, Path],
+) -> None:
+    whole, short = (
+        load(artefacts["triage"], "triage", Serve(dtype=dtype), "cpu") for dtype in ("auto", "bf16")
+    )
     assert (whole.served.dtype, short.served.dtype) == ("float32", "bfloat16")
     one, two = (engine.predictor._read([NOTE])[1][0] for engine in (whole, short))  # type: ignore[union-attr]
-    assert one.shape == two.shape and 0 < abs(one - two).max() < 0.1  # it is another number, and near
+    assert (
+        one.shape == two.shape and 0 < abs(one - two).max() < 0.1
+    )  # it is another number, and near
     assert asyncio.run(short.canary())
-    with pytest.raises(UserError, match=r"^dtype: .*words cannot be served in bf16 .* set dtype: auto\.$"):
+    with pytest.raises(
+        UserError, match=r"^dtype: .*words cannot be served in bf16 .* set dtype: auto\.$"
+    ):
         load(artefacts["words"], "words", Serve(dtype="bf16"), "cpu")
 
 
@@ -266,14 +341,21 @@ def test_likelihoods_do_not_go_around_the_filter_of_answers(app: Callable[..., A
         refused = client.post("/v1/completions", json=asked | {"logprobs": 1})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "no_logprobs")
         assert client.post("/v1/completions", json=asked).status_code == 200
-        own = client.post("/v1/completions", json=asked | {"logprobs": 1, "echo": True, "max_tokens": 0})
+        own = client.post(
+            "/v1/completions", json=asked | {"logprobs": 1, "echo": True, "max_tokens": 0}
+        )
         assert own.status_code == 200  # what was sent, and nothing that the model wrote
 
 
 def test_a_server_that_cannot_count_is_not_ready(app: Callable[..., Any]) -> None:
     class Gone:
         async def take(self, user: str) -> None:
-            raise Refusal(503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0)
+            raise Refusal(
+                503,
+                "rate_unavailable",
+                "Requests cannot be counted at the moment; try again shortly.",
+                1.0,
+            )
 
         async def ready(self) -> bool:
             return False

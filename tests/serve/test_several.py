@@ -42,7 +42,9 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 if "lora_B" in name:
                     parameter.normal_(std=0.02)
         made.append(tmp_path_factory.mktemp("writers") / str(seed))
-        writing = artefact.Writing(chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16))
+        writing = artefact.Writing(
+            chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16)
+        )
         artefact.save(made[-1], model, base, card, Lora(r=2), "synthetic", writing)
     return made
 
@@ -51,7 +53,12 @@ class Hospital:
     """A ledger whose name points to the first of two models, and a server of it with two workers."""
 
     def __init__(
-        self, trained: list[Path], folder: Path, start: Callable[..., Started], redis: Redis, alias: str = "ner"
+        self,
+        trained: list[Path],
+        folder: Path,
+        start: Callable[..., Started],
+        redis: Redis,
+        alias: str = "ner",
     ) -> None:
         self.models, self.alias = Models(folder / "models"), alias
         self.old, self.new = (self.models.add(one).digest for one in trained)
@@ -65,7 +72,9 @@ class Hospital:
 
     def fresh(self) -> httpx2.Client:
         """A client with a connection of its own: whichever worker takes it answers."""
-        return httpx2.Client(base_url=self.address, headers=self.headers, timeout=60, trust_env=False)
+        return httpx2.Client(
+            base_url=self.address, headers=self.headers, timeout=60, trust_env=False
+        )
 
     def asked(self) -> str:
         with self.fresh() as client:
@@ -86,7 +95,9 @@ class Hospital:
 
 
 @pytest.fixture
-def hospital(trained: list[Path], tmp_path: Path, start: Callable[..., Started], redis: Redis) -> Hospital:
+def hospital(
+    trained: list[Path], tmp_path: Path, start: Callable[..., Started], redis: Redis
+) -> Hospital:
     return Hospital(trained, tmp_path, start, redis)
 
 
@@ -113,7 +124,12 @@ class Load(Threads):
         found = client.post("/extract", json={"text": NOTE})
         body = found.json()
         marks = [(one["start"], one["end"], one["label"]) for one in body.get("entities", ())]
-        return found.status_code, found.headers["x-residency-digest"], body.get("digest"), str(marks)
+        return (
+            found.status_code,
+            found.headers["x-residency-digest"],
+            body.get("digest"),
+            str(marks),
+        )
 
     def during(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -128,12 +144,25 @@ class Streams(Load):
             "model": "words", "messages": [{"role": "user", "content": "ho khan?"}], "max_tokens": 48, "stream": True
         }  # fmt: skip
         found = client.post("/v1/chat/completions", json=body)
-        events = [line.removeprefix("data: ") for line in found.text.splitlines() if line.startswith("data: ")]
+        events = [
+            line.removeprefix("data: ")
+            for line in found.text.splitlines()
+            if line.startswith("data: ")
+        ]
         whole = events and events[-1] == "[DONE]"
         pieces = [json.loads(event) for event in events[:-1]]
         named = {piece.get("system_fingerprint") for piece in pieces}
-        said = "".join(one["delta"].get("content") or "" for piece in pieces for one in piece.get("choices", ()))
-        return found.status_code if whole else 0, found.headers["x-residency-digest"], str(named), said
+        said = "".join(
+            one["delta"].get("content") or ""
+            for piece in pieces
+            for one in piece.get("choices", ())
+        )
+        return (
+            found.status_code if whole else 0,
+            found.headers["x-residency-digest"],
+            str(named),
+            said,
+        )
 
 
 def alone(path: Path) -> str:
@@ -162,7 +191,12 @@ def test_no_request_fails_and_none_sees_two_models(hospital: Hospital, trained: 
         ):
             done = hospital.change(what, **body)
             assert done.status_code == 200, done.text
-            assert done.headers["x-residency-digest"] == done.json()["digest"] == digest == hospital.now()
+            assert (
+                done.headers["x-residency-digest"]
+                == done.json()["digest"]
+                == digest
+                == hospital.now()
+            )
             flips.append((time.monotonic(), digest))
             load.during(1)
     seen = sorted(load.seen)
@@ -176,13 +210,21 @@ def test_no_request_fails_and_none_sees_two_models(hospital: Hospital, trained: 
     for (begun, digest), (until, _) in zip(periods, [*flips, (float("inf"), "")], strict=True):
         inside = [row for row in seen if row[0] > begun and row[1] < until]
         first = next((row[1] for row in inside if row[4] != digest), float("inf"))
-        assert inside and all(row[4] != digest for row in inside if row[0] > first), "never back to the old one"
+        assert inside and all(row[4] != digest for row in inside if row[0] > first), (
+            "never back to the old one"
+        )
         after = next((row for row in seen if row[0] > begun), None)
-        assert after is not None and after[4] == digest, "after the answer to a change the new one answers, everywhere"
+        assert after is not None and after[4] == digest, (
+            "after the answer to a change the new one answers, everywhere"
+        )
     lines = hospital.lines()
     assert len(lines) == 3 and all('"status":200' in line for line in lines)
     assert sum(f'"model":"{hospital.new}"' in line for line in lines) == 2
-    assert [one.what for one in hospital.models.entries()[-3:]] == ["promote", "rollback", "promote"]
+    assert [one.what for one in hospital.models.entries()[-3:]] == [
+        "promote",
+        "rollback",
+        "promote",
+    ]
     assert hospital.models.entries()[-1].by
 
 
@@ -197,12 +239,16 @@ def test_streams_end_on_the_model_that_they_began_on(
         assert done.status_code == 200, done.text
         load.during(2)
     assert {row[2] for row in load.seen} == {200}
-    assert len({row[3:] for row in load.seen}) == 2, "each digest has one answer, and names it in each piece"
+    assert len({row[3:] for row in load.seen}) == 2, (
+        "each digest has one answer, and names it in each piece"
+    )
     said = {row[3]: row[5] for row in load.seen}
     assert set(said) == {hospital.old, hospital.new} and said[hospital.old] != said[hospital.new]
     assert {row[3] for row in load.seen if row[0] > flipped} == {hospital.new}
     ended = max(row[1] for row in load.seen if row[3] == hospital.old)
-    assert ended > min(row[0] for row in load.seen if row[3] == hospital.new), "some of both were under way at once"
+    assert ended > min(row[0] for row in load.seen if row[3] == hospital.new), (
+        "some of both were under way at once"
+    )
 
 
 def test_what_is_broken_is_refused_for_all(hospital: Hospital) -> None:
@@ -225,10 +271,14 @@ def test_a_worker_that_cannot_take_part_ends_the_change_for_all(hospital: Hospit
     os.kill(stopped, signal.SIGSTOP)
     try:
         found = None
-        while found is None:  # a request that the stopped worker took waits; another connection reaches the other one
+        while (
+            found is None
+        ):  # a request that the stopped worker took waits; another connection reaches the other one
             try:
                 with hospital.fresh() as client:
-                    found = client.post("/admin/models/ner/promote", json={"digest": hospital.new}, timeout=50)
+                    found = client.post(
+                        "/admin/models/ner/promote", json={"digest": hospital.new}, timeout=50
+                    )
             except httpx2.ReadTimeout:
                 continue
     finally:
@@ -236,7 +286,9 @@ def test_a_worker_that_cannot_take_part_ends_the_change_for_all(hospital: Hospit
     assert (found.status_code, found.json()["error"]["code"]) == (409, "not_promoted")
     assert "cannot take part" in found.json()["error"]["message"]
     assert hospital.now() == hospital.old == hospital.asked()
-    hospital.server.until(lambda: hospital.change("promote", digest=hospital.new).status_code == 200)
+    hospital.server.until(
+        lambda: hospital.change("promote", digest=hospital.new).status_code == 200
+    )
     assert {hospital.asked() for _ in range(20)} == {hospital.new}
 
 

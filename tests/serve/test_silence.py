@@ -89,13 +89,21 @@ def wrong(words: str) -> Iterator[tuple[str, bytes, dict[str, str]]]:
                 {"role": words, "content": words},
             ):
                 yield path, json.dumps(body | {field: value}).encode(), kinds
-        for extra in ({words: words}, {"unknown": words}, {"lang": words}, {"role": words}, {"max_tokens": words}):
+        for extra in (
+            {words: words},
+            {"unknown": words},
+            {"lang": words},
+            {"role": words},
+            {"max_tokens": words},
+        ):
             yield path, json.dumps(body | extra).encode(), kinds
         yield path, json.dumps(body | {"model": words}).encode(), kinds
         if path[1] != "v":
             yield (
                 path,
-                json.dumps({k: v for k, v in body.items() if k != "model"} | {"department": words}).encode(),
+                json.dumps(
+                    {k: v for k, v in body.items() if k != "model"} | {"department": words}
+                ).encode(),
                 kinds,
             )
         if "messages" in body:
@@ -105,11 +113,17 @@ def wrong(words: str) -> Iterator[tuple[str, bytes, dict[str, str]]]:
                 words,
                 {"role": "user"},
             ):
-                yield path, json.dumps(body | {"messages": [turn]}, ensure_ascii=False).encode(), kinds
+                yield (
+                    path,
+                    json.dumps(body | {"messages": [turn]}, ensure_ascii=False).encode(),
+                    kinds,
+                )
         long = {name: words * 200 for name in body if name in ("text", "symptoms", "prompt")}
         yield (
             path,
-            json.dumps(body | (long or {"messages": [{"role": "user", "content": words * 200}]})).encode(),
+            json.dumps(
+                body | (long or {"messages": [{"role": "user", "content": words * 200}]})
+            ).encode(),
             kinds,
         )
 
@@ -133,10 +147,16 @@ class Asking:
         with self.lock:
             self.number += 1
             number = self.number
-        return self.provider.token("ec", **({"sub": f"{words} {number}", "name": words, "scope": SCOPES} | claims))
+        return self.provider.token(
+            "ec", **({"sub": f"{words} {number}", "name": words, "scope": SCOPES} | claims)
+        )
 
-    def __call__(self, method: str, path: str, words: str, token: str | None = None, **more: Any) -> int:
-        given = {"authorization": f"Bearer {self.token(words) if token is None else token}"} | more.pop("headers", {})
+    def __call__(
+        self, method: str, path: str, words: str, token: str | None = None, **more: Any
+    ) -> int:
+        given = {
+            "authorization": f"Bearer {self.token(words) if token is None else token}"
+        } | more.pop("headers", {})
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in given.items()]
         answer = self.client.request(method, path, headers=pairs, **more)
         self.look(
@@ -196,7 +216,9 @@ def bad(ask: Asking) -> None:
                 assert status in (200, 400, 404, 413, 415, 422), (status, path)
         large = {"text": words * 20_000}
         assert ask.post("/extract", large, words) == 413
-        assert ask.post("/v1/completions", {"model": "words", "prompt": words * 20_000}, words) == 413
+        assert (
+            ask.post("/v1/completions", {"model": "words", "prompt": words * 20_000}, words) == 413
+        )
 
 
 def strangers(ask: Asking, other: Provider) -> None:
@@ -209,9 +231,20 @@ def strangers(ask: Asking, other: Provider) -> None:
             f"eyJ.{quoted(words)}",
         ):
             assert ask.post(path, body, words, token=quoted(token)) == 401
-        for claims in ({"aud": words}, {"iss": words}, {"exp": 1}, {"exp": words}, {"sub": [words]}):
+        for claims in (
+            {"aud": words},
+            {"iss": words},
+            {"exp": 1},
+            {"exp": words},
+            {"sub": [words]},
+        ):
             assert ask.post(path, body, words, token=ask.token(words, **claims)) == 401
-        assert ask.post("/v1/completions", body, words, headers={"authorization": f"Basic {quoted(words)}"}) == 401
+        assert (
+            ask.post(
+                "/v1/completions", body, words, headers={"authorization": f"Basic {quoted(words)}"}
+            )
+            == 401
+        )
         assert ask.post(path, body, words, token=ask.token(words, scope=words)) == 403
         token = ask.token(words)
         assert 429 in [ask.post(path, body, words, token=token) for _ in range(12)]
@@ -221,7 +254,14 @@ def elsewhere(ask: Asking) -> None:
     """In addresses, headers, methods, upgrades."""
     for words in TEXTS:
         raw = httpx2.URL("http://x/").copy_with(path=f"/{words}").raw_path.decode()
-        for path in (raw, f"/extract{raw}", f"/v1{raw}", f"/v1/models{raw}", f"/v1/models{raw}/", f"/static/..{raw}"):
+        for path in (
+            raw,
+            f"/extract{raw}",
+            f"/v1{raw}",
+            f"/v1/models{raw}",
+            f"/v1/models{raw}/",
+            f"/static/..{raw}",
+        ):
             for method in ("GET", "POST", "DELETE", "OPTIONS"):
                 assert ask(method, f"{path}?patient={words}&{words}=1", words) in (404, 405), path
         for method, path in (
@@ -261,14 +301,20 @@ def elsewhere(ask: Asking) -> None:
             ask.raw(line + b"\r\nhost: " + data + b"\r\n" + data + b"\r\n\r\n" + data)
         up = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: eHh4eHh4eHh4eHh4eHh4eA==\r\n"
         ask.raw(b"GET " + raw.encode() + b" HTTP/1.1\r\nhost: x\r\n" + up + b"\r\n")
-        ask.raw(b"POST /extract HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + data + b"\r\n" + data)
+        ask.raw(
+            b"POST /extract HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+            + data
+            + b"\r\n"
+            + data
+        )
 
 
 def failing(ask: Asking) -> None:
     for words in TEXTS:
         for path, body in valid(f"zzhandler {words}"):
             assert (
-                ask.post(path, body, words) == (200 if path == "/v1/completions" else 500) or path == "/v1/completions"
+                ask.post(path, body, words) == (200 if path == "/v1/completions" else 500)
+                or path == "/v1/completions"
             ), path
         for path, body in valid(f"zzboom {words}"):
             assert ask.post(path, body, words) in (500, 503), path
@@ -281,7 +327,13 @@ def slow(ask: Asking) -> None:
     def leaving(path: str, body: Any, words: str) -> None:
         headers = {"authorization": f"Bearer {ask.token(words)}"}
         with pytest.raises(httpx2.HTTPError):
-            httpx2.post(f"{ask.server.address}{path}", json=body, headers=headers, timeout=0.7, trust_env=False)
+            httpx2.post(
+                f"{ask.server.address}{path}",
+                json=body,
+                headers=headers,
+                timeout=0.7,
+                trust_env=False,
+            )
 
     for what in (late, leaving):
         work = [
@@ -343,7 +395,9 @@ def test_the_patient_is_found_in_answers_alone(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (FAULTS, source))))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     more = (
-        ["workers=2", f"limits.redis=redis://127.0.0.1:{request.getfixturevalue('redis').port}"] if workers > 1 else []
+        ["workers=2", f"limits.redis=redis://127.0.0.1:{request.getfixturevalue('redis').port}"]
+        if workers > 1
+        else []
     )
     server = start(
         *(str(artefacts[name]) for name in ("ner", "triage", "words")), "auth.kind=oidc", f"auth.issuer={provider.issuer}",
@@ -384,7 +438,9 @@ def test_the_patient_is_found_in_answers_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["status", "event", "garbage"])
-def test_what_a_failing_vllm_repeats_goes_nowhere(how: str, artefacts: dict[str, Path], tmp_path: Path) -> None:
+def test_what_a_failing_vllm_repeats_goes_nowhere(
+    how: str, artefacts: dict[str, Path], tmp_path: Path
+) -> None:
     for name in ("work", "temporary", "audit"):
         (tmp_path / name).mkdir()
     seen = tmp_path.with_name(f"{tmp_path.name}-seen")
@@ -403,5 +459,10 @@ def test_what_a_failing_vllm_repeats_goes_nowhere(how: str, artefacts: dict[str,
     answers = json.loads(done.stdout)
     assert {one["status"] for one in answers} == {503, 0} and len(answers) == 2 * len(TEXTS) + 1
     assert marked(seen.read_text("utf-8").encode()), "vLLM was not asked"
-    assert marked(json.dumps(answers, ensure_ascii=False).encode()) == marked(done.stdout) == marked(done.stderr) == []
+    assert (
+        marked(json.dumps(answers, ensure_ascii=False).encode())
+        == marked(done.stdout)
+        == marked(done.stderr)
+        == []
+    )
     assert leaks([tmp_path]) == []

@@ -27,7 +27,9 @@ def test_what_just_fits_is_taken() -> None:
         ({"user": 10, "prompt": 1024, "window": 1024}, ("1024",)),
     ],
 )
-def test_one_token_more_is_refused_with_counts_and_limits(given: dict[str, int], numbers: tuple[str, ...]) -> None:
+def test_one_token_more_is_refused_with_counts_and_limits(
+    given: dict[str, int], numbers: tuple[str, ...]
+) -> None:
     with pytest.raises(Refusal) as refusal:
         fit(LIMITS, **given)
     assert (refusal.value.status, refusal.value.code) == (400, "too_long")
@@ -64,7 +66,9 @@ def test_all_of_the_users_words_count() -> None:
     st.none() | st.integers(-5, 1000),
     st.sampled_from([0, 256, 1024, 4096]),
 )
-def test_what_is_taken_is_within_every_limit(user: int, around: int, answer: int | None, window: int) -> None:
+def test_what_is_taken_is_within_every_limit(
+    user: int, around: int, answer: int | None, window: int
+) -> None:
     try:
         sizes = fit(LIMITS, user, user + around, answer, window)
     except Refusal as refusal:

@@ -29,15 +29,21 @@ KNOWN = Canary(
 class Fake:
     """An engine that answers with its own name, and cannot once it is closed."""
 
-    def __init__(self, digest: str, says: tuple[float, ...] = (-1.0, -2.0), ready: bool = True) -> None:
-        self.served = Served(name="qa", digest=digest, base="b", method="lora", output="text", card=CARD)
+    def __init__(
+        self, digest: str, says: tuple[float, ...] = (-1.0, -2.0), ready: bool = True
+    ) -> None:
+        self.served = Served(
+            name="qa", digest=digest, base="b", method="lora", output="text", card=CARD
+        )
         self.says, self.ready, self.closed = says, ready, 0
 
     async def canary(self) -> bool:
         return self.ready
 
     async def score(self, ids: Any, top: int = 1) -> Scored:
-        return Scored(ids=tuple(ids), texts=(), offsets=(), log_probabilities=(None, *self.says), top=())
+        return Scored(
+            ids=tuple(ids), texts=(), offsets=(), log_probabilities=(None, *self.says), top=()
+        )
 
     async def close(self) -> None:
         self.closed += 1

@@ -34,7 +34,13 @@ def trained(folder: Path, method: Any) -> Path:
     base = resolve(BaseModelSettings(id="bundled:tiny-lm"))
     writing = Writing(chat=chat(base, Limits()), generation=Generation())
     save(
-        folder, method_of(method).attach(fresh(base, CARD, "text", [method])), base, CARD, method, "synthetic", writing
+        folder,
+        method_of(method).attach(fresh(base, CARD, "text", [method])),
+        base,
+        CARD,
+        method,
+        "synthetic",
+        writing,
     )
     return folder
 
@@ -85,7 +91,9 @@ def test_an_answer_comes_in_pieces_and_only_one_route_is_asked(artefact: Path, s
     assert {one["path"] for one in asked} == {"/v1/completions"}
     assert all(one["quiet"] for one in asked)
     written = asked[-2]["body"]
-    assert all(isinstance(id, int) for id in written["prompt"]), "our template and tokenizer, not vLLM's"
+    assert all(isinstance(id, int) for id in written["prompt"]), (
+        "our template and tokenizer, not vLLM's"
+    )
     assert (written["model"], written["temperature"], written["max_tokens"]) == ("gan", 0.0, 8)
     assert asked[0]["argv"][asked[0]["argv"].index("--lora-modules") + 1] == f"gan={artefact}"
 
@@ -99,7 +107,9 @@ def test_a_score_is_per_token_and_leaves_the_written_one_out(artefact: Path) -> 
     served(artefact, use)
 
 
-def test_an_adapter_that_is_not_at_work_is_refused(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_that_is_not_at_work_is_refused(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_VLLM", "misnamed")
 
     async def use(engine: VllmEngine) -> None:
@@ -109,7 +119,9 @@ def test_an_adapter_that_is_not_at_work_is_refused(artefact: Path, monkeypatch: 
         served(artefact, use)
 
 
-def test_what_it_does_not_say_is_not_taken_for_sure(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_does_not_say_is_not_taken_for_sure(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_VLLM", "unsure")
 
     async def use(engine: VllmEngine) -> None:
@@ -118,7 +130,9 @@ def test_what_it_does_not_say_is_not_taken_for_sure(artefact: Path, monkeypatch:
     served(artefact, use)
 
 
-def test_a_stream_that_breaks_off_is_no_answer(artefact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_breaks_off_is_no_answer(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_VLLM", "cut")
 
     async def use(engine: VllmEngine) -> None:
@@ -188,7 +202,9 @@ def test_a_quantised_base_has_a_reason(artefact: Path) -> None:
 
 def test_one_that_ends_at_once_is_one_sentence(artefact: Path) -> None:
     async def whole() -> None:
-        await VllmEngine.launch(artefact, "gan", "", command=(sys.executable, "-c", "raise SystemExit(1)"), seconds=20)
+        await VllmEngine.launch(
+            artefact, "gan", "", command=(sys.executable, "-c", "raise SystemExit(1)"), seconds=20
+        )
 
     with pytest.raises(UserError, match="vLLM ended"):
         asyncio.run(whole())

@@ -33,17 +33,33 @@ async def main(artefact: Path, folder: Path) -> list[dict[str, Any]]:
     engines: Any = {"words": engine}
     audit, metrics = Audit.open(folder, 0, b"x" * 32), Metrics(ROUTES, engines)
     users = Users(b"x" * 32)
-    app = create_app(Gate(settings, engines, LocalTokens(KEY), Rate(settings.limits), users, audit, metrics, log))
+    app = create_app(
+        Gate(settings, engines, LocalTokens(KEY), Rate(settings.limits), users, audit, metrics, log)
+    )
     said = []
     transport: Any = httpx2.ASGITransport(app=limited(app, settings))  # type: ignore[arg-type]
     headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://server", headers=headers) as client:
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://server", headers=headers
+    ) as client:
         for words in TEXTS:
             for stream in (False, True):
                 turns = [{"role": "system", "content": words}, {"role": "user", "content": words}]
-                body = {"model": "words", "messages": turns, "max_tokens": 3, "stop": [words], "stream": stream}
+                body = {
+                    "model": "words",
+                    "messages": turns,
+                    "max_tokens": 3,
+                    "stop": [words],
+                    "stream": stream,
+                }
                 found = await client.post("/v1/chat/completions", json=body)
-                said.append({"status": found.status_code, "body": found.text, "headers": [*found.headers.items()]})
+                said.append(
+                    {
+                        "status": found.status_code,
+                        "body": found.text,
+                        "headers": [*found.headers.items()],
+                    }
+                )
         said.append({"status": 0, "body": (await client.get("/metrics")).text, "headers": []})
     await engine.close()
     audit.close()

@@ -149,7 +149,9 @@ class Hospital:
     def login_url(self, login: str) -> str:
         secret = "secret" if self.kind == "mysql" else None
         host = "127.0.0.1"
-        return self.url.set(username=login, password=secret, host=host, database=self.name).render_as_string(False)
+        return self.url.set(
+            username=login, password=secret, host=host, database=self.name
+        ).render_as_string(False)
 
     def start(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

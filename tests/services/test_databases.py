@@ -15,7 +15,10 @@ def test_200_000_notes_stream_in_bounded_memory_and_a_killed_connection_costs_an
     hospital.fill(NOTES)
     begun = time.monotonic()
     process = hospital.start("extract")
-    while process.poll() is None and stored(hospital.folder / "identified/ward.notes.sqlite") < NOTES // 4:
+    while (
+        process.poll() is None
+        and stored(hospital.folder / "identified/ward.notes.sqlite") < NOTES // 4
+    ):
         time.sleep(0.1)
     kill_reader(hospital)
     out, err = process.communicate()
@@ -53,7 +56,9 @@ def stored(database: object) -> int:
 def kill_reader(hospital: Hospital) -> None:
     if hospital.kind == "postgresql":
         assert (
-            hospital.value("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'reader'")
+            hospital.value(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'reader'"
+            )
             >= 1
         )
     else:
@@ -69,7 +74,9 @@ def kill_reader(hospital: Hospital) -> None:
                 connection.exec_driver_sql(f"KILL {id}")
 
 
-def test_new_rows_are_taken_and_rows_that_share_the_last_mark_are_not_lost(hospital: Hospital) -> None:
+def test_new_rows_are_taken_and_rows_that_share_the_last_mark_are_not_lost(
+    hospital: Hospital,
+) -> None:
     hospital.fill(1000, first=101)
     hospital.call("extract")
     last = hospital.value("SELECT max(changed_at) FROM notes")
@@ -104,13 +111,20 @@ def refused(hospital: Hospital, why: str) -> None:
     assert not hospital.taken()
 
 
-@pytest.mark.parametrize("right", ["INSERT", "UPDATE", "DELETE", "UPDATE (text)", "INSERT (id)", "TRIGGER", "TRUNCATE"])
+@pytest.mark.parametrize(
+    "right", ["INSERT", "UPDATE", "DELETE", "UPDATE (text)", "INSERT (id)", "TRIGGER", "TRUNCATE"]
+)
 def test_a_login_with_any_right_to_change_is_refused(hospital: Hospital, right: str) -> None:
-    right = {("mysql", "TRUNCATE"): "DROP"}.get((hospital.kind, right), right)  # there, TRUNCATE needs DROP
+    right = {("mysql", "TRUNCATE"): "DROP"}.get(
+        (hospital.kind, right), right
+    )  # there, TRUNCATE needs DROP
     hospital.login("writer", "SELECT", right)
     hospital.recipe("writer")
     refused(
-        hospital, "it may change tables" if hospital.kind == "postgresql" else f"it has the right {right.split()[0]}"
+        hospital,
+        "it may change tables"
+        if hospital.kind == "postgresql"
+        else f"it has the right {right.split()[0]}",
     )
 
 
@@ -128,7 +142,9 @@ POSTGRESQL = [
 
 
 @pytest.mark.parametrize("admin", ["postgresql"], indirect=True)
-@pytest.mark.parametrize(("grants", "why", "undo"), POSTGRESQL, ids=[why for _, why, _ in POSTGRESQL])
+@pytest.mark.parametrize(
+    ("grants", "why", "undo"), POSTGRESQL, ids=[why for _, why, _ in POSTGRESQL]
+)
 def test_postgresql_rights_beyond_tables_are_seen(
     hospital: Hospital, grants: list[str], why: str, undo: list[str]
 ) -> None:
@@ -182,7 +198,9 @@ def test_the_server_itself_says_that_the_reader_may_not_delete(hospital: Hospita
 
 
 @pytest.mark.parametrize("statement", ["INSERT INTO notes (id, changed_at) VALUES (1, '2024-01-01')", "DELETE FROM notes", "CREATE TABLE t (a INT)", "UPDATE notes SET text = ''"])  # fmt: skip
-def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(hospital: Hospital, statement: str) -> None:
+def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(
+    hospital: Hospital, statement: str
+) -> None:
     """The administrator's own login, which may do everything, accepted by ``writing_login``."""
     from sqlalchemy import create_engine, text
 
@@ -193,7 +211,10 @@ def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(hospital
     hospital.fill(10)
     settings = Sql(url="env:X", notes="SELECT * FROM notes", writing_login=True)
     engine = create_engine(hospital.url.set(database="his"))
-    with pytest.raises(UserError, match="the database refused"), reading(engine, settings, []) as connection:
+    with (
+        pytest.raises(UserError, match="the database refused"),
+        reading(engine, settings, []) as connection,
+    ):
         connection.execute(text(statement))
     engine.dispose()
     assert hospital.value("SELECT count(*) FROM notes WHERE text <> ''") == 10
@@ -207,13 +228,19 @@ def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(hospital
         ({"notes": "SELECT * FROM notes FOR UPDATE"}, "is not a plain SELECT"),
     ],
 )
-def test_bad_statements_are_one_sentence(hospital: Hospital, values: dict[str, str], sentence: str) -> None:
+def test_bad_statements_are_one_sentence(
+    hospital: Hospital, values: dict[str, str], sentence: str
+) -> None:
     hospital.recipe(**values)
     _, err, _ = hospital.call("extract", check=1)
     assert sentence in err and len(err.strip().splitlines()) == 1
 
 
 def test_a_server_that_is_not_there_is_one_sentence(hospital: Hospital) -> None:
-    hospital.environment["HOSPITAL_DB"] = hospital.environment["HOSPITAL_DB"].replace("/his", "/gone")
+    hospital.environment["HOSPITAL_DB"] = hospital.environment["HOSPITAL_DB"].replace(
+        "/his", "/gone"
+    )
     _, err, _ = hospital.call("extract", check=1)
-    assert "the database refused" in err and len(err.strip().splitlines()) == 1 and "secret" not in err
+    assert (
+        "the database refused" in err and len(err.strip().splitlines()) == 1 and "secret" not in err
+    )

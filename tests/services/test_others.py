@@ -23,8 +23,12 @@ def test_redis_answers() -> None:
 
 def test_chromium_shows_a_report_page(tmp_path: Path) -> None:
     program = needed("RESIDENCY_TEST_CHROMIUM")
-    section = Section(title="Counts", columns=("what", "how many"), rows=(("notes", "12"),), numeric=(1,))
-    path = write_page(Page(title="A report", lead="Everything is accounted for.", sections=(section,)), tmp_path)
+    section = Section(
+        title="Counts", columns=("what", "how many"), rows=(("notes", "12"),), numeric=(1,)
+    )
+    path = write_page(
+        Page(title="A report", lead="Everything is accounted for.", sections=(section,)), tmp_path
+    )
     picture = tmp_path / "page.png"
     options = [
         "--headless",
@@ -36,7 +40,10 @@ def test_chromium_shows_a_report_page(tmp_path: Path) -> None:
     ]
     options += ["--no-sandbox"] if os.getuid() == 0 else []
     subprocess.run(
-        [program, *options, f"--screenshot={picture}", path.as_uri()], check=True, capture_output=True, timeout=120
+        [program, *options, f"--screenshot={picture}", path.as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=120,
     )
     data = picture.read_bytes()
     assert data.startswith(b"\x89PNG")

@@ -55,13 +55,26 @@ def test_two_processes_share_one_count() -> None:
     taken = sorted(pair for one in found for pair in one["taken"])
     assert len(taken) >= 10
     for first, sixth in zip(taken, taken[5:], strict=False):
-        assert sixth[1] - first[0] > 1.0  # from the first's question to the sixth's answer, whatever lay between
+        assert (
+            sixth[1] - first[0] > 1.0
+        )  # from the first's question to the sixth's answer, whatever lay between
 
 
 @contextmanager
 def redis(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     program = shutil.which("redis-server") or pytest.fail("redis-server is not installed")
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    options = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
     try:
         yield process
@@ -98,14 +111,18 @@ def test_a_killed_redis_is_503_until_it_is_back(tmp_path: Path) -> None:
         rate = Rate(Limits(redis=f"redis://127.0.0.1:{port}/0"), workers=2)
         with redis(tmp_path, port):
             await up(rate)
-            assert await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [200] * 20
+            assert (
+                await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [200] * 20
+            )
         begun = time.perf_counter()
         assert await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [503] * 20
         assert time.perf_counter() - begun < 2
         assert not await rate.ready()
         with redis(tmp_path, port):
             await up(rate)
-            assert await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [200] * 20
+            assert (
+                await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [200] * 20
+            )
             statuses = [await status(rate, "one") for _ in range(8)]
             assert statuses == [200] * 5 + [429] * 3
         await rate.close()
@@ -130,7 +147,9 @@ def test_a_stopped_redis_is_503_in_bounded_time_and_goes_on(tmp_path: Path) -> N
             assert await status(rate, "user") == 200
             process.send_signal(signal.SIGSTOP)
             begun = time.perf_counter()
-            assert await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [503] * 20
+            assert (
+                await asyncio.gather(*(status(rate, f"user-{n}") for n in range(20))) == [503] * 20
+            )
             assert time.perf_counter() - begun < 1.5
             process.send_signal(signal.SIGCONT)
             await up(rate)

@@ -19,7 +19,9 @@ PYTHON = os.environ.get("RESIDENCY_TEST_LM_EVAL", "")
 pytestmark = [
     pytest.mark.services,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not PYTHON, reason="RESIDENCY_TEST_LM_EVAL names no interpreter that has lm-eval"),
+    pytest.mark.skipif(
+        not PYTHON, reason="RESIDENCY_TEST_LM_EVAL names no interpreter that has lm-eval"
+    ),
 ]
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
@@ -80,9 +82,13 @@ def tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
     rows = [{"thing": thing, "colour": colour} for thing, colour in THINGS.items()]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8"
+    )
     for name, text in (("colours", CHOICES), ("open", OPEN)):
-        (folder / f"{name}.yaml").write_text(text.replace("FILE", str(folder / "rows.jsonl")), "utf-8")
+        (folder / f"{name}.yaml").write_text(
+            text.replace("FILE", str(folder / "rows.jsonl")), "utf-8"
+        )
     return folder
 
 
@@ -114,7 +120,9 @@ def test_scores_over_http_are_those_in_process(artefact: Path, server: Any, task
     for way, theirs in choices.items():
         assert theirs["scores"] == pytest.approx(mine["scores"], abs=1e-4), way
         for ours, other in zip(mine["said"], theirs["said"], strict=True):
-            assert [float(p) for p, _ in other] == pytest.approx([float(p) for p, _ in ours], abs=1e-4), way
+            assert [float(p) for p, _ in other] == pytest.approx(
+                [float(p) for p, _ in ours], abs=1e-4
+            ), way
             assert [greedy for _, greedy in other] == [greedy for _, greedy in ours], way
     assert answers["served"]["scores"] == pytest.approx(answers["in process"]["scores"], abs=1e-4)
     assert answers["served"]["said"] == answers["in process"]["said"]

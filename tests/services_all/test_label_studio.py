@@ -33,12 +33,18 @@ PEOPLE = ("a1", "a2", "a3")
 CARD = load_card("clinical")
 HOSTILE = {
     "emoji": ("Sốt 😀👩‍⚕️ cao, viêm phổi 🫁 nặng.", {"diagnosis": "viêm phổi", "symptom": "cao"}),
-    "crlf": ("Sốt cao.\r\nHo khan.\r\n\r\nviêm phổi.", {"diagnosis": "viêm phổi", "symptom": "Ho khan"}),
+    "crlf": (
+        "Sốt cao.\r\nHo khan.\r\n\r\nviêm phổi.",
+        {"diagnosis": "viêm phổi", "symptom": "Ho khan"},
+    ),
     "nfd": (
         unicodedata.normalize("NFD", "Tiền sử tăng huyết áp; sốt."),
         {"history": unicodedata.normalize("NFD", "tăng huyết áp")},
     ),
-    "chinese": ("患者发热三天，𠮷诊断为肺炎，予阿莫西林。", {"diagnosis": "肺炎", "drug": "阿莫西林"}),
+    "chinese": (
+        "患者发热三天，𠮷诊断为肺炎，予阿莫西林。",
+        {"diagnosis": "肺炎", "drug": "阿莫西林"},
+    ),
 }
 
 pytestmark = [
@@ -52,7 +58,10 @@ pytestmark = [
 
 
 def spans(text: str, labels: dict[str, str]) -> tuple[Span, ...]:
-    found = [Span(start=text.index(q), end=text.index(q) + len(q), label=name, quote=q) for name, q in labels.items()]
+    found = [
+        Span(start=text.index(q), end=text.index(q) + len(q), label=name, quote=q)
+        for name, q in labels.items()
+    ]
     return tuple(sorted(found, key=lambda span: span.start))
 
 
@@ -82,10 +91,18 @@ def made(folder: Path, accounts: dict[str, str], notes: list[Note], **more: Any)
     folder.mkdir(parents=True, exist_ok=True)
     write_jsonl(notes, folder / "notes.jsonl")
     server = {
-        name: {"url": accounts[f"LABEL_STUDIO_{name.upper()}_URL"], "token": f"env:LABEL_STUDIO_{name.upper()}_TOKEN"}
+        name: {
+            "url": accounts[f"LABEL_STUDIO_{name.upper()}_URL"],
+            "token": f"env:LABEL_STUDIO_{name.upper()}_TOKEN",
+        }
         for name in (*PEOPLE, "adjudicator")
     }
-    label = {"data": "notes", "via": "label_studio", "servers": [server[name] for name in PEOPLE], "bootstrap": 50}
+    label = {
+        "data": "notes",
+        "via": "label_studio",
+        "servers": [server[name] for name in PEOPLE],
+        "bootstrap": 50,
+    }
     value = {
         "schema": 1,
         "name": f"t{uuid4().hex[:8]}",
@@ -96,7 +113,9 @@ def made(folder: Path, accounts: dict[str, str], notes: list[Note], **more: Any)
     return Recipe.from_mapping(value, folder)
 
 
-def project(accounts: dict[str, str], name: str, recipe: Recipe, round: str = "label") -> tuple[int, dict[str, int]]:
+def project(
+    accounts: dict[str, str], name: str, recipe: Recipe, round: str = "label"
+) -> tuple[int, dict[str, int]]:
     """The project of a person, and its tasks by note."""
     with client(accounts, name) as asked:
         rows = asked.get("/api/projects", params={"page_size": 1000}).json()["results"]
@@ -104,7 +123,8 @@ def project(accounts: dict[str, str], name: str, recipe: Recipe, round: str = "l
         found, page = {}, 1
         while True:
             got = asked.get(
-                "/api/tasks", params={"project": id, "page": page, "page_size": 500, "fields": "all"}
+                "/api/tasks",
+                params={"project": id, "page": page, "page_size": 500, "fields": "all"},
             ).json()
             found |= {task["data"]["note"]: task["id"] for task in got["tasks"]}
             if page * 500 >= got["total"]:
@@ -112,9 +132,17 @@ def project(accounts: dict[str, str], name: str, recipe: Recipe, round: str = "l
             page += 1
 
 
-def annotate(accounts: dict[str, str], name: str, task: int, regions: list[dict[str, Any]], seconds: float = 30) -> int:
+def annotate(
+    accounts: dict[str, str],
+    name: str,
+    task: int,
+    regions: list[dict[str, Any]],
+    seconds: float = 30,
+) -> int:
     with client(accounts, name) as asked:
-        sent = asked.post(f"/api/tasks/{task}/annotations/", json={"result": regions, "lead_time": seconds})
+        sent = asked.post(
+            f"/api/tasks/{task}/annotations/", json={"result": regions, "lead_time": seconds}
+        )
         sent.raise_for_status()
         return int(sent.json()["id"])
 
@@ -123,12 +151,19 @@ def annotate(accounts: dict[str, str], name: str, task: int, regions: list[dict[
 def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """500 notes given out and labelled over the API as three people who err like people, with planted faults."""
     truth = [
-        n for lang in ("vi", "zh", "en") for n in islice((n for n in records(lang, 900, 9) if len(n.text) < 700), 166)
+        n
+        for lang in ("vi", "zh", "en")
+        for n in islice((n for n in records(lang, 900, 9) if len(n.text) < 700), 166)
     ]
     truth = [*truth[: 500 - len(HOSTILE)]]
-    truth += [Note(id=k, text=t, profile="synthetic", group=k, spans=spans(t, s)) for k, (t, s) in HOSTILE.items()]
+    truth += [
+        Note(id=k, text=t, profile="synthetic", group=k, spans=spans(t, s))
+        for k, (t, s) in HOSTILE.items()
+    ]
     assert len(truth) == 500
-    bare = [Note(id=n.id, text=n.text, profile="synthetic", group=f"{n.lang}{n.group}") for n in truth]
+    bare = [
+        Note(id=n.id, text=n.text, profile="synthetic", group=f"{n.lang}{n.group}") for n in truth
+    ]
     recipe = made(tmp_path_factory.mktemp("ward"), accounts, bare)
     label.push(recipe)
     said: dict[str, dict[str, tuple[Span, ...]]] = {}
@@ -140,9 +175,13 @@ def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         with client(accounts, name) as asked:
             for number, (note, marked) in enumerate(said[name].items()):
                 regions = result(marked)
-                if name == "a3" and number < 9:  # five out of range, four with a label that the card does not have
+                if (
+                    name == "a3" and number < 9
+                ):  # five out of range, four with a label that the card does not have
                     place = (
-                        {"start": 0, "end": 99_999, "text": ""} if number < 5 else {"start": 0, "end": 2, "text": ""}
+                        {"start": 0, "end": 99_999, "text": ""}
+                        if number < 5
+                        else {"start": 0, "end": 2, "text": ""}
                     )
                     tag = "symptom" if number < 5 else "Befund"
                     regions.append(
@@ -154,16 +193,25 @@ def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
                             "value": {**place, "labels": [tag]},
                         }
                     )
-                sent = asked.post(f"/api/tasks/{tasks[note]}/annotations/", json={"result": regions, "lead_time": 20.0})
+                sent = asked.post(
+                    f"/api/tasks/{tasks[note]}/annotations/",
+                    json={"result": regions, "lead_time": 20.0},
+                )
                 sent.raise_for_status()
                 if name == "a3" and number < 9:
                     faulty[note] = int(sent.json()["id"])
     return {"recipe": recipe, "said": said, "truth": {n.id: n for n in truth}, "faulty": faulty}
 
 
-def test_planted_faults_are_found_and_wait_until_mended(accounts: dict[str, str], ward: dict[str, Any]) -> None:
+def test_planted_faults_are_found_and_wait_until_mended(
+    accounts: dict[str, str], ward: dict[str, Any]
+) -> None:
     pulled, times = label.pull(ward["recipe"])
-    assert [(one.done, one.faulty, one.trouble) for one in pulled] == [(500, 0, ""), (500, 0, ""), (500, 9, "")]
+    assert [(one.done, one.faulty, one.trouble) for one in pulled] == [
+        (500, 0, ""),
+        (500, 0, ""),
+        (500, 9, ""),
+    ]
     assert [fault.partition(":")[0] for fault in pulled[2].faults] == [
         "label is not in the card (Befund)",
         "span lies outside the text",
@@ -171,12 +219,20 @@ def test_planted_faults_are_found_and_wait_until_mended(accounts: dict[str, str]
     assert len(times) == 3
     kept = label.Desk(ward["recipe"]).annotations()["a1"]
     assert all(one.at.startswith("20") and one.seconds == 20.0 for one in kept.values())
-    assert {n: s.spans for n, s in kept.items()} == {n: tuple(ordered(s)) for n, s in ward["said"]["a1"].items()}
+    assert {n: s.spans for n, s in kept.items()} == {
+        n: tuple(ordered(s)) for n, s in ward["said"]["a1"].items()
+    }
     with client(accounts, "a3") as asked:
         for note, id in ward["faulty"].items():
-            asked.patch(f"/api/annotations/{id}/", json={"result": result(ward["said"]["a3"][note])}).raise_for_status()
+            asked.patch(
+                f"/api/annotations/{id}/", json={"result": result(ward["said"]["a3"][note])}
+            ).raise_for_status()
     again, _ = label.pull(ward["recipe"])
-    assert [(one.changed, one.same, one.faulty) for one in again] == [(0, 500, 0), (0, 500, 0), (9, 491, 0)]
+    assert [(one.changed, one.same, one.faulty) for one in again] == [
+        (0, 500, 0),
+        (0, 500, 0),
+        (9, 491, 0),
+    ]
     third, _ = label.pull(ward["recipe"])
     assert [(one.new, one.changed) for one in third] == [(0, 0)] * 3
 
@@ -196,15 +252,24 @@ def test_agreement_is_that_of_the_reference_package_on_all_500(ward: dict[str, A
             values = ["-"] * len(note.text)
             for span in ward["said"][name][id]:
                 values[span.start : span.end] = [span.label] * (span.end - span.start)
-            row += [value for value, letter in zip(values, note.text, strict=True) if not letter.isspace()]
+            row += [
+                value
+                for value, letter in zip(values, note.text, strict=True)
+                if not letter.isspace()
+            ]
     expected = krippendorff.alpha(reliability_data=np.array(rows), level_of_measurement="nominal")
     assert found.notes == 500 and found.alpha[0].value == pytest.approx(expected, abs=1e-12)
     same = total = 0
     for one, other in ((0, 1), (0, 2), (1, 2)):
         for id in ward["truth"]:
-            sides = [{(s.start, s.end, s.label) for s in ward["said"][PEOPLE[k]][id]} for k in (one, other)]
+            sides = [
+                {(s.start, s.end, s.label) for s in ward["said"][PEOPLE[k]][id]}
+                for k in (one, other)
+            ]
             same, total = same + len(sides[0] & sides[1]), total + len(sides[0]) + len(sides[1])
-    assert found.pooled[0].metric == "strict_f1" and found.pooled[0].value == pytest.approx(2 * same / total, abs=1e-12)
+    assert found.pooled[0].metric == "strict_f1" and found.pooled[0].value == pytest.approx(
+        2 * same / total, abs=1e-12
+    )
 
 
 def test_adjudication_on_a_server_ends_in_gold_exact_to_the_code_point(
@@ -227,18 +292,26 @@ def test_adjudication_on_a_server_ends_in_gold_exact_to_the_code_point(
                 "type": "choices",
                 "value": {"choices": ["1"]},
             }
-            asked.post(f"/api/tasks/{tasks[place.id]}/annotations/", json={"result": [choice]}).raise_for_status()
+            asked.post(
+                f"/api/tasks/{tasks[place.id]}/annotations/", json={"result": [choice]}
+            ).raise_for_status()
     done, _, _ = label.adjudicate(recipe)
     assert not done.open and len(done.gold) == 500
     gold = {
         row["id"]: row
-        for row in map(json.loads, (recipe.root / "labelling" / "gold.jsonl").read_text("utf-8").splitlines())
+        for row in map(
+            json.loads, (recipe.root / "labelling" / "gold.jsonl").read_text("utf-8").splitlines()
+        )
     }
     for id, (text, labels) in HOSTILE.items():
         assert gold[id]["text"] == text
         found = [(e["start"], e["end"], e["label"], e["text"]) for e in gold[id]["entities"]]
         assert found == [(s.start, s.end, s.label, s.quote) for s in spans(text, labels)]
-    assert all(row["text"][e["start"] : e["end"]] == e["text"] for row in gold.values() for e in row["entities"])
+    assert all(
+        row["text"][e["start"] : e["end"]] == e["text"]
+        for row in gold.values()
+        for e in row["entities"]
+    )
 
 
 def routes(asked: httpx2.Client) -> list[str]:
@@ -250,7 +323,9 @@ def routes(asked: httpx2.Client) -> list[str]:
             while "{" in path:
                 path = path[: path.index("{")] + "1" + path[path.index("}") + 1 :]
             found.append(path)
-    return sorted({*found, "/data/upload/1/x", "/api/tasks?fields=all&page_size=1000", "/api/dm/views"})
+    return sorted(
+        {*found, "/data/upload/1/x", "/api/tasks?fields=all&page_size=1000", "/api/dm/views"}
+    )
 
 
 def test_no_account_reaches_what_another_marked(accounts: dict[str, str], tmp_path: Path) -> None:
@@ -270,13 +345,23 @@ def test_no_account_reaches_what_another_marked(accounts: dict[str, str], tmp_pa
             f"/api/annotations/{annotation}/", f"/api/tasks/{tasks['s']}", f"/api/tasks/{tasks['s']}/annotations/",
             f"/api/projects/{theirs}/export?exportType=JSON", f"/api/tasks?project={theirs}&fields=all",
         ]  # fmt: skip
-        assert marked in own.get(f"/api/annotations/{annotation}/").text, "the owner sees it, so the routes are right"
+        assert marked in own.get(f"/api/annotations/{annotation}/").text, (
+            "the owner sees it, so the routes are right"
+        )
     for other in ("a1", "a3", "adjudicator"):
         with client(accounts, "a2", other) as asked:  # another's token on this server
             seen = {path: asked.get(path) for path in every}
-        open_ = {path for path, reply in seen.items() if reply.status_code == 200 and path.startswith("/api/")}
+        open_ = {
+            path
+            for path, reply in seen.items()
+            if reply.status_code == 200 and path.startswith("/api/")
+        }
         assert not any(marked in reply.text or secret in reply.text for reply in seen.values())
-        assert not {path for path in open_ if any(word in path for word in ("task", "annotation", "export", "project"))}
+        assert not {
+            path
+            for path in open_
+            if any(word in path for word in ("task", "annotation", "export", "project"))
+        }
         with client(accounts, other) as asked:  # its own server knows nothing of it
             assert not any(marked in asked.get(path).text for path in every)
 
@@ -296,7 +381,9 @@ def test_a_session_of_one_server_is_none_on_another(accounts: dict[str, str]) ->
     with httpx2.Client(base_url=accounts["LABEL_STUDIO_A2_URL"], cookies=cookies) as other:
         assert other.get("/api/current-user/whoami").status_code == 401
         assert other.get("/api/projects").status_code == 401
-        assert other.post("/user/signup/", data={"email": "x@y.invalid", "password": "x" * 12}).status_code in (
+        assert other.post(
+            "/user/signup/", data={"email": "x@y.invalid", "password": "x" * 12}
+        ).status_code in (
             401,
             403,
         )
@@ -315,7 +402,11 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_is_lost(
     with client(accounts, "a1") as asked:  # the project is deleted half-way
         asked.delete(f"/api/projects/{id}/").raise_for_status()
     pulled, _ = label.pull(recipe)
-    assert "is not at" in pulled[0].trouble and "push puts it up again" in pulled[0].trouble and pulled[0].done == 2
+    assert (
+        "is not at" in pulled[0].trouble
+        and "push puts it up again" in pulled[0].trouble
+        and pulled[0].done == 2
+    )
     label.push(recipe)
     again, _ = label.pull(recipe)
     assert again[0].done == 2 and not again[0].trouble
@@ -333,7 +424,10 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_is_lost(
     assert used[0].done == 3
     monkeypatch.setenv("LABEL_STUDIO_A1_TOKEN", "0" * 40)  # a token without rights
     refused, _ = label.pull(recipe)
-    assert "refuses the token in LABEL_STUDIO_A1_TOKEN (401)" in refused[0].trouble and refused[0].done == 3
+    assert (
+        "refuses the token in LABEL_STUDIO_A1_TOKEN (401)" in refused[0].trouble
+        and refused[0].done == 3
+    )
     assert not refused[1].trouble
 
 
@@ -354,15 +448,24 @@ def test_a_span_marked_with_the_mouse_in_chromium_is_pulled_exactly(
 ) -> None:
     text, labels = "Sốt 😀 cao.\r\nNghi viêm phổi, ho khan.", {"diagnosis": "viêm phổi"}
     codes = tmp_path / "codes.csv"
-    codes.write_text("code,name\nJ18,Viêm phổi\nJ18.9,Viêm phổi không đặc hiệu\nA01,Thương hàn\n", "utf-8")
-    recipe = made(tmp_path, accounts, [Note(id="n", text=text, profile="synthetic")], codes="codes.csv")
+    codes.write_text(
+        "code,name\nJ18,Viêm phổi\nJ18.9,Viêm phổi không đặc hiệu\nA01,Thương hàn\n", "utf-8"
+    )
+    recipe = made(
+        tmp_path, accounts, [Note(id="n", text=text, profile="synthetic")], codes="codes.csv"
+    )
     label.push(recipe)
     id, tasks = project(accounts, "a1", recipe)
     url = accounts["LABEL_STUDIO_A1_URL"]
     page = browser.new_page(viewport={"width": 1400, "height": 950})
     strangers: list[str] = []
     page.on(
-        "request", lambda r: strangers.append(r.url) if r.url.startswith("http") and not r.url.startswith(url) else None
+        "request",
+        lambda r: (
+            strangers.append(r.url)
+            if r.url.startswith("http") and not r.url.startswith(url)
+            else None
+        ),
     )
     page.goto(f"{url}/user/login/")
     page.fill("input[name=email]", accounts["LABEL_STUDIO_A1_LOGIN"])

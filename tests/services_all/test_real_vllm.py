@@ -70,7 +70,9 @@ def test_tokens_in_vllm_are_those_in_process(artefact: Path) -> None:
     plain = [float(logs[i, id]) for i, id in enumerate(ids[1:])]
 
     async def served() -> None:
-        engine = await VllmEngine.launch(artefact, "qa", PYTHON, dtype="float32", log=artefact / "vllm.log")
+        engine = await VllmEngine.launch(
+            artefact, "qa", PYTHON, dtype="float32", log=artefact / "vllm.log"
+        )
         try:
             written = []
             for one in turns:

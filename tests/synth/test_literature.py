@@ -29,7 +29,8 @@ def pair(question: str, answer: str, pmid: str = "7") -> Pair:
 
 
 GOOD = pair(
-    "How often does inventedmab lower the temperature in invented fever?", "Inventedmab lowered it in 30% of patients."
+    "How often does inventedmab lower the temperature in invented fever?",
+    "Inventedmab lowered it in 30% of patients.",
 )
 
 
@@ -47,11 +48,16 @@ def test_a_title_that_asks_is_answered_by_the_conclusion() -> None:
         (pair("Inventedmab and fever.", GOOD.answer), "is none"),
         (pair("What did this study show about fever?", GOOD.answer), "without the text"),
         (pair(GOOD.question, "Inventedmab lowered the temperature in 45% of patients."), "figure"),
-        (pair(GOOD.question, "Surgery under general anaesthesia remains preferable everywhere."), "does not"),
+        (
+            pair(GOOD.question, "Surgery under general anaesthesia remains preferable everywhere."),
+            "does not",
+        ),
         (pair(GOOD.question, "Yes."), "too short"),
     ],
 )
-def test_what_does_not_stand_on_the_abstract_is_left_out_with_its_reason(bad: Pair, why: str) -> None:
+def test_what_does_not_stand_on_the_abstract_is_left_out_with_its_reason(
+    bad: Pair, why: str
+) -> None:
     assert why in fault(bad, ONE.text)
     assert not fault(GOOD, ONE.text)
 
@@ -92,7 +98,10 @@ class Answers(BaseHTTPRequestHandler):
         assert "invented fever" in body["messages"][-1]["content"]
         self.server.asked += 1
         rows = [
-            {"question": f"How often does inventedmab number {self.server.asked} help?", "answer": GOOD.answer},
+            {
+                "question": f"How often does inventedmab number {self.server.asked} help?",
+                "answer": GOOD.answer,
+            },
             {"question": "What did the authors do?", "answer": GOOD.answer},
         ]
         answer = json.dumps({"choices": [{"message": {"content": json.dumps(rows)}}]}).encode()
@@ -116,12 +125,18 @@ def writer() -> Iterator[Writer]:
 def abstracts(folder: Path, count: int) -> Path:
     path = folder / "abstracts.jsonl"
     write_jsonl(
-        path, (abstract(str(number), TITLE, [*SECTIONS, ("SITE", f"Ward {number}.")]) for number in range(count))
+        path,
+        (
+            abstract(str(number), TITLE, [*SECTIONS, ("SITE", f"Ward {number}.")])
+            for number in range(count)
+        ),
     )
     return path
 
 
-def test_a_local_server_writes_and_an_interrupted_command_asks_nothing_twice(writer: Writer, tmp_path: Path) -> None:
+def test_a_local_server_writes_and_an_interrupted_command_asks_nothing_twice(
+    writer: Writer, tmp_path: Path
+) -> None:
     source, out = abstracts(tmp_path, 20), tmp_path / "pairs.jsonl"
     where = f"http://127.0.0.1:{writer.server_address[1]}/v1"
     writer.refuses_from = 12
@@ -144,7 +159,9 @@ def test_pairs_are_read_as_instruction_data(tmp_path: Path) -> None:
     out = tmp_path / "pairs.jsonl"
     made = make_pairs(abstracts(tmp_path, 3), out)
     assert (made.abstracts, made.asked, made.pairs) == (3, 3, 1)  # three times the same title
-    data = parse(Data, {"format": "alpaca", "train": "pairs.jsonl", "stop": 0, "profile": "public"}, "data")
+    data = parse(
+        Data, {"format": "alpaca", "train": "pairs.jsonl", "stop": 0, "profile": "public"}, "data"
+    )
     (note,) = load(data, "pairs", tmp_path, 0).part("train")
     assert [turn.text for turn in note.turns] == [TITLE, SECTIONS[1][1]]
 

@@ -41,7 +41,9 @@ WORLD: dict[str, Any] = {
 }
 
 
-def filled(template: str, **more: object) -> tuple[str, list[tuple[str, str, bool]], list[tuple[str, str]]]:
+def filled(
+    template: str, **more: object
+) -> tuple[str, list[tuple[str, str, bool]], list[tuple[str, str]]]:
     page = Writer()
     page.fill(template, Slots({**WORLD, **more}, "vi", random.Random(7), PERSON, date(2024, 5, 6)))
     text = "".join(page.parts)
@@ -59,7 +61,9 @@ def test_what_stands_before_the_caret_is_written_and_not_marked() -> None:
 
 
 def test_words_in_double_brackets_are_a_labelled_span() -> None:
-    text, marks, spans = filled("Dùng [[drug:Paracetamol]] [[dose:500 mg]], {n:4-4}/5 điểm tại {ward}")
+    text, marks, spans = filled(
+        "Dùng [[drug:Paracetamol]] [[dose:500 mg]], {n:4-4}/5 điểm tại {ward}"
+    )
     assert text == "Dùng Paracetamol 500 mg, 4/5 điểm tại khoa Nội"
     assert spans == [("Paracetamol", "drug"), ("500 mg", "dose")]
     assert marks == []
@@ -91,7 +95,9 @@ def test_a_slot_is_written_in_the_form_that_is_asked_for(slot: str, written: str
 @pytest.mark.parametrize("style", ["upper", "lower", "bare"])
 def test_a_style_changes_the_line_and_moves_no_place(style: str) -> None:
     plain, marks, spans = filled("Bà {name:given} [[symptom:đau ngực]], xe {plate}")
-    typed, moved, labelled = filled("Bà {name:given} [[symptom:đau ngực]], xe {plate}", styles={style: 1.0})
+    typed, moved, labelled = filled(
+        "Bà {name:given} [[symptom:đau ngực]], xe {plate}", styles={style: 1.0}
+    )
     assert typed != plain
     assert len(typed) == len(plain)
     assert [len(mark[0]) for mark in moved] == [len(mark[0]) for mark in marks]
@@ -114,7 +120,9 @@ def test_letters_and_digits_in_full_width_and_without_marks_keep_their_number() 
         ("Lê Thị An", "vi", "Lê", "An"),
     ],
 )
-def test_a_name_falls_into_family_and_given_name(name: str, lang: str, family: str, given: str) -> None:
+def test_a_name_falls_into_family_and_given_name(
+    name: str, lang: str, family: str, given: str
+) -> None:
     assert parts(name, lang) == (family, given)
 
 

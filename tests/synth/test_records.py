@@ -59,9 +59,17 @@ def test_every_diagnosis_and_nothing_else_has_an_icd_10_code(lang: str) -> None:
 @each_language
 def test_negated_family_and_uncertain_mentions_occur(lang: str) -> None:
     marks = Counter(
-        (span.label, attribute) for note in NOTES[lang][:200] for span in note.spans for attribute in span.attributes
+        (span.label, attribute)
+        for note in NOTES[lang][:200]
+        for span in note.spans
+        for attribute in span.attributes
     )
-    for mark in [("symptom", "negated"), ("history", "negated"), ("history", "family"), ("allergy", "negated")]:
+    for mark in [
+        ("symptom", "negated"),
+        ("history", "negated"),
+        ("history", "family"),
+        ("allergy", "negated"),
+    ]:
         assert marks[mark] >= 10, mark
     for mark in [("diagnosis", "uncertain"), ("diagnosis", "negated")]:
         assert marks[mark] >= 10, mark
@@ -84,7 +92,9 @@ def test_a_drug_that_the_patient_is_allergic_to_is_not_given(lang: str) -> None:
     owners = {name.lower(): key for key, drug in known.drugs.items() for name in drug.names}
     banned = {name.lower(): item.avoid for item in known.allergens.values() for name in item.names}
     for note in NOTES[lang]:
-        allergens = [s.quote.lower() for s in note.spans if s.label == "allergy" and not s.attributes]
+        allergens = [
+            s.quote.lower() for s in note.spans if s.label == "allergy" and not s.attributes
+        ]
         forbidden = {key for quote in allergens for key in banned.get(quote, frozenset())}
         given = {owners.get(s.quote.lower()) for s in note.spans if s.label == "drug"}
         assert not forbidden & given, note.id
@@ -116,7 +126,12 @@ def test_notes_are_declared_synthetic(lang: str) -> None:
         "synthetic:records",
     )
     assert re.fullmatch(r"p\d{5}", note.group)
-    assert {note.kind for note in NOTES[lang]} == {"admission", "progress", "discharge", "outpatient"}
+    assert {note.kind for note in NOTES[lang]} == {
+        "admission",
+        "progress",
+        "discharge",
+        "outpatient",
+    }
 
 
 @each_language
@@ -148,7 +163,9 @@ def test_everything_that_a_condition_refers_to_exists(lang: str) -> None:
 
 @each_language
 def test_no_two_conditions_share_a_name(lang: str) -> None:
-    owners = Counter(name for condition in knowledge(lang).conditions.values() for name in set(condition.names))
+    owners = Counter(
+        name for condition in knowledge(lang).conditions.values() for name in set(condition.names)
+    )
     assert max(owners.values()) == 1, owners.most_common(3)
 
 
@@ -160,5 +177,11 @@ def test_a_note_keeps_its_text_out_of_its_repr() -> None:
 @each_language
 def test_every_slot_of_every_sentence_can_be_filled(lang: str) -> None:
     sections = knowledge(lang).style.sections.values()
-    slots = {piece[1] for s in sections for line in s.full + s.terse for piece in line if piece[0] == "slot"}
+    slots = {
+        piece[1]
+        for s in sections
+        for line in s.full + s.terse
+        for piece in line
+        if piece[0] == "slot"
+    }
     assert slots <= set(SLOTS)

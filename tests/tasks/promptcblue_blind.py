@@ -55,7 +55,9 @@ def score(task: str, gold: list[str], said: list[str], choices: Sequence[Choices
     try:
         if task in PARSERS:
             read = PARSERS[task]
-            return micro_f1([(read(g, c), read(s, c)) for g, s, c in zip(gold, said, choices, strict=True)])
+            return micro_f1(
+                [(read(g, c), read(s, c)) for g, s, c in zip(gold, said, choices, strict=True)]
+            )
         if task in AVERAGES:
             return class_f1(task, gold, said)
         if task == "MedDG":
@@ -110,7 +112,9 @@ def triples(answer: str, choices: Choices) -> Iterator[Hashable]:
     for line in lines_of_the_form(answer, "关系的头尾实体对如下："):
         relation, pairs = fields(r"具有(.*?)关系的头尾实体对如下：(.*)", line)
         for pair in filter(None, pairs.split("。")):
-            head, tail = fields(r"头实体为((?:(?!，尾实体为).)*)，尾实体为((?:(?!，尾实体为).)*)", pair)
+            head, tail = fields(
+                r"头实体为((?:(?!，尾实体为).)*)，尾实体为((?:(?!，尾实体为).)*)", pair
+            )
             yield head, relation, tail
 
 
@@ -125,7 +129,8 @@ def causes(answer: str, choices: Choices) -> Iterator[Hashable]:
             raise Refused
         elif relation == "条件关系":
             head, first, last, inner = fields(
-                r"头实体：([^；]*)；尾三元组：头实体：([^；]*)；尾实体：([^；]*)；关系：([^；]*)", line
+                r"头实体：([^；]*)；尾三元组：头实体：([^；]*)；尾实体：([^；]*)；关系：([^；]*)",
+                line,
             )
             yield head, relation, (first, inner, last)
         else:
@@ -165,7 +170,11 @@ def micro_f1(rows: Iterable[tuple[Iterable[Hashable], Iterable[Hashable]]]) -> f
     both = expected = found = 0
     for gold, said in rows:
         right, written = set(gold), set(said)
-        both, expected, found = both + len(right & written), expected + len(right), found + len(written)
+        both, expected, found = (
+            both + len(right & written),
+            expected + len(right),
+            found + len(written),
+        )
     return 2 * both / (expected + found) if expected + found else 0.0
 
 
@@ -194,7 +203,10 @@ def class_f1(task: str, gold: list[str], said: list[str]) -> float:
         warnings.simplefilter("ignore")
         return float(
             f1_score(
-                [label(one) for one in gold], [label(one) for one in said], average=AVERAGES[task], zero_division=0
+                [label(one) for one in gold],
+                [label(one) for one in said],
+                average=AVERAGES[task],
+                zero_division=0,
             )
         )
 
@@ -203,7 +215,10 @@ def class_f1(task: str, gold: list[str], said: list[str]) -> float:
 
 
 def tokens(text: str) -> list[str]:
-    return [token for token, _ in BertPreTokenizer().pre_tokenize_str(BertNormalizer().normalize_str(text))]
+    return [
+        token
+        for token, _ in BertPreTokenizer().pre_tokenize_str(BertNormalizer().normalize_str(text))
+    ]
 
 
 def longest_common(left: list[str], right: list[str]) -> int:
@@ -226,7 +241,9 @@ def rouge_l(reference: str, hypothesis: str) -> float:
 
 def report_scores(gold: str, said: str) -> list[float]:
     expected, found = sections(gold), sections(said)
-    return [rouge_l(expected.get(name, ""), found.get(name, "")) for name in CARDS["IMCS-V2-MRG"].names]
+    return [
+        rouge_l(expected.get(name, ""), found.get(name, "")) for name in CARDS["IMCS-V2-MRG"].names
+    ]
 
 
 def sections(answer: str) -> dict[str, str]:
@@ -254,7 +271,9 @@ def tree_score(gold: str, said: str) -> float:
 def nodes(answer: str) -> list[tuple[str, str, Hashable]]:
     found = []
     for line in lines_of_the_form(answer, "：role="):
-        role, relation, rows = fields(r".*?：role=([CD])；logical_rel=(and|or|null)；triples=(.*)", line)
+        role, relation, rows = fields(
+            r".*?：role=([CD])；logical_rel=(and|or|null)；triples=(.*)", line
+        )
         found.append((role, relation, frozenset(literal_triples(rows))))
     return found
 
@@ -265,7 +284,9 @@ def literal_triples(written: str) -> list[tuple[str, ...]]:
         rows = ast.literal_eval(written)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise Refused from None
-    if not isinstance(rows, list) or not all(isinstance(row, list | tuple) and len(row) == 3 for row in rows):
+    if not isinstance(rows, list) or not all(
+        isinstance(row, list | tuple) and len(row) == 3 for row in rows
+    ):
         raise Refused
     return [tuple(map(str, row)) for row in rows]
 

@@ -65,31 +65,45 @@ def answer(task: str, rng: random.Random) -> tuple[Answer, list[str] | None]:
     size = rng.choice((0, 1, 1, 2, 3, 5))
     if family == "labels":
         offered = rng.sample(card.names, rng.randint(2, min(6, len(card.names))))
-        return Labels(labels=(rng.choice([*offered, *([card.otherwise] if card.otherwise else [])]),)), offered
+        return Labels(
+            labels=(rng.choice([*offered, *([card.otherwise] if card.otherwise else [])]),)
+        ), offered
     if family == "answers":
         return Text(text="，".join(word(rng) for _ in range(size + 1))), None
     if family == "tree":
         return Tree(nodes=tuple(preorder(rng, 3))), None
     if family == "sections":
         return Facts(
-            facts=tuple((name, "，".join(word(rng) for _ in range(rng.randint(0, 4)))) for name in card.names)
+            facts=tuple(
+                (name, "，".join(word(rng) for _ in range(rng.randint(0, 4))))
+                for name in card.names
+            )
         ), None
     if family == "terms":
         offered = list(dict.fromkeys(word(rng) for _ in range(6)))
-        return Facts(facts=tuple((term,) for term in rng.sample(offered, min(size, len(offered) - 1)))), offered
+        return Facts(
+            facts=tuple((term,) for term in rng.sample(offered, min(size, len(offered) - 1)))
+        ), offered
     if family == "mentions":
         offered = rng.sample(KINDS, 3)
         found = [(rng.choice(offered), word(rng)) for _ in range(size)]
         order = {kind: at for at, kind in enumerate(dict.fromkeys(kind for kind, _ in found))}
-        return Facts(facts=tuple(sorted(dict.fromkeys(found), key=lambda fact: order[fact[0]]))), offered
+        return Facts(
+            facts=tuple(sorted(dict.fromkeys(found), key=lambda fact: order[fact[0]]))
+        ), offered
     if family == "triples":
         offered = rng.sample(RELATIONS, 2)
         found = [(rng.choice(offered), word(rng), word(rng)) for _ in range(size)]
         order = {kind: at for at, kind in enumerate(dict.fromkeys(fact[0] for fact in found))}
-        return Facts(facts=tuple(sorted(dict.fromkeys(found), key=lambda fact: order[fact[0]]))), offered
+        return Facts(
+            facts=tuple(sorted(dict.fromkeys(found), key=lambda fact: order[fact[0]]))
+        ), offered
     if family == "causes":
         made = [("因果关系", word(rng), word(rng)) for _ in range(size)]
-        made += [("条件关系", word(rng), "因果关系", word(rng), word(rng)) for _ in range(rng.choice((0, 0, 1)))]
+        made += [
+            ("条件关系", word(rng), "因果关系", word(rng), word(rng))
+            for _ in range(rng.choice((0, 0, 1)))
+        ]
         made += [("上下位关系", word(rng), word(rng)) for _ in range(rng.choice((0, 1)))]
         return Facts(facts=tuple(dict.fromkeys(made))), None
     if family == "events":
@@ -105,14 +119,23 @@ def answer(task: str, rng: random.Random) -> tuple[Answer, list[str] | None]:
         return Facts(facts=tuple(dict.fromkeys(found))), None
     assert family == "attributes"
     offered = list(card.names)
-    return Facts(facts=tuple(dict.fromkeys((word(rng), rng.choice(offered)) for _ in range(size)))), offered
+    return Facts(
+        facts=tuple(dict.fromkeys((word(rng), rng.choice(offered)) for _ in range(size)))
+    ), offered
 
 
 def preorder(rng: random.Random, depth: int) -> list[Node]:
-    rows = tuple((word(rng), rng.choice(RELATIONS), word(rng).upper()) for _ in range(rng.choice((0, 1, 1, 2))))
+    rows = tuple(
+        (word(rng), rng.choice(RELATIONS), word(rng).upper())
+        for _ in range(rng.choice((0, 1, 1, 2)))
+    )
     relation = rng.choice(("and", "or")) if len(rows) > 1 else "null"
     if depth and rng.random() < 0.5:
-        return [Node(role="C", relation=relation, triples=rows), *preorder(rng, depth - 1), *preorder(rng, depth - 1)]
+        return [
+            Node(role="C", relation=relation, triples=rows),
+            *preorder(rng, depth - 1),
+            *preorder(rng, depth - 1),
+        ]
     return [Node(role="D", relation=relation, triples=rows)]
 
 
@@ -160,7 +183,11 @@ def cases(task: str, rng: random.Random, rows: int, damaged: bool) -> list[Case]
         if turn < 0.4:
             said = right
         elif turn < 0.8 or not damaged:
-            other = answer(task, rng)[0] if damaged or not isinstance(gold, Labels) else chosen(choices, rng)
+            other = (
+                answer(task, rng)[0]
+                if damaged or not isinstance(gold, Labels)
+                else chosen(choices, rng)
+            )
             said = codec.render(alike(gold, other, rng), "")
         else:
             said = spoiled(right, rng)

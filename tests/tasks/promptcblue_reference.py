@@ -54,7 +54,11 @@ def mentions(task: str, words: str, choices: Any) -> list[dict[str, Any]]:
             if line[: len(opening)] != opening:
                 continue
             rest = "".join(line.split(opening + "："))
-            rows += [{"type": kind, "entity": w.strip()} for w in rest.split(DELIMITER) if w.strip() != ""]
+            rows += [
+                {"type": kind, "entity": w.strip()}
+                for w in rest.split(DELIMITER)
+                if w.strip() != ""
+            ]
     return rows
 
 
@@ -67,7 +71,8 @@ def triples(task: str, words: str, choices: Any) -> list[dict[str, Any]]:
             pieces = sentence.split("，尾实体为")
             if len(pieces) >= 2:
                 head, tail = (
-                    "".join(p.split(mark)).strip() for p, mark in zip(pieces, ("头实体为", "尾实体为"), strict=False)
+                    "".join(p.split(mark)).strip()
+                    for p, mark in zip(pieces, ("头实体为", "尾实体为"), strict=False)
                 )
                 rows.append({"p": relation, "s": head, "o": tail})
     return rows
@@ -103,7 +108,9 @@ def causes(task: str, words: str, choices: Any) -> list[dict[str, Any]]:
                 inner_tail = second(end, "；尾实体：").partition("；关系：")[0]
                 if second(end, "；关系：") != "因果关系":
                     raise Refused
-                rows.append({"p": now, "s": head, "o": {"p": "因果关系", "s": inner_head, "o": inner_tail}})
+                rows.append(
+                    {"p": now, "s": head, "o": {"p": "因果关系", "s": inner_head, "o": inner_tail}}
+                )
             else:
                 rows.append({"p": now, "s": head, "o": second(line, "；尾实体：")})
     return rows
@@ -145,7 +152,12 @@ def attributes(task: str, words: str, choices: Any) -> list[dict[str, Any]]:
         finding, _, attribute = line.partition("：")
         if choices is None:
             raise Refused
-        rows.append({"entity": finding.strip(), "attr": attribute if attribute in choices else DEFAULTS[task]})
+        rows.append(
+            {
+                "entity": finding.strip(),
+                "attr": attribute if attribute in choices else DEFAULTS[task],
+            }
+        )
     return rows
 
 
@@ -184,7 +196,9 @@ def tree(task: str, words: str, choices: Any) -> list[dict[str, Any]]:
         except (IndexError, ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             chosen = []
         for row in chosen:
-            if not isinstance(row, str | list | tuple) or not all(isinstance(word, str) for word in row):
+            if not isinstance(row, str | list | tuple) or not all(
+                isinstance(word, str) for word in row
+            ):
                 raise Refused
             kept.append(tuple(word.lower() for word in row))
         nodes.append({"role": role, "relation": relation, "triples": set(kept)})
@@ -240,11 +254,15 @@ def tokens(text: str) -> list[str]:
             spaced += sign
     found = []
     for word in spaced.split():
-        plain = "".join(s for s in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(s) != "Mn")
+        plain = "".join(
+            s for s in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(s) != "Mn"
+        )
         current = ""
         for sign in plain:
             code = ord(sign)
-            ascii_sign = 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
+            ascii_sign = (
+                33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
+            )
             if ascii_sign or unicodedata.category(sign).startswith("P"):
                 found += [current, sign]
                 current = ""
@@ -260,7 +278,9 @@ def rouge_l(gold: str, said: str) -> float:
     table = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
     for i in range(len(one)):
         for j in range(len(other)):
-            table[i + 1][j + 1] = table[i][j] + 1 if one[i] == other[j] else max(table[i][j + 1], table[i + 1][j])
+            table[i + 1][j + 1] = (
+                table[i][j] + 1 if one[i] == other[j] else max(table[i][j + 1], table[i + 1][j])
+            )
     length = table[-1][-1]
     recall, precision = length / len(one), length / len(other)
     return 2.0 * ((precision * recall) / (precision + recall + 1e-8))
@@ -272,7 +292,9 @@ def texts(task: str, gold: list[Any], said: list[Any]) -> float:
 
 def reports(task: str, gold: list[Any], said: list[Any]) -> float:
     scores = [
-        rouge_l(text, other.get(name, "")) for one, other in zip(gold, said, strict=True) for name, text in one.items()
+        rouge_l(text, other.get(name, ""))
+        for one, other in zip(gold, said, strict=True)
+        for name, text in one.items()
     ]
     if not scores:
         raise Refused
@@ -308,7 +330,11 @@ def apart(one: dict[str, Any], other: dict[str, Any] | None) -> int:
     if other is None:
         other = {"role": "", "relation": "null", "triples": set()}
     differing = one["triples"].symmetric_difference(other["triples"])
-    return int(one["role"] != other["role"]) + int(one["relation"] != other["relation"]) + len(differing)
+    return (
+        int(one["role"] != other["role"])
+        + int(one["relation"] != other["relation"])
+        + len(differing)
+    )
 
 
 def alone(branch: Branch) -> int:

@@ -33,7 +33,11 @@ from residency.tasks.codec import LabelCodec, Parsed, SpanCodec
 CARD = Card(
     name="c",
     family="spans",
-    labels=(Label(name="drug", title="thuốc"), Label(name="DISEASE"), Label(name="lab_test", title="检查")),
+    labels=(
+        Label(name="drug", title="thuốc"),
+        Label(name="DISEASE"),
+        Label(name="lab_test", title="检查"),
+    ),
 )
 EN = "Aspirin 81 mg daily. Asthma; aspirin was stopped, asthma is stable."
 VI = "Bệnh nhân hen phế quản, dùng Paracetamol 500mg. Hen phế quản ổn định."
@@ -46,8 +50,18 @@ SPANS = [
     ("[]", EN, [], []),
     ('[{"label": "drug", "text": "aspirin"}]', EN, [("drug", 29, "aspirin")], []),
     ('Here: [{"label": "drug", "text": "aspirin"}]', EN, [("drug", 29, "aspirin")], [AROUND]),
-    ('```json\n[{"label": "drug", "text": "aspirin"}]\n```', EN, [("drug", 29, "aspirin")], [AROUND]),
-    ('[{"label": "drug", "text": "aspirin"}] I hope this helps!', EN, [("drug", 29, "aspirin")], [AROUND]),
+    (
+        '```json\n[{"label": "drug", "text": "aspirin"}]\n```',
+        EN,
+        [("drug", 29, "aspirin")],
+        [AROUND],
+    ),
+    (
+        '[{"label": "drug", "text": "aspirin"}] I hope this helps!',
+        EN,
+        [("drug", 29, "aspirin")],
+        [AROUND],
+    ),
     ('[{"label": "drug", "text": "aspirin"},]', EN, [("drug", 29, "aspirin")], [JSON]),
     ("[{'label': 'drug', 'text': 'aspirin'}]", EN, [("drug", 29, "aspirin")], [JSON]),
     ('[{"label": "drug", "text": "aspirin"', EN, None, []),
@@ -57,11 +71,21 @@ SPANS = [
         [("drug", 29, "aspirin")],
         [JSON, CUT],
     ),
-    ('[{"label": "drug", "text": "aspirin"}, {"label": "DIS', EN, [("drug", 29, "aspirin")], [JSON, CUT]),
+    (
+        '[{"label": "drug", "text": "aspirin"}, {"label": "DIS',
+        EN,
+        [("drug", 29, "aspirin")],
+        [JSON, CUT],
+    ),
     ('[{"label": "drug", "text": "aspirin"}', EN, [("drug", 29, "aspirin")], [JSON]),
     ('[{"label": "drug", "text": "aspirin"}, ', EN, [("drug", 29, "aspirin")], [JSON]),
     ('{"label": "drug", "text": "aspirin"}', EN, [("drug", 29, "aspirin")], [SINGLE]),
-    ('{"entities": [{"label": "drug", "text": "aspirin"}]}', EN, [("drug", 29, "aspirin")], [AROUND]),
+    (
+        '{"entities": [{"label": "drug", "text": "aspirin"}]}',
+        EN,
+        [("drug", 29, "aspirin")],
+        [AROUND],
+    ),
     (
         '{"drug": ["aspirin"], "DISEASE": ["Asthma"]}',
         EN,
@@ -69,7 +93,12 @@ SPANS = [
         [BY_LABEL],
     ),
     ('{"drug": "aspirin"}', EN, [("drug", 29, "aspirin")], [BY_LABEL]),
-    ("drug: aspirin\nDISEASE: asthma", EN, [("drug", 29, "aspirin"), ("DISEASE", 50, "asthma")], [LINES]),
+    (
+        "drug: aspirin\nDISEASE: asthma",
+        EN,
+        [("drug", 29, "aspirin"), ("DISEASE", 50, "asthma")],
+        [LINES],
+    ),
     ("- drug: aspirin, Aspirin", EN, [("drug", 29, "aspirin"), ("drug", 0, "Aspirin")], [LINES]),
     ('[{"label": "Drug", "text": "aspirin"}]', EN, [("drug", 29, "aspirin")], [LABEL]),
     ('[{"label": "lab test", "text": "Asthma"}]', EN, [("lab_test", 21, "Asthma")], [LABEL]),
@@ -91,7 +120,12 @@ SPANS = [
         [ABSENT],
     ),
     ('[{"label": "drug", "text": "heparin"}]', EN, None, []),
-    ('[{"label": "drug"}, {"label": "drug", "text": "aspirin"}]', EN, [("drug", 29, "aspirin")], [UNREAD]),
+    (
+        '[{"label": "drug"}, {"label": "drug", "text": "aspirin"}]',
+        EN,
+        [("drug", 29, "aspirin")],
+        [UNREAD],
+    ),
     ('["aspirin", {"label": "drug", "text": "aspirin"}]', EN, [("drug", 29, "aspirin")], [UNREAD]),
     (
         '[{"label": "drug", "text": "aspirin"}, {"label": "drug", "text": "aspirin"}]',
@@ -102,10 +136,20 @@ SPANS = [
     ("None", EN, [], [NONE]),
     ("I do not know.", EN, None, []),
     ("", EN, None, []),
-    ('[{"label": "DISEASE", "text": "asthma is\\n  stable"}]', EN, [("DISEASE", 50, "asthma is stable")], [FOLDED]),
+    (
+        '[{"label": "DISEASE", "text": "asthma is\\n  stable"}]',
+        EN,
+        [("DISEASE", 50, "asthma is stable")],
+        [FOLDED],
+    ),
     ('[{"label": "DISEASE", "text": "hen phế quản"}]', VI, [("DISEASE", 10, "hen phế quản")], []),
     ('[{"label": "DISEASE", "text": "hen phế quản", "n": 2}]', VI, None, []),
-    ('[{"label": "DISEASE", "text": "HEN PHẾ QUẢN", "n": 2}]', VI, [("DISEASE", 48, "Hen phế quản")], [FOLDED]),
+    (
+        '[{"label": "DISEASE", "text": "HEN PHẾ QUẢN", "n": 2}]',
+        VI,
+        [("DISEASE", 48, "Hen phế quản")],
+        [FOLDED],
+    ),
     ("Không có.", VI, [], [NONE]),
     ("thuốc: Paracetamol 500mg", VI, [("drug", 29, "Paracetamol 500mg")], [LINES, LABEL]),
     (
@@ -116,7 +160,12 @@ SPANS = [
     ),
     ('[{"label": "drug", "text": "阿司匹林"}]', ZH, [("drug", 9, "阿司匹林")], []),
     ("【{“label”：“drug”，“text”：“阿司匹林”}】", ZH, [("drug", 9, "阿司匹林")], [JSON]),
-    ('[{"label": "drug", "text": "阿司匹林100mg"}]', ZH, [("drug", 9, "阿司匹林１００ｍｇ")], [FOLDED]),
+    (
+        '[{"label": "drug", "text": "阿司匹林100mg"}]',
+        ZH,
+        [("drug", 9, "阿司匹林１００ｍｇ")],
+        [FOLDED],
+    ),
     (
         "DISEASE实体：高血压；\n检查：血常规、血糖",
         ZH,
@@ -187,14 +236,18 @@ def test_labels_are_read_as_far_as_the_words_go(
     words: str, card: Card, labels: tuple[str, ...] | None, repairs: list[str]
 ) -> None:
     parsed = LabelCodec().parse(words, "", card)
-    assert parsed == (Parsed() if labels is None else Parsed(answer=Labels(labels=labels), repairs=tuple(repairs)))
+    assert parsed == (
+        Parsed() if labels is None else Parsed(answer=Labels(labels=labels), repairs=tuple(repairs))
+    )
 
 
 WORDS = st.text(alphabet=list("[]{}\"':,：“”\\n drugDISEASEaspirin阿司匹林\n\u0301"), max_size=80)
 
 
 @given(WORDS, st.sampled_from([EN, VI, ZH, NFD]))
-def test_whatever_is_written_every_span_holds_and_is_named_by_the_words(words: str, text: str) -> None:
+def test_whatever_is_written_every_span_holds_and_is_named_by_the_words(
+    words: str, text: str
+) -> None:
     parsed = SpanCodec().parse(words, text, CARD)
     if isinstance(parsed.answer, Spans):
         said = answer_repair.fold(words)
@@ -223,6 +276,10 @@ def test_hostile_words_cost_little(words: str) -> None:
 
 
 def test_no_repair_quotes_the_note() -> None:
-    said = {value for name, value in vars(answer_repair).items() if name.isupper() and isinstance(value, str)}
+    said = {
+        value
+        for name, value in vars(answer_repair).items()
+        if name.isupper() and isinstance(value, str)
+    }
     for words, text, spans, repairs in SPANS:
         assert set(SpanCodec().parse(words, text, CARD).repairs) <= said, (words, spans, repairs)

@@ -97,9 +97,17 @@ def test_every_packaged_card_can_be_asked(name: str) -> None:
 
     card = load_card(name).with_labels(("x",))
     if card.answer:
-        named = meta.find_undeclared_variables(Environment().parse(card.prompt)) - {"labels", "choices", "lang"}
+        named = meta.find_undeclared_variables(Environment().parse(card.prompt)) - {
+            "labels",
+            "choices",
+            "lang",
+        }
         note = Note(
-            id="1", text="", profile="synthetic", fields={one: f"the {one}" for one in named}, choices=("one", "two")
+            id="1",
+            text="",
+            profile="synthetic",
+            fields={one: f"the {one}" for one in named},
+            choices=("one", "two"),
         )
         asked = question(note, card).turns[-1].text
         assert all(f"the {one}" in asked for one in named)

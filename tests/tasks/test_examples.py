@@ -29,7 +29,12 @@ NOTES = [
 def test_an_example_carries_what_its_note_knows() -> None:
     first, second = examples(NOTES, NER)
     assert (first.id, first.note, first.input, first.task) == ("a", "a", "ho khan", "ner")
-    assert (first.group, first.lang, first.profile, first.origin) == ("p1", "vi", "synthetic", "synthetic:x")
+    assert (first.group, first.lang, first.profile, first.origin) == (
+        "p1",
+        "vi",
+        "synthetic",
+        "synthetic:x",
+    )
     assert first.gold == Spans(spans=NOTES[0].spans)
     assert second.group == "b", "a note without a patient is a group of its own"
 
@@ -49,7 +54,9 @@ def test_labels_come_from_the_training_notes_where_the_card_has_none() -> None:
 
 
 def test_notes_without_anything_to_learn_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^data\.x: the training notes hold no entities; check the field names"):
+    with pytest.raises(
+        DataError, match=r"^data\.x: the training notes hold no entities; check the field names"
+    ):
         fixed(NER, NOTES[1:], "data.x")
 
 

@@ -56,7 +56,9 @@ def test_official_scores_are_those_of_the_second_implementation(task: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", NAMES)
-def test_official_scores_are_those_of_the_second_implementation_over_a_thousand_submissions(task: str) -> None:
+def test_official_scores_are_those_of_the_second_implementation_over_a_thousand_submissions(
+    task: str,
+) -> None:
     assert agree(task, 1000, seed=2)[1] < 1e-9
 
 
@@ -96,7 +98,9 @@ def pairs(
     for at, (right, words, given) in enumerate(zip(gold, said, choices, strict=True)):
         example = Example(id=str(at), task=task, input="", choices=tuple(given or ()), lang="zh")
         answered, failure = read(words, example, card)
-        examples.append(Example(id=str(at), task=task, input="", gold=read(right, example, card)[0], lang="zh"))
+        examples.append(
+            Example(id=str(at), task=task, input="", gold=read(right, example, card)[0], lang="zh")
+        )
         predictions.append(Prediction(id=str(at), answer=answered, text=words, failure=failure))
     return examples, predictions
 
@@ -135,7 +139,9 @@ def score(task: str, gold: list[str], said: list[str], *choices: list[str]) -> f
 
 def test_what_is_called_micro_is_weighted_by_support() -> None:
     # 相关: tp 1, fp 0, fn 1 -> 2/3, support 2; 不相关: tp 1, fp 1, fn 0 -> 2/3, support 1
-    assert score("KUAKE-IR", ["相关", "相关", "不相关"], ["相关", "不相关", "不相关"]) == pytest.approx(2 / 3)
+    assert score(
+        "KUAKE-IR", ["相关", "相关", "不相关"], ["相关", "不相关", "不相关"]
+    ) == pytest.approx(2 / 3)
     # one right of two with one label never predicted: (1 * 2/3 + 1 * 0) / 2 and not the accuracy of 1/2
     assert score("KUAKE-IR", ["相关", "不相关"], ["相关", "相关"]) == pytest.approx(1 / 3)
 
@@ -143,7 +149,9 @@ def test_what_is_called_micro_is_weighted_by_support() -> None:
 def test_an_empty_class_is_the_first_label_and_an_invented_one_joins_the_mean() -> None:
     assert score("CHIP-STS", ["是的"], ["  "]) == 1
     assert score("CHIP-STS", ["是的"], ["相同"]) == 1
-    assert score("KUAKE-QIC", ["治疗方案", "病因分析"], ["治疗方案", "别的"]) == pytest.approx(1 / 3)
+    assert score("KUAKE-QIC", ["治疗方案", "病因分析"], ["治疗方案", "别的"]) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_the_first_line_is_skipped_whatever_it_says() -> None:
@@ -153,16 +161,32 @@ def test_the_first_line_is_skipped_whatever_it_says() -> None:
 
 def test_an_unknown_attribute_is_the_default_one() -> None:
     gold = "x\n咳：无法根据上下文确定病人是否患有该症状"
-    assert score("IMCS-V2-SR", [gold], ["x\n咳：也许"], ["患有该症状", "无法根据上下文确定病人是否患有该症状"]) == 1
+    assert (
+        score(
+            "IMCS-V2-SR",
+            [gold],
+            ["x\n咳：也许"],
+            ["患有该症状", "无法根据上下文确定病人是否患有该症状"],
+        )
+        == 1
+    )
 
 
 def test_one_line_that_cannot_be_read_fails_the_whole_submission_in_one_sentence() -> None:
-    with pytest.raises(DataError, match=r"^CMedCausal: row 0: the official scorer cannot read") as refused:
-        score("CMedCausal", ["因果关系三元组如下：\n头实体：a；尾实体：b"], ["因果关系三元组如下：\n胡说"])
+    with pytest.raises(
+        DataError, match=r"^CMedCausal: row 0: the official scorer cannot read"
+    ) as refused:
+        score(
+            "CMedCausal",
+            ["因果关系三元组如下：\n头实体：a；尾实体：b"],
+            ["因果关系三元组如下：\n胡说"],
+        )
     assert len(str(refused.value).splitlines()) == 1 and "胡说" not in str(refused.value)
 
 
-def test_a_tree_is_charged_for_what_differs_at_its_place_and_for_branches_that_are_missing() -> None:
+def test_a_tree_is_charged_for_what_differs_at_its_place_and_for_branches_that_are_missing() -> (
+    None
+):
     gold = '：role=C；logical_rel=null；triples=[["a","b","c"]]\n：role=D；logical_rel=null；triples=[["d","e","f"]]\n：role=D；logical_rel=null；triples=[]'
     said = '：role=C；logical_rel=null；triples=[["A","b","c"]]'
     # distance: the root is equal, below it role and triple of the left and role of the right: 2 + 1; most: (1 + 2) + (2 + 4)
@@ -211,17 +235,27 @@ def test_what_is_not_among_the_choices_is_left_out_and_named() -> None:
         Facts(facts=(("咳嗽",),)),
         "repaired: unknown label, left out",
     )
-    assert safely("CHIP-CTC", "非上述类型", "疾病", "年龄") == (Labels(labels=("非上述类型",)), None)
+    assert safely("CHIP-CTC", "非上述类型", "疾病", "年龄") == (
+        Labels(labels=("非上述类型",)),
+        None,
+    )
 
 
 def test_other_names_of_a_label_count_as_the_label() -> None:
     card = cards()["CHIP-STS"]
-    examples = [Example(id="1", task="x", input="", gold=Labels(labels=("不同",)), choices=("相同", "不同"))]
-    assert scoring.main_metric(examples, [Prediction(id="1", answer=Labels(labels=("不是",)))], card) == 1
+    examples = [
+        Example(id="1", task="x", input="", gold=Labels(labels=("不同",)), choices=("相同", "不同"))
+    ]
+    assert (
+        scoring.main_metric(examples, [Prediction(id="1", answer=Labels(labels=("不是",)))], card)
+        == 1
+    )
 
 
 def test_triples_of_a_node_that_are_not_three_texts_are_left_out() -> None:
-    words = "节点1：role=C；logical_rel=and；triples=[['a', 'b', 'c'], ['a', 'b'], 5, ['a', 'b', 3]]"
+    words = (
+        "节点1：role=C；logical_rel=and；triples=[['a', 'b', 'c'], ['a', 'b'], 5, ['a', 'b', 3]]"
+    )
     found, failure = safely("Text2DT", words)
     assert isinstance(found, Tree) and found.nodes[0].triples == (("a", "b", "c"),)
     assert failure == "repaired: item without label and quote, left out"

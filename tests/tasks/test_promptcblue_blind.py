@@ -45,18 +45,24 @@ def by_package(task: str, rows: list[Case]) -> float | None:
 
 
 def by_blind(task: str, rows: list[Case]) -> float | None:
-    return blind.score(task, [row.gold for row in rows], [row.said for row in rows], [row.choices for row in rows])
+    return blind.score(
+        task, [row.gold for row in rows], [row.said for row in rows], [row.choices for row in rows]
+    )
 
 
 def same(task: str, one: float | None, other: float | None) -> bool:
     # The official ROUGE adds 1e-8 to a denominator. The facts do not say so; it takes at most 5e-9 from a score.
     near = 6e-9 if task in ROUGE else 1e-9
-    return one is other is None or (one is not None and other is not None and abs(one - other) < near)
+    return one is other is None or (
+        one is not None and other is not None and abs(one - other) < near
+    )
 
 
 def settled(task: str, row: Case) -> bool:
     """Whether the facts say what this answer counts for."""
-    if task in blind.AVERAGES:  # which label is the first is not said: it matters where support is no weight
+    if (
+        task in blind.AVERAGES
+    ):  # which label is the first is not said: it matters where support is no weight
         return bool(row.said.strip()) or blind.AVERAGES[task] == "weighted"
     if by_blind(task, [row]) is None:  # nor which tasks a malformed line fails
         return False
@@ -69,7 +75,9 @@ def settled(task: str, row: Case) -> bool:
     first, *later = row.said.split("\n")
     if task in ("CMeEE-V2", "IMCS-V2-NER"):
         kinds = {line.split("实体：")[0] for line in (first, *later) if "实体：" in line}
-        return kinds <= set(row.choices or ()) and not any(first.startswith(f"{one}实体") for one in row.choices or ())
+        return kinds <= set(row.choices or ()) and not any(
+            first.startswith(f"{one}实体") for one in row.choices or ()
+        )
     if task == "CMeIE-V2":
         return "，尾实体为" not in first or "关系的头尾实体对如下：" in first
     if task == "CMedCausal":
@@ -109,7 +117,9 @@ def test_official_scores_are_those_written_from_the_facts_alone(task: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", NAMES)
-def test_official_scores_are_those_written_from_the_facts_alone_over_two_thousand_submissions(task: str) -> None:
+def test_official_scores_are_those_written_from_the_facts_alone_over_two_thousand_submissions(
+    task: str,
+) -> None:
     hold(task, 1000, seed=2)
 
 
@@ -164,5 +174,8 @@ DIFFERENCES = (
 @pytest.mark.parametrize("case", DIFFERENCES, ids=lambda case: f"{case.task}: {case.point}")
 def test_where_the_facts_are_silent_each_reading_is_known(case: Difference) -> None:
     row = [Case(case.gold, case.said, case.choices)]
-    for found, expected in ((by_package(case.task, row), case.official), (by_blind(case.task, row), case.blind)):
+    for found, expected in (
+        (by_package(case.task, row), case.official),
+        (by_blind(case.task, row), case.blind),
+    ):
         assert found == (None if expected is None else pytest.approx(expected, abs=6e-9))

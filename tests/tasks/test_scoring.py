@@ -11,7 +11,9 @@ from residency.tasks.scoring import labels_of, main_metric, metric_names, statis
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="dose")))
 CLASSIFY = Card(name="classify", family="labels", labels=(Label(name="a"), Label(name="b")))
-MULTI = Card(name="multi", family="labels", labels=(Label(name="a"), Label(name="b")), multiple=True)
+MULTI = Card(
+    name="multi", family="labels", labels=(Label(name="a"), Label(name="b")), multiple=True
+)
 
 
 def spans(*keys: tuple[int, int, str]) -> Spans:
@@ -24,7 +26,9 @@ def labels(*names: str) -> Labels:
 
 def data(*rows: tuple[Answer, Answer | None]) -> tuple[list[Example], list[Prediction]]:
     """Gold and answer of each example."""
-    examples = [Example(id=str(i), task="t", input="x" * 40, gold=gold) for i, (gold, _) in enumerate(rows)]
+    examples = [
+        Example(id=str(i), task="t", input="x" * 40, gold=gold) for i, (gold, _) in enumerate(rows)
+    ]
     return examples, [Prediction(id=str(i), answer=answer) for i, (_, answer) in enumerate(rows)]
 
 
@@ -61,7 +65,10 @@ def test_span_metrics_by_hand() -> None:
 
 def test_single_label_metrics_by_hand() -> None:
     examples, predictions = data(
-        (labels("a"), labels("a")), (labels("a"), labels("b")), (labels("b"), labels("b")), (labels("b"), None)
+        (labels("a"), labels("a")),
+        (labels("a"), labels("b")),
+        (labels("b"), labels("b")),
+        (labels("b"), None),
     )
     found = metrics(CLASSIFY, examples, predictions)
     assert found["accuracy"] == 0.5
@@ -72,7 +79,9 @@ def test_single_label_metrics_by_hand() -> None:
 
 
 def test_multi_label_tasks_report_exact_match_instead_of_accuracy() -> None:
-    examples, predictions = data((labels("a", "b"), labels("b", "a")), (labels("a"), labels("a", "b")))
+    examples, predictions = data(
+        (labels("a", "b"), labels("b", "a")), (labels("a"), labels("a", "b"))
+    )
     found = metrics(MULTI, examples, predictions)
     assert "accuracy" not in found
     assert found["exact_match"] == 0.5
@@ -102,17 +111,25 @@ def test_no_answer_misses_every_gold_span() -> None:
             spans((0, 4, "drug")),
             0.5,
         ),
-        (NER.model_copy(update={"metric": "span_recall/dose"}), spans((0, 4, "drug")), spans((0, 4, "drug")), 0.0),
+        (
+            NER.model_copy(update={"metric": "span_recall/dose"}),
+            spans((0, 4, "drug")),
+            spans((0, 4, "drug")),
+            0.0,
+        ),
     ],
 )
-def test_main_metric_is_the_cards(card: Card, gold: Answer, answer: Answer, expected: float) -> None:
+def test_main_metric_is_the_cards(
+    card: Card, gold: Answer, answer: Answer, expected: float
+) -> None:
     assert main_metric(*data((gold, answer)), card) == pytest.approx(expected)
 
 
 def test_a_metric_that_the_task_does_not_have_is_answered_with_the_nearest() -> None:
     card = NER.model_copy(update={"metric": "span_f2"})
     with pytest.raises(
-        UserError, match=r"^card ner: metric: 'span_f2' is not known; allowed: .*did you mean span_f1\?\.$"
+        UserError,
+        match=r"^card ner: metric: 'span_f2' is not known; allowed: .*did you mean span_f1\?\.$",
     ):
         main_metric(*data((spans(), spans())), card)
 
@@ -123,10 +140,14 @@ def test_labels_are_the_cards_in_its_order_then_those_found() -> None:
 
 
 def test_examples_without_gold_are_refused() -> None:
-    examples = [Example(id="n7", task="t", input="x"), Example(id="n8", task="t", input="x", gold=spans())]
+    examples = [
+        Example(id="n7", task="t", input="x"),
+        Example(id="n8", task="t", input="x", gold=spans()),
+    ]
     predictions = [Prediction(id="n7"), Prediction(id="n8")]
     with pytest.raises(
-        UserError, match=r"evaluation needs gold answers; 1 of 2 examples have none \(the first is n7\)"
+        UserError,
+        match=r"evaluation needs gold answers; 1 of 2 examples have none \(the first is n7\)",
     ):
         main_metric(examples, predictions, NER)
 
@@ -137,7 +158,10 @@ def test_nothing_to_evaluate_is_refused() -> None:
 
 
 def test_gold_of_another_family_is_refused() -> None:
-    with pytest.raises(UserError, match=r"gold answer of example 0 is of type Labels, but the card's family is spans"):
+    with pytest.raises(
+        UserError,
+        match=r"gold answer of example 0 is of type Labels, but the card's family is spans",
+    ):
         main_metric(*data((labels("a"), spans())), NER)
 
 

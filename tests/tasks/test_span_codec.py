@@ -63,12 +63,23 @@ def test_a_span_over_no_slot_is_counted() -> None:
 
 
 def test_an_inside_tag_that_follows_nothing_of_its_label_begins_a_span() -> None:
-    assert decode(TEXT, [2, 2, 4, 0, 0, 2], SLOTS, LABELS) == (span(0, 5), span(6, 8, "disease"), span(15, 17))
+    assert decode(TEXT, [2, 2, 4, 0, 0, 2], SLOTS, LABELS) == (
+        span(0, 5),
+        span(6, 8, "disease"),
+        span(15, 17),
+    )
 
 
 @pytest.mark.parametrize(
     ("tags", "expected"),
-    [([], True), ([0, 1, 2, 2, 3, 4], True), ([2], False), ([0, 2], False), ([1, 4], False), ([3, 4, 1, 1], True)],
+    [
+        ([], True),
+        ([0, 1, 2, 2, 3, 4], True),
+        ([2], False),
+        ([0, 2], False),
+        ([1, 4], False),
+        ([3, 4, 1, 1], True),
+    ],
 )
 def test_legal_means_inside_follows_its_own_label(tags: list[int], expected: bool) -> None:
     assert legal(np.array(tags, dtype=np.intp)) is expected
@@ -77,18 +88,25 @@ def test_legal_means_inside_follows_its_own_label(tags: list[int], expected: boo
 def follows(before: int, tag: int) -> bool:
     """The rule of BIO, said with names."""
     names = tag_names(LABELS)
-    return not names[tag].startswith("I-") or names[before].removeprefix("B-").removeprefix("I-") == names[tag][2:]
+    return (
+        not names[tag].startswith("I-")
+        or names[before].removeprefix("B-").removeprefix("I-") == names[tag][2:]
+    )
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 4), st.integers(0, 10**6))
 def test_the_best_tags_are_the_best_of_all_legal_ones(slots: int, seed: int) -> None:
     scores = np.random.default_rng(seed).normal(size=(slots, 5)).astype(np.float32)
-    paths = [path for path in product(range(5), repeat=slots) if all(map(follows, (0, *path), path))]
+    paths = [
+        path for path in product(range(5), repeat=slots) if all(map(follows, (0, *path), path))
+    ]
     best = max(sum(float(scores[i, tag]) for i, tag in enumerate(path)) for path in paths)
     found = best_tags(scores)
     assert tuple(found.tolist()) in paths
-    assert sum(float(scores[i, tag]) for i, tag in enumerate(found)) == pytest.approx(best, abs=1e-5)
+    assert sum(float(scores[i, tag]) for i, tag in enumerate(found)) == pytest.approx(
+        best, abs=1e-5
+    )
 
 
 def test_no_slots_have_no_tags() -> None:

@@ -43,13 +43,16 @@ Pair = tuple[str, str | None]
 def data(*pairs: Pair, lang: str = "") -> tuple[list[Example], list[Prediction]]:
     """Reference and answer of each example."""
     examples = [
-        Example(id=str(i), task="t", input="q", gold=Text(text=gold), lang=lang) for i, (gold, _) in enumerate(pairs)
+        Example(id=str(i), task="t", input="q", gold=Text(text=gold), lang=lang)
+        for i, (gold, _) in enumerate(pairs)
     ]
     answers = [None if answer is None else Text(text=answer) for _, answer in pairs]
     return examples, [Prediction(id=str(i), answer=answer) for i, answer in enumerate(answers)]
 
 
-def metrics(examples: list[Example], predictions: list[Prediction], card: Card = QA) -> dict[str, float]:
+def metrics(
+    examples: list[Example], predictions: list[Prediction], card: Card = QA
+) -> dict[str, float]:
     rows, columns = statistics(examples, predictions, card)
     values = statistic(card, columns)(rows.sum(axis=0))
     return dict(zip(metric_names(card, columns), values.tolist(), strict=True))
@@ -78,13 +81,18 @@ def test_vietnamese_diacritics_are_letters_and_its_two_spellings_one_word() -> N
 
 
 def test_english_rouge_is_rouge_scores_own() -> None:
-    pairs = [(ENGLISH, "Cough for two days, the patient has said."), ("No fever; no chills.", "no chills, NO fever")]
+    pairs = [
+        (ENGLISH, "Cough for two days, the patient has said."),
+        ("No fever; no chills.", "no chills, NO fever"),
+    ]
     kinds = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
     scorer = RougeScorer(list(kinds.values()))
     expected = [scorer.score(gold, answer) for gold, answer in pairs]
     found = metrics(*data(*pairs))
     for name, kind in kinds.items():
-        assert found[name] == pytest.approx(sum(one[kind].fmeasure for one in expected) / len(pairs))
+        assert found[name] == pytest.approx(
+            sum(one[kind].fmeasure for one in expected) / len(pairs)
+        )
 
 
 def test_chinese_is_measured_by_character() -> None:
@@ -98,7 +106,9 @@ def squad_f1(gold: str, answer: str) -> float:
     """The F1 of SQuAD's evaluation script (v1.1), restated."""
 
     def normal(text: str) -> list[str]:
-        bare = "".join(character for character in text.lower() if character not in string.punctuation)
+        bare = "".join(
+            character for character in text.lower() if character not in string.punctuation
+        )
         return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
     one, other = normal(gold), normal(answer)
@@ -163,10 +173,13 @@ def test_no_answer_scores_nothing(gold: str, nothing: str | None) -> None:
 
 
 @given(
-    pairs=st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=4), seed=st.integers()
+    pairs=st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=4),
+    seed=st.integers(),
 )
 @settings(deadline=None, max_examples=60)
-def test_any_text_has_a_score_and_the_order_of_examples_is_nothing(pairs: list[Pair], seed: int) -> None:
+def test_any_text_has_a_score_and_the_order_of_examples_is_nothing(
+    pairs: list[Pair], seed: int
+) -> None:
     found = metrics(*data(*pairs))
     assert tuple(found) == OVERLAPS
     for name, value in found.items():
@@ -176,7 +189,11 @@ def test_any_text_has_a_score_and_the_order_of_examples_is_nothing(pairs: list[P
 
 
 def test_the_sum_of_examples_is_what_sacrebleu_and_the_mean_say() -> None:
-    pairs = [(ENGLISH, "The patient has a cough."), ("No fever.", "No fever."), ("Rest and drink.", None)]
+    pairs = [
+        (ENGLISH, "The patient has a cough."),
+        ("No fever.", "No fever."),
+        ("Rest and drink.", None),
+    ]
     found = metrics(*data(*pairs))
     answers, golds = [answer or "" for _, answer in pairs], [gold for gold, _ in pairs]
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(answers, [golds]).score)
@@ -194,7 +211,9 @@ def test_without_the_loss_of_any_reference_there_is_no_such_metric() -> None:
     examples, predictions = data((ENGLISH, ENGLISH))
     assert tuple(metrics(examples, predictions)) == OVERLAPS
     for metric in ("loss", "perplexity"):
-        with pytest.raises(UserError, match=f"^card qa: metric: '{metric}' needs the probability of the reference"):
+        with pytest.raises(
+            UserError, match=f"^card qa: metric: '{metric}' needs the probability of the reference"
+        ):
             main_metric(examples, predictions, QA.model_copy(update={"metric": metric}))
 
 
@@ -202,24 +221,39 @@ def test_loss_alone_computes_nothing_else() -> None:
     examples, predictions = lost((3.0, 2), (1.0, 6))
     card = QA.model_copy(update={"metric": "loss"})
     assert main_metric(examples, predictions, card) == pytest.approx(0.5)
-    assert statistics(examples, predictions, card, metrics=["loss"])[1] == ("examples", "gold_loss", "gold_tokens")
+    assert statistics(examples, predictions, card, metrics=["loss"])[1] == (
+        "examples",
+        "gold_loss",
+        "gold_tokens",
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_may_be_the_main_one_and_is_the_same_alone(metric: str) -> None:
-    examples, predictions = data((ENGLISH, "The patient has a cough."), (VIETNAMESE, "Bệnh nhân đau bụng, nhập viện"))
-    predictions = [Prediction(id=one.id, answer=one.answer, gold_loss=2.0, gold_tokens=4) for one in predictions]
+    examples, predictions = data(
+        (ENGLISH, "The patient has a cough."), (VIETNAMESE, "Bệnh nhân đau bụng, nhập viện")
+    )
+    predictions = [
+        Prediction(id=one.id, answer=one.answer, gold_loss=2.0, gold_tokens=4)
+        for one in predictions
+    ]
     card = QA.model_copy(update={"metric": metric})
-    assert main_metric(examples, predictions, card) == pytest.approx(metrics(examples, predictions)[metric])
+    assert main_metric(examples, predictions, card) == pytest.approx(
+        metrics(examples, predictions)[metric]
+    )
 
 
 def test_losses_fall_and_all_else_rises() -> None:
-    assert {metric for metric in (*METRICS, "span_f1", "accuracy") if falls(metric)} == {"loss", "perplexity"}
+    assert {metric for metric in (*METRICS, "span_f1", "accuracy") if falls(metric)} == {
+        "loss",
+        "perplexity",
+    }
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
     with pytest.raises(
-        UserError, match=r"metric: 'rouge' is not known; allowed: rouge_l, .*did you mean rouge_\w\?\.$"
+        UserError,
+        match=r"metric: 'rouge' is not known; allowed: rouge_l, .*did you mean rouge_\w\?\.$",
     ):
         main_metric(*data(("a", "a")), QA.model_copy(update={"metric": "rouge"}))
 
@@ -236,11 +270,13 @@ def test_intervals_hold_the_value_and_a_thousand_resamples_take_a_moment() -> No
     """0.1 s on a quiet core; the bound leaves room for a shared machine."""
     source, vocabulary = random.Random(1), ENGLISH.split()
     pairs = [
-        (" ".join(source.choices(vocabulary, k=12)), " ".join(source.choices(vocabulary, k=12))) for _ in range(200)
+        (" ".join(source.choices(vocabulary, k=12)), " ".join(source.choices(vocabulary, k=12)))
+        for _ in range(200)
     ]
     examples, predictions = data(*pairs)
     predictions = [
-        Prediction(id=one.id, answer=one.answer, gold_loss=5.0 + len(one.id), gold_tokens=4) for one in predictions
+        Prediction(id=one.id, answer=one.answer, gold_loss=5.0 + len(one.id), gold_tokens=4)
+        for one in predictions
     ]
     rows, columns = statistics(examples, predictions, QA)
     start = time.process_time()

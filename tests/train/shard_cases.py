@@ -22,7 +22,13 @@ from residency.train import processes
 from residency.train.stage import Stop
 from residency.train.trainer import Job, StageTrainer, train
 
-QUESTIONS = ("Why rest?", "What is anaemia?", "How long should one walk each day?", "Why drink water?", "Is salt good?")
+QUESTIONS = (
+    "Why rest?",
+    "What is anaemia?",
+    "How long should one walk each day?",
+    "Why drink water?",
+    "Is salt good?",
+)
 METHODS: dict[str, Any] = {
     "full": Full(),
     "lora": Lora(r=2),
@@ -62,7 +68,13 @@ def case(name: str, bases: dict[str, str], folder: Path, **more: Any) -> Job:
     writes = base in ("tied", "untied")
     settings = {"method": METHODS[how]} if how in METHODS else (WRITING if writes else MARKING)[how]
     rows = answers() if writes else drug_rows(33)
-    given: dict[str, Any] = {"epochs": 4, "batch": 8, "micro_batch": 2, "learning_rate": 2e-3, "save_every": 4}
+    given: dict[str, Any] = {
+        "epochs": 4,
+        "batch": 8,
+        "micro_batch": 2,
+        "learning_rate": 2e-3,
+        "save_every": 4,
+    }
     given["stop"] = Stop(patience=9)
     (folder / "out").mkdir(parents=True, exist_ok=True)
     return Job(
@@ -109,7 +121,9 @@ def main(bases: dict[str, str], out: Path, names: list[str], kill: int) -> None:
         if name.endswith("spoiled"):
             StageTrainer.compute_loss = spoiled([7])  # type: ignore[method-assign]
         with silent():
-            train(case(name, bases, out / name, shard=True, progress=killing(kill) if kill else None))
+            train(
+                case(name, bases, out / name, shard=True, progress=killing(kill) if kill else None)
+            )
     processes.leave()
 
 

@@ -18,13 +18,17 @@ ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="
 SEVERAL = ONE.model_copy(update={"multiple": True})
 
 
-def example(text: str, gold: Answer | None, id: str = "7", profile: Profile = "synthetic") -> Example:
+def example(
+    text: str, gold: Answer | None, id: str = "7", profile: Profile = "synthetic"
+) -> Example:
     return Example(id=id, task="t", input=text, gold=gold, profile=profile)
 
 
 def spans(text: str, *found: tuple[str, str]) -> Spans:
     places = [(text.index(quote), quote, label) for quote, label in found]
-    return Spans(spans=tuple(Span(start=s, end=s + len(q), label=label, quote=q) for s, q, label in places))
+    return Spans(
+        spans=tuple(Span(start=s, end=s + len(q), label=label, quote=q) for s, q, label in places)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +68,28 @@ def test_the_proof_counts_what_is_trained(words: Tokeniser) -> None:
 
 
 def test_the_proof_of_classes_counts_rows_and_labels(words: Tokeniser) -> None:
-    rows = [example("ho", Labels(labels=("lung",)), "a"), example("đau", Labels(labels=("lung", "heart")), "b")]
+    rows = [
+        example("ho", Labels(labels=("lung",)), "a"),
+        example("đau", Labels(labels=("lung", "heart")), "b"),
+    ]
     proof = build(rows, words, SEVERAL).proof
-    assert (proof.rows, proof.trained, proof.labels, proof.sample) == (2, 2, {"heart": 1, "lung": 2}, ())
+    assert (proof.rows, proof.trained, proof.labels, proof.sample) == (
+        2,
+        2,
+        {"heart": 1, "lung": 2},
+        (),
+    )
 
 
-@pytest.mark.parametrize(("profile", "shown"), [("synthetic", True), ("safe-harbor", True), ("pseudonymised", False)])
-def test_tokens_are_shown_only_where_the_profile_lets_them(profile: Profile, shown: bool, words: Tokeniser) -> None:
-    proof = build([example("ho khan", spans("ho khan", ("ho", "sign")), profile=profile)], words, NER).proof
+@pytest.mark.parametrize(
+    ("profile", "shown"), [("synthetic", True), ("safe-harbor", True), ("pseudonymised", False)]
+)
+def test_tokens_are_shown_only_where_the_profile_lets_them(
+    profile: Profile, shown: bool, words: Tokeniser
+) -> None:
+    proof = build(
+        [example("ho khan", spans("ho khan", ("ho", "sign")), profile=profile)], words, NER
+    ).proof
     assert bool(proof.sample) is shown
     assert "khan" not in repr(proof)
 
@@ -82,13 +100,19 @@ def test_tokens_are_shown_only_where_the_profile_lets_them(profile: Profile, sho
         (None, NER, "has no gold answer"),
         (Text(text="x"), NER, "holds answers, but card ner is about spans"),
         (Labels(labels=("lung",)), NER, "holds labels, but card ner is about spans"),
-        (spans("ho khan", ("ho", "sing")), NER, "label 'sing' is not in card ner; allowed: drug, sign"),
+        (
+            spans("ho khan", ("ho", "sing")),
+            NER,
+            "label 'sing' is not in card ner; allowed: drug, sign",
+        ),
         (Labels(labels=("liver",)), ONE, "label 'liver' is not in card one; allowed: lung, heart"),
         (Labels(), ONE, "has 0 labels, but card one takes one"),
         (Labels(labels=("lung", "heart")), ONE, "has 2 labels, but card one takes one"),
     ],
 )
-def test_a_row_that_cannot_be_learned_is_refused(gold: Answer | None, card: Card, said: str, words: Tokeniser) -> None:
+def test_a_row_that_cannot_be_learned_is_refused(
+    gold: Answer | None, card: Card, said: str, words: Tokeniser
+) -> None:
     assert said in refused([example("ho khan", gold)], words, card)
 
 

@@ -32,7 +32,9 @@ LLAMA_7B = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008
 
 def llama(shape: dict[str, int], rows: int, tokens: int, trained: int) -> Subject:
     config = transformers.LlamaConfig(**shape)
-    return subject_of(config, "answers", (), Rows(lengths=(tokens,) * rows, trained=(trained,) * rows))
+    return subject_of(
+        config, "answers", (), Rows(lengths=(tokens,) * rows, trained=(trained,) * rows)
+    )
 
 
 def planned(subject: Subject, method: Any, rows: int, quantise: Any = "none", **more: Any) -> Any:
@@ -64,20 +66,32 @@ def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
     found = rehearse(small(Full()), "answers", Batch(rows=2, tokens=8, trained=4))
     assert found.parameters == found.trainable == count
     assert found.gradients == 4 * count
-    assert found.optimiser == pytest.approx(8 * count, abs=200), "two moments, and a step for each tensor"
-    adapted = rehearse(small(Lora(r=3, targets=["q_proj", "down_proj"])), "answers", Batch(rows=2, tokens=8, trained=4))
+    assert found.optimiser == pytest.approx(8 * count, abs=200), (
+        "two moments, and a step for each tensor"
+    )
+    adapted = rehearse(
+        small(Lora(r=3, targets=["q_proj", "down_proj"])),
+        "answers",
+        Batch(rows=2, tokens=8, trained=4),
+    )
     assert adapted.trainable == 2 * 3 * ((32 + 32) + (48 + 32))
     frozen = rehearse(small(Freeze(last=1)), "answers", Batch(rows=2, tokens=8, trained=4))
     assert frozen.trainable == 4 * 32 * 32 + 3 * 32 * 48 + 64
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", [Lora(r=4), Full(), Freeze(last=1), Prefix(length=3)], ids=lambda one: str(one.kind))
-def test_the_peak_is_that_of_a_real_step(method: Any, checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "method", [Lora(r=4), Full(), Freeze(last=1), Prefix(length=3)], ids=lambda one: str(one.kind)
+)
+def test_the_peak_is_that_of_a_real_step(
+    method: Any, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same step on tensors with values, counted as they come and go; rows are padded, so there is a mask."""
     batch = Batch(rows=8, tokens=96, trained=20)
     found = rehearse(small(method), "answers", batch, "fp32", checkpointing)
-    monkeypatch.setattr(transformers.masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: False)
+    monkeypatch.setattr(
+        transformers.masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: False
+    )
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
     model.fresh = ()
@@ -94,7 +108,9 @@ def test_the_peak_is_that_of_a_real_step(method: Any, checkpointing: bool, monke
             meta_step._loss(model, "answers", batch, "fp32").backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
-    if checkpointing:  # what is computed again is released a little later among fake tensors: on the safe side
+    if (
+        checkpointing
+    ):  # what is computed again is released a little later among fake tensors: on the safe side
         assert 0.98 * held.most <= found.peak <= 1.15 * held.most
     else:
         assert found.peak == pytest.approx(held.most, rel=0.05)

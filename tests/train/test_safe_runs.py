@@ -29,11 +29,19 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_every_method_goes_on_from_a_state_saved_by_steps(method: Any, found: dict[str, Any], tmp_path: Path) -> None:
+def test_every_method_goes_on_from_a_state_saved_by_steps(
+    method: Any, found: dict[str, Any], tmp_path: Path
+) -> None:
     """33 rows in 2 x 2 of similar length, states every 7 steps: in the middle of the second epoch and between logged steps."""
     rows = drug_rows(33)
     chosen = stage(
-        method=method, epochs=3, micro_batch=2, accumulation=2, learning_rate=1e-2, stop=Stop(patience=9), save_every=7
+        method=method,
+        epochs=3,
+        micro_batch=2,
+        accumulation=2,
+        learning_rate=1e-2,
+        stop=Stop(patience=9),
+        save_every=7,
     )
     base = found["electra"]
     whole, _ = train(job(base, tmp_path / "whole", NER, rows, chosen, dev=rows[:4]))
@@ -71,9 +79,20 @@ def test_a_loss_that_is_not_a_number_goes_back_to_the_last_good_state_with_half_
     spoiled: list[int], found: dict[str, Any], tmp_path: Path
 ) -> None:
     spoiled.append(7)
-    chosen = stage(method=Lora(r=2), steps=10, batch=4, learning_rate=1e-2, schedule="constant", warmup=0, save_every=5)
+    chosen = stage(
+        method=Lora(r=2),
+        steps=10,
+        batch=4,
+        learning_rate=1e-2,
+        schedule="constant",
+        warmup=0,
+        save_every=5,
+    )
     result, _ = train(job(found["electra"], tmp_path, NER, drug_rows(12), chosen))
-    assert result.recovered == "the loss is not a number at step 7, went back to step 5 with half the rate"
+    assert (
+        result.recovered
+        == "the loss is not a number at step 7, went back to step 5 with half the rate"
+    )
     rates = {int(entry["step"]): entry["learning_rate"] for entry in result.history}
     assert [rates[step] for step in (4, 5, 6, 10)] == pytest.approx([1e-2, 1e-2, 5e-3, 5e-3])
     assert all(math.isfinite(loss) for loss in losses(result)) and len(losses(result)) == 10
@@ -86,7 +105,8 @@ def test_a_second_divergence_ends_with_a_sentence_and_the_last_good_state(
     spoiled += [7, 8]
     chosen = stage(method=Lora(r=2), steps=10, batch=4, learning_rate=1e-2, save_every=5)
     with pytest.raises(
-        UserError, match=r"not a number at step 8, for the second time .* is that of step 5; .* below 0.005"
+        UserError,
+        match=r"not a number at step 8, for the second time .* is that of step 5; .* below 0.005",
     ) as refused:
         train(job(found["electra"], tmp_path, NER, drug_rows(12), chosen))
     assert "\n" not in str(refused.value)
@@ -118,7 +138,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         rows = len(inputs["input_ids"])
         seen.append(rows)
         if rows > 2:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+            )
         return real(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(StageTrainer, "compute_loss", loss)
@@ -154,7 +176,11 @@ def test_out_of_memory_halves_a_micro_batch_that_the_plan_chose(
 
 @pytest.mark.parametrize(("usable", "micro"), [(math.inf, 8), (0.0, 1)])
 def test_the_plan_chooses_the_micro_batch_by_the_memory_at_hand_and_leaves_the_effective_batch(
-    usable: float, micro: int, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    usable: float,
+    micro: int,
+    found: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     device = estimate.Device(kind="cpu", name="a toy", usable=usable, bf16=False)
     monkeypatch.setattr(estimate, "device_here", lambda: device)
@@ -183,9 +209,17 @@ def test_what_was_mended_is_known_to_the_next_process(tmp_path: Path) -> None:
 
 def test_checkpointing_computes_the_same(found: dict[str, Any], tmp_path: Path) -> None:
     rows = drug_rows(12)
-    one, _ = train(job(found["electra"], tmp_path / "a", NER, rows, stage(method=Full(), steps=4, batch=4)))
+    one, _ = train(
+        job(found["electra"], tmp_path / "a", NER, rows, stage(method=Full(), steps=4, batch=4))
+    )
     two, _ = train(
-        job(found["electra"], tmp_path / "b", NER, rows, stage(method=Full(), steps=4, batch=4, checkpointing=True))
+        job(
+            found["electra"],
+            tmp_path / "b",
+            NER,
+            rows,
+            stage(method=Full(), steps=4, batch=4, checkpointing=True),
+        )
     )
     assert losses(two) == pytest.approx(losses(one), abs=1e-6)
 

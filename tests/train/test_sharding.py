@@ -31,7 +31,10 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for all that is tr
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
-    *(f"bert {how}" for how in ("full", "lora", "dora", "freeze", "prefix", "checkpointed", "clipped")),
+    *(
+        f"bert {how}"
+        for how in ("full", "lora", "dora", "freeze", "prefix", "checkpointed", "clipped")
+    ),
     *(f"tied {how}" for how in ("full", "lora", "answering")),
     *(f"untied {how}" for how in ("full", "lora", "freeze", "prefix", "padded", "checkpointed")),
 ]
@@ -72,7 +75,11 @@ def make_bases(bases: dict[str, Path], root: Path) -> None:
     """Write them."""
     source = next(path for path in (ROOT / "src").rglob("tiny-lm") if path.is_dir())
     encoder = transformers.BertConfig.from_pretrained(bases["bert"])
-    encoder.num_hidden_layers, encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob = 3, 0.0, 0.0
+    encoder.num_hidden_layers, encoder.hidden_dropout_prob, encoder.attention_probs_dropout_prob = (
+        3,
+        0.0,
+        0.0,
+    )
     writer: dict[str, Any] = {
         "vocab_size": len(transformers.AutoTokenizer.from_pretrained(source)),
         "hidden_size": 33,  # no multiple of 2, so that parts are of unequal size
@@ -100,9 +107,18 @@ def make_bases(bases: dict[str, Path], root: Path) -> None:
                 shutil.copy(file, root / name)
 
 
-def together(still: dict[str, str], out: Path, names: list[str], kill: int = 0) -> subprocess.CompletedProcess[str]:
+def together(
+    still: dict[str, str], out: Path, names: list[str], kill: int = 0
+) -> subprocess.CompletedProcess[str]:
     """The cases in two processes that share the model out."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     script = Path(__file__).with_name("shard_cases.py")
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), str(script.parent)])
     return subprocess.run(
@@ -145,20 +161,31 @@ def test_parts_learn_what_the_whole_learns(
 ) -> None:
     one, two = runs[name]
     alone, shared = result(one), result(two)
-    assert (shared.processes, shared.trainable, shared.parameters) == (2, alone.trainable, alone.parameters)
+    assert (shared.processes, shared.trainable, shared.parameters) == (
+        2,
+        alone.trainable,
+        alone.parameters,
+    )
     assert "sharded" in shared.settings and "sharded" not in alone.settings
     assert len(shared.history) == len(alone.history) > 10
     for ours, theirs in zip(shared.history, alone.history, strict=True):
-        epoch = ours["epoch"]  # counted in micro-batches, of which the last of a pass may be filled up
+        epoch = ours[
+            "epoch"
+        ]  # counted in micro-batches, of which the last of a pass may be filled up
         assert ours == pytest.approx({**theirs, "epoch": epoch}, abs=TOLERANCE)
     assert shared.best == pytest.approx(alone.best, abs=TOLERANCE)
     ours, theirs = tensors(two), tensors(one)
-    assert ours.keys() == theirs.keys() and read(two / "out").files.keys() == read(one / "out").files.keys()
+    assert (
+        ours.keys() == theirs.keys()
+        and read(two / "out").files.keys() == read(one / "out").files.keys()
+    )
     for key, tensor in ours.items():
         assert tensor.dtype == theirs[key].dtype
         torch.testing.assert_close(tensor, theirs[key], atol=1e-4, rtol=1e-3, msg=key)
     rows = case(name, still, one).dev
-    said = [[answer.answer for answer in trained(folder / "out").predict(rows)] for folder in (one, two)]
+    said = [
+        [answer.answer for answer in trained(folder / "out").predict(rows)] for folder in (one, two)
+    ]
     assert said[0] == said[1] and len(said[0]) == 5
 
 
@@ -179,7 +206,9 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_so_does_one_process_from_it
     assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
     train(case(name, still, tmp_path / "other" / name))
     alone = result(tmp_path / "other" / name).history
-    losses = [[entry.get("loss", 0.0) for entry in history] for history in (alone, result(one).history)]
+    losses = [
+        [entry.get("loss", 0.0) for entry in history] for history in (alone, result(one).history)
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
 
 
@@ -193,7 +222,10 @@ def test_a_loss_that_is_not_a_number_takes_all_parts_back(
     monkeypatch.setattr(StageTrainer, "compute_loss", spoiled([7]))
     train(case(name, still, tmp_path / "one" / name))
     alone, shared = result(tmp_path / "one" / name), result(tmp_path / "two" / name)
-    assert shared.recovered == "the loss is not a number at step 7, went back to step 4 with half the rate"
+    assert (
+        shared.recovered
+        == "the loss is not a number at step 7, went back to step 4 with half the rate"
+    )
     losses = [[entry.get("loss", 0.0) for entry in found.history] for found in (alone, shared)]
     assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
 
@@ -201,16 +233,22 @@ def test_a_loss_that_is_not_a_number_takes_all_parts_back(
 def test_single_numbers_among_the_weights_are_refused_in_a_sentence() -> None:
     model = torch.nn.Linear(2, 2)
     model.scale = torch.nn.Parameter(torch.tensor(1.0))
-    with pytest.raises(UserError, match=r"launch\.shard: this base has single numbers among its weights") as refused:
+    with pytest.raises(
+        UserError, match=r"launch\.shard: this base has single numbers among its weights"
+    ) as refused:
         sharding.shard(model, None)
     assert "\n" not in str(refused.value)
 
 
-def test_layers_and_embeddings_are_lent_one_by_one_unless_they_are_tied(still: dict[str, str]) -> None:
+def test_layers_and_embeddings_are_lent_one_by_one_unless_they_are_tied(
+    still: dict[str, str],
+) -> None:
     kinds = {
         name: [
             type(unit).__name__
-            for unit in sharding.units(transformers.AutoModelForCausalLM.from_pretrained(still[name]))
+            for unit in sharding.units(
+                transformers.AutoModelForCausalLM.from_pretrained(still[name])
+            )
         ]
         for name in ("tied", "untied")
     }

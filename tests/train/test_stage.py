@@ -36,7 +36,11 @@ def test_published_settings_are_used_literally(parameters: int) -> None:
     assert (found.learning_rate, found.head_learning_rate, found.epochs) == (2e-4, 2e-4, 6)
     assert found.steps == 96, "500 rows are 125 micro-batches, 16 steps an epoch"
     stage = parse(Stage, PUBLISHED, "stages[0]")
-    assert (stage.betas, stage.weight_decay, stage.stop and stage.stop.patience) == ((0.9, 0.95), 0, 2)
+    assert (stage.betas, stage.weight_decay, stage.stop and stage.stop.patience) == (
+        (0.9, 0.95),
+        0,
+        2,
+    )
     assert stage.method == Lora(r=8, alpha=16, dropout=0.05, targets="attention")
 
 
@@ -74,13 +78,22 @@ def test_small_models_get_higher_rates_and_adapters_higher_than_full_tuning() ->
 
 
 def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_adapters() -> None:
-    assert {plan({"method": {"kind": "prefix"}}, size).learning_rate for size in (5_000_000, 6_000_000_000)} == {1e-2}
+    assert {
+        plan({"method": {"kind": "prefix"}}, size).learning_rate
+        for size in (5_000_000, 6_000_000_000)
+    } == {1e-2}
     prefix = parse(Stage, {"method": {"kind": "prefix"}}, "s")
-    rates = [resolve(prefix, size, 500, "cpu", False, True).learning_rate for size in (5_000_000, 6_000_000_000)]
+    rates = [
+        resolve(prefix, size, 500, "cpu", False, True).learning_rate
+        for size in (5_000_000, 6_000_000_000)
+    ]
     assert rates == [2e-1, 1e-2], "models that write"
     lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
     large = 7_000_000_000
-    rates = [resolve(lora, large, 500, "cuda", True, True, quantised).learning_rate for quantised in (False, True)]
+    rates = [
+        resolve(lora, large, 500, "cuda", True, True, quantised).learning_rate
+        for quantised in (False, True)
+    ]
     assert rates == [2e-4, 1e-4]
     assert resolve(freeze, large, 500, "cuda", True, True).learning_rate == 1e-5
 
@@ -91,9 +104,12 @@ def test_few_rows_are_passed_over_more_often() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "bf16", "expected"), [("cpu", False, "fp32"), ("cpu", True, "bf16"), ("cuda", False, "fp16")]
+    ("device", "bf16", "expected"),
+    [("cpu", False, "fp32"), ("cpu", True, "bf16"), ("cuda", False, "fp16")],
 )
-def test_precision_is_what_the_hardware_multiplies_fast(device: str, bf16: bool, expected: str) -> None:
+def test_precision_is_what_the_hardware_multiplies_fast(
+    device: str, bf16: bool, expected: str
+) -> None:
     assert resolve(Stage(), 10, 10, device, bf16).precision == expected
     assert resolve(Stage(precision="fp32"), 10, 10, device, bf16).precision == "fp32"
 
@@ -108,7 +124,10 @@ def test_precision_is_what_the_hardware_multiplies_fast(device: str, bf16: bool,
         ({"learning_rate": 0}, "learning rates must be above 0"),
         ({"learning_rate": float("nan")}, "learning rates must be above 0"),
         ({"head_learning_rate": -1e-3}, "learning rates must be above 0"),
-        ({"batch": 64, "micro_batch": 4, "accumulation": 8}, "batch is 64, but micro_batch x accumulation is 32"),
+        (
+            {"batch": 64, "micro_batch": 4, "accumulation": 8},
+            "batch is 64, but micro_batch x accumulation is 32",
+        ),
         ({"batch": 10, "micro_batch": 4}, "batch is 10, which micro_batch 4 does not divide"),
         ({"batch": 10, "accumulation": 3}, "batch is 10, which accumulation 3 does not divide"),
         ({"method": {"kind": "lora", "rank": 8}}, "method.rank: unknown key"),
@@ -136,6 +155,10 @@ def test_the_matrices_of_a_projection_take_the_rate_of_an_adapter() -> None:
     """The rate of bare keys and values, more than a hundred times as high, would tear them apart."""
     rate = {
         name: resolve(Stage(method=method), 4_000_000, 500, "cpu", False, writes=True).learning_rate
-        for name, method in (("bare", Prefix()), ("projected", Prefix(projection=64)), ("lora", Lora()))
+        for name, method in (
+            ("bare", Prefix()),
+            ("projected", Prefix(projection=64)),
+            ("lora", Lora()),
+        )
     }
     assert rate["projected"] == rate["lora"] < rate["bare"] / 100

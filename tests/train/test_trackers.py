@@ -27,7 +27,9 @@ def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tensorboard", {}, False),
     ],
 )
-def test_what_goes_to_another_machine_is_known(tracker: str, environment: dict[str, str], gone: bool) -> None:
+def test_what_goes_to_another_machine_is_known(
+    tracker: str, environment: dict[str, str], gone: bool
+) -> None:
     assert trackers.leaves(tracker, environment) is gone  # type: ignore[arg-type]
 
 

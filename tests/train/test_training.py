@@ -37,9 +37,18 @@ from residency.train.trainer import (
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"),))
 ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="skin")))
-SEVERAL = Card(name="several", family="labels", labels=(Label(name="lung"), Label(name="skin")), multiple=True)
+SEVERAL = Card(
+    name="several", family="labels", labels=(Label(name="lung"), Label(name="skin")), multiple=True
+)
 DRUGS = ("metformin", "salbutamol")
-OTHER = ("the patient", "was admitted", "with pneumonia", "no fever", "twice daily", "blood pressure")
+OTHER = (
+    "the patient",
+    "was admitted",
+    "with pneumonia",
+    "no fever",
+    "twice daily",
+    "blood pressure",
+)
 
 
 def example(number: int, text: str, gold: Answer) -> Example:
@@ -49,7 +58,9 @@ def example(number: int, text: str, gold: Answer) -> Example:
 def drug_rows(count: int) -> list[Example]:
     """A drug's name is a drug, wherever it stands."""
     rows = []
-    for number, (before, drug, after) in zip(range(count), itertools.cycle(itertools.product(OTHER, DRUGS, OTHER))):
+    for number, (before, drug, after) in zip(
+        range(count), itertools.cycle(itertools.product(OTHER, DRUGS, OTHER))
+    ):
         text = f"{before} {drug} {after}"
         start = len(before) + 1
         span = Span(start=start, end=start + len(drug), label="drug", quote=drug)
@@ -62,14 +73,26 @@ def class_rows(count: int, several: bool) -> list[Example]:
     rows = []
     for number in range(count):
         lung, skin = number % 2 == 0, number % 3 == 0 if several else number % 2 == 1
-        words = [OTHER[number % 6], *(["pneumonia asthma"] if lung else []), *(["患者 咳嗽"] if skin else [])]
+        words = [
+            OTHER[number % 6],
+            *(["pneumonia asthma"] if lung else []),
+            *(["患者 咳嗽"] if skin else []),
+        ]
         labels = tuple(name for name, has in (("lung", lung), ("skin", skin)) if has)
         rows.append(example(number, " ".join(words), Labels(labels=labels)))
     return rows
 
 
-def job(base: Any, folder: Path, card: Card, rows: Sequence[Example], stage: Stage, **more: Any) -> Job:
-    given = {"dev": (), "seed": 1, "profile": "synthetic", "work": folder / "work", "out": folder / "out"} | more
+def job(
+    base: Any, folder: Path, card: Card, rows: Sequence[Example], stage: Stage, **more: Any
+) -> Job:
+    given = {
+        "dev": (),
+        "seed": 1,
+        "profile": "synthetic",
+        "work": folder / "work",
+        "out": folder / "out",
+    } | more
     return Job(stage=stage, name=stage.title(1), base=base, card=card, train=rows, **given)
 
 
@@ -99,7 +122,11 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     ("card", "rows", "settings"),
     [
         (NER, drug_rows(40), {"method": Full(), "learning_rate": 5e-3, "epochs": 12}),
-        (NER, drug_rows(40), {"method": Lora(r=8, dropout=0.0), "learning_rate": 2e-2, "epochs": 15}),
+        (
+            NER,
+            drug_rows(40),
+            {"method": Lora(r=8, dropout=0.0), "learning_rate": 2e-2, "epochs": 15},
+        ),
         (ONE, class_rows(40, False), {"method": Full(), "learning_rate": 5e-3, "epochs": 12}),
         (SEVERAL, class_rows(40, True), {"method": Full(), "learning_rate": 5e-3, "epochs": 40}),
     ],
@@ -142,7 +169,12 @@ def test_the_gradient_is_that_of_the_mean_over_the_effective_batch(
     """4 rows of unequal length as 4 x 1, 2 x 2 and 1 x 4 against the mean computed by hand."""
     rows = drug_rows(3) if card is NER else class_rows(3, card.multiple)
     rows.append(
-        rows[0].__class__(id="long", task="t", input="no fever " * 9, gold=Spans() if card is NER else rows[0].gold)
+        rows[0].__class__(
+            id="long",
+            task="t",
+            input="no fever " * 9,
+            gold=Spans() if card is NER else rows[0].gold,
+        )
     )
     base = found["electra"]
     gradients = [gradient(base, card, rows, tmp_path, micro) for micro in (1, 2, 4)]
@@ -152,7 +184,9 @@ def test_the_gradient_is_that_of_the_mean_over_the_effective_batch(
             torch.testing.assert_close(found_one[name], value, atol=1e-6, rtol=1e-4)
 
 
-def gradient(base: Any, card: Card, rows: list[Example], folder: Path, micro: int) -> dict[str, torch.Tensor]:
+def gradient(
+    base: Any, card: Card, rows: list[Example], folder: Path, micro: int
+) -> dict[str, torch.Tensor]:
     """What the optimiser is given at the first step."""
     chosen = stage(method=Full(), micro_batch=micro, accumulation=4 // micro, steps=1, clip=0)
     given = job(base, folder / str(micro), card, rows, chosen)
@@ -166,7 +200,9 @@ def gradient(base: Any, card: Card, rows: list[Example], folder: Path, micro: in
 
     class Watch(module.TrainerCallback):  # type: ignore[misc]
         def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-            seen.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            seen.update(
+                {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+            )
 
     trainer.add_callback(Watch())
     trainer.train()
@@ -209,18 +245,24 @@ def without_dropout(base: Any, card: Card) -> Any:
 # Seeds
 
 
-def test_a_seed_gives_the_same_adapter_and_another_seed_another(found: dict[str, Any], tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_adapter_and_another_seed_another(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     chosen = stage(method=Lora(r=2), steps=3, batch=4)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         torch.manual_seed(hash(name) % 100)  # what came before must not matter
         train(job(found["electra"], tmp_path / name, NER, drug_rows(8), chosen, seed=seed))
     assert_equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     other = weights(tmp_path / "c")
-    assert any(not torch.equal(value, other[name]) for name, value in weights(tmp_path / "a").items())
+    assert any(
+        not torch.equal(value, other[name]) for name, value in weights(tmp_path / "a").items()
+    )
 
 
 @pytest.mark.parametrize("method", [Prefix(length=3), Freeze(last=1)], ids=["prefix", "freeze"])
-def test_every_method_gives_equal_artefacts_for_equal_seeds(method: Any, found: dict[str, Any], tmp_path: Path) -> None:
+def test_every_method_gives_equal_artefacts_for_equal_seeds(
+    method: Any, found: dict[str, Any], tmp_path: Path
+) -> None:
     chosen = stage(method=method, steps=3, batch=4)
     for name in ("a", "b"):
         torch.manual_seed(hash(name) % 100)
@@ -233,19 +275,30 @@ def test_every_method_gives_equal_artefacts_for_equal_seeds(method: Any, found: 
 
 
 @pytest.mark.parametrize("quantise", ["nf4", "int8"])
-@pytest.mark.parametrize("method", [Lora(r=2), Prefix(length=4), Freeze(last=1)], ids=["lora", "prefix", "freeze"])
+@pytest.mark.parametrize(
+    "method", [Lora(r=2), Prefix(length=4), Freeze(last=1)], ids=["lora", "prefix", "freeze"]
+)
 def test_a_quantised_base_is_tuned_judged_and_comes_back(
     method: Any, quantise: Any, found: dict[str, Any], tmp_path: Path
 ) -> None:
     base = msgspec.structs.replace(found["roberta"], quantise=quantise)
     rows = drug_rows(8)
-    chosen = stage(method=method, steps=4, batch=4, optimiser="paged_adamw_8bit", learning_rate=1e-2, stop=Stop())
+    chosen = stage(
+        method=method,
+        steps=4,
+        batch=4,
+        optimiser="paged_adamw_8bit",
+        learning_rate=1e-2,
+        stop=Stop(),
+    )
     result, _ = train(job(base, tmp_path, NER, rows, chosen, dev=rows[:2]))
     assert losses(result)[-1] < losses(result)[0]
     assert result.settings["optimiser"].startswith("paged_adamw_8bit")
     again = EncoderPredictor.from_artefact(tmp_path / "out")
     kept = {type(module).__name__ for module in again.model.modules()}
-    assert bool({"Linear4bit", "Linear8bitLt"} & kept) == (method.kind != "freeze"), "the base's only layer is trained"
+    assert bool({"Linear4bit", "Linear8bitLt"} & kept) == (method.kind != "freeze"), (
+        "the base's only layer is trained"
+    )
     assert len(list(again.predict(rows))) == 8
 
 
@@ -271,7 +324,14 @@ def test_a_killed_run_ends_where_it_would_have_ended(
 ) -> None:
     """11 rows in batches of 2 x 2: 3 steps an epoch, 3 epochs; cut in the middle and at the end of epochs."""
     rows = drug_rows(11)
-    chosen = stage(method=method, epochs=3, micro_batch=2, accumulation=2, learning_rate=1e-2, stop=Stop(patience=9))
+    chosen = stage(
+        method=method,
+        epochs=3,
+        micro_batch=2,
+        accumulation=2,
+        learning_rate=1e-2,
+        stop=Stop(patience=9),
+    )
     base = found["electra"]
     whole, _ = train(job(base, tmp_path / "whole", NER, rows, chosen, dev=rows[:4]))
 
@@ -283,7 +343,10 @@ def test_a_killed_run_ends_where_it_would_have_ended(
 
     with pytest.raises(Killed):
         train(job(base, tmp_path / "cut", NER, rows, chosen, dev=rows[:4], progress=kill))
-    assert last_checkpoint(tmp_path / "cut" / "work") == tmp_path / "cut" / "work" / f"checkpoint-{cut - 1}"
+    assert (
+        last_checkpoint(tmp_path / "cut" / "work")
+        == tmp_path / "cut" / "work" / f"checkpoint-{cut - 1}"
+    )
     resumed, _ = train(job(base, tmp_path / "cut", NER, rows, chosen, dev=rows[:4]))
     assert resumed.history == whole.history
     assert len(losses(whole)) == 9 and sum("span_f1" in entry for entry in whole.history) == 3
@@ -332,7 +395,13 @@ def test_training_stops_after_patience_and_the_best_weights_are_kept(
     kept: list[dict[str, torch.Tensor]] = []
 
     def judged(self_examples: Any, predictions: Any, card: Card) -> float:
-        kept.append({name: p.detach().clone() for name, p in watched[0].model.named_parameters() if p.requires_grad})
+        kept.append(
+            {
+                name: p.detach().clone()
+                for name, p in watched[0].model.named_parameters()
+                if p.requires_grad
+            }
+        )
         return next(values)
 
     watched: list[Judge] = []
@@ -357,7 +426,9 @@ def test_training_stops_after_patience_and_the_best_weights_are_kept(
     assert any(not torch.equal(saved[name], tensor) for name, tensor in kept[3].items())
 
 
-def test_the_stop_part_is_judged_after_every_so_many_steps(found: dict[str, Any], tmp_path: Path) -> None:
+def test_the_stop_part_is_judged_after_every_so_many_steps(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
     rows = drug_rows(8)
     chosen = stage(method=Lora(r=2), steps=7, batch=4, stop=Stop(every=3, patience=9))
     result, _ = train(job(found["electra"], tmp_path, NER, rows, chosen, dev=rows[:2]))
@@ -374,12 +445,23 @@ def test_without_a_stop_rule_the_last_model_is_kept(found: dict[str, Any], tmp_p
 # Rates
 
 
-def test_the_head_has_its_own_rate_and_biases_no_decay(found: dict[str, Any], tmp_path: Path) -> None:
-    chosen = stage(method=Full(), steps=1, batch=2, learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
+def test_the_head_has_its_own_rate_and_biases_no_decay(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    chosen = stage(
+        method=Full(),
+        steps=1,
+        batch=2,
+        learning_rate=1e-4,
+        head_learning_rate=1e-2,
+        weight_decay=0.1,
+    )
     given = job(found["electra"], tmp_path, NER, drug_rows(2), chosen)
     model, words = fresh(given.base, NER), tokeniser(given.base)
     judge = Judge(given, EncoderPredictor(model, words, NER, None), 1)  # type: ignore[arg-type]
-    trainer = StageTrainer(given, resolve(chosen, 1, 2, "cpu", False), build(given.train, words, NER), model, judge)
+    trainer = StageTrainer(
+        given, resolve(chosen, 1, 2, "cpu", False), build(given.train, words, NER), model, judge
+    )
     groups = trainer.create_optimizer().param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     for group in groups:
@@ -394,6 +476,16 @@ def test_every_epoch_has_an_order_of_its_own(
 ) -> None:
     seen: list[int] = []
     real = LengthBatches.order
-    monkeypatch.setattr(LengthBatches, "order", lambda self, epoch: (seen.append(epoch), real(self, epoch))[1])
-    train(job(found["electra"], tmp_path, NER, drug_rows(7), stage(epochs=3, micro_batch=2, accumulation=2)))
+    monkeypatch.setattr(
+        LengthBatches, "order", lambda self, epoch: (seen.append(epoch), real(self, epoch))[1]
+    )
+    train(
+        job(
+            found["electra"],
+            tmp_path,
+            NER,
+            drug_rows(7),
+            stage(epochs=3, micro_batch=2, accumulation=2),
+        )
+    )
     assert seen[:3] == [0, 1, 2]

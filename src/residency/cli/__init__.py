@@ -40,7 +40,15 @@ __all__ = [
     "tune",
 ]
 
-NEEDED_TO_TRAIN = {"accelerate", "huggingface_hub", "matplotlib", "peft", "safetensors", "torch", "transformers"}
+NEEDED_TO_TRAIN = {
+    "accelerate",
+    "huggingface_hub",
+    "matplotlib",
+    "peft",
+    "safetensors",
+    "torch",
+    "transformers",
+}
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for wrong arguments; its other name is in a private module, or in click, by typer's version."""
@@ -48,7 +56,8 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 @app.callback(invoke_without_command=True)
 def root(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         print(__version__)
@@ -65,7 +74,9 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # what libraries tell their programmers; python -W default shows it
+        warnings.simplefilter(
+            "ignore"
+        )  # what libraries tell their programmers; python -W default shows it
     try:
         code = app(prog_name="residency", standalone_mode=False)
         sys.stdout.flush()
@@ -76,7 +87,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in NEEDED_TO_TRAIN:
             raise
-        _stop(f"{error.name} is not installed; install what training needs: pip install 'residency[train]'.")
+        _stop(
+            f"{error.name} is not installed; install what training needs: pip install 'residency[train]'."
+        )
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

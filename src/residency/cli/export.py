@@ -16,7 +16,10 @@ app.add_typer(exports, name="export")
 @exports.command()
 def onnx(
     run: RunPath,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; must not hold anything.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder to write; must not hold anything.", show_default=False),
+    ],
 ) -> None:
     """Write a run's encoder for OpenVINO and ONNX Runtime.
 
@@ -33,10 +36,10 @@ def onnx(
     exportable(artefact)
     try:
         work = evaluation(run)
-        held_out = work.part("dev") or work.part("test")  # what is reported decides only where there is nothing else
-    except (
-        ResidencyError
-    ):  # an artefact alone, or a run whose data has moved: fewer bits cannot be measured, and are not kept
+        held_out = work.part("dev") or work.part(
+            "test"
+        )  # what is reported decides only where there is nothing else
+    except ResidencyError:  # an artefact alone, or a run whose data has moved: fewer bits cannot be measured, and are not kept
         held_out = []
     with tracking(console) as tracker:
         tracker.start("exporting")

@@ -53,8 +53,14 @@ def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
         outcome = deidentify(loaded, tracker)
     console.print(_deid_table(outcome))
     if outcome.final and outcome.extracted is None:
-        say(console, "the vault was destroyed, so nothing can be added; new notes need another name, zone and deid.out")
-    say(console, f"{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}")
+        say(
+            console,
+            "the vault was destroyed, so nothing can be added; new notes need another name, zone and deid.out",
+        )
+    say(
+        console,
+        f"{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}",
+    )
 
 
 def _deid_table(outcome: Outcome) -> Table:
@@ -69,7 +75,8 @@ def _deid_table(outcome: Outcome) -> Table:
     table.add_row("labelled spans cut by an identifier", f"{sum(outcome.destroyed.values()):,}")
     gate = outcome.gate
     table.add_row(
-        "planted identifiers that came out", f"{gate.leaked} of {gate.canaries} (95 %: at most {gate.upper_bound:.1%})"
+        "planted identifiers that came out",
+        f"{gate.leaked} of {gate.canaries} (95 %: at most {gate.upper_bound:.1%})",
     )
     return table
 
@@ -79,15 +86,25 @@ def pubmed(
     query: Annotated[
         str,
         typer.Argument(
-            metavar="QUERY", help='As at PubMed, e.g. "hepatocellular carcinoma[mesh]".', show_default=False
+            metavar="QUERY",
+            help='As at PubMed, e.g. "hepatocellular carcinoma[mesh]".',
+            show_default=False,
         ),
     ] = "",
-    out: Annotated[Path, typer.Option("--out", help="JSON lines of public notes.")] = Path("data/abstracts.jsonl"),
+    out: Annotated[Path, typer.Option("--out", help="JSON lines of public notes.")] = Path(
+        "data/abstracts.jsonl"
+    ),
     most: Annotated[int, typer.Option("--most", help="The most relevant so many.")] = 1000,
-    email: Annotated[str, typer.Option("--email", help="Yours, which NCBI wants to know.", show_default=False)] = "",
+    email: Annotated[
+        str, typer.Option("--email", help="Yours, which NCBI wants to know.", show_default=False)
+    ] = "",
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="An XML file of PubMed's instead of a search: no network.", show_default=False),
+        typer.Option(
+            "--file",
+            help="An XML file of PubMed's instead of a search: no network.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Fetch abstracts of articles, or read them from PubMed's XML.
@@ -111,9 +128,14 @@ def pubmed(
 @app.command()
 def synth(
     source: Annotated[
-        Path, typer.Argument(metavar="ABSTRACTS", help="What residency pubmed wrote.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="ABSTRACTS", help="What residency pubmed wrote.", show_default=False
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="JSON lines in the Alpaca format.")] = Path("data/pairs.jsonl"),
+    out: Annotated[Path, typer.Option("--out", help="JSON lines in the Alpaca format.")] = Path(
+        "data/pairs.jsonl"
+    ),
     by: Annotated[
         str,
         typer.Option(
@@ -122,12 +144,20 @@ def synth(
             "address of a server with OpenAI's chat completions.",
         ),
     ] = "conclusions",
-    model: Annotated[str, typer.Option("--model", help="With a server: its model.", show_default=False)] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="With a server: its model.", show_default=False)
+    ] = "",
     key: Annotated[
         str,
-        typer.Option("--key", help="With a server: the environment variable that holds its key.", show_default=False),
+        typer.Option(
+            "--key",
+            help="With a server: the environment variable that holds its key.",
+            show_default=False,
+        ),
     ] = "",
-    pairs: Annotated[int, typer.Option("--pairs", min=1, max=20, help="Asked of a model for each abstract.")] = 3,
+    pairs: Annotated[
+        int, typer.Option("--pairs", min=1, max=20, help="Asked of a model for each abstract.")
+    ] = 3,
 ) -> None:
     """Make questions and answers of abstracts, for instruction tuning.
 

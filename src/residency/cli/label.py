@@ -53,7 +53,9 @@ def pull(recipe: RecipePath, overrides: Overrides = None) -> None:
     _say_pulled(console, pulled)
     _say_times(console, times)
     if any(one.trouble or one.faulty for one in pulled):
-        raise UserError(f"{recipe}: something must be mended, see above; what could be taken was taken.")
+        raise UserError(
+            f"{recipe}: something must be mended, see above; what could be taken was taken."
+        )
 
 
 @label.command()
@@ -68,7 +70,9 @@ def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
     console = terminal()
     found, page = label.agreement(Recipe.load(recipe, overrides or []))
     for one in (found.alpha[0], *(score for score in found.pooled if "/" not in score.metric)):
-        between = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
+        between = (
+            "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
+        )
         say(console, f"{one.metric:<12} {one.value:.3f}{between}")
     say(console, f"report  {page}")
 
@@ -90,7 +94,9 @@ def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
     how = [one.how for one in outcome.decisions]
     for name in ("unanimous", "majority", "adjudicator"):
         say(console, f"{name:<12} {how.count(name)} places")
-    say(console, f"open         {len(outcome.open)} places" + (f", in {sent.where}" if sent else ""))
+    say(
+        console, f"open         {len(outcome.open)} places" + (f", in {sent.where}" if sent else "")
+    )
     for reason in sorted(set(outcome.waiting.values())):
         say(console, f"waiting      {list(outcome.waiting.values()).count(reason)} notes: {reason}")
     for fault in outcome.refused:
@@ -103,7 +109,10 @@ def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
 def practice(
     recipe: RecipePath,
     gold: Annotated[
-        Path, typer.Option("--gold", help="JSON lines of notes whose labels are known.", show_default=False)
+        Path,
+        typer.Option(
+            "--gold", help="JSON lines of notes whose labels are known.", show_default=False
+        ),
     ],
     overrides: Overrides = None,
 ) -> None:
@@ -120,10 +129,13 @@ def practice(
         say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
     for back in told:
         say(
-            console, f"{back.annotator}: {back.notes} notes, strict F1 {back.strict:.3f}, relaxed F1 {back.relaxed:.3f}"
+            console,
+            f"{back.annotator}: {back.notes} notes, strict F1 {back.strict:.3f}, relaxed F1 {back.relaxed:.3f}",
         )
     if not sent and not told:
-        raise UserError("practice: nobody has labelled a note yet; run the command again when they have.")
+        raise UserError(
+            "practice: nobody has labelled a note yet; run the command again when they have."
+        )
 
 
 @label.command()
@@ -146,15 +158,25 @@ def guideline(
 @label.command(name="next")
 def next_(
     run: RunPath,
-    pool: Annotated[Path, typer.Option("--pool", help="JSON lines of unlabelled notes.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the chosen ones go.", show_default=False)],
+    pool: Annotated[
+        Path, typer.Option("--pool", help="JSON lines of unlabelled notes.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the chosen ones go.", show_default=False)
+    ],
     count: Annotated[int, typer.Option("--count", help="How many.", min=1)] = 100,
     by: Annotated[
         Literal["random", "model"],
         typer.Option("--by", help="random: all at random; model: what the model is unsure of."),
     ] = "random",
     at_random: Annotated[
-        float, typer.Option("--random", help="With --by model: share that is drawn from the whole pool.", min=0, max=1)
+        float,
+        typer.Option(
+            "--random",
+            help="With --by model: share that is drawn from the whole pool.",
+            min=0,
+            max=1,
+        ),
     ] = 0.2,
 ) -> None:
     """Choose what to label next.
@@ -166,7 +188,9 @@ def next_(
 
     console = terminal()
     with tracking(console) as tracker:
-        chosen = suggest.next_notes(run, pool, output, count, 1.0 if by == "random" else at_random, tracker)
+        chosen = suggest.next_notes(
+            run, pool, output, count, 1.0 if by == "random" else at_random, tracker
+        )
     say(
         console,
         f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them drawn at random",
@@ -177,9 +201,13 @@ def next_(
 def errors(
     recipe: RecipePath,
     overrides: Overrides = None,
-    share: Annotated[float, typer.Option("--share", help="Length of the list, of all labelled spans.", min=0)] = 0.03,
+    share: Annotated[
+        float, typer.Option("--share", help="Length of the list, of all labelled spans.", min=0)
+    ] = 0.03,
     folds: Annotated[int, typer.Option("--folds", help="Models that are trained.", min=2)] = 5,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for list and page.")] = Path("label-errors"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for list and page.")
+    ] = Path("label-errors"),
 ) -> None:
     """List labels that are likely wrong.
 
@@ -190,7 +218,9 @@ def errors(
 
     console = terminal()
     with tracking(console) as tracker:
-        found, page = suggest.label_errors(Recipe.load(recipe, overrides or []), output, share, folds, tracker)
+        found, page = suggest.label_errors(
+            Recipe.load(recipe, overrides or []), output, share, folds, tracker
+        )
     say(console, f"{len(found)} places to look at in {page}")
 
 

@@ -26,10 +26,14 @@ def demo(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="lang=vi (default), zh or en; changes to the recipe.", show_default=False
+            metavar="[KEY=VALUE]...",
+            help="lang=vi (default), zh or en; changes to the recipe.",
+            show_default=False,
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Where records, recipe and runs go.")] = Path("demo"),
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Where records, recipe and runs go.")
+    ] = Path("demo"),
 ) -> None:
     """From an invented hospital's database to two measured models.
 
@@ -50,14 +54,20 @@ def demo(
     lang = langs[-1].removeprefix("lang=") if langs else "vi"
     others = [text for text in changes if text not in langs]
     hospital = write_demo(folder, lang)
-    say(console, f"An invented hospital ({lang}), its database full of names, and a recipe are in {hospital.parent}/.")
+    say(
+        console,
+        f"An invented hospital ({lang}), its database full of names, and a recipe are in {hospital.parent}/.",
+    )
     os.environ.setdefault("RESIDENCY_KEY", demo_key(folder))
     deid(hospital)
     recipe = Recipe.load(hospital, others)
     if recipe.label is not None:
         _rehearse_labelling(recipe, console)
     finished = _run(recipe, folder / "runs", console)
-    asked = Recipe.load(write_demo_questions(folder, lang), [text for text in others if not text.startswith("data.")])
+    asked = Recipe.load(
+        write_demo_questions(folder, lang),
+        [text for text in others if not text.startswith("data.")],
+    )
     say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
     answering = _run(asked, folder / "runs", console)
     if (answers := answers_table(finished_facts(answering))) is not None:
@@ -88,11 +98,15 @@ def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)
+    ],
     hospital: Annotated[
         str | None,
         typer.Option(
-            "--hospital", help="vi, zh or en: with an invented hospital's database to start from.", show_default=False
+            "--hospital",
+            help="vi, zh or en: with an invented hospital's database to start from.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -101,7 +115,9 @@ def init(
     from residency.workflows.init import write_hospital_project, write_project
 
     if hospital not in (None, "vi", "zh", "en"):
-        raise UserError(f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}.")
+        raise UserError(
+            f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}."
+        )
     written = write_hospital_project(folder, hospital) if hospital else write_project(folder)
     console = terminal()
     for path in written:
@@ -136,7 +152,9 @@ def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("ru
     for finding in findings:
         say(console, f"{finding.level}: {finding.message}")
     if errors:
-        raise UserError(f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run.")
+        raise UserError(
+            f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run."
+        )
     if any(finding.level == "refused" for finding in findings):
         raise GateRefused(
             f"{recipe}: the split leaks; give each of these to one part, or accept it with data.NAME.leak=warn."
@@ -155,7 +173,8 @@ def run(
     from_manifest: Annotated[
         bool,
         typer.Option(
-            "--from-manifest", help="RECIPE is a finished run's folder: make it again, and say if it is the same."
+            "--from-manifest",
+            help="RECIPE is a finished run's folder: make it again, and say if it is the same.",
         ),
     ] = False,
 ) -> None:
@@ -171,7 +190,9 @@ def run(
         from residency.workflows import repeat
 
         if runs.resolve() == recipe.resolve().parent:
-            raise UserError(f"--runs: {runs} holds the run itself; name another folder for its repetition.")
+            raise UserError(
+                f"--runs: {runs} holds the run itself; name another folder for its repetition."
+            )
         again = _run(repeat.recorded(recipe, overrides or []), runs, console)
         for words in repeat.compared(recipe, again.folder):
             say(console, words)
@@ -188,10 +209,16 @@ def run(
 def predict(
     run: RunPath,
     input: Annotated[
-        Path, typer.Option("--input", "-i", help="Notes: JSON lines, one note a line.", show_default=False)
+        Path,
+        typer.Option(
+            "--input", "-i", help="Notes: JSON lines, one note a line.", show_default=False
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Answers: JSON lines, one per note.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Answers: JSON lines, one per note.", show_default=False
+        ),
     ],
     text_field: Annotated[str, typer.Option("--text", help="Field that holds the text.")] = "text",
     id_field: Annotated[
@@ -239,9 +266,12 @@ def evaluate(
 @app.command()
 def chat(
     run: RunPath,
-    only: Annotated[str | None, typer.Option("--only", help="Talk to tuned or base alone.", show_default=False)] = None,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Talk to tuned or base alone.", show_default=False)
+    ] = None,
     system: Annotated[
-        str | None, typer.Option("--system", help="What the model is told first; the card's where not given.")
+        str | None,
+        typer.Option("--system", help="What the model is told first; the card's where not given."),
     ] = None,
 ) -> None:
     """Talk to a run's model, its base beside it.
@@ -295,14 +325,26 @@ def _questions() -> Iterator[str]:
 def import_(
     tool: Annotated[str, typer.Argument(metavar="TOOL", help="llamafactory", show_default=False)],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Its training configuration (YAML).", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Its training configuration (YAML).", show_default=False
+        ),
     ],
     info: Annotated[
-        Path | None, typer.Option("--dataset-info", help="dataset_info.json, where it does not lie beside its data.")
+        Path | None,
+        typer.Option(
+            "--dataset-info", help="dataset_info.json, where it does not lie beside its data."
+        ),
     ] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Another base, e.g. bundled:tiny-lm.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option("--ignore", help="A key that may be left out.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe; beside FILE if not given.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Another base, e.g. bundled:tiny-lm.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="A key that may be left out.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The recipe; beside FILE if not given.")
+    ] = None,
 ) -> None:
     """Turn another tool's configuration into a recipe.
 
@@ -318,7 +360,9 @@ def import_(
     if target.exists():
         raise UserError(f"{target}: is there already; name another file with --output.")
     if target.parent.resolve() != file.parent.resolve():
-        raise UserError(f"{target}: must lie beside {file.name}: the recipe's paths are relative to its folder.")
+        raise UserError(
+            f"{target}: must lie beside {file.name}: the recipe's paths are relative to its folder."
+        )
     recipe, fates = llamafactory.imported(file, info, base, tuple(ignore or ()))
     write_text(target, llamafactory.written(recipe))
     console = terminal()
@@ -373,7 +417,9 @@ def _data_table(summary: DataSummary) -> Table:
         table.add_column(column, justify="left" if column in ("part", "labels") else "right")
     for name, part in summary.parts.items():
         labels = ", ".join(f"{label} {count}" for label, count in part.labels.items())
-        table.add_row(name, f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}", escape(labels))
+        table.add_row(
+            name, f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}", escape(labels)
+        )
     table.caption = "rows: " + ", ".join(
         f"{status} {sum(reasons.values())}" for status, reasons in summary.ledger.items()
     )

@@ -48,7 +48,8 @@ def compare(
 def bench(
     run: RunPath,
     tokens: Annotated[
-        int, typer.Option("--tokens", help="Length of an input, or of question and answer together.")
+        int,
+        typer.Option("--tokens", help="Length of an input, or of question and answer together."),
     ] = 1024,
     batches: Annotated[str, typer.Option("--batches", help="Batch sizes, with commas.")] = "1,4,16",
     times: Annotated[int, typer.Option("--times", help="Measurements at each batch size.")] = 10,
@@ -66,11 +67,22 @@ def bench(
     try:
         sizes = [int(size) for size in batches.split(",")]
     except ValueError:
-        raise UserError(f"--batches: {batches!r} is no list of numbers; write for example 1,4,16.") from None
+        raise UserError(
+            f"--batches: {batches!r} is no list of numbers; write for example 1,4,16."
+        ) from None
     console = terminal()
     with tracking(console) as tracker:
         speed, path = measured(run, tokens, sizes, times, tracker)
-    table = Table("batch", "system", "p50, ms", "p95, ms", "first token, ms", "ms per 100 tokens", "tokens/s", box=None)
+    table = Table(
+        "batch",
+        "system",
+        "p50, ms",
+        "p95, ms",
+        "first token, ms",
+        "ms per 100 tokens",
+        "tokens/s",
+        box=None,
+    )
     for one in speed.timings:
         first = f"{one.first_ms:.1f}" if one.first_ms else ""
         table.add_row(
@@ -90,13 +102,21 @@ def _systems(facts: RunFacts) -> Table:
     metric = report_view.main_metric(facts.reports)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("system", overflow="fold")
-    for name in (f"{formats.metric_title(metric)}\n[95 % interval]", "n", "trained", "training", "ms per\n100 tokens"):
+    for name in (
+        f"{formats.metric_title(metric)}\n[95 % interval]",
+        "n",
+        "trained",
+        "training",
+        "ms per\n100 tokens",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for report, cost in zip(facts.reports, facts.costs, strict=True):
         score = next((one for one in report.scores if one.metric == metric), None)
         table.add_row(
             cost.system,
-            f"{formats.number(score.value)} {formats.interval(score.low, score.high)}" if score else formats.NONE,
+            f"{formats.number(score.value)} {formats.interval(score.low, score.high)}"
+            if score
+            else formats.NONE,
             formats.count(report.n),
             formats.count(cost.trainable) if cost.trainable else formats.NONE,
             formats.duration(cost.train_seconds) if cost.train_seconds else formats.NONE,

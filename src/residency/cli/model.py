@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from residency.evals.floor import SafetyFloor
 
 Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
-Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="The name that requests use.", show_default=False)]
+Alias = Annotated[
+    str, typer.Argument(metavar="ALIAS", help="The name that requests use.", show_default=False)
+]
 Safety = Annotated[
     float | None,
     typer.Option(
@@ -72,12 +74,20 @@ def list_models(ledger: Ledger = Path("models")) -> None:
 
 @models.command()
 def add(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or an artefact.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run's folder, or an artefact.", show_default=False),
+    ],
     ledger: Ledger = Path("models"),
     record: Annotated[
-        bool, typer.Option("--record", help="Of a model trained by an older version: record what it says now.")
+        bool,
+        typer.Option(
+            "--record", help="Of a model trained by an older version: record what it says now."
+        ),
     ] = False,
-    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies; on one disk.")] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Hard links instead of copies; on one disk.")
+    ] = False,
 ) -> None:
     """Take up a trained model into the ledger, under its content address."""
     from residency.models import erased
@@ -85,14 +95,19 @@ def add(
     from residency.workflows.run import artefact_of
 
     artefact = artefact_of(run)
-    whole = next((one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None)
+    whole = next(
+        (one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None
+    )
     entry = Models(ledger).add(artefact, whole, record=record, link=link, floor=_floor(whole))
     console = terminal()
     say(console, f"{entry.digest}")
     if warning := erased.warning(artefact):
         say(console, warning)
     if entry.recorded == "added":
-        say(console, "What it says was recorded now, not at training time; from here on, any change is found.")
+        say(
+            console,
+            "What it says was recorded now, not at training time; from here on, any change is found.",
+        )
     say(console, f"residency model promote ALIAS {entry.digest[:12]}")
 
 
@@ -113,7 +128,12 @@ def _floor(run: Path | None) -> SafetyFloor | None:
 def promote(
     alias: Alias,
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A digest (8 digits and more), or another name.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A digest (8 digits and more), or another name.",
+            show_default=False,
+        ),
     ],
     ledger: Ledger = Path("models"),
     require_safety: Safety = None,
@@ -143,7 +163,11 @@ def _said(alias: str, digest: str, proof: object) -> None:
     console = terminal()
     say(console, f"{alias} -> {digest}")
     if isinstance(proof, Proof):
-        base = "its base is not on this machine" if proof.from_base is None else f"{proof.from_base:.3g} from its base"
+        base = (
+            "its base is not on this machine"
+            if proof.from_base is None
+            else f"{proof.from_base:.3g} from its base"
+        )
         say(
             console,
             f"proved on {proof.engine}: {proof.furthest:.2g} from what was recorded (allowed {proof.tolerance:g}), {base}",
@@ -156,17 +180,24 @@ app.add_typer(audits, name="audit")
 Folders = Annotated[
     list[Path],
     typer.Argument(
-        metavar="FOLDER...", help="The server's folder, and where older chains were moved to.", show_default=False
+        metavar="FOLDER...",
+        help="The server's folder, and where older chains were moved to.",
+        show_default=False,
     ),
 ]
-KeyName = Annotated[str, typer.Option("--key", help="Environment variable with the log key; also its ..._OLD.")]
+KeyName = Annotated[
+    str, typer.Option("--key", help="Environment variable with the log key; also its ..._OLD.")
+]
 
 
 @audits.command()
 def verify(
     folders: Folders,
     anchors: Annotated[
-        Path | None, typer.Option("--anchors", help="What residency audit head printed before.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--anchors", help="What residency audit head printed before.", show_default=False
+        ),
     ] = None,
     key: KeyName = "RESIDENCY_LOG_KEY",
 ) -> None:
@@ -184,9 +215,14 @@ def verify(
         say(console, f"note: {note}")
     for fault in found.faults:
         say(console, f"fault: {fault}")
-    say(console, f"{found.lines} lines in {len(found.heads)} chains; head {chains.summary(found.heads)}")
+    say(
+        console,
+        f"{found.lines} lines in {len(found.heads)} chains; head {chains.summary(found.heads)}",
+    )
     if found.faults:
-        raise GateRefused(f"{folders[0]}: {len(found.faults)} faults; the audit log is not what was written.")
+        raise GateRefused(
+            f"{folders[0]}: {len(found.faults)} faults; the audit log is not what was written."
+        )
 
 
 @audits.command()
@@ -214,4 +250,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
-        raise UserError(f"--anchors: {path} cannot be read; give the file that residency audit head wrote.") from None
+        raise UserError(
+            f"--anchors: {path} cannot be read; give the file that residency audit head wrote."
+        ) from None

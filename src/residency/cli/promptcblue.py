@@ -13,7 +13,10 @@ benchmark = typer.Typer(name="cblue", help="Make and score a submission to Promp
 app.add_typer(benchmark)
 
 Asked = Annotated[
-    Path, typer.Argument(metavar="ROWS", help="Rows of the benchmark: input, target, type, ...", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="ROWS", help="Rows of the benchmark: input, target, type, ...", show_default=False
+    ),
 ]
 
 
@@ -21,9 +24,14 @@ Asked = Annotated[
 def submit(
     rows: Asked,
     answers: Annotated[
-        Path, typer.Argument(metavar="ANSWERS", help="What residency predict answered to them.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="ANSWERS", help="What residency predict answered to them.", show_default=False
+        ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The submission.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The submission.", show_default=False)
+    ],
 ) -> None:
     """Put a model's answers into the layout of the benchmark.
 
@@ -37,14 +45,21 @@ def submit(
 
 @benchmark.command()
 def score(
-    gold: Annotated[Path, typer.Argument(metavar="GOLD", help="Rows with the right targets.", show_default=False)],
+    gold: Annotated[
+        Path,
+        typer.Argument(metavar="GOLD", help="Rows with the right targets.", show_default=False),
+    ],
     predictions: Annotated[
-        Path, typer.Argument(metavar="PREDICTIONS", help="The same rows with a model's targets.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS", help="The same rows with a model's targets.", show_default=False
+        ),
     ],
     mode: Annotated[
         str,
         typer.Option(
-            "--mode", help="official: its numbers and its oddities; safe: what cannot be read counts as wrong."
+            "--mode",
+            help="official: its numbers and its oddities; safe: what cannot be read counts as wrong.",
         ),
     ] = "official",
 ) -> None:
@@ -62,10 +77,18 @@ def score(
     for name in ("task", "metric", "score", "rows", "unreadable", "repaired"):
         table.add_column(name, justify="left" if name in ("task", "metric") else "right")
     for one in scored:
-        table.add_row(one.task, one.metric, f"{one.score:.4f}", *map(str, (one.rows, one.unread, one.repaired)))
+        table.add_row(
+            one.task,
+            one.metric,
+            f"{one.score:.4f}",
+            *map(str, (one.rows, one.unread, one.repaired)),
+        )
     console = terminal()
     console.print(table)
     if len(scored) == len(TASKS):
-        say(console, f"overall, mean of 18 tasks ({mode}): {overall({one.task: one.score for one in scored}):.4f}")
+        say(
+            console,
+            f"overall, mean of 18 tasks ({mode}): {overall({one.task: one.score for one in scored}):.4f}",
+        )
     else:
         say(console, f"{len(scored)} of 18 tasks; an overall score is over all of them.")

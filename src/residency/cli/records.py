@@ -38,17 +38,28 @@ Folders = Annotated[
 @app.command()
 def split(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML); with --verify a split file.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe (YAML); with --verify a split file.",
+            show_default=False,
+        ),
     ],
     overrides: Overrides = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder to write to; split/ beside the recipe if not given.", show_default=False
+            "--output",
+            "-o",
+            help="Folder to write to; split/ beside the recipe if not given.",
+            show_default=False,
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Prove that the split of a file (NAME.split.json) still holds.")
+        bool,
+        typer.Option(
+            "--verify", help="Prove that the split of a file (NAME.split.json) still holds."
+        ),
     ] = False,
 ) -> None:
     """Deal the notes out to train, dev and test, and prove it.
@@ -69,7 +80,10 @@ def split(
                 "--verify: takes one split file and nothing else, e.g. residency split --verify split/notes.split.json."
             )
         held = splitfile.verify(recipe)
-        say(console, f"{recipe}: holds ({len(held.split.parts):,} notes, digest {held.split.digest[:16]})")
+        say(
+            console,
+            f"{recipe}: holds ({len(held.split.parts):,} notes, digest {held.split.digest[:16]})",
+        )
         return
     loaded = Recipe.load(recipe, overrides or [])
     folder = output or recipe.parent / "split"
@@ -87,10 +101,15 @@ def split(
 def fhir(
     tables: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Synthea's CSV tables, patients.csv among them.", show_default=False),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Synthea's CSV tables, patients.csv among them.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the bundles, one file for each patient.")
+        Path,
+        typer.Option("--output", "-o", help="Folder for the bundles, one file for each patient."),
     ] = Path("fhir"),
 ) -> None:
     """Write Synthea's tables as FHIR R4 bundles.
@@ -132,7 +151,8 @@ def trace(
     patient: PatientId,
     paths: Folders = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything found as JSON, line numbers and ids too.")
+        bool,
+        typer.Option("--json", help="Print everything found as JSON, line numbers and ids too."),
     ] = False,
 ) -> None:
     """List everything that a patient reached.
@@ -161,7 +181,9 @@ def trace(
 def erase(
     patient: PatientId,
     paths: Folders = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only what would be done is shown.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without, only what would be done is shown.")
+    ] = False,
 ) -> None:
     """Remove a patient from data and runs, and mark the models.
 
@@ -191,7 +213,10 @@ def erase(
     done = erasing.erase(whom, places, log)
     if done is None:
         before = log.finished_at(erasing.hashes_of(whom, log))
-        say(console, "Nothing of this patient is left" + (f": erased {before}." if before else " here."))
+        say(
+            console,
+            "Nothing of this patient is left" + (f": erased {before}." if before else " here."),
+        )
         return
     say(
         console,
@@ -209,16 +234,17 @@ def _asked(patient: str) -> str:
 def _counted(found: list[Found]) -> str:
     models = sum(one.what in ("model", "derived model") for one in found)
     rows = sum(one.rows for one in found if one.lines)
-    return (
-        f"{rows:,} rows in {sum(bool(one.lines) for one in found)} files, {models} model{'' if models == 1 else 's'}."
-    )
+    return f"{rows:,} rows in {sum(bool(one.lines) for one in found)} files, {models} model{'' if models == 1 else 's'}."
 
 
 def _without_key(zones: tuple[Path, ...], key: str) -> None:
     import os
 
     if zones and not os.environ.get(key):
-        say(terminal(), f"The vault was not asked: {key} is not set, so PATIENT was taken for the group of the notes.")
+        say(
+            terminal(),
+            f"The vault was not asked: {key} is not set, so PATIENT was taken for the group of the notes.",
+        )
 
 
 def _trace_table(found: list[Found]) -> Table:
@@ -231,5 +257,10 @@ def _trace_table(found: list[Found]) -> Table:
         some = [str(line) for line in one.lines[:6]]
         where = ", ".join(some) + (", ..." if len(one.lines) > 6 else "")
         detail = where or one.detail
-        table.add_row(one.what, one.path, f"{one.rows:,}", detail + (" (remove by hand)" if one.by_hand else ""))
+        table.add_row(
+            one.what,
+            one.path,
+            f"{one.rows:,}",
+            detail + (" (remove by hand)" if one.by_hand else ""),
+        )
     return table

@@ -28,9 +28,12 @@ def serve(
         ),
     ],
     config: Annotated[
-        Path | None, typer.Option("--config", help="Settings of the server (YAML).", show_default=False)
+        Path | None,
+        typer.Option("--config", help="Settings of the server (YAML).", show_default=False),
     ] = None,
-    ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path("models"),
+    ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path(
+        "models"
+    ),
 ) -> None:
     """Serve models of runs over HTTP.
 
@@ -44,7 +47,9 @@ def serve(
     start(models, settings, lambda line: say(console, line), ledger if ledger.is_dir() else None)
 
 
-def asked(arguments: list[str], config: Path | None, ledger: Path = Path("models")) -> tuple[dict[str, Path], Serve]:
+def asked(
+    arguments: list[str], config: Path | None, ledger: Path = Path("models")
+) -> tuple[dict[str, Path], Serve]:
     """The models by their names, and the settings; raises ``UserError``."""
     from residency.core.part import parse
     from residency.recipe import override, read_yaml
@@ -67,12 +72,18 @@ def asked(arguments: list[str], config: Path | None, ledger: Path = Path("models
             folder = Path(path) if (Path(path) / "onnx.json").is_file() else artefact_of(path)
             name = name or _recipe_name(Path(path))
         if not NAME.fullmatch(name):
-            raise UserError(f"{name}: is no name of a model; use letters, digits, points, hyphens: NAME=RUN.")
+            raise UserError(
+                f"{name}: is no name of a model; use letters, digits, points, hyphens: NAME=RUN."
+            )
         if name in models:
-            raise UserError(f"{path}: a model named {name} is served already; give it another name: NAME={path}.")
+            raise UserError(
+                f"{path}: a model named {name} is served already; give it another name: NAME={path}."
+            )
         models[name] = folder
     if not models:
-        raise UserError("serve: no run is given; name at least one folder, e.g. residency serve runs/demo-vi-3f9a1c20.")
+        raise UserError(
+            "serve: no run is given; name at least one folder, e.g. residency serve runs/demo-vi-3f9a1c20."
+        )
     return models, settings
 
 

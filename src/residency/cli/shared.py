@@ -27,7 +27,9 @@ class Road(TyperGroup):
 
     def list_commands(self, ctx: object) -> list[str]:
         """Names of the verbs."""
-        return sorted(self.commands, key=lambda name: VERBS.index(name) if name in VERBS else len(VERBS))
+        return sorted(
+            self.commands, key=lambda name: VERBS.index(name) if name in VERBS else len(VERBS)
+        )
 
 
 app = typer.Typer(
@@ -40,14 +42,21 @@ app = typer.Typer(
     help="From rows in a hospital database to a specialist model that answers on the hospital's own machine.",
 )
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).", show_default=False)]
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).", show_default=False)
+]
 RunPath = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run's folder, e.g. runs/demo-vi-3f9a1c20.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run's folder, e.g. runs/demo-vi-3f9a1c20.", show_default=False
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. stages[0].epochs=3.", show_default=False
+        metavar="[KEY=VALUE]...",
+        help="Changes to the recipe, e.g. stages[0].epochs=3.",
+        show_default=False,
     ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder in which runs are kept.")]

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Gpu = Annotated[
     str | None,
-    typer.Option("--gpu", help="A card by memory or name, e.g. 24GB or rtx4090; what is at hand if not given."),
+    typer.Option(
+        "--gpu",
+        help="A card by memory or name, e.g. 24GB or rtx4090; what is at hand if not given.",
+    ),
 ]
 
 
@@ -28,7 +31,9 @@ def plan(
     ] = None,
     overrides: Overrides = None,
     gpu: Gpu = None,
-    task: Annotated[str | None, typer.Option("--task", help="Without a recipe: ner or qa.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Without a recipe: ner or qa.", show_default=False)
+    ] = None,
 ) -> None:
     """Estimate memory, time and disk before a run.
 
@@ -41,7 +46,9 @@ def plan(
     console = terminal()
     if recipe is None or task is not None:
         if task not in ("ner", "qa"):
-            raise UserError(f"--task: {task!r} is not known; {allowed(('ner', 'qa'), task)}; or give a recipe.")
+            raise UserError(
+                f"--task: {task!r} is not known; {allowed(('ner', 'qa'), task)}; or give a recipe."
+            )
         found = plan.suggestions(cast(Literal["ner", "qa"], task), gpu)
         console.print(_suggestion_table(found))
         say(console, plan.advice(found, gpu or "this machine"))
@@ -53,7 +60,9 @@ def plan(
         if one.advice:
             say(console, one.advice)
     if not all(one.fits for one in forecasts):
-        raise UserError(f"{recipe}: does not fit; change it as said above, or plan for another card with --gpu.")
+        raise UserError(
+            f"{recipe}: does not fit; change it as said above, or plan for another card with --gpu."
+        )
 
 
 @app.command()
@@ -63,7 +72,9 @@ def curve(
     runs: Runs = Path("runs"),
     sizes: Annotated[str, typer.Option("--sizes", help="Numbers of records.")] = "100,200,350,500",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each size.")] = 3,
-    full: Annotated[bool, typer.Option(help="Also every weight trained, on the largest size.")] = True,
+    full: Annotated[
+        bool, typer.Option(help="Also every weight trained, on the largest size.")
+    ] = True,
 ) -> None:
     """Measure with fewer records: are these enough?
 
@@ -74,7 +85,9 @@ def curve(
 
     wanted = [int(text) for text in sizes.split(",") if text.strip().isdigit()]
     if not wanted or len(wanted) != len(sizes.split(",")) or min(wanted) < 1:
-        raise UserError(f"--sizes: {sizes!r} is no list of numbers; write for example 100,200,350,500.")
+        raise UserError(
+            f"--sizes: {sizes!r} is no list of numbers; write for example 100,200,350,500."
+        )
     console = terminal()
     loaded = Recipe.load(recipe, overrides or [])
     with tracking(console) as tracker:
@@ -87,7 +100,11 @@ def _forecast_table(found: Forecast) -> Table:
     from rich.table import Table
 
     table = Table(
-        box=None, pad_edge=False, show_header=False, title=f"{found.stage} on {found.device}", title_justify="left"
+        box=None,
+        pad_edge=False,
+        show_header=False,
+        title=f"{found.stage} on {found.device}",
+        title_justify="left",
     )
     for row in found.facts:
         table.add_row(*row)
@@ -97,7 +114,9 @@ def _forecast_table(found: Forecast) -> Table:
 def _suggestion_table(found: list[Suggestion]) -> Table:
     from rich.table import Table
 
-    table = Table("base", "method", "peak memory", "fits", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        "base", "method", "peak memory", "fits", box=None, pad_edge=False, header_style="dim"
+    )
     for one in found:
         table.add_row(one.base, one.method, f"{one.peak / 1e9:.1f} GB", "yes" if one.fits else "no")
     return table
@@ -110,13 +129,20 @@ app.add_typer(models, name="model")
 @models.command(name="import")
 def import_model(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="chatglm", show_default=False)],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The checkpoint as published.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="The checkpoint as published.", show_default=False),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
     allow_pickle: Annotated[
-        bool, typer.Option("--allow-pickle", help="Also read *.bin, which can run code when it is opened.")
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Also read *.bin, which can run code when it is opened."
+        ),
     ] = False,
     rope: Annotated[
-        str | None, typer.Option("--rope", help="Long versions: base or positions.", show_default=False)
+        str | None,
+        typer.Option("--rope", help="Long versions: base or positions.", show_default=False),
     ] = None,
 ) -> None:
     """Turn a ChatGLM2 or ChatGLM3 checkpoint into one that runs without its own code.

@@ -53,7 +53,9 @@ class Edits(Value, frozen=True, dict=True):
         pieces, before = [], 0
         for start, end, new in sorted(replacements, key=itemgetter(0, 1)):
             if not before <= start <= end <= len(text):
-                raise ValueError(f"edit [{start}, {end}) overlaps another or leaves the text of {len(text)} characters")
+                raise ValueError(
+                    f"edit [{start}, {end}) overlaps another or leaves the text of {len(text)} characters"
+                )
             before = end
             if text[start:end] != new:
                 pieces.append(Edit(start, end, new))
@@ -62,7 +64,10 @@ class Edits(Value, frozen=True, dict=True):
     @cached_property
     def _shifts(self) -> list[int]:
         """How far the text after the first n pieces has moved, for every n."""
-        return [0, *accumulate(len(piece.text) - (piece.end - piece.start) for piece in self.pieces)]
+        return [
+            0,
+            *accumulate(len(piece.text) - (piece.end - piece.start) for piece in self.pieces),
+        ]
 
     @cached_property
     def _source(self) -> tuple[list[int], list[int]]:
@@ -72,8 +77,12 @@ class Edits(Value, frozen=True, dict=True):
     @cached_property
     def _target(self) -> tuple[list[int], list[int]]:
         """Starts and ends of the pieces in the target."""
-        starts = [piece.start + shift for piece, shift in zip(self.pieces, self._shifts, strict=False)]
-        return starts, [start + len(piece.text) for start, piece in zip(starts, self.pieces, strict=True)]
+        starts = [
+            piece.start + shift for piece, shift in zip(self.pieces, self._shifts, strict=False)
+        ]
+        return starts, [
+            start + len(piece.text) for start, piece in zip(starts, self.pieces, strict=True)
+        ]
 
     @property
     def target_length(self) -> int:
@@ -83,7 +92,9 @@ class Edits(Value, frozen=True, dict=True):
     def apply(self, text: str) -> str:
         """The edited text; raises ``ValueError`` for a text of another length than the source."""
         if len(text) != self.source_length:
-            raise ValueError(f"edits of a text of {self.source_length} characters applied to one of {len(text)}")
+            raise ValueError(
+                f"edits of a text of {self.source_length} characters applied to one of {len(text)}"
+            )
         parts: list[str] = []
         position = 0
         for piece in self.pieces:
@@ -104,7 +115,9 @@ class Edits(Value, frozen=True, dict=True):
         held = _held(start, end, self.target_length, self._target, self._source)
         return held and (start - self._shifts[held[0]], end - self._shifts[held[1]])
 
-    def project_spans(self, text: str, spans: Sequence[Span]) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    def project_spans(
+        self, text: str, spans: Sequence[Span]
+    ) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
         """Spans of the source ``text`` as (those that survive, with offsets and quotes of the edited text; the rest)."""
         edited, length, shifts, source, target = (
             self.apply(text),
@@ -117,7 +130,9 @@ class Edits(Value, frozen=True, dict=True):
         for span in spans:
             if held := _held(span.start, span.end, length, source, target):
                 start, end = span.start + shifts[held[0]], span.end + shifts[held[1]]
-                kept.append(msgspec.structs.replace(span, start=start, end=end, quote=edited[start:end]))
+                kept.append(
+                    msgspec.structs.replace(span, start=start, end=end, quote=edited[start:end])
+                )
             else:
                 destroyed.append(span)
         return tuple(kept), tuple(destroyed)
@@ -135,7 +150,9 @@ class Edits(Value, frozen=True, dict=True):
         piece, and a span that only one of the two would have left whole may be destroyed.
         """
         if other.source_length != self.target_length:
-            raise ValueError(f"edits of {other.source_length} characters cannot follow a text of {self.target_length}")
+            raise ValueError(
+                f"edits of {other.source_length} characters cannot follow a text of {self.target_length}"
+            )
         first = [
             _Middle(start, end, piece.text, len(piece.text) - (piece.end - piece.start))
             for start, end, piece in zip(*self._target, self.pieces, strict=True)
@@ -163,11 +180,17 @@ class Edits(Value, frozen=True, dict=True):
 
 
 def _held(
-    start: int, end: int, length: int, here: tuple[list[int], list[int]], there: tuple[list[int], list[int]]
+    start: int,
+    end: int,
+    length: int,
+    here: tuple[list[int], list[int]],
+    there: tuple[list[int], list[int]],
 ) -> tuple[int, int] | None:
     """The range of pieces that a span holds whole; ``None`` where a piece destroys it."""
     if not 0 <= start < end <= length:
-        raise ValueError(f"span [{start}, {end}) is empty or leaves the text of {length} characters")
+        raise ValueError(
+            f"span [{start}, {end}) is empty or leaves the text of {length} characters"
+        )
     starts, ends = here
     first, last = bisect_right(ends, start), bisect_left(starts, end)
     if first < last:
@@ -226,7 +249,9 @@ def normalise(text: str, form: Form) -> Edits:
     return Edits(source_length=len(text), pieces=tuple(pieces))
 
 
-_normalised = lru_cache(maxsize=1 << 12)(unicodedata.normalize)  # a text has few sequences, again and again
+_normalised = lru_cache(maxsize=1 << 12)(
+    unicodedata.normalize
+)  # a text has few sequences, again and again
 
 
 @cache
@@ -242,7 +267,9 @@ def _sequences(form: Form) -> re.Pattern[str]:
     followers = _class(code for code in codes if unicodedata.normalize("NFKD", code)[0] in tails)
     changing = _class(code for code in codes if not unicodedata.is_normalized(form, code))
     # Beyond the basic plane: the scripts taken as one range for speed (longer stretches are safe too); emoji are not in it.
-    return re.compile(f"[\\s\\S]?[{followers}\U00010000-\U0001efff]+|[{changing}\U0001f000-\U0002ffff]")
+    return re.compile(
+        f"[\\s\\S]?[{followers}\U00010000-\U0001efff]+|[{changing}\U0001f000-\U0002ffff]"
+    )
 
 
 def _class(characters: Iterable[str]) -> str:
@@ -251,4 +278,6 @@ def _class(characters: Iterable[str]) -> str:
 
 def newlines(text: str) -> Edits:
     """CRLF and CR become LF."""
-    return Edits.of(text, ((match.start(), match.end(), "\n") for match in re.finditer(r"\r\n?", text)))
+    return Edits.of(
+        text, ((match.start(), match.end(), "\n") for match in re.finditer(r"\r\n?", text))
+    )

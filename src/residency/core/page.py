@@ -62,7 +62,9 @@ def write_page(page: Page, folder: Path, name: str = "report") -> Path:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         finalize=lambda value: (
-            CONTROL.sub(" ", value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+            CONTROL.sub(" ", value)
+            if isinstance(value, str) and not hasattr(value, "__html__")
+            else value
         ),
     )
     html = environment.get_template("page.html.jinja").render(page=page, style=style())
@@ -76,14 +78,19 @@ def markdown(page: Page) -> str:
     lines = [f"# {escaped(page.title)}", ""]
     for text in (page.eyebrow, page.lead):
         lines += [escaped(text), ""] if text else []
-    lines += [f"- {escaped(name)}: {escaped(value)}" for name, value in page.facts] + [""] * bool(page.facts)
+    lines += [f"- {escaped(name)}: {escaped(value)}" for name, value in page.facts] + [""] * bool(
+        page.facts
+    )
     lines += [f"> {escaped(caveat)}" for caveat in page.caveats] + [""] * bool(page.caveats)
     for section in page.sections:
         lines += [f"## {escaped(section.title)}", ""]
         for text in (section.text, section.caption):
             lines += [escaped(text), ""] if text else []
         if section.rows:
-            rules = ["---:" if position in section.numeric else "---" for position in range(len(section.columns))]
+            rules = [
+                "---:" if position in section.numeric else "---"
+                for position in range(len(section.columns))
+            ]
             rows = [section.columns, *section.rows]
             table = ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
             lines += [table[0], "|" + "|".join(rules) + "|", *table[1:], ""]

@@ -35,7 +35,11 @@ class Part(BaseModel):
     """Base of every configurable part: unknown keys are errors, values do not change after loading."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
     )
 
 
@@ -58,7 +62,9 @@ class External(Part):
             ) from None
         built = found(**self.options)
         if not isinstance(built, family):
-            raise UserError(f"target: {self.target} is not a {family.__name__}; external parts subclass it.")
+            raise UserError(
+                f"target: {self.target} is not a {family.__name__}; external parts subclass it."
+            )
         return built
 
 
@@ -92,7 +98,9 @@ def parse(kind: type[T] | Any, value: object, where: str) -> T:
 def _follows(fault: ErrorDetails, others: list[ErrorDetails]) -> bool:
     """Whether a list is only too short because of faulty items, which have sentences of their own."""
     deeper = (other["loc"] for other in others if len(other["loc"]) > len(fault["loc"]))
-    return fault["type"] == "too_short" and any(loc[: len(fault["loc"])] == fault["loc"] for loc in deeper)
+    return fault["type"] == "too_short" and any(
+        loc[: len(fault["loc"])] == fault["loc"] for loc in deeper
+    )
 
 
 def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[str]:
@@ -108,7 +116,9 @@ def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[st
         groups.setdefault(key, (-1 if member is None else member, []))[1].append(fault)
     sentences: list[str] = []
     for member, group in groups.values():
-        inside = [fault for fault in group if len(fault["loc"]) > member + 1 or fault["type"] in _SPECIFIC]
+        inside = [
+            fault for fault in group if len(fault["loc"]) > member + 1 or fault["type"] in _SPECIFIC
+        ]
         if member < 0:
             sentences.append(_sentence(group[0], root))
         elif inside:  # the value has the shape of this member: what is wrong inside is what the user wants to know
@@ -120,7 +130,9 @@ def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[st
 
 def _choice(faults: list[ErrorDetails], root: Any) -> str:
     """What a union allows, as one sentence: ``learning_rate: must be auto or a number.``"""
-    literals = [value for fault in faults if fault["type"] == "literal_error" for value in _literals(fault)]
+    literals = [
+        value for fault in faults if fault["type"] == "literal_error" for value in _literals(fault)
+    ]
     phrases = [phrase for fault in faults for phrase in (_literals(fault) or [_expected(fault)])]
     *others, last = dict.fromkeys(phrases)
     got = faults[0].get("input")
@@ -140,14 +152,22 @@ def _sentence(fault: ErrorDetails, root: Any) -> str:
     if kind == "missing":
         return f"{key}: is missing; add it."
     if kind == "union_tag_not_found":
-        return f"{_join(key, _discriminator(context))}: is missing; {allowed(_tags(root, location))}."
+        return (
+            f"{_join(key, _discriminator(context))}: is missing; {allowed(_tags(root, location))}."
+        )
     if kind == "union_tag_invalid":
         tags = [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",")]
         tag = context.get("tag")
-        return _stop(f"{_join(key, _discriminator(context))}: {tag!r} is not known; {allowed(tags, tag)}")
+        return _stop(
+            f"{_join(key, _discriminator(context))}: {tag!r} is not known; {allowed(tags, tag)}"
+        )
     if kind == "literal_error":
         got = fault.get("input")
-        shown = f"{got!r} is not known; " if isinstance(got, str | int | float) and len(str(got)) < 40 else ""
+        shown = (
+            f"{got!r} is not known; "
+            if isinstance(got, str | int | float) and len(str(got)) < 40
+            else ""
+        )
         return _stop(f"{key}: {shown}{allowed(_literals(fault), got)}")
     if kind in _EXPECTED:
         return f"{key}: must be {_EXPECTED[kind]}."
@@ -159,11 +179,15 @@ _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
-    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a mapping"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type"), "a mapping"
+    ),
     "string_type": "text",
     "path_type": "a path",
 }
-_SPECIFIC = frozenset({"value_error", "assertion_error", "union_tag_invalid", "union_tag_not_found"})
+_SPECIFIC = frozenset(
+    {"value_error", "assertion_error", "union_tag_invalid", "union_tag_not_found"}
+)
 
 
 def _expected(fault: ErrorDetails) -> str:
@@ -182,7 +206,8 @@ def _literals(fault: ErrorDetails) -> list[str]:
     if fault["type"] != "literal_error":
         return []
     return [
-        value.strip("' ") for value in str(fault.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
+        value.strip("' ")
+        for value in str(fault.get("ctx", {}).get("expected", "")).replace(" or ", ", ").split(",")
     ]
 
 
@@ -227,9 +252,15 @@ def _walk(kind: Any, step: int | str) -> _Step:
     tagged = [model for model in models if _tag(model) == step]
     if tagged and not any(step in model.model_fields for model in models if model not in tagged):
         return _Step(step, tagged[0], written=False)
-    if isinstance(step, str) and len(options) > 1 and not all(option in models and _tag(option) for option in options):
+    if (
+        isinstance(step, str)
+        and len(options) > 1
+        and not all(option in models and _tag(option) for option in options)
+    ):
         return _Step(step, _member(options, step), written=False, member=True)
-    field = next((model.model_fields[str(step)] for model in models if str(step) in model.model_fields), None)
+    field = next(
+        (model.model_fields[str(step)] for model in models if str(step) in model.model_fields), None
+    )
     if field is not None:
         return _Step(step, field.annotation)
     inner = next((option for option in options if get_origin(option) in _CONTAINERS), None)
@@ -246,12 +277,19 @@ def _member(options: list[Any], label: str) -> Any:
     """The member of a union that pydantic calls ``label``: ``float``, ``list[str]``, ``literal['auto']``, a model's name."""
     if label.startswith("tagged-union"):
         return Union[tuple(_models(options))]  # noqa: UP007
-    names = ((getattr(get_origin(option) or option, "__name__", "").lower(), option) for option in options)
-    return next((option for name, option in names if name and label.lower().partition("[")[0] == name), Any)
+    names = (
+        (getattr(get_origin(option) or option, "__name__", "").lower(), option)
+        for option in options
+    )
+    return next(
+        (option for name, option in names if name and label.lower().partition("[")[0] == name), Any
+    )
 
 
 def _models(options: list[Any]) -> list[type[BaseModel]]:
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    return [
+        option for option in options if isinstance(option, type) and issubclass(option, BaseModel)
+    ]
 
 
 def _members(kind: Any) -> list[Any]:
@@ -275,7 +313,9 @@ def _dotted(location: tuple[int | str, ...], root: Any) -> str:
     dotted = ""
     for step, _, written, _ in _steps(root, location):
         if written:
-            dotted += f"[{step}]" if isinstance(step, int) else (f".{step}" if dotted else str(step))
+            dotted += (
+                f"[{step}]" if isinstance(step, int) else (f".{step}" if dotted else str(step))
+            )
     return dotted
 
 
@@ -287,4 +327,8 @@ def _fields_at(root: Any, location: tuple[int | str, ...]) -> list[str]:
 
 def _tags(root: Any, location: tuple[int | str, ...]) -> list[str]:
     steps = _steps(root, location)
-    return [tag for model in _models(_members(steps[-1].kind if steps else root)) if (tag := _tag(model))]
+    return [
+        tag
+        for model in _models(_members(steps[-1].kind if steps else root))
+        if (tag := _tag(model))
+    ]

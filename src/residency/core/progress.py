@@ -54,11 +54,15 @@ class Lines:
         if time.monotonic() - self.said >= self.EVERY:
             self.said = time.monotonic()
             of = f"/{self.total}" if self.total else ""
-            self.console.print(f"{self.title}: {done}{of} {words}".rstrip(), highlight=False, markup=False)
+            self.console.print(
+                f"{self.title}: {done}{of} {words}".rstrip(), highlight=False, markup=False
+            )
 
     def end(self, words: str = "") -> None:
         seconds = time.monotonic() - self.began
-        self.console.print(f"{self.title}: {words or 'done'} ({seconds:.1f} s)", highlight=False, markup=False)
+        self.console.print(
+            f"{self.title}: {words or 'done'} ({seconds:.1f} s)", highlight=False, markup=False
+        )
 
 
 class Bars:
@@ -94,7 +98,9 @@ class Bars:
     def update(self, done: int, total: int | None = None, words: str = "") -> None:
         if self.bar is not None:
             task = self.bar.tasks[0].id
-            self.bar.update(task, completed=done, total=total or self.bar.tasks[0].total, words=words)
+            self.bar.update(
+                task, completed=done, total=total or self.bar.tasks[0].total, words=words
+            )
 
     def end(self, words: str = "") -> None:
         from rich.markup import escape

@@ -54,7 +54,14 @@ class Step(Value, frozen=True):
     @property
     def key(self) -> str:
         """Equal key, equal result."""
-        return digest({"name": self.name, "settings": self.settings, "inputs": self.inputs, "version": self.version})
+        return digest(
+            {
+                "name": self.name,
+                "settings": self.settings,
+                "inputs": self.inputs,
+                "version": self.version,
+            }
+        )
 
 
 class Record(Value, frozen=True):
@@ -110,7 +117,9 @@ class Run:
         """The run's manifest; raises ``UserError`` where the folder is not a run."""
         path = self.folder / "manifest.json"
         if not path.is_file():
-            raise UserError(f"{self.folder}: is not a run (manifest.json is missing); give a folder under runs/.")
+            raise UserError(
+                f"{self.folder}: is not a run (manifest.json is missing); give a folder under runs/."
+            )
         schema = read_json(path, _Version).schema
         if schema != SCHEMA:
             raise UserError(
@@ -133,7 +142,9 @@ class Run:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise UserError(f"{self.folder}: another process is working on this run; wait for it to end.") from None
+                raise UserError(
+                    f"{self.folder}: another process is working on this run; wait for it to end."
+                ) from None
             yield
 
     def record(self, name: str) -> Record | None:
@@ -181,7 +192,9 @@ class Run:
             self._commit(step, partial, time.monotonic() - started)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
-            with suppress(UserError):  # a full disk may refuse this line too; the first error is the one to tell
+            with suppress(
+                UserError
+            ):  # a full disk may refuse this line too; the first error is the one to tell
                 self.log("failed", step=step.name)
             raise
         how = "borrowed" if lender is not None else "run"
@@ -206,7 +219,9 @@ class Run:
         """Other runs of the same name, newest first."""
         name = self.folder.name.rpartition("-")[0]
         found = [
-            path for path in self.folder.parent.glob(f"{name}-*") if path != self.folder and (path / "steps").is_dir()
+            path
+            for path in self.folder.parent.glob(f"{name}-*")
+            if path != self.folder and (path / "steps").is_dir()
         ]
         return [Run(path) for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
 
@@ -220,10 +235,17 @@ class Run:
         if not records:
             return "runs: no result yet"
         before = records[0].step
-        changes = [*differences(before.settings, step.settings), *differences(before.inputs, step.inputs)]
+        changes = [
+            *differences(before.settings, step.settings),
+            *differences(before.inputs, step.inputs),
+        ]
         if before.version != step.version:
             changes.append("the code of the step")
-        return "runs: " + "; ".join(changes[:5]) + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
+        return (
+            "runs: "
+            + "; ".join(changes[:5])
+            + (f"; {len(changes) - 5} more" if len(changes) > 5 else "")
+        )
 
     def log(self, event: str, **fields: str | float) -> None:
         """Append to ``log.jsonl``: names and numbers only."""
@@ -242,7 +264,9 @@ class Run:
                 for path in sorted(partial.iterdir()):
                     _replace(path, self.folder / path.name)
                 partial.rmdir()
-        record = Record(step=step, key=step.key, files=files, seconds=round(seconds, 2), finished=now())
+        record = Record(
+            step=step, key=step.key, files=files, seconds=round(seconds, 2), finished=now()
+        )
         write_json(self.folder / "steps" / f"{step.name.replace('/', '-')}.json", record)
 
 
@@ -293,15 +317,21 @@ def differences(before: Any, after: Any, key: str = "") -> list[str]:
         return [
             line
             for name in names
-            for line in differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
+            for line in differences(
+                before.get(name), after.get(name), f"{key}.{name}" if key else str(name)
+            )
         ]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [
-            line for i, pair in enumerate(zip(before, after, strict=True)) for line in differences(*pair, f"{key}[{i}]")
+            line
+            for i, pair in enumerate(zip(before, after, strict=True))
+            for line in differences(*pair, f"{key}[{i}]")
         ]
     if before == after:
         return []
-    if (isinstance(after, str) and len(after) == 64) or (isinstance(before, str) and len(before) == 64):
+    if (isinstance(after, str) and len(after) == 64) or (
+        isinstance(before, str) and len(before) == 64
+    ):
         return [f"{key} changed"]
     return [f"{key} {_short(before)} -> {_short(after)}"]
 
@@ -333,7 +363,9 @@ def hardware() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
         ]
         model = names[0] if names else model
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -343,7 +375,9 @@ def hardware() -> str:
         for line in path.read_text().splitlines()
         if line.startswith("Model")
     ]
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB" + (f", {len(gpus)} x {gpus[0]}" if gpus else ", no GPU")
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB" + (
+        f", {len(gpus)} x {gpus[0]}" if gpus else ", no GPU"
+    )
 
 
 def memoised_digest(path: Path, memo: Path) -> str:

@@ -17,7 +17,13 @@ from residency.core.errors import DataError
 Profile = Literal["public", "synthetic", "anonymised", "safe-harbor", "pseudonymised"]
 """How a note became fit for use; decides what may leave the machine (``pseudonymised`` never does by default)."""
 
-PROFILES: tuple[Profile, ...] = ("public", "synthetic", "anonymised", "safe-harbor", "pseudonymised")
+PROFILES: tuple[Profile, ...] = (
+    "public",
+    "synthetic",
+    "anonymised",
+    "safe-harbor",
+    "pseudonymised",
+)
 SHOWABLE: frozenset[Profile] = frozenset({"public", "synthetic", "anonymised", "safe-harbor"})
 """Profiles whose text may be shown in a report without being asked for."""
 
@@ -26,7 +32,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An immutable value; the fields in ``PRIVATE`` are left out of ``repr``."""
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in PRIVATE)
+        shown = ", ".join(
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+            if name not in PRIVATE
+        )
         return f"{type(self).__name__}({shown})"
 
 

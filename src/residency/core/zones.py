@@ -57,9 +57,13 @@ def open_zone(root: Path) -> Zone:
     marker = place / MARKER
     if marker.is_file():
         if read_json(marker, _Marker).schema > SCHEMA:
-            raise UserError(f"zone: {place} was made by a newer version of residency; update this one.")
+            raise UserError(
+                f"zone: {place} was made by a newer version of residency; update this one."
+            )
     elif any(place.iterdir()):
-        raise UserError(f"zone: {place} holds other files already; choose a new or an empty folder.")
+        raise UserError(
+            f"zone: {place} holds other files already; choose a new or an empty folder."
+        )
     else:
         write_json(marker, _Marker(schema=SCHEMA))
     return Zone(root=place)
@@ -80,7 +84,9 @@ def locked(zone: Zone, name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"zone: another command works on {name} in {zone.root}; wait for its end.") from None
+            raise UserError(
+                f"zone: another command works on {name} in {zone.root}; wait for its end."
+            ) from None
         yield
 
 
@@ -93,15 +99,23 @@ def in_zone(path: Path) -> bool:
 def assert_outside(path: Path) -> None:
     """Raises ``GateRefused`` where a folder of a run lies in an identified zone, or a zone in it."""
     if in_zone(path):
-        raise GateRefused(f"{path}: lies in an identified zone; runs hold no identified text, choose a folder outside.")
+        raise GateRefused(
+            f"{path}: lies in an identified zone; runs hold no identified text, choose a folder outside."
+        )
     if inner := next(path.rglob(MARKER), None):
-        raise GateRefused(f"{path}: holds the identified zone {inner.parent}; move the zone out of it.")
+        raise GateRefused(
+            f"{path}: holds the identified zone {inner.parent}; move the zone out of it."
+        )
 
 
 def _check_place(place: Path) -> None:
     if any(part.lower() == "runs" for part in place.parts):
-        raise GateRefused(f"zone: {place} lies in a runs folder, which is shown and shared; choose a folder outside.")
-    checkout = next((folder for folder in (place, *place.parents) if (folder / ".git").exists()), None)
+        raise GateRefused(
+            f"zone: {place} lies in a runs folder, which is shown and shared; choose a folder outside."
+        )
+    checkout = next(
+        (folder for folder in (place, *place.parents) if (folder / ".git").exists()), None
+    )
     if checkout and not _is_ignored(checkout, place):
         raise GateRefused(
             f"zone: {place} lies in the git checkout {checkout} and could be committed; "
@@ -128,4 +142,6 @@ def _check_owner(place: Path) -> None:
     if status.st_uid != os.getuid():
         raise GateRefused(f"zone: {place} belongs to another user; choose a folder of your own.")
     if stat.S_IMODE(status.st_mode) & 0o077:
-        raise GateRefused(f"zone: {place} is open to other users; run chmod 700 {place} and check who has read it.")
+        raise GateRefused(
+            f"zone: {place} is open to other users; run chmod 700 {place} and check who has read it."
+        )

@@ -28,9 +28,16 @@ class Abstract(Value, frozen=True):
         return next((text for name, text in self.sections if name.upper().startswith(labels)), "")
 
 
-def abstract(id: str, title: str, sections: Sequence[tuple[str, str]], journal: str = "", year: str = "") -> Abstract:
+def abstract(
+    id: str, title: str, sections: Sequence[tuple[str, str]], journal: str = "", year: str = ""
+) -> Abstract:
     """An abstract of its parts."""
     parts = [f"{label}: {text}" if label else text for label, text in sections]
     return Abstract(
-        id=id, text="\n".join([title, *parts]), title=title, sections=tuple(sections), journal=journal, year=year
+        id=id,
+        text="\n".join([title, *parts]),
+        title=title,
+        sections=tuple(sections),
+        journal=journal,
+        year=year,
     )

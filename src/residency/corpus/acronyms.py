@@ -45,12 +45,17 @@ class Acronyms(Conversations):
             if isinstance(record, dict):
                 yield self._short_form(record, line, f"{path}:{line}", known)
             else:
-                yield Row(line=line, fault="is not valid JSON" if record is INVALID else "is not a JSON object")
+                yield Row(
+                    line=line,
+                    fault="is not valid JSON" if record is INVALID else "is not a JSON object",
+                )
 
     def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
         raise NotImplementedError  # rows have columns, which a card puts into words
 
-    def _short_form(self, record: dict[str, Any], line: int, where: str, known: dict[str, tuple[str, ...]]) -> Row:
+    def _short_form(
+        self, record: dict[str, Any], line: int, where: str, known: dict[str, tuple[str, ...]]
+    ) -> Row:
         columns = self.columns
         for setting, name in columns:
             if name not in record:
@@ -58,7 +63,11 @@ class Acronyms(Conversations):
         text, start, length, full = (record[name] for _, name in columns)
         if not isinstance(text, str) or not isinstance(full, str) or not full.strip():
             return Row(line=line, fault="text or expansion is empty or not text")
-        if not isinstance(start, int) or not isinstance(length, int) or not 0 <= start < start + length <= len(text):
+        if (
+            not isinstance(start, int)
+            or not isinstance(length, int)
+            or not 0 <= start < start + length <= len(text)
+        ):
             return Row(line=line, fault="the short form lies outside the text")
         short = normalize("NFC", text[start : start + length]).strip()
         if not short:
@@ -66,7 +75,9 @@ class Acronyms(Conversations):
         full = normalize("NFC", full).strip()
         options = known.get(short.lower(), ())
         fields = {"text": normalize("NFC", text), "acronym": short, "expansion": full}
-        about = self._about(record) | {"choices": options if not options or full in options else (*options, full)}
+        about = self._about(record) | {
+            "choices": options if not options or full in options else (*options, full)
+        }
         return Row(line=line, text=f"{short}\n{fields['text']}", fields=fields, **about)
 
 

@@ -39,7 +39,10 @@ class Brat(Source):
 
     def rows(self, path: Path) -> Iterator[Row]:
         if not self.companions(path):
-            yield Row(line=0, fault="there is no .ann file beside the text; an empty one says that nothing is marked")
+            yield Row(
+                line=0,
+                fault="there is no .ann file beside the text; an empty one says that nothing is marked",
+            )
             return
         spans: dict[str, Raw] = {}
         relations: list[tuple[str, str, str]] = []
@@ -48,7 +51,9 @@ class Brat(Source):
             if line.startswith("T") and not _REMARK.fullmatch(line):
                 raw = _entity(line, number)
                 spans[raw.key] = raw
-            elif line.startswith("R") and (match := re.match(r"R\S*\t(\S+) \S+?:(\S+) \S+?:(\S+)", line)):
+            elif line.startswith("R") and (
+                match := re.match(r"R\S*\t(\S+) \S+?:(\S+) \S+?:(\S+)", line)
+            ):
                 relations.append((match[2], match[3], match[1]))
             elif line[:1] in ("N", "A", "M"):
                 _describe(line, spans)
@@ -64,9 +69,17 @@ class Brat(Source):
 def _entity(line: str, number: int) -> Raw:
     match = _ENTITY.fullmatch(line)
     if match is None:
-        return Raw(fragments=(), label="", key=f"line {number}", line=number, fault="entity line cannot be read")
+        return Raw(
+            fragments=(),
+            label="",
+            key=f"line {number}",
+            line=number,
+            fault="entity line cannot be read",
+        )
     key, label, offsets, quote = match.groups()
-    fragments = tuple((int(start), int(end)) for start, end in (pair.split() for pair in offsets.split(";")))
+    fragments = tuple(
+        (int(start), int(end)) for start, end in (pair.split() for pair in offsets.split(";"))
+    )
     return Raw(fragments=fragments, label=label, quote=quote or "", key=key, line=number)
 
 

@@ -58,7 +58,9 @@ class Conll(Source):
             text += token
         entities, repairs = decode(sentence.tags, scheme)
         spans = tuple(
-            Raw(fragments=((starts[first], starts[last] + len(sentence.tokens[last])),), label=label)
+            Raw(
+                fragments=((starts[first], starts[last] + len(sentence.tokens[last])),), label=label
+            )
             for first, last, label in entities
         )
         return Row(line=sentence.line, text=text, spans=spans, group=group, repairs=tuple(repairs))
@@ -70,7 +72,9 @@ class Conll(Source):
         for number, line in lines(path):
             if not line.strip():
                 if lines_in:
-                    yield Sentence(line=first, tokens=tokens, tags=tags, document=document, fault=fault)
+                    yield Sentence(
+                        line=first, tokens=tokens, tags=tags, document=document, fault=fault
+                    )
                 tokens, tags, fault, lines_in = [], [], "", 0
                 continue
             if line.startswith(DOCUMENT):

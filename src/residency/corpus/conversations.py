@@ -66,7 +66,10 @@ class Conversations(Source):
             if isinstance(record, str):
                 yield Row(line=line, fault=record)
             elif not isinstance(record, dict):
-                yield Row(line=line, fault="is not valid JSON" if record is INVALID else "is not a JSON object")
+                yield Row(
+                    line=line,
+                    fault="is not valid JSON" if record is INVALID else "is not a JSON object",
+                )
             else:
                 yield self._row(record, line, f"{path}:{line}")
 
@@ -76,7 +79,9 @@ class Conversations(Source):
 
     def _row(self, record: dict[str, Any], line: int, where: str) -> Row:
         found = self.said(record, where)
-        turns, repairs, fault = ((), (), found) if isinstance(found, str) else settled(self._unpacked(found))
+        turns, repairs, fault = (
+            ((), (), found) if isinstance(found, str) else settled(self._unpacked(found))
+        )
         return Row(
             line=line,
             text="\n".join(turn.text for turn in turns if turn.role == "user"),
@@ -95,7 +100,9 @@ class Conversations(Source):
         if self.packed is None:
             return found
         marks = {self.packed.user: "user", self.packed.assistant: "assistant"}
-        pattern = re.compile("(" + "|".join(map(re.escape, sorted(marks, key=len, reverse=True))) + ")")
+        pattern = re.compile(
+            "(" + "|".join(map(re.escape, sorted(marks, key=len, reverse=True))) + ")"
+        )
         made: list[Said] = []
         for role, text in found:
             before, *pieces = pattern.split(text) if role == "user" else [text]
@@ -155,13 +162,20 @@ class Alpaca(Conversations):
         columns = self.columns
         for setting in ("prompt", "response"):
             if getattr(columns, setting) not in record:
-                raise missing(where, "column", getattr(columns, setting), record, f"columns.{setting}")
-        cells = [record.get(name) or "" for name in (columns.system, columns.prompt, columns.query, columns.response)]
+                raise missing(
+                    where, "column", getattr(columns, setting), record, f"columns.{setting}"
+                )
+        cells = [
+            record.get(name) or ""
+            for name in (columns.system, columns.prompt, columns.query, columns.response)
+        ]
         history = record.get(columns.history) or []
         if not all(isinstance(cell, str) for cell in cells):
             return "a column is not text"
         pairs = (
-            [pair for pair in history if isinstance(pair, list) and len(pair) == 2] if isinstance(history, list) else []
+            [pair for pair in history if isinstance(pair, list) and len(pair) == 2]
+            if isinstance(history, list)
+            else []
         )
         if (
             not isinstance(history, list)
@@ -206,10 +220,20 @@ class ShareGpt(Conversations):
             raise missing(where, "column", self.columns.messages, record, "columns.messages")
         system = record.get(self.columns.system)
         turns = spoken(record[self.columns.messages], self.tags)
-        return turns if isinstance(turns, str) or not isinstance(system, str) else [("system", system), *turns]
+        return (
+            turns
+            if isinstance(turns, str) or not isinstance(system, str)
+            else [("system", system), *turns]
+        )
 
 
-MESSAGE_TAGS = Tags(role="role", content="content", user="user", assistant="assistant", system=["system", "developer"])
+MESSAGE_TAGS = Tags(
+    role="role",
+    content="content",
+    user="user",
+    assistant="assistant",
+    system=["system", "developer"],
+)
 
 
 class Messages(Conversations):
@@ -253,7 +277,10 @@ def spoken(messages: object, tags: Tags) -> list[Said] | str:
 def content(value: object) -> str | None:
     """The text of a message; ``None`` where it is something else."""
     if isinstance(value, list):
-        parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in value]
+        parts = [
+            part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+            for part in value
+        ]
         return "\n".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
     return value if isinstance(value, str) else None
 
@@ -338,6 +365,14 @@ class Instructions(Conversations):
             if column not in record:
                 raise missing(where, "column", column, record, f"fields.{name}")
         found = {name: record[column] for name, column in self.fields.items()}
-        values = {name: "" if value is None else str(value).strip() for name, value in found.items()}
+        values = {
+            name: "" if value is None else str(value).strip() for name, value in found.items()
+        }
         fault = "all columns are empty" if not any(values.values()) else ""
-        return Row(line=line, text="\n".join(values.values()), fields=values, fault=fault, **self._about(record))
+        return Row(
+            line=line,
+            text="\n".join(values.values()),
+            fields=values,
+            fault=fault,
+            **self._about(record),
+        )

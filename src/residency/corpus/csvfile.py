@@ -59,7 +59,9 @@ class Csv(Source):
         for setting in Columns.model_fields:
             for name in self._names(setting):
                 if name not in header:
-                    raise missing(where, "column", name, header, f"columns.{setting} or the delimiter")
+                    raise missing(
+                        where, "column", name, header, f"columns.{setting} or the delimiter"
+                    )
 
     def _names(self, setting: str) -> list[str]:
         value: str | list[str] = getattr(self.columns, setting)
@@ -71,7 +73,9 @@ class Csv(Source):
         spans: object = ()
         if columns.entities and record[columns.entities].strip():
             try:
-                spans = read_entities(msgspec.json.decode(record[columns.entities]), self.keys, where, "keys")
+                spans = read_entities(
+                    msgspec.json.decode(record[columns.entities]), self.keys, where, "keys"
+                )
             except msgspec.DecodeError:
                 spans = "entities are not valid JSON"
         if not isinstance(spans, tuple):

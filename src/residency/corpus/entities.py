@@ -40,7 +40,12 @@ def read_entities(value: object, keys: Keys, where: str, setting: str) -> tuple[
 def _entity(item: object, keys: Keys, where: str, setting: str, number: int) -> Raw:
     if isinstance(item, Mapping):
         return _dict(item, keys, where, setting, number)
-    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 3 and isinstance(item[2], str):
+    if (
+        isinstance(item, Sequence)
+        and not isinstance(item, str)
+        and len(item) >= 3
+        and isinstance(item[2], str)
+    ):
         start, end = _offset(item[0]), _offset(item[1])
         if start is None or end is None:
             return _bad(item[2], NOT_A_NUMBER)
@@ -70,9 +75,13 @@ def _dict(item: Mapping[str, Any], keys: Keys, where: str, setting: str, number:
         label=label,
         quote=quote,
         code=_string(item.get("code")),
-        attributes=tuple(a for a in attributes if isinstance(a, str)) if isinstance(attributes, list) else (),
+        attributes=tuple(a for a in attributes if isinstance(a, str))
+        if isinstance(attributes, list)
+        else (),
         by=_string(item.get("by")),
-        score=float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None,
+        score=float(score)
+        if isinstance(score, int | float) and not isinstance(score, bool)
+        else None,
         key=str(number),
     )
 

@@ -26,7 +26,10 @@ class Exam(Conversations):
     def rows(self, path: Path) -> Iterator[Row]:
         for line, record in self.records(path):
             if not isinstance(record, dict):
-                yield Row(line=line, fault="is not valid JSON" if record is INVALID else "is not a JSON object")
+                yield Row(
+                    line=line,
+                    fault="is not valid JSON" if record is INVALID else "is not a JSON object",
+                )
             elif bool(record.get("options")) == (self.items == "choice"):
                 yield self._item(record, line, f"{path}:{line}")
 
@@ -43,9 +46,15 @@ class Exam(Conversations):
         about = self._about(record)
         if self.items == "short":
             found = record.get("points", [])
-            if not isinstance(found, list) or not all(isinstance(one, str) and one.strip() for one in found):
+            if not isinstance(found, list) or not all(
+                isinstance(one, str) and one.strip() for one in found
+            ):
                 return Row(line=line, fault="points are not a list of texts", **about)
-            fields = {"question": question.strip(), "answer": answer, "points": "\n".join(f"- {one}" for one in found)}
+            fields = {
+                "question": question.strip(),
+                "answer": answer,
+                "points": "\n".join(f"- {one}" for one in found),
+            }
             return Row(line=line, text=question, fields=fields, **about)
         options = _options(record["options"])
         if isinstance(options, str):
@@ -55,7 +64,12 @@ class Exam(Conversations):
             return Row(line=line, fault="answer is not the letter of an option", **about)
         listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
         fields = {"question": question.strip(), "options": listed, "answer": answer}
-        return Row(line=line, text=f"{question}\n{listed}", fields=fields, **{**about, "choices": tuple(options)})
+        return Row(
+            line=line,
+            text=f"{question}\n{listed}",
+            fields=fields,
+            **{**about, "choices": tuple(options)},
+        )
 
 
 def _options(found: object) -> dict[str, str] | str:
@@ -65,6 +79,8 @@ def _options(found: object) -> dict[str, str] | str:
     if not isinstance(found, dict) or len(found) < 2:
         return "options are not two or more, a mapping of letters or a list"
     options = {str(letter).strip().upper(): text for letter, text in found.items()}
-    if not all(isinstance(text, str) and text.strip() for text in options.values()) or len(options) < len(found):
+    if not all(isinstance(text, str) and text.strip() for text in options.values()) or len(
+        options
+    ) < len(found):
         return "an option is empty, not text, or its letter stands twice"
     return {letter: text.strip() for letter, text in options.items()}

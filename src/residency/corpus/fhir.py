@@ -76,12 +76,19 @@ class Fhir(Source):
 
     def rows(self, path: Path) -> Iterator[Row]:
         patient, entries = record(path)
-        search = Index([Term(code=entry.reference, name=f"{entry.type} {entry.line}") for entry in entries])
+        search = Index(
+            [Term(code=entry.reference, name=f"{entry.type} {entry.line}") for entry in entries]
+        )
         by_reference = {entry.reference: entry for entry in entries}
-        for number, asked in enumerate(chosen(patient, entries, self.language, self.questions), start=1):
+        for number, asked in enumerate(
+            chosen(patient, entries, self.language, self.questions), start=1
+        ):
             question = worded(asked, self.language)
             found = [by_reference[one.term.code] for one in search.find(question, self.candidates)]
-            lines = "\n".join(entry.line for entry in sorted(found, key=lambda entry: (entry.start, entry.reference)))
+            lines = "\n".join(
+                entry.line
+                for entry in sorted(found, key=lambda entry: (entry.start, entry.reference))
+            )
             yield Row(
                 line=0,
                 id=f"{patient}-{number}",
@@ -103,14 +110,24 @@ def record(path: Path) -> tuple[str, list[Entry]]:
     try:
         found = msgspec.json.decode(whole(path), type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise DataError(f"{path}: is no FHIR bundle ({reason(error)}); it holds one JSON object.") from None
+        raise DataError(
+            f"{path}: is no FHIR bundle ({reason(error)}); it holds one JSON object."
+        ) from None
     listed = found.get("entry")
     if found.get("resourceType") != "Bundle" or not isinstance(listed, list):
-        raise DataError(f"{path}: is no FHIR bundle; resourceType must be Bundle, with a list entry.")
-    resources = [one["resource"] for one in listed if isinstance(one, dict) and isinstance(one.get("resource"), dict)]
+        raise DataError(
+            f"{path}: is no FHIR bundle; resourceType must be Bundle, with a list entry."
+        )
+    resources = [
+        one["resource"]
+        for one in listed
+        if isinstance(one, dict) and isinstance(one.get("resource"), dict)
+    ]
     patients = [one for one in resources if one.get("resourceType") == "Patient"]
     if len(patients) != 1 or not isinstance(patients[0].get("id"), str):
-        raise DataError(f"{path}: holds {len(patients)} patients; give each patient a bundle of their own.")
+        raise DataError(
+            f"{path}: holds {len(patients)} patients; give each patient a bundle of their own."
+        )
     entries = (entry(one) for one in resources)
     return patients[0]["id"], [one for one in entries if one is not None]
 
@@ -146,10 +163,15 @@ def entry(resource: Resource) -> Entry | None:
         name=name,
         codes=_codes(concept),
         start=_day(next((one for one in starts if one), None) or period.get("start")),
-        end=_day(resource.get("abatementDateTime") or (valid.get("end") if kind == "MedicationRequest" else None)),
+        end=_day(
+            resource.get("abatementDateTime")
+            or (valid.get("end") if kind == "MedicationRequest" else None)
+        ),
         value=str(value or ""),
         reasons=tuple(code for one in reasons for code in _codes(one)),
-        status=next((code for _, code in _codings(status)), "") if status else _shown(kind, resource),
+        status=next((code for _, code in _codings(status)), "")
+        if status
+        else _shown(kind, resource),
     )
 
 
@@ -163,7 +185,13 @@ NAMED = {
     "Encounter": "type",
 }
 """Type of resource -> where it says what it is."""
-STARTS = ("onsetDateTime", "authoredOn", "effectiveDateTime", "performedDateTime", "occurrenceDateTime")
+STARTS = (
+    "onsetDateTime",
+    "authoredOn",
+    "effectiveDateTime",
+    "performedDateTime",
+    "occurrenceDateTime",
+)
 
 
 def _shown(kind: str, resource: Resource) -> str:
@@ -246,7 +274,12 @@ def questions(entries: list[Entry], lang: Lang) -> Iterator[Asked]:
             if found is not None:
                 answer, cited = found
                 answer = {"YES": yes, "NO": no}.get(answer, answer)
-                yield Asked(kind=kind, name=name, answer=answer, references=tuple(one.reference for one in cited))
+                yield Asked(
+                    kind=kind,
+                    name=name,
+                    answer=answer,
+                    references=tuple(one.reference for one in cited),
+                )
     held = " ".join(f"{one.name} {one.value}" for one in entries).lower()
     for name in phrases()["absent"]:
         if name.lower() not in held:
@@ -293,12 +326,22 @@ def _purpose(alike: list[Entry], entries: list[Entry]) -> Found:
     wanted = {one.reasons for one in alike if one.reasons}
     if len(wanted) != 1 or not all(one.reasons for one in alike):
         return None
-    conditions = [one for one in entries if one.type == "Condition" and {*one.codes} & {*next(iter(wanted))}]
-    return (conditions[0].name, [*alike, *conditions]) if len({one.name for one in conditions}) == 1 else None
+    conditions = [
+        one for one in entries if one.type == "Condition" and {*one.codes} & {*next(iter(wanted))}
+    ]
+    return (
+        (conditions[0].name, [*alike, *conditions])
+        if len({one.name for one in conditions}) == 1
+        else None
+    )
 
 
 def _category(alike: list[Entry], _: list[Entry]) -> Found:
-    return (alike[0].value, alike) if len({one.value for one in alike}) == 1 and alike[0].value else None
+    return (
+        (alike[0].value, alike)
+        if len({one.value for one in alike}) == 1 and alike[0].value
+        else None
+    )
 
 
 KINDS: tuple[tuple[str, str, Callable[[list[Entry], list[Entry]], Found]], ...] = (

@@ -59,7 +59,8 @@ def ties(notes: Sequence[Note], near: Clusters = ()) -> Ties:
         if note.source:
             found["source"].setdefault(note.source, []).append(position)
     shared: dict[Tie, Sequence[Sequence[int]]] = {
-        kind: [members for members in sets.values() if len(members) > 1] for kind, sets in found.items()
+        kind: [members for members in sets.values() if len(members) > 1]
+        for kind, sets in found.items()
     }
     where = {note.id: position for position, note in enumerate(notes)}
     clusters = [[where[id] for id in cluster if id in where] for cluster in near]

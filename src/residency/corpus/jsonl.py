@@ -51,7 +51,10 @@ class Jsonl(Source):
 
     def _row(self, record: dict[str, Any], number: int, where: str) -> Row:
         fields = self.fields
-        for key in ("text", *sorted({"entities", "id", "group", "lang", "labels"} & fields.model_fields_set)):
+        for key in (
+            "text",
+            *sorted({"entities", "id", "group", "lang", "labels"} & fields.model_fields_set),
+        ):
             if getattr(fields, key) not in record:
                 raise missing(where, "field", getattr(fields, key), record, f"fields.{key}")
         id = identifier(record.get(fields.id))
@@ -98,8 +101,12 @@ def choices(record: dict[str, Any]) -> tuple[str, ...]:
     """What a row says that it may be answered with: ``choices``, or ``answer_choices`` as PromptCBLUE calls it, a list, or one
     text with ``，`` between."""
     found = record.get("choices", record.get("answer_choices"))
-    listed = found.split("，") if isinstance(found, str) else found if isinstance(found, list) else []
-    return tuple(dict.fromkeys(one.strip() for one in listed if isinstance(one, str) and one.strip()))
+    listed = (
+        found.split("，") if isinstance(found, str) else found if isinstance(found, list) else []
+    )
+    return tuple(
+        dict.fromkeys(one.strip() for one in listed if isinstance(one, str) and one.strip())
+    )
 
 
 def identifier(value: object) -> str:
@@ -132,7 +139,9 @@ def _written(record: dict[str, Any]) -> dict[str, Any]:
     try:
         found["written_at"] = msgspec.convert(record.get("written_at"), datetime | None)
         relations = msgspec.convert(record.get("relations", []), list[dict[str, int | str]])
-        found["relations"] = tuple((str(r["head"]), str(r["tail"]), str(r["label"])) for r in relations)
+        found["relations"] = tuple(
+            (str(r["head"]), str(r["tail"]), str(r["label"])) for r in relations
+        )
     except (msgspec.ValidationError, KeyError):
         pass
     return found

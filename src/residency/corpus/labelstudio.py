@@ -53,13 +53,17 @@ class LabelStudio(Source):
         text = data[self.text]
         if not isinstance(text, str):
             return Row(line=number, id=id, fault="text is not a string")
-        given = [a for a in _list(task.get("annotations")) if isinstance(a, Mapping) and self._counts(a)]
+        given = [
+            a for a in _list(task.get("annotations")) if isinstance(a, Mapping) and self._counts(a)
+        ]
         if not given:
             return Row(line=number, id=id, fault="task has no annotation")
         chosen = [a for a in given if a.get("ground_truth")] or given
         contents = {_content(_list(a.get("result"))) for a in chosen}
         if len(contents) > 1:
-            return Row(line=number, id=id, fault="annotations of the task differ; adjudicate them first")
+            return Row(
+                line=number, id=id, fault="annotations of the task differ; adjudicate them first"
+            )
         result = _list(chosen[0].get("result"))
         return Row(
             line=number,
@@ -80,7 +84,9 @@ def _tasks(path: Path) -> Iterator[object]:
     try:
         document = msgspec.json.decode(whole(path) or "[]")
     except msgspec.DecodeError:
-        raise DataError(f"{path}: is not valid JSON; export the project again (format JSON).") from None
+        raise DataError(
+            f"{path}: is not valid JSON; export the project again (format JSON)."
+        ) from None
     if isinstance(document, list):
         yield from document
     elif isinstance(document, Mapping) and isinstance(document.get("projects"), list):
@@ -104,7 +110,11 @@ def _annotator(annotation: Mapping[str, Any]) -> str:
 
 def _values(result: Sequence[Any], kind: str) -> Iterator[Mapping[str, Any]]:
     for item in result:
-        if isinstance(item, Mapping) and item.get("type") == kind and isinstance(item.get("value"), Mapping):
+        if (
+            isinstance(item, Mapping)
+            and item.get("type") == kind
+            and isinstance(item.get("value"), Mapping)
+        ):
             yield item["value"]
 
 
@@ -124,12 +134,20 @@ def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
     attributes: dict[str, list[str]] = {}
     codes: dict[str, str] = {}
     for item in result:
-        if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping) and "start" in item["value"]:
+        if (
+            isinstance(item, Mapping)
+            and isinstance(item.get("value"), Mapping)
+            and "start" in item["value"]
+        ):
             key = identifier(item.get("id"))
             if item.get("type") == "choices":
                 attributes.setdefault(key, []).extend(_names(item["value"], "choices"))
             elif item.get("type") == "taxonomy":
-                paths = [path for path in _list(item["value"].get("taxonomy")) if isinstance(path, list) and path]
+                paths = [
+                    path
+                    for path in _list(item["value"].get("taxonomy"))
+                    if isinstance(path, list) and path
+                ]
                 if paths:
                     codes[key] = identifier(paths[0][-1]).split(" ", 1)[0]
     for item in result:
@@ -158,7 +176,12 @@ def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
                     attributes=tuple(sorted(set(attributes.get(key, ())))) if key else (),
                 )
             else:
-                yield Raw(fragments=(), label=name, fault="offset of a span is not a whole number", key=key)
+                yield Raw(
+                    fragments=(),
+                    label=name,
+                    fault="offset of a span is not a whole number",
+                    key=key,
+                )
 
 
 def _relations(result: Sequence[Any]) -> Iterator[tuple[str, str, str]]:

@@ -35,7 +35,9 @@ class Leak(Value, frozen=True):
         some = "e.g. " if self.notes > len(self.ids) else ""
         what = NAMES[self.tie][self.sets != 1]
         concerned = f"{self.notes:,} {b} note{'' if self.notes == 1 else 's'}"
-        return f"{self.sets:,} {what} in both {a} and {b} ({concerned}, {some}{', '.join(self.ids)})"
+        return (
+            f"{self.sets:,} {what} in both {a} and {b} ({concerned}, {some}{', '.join(self.ids)})"
+        )
 
 
 NAMES: dict[Tie, tuple[str, str]] = {
@@ -79,7 +81,9 @@ class Grouping(Value, frozen=True):
         return ""
 
 
-def audit(notes: Sequence[Note], parts: Mapping[str, PartName], near: Clusters = ()) -> tuple[Leak, ...]:
+def audit(
+    notes: Sequence[Note], parts: Mapping[str, PartName], near: Clusters = ()
+) -> tuple[Leak, ...]:
     """Every kind of tie that two parts have in common, by pair of parts; empty where nothing leaks."""
     placed = [note for note in notes if note.id in parts]
     found: list[Leak] = []
@@ -92,8 +96,17 @@ def audit(notes: Sequence[Note], parts: Mapping[str, PartName], near: Clusters =
                 across.setdefault(pair, []).append(members)
         for pair in combinations(PARTS, 2):
             if sets := across.get(pair):
-                ids = dict.fromkeys(placed[p].id for members in sets for p in members if parts[placed[p].id] == pair[1])
-                found.append(Leak(tie=tie, parts=pair, sets=len(sets), notes=len(ids), ids=tuple(ids)[:SHOWN]))
+                ids = dict.fromkeys(
+                    placed[p].id
+                    for members in sets
+                    for p in members
+                    if parts[placed[p].id] == pair[1]
+                )
+                found.append(
+                    Leak(
+                        tie=tie, parts=pair, sets=len(sets), notes=len(ids), ids=tuple(ids)[:SHOWN]
+                    )
+                )
     return tuple(found)
 
 

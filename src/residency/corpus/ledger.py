@@ -43,11 +43,29 @@ class Ledger:
 
     def repaired(self, file: Path | str, line: int, id: str, reason: str, count: int = 1) -> None:
         """The row is used after a repair that is certain."""
-        self.add(Entry(file=self.name(file), line=line, status="repaired", id=id, reason=reason, count=count))
+        self.add(
+            Entry(
+                file=self.name(file),
+                line=line,
+                status="repaired",
+                id=id,
+                reason=reason,
+                count=count,
+            )
+        )
 
     def rejected(self, file: Path | str, line: int, id: str, reason: str, count: int = 1) -> None:
         """The row is not used."""
-        self.add(Entry(file=self.name(file), line=line, status="rejected", id=id, reason=reason, count=count))
+        self.add(
+            Entry(
+                file=self.name(file),
+                line=line,
+                status="rejected",
+                id=id,
+                reason=reason,
+                count=count,
+            )
+        )
 
     def add(self, entry: Entry) -> None:
         """Append an entry made elsewhere, e.g. by windowing."""
@@ -56,7 +74,11 @@ class Ledger:
     def name(self, file: Path | str) -> str:
         """How a file is shown: relative to the recipe's folder where it lies in it."""
         path = Path(file)
-        return path.relative_to(self._root).as_posix() if self._root and path.is_relative_to(self._root) else str(file)
+        return (
+            path.relative_to(self._root).as_posix()
+            if self._root and path.is_relative_to(self._root)
+            else str(file)
+        )
 
     def stem(self, file: Path) -> str:
         """What the ids of a file's rows begin with where the rows have none of their own."""
@@ -90,7 +112,10 @@ class Ledger:
         rejected = [entry for entry in self._entries if entry.status == "rejected"]
         reasons = Counter(entry.reason for entry in rejected)
         first = {entry.reason: f"{entry.file}:{entry.line}" for entry in reversed(rejected)}
-        shown = ", ".join(f"{number} x {reason} (first: {first[reason]})" for reason, number in reasons.most_common(3))
+        shown = ", ".join(
+            f"{number} x {reason} (first: {first[reason]})"
+            for reason, number in reasons.most_common(3)
+        )
         rows = sum(entry.status in ROWS for entry in self._entries)
         raise DataError(
             f"{where}: {len(rejected)} of {rows} rows ({self.lost():.1%}) would be lost, {limit:.1%} is allowed: {shown}; "

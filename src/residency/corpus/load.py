@@ -43,11 +43,19 @@ class ExternalSource(Source):
 
     def built(self) -> Source:
         """The source itself; raises ``UserError`` where it cannot be imported or refuses its options."""
-        shared = {name: value for name, value in self if name in self.model_fields_set & set(Source.model_fields)}
+        shared = {
+            name: value
+            for name, value in self
+            if name in self.model_fields_set & set(Source.model_fields)
+        }
         try:
             return External(target=self.target, options={**shared, **self.options}).load(Source)  # type: ignore[type-abstract]
         except (ValidationError, TypeError) as error:
-            fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else type(error).__name__
+            fault = (
+                error.errors()[0]["msg"]
+                if isinstance(error, ValidationError)
+                else type(error).__name__
+            )
             raise UserError(f"options: {self.target} does not accept them ({fault}).") from None
 
     def suffixes(self) -> tuple[str, ...]:
@@ -136,7 +144,9 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
         if not data.shares.get("dev") and share:
             placed = {part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}
             stopped = given(placed, data.stop, seed, near)
-            split = make(notes, stopped.parts, seed, f"{split.how}; dev: {share:.0%} of train by group")
+            split = make(
+                notes, stopped.parts, seed, f"{split.how}; dev: {share:.0%} of train by group"
+            )
     else:
         parts = {part: read[part] for part in PARTS if part in read}
         how = ""
@@ -167,7 +177,10 @@ def read_parts(data: Data, name: str, root: Path) -> tuple[dict[str, list[Note]]
     """The notes of ``path`` or of each part as they stand in the files, every row accounted for; raises as ``load``."""
     inputs = _inputs(data, root, name)
     ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
-    read = {part: [note for path in paths for note in data.read(path, ledger)] for part, paths in inputs.items()}
+    read = {
+        part: [note for path in paths for note in data.read(path, ledger)]
+        for part, paths in inputs.items()
+    }
     ledger.check(data.loss, f"data.{name}")
     _check_ids(ledger.entries)
     _check_labels(data, name, ledger.labels)
@@ -185,13 +198,18 @@ def _inputs(data: Source, root: Path, name: str) -> dict[str, list[Path]]:
     for part in ("path", *PARTS):
         patterns = data.paths(part)
         if patterns:
-            matches = [_match(pattern, root, data.suffixes(), f"data.{name}.{part}") for pattern in patterns]
+            matches = [
+                _match(pattern, root, data.suffixes(), f"data.{name}.{part}")
+                for pattern in patterns
+            ]
             found[part] = sorted({path for paths in matches for path in paths})
     where: dict[Path, str] = {}
     for part, paths in found.items():
         for path in paths:
             if where.setdefault(path, part) != part:
-                raise UserError(f"data.{name}.{part}: {path} is in {where[path]} too; a file belongs to one part.")
+                raise UserError(
+                    f"data.{name}.{part}: {path} is in {where[path]} too; a file belongs to one part."
+                )
     return found
 
 
@@ -200,13 +218,21 @@ def _match(pattern: str, root: Path, suffixes: Sequence[str], key: str) -> list[
     if path.is_file():
         return [path]
     if path.is_dir():
-        inside = [p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes and p.name[0] != "."]
+        inside = [
+            p
+            for p in path.rglob("*")
+            if p.is_file() and p.suffix.lower() in suffixes and p.name[0] != "."
+        ]
         if inside:
             return inside
-        raise UserError(f"{key}: no file in {path} ends in {' or '.join(suffixes)}; name the files, e.g. {pattern}/*.")
+        raise UserError(
+            f"{key}: no file in {path} ends in {' or '.join(suffixes)}; name the files, e.g. {pattern}/*."
+        )
     base = Path(path.anchor) if Path(pattern).is_absolute() else root
     relative = path.relative_to(base).as_posix() if Path(pattern).is_absolute() else pattern
-    matches = [p for p in base.glob(relative) if p.is_file()] if any(c in pattern for c in "*?[") else []
+    matches = (
+        [p for p in base.glob(relative) if p.is_file()] if any(c in pattern for c in "*?[") else []
+    )
     if not matches:
         raise UserError(
             f"{key}: {pattern} matches no file in {root}; give a file, a folder or a pattern such as data/*.txt."

@@ -35,7 +35,9 @@ FEWEST = 10
 LINES = re.compile(r"[\n\r。]+")
 
 
-def near_duplicates(notes: Sequence[Note], threshold: float, boilerplate: float = 0.01) -> list[list[str]]:
+def near_duplicates(
+    notes: Sequence[Note], threshold: float, boilerplate: float = 0.01
+) -> list[list[str]]:
     """Clusters of notes whose Jaccard similarity is at least the threshold, as ids, in the order of ``notes``.
 
     A cluster holds notes joined directly or through others. ``boilerplate``: a line that notes of so large a share of
@@ -50,7 +52,11 @@ def near_duplicates(notes: Sequence[Note], threshold: float, boilerplate: float 
     kept = list(texts)
     for a, b in near_pairs(kept, threshold):
         clusters.join(first[a], first[b])
-    return [[notes[position].id for position in members] for members in clusters.sets() if len(members) > 1]
+    return [
+        [notes[position].id for position in members]
+        for members in clusters.sets()
+        if len(members) > 1
+    ]
 
 
 def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
@@ -65,7 +71,9 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
     exact = _comparer(texts, threshold)
 
     def near(a: int, b: int) -> bool:
-        if (a, b) in failed or np.count_nonzero(signatures[a] == signatures[b]) < (threshold - 0.3) * BINS:
+        if (a, b) in failed or np.count_nonzero(signatures[a] == signatures[b]) < (
+            threshold - 0.3
+        ) * BINS:
             return False
         if exact(a, b):
             joined.join(a, b)
@@ -77,7 +85,9 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
         yield from _within(bucket, joined, near)
 
 
-def _within(bucket: list[int], joined: Joined, near: Callable[[int, int], bool]) -> Iterator[tuple[int, int]]:
+def _within(
+    bucket: list[int], joined: Joined, near: Callable[[int, int], bool]
+) -> Iterator[tuple[int, int]]:
     """Near pairs of a bucket. Everything is compared with one note first, which settles a bucket of copies in one pass."""
     for other in bucket[1:]:
         if joined.root(bucket[0]) != joined.root(other) and near(bucket[0], other):
@@ -104,7 +114,10 @@ def grams(text: str) -> Hashes:
     hashes = points[:count].copy()
     for offset in range(1, GRAM):
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) ^ points[offset : offset + count]
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finaliser of SplitMix64
+    for shift, factor in (
+        (30, 0xBF58476D1CE4E5B9),
+        (27, 0x94D049BB133111EB),
+    ):  # the finaliser of SplitMix64
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
     return np.unique(hashes ^ (hashes >> np.uint64(31)))
 
@@ -148,7 +161,9 @@ def _buckets(signatures: NDArray[np.uint32], rows: int) -> Iterator[list[int]]:
 
     factors = np.random.default_rng(7).integers(1, 2**63, size=rows, dtype=np.uint64) | np.uint64(1)
     for begin in range(0, BINS - rows + 1, rows):
-        keys = (signatures[:, begin : begin + rows].astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
+        keys = (signatures[:, begin : begin + rows].astype(np.uint64) * factors).sum(
+            axis=1, dtype=np.uint64
+        )
         order = np.argsort(keys, kind="stable")
         cuts = np.flatnonzero(np.diff(keys[order])) + 1
         bounds = np.concatenate([[0], cuts, [len(order)]])
@@ -181,7 +196,10 @@ def _distinct(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]
     for note, found in zip(notes, lined, strict=True):
         first.setdefault(found, note.group or note.id)
     by_patient: dict[str, set[str]] = defaultdict(set)
-    for found, patient in first.items():  # copies of one text count once: they make none of its lines a form
+    for (
+        found,
+        patient,
+    ) in first.items():  # copies of one text count once: they make none of its lines a form
         by_patient[patient].update(found)
     held = Counter(line for lines in by_patient.values() for line in lines)
     most = max(FEWEST, boilerplate * len(by_patient))

@@ -14,7 +14,9 @@ from residency.corpus.groups import Clusters, atoms, text_key
 from residency.corpus.stratify import NOTES, stratify
 
 
-def split_by_group(notes: Sequence[Note], shares: Mapping[PartName, float], seed: int, near: Clusters = ()) -> Split:
+def split_by_group(
+    notes: Sequence[Note], shares: Mapping[PartName, float], seed: int, near: Clusters = ()
+) -> Split:
     """Parts of about the given shares, with groups whole and labels equally common in all of them.
 
     Notes of one patient or source document, notes with the same text (NFC, blanks collapsed), near-duplicates and notes made
@@ -34,7 +36,14 @@ def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed:
     Near-duplicates are not tied: a new one would move what is there. The audit counts them.
     Raises ``UserError`` for shares finer than a thousandth.
     """
-    whole = next((m for m in (10, 100, 1000) if all(abs(s * m - round(s * m)) < 1e-6 for s in shares.values())), None)
+    whole = next(
+        (
+            m
+            for m in (10, 100, 1000)
+            if all(abs(s * m - round(s * m)) < 1e-6 for s in shares.values())
+        ),
+        None,
+    )
     if whole is None:
         raise UserError(
             "shares: parts drawn by hash take whole per mille; for example {train: 80%, dev: 10%, test: 10%}."
@@ -59,7 +68,10 @@ def stop_share(stop: float | Literal["auto"], train: int) -> float:
 
 
 def given(
-    parts: Mapping[PartName, Sequence[Note]], stop: float | Literal["auto"], seed: int, near: Clusters = ()
+    parts: Mapping[PartName, Sequence[Note]],
+    stop: float | Literal["auto"],
+    seed: int,
+    near: Clusters = (),
 ) -> Split:
     """The parts that the user gives; without dev, ``stop`` of train is drawn as dev by group.
 
@@ -73,7 +85,9 @@ def given(
         placed |= _draw(train, {"train": 1 - share, "dev": share}, seed, near)
         how += f"; dev: {share:.0%} of train by group"
     if train and test:
-        texts = len({text_key(note.text) for note in train} & {text_key(note.text) for note in test})
+        texts = len(
+            {text_key(note.text) for note in train} & {text_key(note.text) for note in test}
+        )
         groups = len({note.group for note in train} & {note.group for note in test})
         how += f"; {texts} texts and {groups} groups are in both train and test"
     return make([note for part in PARTS for note in parts.get(part, ())], placed, seed, how)
@@ -90,7 +104,11 @@ def make(notes: Iterable[Note], parts: Mapping[str, PartName], seed: int, how: s
                 counts = balance.setdefault(label, {})
                 counts[part] = counts.get(part, 0) + 1
     return Split(
-        seed=seed, parts=kept, how=how, balance=dict(sorted(balance.items())), digest=digest(sorted(kept.items()))
+        seed=seed,
+        parts=kept,
+        how=how,
+        balance=dict(sorted(balance.items())),
+        digest=digest(sorted(kept.items())),
     )
 
 
@@ -98,7 +116,9 @@ def _labels(note: Note) -> list[str]:
     return [span.label for span in note.spans] + list(note.labels)
 
 
-def _draw(notes: Sequence[Note], shares: Mapping[PartName, float], seed: int, near: Clusters) -> dict[str, PartName]:
+def _draw(
+    notes: Sequence[Note], shares: Mapping[PartName, float], seed: int, near: Clusters
+) -> dict[str, PartName]:
     items = sorted(atoms(notes, near), key=lambda atom: min(note.id for note in atom))
     random.Random(seed).shuffle(items)
     placed = stratify([carriers(atom) for atom in items], shares)

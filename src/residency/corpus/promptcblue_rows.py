@@ -44,7 +44,10 @@ class Scored(Value, frozen=True):
 def cards() -> dict[str, Card]:
     """The packaged card of each task, by its official name."""
     found = {
-        card.name: card for card in (load_card(f"promptcblue/{p.stem}") for p in (CARDS / "promptcblue").glob("*.yaml"))
+        card.name: card
+        for card in (
+            load_card(f"promptcblue/{p.stem}") for p in (CARDS / "promptcblue").glob("*.yaml")
+        )
     }
     return {task: found[task] for task in TASKS}
 
@@ -67,10 +70,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
                 )
         task = task_of(record)
         if task not in TASKS:
-            raise DataError(f"{where}: its type is not a task of PromptCBLUE; {allowed(TASKS, task)}.")
+            raise DataError(
+                f"{where}: its type is not a task of PromptCBLUE; {allowed(TASKS, task)}."
+            )
         key = (task, record["sample_id"])
         if key in seen:
-            raise DataError(f"{where}: has the sample_id of line {seen[key]}; ids must be unique within a task.")
+            raise DataError(
+                f"{where}: has the sample_id of line {seen[key]}; ids must be unique within a task."
+            )
         seen[key] = line
         found.append(record)
     if not found:
@@ -96,7 +103,9 @@ def score(gold: Path, predictions: Path, mode: Mode) -> list[Scored]:
     return scored
 
 
-def _check(wanted: list[dict[str, Any]], found: dict[tuple[str, str], Any], gold: Path, predictions: Path) -> None:
+def _check(
+    wanted: list[dict[str, Any]], found: dict[tuple[str, str], Any], gold: Path, predictions: Path
+) -> None:
     keys = {(task_of(row), row["sample_id"]): None for row in wanted}
     missing = [key for key in keys if key not in found]
     if missing:
@@ -122,9 +131,14 @@ def _scored(task: str, own: Sequence[dict[str, Any]], said: Sequence[str], mode:
     examples, predictions = safe_pairs(card, own, said)
     if mode == "official":
         offered = [_offered(row) for row in own]
-        golds = [Item(row["sample_id"], row["target"], given) for row, given in zip(own, offered, strict=True)]
+        golds = [
+            Item(row["sample_id"], row["target"], given)
+            for row, given in zip(own, offered, strict=True)
+        ]
         value = official(
-            task, golds, [Item(one.id, words, one.choices) for one, words in zip(golds, said, strict=True)]
+            task,
+            golds,
+            [Item(one.id, words, one.choices) for one, words in zip(golds, said, strict=True)],
         )
     else:
         value = scoring.main_metric(examples, predictions, card)
@@ -158,7 +172,9 @@ def safe_pairs(
         )
         gold, _ = read(row["target"], example, card)
         if gold is None:
-            raise DataError(f"row {example.id}: its target is not in the form of {card.name}; correct the gold file.")
+            raise DataError(
+                f"row {example.id}: its target is not in the form of {card.name}; correct the gold file."
+            )
         answer, failure = read(words, example, card)
         examples.append(msgspec.structs.replace(example, gold=gold))
         predictions.append(Prediction(id=example.id, answer=answer, text=words, failure=failure))
@@ -188,7 +204,9 @@ def _paired(asked: Path, answers: Path) -> Iterator[tuple[dict[str, Any], dict[s
     ):
         where = f"{answers}:{line or number}"
         if not isinstance(row, dict):
-            raise DataError(f"{where}: there are more answers than rows in {asked}; predict this file anew.")
+            raise DataError(
+                f"{where}: there are more answers than rows in {asked}; predict this file anew."
+            )
         if not isinstance(answer, dict) or identifier(answer.get("id")) != row["sample_id"]:
             raise DataError(
                 f"{where}: is not the answer to row {row['sample_id']}; predict {asked} with --text input --id sample_id, and keep "
@@ -203,11 +221,17 @@ def _answered(row: dict[str, Any], answer: dict[str, Any], where: Path) -> dict[
         if "answer" in answer:
             words = str(answer["answer"])
         elif "labels" in answer:
-            words = CODECS["labels"].render(Labels(labels=tuple(answer["labels"])), "") if answer["labels"] else ""
+            words = (
+                CODECS["labels"].render(Labels(labels=tuple(answer["labels"])), "")
+                if answer["labels"]
+                else ""
+            )
         elif "facts" in answer:
             words = CODECS[card.family].render(Facts(facts=tuple(map(tuple, answer["facts"]))), "")
         elif "tree" in answer:
-            words = CODECS["tree"].render(Tree(nodes=msgspec.convert(answer["tree"], tuple[Node, ...])), "")
+            words = CODECS["tree"].render(
+                Tree(nodes=msgspec.convert(answer["tree"], tuple[Node, ...])), ""
+            )
         else:
             words = ""  # no answer: it counts as wrong
     except (TypeError, ValueError):

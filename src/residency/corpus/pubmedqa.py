@@ -36,9 +36,15 @@ class PubMedQa(Conversations):
         for name in ("QUESTION", "CONTEXTS", "final_decision"):
             if name not in record:
                 raise missing(where, "field", name, record, "format")
-        question, contexts, decision = record["QUESTION"], record["CONTEXTS"], record["final_decision"]
+        question, contexts, decision = (
+            record["QUESTION"],
+            record["CONTEXTS"],
+            record["final_decision"],
+        )
         about = self._about(record)
-        if not isinstance(contexts, list) or not all(isinstance(one, str) for one in (question, decision, *contexts)):
+        if not isinstance(contexts, list) or not all(
+            isinstance(one, str) for one in (question, decision, *contexts)
+        ):
             return Row(line=line, fault="question, contexts or decision are not text", **about)
         fields = {
             "question": question.strip(),
@@ -46,4 +52,6 @@ class PubMedQa(Conversations):
             "decision": decision.strip(),
             "conclusion": str(record.get("LONG_ANSWER", "")).strip(),
         }
-        return Row(line=line, text=f"{fields['question']}\n{fields['context']}", fields=fields, **about)
+        return Row(
+            line=line, text=f"{fields['question']}\n{fields['context']}", fields=fields, **about
+        )

@@ -62,8 +62,14 @@ class _Document:
         cells = line.split("\t")
         if len(cells) == 4 and not cells[1].isdecimal():
             return  # a relation between concepts
-        if len(cells) < 5 or not all(_OFFSET.fullmatch(cell) for cell in cells[1:3]) or cells[0] != self.id:
-            self.spans.append(Raw(fragments=(), label="", line=number, fault="mention line cannot be read"))
+        if (
+            len(cells) < 5
+            or not all(_OFFSET.fullmatch(cell) for cell in cells[1:3])
+            or cells[0] != self.id
+        ):
+            self.spans.append(
+                Raw(fragments=(), label="", line=number, fault="mention line cannot be read")
+            )
             return
         code = cells[5].strip() if len(cells) > 5 else ""
         self.spans.append(

@@ -29,7 +29,9 @@ from residency.corpus.ledger import Ledger
 from residency.corpus.span_repair import MERGED, Raw, Remark, settle
 
 Paths = str | list[str]
-Near = Annotated[Share | Literal["off"], BeforeValidator(lambda value: "off" if value is False else value)]
+Near = Annotated[
+    Share | Literal["off"], BeforeValidator(lambda value: "off" if value is False else value)
+]
 """A similarity, or ``off``, which YAML reads as false."""
 
 
@@ -115,11 +117,15 @@ class Source(Part):
     def _one_way_to_name_files(self) -> Self:
         given = [part for part in PARTS if getattr(self, part) is not None]
         if self.path is not None and given:
-            raise ValueError(f"path and {given[0]} exclude each other; give path, or train, dev and test")
+            raise ValueError(
+                f"path and {given[0]} exclude each other; give path, or train, dev and test"
+            )
         if self.path is None and not given:
             raise ValueError("no files are named; give path, or train, dev and test")
         if abs(sum(self.shares.values()) - 1) > 1e-6 or not self.shares.get("train"):
-            raise ValueError("shares must add up to 1 and give train some, e.g. {train: 80%, dev: 10%, test: 10%}")
+            raise ValueError(
+                "shares must add up to 1 and give train some, e.g. {train: 80%, dev: 10%, test: 10%}"
+            )
         return self
 
     def paths(self, part: str) -> list[str]:
@@ -154,7 +160,9 @@ class Source(Part):
             if note is not None:
                 yield note
         if len(ledger) == before:
-            raise DataError(f"{path}: holds no records; check that the file is complete, or leave it out.")
+            raise DataError(
+                f"{path}: holds no records; check that the file is complete, or leave it out."
+            )
 
     def note(self, row: Row, path: Path, ledger: Ledger) -> Note | None:
         """Settle one row: a note, or None where the ledger says why it is rejected."""
@@ -170,7 +178,10 @@ class Source(Part):
         if settled.faults and self.on_bad_span == "reject_row":
             _record(ledger.rejected, path, self.marked(path), row, id, settled.faults)
             return None
-        dropped = [Remark(reason=f"span dropped: {fault.reason}", line=fault.line) for fault in settled.faults]
+        dropped = [
+            Remark(reason=f"span dropped: {fault.reason}", line=fault.line)
+            for fault in settled.faults
+        ]
         remarks = [*(Remark(reason=repair) for repair in row.repairs), *settled.repairs, *dropped]
         spans, positions = _rename(settled.spans, self.labels)
         if len(spans) < len(settled.spans):
@@ -205,7 +216,14 @@ class Source(Part):
         )
 
 
-def _record(write: Callable[..., None], path: Path, marked: Path, row: Row, id: str, remarks: Sequence[Remark]) -> None:
+def _record(
+    write: Callable[..., None],
+    path: Path,
+    marked: Path,
+    row: Row,
+    id: str,
+    remarks: Sequence[Remark],
+) -> None:
     """One entry for a row, whatever the number of its remarks; it points at the first of them that has a line."""
     reasons = "; ".join(sorted({remark.reason for remark in remarks}))
     line = min((remark.line for remark in remarks if remark.line), default=0)
@@ -219,7 +237,8 @@ def _rename(spans: Sequence[Span], labels: Mapping[str, str]) -> tuple[tuple[Spa
         return tuple(spans), list(range(len(spans)))
     renamed: dict[Span, int] = {}
     positions = [
-        renamed.setdefault(replace(span, label=labels.get(span.label, span.label)), len(renamed)) for span in spans
+        renamed.setdefault(replace(span, label=labels.get(span.label, span.label)), len(renamed))
+        for span in spans
     ]
     return tuple(renamed), positions
 
@@ -250,9 +269,13 @@ def whole(path: Path) -> str:
 def missing(where: str, what: str, name: str, present: Iterable[str], setting: str) -> DataError:
     """The error for a column or field that is not there."""
     shown = ", ".join(showable(present)[:20]) or "none that reads like a name"
-    return DataError(f"{where}: has no {what} {name!r}; present: {shown}; set {setting} to the right one.")
+    return DataError(
+        f"{where}: has no {what} {name!r}; present: {shown}; set {setting} to the right one."
+    )
 
 
 def showable(names: Iterable[str]) -> list[str]:
     """Those that may stand in an error, sorted: a file without a header, or a wrong column, makes names of note text."""
-    return sorted(name for name in names if len(name) <= 40 and len(name.split()) <= 4 and name.isprintable())
+    return sorted(
+        name for name in names if len(name) <= 40 and len(name.split()) <= 4 and name.isprintable()
+    )

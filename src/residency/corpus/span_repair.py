@@ -140,9 +140,15 @@ def _conventions(text: str) -> Iterator[tuple[str, Table]]:
     if any(ord(character) > 0xFFFF for character in text):
         yield "offsets counted in UTF-16 units", _table(text, lambda i: 1 + (ord(text[i]) > 0xFFFF))
     if not text.isascii():
-        yield "offsets counted in UTF-8 bytes", _table(text, lambda i: len(text[i].encode("utf-8", "surrogatepass")))
+        yield (
+            "offsets counted in UTF-8 bytes",
+            _table(text, lambda i: len(text[i].encode("utf-8", "surrogatepass"))),
+        )
     if "\r\n" in text:
-        yield "offsets counted CRLF as one character", _table(text, lambda i: int(text[i : i + 2] != "\r\n"))
+        yield (
+            "offsets counted CRLF as one character",
+            _table(text, lambda i: int(text[i : i + 2] != "\r\n")),
+        )
 
 
 def _convention(text: str, raws: Sequence[Raw]) -> tuple[Table | None, str]:
@@ -168,7 +174,9 @@ def _reads(text: str, raw: Raw, places: Sequence[tuple[int, int]] | None) -> boo
     return places is not None and " ".join(text[start:end] for start, end in places) == raw.quote
 
 
-def _convert(fragments: Sequence[tuple[int, int]], table: Table | None) -> Sequence[tuple[int, int]] | None:
+def _convert(
+    fragments: Sequence[tuple[int, int]], table: Table | None
+) -> Sequence[tuple[int, int]] | None:
     """Offsets as code points, or None where one falls inside a character."""
     if table is None:
         return fragments
@@ -201,7 +209,9 @@ def _place(
     return SEVERAL if candidates else (NOWHERE if inside else OUTSIDE)
 
 
-def _joined(text: str, raw: Raw, places: Sequence[tuple[int, int]] | None, reasons: list[str]) -> tuple[int, int] | str:
+def _joined(
+    text: str, raw: Raw, places: Sequence[tuple[int, int]] | None, reasons: list[str]
+) -> tuple[int, int] | str:
     if places is None or not all(0 <= start < end <= len(text) for start, end in places):
         return OUTSIDE
     gaps = [(before[1], after[0]) for before, after in pairwise(places)]
@@ -213,7 +223,9 @@ def _joined(text: str, raw: Raw, places: Sequence[tuple[int, int]] | None, reaso
     return places[0][0], places[-1][1]
 
 
-def _candidates(text: str, start: int, end: int, quote: str) -> Iterator[tuple[tuple[int, int], str]]:
+def _candidates(
+    text: str, start: int, end: int, quote: str
+) -> Iterator[tuple[tuple[int, int], str]]:
     """Every place where the quote may stand, each with the repair that puts the span there."""
     for form in dict.fromkeys((quote, normalize("NFC", quote), normalize("NFD", quote))):
         places = _occurrences(text, form)

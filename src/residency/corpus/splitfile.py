@@ -71,7 +71,10 @@ def of(corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str,
             split=corpus.split,
             groups=groups_of(corpus.notes),
             parents={note.id: note.parents for note in corpus.notes if note.parents},
-            carried={part: dict(counts) for part, counts in held(corpus.notes, corpus.split.parts).items()},
+            carried={
+                part: dict(counts)
+                for part, counts in held(corpus.notes, corpus.split.parts).items()
+            },
             grouping=corpus.grouping,
             leaks=corpus.leaks,
             warnings=corpus.warnings,
@@ -93,7 +96,9 @@ def read(path: Path) -> SplitFile:
     """A split file; raises ``UserError`` for one of another version, ``GateRefused`` for one that was changed by hand."""
     found = read_json(path, SplitFile)
     if found.schema != SCHEMA:
-        raise UserError(f"{path}: schema {found.schema} is not read by this version, which reads {SCHEMA}.")
+        raise UserError(
+            f"{path}: schema {found.schema} is not read by this version, which reads {SCHEMA}."
+        )
     if found.seal != _seal(found):
         raise GateRefused(
             f"{path}: was changed after it was written; restore it, or write it anew with residency split."
@@ -113,7 +118,9 @@ def verify(path: Path) -> SplitFile:
     faults = _changed_files(before, data, root)
     if not faults:
         read_again, _ = load.read_parts(data, before.name, root)
-        faults = _changed_parts(before, data, [note for notes in read_again.values() for note in notes])
+        faults = _changed_parts(
+            before, data, [note for notes in read_again.values() for note in notes]
+        )
     if faults:
         raise GateRefused(
             f"{path}: no longer holds: {'; '.join(faults)}; restore the files, or write it anew with residency split."
@@ -140,7 +147,9 @@ def _changed_files(before: SplitFile, data: Data, root: Path) -> list[str]:
     faults = [f"{name} is gone" for name in before.files if name not in now]
     faults += [f"{name} is new" for name in now if name not in before.files]
     faults += [
-        f"{name} was changed" for name, path in now.items() if before.files.get(name, "") not in ("", file_digest(path))
+        f"{name} was changed"
+        for name, path in now.items()
+        if before.files.get(name, "") not in ("", file_digest(path))
     ]
     return faults[:5]
 
@@ -157,7 +166,9 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
         faults.append("the parts are not those that were written")
     if groups_of(placed) != before.groups:
         faults.append("the groups are not those that were written")
-    if {part: dict(found) for part, found in held(placed, before.split.parts).items()} != before.carried:
+    if {
+        part: dict(found) for part, found in held(placed, before.split.parts).items()
+    } != before.carried:
         faults.append("the labels are not those that were counted")
     known = {(leak.tie, leak.parts): leak.sets for leak in before.leaks}
     faults += [
@@ -197,13 +208,21 @@ def _sections(file: SplitFile) -> list[Section]:
     parts = [part for part in PARTS if part in counts]
     placed = sum(counts.values(), Counter[str]())
     whole = max(placed[NOTES], 1)
-    groups = {part: len({file.groups.get(id, id) for id, p in file.split.parts.items() if p == part}) for part in parts}
+    groups = {
+        part: len({file.groups.get(id, id) for id, p in file.split.parts.items() if p == part})
+        for part in parts
+    }
     sizes = Section(
         title=f"{file.name}: parts",
         text=file.split.how,
         columns=("part", "notes", "share", "patients"),
         rows=tuple(
-            (part, f"{counts[part][NOTES]:,}", f"{counts[part][NOTES] / whole:.1%}", f"{groups[part]:,}")
+            (
+                part,
+                f"{counts[part][NOTES]:,}",
+                f"{counts[part][NOTES] / whole:.1%}",
+                f"{groups[part]:,}",
+            )
             for part in parts
         ),
         numeric=(1, 2, 3),
@@ -230,10 +249,18 @@ def _sections(file: SplitFile) -> list[Section]:
     )
     leaks = Section(
         title=f"{file.name}: what stands in two parts",
-        text="" if file.leaks else "Nothing: no patient, text, near-duplicate, parent or source document.",
+        text=""
+        if file.leaks
+        else "Nothing: no patient, text, near-duplicate, parent or source document.",
         columns=("tie", "parts", "sets", "notes", "ids"),
         rows=tuple(
-            (leak.tie, " and ".join(leak.parts), f"{leak.sets:,}", f"{leak.notes:,}", ", ".join(leak.ids))
+            (
+                leak.tie,
+                " and ".join(leak.parts),
+                f"{leak.sets:,}",
+                f"{leak.notes:,}",
+                ", ".join(leak.ids),
+            )
             for leak in file.leaks
         ),
         numeric=(2, 3),
@@ -242,7 +269,10 @@ def _sections(file: SplitFile) -> list[Section]:
 
 
 def _row(
-    label: str, counts: Mapping[PartName, Counter[str]], parts: Sequence[PartName], placed: Mapping[str, int]
+    label: str,
+    counts: Mapping[PartName, Counter[str]],
+    parts: Sequence[PartName],
+    placed: Mapping[str, int],
 ) -> tuple[str, ...]:
     of_all = placed[label] / placed[NOTES]
     shares = [counts[part][label] / counts[part][NOTES] for part in parts]

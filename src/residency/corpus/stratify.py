@@ -29,7 +29,9 @@ TRIED = 96
 """Groups of a part that an exchange is tried with, on each side."""
 
 
-def stratify(counts: Sequence[Counter[str]], shares: Mapping[PartName, float], repaired: bool = True) -> list[PartName]:
+def stratify(
+    counts: Sequence[Counter[str]], shares: Mapping[PartName, float], repaired: bool = True
+) -> list[PartName]:
     """The part of each group. ``counts``: of each group, how many of its notes carry each label, and under ``NOTES`` how many
     there are. The order of groups that are alike decides; whoever calls draws it."""
     parts = [part for part in PARTS if shares.get(part)]
@@ -105,7 +107,10 @@ def worst(held: Mapping[PartName, Mapping[str, int]]) -> tuple[float, str, PartN
 
 
 def _repaired(
-    counts: Sequence[Counter[str]], placed: list[PartName], parts: Sequence[PartName], shares: Mapping[PartName, float]
+    counts: Sequence[Counter[str]],
+    placed: list[PartName],
+    parts: Sequence[PartName],
+    shares: Mapping[PartName, float],
 ) -> list[PartName]:
     """Moves and exchanges, each the best of those tried, until the worst error is small or nothing helps any more.
 
@@ -205,7 +210,9 @@ class _State:
         here, there = self.held[part] + change, self.held[other] - change
         cost = (self.errors(here) ** 4).sum(axis=-1) + (self.errors(there) ** 4).sum(axis=-1)
         for held, number in ((here, part), (there, other)):
-            wrong = (abs(held[..., 0] - self.due[number]) > self.allowed[number]) | (held[..., 0] < 1)
+            wrong = (abs(held[..., 0] - self.due[number]) > self.allowed[number]) | (
+                held[..., 0] < 1
+            )
             cost[wrong] = np.inf
         before = (self.errors(self.held[[part, other]]) ** 4).sum()
         at = int(cost.argmin())

@@ -22,20 +22,45 @@ def write_jsonl(notes: Iterable[Note], path: Path) -> int:
 
 
 def _record(note: Note) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": note.id, "text": note.text, "entities": [_entity(span) for span in note.spans]}
-    for name in ("group", "lang", "kind", "department", "choices", "written_at", "parents", "source"):
+    record: dict[str, Any] = {
+        "id": note.id,
+        "text": note.text,
+        "entities": [_entity(span) for span in note.spans],
+    }
+    for name in (
+        "group",
+        "lang",
+        "kind",
+        "department",
+        "choices",
+        "written_at",
+        "parents",
+        "source",
+    ):
         if value := getattr(note, name):
             record[name] = value
     if note.labels:
         record["labels"] = note.labels
     if note.relations:
-        record["relations"] = [{"head": r.head, "tail": r.tail, "label": r.label} for r in note.relations]
+        record["relations"] = [
+            {"head": r.head, "tail": r.tail, "label": r.label} for r in note.relations
+        ]
     return record | {"origin": note.origin, "profile": note.profile}
 
 
 def _entity(span: Span) -> dict[str, Any]:
-    entity: dict[str, Any] = {"start": span.start, "end": span.end, "label": span.label, "text": span.quote}
-    optional = {"code": span.code, "attributes": span.attributes, "by": span.by, "score": span.score}
+    entity: dict[str, Any] = {
+        "start": span.start,
+        "end": span.end,
+        "label": span.label,
+        "text": span.quote,
+    }
+    optional = {
+        "code": span.code,
+        "attributes": span.attributes,
+        "by": span.by,
+        "score": span.score,
+    }
     return entity | {name: value for name, value in optional.items() if value not in (None, ())}
 
 
@@ -46,7 +71,10 @@ def write_conll(notes: Iterable[Note], path: Path) -> Ledger:
     is written. The ledger's lines are those of the new file.
     """
     ledger, line = Ledger(), 1
-    with files.atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        files.atomic_path(path) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         for note in notes:
             tokens = units(note.text)
             if not tokens:
@@ -60,7 +88,10 @@ def write_conll(notes: Iterable[Note], path: Path) -> Ledger:
                 ledger.repaired(path, line, note.id, "; ".join(sorted(set(reasons))), len(reasons))
             else:
                 ledger.kept(path, line, note.id)
-            file.writelines(f"{note.text[start:end]}\t{tag}\n" for (start, end), tag in zip(tokens, tags, strict=True))
+            file.writelines(
+                f"{note.text[start:end]}\t{tag}\n"
+                for (start, end), tag in zip(tokens, tags, strict=True)
+            )
             line += len(tokens)
     return ledger
 

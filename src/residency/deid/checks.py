@@ -84,8 +84,14 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
         or (len(found) > 1 and found[1] in units and found[1] != "ho")
     ):
         return None
-    capitals = [word for word in value.replace(",", " ").split() if word[0].isupper() and plain(word) not in parts]
-    if not capitals or (found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3):
+    capitals = [
+        word
+        for word in value.replace(",", " ").split()
+        if word[0].isupper() and plain(word) not in parts
+    ]
+    if not capitals or (
+        found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3
+    ):
         return None
     if len(found[0]) == 1 and "." not in value[:3] and (found[0] != "q" or "," not in value):
         return None
@@ -101,7 +107,11 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
         return None
     if found and plain(found[0]) in word_set("vi", "not_streets"):
         return None
-    if comma and len(found) < 2 and not any(plain(word).strip(".") in parts for word in rest.split()):
+    if (
+        comma
+        and len(found) < 2
+        and not any(plain(word).strip(".") in parts for word in rest.split())
+    ):
         return None
     return 0, len(value.rstrip(" ,-\n"))
 
@@ -121,11 +131,38 @@ def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 
 
 SHORT_HEADS = frozenset(
-    {"vien", "truong", "trung tam", "th", "xuong", "cong truong", "dai hoc", "cao dang", "cd", "trung cap", "trung hoc"}
+    {
+        "vien",
+        "truong",
+        "trung tam",
+        "th",
+        "xuong",
+        "cong truong",
+        "dai hoc",
+        "cao dang",
+        "cd",
+        "trung cap",
+        "trung hoc",
+    }
 )
 """Heads that are words of other things too: in small letters a word of what it is for must follow."""
 BEFORE_SCHOOL = frozenset(
-    {"thi", "moi", "quang", "hien", "phau", "vi", "dien", "tu", "lap", "thao", "nong", "lam", "cong", "chien"}
+    {
+        "thi",
+        "moi",
+        "quang",
+        "hien",
+        "phau",
+        "vi",
+        "dien",
+        "tu",
+        "lap",
+        "thao",
+        "nong",
+        "lam",
+        "cong",
+        "chien",
+    }
 )
 """``trường`` behind these is no school: thị trường, môi trường."""
 
@@ -209,7 +246,9 @@ def _led(name: str, least: int) -> str:
     cut = 0
     for lead in _leads_in(name):
         place = name.rfind(lead)
-        if 0 <= place <= len(name) - len(lead) - least and not name.startswith(words("zh", "not_leads"), place):
+        if 0 <= place <= len(name) - len(lead) - least and not name.startswith(
+            words("zh", "not_leads"), place
+        ):
             cut = max(cut, place + len(lead))
     return name[cut:]
 
@@ -217,13 +256,19 @@ def _led(name: str, least: int) -> str:
 def _zh_road(value: str, text: str, start: int) -> tuple[int, int] | None:
     """A road with its number, back to a mark or to a word that leads to a place."""
     name = _led(_back(text, start, 16), 2)
-    return (-len(name), len(value)) if len(name) >= 2 and not name.startswith(words("zh", "not_places")) else None
+    return (
+        (-len(name), len(value))
+        if len(name) >= 2 and not name.startswith(words("zh", "not_places"))
+        else None
+    )
 
 
 def _zh_village(value: str, text: str, start: int) -> tuple[int, int] | None:
     """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be an ordinary word."""
     name = _led(_back(text, start, 16), 2)
-    if not any(unit in name[1:] for unit in words("zh", "units")) or name.startswith(words("zh", "not_places")):
+    if not any(unit in name[1:] for unit in words("zh", "units")) or name.startswith(
+        words("zh", "not_places")
+    ):
         return None
     return -len(name), len(value)
 
@@ -240,12 +285,21 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
             or name.startswith(words("zh", "not_leads"), place)
         ):
             continue
-        if len(lead) > 1 or place == 0 or len(name) - place > 5 or lead in words("zh", "sure_leads"):
+        if (
+            len(lead) > 1
+            or place == 0
+            or len(name) - place > 5
+            or lead in words("zh", "sure_leads")
+        ):
             cut = max(cut, place + len(lead))
     name = whole[cut:]
     if any(word in name for word in words("zh", "not_within")):
         return None
-    if len(name) < 2 or name.startswith(words("zh", "not_organisations")) or name.endswith(words("zh", "not_ends")):
+    if (
+        len(name) < 2
+        or name.startswith(words("zh", "not_organisations"))
+        or name.endswith(words("zh", "not_ends"))
+    ):
         return None
     return -len(name), len(value)
 
@@ -273,7 +327,9 @@ def _en_words() -> frozenset[str]:
     data = name_data("en")
     names = {word.lower() for word in data["more_families"]}
     return (
-        word_set("en", "plain") | frozenset(word.lower() for word in data["stops"]) | (frozenset(data["words"]) - names)
+        word_set("en", "plain")
+        | frozenset(word.lower() for word in data["stops"])
+        | (frozenset(data["words"]) - names)
     )
 
 
@@ -290,20 +346,31 @@ def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
     value = value[:end].rstrip(".")
     heads = [word.lower().strip(".,'’") for word in value.split(" ") if word[:1].isupper()]
     known = [head in _en_words() for head in heads]
-    return None if all(known) or len(heads) < 2 or (value.isupper() and any(known[:2])) else (0, len(value))
+    return (
+        None
+        if all(known) or len(heads) < 2 or (value.isupper() and any(known[:2]))
+        else (0, len(value))
+    )
 
 
 def _en_small(value: str, text: str, start: int) -> tuple[int, int] | None:
     """An organisation in a line without capitals: the words before its kind, up to one that only leads to it."""
     line = text.rfind("\n", 0, start) + 1
-    if value.split(" ")[-1] in word_set("en", "common_places") or not text[line : start + len(value)].islower():
+    if (
+        value.split(" ")[-1] in word_set("en", "common_places")
+        or not text[line : start + len(value)].islower()
+    ):
         return None
     found: list[str] = []
     for word in reversed(text[line:start].rstrip(" ").split(" ")[-4:]):
         if word in _en_stops() or not word[-1:].isalpha() or len(word) < 3:
             break
         found.insert(0, word)
-    return (-len(" ".join(found)) - 1, len(value)) if any(word not in _en_words() for word in found) else None
+    return (
+        (-len(" ".join(found)) - 1, len(value))
+        if any(word not in _en_words() for word in found)
+        else None
+    )
 
 
 def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:
@@ -318,7 +385,10 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
     behind it ends what stands before."""
     found: list[str] = []
     for word in reversed(text[max(0, end - 60) : end].rstrip(" ").rpartition("\n")[2].split(" ")):
-        if not (word[:1].isupper() or (found and word in ("of", "and", "the", "&", "for"))) or len(found) == 6:
+        if (
+            not (word[:1].isupper() or (found and word in ("of", "and", "the", "&", "for")))
+            or len(found) == 6
+        ):
             break
         if word[-1:] in ends and word not in ("St.", "Mt.", "Ft."):
             break

@@ -38,7 +38,9 @@ class DateMention(Value, frozen=True):
 def _data() -> Mapping[str, Any]:
     import yaml
 
-    found: Mapping[str, Any] = yaml.safe_load((Path(__file__).parent / "data/dates.yaml").read_text("utf-8"))
+    found: Mapping[str, Any] = yaml.safe_load(
+        (Path(__file__).parent / "data/dates.yaml").read_text("utf-8")
+    )
     return found
 
 
@@ -47,7 +49,11 @@ def _form(group: str, lang: str = "") -> Any:
     """The forms of a group as one pattern, tried at one place; the first that fits counts."""
     import regex
 
-    months = "|".join(sorted({*_data()["months"]["en"], *_data()["months"]["short"], "sept"}, key=len, reverse=True))
+    months = "|".join(
+        sorted(
+            {*_data()["months"]["en"], *_data()["months"]["short"], "sept"}, key=len, reverse=True
+        )
+    )
     forms = _data()[group][lang] if lang else _data()[group]
     flags = regex.IGNORECASE if "MONTH" in "".join(forms) else 0
     return regex.compile("|".join(f"(?:{form.replace('MONTH', months)})" for form in forms), flags)
@@ -111,7 +117,9 @@ def _in_figures(view: View) -> Iterator[DateMention]:
         if match := whole.match(shown, start):
             end = match.end()
             follows = shown[end : end + 2]
-            parted = before and before in "./:-" and not (before == "-" and "-" not in match.group())
+            parted = (
+                before and before in "./:-" and not (before == "-" and "-" not in match.group())
+            )
             if parted or (
                 shown[end : end + 1] == "-"
                 and SENTENCES.fullmatch(match.group())
@@ -149,7 +157,9 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     before = view.folded[max(0, start - 30) : start]
     if any(score in before[-18:].rpartition(". ")[2] for score in _data()["scores"]):
         return False
-    if 0 <= last <= start and re.fullmatch(r"\s*(?:[,、;\-–&+]|và|and|đến|至|到|~)?\s*", shown[last:start]):
+    if 0 <= last <= start and re.fullmatch(
+        r"\s*(?:[,、;\-–&+]|và|and|đến|至|到|~)?\s*", shown[last:start]
+    ):
         return True
     if re.match(r":(?:\s|$)", behind):
         return True
@@ -158,14 +168,18 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     if not line.strip(" -*•+") and behind.lstrip(" ")[:1] in (":", "-", "–", ","):
         return True
     return (
-        _cue_before(view.lang, unmarked).search(before if unmarked else view.low[max(0, start - 30) : start])
+        _cue_before(view.lang, unmarked).search(
+            before if unmarked else view.low[max(0, start - 30) : start]
+        )
         is not None
     )
 
 
 @cache
 def _unit_behind() -> re.Pattern[str]:
-    return re.compile(r"\s*(?:" + "|".join(map(re.escape, _data()["units"])) + r")(?![a-zà-ỹ])", re.IGNORECASE)
+    return re.compile(
+        r"\s*(?:" + "|".join(map(re.escape, _data()["units"])) + r")(?![a-zà-ỹ])", re.IGNORECASE
+    )
 
 
 @cache
@@ -174,7 +188,9 @@ def _cue_before(lang: str, unmarked: bool) -> re.Pattern[str]:
     cues = _data()["cues"]
     words = {cue for own in ((lang, "en") if lang in cues else cues) for cue in cues[own]}
     words = set(map(plain, words)) if unmarked else words
-    return re.compile(r"(?:(?<![a-zà-ỹ])(?:" + "|".join(map(re.escape, sorted(words))) + r"))[\s:(]*\Z")
+    return re.compile(
+        r"(?:(?<![a-zà-ỹ])(?:" + "|".join(map(re.escape, sorted(words))) + r"))[\s:(]*\Z"
+    )
 
 
 def _in_words(view: View) -> Iterator[DateMention]:
@@ -193,7 +209,11 @@ def _in_words(view: View) -> Iterator[DateMention]:
             yield from _tried(view, MONTH, _form("months_first"), own)
             for place in ORDINAL.finditer(low) if "of" in low else ():
                 match = _form("ordinals_first").search(shown, max(0, place.start() - 24))
-                if match and match.start() <= place.start() and (mention := _mention(view, match, own)):
+                if (
+                    match
+                    and match.start() <= place.start()
+                    and (mention := _mention(view, match, own))
+                ):
                     yield mention
 
 
@@ -227,7 +247,9 @@ def _mention(view: View, match: Any, own: str) -> DateMention | None:
         if name in match.re.groupindex and match.group(name):
             groups[name] = match.span(name)
     if not groups or not groups.keys() & {"m", "M", "cm"}:  # lunar, or all in words
-        return DateMention(start=start, end=end, text=text[start:end], value=None, precision="day", pieces=())
+        return DateMention(
+            start=start, end=end, text=text[start:end], value=None, precision="day", pieces=()
+        )
     words = {name: narrow(text[a:b]) for name, (a, b) in groups.items()}
     day, month, year = _numbers(words)
     american = (lang == "en" and own in ("all", "near")) or (lang == "zh" and own == "near")
@@ -248,14 +270,21 @@ def _mention(view: View, match: Any, own: str) -> DateMention | None:
     if value is None and own == "all" and len(words.get("y", "")) == 2:
         return None  # three numbers that are no date: a score, a version
     pieces = tuple(sorted((a - start, b - start, name) for name, (a, b) in groups.items()))
-    return DateMention(start=start, end=end, text=text[start:end], value=value, precision=precision, pieces=pieces)
+    return DateMention(
+        start=start, end=end, text=text[start:end], value=value, precision=precision, pieces=pieces
+    )
 
 
 def _numbers(words: Mapping[str, str]) -> tuple[int | None, int | None, int | None]:
     """Day, month, year."""
     if "cm" in words:
         year = (
-            int("".join(str(DIGITS.index({"○": "〇", "零": "〇", "O": "〇"}.get(s, s))) for s in words["cy"]))
+            int(
+                "".join(
+                    str(DIGITS.index({"○": "〇", "零": "〇", "O": "〇"}.get(s, s)))
+                    for s in words["cy"]
+                )
+            )
             if "cy" in words
             else None
         )
@@ -280,7 +309,9 @@ def _chinese(word: str) -> int:
 
 def _in_chinese(number: int) -> str:
     tens, ones = divmod(number, 10)
-    return ("" if tens == 0 else "十" if tens == 1 else f"{DIGITS[tens]}十") + (DIGITS[ones] if ones else "")
+    return ("" if tens == 0 else "十" if tens == 1 else f"{DIGITS[tens]}十") + (
+        DIGITS[ones] if ones else ""
+    )
 
 
 def _is_date(day: int | None, month: int | None, year: int | None) -> bool:
@@ -301,7 +332,9 @@ def write(mention: DateMention, new: date) -> str:
 
 def _piece(what: str, old: str, new: date) -> str:
     if what == "M":
-        names = _data()["months"]["short" if len(old) <= 4 and old.lower() not in ("june", "july") else "en"]
+        names = _data()["months"][
+            "short" if len(old) <= 4 and old.lower() not in ("june", "july") else "en"
+        ]
         name = str(names[new.month - 1])
         return name.upper() if old.isupper() else name.capitalize() if old[0].isupper() else name
     if what == "o":
@@ -326,4 +359,8 @@ def year_only(mention: DateMention, lang: str) -> str:
     """What is left of a date where only its year may stay."""
     if mention.precision == "monthday" or mention.value is None:
         return {"vi": "[ngày]", "zh": "[日期]"}.get(lang, "[date]")
-    return f"{mention.value.year}年" if lang == "zh" and "年" in mention.text else str(mention.value.year)
+    return (
+        f"{mention.value.year}年"
+        if lang == "zh" and "年" in mention.text
+        else str(mention.value.year)
+    )

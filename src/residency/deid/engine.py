@@ -45,12 +45,16 @@ class Refused(Value, frozen=True):
 class Engine:
     """De-identifies notes one by one; the same note gives the same result in every process that has the vault."""
 
-    def __init__(self, settings: Deid, vault: Vault, recognisers: Sequence[Recogniser] = ()) -> None:
+    def __init__(
+        self, settings: Deid, vault: Vault, recognisers: Sequence[Recogniser] = ()
+    ) -> None:
         self.settings, self.vault, self.recognisers = settings, vault, tuple(recognisers)
 
     def process(self, raw: RawNote) -> Done | Refused:
         """The note without what identifies, or why not."""
-        fault = REFUSED_EMPTY if not raw.patient else REFUSED_LONG if len(raw.text) > LONGEST else ""
+        fault = (
+            REFUSED_EMPTY if not raw.patient else REFUSED_LONG if len(raw.text) > LONGEST else ""
+        )
         if fault:
             return Refused(raw.id, fault)
         before = normalised(raw.text)
@@ -78,7 +82,10 @@ class Engine:
             spans=kept,
         )
         return Done(
-            note, whole, tuple(findings), tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed)
+            note,
+            whole,
+            tuple(findings),
+            tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed),
         )
 
     def findings(self, view: View, own: Known) -> list[Finding]:
@@ -104,7 +111,9 @@ AGE = "90"
 PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
 
 
-def replaced(view: View, findings: Sequence[Finding], drawn: Surrogates, settings: Deid) -> Edits | None:
+def replaced(
+    view: View, findings: Sequence[Finding], drawn: Surrogates, settings: Deid
+) -> Edits | None:
     """The edits that put something else in the place of each finding; None where a date cannot be read and the settings want
     such a note refused."""
     mentions = {mention.start: mention for mention in view.dates}
@@ -123,14 +132,24 @@ def replaced(view: View, findings: Sequence[Finding], drawn: Surrogates, setting
 
 
 def _date(
-    view: View, finding: Finding, mentions: dict[int, DateMention], drawn: Surrogates, settings: Deid
+    view: View,
+    finding: Finding,
+    mentions: dict[int, DateMention],
+    drawn: Surrogates,
+    settings: Deid,
 ) -> str | None:
     """What stands in the place of a date: nothing of a finding is kept but what was read as one date and moved."""
     mention = mentions.get(finding.start)
     if mention is None or mention.end != finding.end:  # merged with something else
-        mention = next((m for m in view.dates if finding.start <= m.start and m.end <= finding.end), None)
+        mention = next(
+            (m for m in view.dates if finding.start <= m.start and m.end <= finding.end), None
+        )
     if mention is None or mention.value is None:
-        return None if settings.unreadable_dates == "refuse" else PLACEHOLDER.get(view.lang, PLACEHOLDER["en"])
+        return (
+            None
+            if settings.unreadable_dates == "refuse"
+            else PLACEHOLDER.get(view.lang, PLACEHOLDER["en"])
+        )
     if settings.profile == "safe-harbor":
         return year_only(mention, view.lang)
     return write(mention, drawn.shift(mention.value))

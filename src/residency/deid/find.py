@@ -84,7 +84,9 @@ def _one(group: list[Finding], end: int) -> Finding:
     if len(group) == 1:
         return group[0]
     best = max(group, key=lambda one: (one.priority, one.end - one.start, one.by == STRUCTURED))
-    return Finding(start=group[0].start, end=end, kind=best.kind, by=best.by, priority=best.priority)
+    return Finding(
+        start=group[0].start, end=end, kind=best.kind, by=best.by, priority=best.priority
+    )
 
 
 # Folding: one character for one, so that every offset stays. Long texts go through tables of numpy: some microseconds a note.
@@ -131,7 +133,9 @@ def _plain_map() -> dict[int, str]:
 
 @cache
 def _blank_map() -> dict[int, str]:
-    return {code: " " for code in range(0x3100) if not (chr(code).isalpha() or 0x300 <= code < 0x370)}
+    return {
+        code: " " for code in range(0x3100) if not (chr(code).isalpha() or 0x300 <= code < 0x370)
+    }
 
 
 @cache
@@ -158,13 +162,21 @@ def narrow(text: str) -> str:
     """A text of the same length with full-width letters, digits and signs as plain ones."""
     if text.isascii():
         return text
-    return text.translate(_narrow_map()) if len(text) < 150 else text_of(_table(_narrow_map)[codes_of(text)])
+    return (
+        text.translate(_narrow_map())
+        if len(text) < 150
+        else text_of(_table(_narrow_map)[codes_of(text)])
+    )
 
 
 def small(text: str) -> str:
     """A text of the same length in small letters."""
     made = text.lower()
-    return made if len(made) == len(text) else "".join(low if len(low := sign.lower()) == 1 else sign for sign in text)
+    return (
+        made
+        if len(made) == len(text)
+        else "".join(low if len(low := sign.lower()) == 1 else sign for sign in text)
+    )
 
 
 class View:
@@ -258,7 +270,11 @@ class Words(Generic[Meaning]):
         self.between_blanks = between_blanks
         meanings: dict[str, list[Meaning]] = {}
         for word, meaning in words:
-            key = "".join(sign if sign.isalpha() else " " for sign in word).strip() if between_blanks else word
+            key = (
+                "".join(sign if sign.isalpha() else " " for sign in word).strip()
+                if between_blanks
+                else word
+            )
             meant = meanings.setdefault(f" {key} " if between_blanks else key, [])
             if meaning not in meant:
                 meant.append(meaning)
@@ -276,16 +292,25 @@ class Words(Generic[Meaning]):
                 latin = word[0] < "\u2e80" or word[-1] < "\u2e80"
                 self.longer.setdefault(word[:2], []).append((word, len(word), latin, tuple(meant)))
 
-    def find(self, text: str, codes: Codes | None = None) -> Iterable[tuple[int, int, tuple[Meaning, ...]]]:
+    def find(
+        self, text: str, codes: Codes | None = None
+    ) -> Iterable[tuple[int, int, tuple[Meaning, ...]]]:
         """(start, end, meanings) of every word, by their ends; ``codes``: the text's code points where they are there already."""
         if self.between_blanks:  # the blank before the text shifts everything by one
-            return ((last + 1 - size, last - 1, meant) for last, (size, meant) in self.automaton.iter(text))
+            return (
+                (last + 1 - size, last - 1, meant)
+                for last, (size, meant) in self.automaton.iter(text)
+            )
         found: list[tuple[int, int, tuple[Meaning, ...]]] = []
         for start in self.begins.places(codes_of(text) if codes is None else codes):
-            for key in (text[start : start + 2], text[start]) if start + 1 < len(text) else (text[start],):
+            for key in (
+                (text[start : start + 2], text[start]) if start + 1 < len(text) else (text[start],)
+            ):
                 for word, size, latin, meant in self.longer.get(key, ()):
                     end = start + size
-                    if (size > 2 and not text.startswith(word, start)) or (latin and not _whole(text, start, end)):
+                    if (size > 2 and not text.startswith(word, start)) or (
+                        latin and not _whole(text, start, end)
+                    ):
                         continue
                     found.append((end, start, meant))
         found.sort(key=itemgetter(0, 1))
@@ -324,7 +349,8 @@ class _Begins:
 def _whole(text: str, start: int, end: int) -> bool:
     """Whether a word of letters is no part of a longer one."""
     return not (
-        (start and _joined(text[start - 1], text[start])) or (end < len(text) and _joined(text[end - 1], text[end]))
+        (start and _joined(text[start - 1], text[start]))
+        or (end < len(text) and _joined(text[end - 1], text[end]))
     )
 
 

@@ -22,7 +22,9 @@ from residency.deid.names.lists import name_data
 NAMES = frozenset({"name", "relative", "clinician"})
 CODES = frozenset({"record", "admission", "national_id", "insurance", "phone", "account", "plate"})
 DATES = frozenset({"birth_date", "date"})
-SIGNS = ".-_/,·・()[]'’‘`*|~\u2010\u2011\u2012\u2013\u2014\u2212\u200b\u200c\u200d\u2060\ufeff\u00ad"
+SIGNS = (
+    ".-_/,·・()[]'’‘`*|~\u2010\u2011\u2012\u2013\u2014\u2212\u200b\u200c\u200d\u2060\ufeff\u00ad"
+)
 SEPARATORS = re.compile(rf"[\s{re.escape(SIGNS)}\u0300-\u036f]+")
 """What may stand between the signs of an identifier; marks that compose with nothing and signs without width too."""
 SHORTEST_CODE = 4
@@ -85,9 +87,16 @@ class Known:
     forms: list[tuple[Form, list[Variant]]]
 
     def __init__(self, identifiers: Sequence[tuple[str, str]], lang: str) -> None:
-        self.variants = tuple(dict.fromkeys(v for kind, value in identifiers for v in variants(kind, value, lang)))
-        self.forms = [(form, [v for v in self.variants if v.form == form]) for form in ("plain", "code", "exact")]
-        self.days = frozenset(day for kind, value in identifiers if kind in DATES for day in days_of(value, lang))
+        self.variants = tuple(
+            dict.fromkeys(v for kind, value in identifiers for v in variants(kind, value, lang))
+        )
+        self.forms = [
+            (form, [v for v in self.variants if v.form == form])
+            for form in ("plain", "code", "exact")
+        ]
+        self.days = frozenset(
+            day for kind, value in identifiers if kind in DATES for day in days_of(value, lang)
+        )
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
         """Where the identifiers stand; dates of the row (birth) in whatever form."""
@@ -124,7 +133,9 @@ def known(identifiers: tuple[tuple[str, str], ...], lang: str) -> Known:
     return Known(identifiers, lang)
 
 
-def _standing(view: View, squeezed: _Squeezed, within: str, variant: Variant, at: int) -> Iterator[Finding]:
+def _standing(
+    view: View, squeezed: _Squeezed, within: str, variant: Variant, at: int
+) -> Iterator[Finding]:
     """Where a way to write an identifier stands by itself, from a place of the squeezed text on where it stands."""
     length, place, text = len(variant.key), squeezed.places.item, view.folded
     while at >= 0:
@@ -132,7 +143,9 @@ def _standing(view: View, squeezed: _Squeezed, within: str, variant: Variant, at
         if not (
             (start and _same(text[start - 1], text[start]))
             or (end < len(text) and _same(text[end - 1], text[end]))
-            or (end - start > length + WIDEST_GAP and GAP.search(text, start, end))  # it is spread over the text
+            or (
+                end - start > length + WIDEST_GAP and GAP.search(text, start, end)
+            )  # it is spread over the text
         ) and _fits(variant, view.shown, start, end):
             yield Finding(start, end, variant.kind, STRUCTURED)
         at = within.find(variant.key, at + 1)
@@ -154,7 +167,9 @@ def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
         return "." in found and found[0].isupper()
     if variant.marked:
         written = SEPARATORS.sub("", small(found))
-        if written != variant.marked and any("\u00c0" <= s < "\u0370" or "\u1e00" <= s < "\u1f00" for s in written):
+        if written != variant.marked and any(
+            "\u00c0" <= s < "\u0370" or "\u1e00" <= s < "\u1f00" for s in written
+        ):
             return False
     if variant.cued:
         before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
@@ -180,7 +195,9 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
             digits = re.sub(r"\D", "", key)
             if kind == "phone" and len(digits) >= 8:
                 bare = digits[2:] if digits.startswith("00") else digits
-                local = re.sub(r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)", "", bare).lstrip("0")
+                local = re.sub(
+                    r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)", "", bare
+                ).lstrip("0")
                 for lead in ("", "0", "84", "+84", "86", "+86", "1", "+1"):
                     yield Variant(lead + local, kind, "code")
             elif digits != key and len(digits) >= 6:
@@ -235,7 +252,10 @@ def common(lang: str) -> frozenset[str]:
     words: set[str] = set()
     for own in (lang,) if lang in ("vi", "en") else ("vi", "en"):
         data = name_data(own)
-        words |= {plain(word) for word in (*data.get("common", ()), *data.get("ambiguous", ()), *data["stops"])}
+        words |= {
+            plain(word)
+            for word in (*data.get("common", ()), *data.get("ambiguous", ()), *data["stops"])
+        }
     return frozenset(words)
 
 

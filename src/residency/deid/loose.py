@@ -44,7 +44,15 @@ def replaced(text: str, lang: str = "") -> Replaced:
     for piece, finding in zip(edits.pieces, findings, strict=True):
         start, end = _source(before, piece.start, piece.end)
         new = piece.start + moved
-        made.append(Replacement(start=start, end=end, kind=finding.kind, new_start=new, new_end=new + len(piece.text)))
+        made.append(
+            Replacement(
+                start=start,
+                end=end,
+                kind=finding.kind,
+                new_start=new,
+                new_end=new + len(piece.text),
+            )
+        )
         moved += len(piece.text) - (piece.end - piece.start)
     return Replaced(text=edits.apply(view.text), replacements=tuple(made))
 

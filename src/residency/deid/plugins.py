@@ -89,7 +89,9 @@ def _spacy(models: Mapping[str, str]) -> Any:
                 f"deid.plugins: the spaCy model {model} is not installed; install its package, or name a folder."
             )
     chosen = [{"lang_code": lang, "model_name": model} for lang, model in models.items()]
-    return NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": chosen}).create_engine()
+    return NlpEngineProvider(
+        nlp_configuration={"nlp_engine_name": "spacy", "models": chosen}
+    ).create_engine()
 
 
 def _no_model(languages: Sequence[str]) -> Any:
@@ -121,7 +123,12 @@ class Tagger:
         score: float = 0.5,
         name: str = "tagger",
     ) -> None:
-        self.name, self.languages, self.kinds, self.score = name, frozenset(languages), _checked(kinds), score
+        self.name, self.languages, self.kinds, self.score = (
+            name,
+            frozenset(languages),
+            _checked(kinds),
+            score,
+        )
         folder = Path(model)
         own = next((path.parent for path in (folder / "artefact.json", *sorted(folder.glob("train/*/artefact.json"))) if path.is_file()), None)  # fmt: skip
         self.spans = _own_run(own) if own else _transformer(model, score)
@@ -142,7 +149,9 @@ def _own_run(folder: Path) -> Any:
 
     predictor = EncoderPredictor.from_artefact(folder)
     if predictor.card.family != "spans":
-        raise UserError(f"deid.plugins: the model of {folder} does not mark spans; name a run whose task does.")
+        raise UserError(
+            f"deid.plugins: the model of {folder} does not mark spans; name a run whose task does."
+        )
 
     def spans(text: str) -> Iterable[tuple[int, int, str]]:
         for answer in predictor.predict([Example(id="", task="", input=text)]):
@@ -164,7 +173,9 @@ def _transformer(model: str, score: float) -> Any:
         raise UserError(
             f"deid.plugins: {model} is no token classification model on this machine; name a folder that holds one."
         ) from None
-    window = min(tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", 512), 512)
+    window = min(
+        tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", 512), 512
+    )
     tokenizer.model_max_length = window
     ask = pipeline(
         "token-classification",
@@ -187,5 +198,7 @@ def _transformer(model: str, score: float) -> Any:
 def _checked(kinds: Mapping[str, str]) -> dict[str, str]:
     for label, kind in kinds.items():
         if kind not in KINDS:
-            raise UserError(f"deid.plugins: {label}: {kind} is no kind of identifier; allowed: {', '.join(KINDS)}.")
+            raise UserError(
+                f"deid.plugins: {label}: {kind} is no kind of identifier; allowed: {', '.join(KINDS)}."
+            )
     return dict(kinds)

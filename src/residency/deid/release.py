@@ -64,7 +64,9 @@ class Gate:
         if self.settings.similar < 1 and is_similar(raw, result):
             self.similar += 1
         self.everyone.add(result.note.group)
-        for key in {(raw.lang, raw.kind, span.label, span.code or "") for span in result.note.spans}:
+        for key in {
+            (raw.lang, raw.kind, span.label, span.code or "") for span in result.note.spans
+        }:
             holders = self.patients.setdefault(key, set())
             if len(holders) < self.settings.rare:
                 holders.add(result.note.group)
@@ -81,7 +83,9 @@ class Gate:
         self.tried.add(group)
         if isinstance(done, Done):
             out = squeezed(done.note.text)
-            self.leaked += any(squeezed(value) in out for value in values if len(squeezed(value)) > 3)
+            self.leaked += any(
+                squeezed(value) in out for value in values if len(squeezed(value)) > 3
+            )
 
     def verdict(self) -> Verdict:
         """Whether the corpus may be released, and why not."""
@@ -169,7 +173,10 @@ def _near_number(text: str, own: Iterable[str]) -> bool:
 
     for match in NUMBER.finditer(text):
         digits = re.sub(r"\D", "", match[0])
-        if any(len(code) == len(digits) and OSA.distance(code, digits, score_cutoff=1) <= 1 for code in own):
+        if any(
+            len(code) == len(digits) and OSA.distance(code, digits, score_cutoff=1) <= 1
+            for code in own
+        ):
             return True
     return False
 
@@ -183,7 +190,11 @@ def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
     for name in own:
         parts = WORD.findall(small(name))
         wanted = ["".join(parts)] if len(parts) > 1 else []
-        runs = {"".join(w for _, w in words[i : i + len(parts)]) for i in range(len(words)) if words[i][0]}
+        runs = {
+            "".join(w for _, w in words[i : i + len(parts)])
+            for i in range(len(words))
+            if words[i][0]
+        }
         if any(OSA.distance(whole, run, score_cutoff=1) == 1 for whole in wanted for run in runs):
             return True
         if lang == "en" and any(
@@ -206,7 +217,9 @@ def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
     low, high = events / trials, 1.0
     for _ in range(60):  # the tail falls as the proportion grows
         middle = (low + high) / 2
-        tail = sum(comb(trials, k) * middle**k * (1 - middle) ** (trials - k) for k in range(events + 1))
+        tail = sum(
+            comb(trials, k) * middle**k * (1 - middle) ** (trials - k) for k in range(events + 1)
+        )
         low, high = (middle, high) if tail > 1 - level else (low, middle)
     return high
 

@@ -73,7 +73,9 @@ def rules(name: str) -> tuple[Rule, ...]:
         if one.get("cues"):
             words = "|".join(map(re.escape, sorted(one["cues"], key=len, reverse=True)))
             one["tail"] = one["pattern"]
-            one["pattern"] = rf"(?<![A-Za-z\u00c0-\u1eff])(?i:{words})(?![A-Za-z\u00c0-\u1eff]){one['tail']}"
+            one["pattern"] = (
+                rf"(?<![A-Za-z\u00c0-\u1eff])(?i:{words})(?![A-Za-z\u00c0-\u1eff]){one['tail']}"
+            )
         made.append(msgspec.convert(one, Rule))
     return tuple(made)
 
@@ -92,17 +94,28 @@ class Rules:
 
         self.name, self.lang = f"rules:{lang or 'all'}", lang
         own = [lang] if lang else list(LANGUAGES)
-        tried = [_Tried(rule, f"rule:{name}/{rule.id}") for name in ("common", *own) for rule in rules(name)]
+        tried = [
+            _Tried(rule, f"rule:{name}/{rule.id}")
+            for name in ("common", *own)
+            for rule in rules(name)
+        ]
         cues = [(plain(word), one.behind) for one in tried for word in one.rule.cues]
         starts = [(plain(word), one.at) for one in tried for word in one.rule.at]
         self.blanks = lang in ("vi", "en")
         self.words: Words[Handler] = Words([*cues, *starts], between_blanks=self.blanks)
-        self.numbers = sorted((one for one in tried if one.rule.digits), key=lambda one: one.rule.digits)
+        self.numbers = sorted(
+            (one for one in tried if one.rule.digits), key=lambda one: one.rule.digits
+        )
         self.fewest = min(one.rule.digits for one in self.numbers)
         self.hinted = [one for one in tried if one.rule.hint]
         self.peeked = [one for one in tried if one.rule.peek]
         self.names = [Names(one) for one in own]
-        self.before = max([BEFORE, *(one.rule.lead + WIDEST for one in self.numbers if "(?<=" in one.rule.pattern)])
+        self.before = max(
+            [
+                BEFORE,
+                *(one.rule.lead + WIDEST for one in self.numbers if "(?<=" in one.rule.pattern),
+            ]
+        )
         self.likely = lru_cache(maxsize=1 << 13)(self._likely)
 
     def find(self, text: str, lang: str) -> list[Finding]:
@@ -117,7 +130,9 @@ class Rules:
             if one.first and signs[start] not in one.first:
                 continue
             leads = [
-                lead for lead in one.leads if lead <= start and one.pattern.match(signs, start - lead, partial=True)
+                lead
+                for lead in one.leads
+                if lead <= start and one.pattern.match(signs, start - lead, partial=True)
             ]
             if leads:
                 kept.append((one, one.rule.digits, leads))
@@ -126,7 +141,11 @@ class Rules:
     def search(self, view: View) -> list[Finding]:
         """The same, in a text whose other forms may be there already."""
         found: list[Finding] = []
-        places = self.words.find(view.folded_words) if self.blanks else self.words.find(view.folded, view.folded_codes)
+        places = (
+            self.words.find(view.folded_words)
+            if self.blanks
+            else self.words.find(view.folded, view.folded_codes)
+        )
         for start, end, handlers in places:
             for handler in handlers:
                 handler(view, start, end, found)
@@ -145,7 +164,9 @@ class Rules:
         for one in self.hinted:
             if any(hint in view.low for hint in one.rule.hint):
                 one.anywhere(view, found)
-        found += [Finding(mention.start, mention.end, "date", "rule:dates", 1) for mention in view.dates]
+        found += [
+            Finding(mention.start, mention.end, "date", "rule:dates", 1) for mention in view.dates
+        ]
         for names in self.names:
             found += names.search(view)
         return found
@@ -180,7 +201,11 @@ class _Tried:
         if out and start < out[-1].end and out[-1].by == self.by:
             return  # within what was found last
         cue = view.low[start:end] if self.marked else ""
-        if self.marked and cue not in self.cues and not (cue.isascii() and view.unmarked_at(start, end)):
+        if (
+            self.marked
+            and cue not in self.cues
+            and not (cue.isascii() and view.unmarked_at(start, end))
+        ):
             return  # another word, with other marks or none
         if match := self.pattern.match(view.shown, end):
             self._found(match, view.shown, out, start)

@@ -99,7 +99,9 @@ class Surrogates:
         return f"[{kind}]"
 
     def _number(self, what: str) -> int:
-        return int.from_bytes(blake2b(what.encode(), key=self.secret, digest_size=8).digest(), "big")
+        return int.from_bytes(
+            blake2b(what.encode(), key=self.secret, digest_size=8).digest(), "big"
+        )
 
     def _drawn(self, kind: str, value: str, rng: _Draw) -> str:
         if kind in ("name", "relative", "clinician"):
@@ -109,9 +111,7 @@ class Surrogates:
         if kind == "address":
             return self._address(value, rng)
         if kind == "email":
-            return (
-                f"{''.join(rng.choice('abcdefghijkmnpqrstuvwxyz') for _ in range(7))}{10 + rng.below(90)}@example.org"
-            )
+            return f"{''.join(rng.choice('abcdefghijkmnpqrstuvwxyz') for _ in range(7))}{10 + rng.below(90)}@example.org"
         if kind == "url":
             return f"https://example.org/{rng.below(16**6):06x}"
         return _like(value, rng, kind)
@@ -123,8 +123,12 @@ class Surrogates:
             return self._chinese(value, rng)
         data = name_data("vi" if self.lang == "vi" else "en")
         parts = value.split()
-        if all(len(part.strip(".,")) <= 1 for part in parts) or (len(parts) == 1 and "." in value.strip(".")):
-            return "".join(rng.choice("ABCDGHKLMNPQSTV") if sign.isalpha() else sign for sign in value)
+        if all(len(part.strip(".,")) <= 1 for part in parts) or (
+            len(parts) == 1 and "." in value.strip(".")
+        ):
+            return "".join(
+                rng.choice("ABCDGHKLMNPQSTV") if sign.isalpha() else sign for sign in value
+            )
         female = self._female(value, parts, data)
         if self.lang == "vi":
             given = rng.choice(data["female" if female else "male"])
@@ -132,7 +136,9 @@ class Surrogates:
                 made = [given]
             else:
                 middle = (
-                    "Thị" if female and len(parts) == 3 and plain(parts[1]) == "thi" else rng.choice(data["middles"])
+                    "Thị"
+                    if female and len(parts) == 3 and plain(parts[1]) == "thi"
+                    else rng.choice(data["middles"])
                 )
                 made = [
                     rng.choice(data["families"][:30]),
@@ -141,7 +147,10 @@ class Surrogates:
                     given,
                 ]
         else:
-            given, family = rng.choice(data["female" if female else "male"]), rng.choice(data["families"])
+            given, family = (
+                rng.choice(data["female" if female else "male"]),
+                rng.choice(data["families"]),
+            )
             if len(parts) == 1:
                 made = [family if parts[0].strip(",.").title() in data["families"] else given]
             elif parts[0].endswith(","):
@@ -150,7 +159,9 @@ class Surrogates:
                 made = [
                     given,
                     *(
-                        f"{rng.choice('ABCDEJKLMR')}." if len(p.strip(".")) == 1 else rng.choice(data["male"])
+                        f"{rng.choice('ABCDEJKLMR')}."
+                        if len(p.strip(".")) == 1
+                        else rng.choice(data["male"])
                         for p in parts[1:-1]
                     ),
                     family,
@@ -158,7 +169,13 @@ class Surrogates:
         text = " ".join(made)
         if plain(value) == value.lower() and self.lang == "vi":
             text = _unmarked(text)
-        return text.upper() if value.isupper() and len(value) > 1 else text.lower() if value.islower() else text
+        return (
+            text.upper()
+            if value.isupper() and len(value) > 1
+            else text.lower()
+            if value.islower()
+            else text
+        )
 
     def _female(self, value: str, parts: Sequence[str], data: Any) -> bool:
         words = {plain(part.strip(".,")) for part in parts}
@@ -188,11 +205,12 @@ class Surrogates:
     # Places
 
     def _organisation(self, value: str, rng: _Draw) -> str:
-        ending = next((word for word in _data()[self.lang]["endings"] if plain(value).endswith(plain(word))), "")
-        made = rng.choice(_data()[self.lang]["organisations"])
-        return (
-            f"{made}{' ' if self.lang == 'en' and ending else ''}{value[len(value) - len(ending) :] if ending else ''}"
+        ending = next(
+            (word for word in _data()[self.lang]["endings"] if plain(value).endswith(plain(word))),
+            "",
         )
+        made = rng.choice(_data()[self.lang]["organisations"])
+        return f"{made}{' ' if self.lang == 'en' and ending else ''}{value[len(value) - len(ending) :] if ending else ''}"
 
     def _address(self, value: str, rng: _Draw) -> str:
         data, number = _data()[self.lang], 1 + rng.below(299)
@@ -247,4 +265,6 @@ def _words(value: str) -> list[str]:
 
 def _unmarked(text: str) -> str:
     """Without Vietnamese marks, case kept."""
-    return "".join(low.upper() if sign.isupper() else low for sign, low in zip(text, plain(text), strict=True))
+    return "".join(
+        low.upper() if sign.isupper() else low for sign, low in zip(text, plain(text), strict=True)
+    )

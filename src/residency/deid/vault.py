@@ -62,15 +62,20 @@ class Vault:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS secrets (patient BLOB PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID"
             )
-            row = database.execute("SELECT secret FROM secrets WHERE patient = ?", (b"check",)).fetchone()
+            row = database.execute(
+                "SELECT secret FROM secrets WHERE patient = ?", (b"check",)
+            ).fetchone()
             if row is None:
                 if database.execute("SELECT count(*) FROM secrets").fetchone()[0]:
                     raise GateRefused(f"{path}: was tampered with; restore it from a backup.")
                 database.execute(
-                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (b"check", vault._sealed(CHECK, b"check"))
+                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
+                    (b"check", vault._sealed(CHECK, b"check")),
                 )
             elif vault._opened(row[0], b"check") != CHECK:
-                raise GateRefused(f"{path}: was written by another residency version; open it with that one.")
+                raise GateRefused(
+                    f"{path}: was written by another residency version; open it with that one."
+                )
         except sqlite3.Error:
             database.close()
             raise _damaged(path) from None
@@ -87,12 +92,17 @@ class Vault:
             return known
         name = hmac.new(self._index, patient.encode(), sha256).digest()
         try:
-            row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
+            row = self.database.execute(
+                "SELECT secret FROM secrets WHERE patient = ?", (name,)
+            ).fetchone()
             if row is None:
                 self.database.execute(
-                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, self._sealed(os.urandom(32), name))
+                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
+                    (name, self._sealed(os.urandom(32), name)),
                 )
-                row = self.database.execute("SELECT secret FROM secrets WHERE patient = ?", (name,)).fetchone()
+                row = self.database.execute(
+                    "SELECT secret FROM secrets WHERE patient = ?", (name,)
+                ).fetchone()
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
                 raise
@@ -106,7 +116,10 @@ class Vault:
     def knows(self, patient: str) -> bool:
         """Whether a patient has a secret here."""
         name = hmac.new(self._index, patient.encode(), sha256).digest()
-        return self.database.execute("SELECT 1 FROM secrets WHERE patient = ?", (name,)).fetchone() is not None
+        return (
+            self.database.execute("SELECT 1 FROM secrets WHERE patient = ?", (name,)).fetchone()
+            is not None
+        )
 
     def entry(self, patient: str) -> bytes:
         """Under what a patient stands here, known or not: a keyed hash."""
@@ -114,7 +127,9 @@ class Vault:
 
     def entry_of(self, matches: Callable[[bytes], bool]) -> bytes | None:
         """The entry of the patient whose secret matches; opens one secret after another."""
-        rows = self.database.execute("SELECT patient, secret FROM secrets WHERE patient != ?", (b"check",))
+        rows = self.database.execute(
+            "SELECT patient, secret FROM secrets WHERE patient != ?", (b"check",)
+        )
         return next((name for name, sealed in rows if matches(self._opened(sealed, name))), None)
 
     def erase(self, entry: bytes) -> None:
@@ -178,7 +193,9 @@ class Vault:
 
 
 def _damaged(path: Path) -> GateRefused:
-    return GateRefused(f"{path}: is not a vault, or is damaged; restore it from a backup, or choose another zone.")
+    return GateRefused(
+        f"{path}: is not a vault, or is damaged; restore it from a backup, or choose another zone."
+    )
 
 
 def key_from(variable: str) -> bytes:

@@ -33,7 +33,9 @@ class SafetyFloor(Part):
 
         for kind in self.kinds:
             if kind not in safety_set().kinds:
-                raise ValueError(f"kinds: {kind!r} is no kind of question; {allowed(safety_set().kinds, kind)}")
+                raise ValueError(
+                    f"kinds: {kind!r} is no kind of question; {allowed(safety_set().kinds, kind)}"
+                )
         return self
 
     @property

@@ -44,7 +44,10 @@ METRICS = {
 def metric_title(metric: str) -> str:
     """How people read a metric's name: ``macro_f1`` is "Macro F1"."""
     base, _, label = metric.partition("/")
-    words = [word.upper() if re.fullmatch(r"f\d|auc|mrr|map|em", word) else word for word in base.split("_")]
+    words = [
+        word.upper() if re.fullmatch(r"f\d|auc|mrr|map|em", word) else word
+        for word in base.split("_")
+    ]
     title = METRICS.get(base) or " ".join(words)[:1].upper() + " ".join(words)[1:]
     return f"{title}, {label}" if label else title
 
@@ -108,7 +111,11 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def memory(megabytes: float | None) -> str:
@@ -123,7 +130,11 @@ def plan_error(stage: StageResult) -> str:
     if not stage.peak_memory_mb:
         return NONE
     error = stage.planned_memory_mb / stage.peak_memory_mb - 1
-    return "as measured" if abs(error) < 0.0005 else f"{100 * abs(error):.1f} % too {'high' if error > 0 else 'low'}"
+    return (
+        "as measured"
+        if abs(error) < 0.0005
+        else f"{100 * abs(error):.1f} % too {'high' if error > 0 else 'low'}"
+    )
 
 
 FILTERS: dict[str, Callable[..., str]] = {

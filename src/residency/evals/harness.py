@@ -29,7 +29,9 @@ class Scorer:
         self.model, self.tokenizer = predictor.model, predictor.chat.tokenizer
         self.window = predictor.chat.window
         ends = predictor.chat.ends
-        self.first = int(self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else ends[0])
+        self.first = int(
+            self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else ends[0]
+        )
         """What stands before a text that nothing precedes."""
 
     def likelihood(self, context: str, continuation: str) -> tuple[float, bool]:
@@ -63,7 +65,9 @@ class Scorer:
                 pad_token_id=self.predictor.chat.pad_id,
             )
         words: str = self.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
-        return "".join(until_stop([words], [sign for sign in (*until, *self.predictor.chat.stop) if sign]))
+        return "".join(
+            until_stop([words], [sign for sign in (*until, *self.predictor.chat.stop) if sign])
+        )
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Tokens of both. Bare, blanks between them belong to the continuation, whose tokens are those that it adds."""
@@ -79,7 +83,9 @@ class Scorer:
             return self.predictor.chat.ids(context) or [self.first]
         found = self.predictor.chat.prompt((Turn(role="user", text=context or " "),), 10**9)[0]
         if found is None:
-            raise UserError("harness: a question cannot be put into the model's chat template; ask with chat=False.")
+            raise UserError(
+                "harness: a question cannot be put into the model's chat template; ask with chat=False."
+            )
         return found
 
     def _scored(self, before: list[int], after: list[int]) -> tuple[float, bool]:
@@ -89,9 +95,16 @@ class Scorer:
         after = after[-(self.window - 1) :]
         given = torch.tensor([ids], device=next(self.model.parameters()).device)
         with evaluating(self.model), torch.inference_mode():
-            logs = self.model(input_ids=given, use_cache=False).logits[0, -len(after) - 1 : -1].float().log_softmax(-1)
+            logs = (
+                self.model(input_ids=given, use_cache=False)
+                .logits[0, -len(after) - 1 : -1]
+                .float()
+                .log_softmax(-1)
+            )
         wanted = torch.tensor(after, device=logs.device)
-        return float(logs.gather(1, wanted[:, None]).double().sum()), bool((logs.argmax(-1) == wanted).all())
+        return float(logs.gather(1, wanted[:, None]).double().sum()), bool(
+            (logs.argmax(-1) == wanted).all()
+        )
 
 
 def model_of(predictor: CausalPredictor, chat: bool = True) -> Any:

@@ -38,10 +38,19 @@ def screen(
     chances = [_chances(prediction, card) for prediction in predictions]
     known = all(chances)
     labels = [
-        label for label in scoring.labels_of(card, examples) if 0 < sum(label in one for one in golds) < len(golds)
+        label
+        for label in scoring.labels_of(card, examples)
+        if 0 < sum(label in one for one in golds) < len(golds)
     ]
     tests = tuple(
-        _test(label, golds, said, [one.get(label, 0.0) for one in chances] if known else None, groups, level)
+        _test(
+            label,
+            golds,
+            said,
+            [one.get(label, 0.0) for one in chances] if known else None,
+            groups,
+            level,
+        )
         for label in labels
     )
     if not any(chances):
@@ -90,7 +99,13 @@ def _test(
     if chances is not None:
         area = screening.auroc(chances, ill, groups, level)
         scores.append(
-            _score("auroc", area, len(ill), groups, f"DeLong{' over groups' if clustered else ''}, {level:.0%}")
+            _score(
+                "auroc",
+                area,
+                len(ill),
+                groups,
+                f"DeLong{' over groups' if clustered else ''}, {level:.0%}",
+            )
         )
     tally = [
         sum(a and b for a, b in zip(one, other, strict=True))
@@ -98,11 +113,18 @@ def _test(
     ]
     tp, fp, fn, tn = tally
     return Screening(
-        label=label, tp=tp, fp=fp, fn=fn, tn=tn, scores=tuple(one for one in scores if not isnan(one.value))
+        label=label,
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        tn=tn,
+        scores=tuple(one for one in scores if not isnan(one.value)),
     )
 
 
-def _score(metric: str, interval: tuple[float, float, float], n: int, groups: Sequence[str], how: str) -> Score:
+def _score(
+    metric: str, interval: tuple[float, float, float], n: int, groups: Sequence[str], how: str
+) -> Score:
     value, low, high = interval
     known = not isnan(low)
     return Score(
@@ -123,9 +145,15 @@ def _calibrated(
 
     if not pairs:
         return (), None
-    chances, right, groups = ([pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs])
+    chances, right, groups = (
+        [pair[0] for pair in pairs],
+        [pair[1] for pair in pairs],
+        [pair[2] for pair in pairs],
+    )
     rows = screening.binned(chances, right)
-    value, low, high = intervals.bootstrap(rows, groups, screening.calibration_error(), samples, seed, level, True)
+    value, low, high = intervals.bootstrap(
+        rows, groups, screening.calibration_error(), samples, seed, level, True
+    )
     units = len(set(groups))
     known = units > 1 and samples > 0
     error = Score(

@@ -75,8 +75,12 @@ def evaluate(
     seconds = time.perf_counter() - start
     if card.family == "answers" and isinstance(predictor, KnowsLoss):
         predictions = [
-            msgspec.structs.replace(prediction, gold_loss=loss if tokens else None, gold_tokens=tokens)
-            for prediction, (loss, tokens) in zip(predictions, predictor.gold_losses(examples), strict=True)
+            msgspec.structs.replace(
+                prediction, gold_loss=loss if tokens else None, gold_tokens=tokens
+            )
+            for prediction, (loss, tokens) in zip(
+                predictions, predictor.gold_losses(examples), strict=True
+            )
         ]
     report = score(
         examples,
@@ -121,9 +125,15 @@ def score(
         one = _scores(rows[positions], columns, chosen, card, bootstrap, seed)[main]
         if one.n:
             slices[name] = (one,)
-    answers = _answers(examples, predictions, rows, columns, card, show_text) if card.family not in MARKED else ()
+    answers = (
+        _answers(examples, predictions, rows, columns, card, show_text)
+        if card.family not in MARKED
+        else ()
+    )
     tests = (
-        screen(examples, predictions, card, groups, bootstrap, seed, LEVEL) if card.family == "labels" else Screened()
+        screen(examples, predictions, card, groups, bootstrap, seed, LEVEL)
+        if card.family == "labels"
+        else Screened()
     )
     return Report(
         system=info,
@@ -137,9 +147,13 @@ def score(
         confusion=_confusion(examples, predictions, card, scoring.labels_of_columns(card, columns)),
         errors=_spread(_errors(examples, predictions, card, show_text), MOST_ERRORS),
         failures=sum(prediction.answer is None for prediction in predictions),
-        repaired=sum(prediction.answer is not None and bool(prediction.failure) for prediction in predictions),
+        repaired=sum(
+            prediction.answer is not None and bool(prediction.failure) for prediction in predictions
+        ),
         answers=answers,
-        references=dict(sorted(Counter(example.origin for example in examples).items())) if answers else {},
+        references=dict(sorted(Counter(example.origin for example in examples).items()))
+        if answers
+        else {},
         screening=tests.labels,
         calibration=tests.bins,
         calibration_error=tests.error,
@@ -168,7 +182,9 @@ def _scores(
     from residency.metrics.intervals import bootstrap
 
     shares = [metric not in written.UNBOUNDED for metric in scoring.metric_names(card, columns)]
-    value, low, high = bootstrap(rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL, shares)
+    value, low, high = bootstrap(
+        rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL, shares
+    )
     units = len(set(groups))
     known, procedure = units > 1 and samples > 0, intervals.procedure(units, samples, LEVEL)
     basis, signatures = _basis(rows, columns, card), scoring.signatures(card, columns)
@@ -237,7 +253,10 @@ def _slices(examples: Sequence[Example]) -> Iterator[tuple[str, list[int]]]:
 
 
 def _confusion(
-    examples: Sequence[Example], predictions: Sequence[Prediction], card: Card, labels: Sequence[str]
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    card: Card,
+    labels: Sequence[str],
 ) -> dict[str, dict[str, int]]:
     """Counts over all examples, only cells that are not 0; rows and columns in the order of the labels, ``-`` last.
 
@@ -247,16 +266,23 @@ def _confusion(
     cells: Counter[tuple[str, str]] = Counter()
     for example, prediction in zip(examples, predictions, strict=True):
         if card.family == "spans":
-            one = spans.confusion(scoring.spans_of(example.gold), scoring.spans_of(prediction.answer))
+            one = spans.confusion(
+                scoring.spans_of(example.gold), scoring.spans_of(prediction.answer)
+            )
             for row, columns in one.items():
                 for column, count in columns.items():
                     cells[row, column] += count
         else:
             cells.update(
-                choices.pairs(scoring.labels_in(example.gold, card), scoring.labels_in(prediction.answer, card))
+                choices.pairs(
+                    scoring.labels_in(example.gold, card),
+                    scoring.labels_in(prediction.answer, card),
+                )
             )
     order = [*labels, spans.NOTHING]
-    table = {row: {column: cells[row, column] for column in order if cells[row, column]} for row in order}
+    table = {
+        row: {column: cells[row, column] for column in order if cells[row, column]} for row in order
+    }
     return {row: columns for row, columns in table.items() if columns}
 
 
@@ -285,7 +311,9 @@ def _span_errors(example: Example, prediction: Prediction, show_text: bool) -> I
         )
 
 
-def _label_errors(example: Example, prediction: Prediction, card: Card, show_text: bool) -> Iterator[ErrorItem]:
+def _label_errors(
+    example: Example, prediction: Prediction, card: Card, show_text: bool
+) -> Iterator[ErrorItem]:
     """Errors about the whole input, so they carry no offsets and show its beginning."""
     text = "".join(_around(example.input, 0, AROUND)).strip() if show_text else ""
     for gold, predicted in choices.pairs(
@@ -293,7 +321,13 @@ def _label_errors(example: Example, prediction: Prediction, card: Card, show_tex
     ):
         if gold == predicted:
             continue
-        kind = "missed" if predicted == spans.NOTHING else "invented" if gold == spans.NOTHING else "type"
+        kind = (
+            "missed"
+            if predicted == spans.NOTHING
+            else "invented"
+            if gold == spans.NOTHING
+            else "type"
+        )
         yield ErrorItem(
             example=example.id,
             kind=kind,
@@ -314,7 +348,9 @@ def _answers(
     """Written answers with their own main metric: an arbitrary choice that depends on the examples' ids alone, so that it is
     the same for every system, and that is in such an order that its first few are an arbitrary choice too."""
     values = scoring.statistic(card, columns)(rows)[:, scoring.position_of_main(card, columns)]
-    chosen = sorted(range(len(examples)), key=lambda position: digest(examples[position].id))[:MOST_ANSWERS]
+    chosen = sorted(range(len(examples)), key=lambda position: digest(examples[position].id))[
+        :MOST_ANSWERS
+    ]
     return tuple(
         AnswerItem(
             example=examples[position].id,
@@ -340,10 +376,15 @@ def _around(text: str, start: int, end: int) -> tuple[str, str, str]:
     low, high = max(0, start - AROUND), min(len(text), end + AROUND)
     before, after = text[low:start], text[end:high]
     if low > 0 and not text[low - 1].isspace():
-        cut = next((position for position, character in enumerate(before) if character.isspace()), -1)
+        cut = next(
+            (position for position, character in enumerate(before) if character.isspace()), -1
+        )
         before = before[cut + 1 :]
     if high < len(text) and not text[high].isspace():
-        cut = next((position for position in reversed(range(len(after))) if after[position].isspace()), len(after))
+        cut = next(
+            (position for position in reversed(range(len(after))) if after[position].isspace()),
+            len(after),
+        )
         after = after[:cut]
     return before, text[start:end], after
 
@@ -353,9 +394,20 @@ def _spread(errors: Iterable[ErrorItem], most: int) -> tuple[ErrorItem, ...]:
     neither the first examples nor the commonest kind fill the list. Returned by kind, then example and position."""
     by_kind: defaultdict[str, list[tuple[str, ErrorItem]]] = defaultdict(list)
     for error in errors:
-        key = digest((error.example, error.kind, error.gold, error.predicted, error.start, error.end))
+        key = digest(
+            (error.example, error.kind, error.gold, error.predicted, error.start, error.end)
+        )
         by_kind[error.kind].append((key, error))
-    queues = {kind: [error for _, error in sorted(by_kind[kind], key=lambda one: one[0])] for kind in sorted(by_kind)}
-    turns = [(turn, kind, error) for kind, queue in queues.items() for turn, error in enumerate(queue[:most])]
+    queues = {
+        kind: [error for _, error in sorted(by_kind[kind], key=lambda one: one[0])]
+        for kind in sorted(by_kind)
+    }
+    turns = [
+        (turn, kind, error)
+        for kind, queue in queues.items()
+        for turn, error in enumerate(queue[:most])
+    ]
     chosen = [error for _, _, error in sorted(turns, key=lambda one: one[:2])[:most]]
-    return tuple(sorted(chosen, key=lambda error: (error.kind, error.example, error.start, error.end)))
+    return tuple(
+        sorted(chosen, key=lambda error: (error.kind, error.example, error.start, error.end))
+    )

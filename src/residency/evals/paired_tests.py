@@ -19,7 +19,13 @@ System = tuple[PredictorInfo, Sequence[Prediction]]
 
 
 def compare(
-    examples: Sequence[Example], a: System, b: System, card: Card, *, samples: int = 2000, seed: int = 0
+    examples: Sequence[Example],
+    a: System,
+    b: System,
+    card: Card,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
 ) -> tuple[Comparison, ...]:
     """Whether ``b`` differs from ``a``: difference ``b - a``, its interval and p, in the card's main metric, then for written
     answers also in the loss per token (which falls where ``b`` is better), where both give it for the same tokens.
@@ -28,7 +34,11 @@ def compare(
     fewer than two groups: one patient says nothing about the next. Raises as ``evaluate.score``.
     """
     metrics = [card.main_metric]
-    if card.family == "answers" and card.main_metric not in written.LOSSES and _same_tokens(a[1], b[1]):
+    if (
+        card.family == "answers"
+        and card.main_metric not in written.LOSSES
+        and _same_tokens(a[1], b[1])
+    ):
         metrics.append(written.LOSSES[0])
     compared = (_compared(examples, a, b, card, metric, samples, seed) for metric in metrics)
     return tuple(comparison for comparison in compared if comparison is not None)
@@ -42,12 +52,19 @@ def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
         return tuple(comparisons)
     together = holm([comparison.p for comparison in comparisons])
     return tuple(
-        msgspec.structs.replace(comparison, p_corrected=p) for comparison, p in zip(comparisons, together, strict=True)
+        msgspec.structs.replace(comparison, p_corrected=p)
+        for comparison, p in zip(comparisons, together, strict=True)
     )
 
 
 def _compared(
-    examples: Sequence[Example], a: System, b: System, card: Card, metric: str, samples: int, seed: int
+    examples: Sequence[Example],
+    a: System,
+    b: System,
+    card: Card,
+    metric: str,
+    samples: int,
+    seed: int,
 ) -> Comparison | None:
     """The comparison in one metric; None for fewer than two groups."""
     from residency.metrics.intervals import procedure
@@ -67,7 +84,9 @@ def _compared(
     def statistic(sums: Array) -> Array:
         return measure(sums)[..., main : main + 1]
 
-    difference, low, high = paired_bootstrap(rows_a, rows_b, groups, statistic, samples, seed, LEVEL)
+    difference, low, high = paired_bootstrap(
+        rows_a, rows_b, groups, statistic, samples, seed, LEVEL
+    )
     return Comparison(
         metric=metric,
         a=info_a.name,

@@ -40,7 +40,14 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
     """
     rows = [_short(row) for row in rows[:MOST_ROWS]]
     points = [
-        (system, [(row, score) for row, score in enumerate(scores[: len(rows)]) if score and isfinite(score.value)])
+        (
+            system,
+            [
+                (row, score)
+                for row, score in enumerate(scores[: len(rows)])
+                if score and isfinite(score.value)
+            ],
+        )
         for system, scores in series
     ]
     if not any(drawn for _, drawn in points):
@@ -55,7 +62,13 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
             offset = ((len(points) - 1) / 2 - number) * 0.62 / len(points)
             for row, score in drawn:
                 low, high = _bounds(score)
-                axes.plot([low, high], [row + offset] * 2, color=SERIES[style], linewidth=1.6, solid_capstyle="round")
+                axes.plot(
+                    [low, high],
+                    [row + offset] * 2,
+                    color=SERIES[style],
+                    linewidth=1.6,
+                    solid_capstyle="round",
+                )
             axes.plot(
                 [score.value for _, score in drawn],
                 [row + offset for row, _ in drawn],
@@ -98,9 +111,22 @@ def reliability_plot(bins: Sequence[Bin]) -> str | None:
         axes = figure.add_axes((0.13, 0.5 / height, 0.84, 1 - 0.6 / height))
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
         for one in bins:
-            axes.plot([one.chance] * 2, [one.low, one.high], color=SERIES[0], linewidth=1.4, alpha=0.6)
-            axes.plot(one.chance, one.right, "o", color=SERIES[0], markersize=3.5 + 5 * (one.n / most) ** 0.5)
-        axes.plot([one.chance for one in bins], [one.right for one in bins], color=SERIES[0], linewidth=1.2)
+            axes.plot(
+                [one.chance] * 2, [one.low, one.high], color=SERIES[0], linewidth=1.4, alpha=0.6
+            )
+            axes.plot(
+                one.chance,
+                one.right,
+                "o",
+                color=SERIES[0],
+                markersize=3.5 + 5 * (one.n / most) ** 0.5,
+            )
+        axes.plot(
+            [one.chance for one in bins],
+            [one.right for one in bins],
+            color=SERIES[0],
+            linewidth=1.2,
+        )
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("stated chance")
@@ -129,16 +155,27 @@ def training_plot(stage: StageResult) -> str | None:
         left, top = 0.13, 0.28
         for number, (name, points) in enumerate(panels):
             bottom = height - (number + 1) * 1.55
-            axes = figure.add_axes((left, bottom / height, 0.97 - left, (1.55 - top - 0.1) / height))
+            axes = figure.add_axes(
+                (left, bottom / height, 0.97 - left, (1.55 - top - 0.1) / height)
+            )
             dev = name != "training loss"
             axes.plot(
-                *zip(*points, strict=True), color=SERIES[0], linewidth=1.5, marker="o" if dev else "", markersize=4
+                *zip(*points, strict=True),
+                color=SERIES[0],
+                linewidth=1.5,
+                marker="o" if dev else "",
+                markersize=4,
             )
             if dev and isfinite(stage.best):
                 best = min(points, key=lambda point: abs(point[1] - stage.best))
                 axes.plot(*best, "o", color=SERIES[0], markersize=9, fillstyle="none")
                 axes.annotate(
-                    f"best {best[1]:.3f}", best, xytext=(0, -15), textcoords="offset points", ha="center", color=INK
+                    f"best {best[1]:.3f}",
+                    best,
+                    xytext=(0, -15),
+                    textcoords="offset points",
+                    ha="center",
+                    color=INK,
                 )
             last = max(x for _, curve in panels for x, _ in curve)
             axes.set_xlim(0, last * 1.04 or 1)
@@ -191,7 +228,9 @@ def inline(svg: str, prefix: str, label: str) -> str:
     body = re.sub(r" ?font-family: [^;\"]*;", "", body)
     for number, colour in enumerate(SERIES):
         body = body.replace(colour, f"var(--series-{number})")
-    body = body.replace(NAMES, "var(--ink)").replace(INK, "var(--muted)").replace(GRID, "var(--line)")
+    body = (
+        body.replace(NAMES, "var(--ink)").replace(INK, "var(--muted)").replace(GRID, "var(--line)")
+    )
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
 
 
@@ -219,7 +258,9 @@ def _canvas(height: float) -> Iterator[tuple[Any, list[str]]]:
     }
     saved: list[str] = []
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=r"Glyph \d+ .* missing from", category=UserWarning
+        )
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
         yield figure, saved
@@ -239,8 +280,13 @@ def _standalone(svg: str) -> str:
 
 def _curve(stage: StageResult, clock: str, key: str) -> list[tuple[float, float]]:
     """(time, value) of the rows that hold a finite value; ``metric`` is another name for the stage's metric."""
-    rows = [(row.get(clock), row.get(key, row.get("metric") if key == stage.metric else None)) for row in stage.history]
-    return [(x, y) for x, y in rows if x is not None and y is not None and isfinite(x) and isfinite(y)]
+    rows = [
+        (row.get(clock), row.get(key, row.get("metric") if key == stage.metric else None))
+        for row in stage.history
+    ]
+    return [
+        (x, y) for x, y in rows if x is not None and y is not None and isfinite(x) and isfinite(y)
+    ]
 
 
 def _bounds(score: Score) -> tuple[float, float]:
@@ -256,7 +302,12 @@ def _bare(axes: Any, keep: Sequence[str]) -> None:
 
 def _printable(text: str) -> str:
     """Without control characters, which XML does not allow, and not starting with ``_``, which a legend leaves out."""
-    return "".join(" " if category(letter) in ("Cc", "Cs", "Cn") else letter for letter in text).lstrip("_") or " "
+    return (
+        "".join(
+            " " if category(letter) in ("Cc", "Cs", "Cn") else letter for letter in text
+        ).lstrip("_")
+        or " "
+    )
 
 
 def _columns(text: str) -> int:
@@ -272,7 +323,9 @@ def _short(text: str, most: int = 26) -> str:
     return text
 
 
-def learning_plot(points: Sequence[tuple[int, float]], line: Sequence[tuple[float, float]], metric: str) -> str | None:
+def learning_plot(
+    points: Sequence[tuple[int, float]], line: Sequence[tuple[float, float]], metric: str
+) -> str | None:
     """A dot for each run by its number of records, and the law through them; ``None`` without points."""
     if not points:
         return None
@@ -280,7 +333,14 @@ def learning_plot(points: Sequence[tuple[int, float]], line: Sequence[tuple[floa
         axes = figure.add_axes((0.13, 0.19, 0.84, 0.76))
         if line:
             axes.plot([x for x, _ in line], [y for _, y in line], color=SERIES[1], linewidth=1.4)
-        axes.plot([x for x, _ in points], [y for _, y in points], MARKERS[0], color=SERIES[0], markersize=5, alpha=0.8)
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            MARKERS[0],
+            color=SERIES[0],
+            markersize=5,
+            alpha=0.8,
+        )
         axes.set_xlabel("records")
         axes.set_ylabel(_printable(metric))
         axes.grid(color=GRID, linewidth=0.5, alpha=0.6)

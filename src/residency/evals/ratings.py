@@ -46,7 +46,16 @@ def write_sheet(notes: Sequence[Note], predictions: Sequence[Prediction], path: 
     writer = csv.writer(made, lineterminator="\n")
     writer.writerow(COLUMNS)
     for note in notes:
-        writer.writerow([note.id, note.fields["question"], note.fields.get("points", ""), answers[note.id], "", ""])
+        writer.writerow(
+            [
+                note.id,
+                note.fields["question"],
+                note.fields.get("points", ""),
+                answers[note.id],
+                "",
+                "",
+            ]
+        )
     write_text(path, made.getvalue())
     return len(notes)
 
@@ -58,7 +67,9 @@ def read_sheet(path: Path) -> list[Mark]:
         reader = csv.DictReader(file)
         for column in ("id", "rater", "mark"):
             if column not in (reader.fieldnames or ()):
-                raise DataError(f"{path}:1: has no column {column!r}; keep those of the sheet as it was written.")
+                raise DataError(
+                    f"{path}:1: has no column {column!r}; keep those of the sheet as it was written."
+                )
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if not (row["rater"] or "").strip():
@@ -71,14 +82,18 @@ def read_sheet(path: Path) -> list[Mark]:
                 raise DataError(f"{where}: mark must be a number from 0 to {MOST}.")
             key = (row["id"], row["rater"].strip())
             if key in marks:
-                raise DataError(f"{where}: item {key[0]} was marked twice by one rater; keep one of the two.")
+                raise DataError(
+                    f"{where}: item {key[0]} was marked twice by one rater; keep one of the two."
+                )
             marks[key] = Mark(id=key[0], rater=key[1], mark=mark)
     if not marks:
         raise DataError(f"{path}: holds no marks.")
     return list(marks.values())
 
 
-def judged(judge: Predictor, notes: Sequence[Note], predictions: Sequence[Prediction]) -> tuple[list[Mark], int]:
+def judged(
+    judge: Predictor, notes: Sequence[Note], predictions: Sequence[Prediction]
+) -> tuple[list[Mark], int]:
     """Marks by a model, and how many answers it gave no readable mark. Its name says that it is a model."""
     answers = {one.id: text_of(one.answer) for one in predictions}
     asked = [
@@ -93,13 +108,17 @@ def judged(judge: Predictor, notes: Sequence[Note], predictions: Sequence[Predic
         for note in notes
         for words in [
             PROMPT.get(note.lang.split("-")[0], PROMPT["en"]).format(
-                question=note.fields["question"], points=note.fields.get("points", ""), answer=answers.get(note.id, "")
+                question=note.fields["question"],
+                points=note.fields.get("points", ""),
+                answer=answers.get(note.id, ""),
             )
         ]
     ]
     rater, marks = f"{MODEL}{judge.info.name}", []
     for prediction in judge.predict(asked):
-        found = re.match(r"\D{0,20}(10|\d)(?:[.,](\d+))?(?!\d)", prediction.text or text_of(prediction.answer))
+        found = re.match(
+            r"\D{0,20}(10|\d)(?:[.,](\d+))?(?!\d)", prediction.text or text_of(prediction.answer)
+        )
         value = float(f"{found[1]}.{found[2] or 0}") if found else -1.0
         if 0 <= value <= MOST:
             marks.append(Mark(id=prediction.id, rater=rater, mark=value))
@@ -114,7 +133,9 @@ def scored(marks: Iterable[Mark], samples: int = 1000, seed: int = 0) -> tuple[S
 
     by_kind: dict[str, list[Mark]] = {}
     for mark in marks:
-        by_kind.setdefault(mark.rater if mark.rater.startswith(MODEL) else "people", []).append(mark)
+        by_kind.setdefault(mark.rater if mark.rater.startswith(MODEL) else "people", []).append(
+            mark
+        )
     scores = []
     for kind in sorted(by_kind, key=lambda one: one != "people"):
         given = by_kind[kind]

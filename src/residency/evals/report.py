@@ -54,7 +54,9 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
         "task_plots": task_plots,
         "stage_plots": stage_plots,
         "curves": curves,
-        "languages": sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}),
+        "languages": sorted(
+            {code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}
+        ),
         "profiles": sorted({data.profile for data in facts.data}),
         "ask": SHOW_TEXT,
         "run_argument": Markup(shlex.quote(_clean(facts.folder) or "RUN")),
@@ -80,7 +82,9 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    reports = facts_or_reports.reports if isinstance(facts_or_reports, RunFacts) else facts_or_reports
+    reports = (
+        facts_or_reports.reports if isinstance(facts_or_reports, RunFacts) else facts_or_reports
+    )
     tasks = report_view.by_task(reports)
     heads = [_main_and_second(each) for each in tasks.values()]
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -90,13 +94,18 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
         metrics = {pair[position] for pair in heads}
         title = formats.metric_title(metrics.pop()) if len(metrics) == 1 else name
         table.add_column(
-            title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]", justify="right", no_wrap=True
+            title.replace(" ", "\n", 1) if position else f"{title}\n[95 % interval]",
+            justify="right",
+            no_wrap=True,
         )
     table.add_column("n", justify="right", no_wrap=True)
-    baselines = {test.a for each in tasks.values() for report in each for test in report.comparisons}
+    baselines = {
+        test.a for each in tasks.values() for report in each for test in report.comparisons
+    }
     if baselines:
         table.add_column(
-            f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)", no_wrap=True
+            f"difference\nto {baselines.copy().pop() if len(baselines) == 1 else 'another'} (p)",
+            no_wrap=True,
         )
     for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
         tests = [test for report in each for test in report.comparisons if test.metric == main]
@@ -104,7 +113,9 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
             scores = {score.metric: score for score in report_view.main_scores(report)}
             first, other = scores.get(main), scores.get(second)
             value = (
-                f"{formats.number(first.value)} {formats.interval(first.low, first.high)}" if first else formats.NONE
+                f"{formats.number(first.value)} {formats.interval(first.low, first.high)}"
+                if first
+                else formats.NONE
             )
             cells = [
                 task if report is each[0] else "",
@@ -157,7 +168,10 @@ def _main_and_second(reports: list[Report]) -> tuple[str, str]:
     """The metric that decides, and the one that is most telling beside it; empty where there is no other."""
     main = report_view.main_metric(reports)
     names = dict.fromkeys(
-        score.metric for report in reports for score in report_view.main_scores(report) if score.metric != main
+        score.metric
+        for report in reports
+        for score in report_view.main_scores(report)
+        if score.metric != main
     )
     preferred = ("loss", "span_f1_relaxed", "accuracy", "exact_match", "span_f1")
     return main, next((name for name in (*preferred, *names) if name in names), "")
@@ -175,16 +189,23 @@ def _plots(
         labels = task.labels[0].rows if task.labels else ()
         rows = [*main, *labels]
         names = (
-            ["all answers" if task.tuned.references else "all labels", *(row.name for row in labels)]
+            [
+                "all answers" if task.tuned.references else "all labels",
+                *(row.name for row in labels),
+            ]
             if main
             else [row.name for row in labels]
         )
-        series = [(system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)]
+        series = [
+            (system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)
+        ]
         title = formats.metric_title(task.label_metric or task.metric)
         if task.label_metric and task.label_metric != task.metric:
             title += f" (all labels: {formats.metric_in_sentence(task.metric)})"
         label = f"{title} on {task.name}, one row per label, a dot and its interval for {', '.join(task.main.systems)}"
-        of_tasks.append(_plot("scores", task.name, plots.score_plot(names, series, title), label, used))
+        of_tasks.append(
+            _plot("scores", task.name, plots.score_plot(names, series, title), label, used)
+        )
     of_stages = [
         _plot(
             "training",
@@ -216,7 +237,12 @@ def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> 
     stem = stem if stem not in used else f"{stem}-{len(used) + 1}"
     used.add(stem)
     prefix = f"plot{len(used)}"
-    return Plot(file=f"plots/{stem}.svg", svg=svg, label=label, inline=plots.inline(svg, prefix, _clean(label)))
+    return Plot(
+        file=f"plots/{stem}.svg",
+        svg=svg,
+        label=label,
+        inline=plots.inline(svg, prefix, _clean(label)),
+    )
 
 
 def _html() -> Environment:
@@ -281,14 +307,22 @@ def _front_matter(facts: RunFacts) -> object:
     import yaml
     from markupsafe import Markup
 
-    languages = sorted({code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()})
-    metrics = list(dict.fromkeys(s.metric for report in facts.reports for s in report_view.main_scores(report)))
+    languages = sorted(
+        {code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}
+    )
+    metrics = list(
+        dict.fromkeys(s.metric for report in facts.reports for s in report_view.main_scores(report))
+    )
     matter = {
         "model_name": facts.name,
         "language": languages,
         "base_model": facts.base,
         "library_name": "residency",
-        "tags": list(dict.fromkeys(["clinical", *report_view.by_task(facts.reports), *(s.method for s in facts.stages)])),
+        "tags": list(
+            dict.fromkeys(
+                ["clinical", *report_view.by_task(facts.reports), *(s.method for s in facts.stages)]
+            )
+        ),
         "datasets": [data.name for data in facts.data],
         "metrics": metrics,
     }

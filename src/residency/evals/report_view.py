@@ -144,8 +144,12 @@ class TaskView(Value, frozen=True):
     @property
     def rare(self) -> tuple[str, ...]:
         """Labels with fewer than ``RARE`` gold items, with their counts."""
-        scores = [score for score in self.tuned.scores if score.metric.startswith(f"{self.label_metric}/")]
-        return tuple(f"{_label(score)} ({score.support})" for score in scores if score.support < RARE)
+        scores = [
+            score for score in self.tuned.scores if score.metric.startswith(f"{self.label_metric}/")
+        ]
+        return tuple(
+            f"{_label(score)} ({score.support})" for score in scores if score.support < RARE
+        )
 
 
 def by_task(reports: Iterable[Report]) -> dict[str, list[Report]]:
@@ -159,7 +163,10 @@ def by_task(reports: Iterable[Report]) -> dict[str, list[Report]]:
 def task_views(facts: RunFacts) -> tuple[TaskView, ...]:
     """One view for each task of a run."""
     groups = _people(facts)
-    return tuple(_task_view(name, reports, groups, facts.show_text) for name, reports in by_task(facts.reports).items())
+    return tuple(
+        _task_view(name, reports, groups, facts.show_text)
+        for name, reports in by_task(facts.reports).items()
+    )
 
 
 def stage_table(tasks: Sequence[TaskView], stages: Sequence[StageResult]) -> tuple[ScoreTable, ...]:
@@ -171,7 +178,9 @@ def stage_table(tasks: Sequence[TaskView], stages: Sequence[StageResult]) -> tup
     rows = []
     for task in tasks:
         known = {report.system.name: _find(report, task.metric) for report in task.reports}
-        rows.append((f"{task.name}: {metric_title(task.metric)}", [known.get(name) for name in systems]))
+        rows.append(
+            (f"{task.name}: {metric_title(task.metric)}", [known.get(name) for name in systems])
+        )
     return (_table("What each stage did to each task", "Task", systems, rows),)
 
 
@@ -183,7 +192,9 @@ def main_scores(report: Report) -> tuple[Score, ...]:
 def main_metric(reports: Sequence[Report]) -> str:
     """The metric that the verdict names: the first one that systems are compared by, else the first of all."""
     known = [score.metric for report in reports for score in main_scores(report)]
-    compared = [comparison.metric for comparison in _comparisons(reports) if comparison.metric in known]
+    compared = [
+        comparison.metric for comparison in _comparisons(reports) if comparison.metric in known
+    ]
     return next(iter(compared + known), "")
 
 
@@ -196,7 +207,9 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
     size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)}" + (
         f" of {count(tuned.groups)} {groups}" if 0 < tuned.groups < tuned.n else ""
     )
-    said = f"{_capital(_who(tuned))} reaches {metric_in_sentence(metric)} {_rounded(score)} on {size}"
+    said = (
+        f"{_capital(_who(tuned))} reaches {metric_in_sentence(metric)} {_rounded(score)} on {size}"
+    )
     for report in reports[:-1]:
         baseline = _find(report, metric)
         if baseline is None:
@@ -205,19 +218,24 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
         pair = (metric, report.system.name, tuned.system.name)
         test = next((c for c in _comparisons(reports) if (c.metric, c.a, c.b) == pair), None)
         if test is not None:
-            said += (
-                f" (difference {signed(test.difference, 2)} {interval(test.low, test.high, 2)}, {probability(test.p)}"
-            )
+            said += f" (difference {signed(test.difference, 2)} {interval(test.low, test.high, 2)}, {probability(test.p)}"
             said += f"{_reading(test)})"
     return said + "."
 
 
 def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
-    systems, tuned, metric = tuple(report.system.name for report in reports), reports[-1], main_metric(reports)
+    systems, tuned, metric = (
+        tuple(report.system.name for report in reports),
+        reports[-1],
+        main_metric(reports),
+    )
     groups = groups if tuned.part != "safety" else "items"
     keys = _unique(score.metric for report in reports for score in report.scores)
     main = [key for key in keys if "/" not in key]
-    labelled = sorted(_unique(key.partition("/")[0] for key in keys if "/" in key), key=lambda base: base != metric)
+    labelled = sorted(
+        _unique(key.partition("/")[0] for key in keys if "/" in key),
+        key=lambda base: base != metric,
+    )
     predicted, confusion = _confusion(tuned)
     return TaskView(
         name=name,
@@ -227,7 +245,8 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         label_metric=next(iter(labelled), ""),
         reports=tuple(reports),
         main=_table(
-            "Scores over all answers" + (" (references written by a model)" if model_written(tuned) else "")
+            "Scores over all answers"
+            + (" (references written by a model)" if model_written(tuned) else "")
             if tuned.references
             else "Scores over all labels",
             "Metric",
@@ -265,7 +284,9 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         references=model_written(tuned) or by_rule(tuned),
         unit=UNITS.get(tuned.part, UNITS["test"]),
         format_errors=tuple(said for report in reports if (said := _format_errors(report))),
-        signatures=tuple((metric_title(s.metric), s.signature) for s in tuned.scores if s.signature),
+        signatures=tuple(
+            (metric_title(s.metric), s.signature) for s in tuned.scores if s.signature
+        ),
         screening=_screening(tuned),
         counts=tuple((one.label, one.tp, one.fp, one.fn, one.tn) for one in tuned.screening),
         calibration=_calibration(tuned),
@@ -293,7 +314,11 @@ def side_by_side(reports: Sequence[Report]) -> tuple[AnswerView, ...]:
 
 def model_written(report: Report) -> str:
     """A warning where a model wrote references: agreement with it is not correctness."""
-    models = {who.partition(":")[2]: count for who, count in report.references.items() if who.startswith("model:")}
+    models = {
+        who.partition(":")[2]: count
+        for who, count in report.references.items()
+        if who.startswith("model:")
+    }
     if not models:
         return ""
     names = ", ".join(sorted(models))
@@ -323,7 +348,12 @@ def _format_errors(report: Report) -> str:
 def _table(
     title: str, head: str, systems: tuple[str, ...], rows: Iterable[tuple[str, list[Score | None]]]
 ) -> ScoreTable:
-    return ScoreTable(title=title, head=head, systems=systems, rows=tuple(_row(name, scores) for name, scores in rows))
+    return ScoreTable(
+        title=title,
+        head=head,
+        systems=systems,
+        rows=tuple(_row(name, scores) for name, scores in rows),
+    )
 
 
 def _row(name: str, scores: Sequence[Score | None]) -> Row:
@@ -339,17 +369,26 @@ def _row(name: str, scores: Sequence[Score | None]) -> Row:
 
 
 def _by_support(rows: list[tuple[str, list[Score | None]]]) -> list[tuple[str, list[Score | None]]]:
-    return sorted(rows, key=lambda row: -max((score.support for score in row[1] if score), default=0))
+    return sorted(
+        rows, key=lambda row: -max((score.support for score in row[1] if score), default=0)
+    )
 
 
-def _slices(reports: Sequence[Report], systems: tuple[str, ...], metric: str) -> tuple[ScoreTable, ...]:
+def _slices(
+    reports: Sequence[Report], systems: tuple[str, ...], metric: str
+) -> tuple[ScoreTable, ...]:
     names = _unique(name for report in reports for name in report.slices)
-    metrics = _unique(s.metric for report in reports for scores in report.slices.values() for s in scores)
+    metrics = _unique(
+        s.metric for report in reports for scores in report.slices.values() for s in scores
+    )
     tables = []
     for key in sorted(metrics, key=lambda key: key != metric):
         rows = []
         for name in names:
-            found = [next((s for s in report.slices.get(name, ()) if s.metric == key), None) for report in reports]
+            found = [
+                next((s for s in report.slices.get(name, ()) if s.metric == key), None)
+                for report in reports
+            ]
             if any(found):
                 rows.append((name, found))
         tables.append(_table(f"{metric_title(key)} per slice", "Slice", systems, rows))
@@ -365,7 +404,12 @@ def _screening(report: Report) -> ScoreTable | None:
         (one.label, [next((s for s in one.scores if s.metric == head), None) for head in heads])
         for one in sorted(report.screening, key=lambda one: -(one.tp + one.fn))
     ]
-    table = _table(f"Each label as a test, {report.system.name}", "Label", tuple(map(metric_title, heads)), rows)
+    table = _table(
+        f"Each label as a test, {report.system.name}",
+        "Label",
+        tuple(map(metric_title, heads)),
+        rows,
+    )
     sizes = {one.label: one.tp + one.fp + one.fn + one.tn for one in report.screening}
     with_size = (msgspec.structs.replace(row, n=count(sizes[row.name])) for row in table.rows)
     return msgspec.structs.replace(table, rows=tuple(with_size))
@@ -383,8 +427,13 @@ def _calibration(report: Report) -> str:
 
 def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:
     found = report.confusion
-    names = sorted(_unique([*found, *(name for row in found.values() for name in row)]), key=lambda name: name == "-")
-    predicted = tuple(name for name in names if any(row.get(name) for row in found.values()) or name in found)
+    names = sorted(
+        _unique([*found, *(name for row in found.values() for name in row)]),
+        key=lambda name: name == "-",
+    )
+    predicted = tuple(
+        name for name in names if any(row.get(name) for row in found.values()) or name in found
+    )
     rows = []
     for gold in (name for name in names if name in found):
         total = sum(found[gold].values())
@@ -392,7 +441,9 @@ def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...
         cells = zip(predicted, counts, strict=True)
         rows.append(
             ConfusionRow(
-                gold=gold, total=total, cells=tuple((c, c / total if total else 0.0, name == gold) for name, c in cells)
+                gold=gold,
+                total=total,
+                cells=tuple((c, c / total if total else 0.0, name == gold) for name, c in cells),
             )
         )
     return predicted, tuple(rows)
@@ -400,7 +451,10 @@ def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...
 
 def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
     kinds = _unique(
-        [*(kind for kind in KINDS if any(e.kind == kind for e in report.errors)), *(e.kind for e in report.errors)]
+        [
+            *(kind for kind in KINDS if any(e.kind == kind for e in report.errors)),
+            *(e.kind for e in report.errors),
+        ]
     )
     groups = []
     for kind in kinds:
@@ -410,7 +464,11 @@ def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
             for item in items[:ERRORS_PER_KIND]
         )
         about_notes = not any(item.end for item in items)
-        meaning = "another label than the gold standard" if about_notes and kind == "type" else KINDS.get(kind, "")
+        meaning = (
+            "another label than the gold standard"
+            if about_notes and kind == "type"
+            else KINDS.get(kind, "")
+        )
         groups.append(ErrorGroup(kind=kind, meaning=meaning, shown=shown))
     return tuple(groups)
 
@@ -444,7 +502,9 @@ def _find(report: Report, metric: str) -> Score | None:
 
 def _who(report: Report) -> str:
     name = report.system.name
-    return {"tuned": "the tuned model", "base": "the untuned base model"}.get(name, f"the system {name}")
+    return {"tuned": "the tuned model", "base": "the untuned base model"}.get(
+        name, f"the system {name}"
+    )
 
 
 def _reading(test: Comparison) -> str:

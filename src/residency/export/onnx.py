@@ -48,7 +48,9 @@ LOSS = 0.002
 UNMEASURED = Fewer(kept=False, reason="not measured", tolerance=LOSS)
 
 
-def export(artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstrap: int = 1000) -> Export:
+def export(
+    artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstrap: int = 1000
+) -> Export:
     """Write an artefact's encoder to ``out``: ``model.onnx``, ``model.int8.onnx`` where kept, the tokenizer, ``onnx.json``.
 
     ``held_out``: gold examples on which fewer bits are measured against 32; without them they are not kept. Raises ``UserError`` for
@@ -57,7 +59,9 @@ def export(artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstra
     found = exportable(artefact)
     needs()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: already holds something; name a new folder with --out, or remove it.")
+        raise UserError(
+            f"{out}: already holds something; name a new folder with --out, or remove it."
+        )
     _, model, tokeniser = artefacts.load(artefact)
     with whole(out) as partial:
         write_graph(model, partial / FP32)
@@ -100,7 +104,9 @@ def exportable(folder: Path) -> artefacts.Artefact:
     """An artefact that can be exported; raises ``UserError`` with the reason where it cannot."""
     found = artefacts.read(folder)
     if found.output == "text":
-        raise UserError(f"{folder}: its model writes; ONNX is for encoders. Serve it in process, or with vLLM.")
+        raise UserError(
+            f"{folder}: its model writes; ONNX is for encoders. Serve it in process, or with vLLM."
+        )
     if "prefix" in found.kinds.split(", "):
         raise UserError(
             f"{folder}: a trained prefix is added inside every attention layer, which an ONNX graph of the base does not hold; "
@@ -119,7 +125,9 @@ def needs() -> None:
 
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} not installed; install them: pip install 'residency[export]'.")
+        raise UserError(
+            f"{' and '.join(missing)} not installed; install them: pip install 'residency[export]'."
+        )
 
 
 def write_graph(model: Any, path: Path) -> None:
@@ -150,7 +158,10 @@ def write_graph(model: Any, path: Path) -> None:
             str(path),
             input_names=[IDS, MASK],
             output_names=[LOGITS],
-            dynamic_axes={**axes, LOGITS: {0: "rows", **({1: "tokens"} if logits.dim() == 3 else {})}},
+            dynamic_axes={
+                **axes,
+                LOGITS: {0: "rows", **({1: "tokens"} if logits.dim() == 3 else {})},
+            },
             opset_version=OPSET,
             dynamo=False,
         )
@@ -169,7 +180,9 @@ def farthest(model: Any, ours: Graph, window: int, pad: int) -> float:
         ids = np.where(mask == 1, generator.integers(pad + 1, vocabulary, mask.shape), pad)
         found = ours(ids, mask)
         with torch.inference_mode():
-            logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+            logits = model(
+                input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
+            ).logits.numpy()
         seen = mask.astype(bool) if logits.ndim == 3 else slice(None)
         worst = max(worst, float(np.abs(found[seen] - logits[seen]).max()))
     return worst
@@ -183,7 +196,9 @@ def write_int8(fp32: Path, int8: Path) -> None:
         quantize_dynamic(str(fp32), str(int8), weight_type=QuantType.QInt8, per_channel=True)
 
 
-def measured(folder: Path, card: Card, held_out: Sequence[Example], bootstrap: int) -> tuple[Fewer, Fewer]:
+def measured(
+    folder: Path, card: Card, held_out: Sequence[Example], bootstrap: int
+) -> tuple[Fewer, Fewer]:
     """Whether bfloat16 and 8 bits are kept: the score on held-out examples falls by at most ``LOSS``."""
     gold = [example for example in held_out if example.gold is not None]
     if not gold:
@@ -224,7 +239,11 @@ def _answers(
     predictor = OnnxEncoder.from_export(folder, precision, name=precision)
     found = list(predictor.predict(gold))
     report = score(gold, found, card, predictor.info, bootstrap=0)
-    return next(one.value for one in report.scores if one.metric == card.main_metric), found, predictor
+    return (
+        next(one.value for one in report.scores if one.metric == card.main_metric),
+        found,
+        predictor,
+    )
 
 
 @contextmanager
@@ -239,7 +258,9 @@ def whole(out: Path) -> Iterator[Path]:
             out.rmdir()
         partial.rename(out)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); name another folder with --out.") from None
+        raise UserError(
+            f"{out}: cannot be written ({error.strerror}); name another folder with --out."
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

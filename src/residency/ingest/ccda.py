@@ -20,7 +20,9 @@ ENTITIES = "the document declares a document type or entities"
 V3 = "{urn:hl7-org:v3}"
 NATIONAL = frozenset({"2.16.840.1.113883.4.1"})
 """Roots of identifiers that are national ones: the US social security number."""
-LINES = frozenset({"paragraph", "item", "tr", "br", "title", "caption", "list", "table", "text", "thead", "tbody"})
+LINES = frozenset(
+    {"paragraph", "item", "tr", "br", "title", "caption", "list", "table", "text", "thead", "tbody"}
+)
 
 
 def document(settings: Ccda, data: bytes, name: str) -> Item:
@@ -107,10 +109,18 @@ def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
                 found += list(_reached(guardian))
                 found += [("relative", name) for one in guardian.iterfind(f"{V3}guardianPerson") for name in _names(one, lang)]  # fmt: skip
     for tag in ("relatedPerson", "associatedPerson", "subject"):
-        found += [("relative", name) for person in root.iter(f"{V3}{tag}") for name in _names(person, lang)]
+        found += [
+            ("relative", name)
+            for person in root.iter(f"{V3}{tag}")
+            for name in _names(person, lang)
+        ]
     for tag in ("associatedEntity", "relatedEntity"):
         found += [pair for entity in root.iter(f"{V3}{tag}") for pair in _reached(entity)]
-    found += [("clinician", name) for person in root.iter(f"{V3}assignedPerson") for name in _names(person, lang)]
+    found += [
+        ("clinician", name)
+        for person in root.iter(f"{V3}assignedPerson")
+        for name in _names(person, lang)
+    ]
     for encounter in root.iterfind(f"{V3}componentOf/{V3}encompassingEncounter/{V3}id"):
         found.append(("admission", encounter.get("extension", "")))
     return patient, tuple(dict.fromkeys(pair for pair in found if len(pair[1].strip()) > 1))
@@ -119,7 +129,9 @@ def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 def _names(person: Any, lang: str) -> Iterator[str]:
     for name in person.iterfind(f"{V3}name"):
         given = [_blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}given")]
-        family = " ".join(_blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}family"))
+        family = " ".join(
+            _blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}family")
+        )
         yield written(family, (given or [""])[0], "", lang)
         if len(given) > 1:
             yield written(family, given[0], " ".join(given[1:]), lang)
@@ -134,7 +146,11 @@ def _reached(element: Any) -> Iterator[tuple[str, str]]:
         parts = list(_parts(address, ("streetAddressLine", "city", "state", "postalCode")))
         if len(parts) > 1:
             yield "address", ", ".join(parts)
-        yield from (("address", line) for line in _parts(address, ("streetAddressLine",)) if re.search(r"\d", line))
+        yield from (
+            ("address", line)
+            for line in _parts(address, ("streetAddressLine",))
+            if re.search(r"\d", line)
+        )
     for way in element.iterfind(f"{V3}telecom"):
         value = way.get("value", "")
         if value.startswith("mailto:"):

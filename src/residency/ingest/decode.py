@@ -64,8 +64,16 @@ def read(value: object, encoding: Encoding, lang: str, format: Format) -> tuple[
         return "", Edits(source_length=0)
     if isinstance(value, datetime | date):
         value = value.isoformat()
-    stored = decoded(bytes(value), encoding, lang) if isinstance(value, bytes | bytearray | memoryview) else str(value)
-    text, edits = by_font(stored, encoding) if encoding in FONTS else (stored, Edits(source_length=len(stored)))
+    stored = (
+        decoded(bytes(value), encoding, lang)
+        if isinstance(value, bytes | bytearray | memoryview)
+        else str(value)
+    )
+    text, edits = (
+        by_font(stored, encoding)
+        if encoding in FONTS
+        else (stored, Edits(source_length=len(stored)))
+    )
     kind = told(text) if format == "auto" else format
     if kind == "plain":
         return text, edits
@@ -116,9 +124,13 @@ def vni() -> dict[str, str]:
     """Stored sign, or letter and sign -> letter; capitals too, also where only the letter is one."""
     data = tomllib.loads(DATA.read_text("utf-8"))["vni"]
     small = dict(data["single"])
-    small |= {pair[0] + sign: pair[1] for sign, pairs in data["pair"].items() for pair in pairs.split()}
+    small |= {
+        pair[0] + sign: pair[1] for sign, pairs in data["pair"].items() for pair in pairs.split()
+    }
     capital = {key.upper(): letter.upper() for key, letter in small.items()}
-    mixed = {key[0].upper() + key[1]: letter.upper() for key, letter in small.items() if len(key) == 2}
+    mixed = {
+        key[0].upper() + key[1]: letter.upper() for key, letter in small.items() if len(key) == 2
+    }
     return small | mixed | capital
 
 
@@ -188,7 +200,9 @@ def of_html(text: str) -> str:
 
     if not text.strip():
         return ""
-    parser = html.HTMLParser(encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True)
+    parser = html.HTMLParser(
+        encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True
+    )
     try:
         tree = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except (etree.LxmlError, ValueError):
@@ -220,5 +234,7 @@ def _words(node: object, out: list[str]) -> None:
 
 def tidy(text: str) -> str:
     """Lines without blanks at their ends, none of them empty twice in a row."""
-    lines = [re.sub(r" *\t *", "\t", re.sub(r" {2,}", " ", line)).strip() for line in text.split("\n")]
+    lines = [
+        re.sub(r" *\t *", "\t", re.sub(r" {2,}", " ", line)).strip() for line in text.split("\n")
+    ]
     return "\n".join(line for line in lines if line)

@@ -22,7 +22,12 @@ from residency.ingest.rows import Item, Labels, note_of
 from residency.ingest.sources import AnyFiles, Ccda, Csv, Files, Hl7, Jsonl
 from residency.ingest.store import Store
 
-SUFFIXES = {"csv": (".csv",), "jsonl": (".jsonl",), "hl7": (".hl7", ".txt"), "ccda": (".xml", ".ccda", ".cda")}
+SUFFIXES = {
+    "csv": (".csv",),
+    "jsonl": (".jsonl",),
+    "hl7": (".hl7", ".txt"),
+    "ccda": (".xml", ".ccda", ".cda"),
+}
 """What is read of a folder, by kind of source."""
 
 
@@ -51,7 +56,9 @@ def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[Item]:
         yield from of_file(settings, path, name, place)
         after = path.stat()
         if (after.st_size, after.st_mtime_ns) != (before_size.st_size, before_size.st_mtime_ns):
-            raise UserError(f"extract.path: {place} changed while it was read; run again when it is whole.")
+            raise UserError(
+                f"extract.path: {place} changed while it was read; run again when it is whole."
+            )
         yield Item(file=(name, content))
 
 
@@ -95,13 +102,22 @@ def _csv(settings: Csv, path: Path, name: str, place: str) -> Iterator[Item]:
     try:
         if encoding:
             with path.open(encoding=encoding, newline="") as file:
-                yield from _table(settings, csv.reader(file, delimiter=settings.delimiter, strict=True), name, place)
+                yield from _table(
+                    settings,
+                    csv.reader(file, delimiter=settings.delimiter, strict=True),
+                    name,
+                    place,
+                )
         else:
             text = decoded(path.read_bytes(), settings.encoding, settings.lang)
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=settings.delimiter, strict=True)
+            rows = csv.reader(
+                io.StringIO(text, newline=""), delimiter=settings.delimiter, strict=True
+            )
             yield from _table(settings, rows, name, place)
     except UnicodeDecodeError:
-        raise DataError(f"extract.path: {place} is not UTF-8; say in extract.encoding what it is.") from None
+        raise DataError(
+            f"extract.path: {place} is not UTF-8; say in extract.encoding what it is."
+        ) from None
     except Unreadable:
         raise DataError(
             f"extract.path: {place} cannot be read as {settings.encoding}; check extract.encoding."
@@ -137,19 +153,32 @@ def _jsonl(settings: Jsonl, path: Path, name: str, place: str) -> Iterator[Item]
                 raise DataError(
                     f"extract.path: {place}, line {number}: is not a JSON object; check the file and extract.encoding."
                 ) from None
-            missing = {where: column for where, column in settings.wanted().items() if column not in row}
+            missing = {
+                where: column for where, column in settings.wanted().items() if column not in row
+            }
             required = {settings.columns.id, settings.columns.patient, settings.columns.text}
-            if lacking := {where: column for where, column in missing.items() if column in required}:
+            if lacking := {
+                where: column for where, column in missing.items() if column in required
+            }:
                 _check(lacking, row, f"{place}, line {number}")
             full = dict.fromkeys(missing.values()) | row
-            yield note_of(full, settings, _spans(row, settings, f"{place}, line {number}"), place=f"{name}#{number}")
+            yield note_of(
+                full,
+                settings,
+                _spans(row, settings, f"{place}, line {number}"),
+                place=f"{name}#{number}",
+            )
 
 
 def _spans(row: dict[str, Any], settings: Jsonl, where: str) -> Labels:
     """Labels of a row, from ``spans`` or ``entities``."""
     given = row.get("spans") or row.get("entities") or []
     try:
-        return {str(row[settings.columns.id]): [(int(s["start"]), int(s["end"]), str(s["label"])) for s in given]}
+        return {
+            str(row[settings.columns.id]): [
+                (int(s["start"]), int(s["end"]), str(s["label"])) for s in given
+            ]
+        }
     except (TypeError, KeyError, ValueError):
         raise DataError(f"extract.path: {where}: a span needs start, end and label.") from None
 

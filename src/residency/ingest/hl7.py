@@ -58,7 +58,11 @@ def _encoding(settings: Hl7, data: bytes) -> Encoding:
         return settings.encoding
     found = re.match(rb"[\s\x0b]*MSH(.)([^\r\n]*)", data)
     fields = found[2].split(found[1]) if found else []
-    named = fields[16].decode("ascii", "replace").split("~")[0].strip().upper() if len(fields) > 16 else ""
+    named = (
+        fields[16].decode("ascii", "replace").split("~")[0].strip().upper()
+        if len(fields) > 16
+        else ""
+    )
     return CHARSETS.get(named, "auto")
 
 
@@ -83,7 +87,9 @@ def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
     import hl7
 
     try:
-        parsed = hl7.parse(by_font(text, settings.encoding)[0] if settings.encoding in FONTS else text)
+        parsed = hl7.parse(
+            by_font(text, settings.encoding)[0] if settings.encoding in FONTS else text
+        )
         kind = _text(parsed, parsed.segment("MSH"), 9, 1)
         pieces = list(_pieces(parsed, kind))
         patient, identifiers = people(parsed, settings.lang)
@@ -137,49 +143,83 @@ def people(parsed: hl7.Message, lang: str) -> tuple[str, tuple[tuple[str, str], 
     ids: list[tuple[str, str]] = []
     for segment in _segments(parsed, "PID"):
         for number in (3, 2, 4):
-            ids += [(_kind(one), one[0]) for one in _fields(parsed, segment, number) if one and one[0]]
+            ids += [
+                (_kind(one), one[0]) for one in _fields(parsed, segment, number) if one and one[0]
+            ]
         found += [("account", one[0]) for one in _fields(parsed, segment, 18)[:1] if one and one[0]]
-        found += [("national_id", one[0]) for one in _fields(parsed, segment, 19)[:1] if one and one[0]]
-        found += _named(parsed, segment, "name", (5, 9), lang) + _named(parsed, segment, "relative", (6,), lang)
+        found += [
+            ("national_id", one[0]) for one in _fields(parsed, segment, 19)[:1] if one and one[0]
+        ]
+        found += _named(parsed, segment, "name", (5, 9), lang) + _named(
+            parsed, segment, "relative", (6,), lang
+        )
         found += _born(parsed, segment, 7) + _reached(parsed, segment, (11, 12), (13, 14, 40))
     for segment in _segments(parsed, "NK1"):
         found += _named(parsed, segment, "relative", (2, 26, 30), lang) + _reached(
             parsed, segment, (4, 32), (5, 6, 7, 31)
         )
     for segment in _segments(parsed, "GT1"):
-        found += _named(parsed, segment, "relative", (3, 4), lang) + _reached(parsed, segment, (5,), (6, 7))
-        found += [("national_id", one[0]) for one in _fields(parsed, segment, 12)[:1] if one and one[0]]
-    for segment in _segments(parsed, "IN1"):
-        found += _named(parsed, segment, "relative", (16,), lang) + _reached(parsed, segment, (19,), ())
+        found += _named(parsed, segment, "relative", (3, 4), lang) + _reached(
+            parsed, segment, (5,), (6, 7)
+        )
         found += [
-            ("insurance", one[0]) for number in (36, 49) for one in _fields(parsed, segment, number) if one and one[0]
+            ("national_id", one[0]) for one in _fields(parsed, segment, 12)[:1] if one and one[0]
+        ]
+    for segment in _segments(parsed, "IN1"):
+        found += _named(parsed, segment, "relative", (16,), lang) + _reached(
+            parsed, segment, (19,), ()
+        )
+        found += [
+            ("insurance", one[0])
+            for number in (36, 49)
+            for one in _fields(parsed, segment, number)
+            if one and one[0]
         ]
     for segment in _segments(parsed, "PV1"):
-        found += [("admission", one[0]) for one in _fields(parsed, segment, 19)[:1] if one and one[0]]
+        found += [
+            ("admission", one[0]) for one in _fields(parsed, segment, 19)[:1] if one and one[0]
+        ]
     for segment in _segments(parsed, "MRG"):
-        found += [("record", one[0]) for number in (1, 4) for one in _fields(parsed, segment, number) if one and one[0]]
+        found += [
+            ("record", one[0])
+            for number in (1, 4)
+            for one in _fields(parsed, segment, number)
+            if one and one[0]
+        ]
         found += _named(parsed, segment, "name", (7,), lang)
     for segment in _segments(parsed, "OBR"):
         for number in (32, 33, 34, 35):  # NDL: the person is one component, number & family & given
             for one in _fields(parsed, segment, number, parts=True):
                 _, family, given, more, *_ = _padded(one[0].split("\0"), 4)
-                found += [("clinician", written(family, given, more, lang))] if family and given else []
+                found += (
+                    [("clinician", written(family, given, more, lang))] if family and given else []
+                )
     for name, numbers in PEOPLE.items():
         for segment in _segments(parsed, name):
-            found += [("clinician", one) for number in numbers for one in _staff(parsed, segment, number, lang)]
+            found += [
+                ("clinician", one)
+                for number in numbers
+                for one in _staff(parsed, segment, number, lang)
+            ]
     patient = next((value for kind, value in ids if kind == "record"), ids[0][1] if ids else "")
     return patient, tuple(dict.fromkeys(pair for pair in ids + found if len(pair[1].strip()) > 1))
 
 
 def _kind(field: Sequence[str]) -> str:
-    return next((ID_KINDS[part] for part in (*field[4:5], *field[3:4]) if part in ID_KINDS), "record")
+    return next(
+        (ID_KINDS[part] for part in (*field[4:5], *field[3:4]) if part in ID_KINDS), "record"
+    )
 
 
-def _named(parsed: hl7.Message, segment: Any, kind: str, numbers: Iterable[int], lang: str) -> list[tuple[str, str]]:
+def _named(
+    parsed: hl7.Message, segment: Any, kind: str, numbers: Iterable[int], lang: str
+) -> list[tuple[str, str]]:
     """Names (XPN) of some fields, each as it is written in the language."""
     found = []
     for number in numbers:
-        for family, given, more, *_ in (_padded(one, 3) for one in _fields(parsed, segment, number)):
+        for family, given, more, *_ in (
+            _padded(one, 3) for one in _fields(parsed, segment, number)
+        ):
             found.append((kind, written(family, given, more, lang)))
     return [pair for pair in found if pair[1]]
 
@@ -216,17 +256,26 @@ def _reached(
     found = []
     for number in addresses:
         for one in _fields(parsed, segment, number, parts=True):
-            lines = [" ".join(part.strip() for part in piece.split("\0") if part.strip()) for piece in one[:5]]
+            lines = [
+                " ".join(part.strip() for part in piece.split("\0") if part.strip())
+                for piece in one[:5]
+            ]
             lines = [line for line in lines if line]
             found += [("address", ", ".join(lines))] if len(lines) > 1 else []
             found += [
-                ("address", line) for line in lines[:1] if re.search(r"\d", line) and re.search(r"[^\W\d]{2}", line)
+                ("address", line)
+                for line in lines[:1]
+                if re.search(r"\d", line) and re.search(r"[^\W\d]{2}", line)
             ]
     for number in phones:
         for one in _fields(parsed, segment, number):
             parts = _padded(one, 12)
             found += [("email", part) for part in (parts[0], parts[3]) if "@" in part]
-            found += [("phone", part) for part in (parts[0], parts[11]) if len(re.sub(r"\D", "", part)) > 5]
+            found += [
+                ("phone", part)
+                for part in (parts[0], parts[11])
+                if len(re.sub(r"\D", "", part)) > 5
+            ]
             if len(local := f"{parts[5]}{parts[6]}") > 5:
                 found.append(("phone", local))
     return found
@@ -256,7 +305,9 @@ def _fields(parsed: hl7.Message, segment: Any, number: int, parts: bool = False)
     part = separators[3] if len(separators) > 3 else "&"
     return [
         [
-            "\0".join(unescaped(parsed, inner) for inner in piece.split(part)[: None if parts else 1])
+            "\0".join(
+                unescaped(parsed, inner) for inner in piece.split(part)[: None if parts else 1]
+            )
             for piece in one.split(component)
         ]
         for one in str(segment[number]).split(repeat)
@@ -285,13 +336,22 @@ def unescaped(parsed: hl7.Message, text: str) -> str:
     if sign not in text:
         return text
     mark = re.escape(sign)
-    return re.sub(f"{mark}([^{mark}]{{1,200}}){mark}", lambda found: _escape(parsed, found[1], sign), text)
+    return re.sub(
+        f"{mark}([^{mark}]{{1,200}}){mark}", lambda found: _escape(parsed, found[1], sign), text
+    )
 
 
 def _escape(parsed: hl7.Message, code: str, sign: str) -> str:
     separators = str(parsed.segment("MSH")[2])
     field = str(parsed.segment("MSH")[1])
-    plain = {"F": field, "S": separators[0], "R": separators[1], "E": sign, "T": separators[3:4] or "&", "P": "#"}
+    plain = {
+        "F": field,
+        "S": separators[0],
+        "R": separators[1],
+        "E": sign,
+        "T": separators[3:4] or "&",
+        "P": "#",
+    }
     if code in plain:
         return plain[code]
     if found := re.fullmatch(r"\.(?:br|sp(\d*)|ce|sp\+(\d+))", code):

@@ -37,7 +37,11 @@ def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
         found = 0
         given: Any = str(source) if isinstance(source, Path) else source
         for _, article in etree.iterparse(
-            given, tag=("PubmedArticle", "PubmedBookArticle"), resolve_entities=False, no_network=True, load_dtd=False
+            given,
+            tag=("PubmedArticle", "PubmedBookArticle"),
+            resolve_entities=False,
+            no_network=True,
+            load_dtd=False,
         ):
             found += 1
             if (one := _article(article)) is not None:
@@ -47,15 +51,26 @@ def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
                 del article.getparent()[0]
     except (etree.XMLSyntaxError, OSError) as error:
         why = reason(error) if isinstance(error, OSError) else "is not whole XML."
-        raise DataError(f"{name}: {why} Export it from PubMed anew, in the format PubMed (XML).") from None
+        raise DataError(
+            f"{name}: {why} Export it from PubMed anew, in the format PubMed (XML)."
+        ) from None
     if not found and isinstance(source, Path):
-        raise DataError(f"{source}: holds no PubMed article; export it from PubMed in the format PubMed (XML).")
+        raise DataError(
+            f"{source}: holds no PubMed article; export it from PubMed in the format PubMed (XML)."
+        )
 
 
 def _article(article: Any) -> Abstract | None:
     """An article's abstract, or None where it has none."""
-    pmid = article.findtext(".//MedlineCitation/PMID") or article.findtext(".//BookDocument/PMID") or ""
-    parts = [(part.get("Label") or "", _words(part)) for part in article.findall(".//Abstract/AbstractText")]
+    pmid = (
+        article.findtext(".//MedlineCitation/PMID")
+        or article.findtext(".//BookDocument/PMID")
+        or ""
+    )
+    parts = [
+        (part.get("Label") or "", _words(part))
+        for part in article.findall(".//Abstract/AbstractText")
+    ]
     sections = tuple((label.strip(), text) for label, text in parts if text)
     title = _words(article.find(".//ArticleTitle"))
     if not pmid or not sections or not title:
@@ -67,7 +82,9 @@ def _article(article: Any) -> Abstract | None:
         id=pmid.strip(),
         title=title.removeprefix("[").removesuffix(".").removesuffix("]"),  # brackets: translated
         sections=sections,
-        journal=article.findtext(".//Journal/ISOAbbreviation") or article.findtext(".//Journal/Title") or "",
+        journal=article.findtext(".//Journal/ISOAbbreviation")
+        or article.findtext(".//Journal/Title")
+        or "",
         year=year[:4],
     )
 
@@ -83,9 +100,12 @@ def search(query: str, email: str, most: int) -> list[str]:
     from lxml import etree
 
     with _reachable():
-        with entrez.esearch(db="pubmed", term=query, retmax=most, retmode="xml", sort="relevance") as answer:
+        with entrez.esearch(
+            db="pubmed", term=query, retmax=most, retmode="xml", sort="relevance"
+        ) as answer:
             root = etree.fromstring(
-                answer.read(), etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+                answer.read(),
+                etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False),
             )
         return [found.text for found in root.findall(".//IdList/Id")]
 
@@ -94,7 +114,10 @@ def fetch(ids: list[str], email: str) -> Iterator[list[Abstract]]:
     """The abstracts of PMIDs, a batch at a time; those without an abstract are left out."""
     entrez = _entrez(email)
     for start in range(0, len(ids), BATCH):
-        with _reachable(), entrez.efetch(db="pubmed", id=ids[start : start + BATCH], retmode="xml") as answer:
+        with (
+            _reachable(),
+            entrez.efetch(db="pubmed", id=ids[start : start + BATCH], retmode="xml") as answer,
+        ):
             whole = answer.read()
         yield list(read_xml(BytesIO(whole)))
 
@@ -122,7 +145,9 @@ def _entrez(email: str) -> Any:
     try:
         from Bio import Entrez
     except ModuleNotFoundError:
-        raise UserError("biopython is not installed; install it with pip install 'residency[ingest]'.") from None
+        raise UserError(
+            "biopython is not installed; install it with pip install 'residency[ingest]'."
+        ) from None
     Entrez.email, Entrez.tool = email, "residency"
     with suppress(KeyError):
         Entrez.api_key = os.environ[KEY]

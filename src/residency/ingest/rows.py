@@ -61,7 +61,11 @@ def note_of(
     if not text.strip():
         return Item(skipped=NO_TEXT, id=id, mark=mark)
     labels = (marked or {}).get(id, ())
-    spans = () if labels and edits is None else spans_of(labels, text, edits or Edits(source_length=len(text)))
+    spans = (
+        ()
+        if labels and edits is None
+        else spans_of(labels, text, edits or Edits(source_length=len(text)))
+    )
     note = RawNote(
         id=id,
         patient=patient,
@@ -84,7 +88,9 @@ def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) ->
                 f"extract.labels: a label of a note lies outside its text (characters {start} to {stop} of {edits.source_length}); check the offsets."
             )
         if place := edits.project(start, stop):
-            spans.append(Span(start=place[0], end=place[1], label=label, quote=text[place[0] : place[1]]))
+            spans.append(
+                Span(start=place[0], end=place[1], label=label, quote=text[place[0] : place[1]])
+            )
     return tuple(spans)
 
 

@@ -6,7 +6,13 @@ import re
 
 from residency.core.errors import UserError
 
-DIALECTS = {"sqlite": "sqlite", "postgresql": "postgres", "mysql": "mysql", "mariadb": "mysql", "mssql": "tsql"}
+DIALECTS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgres",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "mssql": "tsql",
+}
 """SQLAlchemy's name -> sqlglot's."""
 
 ACTING = re.compile(
@@ -40,7 +46,9 @@ VERBS = frozenset(
 )
 """Words that may only stand in a SELECT in quotation marks: SQL Server needs no semicolon between two statements."""
 
-LOCKING = frozenset({"TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"})
+LOCKING = frozenset(
+    {"TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"}
+)
 """Table hints of SQL Server that hold others up."""
 
 
@@ -58,8 +66,13 @@ def check_select(statement: str, where: str, dialect: str = "") -> str:
     except (sqlglot.errors.SqlglotError, RecursionError):
         raise UserError(f"{where}: is not SQL that can be read; give one SELECT.") from None
     if any(token.comments for token in tokens) or "/*" in statement:
-        raise UserError(f"{where}: holds a comment; take it out of the statement (the recipe has # for comments).")
-    if any(token.text.upper() in VERBS and token.token_type.name not in ("STRING", "IDENTIFIER") for token in tokens):
+        raise UserError(
+            f"{where}: holds a comment; take it out of the statement (the recipe has # for comments)."
+        )
+    if any(
+        token.text.upper() in VERBS and token.token_type.name not in ("STRING", "IDENTIFIER")
+        for token in tokens
+    ):
         raise UserError(
             f"{where}: is not a plain SELECT; columns that are named like a change go into quotation marks."
         )
@@ -80,11 +93,14 @@ def tables(statement: str, dialect: str = "") -> list[str]:
     tree = sqlglot.parse_one(statement, read=dialect or None)
     own = {cte.alias_or_name.casefold() for cte in tree.find_all(exp.CTE)}
     found = dict.fromkeys(
-        exp.Table(this=table.this.copy(), db=_copy(table.args.get("db")), catalog=_copy(table.args.get("catalog"))).sql(
-            dialect=dialect or None
-        )
+        exp.Table(
+            this=table.this.copy(),
+            db=_copy(table.args.get("db")),
+            catalog=_copy(table.args.get("catalog")),
+        ).sql(dialect=dialect or None)
         for table in tree.find_all(exp.Table)
-        if isinstance(table.this, exp.Identifier) and (table.args.get("db") or table.name.casefold() not in own)
+        if isinstance(table.this, exp.Identifier)
+        and (table.args.get("db") or table.name.casefold() not in own)
     )
     return list(found)
 
@@ -109,9 +125,16 @@ def _acting(tree: object) -> str:
         if isinstance(node, doing):
             return type(node).__name__.upper()
         if isinstance(node, exp.Func):
-            names = {node.name, getattr(node, "sql_name", lambda: "")() if not isinstance(node, exp.Anonymous) else ""}
+            names = {
+                node.name,
+                getattr(node, "sql_name", lambda: "")()
+                if not isinstance(node, exp.Anonymous)
+                else "",
+            }
             if acting := next((name for name in names if name and ACTING.match(name)), ""):
                 return f"the function {acting.lower()}"
-        if isinstance(node, exp.WithTableHint) and any(hint.name.upper() in LOCKING for hint in node.expressions):
+        if isinstance(node, exp.WithTableHint) and any(
+            hint.name.upper() in LOCKING for hint in node.expressions
+        ):
             return "a lock"
     return ""

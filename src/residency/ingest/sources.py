@@ -12,7 +12,9 @@ from residency.core.part import Part
 Kind = Literal[
     "name", "relative", "clinician", "record", "admission", "national_id", "insurance", "phone", "email", "address", "birth_date", "account", "other",
 ]  # fmt: skip
-Encoding = Literal["auto", "utf-8", "utf-16", "gb18030", "cp1258", "tcvn3", "vni", "latin-1", "cp1252"]
+Encoding = Literal[
+    "auto", "utf-8", "utf-16", "gb18030", "cp1258", "tcvn3", "vni", "latin-1", "cp1252"
+]
 Format = Literal["auto", "plain", "rtf", "html"]
 
 
@@ -69,7 +71,11 @@ class Table(Source):
 
     def wanted(self) -> dict[str, str]:
         """Dotted key -> column that must be there."""
-        named = {f"extract.columns.{name}": column for name, column in self.columns if column and name != "format"}
+        named = {
+            f"extract.columns.{name}": column
+            for name, column in self.columns
+            if column and name != "format"
+        }
         return named | {f"extract.identifiers.{kind}": column for kind, column in self.columns_of()}
 
 
@@ -93,7 +99,11 @@ class Sql(Table):
 
     @model_validator(mode="after")
     def _no_password(self) -> Sql:
-        if "://" in self.url and "@" in self.url and ":" in self.url.split("://", 1)[1].rsplit("@", 1)[0]:
+        if (
+            "://" in self.url
+            and "@" in self.url
+            and ":" in self.url.split("://", 1)[1].rsplit("@", 1)[0]
+        ):
             raise ValueError(
                 "url: a password does not belong into a recipe; put the whole URL into an environment variable and write env:NAME"
             )
@@ -144,5 +154,7 @@ def _sql_by_default(value: object) -> object:
 
 AnyFiles = Csv | Jsonl | Hl7 | Ccda
 AnySource = Sql | Csv | Jsonl | Hl7 | Ccda
-Extract = Annotated[Sql | Csv | Jsonl | Hl7 | Ccda, Field(discriminator="kind"), BeforeValidator(_sql_by_default)]
+Extract = Annotated[
+    Sql | Csv | Jsonl | Hl7 | Ccda, Field(discriminator="kind"), BeforeValidator(_sql_by_default)
+]
 """A recipe's section ``extract``, by ``kind``; ``sql`` where it says none."""

@@ -104,10 +104,15 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
             _check_columns(connection, inner, settings)
             if missing := _unmarked(connection, inner, settings):
                 yield Item(skipped=NO_MARK, rows=missing)
-            statement = ordered(inner, engine.dialect.identifier_preparer.quote_identifier, settings, mark is not None)
-            result = connection.execution_options(stream_results=True, yield_per=settings.fetch).execute(
-                text(statement), {"mark": value_of(mark)} if mark else {}
+            statement = ordered(
+                inner,
+                engine.dialect.identifier_preparer.quote_identifier,
+                settings,
+                mark is not None,
             )
+            result = connection.execution_options(
+                stream_results=True, yield_per=settings.fetch
+            ).execute(text(statement), {"mark": value_of(mark)} if mark else {})
             with _labels(engine, settings, labels) as labels_of, _let_go(result):
                 for group in result.mappings().partitions(settings.fetch):
                     marked = labels_of([row[settings.columns.id] for row in group])
@@ -152,7 +157,9 @@ def mark_of(value: Any) -> tuple[str, str]:
         return type(value).__name__, value.isoformat()
     if isinstance(value, bytes | bytearray | memoryview):
         return "bytes", bytes(value).hex()
-    raise DataError(f"extract.mark: holds a {type(value).__name__}; take a column of numbers, times or text.")
+    raise DataError(
+        f"extract.mark: holds a {type(value).__name__}; take a column of numbers, times or text."
+    )
 
 
 def value_of(mark: tuple[str, str]) -> Any:
@@ -167,11 +174,15 @@ def value_of(mark: tuple[str, str]) -> Any:
 def _check_columns(connection: Connection, inner: str, settings: Sql) -> None:
     from sqlalchemy import text
 
-    present = list(connection.execute(text(f"SELECT * FROM ({escaped(inner)}\n) AS taken WHERE 1 = 0")).keys())
+    present = list(
+        connection.execute(text(f"SELECT * FROM ({escaped(inner)}\n) AS taken WHERE 1 = 0")).keys()
+    )
     wanted = settings.wanted() | ({"extract.mark": settings.mark} if settings.mark else {})
     for where, column in wanted.items():
         if column not in present:
-            raise UserError(f"{where}: the statement gives no column {column!r}; {allowed(present, column)}.")
+            raise UserError(
+                f"{where}: the statement gives no column {column!r}; {allowed(present, column)}."
+            )
 
 
 def _unmarked(connection: Connection, inner: str, settings: Sql) -> int:
@@ -182,12 +193,17 @@ def _unmarked(connection: Connection, inner: str, settings: Sql) -> int:
     names = dict.fromkeys(quote(name) for name in (settings.mark, settings.columns.id) if name)
     none = " OR ".join(f"{name} IS NULL" for name in names)
     return int(
-        connection.execute(text(f"SELECT count(*) FROM ({escaped(inner)}\n) AS taken WHERE {none}")).scalar() or 0
+        connection.execute(
+            text(f"SELECT count(*) FROM ({escaped(inner)}\n) AS taken WHERE {none}")
+        ).scalar()
+        or 0
     )
 
 
 @contextmanager
-def _labels(engine: Engine, settings: Sql, statement: str) -> Iterator[Callable[[Sequence[Any]], Labels]]:
+def _labels(
+    engine: Engine, settings: Sql, statement: str
+) -> Iterator[Callable[[Sequence[Any]], Labels]]:
     """What gives the labels of some notes: note -> (start, stop, label); offsets count code points of the text as it is stored.
 
     A connection of its own: the first one is in the middle of its rows.
@@ -198,20 +214,24 @@ def _labels(engine: Engine, settings: Sql, statement: str) -> Iterator[Callable[
         yield lambda ids: {}
         return
     with reading(engine, settings, []) as connection:
-        first = connection.execute(text(f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE 1 = 0"))
+        first = connection.execute(
+            text(f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE 1 = 0")
+        )
         names = list(first.keys())
         if len(names) != 4:
             raise UserError("extract.labels: must give four columns: note, start, stop and label.")
         note = engine.dialect.identifier_preparer.quote_identifier(names[0])
-        asked = text(f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE {note} IN :ids").bindparams(
-            bindparam("ids", expanding=True)
-        )
+        asked = text(
+            f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE {note} IN :ids"
+        ).bindparams(bindparam("ids", expanding=True))
 
         def of(ids: Sequence[Any]) -> Labels:
             found: Labels = {}
             for row in connection.execute(asked, {"ids": list(ids)}):
                 try:
-                    found.setdefault(str(row[0]), []).append((int(row[1]), int(row[2]), str(row[3])))
+                    found.setdefault(str(row[0]), []).append(
+                        (int(row[1]), int(row[2]), str(row[3]))
+                    )
                 except (TypeError, ValueError):
                     raise UserError(
                         "extract.labels: start and stop must be whole numbers; check its columns."

@@ -93,9 +93,14 @@ class Store:
                     head = Head(store=os.urandom(16).hex())
                     store.put("head", head)
                 store.head = head
-                numbers = [row[0] for row in database.execute("SELECT number FROM segments ORDER BY number")]
+                numbers = [
+                    row[0]
+                    for row in database.execute("SELECT number FROM segments ORDER BY number")
+                ]
                 if numbers != list(range(head.first, head.last + 1)):
-                    raise GateRefused(f"{path}: segments are missing or were added; restore it from a backup.")
+                    raise GateRefused(
+                        f"{path}: segments are missing or were added; restore it from a backup."
+                    )
         finally:
             os.umask(before)
         return store
@@ -165,12 +170,16 @@ class Store:
 
     def taken(self, id: str) -> bytes | None:
         """The keyed content of a note that was taken; nothing (``b""``) for a row that was not."""
-        row = self.database.execute("SELECT content FROM taken WHERE id = ?", (self.keyed(id),)).fetchone()
+        row = self.database.execute(
+            "SELECT content FROM taken WHERE id = ?", (self.keyed(id),)
+        ).fetchone()
         return row[0] if row else None
 
     def file(self, name: str) -> bytes | None:
         """The keyed content of a file that was taken."""
-        row = self.database.execute("SELECT content FROM files WHERE name = ?", (self.keyed(name),)).fetchone()
+        row = self.database.execute(
+            "SELECT content FROM files WHERE name = ?", (self.keyed(name),)
+        ).fetchone()
         return row[0] if row else None
 
     def add(
@@ -197,8 +206,12 @@ class Store:
             if notes:
                 packed = zlib.compress(msgspec.msgpack.encode(notes), 1)
                 sealed = self._sealed(packed, self._name(number, len(notes)))
-                self.database.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", (number, len(notes), now, sealed))
-                self.database.execute("INSERT INTO ledger VALUES (?, 'taken', ?, ?, '')", (now, number, len(notes)))
+                self.database.execute(
+                    "INSERT INTO segments VALUES (?, ?, ?, ?)", (number, len(notes), now, sealed)
+                )
+                self.database.execute(
+                    "INSERT INTO ledger VALUES (?, 'taken', ?, ?, '')", (now, number, len(notes))
+                )
                 self.database.executemany(
                     "INSERT OR REPLACE INTO taken VALUES (?, ?)", [(self.keyed(note.id), self.keyed(content(note))) for note in notes]
                 )  # fmt: skip
@@ -210,7 +223,8 @@ class Store:
                 "INSERT OR IGNORE INTO taken VALUES (?, X'')", [(self.keyed(id),) for id in skipped]
             )
             self.database.executemany(
-                "INSERT OR REPLACE INTO taken VALUES (?, ?)", [(self.keyed(id), now_is) for id, now_is in changed]
+                "INSERT OR REPLACE INTO taken VALUES (?, ?)",
+                [(self.keyed(id), now_is) for id, now_is in changed],
             )
             self.database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?)", [(self.keyed(n), c) for n, c in files]
@@ -243,15 +257,21 @@ class Store:
     def read(self, number: int) -> list[RawNote]:
         """The notes of a segment; raises ``GateRefused`` where it was tampered with or cut."""
         with self.faults():
-            row = self.database.execute("SELECT notes, value FROM segments WHERE number = ?", (number,)).fetchone()
+            row = self.database.execute(
+                "SELECT notes, value FROM segments WHERE number = ?", (number,)
+            ).fetchone()
         if row is None:
-            raise GateRefused(f"{self.path}: segment {number} is missing; restore it from a backup.")
+            raise GateRefused(
+                f"{self.path}: segment {number} is missing; restore it from a backup."
+            )
         packed = self._opened(row[1], self._name(number, row[0]))
         return msgspec.msgpack.decode(zlib.decompress(packed), type=list[RawNote])
 
     def held(self) -> int:
         """Notes in the segments that are kept."""
-        return int(self.database.execute("SELECT coalesce(sum(notes), 0) FROM segments").fetchone()[0])
+        return int(
+            self.database.execute("SELECT coalesce(sum(notes), 0) FROM segments").fetchone()[0]
+        )
 
     def expire(self, days: int, reason: str = "kept long enough", upto: int | None = None) -> int:
         """Remove segments that are older, or all up to a number, with a line in the ledger; how many notes that is."""
@@ -264,13 +284,22 @@ class Store:
         ]  # fmt: skip
         if not old:
             return 0
-        last = max(number for number, _ in old)  # the oldest are the lowest, save where a clock was set back
-        gone = [(n, c) for n, c in self.database.execute("SELECT number, notes FROM segments") if n <= last]
+        last = max(
+            number for number, _ in old
+        )  # the oldest are the lowest, save where a clock was set back
+        gone = [
+            (n, c)
+            for n, c in self.database.execute("SELECT number, notes FROM segments")
+            if n <= last
+        ]
         with self.writing():
             self.database.execute("DELETE FROM segments WHERE number <= ?", (last,))
             self.database.executemany(
                 "INSERT INTO ledger VALUES (?, 'removed', ?, ?, ?)",
-                [(now.isoformat(timespec="seconds"), number, count, reason) for number, count in gone],
+                [
+                    (now.isoformat(timespec="seconds"), number, count, reason)
+                    for number, count in gone
+                ],
             )
             self.head = msgspec.structs.replace(self.head, first=last + 1)
             self.put("head", self.head)
@@ -286,9 +315,12 @@ class Store:
             if len(kept) == len(notes):
                 continue
             with self.writing():
-                sealed = self._sealed(zlib.compress(msgspec.msgpack.encode(kept), 1), self._name(number, len(kept)))
+                sealed = self._sealed(
+                    zlib.compress(msgspec.msgpack.encode(kept), 1), self._name(number, len(kept))
+                )
                 self.database.execute(
-                    "UPDATE segments SET notes = ?, value = ? WHERE number = ?", (len(kept), sealed, number)
+                    "UPDATE segments SET notes = ?, value = ? WHERE number = ?",
+                    (len(kept), sealed, number),
                 )
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 self.database.execute("INSERT INTO ledger VALUES (?, 'removed', ?, ?, 'erasure')", (now, number, len(notes) - len(kept)))  # fmt: skip
@@ -304,7 +336,9 @@ class Store:
 
     def ledger(self) -> list[tuple[Any, ...]]:
         """(when, what, segment, rows, reason) of everything that was taken, not taken or removed; no text, no id."""
-        return self.database.execute("SELECT at, what, segment, rows, reason FROM ledger ORDER BY rowid").fetchall()
+        return self.database.execute(
+            "SELECT at, what, segment, rows, reason FROM ledger ORDER BY rowid"
+        ).fetchall()
 
 
 def content(note: RawNote) -> str:

@@ -19,7 +19,10 @@ Line = dict[str, str]
 
 SNOMED, LOINC = "http://snomed.info/sct", "http://loinc.org"
 RXNORM, CVX = "http://www.nlm.nih.gov/research/umls/rxnorm", "http://hl7.org/fhir/sid/cvx"
-ACT, TERMS = "http://terminology.hl7.org/CodeSystem/v3-ActCode", "http://terminology.hl7.org/CodeSystem"
+ACT, TERMS = (
+    "http://terminology.hl7.org/CodeSystem/v3-ActCode",
+    "http://terminology.hl7.org/CodeSystem",
+)
 CLASSES = {"emergency": "EMER", "urgentcare": "EMER", "inpatient": "IMP"}
 """Synthea's kinds of encounter as HL7 codes; the others are AMB."""
 GENDERS = {"M": "male", "F": "female"}
@@ -32,12 +35,16 @@ def bundles(folder: Path) -> Iterator[Resource]:
     """
     patients = list(_rows(folder, "patients", ("Id", "BIRTHDATE", "GENDER")))
     if not patients:
-        raise DataError(f"{folder}: has no patients.csv with patients; name a folder of Synthea's CSV tables.")
+        raise DataError(
+            f"{folder}: has no patients.csv with patients; name a folder of Synthea's CSV tables."
+        )
     of: dict[str, list[Resource]] = {row["Id"]: [_patient(row)] for _, row in patients}
     for table, columns, made in TABLES:
         for number, row in _rows(folder, table, ("PATIENT", "CODE", "DESCRIPTION", *columns)):
             if row["PATIENT"] not in of:
-                raise DataError(f"{folder / table}.csv:{number + 1}: its patient is not in patients.csv.")
+                raise DataError(
+                    f"{folder / table}.csv:{number + 1}: its patient is not in patients.csv."
+                )
             of[row["PATIENT"]].append(made(row, f"{table}-{number}"))
     for resources in of.values():
         yield {
@@ -75,7 +82,11 @@ def _rows(folder: Path, table: str, columns: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _concept(system: str, code: str, text: str) -> Resource:
-    return {"coding": [{"system": system, "code": code, "display": text}], "text": text} if code or text else {}
+    return (
+        {"coding": [{"system": system, "code": code, "display": text}], "text": text}
+        if code or text
+        else {}
+    )
 
 
 def _state(name: str, code: str) -> Resource:
@@ -84,8 +95,16 @@ def _state(name: str, code: str) -> Resource:
 
 def _common(kind: str, row: Line, id: str, subject: str = "subject") -> Resource:
     """What all resources of a patient have."""
-    found: Resource = {"resourceType": kind, "id": id, subject: {"reference": f"Patient/{row['PATIENT']}"}}
-    return found | ({"encounter": {"reference": f"Encounter/{row['ENCOUNTER']}"}} if row.get("ENCOUNTER") else {})
+    found: Resource = {
+        "resourceType": kind,
+        "id": id,
+        subject: {"reference": f"Patient/{row['PATIENT']}"},
+    }
+    return found | (
+        {"encounter": {"reference": f"Encounter/{row['ENCOUNTER']}"}}
+        if row.get("ENCOUNTER")
+        else {}
+    )
 
 
 def _reason(row: Line) -> list[Resource]:
@@ -143,7 +162,9 @@ def _observation(row: Line, id: str) -> Resource:
     found = {
         **_common("Observation", row, id),
         "status": "final",
-        "category": [_state("observation-category", row["CATEGORY"])] if row.get("CATEGORY") else [],
+        "category": [_state("observation-category", row["CATEGORY"])]
+        if row.get("CATEGORY")
+        else [],
         "code": _concept(LOINC, row["CODE"], row["DESCRIPTION"]),
         "effectiveDateTime": row["DATE"],
     }
@@ -177,14 +198,18 @@ def _immunization(row: Line, id: str) -> Resource:
 
 def _allergy(row: Line, id: str) -> Resource:
     reactions = [
-        _filled({"manifestation": [_concept(SNOMED, row[f"REACTION{n}"], words)], "severity": severity})
+        _filled(
+            {"manifestation": [_concept(SNOMED, row[f"REACTION{n}"], words)], "severity": severity}
+        )
         for n in (1, 2)
         if (words := row.get(f"DESCRIPTION{n}", ""))
         for severity in [row.get(f"SEVERITY{n}", "").lower()]
     ]
     return {
         **_common("AllergyIntolerance", row, id, "patient"),
-        "clinicalStatus": _state("allergyintolerance-clinical", "resolved" if row["STOP"] else "active"),
+        "clinicalStatus": _state(
+            "allergyintolerance-clinical", "resolved" if row["STOP"] else "active"
+        ),
         "category": [row["CATEGORY"]] if row.get("CATEGORY") else [],
         "code": _concept(SNOMED, row["CODE"], row["DESCRIPTION"]),
         "onsetDateTime": row["START"],

@@ -49,7 +49,9 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
     if store.head.final:
         raise UserError("extract: this corpus was anonymised and its vault destroyed; give new notes another recipe name, zone and deid.out.")  # fmt: skip
     expired = store.expire(settings.keep)
-    source = digest(settings.model_dump(mode="json", exclude={"keep", "segment", "fetch", "writing_login"}))
+    source = digest(
+        settings.model_dump(mode="json", exclude={"keep", "segment", "fetch", "writing_login"})
+    )
     if store.head.source != source:
         store.restart(source)
     tracker.start("extracting")
@@ -148,8 +150,15 @@ class _Taking:
 
     def flush(self) -> None:
         """Make what was seen durable."""
-        if self.notes or self.counts or self.done or (self.mark and self.mark != self.store.head.mark):
-            self.store.add(self.notes, dict(self.counts), self.mark, self.done, self.without, self.changed)
+        if (
+            self.notes
+            or self.counts
+            or self.done
+            or (self.mark and self.mark != self.store.head.mark)
+        ):
+            self.store.add(
+                self.notes, dict(self.counts), self.mark, self.done, self.without, self.changed
+            )
             self.taken += len(self.notes)
             self.skipped.update(self.counts)
         self._empty()

@@ -65,7 +65,9 @@ def settle(
         if why:
             waiting[note.id] = why
             continue
-        versions = {name: given[note.id].spans for name, given in active.items() if given[note.id].counts}
+        versions = {
+            name: given[note.id].spans for name, given in active.items() if given[note.id].counts
+        }
         spans: list[Span] = []
         unsettled = 0
         for place in places(note.id, versions):
@@ -78,10 +80,17 @@ def settle(
                 spans += [_proven(span, place, decision) for span in decision.decided]
         if not unsettled:
             found = sorted(spans, key=lambda span: (span.start, span.end, span.label))
-            quoted = tuple(msgspec.structs.replace(span, quote=note.text[span.start : span.end]) for span in found)
+            quoted = tuple(
+                msgspec.structs.replace(span, quote=note.text[span.start : span.end])
+                for span in found
+            )
             gold.append(msgspec.structs.replace(note, spans=quoted, relations=()))
     return Outcome(
-        gold=tuple(gold), decisions=tuple(decisions), open=tuple(open_), waiting=waiting, refused=tuple(refused)
+        gold=tuple(gold),
+        decisions=tuple(decisions),
+        open=tuple(open_),
+        waiting=waiting,
+        refused=tuple(refused),
     )
 
 
@@ -98,10 +107,16 @@ def _waits(note: str, active: Mapping[str, Mapping[str, Annotation]]) -> str:
 
 def _by_majority(place: Place, now: str) -> Decision | None:
     version = place.majority
-    return None if version is None else _decision(place, version, "unanimous" if place.unanimous else "majority", now)
+    return (
+        None
+        if version is None
+        else _decision(place, version, "unanimous" if place.unanimous else "majority", now)
+    )
 
 
-def _by_person(place: Place, decided: Mapping[str, Annotation], refused: list[Fault]) -> Decision | None:
+def _by_person(
+    place: Place, decided: Mapping[str, Annotation], refused: list[Fault]
+) -> Decision | None:
     """The adjudicator's decision on this very place, if there is one that fits it."""
     given = decided.get(place.id)
     if given is None or not given.counts:
@@ -110,12 +125,22 @@ def _by_person(place: Place, decided: Mapping[str, Annotation], refused: list[Fa
     if given.choice is not None:
         if not 1 <= given.choice <= len(place.candidates):
             refused.append(
-                Fault(reason=f"{place.id}: there is no candidate {given.choice}", start=place.start, end=place.end)
+                Fault(
+                    reason=f"{place.id}: there is no candidate {given.choice}",
+                    start=place.start,
+                    end=place.end,
+                )
             )
             return None
         version = place.candidates[given.choice - 1]
     elif any(span.end <= place.start or span.start >= place.end for span in version):
-        refused.append(Fault(reason=f"{place.id}: a span lies elsewhere in the note", start=place.start, end=place.end))
+        refused.append(
+            Fault(
+                reason=f"{place.id}: a span lies elsewhere in the note",
+                start=place.start,
+                end=place.end,
+            )
+        )
         return None
     return _decision(place, version, ADJUDICATOR, given.at)
 
@@ -164,5 +189,6 @@ def new_lines(decisions: Sequence[Decision], trail: Iterable[Decision]) -> list[
     return [
         one
         for one in decisions
-        if one.place not in last or (last[one.place].how, last[one.place].decided) != (one.how, one.decided)
+        if one.place not in last
+        or (last[one.place].how, last[one.place].decided) != (one.how, one.decided)
     ]

@@ -85,7 +85,10 @@ def agree(
 
     Raises ``UserError`` where fewer than two annotators have a note in common.
     """
-    said = {name: {id: one.spans for id, one in given.items() if one.counts} for name, given in annotations.items()}
+    said = {
+        name: {id: one.spans for id, one in given.items() if one.counts}
+        for name, given in annotations.items()
+    }
     shared = [id for id in notes if sum(id in given for given in said.values()) >= 2]
     if not shared:
         done = ", ".join(f"{name} {len(given)}" for name, given in said.items())
@@ -97,7 +100,10 @@ def agree(
     by = f"bootstrap over groups, {samples} samples, 95 %"
 
     def scored(
-        titles: Sequence[str], stats: Array, statistic: Callable[[Array], Array], where: Sequence[str]
+        titles: Sequence[str],
+        stats: Array,
+        statistic: Callable[[Array], Array],
+        where: Sequence[str],
     ) -> list[Score]:
         value, low, high = bootstrap(stats, where, statistic, samples, seed)
         return [
@@ -121,7 +127,10 @@ def agree(
         every = counts.of(mode)
         pooled += scored([f"{mode}_f1"], every.sum(axis=(1, 2)), _f1, groups)
         pooled += scored(
-            [f"{mode}_f1/{label}" for label in labels], every.sum(axis=1).reshape(len(shared), -1), _f1, groups
+            [f"{mode}_f1/{label}" for label in labels],
+            every.sum(axis=1).reshape(len(shared), -1),
+            _f1,
+            groups,
         )
         titles = [f"{mode}_f1/{a}~{b}" for a, b in counts.pairs]
         pairs += scored(titles, every.sum(axis=2).reshape(len(shared), -1), _f1, groups)
@@ -141,7 +150,12 @@ def agree(
         timed = any(annotations[name][shared[i]].at for i in order)
         if timed and len(order) >= FEWEST:
             drift.append(
-                _drift(name, strict[:, counts.with_(name)].sum(axis=1)[order], [groups[i] for i in order], scored)
+                _drift(
+                    name,
+                    strict[:, counts.with_(name)].sum(axis=1)[order],
+                    [groups[i] for i in order],
+                    scored,
+                )
             )
     return Agreement(
         notes=len(shared),
@@ -173,21 +187,34 @@ def _alpha(
     scored: Scored,
 ) -> list[Score]:
     """Alpha of all labels together, then of each."""
-    matrices = [metric.coincidences(text, list(given.values())) for text, given in zip(texts, versions, strict=True)]
+    matrices = [
+        metric.coincidences(text, list(given.values()))
+        for text, given in zip(texts, versions, strict=True)
+    ]
     found = []
     for title, chosen in [
         ("alpha", matrices),
-        *((f"alpha/{label}", [metric.of_label(matrix, label) for matrix in matrices]) for label in labels),
+        *(
+            (f"alpha/{label}", [metric.of_label(matrix, label) for matrix in matrices])
+            for label in labels
+        ),
     ]:
         rows, values = metric.table(chosen)
-        found += scored([title], rows, lambda counts, values=values: metric.alpha(counts, values)[..., None], groups)  # type: ignore[misc]
+        found += scored(
+            [title],
+            rows,
+            lambda counts, values=values: metric.alpha(counts, values)[..., None],
+            groups,
+        )  # type: ignore[misc]
     return found
 
 
 class _Counts:
     """Span counts of every note, pair and label: [notes, pairs, labels, 3]."""
 
-    def __init__(self, versions: Sequence[Mapping[str, Version]], names: Sequence[str], labels: Sequence[str]) -> None:
+    def __init__(
+        self, versions: Sequence[Mapping[str, Version]], names: Sequence[str], labels: Sequence[str]
+    ) -> None:
         self.versions, self.labels = versions, list(labels)
         self.pairs = list(combinations(names, 2))
         self.confusion: dict[str, dict[str, int]] = {}
@@ -251,5 +278,8 @@ def _worst(
 
 def _without_text(place: Place) -> Place:
     """The figures are kept beside the report, and hold no stretch of a note."""
-    versions = {name: tuple(replace(span, quote="") for span in spans) for name, spans in place.versions.items()}
+    versions = {
+        name: tuple(replace(span, quote="") for span in spans)
+        for name, spans in place.versions.items()
+    }
     return replace(place, versions=versions)

@@ -99,10 +99,15 @@ def proved(given: Given, annotator: str, text: str, card: Card) -> Annotation:
         for raw in given.spans:
             start, end = raw.fragments[0] if raw.fragments else (-1, -1)
             label = raw.label if raw.label in card.names else ""
-            faults += [Fault(reason=f.reason, start=start, end=end, label=label) for f in settle(text, [raw]).faults]
+            faults += [
+                Fault(reason=f.reason, start=start, end=end, label=label)
+                for f in settle(text, [raw]).faults
+            ]
     for span in settled.spans:
         if span.label not in card.names:
-            faults.append(Fault(reason=OTHER_LABEL, start=span.start, end=span.end, label=span.label))
+            faults.append(
+                Fault(reason=OTHER_LABEL, start=span.start, end=span.end, label=span.label)
+            )
         if unknown := set(span.attributes) - set(card.attributes):
             reason = f"attribute is not in the card: {sorted(unknown)[0]}"
             faults.append(Fault(reason=reason, start=span.start, end=span.end, label=span.label))
@@ -132,7 +137,9 @@ def ordered(spans: Iterable[Span]) -> list[Span]:
         )
         for span in spans
     }
-    return sorted(bare, key=lambda span: (span.start, span.end, span.label, span.code or "", span.attributes))
+    return sorted(
+        bare, key=lambda span: (span.start, span.end, span.label, span.code or "", span.attributes)
+    )
 
 
 class Pulled(Value, frozen=True):
@@ -158,7 +165,9 @@ class Pulled(Value, frozen=True):
     """Why nothing more could be had from the source, in one sentence."""
 
 
-def merged(before: Mapping[str, Annotation], now: Sequence[Annotation]) -> tuple[dict[str, Annotation], Pulled]:
+def merged(
+    before: Mapping[str, Annotation], now: Sequence[Annotation]
+) -> tuple[dict[str, Annotation], Pulled]:
     """The annotations of one annotator by note: new and changed ones taken over, those that are gone from the source kept."""
     kept, new, changed, same = dict(before), 0, 0, 0
     for one in now:
@@ -191,10 +200,16 @@ def _to_mend(annotations: Iterable[Annotation]) -> Iterator[str]:
     notes: dict[str, dict[str, None]] = {}
     for one in annotations:
         for fault in one.faults:
-            named = f" ({fault.label})" if fault.reason == OTHER_LABEL and showable([fault.label]) else ""
+            named = (
+                f" ({fault.label})"
+                if fault.reason == OTHER_LABEL and showable([fault.label])
+                else ""
+            )
             notes.setdefault(fault.reason + named, {})[one.note] = None
     for reason, ids in sorted(notes.items()):
-        shown = ", ".join(list(ids)[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+        shown = ", ".join(list(ids)[:SHOWN]) + (
+            f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+        )
         remedy = "; add it to the card, or take another" if reason.startswith(OTHER_LABEL) else ""
         yield f"{reason}: {len(ids)} note{'' if len(ids) == 1 else 's'} ({shown}){remedy}"
 

@@ -70,10 +70,18 @@ class Labelling(Part):
     def _distinct_names(self) -> Labelling:
         if not self.annotators or len(set(self.annotators)) < len(self.annotators):
             raise ValueError("annotators: give different names, or how many there are")
-        if bad := [name for name in self.annotators if not name.isascii() or not name.replace("-", "").isalnum()]:
-            raise ValueError(f"annotators: {bad[0]!r} cannot name a file; use letters, digits and hyphens")
+        if bad := [
+            name
+            for name in self.annotators
+            if not name.isascii() or not name.replace("-", "").isalnum()
+        ]:
+            raise ValueError(
+                f"annotators: {bad[0]!r} cannot name a file; use letters, digits and hyphens"
+            )
         if "adjudicator" in self.annotators:
-            raise ValueError("annotators: adjudicator is the name of whoever decides; choose another")
+            raise ValueError(
+                "annotators: adjudicator is the name of whoever decides; choose another"
+            )
         return self
 
 

@@ -84,7 +84,9 @@ def choose(
     rng = random.Random(seed)
     count = min(count, len(pool))
     drawn = set(rng.sample(range(len(pool)), round(count * at_random)))
-    order = sorted((i for i in range(len(pool)) if i not in drawn), key=lambda i: (-uncertain[i], pool[i].id))
+    order = sorted(
+        (i for i in range(len(pool)) if i not in drawn), key=lambda i: (-uncertain[i], pool[i].id)
+    )
     if not diverse:
         found = [
             Choice(note=pool[i].id, how="model", uncertainty=uncertain[i], novelty=1.0)
@@ -96,7 +98,9 @@ def choose(
         known = [*labelled, *(pool[i].text for i in sorted(drawn))]
         nearest = np.zeros(len(order), dtype=np.float32)
         for start in range(0, len(known), 512):
-            nearest = np.maximum(nearest, (vectors @ profiles(known[start : start + 512]).T).max(axis=1, initial=0))
+            nearest = np.maximum(
+                nearest, (vectors @ profiles(known[start : start + 512]).T).max(axis=1, initial=0)
+            )
         weight = np.array([uncertain[i] for i in order], dtype=np.float32)
         left = np.ones(len(order), dtype=bool)
         found = []
@@ -113,6 +117,9 @@ def choose(
                 )
             )
             nearest = np.maximum(nearest, vectors @ vectors[best])
-    found += [Choice(note=pool[i].id, how="random", uncertainty=uncertain[i], novelty=0.0) for i in sorted(drawn)]
+    found += [
+        Choice(note=pool[i].id, how="random", uncertainty=uncertain[i], novelty=0.0)
+        for i in sorted(drawn)
+    ]
     rng.shuffle(found)  # whoever labels cannot tell which are which
     return found

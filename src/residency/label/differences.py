@@ -60,7 +60,9 @@ def places(note: str, versions: Mapping[str, Sequence[Span]]) -> list[Place]:
             note=note,
             start=min(span.start for span, _ in group),
             end=max(span.end for span, _ in group),
-            versions={name: tuple(ordered(span for span, by in group if by == name)) for name in versions},
+            versions={
+                name: tuple(ordered(span for span, by in group if by == name)) for name in versions
+            },
         )
         for group in _touching(every)
     ]
@@ -81,4 +83,7 @@ def _touching(spans: Sequence[tuple[Span, str]]) -> Iterator[list[tuple[Span, st
 
 def _bare(version: Version) -> list[list[object]]:
     """A version as JSON, without text."""
-    return [[span.start, span.end, span.label, span.code or "", list(span.attributes)] for span in version]
+    return [
+        [span.start, span.end, span.label, span.code or "", list(span.attributes)]
+        for span in version
+    ]

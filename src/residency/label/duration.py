@@ -30,11 +30,15 @@ class Estimate(Value, frozen=True):
     """Hours for them, with the 95 % interval."""
 
 
-def estimate(annotator: str, done: Mapping[str, Annotation], notes: Mapping[str, Note]) -> Estimate | None:
+def estimate(
+    annotator: str, done: Mapping[str, Annotation], notes: Mapping[str, Note]
+) -> Estimate | None:
     """Seconds per character in the first notes, times the characters that are left; None where fewer than ``FEWEST`` have a time."""
     import numpy as np
 
-    timed = sorted((one for one in done.values() if one.seconds and one.note in notes), key=lambda one: one.at)[:FIRST]
+    timed = sorted(
+        (one for one in done.values() if one.seconds and one.note in notes), key=lambda one: one.at
+    )[:FIRST]
     if len(timed) < FEWEST:
         return None
     stats = np.array([[one.seconds or 0.0, max(1, len(notes[one.note].text))] for one in timed])

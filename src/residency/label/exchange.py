@@ -35,14 +35,18 @@ class Exchange:
         Raises ``UserError`` where other notes were given out before.
         """
         path = self.root / "out" / f"{self.annotator}.jsonl"
-        if path.is_file() and not {row.get("id") for _, row in _rows(path)} <= {task.id for task in tasks}:
+        if path.is_file() and not {row.get("id") for _, row in _rows(path)} <= {
+            task.id for task in tasks
+        }:
             raise UserError(
                 f"{path}: other notes were given out before; finish with them, or choose another folder with label.out."
             )
         write_jsonl(path, (_row(task) for task in tasks))
         return str(path)
 
-    def answer(self, tasks: Sequence[Task], said: Mapping[str, tuple[Sequence[Span], str, float]]) -> None:
+    def answer(
+        self, tasks: Sequence[Task], said: Mapping[str, tuple[Sequence[Span], str, float]]
+    ) -> None:
         """Write the file that comes back, as a program that labels would: (spans, when, seconds) by task."""
         rows = []
         for task in tasks:
@@ -92,7 +96,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{path}:{number}: is not valid JSON in UTF-8; each line must be one note, as it was given out."
             ) from None
         if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: is not a JSON object; each line must be one note, as it was given out.")
+            raise UserError(
+                f"{path}:{number}: is not a JSON object; each line must be one note, as it was given out."
+            )
         yield number, row
 
 
@@ -110,7 +116,12 @@ def _row(task: Task) -> dict[str, Any]:
 
 def entity(span: Span) -> dict[str, Any]:
     """A span as files have it."""
-    found: dict[str, Any] = {"start": span.start, "end": span.end, "label": span.label, "text": span.quote}
+    found: dict[str, Any] = {
+        "start": span.start,
+        "end": span.end,
+        "label": span.label,
+        "text": span.quote,
+    }
     if span.code:
         found["code"] = span.code
     if span.attributes:

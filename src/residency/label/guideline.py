@@ -63,7 +63,11 @@ WORDS = {
 
 def guides(name: str, root: Path) -> dict[str, Guide]:
     """The guideline of a card by language: packaged, or a file ``x.guide.yaml`` beside a card ``x.yaml``; none where there is none."""
-    path = (root / name).with_suffix(".guide.yaml") if name.endswith((".yaml", ".yml")) else GUIDES / f"{name}.yaml"
+    path = (
+        (root / name).with_suffix(".guide.yaml")
+        if name.endswith((".yaml", ".yml"))
+        else GUIDES / f"{name}.yaml"
+    )
     if not path.is_file():
         return {}
     try:
@@ -76,7 +80,10 @@ def guides(name: str, root: Path) -> dict[str, Guide]:
 def hints(card: Card, guide: Guide | None) -> dict[str, str]:
     """Label -> definition, in the guide's language where it has one."""
     entries = guide.labels if guide else {}
-    return {label.name: entries.get(label.name, Entry()).definition or label.definition for label in card.labels}
+    return {
+        label.name: entries.get(label.name, Entry()).definition or label.definition
+        for label in card.labels
+    }
 
 
 def guideline_page(card: Card, guide: Guide | None, lang: str) -> Page:

@@ -47,9 +47,13 @@ def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
         for row in rows:
             code, name = (row[columns[0]] or "").strip(), (row[columns[1]] or "").strip()
             if not code or not name:
-                raise DataError(f"{path}:{rows.line_num}: has no code or no name; complete the row or leave it out.")
+                raise DataError(
+                    f"{path}:{rows.line_num}: has no code or no name; complete the row or leave it out."
+                )
             if found.setdefault(code, name) != name:
-                raise DataError(f"{path}:{rows.line_num}: the code {code} stands twice with two names; keep one.")
+                raise DataError(
+                    f"{path}:{rows.line_num}: the code {code} stands twice with two names; keep one."
+                )
     if not found:
         raise DataError(f"{path}: holds no codes.")
     return [Code(code=code, name=name) for code, name in found.items()]
@@ -80,13 +84,17 @@ def items(codes: Sequence[Code]) -> dict[str, list[dict[str, object]]]:
 
     return {
         "items": [
-            {**leaf(head), "isLeaf": False, "children": [leaf(code) for code in below]} if below else leaf(head)
+            {**leaf(head), "isLeaf": False, "children": [leaf(code) for code in below]}
+            if below
+            else leaf(head)
             for head, below in tree(codes)
         ]
     }
 
 
-def interface(card: Card, hints: Mapping[str, str], codes_url: str = "", decides: bool = False) -> str:
+def interface(
+    card: Card, hints: Mapping[str, str], codes_url: str = "", decides: bool = False
+) -> str:
     """The label interface: the text, its labels with their definitions, attributes and code of the chosen region.
 
     ``hints`` has each label's definition, ``codes_url`` where the codes are fetched; ``decides`` is for disagreements: the candidates
@@ -96,21 +104,37 @@ def interface(card: Card, hints: Mapping[str, str], codes_url: str = "", decides
     if decides:
         Xml.SubElement(view, "Header", value="$about", size="5")
         pick = Xml.SubElement(
-            view, "Choices", name="decision", toName="text", value="$candidates", choice="single-radio", required="true"
+            view,
+            "Choices",
+            name="decision",
+            toName="text",
+            value="$candidates",
+            choice="single-radio",
+            required="true",
         )
         pick.set("requiredMessage", "Choose a candidate, or own and mark the text yourself.")
     labels = Xml.SubElement(view, "Labels", name="label", toName="text", showInline="true")
     for number, label in enumerate(card.labels):
-        one = Xml.SubElement(labels, "Label", value=label.name, background=COLOURS[number % len(COLOURS)])
+        one = Xml.SubElement(
+            labels, "Label", value=label.name, background=COLOURS[number % len(COLOURS)]
+        )
         if number < len(KEYS):
             one.set("hotkey", KEYS[number])
         if hint := hints.get(label.name, label.definition):
             one.set("hint", hint)
     box = Xml.SubElement(view, "View", style="line-height: 1.9; font-size: 1.05em")
-    Xml.SubElement(box, "Text", name="text", value="$text", granularity="symbol", saveTextResult="yes")
+    Xml.SubElement(
+        box, "Text", name="text", value="$text", granularity="symbol", saveTextResult="yes"
+    )
     if card.attributes:
         said = Xml.SubElement(
-            view, "Choices", name="attributes", toName="text", perRegion="true", choice="multiple", showInline="true"
+            view,
+            "Choices",
+            name="attributes",
+            toName="text",
+            perRegion="true",
+            choice="multiple",
+            showInline="true",
         )
         said.set("visibleWhen", "region-selected")
         for name in card.attributes:

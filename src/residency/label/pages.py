@@ -30,7 +30,11 @@ def agreement_page(
 ) -> Page:
     """Agreement as a page; ``plots`` are SVG by section (``labels``, ``drift``)."""
     plots = plots or {}
-    alpha, strict, relaxed = found.alpha[0], _named(found.pooled, "strict_f1"), _named(found.pooled, "relaxed_f1")
+    alpha, strict, relaxed = (
+        found.alpha[0],
+        _named(found.pooled, "strict_f1"),
+        _named(found.pooled, "relaxed_f1"),
+    )
     sections = [
         Section(
             title="By label",
@@ -108,7 +112,11 @@ def agreement_page(
 
 
 def _lead(found: Agreement) -> str:
-    low = min(found.alpha[1:], key=lambda one: one.value if not math.isnan(one.value) else 2.0, default=found.alpha[0])
+    low = min(
+        found.alpha[1:],
+        key=lambda one: one.value if not math.isnan(one.value) else 2.0,
+        default=found.alpha[0],
+    )
     name = low.metric.partition("/")[2]
     return (
         f"The annotators agree with an alpha of {number(found.alpha[0].value)} on characters. "
@@ -124,7 +132,12 @@ def _confusion(found: Agreement) -> Section:
     for one in [*labels, "-"]:
         row = found.confusion.get(one, {})
         if row:
-            rows.append((one if one != "-" else "nothing", *(f"{row[c]:,}" if c in row else "" for c in columns)))
+            rows.append(
+                (
+                    one if one != "-" else "nothing",
+                    *(f"{row[c]:,}" if c in row else "" for c in columns),
+                )
+            )
     return Section(
         title="Confusion",
         text="What one annotator calls as the row says, another calls as the column says. Both directions of each pair are counted, so "
@@ -143,7 +156,12 @@ def _drift(found: Agreement, svg: str) -> Section:
         columns=("annotator", "first", "second", "third", "last", "second half - first", "95 %"),
         numeric=(1, 2, 3, 4, 5, 6),
         rows=tuple(
-            (one.annotator, *(number(p.value) for p in one.periods), f"{one.change.value:+.3f}", bounds(one.change))
+            (
+                one.annotator,
+                *(number(p.value) for p in one.periods),
+                f"{one.change.value:+.3f}",
+                bounds(one.change),
+            )
             for one in found.drift
         ),
         svg=svg,
@@ -155,7 +173,10 @@ def _worst(found: Agreement, notes: Mapping[str, Note], show_text: bool) -> Sect
     for note in found.worst:
         for place in note.places:
             row = [note.note, number(note.f1), f"{place.start} to {place.end}"]
-            row += ["; ".join(_said(span) for span in place.versions.get(name, ())) or "-" for name in found.done]
+            row += [
+                "; ".join(_said(span) for span in place.versions.get(name, ())) or "-"
+                for name in found.done
+            ]
             rows.append((*row, shown(notes[note.note].text, place) if show_text else ""))
     columns = ("note", "F1", "characters", *found.done, *(("text",) if show_text else ()))
     return Section(
@@ -192,7 +213,11 @@ def time_section(estimates: Sequence[Estimate]) -> Section:
 def shown(text: str, place: Place) -> str:
     """A place with its surroundings."""
     start, end = max(0, place.start - CONTEXT), min(len(text), place.end + CONTEXT)
-    before, inside, after = text[start : place.start], text[place.start : place.end], text[place.end : end]
+    before, inside, after = (
+        text[start : place.start],
+        text[place.start : place.end],
+        text[place.end : end],
+    )
     return f"{'…' if start else ''}{before}[{inside}]{after}{'…' if end < len(text) else ''}"
 
 
@@ -203,7 +228,9 @@ def _said(span: Span) -> str:
 
 def said_in_words(version: Version, text: str) -> str:
     """A version with its quotes, for whoever decides."""
-    return "; ".join(f"{span.label}: {text[span.start : span.end]}" for span in version) or "nothing"
+    return (
+        "; ".join(f"{span.label}: {text[span.start : span.end]}" for span in version) or "nothing"
+    )
 
 
 def number(value: float) -> str:
@@ -213,7 +240,9 @@ def number(value: float) -> str:
 
 def bounds(score: Score) -> str:
     """The interval, where there is one."""
-    return "-" if score.low is None or score.high is None else f"{score.low:.3f} to {score.high:.3f}"
+    return (
+        "-" if score.low is None or score.high is None else f"{score.low:.3f} to {score.high:.3f}"
+    )
 
 
 def _named(scores: Sequence[Score], metric: str) -> Score:

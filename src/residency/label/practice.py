@@ -47,7 +47,12 @@ def draw(gold: Sequence[Note], seed: int, number: int = NOTES) -> list[Note]:
 
 
 def feedback(
-    annotator: str, gold: Sequence[Note], done: Mapping[str, Annotation], card: Card, guide: Guide | None, show: bool
+    annotator: str,
+    gold: Sequence[Note],
+    done: Mapping[str, Annotation],
+    card: Card,
+    guide: Guide | None,
+    show: bool,
 ) -> Feedback | None:
     """What differs from the known answers, with the definitions that it touches; None where nothing is done yet."""
     there = [note for note in gold if note.id in done and done[note.id].counts]
@@ -69,14 +74,29 @@ def feedback(
             for label in {span.label for span in spans}:
                 touched[label] += 1
             right = f"{one.gold.label} {one.gold.start} to {one.gold.end}" if one.gold else "-"
-            yours = f"{one.predicted.label} {one.predicted.start} to {one.predicted.end}" if one.predicted else "-"
-            rows.append((note.id, ADVICE[one.kind], right, yours, *((_around(note.text, start, end),) if show else ())))
+            yours = (
+                f"{one.predicted.label} {one.predicted.start} to {one.predicted.end}"
+                if one.predicted
+                else "-"
+            )
+            rows.append(
+                (
+                    note.id,
+                    ADVICE[one.kind],
+                    right,
+                    yours,
+                    *((_around(note.text, start, end),) if show else ()),
+                )
+            )
     defined = hints(card, guide)
     page = Page(
         title=f"Practice: {annotator}",
         eyebrow=f"{len(there)} notes whose answer is known",
         lead=f"{totals['strict'].tp} of {totals['strict'].tp + totals['strict'].fn} entities are exactly as they should be.",
-        facts=(("strict F1", f"{totals['strict'].f1:.3f}"), ("relaxed F1", f"{totals['relaxed'].f1:.3f}")),
+        facts=(
+            ("strict F1", f"{totals['strict'].f1:.3f}"),
+            ("relaxed F1", f"{totals['relaxed'].f1:.3f}"),
+        ),
         sections=(
             Section(
                 title="By label",
@@ -105,7 +125,11 @@ def feedback(
         ),
     )
     return Feedback(
-        annotator=annotator, notes=len(there), strict=totals["strict"].f1, relaxed=totals["relaxed"].f1, page=page
+        annotator=annotator,
+        notes=len(there),
+        strict=totals["strict"].f1,
+        relaxed=totals["relaxed"].f1,
+        page=page,
     )
 
 

@@ -60,14 +60,23 @@ def simulate(
         drawn = blake2b(f"{seed}/{name}/{note.id}".encode(), digest_size=8).digest()
         rng = random.Random(int.from_bytes(drawn, "big"))
         more = 1 + habits.tires * position / max(1, len(notes) - 1)
-        spans = [made for span in note.spans if (made := _marked(note, span, card, habits, more, rng))]
+        spans = [
+            made for span in note.spans if (made := _marked(note, span, card, habits, more, rng))
+        ]
         spans += _invented(note, card, habits, more, rng)
         seconds = round((5 + habits.seconds * len(note.text)) * rng.lognormvariate(0, 0.35), 1)
         clock += timedelta(seconds=seconds)
-        yield Made(note=note.id, spans=tuple(_apart(spans)), at=clock.isoformat(timespec="seconds"), seconds=seconds)
+        yield Made(
+            note=note.id,
+            spans=tuple(_apart(spans)),
+            at=clock.isoformat(timespec="seconds"),
+            seconds=seconds,
+        )
 
 
-def _marked(note: Note, span: Span, card: Card, habits: Habits, more: float, rng: random.Random) -> Span | None:
+def _marked(
+    note: Note, span: Span, card: Card, habits: Habits, more: float, rng: random.Random
+) -> Span | None:
     """A span of the truth as the annotator has it; None where they overlook it."""
     if rng.random() < habits.missed * more:
         return None
@@ -88,18 +97,24 @@ def _moved(note: Note, span: Span, rng: random.Random) -> Span:
     first = next(i for i, (_, end) in enumerate(bounds) if end > span.start)
     last = max(i for i, (start, _) in enumerate(bounds) if start < span.end)
     ends = [(first - 1, last), (first + 1, last), (first, last - 1), (first, last + 1)]
-    low, high = rng.choice([(low, high) for low, high in ends if 0 <= low <= high < len(bounds)] or [(first, last)])
+    low, high = rng.choice(
+        [(low, high) for low, high in ends if 0 <= low <= high < len(bounds)] or [(first, last)]
+    )
     start, end = bounds[low][0], bounds[high][1]
     return replace(span, start=start, end=end, quote=note.text[start:end])
 
 
-def _invented(note: Note, card: Card, habits: Habits, more: float, rng: random.Random) -> Iterator[Span]:
+def _invented(
+    note: Note, card: Card, habits: Habits, more: float, rng: random.Random
+) -> Iterator[Span]:
     bounds = [place for place in units(note.text) if note.text[place[0]].isalnum()]
     for _ in note.spans:
         if bounds and rng.random() < habits.invented * more:
             start, end = rng.choice(bounds)
             if not any(start < span.end and end > span.start for span in note.spans):
-                yield Span(start=start, end=end, label=rng.choice(card.names), quote=note.text[start:end])
+                yield Span(
+                    start=start, end=end, label=rng.choice(card.names), quote=note.text[start:end]
+                )
 
 
 def _apart(spans: Sequence[Span]) -> list[Span]:

@@ -85,7 +85,9 @@ class Project:
             there = {identifier(row["data"].get("note")) for row in self._tasks(client, project)}
             missing = [task for task in tasks if task.id not in there]
             for start in range(0, len(missing), BATCH):
-                rows = [self._row(task, known.get(task.id)) for task in missing[start : start + BATCH]]
+                rows = [
+                    self._row(task, known.get(task.id)) for task in missing[start : start + BATCH]
+                ]
                 self._ask(client, "POST", f"/api/projects/{project}/import", json=rows)
         return f"{self.server.url.rstrip('/')}/projects/{project}"
 
@@ -101,11 +103,16 @@ class Project:
                     f"{self.where}: the project {self.title!r} is not at {self.server.url} any more; what was pulled before is kept, "
                     "and residency label push puts it up again with it."
                 )
-            rows = self._ask(client, "GET", f"/api/projects/{project}/export", params={"exportType": "JSON"})
+            rows = self._ask(
+                client, "GET", f"/api/projects/{project}/export", params={"exportType": "JSON"}
+            )
         for row in rows if isinstance(rows, list) else []:
             annotations = [one for one in row.get("annotations") or [] if isinstance(one, Mapping)]
             if annotations:
-                latest = max(annotations, key=lambda one: (not one.get("was_cancelled"), str(one.get("updated_at"))))
+                latest = max(
+                    annotations,
+                    key=lambda one: (not one.get("was_cancelled"), str(one.get("updated_at"))),
+                )
                 yield _given(row, latest, tasks)
 
     def check(self) -> None:
@@ -156,7 +163,9 @@ class Project:
         """The project of this title, if the account sees one."""
         page = 1
         while True:
-            found = self._ask(client, "GET", "/api/projects", params={"page": page, "page_size": 100})
+            found = self._ask(
+                client, "GET", "/api/projects", params={"page": page, "page_size": 100}
+            )
             rows = found["results"] if isinstance(found, Mapping) else found
             for row in rows:
                 if row["title"] == self.title:
@@ -189,10 +198,14 @@ class Project:
                 params={"commit_to_project": "false"},
                 files={"codes.json": ("codes.json", text, "application/json")},
             )
-            upload = self._ask(client, "GET", f"/api/import/file-upload/{sent['file_upload_ids'][0]}")
+            upload = self._ask(
+                client, "GET", f"/api/import/file-upload/{sent['file_upload_ids'][0]}"
+            )
             url = f"{self.server.url.rstrip('/')}/data/upload/{project}/{str(upload['file']).rpartition('/')[2]}"
             with_codes = interface(self.card, self.hints, url, self.decides)
-            self._ask(client, "PATCH", f"/api/projects/{project}", json={"label_config": with_codes})
+            self._ask(
+                client, "PATCH", f"/api/projects/{project}", json={"label_config": with_codes}
+            )
         return project
 
     def _tasks(self, client: httpx2.Client, project: int) -> Iterator[Mapping[str, Any]]:
@@ -225,7 +238,9 @@ class Project:
         elif task.suggestions:
             row["predictions"] = [{"model_version": VERSION, "result": result(task.suggestions[0])}]
         if known is not None and not known.skipped:
-            row["annotations"] = [{"result": result(known.spans), "lead_time": known.seconds or 0.0}]
+            row["annotations"] = [
+                {"result": result(known.spans), "lead_time": known.seconds or 0.0}
+            ]
         return row
 
 
@@ -235,18 +250,28 @@ def result(spans: Sequence[Span]) -> list[dict[str, Any]]:
     for number, span in enumerate(spans):
         place = {"start": span.start, "end": span.end, "text": span.quote}
         common = {"id": f"r{number}", "to_name": "text"}
-        found.append(common | {"from_name": "label", "type": "labels", "value": place | {"labels": [span.label]}})
+        found.append(
+            common
+            | {"from_name": "label", "type": "labels", "value": place | {"labels": [span.label]}}
+        )
         if span.attributes:
             chosen = place | {"choices": list(span.attributes)}
             found.append(common | {"from_name": "attributes", "type": "choices", "value": chosen})
         if span.code:
             found.append(
-                common | {"from_name": "code", "type": "taxonomy", "value": place | {"taxonomy": [[span.code]]}}
+                common
+                | {
+                    "from_name": "code",
+                    "type": "taxonomy",
+                    "value": place | {"taxonomy": [[span.code]]},
+                }
             )
     return found
 
 
-def _given(row: Mapping[str, Any], annotation: Mapping[str, Any], tasks: Mapping[str, Task]) -> Given:
+def _given(
+    row: Mapping[str, Any], annotation: Mapping[str, Any], tasks: Mapping[str, Task]
+) -> Given:
     data = row.get("data") or {}
     id = identifier(data.get("note"))
     found = annotation.get("result")
@@ -255,7 +280,9 @@ def _given(row: Mapping[str, Any], annotation: Mapping[str, Any], tasks: Mapping
         (
             identifier((one["value"].get("choices") or [""])[0])
             for one in found
-            if isinstance(one, Mapping) and one.get("from_name") == "decision" and isinstance(one.get("value"), Mapping)
+            if isinstance(one, Mapping)
+            and one.get("from_name") == "decision"
+            and isinstance(one.get("value"), Mapping)
         ),
         "",
     )
@@ -280,7 +307,8 @@ def _shown(version: Sequence[Span]) -> str:
     for span in version:
         extra = [*span.attributes, *([span.code] if span.code else [])]
         said.append(
-            f"<b>{escape(span.label)}</b> {escape(span.quote)}" + (f" ({escape(', '.join(extra))})" if extra else "")
+            f"<b>{escape(span.label)}</b> {escape(span.quote)}"
+            + (f" ({escape(', '.join(extra))})" if extra else "")
         )
     return "; ".join(said) or "nothing is marked here"
 

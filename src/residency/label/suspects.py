@@ -35,11 +35,15 @@ class Suspect(Value, frozen=True):
         """``missing``, ``invented``, ``label`` (other label, same bounds) or ``boundary`` (all the rest)."""
         if not self.labelled or not self.believed:
             return "invented" if self.labelled else "missing"
-        bounds = [[(span.start, span.end) for span in side] for side in (self.labelled, self.believed)]
+        bounds = [
+            [(span.start, span.end) for span in side] for side in (self.labelled, self.believed)
+        ]
         return "label" if bounds[0] == bounds[1] else "boundary"
 
 
-def suspects(note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels: Sequence[str]) -> Iterator[Suspect]:
+def suspects(
+    note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels: Sequence[str]
+) -> Iterator[Suspect]:
     """Every place of a note where the best reading differs from its labels, in order of position.
 
     ``scores`` are the log-probabilities [slots, tags] of a model that did not learn from the note. Spans of either side that touch
@@ -58,7 +62,11 @@ def suspects(note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels
     odd += [(span, 1) for span in believed if _key(span) not in same]
     for place in _touching(odd):
         start, end = min(span.start for span, _ in place), max(span.end for span, _ in place)
-        inside = [i for i, slot in enumerate(slots) if slot[0] < end and slot[1] > start and given[i] != best[i]]
+        inside = [
+            i
+            for i, slot in enumerate(slots)
+            if slot[0] < end and slot[1] > start and given[i] != best[i]
+        ]
         rows = np.array(inside)
         odds = scores[rows, np.array(best)[rows]] - scores[rows, np.array(given)[rows]]
         yield Suspect(
@@ -80,7 +88,11 @@ def ranked(found: Iterable[Suspect], share: float, spans: int) -> list[Suspect]:
     kinds: defaultdict[str, list[Suspect]] = defaultdict(list)
     for one in sorted(found, key=lambda one: (-one.score, one.note, one.start)):
         kinds[one.kind].append(one)
-    turns = ((turn, -one.score, one.note, one.start, one) for group in kinds.values() for turn, one in enumerate(group))
+    turns = (
+        (turn, -one.score, one.note, one.start, one)
+        for group in kinds.values()
+        for turn, one in enumerate(group)
+    )
     return [one for *_, one in sorted(turns, key=lambda turn: turn[:4])][: math.ceil(share * spans)]
 
 

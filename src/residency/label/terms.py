@@ -52,7 +52,10 @@ class Terms:
                         f"{path}:{rows.line_num}: the label is not in card {card.name}; allowed: {', '.join(card.names)}."
                     )
                 if term:
-                    found.add_word(lower(term), (len(term), Term(label=label, code=(row.get("code") or "").strip())))
+                    found.add_word(
+                        lower(term),
+                        (len(term), Term(label=label, code=(row.get("code") or "").strip())),
+                    )
         if not len(found):
             raise DataError(f"{path}: holds no terms.")
         found.make_automaton()

@@ -28,9 +28,14 @@ def segment(text: str, segmenter: str) -> Edits:
     Raises ``UserError`` for an unknown segmenter or a package that is not installed.
     """
     if segmenter not in _SEGMENTERS:
-        raise UserError(f"segmenter: {segmenter!r} is not known; {allowed(segmenters(), segmenter)}.")
+        raise UserError(
+            f"segmenter: {segmenter!r} is not known; {allowed(segmenters(), segmenter)}."
+        )
     split = _SEGMENTERS[segmenter]()
-    return Edits.of(text, (edit for start, end in sentences(text, "vi") for edit in _joins(text, start, end, split)))
+    return Edits.of(
+        text,
+        (edit for start, end in sentences(text, "vi") for edit in _joins(text, start, end, split)),
+    )
 
 
 def _underthesea() -> Callable[[str], list[str]]:
@@ -47,11 +52,15 @@ def _underthesea() -> Callable[[str], list[str]]:
 _SEGMENTERS: dict[str, Callable[[], Callable[[str], list[str]]]] = {"underthesea": _underthesea}
 
 
-def _joins(text: str, start: int, end: int, split: Callable[[str], list[str]]) -> Iterator[tuple[int, int, str]]:
+def _joins(
+    text: str, start: int, end: int, split: Callable[[str], list[str]]
+) -> Iterator[tuple[int, int, str]]:
     """The edits of one sentence, from the library's words matched to it letter by letter."""
     try:
         words = split(unicodedata.normalize("NFC", text[start:end]))
-    except Exception:  # whatever a library raises over odd input, the sentence can still be used as it is
+    except (
+        Exception
+    ):  # whatever a library raises over odd input, the sentence can still be used as it is
         return
     places = [place for place in range(start, end) if _letter(text[place])]
     begins, letters = _begins(words)

@@ -43,7 +43,9 @@ def _ranges(*categories: str) -> str:
     """General categories as the inside of a character class; numbers only of the basic plane, for speed."""
     planes = (range(0x10000), range(0x10000, 0x20000), range(0xE0100, 0xE01F0))
     wanted = planes if "Mn" in categories else planes[:1]
-    codes = [code for plane in wanted for code in plane if unicodedata.category(chr(code)) in categories]
+    codes = [
+        code for plane in wanted for code in plane if unicodedata.category(chr(code)) in categories
+    ]
     known = set(codes)
     starts = (code for code in codes if code - 1 not in known)
     ends = (code for code in codes if code + 1 not in known)
@@ -76,7 +78,9 @@ def sentences(text: str, lang: str = "") -> list[tuple[int, int]]:
 @cache
 def _ends(characters: str) -> re.Pattern[str]:
     ends, closers = re.escape(characters), re.escape(CLOSERS)
-    return re.compile(rf"(?P<line>[{LINE_BREAKS}])|(?P<end>[{ends}]+)(?P<closed>(?:[{closers}]+[{ends}]*)?)")
+    return re.compile(
+        rf"(?P<line>[{LINE_BREAKS}])|(?P<end>[{ends}]+)(?P<closed>(?:[{closers}]+[{ends}]*)?)"
+    )
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int] | None:

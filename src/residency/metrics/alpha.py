@@ -27,7 +27,9 @@ Coincidences = Mapping[tuple[Labels, Labels], float]
 """How often two annotators' values meet: each character adds as much as it has annotators (Krippendorff's o_ck)."""
 
 
-def coincidences(text: str, versions: Sequence[Sequence[Span]]) -> dict[tuple[Labels, Labels], float]:
+def coincidences(
+    text: str, versions: Sequence[Sequence[Span]]
+) -> dict[tuple[Labels, Labels], float]:
     """The coincidence matrix of the characters of one text; empty for fewer than two versions.
 
     Each ordered pair of the m versions adds 1 / (m - 1) per character.
@@ -36,7 +38,9 @@ def coincidences(text: str, versions: Sequence[Sequence[Span]]) -> dict[tuple[La
     found: defaultdict[tuple[Labels, Labels], float] = defaultdict(float)
     if count < 2:
         return {}
-    edges = sorted({0, len(text), *(edge for spans in versions for s in spans for edge in (s.start, s.end))})
+    edges = sorted(
+        {0, len(text), *(edge for spans in versions for s in spans for edge in (s.start, s.end))}
+    )
     places = [_painted(edges, spans) for spans in versions]
     for number, (start, end) in enumerate(pairwise(edges)):
         weight = sum(not character.isspace() for character in text[start:end])

@@ -56,4 +56,8 @@ def pairs(gold: Choice, predicted: Choice) -> list[tuple[str, str]]:
     same = [(label, label) for label in both]
     if len(missed) == len(invented) == 1:
         return [*same, (missed[0], invented[0])]
-    return [*same, *((label, NOTHING) for label in missed), *((NOTHING, label) for label in invented)]
+    return [
+        *same,
+        *((label, NOTHING) for label in missed),
+        *((NOTHING, label) for label in invented),
+    ]

@@ -48,7 +48,9 @@ def bootstrap(
         unknown = np.full_like(value, np.nan)
         return value, unknown, unknown.copy()
     if len(sums) < FEW:
-        return value, *_jackknife(sums, value, statistic, level, np.broadcast_to(np.asarray(shares), value.shape))
+        return value, *_jackknife(
+            sums, value, statistic, level, np.broadcast_to(np.asarray(shares), value.shape)
+        )
     drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
     low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
     return value, low, high
@@ -86,7 +88,9 @@ def _jackknife(
     inside = shares & (value > 0) & (value < 1)
     safe = np.where(inside, value, 0.5)
     odds, width = np.log(safe / (1 - safe)), reach / (safe * (1 - safe))
-    low, high = (np.where(inside, _expit(odds + way * width), value + way * reach) for way in (-1, 1))
+    low, high = (
+        np.where(inside, _expit(odds + way * width), value + way * reach) for way in (-1, 1)
+    )
     return np.where(shares, np.clip(low, 0, 1), low), np.where(shares, np.clip(high, 0, 1), high)
 
 

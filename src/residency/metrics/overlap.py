@@ -62,7 +62,9 @@ def meteor_exact(reference: Words, answer: Words) -> float:
     """METEOR in 0..1 where only equal words match: stems and synonyms exist for English alone, and need a download."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    return float(single_meteor_score(reference, answer, preprocess=str, stemmer=_Itself(), wordnet=_Itself()))
+    return float(
+        single_meteor_score(reference, answer, preprocess=str, stemmer=_Itself(), wordnet=_Itself())
+    )
 
 
 def token_f1(reference: Words, answer: Words) -> float:
@@ -75,7 +77,9 @@ def exact_match(reference: str, answer: str) -> float:
     return float(bool(answer) and reference == answer)
 
 
-def bleu_counts(references: Sequence[str], answers: Sequence[str], tokeniser: Tokeniser) -> list[list[int]]:
+def bleu_counts(
+    references: Sequence[str], answers: Sequence[str], tokeniser: Tokeniser
+) -> list[list[int]]:
     """What each pair adds to the counts of BLEU: [pairs, ``BLEU_COUNTS``]."""
     return _counts(_bleu(tokeniser), references, answers)
 
@@ -156,7 +160,9 @@ def _rouge(kind: Rouge) -> Any:
 def _bleu(tokeniser: Tokeniser) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(tokenize=tokeniser, force=True)  # answers may end in " .": no warning that they look tokenised
+    return BLEU(
+        tokenize=tokeniser, force=True
+    )  # answers may end in " .": no warning that they look tokenised
 
 
 @cache

@@ -10,7 +10,12 @@ from residency.metrics.intervals import Array, Statistic, blocks, bootstrap, gro
 
 
 def approximate_randomisation(
-    a: Array, b: Array, groups: Sequence[str], statistic: Statistic, samples: int = 2000, seed: int = 0
+    a: Array,
+    b: Array,
+    groups: Sequence[str],
+    statistic: Statistic,
+    samples: int = 2000,
+    seed: int = 0,
 ) -> float:
     """Two-sided p of the difference in a metric (Noreen 1989; Yeh 2000), systems swapped by whole groups.
 
@@ -44,7 +49,9 @@ def paired_bootstrap(
     """
     columns = np.shape(a)[1]
     if np.shape(a) != np.shape(b):
-        raise ValueError(f"counts of the two systems differ in shape: {np.shape(a)} and {np.shape(b)}")
+        raise ValueError(
+            f"counts of the two systems differ in shape: {np.shape(a)} and {np.shape(b)}"
+        )
     both = np.concatenate([a, b], axis=1)
     value, low, high = bootstrap(
         both,
@@ -73,5 +80,7 @@ def _difference(a: Array, b: Array, statistic: Statistic) -> Array:
 
 def _aligned_sums(a: Array, b: Array, groups: Sequence[str]) -> tuple[Array, Array]:
     if np.shape(a) != np.shape(b):
-        raise ValueError(f"counts of the two systems differ in shape: {np.shape(a)} and {np.shape(b)}")
+        raise ValueError(
+            f"counts of the two systems differ in shape: {np.shape(a)} and {np.shape(b)}"
+        )
     return group_sums(a, groups), group_sums(b, groups)

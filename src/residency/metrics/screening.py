@@ -19,7 +19,9 @@ Interval = tuple[float, float, float]
 """Value and bounds; nan where there is nothing to say."""
 
 
-def proportion(right: Sequence[bool], among: Sequence[bool], groups: Sequence[str], level: float = 0.95) -> Interval:
+def proportion(
+    right: Sequence[bool], among: Sequence[bool], groups: Sequence[str], level: float = 0.95
+) -> Interval:
     """The share of ``right`` among the items that are ``among`` (sensitivity: found, among the diseased), with Wilson's interval
     (1927).
 
@@ -34,7 +36,9 @@ def proportion(right: Sequence[bool], among: Sequence[bool], groups: Sequence[st
     names = [group for group, one in zip(groups, chosen, strict=True) if one]
     size, z = whole, NORMAL.inv_cdf((1 + level) / 2)
     if len(set(names)) < len(names):
-        sums = group_sums(np.stack([hits[chosen], np.ones(len(names))], axis=1).astype(float), names)
+        sums = group_sums(
+            np.stack([hits[chosen], np.ones(len(names))], axis=1).astype(float), names
+        )
         z = student(level, len(sums) - 1)
         size = _effective(sums, share, whole)
     return (share, *wilson(share, size, z))
@@ -45,7 +49,9 @@ def _effective(sums: Array, share: float, whole: float) -> float:
     count = len(sums)
     if count < 2 or share in (0, 1):
         return float(count)
-    variance = count / (count - 1) * float(((sums[:, 0] - share * sums[:, 1]) ** 2).sum()) / whole**2
+    variance = (
+        count / (count - 1) * float(((sums[:, 0] - share * sums[:, 1]) ** 2).sum()) / whole**2
+    )
     return min(whole, share * (1 - share) / variance) if variance else whole
 
 
@@ -59,7 +65,9 @@ def wilson(share: float, size: float, z: float) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def auroc(scores: Sequence[float], positive: Sequence[bool], groups: Sequence[str], level: float = 0.95) -> Interval:
+def auroc(
+    scores: Sequence[float], positive: Sequence[bool], groups: Sequence[str], level: float = 0.95
+) -> Interval:
     """The chance that a positive item has a higher score than a negative one, ties counted half.
 
     Its interval is that of Obuchowski (1997) for clustered data (DeLong's where every item is its own group), on the logit scale.
@@ -80,7 +88,9 @@ def auroc(scores: Sequence[float], positive: Sequence[bool], groups: Sequence[st
     if not 0 < area < 1 or not variance > 0:
         return area, float("nan"), float("nan")
     reach = student(level, len(sums) - 1) * sqrt(variance) / (area * (1 - area))
-    low, high = (1 / (1 + exp(min(700.0, -log(area / (1 - area)) - way * reach))) for way in (-1, 1))
+    low, high = (
+        1 / (1 + exp(min(700.0, -log(area / (1 - area)) - way * reach))) for way in (-1, 1)
+    )
     return area, low, high
 
 
@@ -105,9 +115,12 @@ def _variance(sums: Array, positives: int, negatives: int) -> float:
 def binned(chances: Sequence[float], right: Sequence[bool]) -> Array:
     """What each item adds to its bin: [items, 3 * BINS], for each bin items, chances and how many were right."""
     rows = np.zeros((len(chances), BINS, 3))
-    places: NDArray[np.intp] = np.minimum((np.asarray(chances, dtype=float) * BINS).astype(np.intp), BINS - 1)
+    places: NDArray[np.intp] = np.minimum(
+        (np.asarray(chances, dtype=float) * BINS).astype(np.intp), BINS - 1
+    )
     rows[np.arange(len(chances)), places] = np.stack(
-        [np.ones(len(chances)), np.asarray(chances, dtype=float), np.asarray(right, dtype=float)], axis=1
+        [np.ones(len(chances)), np.asarray(chances, dtype=float), np.asarray(right, dtype=float)],
+        axis=1,
     )
     return rows.reshape(len(chances), 3 * BINS)
 

@@ -34,7 +34,9 @@ class SpanError(Value, frozen=True):
     predicted: Span | None = None
 
 
-def count(gold: Sequence[Span], predicted: Sequence[Span], mode: Mode = "strict") -> dict[str, Counts]:
+def count(
+    gold: Sequence[Span], predicted: Sequence[Span], mode: Mode = "strict"
+) -> dict[str, Counts]:
     """Counts per label, for every label that occurs in gold or predictions, in alphabetical order.
 
     ``relaxed`` takes a maximum matching, so that no greedy order loses a hit. ``boundary`` pairs equal labels first
@@ -79,7 +81,10 @@ def errors(gold: Sequence[Span], predicted: Sequence[Span]) -> list[SpanError]:
     """
     by_gold = {_key(span): span for span in gold}
     by_predicted = {_key(span): span for span in predicted}
-    golds, predictions = sorted(by_gold.keys() - by_predicted.keys()), sorted(by_predicted.keys() - by_gold.keys())
+    golds, predictions = (
+        sorted(by_gold.keys() - by_predicted.keys()),
+        sorted(by_predicted.keys() - by_gold.keys()),
+    )
     near = (
         (g, p)
         for g, p in _overlaps(golds, predictions)
@@ -94,7 +99,10 @@ def errors(gold: Sequence[Span], predicted: Sequence[Span]) -> list[SpanError]:
         )
         for g, p in pairs
     ]
-    found += [SpanError(kind="missed", gold=by_gold[golds[g]]) for g in _left(len(golds), (g for g, _ in pairs))]
+    found += [
+        SpanError(kind="missed", gold=by_gold[golds[g]])
+        for g in _left(len(golds), (g for g, _ in pairs))
+    ]
     found += [
         SpanError(kind="invented", predicted=by_predicted[predictions[p]])
         for p in _left(len(predictions), (p for _, p in pairs))

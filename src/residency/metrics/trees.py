@@ -51,7 +51,11 @@ def difference(one: Node, other: Node | None) -> int:
     """Role, relation and triples in which two nodes differ; without another, what the node itself says."""
     if other is None:
         other = Node("", "null", frozenset())
-    return (one.role != other.role) + (one.relation != other.relation) + len(one.triples ^ other.triples)
+    return (
+        (one.role != other.role)
+        + (one.relation != other.relation)
+        + len(one.triples ^ other.triples)
+    )
 
 
 def distance(said: Sequence[Node], gold: Sequence[Node]) -> int:

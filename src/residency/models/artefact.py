@@ -100,7 +100,9 @@ class Artefact(Value, frozen=True):
     @property
     def kinds(self) -> str:
         """``prefix, freeze``: the methods of all stages."""
-        return ", ".join(str(one["kind"]) for one in (*(each.method for each in self.earlier), self.method))
+        return ", ".join(
+            str(one["kind"]) for one in (*(each.method for each in self.earlier), self.method)
+        )
 
     def generation(self) -> Generation:
         """How it writes."""
@@ -121,7 +123,9 @@ def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Met
     whole = _whole(base, card, output, methods) if base.quantise != "none" else ()
     if output == "text":
         return load_causal(base, in_place=in_place, whole=whole)
-    return load_weights(base, card.family, outputs(card), card.multiple, in_place=in_place, whole=whole)
+    return load_weights(
+        base, card.family, outputs(card), card.multiple, in_place=in_place, whole=whole
+    )
 
 
 def _whole(base: Base, card: Card, output: Output, methods: Sequence[Method]) -> list[str]:
@@ -200,9 +204,13 @@ def save(
     """Write a trained model with everything that its use needs; ``method`` as it is configured, ``start`` the artefact of the
     stage that it began from, ``more`` the cards of other tasks that it learned."""
     method_of(method).save(model, folder)
-    weights = tuple(path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".jsonl")
+    weights = tuple(
+        path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".jsonl"
+    )
     earlier = _take_along(start, folder) if start is not None else ()
-    tokenizer: PreTrainedTokenizerBase = writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
+    tokenizer: PreTrainedTokenizerBase = (
+        writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
+    )
     tokenizer.save_pretrained(folder)
     said = fingerprint.record(model, tokenizer, base, "text" if writing else "head")
     if said is not None:
@@ -240,7 +248,9 @@ def _take_along(start: Path, folder: Path) -> tuple[Earlier, ...]:
     before = read(start)
     for one in before.earlier:
         shutil.copytree(start / one.folder, folder / one.folder)
-    own = Earlier(folder=f"{EARLIER}/{len(before.earlier) + 1}-{before.method['kind']}", method=before.method)
+    own = Earlier(
+        folder=f"{EARLIER}/{len(before.earlier) + 1}-{before.method['kind']}", method=before.method
+    )
     (folder / own.folder).mkdir(parents=True)
     for name in before.weights or [name for name in before.files if "/" not in name]:
         shutil.copy2(start / name, folder / own.folder / name)
@@ -253,7 +263,9 @@ def read(folder: Path) -> Artefact:
     Raises ``UserError`` where a file is missing or was changed, or the schema is of another version.
     """
     if not (folder / FILE).is_file():
-        raise UserError(f"{folder}: holds no artefact ({FILE} is missing); give the run's folder, or train first.")
+        raise UserError(
+            f"{folder}: holds no artefact ({FILE} is missing); give the run's folder, or train first."
+        )
     artefact = read_json(folder / FILE, Artefact)
     if artefact.schema != SCHEMA:
         raise UserError(
@@ -290,8 +302,15 @@ def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Chat]
 def chat_of(artefact: Artefact, folder: Path) -> Chat:
     """An artefact's tokenizer with its template and limits, checked to write what it wrote in training."""
     if artefact.output != "text":
-        raise UserError(f"{folder}: its model marks notes and does not write; use residency predict.")
-    found = Chat(load_tokenizer(folder), artefact.base.window, parse(Limits, artefact.limits, FILE), where=str(folder))
+        raise UserError(
+            f"{folder}: its model marks notes and does not write; use residency predict."
+        )
+    found = Chat(
+        load_tokenizer(folder),
+        artefact.base.window,
+        parse(Limits, artefact.limits, FILE),
+        where=str(folder),
+    )
     if found.digest != artefact.template:
         raise UserError(
             f"{folder}: the chat template writes another prompt than in training (its file or the library that fills it "
@@ -308,16 +327,27 @@ def _model(artefact: Artefact, folder: Path, merge: bool) -> Any:
     return model
 
 
-def _assembled(artefact: Artefact, folder: Path, base: Base, more: Sequence[Method], *, merge: bool) -> Any:
+def _assembled(
+    artefact: Artefact, folder: Path, base: Base, more: Sequence[Method], *, merge: bool
+) -> Any:
     """The base with what every stage of an artefact trained, held as these stages and ``more`` methods need it.
 
     Adapters of earlier stages are merged, as they were when the next stage began; the last one's where ``merge`` says so.
     """
-    card, family = artefact.task(), "answers" if artefact.output == "text" else artefact.task().family
-    parts = [(one.tuning(), folder / one.folder) for one in artefact.earlier] + [(artefact.tuning(), folder)]
+    card, family = (
+        artefact.task(),
+        "answers" if artefact.output == "text" else artefact.task().family,
+    )
+    parts = [(one.tuning(), folder / one.folder) for one in artefact.earlier] + [
+        (artefact.tuning(), folder)
+    ]
     if isinstance(parts[0][0], Full):
         model = _bare(parts[0][1], family)
-        model.fresh = () if artefact.output == "text" else tuple(name for name in HEADS if hasattr(model, name))
+        model.fresh = (
+            ()
+            if artefact.output == "text"
+            else tuple(name for name in HEADS if hasattr(model, name))
+        )
     else:
         model = fresh(base, card, artefact.output, [*(method for method, _ in parts), *more])
     for number, (method, where) in enumerate(parts, start=1):
@@ -329,7 +359,9 @@ def same_base(base: Base, folder: Path) -> Base:
     """The base as it lies on this machine, checked to be the one that was trained on."""
     path = Path(base.path)
     if base.id.startswith("bundled:") or not path.is_dir():
-        settings = BaseModelSettings(id=base.id, revision=base.revision or None, allow_pickle=base.allow_pickle)
+        settings = BaseModelSettings(
+            id=base.id, revision=base.revision or None, allow_pickle=base.allow_pickle
+        )
         path, _ = locate(settings, folder)
     if weights_digest(path) != base.digest:
         raise UserError(

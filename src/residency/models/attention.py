@@ -40,7 +40,9 @@ def choose(model: Any, name: str, function: Any) -> bool:
 
 def leave(model: Any) -> None:
     """Back to the model's own attention, unless a prefix needs this one."""
-    if model.config._attn_implementation == NAME and not any(hasattr(one, PREFIX) for one in model.modules()):
+    if model.config._attn_implementation == NAME and not any(
+        hasattr(one, PREFIX) for one in model.modules()
+    ):
         model.set_attn_implementation("sdpa")
 
 
@@ -65,7 +67,9 @@ def attend(
         query, key, value = query.float(), key.float(), value.float()
     bounds = cu_seq_lens_q.tolist()
     parts = [
-        _behind_prefix(module, q, k, v, _window(q.shape[2], kwargs.get("sliding_window"), q.device), **kwargs)[0]
+        _behind_prefix(
+            module, q, k, v, _window(q.shape[2], kwargs.get("sliding_window"), q.device), **kwargs
+        )[0]
         for q, k, v in zip(*(_cut(tensor, bounds) for tensor in (query, key, value)), strict=True)
     ]
     return torch.cat(parts, dim=1).to(kind), None
@@ -88,13 +92,23 @@ def _behind_prefix(
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         tokens, seen = query.shape[2], key.shape[2]
-        if mask is None and causal and tokens > 1:  # torch's own causal mask begins at the first key, the prefix
-            mask = torch.ones(1, 1, tokens, seen, dtype=torch.bool, device=key.device).tril(seen - tokens)
+        if (
+            mask is None and causal and tokens > 1
+        ):  # torch's own causal mask begins at the first key, the prefix
+            mask = torch.ones(1, 1, tokens, seen, dtype=torch.bool, device=key.device).tril(
+                seen - tokens
+            )
         if mask is not None:
-            mask = torch.nn.functional.pad(mask, (prefix.length, 0), value=1 if mask.dtype == torch.bool else 0)
-        keys, values = (part.to(key.dtype).expand(key.shape[0], -1, -1, -1) for part in prefix.both())
+            mask = torch.nn.functional.pad(
+                mask, (prefix.length, 0), value=1 if mask.dtype == torch.bool else 0
+            )
+        keys, values = (
+            part.to(key.dtype).expand(key.shape[0], -1, -1, -1) for part in prefix.both()
+        )
         key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
-    result: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+    result: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        module, query, key, value, mask, **kwargs
+    )
     return result
 
 
@@ -111,5 +125,7 @@ def _window(tokens: int, most: int | None, device: Any) -> torch.Tensor | None:
 def _cut(tensor: torch.Tensor, bounds: list[int]) -> tuple[torch.Tensor, ...]:
     import torch
 
-    parts: tuple[torch.Tensor, ...] = torch.split(tensor, [end - start for start, end in pairwise(bounds)], dim=2)
+    parts: tuple[torch.Tensor, ...] = torch.split(
+        tensor, [end - start for start, end in pairwise(bounds)], dim=2
+    )
     return parts

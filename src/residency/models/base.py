@@ -92,7 +92,9 @@ def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tup
     if name.startswith("bundled:"):
         path = BUNDLED / name.removeprefix("bundled:")
         if not (path / "config.json").is_file():
-            raise UserError(f"base: {name} is not bundled; {allowed(bundled(), name)}, a local folder or a hub id.")
+            raise UserError(
+                f"base: {name} is not bundled; {allowed(bundled(), name)}, a local folder or a hub id."
+            )
         return path, ""
     for folder in (root / name, Path(name).expanduser()):
         if folder.is_dir():
@@ -102,7 +104,9 @@ def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tup
                 )
             return folder, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name).")
+        raise UserError(
+            f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name)."
+        )
     return _from_hub(settings, weights)
 
 
@@ -113,7 +117,10 @@ def _from_hub(settings: BaseModelSettings, weights: bool) -> tuple[Path, str]:
     wanted = ["*.json", "*.txt", "*.model", "*.codes", *(heavy if weights else [])]
     try:
         folder = huggingface_hub.snapshot_download(
-            settings.id, revision=settings.revision, allow_patterns=wanted, local_files_only=_offline()
+            settings.id,
+            revision=settings.revision,
+            allow_patterns=wanted,
+            local_files_only=_offline(),
         )
     except Exception as error:  # the hub's client raises many kinds; each means: not to be had
         raise UserError(
@@ -131,7 +138,14 @@ def _offline() -> bool:
 def weights_digest(path: Path) -> str:
     """Hash over the files that decide what a base computes."""
     names = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.codes")
-    files = sorted({file for pattern in names for file in path.glob(pattern) if file.name not in {"sources.json"}})
+    files = sorted(
+        {
+            file
+            for pattern in names
+            for file in path.glob(pattern)
+            if file.name not in {"sources.json"}
+        }
+    )
     return digest({file.name: file_digest(file) for file in files})
 
 
@@ -142,22 +156,32 @@ def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = Tr
     """
     path, revision = locate(settings, root, weights)
     config = read_config(path)
-    if weights and not any(path.glob("*.safetensors")) and not (settings.allow_pickle and any(path.glob("*.bin"))):
+    if (
+        weights
+        and not any(path.glob("*.safetensors"))
+        and not (settings.allow_pickle and any(path.glob("*.bin")))
+    ):
         raise UserError(
             f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true if you trust its source."
         )
     segmenter = settings.segmenter
     if segmenter == "auto":
-        segmenter = next((rule["segmenter"] for rule in _known() if _matches(rule, settings.id, path)), "none")
+        segmenter = next(
+            (rule["segmenter"] for rule in _known() if _matches(rule, settings.id, path)), "none"
+        )
     causal = _is_causal(config)
-    longest = int(config.get("max_position_embeddings") or 2048) if causal else max_positions(config)
+    longest = (
+        int(config.get("max_position_embeddings") or 2048) if causal else max_positions(config)
+    )
     return Base(
         id=settings.id,
         path=str(path),
         digest=weights_digest(path) if weights else "",
         revision=revision,
         segmenter="" if segmenter == "none" else segmenter,
-        window=min(settings.window or (min(longest, CAUSAL_WINDOW) if causal else longest), longest),
+        window=min(
+            settings.window or (min(longest, CAUSAL_WINDOW) if causal else longest), longest
+        ),
         architecture="causal" if causal else "encoder",
         allow_pickle=settings.allow_pickle,
         chat_template=_template(settings.chat_template, root),
@@ -173,7 +197,9 @@ def _template(name: str | None, root: Path) -> str:
     try:
         return (root / name).read_text("utf-8")
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"base.chat_template: {root / name} cannot be read; name a Jinja file in UTF-8.") from None
+        raise UserError(
+            f"base.chat_template: {root / name} cannot be read; name a Jinja file in UTF-8."
+        ) from None
 
 
 def _known() -> list[dict[str, Any]]:
@@ -192,11 +218,17 @@ def _matches(rule: dict[str, Any], name: str, path: Path) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """The model's configuration as its file has it."""
     try:
-        found: dict[str, Any] = msgspec.json.decode((path / "config.json").read_bytes(), type=dict[str, Any])
+        found: dict[str, Any] = msgspec.json.decode(
+            (path / "config.json").read_bytes(), type=dict[str, Any]
+        )
     except (OSError, msgspec.DecodeError):
-        raise UserError(f"base: {path / 'config.json'} cannot be read; copy the model again.") from None
+        raise UserError(
+            f"base: {path / 'config.json'} cannot be read; copy the model again."
+        ) from None
     if "auto_map" in found and "model_type" not in found:
-        raise UserError(f"base: {path} brings its own code, which is not run; use a model that transformers knows.")
+        raise UserError(
+            f"base: {path} brings its own code, which is not run; use a model that transformers knows."
+        )
     return found
 
 
@@ -217,9 +249,13 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"base: the tokenizer in {path} cannot be loaded ({type(error).__name__}).") from None
+        raise UserError(
+            f"base: the tokenizer in {path} cannot be loaded ({type(error).__name__})."
+        ) from None
     return tokenizer
 
 
@@ -228,7 +264,10 @@ def silent() -> Iterator[None]:
     """No bar while weights are read, no warning that the head is new: that is what we asked for."""
     import transformers
 
-    level, bar = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    level, bar = (
+        transformers.logging.get_verbosity(),
+        transformers.logging.is_progress_bar_enabled(),
+    )
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:

@@ -45,7 +45,13 @@ class CausalPredictor:
         info: PredictorInfo,
         more: Sequence[Card] = (),
     ) -> None:
-        self.model, self.chat, self.card, self.generation, self.info = model, chat, card, generation, info
+        self.model, self.chat, self.card, self.generation, self.info = (
+            model,
+            chat,
+            card,
+            generation,
+            info,
+        )
         self.more = {one.name: one for one in more}
         """Cards of other tasks that examples may be of, by name."""
         self.full_length = False
@@ -70,7 +76,9 @@ class CausalPredictor:
         artefact = artefacts.read(folder)
         base = artefacts.same_base(artefact.base, folder)
         model = artefacts.fresh(base, artefact.task(), artefact.output).eval()
-        return cls._of(artefact, model, artefacts.chat_of(artefact, folder), name, "none", device, card)
+        return cls._of(
+            artefact, model, artefacts.chat_of(artefact, folder), name, "none", device, card
+        )
 
     @classmethod
     def _of(
@@ -94,7 +102,9 @@ class CausalPredictor:
         return cls(on(model, device), chat, asked, artefact.generation(), info, artefact.others())
 
     @classmethod
-    def untuned(cls, base: Base, card: Card, limits: Limits, generation: Generation) -> CausalPredictor:
+    def untuned(
+        cls, base: Base, card: Card, limits: Limits, generation: Generation
+    ) -> CausalPredictor:
         """A base as it is."""
         model = artefacts.fresh(base, card, "text").eval()
         info = PredictorInfo(
@@ -115,7 +125,11 @@ class CausalPredictor:
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order; the same words alone and in a batch (in fp32)."""
-        if self.card.family == "labels" and not self.card.multiple and self.generation.choose == "rank":
+        if (
+            self.card.family == "labels"
+            and not self.card.multiple
+            and self.generation.choose == "rank"
+        ):
             yield from self._ranked(examples)
             return
         source = iter(examples)
@@ -131,7 +145,12 @@ class CausalPredictor:
                     continue
                 answer, failure = read(words, example, self._asked_of(example))
                 yield Prediction(
-                    id=example.id, answer=answer, text=words, failure=failure, latency_ms=each, tokens=count
+                    id=example.id,
+                    answer=answer,
+                    text=words,
+                    failure=failure,
+                    latency_ms=each,
+                    tokens=count,
                 )
 
     def _ranked(self, examples: Iterable[Example]) -> Iterator[Prediction]:
@@ -150,7 +169,10 @@ class CausalPredictor:
                 continue
             best = max(range(len(names)), key=logs.__getitem__)
             whole = sum(exp(one - logs[best]) for one in logs)
-            chances = {name: round(exp(one - logs[best]) / whole, 6) for name, one in zip(names, logs, strict=True)}
+            chances = {
+                name: round(exp(one - logs[best]) / whole, 6)
+                for name, one in zip(names, logs, strict=True)
+            }
             answer = Labels(labels=(names[best],), scores=(1 / whole,), chances=chances)
             yield Prediction(id=example.id, answer=answer, text=names[best], latency_ms=each)
 
@@ -167,7 +189,9 @@ class CausalPredictor:
         prompt = self._prompt(turns)
         if prompt is None:
             raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
-        streamer = TextIteratorStreamer(self.chat.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer = TextIteratorStreamer(
+            self.chat.tokenizer, skip_prompt=True, skip_special_tokens=True
+        )
         halt, failures = Event(), list[BaseException]()
 
         def write() -> None:
@@ -232,7 +256,9 @@ class CausalPredictor:
     def _ends(self) -> list[int]:
         """Tokens at which writing ends: the template's, and the base's own."""
         own = self.model.generation_config.eos_token_id
-        return sorted({*self.chat.ends, *(own if isinstance(own, list) else [] if own is None else [own])})
+        return sorted(
+            {*self.chat.ends, *(own if isinstance(own, list) else [] if own is None else [own])}
+        )
 
     @property
     def _stops(self) -> tuple[str, ...]:
@@ -250,14 +276,24 @@ class CausalPredictor:
         lengths = [len(prompts[i] or []) + self._most for i in fitting]
         for batch in by_length(lengths, BATCH_TOKENS, ROWS):
             chosen = [fitting[position] for position in batch]
-            rows = self._generate([prompts[i] or [] for i in chosen], [noise_key(asked[i]) for i in chosen])
+            rows = self._generate(
+                [prompts[i] or [] for i in chosen], [noise_key(asked[i]) for i in chosen]
+            )
             for i, ids in zip(chosen, rows, strict=True):
-                words = self.chat.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                words = self.chat.tokenizer.decode(
+                    ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
                 done[i] = ("".join(until_stop([words], self._stops)).strip(), len(ids))
         return done
 
     def write_rows(
-        self, prompts: list[list[int]], keys: list[int], how: Generation, most: int, before: Any, after: Any
+        self,
+        prompts: list[list[int]],
+        keys: list[int],
+        how: Generation,
+        most: int,
+        before: Any,
+        after: Any,
     ) -> None:
         """Write behind several prompts side by side, as ``how`` says and at most so many tokens, for one who watches: ``before`` sees
         the scores of each step, ``after`` its tokens, and says which rows end."""
@@ -273,7 +309,11 @@ class CausalPredictor:
         found: dict[int, torch.Tensor] = {}
         with evaluating(self.model), torch.inference_mode():
             for batch in by_length([len(row) for row in rows], BATCH_TOKENS // 4, ROWS):
-                given = padded([Row(ids=[*rows[i]], targets=[*rows[i]]) for i in batch], self.chat.pad_id, device)
+                given = padded(
+                    [Row(ids=[*rows[i]], targets=[*rows[i]]) for i in batch],
+                    self.chat.pad_id,
+                    device,
+                )
                 given.pop("labels")
                 logs = self.model(**given, use_cache=False).logits.float().log_softmax(-1)
                 for position, i in enumerate(batch):
@@ -301,7 +341,9 @@ class CausalPredictor:
         longest, pad = max(map(len, prompts)), self.chat.pad_id
         device = next(self.model.parameters()).device
         ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
+        mask = torch.tensor(
+            [[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device
+        )
         from transformers import GenerationConfig
 
         settings = GenerationConfig(
@@ -363,7 +405,9 @@ class CausalPredictor:
             with torch.inference_mode():
                 given = padded([rows[i] for i in batch], self.chat.pad_id, device)
                 losses, owners = token_losses(self.model, given)
-            sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, owners.cpu(), losses.double().cpu())
+            sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(
+                0, owners.cpu(), losses.double().cpu()
+            )
             for i, total in zip(batch, sums.tolist(), strict=True):
                 done[i] = (total, rows[i].trained)
         return done
@@ -384,7 +428,9 @@ def padded(rows: Sequence[Row], pad: int, device: Any = None) -> dict[str, Any]:
     return {name: tensor.to(device) for name, tensor in made.items()}
 
 
-def token_losses(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(
+    model: Any, batch: dict[str, Any], smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """-log p of every trained token of a batch [trained], and the row that each is in (0 for documents end to end).
 
     Only positions that are trained reach the vocabulary. A token is predicted from the one before it.
@@ -397,7 +443,10 @@ def token_losses(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> t
     keep = torch.nn.functional.pad(wanted, (0, 1))
     logits = model(**given, logits_to_keep=keep, use_cache=False).logits.float()
     losses = torch.nn.functional.cross_entropy(
-        logits.view(-1, logits.shape[-1]), labels[:, 1:][wanted], reduction="none", label_smoothing=smoothing
+        logits.view(-1, logits.shape[-1]),
+        labels[:, 1:][wanted],
+        reduction="none",
+        label_smoothing=smoothing,
     )
     return losses, wanted.nonzero()[:, 0]
 

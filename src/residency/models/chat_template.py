@@ -56,7 +56,11 @@ class Chat:
     """A tokenizer with its chat template and limits."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, window: int, limits: Limits = Limits(), where: str = "base"
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        window: int,
+        limits: Limits = Limits(),
+        where: str = "base",
     ) -> None:
         if not tokenizer.chat_template:
             raise UserError(
@@ -66,8 +70,14 @@ class Chat:
         self.tokenizer, self.window, self.limits, self.where = tokenizer, window, limits, where
         self.system = self._knows_system()
         self.end, self.behind = self._tail()
-        self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
-        self.special = tuple(sorted((s for s in tokenizer.all_special_tokens if len(s) > 1), key=len, reverse=True))
+        self.pad_id = int(
+            tokenizer.pad_token_id
+            if tokenizer.pad_token_id is not None
+            else tokenizer.eos_token_id or 0
+        )
+        self.special = tuple(
+            sorted((s for s in tokenizer.all_special_tokens if len(s) > 1), key=len, reverse=True)
+        )
 
     # Words
 
@@ -81,7 +91,11 @@ class Chat:
         messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
             text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=open, date_string=DATE, enable_thinking=False
+                messages,
+                tokenize=False,
+                add_generation_prompt=open,
+                date_string=DATE,
+                enable_thinking=False,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise UserError(
@@ -101,7 +115,9 @@ class Chat:
         question, answer = PROBE[1], Turn(role="assistant", text="\u4e00END\u4e00")
         words = self.render((question, answer), open=False)
         if answer.text not in words:
-            raise UserError(f"{self.where}: the chat template does not write what the assistant says.")
+            raise UserError(
+                f"{self.where}: the chat template does not write what the assistant says."
+            )
         tail = words.rpartition(answer.text)[2]
         special = [s for s in self.tokenizer.all_special_tokens if s in tail]
         if not special:
@@ -124,7 +140,9 @@ class Chat:
     @property
     def stop(self) -> tuple[str, ...]:
         """Texts at which writing ends where the template has no special token for it."""
-        return () if self.end.endswith(self.special) or not self.end.strip() else (self.end.strip(),)
+        return (
+            () if self.end.endswith(self.special) or not self.end.strip() else (self.end.strip(),)
+        )
 
     @property
     def digest(self) -> str:
@@ -175,7 +193,10 @@ class Chat:
             opened = self.render(turns[:i], open=True)
             if not opened.startswith(words):
                 return None
-            pieces += [self.ids(opened[len(words) :]), [*self.ids(turns[i].text), *self.ids(self.end)]]
+            pieces += [
+                self.ids(opened[len(words) :]),
+                [*self.ids(turns[i].text), *self.ids(self.end)],
+            ]
             words = opened + turns[i].text + self.end
         opened = self.render(turns, open=True)
         return [*pieces, self.ids(opened[len(words) :])] if opened.startswith(words) else None
@@ -183,7 +204,11 @@ class Chat:
     def _read(self, turns: Sequence[Turn]) -> list[int]:
         """Tokens of what a model reads before it writes."""
         pieces = self._pieces(turns)
-        return self.ids(self.render(turns, open=True)) if pieces is None else [id for piece in pieces for id in piece]
+        return (
+            self.ids(self.render(turns, open=True))
+            if pieces is None
+            else [id for piece in pieces for id in piece]
+        )
 
     def prompt(self, turns: Sequence[Turn], room: int) -> tuple[list[int] | None, tuple[str, ...]]:
         """Tokens of a conversation that waits for an answer, at most ``room`` of them (and ``limits.source``), and what was
@@ -196,7 +221,10 @@ class Chat:
             changes = ["earlier turns left out"]
         if len(ids) > room and self.limits.over == "cut":
             cut = self._cut(made, room)
-            return (None if cut is None else self._read(cut)), (*changes, "the end of the question cut off")
+            return (None if cut is None else self._read(cut)), (
+                *changes,
+                "the end of the question cut off",
+            )
         return (ids if len(ids) <= room else None), tuple(changes)
 
     def _cut(self, turns: list[Turn], room: int) -> list[Turn] | None:
@@ -209,23 +237,40 @@ class Chat:
         length = _largest(len(question.text), lambda n: len(self._read(shortened(n))) <= room)
         return shortened(length) if length else None
 
-    def encode(self, turns: Sequence[Turn], answer: str, loss_on: Literal["all", "last"] = "all") -> Encoded:
+    def encode(
+        self, turns: Sequence[Turn], answer: str, loss_on: Literal["all", "last"] = "all"
+    ) -> Encoded:
         """A conversation and its last answer, to learn from. One row; several where the template or the window does not let
         all answers stand in one. No answer is cut unless the limits say so."""
         made = self._turns(turns)
-        changes = ("a token of the template inside a text, spaced",) if self._spoken(turns, answer) else ()
+        changes = (
+            ("a token of the template inside a text, spaced",)
+            if self._spoken(turns, answer)
+            else ()
+        )
         final, cut, fault = self._target(answer)
         if fault:
             return Encoded(fault=fault)
-        earlier = [i for i, turn in enumerate(made) if turn.role == "assistant"] if loss_on == "all" else []
+        earlier = (
+            [i for i, turn in enumerate(made) if turn.role == "assistant"]
+            if loss_on == "all"
+            else []
+        )
         pieces = self._pieces(made)
         whole = 0 if pieces is None else sum(map(len, pieces)) + len(final)
-        if pieces is not None and whole <= self.window and len(final) + 1 <= self.window and not self._limited(pieces):
+        if (
+            pieces is not None
+            and whole <= self.window
+            and len(final) + 1 <= self.window
+            and not self._limited(pieces)
+        ):
             row = _row([*pieces, final], learned=len(earlier))
             return Encoded(rows=[row], changes=(*changes, *cut))
         rows: list[Row] = []
         for i in (*earlier, len(made)):
-            target, words, fault = (final, cut, "") if i == len(made) else self._target(made[i].text)
+            target, words, fault = (
+                (final, cut, "") if i == len(made) else self._target(made[i].text)
+            )
             if fault:
                 return Encoded(fault=fault)
             ids, left_out = self.prompt(made[:i], self.window - len(target))
@@ -239,7 +284,9 @@ class Chat:
         """Whether a conversation is longer than the limits allow, in what is read or in an earlier answer."""
         source, target = self.limits.source, self.limits.target
         too_long = source is not None and sum(map(len, pieces)) > source
-        return too_long or (target is not None and any(len(piece) > target for piece in pieces[1::2]))
+        return too_long or (
+            target is not None and any(len(piece) > target for piece in pieces[1::2])
+        )
 
     def _target(self, answer: str) -> tuple[list[int], tuple[str, ...], str]:
         """Tokens of an answer; what was cut; why it cannot be learned."""
@@ -257,7 +304,11 @@ class Chat:
         return [], (), f"the answer is longer than {limit}"
 
     def _spoken(self, turns: Sequence[Turn], answer: str) -> bool:
-        return any(token in text for text in (*(turn.text for turn in turns), answer) for token in self.special)
+        return any(
+            token in text
+            for text in (*(turn.text for turn in turns), answer)
+            for token in self.special
+        )
 
 
 def _without_oldest(turns: list[Turn]) -> list[Turn] | None:

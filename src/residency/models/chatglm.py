@@ -67,7 +67,9 @@ TEMPLATE_3 = (
 )
 
 
-def convert(source: Path, target: Path, allow_pickle: bool = False, rope: Rope | None = None) -> Path:
+def convert(
+    source: Path, target: Path, allow_pickle: bool = False, rope: Rope | None = None
+) -> Path:
     """Write a ChatGLM2 or ChatGLM3 checkpoint as ``Glm`` into a new folder, whole or not at all.
 
     Raises ``UserError`` for ChatGLM-6B, for another architecture, for pickled weights that are not allowed, and where the tokenizer
@@ -164,7 +166,9 @@ def _shards(source: Path, allow_pickle: bool) -> list[Path]:
     if safe:
         return safe
     if not pickled:
-        raise UserError(f"{source}: holds no weights (*.safetensors or pytorch_model*.bin); copy the model again.")
+        raise UserError(
+            f"{source}: holds no weights (*.safetensors or pytorch_model*.bin); copy the model again."
+        )
     if not allow_pickle:
         raise UserError(
             f"{source}: its weights are pickled (*.bin), which can run code when they are opened; say --allow-pickle if you trust "
@@ -180,8 +184,16 @@ def _weights(shards: list[Path], target: Path, config: dict[str, Any]) -> None:
     weight_map: dict[str, str] = {}
     total = 0
     for number, shard in enumerate(shards, start=1):
-        tensors = {name: tensor for old, found in _read(shard) for name, tensor in renamed(old, found, config)}
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        tensors = {
+            name: tensor
+            for old, found in _read(shard)
+            for name, tensor in renamed(old, found, config)
+        }
+        file = (
+            "model.safetensors"
+            if len(shards) == 1
+            else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        )
         safetensors.torch.save_file(tensors, target / file, {"format": "pt"})
         weight_map |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
@@ -192,7 +204,8 @@ def _weights(shards: list[Path], target: Path, config: dict[str, Any]) -> None:
         )
     if len(shards) > 1:
         write_json(
-            target / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
+            target / "model.safetensors.index.json",
+            {"metadata": {"total_size": total}, "weight_map": weight_map},
         )
 
 
@@ -224,7 +237,10 @@ def renamed(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, A
     found = LAYER.fullmatch(name)
     if found and found[2] in IN_LAYER:
         return [(f"model.layers.{found[1]}.{IN_LAYER[found[2]]}", tensor.contiguous())]
-    if found and found[2] in ("self_attention.query_key_value.weight", "self_attention.query_key_value.bias"):
+    if found and found[2] in (
+        "self_attention.query_key_value.weight",
+        "self_attention.query_key_value.bias",
+    ):
         size, groups = config["head_dim"], config["num_key_value_heads"]
         sizes = [config["num_attention_heads"] * size, groups * size, groups * size]
         if tensor.shape[0] != sum(sizes):
@@ -237,14 +253,25 @@ def renamed(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, A
             for which, piece in zip("qkv", tensor.split(sizes), strict=True)
         ]
     if "prefix_encoder" in name:
-        raise UserError("the checkpoint holds a P-Tuning prefix of its own; import the base that it was trained on.")
-    raise UserError(f"{name[:80]!r}: no tensor of ChatGLM2 or ChatGLM3 has this name; it cannot be converted.")
+        raise UserError(
+            "the checkpoint holds a P-Tuning prefix of its own; import the base that it was trained on."
+        )
+    raise UserError(
+        f"{name[:80]!r}: no tensor of ChatGLM2 or ChatGLM3 has this name; it cannot be converted."
+    )
 
 
 def expected(config: dict[str, Any]) -> set[str]:
     """Names of all tensors of a model."""
-    parts = [*IN_LAYER.values(), *(f"self_attn.{which}_proj.{kind}" for which in "qkv" for kind in ("weight", "bias"))]
-    layers = {f"model.layers.{number}.{part}" for number in range(config["num_hidden_layers"]) for part in parts}
+    parts = [
+        *IN_LAYER.values(),
+        *(f"self_attn.{which}_proj.{kind}" for which in "qkv" for kind in ("weight", "bias")),
+    ]
+    layers = {
+        f"model.layers.{number}.{part}"
+        for number in range(config["num_hidden_layers"])
+        for part in parts
+    }
     return layers | set(NAMES.values())
 
 
@@ -254,7 +281,9 @@ def _tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:
     try:
         import sentencepiece
     except ImportError:
-        raise UserError('sentencepiece is not installed; pip install "residency[chatglm]" installs it.') from None
+        raise UserError(
+            'sentencepiece is not installed; pip install "residency[chatglm]" installs it.'
+        ) from None
     try:
         model = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError):
@@ -276,7 +305,11 @@ def _tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:
     tokenizer.save_pretrained(target)
     ends = ["</s>", *(["<|user|>", "<|observation|>"] if third else [])]
     ids = [int(tokenizer.convert_tokens_to_ids(token)) for token in ends]
-    config |= {"eos_token_id": ids, "bos_token_id": model.bos_id(), "pad_token_id": tokenizer.pad_token_id}
+    config |= {
+        "eos_token_id": ids,
+        "bos_token_id": model.bos_id(),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     write_text(
         target / "generation_config.json",
         msgspec.json.encode({"eos_token_id": ids, "pad_token_id": tokenizer.pad_token_id}).decode(),
@@ -285,8 +318,14 @@ def _tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:
 
 def is_third(source: Path) -> bool:
     """Whether a checkpoint is of ChatGLM3: its tokenizer knows roles."""
-    files = (source / "tokenizer_config.json", source / "tokenization_chatglm.py", source / "special_tokens_map.json")
-    return any(file.is_file() and "<|user|>" in file.read_text("utf-8", errors="replace") for file in files)
+    files = (
+        source / "tokenizer_config.json",
+        source / "tokenization_chatglm.py",
+        source / "special_tokens_map.json",
+    )
+    return any(
+        file.is_file() and "<|user|>" in file.read_text("utf-8", errors="replace") for file in files
+    )
 
 
 def fast(path: Path, special: tuple[str, ...]) -> Any:
@@ -315,13 +354,17 @@ def fast(path: Path, special: tuple[str, ...]) -> Any:
         raise UserError(f"{path}: is neither BPE nor unigram; it is not of ChatGLM2 or ChatGLM3.")
     backend = tokenizers.Tokenizer(model)
     spec = proto.normalizer_spec
-    steps: list[Any] = [normalizers.Precompiled(spec.precompiled_charsmap)] if spec.precompiled_charsmap else []
+    steps: list[Any] = (
+        [normalizers.Precompiled(spec.precompiled_charsmap)] if spec.precompiled_charsmap else []
+    )
     if spec.remove_extra_whitespaces:
         steps += [normalizers.Strip(), normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
     steps += [normalizers.Prepend("▁")] if spec.add_dummy_prefix else []
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
     lead = [decoders.Strip(" ", 1, 0)] if spec.add_dummy_prefix else []
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *lead])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *lead]
+    )
     controls = [piece.piece for piece in proto.pieces if piece.type == 3]
     backend.add_special_tokens([unknown, *controls, *special])
     begin = [(name, backend.token_to_id(name)) for name in ("[gMASK]", "<sop>")]

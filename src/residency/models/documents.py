@@ -19,11 +19,16 @@ def flat(rows: list[list[int]], targets: list[list[int]], device: Any = None) ->
     from transformers import DataCollatorWithFlattening
 
     collator = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
-    features = [{"input_ids": ids, "labels": wanted} for ids, wanted in zip(rows, targets, strict=True)]
+    features = [
+        {"input_ids": ids, "labels": wanted} for ids, wanted in zip(rows, targets, strict=True)
+    ]
     batch: dict[str, Any] = collator(features, return_tensors="pt")
     # A mask of four dimensions is handed through as it is, so that none is built for the long row.
     batch["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
 
 
 def holds(model: Any, vocabulary: int) -> bool:
@@ -32,7 +37,9 @@ def holds(model: Any, vocabulary: int) -> bool:
 
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 9, 3)]
+    rows = [
+        torch.randint(vocabulary, (length,), generator=generator).tolist() for length in (5, 9, 3)
+    ]
     training = model.training
     model.eval()
     try:
@@ -41,7 +48,10 @@ def holds(model: Any, vocabulary: int) -> bool:
             batch.pop("labels")
             together = model(**batch, use_cache=False).logits[0].float()
             alone = [
-                model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0].float() for row in rows
+                model(input_ids=torch.tensor([row], device=device), use_cache=False)
+                .logits[0]
+                .float()
+                for row in rows
             ]
     except (TypeError, ValueError, RuntimeError):
         return False

@@ -52,7 +52,9 @@ class EncoderPredictor:
         self.info = info
 
     @classmethod
-    def from_artefact(cls, folder: Path, name: str = "tuned", device: str | None = None) -> EncoderPredictor:
+    def from_artefact(
+        cls, folder: Path, name: str = "tuned", device: str | None = None
+    ) -> EncoderPredictor:
         """The model that a training stage saved."""
         artefact, model, tokeniser = artefacts.load(folder)
         info = PredictorInfo(
@@ -111,9 +113,15 @@ class EncoderPredictor:
         with self.ready():
             tokens, scores = self._read(texts)
         if self.card.family != "spans":
-            made = [self._labels(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
+            made = [
+                self._labels(text, found, score)
+                for text, found, score in zip(texts, tokens, scores, strict=True)
+            ]
         else:
-            made = [self._sure(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
+            made = [
+                self._sure(text, found, score)
+                for text, found, score in zip(texts, tokens, scores, strict=True)
+            ]
         return [(answer, len(found.ids)) for answer, found in zip(made, tokens, strict=True)]
 
     def _sure(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
@@ -128,7 +136,9 @@ class EncoderPredictor:
         made = []
         for span in decode(text, tags.tolist(), tokens.slots, self.card.names):
             inside = slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
-            made.append(msgspec.structs.replace(span, score=round(float(np.exp(chosen[inside].mean())), 6)))
+            made.append(
+                msgspec.structs.replace(span, score=round(float(np.exp(chosen[inside].mean())), 6))
+            )
         return Spans(spans=tuple(made))
 
     def ready(self) -> AbstractContextManager[None]:
@@ -142,16 +152,25 @@ class EncoderPredictor:
     def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
         """Tokens of texts, and the scores of their slots (or of the whole)."""
         tokens = self.tokeniser(texts)
-        work = [(number, window) for number, found in enumerate(tokens) for window in self.tokeniser.windows(found)]
+        work = [
+            (number, window)
+            for number, found in enumerate(tokens)
+            for window in self.tokeniser.windows(found)
+        ]
         return tokens, self._scores(tokens, work)
 
     def _answers(self, texts: list[str]) -> tuple[list[Answer], list[int]]:
         tokens, scores = self._read(texts)
         make = self._spans if self.card.family == "spans" else self._labels
-        answers = [make(text, found, score) for text, found, score in zip(texts, tokens, scores, strict=True)]
+        answers = [
+            make(text, found, score)
+            for text, found, score in zip(texts, tokens, scores, strict=True)
+        ]
         return answers, [len(found.ids) for found in tokens]
 
-    def _scores(self, tokens: list[Tokens], work: list[tuple[int, Window]]) -> list[NDArray[np.float32]]:
+    def _scores(
+        self, tokens: list[Tokens], work: list[tuple[int, Window]]
+    ) -> list[NDArray[np.float32]]:
         """Per text the scores of its slots ``[slots, tags]``, or of the whole ``[windows, labels]``."""
         import numpy as np
 
@@ -168,10 +187,14 @@ class EncoderPredictor:
             parts[number].append(done[i])
         return [np.concatenate(found) for found in parts]
 
-    def _read_off(self, scores: NDArray[np.float32], tokens: Tokens, window: Window) -> NDArray[np.float32]:
+    def _read_off(
+        self, scores: NDArray[np.float32], tokens: Tokens, window: Window
+    ) -> NDArray[np.float32]:
         if self.card.family == "labels":
             return scores[None, :]
-        firsts = [tokens.firsts[slot] - window.start + len(self.tokeniser.prefix) for slot in window.slots]
+        firsts = [
+            tokens.firsts[slot] - window.start + len(self.tokeniser.prefix) for slot in window.slots
+        ]
         return scores[firsts]
 
     def _spans(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
@@ -192,11 +215,15 @@ class EncoderPredictor:
         return Labels(
             labels=tuple(self.card.names[i] for i in chosen),
             scores=tuple(round(float(chance[i]), 6) for i in chosen),
-            chances={name: round(float(p), 6) for name, p in zip(self.card.names, chance, strict=True)},
+            chances={
+                name: round(float(p), 6) for name, p in zip(self.card.names, chance, strict=True)
+            },
         )
 
 
-def forward_all(model: Any, batches: list[list[list[int]]], pad: int) -> Iterator[list[NDArray[np.float32]]]:
+def forward_all(
+    model: Any, batches: list[list[list[int]]], pad: int
+) -> Iterator[list[NDArray[np.float32]]]:
     """``forward`` of each batch, in order; on a CPU one batch per core, which wastes less than all cores on one batch."""
     import torch
 
@@ -204,7 +231,9 @@ def forward_all(model: Any, batches: list[list[list[int]]], pad: int) -> Iterato
 
     cores = torch.get_num_threads()
     on_gpu = next(model.parameters()).device.type != "cpu"
-    if cores == 1 or len(batches) == 1 or on_gpu or sharded(model):  # parts are lent in one order only
+    if (
+        cores == 1 or len(batches) == 1 or on_gpu or sharded(model)
+    ):  # parts are lent in one order only
         yield from (forward(model, rows, pad) for rows in batches)
         return
     try:
@@ -228,10 +257,17 @@ def forward(model: Any, rows: list[list[int]], pad: int) -> list[NDArray[np.floa
     longest = max(map(len, rows))
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
     even = all(len(row) == longest for row in rows)
-    mask = None if even else torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    mask = (
+        None
+        if even
+        else torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    )
     device = next(model.parameters()).device
     with torch.inference_mode():
-        given = {"input_ids": ids.to(device), **({} if mask is None else {"attention_mask": mask.to(device)})}
+        given = {
+            "input_ids": ids.to(device),
+            **({} if mask is None else {"attention_mask": mask.to(device)}),
+        }
         logits = model(**given).logits.float()
         if logits.dim() == 3:
             logits = logits.log_softmax(-1)

@@ -62,14 +62,26 @@ def record(model: Any, tokenizer: Any, base: Base, output: str) -> Canary | None
     """What a model says now; nothing where it cannot be asked or says what is no number."""
     try:
         ids = rows(tokenizer, base, output)
-        values = tuple(tuple(round(one, 6) for one in found) for found in measure(model, ids, output))
-    except (RuntimeError, ValueError, TypeError, IndexError):  # a trained model is kept, whatever its canary says
+        values = tuple(
+            tuple(round(one, 6) for one in found) for found in measure(model, ids, output)
+        )
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+    ):  # a trained model is kept, whatever its canary says
         return None
     if any(one != one or abs(one) == float("inf") for found in values for one in found):
         return None
     device = next(model.parameters()).device.type
     return Canary(
-        schema=SCHEMA, dtype=numbers(model, base), device=device, ids=ids, values=values, tolerances=dict(TOLERANCES)
+        schema=SCHEMA,
+        dtype=numbers(model, base),
+        device=device,
+        ids=ids,
+        values=values,
+        tolerances=dict(TOLERANCES),
     )
 
 
@@ -77,7 +89,9 @@ def numbers(model: Any, base: Base) -> str:
     """The numbers that a model is held in: ``float32``, ``bfloat16``, ``nf4`` ..."""
     if base.quantise != "none":
         return base.quantise
-    kind = next((one.dtype for one in model.parameters() if one.is_floating_point()), "torch.float32")
+    kind = next(
+        (one.dtype for one in model.parameters() if one.is_floating_point()), "torch.float32"
+    )
     return str(kind).removeprefix("torch.")
 
 
@@ -89,7 +103,11 @@ def rows(tokenizer: Any, base: Base, output: str) -> tuple[tuple[int, ...], ...]
     tokeniser = Tokeniser(tokenizer, base.segmenter, base.window)
     most = min(MOST_TOKENS, base.window)
     return tuple(
-        (*tokeniser.prefix, *found.ids[: most - len(tokeniser.prefix) - len(tokeniser.suffix)], *tokeniser.suffix)
+        (
+            *tokeniser.prefix,
+            *found.ids[: most - len(tokeniser.prefix) - len(tokeniser.suffix)],
+            *tokeniser.suffix,
+        )
         for found in tokeniser(TEXTS)
     )
 
@@ -119,7 +137,9 @@ def states(model: Any, ids: Sequence[Sequence[int]]) -> list[Any]:
     with evaluating(model), torch.inference_mode():
         for row in ids:
             given = torch.tensor([list(row)], device=device)
-            out = model(input_ids=given, attention_mask=torch.ones_like(given), output_hidden_states=True)
+            out = model(
+                input_ids=given, attention_mask=torch.ones_like(given), output_hidden_states=True
+            )
             found.append(out.hidden_states[-1][0].float().cpu())
     return found
 
@@ -129,6 +149,10 @@ def furthest(recorded: Sequence[Sequence[float]], now: Sequence[Sequence[float]]
     are not of the same tokens, or something is no number."""
     if [len(one) for one in recorded] != [len(one) for one in now]:
         return float("inf")
-    pairs = [pair for one, other in zip(recorded, now, strict=True) for pair in zip(one, other, strict=True)]
+    pairs = [
+        pair
+        for one, other in zip(recorded, now, strict=True)
+        for pair in zip(one, other, strict=True)
+    ]
     gaps = [abs(a - b) / max(1.0, abs(a)) for a, b in pairs]
     return float("inf") if any(gap != gap for gap in gaps) else max(gaps, default=float("inf"))

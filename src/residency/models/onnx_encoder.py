@@ -93,10 +93,14 @@ def read(folder: Path) -> Export:
     Raises ``UserError`` where a file is missing or was changed, or the schema is of another version.
     """
     if not (folder / FILE).is_file():
-        raise UserError(f"{folder}: holds no exported model ({FILE} is missing); make one with residency export onnx.")
+        raise UserError(
+            f"{folder}: holds no exported model ({FILE} is missing); make one with residency export onnx."
+        )
     found = read_json(folder / FILE, Export)
     if found.schema != SCHEMA:
-        raise UserError(f"{folder}: export schema {found.schema} is not read by this version, which reads {SCHEMA}.")
+        raise UserError(
+            f"{folder}: export schema {found.schema} is not read by this version, which reads {SCHEMA}."
+        )
     for name, expected in found.files.items():
         if not (folder / name).is_file() or file_digest(folder / name) != expected:
             raise UserError(
@@ -110,7 +114,11 @@ class OnnxEncoder(EncoderPredictor):
 
     @classmethod
     def from_export(
-        cls, folder: Path, precision: Precision | None = None, threads: int | None = None, name: str = "onnx"
+        cls,
+        folder: Path,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        name: str = "onnx",
     ) -> OnnxEncoder:
         """An export; in fewer bits where that was found to answer as well, unless ``precision`` says otherwise.
 
@@ -151,9 +159,17 @@ def graph(folder: Path, precision: Precision, threads: int | None = None) -> Gra
     if precision == "int8":
         return session(folder / INT8, count)
     if precision == "bf16" and not bf16_here():
-        why = "its processor does not compute in bfloat16" if openvino() else "openvino is not installed"
-        raise UserError(f"{folder}: cannot be computed in bfloat16 on this machine ({why}); use fp32.")
-    return compiled(folder / FP32, precision, count) if openvino() else session(folder / FP32, count)
+        why = (
+            "its processor does not compute in bfloat16"
+            if openvino()
+            else "openvino is not installed"
+        )
+        raise UserError(
+            f"{folder}: cannot be computed in bfloat16 on this machine ({why}); use fp32."
+        )
+    return (
+        compiled(folder / FP32, precision, count) if openvino() else session(folder / FP32, count)
+    )
 
 
 def session(path: Path, threads: int) -> Graph:
@@ -161,7 +177,9 @@ def session(path: Path, threads: int) -> Graph:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise UserError("onnxruntime is not installed; install it: pip install 'residency[export]'.") from None
+        raise UserError(
+            "onnxruntime is not installed; install it: pip install 'residency[export]'."
+        ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -208,7 +226,9 @@ def openvino() -> Any:
 def bf16_here() -> bool:
     """Whether OpenVINO is installed and this processor computes in bfloat16 (AVX512-BF16 or AMX)."""
     found = openvino()
-    return found is not None and "BF16" in found.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return found is not None and "BF16" in found.Core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    )
 
 
 def forward(model: Graph, rows: list[list[int]], pad: int, most: int) -> list[NDArray[np.float32]]:

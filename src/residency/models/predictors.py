@@ -32,7 +32,9 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
     return chosen
 
 
-def trained(folder: Path, card: Card | None = None, name: str = "tuned") -> EncoderPredictor | CausalPredictor:
+def trained(
+    folder: Path, card: Card | None = None, name: str = "tuned"
+) -> EncoderPredictor | CausalPredictor:
     """The predictor of an artefact, for the card that it learned; a model that writes can be asked another one."""
     from residency.models.artefact import read
     from residency.models.causal import CausalPredictor
@@ -67,7 +69,11 @@ def longest_answer(folders: Iterable[Path]) -> int | None:
 
     found = [read(folder) for folder in folders]
     counts = [one.generation().max_tokens for one in found if one.output == "text"]
-    return max((count for count in counts if isinstance(count, int)), default=None) if len(found) > 1 else None
+    return (
+        max((count for count in counts if isinstance(count, int)), default=None)
+        if len(found) > 1
+        else None
+    )
 
 
 def allow(predictor: EncoderPredictor | CausalPredictor, most: int | None) -> None:

@@ -112,8 +112,13 @@ def put(model: Any, tensors: dict[str, torch.Tensor], offset: int) -> None:
         try:
             module = model.get_submodule(name)
         except AttributeError:
-            raise UserError(f"the prefix is of another base: this one has no module {name}.") from None
-        found = [tensors[f"{name}.{attention.PREFIX}.{part}"].float().to(device) for part in ("keys", "values")]
+            raise UserError(
+                f"the prefix is of another base: this one has no module {name}."
+            ) from None
+        found = [
+            tensors[f"{name}.{attention.PREFIX}.{part}"].float().to(device)
+            for part in ("keys", "values")
+        ]
         module.add_module(attention.PREFIX, LayerPrefix(*found))
     place(model, offset)
 
@@ -171,7 +176,9 @@ def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, tor
         raise _refusal(model)
     names = {module: name for name, module in model.named_modules()}
     return {
-        names[module]: tuple(torch.cat([piece[module][part] for piece in pieces], dim=1) for part in (0, 1))  # type: ignore[misc]
+        names[module]: tuple(
+            torch.cat([piece[module][part] for piece in pieces], dim=1) for part in (0, 1)
+        )  # type: ignore[misc]
         for module in pieces[0]
     }
 
@@ -258,10 +265,14 @@ def from_peft(model: Any, folder: Path) -> None:
     try:
         tensors = safetensors.torch.load_file(file)
     except (OSError, safetensors.SafetensorError):
-        raise UserError(f"method.adapter: {file} cannot be read; give the folder of a peft checkpoint.") from None
+        raise UserError(
+            f"method.adapter: {file} cannot be read; give the folder of a peft checkpoint."
+        ) from None
     table = tensors.get("prompt_embeddings")
     if table is None or table.dim() != 2:
-        raise UserError(f"method.adapter: {folder} holds no prefix (no prompt_embeddings); give one of peft's.")
+        raise UserError(
+            f"method.adapter: {folder} holds no prefix (no prompt_embeddings); give one of peft's."
+        )
     states = probe(model, torch.zeros(2, dtype=torch.long))
     length = table.shape[0]
     sizes = {keys.shape[::2] for keys, _ in states.values()}
@@ -271,7 +282,9 @@ def from_peft(model: Any, folder: Path) -> None:
             f"method.adapter: the prefix in {folder} is of another base: it has {table.shape[1]} numbers a position, this "
             f"base takes {sum(keys[:, 0].numel() + values[:, 0].numel() for keys, values in states.values())}."
         )
-    split = table.float().view(length, len(states), 2, heads, size).permute(1, 2, 3, 0, 4).contiguous()
+    split = (
+        table.float().view(length, len(states), 2, heads, size).permute(1, 2, 3, 0, 4).contiguous()
+    )
     names = {
         f"{name}.{attention.PREFIX}.{part}": split[layer, which].clone()
         for layer, name in enumerate(states)
@@ -282,7 +295,9 @@ def from_peft(model: Any, folder: Path) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             target = own.get(
-                name.removeprefix("base_model.").replace(".modules_to_save.default", "").removeprefix("model.")
+                name.removeprefix("base_model.")
+                .replace(".modules_to_save.default", "")
+                .removeprefix("model.")
             )
             if target is not None and target.shape == tensor.shape:
                 target.copy_(tensor)
@@ -297,8 +312,12 @@ def to_peft(model: Any, folder: Path, base: str = "") -> None:
 
     found = [prefix for _, prefix in prefixes(model)]
     if not found or model.prefix_offset != found[0].length:
-        raise UserError("a prefix of an encoder that was trained here does not fit peft, which would move its text.")
-    split = torch.stack([torch.stack(one.both()) for one in found])  # layers, 2, heads, length, size
+        raise UserError(
+            "a prefix of an encoder that was trained here does not fit peft, which would move its text."
+        )
+    split = torch.stack(
+        [torch.stack(one.both()) for one in found]
+    )  # layers, 2, heads, length, size
     table = split.permute(3, 0, 1, 2, 4).reshape(found[0].length, -1).detach().cpu().contiguous()
     heads, size = split.shape[2], split.shape[4]
     config = PrefixTuningConfig(
@@ -313,4 +332,7 @@ def to_peft(model: Any, folder: Path, base: str = "") -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file({"prompt_embeddings": table}, folder / "adapter_model.safetensors")
-    write_json(folder / "adapter_config.json", {k: v for k, v in config.to_dict().items() if k != "auto_mapping"})
+    write_json(
+        folder / "adapter_config.json",
+        {k: v for k, v in config.to_dict().items() if k != "auto_mapping"},
+    )

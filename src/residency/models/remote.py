@@ -58,7 +58,9 @@ class Api(Part):
     @model_validator(mode="after")
     def _safe(self) -> Api:
         if self.url.startswith("http:") and not LOOPBACK.match(self.url):
-            raise ValueError("url: notes may only travel encrypted; write https, or a server on this machine")
+            raise ValueError(
+                "url: notes may only travel encrypted; write https, or a server on this machine"
+            )
         return self
 
 
@@ -75,12 +77,21 @@ class RemotePredictor:
     """Asks a server; answers are kept in ``kept``, a file that only its owner may read."""
 
     def __init__(
-        self, api: Api, name: str, card: Card, kept: Path, transport: httpx2.BaseTransport | None = None
+        self,
+        api: Api,
+        name: str,
+        card: Card,
+        kept: Path,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.api, self.name, self.card, self.kept, self.transport = api, name, card, kept, transport
         self.where = f"evaluate.apis.{name}"
         self.info = PredictorInfo(
-            name=f"api:{name}", base=api.model, method="api", digest=digest([api.url, api.model]), remote=True
+            name=f"api:{name}",
+            base=api.model,
+            method="api",
+            digest=digest([api.url, api.model]),
+            remote=True,
         )
         self.known = {said.request: said for said in _read(kept)}
         self.sent = 0
@@ -103,17 +114,26 @@ class RemotePredictor:
         source = iter(asked)
         with (
             httpx2.Client(
-                headers=self._headers(), timeout=self.api.timeout, transport=self.transport, follow_redirects=False
+                headers=self._headers(),
+                timeout=self.api.timeout,
+                transport=self.transport,
+                follow_redirects=False,
             ) as client,
             ThreadPoolExecutor(self.api.concurrency) as threads,
         ):
             while chunk := list(islice(source, CHUNK)):
                 bodies = [self._body(conversation(example, self.card)) for example in chunk]
                 keys = [digest([self.api.url, body]) for body in bodies]
-                new = {key: body for key, body in zip(keys, bodies, strict=True) if key not in self.known}
+                new = {
+                    key: body
+                    for key, body in zip(keys, bodies, strict=True)
+                    if key not in self.known
+                }
                 self._within_budget(len(new), len(asked))
                 failure: UserError | None = None
-                for future in [threads.submit(self._ask, client, key, body) for key, body in new.items()]:
+                for future in [
+                    threads.submit(self._ask, client, key, body) for key, body in new.items()
+                ]:
                     try:
                         self._keep(future.result())
                     except UserError as error:
@@ -198,7 +218,12 @@ class RemotePredictor:
     def _keep(self, said: Said) -> None:
         self.known[said.request] = said
         line = json.dumps(
-            {"request": said.request, "text": said.text, "milliseconds": said.milliseconds, "tokens": said.tokens},
+            {
+                "request": said.request,
+                "text": said.text,
+                "milliseconds": said.milliseconds,
+                "tokens": said.tokens,
+            },
             ensure_ascii=False,
         )
         with disk_errors(self.kept):

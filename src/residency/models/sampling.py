@@ -69,14 +69,19 @@ class Unpacked:
         return self._new(whole=False)
 
     def _new(self, whole: bool) -> str:
-        before, now = self._words(self.ids[self.start : self.read]), self._words(self.ids[self.start :])
+        before, now = (
+            self._words(self.ids[self.start : self.read]),
+            self._words(self.ids[self.start :]),
+        )
         if whole and now.endswith("\ufffd"):
             return ""
         self.start, self.read = self.read, len(self.ids)
         return now[len(before) :]
 
     def _words(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
 
 
 def noise_key(turns: Sequence[Turn]) -> int:
@@ -100,7 +105,9 @@ class RowNoise:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch
 
-        uniform = torch.stack([torch.rand(scores.shape[-1], generator=one) for one in self.generators])
+        uniform = torch.stack(
+            [torch.rand(scores.shape[-1], generator=one) for one in self.generators]
+        )
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + gumbel.to(scores.device)
 
@@ -118,7 +125,9 @@ class StopTexts:
 
         tails = input_ids[:, max(self.prompt, input_ids.shape[1] - self.reach) :].tolist()
         words = [self.chat.tokenizer.decode(tail, skip_special_tokens=True) for tail in tails]
-        return torch.tensor([any(stop in text for stop in self.stops) for text in words], device=input_ids.device)
+        return torch.tensor(
+            [any(stop in text for stop in self.stops) for text in words], device=input_ids.device
+        )
 
 
 class Halted:
@@ -130,4 +139,6 @@ class Halted:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         import torch
 
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool)
+        return torch.full(
+            (len(input_ids),), self.event.is_set(), device=input_ids.device, dtype=torch.bool
+        )

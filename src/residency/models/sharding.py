@@ -44,22 +44,32 @@ def shard(model: Any, mesh: Any) -> Any:
     )  # of work in place on its output, which nothing here does
     for unit in units(model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)  # or what the root holds would stay whole after judging
+    fully_shard(
+        model, mesh=mesh, reshard_after_forward=True
+    )  # or what the root holds would stay whole after judging
     if hasattr(model, "peft_config"):  # writes with the model inside it, beside its own hooks
         register_fsdp_forward_method(model, "generate")
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     setattr(model, MARK, True)
-    inner._is_distributed_loading_by_transformers = True  # so that transformers' Trainer leaves it as it is
+    inner._is_distributed_loading_by_transformers = (
+        True  # so that transformers' Trainer leaves it as it is
+    )
     return model
 
 
 def units(model: Any) -> list[Any]:
     """The modules that are borrowed whole, one after the other: layers, and embeddings of their own."""
     wanted = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
-    lists = (each for each in model.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == wanted)
+    lists = (
+        each
+        for each in model.modules()
+        if isinstance(each, torch.nn.ModuleList) and len(each) == wanted
+    )
     layers = list(next(lists, ()))
     ends = [
-        getattr(model, name)() for name in ("get_input_embeddings", "get_output_embeddings") if hasattr(model, name)
+        getattr(model, name)()
+        for name in ("get_input_embeddings", "get_output_embeddings")
+        if hasattr(model, name)
     ]
     apart = [end for end in ends if isinstance(end, torch.nn.Module) and not _tied(model, end)]
     return [*layers, *apart]
@@ -102,7 +112,9 @@ def put_parts(model: Any, held: dict[str, torch.Tensor]) -> None:
             part(own[name]).copy_(tensor)
 
 
-def whole(model: Any, held: dict[str, torch.Tensor] | None = None, keep: bool = True) -> dict[str, torch.Tensor]:
+def whole(
+    model: Any, held: dict[str, torch.Tensor] | None = None, keep: bool = True
+) -> dict[str, torch.Tensor]:
     """The trained tensors put together on the CPU, or those that ``parts`` copied; nothing where not ``keep``. *Together*."""
     made = {}
     own = dict(model.named_parameters())
@@ -134,7 +146,9 @@ def cut(parameter: Any, tensor: torch.Tensor) -> Any:
     from torch.distributed.tensor import distribute_tensor
 
     mesh = parameter.device_mesh
-    return distribute_tensor(tensor.to(mesh.device_type), mesh, parameter.placements, src_data_rank=None)
+    return distribute_tensor(
+        tensor.to(mesh.device_type), mesh, parameter.placements, src_data_rank=None
+    )
 
 
 def read_parts(model: Any, file: Path) -> dict[str, torch.Tensor]:
@@ -149,7 +163,9 @@ def read_parts(model: Any, file: Path) -> dict[str, torch.Tensor]:
         for name in tensors.keys():  # noqa: SIM118
             tensor = tensors.get_tensor(name)
             if name not in own or own[name].shape != tensor.shape:
-                raise UserError(f"{file}: the weights do not fit this base ({name} is missing or of another shape).")
+                raise UserError(
+                    f"{file}: the weights do not fit this base ({name} is missing or of another shape)."
+                )
             found[name] = part(cut(own[name], tensor)).to("cpu", copy=True)
     return found
 
@@ -177,7 +193,10 @@ def _gathered(optimiser: Any, found: dict[str, Any]) -> dict[str, Any]:
     def full(value: Any) -> Any:
         return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
-    state = {number: {name: full(value) for name, value in each.items()} for number, each in found["state"].items()}
+    state = {
+        number: {name: full(value) for name, value in each.items()}
+        for number, each in found["state"].items()
+    }
     return {**found, "state": state}
 
 
@@ -190,6 +209,7 @@ def _cut(optimiser: Any, found: dict[str, Any]) -> dict[str, Any]:
         return cut(parameter, value) if same else value
 
     state = {
-        number: {name: share(number, value) for name, value in each.items()} for number, each in found["state"].items()
+        number: {name: share(number, value) for name, value in each.items()}
+        for number, each in found["state"].items()
     }
     return {**found, "state": state}

@@ -43,7 +43,11 @@ class Tokeniser:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, segmenter: str, window: int) -> None:
         self.tokenizer = tokenizer
         self.segmenter = segmenter
-        empty = tokenizer.build_inputs_with_special_tokens([]) if not tokenizer.is_fast else tokenizer("")["input_ids"]
+        empty = (
+            tokenizer.build_inputs_with_special_tokens([])
+            if not tokenizer.is_fast
+            else tokenizer("")["input_ids"]
+        )
         self.prefix, self.suffix = _specials(tokenizer, list(empty))
         self.longest, self.room = window, window - len(empty)
         self.pad_id = int(tokenizer.pad_token_id or 0)
@@ -52,7 +56,10 @@ class Tokeniser:
         """Tokens of texts; long ones whole."""
         if self.segmenter:
             return [self._segmented(text) for text in texts]
-        return [slotted(text, ids, offsets) for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)]
+        return [
+            slotted(text, ids, offsets)
+            for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)
+        ]
 
     def _segmented(self, text: str) -> Tokens:
         edits = segment(text, self.segmenter)
@@ -65,8 +72,13 @@ class Tokeniser:
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if self.tokenizer.is_fast:
-            backend = self.tokenizer.backend_tokenizer  # the wrapper's conversions cost as much as the tokenising
-            return [(found.ids, found.offsets) for found in backend.encode_batch(list(texts), add_special_tokens=False)]
+            backend = (
+                self.tokenizer.backend_tokenizer
+            )  # the wrapper's conversions cost as much as the tokenising
+            return [
+                (found.ids, found.offsets)
+                for found in backend.encode_batch(list(texts), add_special_tokens=False)
+            ]
         return [self._slowly(text) for text in texts]
 
     def _slowly(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

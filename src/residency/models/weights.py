@@ -37,7 +37,9 @@ def load_weights(
 
     ``in_place`` and ``whole`` as for ``weights_options``.
     """
-    problem = {"problem_type": "multi_label_classification" if multiple else "single_label_classification"}
+    problem = {
+        "problem_type": "multi_label_classification" if multiple else "single_label_classification"
+    }
     options: dict[str, Any] = {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -56,7 +58,9 @@ def load_weights(
         ) from None
     resized = [str(found[0]) for found in report["mismatched_keys"]]
     if any(name.split(".")[0] not in HEADS for name in resized):
-        raise UserError(f"base: the weights of {base.id} do not fit its config.json; copy the model again.")
+        raise UserError(
+            f"base: the weights of {base.id} do not fit its config.json; copy the model again."
+        )
     model.fresh = fresh_modules(model, {*report["missing_keys"], *resized})
     for name in model.fresh:
         in_32_bits(model.get_submodule(name))
@@ -90,7 +94,9 @@ def weights_options(base: Base, in_place: bool, whole: Sequence[str]) -> dict[st
 
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if in_place and base.dtype not in ("auto", "fp32"):
-        raise UserError(f"base.dtype: {base.dtype} does not do for weights that are trained; set fp32, or use lora.")
+        raise UserError(
+            f"base.dtype: {base.dtype} does not do for weights that are trained; set fp32, or use lora."
+        )
     cuda = torch.cuda.is_available()
     large = cuda and not in_place and stored_size(Path(base.path)) >= LARGE
     short = torch.bfloat16 if cuda and torch.cuda.get_device_capability()[0] >= 8 else torch.float16
@@ -163,7 +169,10 @@ def size(model: Any) -> int:
     """Parameters of a model, those of 4-bit weights counted one by one."""
     counted = 0
     for parameter in model.parameters():
-        packed = type(parameter).__name__ == "Params4bit" and getattr(parameter, "quant_state", None) is not None
+        packed = (
+            type(parameter).__name__ == "Params4bit"
+            and getattr(parameter, "quant_state", None) is not None
+        )
         counted += parameter.quant_state.shape.numel() if packed else parameter.numel()
     return counted
 

@@ -145,7 +145,11 @@ class Models:
         found = [one for digest, one in added.items() if len(name) >= 8 and digest.startswith(name)]
         if len(found) == 1:
             return found[0]
-        what = "stands for several models; write more of its digest" if found else "is not in the model ledger"
+        what = (
+            "stands for several models; write more of its digest"
+            if found
+            else "is not in the model ledger"
+        )
         known = [*aliases, *(digest[:12] for digest in added)]
         more = f"; {allowed(known, name)}" if known else "; add one with residency model add RUN"
         raise UserError(f"{name}: {what}{more}.")
@@ -182,7 +186,9 @@ class Models:
         with self._locked():
             known = next((one for one in self.list() if one.digest == digest), None)
             harm = safety(run, artefact) if run is not None else None
-            demanded = floor.model_dump(mode="json", exclude_defaults=True) if floor is not None else {}
+            demanded = (
+                floor.model_dump(mode="json", exclude_defaults=True) if floor is not None else {}
+            )
             if not self._intact(digest):
                 self._take(artefact, found, digest, link)
             if known is not None and harm in (None, known.harm) and demanded in ({}, known.floor):
@@ -236,12 +242,20 @@ class Models:
 
     # Names
 
-    def promote(self, alias: str, name: str, *, require_safety: float | None = None, by: str = "") -> Entry:
+    def promote(
+        self, alias: str, name: str, *, require_safety: float | None = None, by: str = ""
+    ) -> Entry:
         """Let a name point to a model; as of ``ready``."""
         return self.commit(self.ready(alias, name, require_safety=require_safety, by=by))
 
     def ready(
-        self, alias: str, name: str, *, require_safety: float | None = None, by: str = "", again: bool = False
+        self,
+        alias: str,
+        name: str,
+        *,
+        require_safety: float | None = None,
+        by: str = "",
+        again: bool = False,
     ) -> Ready:
         """The promotion of a model (its digest, or another name) under a name, once the canary has proved it. ``again``: also where
         the name points to it already, as a server that runs may not know; then no line is added.
@@ -250,7 +264,9 @@ class Models:
         run's recipe sets, or its share of safe answers is below ``require_safety`` or was never measured.
         """
         if not ALIAS.fullmatch(alias):
-            raise UserError(f"{alias!r}: is no name for a model; use letters, digits, dots, dashes, at most 64.")
+            raise UserError(
+                f"{alias!r}: is no name for a model; use letters, digits, dots, dashes, at most 64."
+            )
         found = self.resolve(name)
         _safe_enough(found, require_safety)
         if not again and self.aliases().get(alias, ("",))[-1] == found.digest:
@@ -265,14 +281,25 @@ class Models:
         """The way back to what a name pointed to before, once the canary has proved that too."""
         history = self.aliases().get(alias)
         if history is None:
-            raise UserError(f"{alias}: is no name in the model ledger; {allowed(self.aliases(), alias)}.")
+            raise UserError(
+                f"{alias}: is no name in the model ledger; {allowed(self.aliases(), alias)}."
+            )
         if len(history) < 2:
             raise UserError(f"{alias}: never pointed to another model; promote one instead.")
         return self._ready("rollback", alias, self.resolve(history[-2]), by)
 
-    def _ready(self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str) -> Ready:
+    def _ready(
+        self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str
+    ) -> Ready:
         before = self.aliases().get(alias, ())
-        return Ready(what=what, alias=alias, digest=found.digest, proof=self.proved(found), by=by, before=before)
+        return Ready(
+            what=what,
+            alias=alias,
+            digest=found.digest,
+            proof=self.proved(found),
+            by=by,
+            before=before,
+        )
 
     def commit(self, ready: Ready, last: Callable[[], object] | None = None) -> Entry:
         """Make a change that was proved. ``last`` is called when nothing but the disk can prevent it any more; what it raises does.
@@ -288,7 +315,9 @@ class Models:
                 last()
             if ready.what == "promote" and ready.before[-1:] == (ready.digest,):
                 return next(
-                    one for one in reversed(self.entries()) if (one.alias, one.digest) == (ready.alias, ready.digest)
+                    one
+                    for one in reversed(self.entries())
+                    if (one.alias, one.digest) == (ready.alias, ready.digest)
                 )
             return self._append(
                 Entry(
@@ -315,8 +344,12 @@ class Models:
             raise GateRefused(
                 f"not promoted: {folder}: is missing or was changed since it was added; add it again from its run."
             )
-        if found.recorded == "added" and (not beside.is_file() or file_digest(beside) != found.canary):
-            raise GateRefused(f"not promoted: {beside}: is missing or was changed since it was added.")
+        if found.recorded == "added" and (
+            not beside.is_file() or file_digest(beside) != found.canary
+        ):
+            raise GateRefused(
+                f"not promoted: {beside}: is missing or was changed since it was added."
+            )
         return self._prove(folder, beside if found.recorded == "added" else None)
 
     def _append(self, entry: Entry) -> Entry:
@@ -391,4 +424,6 @@ def _safe_enough(found: Entry, least: float | None) -> None:
 
 
 def _tampered(path: Path, number: int) -> GateRefused:
-    return GateRefused(f"{path}:{number}: was changed, or a line before it was; restore it from a backup.")
+    return GateRefused(
+        f"{path}:{number}: was changed, or a line before it was; restore it from a backup."
+    )

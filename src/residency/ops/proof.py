@@ -50,7 +50,9 @@ def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Ca
         )
     found = read_json(path, Canary)
     if found.schema != fingerprint.SCHEMA:
-        raise GateRefused(f"{path}: schema {found.schema} is not read by this version, which reads {fingerprint.SCHEMA}.")
+        raise GateRefused(
+            f"{path}: schema {found.schema} is not read by this version, which reads {fingerprint.SCHEMA}."
+        )
     return found
 
 
@@ -93,7 +95,9 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
                 for name in opened.keys():  # noqa: SIM118
                     yield name, opened.get_tensor(name)
         except (OSError, safetensors.SafetensorError):
-            raise GateRefused(f"not promoted: {folder / file}: cannot be read; it was cut short or damaged.") from None
+            raise GateRefused(
+                f"not promoted: {folder / file}: cannot be read; it was cut short or damaged."
+            ) from None
 
 
 def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
@@ -105,11 +109,18 @@ def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
     before = None
     if base is not None:
         model = artefacts.fresh(base, artefact.task(), output)
-        before = fingerprint.measure(model, known.ids, "text") if output == "text" else fingerprint.states(model, known.ids)
+        before = (
+            fingerprint.measure(model, known.ids, "text")
+            if output == "text"
+            else fingerprint.states(model, known.ids)
+        )
         del model
     model = loaded(folder, artefact)
     engine = f"{ENGINE} {fingerprint.numbers(model, artefact.base)}"
-    gap, most = fingerprint.furthest(known.values, fingerprint.measure(model, known.ids, output)), known.tolerances.get(engine)
+    gap, most = (
+        fingerprint.furthest(known.values, fingerprint.measure(model, known.ids, output)),
+        known.tolerances.get(engine),
+    )
     if most is None:
         raise GateRefused(f"not promoted: {folder}: no tolerance was recorded for {engine}.")
     change = None if before is None else _change(model, before, known, output)
@@ -123,7 +134,10 @@ def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
             f"{most:g} for {engine}); it was changed, or was trained on another base."
         )
     return Proof(
-        engine=engine, furthest=round(gap, 8), tolerance=most, from_base=None if change is None else round(change, 6)
+        engine=engine,
+        furthest=round(gap, 8),
+        tolerance=most,
+        from_base=None if change is None else round(change, 6),
     )
 
 
@@ -156,7 +170,9 @@ def record(folder: Path) -> Canary:
     """What an artefact says now, for one that was trained before this was recorded. It proves that nothing changes from here on."""
     artefact = artefacts.read(folder)
     with silent():
-        found = fingerprint.record(loaded(folder, artefact), load_tokenizer(folder), artefact.base, artefact.output)
+        found = fingerprint.record(
+            loaded(folder, artefact), load_tokenizer(folder), artefact.base, artefact.output
+        )
     if found is None:
         raise UserError(
             f"{folder}: its model cannot be asked the fixed texts, or says what is no number; train it again."

@@ -117,7 +117,8 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = 
     app.include_router(openai.router, responses=_responses(OpenAIErrorBody))
     app.include_router(clinical.router, responses=_responses(ErrorBody))
     app.include_router(
-        changes.router, responses=_responses(ErrorBody) | {409: {"model": ErrorBody, "description": REFUSED}}
+        changes.router,
+        responses=_responses(ErrorBody) | {409: {"model": ErrorBody, "description": REFUSED}},
     )
     app.include_router(health.router)
     app.add_exception_handler(Refusal, _refusal)
@@ -146,8 +147,13 @@ def _described(app: FastAPI, engines: Mapping[str, Engine]) -> Callable[[], dict
 
     def described() -> dict[str, Any]:
         made = plain()
-        made.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        _named(made["components"]["schemas"], [name for name, one in engines.items() if openai.writes(one.served)])
+        made.setdefault("components", {})["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer"}
+        }
+        _named(
+            made["components"]["schemas"],
+            [name for name, one in engines.items() if openai.writes(one.served)],
+        )
         for path, item in made["paths"].items():
             for operation in item.values():
                 operation["responses"].pop("422", None)
@@ -162,7 +168,9 @@ def _named(schemas: dict[str, Any], names: list[str]) -> None:
     """The models that write, where a request must name one."""
     for one in ("Chat", "Completion") if names else ():
         schemas[one]["properties"]["model"]["enum"] = names
-        schemas[one]["examples"] = [example | {"model": names[0]} for example in schemas[one]["examples"]]
+        schemas[one]["examples"] = [
+            example | {"model": names[0]} for example in schemas[one]["examples"]
+        ]
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
@@ -170,16 +178,27 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    return refused(request.url.path, invalid(error) if isinstance(error, RequestValidationError) else failed())
+    return refused(
+        request.url.path, invalid(error) if isinstance(error, RequestValidationError) else failed()
+    )
 
 
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return refused(request.url.path, failed())
     if error.status_code == 404:
-        return refused(request.url.path, Refusal(404, "no_route", "There is no such route; see /openapi.json."))
+        return refused(
+            request.url.path, Refusal(404, "no_route", "There is no such route; see /openapi.json.")
+        )
     if error.status_code == 405:
-        made = refused(request.url.path, Refusal(405, "bad_method", "This route takes another method; see Allow."))
-        made.headers["allow"] = (error.headers or {}).get("Allow", (error.headers or {}).get("allow", ""))
+        made = refused(
+            request.url.path,
+            Refusal(405, "bad_method", "This route takes another method; see Allow."),
+        )
+        made.headers["allow"] = (error.headers or {}).get(
+            "Allow", (error.headers or {}).get("allow", "")
+        )
         return made
-    return refused(request.url.path, Refusal(error.status_code, "bad_request", "The request cannot be read."))
+    return refused(
+        request.url.path, Refusal(error.status_code, "bad_request", "The request cannot be read.")
+    )

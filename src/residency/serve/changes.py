@@ -64,7 +64,9 @@ class Everyone(Protocol):
         ...
 
 
-async def changed(swap: Swap, ledger: Path, load: Load, order: Order, every: Everyone | None = None) -> Promoted:
+async def changed(
+    swap: Swap, ledger: Path, load: Load, order: Order, every: Everyone | None = None
+) -> Promoted:
     """Prove, load, note, flip. Raises ``Refusal``: 404 for a digest that is not in the ledger, 409 for all else; then the old one goes on."""
     from residency.ops.model_ledger import Models
 
@@ -85,7 +87,9 @@ async def changed(swap: Swap, ledger: Path, load: Load, order: Order, every: Eve
     except ResidencyError as error:
         raise no("not_promoted", plain(error, ledger)) from None
     proof = Proved.model_validate(msgspec.to_builtins(ready.proof))
-    return Promoted(model=order.alias, digest=engine.served.digest, previous=old.digest, proof=proof)
+    return Promoted(
+        model=order.alias, digest=engine.served.digest, previous=old.digest, proof=proof
+    )
 
 
 def standing(given: Mapping[str, Path], ledger: Path | None) -> dict[str, Path]:
@@ -97,7 +101,9 @@ def standing(given: Mapping[str, Path], ledger: Path | None) -> dict[str, Path]:
     models = Models(ledger)
     try:
         return {
-            name: models.path(models.resolve(name).digest) if _own(models, name, _digest(path)) else path
+            name: models.path(models.resolve(name).digest)
+            if _own(models, name, _digest(path))
+            else path
             for name, path in given.items()
         }
     except GateRefused:  # its chain is broken: of no matter to who serves nothing of it
@@ -110,7 +116,11 @@ def _digest(folder: Path) -> str:
     from residency.models import onnx_encoder
     from residency.ops.proof import address
 
-    return onnx_encoder.read(folder).artefact if (folder / onnx_encoder.FILE).is_file() else address(folder)
+    return (
+        onnx_encoder.read(folder).artefact
+        if (folder / onnx_encoder.FILE).is_file()
+        else address(folder)
+    )
 
 
 def _own(models: Models, alias: str, digest: str) -> bool:
@@ -122,7 +132,9 @@ def _ready(models: Models, order: Order, old: Served) -> Ready:
     if order.what == "rollback":
         return models.ready_back(order.alias, by=order.by)
     other = not old.digest.startswith(order.digest)
-    return models.ready(order.alias, order.digest, require_safety=order.require_safety, by=order.by, again=other)
+    return models.ready(
+        order.alias, order.digest, require_safety=order.require_safety, by=order.by, again=other
+    )
 
 
 def _known(models: Models, old: Served, order: Order) -> None:
@@ -132,12 +144,23 @@ def _known(models: Models, old: Served, order: Order) -> None:
         own = _own(models, alias, old.digest)
         found = [one.digest for one in models.list() if digest and one.digest.startswith(digest)]
     except ResidencyError:
-        raise no("no_ledger", "The model ledger cannot be read; look with residency model list.") from None
+        raise no(
+            "no_ledger", "The model ledger cannot be read; look with residency model list."
+        ) from None
     if not own:
-        raise no("not_of_ledger", f"{alias} is not served by its name in the model ledger; serve it by that name.")
+        raise no(
+            "not_of_ledger",
+            f"{alias} is not served by its name in the model ledger; serve it by that name.",
+        )
     if digest and len(found) != 1:
-        what = "begins several digests; write more of it" if found else "is no digest of the model ledger"
-        raise Refusal(404, "digest_not_found", f"{digest}: {what}; residency model list shows them.")
+        what = (
+            "begins several digests; write more of it"
+            if found
+            else "is no digest of the model ledger"
+        )
+        raise Refusal(
+            404, "digest_not_found", f"{digest}: {what}; residency model list shows them."
+        )
 
 
 def _alike(folder: Path, old: Served) -> None:

@@ -127,7 +127,11 @@ class Follow(Changes):
     async def _made(self, gate: Gate, model: Model) -> Remote:
         """An engine's stand-in; its tokenizer is read where it is not the one of the model that answers."""
         before = gate.swap.now(model.served.name)
-        same = isinstance(before, Remote) and before.key != "none" and before.served.digest == model.served.digest
+        same = (
+            isinstance(before, Remote)
+            and before.key != "none"
+            and before.served.digest == model.served.digest
+        )
         if same and isinstance(before, Remote):
             reader = before.reader
         else:
@@ -138,7 +142,9 @@ class Follow(Changes):
         import httpx2
 
         with suppress(httpx2.HTTPError, RuntimeError):  # the engine process, or this worker, ends
-            await self.client.post("/left", content=msgspec.json.encode(Left(token=self.token, key=key)))
+            await self.client.post(
+                "/left", content=msgspec.json.encode(Left(token=self.token, key=key))
+            )
 
     async def made(self, gate: Gate, order: Order) -> Promoted:
         """Let the engine process make a change. Raises ``Refusal``."""

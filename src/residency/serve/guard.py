@@ -120,21 +120,30 @@ class Gate:
                 raise Refusal(404, "no_model", "No model that is served here answers this route.")
         elif name not in engines:
             known = ", ".join(engines)
-            raise Refusal(404, "model_not_found", f"There is no model of that name here; there is: {known}.")
+            raise Refusal(
+                404, "model_not_found", f"There is no model of that name here; there is: {known}."
+            )
         held = self.swap.hold(name)
         visit.held.append(held)
         visit.served = held.engine.served
         return held.engine
 
     def sized(
-        self, visit: Visit, engine: Engine, texts: list[str], prompt: Callable[[], int], answer: int | None
+        self,
+        visit: Visit,
+        engine: Engine,
+        texts: list[str],
+        prompt: Callable[[], int],
+        answer: int | None,
     ) -> Sizes:
         """Checks a request that is answered in words."""
         try:
             user = user_tokens(engine.count, texts)
             found = fit(self.settings.limits, user, prompt(), answer, engine.served.window)
         except UserError:
-            raise Refusal(400, "bad_turns", "The model's chat template refuses this order of turns.") from None
+            raise Refusal(
+                400, "bad_turns", "The model's chat template refuses this order of turns."
+            ) from None
         visit.read = found.input + found.context
         return found
 
@@ -152,7 +161,9 @@ class Gate:
 
         return (await asyncio.to_thread(replaced, text, lang)).text
 
-    def end(self, visit: Visit, status: int, code: str = "", outcome: Outcome | None = None) -> None:
+    def end(
+        self, visit: Visit, status: int, code: str = "", outcome: Outcome | None = None
+    ) -> None:
         """Keep what is kept of a request. Raises ``Refusal`` 503 where it cannot be."""
         if visit.ended:
             return
@@ -163,7 +174,9 @@ class Gate:
             self.swap.release(visit.held.pop())
         seconds = self.clock() - visit.started
         name, digest = (visit.served.name, visit.served.digest) if visit.served else ("", "")
-        how: Outcome = outcome or ("ok" if status < 400 else "refused" if status < 500 or status == 503 else "failed")
+        how: Outcome = outcome or (
+            "ok" if status < 400 else "refused" if status < 500 or status == 503 else "failed"
+        )
         if self.metrics is not None:
             self.metrics.request(visit.route, status, seconds, name)
             if status < 400:
@@ -203,7 +216,12 @@ class Gate:
     def cancelled(self, visit: Visit) -> None:
         """A request that was cut: by its client, or by the time that it took."""
         late = self.clock() - visit.started >= self.settings.limits.seconds
-        self.end(visit, 504 if late else 499, "timeout" if late else "", "timeout" if late else "cancelled")
+        self.end(
+            visit,
+            504 if late else 499,
+            "timeout" if late else "",
+            "timeout" if late else "cancelled",
+        )
 
     def noticed(self, visit: Visit, refusal: Refusal) -> None:
         """A model that did not answer a request is not ready, whenever it was last asked."""
@@ -270,7 +288,9 @@ class Guarded(APIRoute):
         return handler
 
 
-async def _answered(gate: Gate, visit: Visit, scope: Scope, request: Request, inside: Any) -> tuple[Response, str]:
+async def _answered(
+    gate: Gate, visit: Visit, scope: Scope, request: Request, inside: Any
+) -> tuple[Response, str]:
     """The answer, and the code of a refusal."""
     try:
         await gate.admit(request.headers.get("authorization"), scope, visit)
@@ -310,17 +330,27 @@ def invalid(error: RequestValidationError) -> Refusal:
     if kind == "json_invalid":
         return unread()
     if kind == "extra_forbidden":
-        return Refusal(400, "unknown_field", f"The body has a field that is not known{where}; see /openapi.json.")
+        return Refusal(
+            400,
+            "unknown_field",
+            f"The body has a field that is not known{where}; see /openapi.json.",
+        )
     if kind == "missing":
         return Refusal(400, "missing_field", f"The body lacks a field{where}; see /openapi.json.")
     context = fault.get("ctx") or {}
     bounds = [
-        f"{name} {context[name]}" for name in ("ge", "gt", "le", "lt", "min_length", "max_length") if name in context
+        f"{name} {context[name]}"
+        for name in ("ge", "gt", "le", "lt", "min_length", "max_length")
+        if name in context
     ]
     if "expected" in context and kind in ("literal_error", "enum"):
         bounds.append(f"allowed: {context['expected']}")
     said = f" ({', '.join(bounds)})" if bounds else ""
-    return Refusal(400, "bad_value", f"The body has a value of the wrong kind or size{where}{said}; see /openapi.json.")
+    return Refusal(
+        400,
+        "bad_value",
+        f"The body has a value of the wrong kind or size{where}{said}; see /openapi.json.",
+    )
 
 
 FIELDS = frozenset(

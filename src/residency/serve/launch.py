@@ -42,7 +42,12 @@ def check(settings: Serve) -> None:
         )
 
 
-def serve(models: Mapping[str, Path], settings: Serve, say: Callable[[str], None], ledger: Path | None = None) -> None:
+def serve(
+    models: Mapping[str, Path],
+    settings: Serve,
+    say: Callable[[str], None],
+    ledger: Path | None = None,
+) -> None:
     """Serve models by their names until SIGTERM or SIGINT; running requests end first. ``ledger``: where other models can come from."""
     check(settings)
     without_cores()
@@ -113,15 +118,26 @@ def _example(served: Served) -> tuple[str, dict[str, Any]]:
             "model": served.name, "messages": [{"role": "user", "content": question}], "max_tokens": 64,
         }  # fmt: skip
     if served.card.family == "labels":
-        return "/diagnose", {"model": served.name, "patient_info": "Nam, 62 tuổi", "symptoms": "ho khan, sốt 38.5 độ"}
-    return "/extract", {"model": served.name, "text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg."}
+        return "/diagnose", {
+            "model": served.name,
+            "patient_info": "Nam, 62 tuổi",
+            "symptoms": "ho khan, sốt 38.5 độ",
+        }
+    return "/extract", {
+        "model": served.name,
+        "text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg.",
+    }
 
 
 # One process
 
 
 def _alone(
-    models: Mapping[str, Path], settings: Serve, listen: socket.socket, say: Callable[[str], None], ledger: Path | None
+    models: Mapping[str, Path],
+    settings: Serve,
+    listen: socket.socket,
+    say: Callable[[str], None],
+    ledger: Path | None,
 ) -> None:
     from residency.serve.app import ROUTES
     from residency.serve.engines.choose import ended, load, load_all
@@ -132,7 +148,11 @@ def _alone(
     log = Log(routes=ROUTES)
     silence(log)
     with ended(engines.values()):
-        admin = Admin(ledger, lambda path, name: load(path, name, settings)) if ledger is not None else None
+        admin = (
+            Admin(ledger, lambda path, name: load(path, name, settings))
+            if ledger is not None
+            else None
+        )
         _answer(settings, engines, log, listen, say, admin)
 
 
@@ -150,7 +170,9 @@ def _answer(
     run(app, settings, listen)
 
 
-def application(settings: Serve, engines: Mapping[str, Engine], log: Any, worker: int, admin: Any = None) -> FastAPI:
+def application(
+    settings: Serve, engines: Mapping[str, Engine], log: Any, worker: int, admin: Any = None
+) -> FastAPI:
     """The application with everything that the settings ask for."""
     from residency.serve.app import ROUTES, create_app
     from residency.serve.auth.bearer import make_tokens

@@ -109,7 +109,13 @@ class Lead:
         load: Load,
         shows: Callable[[str, Engine], None],
     ) -> None:
-        self.swap, self.workers, self.ledger, self.load, self.shows = Swap(), workers, ledger, load, shows
+        self.swap, self.workers, self.ledger, self.load, self.shows = (
+            Swap(),
+            workers,
+            ledger,
+            load,
+            shows,
+        )
         self.models: dict[str, tuple[Engine, Model]] = {}
         """By key, also those that are not told yet, and those that are leaving."""
         self.followers: list[Follower] = []
@@ -181,7 +187,8 @@ class Lead:
         """Make a change, for all workers or for none. Raises ``Refusal``."""
         if self.ledger is None:
             raise no(
-                "no_ledger", "No model that is served here comes from a model ledger; serve it by its name in one."
+                "no_ledger",
+                "No model that is served here comes from a model ledger; serve it by its name in one.",
             )
         self.loop = asyncio.get_running_loop()
         async with self.one:
@@ -202,22 +209,34 @@ class Lead:
         assert self.loop is not None
         asyncio.run_coroutine_threadsafe(self._all("hold", HOLD_SECONDS), self.loop).result()
 
-    async def _all(self, what: Literal["prepare", "hold"], seconds: float, models: tuple[Model, ...] = ()) -> None:
+    async def _all(
+        self, what: Literal["prepare", "hold"], seconds: float, models: tuple[Model, ...] = ()
+    ) -> None:
         if {one.worker for one in self.followers} != set(range(self.workers)):
-            raise GateRefused("not promoted: not every worker listens at the moment; try again shortly.")
+            raise GateRefused(
+                "not promoted: not every worker listens at the moment; try again shortly."
+            )
         told = Told(number=self._next(), what=what, models=models)
         asked = {one: one.tell(told) for one in self.followers}
         await asyncio.wait(asked.values(), timeout=seconds)
         for one, answer in asked.items():
-            why = answer.result() if answer.done() else f"it did not answer within {seconds:g} seconds"
+            why = (
+                answer.result()
+                if answer.done()
+                else f"it did not answer within {seconds:g} seconds"
+            )
             if why:
-                raise GateRefused(f"not promoted: worker {one.worker} cannot take part: {why.rstrip('.')}.")
+                raise GateRefused(
+                    f"not promoted: worker {one.worker} cannot take part: {why.rstrip('.')}."
+                )
 
     async def _settle(self) -> None:
         """Tell all workers what answers now, whatever came of a change, and forget what is not held any more."""
         if self.settled.is_set():
             return  # nobody was told of it
-        self.models = {key: found for key, found in self.models.items() if self.swap.holds(found[0])}
+        self.models = {
+            key: found for key, found in self.models.items() if self.swap.holds(found[0])
+        }
         told = [self._now(one) for one in self.followers]
         self.settled.set()
         if told:

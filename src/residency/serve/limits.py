@@ -41,7 +41,9 @@ class Left(Exception):
 class Limited:
     """An application within limits. ``crashed`` is told of exceptions that it let through, which go no further: no server logs their text."""
 
-    def __init__(self, app: App, limits: Limits, crashed: Callable[[BaseException], None] | None = None) -> None:
+    def __init__(
+        self, app: App, limits: Limits, crashed: Callable[[BaseException], None] | None = None
+    ) -> None:
         self.app, self.limits, self.crashed = app, limits, crashed
         self.draining = False
         self.running: set[asyncio.Task[None]] = set()
@@ -59,7 +61,9 @@ class Limited:
         try:
             await self._request(scope, receive, answer)
         except Refusal as refusal:
-            await answer.refuse(scope["path"], refusal, close=refusal.status in (408, 413) or self.draining)
+            await answer.refuse(
+                scope["path"], refusal, close=refusal.status in (408, 413) or self.draining
+            )
         except Left:
             answer.closed = True
         finally:
@@ -86,7 +90,9 @@ class Limited:
             self._idle.clear()
             await self._idle.wait()
 
-    async def _request(self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer) -> None:
+    async def _request(
+        self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer
+    ) -> None:
         probe = scope["path"] in PROBES
         if self.draining and not probe:
             raise shutting_down()
@@ -111,23 +117,36 @@ class Limited:
     def _seconds(self, path: str) -> float:
         return ADMIN_SECONDS if path.startswith(ADMIN) else self.limits.seconds
 
-    async def _work(self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer) -> None:
+    async def _work(
+        self, scope: MutableMapping[str, Any], receive: Receive, answer: Answer
+    ) -> None:
         await self.app(scope, receive, answer.send)
 
     async def _watched(
-        self, path: str, work: asyncio.Task[None], watch: asyncio.Task[None], answer: Answer, until: float
+        self,
+        path: str,
+        work: asyncio.Task[None],
+        watch: asyncio.Task[None],
+        answer: Answer,
+        until: float,
     ) -> None:
         """Wait for the application; not for one whose client left, nor beyond its time."""
         loop = asyncio.get_running_loop()
-        await asyncio.wait({work, watch}, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and watch.done() and answer.complete:  # a server says so too once the answer is out
+        await asyncio.wait(
+            {work, watch}, timeout=until - loop.time(), return_when=asyncio.FIRST_COMPLETED
+        )
+        if (
+            not work.done() and watch.done() and answer.complete
+        ):  # a server says so too once the answer is out
             await asyncio.wait({work}, timeout=until - loop.time())
         if work.done():
             await self._ended(path, work, answer)
         elif watch.done():
             answer.closed = True
         else:
-            await answer.refuse(path, Refusal(504, "timeout", f"No answer within {self._seconds(path):g} s."))
+            await answer.refuse(
+                path, Refusal(504, "timeout", f"No answer within {self._seconds(path):g} s.")
+            )
 
     async def _ended(self, path: str, work: asyncio.Task[None], answer: Answer) -> None:
         """An application that returned, was cut by the end of the server, or failed."""
@@ -137,7 +156,9 @@ class Limited:
         elif isinstance(problem, Refusal):
             await answer.refuse(path, problem)
         elif problem is not None or not answer.complete:
-            await answer.refuse(path, Refusal(500, "internal", "The server failed; the request was not answered."))
+            await answer.refuse(
+                path, Refusal(500, "internal", "The server failed; the request was not answered.")
+            )
 
     def _report(self, work: asyncio.Task[None]) -> None:
         problem = None if work.cancelled() else work.exception()
@@ -178,7 +199,11 @@ class Answer:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            kinds = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
+            kinds = [
+                value
+                for name, value in message.get("headers", ())
+                if name.lower() == b"content-type"
+            ]
             self.stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True
@@ -195,14 +220,26 @@ class Answer:
     async def _refuse(self, path: str, refusal: Refusal, begun: bool, close: bool) -> None:
         body = refusals.body(path, refusal)
         if begun:
-            await self._send({"type": "http.response.body", "body": b"data: " + body + b"\n\n", "more_body": False})
+            await self._send(
+                {
+                    "type": "http.response.body",
+                    "body": b"data: " + body + b"\n\n",
+                    "more_body": False,
+                }
+            )
             return
         self.status = refusal.status
         headers = (
-            refusals.headers(refusal) | {"content-length": str(len(body))} | ({"connection": "close"} if close else {})
+            refusals.headers(refusal)
+            | {"content-length": str(len(body))}
+            | ({"connection": "close"} if close else {})
         )
-        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await self._send({"type": "http.response.start", "status": refusal.status, "headers": pairs})
+        pairs = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+        await self._send(
+            {"type": "http.response.start", "status": refusal.status, "headers": pairs}
+        )
         await self._send({"type": "http.response.body", "body": body})
 
 
@@ -218,7 +255,11 @@ def shutting_down() -> Refusal:
 
 def too_large(most: int) -> Refusal:
     """413: more bytes than a body may have."""
-    return Refusal(413, "body_too_large", f"The request's body is larger than {most} bytes, the most that is read.")
+    return Refusal(
+        413,
+        "body_too_large",
+        f"The request's body is larger than {most} bytes, the most that is read.",
+    )
 
 
 def _declared(scope: MutableMapping[str, Any]) -> int:

@@ -22,8 +22,17 @@ TYPES = {
 def content(path: str, refusal: Refusal) -> dict[str, object]:
     """The error body that belongs to a path."""
     if path == "/v1" or path.startswith("/v1/"):
-        kind = TYPES.get(refusal.status, "server_error" if refusal.status >= 500 else "invalid_request_error")
-        return {"error": {"message": refusal.sentence, "type": kind, "code": refusal.code, "param": None}}
+        kind = TYPES.get(
+            refusal.status, "server_error" if refusal.status >= 500 else "invalid_request_error"
+        )
+        return {
+            "error": {
+                "message": refusal.sentence,
+                "type": kind,
+                "code": refusal.code,
+                "param": None,
+            }
+        }
     return {"error": {"code": refusal.code, "message": refusal.sentence}}
 
 

@@ -28,7 +28,9 @@ def user_tokens(count: Callable[[str], int], texts: Iterable[str]) -> int:
     return sum(count(text) for text in texts)
 
 
-def fit(limits: Limits, user: int, prompt: int | None = None, answer: int | None = None, window: int = 0) -> Sizes:
+def fit(
+    limits: Limits, user: int, prompt: int | None = None, answer: int | None = None, window: int = 0
+) -> Sizes:
     """Check a request: ``user`` tokens of the user's, ``prompt`` in all (``user`` and what is around it; ``None``: nothing is),
     ``answer`` that he asks for (``None``: as many as there may be), ``window`` of the model (0: it reads any length).
 
@@ -45,7 +47,9 @@ def fit_text(limits: Limits, user: int, window: int = 0) -> Sizes:
     """Check a request that is not answered in tokens: spans, labels."""
     check_input(limits, user)
     if window and user > window:
-        raise too_long(f"The text has {user} tokens; this model reads {window} at once. Send it in parts.")
+        raise too_long(
+            f"The text has {user} tokens; this model reads {window} at once. Send it in parts."
+        )
     return Sizes(user, 0, 0)
 
 
@@ -71,9 +75,13 @@ def check_answer(limits: Limits, answer: int | None) -> int:
     if answer is None:
         return limits.output_tokens
     if answer < 1:
-        raise Refusal(400, "bad_max_tokens", f"max_tokens is {answer}; allowed: 1 to {limits.output_tokens}.")
+        raise Refusal(
+            400, "bad_max_tokens", f"max_tokens is {answer}; allowed: 1 to {limits.output_tokens}."
+        )
     if answer > limits.output_tokens:
-        raise too_long(f"max_tokens is {answer}; at most {limits.output_tokens} tokens are written. Ask for fewer.")
+        raise too_long(
+            f"max_tokens is {answer}; at most {limits.output_tokens} tokens are written. Ask for fewer."
+        )
     return answer
 
 

@@ -87,7 +87,13 @@ class Supervisor:
         say: Callable[[str], None],
         ledger: Path | None = None,
     ) -> None:
-        self.models, self.settings, self.listen, self.say, self.ledger = models, settings, listen, say, ledger
+        self.models, self.settings, self.listen, self.say, self.ledger = (
+            models,
+            settings,
+            listen,
+            say,
+            ledger,
+        )
         self.ending = False
         self.served: tuple[Served, ...] = ()
 
@@ -101,7 +107,10 @@ class Supervisor:
             self.folder = Path(folder)
             engine = Child("engine", lambda: self._engine(bool(self.served)))
             self._first(engine)
-            workers = [Child(f"worker-{n}", lambda n=n: self._worker(n)) for n in range(self.settings.workers)]  # type: ignore[misc]
+            workers = [
+                Child(f"worker-{n}", lambda n=n: self._worker(n))
+                for n in range(self.settings.workers)
+            ]  # type: ignore[misc]
             for line in greeting({one.name: one for one in self.served}, self.settings):
                 self.say(line)
             try:
@@ -142,7 +151,9 @@ class Supervisor:
 
     def _engine(self, again: bool) -> subprocess.Popen[bytes]:
         (self.folder / "engine.sock").unlink(missing_ok=True)
-        return self._start("engine", self._plan(), subprocess.DEVNULL if again else subprocess.PIPE, ())
+        return self._start(
+            "engine", self._plan(), subprocess.DEVNULL if again else subprocess.PIPE, ()
+        )
 
     def _worker(self, number: int) -> subprocess.Popen[bytes]:
         fd = self.listen.fileno()
@@ -157,7 +168,9 @@ class Supervisor:
             ledger=str(self.ledger or ""),
         )
 
-    def _start(self, what: str, plan: Plan, out: int, fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, what: str, plan: Plan, out: int, fds: tuple[int, ...]
+    ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "residency.serve.supervisor", what],
             stdin=subprocess.PIPE,
@@ -230,10 +243,13 @@ def engine_process(plan: Plan) -> None:
         log_config=None,
         access_log=False,
         timeout_keep_alive=3600,
-        timeout_graceful_shutdown=int(settings.limits.drain) + 10,  # workers listen as long as they live
+        timeout_graceful_shutdown=int(settings.limits.drain)
+        + 10,  # workers listen as long as they live
     )
     config.load()
-    told = msgspec.json.encode(tuple(one.served for one in engines.values()), enc_hook=encoded) + b"\n"
+    told = (
+        msgspec.json.encode(tuple(one.served for one in engines.values()), enc_hook=encoded) + b"\n"
+    )
 
     class Telling(uvicorn.Server):
         """Says that it is ready once it is."""
@@ -258,7 +274,11 @@ def worker_process(plan: Plan) -> None:
     silence(log)
     follow = Follow(plan.worker, Path(plan.socket), settings.limits.seconds + settings.limits.drain)
     listen = socket.socket(fileno=plan.listen)
-    run(application(settings, follow.engines(plan.served), log, plan.worker, follow), settings, listen)
+    run(
+        application(settings, follow.engines(plan.served), log, plan.worker, follow),
+        settings,
+        listen,
+    )
 
 
 def child(what: str) -> None:

@@ -51,11 +51,17 @@ class Swap:
 
     def _of(self, name: str) -> Held:
         if (held := self._held.get(name)) is None:
-            raise Refusal(404, "model_not_found", "No model of this name is served; /v1/models lists those that are.")
+            raise Refusal(
+                404,
+                "model_not_found",
+                "No model of this name is served; /v1/models lists those that are.",
+            )
         return held
 
     def _still(self, engine: Engine) -> Held | None:
-        return next((one for one in (*self._held.values(), *self._leaving) if one.engine is engine), None)
+        return next(
+            (one for one in (*self._held.values(), *self._leaving) if one.engine is engine), None
+        )
 
     def holds(self, engine: Engine) -> bool:
         """Whether an engine answers, or still ends what it began."""
@@ -156,7 +162,9 @@ async def proved(engine: Engine, known: Canary | None) -> None:
     if (most := known.tolerances.get(kind)) is None:
         raise GateRefused(f"{name}: not promoted: no tolerance was recorded for {kind}.")
     said = [await engine.score(ids) for ids in known.ids]
-    gap = fingerprint.furthest(known.values, [[one for one in each.log_probabilities if one is not None] for each in said])
+    gap = fingerprint.furthest(
+        known.values, [[one for one in each.log_probabilities if one is not None] for each in said]
+    )
     if not gap <= most:
         raise GateRefused(
             f"{name}: not promoted: its log-probabilities are not those of training time (largest difference {gap:.3g}, allowed "

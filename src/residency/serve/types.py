@@ -23,9 +23,16 @@ class Caller(Value, frozen=True):
 class Refusal(Exception):
     """A request that is not answered: the status, a code for programs, one sentence for people that holds nothing of the request."""
 
-    def __init__(self, status: int, code: str, sentence: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, sentence: str, retry_after: float | None = None
+    ) -> None:
         super().__init__(code)
-        self.status, self.code, self.sentence, self.retry_after = status, code, sentence, retry_after
+        self.status, self.code, self.sentence, self.retry_after = (
+            status,
+            code,
+            sentence,
+            retry_after,
+        )
 
 
 class Served(Value, frozen=True):

@@ -52,9 +52,17 @@ def read_pairs(words: str, abstract: Abstract, model: str) -> list[Pair]:
     found = json_repair.loads(words[start : end + 1] if 0 <= start < end else words)
     rows = found if isinstance(found, list) else [found]
     return [
-        Pair(row["question"].strip(), row["answer"].strip(), abstract.id, abstract.lang, f"model:{model}")
+        Pair(
+            row["question"].strip(),
+            row["answer"].strip(),
+            abstract.id,
+            abstract.lang,
+            f"model:{model}",
+        )
         for row in rows
-        if isinstance(row, dict) and isinstance(row.get("question"), str) and isinstance(row.get("answer"), str)
+        if isinstance(row, dict)
+        and isinstance(row.get("question"), str)
+        and isinstance(row.get("answer"), str)
     ]
 
 
@@ -97,10 +105,14 @@ def _again(questions: Sequence[str]) -> set[int]:
     """Positions of questions that nearly repeat an earlier one."""
     first: dict[str, int] = {}
     again = {
-        number for number, question in enumerate(questions) if first.setdefault(_plain(question), number) != number
+        number
+        for number, question in enumerate(questions)
+        if first.setdefault(_plain(question), number) != number
     }
     distinct = list(first)
-    return again | {max(first[distinct[a]], first[distinct[b]]) for a, b in near_pairs(distinct, ALIKE)}
+    return again | {
+        max(first[distinct[a]], first[distinct[b]]) for a, b in near_pairs(distinct, ALIKE)
+    }
 
 
 def _plain(text: str) -> str:

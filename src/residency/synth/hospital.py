@@ -45,14 +45,20 @@ def world(lang: str, folder: Path = WORLD) -> Mapping[str, Any]:
     return found
 
 
-def notes(lang: str, count: int, seed: int = 0, folder: Path = WORLD, first: int = 0) -> Iterator[Planted]:
+def notes(
+    lang: str, count: int, seed: int = 0, folder: Path = WORLD, first: int = 0
+) -> Iterator[Planted]:
     """``count`` identified notes, patient by patient, the same for the same arguments; ``first``: begin with that patient.
 
     Note ``k`` of a patient depends on language, seed and patient only.
     """
     data, made, number = world(lang, folder), 0, first
     while made < count:
-        rng = random.Random(int.from_bytes(blake2b(f"{lang}/{seed}/{number}".encode(), digest_size=8).digest(), "big"))
+        rng = random.Random(
+            int.from_bytes(
+                blake2b(f"{lang}/{seed}/{number}".encode(), digest_size=8).digest(), "big"
+            )
+        )
         person = draw(data, lang, rng, f"P{number:07d}")
         clinical = list(records(lang, rng.choice((1, 2, 2, 3)), seed=rng.randrange(2**31)))
         when = NOW - timedelta(days=rng.randint(30, 1500))
@@ -66,7 +72,13 @@ def notes(lang: str, count: int, seed: int = 0, folder: Path = WORLD, first: int
 
 
 def _planted(
-    data: Mapping[str, Any], lang: str, rng: random.Random, person: Person, record: Note, id: str, when: date
+    data: Mapping[str, Any],
+    lang: str,
+    rng: random.Random,
+    person: Person,
+    record: Note,
+    id: str,
+    when: date,
 ) -> Planted:
     page, slots = Writer(), Slots(data, lang, rng, person, when)
     shape, loose = data.get("shape", {}), [*data["inserts"], *data.get("clinical", ())]
@@ -77,7 +89,9 @@ def _planted(
         page.fill(template, slots)
         page.add("\n")
     lines = record.text.splitlines(keepends=True)
-    between = {rng.randrange(1, len(lines) + 1) for _ in range(rng.randint(1, 3))} if lines else set()
+    between = (
+        {rng.randrange(1, len(lines) + 1) for _ in range(rng.randint(1, 3))} if lines else set()
+    )
     offset = 0
     for number, line in enumerate(lines, 1):
         page.clinical(line, record.spans, offset)
@@ -116,7 +130,9 @@ def _between(rng: random.Random, ends: Sequence[int]) -> int:
     return low if low == high else rng.randint(low, high)
 
 
-def _decomposed(text: str, marks: list[Mark], spans: list[Span]) -> tuple[str, list[Mark], list[Span]]:
+def _decomposed(
+    text: str, marks: list[Mark], spans: list[Span]
+) -> tuple[str, list[Mark], list[Span]]:
     """The same in NFD, as some systems store it."""
     starts = [0]
     for sign in text:
@@ -148,17 +164,21 @@ def write_hospital(path: Path, lang: str, patients: int, seed: int = 0) -> int:
                     break
                 known.add(note.patient)
                 values = dict(reversed(note.identifiers))
-                relative = [value for kind, value in note.identifiers if kind in ("relative", "phone")]
+                relative = [
+                    value for kind, value in note.identifiers if kind in ("relative", "phone")
+                ]
                 database.execute(
                     "INSERT INTO patients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (note.patient, values["name"], values["birth_date"], values["national_id"], values["insurance"], relative[0], values["address"], values["record"], relative[1], relative[2]),
                 )  # fmt: skip
             when = note.written_at.isoformat(" ") if note.written_at else None
             database.execute(
-                "INSERT INTO encounters VALUES (?, ?, ?, ?)", (f"E{count:07d}", note.patient, when, note.kind)
+                "INSERT INTO encounters VALUES (?, ?, ?, ?)",
+                (f"E{count:07d}", note.patient, when, note.kind),
             )
             database.execute(
-                "INSERT INTO notes VALUES (?, ?, ?, ?, ?)", (note.id, f"E{count:07d}", note.kind, when, note.text)
+                "INSERT INTO notes VALUES (?, ?, ?, ?, ?)",
+                (note.id, f"E{count:07d}", note.kind, when, note.text),
             )
             rows = [(note.id, span.start, span.end, span.label) for span in note.spans]
             database.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", rows)

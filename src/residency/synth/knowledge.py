@@ -136,9 +136,14 @@ class Knowledge(NamedTuple):
 def knowledge(lang: str) -> Knowledge:
     """The knowledge in ``vi``, ``zh`` or ``en``; raises ``UserError`` for another language."""
     if lang not in LANGS:
-        raise UserError(f"lang: {lang!r} is not a language of the generator of records; {allowed(LANGS, lang)}.")
+        raise UserError(
+            f"lang: {lang!r} is not a language of the generator of records; {allowed(LANGS, lang)}."
+        )
     place, terms = LANGS.index(lang), _read("terms")
-    flat = {kind: {key: _names(row, place) for key, row in terms[kind].items()} for kind in ("symptoms", "signs")}
+    flat = {
+        kind: {key: _names(row, place) for key, row in terms[kind].items()}
+        for kind in ("symptoms", "signs")
+    }
     procedures = {
         key: Procedure(_names(row, place), kind == "operations")
         for kind in ("operations", "care")
@@ -200,17 +205,24 @@ def _study(key: str, row: dict[str, str], place: int) -> Test:
 
 def _past(row: list[Any], place: int) -> Past:
     names, sex, kind, youngest, never_with = row
-    return Past(_names(names, place), kind == "op", sex, int(youngest), frozenset(_words(never_with)))
+    return Past(
+        _names(names, place), kind == "op", sex, int(youngest), frozenset(_words(never_with))
+    )
 
 
 def _condition(key: str, row: list[Any], place: int) -> Condition:
     codes, names, who, scale, systems, *lists = row
     code, _, standing_code = str(codes).partition(" ")
     variants = _names(names, place)
-    symptoms, signs, tests, drugs, procedures, differential, comorbid = (_words(words) for words in lists)
+    symptoms, signs, tests, drugs, procedures, differential, comorbid = (
+        _words(words) for words in lists
+    )
     ages, _, sex = str(who).partition(" ")
     low, high = ages.split("-")
-    results = tuple((t[:-1], t[-1]) if t[-1] in "-=+" else (t.partition(".")[0], t.partition(".")[2]) for t in tests)
+    results = tuple(
+        (t[:-1], t[-1]) if t[-1] in "-=+" else (t.partition(".")[0], t.partition(".")[2])
+        for t in tests
+    )
     return Condition(
         key,
         code,
@@ -263,9 +275,15 @@ def _style(value: dict[str, Any]) -> Style:
     normal = [line.split("> ", 1) for line in value["normal"].splitlines()]
     return Style(
         value["words"],
-        {kind: tuple((first, last) for first, last in pairs) for kind, pairs in value["lists"].items()},
+        {
+            kind: tuple((first, last) for first, last in pairs)
+            for kind, pairs in value["lists"].items()
+        },
         {name: tuple(value[name]) for name in ("lab_gap", "study_gap", "drug_gap")},
-        {name: _parts(value[name]) for name in ("raised", "lowered", "usual", "operation_verb", "care_verb")},
+        {
+            name: _parts(value[name])
+            for name in ("raised", "lowered", "usual", "operation_verb", "care_verb")
+        },
         value["units"],
         {name: _parts(line) for name, line in value["route"].items()},
         {name: _parts(line) for name, line in value["freq"].items()},
@@ -274,7 +292,9 @@ def _style(value: dict[str, Any]) -> Style:
         tuple((system, template(text)) for system, text in normal),
         {
             name: Section(
-                _parts(section.get("head", "")), _templates(section["full"]), _templates(section.get("terse", ""))
+                _parts(section.get("head", "")),
+                _templates(section["full"]),
+                _templates(section.get("terse", "")),
             )
             for name, section in value["sections"].items()
         },

@@ -11,7 +11,19 @@ FAMILIAL = (
     "htn", "t2dm", "cad", "stroke", "colonca", "gastricca", "lungca", "asthma", "hepb", "gout", "tb", "depression",
     "ckd", "epilepsy", "lipid", "psoriasis", "hcc", "parkinson", "graves", "ra",
 )  # fmt: skip
-COMMON = ("htn", "t2dm", "lipid", "gastritis", "gerd", "gout", "hepb", "asthma", "goitre", "osteoporosis", "insomnia")
+COMMON = (
+    "htn",
+    "t2dm",
+    "lipid",
+    "gastritis",
+    "gerd",
+    "gout",
+    "hepb",
+    "asthma",
+    "goitre",
+    "osteoporosis",
+    "insomnia",
+)
 HOME_ROUTES = frozenset({"po", "inh", "neb", "top", "sl", "eye"})
 HOME_INJECTIONS = frozenset({"glargine", "regular_insulin", "epo"})
 
@@ -88,17 +100,23 @@ def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
     )
 
 
-def _others(rng: random.Random, known: Knowledge, condition: Condition, age: int, sex: str) -> list[str]:
+def _others(
+    rng: random.Random, known: Knowledge, condition: Condition, age: int, sex: str
+) -> list[str]:
     """One to three long-standing diseases, the likely ones first."""
     fits = {
-        key: _fits(known.conditions[key], age, sex) for key in (*condition.comorbid, *COMMON) if key != condition.key
+        key: _fits(known.conditions[key], age, sex)
+        for key in (*condition.comorbid, *COMMON)
+        if key != condition.key
     }
     likely = [key for key in condition.comorbid if fits.get(key)]
     chosen = rng.sample(likely, min(len(likely), rng.randint(1, 2)))
     if "obs" not in condition.systems and rng.random() < 0.3:
         rest = [key for key in COMMON if fits.get(key) and key not in likely]
         chosen += rng.sample(rest, min(1, len(rest)))
-    return chosen or [rng.choice([key for key in ("gastritis", "rhinitis", "gerd") if key != condition.key])]
+    return chosen or [
+        rng.choice([key for key in ("gastritis", "rhinitis", "gerd") if key != condition.key])
+    ]
 
 
 def _fits(condition: Condition, age: int, sex: str) -> bool:

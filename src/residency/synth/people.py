@@ -27,8 +27,20 @@ class Person(Value, frozen=True):
     def identifiers(self) -> tuple[tuple[str, str], ...]:
         """(kind, value) of the columns."""
         kinds = {"relative_name": "relative", "relative_phone": "phone"}
-        known = ("name", "national_id", "insurance", "phone", "address", "record", "relative_name", "relative_phone")
-        return (*((kinds.get(k, k), self.values[k]) for k in known), ("birth_date", self.born.isoformat()))
+        known = (
+            "name",
+            "national_id",
+            "insurance",
+            "phone",
+            "address",
+            "record",
+            "relative_name",
+            "relative_phone",
+        )
+        return (
+            *((kinds.get(k, k), self.values[k]) for k in known),
+            ("birth_date", self.born.isoformat()),
+        )
 
 
 def draw(data: Mapping[str, Any], lang: str, rng: random.Random, id: str) -> Person:
@@ -41,8 +53,12 @@ def draw(data: Mapping[str, Any], lang: str, rng: random.Random, id: str) -> Per
         "phone": phone(lang, rng),
         "relative_phone": phone(lang, rng),
         "national_id": national_id(lang, rng, sex, born),
-        "insurance": insurance(lang, rng) if "insurances" not in data else masked(rng.choice(data["insurances"]), rng),
-        "record": rng.choice(data["records"]).format(n=rng.randint(100_000, 9_999_999), y=rng.randint(15, 24)),
+        "insurance": insurance(lang, rng)
+        if "insurances" not in data
+        else masked(rng.choice(data["insurances"]), rng),
+        "record": rng.choice(data["records"]).format(
+            n=rng.randint(100_000, 9_999_999), y=rng.randint(15, 24)
+        ),
         "address": address(data, rng),
     }
     return Person(id=id, sex=sex, born=born, values=values)
@@ -66,7 +82,13 @@ def person_name(data: Mapping[str, Any], lang: str, rng: random.Random, sex: str
 def parts(name: str, lang: str) -> tuple[str, str]:
     """(family, given) of a name; for Vietnamese the given name is the last word and the family name the first."""
     if lang == "zh":
-        cut = name.find("·") if "·" in name else 2 if len(name) == 4 or name.startswith(COMPOUND) else 1
+        cut = (
+            name.find("·")
+            if "·" in name
+            else 2
+            if len(name) == 4 or name.startswith(COMPOUND)
+            else 1
+        )
         return name[:cut], name[cut:].lstrip("·")
     words = name.split()
     return (words[0], words[-1]) if lang == "vi" else (words[-1], words[0])
@@ -85,11 +107,15 @@ def national_id(lang: str, rng: random.Random, sex: str, born: date) -> str:
     """CCCD, Chinese identity number with its checksum, or SSN."""
     if lang == "vi":
         century = {19: 0, 20: 2}[born.year // 100] + (sex == "female")
-        return f"{rng.randint(1, 96):03d}{century}{born.year % 100:02d}{rng.randint(0, 999_999):06d}"
+        return (
+            f"{rng.randint(1, 96):03d}{century}{born.year % 100:02d}{rng.randint(0, 999_999):06d}"
+        )
     if lang == "zh":
         body = f"{rng.randint(11, 65)}{rng.randint(1, 20):02d}{rng.randint(1, 30):02d}{born:%Y%m%d}{rng.randint(0, 999):03d}"
         weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-        return body + "10X98765432"[sum(int(d) * w for d, w in zip(body, weights, strict=True)) % 11]
+        return (
+            body + "10X98765432"[sum(int(d) * w for d, w in zip(body, weights, strict=True)) % 11]
+        )
     return f"{rng.randint(1, 665):03d}-{rng.randint(1, 99):02d}-{rng.randint(1, 9999):04d}"
 
 

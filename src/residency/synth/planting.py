@@ -21,7 +21,12 @@ from residency.core.types import Span, Value
 from residency.synth.people import Person, address, masked, national_id, parts, person_name, phone
 
 PIECES = re.compile(r"(\[\[\w+:|\]\]|\{[^{}]+\})")
-PEOPLE = {"doctor": "clinician", "colleague": "clinician", "nurse": "clinician", "other": "relative"}
+PEOPLE = {
+    "doctor": "clinician",
+    "colleague": "clinician",
+    "nurse": "clinician",
+    "other": "relative",
+}
 CUTS = {15: (2, 3, 5), 12: (3, 6, 9), 10: (3, 6), 18: (6, 14)}
 """Length of a number -> where people part it with blanks."""
 
@@ -43,10 +48,17 @@ def bare(text: str) -> str:
 
 def wide(text: str) -> str:
     """ASCII letters and digits in full width, as a Chinese keyboard types them."""
-    return "".join(chr(ord(sign) + 0xFEE0) if sign.isascii() and sign.isalnum() else sign for sign in text)
+    return "".join(
+        chr(ord(sign) + 0xFEE0) if sign.isascii() and sign.isalnum() else sign for sign in text
+    )
 
 
-STYLES: dict[str, Callable[[str], str]] = {"upper": str.upper, "lower": str.lower, "bare": bare, "wide": wide}
+STYLES: dict[str, Callable[[str], str]] = {
+    "upper": str.upper,
+    "lower": str.lower,
+    "bare": bare,
+    "wide": wide,
+}
 """Ways to type a whole line; each keeps its length."""
 
 
@@ -74,7 +86,9 @@ class Writer:
         for span in spans:
             if offset <= span.start and span.end <= offset + len(text):
                 start = self.length + span.start - offset
-                self.spans.append(msgspec.structs.replace(span, start=start, end=start + span.end - span.start))
+                self.spans.append(
+                    msgspec.structs.replace(span, start=start, end=start + span.end - span.start)
+                )
         self.add(text)
 
     def fill(self, template: str, slots: Slots) -> None:
@@ -105,7 +119,9 @@ class Slots:
     ``lower``, ``bare``, ``wide``, ``broken`` (over two lines) and ``spaced``. ``{n:5-90}`` is a whole number, ``{f:5-90}`` one with a decimal.
     """
 
-    def __init__(self, data: Mapping[str, Any], lang: str, rng: random.Random, person: Person, when: date) -> None:
+    def __init__(
+        self, data: Mapping[str, Any], lang: str, rng: random.Random, person: Person, when: date
+    ) -> None:
         self.data, self.lang, self.rng, self.person, self.when = data, lang, rng, person, when
         self.doctor = person_name(data, lang, rng, rng.choice(("male", "female")))
 
@@ -127,10 +143,14 @@ class Slots:
             whole = self.rng.randint(low, high)
             return str(whole) if slot == "n" else f"{whole}.{self.rng.randint(0, 9)}"
         if slot in ("birth", "date", "today"):
-            day = {"birth": self.person.born, "today": self.when}.get(slot) or self.when - timedelta(
-                days=self.rng.randint(0, 400)
+            day = {"birth": self.person.born, "today": self.when}.get(
+                slot
+            ) or self.when - timedelta(days=self.rng.randint(0, 400))
+            return (
+                self.date(day, form),
+                "birth_date" if slot == "birth" else "date",
+                slot == "birth",
             )
-            return self.date(day, form), "birth_date" if slot == "birth" else "date", slot == "birth"
         if slot in PEOPLE or slot in ("name", "relative", "given"):
             return self._person(slot, form)
         found = self._own(slot) if slot in self.data.get("slots", {}) else self._number(slot)
@@ -170,18 +190,30 @@ class Slots:
             return values[slot], slot, True
         if slot == "other_national_id":
             born = self.person.born - timedelta(days=rng.randint(-9000, 9000))
-            return national_id(lang, rng, rng.choice(("male", "female")), born), "national_id", False
+            return (
+                national_id(lang, rng, rng.choice(("male", "female")), born),
+                "national_id",
+                False,
+            )
         if slot == "address":
             return values["address"], "address", True
         if slot == "other_address":
             return address(self.data, rng), "address", False
         if slot == "admission":
-            return f"{rng.choice(self.data['admissions'])}{rng.randint(10_000, 999_999)}", "admission", False
+            return (
+                f"{rng.choice(self.data['admissions'])}{rng.randint(10_000, 999_999)}",
+                "admission",
+                False,
+            )
         if slot == "organisation":
             return rng.choice(self.data["organisations"]), "organisation", False
         if slot == "email":
             domains = self.data.get("domains", ("example.com", "example.net"))
-            return f"{rng.choice(self.data['logins'])}{rng.randint(1, 99)}@{rng.choice(domains)}", "email", False
+            return (
+                f"{rng.choice(self.data['logins'])}{rng.randint(1, 99)}@{rng.choice(domains)}",
+                "email",
+                False,
+            )
         if slot == "old":
             return str(rng.randint(90, 104)), "age", False
         if slot == "age":

@@ -47,14 +47,20 @@ def questions(lang: str, count: int, seed: int) -> Iterator[Note]:
         )
 
 
-def _values(condition: Condition, known: Knowledge, forms: dict[str, Any], rng: random.Random) -> dict[str, str]:
+def _values(
+    condition: Condition, known: Knowledge, forms: dict[str, Any], rng: random.Random
+) -> dict[str, str]:
     """What fills a form: the patient and the symptoms are drawn, the answer's parts are those of the condition."""
     sex = condition.sex if condition.sex != "any" else rng.choice(("male", "female"))
     shown = sorted(rng.sample(range(len(condition.symptoms)), min(3, len(condition.symptoms))))
     signs = [known.signs[key][0] for key in condition.signs if key in known.signs][:2]
     drugs = [known.drugs[key].names[0] for key in condition.drugs if key in known.drugs][:3]
-    tests = dict.fromkeys(known.tests[key].names[0] for key, _ in condition.tests if key in known.tests)
-    others = [known.conditions[key].names[0] for key in condition.differential if key in known.conditions][:2]
+    tests = dict.fromkeys(
+        known.tests[key].names[0] for key, _ in condition.tests if key in known.tests
+    )
+    others = [
+        known.conditions[key].names[0] for key in condition.differential if key in known.conditions
+    ][:2]
     symptoms = [condition.symptoms[i] for i in shown]
     listed = {
         "symptoms": [known.symptoms[key][0] for key in symptoms if key in known.symptoms],
@@ -70,7 +76,11 @@ def _values(condition: Condition, known: Knowledge, forms: dict[str, Any], rng: 
 
 def _joined(items: Sequence[str], joints: Sequence[str]) -> str:
     """``a, b and c``."""
-    return joints[1].join([joints[0].join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+    return (
+        joints[1].join([joints[0].join(items[:-1]), items[-1]])
+        if len(items) > 1
+        else "".join(items)
+    )
 
 
 def _sentence(text: str) -> str:

@@ -18,7 +18,18 @@ from residency.synth.patient import Patient, draw_patient
 from residency.synth.slots import Slots
 from residency.synth.writer import Page
 
-LABELS = ("diagnosis", "symptom", "history", "allergy", "drug", "dose", "test", "result", "procedure", "time")
+LABELS = (
+    "diagnosis",
+    "symptom",
+    "history",
+    "allergy",
+    "drug",
+    "dose",
+    "test",
+    "result",
+    "procedure",
+    "time",
+)
 
 Plan = tuple[tuple[str, float, int, int], ...]
 """Sections of a note in their order: (name, chance that the note has it, sentences from, to)."""
@@ -71,7 +82,9 @@ KINDS: dict[str, Plan] = {
         ("followup", 0.95, 1, 3),
     ),
 }
-EMERGENCIES = frozenset({"sepsis", "meningitis", "cholangitis", "aki", "preeclampsia", "ectopic", "obstruction"})
+EMERGENCIES = frozenset(
+    {"sepsis", "meningitis", "cholangitis", "aki", "preeclampsia", "ectopic", "obstruction"}
+)
 IMPROVED = ("course", "followup")
 LAYOUTS = {"paragraph": 0.35, "blocks": 0.15, "headed": 0.35, "list": 0.15}
 
@@ -85,7 +98,9 @@ def records(lang: str, count: int, seed: int = 0, notes_per_patient: float = 1.6
     return _records(knowledge(lang), lang, count, seed, max(1.0, notes_per_patient))
 
 
-def _records(known: Knowledge, lang: str, count: int, seed: int, notes_per_patient: float) -> Iterator[Note]:
+def _records(
+    known: Knowledge, lang: str, count: int, seed: int, notes_per_patient: float
+) -> Iterator[Note]:
     made = number = 0
     while made < count:
         number += 1
@@ -109,7 +124,9 @@ def _records(known: Knowledge, lang: str, count: int, seed: int, notes_per_patie
 
 
 def _seed(lang: str, seed: int, number: int) -> int:
-    return int.from_bytes(blake2b(f"{lang}/{seed}/{number}".encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        blake2b(f"{lang}/{seed}/{number}".encode(), digest_size=8).digest(), "big"
+    )
 
 
 def _kinds(rng: random.Random, patient: Patient, notes_per_patient: float) -> list[str]:
@@ -146,7 +163,10 @@ def _order(rng: random.Random, plan: Plan) -> list[tuple[str, float, int, int]]:
         places = [place for place, section in enumerate(sections) if section[0] in movable]
         if rng.random() < chance:
             moved = rng.sample(places, len(places))
-            sections = [sections[moved[places.index(p)]] if p in places else sections[p] for p in range(len(sections))]
+            sections = [
+                sections[moved[places.index(p)]] if p in places else sections[p]
+                for p in range(len(sections))
+            ]
     return sections
 
 
@@ -180,7 +200,9 @@ def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> 
         number = min(number + terse, max(1, len(slots.drugs) // (1 if terse else 2)))
     if terse and name in ("present", "history", "tests", "course"):
         number += 1
-    places = sorted(rng.sample(range(len(chosen)), min(len(chosen), number)))  # templates stand in narrative order
+    places = sorted(
+        rng.sample(range(len(chosen)), min(len(chosen), number))
+    )  # templates stand in narrative order
     lines = [chosen[place] for place in places]
     if name == "tests":
         lines = _each_study_once(slots, lines)
@@ -206,13 +228,17 @@ def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> 
 def _says_again(line: Template, head: str) -> bool:
     """Whether a sentence would repeat its heading: "Diagnosis: the diagnosis is ..."."""
     kind, words = line[0][:2]
-    return kind == "text" and (words.rstrip()[-1] in ":：" or words.casefold().startswith(head.casefold()))
+    return kind == "text" and (
+        words.rstrip()[-1] in ":：" or words.casefold().startswith(head.casefold())
+    )
 
 
 def _each_study_once(slots: Slots, lines: list[Template]) -> list[Template]:
     """Leave out a second sentence on imaging where the patient had one study only."""
     studies = sum(bool(slots.known.tests[key].findings) for key, _ in slots.patient.condition.tests)
-    on_studies = [line for line in lines if any(piece[1] in ("img", "studytest", "test") for piece in line)]
+    on_studies = [
+        line for line in lines if any(piece[1] in ("img", "studytest", "test") for piece in line)
+    ]
     return [line for line in lines if line not in on_studies[max(1, studies) :]]
 
 
@@ -223,7 +249,10 @@ def _examination(slots: Slots, lines: list[Template], terse: bool) -> list[Templ
     signs, symptoms = set(patient.condition.signs), set(patient.condition.symptoms)
     if "node" in signs:
         unfit.add("nodes")
-    if signs & {"pale", "cachexia", "icterus", "cold_skin", "hypotension", "face_oedema"} or "unable_walk" in symptoms:
+    if (
+        signs & {"pale", "cachexia", "icterus", "cold_skin", "hypotension", "face_oedema"}
+        or "unable_walk" in symptoms
+    ):
         unfit |= {"general", "msk"}
     if "confusion" in symptoms:
         unfit |= {"alert", "neuro"}

@@ -22,7 +22,9 @@ BURDEN = ("dialysis", "intubation", "transfusion", "central_line", "niv")
 class Slots:
     """The state of one note: what has been said, and what the next slot may say."""
 
-    def __init__(self, page: Page, rng: random.Random, known: Knowledge, patient: Patient, kind: str) -> None:
+    def __init__(
+        self, page: Page, rng: random.Random, known: Knowledge, patient: Patient, kind: str
+    ) -> None:
         self.page, self.rng, self.known, self.patient, self.kind = page, rng, known, patient, kind
         self.style = known.style
         self.joins = {name: self.pick(pairs) for name, pairs in self.style.lists.items()}
@@ -68,7 +70,9 @@ class Slots:
             recent = self._dealt.get(name, [])[-(len(values) // 2) :] if len(values) > 1 else []
             deck = [value for value in values if value not in recent]
             self.rng.shuffle(deck)
-            deck = self._decks[name] = [value for value in reversed(recent) if value in values] + deck
+            deck = self._decks[name] = [
+                value for value in reversed(recent) if value in values
+            ] + deck
         value = deck.pop()
         self._dealt.setdefault(name, []).append(value)
         return value
@@ -117,7 +121,9 @@ class Slots:
 
     def symptom(self) -> None:
         """A symptom that the patient has."""
-        self.page.span(self.pick(self.known.symptoms[self.deal("present", self.present)]), "symptom")
+        self.page.span(
+            self.pick(self.known.symptoms[self.deal("present", self.present)]), "symptom"
+        )
 
     def symptoms(self) -> None:
         """Two or three symptoms."""
@@ -125,13 +131,22 @@ class Slots:
 
     def gone_symptom(self) -> None:
         """A symptom that has passed."""
-        self.page.span(self._usual(self.known.symptoms[self.deal("gone", self.gone)]), "symptom", NEGATED)
+        self.page.span(
+            self._usual(self.known.symptoms[self.deal("gone", self.gone)]), "symptom", NEGATED
+        )
 
     def absent_symptom(self) -> None:
         """A symptom that the patient does not have."""
-        has = {*self.patient.condition.symptoms, *(key for other in self.patient.others for key in other.symptoms)}
-        pool = [key for key, beside in self.known.denied.items() if key not in has and not beside & has]
-        self.page.span(self._usual(self.known.symptoms[self.deal("absent", pool)]), "symptom", NEGATED)
+        has = {
+            *self.patient.condition.symptoms,
+            *(key for other in self.patient.others for key in other.symptoms),
+        }
+        pool = [
+            key for key, beside in self.known.denied.items() if key not in has and not beside & has
+        ]
+        self.page.span(
+            self._usual(self.known.symptoms[self.deal("absent", pool)]), "symptom", NEGATED
+        )
 
     def _usual(self, names: Names) -> str:
         return names[0] if self.rng.random() < 0.7 else self.pick(names)
@@ -149,14 +164,18 @@ class Slots:
 
     def signs(self) -> None:
         """One or two signs."""
-        self.listed("symptoms", self.sign, min(len(self.patient.condition.signs), self.rng.randint(1, 2)))
+        self.listed(
+            "symptoms", self.sign, min(len(self.patient.condition.signs), self.rng.randint(1, 2))
+        )
 
     def absent_sign(self) -> None:
         """A sign looked for and not found."""
         condition = self.patient.condition
         symptoms = set(condition.symptoms)
         pool = [
-            k for k, beside in self.known.absent_signs.items() if k not in condition.signs and not beside & symptoms
+            k
+            for k, beside in self.known.absent_signs.items()
+            if k not in condition.signs and not beside & symptoms
         ]
         self.page.span(self.known.signs[self.deal("absent signs", pool)][0], "symptom", NEGATED)
 
@@ -208,7 +227,9 @@ class Slots:
     def past(self, operation: bool) -> None:
         """A past operation or illness."""
         keys = self.patient.operations if operation else self.patient.illnesses
-        self.page.span(self.pick(self.known.past[self.deal(f"past {operation}", keys)].names), "history")
+        self.page.span(
+            self.pick(self.known.past[self.deal(f"past {operation}", keys)].names), "history"
+        )
 
     def allergen(self) -> None:
         """What the patient is allergic to."""
@@ -222,7 +243,11 @@ class Slots:
             for key, item in self.known.allergens.items()
             if key not in self.patient.allergens and not item.avoid & self.patient.banned
         ]
-        self.page.span(self.pick(self.known.allergens[self.deal("no allergens", pool)].names), "allergy", NEGATED)
+        self.page.span(
+            self.pick(self.known.allergens[self.deal("no allergens", pool)].names),
+            "allergy",
+            NEGATED,
+        )
 
     # --- drugs
 
@@ -244,7 +269,10 @@ class Slots:
         drug, style = self.known.drugs[self._drug], self.style
         chosen = self.patient.doses.get(drug.key)
         if chosen is None:
-            chosen = self.patient.doses[drug.key] = (self.pick(drug.strengths), self.pick(drug.times))
+            chosen = self.patient.doses[drug.key] = (
+                self.pick(drug.strengths),
+                self.pick(drug.times),
+            )
         strength = chosen[0]
         for unit, word in style.units.items():
             strength = strength.replace(unit, word)
@@ -277,7 +305,9 @@ class Slots:
     def test(self, study: bool | None = None) -> None:
         """The name of a test; ``study`` asks for imaging and the like, or else for a laboratory value."""
         own = [key for key, _ in self.patient.condition.tests]
-        keys = [key for key in own if study is None or bool(self.known.tests[key].findings) is study]
+        keys = [
+            key for key in own if study is None or bool(self.known.tests[key].findings) is study
+        ]
         if study is False:
             keys += [key for key in EXTRA_LABS if key not in own][: max(0, 6 - len(keys))]
         self._test = self.deal(f"tests {study}", keys or own)
@@ -287,14 +317,18 @@ class Slots:
         """What the last test gave; the same all through the note."""
         test = self.known.tests[self._test]
         if test.key not in self._results:
-            self._results[test.key] = self._value(test, dict(self.patient.condition.tests).get(test.key, "="))
+            self._results[test.key] = self._value(
+                test, dict(self.patient.condition.tests).get(test.key, "=")
+            )
         self.page.span(self._results[test.key], "result")
 
     def _value(self, test: Test, kind: str) -> str:
         if test.findings:
             return self.pick(test.findings[kind])
         if self.rng.random() < 0.15:
-            return self.pick(self.style.phrases[{"+": "raised", "-": "lowered", "=": "usual"}[kind]])
+            return self.pick(
+                self.style.phrases[{"+": "raised", "-": "lowered", "=": "usual"}[kind]]
+            )
         low, high = test.ranges[kind]
         number = f"{low + (high - low) * self.rng.random():.{test.digits}f}"
         if self.page.decimal_comma:
@@ -322,13 +356,19 @@ class Slots:
         key = self.deal("procedures", self.procedures)
         procedure = self.known.procedures[key]
         if verb:
-            self.page.text(self.pick(self.style.phrases["operation_verb" if procedure.operation else "care_verb"]))
+            self.page.text(
+                self.pick(
+                    self.style.phrases["operation_verb" if procedure.operation else "care_verb"]
+                )
+            )
         self.page.span(self._same(key, procedure.names), "procedure")
 
     def no_procedure(self) -> None:
         """A procedure that is not needed."""
         keys = [key for key in BURDEN if key not in self.patient.condition.procedures]
-        self.page.span(self.pick(self.known.procedures[self.pick(keys)].names), "procedure", NEGATED)
+        self.page.span(
+            self.pick(self.known.procedures[self.pick(keys)].names), "procedure", NEGATED
+        )
 
     # --- time and vital signs
 
@@ -338,10 +378,18 @@ class Slots:
         pace = "acute" if scale in ("hours", "days") else "chronic"
         place = {"outpatient": "clinic", "admission": "arrival"}.get(self.kind, "ward")
         kind = "earlier" if kind == "before" and self.home else kind
-        phrases = next(times[kind + rest] for rest in ("", scale, pace, place) if kind + rest in times)
-        where = self.patient.onset if kind in ("dur", "onset", "before", "earlier") else self.rng.random()
+        phrases = next(
+            times[kind + rest] for rest in ("", scale, pace, place) if kind + rest in times
+        )
+        where = (
+            self.patient.onset
+            if kind in ("dur", "onset", "before", "earlier")
+            else self.rng.random()
+        )
         phrase = self.pick(phrases)
-        self.page.span("".join(p[1] if p[0] == "text" else self._number(p, where) for p in phrase), "time")
+        self.page.span(
+            "".join(p[1] if p[0] == "text" else self._number(p, where) for p in phrase), "time"
+        )
 
     def vital(self, name: str) -> None:
         """A vital sign or the like: plain text without a label."""
@@ -363,7 +411,9 @@ def _pressure(slots: Slots) -> str:
     low = "hypotension" in patient.condition.signs and not slots.gone
     high = patient.condition.key in ("htn", "preeclampsia", "ich")
     treated = any(item.key == "htn" for item in patient.others)
-    systolic = slots.rng.randint(*((82, 98) if low else (142, 184) if high else (126, 158) if treated else (106, 134)))
+    systolic = slots.rng.randint(
+        *((82, 98) if low else (142, 184) if high else (126, 158) if treated else (106, 134))
+    )
     return f"{systolic // 2 * 2}/{int(systolic * slots.rng.uniform(0.55, 0.63)) // 2 * 2}"
 
 
@@ -383,7 +433,20 @@ VITALS: dict[str, Callable[[Slots], str]] = {
     "icd": lambda s: s.patient.condition.code,
 }
 
-TIMES = ("dur", "onset", "before", "earlier", "recent", "when", "years", "ago", "course", "soon", "follow", "day")
+TIMES = (
+    "dur",
+    "onset",
+    "before",
+    "earlier",
+    "recent",
+    "when",
+    "years",
+    "ago",
+    "course",
+    "soon",
+    "follow",
+    "day",
+)
 
 SLOTS: dict[str, Callable[[Slots], None]] = {
     "sym": Slots.symptom,

@@ -7,8 +7,17 @@ import re
 
 from residency.core.types import Span
 
-_UNIT_SPACE = re.compile(r"(?<=\d) (?=(?:mg|g|mcg|ml|IU|U|mmol|G/L|g/L|mm|cm|viên|đơn vị|ngày|lần|°C)\b)")
-_OLD_TONES = (("hóa", "hoá"), ("hòa", "hoà"), ("thủy", "thuỷ"), ("thùy", "thuỳ"), ("ủy", "uỷ"), ("òe", "oè"))
+_UNIT_SPACE = re.compile(
+    r"(?<=\d) (?=(?:mg|g|mcg|ml|IU|U|mmol|G/L|g/L|mm|cm|viên|đơn vị|ngày|lần|°C)\b)"
+)
+_OLD_TONES = (
+    ("hóa", "hoá"),
+    ("hòa", "hoà"),
+    ("thủy", "thuỷ"),
+    ("thùy", "thuỳ"),
+    ("ủy", "uỷ"),
+    ("òe", "oè"),
+)
 _HALF_WIDTH = str.maketrans("，。：；（）？“”", ',.:;()?""')
 
 
@@ -53,14 +62,22 @@ class Page:
         if piece.endswith((". ", "? ")):
             self._sentence_starts = True
 
-    def span(self, piece: str, label: str, attributes: tuple[str, ...] = (), code: str | None = None) -> None:
+    def span(
+        self, piece: str, label: str, attributes: tuple[str, ...] = (), code: str | None = None
+    ) -> None:
         """Append words with a label."""
         piece = self._capital(self._typeset(piece))
         start = self._length
         self.raw(piece)
         self.spans.append(
             Span(
-                start=start, end=self._length, label=label, quote=piece, code=code, attributes=attributes, by="records"
+                start=start,
+                end=self._length,
+                label=label,
+                quote=piece,
+                code=code,
+                attributes=attributes,
+                by="records",
             )
         )
 
@@ -77,7 +94,9 @@ class Page:
             for new, old in _OLD_TONES:
                 piece = piece.replace(new, old)
         if self.careless and self.rng.random() < 0.3:
-            piece = piece.replace(", ", ",", 1) if self.lang != "zh" else piece.replace("，", ",", 1)
+            piece = (
+                piece.replace(", ", ",", 1) if self.lang != "zh" else piece.replace("，", ",", 1)
+            )
         if self.half_width:
             piece = piece.translate(_HALF_WIDTH)
         return piece.lower() if self.lower else piece

@@ -71,7 +71,11 @@ def first_list(words: str) -> tuple[list[object], bool] | None:
             continue
         except RecursionError:
             return None
-        return (found, bool(words[:position].strip() or words[end:].strip())) if isinstance(found, list) else None
+        return (
+            (found, bool(words[:position].strip() or words[end:].strip()))
+            if isinstance(found, list)
+            else None
+        )
     return None
 
 
@@ -156,7 +160,8 @@ def _rows(found: object) -> list[object] | None:
 
 
 LINE = re.compile(
-    r"^[\s*\-•\d.)]*(?P<label>[^:：\n]{1,60}?)\s*(?:实体|entities|entity)?\s*[:：]\s*(?P<quotes>.+)$", re.MULTILINE
+    r"^[\s*\-•\d.)]*(?P<label>[^:：\n]{1,60}?)\s*(?:实体|entities|entity)?\s*[:：]\s*(?P<quotes>.+)$",
+    re.MULTILINE,
 )
 
 
@@ -200,7 +205,9 @@ class Names:
         text, found = _key(words[:LONGEST]), set[str]()
         for key in sorted(self.folded, key=len, reverse=True):
             pattern = re.compile(
-                ("" if _glued(key[0]) else r"(?<!\w)") + re.escape(key) + ("" if _glued(key[-1]) else r"(?!\w)")
+                ("" if _glued(key[0]) else r"(?<!\w)")
+                + re.escape(key)
+                + ("" if _glued(key[-1]) else r"(?!\w)")
             )
             text, times = pattern.subn("\x00", text)
             if times and (name := self.folded[key]):
@@ -256,7 +263,9 @@ class Folded:
     def places(self, quote: str) -> Iterator[tuple[int, int]]:
         """Where a quote stands in the text, by whole characters of it."""
         folded, starts, ends = self.pieces
-        wanted = " ".join("".join(normalize("NFKD", quote[a:b]).casefold() for a, b in _clusters(quote)).split())
+        wanted = " ".join(
+            "".join(normalize("NFKD", quote[a:b]).casefold() for a, b in _clusters(quote)).split()
+        )
         position = folded.find(wanted) if wanted else -1
         while position >= 0:
             last = position + len(wanted) - 1

@@ -57,7 +57,9 @@ def _count(counts: dict[str, int], reason: str) -> None:
     counts[reason] = counts.get(reason, 0) + 1
 
 
-def decode(text: str, tags: Sequence[int], slots: Sequence[tuple[int, int]], labels: Sequence[str]) -> tuple[Span, ...]:
+def decode(
+    text: str, tags: Sequence[int], slots: Sequence[tuple[int, int]], labels: Sequence[str]
+) -> tuple[Span, ...]:
     """Spans of legal tags; an ``I-x`` that follows no ``x`` begins a span."""
     found: list[Span] = []
     start = end = current = -1
@@ -94,7 +96,11 @@ def best_tags(scores: NDArray[np.float32]) -> NDArray[np.intp]:
     count = scores.shape[1]
     number = np.arange(count)
     inside = (number > 0) & (number % 2 == 0)
-    allowed = ~inside[None, :] | (number[:, None] == number[None, :]) | (number[:, None] == number[None, :] - 1)
+    allowed = (
+        ~inside[None, :]
+        | (number[:, None] == number[None, :])
+        | (number[:, None] == number[None, :] - 1)
+    )
     barrier = np.where(allowed, 0.0, -1e9).astype(np.float32)
     best = scores[0] + barrier[OUTSIDE]
     back = np.empty((len(scores), count), dtype=np.intp)

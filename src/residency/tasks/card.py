@@ -83,9 +83,13 @@ class Card(Part):
         if self.family == "answers" and self.labels:
             raise ValueError("labels: a card of family answers has none")
         if self.family not in MARKED and bool(self.prompt) != bool(self.answer):
-            raise ValueError("give both prompt and answer (the row has columns), or neither (the row has turns)")
+            raise ValueError(
+                "give both prompt and answer (the row has columns), or neither (the row has turns)"
+            )
         if self.family == "spans" and self.answer:
-            raise ValueError("answer: a card of family spans has none; its answers are marked on the note")
+            raise ValueError(
+                "answer: a card of family spans has none; its answers are marked on the note"
+            )
         if self.multiple and self.family != "labels":
             raise ValueError("multiple: only for family labels")
         return self
@@ -116,11 +120,15 @@ class Card(Part):
 
     def asked_of(self, example: Example) -> Card:
         """The card as it is for one example: with the choices of its row, and with what may always be chosen."""
-        names = dict.fromkeys([*(example.choices or self.names), *([self.otherwise] if self.otherwise else [])])
+        names = dict.fromkeys(
+            [*(example.choices or self.names), *([self.otherwise] if self.otherwise else [])]
+        )
         if tuple(names) == self.names:
             return self
         known = {label.name: label for label in self.labels}
-        return self.model_copy(update={"labels": tuple(known.get(name) or Label(name=name) for name in names)})
+        return self.model_copy(
+            update={"labels": tuple(known.get(name) or Label(name=name) for name in names)}
+        )
 
 
 MAIN = {"spans": "span_f1", "answers": "rouge_l", "sections": "rouge_l", "tree": "tree_similarity"}
@@ -141,7 +149,9 @@ def load_card(name: str, root: Path | None = None) -> Card:
     else:
         path = CARDS / f"{name}.yaml"
         if name not in packaged():
-            raise UserError(f"card: {name!r} is not known; {allowed(packaged(), name)}, or a path ending in .yaml.")
+            raise UserError(
+                f"card: {name!r} is not known; {allowed(packaged(), name)}, or a path ending in .yaml."
+            )
     try:
         value = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -151,7 +161,9 @@ def load_card(name: str, root: Path | None = None) -> Card:
 
 def packaged() -> list[str]:
     """Names of the cards in the package."""
-    return sorted(path.relative_to(CARDS).with_suffix("").as_posix() for path in CARDS.rglob("*.yaml"))
+    return sorted(
+        path.relative_to(CARDS).with_suffix("").as_posix() for path in CARDS.rglob("*.yaml")
+    )
 
 
 def rule_of(card: Card, trained: int, parameters: int) -> list[str]:

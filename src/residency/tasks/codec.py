@@ -85,10 +85,14 @@ class SpanCodec:
         spans, faults = _spans(rows, text, names)
         if rows and not spans:
             return Parsed()
-        return Parsed(answer=Spans(spans=tuple(spans)), repairs=answer_repair.unique([*repairs, *faults]))
+        return Parsed(
+            answer=Spans(spans=tuple(spans)), repairs=answer_repair.unique([*repairs, *faults])
+        )
 
 
-def _spans(rows: Sequence[object], text: str, names: answer_repair.Names) -> tuple[list[Span], list[str]]:
+def _spans(
+    rows: Sequence[object], text: str, names: answer_repair.Names
+) -> tuple[list[Span], list[str]]:
     """What the items say about the text, and what had to be mended or left out."""
     spans: dict[Span, None] = {}
     faults: list[str] = []
@@ -96,7 +100,12 @@ def _spans(rows: Sequence[object], text: str, names: answer_repair.Names) -> tup
     for row in rows:
         label = names.of(row.get("label")) if isinstance(row, dict) else None
         quote = row.get("text") if isinstance(row, dict) else None
-        if not isinstance(row, dict) or "label" not in row or not isinstance(quote, str) or not quote:
+        if (
+            not isinstance(row, dict)
+            or "label" not in row
+            or not isinstance(quote, str)
+            or not quote
+        ):
             faults.append(answer_repair.UNREAD)
             continue
         if label is None:
@@ -122,7 +131,9 @@ def _spans(rows: Sequence[object], text: str, names: answer_repair.Names) -> tup
     return list(spans), faults
 
 
-def _located(text: str, quote: str, number: int, folded: answer_repair.Folded, faults: list[str]) -> tuple[int, int] | None:
+def _located(
+    text: str, quote: str, number: int, folded: answer_repair.Folded, faults: list[str]
+) -> tuple[int, int] | None:
     """Where an occurrence of a quote stands in the text: as it is written, else folded."""
     if quote in text:
         start = place(text, quote, number)
@@ -141,7 +152,9 @@ def _span(row: Mapping[str, Any], label: str, text: str, at: tuple[int, int]) ->
         label=label,
         quote=text[at[0] : at[1]],
         code=code if isinstance(code, str) else None,
-        attributes=tuple(a for a in attributes if isinstance(a, str)) if isinstance(attributes, list) else (),
+        attributes=tuple(a for a in attributes if isinstance(a, str))
+        if isinstance(attributes, list)
+        else (),
     )
 
 
@@ -154,7 +167,11 @@ class LabelCodec:
     def render(self, answer: Answer, text: str) -> str:
         if not isinstance(answer, Labels):
             raise TypeError("a label codec renders labels")
-        return answer.labels[0] if len(answer.labels) == 1 else json.dumps(list(answer.labels), ensure_ascii=False)
+        return (
+            answer.labels[0]
+            if len(answer.labels) == 1
+            else json.dumps(list(answer.labels), ensure_ascii=False)
+        )
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
         """The label, or the list of labels; where it is put otherwise, what the words name: of one label exactly one."""
@@ -170,9 +187,13 @@ class LabelCodec:
         if card.multiple:
             if answer_repair.says_nothing(words):
                 return Parsed(answer=Labels(), repairs=(answer_repair.NONE,))
-            pieces = re.split(r"[,，;；、|\n]", words[: answer_repair.LONGEST].strip(answer_repair.TRIMMED + "[]"))
+            pieces = re.split(
+                r"[,，;；、|\n]", words[: answer_repair.LONGEST].strip(answer_repair.TRIMMED + "[]")
+            )
             if any(names.of(piece) for piece in pieces):
-                return _named([piece for piece in pieces if piece.strip()], names, [answer_repair.LINES])
+                return _named(
+                    [piece for piece in pieces if piece.strip()], names, [answer_repair.LINES]
+                )
         within = names.within(words)
         if within and (card.multiple or len(within) == 1):
             kept = tuple(name for name in card.names if name in within)
@@ -194,7 +215,9 @@ def _named(rows: Sequence[object], names: answer_repair.Names, repairs: list[str
             repairs.append(answer_repair.TWICE)
         found[name] = None
     return (
-        Parsed() if rows and not found else Parsed(answer=Labels(labels=tuple(found)), repairs=answer_repair.unique(repairs))
+        Parsed()
+        if rows and not found
+        else Parsed(answer=Labels(labels=tuple(found)), repairs=answer_repair.unique(repairs))
     )
 
 
@@ -213,7 +236,12 @@ class AnswerCodec:
         return Parsed(answer=Text(text=words.strip())) if words.strip() else Parsed()
 
 
-CODECS: dict[str, Codec] = {"spans": SpanCodec(), "labels": LabelCodec(), "answers": AnswerCodec(), **FORMS}
+CODECS: dict[str, Codec] = {
+    "spans": SpanCodec(),
+    "labels": LabelCodec(),
+    "answers": AnswerCodec(),
+    **FORMS,
+}
 """Family -> codec."""
 
 
@@ -259,7 +287,9 @@ def prompts() -> dict[str, dict[str, str]]:
     """Form of answer -> language -> template."""
     import yaml
 
-    found: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text("utf-8"))
+    found: dict[str, dict[str, str]] = yaml.safe_load(
+        Path(__file__).with_name("prompts.yaml").read_text("utf-8")
+    )
     return found
 
 
@@ -274,7 +304,9 @@ def fill(template: str, values: Mapping[str, str | tuple[str, ...]], where: str)
         return compiled(template).render(values)
     except UndefinedError as error:
         missing = str(error.message).split("'")[1] if "'" in str(error.message) else "a field"
-        raise DataError(f"{where}: names {missing!r}, which is not there; {allowed(values, missing)}.") from None
+        raise DataError(
+            f"{where}: names {missing!r}, which is not there; {allowed(values, missing)}."
+        ) from None
     except TemplateError as error:
         raise UserError(f"{where}: is not a Jinja template ({type(error).__name__}).") from None
 
@@ -285,7 +317,9 @@ def compiled(template: str) -> Template:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template)
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True
+    ).from_string(template)
 
 
 def occurrence(text: str, quote: str, start: int) -> int:

@@ -19,12 +19,16 @@ def examples(notes: Iterable[Note], card: Card) -> list[Example]:
     Raises ``DataError`` where a card needs turns or columns that a note does not have, or where the answer of a row is not in
     the form of the card.
     """
-    return [_written(note, card) if is_written(note, card) else _marked(note, card) for note in notes]
+    return [
+        _written(note, card) if is_written(note, card) else _marked(note, card) for note in notes
+    ]
 
 
 def is_written(note: Note, card: Card) -> bool:
     """Whether the gold answer stands in words, not in marks on the note."""
-    return card.family not in MARKED or (card.family == "labels" and bool(note.turns or (note.fields and card.answer)))
+    return card.family not in MARKED or (
+        card.family == "labels" and bool(note.turns or (note.fields and card.answer))
+    )
 
 
 def question(note: Note | RawNote, card: Card) -> Example:
@@ -33,12 +37,16 @@ def question(note: Note | RawNote, card: Card) -> Example:
     turns: tuple[Turn, ...] = ()
     text = note.text
     if card.prompt and note.fields and (card.answer or card.family not in MARKED):
-        text = fill(card.prompt, _values(note, card), f"row {note.id}: the prompt of card {card.name}")
+        text = fill(
+            card.prompt, _values(note, card), f"row {note.id}: the prompt of card {card.name}"
+        )
         turns = (Turn(role="user", text=text),)
     elif note.turns and card.family != "spans":
         turns = note.turns if note.turns[-1].role == "user" else note.turns[:-1]
         text = turns[-1].text
-    return Example(id=note.id, task=card.name, input=text, turns=turns, lang=note.lang, choices=note.choices)
+    return Example(
+        id=note.id, task=card.name, input=text, turns=turns, lang=note.lang, choices=note.choices
+    )
 
 
 def _values(note: Note | RawNote, card: Card) -> dict[str, str | tuple[str, ...]]:
@@ -92,7 +100,9 @@ def few_shot(shots: int) -> str:
     return f"base-{shots}-shot"
 
 
-def with_shots(asked: Sequence[Example], pool: Sequence[Example], card: Card, shots: int, seed: int) -> list[Example]:
+def with_shots(
+    asked: Sequence[Example], pool: Sequence[Example], card: Card, shots: int, seed: int
+) -> list[Example]:
     """Questions behind so many worked ones, drawn from ``pool`` (the training part) for each by the seed; never of its own
     group. Fewer where the pool has fewer. They are earlier turns, so what does not fit is left out oldest first."""
     made = []
@@ -171,7 +181,9 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
     found = labels_found(train, card)
     if not found:
         what = "entities" if card.family == "spans" else "labels"
-        raise DataError(f"{where}: the training notes hold no {what}; check the field names and data.NAME.labels.")
+        raise DataError(
+            f"{where}: the training notes hold no {what}; check the field names and data.NAME.labels."
+        )
     return card.with_labels(found)
 
 

@@ -36,7 +36,9 @@ ANSWER, REFERENCE = "answer", "reference"
 RESOURCE = re.compile(r"\b[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}\b")
 """A reference to a FHIR resource."""
 MOST_LINES = 2000
-NODE = re.compile(r"：role=(?P<role>[^；]*)；logical_rel=(?P<relation>[^；]*)；triples=(?P<triples>.*)$")
+NODE = re.compile(
+    r"：role=(?P<role>[^；]*)；logical_rel=(?P<relation>[^；]*)；triples=(?P<triples>.*)$"
+)
 
 
 class LineForm:
@@ -57,7 +59,11 @@ class LineForm:
         if not isinstance(answer, Facts):
             raise TypeError("a form of facts renders facts")
         lines = list(self.lines(answer.facts))
-        return "\n".join([self.lead, *lines] if self.lead and lines else lines) if lines else self.nothing
+        return (
+            "\n".join([self.lead, *lines] if self.lead and lines else lines)
+            if lines
+            else self.nothing
+        )
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
         from residency.tasks.codec import Parsed
@@ -77,7 +83,9 @@ class LineForm:
             if found is None:
                 opens = number == 0 and line[-1] in "：:"
                 understood |= opens
-                faults += [] if opens or (number == 0 and len(lines) > 1) else [answer_repair.UNREADABLE]
+                faults += (
+                    [] if opens or (number == 0 and len(lines) > 1) else [answer_repair.UNREADABLE]
+                )
                 continue
             understood = True
             faults += found[1]
@@ -135,7 +143,9 @@ class Triples(LineForm):
 
     def lines(self, facts: Sequence[Fact]) -> Iterable[str]:
         for relation in dict.fromkeys(relation for relation, _, _ in facts):
-            pairs = (f"头实体为{head}，尾实体为{tail}。" for one, head, tail in facts if one == relation)
+            pairs = (
+                f"头实体为{head}，尾实体为{tail}。" for one, head, tail in facts if one == relation
+            )
             yield f"具有{relation}关系的头尾实体对如下：" + "".join(pairs)
 
     def reader(self, card: Card) -> Callable[[str], Found | None]:
@@ -181,13 +191,22 @@ class Causes(LineForm):
 
         def read(line: str) -> Found | None:
             nonlocal relation
-            header = next((one for one in (CAUSE, CONDITION, KIND) if line.startswith(f"{one}三元组如下")), None)
+            header = next(
+                (one for one in (CAUSE, CONDITION, KIND) if line.startswith(f"{one}三元组如下")),
+                None,
+            )
             if header:
                 relation = header
                 return [], []
             if relation == CONDITION:
-                found = re.fullmatch(r"头实体：(.+?)；尾三元组：头实体：(.+?)；尾实体：(.+?)；关系：因果关系", line)
-                return None if found is None else ([(CONDITION, found[1], CAUSE, found[2], found[3])], [])
+                found = re.fullmatch(
+                    r"头实体：(.+?)；尾三元组：头实体：(.+?)；尾实体：(.+?)；关系：因果关系", line
+                )
+                return (
+                    None
+                    if found is None
+                    else ([(CONDITION, found[1], CAUSE, found[2], found[3])], [])
+                )
             found = re.fullmatch(r"头实体：(.+?)；尾实体：(.+)", line)
             return None if found is None or not relation else ([(relation, found[1], found[2])], [])
 
@@ -202,7 +221,9 @@ class Events(LineForm):
 
     def lines(self, facts: Sequence[Fact]) -> Iterable[str]:
         for fact in facts:
-            yield "；".join(f"{name}：{value}" for name, value in zip(EVENT_FIELDS, fact, strict=True))
+            yield "；".join(
+                f"{name}：{value}" for name, value in zip(EVENT_FIELDS, fact, strict=True)
+            )
 
     def reader(self, card: Card) -> Callable[[str], Found | None]:
         def read(line: str) -> Found | None:
@@ -236,7 +257,11 @@ class Attributes(LineForm):
             finding, sign, attribute = (piece.strip() for piece in line.rpartition("："))
             if not sign or not finding or not attribute:
                 return None
-            return ([(finding, attribute)], []) if known(attribute, card) else ([], [answer_repair.UNKNOWN])
+            return (
+                ([(finding, attribute)], [])
+                if known(attribute, card)
+                else ([], [answer_repair.UNKNOWN])
+            )
 
         return read
 
@@ -361,7 +386,11 @@ def literal(words: str) -> object:
 
 def is_triple(row: object) -> bool:
     """Whether something is three texts."""
-    return isinstance(row, list | tuple) and len(row) == 3 and all(isinstance(word, str) for word in row)
+    return (
+        isinstance(row, list | tuple)
+        and len(row) == 3
+        and all(isinstance(word, str) for word in row)
+    )
 
 
 FORMS: dict[str, LineForm | TreeForm] = {

@@ -55,11 +55,15 @@ def official(task: str, gold: Sequence[Item], said: Sequence[Item]) -> float:
     Raises ``DataError`` where the official scorer would refuse the submission.
     """
     if [one.id for one in gold] != [one.id for one in said]:
-        raise DataError(f"{task}: the predictions are for other rows, or in another order, than the gold answers.")
+        raise DataError(
+            f"{task}: the predictions are for other rows, or in another order, than the gold answers."
+        )
     if not gold:
         raise DataError(f"{task}: there are no rows to score.")
     known = TASKS[task]
-    return known.score([_read(known, task, one) for one in gold], [_read(known, task, one) for one in said])
+    return known.score(
+        [_read(known, task, one) for one in gold], [_read(known, task, one) for one in said]
+    )
 
 
 def overall(scores: dict[str, float]) -> float:
@@ -101,7 +105,10 @@ def _triples(item: Item) -> Read:
         for pair in line.replace(f"具有{relation}关系的头尾实体对如下：", "").split("。"):
             ends = pair.split("，尾实体为")
             if len(ends) > 1:
-                head, tail = ends[0].replace("头实体为", "").strip(), ends[1].replace("尾实体为", "").strip()
+                head, tail = (
+                    ends[0].replace("头实体为", "").strip(),
+                    ends[1].replace("尾实体为", "").strip(),
+                )
                 found.add((relation, head, tail))
     return found
 
@@ -124,7 +131,9 @@ def _causes(item: Item) -> Read:
                 if inner != CAUSE:
                     raise AssertionError
                 first = _between(tail, "头实体：", "；尾实体：")
-                found.add((relation, head, (inner, first, _between(tail, "；尾实体：", "；关系："))))
+                found.add(
+                    (relation, head, (inner, first, _between(tail, "；尾实体：", "；关系：")))
+                )
             else:
                 found.add((relation, head, line.split("；尾实体：")[1]))
     return found
@@ -142,7 +151,9 @@ def _events(item: Item) -> Read:
         }
         for piece in line.split("；"):
             for at, name in enumerate(EVENT_FIELDS):
-                if piece.startswith(f"{name}："):  # what remains may begin with the name of a later field
+                if piece.startswith(
+                    f"{name}："
+                ):  # what remains may begin with the name of a later field
                     piece = piece.replace(f"{name}：", "").strip()
                     event[name] = tuple(_words(piece)) if at in LISTS else piece
         found.add(tuple(event.values()))
@@ -193,7 +204,9 @@ def _tree(item: Item) -> Read:
         behind = line.split("；logical_rel=")
         relation = behind[1].split("；triples=")[0] if len(behind) > 1 else "null"
         listed = line.split("；triples=")
-        nodes.append(trees.Node(role, relation, _three(literal(listed[1]) if len(listed) > 1 else None)))
+        nodes.append(
+            trees.Node(role, relation, _three(literal(listed[1]) if len(listed) > 1 else None))
+        )
     return nodes or [trees.Node("D", "null", frozenset())]
 
 
@@ -228,7 +241,9 @@ def _classes(gold: Sequence[str], said: Sequence[str], first: str, average: str)
 
     if "" in gold:
         raise DataError("a gold answer is empty; the official scorer refuses that.")
-    chosen = [(label or first).rstrip("\0") for label in said]  # numpy, and so scikit-learn, drops NULs at the end
+    chosen = [
+        (label or first).rstrip("\0") for label in said
+    ]  # numpy, and so scikit-learn, drops NULs at the end
     names = {label: at for at, label in enumerate(sorted({*gold, *chosen}))}
     table = np.zeros((len(names), 3))
     for one, other in zip(gold, chosen, strict=True):
@@ -253,7 +268,11 @@ def _overlap(gold: str, said: str) -> float:
 
 
 def _reports(gold: Sequence[dict[str, str]], said: Sequence[dict[str, str]]) -> float:
-    pairs = [(text, other.get(name, "")) for one, other in zip(gold, said, strict=True) for name, text in one.items()]
+    pairs = [
+        (text, other.get(name, ""))
+        for one, other in zip(gold, said, strict=True)
+        for name, text in one.items()
+    ]
     if not pairs:
         raise DataError("no gold answer has a section; the official scorer refuses that.")
     return _texts([one for one, _ in pairs], [other for _, other in pairs])
@@ -262,7 +281,9 @@ def _reports(gold: Sequence[dict[str, str]], said: Sequence[dict[str, str]]) -> 
 def _trees(gold: Sequence[list[trees.Node]], said: Sequence[list[trees.Node]]) -> float:
     most = sum(trees.size(tree) for tree in (*gold, *said))
     if not most:
-        raise DataError("no tree of either side has a triple; the official scorer divides by their number.")
+        raise DataError(
+            "no tree of either side has a triple; the official scorer divides by their number."
+        )
     return 1 - sum(map(trees.distance, said, gold)) / most
 
 

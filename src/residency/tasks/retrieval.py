@@ -39,15 +39,21 @@ class Candidate(Value, frozen=True):
     score: float
 
 
-def read_terms(path: Path, code: str = "code_with_dots", name: str = "vietnamese_name") -> list[Term]:
+def read_terms(
+    path: Path, code: str = "code_with_dots", name: str = "vietnamese_name"
+) -> list[Term]:
     """The entries of a CSV file with a column of codes and one of names; raises ``DataError`` where one is not there."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         for column in (code, name):
             if column not in (reader.fieldnames or ()):
-                raise DataError(f"{path}:1: has no column {column!r}; present: {', '.join(reader.fieldnames or ())}.")
+                raise DataError(
+                    f"{path}:1: has no column {column!r}; present: {', '.join(reader.fieldnames or ())}."
+                )
         return [
-            Term(code=row[code].strip(), name=row[name].strip()) for row in reader if row[name] and row[name].strip()
+            Term(code=row[code].strip(), name=row[name].strip())
+            for row in reader
+            if row[name] and row[name].strip()
         ]
 
 
@@ -86,15 +92,21 @@ class Index:
                 rows, weights = self.postings[gram]
                 scores[rows] += min(times, 3) * weights
         best = np.argsort(-scores, kind="stable")[:most]
-        return [Candidate(term=self.terms[i], score=float(scores[i])) for i in best if scores[i] > 0]
+        return [
+            Candidate(term=self.terms[i], score=float(scores[i])) for i in best if scores[i] > 0
+        ]
 
 
-def offered(notes: Iterable[Note], index: Index, most: int = 10, field: str = "text") -> Iterator[Note]:
+def offered(
+    notes: Iterable[Note], index: Index, most: int = 10, field: str = "text"
+) -> Iterator[Note]:
     """Notes with the names of the nearest terms as their choices, for a card that lets a model choose; looked up by a column of the
     row, or by the note's text where it has no columns."""
     for note in notes:
         found = index.find(note.fields.get(field, note.text), most)
-        yield msgspec.structs.replace(note, choices=tuple(dict.fromkeys(one.term.name for one in found)))
+        yield msgspec.structs.replace(
+            note, choices=tuple(dict.fromkeys(one.term.name for one in found))
+        )
 
 
 class Mapped(Value, frozen=True):
@@ -117,7 +129,9 @@ def same_code(one: str, other: str, characters: int) -> bool:
     return bool(a) and a == b
 
 
-def mapped(wanted: Sequence[str], found: Iterable[Sequence[Candidate]], tops: Sequence[int] = (1, 5, 10)) -> Mapped:
+def mapped(
+    wanted: Sequence[str], found: Iterable[Sequence[Candidate]], tops: Sequence[int] = (1, 5, 10)
+) -> Mapped:
     """The right code of each text beside the candidates for it."""
     pairs = list(zip(wanted, found, strict=True))
     if not pairs:
@@ -128,7 +142,10 @@ def mapped(wanted: Sequence[str], found: Iterable[Sequence[Candidate]], tops: Se
 
     return Mapped(
         n=len(pairs),
-        top={k: share(any(same_code(code, c.term.code, 9) for c in some[:k]) for code, some in pairs) for k in tops},
+        top={
+            k: share(any(same_code(code, c.term.code, 9) for c in some[:k]) for code, some in pairs)
+            for k in tops
+        },
         three=share(bool(some) and same_code(code, some[0].term.code, 3) for code, some in pairs),
         four=share(bool(some) and same_code(code, some[0].term.code, 4) for code, some in pairs),
         unmappable=share(not some for _, some in pairs),

@@ -56,7 +56,9 @@ def falls(metric: str) -> bool:
     return metric in written.LOSSES
 
 
-def main_metric(examples: Sequence[Example], predictions: Sequence[Prediction], card: Card) -> float:
+def main_metric(
+    examples: Sequence[Example], predictions: Sequence[Prediction], card: Card
+) -> float:
     """The card's main metric, without an interval: what early stopping looks at.
 
     Raises ``UserError`` for no examples, examples without gold or an unknown metric, ``ValueError`` for predictions that
@@ -98,7 +100,11 @@ def statistics(
             gold, predicted = spans_of(example.gold), spans_of(prediction.answer)
             counts = spans.count(gold, predicted, "strict")
             relaxed = spans.count(gold, predicted, "relaxed").values()
-            row[-3:] = [sum(c.tp for c in relaxed), sum(c.fp for c in relaxed), sum(c.fn for c in relaxed)]
+            row[-3:] = [
+                sum(c.tp for c in relaxed),
+                sum(c.fp for c in relaxed),
+                sum(c.fn for c in relaxed),
+            ]
         elif card.family in FACTS:
             wanted, said = facts_of(example.gold), facts_of(prediction.answer)
             counts = _facts_counted(wanted, said, card)
@@ -158,7 +164,13 @@ def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
         return structured.METRICS[card.family]
     labels = labels_of_columns(card, columns)
     if card.family == "spans":
-        overall: tuple[str, ...] = ("span_f1", "span_precision", "span_recall", "span_f1_relaxed", "span_f1_macro")
+        overall: tuple[str, ...] = (
+            "span_f1",
+            "span_precision",
+            "span_recall",
+            "span_f1_relaxed",
+            "span_f1_macro",
+        )
         kinds = ("span_f1", "span_precision", "span_recall")
     else:
         overall = (
@@ -208,11 +220,16 @@ def labels_of_columns(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.removesuffix("/tp") for name in columns[: -len(_TAIL[card.family]) : 3])
 
 
-def labels_of(card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]) -> tuple[str, ...]:
+def labels_of(
+    card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]
+) -> tuple[str, ...]:
     """The card's labels in its order, then any others that gold or predictions hold, alphabetically."""
     found = {label for example in examples for label in items(example.gold, card)}
     found.update(
-        label for predictions in answered for prediction in predictions for label in items(prediction.answer, card)
+        label
+        for predictions in answered
+        for prediction in predictions
+        for label in items(prediction.answer, card)
     )
     if card.family in FACTS and card.family not in _LABEL_AT:
         return (FACT,)
@@ -234,10 +251,16 @@ def _label(fact: tuple[str, ...], card: Card) -> str:
     return FACT if at is None else fact[at]
 
 
-def _facts_counted(gold: set[tuple[str, ...]], said: set[tuple[str, ...]], card: Card) -> dict[str, Counts]:
+def _facts_counted(
+    gold: set[tuple[str, ...]], said: set[tuple[str, ...]], card: Card
+) -> dict[str, Counts]:
     """Counts per label of two sets of facts."""
     counts: dict[str, Counts] = {}
-    for facts, one in ((gold & said, Counts(tp=1)), (said - gold, Counts(fp=1)), (gold - said, Counts(fn=1))):
+    for facts, one in (
+        (gold & said, Counts(tp=1)),
+        (said - gold, Counts(fp=1)),
+        (gold - said, Counts(fn=1)),
+    ):
         for fact in facts:
             label = _label(fact, card)
             counts[label] = counts.get(label, Counts()) + one
@@ -298,4 +321,6 @@ def check_aligned(examples: Sequence[Example], predictions: Sequence[Prediction]
         raise ValueError(f"{len(predictions)} predictions for {len(examples)} examples")
     for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
         if example.id != prediction.id:
-            raise ValueError(f"prediction {number} is for example {prediction.id}, expected {example.id}")
+            raise ValueError(
+                f"prediction {number} is for example {prediction.id}, expected {example.id}"
+            )

@@ -25,7 +25,10 @@ COLUMNS = {
     "sections": ("examples", "correct", "sections", "rouge_l"),
     "tree": ("examples", "correct", "distance", "most", "node/tp", "node/fp", "node/fn"),
 }
-METRICS = {"sections": ("rouge_l", "exact_match"), "tree": ("tree_similarity", "node_f1", "exact_match")}
+METRICS = {
+    "sections": ("rouge_l", "exact_match"),
+    "tree": ("tree_similarity", "node_f1", "exact_match"),
+}
 
 
 def statistics(
@@ -35,7 +38,10 @@ def statistics(
     import numpy as np
 
     count = _sections if family == "sections" else _trees
-    rows = [count(example.gold, prediction.answer) for example, prediction in zip(examples, predictions, strict=True)]
+    rows = [
+        count(example.gold, prediction.answer)
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
     return np.array(rows, dtype=np.float64), COLUMNS[family]
 
 
@@ -69,13 +75,26 @@ def _by_section(answer: Answer | None) -> dict[str, str]:
 
 
 def _trees(gold: Answer | None, said: Answer | None) -> list[float]:
-    wanted, given = ([_lower(node) for node in one.nodes] if isinstance(one, Tree) else [] for one in (gold, said))
+    wanted, given = (
+        [_lower(node) for node in one.nodes] if isinstance(one, Tree) else []
+        for one in (gold, said)
+    )
     distance = trees.distance(given, wanted)
     most = trees.size(given) + trees.size(wanted)
     tp = sum(min(wanted.count(node), given.count(node)) for node in set(wanted))
-    return [1, said is not None and wanted == given, distance, most, tp, len(given) - tp, len(wanted) - tp]
+    return [
+        1,
+        said is not None and wanted == given,
+        distance,
+        most,
+        tp,
+        len(given) - tp,
+        len(wanted) - tp,
+    ]
 
 
 def _lower(node: Node) -> trees.Node:
-    triples = frozenset((one.lower(), two.lower(), three.lower()) for one, two, three in node.triples)
+    triples = frozenset(
+        (one.lower(), two.lower(), three.lower()) for one, two, three in node.triples
+    )
     return trees.Node(node.role, node.relation, triples)

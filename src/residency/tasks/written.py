@@ -54,12 +54,25 @@ LOSSES = ("loss", "perplexity")
 UNBOUNDED = ("bleu", "chrf", *LOSSES)
 """Metrics that do not end at 0 and 1."""
 
-METRICS = ("rouge_l", "rouge_1", "rouge_2", "bleu", "chrf", "meteor_exact", "token_f1", "exact_match", *LOSSES)
+METRICS = (
+    "rouge_l",
+    "rouge_1",
+    "rouge_2",
+    "bleu",
+    "chrf",
+    "meteor_exact",
+    "token_f1",
+    "exact_match",
+    *LOSSES,
+)
 """In the order of a report. BLEU and chrF are those of the corpus, 0..100."""
 
 
 def statistics(
-    examples: Sequence[Example], predictions: Sequence[Prediction], language: str = "", wanted: Sequence[str] = ()
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    language: str = "",
+    wanted: Sequence[str] = (),
 ) -> tuple[Array, tuple[str, ...]]:
     """What each example adds to the sums behind the metrics: ([examples, columns], names of the columns).
 
@@ -73,15 +86,27 @@ def statistics(
     table: dict[str, Sequence[float]] = {"examples": [1.0] * len(examples)}
     if asked.difference(LOSSES):
         langs = [language_of(example, language) for example in examples]
-        golds, answers = [text_of(one.gold) for one in examples], [text_of(one.answer) for one in predictions]
-        pairs = [(words(gold, lang), words(said, lang)) for gold, said, lang in zip(golds, answers, langs, strict=True)]
-        table |= {name: [mean(*pair) for pair in pairs] for name, mean in MEANS.items() if name in asked}
+        golds, answers = (
+            [text_of(one.gold) for one in examples],
+            [text_of(one.answer) for one in predictions],
+        )
+        pairs = [
+            (words(gold, lang), words(said, lang))
+            for gold, said, lang in zip(golds, answers, langs, strict=True)
+        ]
+        table |= {
+            name: [mean(*pair) for pair in pairs] for name, mean in MEANS.items() if name in asked
+        }
         if "bleu" in asked:
             cut = tokeniser(langs)
-            counts = overlap.bleu_counts([gold.text for gold, _ in pairs], [said.text for _, said in pairs], cut)
+            counts = overlap.bleu_counts(
+                [gold.text for gold, _ in pairs], [said.text for _, said in pairs], cut
+            )
             table |= _columns(f"bleu:{cut}", counts)
         if "chrf" in asked:
-            counts = overlap.chrf_counts([gold.text for gold, _ in pairs], [said.text for _, said in pairs])
+            counts = overlap.chrf_counts(
+                [gold.text for gold, _ in pairs], [said.text for _, said in pairs]
+            )
             table |= _columns("chrf", counts)
     if asked.intersection(LOSSES) and any(gold_loss(prediction)[1] for prediction in predictions):
         table["gold_loss"], table["gold_tokens"] = zip(*map(gold_loss, predictions), strict=True)
@@ -89,13 +114,17 @@ def statistics(
 
 
 def _columns(name: str, counts: Sequence[Sequence[int]]) -> dict[str, Sequence[float]]:
-    return {f"{name}/{position}": column for position, column in enumerate(zip(*counts, strict=True))}
+    return {
+        f"{name}/{position}": column for position, column in enumerate(zip(*counts, strict=True))
+    }
 
 
 def metric_names(columns: Sequence[str]) -> tuple[str, ...]:
     """The metrics that columns allow, in the order of ``METRICS``."""
     stems = {re.split("[:/]", column)[0] for column in columns}
-    return tuple(name for name in METRICS if name in stems or (name in LOSSES and "gold_loss" in stems))
+    return tuple(
+        name for name in METRICS if name in stems or (name in LOSSES and "gold_loss" in stems)
+    )
 
 
 def statistic(columns: Sequence[str]) -> Statistic:
@@ -104,7 +133,8 @@ def statistic(columns: Sequence[str]) -> Statistic:
 
     place = {column: position for position, column in enumerate(columns)}
     bleu, chrf = (
-        [position for column, position in place.items() if column.startswith(name)] for name in ("bleu:", "chrf/")
+        [position for column, position in place.items() if column.startswith(name)]
+        for name in ("bleu:", "chrf/")
     )
 
     def measure(sums: Array) -> Array:
@@ -118,7 +148,9 @@ def statistic(columns: Sequence[str]) -> Statistic:
             "perplexity": lambda: np.exp(loss()),
         }
         found = [
-            own[name]() if name in own else arrays.ratio(sums[..., place[name]], sums[..., place["examples"]])
+            own[name]()
+            if name in own
+            else arrays.ratio(sums[..., place[name]], sums[..., place["examples"]])
             for name in metric_names(columns)
         ]
         return np.stack(found, axis=-1)
@@ -171,7 +203,9 @@ def words(words_of: str, lang: str) -> Words:
     cleaned = overlap.clean(words_of)
     found = tokens(cleaned, lang) or [cleaned[start:end] for start, end in units(cleaned)]
     english = load(lang).code == "en"
-    return Words(cleaned, found, (tokens(ARTICLES.sub(" ", cleaned), lang) or found) if english else found)
+    return Words(
+        cleaned, found, (tokens(ARTICLES.sub(" ", cleaned), lang) or found) if english else found
+    )
 
 
 def text_of(answer: Answer | None) -> str:

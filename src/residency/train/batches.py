@@ -24,7 +24,13 @@ class LengthBatches:
     together they make the effective batches that one process would make."""
 
     def __init__(
-        self, lengths: Sequence[int], batch: int, seed: int, epoch: Callable[[], int], rank: int = 0, world: int = 1
+        self,
+        lengths: Sequence[int],
+        batch: int,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.lengths, self.batch, self.seed, self.epoch = list(lengths), batch, seed, epoch
         self.rank, self.world = rank, world
@@ -56,7 +62,9 @@ class LengthBatches:
     def padding(self, epoch: int = 0) -> float:
         """Share of an epoch's tokens that are padding."""
         real = sum(self.lengths)
-        padded = sum(max(self.lengths[i] for i in batch) * len(batch) for batch in self.order(epoch))
+        padded = sum(
+            max(self.lengths[i] for i in batch) * len(batch) for batch in self.order(epoch)
+        )
         return 1 - real / padded if padded else 0.0
 
 
@@ -64,7 +72,9 @@ def flat(items: Sequence[Item]) -> dict[str, Any]:
     """Conversations one behind the other, without padding."""
     from residency.models import documents
 
-    return documents.flat([item.ids for item in items], [[int(target) for target in item.targets] for item in items])
+    return documents.flat(
+        [item.ids for item in items], [[int(target) for target in item.targets] for item in items]
+    )
 
 
 def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dict[str, Any]:
@@ -75,13 +85,21 @@ def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dic
     longest = max(len(item.ids) for item in items)
     padding = [longest - len(item.ids) for item in items]
     batch: dict[str, torch.Tensor] = {
-        "input_ids": torch.tensor([[*item.ids, *[pad] * n] for item, n in zip(items, padding, strict=True)]),
-        "attention_mask": torch.tensor([[1] * len(item.ids) + [0] * n for item, n in zip(items, padding, strict=True)]),
+        "input_ids": torch.tensor(
+            [[*item.ids, *[pad] * n] for item, n in zip(items, padding, strict=True)]
+        ),
+        "attention_mask": torch.tensor(
+            [[1] * len(item.ids) + [0] * n for item, n in zip(items, padding, strict=True)]
+        ),
     }
     if family != "labels":
         rows = [[*item.targets, *[IGNORED] * n] for item, n in zip(items, padding, strict=True)]
         batch["labels"] = torch.tensor(rows, dtype=torch.long)
     else:
         targets = [item.targets for item in items]
-        batch["labels"] = torch.tensor(targets) if multiple else torch.tensor(targets, dtype=torch.long).squeeze(1)
+        batch["labels"] = (
+            torch.tensor(targets)
+            if multiple
+            else torch.tensor(targets, dtype=torch.long).squeeze(1)
+        )
     return batch

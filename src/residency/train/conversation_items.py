@@ -44,10 +44,16 @@ def build(
         changed.update(encoded.changes)
         if any("cut off, not trained" in words for words in encoded.changes):
             cut.add(example.id)
-        items.extend(Item(example=example.id, ids=row.ids, targets=row.targets) for row in encoded.rows)
+        items.extend(
+            Item(example=example.id, ids=row.ids, targets=row.targets) for row in encoded.rows
+        )
     _check(rejected, len(examples), loss)
     return Items(
-        items=items, windowed={}, changed=dict(changed), rejected=rejected, proof=prove(items, examples, chat, cut)
+        items=items,
+        windowed={},
+        changed=dict(changed),
+        rejected=rejected,
+        proof=prove(items, examples, chat, cut),
     )
 
 
@@ -69,7 +75,9 @@ def _check(rejected: dict[str, str], count: int, loss: float) -> None:
     )
 
 
-def prove(items: Sequence[Item], examples: Sequence[Example], chat: Chat, cut: set[str]) -> MaskProof:
+def prove(
+    items: Sequence[Item], examples: Sequence[Example], chat: Chat, cut: set[str]
+) -> MaskProof:
     """Count the trained tokens.
 
     Raises ``UserError`` for a row that has none, and where an answer that was not cut does not teach its end.
@@ -79,8 +87,12 @@ def prove(items: Sequence[Item], examples: Sequence[Example], chat: Chat, cut: s
     for item in items:
         trained = sum(target != IGNORED for target in item.targets)
         if not trained:
-            raise UserError(f"row {item.example}: has no trained token; nothing would be learned from it.")
-        if item.example not in cut and (not end or [int(t) for t in item.targets[-len(end) :]] != end):
+            raise UserError(
+                f"row {item.example}: has no trained token; nothing would be learned from it."
+            )
+        if item.example not in cut and (
+            not end or [int(t) for t in item.targets[-len(end) :]] != end
+        ):
             raise UserError(
                 f"row {item.example}: its answer would not teach where it ends; the chat template writes nothing behind an "
                 "answer; name another with base.chat_template."
@@ -98,11 +110,17 @@ def prove(items: Sequence[Item], examples: Sequence[Example], chat: Chat, cut: s
 
 def _ends(targets: list[int], end: list[int]) -> int:
     """How many trained turns end in the template's way."""
-    last = [i for i, t in enumerate(targets) if t != IGNORED and (i + 1 == len(targets) or targets[i + 1] == IGNORED)]
+    last = [
+        i
+        for i, t in enumerate(targets)
+        if t != IGNORED and (i + 1 == len(targets) or targets[i + 1] == IGNORED)
+    ]
     return sum(targets[i + 1 - len(end) : i + 1] == end for i in last) if end else 0
 
 
-def _sample(items: Sequence[Item], examples: Sequence[Example], chat: Chat) -> tuple[tuple[str, str], ...]:
+def _sample(
+    items: Sequence[Item], examples: Sequence[Example], chat: Chat
+) -> tuple[tuple[str, str], ...]:
     """The tokens of the first row that may be shown, from a little before its first answer on."""
     shown = {example.id for example in examples if example.profile in SHOWABLE}
     for item in items:
@@ -111,7 +129,8 @@ def _sample(items: Sequence[Item], examples: Sequence[Example], chat: Chat) -> t
             pieces = range(max(0, first - 24), min(len(item.ids), first + 56))
             words = [chat.tokenizer.decode([item.ids[i]]) for i in pieces]
             return tuple(
-                (word, "" if item.targets[i] == IGNORED else word) for i, word in zip(pieces, words, strict=True)
+                (word, "" if item.targets[i] == IGNORED else word)
+                for i, word in zip(pieces, words, strict=True)
             )
     return ()
 

@@ -74,7 +74,11 @@ def resolve(
     else:
         epochs = _epochs(rows, parameters) if stage.epochs == "auto" else float(stage.epochs)
         steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
-    rate = _rate(stage, parameters, writes, quantised) if stage.learning_rate == "auto" else stage.learning_rate
+    rate = (
+        _rate(stage, parameters, writes, quantised)
+        if stage.learning_rate == "auto"
+        else stage.learning_rate
+    )
     fast = rate if parameters >= LARGE else max(rate, HEAD_RATE)
     head = fast if stage.head_learning_rate == "auto" else stage.head_learning_rate
     return Plan(
@@ -137,7 +141,9 @@ def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float
     """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate of weights that are trained
     in place, prefixes the 1e-2 of the published settings and tiny models more. On a quantised large base adapters take half, as published."""
     method = stage.tuning
-    if isinstance(method, Prefix) and method.projection is None:  # the matrices of a projection are like an adapter's
+    if (
+        isinstance(method, Prefix) and method.projection is None
+    ):  # the matrices of a projection are like an adapter's
         return TINY_PREFIX_RATE if writes and parameters < TINY else PREFIX_RATE
     in_place = method.in_place
     if parameters >= LARGE:

@@ -70,10 +70,15 @@ class Rows(Value, frozen=True):
     def longest(self, micro_batch: int, packed: bool) -> Batch:
         """The heaviest micro-batch that can come up; rows end to end count as rows of their mean length."""
         order = sorted(range(len(self.lengths)), key=lambda i: -self.lengths[i])[:micro_batch]
-        lengths, trained = [self.lengths[i] for i in order], sorted(self.trained, reverse=True)[:micro_batch]
+        lengths, trained = (
+            [self.lengths[i] for i in order],
+            sorted(self.trained, reverse=True)[:micro_batch],
+        )
         tokens = math.ceil(sum(lengths) / len(lengths)) if packed else lengths[0]
         return Batch(
-            rows=len(order), tokens=tokens, trained=min(tokens, max(1, math.ceil(sum(trained) / len(trained))))
+            rows=len(order),
+            tokens=tokens,
+            trained=min(tokens, max(1, math.ceil(sum(trained) / len(trained)))),
         )
 
 
@@ -125,7 +130,9 @@ def device_named(name: str) -> Device:
     size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", name.strip(), re.IGNORECASE)
     card = cards.get(name.lower().replace(" ", "").replace("-", ""))
     if card is None and size is None:
-        raise UserError(f"gpu: {name!r} is not known; give its memory, for example 24GB, or {allowed(cards, name)}.")
+        raise UserError(
+            f"gpu: {name!r} is not known; give its memory, for example 24GB, or {allowed(cards, name)}."
+        )
     memory = float(card["memory"]) if card else float(size[1]) if size else 0.0
     return Device(
         kind="cuda",
@@ -147,9 +154,13 @@ def device_here() -> Device:
         known = next((card for key, card in cards.items() if key in name), None)
         bf16 = torch.cuda.get_device_capability()[0] >= 8
         flops = known["tflops"] * 1e12 if known else 0.0
-        return Device(kind="cuda", name=name, usable=free * (1 - LOSS_OF_GPU), bf16=bf16, flops=flops)
+        return Device(
+            kind="cuda", name=name, usable=free * (1 - LOSS_OF_GPU), bf16=bf16, flops=flops
+        )
     bf16 = bool(torch.cpu._is_avx512_bf16_supported())
-    return Device(kind="cpu", name="this processor", usable=free_memory(), bf16=bf16, flops=_cpu_flops(bf16))
+    return Device(
+        kind="cpu", name="this processor", usable=free_memory(), bf16=bf16, flops=_cpu_flops(bf16)
+    )
 
 
 def free_memory() -> float:
@@ -183,7 +194,8 @@ def undisturbed() -> Iterator[None]:
 def footprint(subject: Subject, method: Method) -> int:
     """Bytes that this process holds once everything is imported that training the subject imports."""
     model = attached(
-        subject.build(None if uneven(method) else min(subject.layers, 1) or None), settled(method, subject)
+        subject.build(None if uneven(method) else min(subject.layers, 1) or None),
+        settled(method, subject),
     )
     rehearse(model, subject.family, Batch(rows=1, tokens=8, trained=1))
     return held()
@@ -241,7 +253,9 @@ def estimate(
     """
     batch = subject.rows.longest(micro_batch, packed)
     reading = _reading(subject) if copies and subject.dev else None
-    made, linear = _rehearsed(subject, method, batch, precision, checkpointing, half or quantise != "none", reading)
+    made, linear = _rehearsed(
+        subject, method, batch, precision, checkpointing, half or quantise != "none", reading
+    )
     saved = 0
     if quantise != "none":
         width = 4 if precision == "fp32" else 2
@@ -249,13 +263,19 @@ def estimate(
         saved = round(sum(linear) * (width - STORED[quantise])) - taken_out
     whole = made.weights - saved
     activations = max(made.peak, made.reading) - made.weights - made.optimiser - made.gradients
-    weights, gradients, states = (math.ceil(size / shares) for size in (whole, made.gradients, made.optimiser))
+    weights, gradients, states = (
+        math.ceil(size / shares) for size in (whole, made.gradients, made.optimiser)
+    )
     copied = gradients if copies else 0
     borrowed = _borrowed(subject, method, half, precision) if shares > 1 else 0
     on_cpu = device.kind == "cpu"
-    kept = weights if shares > 1 else 0  # of the whole, which the first process builds again to save it
+    kept = (
+        weights if shares > 1 else 0
+    )  # of the whole, which the first process builds again to save it
     loading = program + whole + kept + subject.file if on_cpu else 0
-    training = weights + gradients + states + borrowed + activations + (program + copied if on_cpu else 0)
+    training = (
+        weights + gradients + states + borrowed + activations + (program + copied if on_cpu else 0)
+    )
     return Estimate(
         parameters=made.parameters,
         trainable=made.trainable,
@@ -281,11 +301,19 @@ def estimate(
 
 
 def _seconds(
-    made: Rehearsal, batch: Batch, rows: Rows, device: Device, steps: int, micro_batch: int, accumulation: int
+    made: Rehearsal,
+    batch: Batch,
+    rows: Rows,
+    device: Device,
+    steps: int,
+    micro_batch: int,
+    accumulation: int,
 ) -> float:
     if not device.flops:
         return 0.0
-    share = min(1.0, sum(rows.lengths) / len(rows.lengths) * micro_batch / (batch.rows * batch.tokens))
+    share = min(
+        1.0, sum(rows.lengths) / len(rows.lengths) * micro_batch / (batch.rows * batch.tokens)
+    )
     used = USED_OF_GPU if device.kind == "cuda" else USED_OF_CPU
     each = made.flops * share / (device.flops * used) + made.calls * CALL[device.kind]
     return steps * accumulation * each
@@ -302,7 +330,12 @@ def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> i
 
     def size(parameters: Iterable[Any]) -> int:
         return sum(
-            p.numel() * ((8 if p.requires_grad else 4) if p.requires_grad or not half or precision == "fp32" else 2)
+            p.numel()
+            * (
+                (8 if p.requires_grad else 4)
+                if p.requires_grad or not half or precision == "fp32"
+                else 2
+            )
             for p in parameters
         )
 
@@ -336,7 +369,9 @@ def _rehearsed(
     def at(depth: int | None) -> tuple[Rehearsal, list[int]]:
         model = attached(subject.build(depth), method)
         linear = frozen_linear(model)
-        return rehearse(model, subject.family, batch, precision, checkpointing, half, reading), linear
+        return rehearse(
+            model, subject.family, batch, precision, checkpointing, half, reading
+        ), linear
 
     method = settled(method, subject)
     shallow, deep = SHALLOW
@@ -354,7 +389,9 @@ def _rehearsed(
 
 def uneven(method: Method) -> bool:
     """Whether a method may treat layers differently."""
-    return getattr(method, "kind", "") in UNSHARED or isinstance(getattr(method, "targets", None), list)
+    return getattr(method, "kind", "") in UNSHARED or isinstance(
+        getattr(method, "targets", None), list
+    )
 
 
 def settled(method: Method, subject: Subject) -> Method:
@@ -379,7 +416,9 @@ def _masks_kept() -> Iterator[None]:
     from transformers import masking_utils
 
     real = masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa
-    masking_utils._ignore_causal_mask_sdpa = masking_utils._ignore_bidirectional_mask_sdpa = lambda *_, **__: False
+    masking_utils._ignore_causal_mask_sdpa = masking_utils._ignore_bidirectional_mask_sdpa = (
+        lambda *_, **__: False
+    )
     try:
         yield
     finally:
@@ -423,7 +462,9 @@ def subject_of(
             given.num_labels = len(outputs)
         with torch.device("meta"), silent():
             model = head_of(family).from_config(given, dtype=torch.float32)
-        model.fresh = () if family == "answers" else tuple(name for name in HEADS if hasattr(model, name))
+        model.fresh = (
+            () if family == "answers" else tuple(name for name in HEADS if hasattr(model, name))
+        )
         return model
 
     layers = int(getattr(config.get_text_config(), "num_hidden_layers", 0))
@@ -445,11 +486,16 @@ def config_of(path: Path) -> Any:
         ) from None
 
 
-def subject_of_job(base: Base, card: Card, output: Output, items: Sequence[Item], dev: int) -> Subject:
+def subject_of_job(
+    base: Base, card: Card, output: Output, items: Sequence[Item], dev: int
+) -> Subject:
     """What a job trains."""
-    family: Family = "answers" if output == "text" else "spans" if card.family == "spans" else "labels"
+    family: Family = (
+        "answers" if output == "text" else "spans" if card.family == "spans" else "labels"
+    )
     trained = (
-        sum(target != IGNORED for target in item.targets) if family == "answers" else len(item.ids) for item in items
+        sum(target != IGNORED for target in item.targets) if family == "answers" else len(item.ids)
+        for item in items
     )
     rows = Rows(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
     path = Path(base.path)
@@ -458,7 +504,13 @@ def subject_of_job(base: Base, card: Card, output: Output, items: Sequence[Item]
 
 
 def of_plan(
-    subject: Subject, stage: Stage, base: Base, plan: Plan, device: Device, packed: bool, program: int
+    subject: Subject,
+    stage: Stage,
+    base: Base,
+    plan: Plan,
+    device: Device,
+    packed: bool,
+    program: int,
 ) -> Estimate:
     """The estimate of a stage whose settings are all decided."""
     method = stage.tuning
@@ -472,7 +524,8 @@ def of_plan(
         steps=plan.steps,
         precision=cast(Precision, plan.precision),
         checkpointing=plan.checkpointing,
-        half=not method.in_place and (base.dtype in ("bf16", "fp16") or (base.dtype == "auto" and large)),
+        half=not method.in_place
+        and (base.dtype in ("bf16", "fp16") or (base.dtype == "auto" and large)),
         quantise=base.quantise,
         packed=packed,
         copies=stage.stop is not None and subject.dev > 0,
@@ -482,7 +535,13 @@ def of_plan(
 
 
 def fitted(
-    subject: Subject, stage: Stage, base: Base, plan: Plan, packed: bool, program: int, device: Device | None = None
+    subject: Subject,
+    stage: Stage,
+    base: Base,
+    plan: Plan,
+    packed: bool,
+    program: int,
+    device: Device | None = None,
 ) -> Plan:
     """The plan with the largest micro-batch that memory holds, its effective batch as it was."""
     device = device or device_here()

@@ -50,7 +50,9 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
         check_gold(example, card)
         windows = tokeniser.windows(tokens)
         if not tokens.firsts:
-            raise UserError(f"row {example.id}: has no token to learn from; remove rows without words.")
+            raise UserError(
+                f"row {example.id}: has no token to learn from; remove rows without words."
+            )
         if len(windows) > 1:
             windowed[example.id] = len(windows)
         tags: list[int] = []
@@ -61,7 +63,9 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
         for window in windows:
             ids = tokeniser.inputs(tokens, window)
             if card.family == "labels":
-                items.append(Item(example=example.id, ids=ids, targets=class_targets(example, card)))
+                items.append(
+                    Item(example=example.id, ids=ids, targets=class_targets(example, card))
+                )
                 continue
             if not window.slots:
                 continue  # the inside of a word longer than a window: nothing is read off it
@@ -69,7 +73,12 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
             for slot in window.slots:
                 targets[tokens.firsts[slot] - window.start + len(tokeniser.prefix)] = tags[slot]
             items.append(Item(example=example.id, ids=ids, targets=targets))
-    return Items(items=items, windowed=windowed, changed=changed, proof=prove(items, examples, tokeniser, card))
+    return Items(
+        items=items,
+        windowed=windowed,
+        changed=changed,
+        proof=prove(items, examples, tokeniser, card),
+    )
 
 
 def check_gold(example: Example, card: Card) -> None:
@@ -85,7 +94,9 @@ def check_gold(example: Example, card: Card) -> None:
     elif family in MARKED:
         family = "answers"
     if family != card.family:
-        raise UserError(f"row {example.id}: holds {family}, but card {card.name} is about {card.family}.")
+        raise UserError(
+            f"row {example.id}: holds {family}, but card {card.name} is about {card.family}."
+        )
     if unknown := sorted(names - set(card.asked_of(example).names)):
         raise UserError(
             f"row {example.id}: label {unknown[0]!r} is not in card {card.name}; "
@@ -95,7 +106,9 @@ def check_gold(example: Example, card: Card) -> None:
 
 def class_targets(example: Example, card: Card) -> list[int] | list[float]:
     """The label's number, or one 0/1 per label."""
-    given = tuple(map(card.canonical, example.gold.labels)) if isinstance(example.gold, Labels) else ()
+    given = (
+        tuple(map(card.canonical, example.gold.labels)) if isinstance(example.gold, Labels) else ()
+    )
     if card.multiple:
         return [1.0 if name in given else 0.0 for name in card.names]
     if len(given) != 1:
@@ -105,7 +118,9 @@ def class_targets(example: Example, card: Card) -> list[int] | list[float]:
     return [card.names.index(given[0])]
 
 
-def prove(items: Sequence[Item], examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> MaskProof:
+def prove(
+    items: Sequence[Item], examples: Sequence[Example], tokeniser: Tokeniser, card: Card
+) -> MaskProof:
     """Count the trained tokens; raise ``UserError`` for a row that has none."""
     names = tag_names(card.names) if card.family == "spans" else card.names
     labels: dict[str, int] = {}
@@ -118,7 +133,9 @@ def prove(items: Sequence[Item], examples: Sequence[Example], tokeniser: Tokenis
             found = [name for name, target in zip(names, item.targets, strict=True) if target]
         else:
             found = [names[int(item.targets[0])]]
-        by_row[item.example] = by_row.get(item.example, 0) + (len(found) if card.family == "spans" else 1)
+        by_row[item.example] = by_row.get(item.example, 0) + (
+            len(found) if card.family == "spans" else 1
+        )
         trained += len(found) if card.family == "spans" else 1
         for name in found:
             labels[name] = labels.get(name, 0) + 1

@@ -114,7 +114,10 @@ def rehearse(
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, fused=True)
         held, flops = Held(), FlopCounterMode(display=False)
-        with flops, held:  # in this order: the counter takes some operators apart, which none but it should see
+        with (
+            flops,
+            held,
+        ):  # in this order: the counter takes some operators apart, which none but it should see
             held.add(tensor for module in model.modules() for tensor in _own(module))
             weights = held.now
             for parameter in trained:
@@ -172,8 +175,13 @@ def materialise(model: Any, frozen: torch.dtype | None) -> None:
                 if id(old) not in known:  # tied weights stay one
                     learned = isinstance(old, torch.nn.Parameter)
                     smaller = frozen if frozen and learned and not old.requires_grad else None
-                    new = torch.empty(old.shape, dtype=smaller if smaller and old.is_floating_point() else old.dtype)
-                    made = torch.nn.Parameter(new, requires_grad=old.requires_grad) if learned else new
+                    new = torch.empty(
+                        old.shape,
+                        dtype=smaller if smaller and old.is_floating_point() else old.dtype,
+                    )
+                    made = (
+                        torch.nn.Parameter(new, requires_grad=old.requires_grad) if learned else new
+                    )
                     known[id(old)] = (made, old)
                 own[name] = known[id(old)][0]
 
@@ -181,7 +189,8 @@ def materialise(model: Any, frozen: torch.dtype | None) -> None:
 def checkpoint(model: Any) -> None:
     """Keep only the inputs of each layer for the backward pass, and compute the rest again."""
     enable = (
-        getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        getattr(model, "activation_checkpointing_enable", None)
+        or model.gradient_checkpointing_enable
     )  # its older name
     with silent():
         enable({"use_reentrant": False})
@@ -189,7 +198,10 @@ def checkpoint(model: Any) -> None:
 
 def _own(module: Any) -> Iterator[torch.Tensor]:
     yield from (
-        tensor for own in (module._parameters, module._buffers) for tensor in own.values() if tensor is not None
+        tensor
+        for own in (module._parameters, module._buffers)
+        for tensor in own.values()
+        if tensor is not None
     )
 
 
@@ -203,5 +215,7 @@ def _loss(model: Any, family: str, batch: Batch, precision: Precision) -> torch.
     with mixed:
         logits = model(**given).logits.float()
         rows = logits.reshape(-1, logits.shape[-1])
-        loss: torch.Tensor = torch.nn.functional.cross_entropy(rows, torch.zeros(rows.shape[0], dtype=torch.long))
+        loss: torch.Tensor = torch.nn.functional.cross_entropy(
+            rows, torch.zeros(rows.shape[0], dtype=torch.long)
+        )
         return loss

@@ -68,7 +68,9 @@ def join() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo", timeout=LONG)
+    dist.init_process_group(
+        "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo", timeout=LONG
+    )
 
 
 def shared(make: Callable[[], T]) -> T:
@@ -129,7 +131,14 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> None:
 
     Raises ``UserError`` with the sentence of the process that failed.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(
@@ -147,10 +156,16 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> None:
             raise
     if process.returncode:
         ours = [line.removeprefix(MARK) for line in said if line.startswith(MARK)]
-        kinds = [found[0] for line in said if (found := re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line))]
+        kinds = [
+            found[0]
+            for line in said
+            if (found := re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line))
+        ]
         why = f" ({kinds[0]})" if kinds else ""
         raise UserError(
-            ours[0] if ours else f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run again."
+            ours[0]
+            if ours
+            else f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run again."
         )
 
 

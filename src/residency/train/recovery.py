@@ -69,5 +69,6 @@ def out_of_memory(error: Exception) -> bool:
 
     said = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in said or "CUDA out of memory" in said)
+        isinstance(error, RuntimeError)
+        and ("DefaultCPUAllocator" in said or "CUDA out of memory" in said)
     )

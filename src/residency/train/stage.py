@@ -100,7 +100,9 @@ class Stage(Part):
             if isinstance(rate, float) and not 0 < rate < math.inf:
                 raise ValueError("learning rates must be above 0")
         if self.micro_batch == "auto" and self.accumulation:
-            raise ValueError("micro_batch is auto, so accumulation follows from batch; leave it out")
+            raise ValueError(
+                "micro_batch is auto, so accumulation follows from batch; leave it out"
+            )
         if (
             isinstance(self.batch, int)
             and isinstance(self.micro_batch, int)

@@ -22,11 +22,17 @@ def leaves(tracker: Logger, environment: Mapping[str, str]) -> bool:
         return environment.get("WANDB_MODE", "online") not in {"offline", "disabled", "dryrun"}
     if tracker == "mlflow":
         uri = urlparse(environment.get("MLFLOW_TRACKING_URI", ""))
-        return uri.scheme in {"http", "https"} and uri.hostname not in {"localhost", "127.0.0.1", "::1"}
+        return uri.scheme in {"http", "https"} and uri.hostname not in {
+            "localhost",
+            "127.0.0.1",
+            "::1",
+        }
     return False
 
 
-def check(track: Sequence[Logger], profile: Profile, environment: Mapping[str, str] = os.environ) -> None:
+def check(
+    track: Sequence[Logger], profile: Profile, environment: Mapping[str, str] = os.environ
+) -> None:
     """Refuse a tracker that is not installed, or that would carry pseudonymised data's metrics off the machine.
 
     Raises ``UserError`` for the first, ``GateRefused`` for the second.
@@ -54,7 +60,13 @@ def callbacks(track: Sequence[Logger], folder: Path) -> list[Any]:
         if tracker == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
-            found.append(integrations.TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))))
+            found.append(
+                integrations.TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))
+            )
         else:
-            found.append({"mlflow": integrations.MLflowCallback, "wandb": integrations.WandbCallback}[tracker]())
+            found.append(
+                {"mlflow": integrations.MLflowCallback, "wandb": integrations.WandbCallback}[
+                    tracker
+                ]()
+            )
     return found

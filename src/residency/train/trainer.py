@@ -120,7 +120,9 @@ def train(job: Job) -> tuple[StageResult, Items]:
             recovery = recovery.slower(error, step)
         except Exhausted as error:
             recovery = recovery.smaller(error.micro_batch)
-            shutil.rmtree(job.work, ignore_errors=True)  # its order of rows is that of the larger micro-batch
+            shutil.rmtree(
+                job.work, ignore_errors=True
+            )  # its order of rows is that of the larger micro-batch
         if processes.first():
             recovery.keep(job.work)
         processes.wait()
@@ -142,12 +144,16 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     seed_everything(job.seed)
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
-        items = conversation_items.build(job.train, chat, job.card, job.stage.loss_on, job.loss, job.more)
+        items = conversation_items.build(
+            job.train, chat, job.card, job.stage.loss_on, job.loss, job.more
+        )
     else:
         tokeniser = artefact.tokeniser(job.base)
         items = build(job.train, tokeniser, job.card)
     if not items.items:
-        raise UserError(f"stage {job.name}: there is nothing to train on; the training part is empty.")
+        raise UserError(
+            f"stage {job.name}: there is nothing to train on; the training part is empty."
+        )
     method = job.stage.tuning
     subject = foreseen.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
     foresees = job.forecast or job.stage.micro_batch == "auto"
@@ -173,7 +179,9 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         job.shard,
     )
     if job.stage.micro_batch == "auto":
-        plan = processes.shared(lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program))
+        plan = processes.shared(
+            lambda: foreseen.fitted(subject, job.stage, job.base, plan, packed, program)
+        )
     plan = recovered(plan, recovery)
     estimate = (
         foreseen.of_plan(subject, job.stage, job.base, plan, device_kind(device), packed, program)
@@ -194,7 +202,9 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         )
     else:
         predictor = EncoderPredictor(model, tokeniser, job.card, info)
-    per_epoch = updates_per_epoch(len(items.items), plan.micro_batch, plan.accumulation * plan.processes)
+    per_epoch = updates_per_epoch(
+        len(items.items), plan.micro_batch, plan.accumulation * plan.processes
+    )
     judge = Judge(job, predictor, per_epoch, plan)
     trainer = StageTrainer(job, plan, items, model, judge, packed)
     if processes.rank():
@@ -206,7 +216,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        if not isinstance(job.stage.micro_batch, int) and plan.micro_batch > 1 and processes.world() == 1:
+        if (
+            not isinstance(job.stage.micro_batch, int)
+            and plan.micro_batch > 1
+            and processes.world() == 1
+        ):
             raise Exhausted(plan.micro_batch) from None
         raise UserError(
             f"stage {job.name}: memory ran out with micro_batch {plan.micro_batch}; set micro_batch lower and accumulation higher, "
@@ -217,7 +231,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     model.eval()
     documents.leave(model)
     result = trainer.result(parameters, seconds)
-    more = {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)} if writing else {}
+    more = (
+        {"packing": why, "loss_on": job.stage.loss_on, **writing_settings(job, writing)}
+        if writing
+        else {}
+    )
     result = msgspec.structs.replace(
         result,
         settings={**result.settings, **more},
@@ -231,7 +249,17 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         del trainer
         model = put_together(job, model)
     if processes.first():
-        artefact.save(job.out, model, job.base, job.card, job.stage.method, job.profile, writing, job.start, job.more)
+        artefact.save(
+            job.out,
+            model,
+            job.base,
+            job.card,
+            job.stage.method,
+            job.profile,
+            writing,
+            job.start,
+            job.more,
+        )
         write_json(job.out / "stage.json", result)
         write_jsonl(job.out / "metrics.jsonl", result.history)
     processes.wait()
@@ -261,7 +289,9 @@ def put_together(job: Job, model: Any) -> Any:
     if processes.first():
         seed_everything(job.seed)
         method = job.stage.tuning
-        target = method.attach(artefact.begin(job.base, job.card, job.output, method, job.start)).eval()
+        target = method.attach(
+            artefact.begin(job.base, job.card, job.output, method, job.start)
+        ).eval()
     sharding.move_into(model, target)
     return target
 
@@ -281,7 +311,10 @@ def recovered(plan: Plan, recovery: Recovery) -> Plan:
 def device_kind(device: str) -> foreseen.Device:
     """The device as the plan knows it; how fast it is, is measured while it trains."""
     return foreseen.Device(
-        kind="cuda" if device == "cuda" else "cpu", name=device, usable=math.inf, bf16=has_bf16(device)
+        kind="cuda" if device == "cuda" else "cpu",
+        name=device,
+        usable=math.inf,
+        bf16=has_bf16(device),
     )
 
 
@@ -298,7 +331,10 @@ def packing(job: Job, model: Any) -> tuple[bool, str]:
                 f"stage {job.name}: packing is on, but rows laid end to end would see each other in {job.base.id}; "
                 "set packing: auto."
             )
-    return able, "on" if able else "off: rows laid end to end would see each other in this architecture"
+    return (
+        able,
+        "on" if able else "off: rows laid end to end would see each other in this architecture",
+    )
 
 
 def settled(generation: Generation, items: Items, window: int) -> Generation:
@@ -316,7 +352,10 @@ def writing_settings(job: Job, writing: Writing) -> dict[str, str]:
         "limits": f"source {limits.source or 'window'}, target {limits.target or 'whole'}, over: {limits.over}",
         "window": f"{job.base.window} tokens",
         "chat_template": f"{'file' if job.base.chat_template else 'of the tokenizer'}, {writing.chat.digest[:12]}",
-        **{f"generate.{name}": str(value) for name, value in generation.model_dump(mode="json").items()},
+        **{
+            f"generate.{name}": str(value)
+            for name, value in generation.model_dump(mode="json").items()
+        },
     }
 
 
@@ -349,7 +388,11 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
 
     def __init__(
-        self, job: Job, predictor: EncoderPredictor | CausalPredictor, per_epoch: int, plan: Plan | None = None
+        self,
+        job: Job,
+        predictor: EncoderPredictor | CausalPredictor,
+        per_epoch: int,
+        plan: Plan | None = None,
     ) -> None:
         self.job, self.predictor, self.plan = job, predictor, plan
         self.first = math.inf
@@ -382,12 +425,16 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
         """Measure on the stop part; keep the weights where they are the best, and say when to end."""
-        if sharding.sharded(self.predictor.model):  # every process lends its part while all read the same rows
+        if sharding.sharded(
+            self.predictor.model
+        ):  # every process lends its part while all read the same rows
             found = self.measure()
             value = processes.shared(lambda: found)
         else:
             value = processes.shared(self.measure)
-        self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value})
+        self.history.append(
+            {"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value}
+        )
         lower = falls(self.metric)
         if self.best is None or (value < self.best if lower else value > self.best):
             self.best, self.best_epoch, self.waited = value, state.epoch, 0
@@ -408,14 +455,23 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         """The metric on the stop part."""
         if falls(self.metric) and isinstance(self.predictor, CausalPredictor):
             known = zip(self.job.dev, self.predictor.gold_losses(self.job.dev), strict=True)
-            predictions = [Prediction(id=one.id, gold_loss=loss, gold_tokens=count) for one, (loss, count) in known]
+            predictions = [
+                Prediction(id=one.id, gold_loss=loss, gold_tokens=count)
+                for one, (loss, count) in known
+            ]
             if self.job.more:  # rows of several families are scored by what they share
-                return sum(one.gold_loss or 0.0 for one in predictions) / sum(one.gold_tokens for one in predictions)
+                return sum(one.gold_loss or 0.0 for one in predictions) / sum(
+                    one.gold_tokens for one in predictions
+                )
         else:
             predictions = list(self.predictor.predict(self.job.dev))
-        return main_metric(self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric}))
+        return main_metric(
+            self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric})
+        )
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
         if logs and "loss" in logs:
             loss = float(logs["loss"])
             self.first = min(self.first, loss) if math.isinf(self.first) else self.first
@@ -451,11 +507,16 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         every = self.job.stage.save_every
         if every is not None:
             if state.global_step % every == 0 and self.sound():
-                control.should_log = control.should_save = True  # what was averaged since the last log is not kept
+                control.should_log = control.should_save = (
+                    True  # what was averaged since the last log is not kept
+                )
             return
         if state.global_step % args.logging_steps:
             return
-        if processes.shared(lambda: time.monotonic() - self.saved >= CHECKPOINT_SECONDS) and self.sound():
+        if (
+            processes.shared(lambda: time.monotonic() - self.saved >= CHECKPOINT_SECONDS)
+            and self.sound()
+        ):
             control.should_save = True
 
     def sound(self) -> bool:
@@ -506,7 +567,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 class StageTrainer(transformers.Trainer):  # type: ignore[misc]
     """The Trainer with our batches, our loss and our rates."""
 
-    def __init__(self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge, packed: bool = False) -> None:
+    def __init__(
+        self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge, packed: bool = False
+    ) -> None:
         self.job, self.plan, self.items, self.judge, self.packed = job, plan, items, judge, packed
         super().__init__(
             model=model,
@@ -515,10 +578,14 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             callbacks=[judge, *trackers.callbacks(job.stage.track, job.out)],
             data_collator=self._collate,
         )
-        self.model_accepts_loss_kwargs = True  # so that it counts the trained tokens of all micro-batches for us
+        self.model_accepts_loss_kwargs = (
+            True  # so that it counts the trained tokens of all micro-batches for us
+        )
         self.remove_callback(transformers.trainer_callback.PrinterCallback)
         lengths = [len(item.ids) for item in items.items]
-        self.batches = LengthBatches(lengths, plan.micro_batch, job.seed, self._epoch, processes.rank(), plan.processes)
+        self.batches = LengthBatches(
+            lengths, plan.micro_batch, job.seed, self._epoch, processes.rank(), plan.processes
+        )
 
     def _collate(self, batch: list[Item]) -> dict[str, Any]:
         if self.packed:
@@ -530,14 +597,21 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
     def pad_id(self) -> int:
         """The token that fills short rows."""
         predictor = self.judge.predictor
-        return predictor.chat.pad_id if isinstance(predictor, CausalPredictor) else predictor.tokeniser.pad_id
+        return (
+            predictor.chat.pad_id
+            if isinstance(predictor, CausalPredictor)
+            else predictor.tokeniser.pad_id
+        )
 
     def _epoch(self) -> int:
         return int(self.state.global_step // self.judge.per_epoch)
 
     def get_train_dataloader(self) -> Any:
         loader = torch.utils.data.DataLoader(
-            self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator, num_workers=0
+            self.train_dataset,
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            num_workers=0,
         )
         return (
             loader if self.plan.processes > 1 else self.accelerator.prepare(loader)
@@ -547,7 +621,11 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         """A checkpoint holds what is trained, and nothing else, whatever the method."""
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        held = sharding.whole(self.model, keep=processes.first()) if self.plan.sharded else sharding.parts(self.model)
+        held = (
+            sharding.whole(self.model, keep=processes.first())
+            if self.plan.sharded
+            else sharding.parts(self.model)
+        )
         if processes.first():
             safetensors.torch.save_file(held, folder / TRAINED)
 
@@ -612,7 +690,11 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         return self.optimizer
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Mean over the trained tokens (or labels) of the whole effective batch, so micro-batches weigh right."""
         if self.job.output == "text":
@@ -699,7 +781,9 @@ def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
         raise UserError(
             f'stages.optimiser: {name} needs bitsandbytes; run pip install "residency[quantise]", or set adamw.'
         ) from None
-    return bitsandbytes.optim.adamw.AdamW8bit, {"is_paged": name == "paged_adamw_8bit" and torch.cuda.is_available()}
+    return bitsandbytes.optim.adamw.AdamW8bit, {
+        "is_paged": name == "paged_adamw_8bit" and torch.cuda.is_available()
+    }
 
 
 def blank(item: Item) -> Item:
@@ -733,7 +817,11 @@ def arguments(job: Job, plan: Plan, rows: int) -> Any:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
-        **({"ddp_backend": None, "ddp_find_unused_parameters": not plan.checkpointing} if plan.processes > 1 else {}),
+        **(
+            {"ddp_backend": None, "ddp_find_unused_parameters": not plan.checkpointing}
+            if plan.processes > 1
+            else {}
+        ),
     )
 
 

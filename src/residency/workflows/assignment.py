@@ -46,10 +46,15 @@ class Assignment:
         """The task's card, its labels fixed by the training notes of every data set that the task is trained on."""
         if self.known is not None:
             return self.known
-        sets = [self.task.data, *(data for data in trained_on(self.recipe, self.task) if data != self.task.data)]
+        sets = [
+            self.task.data,
+            *(data for data in trained_on(self.recipe, self.task) if data != self.task.data),
+        ]
         where = f"data.{self.task.data}"
         found = fixed(
-            self.recipe.card(self.task), [note for data in sets for note in self.corpora[data].part("train")], where
+            self.recipe.card(self.task),
+            [note for data in sets for note in self.corpora[data].part("train")],
+            where,
         )
         unknown = unknown_labels(self.corpora[self.data].notes, found)
         if unknown:
@@ -75,7 +80,11 @@ class Assignment:
 
 def trained_on(recipe: Recipe, task: Task, *stages: Stage) -> list[str]:
     """The data sets that some stage (of all, or of those given) trains a task on."""
-    return [stage.data or task.data for stage in stages or recipe.stages if task in recipe.tasks_of(stage)]
+    return [
+        stage.data or task.data
+        for stage in stages or recipe.stages
+        if task in recipe.tasks_of(stage)
+    ]
 
 
 def exams(recipe: Recipe) -> list[tuple[str, Task, str]]:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 WARM = 2
 """Answers before time is taken."""
-FILLER = "Bệnh nhân tỉnh, mạch 84 lần/phút. 患者神志清，无发热。 Lungs clear to auscultation, no edema. "
+FILLER = (
+    "Bệnh nhân tỉnh, mạch 84 lần/phút. 患者神志清，无发热。 Lungs clear to auscultation, no edema. "
+)
 """What texts are made of where a run has no test items."""
 
 
@@ -92,7 +94,9 @@ def bench(
     for a folder without a trained model, or sizes that mean nothing.
     """
     if tokens < 16 or times < 1 or not batches or min(batches) < 1:
-        raise UserError("bench: takes at least 16 tokens, one batch size of 1 or more, and one repetition.")
+        raise UserError(
+            "bench: takes at least 16 tokens, one batch size of 1 or more, and one repetition."
+        )
     tracker, folder = tracker or Silent(), Path(run)
     artefact = artefact_of(folder)
     tracker.start("loading the model")
@@ -139,7 +143,9 @@ class Marking:
         self.example = Example(id="0", task="bench", input=text)
         task = "token-classification" if predictor.card.family == "spans" else "text-classification"
         tokenizer = predictor.tokeniser.tokenizer
-        self.plain = pipeline(task, model=predictor.model, tokenizer=tokenizer, device=predictor.model.device)
+        self.plain = pipeline(
+            task, model=predictor.model, tokenizer=tokenizer, device=predictor.model.device
+        )
 
     def timed(self, batch: int, times: int, progress: Callable[[int], None]) -> list[Timing]:
         """Both systems in turn."""
@@ -152,7 +158,10 @@ class Marking:
             times,
             progress,
         )
-        return [_timing("residency", batch, ours, read), _timing("transformers", batch, plain, read)]
+        return [
+            _timing("residency", batch, ours, read),
+            _timing("transformers", batch, plain, read),
+        ]
 
 
 class Writing:
@@ -166,10 +175,16 @@ class Writing:
         self.written = max(4, self.length // 4)
         most = self.length - self.written
         self.predictor = predictor
-        predictor.generation = predictor.generation.model_copy(update={"max_tokens": self.written, "temperature": 0.0})
+        predictor.generation = predictor.generation.model_copy(
+            update={"max_tokens": self.written, "temperature": 0.0}
+        )
         ask = msgspec.structs.replace
         self.example = Example(id="0", task="bench", input="")
-        text = _cut(texts, most, lambda text: len(self._prompt(ask(self.example, input=text)) or [0] * (most + 1)))
+        text = _cut(
+            texts,
+            most,
+            lambda text: len(self._prompt(ask(self.example, input=text)) or [0] * (most + 1)),
+        )
         self.example = question(Note(id="0", text=text, profile="synthetic"), predictor.card)
         predictor.full_length = True
 
@@ -177,18 +192,33 @@ class Writing:
         from residency.tasks.codec import conversation
 
         made = question(Note(id="0", text=example.input, profile="synthetic"), self.predictor.card)
-        return self.predictor.chat.prompt(conversation(made, self.predictor.card), self.predictor.chat.window)[0]
+        return self.predictor.chat.prompt(
+            conversation(made, self.predictor.card), self.predictor.chat.window
+        )[0]
 
     def timed(self, batch: int, times: int, progress: Callable[[int], None]) -> list[Timing]:
         """Both systems in turn; every answer has the same number of tokens, its end is not looked for."""
         examples = [msgspec.structs.replace(self.example, id=str(i)) for i in range(batch)]
         ours, plain = _in_turn(
-            lambda: list(self.predictor.predict(examples)), lambda: self._plain(batch, self.written), times, progress
+            lambda: list(self.predictor.predict(examples)),
+            lambda: self._plain(batch, self.written),
+            times,
+            progress,
         )
-        first_ours, first_plain = _in_turn(self._first, lambda: self._plain(1, 1), times, lambda done: None)
+        first_ours, first_plain = _in_turn(
+            self._first, lambda: self._plain(1, 1), times, lambda done: None
+        )
         return [
-            _timing("residency", batch, ours, batch * self.written, first_ours if batch == 1 else None),
-            _timing("transformers", batch, plain, batch * self.written, first_plain if batch == 1 else None),
+            _timing(
+                "residency", batch, ours, batch * self.written, first_ours if batch == 1 else None
+            ),
+            _timing(
+                "transformers",
+                batch,
+                plain,
+                batch * self.written,
+                first_plain if batch == 1 else None,
+            ),
         ]
 
     def _first(self) -> None:
@@ -263,7 +293,11 @@ def _in_turn(
 
 
 def _timing(
-    system: str, batch: int, took: Sequence[float], tokens: int, first: Sequence[float] | None = None
+    system: str,
+    batch: int,
+    took: Sequence[float],
+    tokens: int,
+    first: Sequence[float] | None = None,
 ) -> Timing:
     ranked = sorted(took)
     late = ranked[min(len(ranked) - 1, round(0.95 * (len(ranked) - 1)))]
@@ -281,7 +315,10 @@ def _memory(folder: Path, tokens: int) -> float:
     """Megabytes that a process of its own takes at most to load the model and answer once; 0 where it could not say."""
     code = "import sys; from residency.workflows.bench import measured; print(measured(sys.argv[1], int(sys.argv[2])))"
     asked = subprocess.run(
-        [sys.executable, "-c", code, folder, str(tokens)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, folder, str(tokens)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     try:
         return float(asked.stdout.split()[-1])
@@ -298,7 +335,9 @@ def measured(folder: str, tokens: int) -> float:
         list(subject.predictor.predict([subject.example]))
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def page(speed: Speed) -> Page:
@@ -350,7 +389,11 @@ def page(speed: Speed) -> Page:
                 svg=plots.inline(
                     plots.line_plot(
                         {
-                            name: [(one.batch, one.tokens_per_second) for one in speed.timings if one.system == name]
+                            name: [
+                                (one.batch, one.tokens_per_second)
+                                for one in speed.timings
+                                if one.system == name
+                            ]
                             for name in ("residency", "transformers")
                         },
                         "rows in a batch",

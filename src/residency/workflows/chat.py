@@ -46,7 +46,9 @@ class Side:
             self.turns = [*asked, Turn(role="assistant", text=answer)]
 
 
-def sides(run: Path, only: Literal["tuned", "base"] | None = None, system: str | None = None) -> list[Side]:
+def sides(
+    run: Path, only: Literal["tuned", "base"] | None = None, system: str | None = None
+) -> list[Side]:
     """The systems to talk to, the base first.
 
     Raises ``UserError`` for a run whose model does not write.
@@ -64,7 +66,9 @@ def sides(run: Path, only: Literal["tuned", "base"] | None = None, system: str |
             found.append(CausalPredictor.untuned_of(folder))
         if only != "base":
             found.append(CausalPredictor.from_artefact(folder))
-    return [Side(one.info.name, one, one.card.system if system is None else system) for one in found]
+    return [
+        Side(one.info.name, one, one.card.system if system is None else system) for one in found
+    ]
 
 
 def converse(talking: Sequence[Side], questions: Iterable[str], say: Callable[[str], None]) -> None:

@@ -42,13 +42,17 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
         try:
             return action()
         except ResidencyError as error:
-            findings.extend(Finding(level="error", message=line) for line in str(error).splitlines())
+            findings.extend(
+                Finding(level="error", message=line) for line in str(error).splitlines()
+            )
             return None
 
     base = attempt(lambda: resolve(recipe.base, recipe.root))
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
-        lenient = data.model_copy(update={"loss": 1.0, "leak": "warn"})  # so that all is named, not what is met first
+        lenient = data.model_copy(
+            update={"loss": 1.0, "leak": "warn"}
+        )  # so that all is named, not what is met first
         corpus = attempt(partial(load.load, lenient, name, recipe.root, recipe.seed))
         if corpus is not None:
             corpora[name] = corpus
@@ -72,7 +76,8 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
         needed: tuple[PartName, ...] = ("train", "test") if learns else ("test",)
         empty = [part for part in needed if not corpus.part(part)]
         findings.extend(
-            Finding(level="error", message=f"data.{data_name}: the {part} part is empty.") for part in empty
+            Finding(level="error", message=f"data.{data_name}: the {part} part is empty.")
+            for part in empty
         )
         labelled = attempt(lambda: fixed(card, _train(recipe, corpora, task), f"data.{task.data}"))  # noqa: B023
         if labelled is not None:
@@ -91,9 +96,16 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
                 findings.extend(Finding(level="note", message=words) for words in learned or ())
         if learns and not corpus.part("dev") and any(stage.stop for stage in learns):
             findings.append(
-                Finding(level="note", message=f"data.{data_name}: no stop part, so the last model is kept.")
+                Finding(
+                    level="note",
+                    message=f"data.{data_name}: no stop part, so the last model is kept.",
+                )
             )
-    findings.extend(_erased([*sorted(runs.glob(f"{recipe.name}-*/train/*")), *([Path(base.path)] if base else [])]))
+    findings.extend(
+        _erased(
+            [*sorted(runs.glob(f"{recipe.name}-*/train/*")), *([Path(base.path)] if base else [])]
+        )
+    )
     return findings, summaries
 
 
@@ -106,10 +118,14 @@ def _train(recipe: Recipe, corpora: dict[str, Corpus], task: Task) -> list[Note]
 def _erased(models: Iterable[Path]) -> list[Finding]:
     """Models that learned from notes which are gone."""
     warnings = [(folder, erased.warning(folder)) for folder in models]
-    return [Finding(level="note", message=f"{folder}: {words}") for folder, words in warnings if words]
+    return [
+        Finding(level="note", message=f"{folder}: {words}") for folder, words in warnings if words
+    ]
 
 
-def _learned(recipe: Recipe, base: Base, card: Card, corpus: Corpus, about: tuple[Task, str, LossOn]) -> list[str]:
+def _learned(
+    recipe: Recipe, base: Base, card: Card, corpus: Corpus, about: tuple[Task, str, LossOn]
+) -> list[str]:
     """What becomes of the training conversations on their way to the model; every part is put into words."""
     from residency.models import artefact
     from residency.train import conversation_items
@@ -122,9 +138,13 @@ def _learned(recipe: Recipe, base: Base, card: Card, corpus: Corpus, about: tupl
     if not rows:
         return []
     items = conversation_items.build(rows, chat, card, loss_on, recipe.data[data].loss)
-    changed = [f"data.{data}: {times} training rows: {why}." for why, times in items.changed.items()]
+    changed = [
+        f"data.{data}: {times} training rows: {why}." for why, times in items.changed.items()
+    ]
     left = Counter(items.rejected.values())
-    return changed + [f"data.{data}: {times} training rows left out: {why}." for why, times in left.items()]
+    return changed + [
+        f"data.{data}: {times} training rows left out: {why}." for why, times in left.items()
+    ]
 
 
 def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
@@ -132,7 +152,8 @@ def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
     rows = sum(entry.status in ("kept", "repaired", "rejected") for entry in corpus.ledger)
     level = "error" if rows and len(rejected) / rows > limit else "note"
     found = [
-        Finding(level=level, message=f"{entry.file}:{entry.line}: row rejected: {entry.reason}.") for entry in rejected
+        Finding(level=level, message=f"{entry.file}:{entry.line}: row rejected: {entry.reason}.")
+        for entry in rejected
     ]
     if level == "error":
         share = f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than data.{name}.loss = {limit:.1%}."

@@ -33,7 +33,10 @@ API = "api:"
 
 
 def compare(
-    systems: Sequence[str], overrides: Sequence[str] = (), runs: Path | str = "runs", tracker: Tracker | None = None
+    systems: Sequence[str],
+    overrides: Sequence[str] = (),
+    runs: Path | str = "runs",
+    tracker: Tracker | None = None,
 ) -> tuple[RunFacts, Path]:
     """Ask every system the test items of the first run among ``systems``, score, and test each pair.
 
@@ -43,7 +46,9 @@ def compare(
     """
     folders = [name for name in systems if name != BASE and not name.startswith(API)]
     if not folders:
-        raise UserError("compare: name at least one run's folder; its test items are what all systems are asked.")
+        raise UserError(
+            "compare: name at least one run's folder; its test items are what all systems are asked."
+        )
     if len(set(systems)) < 2:
         raise UserError("compare: name at least two systems: folders of runs, base, or api:NAME.")
     work = evaluation(folders[0], overrides, tracker or Silent(), Path(runs))
@@ -74,8 +79,16 @@ class Contest:
     def step(self) -> Step:
         """What the answers depend on."""
         inputs = {system: self.digest_of(system) for system in self.systems}
-        settings = {"evaluate": self.work.recipe.model_dump(mode="json")["evaluate"], "seed": self.work.recipe.seed}
-        return Step(name="compare", settings=settings, inputs={**inputs, **self.work.input_digests}, into="compare")
+        settings = {
+            "evaluate": self.work.recipe.model_dump(mode="json")["evaluate"],
+            "seed": self.work.recipe.seed,
+        }
+        return Step(
+            name="compare",
+            settings=settings,
+            inputs={**inputs, **self.work.input_digests},
+            into="compare",
+        )
 
     def digest_of(self, system: str) -> str:
         """Hash of what answers."""
@@ -105,7 +118,9 @@ class Contest:
 
         if system.startswith(API):
             api = self.api(system)
-            barred = sorted({example.profile for example in self.work.test_part()} - {*api.profiles})
+            barred = sorted(
+                {example.profile for example in self.work.test_part()} - {*api.profiles}
+            )
             if barred:
                 raise GateRefused(
                     f"{system}: notes of profile {', '.join(barred)} may not leave this machine (evaluate.apis."
@@ -137,7 +152,9 @@ class Contest:
 
         work, test = self.work, self.work.test_part()
         if not test:
-            raise UserError(f"data.{work.task.data}.test: there is nothing to compare on; give a test part.")
+            raise UserError(
+                f"data.{work.task.data}.test: there is nothing to compare on; give a test part."
+            )
         reports: list[Report] = []
         answered: list[tuple[Any, Sequence[Prediction]]] = []
         costs = []
@@ -164,7 +181,11 @@ class Contest:
                 (as_kept(one, work.show_text) for one in predictions),
             )
             work.tracker.end(
-                " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == work.card.main_metric)
+                " ".join(
+                    f"{s.metric} {s.value:.3f}"
+                    for s in report.scores
+                    if s.metric == work.card.main_metric
+                )
             )
         tests = tested(test, answered, work.card, work.recipe.seed)
         reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tests)
@@ -186,31 +207,54 @@ class Contest:
 
 
 def tested(
-    examples: Sequence[Any], answered: Sequence[tuple[Any, Sequence[Prediction]]], card: Card, seed: int
+    examples: Sequence[Any],
+    answered: Sequence[tuple[Any, Sequence[Prediction]]],
+    card: Card,
+    seed: int,
 ) -> tuple[Comparison, ...]:
     """Every pair of systems, p also corrected for their number (Holm), metric by metric."""
     from residency.evals.paired_tests import compare as pair
     from residency.evals.paired_tests import corrected
 
-    found = [test for a, b in combinations(answered, 2) for test in pair(examples, a, b, card, seed=seed)]
+    found = [
+        test for a, b in combinations(answered, 2) for test in pair(examples, a, b, card, seed=seed)
+    ]
     metrics = dict.fromkeys(test.metric for test in found)
-    return tuple(one for metric in metrics for one in corrected([test for test in found if test.metric == metric]))
+    return tuple(
+        one
+        for metric in metrics
+        for one in corrected([test for test in found if test.metric == metric])
+    )
 
 
 def cost(system: str, name: str, method: str, predictions: Iterable[Prediction]) -> Cost:
     """What a system takes to ask, and, where it is a run, took to make."""
-    timed = [(one.latency_ms, one.tokens) for one in predictions if one.latency_ms is not None and one.tokens]
+    timed = [
+        (one.latency_ms, one.tokens)
+        for one in predictions
+        if one.latency_ms is not None and one.tokens
+    ]
     tokens = sum(count or 0 for _, count in timed)
     speed = 100 * sum(took or 0.0 for took, _ in timed) / tokens if tokens else None
     asked = Cost(
-        system=name, method=method, ms_per_100_tokens=speed, hardware="" if system.startswith(API) else hardware()
+        system=name,
+        method=method,
+        ms_per_100_tokens=speed,
+        hardware="" if system.startswith(API) else hardware(),
     )
-    stage = artefact_of(system) / "stage.json" if system != BASE and not system.startswith(API) else None
+    stage = (
+        artefact_of(system) / "stage.json"
+        if system != BASE and not system.startswith(API)
+        else None
+    )
     if stage is None or not stage.is_file():
         return asked
     made = read_json(stage, StageResult)
     return msgspec.structs.replace(
-        asked, trainable=made.trainable, train_seconds=made.seconds, train_memory_mb=made.peak_memory_mb
+        asked,
+        trainable=made.trainable,
+        train_seconds=made.seconds,
+        train_memory_mb=made.peak_memory_mb,
     )
 
 
@@ -219,5 +263,7 @@ def _shown(system: str, systems: Sequence[str]) -> str:
     if system == BASE or system.startswith(API):
         return system
     path = Path(system).resolve()
-    alike = [other for other in systems if other != system and Path(other).resolve().name == path.name]
+    alike = [
+        other for other in systems if other != system and Path(other).resolve().name == path.name
+    ]
     return f"{path.parent.name}/{path.name}" if alike else path.name

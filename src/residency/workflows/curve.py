@@ -94,11 +94,19 @@ def curve(
             points.append(point)
     beside = None
     if full and recipe.stages[0].method.kind != "full" and recipe.base.quantise == "none":
-        beside, _, _ = _point(recipe, runs, kept[-1], recipe.seed, ("stages[0].method={kind: full}",), tracker)
+        beside, _, _ = _point(
+            recipe, runs, kept[-1], recipe.seed, ("stages[0].method={kind: full}",), tracker
+        )
     lower = falls(metric)
     law = fitted([(one.records, one.value) for one in points], lower)
     return Curve(
-        name=recipe.name, metric=metric, lower=lower, points=tuple(points), law=law, full=beside, device=device
+        name=recipe.name,
+        metric=metric,
+        lower=lower,
+        points=tuple(points),
+        law=law,
+        full=beside,
+        device=device,
     )
 
 
@@ -112,7 +120,12 @@ def _records(recipe: Recipe) -> int:
 
 
 def _point(
-    recipe: Recipe, runs: Path, size: int, seed: int, changes: Sequence[str], tracker: Tracker | None
+    recipe: Recipe,
+    runs: Path,
+    size: int,
+    seed: int,
+    changes: Sequence[str],
+    tracker: Tracker | None,
 ) -> tuple[Point, str, str]:
     from residency.core.files import read_json
     from residency.workflows import run as pipeline
@@ -124,18 +137,26 @@ def _point(
     )
     done = pipeline.run(changed, runs, tracker or Silent())
     facts = pipeline.finished_facts(done)
-    stages = [read_json(path, StageResult) for path in sorted(done.folder.glob("train/*/stage.json"))]
+    stages = [
+        read_json(path, StageResult) for path in sorted(done.folder.glob("train/*/stage.json"))
+    ]
     report = facts.reports[-1]
     metric = changed.card(changed.tasks[0]).main_metric
     score = next((one for one in report.scores if one.metric == metric), None)
     if score is None or not math.isfinite(score.value):
-        raise UserError(f"{done.folder}: has no {metric}; a curve needs a metric that every run has.")
+        raise UserError(
+            f"{done.folder}: has no {metric}; a curve needs a metric that every run has."
+        )
     seconds = sum(stage.seconds for stage in stages)
-    point = Point(records=size, seed=seed, value=score.value, seconds=seconds, run=done.folder.as_posix())
+    point = Point(
+        records=size, seed=seed, value=score.value, seconds=seconds, run=done.folder.as_posix()
+    )
     return point, metric, facts.hardware
 
 
-def fitted(points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS) -> Law | None:
+def fitted(
+    points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS
+) -> Law | None:
     """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew (bootstrap).
 
     What is missing is 1 - value for scores, and the value itself for losses. None where all points are perfect or one size is left.
@@ -189,7 +210,13 @@ def page(found: Curve) -> Page:
         here = [point for point in found.points if point.records == size]
         values, seconds = [point.value for point in here], [point.seconds for point in here]
         rows.append(
-            (f"{size:,}", f"{np.mean(values):.3f}", _interval(values), str(len(here)), _hours(float(np.mean(seconds))))
+            (
+                f"{size:,}",
+                f"{np.mean(values):.3f}",
+                _interval(values),
+                str(len(here)),
+                _hours(float(np.mean(seconds))),
+            )
         )
     if found.full:
         rows.append(
@@ -201,17 +228,27 @@ def page(found: Curve) -> Page:
                 _hours(found.full.seconds),
             )
         )
-    svg = learning_plot([(point.records, point.value) for point in found.points], _line(found, sizes), found.metric)
+    svg = learning_plot(
+        [(point.records, point.value) for point in found.points], _line(found, sizes), found.metric
+    )
     few = len(found.points) // len(sizes) < 3
     return Page(
         title=f"{found.name}: how many records are enough",
         eyebrow=f"Learning curve, {now()[:10]}",
         lead=answer(found),
-        facts=(("metric", found.metric), ("largest size", f"{sizes[-1]:,}"), ("machine", found.device)),
+        facts=(
+            ("metric", found.metric),
+            ("largest size", f"{sizes[-1]:,}"),
+            ("machine", found.device),
+        ),
         caveats=(
             "Each seed draws its records anew, and the test part too where the recipe draws it; intervals are over seeds alone. Beyond the "
             "largest size the law is a guess that the same kind of records follows.",
-            *(("Fewer than three seeds: the intervals say little; give --seeds 3 or more.",) if few else ()),
+            *(
+                ("Fewer than three seeds: the intervals say little; give --seeds 3 or more.",)
+                if few
+                else ()
+            ),
         ),
         sections=(
             Section(
@@ -249,18 +286,32 @@ def _line(found: Curve, sizes: Sequence[int]) -> list[tuple[float, float]]:
         return []
     xs = np.linspace(sizes[0], sizes[-1] + MORE, 40)
     missing = found.law.scale * xs**-found.law.rate
-    return [(float(x), float(m if found.lower else 1 - m)) for x, m in zip(xs, missing, strict=True)]
+    return [
+        (float(x), float(m if found.lower else 1 - m)) for x, m in zip(xs, missing, strict=True)
+    ]
 
 
 def _interval(values: Sequence[float]) -> str:
     """Student's t over the seeds."""
     if len(values) < 2:
         return "-"
-    half = STUDENT.get(len(values) - 1, 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = (
+        STUDENT.get(len(values) - 1, 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    )
     return f"{np.mean(values) - half:.3f} to {np.mean(values) + half:.3f}"
 
 
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+STUDENT = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+}
 """97.5 % points of Student's distribution by degrees of freedom."""
 
 

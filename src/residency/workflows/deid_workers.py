@@ -33,8 +33,16 @@ Result = Done | Refused
 class Workers:
     """Processes, or this one alone where there is little to do."""
 
-    def __init__(self, settings: Deid, name: str, folder: Path, store: Store, engine: Engine) -> None:
-        self.settings, self.name, self.folder, self.store, self.engine = settings, name, folder, store, engine
+    def __init__(
+        self, settings: Deid, name: str, folder: Path, store: Store, engine: Engine
+    ) -> None:
+        self.settings, self.name, self.folder, self.store, self.engine = (
+            settings,
+            name,
+            folder,
+            store,
+            engine,
+        )
         self.pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -55,7 +63,9 @@ class Workers:
             return
         yield from self._pooled(numbers, jobs)
 
-    def _pooled(self, numbers: Iterable[int], jobs: int) -> Iterator[tuple[int, list[RawNote], list[Result]]]:
+    def _pooled(
+        self, numbers: Iterable[int], jobs: int
+    ) -> Iterator[tuple[int, list[RawNote], list[Result]]]:
         from concurrent.futures import ProcessPoolExecutor
         from concurrent.futures.process import BrokenProcessPool
         from multiprocessing import get_context

@@ -112,7 +112,10 @@ class _Work:
     def __init__(self, recipe: Recipe, settings: Deid, store: Store) -> None:
         self.recipe, self.settings, self.store = recipe, settings, store
         self.folder = open_zone(recipe.root / settings.zone).root
-        self.partial, self.out = self.folder / f"{recipe.name}.partial.jsonl", recipe.root / settings.out
+        self.partial, self.out = (
+            self.folder / f"{recipe.name}.partial.jsonl",
+            recipe.root / settings.out,
+        )
         self.state = State(profile=settings.profile)
         self.kept, self.waiting = 0, 0
         """Bytes of what is kept of the gate, and segments since."""
@@ -158,7 +161,9 @@ class _Work:
             vars(gate).update(pickle.loads(kept.gate))  # sealed with the zone's key by ourselves
             after, self.kept = kept.segment, len(kept.gate)
         again = self.store.numbers(after)
-        for _, notes, results in workers.results(range(again.start, min(again.stop, self.state.segment + 1))):
+        for _, notes, results in workers.results(
+            range(again.start, min(again.stop, self.state.segment + 1))
+        ):
             for raw, result in zip(notes, results, strict=True):
                 gate.saw(raw, result)
 
@@ -191,11 +196,17 @@ class _Work:
             refused[EXPIRED] += lost
             self.keep(segment=max(self.state.segment, first - 1), refused_ever=dict(refused))
 
-    def add(self, number: int, notes: list[RawNote], results: list[Done | Refused], gate: Gate) -> None:
+    def add(
+        self, number: int, notes: list[RawNote], results: list[Done | Refused], gate: Gate
+    ) -> None:
         """Make a segment durable: notes first, then the state."""
         encoder, lines, made = msgspec.json.Encoder(), bytearray(), 0
         state = self.state
-        refused, kinds, destroyed = Counter(state.refused), Counter(state.kinds), Counter(state.destroyed)
+        refused, kinds, destroyed = (
+            Counter(state.refused),
+            Counter(state.kinds),
+            Counter(state.destroyed),
+        )
         for raw, result in zip(notes, results, strict=True):
             gate.saw(raw, result)
             if isinstance(result, Done):
@@ -222,7 +233,9 @@ class _Work:
             self._keep_seen(gate)
 
     def _keep_seen(self, gate: Gate) -> None:
-        seen = pickle.dumps({n: value for n, value in vars(gate).items() if not isinstance(value, Engine | Part)})
+        seen = pickle.dumps(
+            {n: value for n, value in vars(gate).items() if not isinstance(value, Engine | Part)}
+        )
         with self.store.writing():
             self.store.put("gate", Seen(segment=self.state.segment, gate=seen))
         self.kept, self.waiting = len(seen), 0
@@ -252,7 +265,9 @@ class _Work:
     def discard(self) -> None:
         """Nothing of this release is kept; the next command makes it again from the same segments."""
         self.partial.unlink(missing_ok=True)
-        self.keep(segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={})
+        self.keep(
+            segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={}
+        )
 
     def ledger(self) -> dict[str, int]:
         """What became of every row that was ever read."""
@@ -260,7 +275,9 @@ class _Work:
         rows = {"released": state.released} | {
             f"refused: {reason}": n for reason, n in sorted(state.refused_ever.items())
         }
-        rows |= {f"not taken: {reason}": n for reason, n in sorted(counts.items()) if reason != "taken"}
+        rows |= {
+            f"not taken: {reason}": n for reason, n in sorted(counts.items()) if reason != "taken"
+        }
         waiting = counts.get("taken", 0) - state.released - sum(state.refused_ever.values())
         return rows | ({"waiting in the zone, or erased": waiting} if waiting else {})
 
@@ -289,7 +306,11 @@ def _refuse(recipe: Recipe, work: _Work, verdict: Verdict, extracted: Extraction
 
 
 def _told(
-    recipe: Recipe, work: _Work, verdict: Verdict, extracted: Extraction | None, release: bool = False
+    recipe: Recipe,
+    work: _Work,
+    verdict: Verdict,
+    extracted: Extraction | None,
+    release: bool = False,
 ) -> Outcome:
     """Release, and say so beside the output."""
     state = work.state
@@ -303,7 +324,9 @@ def _told(
     return outcome
 
 
-def _outcome(recipe: Recipe, work: _Work, state: State, verdict: Verdict, extracted: Extraction | None) -> Outcome:
+def _outcome(
+    recipe: Recipe, work: _Work, state: State, verdict: Verdict, extracted: Extraction | None
+) -> Outcome:
     return Outcome(
         profile=work.settings.profile,
         out=work.settings.out,
@@ -322,9 +345,16 @@ def _outcome(recipe: Recipe, work: _Work, state: State, verdict: Verdict, extrac
 
 def row_of(note: Note) -> dict[str, Any]:
     """A note as the JSON lines format of this project has it."""
-    row: dict[str, Any] = {"id": note.id, "group": note.group, "text": note.text, "profile": note.profile}
+    row: dict[str, Any] = {
+        "id": note.id,
+        "group": note.group,
+        "text": note.text,
+        "profile": note.profile,
+    }
     row |= {name: value for name, value in (("lang", note.lang), ("kind", note.kind)) if value}
     if note.written_at:
         row["written_at"] = note.written_at.isoformat()
-    row["entities"] = [{"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans]
+    row["entities"] = [
+        {"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans
+    ]
     return row

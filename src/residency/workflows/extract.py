@@ -31,7 +31,9 @@ def extract(recipe: Recipe, tracker: Tracker | None = None) -> Extraction:
 def extract_into(recipe: Recipe, store: Store, tracker: Tracker) -> Extraction:
     """The same, into a store that is open; writes the report."""
     if recipe.extract is None:
-        raise UserError("extract: the recipe has no such section; it says where identified notes are.")
+        raise UserError(
+            "extract: the recipe has no such section; it says where identified notes are."
+        )
     done = take(recipe.extract, recipe.root, store, tracker)
     out = report_folder(recipe)
     write_json(out / f"{recipe.name}.extraction.json", done)

@@ -38,7 +38,9 @@ def demo_key(folder: Path) -> str:
     return path.read_text("utf-8")
 
 
-def write_demo_questions(folder: Path, lang: str, count: int = DEMO_QUESTIONS, seed: int = 0) -> Path:
+def write_demo_questions(
+    folder: Path, lang: str, count: int = DEMO_QUESTIONS, seed: int = 0
+) -> Path:
     """Write invented questions with their answers and a recipe that learns to answer; returns the recipe's path."""
     rows = [
         {
@@ -53,12 +55,16 @@ def write_demo_questions(folder: Path, lang: str, count: int = DEMO_QUESTIONS, s
     ]
     write_jsonl(folder / "data" / f"questions-{lang}.jsonl", rows)
     recipe = folder / f"recipe-questions-{lang}.yaml"
-    text = Template((TEMPLATES / "demo-questions.yaml").read_text("utf-8")).substitute(lang=lang, seed=seed + 7)
+    text = Template((TEMPLATES / "demo-questions.yaml").read_text("utf-8")).substitute(
+        lang=lang, seed=seed + 7
+    )
     write_text(recipe, text)
     return recipe
 
 
-def write_hospital_project(folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0) -> list[Path]:
+def write_hospital_project(
+    folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0
+) -> list[Path]:
     """Write an invented hospital's database and a recipe that starts from it; returns what was written.
 
     Never overwrites: raises ``UserError`` where either is there already.
@@ -72,7 +78,9 @@ def write_hospital_project(folder: Path, lang: str, patients: int = DEMO_PATIENT
         if path.exists():
             raise UserError(f"{path}: is there already; choose another folder.")
     write_hospital(database, lang, patients, seed)
-    text = Template((TEMPLATES / "hospital.yaml").read_text("utf-8")).substitute(lang=lang, folder=folder)
+    text = Template((TEMPLATES / "hospital.yaml").read_text("utf-8")).substitute(
+        lang=lang, folder=folder
+    )
     write_text(recipe, text)
     write_text(folder / ".gitignore", "data/\nidentified/\nlabelling/\nruns/\nhospital.db\n")
     return [recipe, database, folder / ".gitignore"]
@@ -87,9 +95,9 @@ def write_project(folder: Path) -> list[Path]:
     if recipe.exists():
         raise UserError(f"{recipe}: is there already; choose another folder, or edit it.")
     name = (
-        "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in folder.resolve().name).lstrip("-._")[
-            :64
-        ]
+        "".join(
+            c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in folder.resolve().name
+        ).lstrip("-._")[:64]
         or "project"
     )
     files = {

@@ -90,7 +90,9 @@ class Desk:
         """The notes that were given out; raises ``UserError`` where none were."""
         path = self.folder / "notes.jsonl"
         if not path.is_file():
-            raise UserError(f"{self.folder}: nothing has been given out yet; begin with residency label push.")
+            raise UserError(
+                f"{self.folder}: nothing has been given out yet; begin with residency label push."
+            )
         return list(read_jsonl(path, Note))
 
     @property
@@ -124,7 +126,11 @@ class Desk:
             check_profile(way.server, profile, way.where)
             way.check()
         write_jsonl(self.folder / round / "tasks" / f"{name}.jsonl", tasks)
-        return Sent(annotator=name, tasks=len(tasks), where=way.push(tasks, marks.read(self.kept(round, name))))
+        return Sent(
+            annotator=name,
+            tasks=len(tasks),
+            where=way.push(tasks, marks.read(self.kept(round, name))),
+        )
 
     def take(self, round: str, name: str) -> Pulled:
         """Take back what one person has done: proved, merged with what was taken before, earlier versions kept in history.jsonl.
@@ -137,15 +143,21 @@ class Desk:
             found = list(self.way(round, name).pull(tasks))
         except UserError as error:
             _, pulled = merged(before, list(before.values()))
-            return msgspec.structs.replace(pulled, annotator=name, trouble=str(error), of=len(tasks))
+            return msgspec.structs.replace(
+                pulled, annotator=name, trouble=str(error), of=len(tasks)
+            )
         known = [one for one in found if one.task in tasks]
         last = {one.task: proved(one, name, tasks[one.task].text, self.card) for one in known}
         kept, pulled = merged(before, list(last.values()))
         if pulled.new or pulled.changed:
-            changed = [before[note] for note, one in last.items() if note in before and before[note] != one]
+            changed = [
+                before[note] for note, one in last.items() if note in before and before[note] != one
+            ]
             marks.append(self.folder / round / "history.jsonl", changed)
             marks.write(self.kept(round, name), kept)
-        return msgspec.structs.replace(pulled, annotator=name, of=len(tasks), unknown=len(found) - len(known))
+        return msgspec.structs.replace(
+            pulled, annotator=name, of=len(tasks), unknown=len(found) - len(known)
+        )
 
     def way(self, round: str, name: str) -> Exchange | Project:
         """How tasks come to somebody, and back."""
@@ -160,7 +172,13 @@ class Desk:
             number = settings.annotators.index(name)
             server, where = settings.servers[number], f"label.servers[{number}]"
         return Project(
-            server, where, f"{self.recipe.name} / {round}", self.card, self.hints, self.codes, decides=round == DECIDE
+            server,
+            where,
+            f"{self.recipe.name} / {round}",
+            self.card,
+            self.hints,
+            self.codes,
+            decides=round == DECIDE,
         )
 
     @cached_property
@@ -179,7 +197,11 @@ class Desk:
     def codes(self) -> list[Code]:
         """The terminology that codes are chosen from."""
         settings = self.settings
-        return read_codes(self.recipe.root / settings.codes, settings.code_columns) if settings.codes else []
+        return (
+            read_codes(self.recipe.root / settings.codes, settings.code_columns)
+            if settings.codes
+            else []
+        )
 
     def chosen(self) -> list[Note]:
         """The notes to give out: those of the recipe's data set, as many as it says, and all that were given out before."""
@@ -235,7 +257,10 @@ def push(recipe: Recipe) -> list[Sent]:
     if not notes:
         raise UserError(f"label.data: {desk.settings.data} holds no notes to label.")
     marks.check_unique(notes)
-    write_jsonl(desk.folder / "notes.jsonl", (msgspec.structs.replace(note, spans=(), relations=()) for note in notes))
+    write_jsonl(
+        desk.folder / "notes.jsonl",
+        (msgspec.structs.replace(note, spans=(), relations=()) for note in notes),
+    )
     marked = desk.suggestions(notes)
     profile = strictest(note.profile for note in notes)
     sent = []
@@ -243,7 +268,12 @@ def push(recipe: Recipe) -> list[Sent]:
         before = desk.tasks(ROUND, name)
         known = {task.id for task in before}
         new = [
-            Task(id=n.id, text=n.text, lang=n.lang, suggestions=(marked[n.id],) if n.id in marked else ())
+            Task(
+                id=n.id,
+                text=n.text,
+                lang=n.lang,
+                suggestions=(marked[n.id],) if n.id in marked else (),
+            )
             for n in notes
             if n.id not in known
         ]
@@ -278,11 +308,19 @@ def agreement(recipe: Recipe) -> tuple[Agreement, Path]:
         plots["labels"] = inline(svg, "labels", "Agreement by label")
     rows = ("first", "second", "third", "last")
     if found.drift:
-        by_person = [(one.annotator, one.periods) for one in found.drift[:4]][::-1]  # the legend lists the last first
+        by_person = [(one.annotator, one.periods) for one in found.drift[:4]][
+            ::-1
+        ]  # the legend lists the last first
         if (svg := score_plot(rows, by_person, "strict F1 with the others")) is not None:
             plots["drift"] = inline(svg, "drift", "Agreement over time")
-    times = [one for name, done in given.items() if (one := estimate(name, done, notes)) is not None and one.left]
-    page = agreement_page(found, notes, desk.profile in SHOWABLE, times, plots, _caveats(desk, given))
+    times = [
+        one
+        for name, done in given.items()
+        if (one := estimate(name, done, notes)) is not None and one.left
+    ]
+    page = agreement_page(
+        found, notes, desk.profile in SHOWABLE, times, plots, _caveats(desk, given)
+    )
     write_json(desk.folder / "agreement.json", found)
     return found, write_page(page, desk.folder, "agreement")
 
@@ -303,7 +341,9 @@ def _caveats(desk: Desk, given: Mapping[str, Mapping[str, Annotation]]) -> list[
         if skipped := sum(one.skipped for one in done.values()):
             found.append(f"{name} skipped {skipped} notes.")
     if all(note.origin.startswith("synthetic:") for note in desk.notes):
-        found.append("These notes are invented; where annotators are too, the figures show only that the road works.")
+        found.append(
+            "These notes are invented; where annotators are too, the figures show only that the road works."
+        )
     return found
 
 
@@ -317,7 +357,9 @@ def adjudicate(recipe: Recipe) -> tuple[Outcome, Sent | None, Pulled | None]:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     outcome = settling.settle(notes, desk.annotations(), decided, now)
     if len([given for given in desk.annotations().values() if given]) < 2:
-        raise UserError("label: fewer than two annotators have labelled anything; pull again when they have.")
+        raise UserError(
+            "label: fewer than two annotators have labelled anything; pull again when they have."
+        )
     trail = desk.folder / "audit.jsonl"
     before = list(read_jsonl(trail, Decision)) if trail.is_file() else []
     marks.append(trail, settling.new_lines(outcome.decisions, before))
@@ -342,7 +384,9 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
         for name in settings.annotators:
             tasks = [Task(id=note.id, text=note.text, lang=note.lang) for note in chosen]
             random.Random(f"{recipe.seed}/{name}").shuffle(tasks)
-            sent.append(desk.give(PRACTICE, name, tasks, strictest(note.profile for note in chosen)))
+            sent.append(
+                desk.give(PRACTICE, name, tasks, strictest(note.profile for note in chosen))
+            )
         write_jsonl(kept, chosen)
         return sent, []
     chosen = list(read_jsonl(kept, Note))
@@ -352,7 +396,9 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
         pulled = desk.take(PRACTICE, name)
         troubles += [pulled.trouble] if pulled.trouble else []
         show = strictest(note.profile for note in chosen) in SHOWABLE
-        one = practising.feedback(name, chosen, marks.read(desk.kept(PRACTICE, name)), desk.card, guide, show)
+        one = practising.feedback(
+            name, chosen, marks.read(desk.kept(PRACTICE, name)), desk.card, guide, show
+        )
         if one is not None:
             write_page(one.page, desk.folder / PRACTICE, f"feedback-{name}")
             told.append(one)
@@ -382,13 +428,21 @@ def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Outcome]:
     """
     desk = Desk(recipe)
     if not isinstance(desk.settings, InFiles):
-        raise UserError("label.via: invented annotators hand in files; set label.via=files and another label.out.")
+        raise UserError(
+            "label.via: invented annotators hand in files; set label.via=files and another label.out."
+        )
     push(recipe)
     data = recipe.data[desk.settings.data]
-    truth = {note.id: note for note in load.load(data, desk.settings.data, recipe.root, recipe.seed).notes}
+    truth = {
+        note.id: note
+        for note in load.load(data, desk.settings.data, recipe.root, recipe.seed).notes
+    }
     for name in desk.settings.annotators:
         tasks = desk.tasks(ROUND, name)
-        made = {one.note: one for one in simulate([truth[task.id] for task in tasks], desk.card, name, recipe.seed)}
+        made = {
+            one.note: one
+            for one in simulate([truth[task.id] for task in tasks], desk.card, name, recipe.seed)
+        }
         Exchange(desk.folder / ROUND, name).answer(
             tasks, {id: (one.spans, one.at, one.seconds) for id, one in made.items()}
         )
@@ -402,4 +456,6 @@ def guideline(recipe: Recipe, lang: str, folder: Path | None = None) -> Path:
     """Write the card's guideline in a language, to print; returns the page."""
     desk = Desk(recipe)
     guide = guides(desk.card_name, recipe.root).get(lang)
-    return write_page(guideline_page(desk.card, guide, lang), folder or desk.folder, f"guideline-{lang}")
+    return write_page(
+        guideline_page(desk.card, guide, lang), folder or desk.folder, f"guideline-{lang}"
+    )

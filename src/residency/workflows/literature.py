@@ -45,21 +45,29 @@ class Made(Value, frozen=True):
     """Pairs that were not taken, by reason."""
 
 
-def fetch(query: str, out: Path, email: str, most: int = 1000, tracker: Tracker | None = None) -> int:
+def fetch(
+    query: str, out: Path, email: str, most: int = 1000, tracker: Tracker | None = None
+) -> int:
     """Write the abstracts that a search finds, most relevant first; returns how many. An interrupted command goes on.
 
     Raises ``UserError`` where PubMed does not answer: what was fetched is kept beside ``out``.
     """
     tracker = tracker or Silent()
     if not 1 <= most <= pubmed.MOST:
-        raise UserError(f"--most: PubMed gives 1 to {pubmed.MOST:,} of one search; split it, for example by year.")
+        raise UserError(
+            f"--most: PubMed gives 1 to {pubmed.MOST:,} of one search; split it, for example by year."
+        )
     if "@" not in email:
-        raise UserError("--email: NCBI wants the address of who is answerable for the requests; give one.")
+        raise UserError(
+            "--email: NCBI wants the address of who is answerable for the requests; give one."
+        )
     partial = out.with_name(out.name + ".partial")
     known = {row.id: row for row in _rows(partial)}
     ids = pubmed.search(query, email, most)
     if not ids:
-        raise UserError("PubMed finds nothing for this query; try it at pubmed.ncbi.nlm.nih.gov first.")
+        raise UserError(
+            "PubMed finds nothing for this query; try it at pubmed.ncbi.nlm.nih.gov first."
+        )
     tracker.start("fetching", len(ids))
     encoder = msgspec.json.Encoder()
     with disk_errors(out):
@@ -157,7 +165,9 @@ def _generator(by: str, model: str, key: str, out: Path) -> Predictor:
         return CausalPredictor.from_artefact(artefact_of(Path(by)), card=card).asked(card)
     base = resolve(BaseModelSettings(id=by), Path.cwd())
     if base.architecture != "causal":
-        raise UserError(f"--by: {by} does not write; give a causal model, a server's address, or {OWN}.")
+        raise UserError(
+            f"--by: {by} does not write; give a causal model, a server's address, or {OWN}."
+        )
     return CausalPredictor.untuned(base, card, Limits(), Generation())
 
 
@@ -174,16 +184,27 @@ def _written(
         with kept.open("ab") as file:
             while chunk := list(islice(source, CHUNK)):
                 asked = [(one, _example(one, pairs)) for one in chunk]
-                keys = [digest([generator.info.name, generator.info.digest, example.input]) for _, example in asked]
-                new = [(key, example) for key, (_, example) in zip(keys, asked, strict=True) if key not in known]
-                for (key, _), answer in zip(new, generator.predict([example for _, example in new]), strict=True):
+                keys = [
+                    digest([generator.info.name, generator.info.digest, example.input])
+                    for _, example in asked
+                ]
+                new = [
+                    (key, example)
+                    for key, (_, example) in zip(keys, asked, strict=True)
+                    if key not in known
+                ]
+                for (key, _), answer in zip(
+                    new, generator.predict([example for _, example in new]), strict=True
+                ):
                     known[key] = answer.text
                     file.write(msgspec.json.encode(Words(key=key, text=answer.text)) + b"\n")
                 file.flush()
                 done += len(chunk)
                 tracker.update(done)
                 for key, (abstract, _) in zip(keys, asked, strict=True):
-                    for pair in read_pairs(known[key], abstract, generator.info.base or generator.info.name):
+                    for pair in read_pairs(
+                        known[key], abstract, generator.info.base or generator.info.name
+                    ):
                         yield pair, abstract.text
     kept.unlink(missing_ok=True)
     tracker.end(f"{done} abstracts")
@@ -204,7 +225,9 @@ def _example(abstract: Abstract, pairs: int) -> Example:
     from residency.tasks.codec import fill
 
     card = load_card("literature")
-    words = fill(card.prompt, {"text": abstract.text, "pairs": str(pairs)}, f"card {card.name}: prompt")
+    words = fill(
+        card.prompt, {"text": abstract.text, "pairs": str(pairs)}, f"card {card.name}: prompt"
+    )
     return Example(
         id=abstract.id, task=card.name, input=words, turns=(Turn(role="user", text=words),), lang=abstract.lang,
         profile="public",

@@ -40,7 +40,12 @@ GENERATE = {
     "top_k": "top_k",
     "repetition_penalty": "repetition_penalty",
 }
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant", "constant_with_warmup": "constant"}
+SCHEDULES = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant",
+    "constant_with_warmup": "constant",
+}
 # Key -> why it needs no counterpart, or what takes its place.
 ALWAYS = {
     "do_train": "a run trains, evaluates and reports",
@@ -132,7 +137,9 @@ def imported(
     given = read_yaml(file)
     known = {*STAGE, *GENERATE, *ALWAYS, *REFUSED, *OWN}
     if given.get("stage", "sft") != "sft":
-        raise UserError(f"{file}: stage: {given['stage']!r} is not imported; only sft (instruction tuning) is.")
+        raise UserError(
+            f"{file}: stage: {given['stage']!r} is not imported; only sft (instruction tuning) is."
+        )
     if lost := [key for key in REFUSED if _set(given.get(key)) and key not in ignore]:
         raise UserError(
             f"{file}: {lost[0]}: {REFUSED[lost[0]]}, and leaving it out would change the result; "
@@ -142,7 +149,9 @@ def imported(
     for key in given:
         if key not in known:
             close = get_close_matches(str(key), sorted(known), n=1, cutoff=0.7)
-            fates[str(key)] = "unknown key" + (f"; did you mean {close[0]}?" if close else "; left out")
+            fates[str(key)] = "unknown key" + (
+                f"; did you mean {close[0]}?" if close else "; left out"
+            )
         elif key in ALWAYS:
             fates[key] = ALWAYS[key]
         elif key in REFUSED:
@@ -156,10 +165,15 @@ def imported(
     fates["model_name_or_path"] = f"base.id: {settings['id']}"
     if "cutoff_len" in given:
         settings["window"] = given["cutoff_len"]
-        fates["cutoff_len"] = "base.window; an answer is never cut, a row that does not fit is counted"
+        fates["cutoff_len"] = (
+            "base.window; an answer is never cut, a row that does not fit is counted"
+        )
     if "seed" in given:
         fates["seed"] = "seed"
-    name = re.sub(r"[^\w.-]+", "-", str(given.get("output_dir") or file.stem)).strip("-.")[:64] or "imported"
+    name = (
+        re.sub(r"[^\w.-]+", "-", str(given.get("output_dir") or file.stem)).strip("-.")[:64]
+        or "imported"
+    )
     if "output_dir" in given:
         fates["output_dir"] = f"name: {name}; runs go to runs/"
     value = {
@@ -172,14 +186,18 @@ def imported(
         "stages": [stage],
     }
     recipe = Recipe.from_mapping(value, file.parent, where=str(file))
-    return recipe, [Fate(key=key, became=fates.get(key, "not looked at")) for key in sorted({*given, *fates})]
+    return recipe, [
+        Fate(key=key, became=fates.get(key, "not looked at")) for key in sorted({*given, *fates})
+    ]
 
 
 def _set(value: object) -> bool:
     return value not in (None, False, "", 0)
 
 
-def _moved(given: Mapping[str, Any], keys: Mapping[str, str], where: str, fates: dict[str, str]) -> dict[str, Any]:
+def _moved(
+    given: Mapping[str, Any], keys: Mapping[str, str], where: str, fates: dict[str, str]
+) -> dict[str, Any]:
     found = {}
     for key, target in keys.items():
         if key in given:
@@ -200,7 +218,9 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     stage = _moved(given, STAGE, "stages[0]", fates)
     kind = given.get("finetuning_type", "lora")
     if kind not in ("lora", "full"):
-        raise UserError(f"{file}: finetuning_type: {kind!r} is not there yet; {allowed(('lora', 'full'), kind)}.")
+        raise UserError(
+            f"{file}: finetuning_type: {kind!r} is not there yet; {allowed(('lora', 'full'), kind)}."
+        )
     fates["finetuning_type"] = f"stages[0].method.kind: {kind}"
     method: dict[str, Any] = {"kind": kind}
     if kind == "lora":
@@ -212,7 +232,11 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
         )
         method.setdefault("r", 8)
         target = given.get("lora_target", "all")
-        names = [name.strip() for name in target.split(",")] if isinstance(target, str) else list(target)
+        names = (
+            [name.strip() for name in target.split(",")]
+            if isinstance(target, str)
+            else list(target)
+        )
         method["targets"] = "linear" if names == ["all"] else names
         fates["lora_target"] = f"stages[0].method.targets: {method['targets']}"
     stage["method"] = method
@@ -226,7 +250,9 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     if "lr_scheduler_type" in given:
         wanted = given["lr_scheduler_type"]
         if wanted not in SCHEDULES:
-            raise UserError(f"{file}: lr_scheduler_type: {wanted!r} is not there; {allowed(SCHEDULES, wanted)}.")
+            raise UserError(
+                f"{file}: lr_scheduler_type: {wanted!r} is not there; {allowed(SCHEDULES, wanted)}."
+            )
         stage["schedule"] = SCHEDULES[wanted]
         fates["lr_scheduler_type"] = "stages[0].schedule"
     if "warmup_steps" in given:
@@ -245,7 +271,9 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     for key in ("packing", "neat_packing"):
         if key in given:
             stage["packing"] = "auto" if given[key] else stage.get("packing", "off")
-            fates[key] = "stages[0].packing: rows end to end, none sees another" if given[key] else "off"
+            fates[key] = (
+                "stages[0].packing: rows end to end, none sees another" if given[key] else "off"
+            )
     if "mask_history" in given:
         stage["loss_on"] = "last" if given["mask_history"] else "all"
         fates["mask_history"] = f"stages[0].loss_on: {stage['loss_on']}"
@@ -254,26 +282,45 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     return stage
 
 
-def _data(given: Mapping[str, Any], file: Path, info: Path | None, fates: dict[str, str]) -> dict[str, Any]:
+def _data(
+    given: Mapping[str, Any], file: Path, info: Path | None, fates: dict[str, str]
+) -> dict[str, Any]:
     """The data set of the recipe; several files of one form become one."""
     folder = file.parent / str(given.get("dataset_dir", "data"))
     path = info or next(
-        (p for p in (folder / "dataset_info.json", file.parent / "dataset_info.json") if p.is_file()), None
+        (
+            p
+            for p in (folder / "dataset_info.json", file.parent / "dataset_info.json")
+            if p.is_file()
+        ),
+        None,
     )
     if path is None or not path.is_file():
-        raise UserError(f"{file}: dataset_info.json is not in {folder}; name it with --dataset-info.")
+        raise UserError(
+            f"{file}: dataset_info.json is not in {folder}; name it with --dataset-info."
+        )
     try:
-        known: dict[str, dict[str, Any]] = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
+        known: dict[str, dict[str, Any]] = msgspec.json.decode(
+            path.read_bytes(), type=dict[str, dict[str, Any]]
+        )
     except msgspec.DecodeError:
-        raise UserError(f"{path}: is not a JSON object of data sets; see its documentation.") from None
+        raise UserError(
+            f"{path}: is not a JSON object of data sets; see its documentation."
+        ) from None
     train = _read(_names(given.get("dataset")), known, path, file, fates)
-    held = _read(_names(given.get("eval_dataset")), known, path, file, fates) if given.get("eval_dataset") else None
+    held = (
+        _read(_names(given.get("eval_dataset")), known, path, file, fates)
+        if given.get("eval_dataset")
+        else None
+    )
     how, files = train
     data: dict[str, Any] = {**how}
     fates["dataset"] = f"data.data: {', '.join(files)}"
     if held is not None:
         if held[0] != how:
-            raise UserError(f"{file}: eval_dataset: is of another form than dataset; bring both into one form.")
+            raise UserError(
+                f"{file}: eval_dataset: is of another form than dataset; bring both into one form."
+            )
         data |= {"train": files, "test": held[1]}
         fates["eval_dataset"] = "data.data.test"
     else:
@@ -283,9 +330,15 @@ def _data(given: Mapping[str, Any], file: Path, info: Path | None, fates: dict[s
         share = float(given["val_size"])
         if held is not None:
             data["stop"] = share if share < 1 else "auto"
-            fates["val_size"] = "data.data.stop: what early stopping looks at" if share < 1 else "data.data.stop: auto"
+            fates["val_size"] = (
+                "data.data.stop: what early stopping looks at"
+                if share < 1
+                else "data.data.stop: auto"
+            )
         else:
-            fates["val_size"] = "a tenth is drawn for early stopping, another for the report: set data.data.shares"
+            fates["val_size"] = (
+                "a tenth is drawn for early stopping, another for the report: set data.data.shares"
+            )
     if "max_samples" in given:
         data["limit"] = given["max_samples"]
         fates["max_samples"] = "data.data.limit: training records; the other parts stay whole"
@@ -308,7 +361,11 @@ TAGS = {
 
 
 def _read(
-    names: list[str], known: Mapping[str, Mapping[str, Any]], path: Path, file: Path, fates: dict[str, str]
+    names: list[str],
+    known: Mapping[str, Mapping[str, Any]],
+    path: Path,
+    file: Path,
+    fates: dict[str, str],
 ) -> tuple[dict[str, Any], list[str]]:
     if not names:
         raise UserError(f"{file}: dataset: is missing; name an entry of {path.name}.")
@@ -319,9 +376,13 @@ def _read(
             raise UserError(f"{file}: dataset: {name!r} is not in {path}; {allowed(known, name)}.")
         entry = dict(known[name])
         if entry.pop("ranking", False):
-            raise UserError(f"{path}: {name}: holds preferences (ranking), which are not learned from yet.")
+            raise UserError(
+                f"{path}: {name}: holds preferences (ranking), which are not learned from yet."
+            )
         if not entry.get("file_name"):
-            raise UserError(f"{path}: {name}: names no local file (file_name); download it first and name it.")
+            raise UserError(
+                f"{path}: {name}: names no local file (file_name); download it first and name it."
+            )
         files.append(str((path.parent / entry.pop("file_name")).resolve()))
         form = str(entry.pop("formatting", "alpaca"))
         columns, tags = dict(entry.pop("columns", {})), dict(entry.pop("tags", {}))
@@ -330,7 +391,9 @@ def _read(
             made["columns"] = {key: columns.pop(key) for key in ALPACA if key in columns}
         elif form in ("sharegpt", "openai"):
             made["format"] = "sharegpt"
-            made["columns"] = {key: columns.pop(key) for key in ("messages", "system") if key in columns}
+            made["columns"] = {
+                key: columns.pop(key) for key in ("messages", "system") if key in columns
+            }
             made["tags"] = {new: tags.pop(old) for old, new in TAGS.items() if old in tags}
         else:
             raise UserError(

@@ -52,7 +52,10 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     processes.check(recipe.launch)
     device = plans.device_named(gpu) if gpu else plans.device_here()
     base = resolve(recipe.base, recipe.root, weights=False)
-    return [_forecast(recipe, stage, number, base, device) for number, stage in enumerate(recipe.stages, start=1)]
+    return [
+        _forecast(recipe, stage, number, base, device)
+        for number, stage in enumerate(recipe.stages, start=1)
+    ]
 
 
 def _forecast(recipe: Recipe, stage: Stage, number: int, base: Base, device: Any) -> Forecast:
@@ -85,15 +88,21 @@ def _subject(recipe: Recipe, base: Base) -> Any:
     train = examples(corpus.part("train"), card)
     if output == "text":
         chat = artefact.chat(base, task.limits)
-        made = conversation_items.build(train, chat, card, recipe.stages[0].loss_on, recipe.data[task.data].loss)
+        made = conversation_items.build(
+            train, chat, card, recipe.stages[0].loss_on, recipe.data[task.data].loss
+        )
     else:
         made = items.build(train, artefact.tokeniser(base), card)
     if not made.items:
-        raise UserError(f"data.{task.data}: the training part is empty; there is nothing to plan for.")
+        raise UserError(
+            f"data.{task.data}: the training part is empty; there is nothing to plan for."
+        )
     return plans.subject_of_job(base, card, output, made.items, len(corpus.part("dev")))
 
 
-def _estimate(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int) -> Any:
+def _estimate(
+    recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int
+) -> Any:
     from residency.train import estimate as plans
     from residency.train.defaults import resolve as decided
 
@@ -120,10 +129,20 @@ def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
     rows = subject.rows
     facts = [
         ("parameters", f"{found.parameters:,}, of which {found.trainable:,} are trained"),
-        ("rows", f"{len(rows.lengths):,}, at most {max(rows.lengths):,} tokens, {sum(rows.lengths):,} in all"),
-        ("steps", f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, {found.precision}"),
+        (
+            "rows",
+            f"{len(rows.lengths):,}, at most {max(rows.lengths):,} tokens, {sum(rows.lengths):,} in all",
+        ),
+        (
+            "steps",
+            f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, {found.precision}",
+        ),
         ("checkpointing", "on" if found.checkpointing else "off"),
-        *([("sharded", f"among {found.shares} processes; memory is that of each")] if found.shares > 1 else []),
+        *(
+            [("sharded", f"among {found.shares} processes; memory is that of each")]
+            if found.shares > 1
+            else []
+        ),
         ("weights", shown(found.weights)),
         ("gradients and optimiser", shown(found.gradients + found.optimiser)),
         ("within a step", shown(found.activations)),
@@ -135,7 +154,12 @@ def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
     if found.program:
         facts.append(("the program itself", shown(found.program)))
     facts.append(("peak memory", shown(found.peak)))
-    facts.append(("disk", f"{shown(found.disk)} (artefact {shown(found.artefact)}, the rest while it trains)"))
+    facts.append(
+        (
+            "disk",
+            f"{shown(found.disk)} (artefact {shown(found.artefact)}, the rest while it trains)",
+        )
+    )
     if found.seconds:
         facts.append(("time", f"about {_time(found.seconds)}, right within a factor of two"))
     return tuple(facts)
@@ -147,7 +171,9 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _advice(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int) -> str:
+def _advice(
+    recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int
+) -> str:
     """The fewest changes, of those that change results least, with which it fits."""
     from residency.train import estimate as plans
 
@@ -156,15 +182,25 @@ def _advice(recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any,
         said.append(words)
         found = _estimate(changed, changed_stage, changed_base, subject, device, program)
         if plans.fits(found, device):
-            return f"set {', '.join(said)}: then at most {plans.shown(found.peak)} are held at once."
+            return (
+                f"set {', '.join(said)}: then at most {plans.shown(found.peak)} are held at once."
+            )
     return f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a larger device."
 
 
-def _changes(recipe: Recipe, stage: Stage, base: Base, device: str) -> Iterator[tuple[str, Recipe, Stage, Base]]:
+def _changes(
+    recipe: Recipe, stage: Stage, base: Base, device: str
+) -> Iterator[tuple[str, Recipe, Stage, Base]]:
     """Changes one after the other, each with those before."""
-    plain = base.quantise == "none" and stage.optimiser == "adamw" and getattr(stage.method, "projection", None) is None
+    plain = (
+        base.quantise == "none"
+        and stage.optimiser == "adamw"
+        and getattr(stage.method, "projection", None) is None
+    )
     if recipe.launch.processes > 1 and not recipe.launch.shard and plain:
-        recipe = recipe.model_copy(update={"launch": recipe.launch.model_copy(update={"shard": True})})
+        recipe = recipe.model_copy(
+            update={"launch": recipe.launch.model_copy(update={"shard": True})}
+        )
         yield "launch.shard=true", recipe, stage, base
     if stage.checkpointing is not True:
         stage = stage.model_copy(update={"checkpointing": True})
@@ -237,10 +273,16 @@ def _writers(device: Any) -> Iterator[tuple[str, str, float]]:
         config = transformers.LlamaConfig(**LLAMA, **shape)
         for method, quantise in (("lora", "none"), ("lora on base.quantise: nf4", "nf4")):
             if quantise == "none" or device.kind == "cuda":
-                yield name, method, _peak(config, "answers", rows, Lora(targets="linear"), device, quantise, 1)
+                yield (
+                    name,
+                    method,
+                    _peak(config, "answers", rows, Lora(targets="linear"), device, quantise, 1),
+                )
 
 
-def _peak(config: Any, family: Any, rows: Any, method: Any, device: Any, quantise: Any, micro_batch: int) -> float:
+def _peak(
+    config: Any, family: Any, rows: Any, method: Any, device: Any, quantise: Any, micro_batch: int
+) -> float:
     from residency.train import estimate as plans
 
     subject = plans.subject_of(config, family, ("O", "B", "I"), rows)
@@ -266,6 +308,8 @@ def advice(found: Sequence[Suggestion], device: str) -> str:
     """The suggestion in a sentence."""
     good = [one for one in found if one.fits]
     if not good:
-        return f"nothing here fits on {device}; give a card with more memory, or take a bundled base."
+        return (
+            f"nothing here fits on {device}; give a card with more memory, or take a bundled base."
+        )
     best = good[-1]
     return f"on {device}: up to {best.base}, tuned with {best.method}."

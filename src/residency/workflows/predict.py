@@ -51,7 +51,11 @@ def predict_file(
     columns = asks_by_columns(artefact)
     check_fields(input, text_field, columns)
     partial = output.with_name(output.name + ".partial")
-    key = sha256(canonical([file_digest(input), file_digest(artefact / "artefact.json"), text_field, id_field]))
+    key = sha256(
+        canonical(
+            [file_digest(input), file_digest(artefact / "artefact.json"), text_field, id_field]
+        )
+    )
     done = resume(partial, key)
     predictions = predict(
         artefact, notes(input, text_field, id_field, done, columns)
@@ -97,7 +101,9 @@ def check_fields(input: Path, text_field: str, columns: bool = False) -> None:
         raise DataError(f"{input}: holds no notes; give JSON lines with the field {text_field}.")
 
 
-def notes(input: Path, text_field: str, id_field: str, skip: int, columns: bool = False) -> Iterator[RawNote]:
+def notes(
+    input: Path, text_field: str, id_field: str, skip: int, columns: bool = False
+) -> Iterator[RawNote]:
     """Notes of a JSON-lines file behind the first ``skip``; they may hold identifiers, so they stay in memory.
 
     A row may hold ``messages`` instead of a text: a conversation that waits for an answer.
@@ -105,21 +111,29 @@ def notes(input: Path, text_field: str, id_field: str, skip: int, columns: bool 
     for position, (number, line) in enumerate(enumerate_lines(input)):
         if position >= skip:
             row = _row(input, number, line, text_field, columns)
-            found = spoken(row["messages"], MESSAGE_TAGS) if "messages" in row and text_field not in row else []
+            found = (
+                spoken(row["messages"], MESSAGE_TAGS)
+                if "messages" in row and text_field not in row
+                else []
+            )
             turns = [] if isinstance(found, str) else found
             yield RawNote(
                 id=identifier(row.get(id_field)) or str(number),
                 patient="",
                 text=str(row.get(text_field) or ""),
                 turns=tuple(Turn(role=role, text=text) for role, text in turns),
-                fields={name: str(value) for name, value in row.items() if isinstance(value, str | int)}
+                fields={
+                    name: str(value) for name, value in row.items() if isinstance(value, str | int)
+                }
                 if columns
                 else {},
                 choices=choices(row),
             )
 
 
-def _row(input: Path, number: int, line: bytes, text_field: str, columns: bool = False) -> dict[str, Any]:
+def _row(
+    input: Path, number: int, line: bytes, text_field: str, columns: bool = False
+) -> dict[str, Any]:
     if number == 1:
         line = line.removeprefix(b"\xef\xbb\xbf")
     try:
@@ -132,7 +146,9 @@ def _row(input: Path, number: int, line: bytes, text_field: str, columns: bool =
             fault = turns if isinstance(turns, str) else "the last turn must be the user's"
             raise DataError(f"{input}:{number}: messages: {fault}.")
     elif not isinstance(row, dict) or not (columns or isinstance(row.get(text_field), str)):
-        raise DataError(f"{input}:{number}: has no text in the field {text_field}; name the field with --text.")
+        raise DataError(
+            f"{input}:{number}: has no text in the field {text_field}; name the field with --text."
+        )
     return row
 
 

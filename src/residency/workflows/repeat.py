@@ -22,14 +22,20 @@ def recorded(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
     run, recipe = open_run(folder)
     manifest = run.manifest
     if manifest.status != "done":
-        raise UserError(f"{folder}: this run was not finished; go on with residency run and its recipe.")
+        raise UserError(
+            f"{folder}: this run was not finished; go on with residency run and its recipe."
+        )
     now = Work(recipe, folder.parent, Silent()).input_digests
     changed = sorted(name for name, known in manifest.inputs.items() if now.get(name) != known)
     if changed:
-        raise UserError(f"{folder}: {changed[0]} is not what it was when the run was made; restore it.")
+        raise UserError(
+            f"{folder}: {changed[0]} is not what it was when the run was made; restore it."
+        )
     if not overrides:
         return recipe
-    return Recipe.from_mapping(read_yaml(folder / "recipe.yaml"), recipe.root, overrides, str(folder / "recipe.yaml"))
+    return Recipe.from_mapping(
+        read_yaml(folder / "recipe.yaml"), recipe.root, overrides, str(folder / "recipe.yaml")
+    )
 
 
 def compared(before: Path, after: Path) -> list[str]:
@@ -42,12 +48,16 @@ def compared(before: Path, after: Path) -> list[str]:
             said.append(f"{stage}: not trained again")
             continue
         old, new = read_json(path, Artefact), read_json(other, Artefact)
-        equal = all(old.files.get(name) == new.files.get(name) for name in {*old.weights, *new.weights})
+        equal = all(
+            old.files.get(name) == new.files.get(name) for name in {*old.weights, *new.weights}
+        )
         said.append(f"{stage}: {'the same weights, bit for bit' if equal else 'other weights'}")
         same = same and equal
     if not same:
         then = Run(before).manifest.packages
         said += [
-            f"{name} {then.get(name, 'missing')} -> {now}" for name, now in packages().items() if then.get(name) != now
+            f"{name} {then.get(name, 'missing')} -> {now}"
+            for name, now in packages().items()
+            if then.get(name) != now
         ]
     return said

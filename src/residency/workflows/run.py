@@ -99,10 +99,14 @@ class Work:
     def input_digests(self) -> dict[str, str]:
         """Input file -> hash."""
         found = {
-            path for name, data in self.recipe.data.items() for path in load.files(data, self.recipe.root, name)
+            path
+            for name, data in self.recipe.data.items()
+            for path in load.files(data, self.recipe.root, name)
         }
         memo = self.runs / ".digests.json"
-        return {shown(path, self.recipe.root): memoised_digest(path, memo) for path in sorted(found)}
+        return {
+            shown(path, self.recipe.root): memoised_digest(path, memo) for path in sorted(found)
+        }
 
     @cached_property
     def corpora(self) -> dict[str, Corpus]:
@@ -122,7 +126,9 @@ class Work:
         """What every system is asked: the tasks, on all data that is trained on."""
         return [self.assignment(task, data, name) for name, task, data in exams(self.recipe)]
 
-    def assignment(self, task: Task, data: str | None = None, name: str | None = None) -> Assignment:
+    def assignment(
+        self, task: Task, data: str | None = None, name: str | None = None
+    ) -> Assignment:
         """A task on its data set, or on another."""
         chosen = task.name if name is None else name
         return Assignment(self.recipe, self.corpora, self.base, task, data or task.data, chosen)
@@ -145,7 +151,11 @@ class Work:
         shots = exam.task.shots
         if not shots or exam.output != "text":
             return {}
-        return {few_shot(shots): with_shots(asked, exam.part("train"), exam.card, shots, self.recipe.seed)}
+        return {
+            few_shot(shots): with_shots(
+                asked, exam.part("train"), exam.card, shots, self.recipe.seed
+            )
+        }
 
     @cached_property
     def profile(self) -> Profile:
@@ -154,13 +164,20 @@ class Work:
 
     def through(self, actions: Sequence[Action]) -> Run:
         """Have the result of every step in the run, one action for each."""
-        steps, run = self.steps(), self.run  # finds missing files and bases before anything is written
+        steps, run = (
+            self.steps(),
+            self.run,
+        )  # finds missing files and bases before anything is written
         assert_outside(run.folder)
         with run.locked():
             before = run.manifest if (run.folder / "manifest.json").is_file() else None
             created = before.created if before else now()
             keys = {step.name: step.key for step in steps}
-            if before and (before.status, before.steps) == ("done", keys) and all(map(run.is_done, steps)):
+            if (
+                before
+                and (before.status, before.steps) == ("done", keys)
+                and all(map(run.is_done, steps))
+            ):
                 run.done = dict.fromkeys(keys, "cached")
                 return run
             write_text(run.folder / "recipe.yaml", self.recipe.yaml())
@@ -169,7 +186,9 @@ class Work:
                 for step, action in zip(steps, actions, strict=True):
                     run.do(step, action)
             except Exception:
-                with suppress(UserError):  # a full disk may refuse this too; the first error is the one to tell
+                with suppress(
+                    UserError
+                ):  # a full disk may refuse this too; the first error is the one to tell
                     run.write_manifest(self.manifest(created, "failed"))
                 raise
             run.clear_scratch()
@@ -183,7 +202,9 @@ class Work:
         return {"data": _dump(self.recipe)["data"], "seed": self.recipe.seed}
 
     def data_step(self) -> Step:
-        return Step(name="data", settings=self._data_settings, inputs=self.input_digests, into="data")
+        return Step(
+            name="data", settings=self._data_settings, inputs=self.input_digests, into="data"
+        )
 
     def train_step(self, number: int | None = None) -> Step:
         """The step of a stage, counted from 0; the last where not given."""
@@ -200,7 +221,9 @@ class Work:
         }
         settings = {**self._data_settings, "stage": stage, "tasks": tasks}
         names = ("digest", "segmenter", "window", "quantise", "dtype")
-        base = {f"base.{name}".removesuffix(".digest"): str(getattr(self.base, name)) for name in names}
+        base = {
+            f"base.{name}".removesuffix(".digest"): str(getattr(self.base, name)) for name in names
+        }
         if self.base.chat_template:
             base["base.chat_template"] = sha256(self.base.chat_template.encode())
         into = f"train/{chosen.title(number + 1)}"
@@ -238,7 +261,9 @@ class Work:
         """The step that asks every system one task."""
         exam = exam or self.exams[0]
         into = f"eval/{exam.name or self.recipe.card(exam.task).name}"
-        asked = {name: value for name, value in _dump(self.recipe)["evaluate"].items() if name != "floor"}
+        asked = {
+            name: value for name, value in _dump(self.recipe)["evaluate"].items() if name != "floor"
+        }
         settings = {"evaluate": asked, "seed": self.recipe.seed}
         if len(self.exams) > 1:
             settings["data"] = exam.data
@@ -269,7 +294,10 @@ class Work:
 
     def actions(self, train: Callable[..., None] | None = None) -> list[Action]:
         """The work of each step; ``train`` takes the place of training a stage."""
-        stages = [partial(train or self.do_train, number=number) for number in range(len(self.recipe.stages))]
+        stages = [
+            partial(train or self.do_train, number=number)
+            for number in range(len(self.recipe.stages))
+        ]
         asked = [partial(self.do_eval, exam=exam) for exam in self.exams]
         return [self.do_data, *stages, *asked, self.do_report]
 
@@ -282,16 +310,23 @@ class Work:
             write_jsonl(folder / f"{name}.ledger.jsonl", corpus.ledger)
         data = self.recipe.data
         splitfile.write(self.corpora, data, self.recipe.root, folder, self.input_digests, now())
-        summaries = [summary(data[name], self.recipe.root, corpus) for name, corpus in self.corpora.items()]
+        summaries = [
+            summary(data[name], self.recipe.root, corpus) for name, corpus in self.corpora.items()
+        ]
         write_json(folder / "summary.json", summaries)
-        counts = {part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS}
+        counts = {
+            part: sum(len(corpus.part(part)) for corpus in self.corpora.values()) for part in PARTS
+        }
         self.tracker.end(", ".join(f"{count} {part}" for part, count in counts.items()))
 
     def do_train(self, folder: Path, number: int = 0) -> None:
         """Train a stage."""
         if self.recipe.launch.processes > 1 and processes.world() == 1:
             self.tracker.start(f"training in {self.recipe.launch.processes} processes")
-            given = [*(str(path.resolve()) for path in (self.run.folder, self.recipe.root, folder)), str(number)]
+            given = [
+                *(str(path.resolve()) for path in (self.run.folder, self.recipe.root, folder)),
+                str(number),
+            ]
             processes.start(self.recipe.launch.processes, "residency.workflows.torchrun", given)
             self.tracker.end()
             return
@@ -306,7 +341,14 @@ class Work:
         if not processes.first():
             return
         entries = [
-            Entry(file="", line=0, id=id, status="windowed", reason="longer than the model reads at once", count=n)
+            Entry(
+                file="",
+                line=0,
+                id=id,
+                status="windowed",
+                reason="longer than the model reads at once",
+                count=n,
+            )
             for id, n in items.windowed.items()
         ]
         entries += [
@@ -340,13 +382,16 @@ class Work:
                 "generate; name one of them, or set output: text."
             )
         train, dev = (
-            first.part(name) + [row for one in chosen[1:] for row in marked(one.part(name), one.data)]
+            first.part(name)
+            + [row for one in chosen[1:] for row in marked(one.part(name), one.data)]
             for name in ("train", "dev")
         )
         cards = [one.card for one in chosen[1:]]
         if stage.replay:
             general = self.assignment(replay_task(self.recipe, stage), stage.replay.data)
-            if general.output != first.output or (first.output == "head" and general.card.names != first.card.names):
+            if general.output != first.output or (
+                first.output == "head" and general.card.names != first.card.names
+            ):
                 raise UserError(
                     f"stages[{number}].replay.data: {stage.replay.data} is answered in another way than the stage's task."
                 )
@@ -360,7 +405,9 @@ class Work:
             name=stage.title(number + 1),
             base=self.base,
             card=first.card,
-            more=tuple({card.name: card for card in cards if card.name != first.card.name}.values()),
+            more=tuple(
+                {card.name: card for card in cards if card.name != first.card.name}.values()
+            ),
             train=train,
             dev=dev,
             seed=self.recipe.seed,
@@ -379,7 +426,10 @@ class Work:
 
     def systems(self) -> list[tuple[str, Path]]:
         """Name and artefact of every tuned system: ``tuned``, or of several stages each."""
-        folders = [self.run.folder / self.train_step(number).into for number in range(len(self.recipe.stages))]
+        folders = [
+            self.run.folder / self.train_step(number).into
+            for number in range(len(self.recipe.stages))
+        ]
         return [("tuned" if len(folders) == 1 else folder.name, folder) for folder in folders]
 
     def do_eval(self, folder: Path, exam: Assignment | None = None) -> None:
@@ -401,11 +451,20 @@ class Work:
             raise UserError(
                 "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
             )
-        able = {name: path for name, path in self.systems() if predictors.answers(path, card, exam.output)}
+        able = {
+            name: path
+            for name, path in self.systems()
+            if predictors.answers(path, card, exam.output)
+        }
         if not able:
-            raise UserError(f"tasks: no stage makes a model that answers {card.name}; name it in the tasks of one.")
+            raise UserError(
+                f"tasks: no stage makes a model that answers {card.name}; name it in the tasks of one."
+            )
         most = predictors.longest_answer(able.values())
-        trained = {name: read_json(path / "stage.json", StageResult).trainable for name, path in able.items()}
+        trained = {
+            name: read_json(path / "stage.json", StageResult).trainable
+            for name, path in able.items()
+        }
         shown = self.with_shots(exam, test)
         reports, answered, safe = [], [], []
         for name in (*settings.baselines, *shown, *able):
@@ -417,7 +476,9 @@ class Work:
                     else self.untuned(list(able.values())[-1], exam)
                 )
                 predictors.allow(predictor, most)
-                predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trained.get(name, 0))
+                predictor.info = msgspec.structs.replace(
+                    predictor.info, name=name, trainable=trained.get(name, 0)
+                )
                 report, predictions = evaluate(
                     predictor,
                     shown.get(name, test),
@@ -427,14 +488,23 @@ class Work:
                     show_text=self.show_text,
                     progress=self.tracker.update,
                 )
-            write_jsonl(folder / f"{name}.predictions.jsonl", (as_kept(one, self.show_text) for one in predictions))
+            write_jsonl(
+                folder / f"{name}.predictions.jsonl",
+                (as_kept(one, self.show_text) for one in predictions),
+            )
             reports.append(report)
             answered.append((report.system, predictions))
             if settings.safety and name not in shown and isinstance(predictor, CausalPredictor):
                 with silent():
-                    safe.append(safety.asked(predictor.asked(safety.card()), show_text=self.show_text))
+                    safe.append(
+                        safety.asked(predictor.asked(safety.card()), show_text=self.show_text)
+                    )
             self.tracker.end(
-                " ".join(f"{s.metric} {s.value:.3f}" for s in report.scores if s.metric == card.main_metric)
+                " ".join(
+                    f"{s.metric} {s.value:.3f}"
+                    for s in report.scores
+                    if s.metric == card.main_metric
+                )
             )
         last = answered[-1]
         tests = [compare(test, other, last, card, seed=self.recipe.seed) for other in answered[:-1]]
@@ -442,7 +512,9 @@ class Work:
         reports[-1] = msgspec.structs.replace(reports[-1], comparisons=found)
         write_json(folder / "reports.json", [*reports, *safety.together(safe, self.recipe.seed)])
 
-    def untuned(self, artefact: Path, exam: Assignment | None = None) -> EncoderPredictor | CausalPredictor:
+    def untuned(
+        self, artefact: Path, exam: Assignment | None = None
+    ) -> EncoderPredictor | CausalPredictor:
         """The base as it is; a model that writes has the template and settings of the tuned one."""
         from residency.models.causal import CausalPredictor
         from residency.models.encoder import EncoderPredictor
@@ -479,7 +551,9 @@ class Work:
         more: dict[str, list[Entry]] = {}
         for name, path in zip(self.learned_from(), trained, strict=True):
             lines = (path / "ledger.jsonl").read_bytes().splitlines()
-            more.setdefault(name, []).extend(msgspec.json.decode(line, type=Entry) for line in lines)
+            more.setdefault(name, []).extend(
+                msgspec.json.decode(line, type=Entry) for line in lines
+            )
         caveats = list(dict.fromkeys(words for path in trained if (words := erased.warning(path))))
         caveats += [f"data.{one.name}: {words}" for one in data for words in one.warnings]
         if all(note.origin.startswith("synthetic:") for note in self.corpus.notes):
@@ -513,7 +587,9 @@ class Work:
     def manifest(self, created: str, status: str) -> Manifest:
         """The run's manifest; the profile is what the recipe says until the data was read."""
         read = self.run.folder / "data/summary.json"
-        known = read_json(read, list[DataSummary]) if status == "done" else self.recipe.data.values()
+        known = (
+            read_json(read, list[DataSummary]) if status == "done" else self.recipe.data.values()
+        )
         return Manifest(
             schema=SCHEMA,
             name=self.recipe.name,
@@ -552,7 +628,9 @@ def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[
         for name, data in recipe.data.items()
         for path in load.files(data, recipe.root, name)
     }
-    corpora = {name: load.load(data, name, recipe.root, recipe.seed) for name, data in recipe.data.items()}
+    corpora = {
+        name: load.load(data, name, recipe.root, recipe.seed) for name, data in recipe.data.items()
+    }
     digests = {name: file_digest(path) for name, path in found.items()}
     files = splitfile.write(corpora, recipe.data, recipe.root, folder, digests, now())
     tracker.end(f"{sum(len(file.split.parts) for file in files)} notes")
@@ -598,7 +676,9 @@ def open_run(folder: Path | str) -> tuple[Run, Recipe]:
     from residency.recipe import read_yaml
 
     recipe = Recipe.from_mapping(
-        read_yaml(found.folder / "recipe.yaml"), Path(manifest.root), where=str(found.folder / "recipe.yaml")
+        read_yaml(found.folder / "recipe.yaml"),
+        Path(manifest.root),
+        where=str(found.folder / "recipe.yaml"),
     )
     return found, recipe
 
@@ -628,7 +708,10 @@ def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Ite
         predictor = predictors.trained(artefact_of(folder))
     return predictor.predict(
         question(
-            Note(id=str(number), text=note, profile="pseudonymised") if isinstance(note, str) else note, predictor.card
+            Note(id=str(number), text=note, profile="pseudonymised")
+            if isinstance(note, str)
+            else note,
+            predictor.card,
         )
         for number, note in enumerate(notes)
     )
@@ -649,7 +732,10 @@ def evaluate(
 
 
 def evaluation(
-    run: Run | Path | str, overrides: Sequence[str] = (), tracker: Tracker | None = None, runs: Path | None = None
+    run: Run | Path | str,
+    overrides: Sequence[str] = (),
+    tracker: Tracker | None = None,
+    runs: Path | None = None,
 ) -> Evaluation:
     """A run's model and what it is measured on, with a recipe that may be changed; nothing is done yet."""
     from residency.recipe import read_yaml
@@ -662,13 +748,17 @@ def evaluation(
             for key in ("path", "train", "dev", "shares", "stop", "limit"):
                 data.pop(key, None)
     recipe = Recipe.from_mapping(value, trained.root, overrides, where="recipe")
-    return Evaluation(recipe, runs or folder / "evaluations", tracker or Silent(), artefact_of(folder), folder)
+    return Evaluation(
+        recipe, runs or folder / "evaluations", tracker or Silent(), artefact_of(folder), folder
+    )
 
 
 class Evaluation(Work):
     """A trained model measured once more; its training is taken as it is."""
 
-    def __init__(self, recipe: Recipe, runs: Path, tracker: Tracker, artefact: Path, run: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, runs: Path, tracker: Tracker, artefact: Path, run: Path
+    ) -> None:
         from residency.models.artefact import read
 
         super().__init__(recipe, runs, tracker)
@@ -680,7 +770,11 @@ class Evaluation(Work):
     @cached_property
     def exams(self) -> list[Assignment]:
         """The task that the model learned."""
-        return [Assignment(self.recipe, self.corpora, self.base, self.task, self.task.data, "", self.card)]
+        return [
+            Assignment(
+                self.recipe, self.corpora, self.base, self.task, self.task.data, "", self.card
+            )
+        ]
 
     def systems(self) -> list[tuple[str, Path]]:
         return [("tuned", self.trained)]
@@ -712,8 +806,14 @@ class Evaluation(Work):
                 )
             return fixed(now, self.corpus.part("test"), f"data.{self.task.data}")
         if artefact.output == "text":
-            changed = [part for part in ("system", "prompt", "answer") if getattr(learned, part) != getattr(now, part)]
-            changed += ["chat_template"] if artefact.base.chat_template != self.base.chat_template else []
+            changed = [
+                part
+                for part in ("system", "prompt", "answer")
+                if getattr(learned, part) != getattr(now, part)
+            ]
+            changed += (
+                ["chat_template"] if artefact.base.chat_template != self.base.chat_template else []
+            )
             if changed:
                 raise UserError(
                     f"card {learned.name}: {' and '.join(changed)} changed after training, so the model would be asked what it "
@@ -722,9 +822,14 @@ class Evaluation(Work):
         return learned
 
     def train_step(self, number: int | None = None) -> Step:
-        artefact = {"artefact": digest(msgspec.json.decode((self.trained / "artefact.json").read_bytes()))}
+        artefact = {
+            "artefact": digest(msgspec.json.decode((self.trained / "artefact.json").read_bytes()))
+        }
         return Step(
-            name="train", settings={}, inputs={**artefact, **self.input_digests}, into=str(self.trained.resolve())
+            name="train",
+            settings={},
+            inputs={**artefact, **self.input_digests},
+            into=str(self.trained.resolve()),
         )
 
 
@@ -732,10 +837,14 @@ def as_kept(prediction: Prediction, show_text: bool) -> Prediction:
     """A prediction as a run keeps it: offsets and labels, what was written only where notes may be shown."""
     answer = prediction.answer
     if isinstance(answer, Spans):
-        answer = Spans(spans=tuple(msgspec.structs.replace(span, quote="") for span in answer.spans))
+        answer = Spans(
+            spans=tuple(msgspec.structs.replace(span, quote="") for span in answer.spans)
+        )
     elif isinstance(answer, Text | Facts | Tree) and not show_text:
         answer = type(answer)()
-    return msgspec.structs.replace(prediction, answer=answer, text=prediction.text if show_text else "")
+    return msgspec.structs.replace(
+        prediction, answer=answer, text=prediction.text if show_text else ""
+    )
 
 
 def _writes(task: Task) -> tuple[Any, Any]:

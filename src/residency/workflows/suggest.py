@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 FOLDS = 5
 
 
-def fitted(base: Base, card: Card, notes: Sequence[Note], stage: Stage, seed: int) -> EncoderPredictor:
+def fitted(
+    base: Base, card: Card, notes: Sequence[Note], stage: Stage, seed: int
+) -> EncoderPredictor:
     """A model trained on notes, in memory only; the card's labels must be fixed."""
     from residency.models.encoder import EncoderPredictor
     from residency.train.trainer import Job, train
@@ -87,7 +89,12 @@ def crossed(
 
 
 def next_notes(
-    run: Path, pool: Path, output: Path, count: int, at_random: float, tracker: Tracker | None = None
+    run: Path,
+    pool: Path,
+    output: Path,
+    count: int,
+    at_random: float,
+    tracker: Tracker | None = None,
 ) -> list[Choice]:
     """Choose notes of a pool that a run's model would learn most from, against what it has learned already; writes them as JSON
     lines, and beside them why each was chosen (``OUTPUT.why.jsonl``).
@@ -120,7 +127,14 @@ def next_notes(
         for one in model.marginals(note.text for note in fresh):
             doubts.append(uncertainty(one.log_probabilities))
             tracker.update(len(doubts))
-    chosen = choose(fresh, doubts, count, [note.text for note in learned.part("train")], at_random, seed=recipe.seed)
+    chosen = choose(
+        fresh,
+        doubts,
+        count,
+        [note.text for note in learned.part("train")],
+        at_random,
+        seed=recipe.seed,
+    )
     tracker.end(f"{len(fresh)} notes")
     by_id = {note.id: note for note in fresh}
     write.write_jsonl((by_id[one.note] for one in chosen), output)
@@ -155,7 +169,9 @@ def label_errors(
     found = ranked(every, share, spans)
     write_jsonl(output / "errors.jsonl", (_bare(one) for one in found))
     show = strictest(note.profile for note in notes) in SHOWABLE
-    return found, write_page(_errors_page(found, {note.id: note for note in notes}, show, spans), output, "errors")
+    return found, write_page(
+        _errors_page(found, {note.id: note for note in notes}, show, spans), output, "errors"
+    )
 
 
 def _bare(one: Suspect) -> dict[str, object]:
@@ -164,7 +180,13 @@ def _bare(one: Suspect) -> dict[str, object]:
         name: [{"start": s.start, "end": s.end, "label": s.label} for s in spans]
         for name, spans in (("labelled", one.labelled), ("believed", one.believed))
     }
-    return {"note": one.note, "start": one.start, "end": one.end, "score": round(one.score, 4), **sides}
+    return {
+        "note": one.note,
+        "start": one.start,
+        "end": one.end,
+        "score": round(one.score, 4),
+        **sides,
+    }
 
 
 def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, spans: int) -> Page:
@@ -177,7 +199,13 @@ def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, s
 
     columns = ("note", "labelled", "the model says", "log odds", *(("text",) if show else ()))
     rows = [
-        (one.note, said(one.labelled), said(one.believed), f"{one.score:.1f}", *((around(one),) if show else ()))
+        (
+            one.note,
+            said(one.labelled),
+            said(one.believed),
+            f"{one.score:.1f}",
+            *((around(one),) if show else ()),
+        )
         for one in found
     ]
     return Page(
@@ -185,5 +213,7 @@ def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, s
         eyebrow=f"{len(found)} places, {spans:,} labelled spans",
         lead="Each model was trained on other notes than those that it judges. The list says where to look first, not what is right: "
         "a small model is often sure and wrong.",
-        sections=(Section(title="Most suspicious first", columns=columns, rows=tuple(rows), numeric=(3,)),),
+        sections=(
+            Section(title="Most suspicious first", columns=columns, rows=tuple(rows), numeric=(3,)),
+        ),
     )

@@ -86,7 +86,10 @@ class Finder:
 
     @staticmethod
     def find_spec(name: str, path: Any = None, _: Any = None) -> Any:
-        if name not in PATCHES or (spec := importlib.machinery.PathFinder.find_spec(name, path)) is None:
+        if (
+            name not in PATCHES
+            or (spec := importlib.machinery.PathFinder.find_spec(name, path)) is None
+        ):
             return None
         run = spec.loader.exec_module  # type: ignore[union-attr]
 

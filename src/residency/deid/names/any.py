@@ -16,7 +16,11 @@ class Names:
 
     def __init__(self, lang: str) -> None:
         self.lang = lang
-        kinds: dict[str, type[Vietnamese | Chinese | English]] = {"vi": Vietnamese, "zh": Chinese, "en": English}
+        kinds: dict[str, type[Vietnamese | Chinese | English]] = {
+            "vi": Vietnamese,
+            "zh": Chinese,
+            "en": English,
+        }
         self.own = kinds[lang](name_data(lang))
 
     def search(self, view: View) -> list[Finding]:

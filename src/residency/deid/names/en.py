@@ -42,24 +42,36 @@ class English:
         part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
         names = rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ ]{part}){{0,3}}"
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
-        linked = r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"
+        linked = (
+            r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"
+        )
         self.behind = re.compile(
             rf"{linked}[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ \t]*)?{title}(?P<v>{names})(?![{low}\d])"
         )
         self.small = re.compile(
             r"(?:'s)?[ \t]*[.:,#\-]?[ \t]*(?P<v>[a-z'’\-]{3,},?(?:[ ](?:[a-z]\.[ ]?)?[a-z'’\-]{2,}){1,2}(?:[ ][a-z]\.)?)(?![\w])"
         )
-        self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
-        self.degrees = Words([(word.lower(), word) for word in data["suffixes"]], between_blanks=True)
+        self.words = Words(
+            [(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True
+        )
+        self.degrees = Words(
+            [(word.lower(), word) for word in data["suffixes"]], between_blanks=True
+        )
         self.before = re.compile(rf"(?<![{any_}])(?P<v>{part}(?:[ ]{part}){{0,3}}),?[ ]\Z")
-        self.run = re.compile(rf"(?<![{any_}\d]){word}(?:[ ](?:[{up}]\.?[ ])?{word}){{1,2}}(?![{any_}])")
-        self.swapped = re.compile(rf"(?<![{any_}\d])(?P<v>{word},[ ]{word}(?:[ ][{up}]\.?)?)(?![{any_}])")
+        self.run = re.compile(
+            rf"(?<![{any_}\d]){word}(?:[ ](?:[{up}]\.?[ ])?{word}){{1,2}}(?![{any_}])"
+        )
+        self.swapped = re.compile(
+            rf"(?<![{any_}\d])(?P<v>{word},[ ]{word}(?:[ ][{up}]\.?)?)(?![{any_}])"
+        )
 
     def search(self, view: View) -> Iterator[Finding]:
         text, low = view.shown, view.low
         for start, end, kinds in self.words.find(view.low_words):
             if (match := self.behind.match(text, end)) and (found := self._cued(match.group("v"))):
-                if self._apart(low[start:end], text[end : match.start("v")], text, match.start("v") + found):
+                if self._apart(
+                    low[start:end], text[end : match.start("v")], text, match.start("v") + found
+                ):
                     continue
                 if text[start:end].isupper() and end - start < 3 and not match.group("v").isupper():
                     continue  # MS is multiple sclerosis, PT physiotherapy
@@ -79,7 +91,10 @@ class English:
                 family, given = match.group("v").split(",", 1)
                 if match.start("v") > comma.start() or given.split()[0].lower() not in self.given:
                     continue
-                if self.shapes.kind_of(family) != KNOWN and family.lower() not in self.stops | self.vetoes:
+                if (
+                    self.shapes.kind_of(family) != KNOWN
+                    and family.lower() not in self.stops | self.vetoes
+                ):
                     yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
 
     def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
@@ -97,9 +112,12 @@ class English:
             while at >= 0:
                 end = at + len(word)
                 if not (low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()) and (
-                    text[at].isupper() or (len(word) > 4 and _small_line(text, at, self.shapes.is_listed(word)))
+                    text[at].isupper()
+                    or (len(word) > 4 and _small_line(text, at, self.shapes.is_listed(word)))
                 ):
-                    more.append(Finding(*self.shapes.grown(text, at, end), kind, "rule:en/name-again"))
+                    more.append(
+                        Finding(*self.shapes.grown(text, at, end), kind, "rule:en/name-again")
+                    )
                 at = low.find(word, end)
         return more
 
@@ -123,7 +141,12 @@ class English:
                 break
             kept.append(word)
         if kept and any(len(word.strip(".")) > 1 for word in kept):
-            yield Finding(match.end("v") - len(" ".join(kept)), match.end("v"), "clinician", "rule:en/name-degree")
+            yield Finding(
+                match.end("v") - len(" ".join(kept)),
+                match.end("v"),
+                "clinician",
+                "rule:en/name-degree",
+            )
 
     def _is_name(self, found: str, cue: str, kind: str) -> bool:
         """Whether words behind a cue are a name: behind a weak one (``patient``, ``per``) one must be known, or they are several."""
@@ -162,7 +185,9 @@ class English:
             if (
                 key in self.given
                 and not self._plain(words[index + 1])
-                and (last not in self.vetoes or (last in self.families and key not in self.ambiguous))
+                and (
+                    last not in self.vetoes or (last in self.families and key not in self.ambiguous)
+                )
                 and not self._plain(words[-1])
             ):
                 if key in self.ambiguous and last not in self.families:

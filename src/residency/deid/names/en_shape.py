@@ -52,7 +52,22 @@ TITLES = frozenset(
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
 Word = tuple[str, int, int]
 """A word, what it is, and where it begins."""
-LEADS = ("by ", "BY ", "-- ", "me ", "ME ", "nt ", "NT ", ": ", "Pt ", "\t", "| ", "\n", "th ", "TH ")
+LEADS = (
+    "by ",
+    "BY ",
+    "-- ",
+    "me ",
+    "ME ",
+    "nt ",
+    "NT ",
+    ": ",
+    "Pt ",
+    "\t",
+    "| ",
+    "\n",
+    "th ",
+    "TH ",
+)
 """What stands before a name with the family name first."""
 SMALL_WORD = re.compile(r"(?<![^\W_])[a-z'’\-]{5,}(?![^\W_])")
 VOWELS = frozenset("aeiouy")
@@ -68,8 +83,12 @@ class Shapes:
     """Runs of capitalised words, and known names in small letters."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.given = {name.lower() for key in ("male", "female", "more_given") for name in data[key]}
-        self.families = {name.lower() for key in ("families", "more_families") for name in data[key]}
+        self.given = {
+            name.lower() for key in ("male", "female", "more_given") for name in data[key]
+        }
+        self.families = {
+            name.lower() for key in ("families", "more_families") for name in data[key]
+        }
         words = {word.lower() for key in ("words", "stops", "vetoes") for word in data[key]}
         self.kinds = dict.fromkeys(words, KNOWN)
         for names, kind in ((self.families, FAMILY), (self.given, GIVEN)):
@@ -83,13 +102,16 @@ class Shapes:
         )
         name = rf"(?P<v>{WORD}(?:[ ]{PART}){{0,3}})"
         self.words = Words(
-            [(word, meant) for meant in ("verbs", "before", "towns") for word in data[meant]], between_blanks=True
+            [(word, meant) for meant in ("verbs", "before", "towns") for word in data[meant]],
+            between_blanks=True,
         )
         self.behind = re.compile(
             rf"[.:,]{{0,2}}[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr|drs)\.?[ ])?{name}(?:[ ](?:and|AND)[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
         )
         self.town = re.compile(rf"[ ](?P<v>{WORD}(?:[ ]{WORD})?)(?=[.,;)\n]|\Z)")
-        self.one = re.compile(rf"(?:\A|[.:;\]][ ]|[\n\"“]|[ ](?:that|and|THAT|AND)[ ])(?P<v>{WORD})[ ]\Z")
+        self.one = re.compile(
+            rf"(?:\A|[.:;\]][ ]|[\n\"“]|[ ](?:that|and|THAT|AND)[ ])(?P<v>{WORD})[ ]\Z"
+        )
         self.titled = re.compile(
             r"(?<![^\W_])(?:drs?|mr|mrs|ms)\b\.?[ ](?P<v>[a-z'’\-]{3,}(?:[ ](?:[a-z]\.[ ])?[a-z'’\-]{3,})?)(?:[ ]and[ ](?P<w>[a-z'’\-]{3,}))?"
         )
@@ -100,7 +122,9 @@ class Shapes:
         self.right = re.compile(rf",?[ ](?:[{UPPER}]\.?[ ])?(?P<v>{WORD})(?![{LETTER}\d])")
         self.small = frozenset(name for name in self.given if self.kinds[name] in (GIVEN, BOTH))
         self.pairs = cache(
-            lambda name: re.compile(rf"(?<![^\W_]){re.escape(name)}(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))")
+            lambda name: re.compile(
+                rf"(?<![^\W_]){re.escape(name)}(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))"
+            )
         )
 
     def kind_of(self, word: str) -> int:
@@ -112,10 +136,15 @@ class Shapes:
         if kind is None:
             if "-" in key:
                 kinds = {self.kind_of(one) for one in key.split("-") if len(one) > 1} - {SMALL}
-                return KNOWN if not kinds or KNOWN in kinds else max(kinds, key=(OTHER, BOTH, FAMILY, GIVEN).index)
+                return (
+                    KNOWN
+                    if not kinds or KNOWN in kinds
+                    else max(kinds, key=(OTHER, BOTH, FAMILY, GIVEN).index)
+                )
             kind = (
                 KNOWN
-                if key.endswith(self.endings) or (key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN)
+                if key.endswith(self.endings)
+                or (key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN)
                 else OTHER
             )
             if word.isupper() and (len(key) < 4 or VOWELS.isdisjoint(key)):
@@ -150,7 +179,9 @@ class Shapes:
 
     def _alone(self, word: str) -> bool:
         """Whether a word can be a name by itself; one in capitals must be in a list."""
-        return self.kind_of(word) in ((GIVEN, FAMILY) if word.isupper() else (GIVEN, FAMILY, BOTH, OTHER))
+        return self.kind_of(word) in (
+            (GIVEN, FAMILY) if word.isupper() else (GIVEN, FAMILY, BOTH, OTHER)
+        )
 
     def _first(self, found: str, at: int) -> Iterator[Finding]:
         """The words of a name behind a word that leads to names, up to the first word of the language."""
@@ -243,7 +274,11 @@ class Shapes:
         match = self.left.search(text, max(0, start - 40), start)
         if match and self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
             start = match.start()
-        if (match := self.right.match(text, end)) and self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
+        if (match := self.right.match(text, end)) and self.kind_of(match["v"]) in (
+            GIVEN,
+            FAMILY,
+            OTHER,
+        ):
             end = match.end()
         return start, end
 
@@ -255,7 +290,9 @@ class Shapes:
             if line.islower():
                 for match in SMALL_WORD.finditer(line):
                     if self.kinds.get(match.group()) in (GIVEN, FAMILY):
-                        yield Finding(at + match.start(), at + match.end(), "name", "rule:en/name-small")
+                        yield Finding(
+                            at + match.start(), at + match.end(), "name", "rule:en/name-small"
+                        )
             at += len(line) + 1
         words = set(text.split())
         for given in words & self.small:
@@ -274,7 +311,12 @@ class Shapes:
             while parts and self.kind_of(parts[0]) == KNOWN:
                 parts.pop(0)
             if len(parts) > 1 and all(self.kind_of(word) != KNOWN for word in parts):
-                yield Finding(match.end("v") - len(" ".join(parts)), match.end("v"), "clinician", "rule:en/name-small")
+                yield Finding(
+                    match.end("v") - len(" ".join(parts)),
+                    match.end("v"),
+                    "clinician",
+                    "rule:en/name-small",
+                )
 
     def is_listed(self, word: str) -> bool:
         """Whether a word is a name of the lists, and no other word."""

@@ -17,7 +17,9 @@ def name_data(lang: str) -> Mapping[str, Any]:
     """Names, cues, stop words and vetoes of a language."""
     import yaml
 
-    found: Mapping[str, Any] = yaml.safe_load((Path(__file__).parent / f"{lang}.yaml").read_text("utf-8"))
+    found: Mapping[str, Any] = yaml.safe_load(
+        (Path(__file__).parent / f"{lang}.yaml").read_text("utf-8")
+    )
     return found
 
 
@@ -29,7 +31,8 @@ def any_of(words: Collection[str]) -> str:
     if len(groups) < 3 or "" in groups:
         return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     made = [
-        re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})") for first, rest in groups.items()
+        re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})")
+        for first, rest in groups.items()
     ]
     return f"(?=[{''.join(map(re.escape, groups))}])(?:{'|'.join(made)})"
 
@@ -37,7 +40,10 @@ def any_of(words: Collection[str]) -> str:
 def _classes() -> tuple[str, str, str]:
     """Latin letters for patterns of re, which is faster than regex: capital, small, any."""
     signs = [chr(code) for code in (*range(0x41, 0x250), *range(0x1E00, 0x1F00))]
-    upper, lower = "".join(s for s in signs if s.isupper()), "".join(s for s in signs if s.islower())
+    upper, lower = (
+        "".join(s for s in signs if s.isupper()),
+        "".join(s for s in signs if s.islower()),
+    )
     return upper, lower, f"{upper}{lower}\u0300-\u036f"
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from residency.deid.find import Finding, View, Words, plain
 from residency.deid.names.lists import LETTER, LOWER, PEOPLE, UPPER, any_of, runs_of
 
-SYLLABLE = re.compile(r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?")
+SYLLABLE = re.compile(
+    r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?"
+)
 """A Vietnamese syllable, plain: what an abbreviation or the name of a drug hardly ever is."""
 
 
@@ -33,15 +35,23 @@ class Vietnamese:
         self.not_asked = frozenset(map(plain, data["not_asked"]))
         self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
         word = f"[{UPPER}][{LETTER}]*"
-        self.run = re.compile(rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])")
-        between = rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?:{any_of(data['between'])})(?![{LETTER}\d]))*"
+        self.run = re.compile(
+            rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])"
+        )
+        between = (
+            rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?:{any_of(data['between'])})(?![{LETTER}\d]))*"
+        )
         title = rf"(?:(?:{any_of(data['titles'])})(?![{LETTER}\d])\.?[ \t]*)*"
         initial = rf"[{UPPER}]\.[ \t]?"
-        self.before = re.compile(rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}")
+        self.before = re.compile(
+            rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}"
+        )
         self.name = re.compile(
             rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
         )
-        self.words = Words([(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True)
+        self.words = Words(
+            [(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True
+        )
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
         families = any_of(
             {name.lower() for name in data["families"]}
@@ -61,7 +71,9 @@ class Vietnamese:
             kind = kinds[0]
             next_ = NEXT.match(text, end)
             if next_ and next_[1][0].islower():
-                match = self.lower.match(text, self._behind(low, end)) or self.lower.match(text, end)
+                match = self.lower.match(text, self._behind(low, end)) or self.lower.match(
+                    text, end
+                )
                 small = list(self._small(match.group("v"), match.start("v"), kind)) if match else []
                 if small:
                     yield from small
@@ -92,7 +104,9 @@ class Vietnamese:
         if " " in text[start:end] or not (behind := NEXT.match(text, end)):
             return False
         known = text[start:end].lower() in self.calls
-        if "\n" in text[cue:start] or (":" in text[cue:start] and behind[1][0].islower() and not known):
+        if "\n" in text[cue:start] or (
+            ":" in text[cue:start] and behind[1][0].islower() and not known
+        ):
             return True
         return (plain(text[start:end]), plain(behind[1])) in self.vetoes
 
@@ -121,20 +135,37 @@ class Vietnamese:
         end = taken = 0
         folded: list[str] = []
         words = list(_words(found))
-        titled = [word for word, _ in words[1:4] if not word.isupper() and not self._is_stop(word.strip("."))]
+        titled = [
+            word
+            for word, _ in words[1:4]
+            if not word.isupper() and not self._is_stop(word.strip("."))
+        ]
         for word, at in words:
             key = plain(word).strip(".")
-            if not taken and (cue in self.asking or len(titled) > 1) and key not in self.not_asked and len(words) > 1:
+            if (
+                not taken
+                and (cue in self.asking or len(titled) > 1)
+                and key not in self.not_asked
+                and len(words) > 1
+            ):
                 folded.append(key)  # whatever it means else
                 end, taken = at + len(word), 1
                 continue
             given = taken and key in self.given and word[0].isupper() and not word.isupper()
             given = (
-                given or (taken == 2 and self._third(words, folded, word)) or (taken == 1 and self._second(words, key))
+                given
+                or (taken == 2 and self._third(words, folded, word))
+                or (taken == 1 and self._second(words, key))
             )
             if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
                 break
-            if taken and word.isupper() and len(word) > 1 and not found[:end].isupper() and not word.endswith("."):
+            if (
+                taken
+                and word.isupper()
+                and len(word) > 1
+                and not found[:end].isupper()
+                and not word.endswith(".")
+            ):
                 break  # an abbreviation behind a name
             folded.append(key)
             end, taken = at + len(word), taken + 1
@@ -142,7 +173,9 @@ class Vietnamese:
                 break
         if not taken or tuple(folded[:2]) in self.vetoes or (folded[0],) in self.vetoes:
             return None
-        return (start, start + end) if self._is_name(found[:end].strip(), folded, cue, kind) else None
+        return (
+            (start, start + end) if self._is_name(found[:end].strip(), folded, cue, kind) else None
+        )
 
     def _second(self, words: list[tuple[str, int]], key: str) -> bool:
         """Whether a word may be the middle name behind a family name and before a given one."""
@@ -160,15 +193,24 @@ class Vietnamese:
     def _is_name(self, found: str, folded: list[str], cue: str, kind: str) -> bool:
         """Whether words behind a cue are a name: known ones, or such as could be one."""
         words = found.split()
-        shaped = all(SYLLABLE.fullmatch(key) or "." in word for key, word in zip(folded, words, strict=False))
+        shaped = all(
+            SYLLABLE.fullmatch(key) or "." in word for key, word in zip(folded, words, strict=False)
+        )
         if cue in self.asking:
             return len(found) > 1
         if "." in found:
             return True
         if len(words) == 1:
-            if (cue in self.addressing or kind == "clinician") and len(found) > 1 and not found.isupper() and shaped:
+            if (
+                (cue in self.addressing or kind == "clinician")
+                and len(found) > 1
+                and not found.isupper()
+                and shaped
+            ):
                 return True
-            return found.lower() in self.calls or (found.isascii() and folded[0] in self.given and not found.isupper())
+            return found.lower() in self.calls or (
+                found.isascii() and folded[0] in self.given and not found.isupper()
+            )
         if self._is_family(words[0]) or any(word.lower() in self.calls for word in words):
             return True
         return shaped and not found.isupper()
@@ -179,7 +221,10 @@ class Vietnamese:
         folded = [plain(word) for word, _ in words]
         position = 0
         while position < len(words) - 1:
-            if self._is_family(words[position][0]) and tuple(folded[position : position + 2]) not in self.vetoes:
+            if (
+                self._is_family(words[position][0])
+                and tuple(folded[position : position + 2]) not in self.vetoes
+            ):
                 last = position + 1
                 while (
                     last < len(words)
@@ -188,7 +233,10 @@ class Vietnamese:
                         not self._is_stop(words[last][0])
                         or folded[last] in self.given
                         or (last - position == 1 and self._second(words[position:], folded[last]))
-                        or (last - position == 2 and self._third(words[position:], folded[position:], words[last][0]))
+                        or (
+                            last - position == 2
+                            and self._third(words[position:], folded[position:], words[last][0])
+                        )
                     )
                     and SYLLABLE.fullmatch(folded[last])
                 ):
@@ -196,9 +244,15 @@ class Vietnamese:
                 shout = words[position][0].isupper() and len(words[position][0]) > 1
                 taken = last - position
                 sure = not shout or any(word in self.given for word in folded[position + 1 : last])
-                if taken >= 2 and sure and not (shout and taken == 2 and folded[position + 1] not in self.given):
+                if (
+                    taken >= 2
+                    and sure
+                    and not (shout and taken == 2 and folded[position + 1] not in self.given)
+                ):
                     end = words[last - 1][1] + len(words[last - 1][0])
-                    yield Finding(start + words[position][1], start + end, "name", "rule:vi/name-list")
+                    yield Finding(
+                        start + words[position][1], start + end, "name", "rule:vi/name-list"
+                    )
                     position = last
                     continue
             position += 1
@@ -207,7 +261,9 @@ class Vietnamese:
         """Given names of people who were found, alone elsewhere: capitalised within a sentence."""
         text, more = view.shown, list[Finding]()
         names = {
-            text[one.start : one.end].rpartition(" ")[2]: one.kind for one in found if " " in text[one.start : one.end]
+            text[one.start : one.end].rpartition(" ")[2]: one.kind
+            for one in found
+            if " " in text[one.start : one.end]
         }
         for name, kind in names.items():
             if len(name) < 2 or not name[0].isalpha():

@@ -39,17 +39,26 @@ class Chinese:
         self.long = frozenset(data["sounds"]).union(word[0] for word in data["elements"])
         self.short = 2 + max(map(len, data["compound"]))
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
-        self.cues = Words([(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]])
+        self.cues = Words(
+            [(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]]
+        )
         self.titles = Words(
-            [*((word, "clinician") for word in data["titles"]), *((word, "relative") for word in data["doing"])]
+            [
+                *((word, "clinician") for word in data["titles"]),
+                *((word, "relative") for word in data["doing"]),
+            ]
         )
         self.titled = re.compile(any_of(data["titles"]))
         self.prepositions = frozenset(data["prepositions"])
         self.not_title = re.compile("[科室台]")
-        self.before = re.compile(rf"(?<![主责住值管]){veto}(?P<v>{family}[{HAN}]{{0,2}}|{parts}{{1,2}})\Z")
+        self.before = re.compile(
+            rf"(?<![主责住值管]){veto}(?P<v>{family}[{HAN}]{{0,2}}|{parts}{{1,2}})\Z"
+        )
         self.compound = frozenset(data["compound"])
         self.dotted = re.compile(f"{sounds}\\Z")
-        self.cell = re.compile(rf"(?<=[|【\t]){veto}\s?(?P<v>{family}[{data['given']}])(?=\s?[|】\t])")
+        self.cell = re.compile(
+            rf"(?<=[|【\t]){veto}\s?(?P<v>{family}[{data['given']}])(?=\s?[|】\t])"
+        )
         self.person = re.compile(
             rf"[，,、;；（(/|\s]\s*(?:性别)?:?\s*(?:男|女|\d{{1,3}}\s?岁|(?:{any_of(data['kin'])})[)）])"
         )
@@ -73,7 +82,9 @@ class Chinese:
                 yield from self._before(text, at, whose[0])
         for match in self.between.finditer(text):
             start, stop = match.span()
-            if stop - start > self.short and (stop - start >= LONGEST or text[start] not in self.long):
+            if stop - start > self.short and (
+                stop - start >= LONGEST or text[start] not in self.long
+            ):
                 continue
             if self.alone.fullmatch(text, start, stop):
                 yield Finding(start, stop, "name", "rule:zh/name-alone")
@@ -97,13 +108,20 @@ class Chinese:
 
     def _before(self, text: str, at: int, kind: str) -> Iterator[Finding]:
         """A name before a title, or before what people do."""
-        if "·" in text[max(0, at - 9) : at] and (dotted := self.dotted.search(text, max(0, at - 17), at)):
+        if "·" in text[max(0, at - 9) : at] and (
+            dotted := self.dotted.search(text, max(0, at - 17), at)
+        ):
             yield Finding(dotted.start(), at, kind, "rule:zh/name-title")
         for length in (1, 2, 3, 4):
             if kind == "relative" and length == 1:
                 continue
             found = self.before.match(text, at - length, at) if at >= length else None
-            if length == 1 and text[at - 1] in self.prepositions and at > 1 and "\u4e00" <= text[at - 2] <= "\u9fff":
+            if (
+                length == 1
+                and text[at - 1] in self.prepositions
+                and at > 1
+                and "\u4e00" <= text[at - 2] <= "\u9fff"
+            ):
                 continue
             whole = length == 1 or text[at - length : at] in self.compound
             if found and (whole or self._stands_alone(text, at - length)):

@@ -45,7 +45,9 @@ class Freeze(Method):
         from residency.models.prefix_layers import prefixes
 
         for _, one in prefixes(model):
-            one.requires_grad_(False)  # an earlier stage's prefix lies within the layers, and stays as it is
+            one.requires_grad_(
+                False
+            )  # an earlier stage's prefix lies within the layers, and stays as it is
         return model
 
     def unquantised(self, model: Any) -> list[str]:
@@ -54,14 +56,26 @@ class Freeze(Method):
         Raises ``UserError`` where there are fewer layers than asked for.
         """
         name, count = layers(model)
-        which, wanted = ("first", self.first) if self.first is not None else ("last", self.last or 2)
+        which, wanted = (
+            ("first", self.first) if self.first is not None else ("last", self.last or 2)
+        )
         if wanted > count:
-            raise UserError(f"method.{which}: {wanted} is more than this base's {count} layers; give at most {count}.")
+            raise UserError(
+                f"method.{which}: {wanted} is more than this base's {count} layers; give at most {count}."
+            )
         chosen = range(wanted) if which == "first" else range(count - wanted, count)
         found = [f"{name}.{number}" for number in chosen]
         wholes = [model.get_input_embeddings()] if self.embeddings else []
-        wholes += [model.get_output_embeddings()] if self.head and model.get_output_embeddings() is not None else []
-        return found + [name for name, module in model.named_modules() if any(module is whole for whole in wholes)]
+        wholes += (
+            [model.get_output_embeddings()]
+            if self.head and model.get_output_embeddings() is not None
+            else []
+        )
+        return found + [
+            name
+            for name, module in model.named_modules()
+            if any(module is whole for whole in wholes)
+        ]
 
     def save(self, model: Any, folder: Path) -> None:
         save_trained(model, folder)
@@ -85,4 +99,6 @@ def layers(model: Any) -> tuple[str, int]:
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return name, count
     kind = getattr(model.config, "model_type", "this architecture")
-    raise UserError(f"method.kind: freeze: {kind} does not keep its layers apart; use lora or full, or another base.")
+    raise UserError(
+        f"method.kind: freeze: {kind} does not keep its layers apart; use lora or full, or another base."
+    )

@@ -29,7 +29,11 @@ class Full(Method):
             raise UserError(
                 f"{folder}: the weights cannot be read or are of another shape; restore it, or train again."
             ) from None
-        missing = [name for name in missing if name not in (getattr(model, "all_tied_weights_keys", None) or {})]
+        missing = [
+            name
+            for name in missing
+            if name not in (getattr(model, "all_tied_weights_keys", None) or {})
+        ]
         if missing or unexpected:
             raise UserError(
                 f"{folder}: the weights do not fit this base ({len(missing)} missing, {len(unexpected)} unknown)."

@@ -54,7 +54,9 @@ class Lora(Method):
         from peft import LoraConfig, get_peft_model
 
         if self.dora and getattr(model, "is_loaded_in_8bit", False):
-            raise UserError("method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: false.")
+            raise UserError(
+                "method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: false."
+            )
         if self.adapter is not None:
             return self._continued(model, Path(self.adapter))
         config = LoraConfig(
@@ -91,12 +93,20 @@ class Lora(Method):
                 "adapter_model.safetensors."
             ) from None
         if not isinstance(config, LoraConfig):
-            raise UserError(f"method.adapter: {folder} is no LoRA but {config.peft_type.value}; give a LoRA adapter.")
+            raise UserError(
+                f"method.adapter: {folder} is no LoRA but {config.peft_type.value}; give a LoRA adapter."
+            )
         kept = set(config.modules_to_save or ())
         config.modules_to_save = sorted(kept | set(fresh(model))) or None
-        config.inference_mode, config.lora_dropout, config.base_model_name_or_path = False, self.dropout, None
+        config.inference_mode, config.lora_dropout, config.base_model_name_or_path = (
+            False,
+            self.dropout,
+            None,
+        )
         config.task_type = "CAUSAL_LM" if writes(model) else None
-        refusal = UserError(f"method.adapter: {folder} does not fit this base; give the base it was trained on.")
+        refusal = UserError(
+            f"method.adapter: {folder} does not fit this base; give the base it was trained on."
+        )
         try:
             with expected_warnings():
                 wrapped = get_peft_model(model, config)
@@ -136,8 +146,12 @@ class Lora(Method):
 def expected_warnings() -> Iterator[None]:
     """peft asks transformers for a property by its old name."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # said by ``load``, as an error
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )
+        warnings.filterwarnings(
+            "ignore", "Found missing adapter keys", UserWarning
+        )  # said by ``load``, as an error
         yield
 
 
@@ -159,12 +173,20 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
     ]
     if isinstance(wanted, list):
         unknown = [
-            target for target in wanted if not any(name == target or name.endswith("." + target) for name in names)
+            target
+            for target in wanted
+            if not any(name == target or name.endswith("." + target) for name in names)
         ]
         if unknown:
             have = sorted({name.rsplit(".", 1)[-1] for name in names})
-            raise UserError(f"method.targets: {', '.join(unknown)} not in this base; allowed: {', '.join(have)}.")
-        return [name for name in names if any(name == target or name.endswith("." + target) for target in wanted)]
+            raise UserError(
+                f"method.targets: {', '.join(unknown)} not in this base; allowed: {', '.join(have)}."
+            )
+        return [
+            name
+            for name in names
+            if any(name == target or name.endswith("." + target) for target in wanted)
+        ]
     if wanted == "linear" or (wanted == "auto" and size(model) < 400_000_000):
         return names
     attention = [name for name in names if "att" in name.lower()]

@@ -47,7 +47,9 @@ def fresh(model: Any) -> tuple[str, ...]:
     """Modules without the base's weights: they are trained whole and saved, whatever the method."""
     if writes(model):
         return ()
-    return tuple(getattr(model, "fresh", ())) or tuple(name for name in HEADS if hasattr(model, name))
+    return tuple(getattr(model, "fresh", ())) or tuple(
+        name for name in HEADS if hasattr(model, name)
+    )
 
 
 def writes(model: Any) -> bool:
@@ -69,10 +71,16 @@ def save_trained(model: Any, folder: Path, metadata: dict[str, str] | None = Non
 
 def trained(model: Any) -> dict[str, Any]:
     """Every trainable tensor under its name in the model."""
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    return {
+        name: p.detach().cpu().contiguous()
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
 
 
-def write_trained(tensors: dict[str, Any], folder: Path, metadata: dict[str, str] | None = None) -> None:
+def write_trained(
+    tensors: dict[str, Any], folder: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors as what was trained."""
     import safetensors.torch
 
@@ -88,14 +96,20 @@ def read_trained(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         with safetensors.safe_open(folder / CHANGED, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError):
-        raise UserError(f"{folder / CHANGED}: cannot be read; restore it, or train again.") from None
+        raise UserError(
+            f"{folder / CHANGED}: cannot be read; restore it, or train again."
+        ) from None
 
 
 def complete(model: Any, tensors: dict[str, Any], where: Path) -> None:
     """Raises ``UserError`` where something that is trained in a model was not among the tensors that it was given."""
-    missing = [name for name, p in model.named_parameters() if p.requires_grad and name not in tensors]
+    missing = [
+        name for name, p in model.named_parameters() if p.requires_grad and name not in tensors
+    ]
     if missing:
-        raise UserError(f"{where}: {len(missing)} tensors that were trained are missing; restore it, or train again.")
+        raise UserError(
+            f"{where}: {len(missing)} tensors that were trained are missing; restore it, or train again."
+        )
 
 
 def put_back(model: Any, tensors: dict[str, Any], where: Path) -> None:
@@ -109,5 +123,7 @@ def put_back(model: Any, tensors: dict[str, Any], where: Path) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             if name not in own or own[name].shape != tensor.shape:
-                raise UserError(f"{where}: the weights do not fit this base ({name} is missing or of another shape).")
+                raise UserError(
+                    f"{where}: the weights do not fit this base ({name} is missing or of another shape)."
+                )
             own[name].copy_(tensor)

@@ -59,7 +59,9 @@ class Prefix(Method):
 
         mark = f".{attention.PREFIX}."
         others = {name: tensor for name, tensor in trained(model).items() if mark not in name}
-        write_trained({**others, **prefix_layers.state(model)}, folder, {"offset": str(model.prefix_offset)})
+        write_trained(
+            {**others, **prefix_layers.state(model)}, folder, {"offset": str(model.prefix_offset)}
+        )
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         from residency.models import prefix_layers

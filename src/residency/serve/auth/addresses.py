@@ -26,7 +26,11 @@ def safe(address: str, where: str) -> str:
     except ValueError:
         host, port = "", None
         parts = urlsplit("")
-    if host and port != 0 and (parts.scheme == "https" or (parts.scheme == "http" and loopback(host))):
+    if (
+        host
+        and port != 0
+        and (parts.scheme == "https" or (parts.scheme == "http" and loopback(host)))
+    ):
         return address
     raise UserError(
         f"{where}: not a safe address; allowed: https://HOST/..., or http:// on this machine (127.0.0.1, ::1, localhost)."

@@ -47,7 +47,10 @@ class Tokens(Protocol):
 
 
 def make_tokens(
-    settings: Auth, folder: Path, clock: Callable[[], float] = time.monotonic, told: Told | None = None
+    settings: Auth,
+    folder: Path,
+    clock: Callable[[], float] = time.monotonic,
+    told: Told | None = None,
 ) -> Tokens:
     """What the settings ask for; ``folder`` holds the key of this machine, ``told`` hears how each fetch of keys ended. Raises ``UserError`` where settings contradict each other."""
     if isinstance(settings, LocalKey):
@@ -68,10 +71,18 @@ def require(caller: Caller, scope: Scope) -> None:
 def bearer(authorization: str | None) -> str:
     """The token of an ``Authorization: Bearer`` header (RFC 6750); raises ``Refusal`` 401."""
     if not authorization:
-        raise Refusal(401, "no_token", "No token was given; send it as: Authorization: Bearer TOKEN.")
+        raise Refusal(
+            401, "no_token", "No token was given; send it as: Authorization: Bearer TOKEN."
+        )
     kind, _, token = authorization.strip().partition(" ")
     token = token.strip()
-    if kind.lower() != "bearer" or not token or len(token) > LONGEST or not token.isascii() or " " in token:
+    if (
+        kind.lower() != "bearer"
+        or not token
+        or len(token) > LONGEST
+        or not token.isascii()
+        or " " in token
+    ):
         raise invalid("The Authorization header is not of the form: Bearer TOKEN.")
     return token
 
@@ -90,7 +101,9 @@ class LocalTokens:
     async def caller(self, authorization: str | None) -> Caller:
         """The person at this machine."""
         if not hmac.compare_digest(bearer(authorization).encode(), self._key):
-            raise invalid("The key is not this machine's; it was printed when the server was started.")
+            raise invalid(
+                "The key is not this machine's; it was printed when the server was started."
+            )
         return Caller("local", frozenset(SCOPES))
 
     async def start(self) -> None:
@@ -107,7 +120,9 @@ class LocalTokens:
 class OidcTokens:
     """Tokens of an OpenID Connect provider."""
 
-    def __init__(self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None) -> None:
+    def __init__(
+        self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None
+    ) -> None:
         safe(settings.issuer, "auth.issuer")
         if settings.jwks:
             safe(settings.jwks, "auth.jwks")
@@ -116,7 +131,9 @@ class OidcTokens:
                 "auth: audience and algorithms must not be empty; give what the provider calls this server, and RS256 or ES256."
             )
         if settings.keys_stale < settings.keys_fresh:
-            raise UserError("auth.keys_stale: shorter than auth.keys_fresh; keys cannot go stale before they are due.")
+            raise UserError(
+                "auth.keys_stale: shorter than auth.keys_fresh; keys cannot go stale before they are due."
+            )
         if settings.keys_fresh < 2 * settings.timeout:
             raise UserError(
                 "auth.keys_fresh: shorter than twice auth.timeout, so a withdrawn key could not be refused in time."
@@ -139,7 +156,9 @@ class OidcTokens:
         subject = claims["sub"]
         if not subject or len(subject) > LONGEST_ID:
             raise invalid("The token's sub is empty or too long.")
-        return Caller(subject, scopes(claims.get(self.settings.scope_claim), self.settings.scope_prefix))
+        return Caller(
+            subject, scopes(claims.get(self.settings.scope_claim), self.settings.scope_prefix)
+        )
 
     async def start(self) -> None:
         """Fetch the keys, behind the requests' back."""
@@ -164,7 +183,9 @@ class OidcTokens:
             raise invalid("The token cannot be read.") from None
         name, algorithm = header.get("kid"), header.get("alg")
         if algorithm not in self.settings.algorithms:
-            raise invalid(f"The token's algorithm is not taken; allowed: {', '.join(self.settings.algorithms)}.")
+            raise invalid(
+                f"The token's algorithm is not taken; allowed: {', '.join(self.settings.algorithms)}."
+            )
         if "crit" in header:
             raise invalid("The token asks for extensions that are not known here.")
         if not isinstance(name, str) or not 0 < len(name) <= LONGEST_ID:
@@ -201,7 +222,11 @@ class OidcTokens:
 def scopes(claim: object, prefix: str = "") -> frozenset[str]:
     """The scopes known here that a claim holds: words in a string, or a list of strings, each after ``prefix``."""
     words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
-    named = {word.removeprefix(prefix) for word in words if isinstance(word, str) and word.startswith(prefix)}
+    named = {
+        word.removeprefix(prefix)
+        for word in words
+        if isinstance(word, str) and word.startswith(prefix)
+    }
     return frozenset(scope for scope in SCOPES if scope in named)
 
 

@@ -51,7 +51,9 @@ class Unanswered(Exception):
 class Keys:
     """The provider's keys by their id. ``trouble`` says in a sentence why the last fetch failed (empty: it did not)."""
 
-    def __init__(self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None) -> None:
+    def __init__(
+        self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None
+    ) -> None:
         self.settings, self.clock, self.told = settings, clock, told
         self.keys: dict[str, PyJWK] = {}
         self.fetched: float | None = None
@@ -104,7 +106,9 @@ class Keys:
         return float("inf") if self.fetched is None else self.clock() - self.fetched
 
     def _accepted(self) -> bool:
-        return self._age() <= (self.settings.keys_stale if self.trouble or self._fetch else self.settings.keys_fresh)
+        return self._age() <= (
+            self.settings.keys_stale if self.trouble or self._fetch else self.settings.keys_fresh
+        )
 
     def _due(self) -> bool:
         return self._age() >= self.settings.keys_fresh / 2
@@ -114,7 +118,9 @@ class Keys:
 
     def _unavailable(self) -> Refusal:
         wait = (
-            self.settings.cooldown - (self.clock() - self.tried) if self.tried is not None else self.settings.cooldown
+            self.settings.cooldown - (self.clock() - self.tried)
+            if self.tried is not None
+            else self.settings.cooldown
         )
         return Refusal(
             503,
@@ -145,7 +151,9 @@ class Keys:
             await self._wait(fetch)
             if name in self.keys:
                 return
-            if running is None and not self.trouble:  # began after the token was shown, and did not find its key
+            if (
+                running is None and not self.trouble
+            ):  # began after the token was shown, and did not find its key
                 self._remember(name)
                 return
 
@@ -180,7 +188,9 @@ class Keys:
     def _begin(self) -> asyncio.Task[None]:
         self.tried = self.clock()
         self.fetches += 1
-        self._fetch = asyncio.get_running_loop().create_task(self._run(), name="keys of the identity provider")
+        self._fetch = asyncio.get_running_loop().create_task(
+            self._run(), name="keys of the identity provider"
+        )
         return self._fetch
 
     async def _run(self) -> None:
@@ -203,7 +213,10 @@ class Keys:
             self.told("failed" if self.trouble else "ok")
 
     def _failed(self, why: str) -> None:
-        self.trouble, self.address = f"The identity provider's keys could not be fetched: {why}.", self.settings.jwks
+        self.trouble, self.address = (
+            f"The identity provider's keys could not be fetched: {why}.",
+            self.settings.jwks,
+        )
 
     async def _read(self) -> dict[str, PyJWK]:
         if not self.address:
@@ -212,7 +225,9 @@ class Keys:
 
     async def _discover(self) -> str:
         """The address of the keys, as OpenID Connect Discovery 1.0, section 4, says where to find it."""
-        said = await self._get(f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration")
+        said = await self._get(
+            f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
+        )
         if said.get("issuer") != self.settings.issuer:
             raise Unanswered("its openid-configuration names another issuer than auth.issuer")
         address = said.get("jwks_uri")
@@ -230,11 +245,15 @@ class Keys:
             self._client = httpx2.AsyncClient(
                 timeout=self.settings.timeout,
                 follow_redirects=False,
-                trust_env=not loopback(urlsplit(address).hostname or ""),  # proxies and certificates of the environment
+                trust_env=not loopback(
+                    urlsplit(address).hostname or ""
+                ),  # proxies and certificates of the environment
             )
         read = bytearray()
         try:
-            async with self._client.stream("GET", address, headers={"accept": "application/json"}) as answer:
+            async with self._client.stream(
+                "GET", address, headers={"accept": "application/json"}
+            ) as answer:
                 if answer.status_code != 200:
                     raise Unanswered(f"HTTP {answer.status_code}")
                 async for part in answer.aiter_bytes():
@@ -266,7 +285,9 @@ class Keys:
 def unknown_key() -> Refusal:
     """401: the token is signed by a key that the provider does not name."""
     return Refusal(
-        401, "unknown_key", "The token is signed with a key that the identity provider does not name; get a new token."
+        401,
+        "unknown_key",
+        "The token is signed with a key that the identity provider does not name; get a new token.",
     )
 
 
@@ -291,12 +312,18 @@ def _usable(entry: dict[str, Any], algorithms: tuple[str, ...]) -> PyJWK | None:
     from jwt.exceptions import PyJWTError
 
     kind = {"RSA": "RS256", "EC": "ES256"}.get(str(entry.get("kty")))
-    if kind not in algorithms or not isinstance(entry.get("kid"), str) or entry.get("use", "sig") != "sig":
+    if (
+        kind not in algorithms
+        or not isinstance(entry.get("kid"), str)
+        or entry.get("use", "sig") != "sig"
+    ):
         return None
     if entry.get("alg", kind) != kind or (kind == "ES256" and entry.get("crv") != "P-256"):
         return None
     public = {
-        name: value for name, value in entry.items() if name in ("kty", "kid", "use", "alg", "crv", "x", "y", "n", "e")
+        name: value
+        for name, value in entry.items()
+        if name in ("kty", "kid", "use", "alg", "crv", "x", "y", "n", "e")
     }
     try:
         with warnings.catch_warnings():

@@ -30,7 +30,9 @@ SCHEMES = ("redis", "rediss")
 class Rate:
     """Counts requests of users, who are named by a hash: ids neither stay in memory nor reach Redis."""
 
-    def __init__(self, limits: Limits, workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, limits: Limits, workers: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         from limits import RateLimitItemPerSecond
         from limits.aio.strategies import MovingWindowRateLimiter
 
@@ -80,7 +82,9 @@ class Rate:
 
 def uncounted() -> Refusal:
     """503: the count of requests cannot be kept."""
-    return Refusal(503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0)
+    return Refusal(
+        503, "rate_unavailable", "Requests cannot be counted at the moment; try again shortly.", 1.0
+    )
 
 
 def _memory(clock: Callable[[], float]) -> Storage:
@@ -96,7 +100,9 @@ def _redis(address: str) -> Storage:
     from redis.exceptions import ConnectionError as Broken
 
     if urlsplit(address).scheme not in SCHEMES:
-        raise UserError("limits.redis: not the address of a Redis; give redis://HOST:PORT/NUMBER, rediss:// for TLS.")
+        raise UserError(
+            "limits.redis: not the address of a Redis; give redis://HOST:PORT/NUMBER, rediss:// for TLS."
+        )
     return RedisStorage(
         f"async+{address}",
         implementation="redispy",
@@ -120,6 +126,8 @@ async def _grown(connection: Any) -> None:
         said = await connection.read_response()
     except ResponseError:
         return  # this user of Redis may not ask
-    runs = re.search(r"uptime_in_seconds:(\d+)", said.decode() if isinstance(said, bytes) else str(said))
+    runs = re.search(
+        r"uptime_in_seconds:(\d+)", said.decode() if isinstance(said, bytes) else str(said)
+    )
     if runs is not None and int(runs[1]) < GROWN_SECONDS:
         raise Broken("Redis has just begun")

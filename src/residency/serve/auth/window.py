@@ -45,4 +45,8 @@ class Memory(MemoryStorage):
         """Forget users whose last request left the window; at most once in a window's length."""
         if now - self.swept > expiry:
             self.swept = now
-            self.times = {key: times for key, times in self.times.items() if times and times[-1] >= now - expiry}
+            self.times = {
+                key: times
+                for key, times in self.times.items()
+                if times and times[-1] >= now - expiry
+            }

@@ -30,7 +30,14 @@ class Batcher(Generic[In, Out]):
         key: Callable[[In], Hashable] = _alike,
         watch: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.compute, self.pool, self.wait, self.most, self.key, self.watch = compute, pool, wait, most, key, watch
+        self.compute, self.pool, self.wait, self.most, self.key, self.watch = (
+            compute,
+            pool,
+            wait,
+            most,
+            key,
+            watch,
+        )
         self.waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self.timer: asyncio.TimerHandle | None = None
         self.busy = False
@@ -65,7 +72,9 @@ class Batcher(Generic[In, Out]):
     async def _compute(self, chosen: list[tuple[In, asyncio.Future[Out]]]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            results = await loop.run_in_executor(self.pool, self._results, [item for item, _ in chosen])
+            results = await loop.run_in_executor(
+                self.pool, self._results, [item for item, _ in chosen]
+            )
             for (_, future), result in zip(chosen, results, strict=True):
                 if future.done():
                     continue

@@ -84,7 +84,10 @@ def installed(python: str) -> bool:
         return importlib.util.find_spec("vllm") is not None
     try:
         return (
-            subprocess.run([python, "-c", ASK], capture_output=True, check=False, timeout=ASK_SECONDS).returncode == 0
+            subprocess.run(
+                [python, "-c", ASK], capture_output=True, check=False, timeout=ASK_SECONDS
+            ).returncode
+            == 0
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

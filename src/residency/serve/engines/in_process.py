@@ -30,7 +30,9 @@ Watch = Callable[[int, int], None]
 """Told how many requests wait, and how many are computed together."""
 
 
-def load(folder: Path, name: str, settings: Serve = Serve(), device: str | None = None) -> Marker | Writer:
+def load(
+    folder: Path, name: str, settings: Serve = Serve(), device: str | None = None
+) -> Marker | Writer:
     """The engine of an artefact; raises ``UserError`` where it cannot be loaded."""
     from residency.models import artefact, onnx_encoder
     from residency.models.base import silent
@@ -62,7 +64,9 @@ def load(folder: Path, name: str, settings: Serve = Serve(), device: str | None 
 def _as_trained(settings: Serve, folder: Path, why: str) -> None:
     """Raises ``UserError`` where other numbers are wanted."""
     if settings.dtype != "auto":
-        raise UserError(f"dtype: {folder} cannot be served in {settings.dtype} ({why}); set dtype: auto.")
+        raise UserError(
+            f"dtype: {folder} cannot be served in {settings.dtype} ({why}); set dtype: auto."
+        )
 
 
 def served(folder: Path, name: str, artefact: Any, model: Any) -> Served:
@@ -146,7 +150,9 @@ class Marker(InProcess):
         self.predictor = predictor
         super().__init__(served, settings, Texts(predictor.tokeniser, served.name))
         wait, most = settings.batch_ms / 1000, settings.batch_rows
-        self.batch: Batcher[str, Prediction] = Batcher(self._mark, self.pool, wait, most, watch=self._watched)
+        self.batch: Batcher[str, Prediction] = Batcher(
+            self._mark, self.pool, wait, most, watch=self._watched
+        )
 
     def _fixed(self) -> object:
         answer, tokens = self.predictor.marked([CANARY])[0]
@@ -155,7 +161,10 @@ class Marker(InProcess):
         return (answer.labels if isinstance(answer, Labels) else answer), tokens
 
     def _mark(self, texts: Sequence[str]) -> list[Prediction]:
-        return [Prediction(id="", answer=answer, tokens=count) for answer, count in self.predictor.marked([*texts])]
+        return [
+            Prediction(id="", answer=answer, tokens=count)
+            for answer, count in self.predictor.marked([*texts])
+        ]
 
     async def mark(self, text: str) -> Prediction:
         """Spans or labels of a text."""
@@ -192,7 +201,9 @@ class Job:
 class Written:
     """One row of a batch as it grows."""
 
-    def __init__(self, job: Job, tokenizer: Any, ends: frozenset[int], stops: Sequence[str]) -> None:
+    def __init__(
+        self, job: Job, tokenizer: Any, ends: frozenset[int], stops: Sequence[str]
+    ) -> None:
         self.job, self.ends = job, ends
         self.words, self.stops = Unpacked(tokenizer), Stops(stops)
         self.count, self.fresh, self.sum, self.done = 0, list[int](), 0.0, False
@@ -218,12 +229,17 @@ class Written:
 
     def _end(self, text: str, why: Any) -> bool:
         self.done = True
-        self._tell(text if self.stops.found else text + self.stops.rest(), "stop" if self.stops.found else why)
+        self._tell(
+            text if self.stops.found else text + self.stops.rest(),
+            "stop" if self.stops.found else why,
+        )
         return True
 
     def _tell(self, text: str, end: Any) -> None:
         ids, self.fresh = tuple(self.fresh), []
-        self.job.tell(Piece(text=text, tokens=self.count, end=end, ids=ids, log_probability=self.sum))
+        self.job.tell(
+            Piece(text=text, tokens=self.count, end=end, ids=ids, log_probability=self.sum)
+        )
 
 
 class Rows:
@@ -243,8 +259,16 @@ class Rows:
         import torch
 
         new = input_ids[:, -1]
-        logs = self.scores.float().log_softmax(-1).gather(1, new[:, None].to(self.scores.device))[:, 0].tolist()
-        done = [row.take(token, log) for row, token, log in zip(self.rows, new.tolist(), logs, strict=True)]
+        logs = (
+            self.scores.float()
+            .log_softmax(-1)
+            .gather(1, new[:, None].to(self.scores.device))[:, 0]
+            .tolist()
+        )
+        done = [
+            row.take(token, log)
+            for row, token, log in zip(self.rows, new.tolist(), logs, strict=True)
+        ]
         return torch.tensor(done, device=input_ids.device)
 
 
@@ -257,15 +281,23 @@ class Writer(InProcess):
         self.ends = frozenset(predictor.ends)
         super().__init__(served, settings, self.words)
         wait, most = settings.batch_ms / 1000, settings.batch_rows
-        self.marks: Batcher[str, Prediction] = Batcher(self._mark, self.pool, wait, most, watch=self._watched)
-        self.jobs: Batcher[Job, None] = Batcher(self._write, self.pool, wait, most, _settings, self._watched)
-        self.scores: Batcher[tuple[tuple[int, ...], int], Scored] = Batcher(self._score, self.pool, wait, most)
+        self.marks: Batcher[str, Prediction] = Batcher(
+            self._mark, self.pool, wait, most, watch=self._watched
+        )
+        self.jobs: Batcher[Job, None] = Batcher(
+            self._write, self.pool, wait, most, _settings, self._watched
+        )
+        self.scores: Batcher[tuple[tuple[int, ...], int], Scored] = Batcher(
+            self._score, self.pool, wait, most
+        )
 
     # Computed in the thread
 
     def _fixed(self) -> object:
         turns = (Turn(role="user", text=CANARY),)
-        found = self.chat.prompt(turns, self.chat.window - CANARY_TOKENS)[0] or list(self.words.tokens(CANARY))
+        found = self.chat.prompt(turns, self.chat.window - CANARY_TOKENS)[0] or list(
+            self.words.tokens(CANARY)
+        )
         how = self.predictor.generation.model_copy(update={"temperature": 0.0})
         seen: list[int] = []
 
@@ -284,11 +316,15 @@ class Writer(InProcess):
                 how = self.predictor.generation.model_copy(
                     update={"temperature": asked.temperature, "top_p": asked.top_p, "top_k": 0}
                 )
-                rows = [Written(job, self.chat.tokenizer, self.ends, job.asked.stop) for job in running]
+                rows = [
+                    Written(job, self.chat.tokenizer, self.ends, job.asked.stop) for job in running
+                ]
                 watch = Rows(rows)
                 most = max(job.asked.max_tokens for job in running)
                 keys = [job.key for job in running]
-                self.predictor.write_rows([job.ids for job in running], keys, how, most, watch.before, watch.after)
+                self.predictor.write_rows(
+                    [job.ids for job in running], keys, how, most, watch.before, watch.after
+                )
         except BaseException as error:
             for job in running:
                 job.tell(error)
@@ -296,7 +332,11 @@ class Writer(InProcess):
 
     def _mark(self, texts: Sequence[str]) -> list[Prediction]:
         card = self.served.card
-        return list(self.predictor.predict(Example(id=str(i), task=card.name, input=t) for i, t in enumerate(texts)))
+        return list(
+            self.predictor.predict(
+                Example(id=str(i), task=card.name, input=t) for i, t in enumerate(texts)
+            )
+        )
 
     def _score(self, asked: Sequence[tuple[tuple[int, ...], int]]) -> list[Scored]:
         made = []

@@ -52,7 +52,12 @@ class Event(Value, frozen=True):
 
 def packed(refusal: Refusal) -> No:
     """A refusal as it travels."""
-    return No(status=refusal.status, code=refusal.code, sentence=refusal.sentence, retry_after=refusal.retry_after)
+    return No(
+        status=refusal.status,
+        code=refusal.code,
+        sentence=refusal.sentence,
+        retry_after=refusal.retry_after,
+    )
 
 
 def unpacked(no: No) -> Refusal:
@@ -102,14 +107,18 @@ def routes(using: Using) -> list[Route]:
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     every = {"mark": mark, "score": score, "canary": canary, "write": write}
-    return [Route(f"/models/{{key}}/{what}", answer, methods=["POST"]) for what, answer in every.items()]
+    return [
+        Route(f"/models/{{key}}/{what}", answer, methods=["POST"]) for what, answer in every.items()
+    ]
 
 
 async def _question(request: Request) -> Question:
     return msgspec.json.decode(await request.body(), type=Question)
 
 
-async def _answered(using: Using, request: Request, ask: Callable[[Engine], Awaitable[object]]) -> Response:
+async def _answered(
+    using: Using, request: Request, ask: Callable[[Engine], Awaitable[object]]
+) -> Response:
     try:
         async with using(request.path_params["key"]) as engine:
             return said(await ask(engine))
@@ -117,12 +126,18 @@ async def _answered(using: Using, request: Request, ask: Callable[[Engine], Awai
         return said(packed(refusal), 409)
 
 
-async def _lines(using: AbstractAsyncContextManager[Engine], wanted: Question) -> AsyncIterator[bytes]:
+async def _lines(
+    using: AbstractAsyncContextManager[Engine], wanted: Question
+) -> AsyncIterator[bytes]:
     """An answer line by line; its last line may be a refusal."""
     assert wanted.asked is not None
     try:
         async with using as engine:
-            pieces = engine.continue_(wanted.ids, wanted.asked) if wanted.ids else engine.write(wanted.asked)
+            pieces = (
+                engine.continue_(wanted.ids, wanted.asked)
+                if wanted.ids
+                else engine.write(wanted.asked)
+            )
             async with aclosing(cast(Any, pieces)) as reading:
                 async for piece in reading:
                     yield msgspec.json.encode(Event(piece=piece)) + b"\n"
@@ -160,7 +175,9 @@ class Remote(Reading):
         import httpx2
 
         try:
-            found = await self.client.post(f"/models/{self.key}/{what}", content=msgspec.json.encode(wanted))
+            found = await self.client.post(
+                f"/models/{self.key}/{what}", content=msgspec.json.encode(wanted)
+            )
         except httpx2.HTTPError:
             raise gone() from None
         if found.status_code == 409:
@@ -191,7 +208,9 @@ class Remote(Reading):
         ended = False
         try:
             content = msgspec.json.encode(wanted)
-            async with self.client.stream("POST", f"/models/{self.key}/write", content=content) as answer:
+            async with self.client.stream(
+                "POST", f"/models/{self.key}/write", content=content
+            ) as answer:
                 if answer.status_code != 200:
                     raise gone()
                 async for line in answer.aiter_lines():

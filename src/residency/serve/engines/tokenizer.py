@@ -118,19 +118,30 @@ class Chats:
         try:
             ids, changes = self.chat.prompt(turns, window - answer)
         except UserError:
-            raise Refusal(400, "bad_turns", "The model's chat template refuses this order of turns.") from None
+            raise Refusal(
+                400, "bad_turns", "The model's chat template refuses this order of turns."
+            ) from None
         if ids is None or changes:
-            raise Refusal(400, "too_long", f"The conversation does not fit the {window} tokens that this model reads.")
+            raise Refusal(
+                400,
+                "too_long",
+                f"The conversation does not fit the {window} tokens that this model reads.",
+            )
         return ids
 
     def room(self, ids: Sequence[int], answer: int, window: int) -> None:
         """Raises ``Refusal`` 400 for tokens that are none, or that do not fit the window together with what follows them."""
         self.check(ids)
         if len(ids) + answer > window:
-            raise Refusal(400, "too_long", f"Prompt and answer exceed the {window} tokens of this model.")
+            raise Refusal(
+                400, "too_long", f"Prompt and answer exceed the {window} tokens of this model."
+            )
 
     def scored(
-        self, ids: Sequence[int], values: Sequence[float | None], top: Sequence[dict[str, float] | None]
+        self,
+        ids: Sequence[int],
+        values: Sequence[float | None],
+        top: Sequence[dict[str, float] | None],
     ) -> Scored:
         """How likely tokens are, with their words and places."""
         texts = tuple(self.word(token) for token in ids)
@@ -145,14 +156,26 @@ class Chats:
     def check(self, ids: Sequence[int]) -> None:
         """Raises ``Refusal`` 400 for what are no tokens of this model."""
         if not ids or min(ids) < 0 or max(ids) >= self.size:
-            raise Refusal(400, "bad_tokens", f"Token ids go from 0 to {self.size - 1}, and a prompt has at least one.")
+            raise Refusal(
+                400,
+                "bad_tokens",
+                f"Token ids go from 0 to {self.size - 1}, and a prompt has at least one.",
+            )
 
     def word(self, token: int) -> str:
         """One token as text; parts of a character as the tokenizer names them, so that no two tokens look alike."""
         text = str(self.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        return f"bytes:{self.chat.tokenizer.convert_ids_to_tokens(token)}" if "\ufffd" in text else text
+        return (
+            f"bytes:{self.chat.tokenizer.convert_ids_to_tokens(token)}"
+            if "\ufffd" in text
+            else text
+        )
 
 
 def silent_model(name: str) -> Refusal:
     """400: the model has no words."""
-    return Refusal(400, "wrong_model", f"Model {name} marks notes and does not write; use /extract or /diagnose.")
+    return Refusal(
+        400,
+        "wrong_model",
+        f"Model {name} marks notes and does not write; use /extract or /diagnose.",
+    )

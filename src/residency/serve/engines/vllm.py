@@ -42,7 +42,9 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 class VllmEngine(Reading):
     """One artefact in a vLLM process. It is given token ids that this project made, so template and tokenizer are ours."""
 
-    def __init__(self, served: Served, artefact: Artefact, chat: Chat, process: VllmProcess, adapted: bool) -> None:
+    def __init__(
+        self, served: Served, artefact: Artefact, chat: Chat, process: VllmProcess, adapted: bool
+    ) -> None:
         self.words = Chats(chat)
         super().__init__(served, self.words)
         self.process, self.adapted, self.own = process, adapted, artefact.generation()
@@ -69,7 +71,11 @@ class VllmEngine(Reading):
             if method.dora:
                 return "vLLM does not serve DoRA adapters"
             return ""
-        return "" if isinstance(method, Full) else f"vLLM takes LoRA adapters and whole models, not {artefact.kinds}"
+        return (
+            ""
+            if isinstance(method, Full)
+            else f"vLLM takes LoRA adapters and whole models, not {artefact.kinds}"
+        )
 
     @classmethod
     async def launch(
@@ -93,7 +99,11 @@ class VllmEngine(Reading):
         artefact = artefacts.read(folder)
         if why := cls.can_serve(artefact):
             raise UserError(f"{folder}: {why}; serve it in process (serve.engine: process).")
-        base = artefacts.same_base(artefact.base, folder) if isinstance(artefact.tuning(), Lora) else artefact.base
+        base = (
+            artefacts.same_base(artefact.base, folder)
+            if isinstance(artefact.tuning(), Lora)
+            else artefact.base
+        )
         artefact = msgspec.structs.replace(artefact, base=base)
         number = dtype or _numbers(base)
         adapted = isinstance(artefact.tuning(), Lora)
@@ -113,7 +123,9 @@ class VllmEngine(Reading):
             dtype=number,
             window=base.window,
         )
-        made = cls(served, artefact, artefacts.chat_of(artefact, folder), VllmProcess(given, log), adapted)
+        made = cls(
+            served, artefact, artefacts.chat_of(artefact, folder), VllmProcess(given, log), adapted
+        )
         try:
             made.process.start()
             await made._until_it_answers(seconds)
@@ -141,7 +153,9 @@ class VllmEngine(Reading):
                     "nothing learned); serve it in process (serve.engine: process), or train again."
                 )
             if self._expected and _apart(found, self._expected) > SAME:
-                raise UserError(f"vLLM answers otherwise than before it was started again, as {self.served.name}.")
+                raise UserError(
+                    f"vLLM answers otherwise than before it was started again, as {self.served.name}."
+                )
             self._expected = self._expected or found
             return
         raise UserError(f"vLLM did not answer within {seconds:.0f} s as {self.served.name}.")
@@ -164,7 +178,14 @@ class VllmEngine(Reading):
             words, tokens = words + piece.text, piece.tokens
         answer, failure = read(words.strip(), example, card)
         took = (time.perf_counter() - began) * 1000
-        return Prediction(id="0", answer=answer, text=words.strip(), failure=failure, latency_ms=took, tokens=tokens)
+        return Prediction(
+            id="0",
+            answer=answer,
+            text=words.strip(),
+            failure=failure,
+            latency_ms=took,
+            tokens=tokens,
+        )
 
     async def write(self, asked: Asked) -> AsyncGenerator[Piece, None]:
         """As of ``Engine``."""
@@ -206,15 +227,21 @@ class VllmEngine(Reading):
                     end = reason or end
                     logs = (choice.get("logprobs") or {}).get("token_logprobs") or ()
                     total, known = total + sum(logs), known + len(logs)
-                    ids += tuple(one for one in choice.get("token_ids") or () if one not in self.ends)
+                    ids += tuple(
+                        one for one in choice.get("token_ids") or () if one not in self.ends
+                    )
                     if choice.get("text") and not reason:
-                        yield Piece(text=choice["text"], tokens=tokens, ids=ids, log_probability=total)
+                        yield Piece(
+                            text=choice["text"], tokens=tokens, ids=ids, log_probability=total
+                        )
                         ids = ()
                     elif reason:
                         last = choice.get("text") or ""
         if end is None:
             raise down()
-        sure = total if known >= tokens else -math.inf  # where vLLM did not say how likely a token was, nothing is sure
+        sure = (
+            total if known >= tokens else -math.inf
+        )  # where vLLM did not say how likely a token was, nothing is sure
         yield Piece(text=last, tokens=tokens, end=end, ids=ids, log_probability=sure)
 
     async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
@@ -225,7 +252,14 @@ class VllmEngine(Reading):
     async def _scored(self, ids: Sequence[int], top: int, model: str) -> Scored:
         given = list(ids)
         self.words.room(given, 1, self.served.window)  # vLLM writes a token at the least
-        body = {"model": model, "prompt": given, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": top}
+        body = {
+            "model": model,
+            "prompt": given,
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": top,
+        }
         found = await self.process.ask(COMPLETIONS, body)
         try:
             logs = found["choices"][0]["logprobs"]
@@ -286,10 +320,20 @@ class VllmEngine(Reading):
 def options(artefact: Artefact, folder: Path, name: str, dtype: str) -> list[str]:
     """What vLLM is told of an artefact."""
     method = artefact.tuning()
-    common = ["--dtype", dtype, "--max-model-len", str(artefact.base.window), "--disable-uvicorn-access-log"]
+    common = [
+        "--dtype",
+        dtype,
+        "--max-model-len",
+        str(artefact.base.window),
+        "--disable-uvicorn-access-log",
+    ]
     if not isinstance(method, Lora):
         return ["--model", str(folder.resolve()), "--served-model-name", name, *common]
-    rank = next(size for size in (8, 16, 32, 64, 128, 256, 320, 512, 1 << 30) if size >= _rank(folder, method))
+    rank = next(
+        size
+        for size in (8, 16, 32, 64, 128, 256, 320, 512, 1 << 30)
+        if size >= _rank(folder, method)
+    )
     more = ["--enable-lora", "--max-loras", "1", "--max-lora-rank", str(rank)]
     adapter = ["--lora-modules", f"{name}={folder.resolve()}"]
     return ["--model", artefact.base.path, "--served-model-name", BASE, *common, *more, *adapter]
@@ -305,7 +349,9 @@ def _numbers(base: Base) -> str:
     if base.dtype != "auto":
         return DTYPES[base.dtype]
     try:
-        config = msgspec.json.decode((Path(base.path) / "config.json").read_bytes(), type=dict[str, Any])
+        config = msgspec.json.decode(
+            (Path(base.path) / "config.json").read_bytes(), type=dict[str, Any]
+        )
     except (OSError, msgspec.DecodeError):
         return "float32"
     kind = str(config.get("dtype") or config.get("torch_dtype") or "float32")
@@ -315,7 +361,9 @@ def _numbers(base: Base) -> str:
 def _own_ends(path: Path) -> list[int]:
     """Tokens at which the base itself ends."""
     try:
-        config = msgspec.json.decode((path / "generation_config.json").read_bytes(), type=dict[str, Any])
+        config = msgspec.json.decode(
+            (path / "generation_config.json").read_bytes(), type=dict[str, Any]
+        )
     except (OSError, msgspec.DecodeError):
         return []
     own = config.get("eos_token_id")

@@ -18,7 +18,12 @@ from residency.serve.types import Refusal
 
 ROUTES = frozenset({"/v1/completions"})
 """All that is ever asked of it: other routes answer without the key, or echo what they are given."""
-QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 AGAIN = 5.0
 """Seconds after which a client may come back while it starts again."""
@@ -26,7 +31,9 @@ AGAIN = 5.0
 
 def down() -> Refusal:
     """What a request gets while vLLM cannot answer."""
-    return Refusal(503, "engine_unavailable", "The model is not available at the moment; try again.", AGAIN)
+    return Refusal(
+        503, "engine_unavailable", "The model is not available at the moment; try again.", AGAIN
+    )
 
 
 class VllmProcess:
@@ -35,7 +42,9 @@ class VllmProcess:
     Its output goes nowhere unless ``log`` names a file: on a crash vLLM prints the requests that it was working on.
     """
 
-    def __init__(self, command: Sequence[str], log: Path | None = None, seconds: float = 120) -> None:
+    def __init__(
+        self, command: Sequence[str], log: Path | None = None, seconds: float = 120
+    ) -> None:
         self.command, self.log, self.seconds = tuple(command), log, seconds
         self.key = secrets.token_urlsafe(32)
         self.port = 0
@@ -100,7 +109,9 @@ class VllmProcess:
         import httpx2
 
         if self._client is None:
-            self._client = httpx2.AsyncClient(trust_env=False, timeout=httpx2.Timeout(self.seconds, connect=2))
+            self._client = httpx2.AsyncClient(
+                trust_env=False, timeout=httpx2.Timeout(self.seconds, connect=2)
+            )
         return self._client
 
     def _request(self, route: str, body: dict[str, Any]) -> Any:
@@ -127,7 +138,9 @@ class VllmProcess:
             pass
         raise down()
 
-    async def stream(self, route: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    async def stream(
+        self, route: str, body: dict[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The events of a streamed answer; closing the iterator ends the request, and with it the writing."""
         import httpx2
 

@@ -111,7 +111,9 @@ def now() -> datetime:
 class Audit:
     """The chain that a worker writes; use ``open``. Safe for several threads."""
 
-    def __init__(self, folder: Path, worker: int, key: bytes, clock: Callable[[], datetime], every: float) -> None:
+    def __init__(
+        self, folder: Path, worker: int, key: bytes, clock: Callable[[], datetime], every: float
+    ) -> None:
         self.folder, self.worker, self.clock, self.every = folder, worker, clock, every
         self._key, self._lock, self._end = signing(key), threading.Lock(), threading.Event()
         self._file, self._head, self._dirty = -1, -1, False
@@ -121,7 +123,12 @@ class Audit:
 
     @classmethod
     def open(
-        cls, folder: Path, worker: int, key: bytes, clock: Callable[[], datetime] = now, every: float = 1.0
+        cls,
+        folder: Path,
+        worker: int,
+        key: bytes,
+        clock: Callable[[], datetime] = now,
+        every: float = 1.0,
     ) -> Self:
         """A new chain of a worker in a folder, forced to disk ``every`` so many seconds.
 
@@ -130,7 +137,9 @@ class Audit:
         try:
             return cls(folder, worker, key, clock, every)
         except OSError as error:
-            raise UserError(f"{folder}: {reason(error)[:-1]}; the server keeps its audit log there.") from None
+            raise UserError(
+                f"{folder}: {reason(error)[:-1]}; the server keeps its audit log there."
+            ) from None
 
     def write(self, entry: Request, what: Literal["request", "admin"] = "request") -> None:
         """Add a line. Raises ``Refusal`` (503) where it cannot be written: what cannot be accounted for is not answered."""
@@ -145,7 +154,9 @@ class Audit:
                 self._append(Line(n=self._n, at=at, what=what, previous=self._last, entry=entry))
             except OSError:
                 raise Refusal(
-                    503, "audit", "The audit log cannot be written; nothing is answered until it can."
+                    503,
+                    "audit",
+                    "The audit log cannot be written; nothing is answered until it can.",
                 ) from None
 
     def close(self) -> None:
@@ -161,7 +172,9 @@ class Audit:
         self.folder.chmod(0o700)
         with locked(self.folder):
             at = self.clock()
-            while (path := self.folder / f"audit-{self.worker}-{at:%Y%m%dT%H%M%S%f}Z.jsonl").exists():
+            while (
+                path := self.folder / f"audit-{self.worker}-{at:%Y%m%dT%H%M%S%f}Z.jsonl"
+            ).exists():
                 at += timedelta(microseconds=1)
             first = Line(
                 n=0,
@@ -175,7 +188,9 @@ class Audit:
             self.path, self._day, self._size = path, at.date(), 0
             partial = path.with_suffix(".partial")
             try:
-                self._file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+                self._file = os.open(
+                    partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600
+                )
                 self._head = os.open(head_of(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 self._append(first)
                 os.fsync(self._file)
@@ -279,12 +294,18 @@ def _list(folder: Path, name: str, signing_key: bytes) -> None:
     path = folder / LISTS.replace("*", fingerprint(signing_key))
     try:
         known = msgspec.json.decode(path.read_bytes(), type=Chains)
-        names = known.names if hmac.compare_digest(known.mac, chains_mac(known.names, signing_key)) else ()
+        names = (
+            known.names
+            if hmac.compare_digest(known.mac, chains_mac(known.names, signing_key))
+            else ()
+        )
     except (OSError, msgspec.DecodeError):
         names = ()
     names = (*names, name)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(Chains(names=names, mac=chains_mac(names, signing_key))) + b"\n")
+    partial.write_bytes(
+        msgspec.json.encode(Chains(names=names, mac=chains_mac(names, signing_key))) + b"\n"
+    )
     partial.chmod(0o600)
     partial.replace(path)
 
@@ -316,7 +337,9 @@ def tip(path: Path) -> Anchor | None:
         with suppress(msgspec.DecodeError):
             found = msgspec.json.decode(line, type=Hashed)
             torn = {"torn": len(rest), "rest": sha256(rest).hexdigest()} if rest else {}
-            return msgspec.convert({"chain": path.name, "n": found.n, "hash": found.hash, **torn}, Anchor)
+            return msgspec.convert(
+                {"chain": path.name, "n": found.n, "hash": found.hash, **torn}, Anchor
+            )
     return None
 
 

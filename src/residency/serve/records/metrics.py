@@ -14,7 +14,9 @@ from typing import Literal
 from residency.serve.types import Served
 
 OTHER = "other"
-STATUSES = frozenset({200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499, 500, 502, 503, 504})
+STATUSES = frozenset(
+    {200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499, 500, 502, 503, 504}
+)
 MOST_CODES = 64
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -32,7 +34,10 @@ class Metrics:
         self._routes, self._models, self._codes = frozenset(routes), frozenset(models), set[str]()
         self.registry = registry = CollectorRegistry()
         self._requests = Counter(
-            "residency_requests", "Requests that ended.", ("route", "status", "model"), registry=registry
+            "residency_requests",
+            "Requests that ended.",
+            ("route", "status", "model"),
+            registry=registry,
         )
         self._seconds = Histogram(
             "residency_request_seconds",
@@ -42,9 +47,14 @@ class Metrics:
             registry=registry,
         )
         self._tokens = Counter(
-            "residency_tokens", "Tokens read and written.", ("model", "direction"), registry=registry
+            "residency_tokens",
+            "Tokens read and written.",
+            ("model", "direction"),
+            registry=registry,
         )
-        self._refusals = Counter("residency_refusals", "Requests that were refused.", ("code",), registry=registry)
+        self._refusals = Counter(
+            "residency_refusals", "Requests that were refused.", ("code",), registry=registry
+        )
         self._queue = Gauge(
             "residency_queue",
             "Requests that wait for the model.",
@@ -53,10 +63,17 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self._batch = Histogram(
-            "residency_batch_rows", "Requests computed together.", ("model",), buckets=BATCHES, registry=registry
+            "residency_batch_rows",
+            "Requests computed together.",
+            ("model",),
+            buckets=BATCHES,
+            registry=registry,
         )
         self._running = Gauge(
-            "residency_running", "Requests under way.", registry=registry, multiprocess_mode="livesum"
+            "residency_running",
+            "Requests under way.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._ready = Gauge(
             "residency_ready",
@@ -66,7 +83,10 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self._keys = Counter(
-            "residency_key_fetches", "Fetches of the identity provider's keys.", ("outcome",), registry=registry
+            "residency_key_fetches",
+            "Fetches of the identity provider's keys.",
+            ("outcome",),
+            registry=registry,
         )
         self._info = Gauge(
             "residency_model_info",

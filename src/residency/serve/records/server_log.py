@@ -96,9 +96,13 @@ class Log:
             stream.write(msgspec.json.encode(line).decode() + "\n")
             stream.flush()
 
-    def failed(self, event: str, error: BaseException, level: Level = "error", **fields: str | float | None) -> None:
+    def failed(
+        self, event: str, error: BaseException, level: Level = "error", **fields: str | float | None
+    ) -> None:
         """A line on an error: its class and the place in our code, never what it says."""
-        self.write(event, level, error=class_of(type(error)), place=place(error.__traceback__), **fields)
+        self.write(
+            event, level, error=class_of(type(error)), place=place(error.__traceback__), **fields
+        )
 
 
 def allowed(name: str, value: object) -> bool:
@@ -142,12 +146,23 @@ class _Silent(logging.LogRecord):
 
 
 def _record(
-    name: str, level: int, path: str, line: int, message: object, arguments: object, raised: Any, *_: Any, **__: Any
+    name: str,
+    level: int,
+    path: str,
+    line: int,
+    message: object,
+    arguments: object,
+    raised: Any,
+    *_: Any,
+    **__: Any,
 ) -> logging.LogRecord:
     made = _Silent(name, level, path, line, "dropped", None, None)
     error = raised[1] if isinstance(raised, tuple) and len(raised) > 1 else raised
     if isinstance(error, BaseException):
-        made.residency_error, made.residency_place = class_of(type(error)), place(error.__traceback__)
+        made.residency_error, made.residency_place = (
+            class_of(type(error)),
+            place(error.__traceback__),
+        )
     elif isinstance(message, BaseException):
         made.residency_error = class_of(type(message))
     return made
@@ -162,13 +177,16 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         grave = record.levelno
-        level: Level = "error" if grave >= logging.ERROR else "warning" if grave >= logging.WARNING else "info"
+        level: Level = (
+            "error" if grave >= logging.ERROR else "warning" if grave >= logging.WARNING else "info"
+        )
         self.log.write(
             "log",
             level,
             logger=record.name,
             error=getattr(record, "residency_error", None),
-            place=getattr(record, "residency_place", None) or _short(Path(record.pathname), record.lineno),
+            place=getattr(record, "residency_place", None)
+            or _short(Path(record.pathname), record.lineno),
         )
 
 
@@ -226,7 +244,11 @@ class Users:
     def hashed(self, subject: str) -> str:
         """64 hexadecimal digits, always the same for a user under one key."""
         data = subject.encode("utf-8", "surrogatepass")
-        return sha256(data).hexdigest() if self._key is None else hmac.new(self._key, data, sha256).hexdigest()
+        return (
+            sha256(data).hexdigest()
+            if self._key is None
+            else hmac.new(self._key, data, sha256).hexdigest()
+        )
 
 
 def log_key(logs: Logs) -> bytes:
@@ -250,14 +272,21 @@ def log_key(logs: Logs) -> bytes:
 
 def log_keys(logs: Logs, folder: Path) -> list[bytes]:
     """The keys that may have signed a folder's chains: the environment's (also ``..._OLD``), and ``log.key*`` in the folder."""
-    named = [(os.environ.get(name), f"environment variable {name}") for name in (logs.key, f"{logs.key}_OLD")]
+    named = [
+        (os.environ.get(name), f"environment variable {name}")
+        for name in (logs.key, f"{logs.key}_OLD")
+    ]
     try:
-        kept = [(path.read_text("ascii"), str(path)) for path in sorted(folder.glob(f"{KEY_FILE}*"))]
+        kept = [
+            (path.read_text("ascii"), str(path)) for path in sorted(folder.glob(f"{KEY_FILE}*"))
+        ]
     except (OSError, UnicodeDecodeError):
         raise UserError(
             f"{folder}: its {KEY_FILE} cannot be read; verify as the server's user, or set {logs.key}."
         ) from None
-    found = [_parsed(one, where) for value, where in [*named, *kept] if value for one in value.split()]
+    found = [
+        _parsed(one, where) for value, where in [*named, *kept] if value for one in value.split()
+    ]
     if not found:
         raise UserError(
             f"{folder}: no key to verify with; set {logs.key}, or {logs.key}_OLD for chains of an earlier key."
@@ -267,5 +296,7 @@ def log_keys(logs: Logs, folder: Path) -> list[bytes]:
 
 def _parsed(value: str, where: str) -> bytes:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", value.strip()):
-        raise UserError(f"{where}: is no key of 64 hexadecimal digits; make one with: openssl rand -hex 32.")
+        raise UserError(
+            f"{where}: is no key of 64 hexadecimal digits; make one with: openssl rand -hex 32."
+        )
     return bytes.fromhex(value.strip())

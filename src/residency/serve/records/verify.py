@@ -60,7 +60,9 @@ class _Chain:
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
-        self.head = _bytes(head_of(path))  # before the lines: a worker that runs may add one between
+        self.head = _bytes(
+            head_of(path)
+        )  # before the lines: a worker that runs may add one between
         *self.lines, self.rest = path.read_bytes().split(b"\n")
         self.faults: list[Fault] = []
         self.notes: list[Fault] = []
@@ -77,7 +79,9 @@ class _Chain:
         return max(self.hashes, default=-1)
 
 
-def verify(folders: Sequence[Path], keys: Iterable[bytes], anchors: Iterable[Anchor] = ()) -> Verdict:
+def verify(
+    folders: Sequence[Path], keys: Iterable[bytes], anchors: Iterable[Anchor] = ()
+) -> Verdict:
     """Check all chains in folders (the server's, and where older ones were moved to) with the log keys that signed them.
 
     ``anchors``: heads that were written down before. Raises ``UserError`` where a folder holds no chain.
@@ -89,23 +93,37 @@ def verify(folders: Sequence[Path], keys: Iterable[bytes], anchors: Iterable[Anc
                 if any(folder.glob(GLOB)):
                     stack.enter_context(locked(folder))  # no worker begins a chain meanwhile
             chains = [_Chain(path) for folder in folders for path in sorted(folder.glob(GLOB))]
-            lists = {path.name: path.read_bytes() for folder in folders for path in sorted(folder.glob(LISTS))}
+            lists = {
+                path.name: path.read_bytes()
+                for folder in folders
+                for path in sorted(folder.glob(LISTS))
+            }
     except OSError:
-        raise UserError(f"{folders[0]}: cannot be read; verify as the user that the server runs as.") from None
+        raise UserError(
+            f"{folders[0]}: cannot be read; verify as the user that the server runs as."
+        ) from None
     if not chains and not lists:
-        raise UserError(f"{folders[0]}: holds no audit chain (audit-*.jsonl); name the folder of logs.folder.")
+        raise UserError(
+            f"{folders[0]}: holds no audit chain (audit-*.jsonl); name the folder of logs.folder."
+        )
     for chain in chains:
         _lines(chain, signers)
         _head(chain)
     known = {chain.name: chain for chain in chains}
-    anchored = {(one.chain, one.torn, one.rest) for chain in chains for one in chain.before if one.torn}
+    anchored = {
+        (one.chain, one.torn, one.rest) for chain in chains for one in chain.before if one.torn
+    }
     for chain in chains:
         _ending(chain, anchored)
     faults = [*_missing(chains, known), *_listed(lists, known, signers), *_outside(anchors, known)]
     return Verdict(
         faults=(*(one for chain in chains for one in chain.faults), *faults),
         notes=tuple(one for chain in chains for one in chain.notes),
-        heads=tuple(Anchor(chain=one.name, n=one.last, hash=one.hashes[one.last]) for one in chains if one.hashes),
+        heads=tuple(
+            Anchor(chain=one.name, n=one.last, hash=one.hashes[one.last])
+            for one in chains
+            if one.hashes
+        ),
         lines=sum(len(chain.lines) for chain in chains),
     )
 
@@ -124,13 +142,20 @@ def _lines(chain: _Chain, signers: dict[str, bytes]) -> None:
         if number == 1:
             chain.key, chain.before = signers.get(line.key), line.before
             if chain.key is None:
-                chain.fault("was signed with a key that was not given, or its first line was edited.", 1)
-        if chain.key is not None and not hmac.compare_digest(hmac.new(chain.key, found[1], sha256).hexdigest(), own):
+                chain.fault(
+                    "was signed with a key that was not given, or its first line was edited.", 1
+                )
+        if chain.key is not None and not hmac.compare_digest(
+            hmac.new(chain.key, found[1], sha256).hexdigest(), own
+        ):
             chain.fault("was edited: its hash is not that of its content.", number)
         elif line.n != expected or (previous not in ("?", line.previous)):
             chain.fault(_order(line.n, expected), number)
         elif number == 1 and (line.what != "open" or line.chain != chain.name):
-            chain.fault("does not begin with its own first line; the file was renamed, or lines were moved.", 1)
+            chain.fault(
+                "does not begin with its own first line; the file was renamed, or lines were moved.",
+                1,
+            )
         chain.closed = line.what == "close"
         chain.hashes[line.n], expected, previous = own, line.n + 1, own
     if not chain.lines:
@@ -155,7 +180,9 @@ def _head(chain: _Chain) -> None:
     try:
         found = msgspec.json.decode(chain.head, type=Head)
     except msgspec.DecodeError:
-        chain.fault("its .head file is missing or was edited; lines may have been cut from its end.")
+        chain.fault(
+            "its .head file is missing or was edited; lines may have been cut from its end."
+        )
         return
     if chain.key is None:
         return
@@ -176,16 +203,23 @@ def _ending(chain: _Chain, anchored: set[tuple[str, int, str]]) -> None:
         told = (chain.name, len(chain.rest), sha256(chain.rest).hexdigest()) in anchored
         again = any(name == chain.name for name, _, _ in anchored)
         if again and not told:
-            chain.fault("its unfinished last line is not the one that the next start noted; it was edited.")
+            chain.fault(
+                "its unfinished last line is not the one that the next start noted; it was edited."
+            )
         else:
             more = "as the next start noted" if told else "no start has noted it yet"
             chain.notes.append(
-                Fault(file=chain.name, what=f"ends in an unfinished line: its process was killed ({more}).")
+                Fault(
+                    file=chain.name,
+                    what=f"ends in an unfinished line: its process was killed ({more}).",
+                )
             )
     elif any(name == chain.name for name, _, _ in anchored):
         chain.fault("had an unfinished last line that the next start noted; it was cut off.")
     elif not chain.closed:
-        chain.notes.append(Fault(file=chain.name, what="was not closed: its worker runs, or was killed."))
+        chain.notes.append(
+            Fault(file=chain.name, what="was not closed: its worker runs, or was killed.")
+        )
 
 
 def _missing(chains: Sequence[_Chain], known: dict[str, _Chain]) -> Iterator[Fault]:
@@ -211,7 +245,9 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _listed(lists: dict[str, bytes], known: dict[str, _Chain], signers: dict[str, bytes]) -> Iterator[Fault]:
+def _listed(
+    lists: dict[str, bytes], known: dict[str, _Chain], signers: dict[str, bytes]
+) -> Iterator[Fault]:
     """Chains against the lists of their keys."""
     listed: set[str] = set()
     for name, data in lists.items():
@@ -226,7 +262,8 @@ def _listed(lists: dict[str, bytes], known: dict[str, _Chain], signers: dict[str
             yield Fault(file=name, what="was edited.")
         listed.update(found.names)
     yield from (
-        Fault(file=name, what="is missing: the list of chains names it.") for name in sorted(listed - set(known))
+        Fault(file=name, what="is missing: the list of chains names it.")
+        for name in sorted(listed - set(known))
     )
     yield from (
         Fault(file=name, what="is not in the list of chains; the list was removed or edited.")
@@ -243,7 +280,9 @@ def summary(heads: Iterable[Anchor]) -> str:
 def read_anchors(data: bytes, where: str) -> list[Anchor]:
     """Heads as ``residency audit head`` printed them: one JSON object a line."""
     try:
-        return [msgspec.json.decode(line, type=Anchor) for line in data.splitlines() if line.strip()]
+        return [
+            msgspec.json.decode(line, type=Anchor) for line in data.splitlines() if line.strip()
+        ]
     except msgspec.DecodeError:
         raise UserError(
             f"{where}: is not what residency audit head printed; give that file, one JSON object a line."

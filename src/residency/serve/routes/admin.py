@@ -76,7 +76,9 @@ async def promote(alias: str, body: Promotion, request: Request) -> Response:
     """Let a served name point to another model of the ledger, once that is loaded beside the old one and proved. Requests that run
     end on the old one; where anything fails (409) it goes on."""
     by = visit_of(request).user
-    order = Order(what="promote", alias=alias, by=by, digest=body.digest, require_safety=body.require_safety)
+    order = Order(
+        what="promote", alias=alias, by=by, digest=body.digest, require_safety=body.require_safety
+    )
     return await _answered(request, order)
 
 
@@ -91,7 +93,10 @@ async def _answered(request: Request, order: Order) -> Response:
     visit.served = _served(gate, order.alias)
     changes: Changes | None = request.app.state.admin
     if changes is None:
-        raise no("no_ledger", "No model that is served here comes from a model ledger; serve it by its name in one.")
+        raise no(
+            "no_ledger",
+            "No model that is served here comes from a model ledger; serve it by its name in one.",
+        )
     done = await changes.change(gate, visit, order)
     visit.served = _served(gate, order.alias)
     return JSONResponse(done.model_dump())
@@ -100,7 +105,11 @@ async def _answered(request: Request, order: Order) -> Response:
 def _served(gate: Gate, alias: str) -> Served:
     found = gate.engines.get(alias)
     if found is None:
-        raise Refusal(404, "model_not_found", f"No model of that name is served; there is: {', '.join(gate.engines)}.")
+        raise Refusal(
+            404,
+            "model_not_found",
+            f"No model of that name is served; there is: {', '.join(gate.engines)}.",
+        )
     return found.served
 
 

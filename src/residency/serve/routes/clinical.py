@@ -118,7 +118,10 @@ class Identified(Body):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"text": "Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678.", "lang": "vi"},
+                {
+                    "text": "Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678.",
+                    "lang": "vi",
+                },
                 {"text": "患者王小明，电话13812345678，2024年3月12日入院。", "lang": "zh"},
                 {"text": "Mr. John Smith, born 12 March 1961, phone 555-0134.", "lang": "en"},
             ]
@@ -175,10 +178,14 @@ def named(model: str | None, department: str | None) -> str | None:
 
 
 def _diagnoses(served: Served) -> bool:
-    return served.card.family == "labels" or (served.output == "text" and served.card.family == "answers")
+    return served.card.family == "labels" or (
+        served.output == "text" and served.card.family == "answers"
+    )
 
 
-async def _chosen(gate: Gate, visit: Visit, engine: Engine, body: Findings) -> tuple[str | None, float | None]:
+async def _chosen(
+    gate: Gate, visit: Visit, engine: Engine, body: Findings
+) -> tuple[str | None, float | None]:
     """The likeliest label and its chance."""
     text = "\n".join(part for part in (body.patient_info, body.symptoms, body.test_results) if part)
     gate.sized_text(visit, engine, text)
@@ -191,7 +198,9 @@ async def _chosen(gate: Gate, visit: Visit, engine: Engine, body: Findings) -> t
     return title or best, sure
 
 
-async def _written(gate: Gate, visit: Visit, engine: Engine, body: Findings) -> tuple[str | None, float | None]:
+async def _written(
+    gate: Gate, visit: Visit, engine: Engine, body: Findings
+) -> tuple[str | None, float | None]:
     """What the model writes, and the mean likelihood of its tokens."""
     turns = asked_of(engine.served.card, body)
     said = [body.patient_info, body.symptoms, body.test_results]
@@ -223,13 +232,19 @@ async def extract(body: Passage, request: Request) -> Response:
     served = engine.served
     if not _extracts(served):
         raise Refusal(
-            400, "wrong_model", f"Model {served.name} marks no entities; use /diagnose or /v1/chat/completions."
+            400,
+            "wrong_model",
+            f"Model {served.name} marks no entities; use /diagnose or /v1/chat/completions.",
         )
     gate.sized_text(visit, engine, body.text)
     found = await engine.mark(body.text)
     if not isinstance(found.answer, Spans):
         if served.output == "text" and not found.text:
-            raise Refusal(400, "too_long", f"The text does not fit the {served.window} tokens that this model reads.")
+            raise Refusal(
+                400,
+                "too_long",
+                f"The text does not fit the {served.window} tokens that this model reads.",
+            )
         raise Refusal(502, "unreadable", "What the model wrote cannot be read as entities.")
     visit.written = (found.tokens or 0) if served.output == "text" else 0
     return JSONResponse(

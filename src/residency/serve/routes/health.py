@@ -39,7 +39,12 @@ async def readyz(request: Request) -> JSONResponse:
     draining = bool(limited is not None and limited.draining)
     counting = await gate.rate.ready()
     ready = not draining and counting and bool(gate.ready) and all(gate.ready.values())
-    said = {"models": gate.ready, "counting": counting, "keys": not gate.tokens.trouble(), "draining": draining}
+    said = {
+        "models": gate.ready,
+        "counting": counting,
+        "keys": not gate.tokens.trouble(),
+        "draining": draining,
+    }
     return JSONResponse({"ready": ready, **said}, 200 if ready else 503)
 
 
@@ -47,7 +52,10 @@ async def readyz(request: Request) -> JSONResponse:
     "/metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."}
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "Prometheus' text format.",
+        }
     },
 )
 async def metrics(request: Request) -> Response:
@@ -62,7 +70,10 @@ async def ask(gate: Gate) -> None:
     async def one(name: str) -> None:
         good, asked = False, None
         with suppress(Exception):  # whatever it is, the model does not answer
-            async with gate.swap.using(name) as asked, asyncio.timeout(gate.settings.limits.seconds):
+            async with (
+                gate.swap.using(name) as asked,
+                asyncio.timeout(gate.settings.limits.seconds),
+            ):
                 good = await asked.canary()
         if asked is not gate.engines.get(name):
             return  # another took its place meanwhile, and was asked then
@@ -73,7 +84,9 @@ async def ask(gate: Gate) -> None:
     await asyncio.gather(*(one(name) for name in list(gate.engines)))
 
 
-async def keep_asking(gate: Gate, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+async def keep_asking(
+    gate: Gate, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
     """Ask again and again."""
     with suppress(asyncio.CancelledError):
         while True:

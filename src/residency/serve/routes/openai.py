@@ -41,7 +41,12 @@ STARTED = int(time.time())
 @router.get("/v1/models", tags=["chat"], response_model=Models)
 async def models(request: Request) -> Response:
     """The models that are served."""
-    return JSONResponse({"object": "list", "data": [_model(one.served) for one in gate_of(request).engines.values()]})
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": [_model(one.served) for one in gate_of(request).engines.values()],
+        }
+    )
 
 
 @router.get("/v1/models/{name}", tags=["chat"], response_model=Model)
@@ -67,7 +72,9 @@ def writer(gate: Gate, visit: Visit, name: str | None) -> Engine:
     engine = gate.engine(visit, name, writes)
     if not writes(engine.served):
         raise Refusal(
-            400, "wrong_model", f"Model {engine.served.name} marks notes and does not write; use /extract or /diagnose."
+            400,
+            "wrong_model",
+            f"Model {engine.served.name} marks notes and does not write; use /extract or /diagnose.",
         )
     return engine
 
@@ -75,7 +82,10 @@ def writer(gate: Gate, visit: Visit, name: str | None) -> Engine:
 def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
     """A conversation as engines read it; raises ``Refusal`` where it cannot be answered."""
     made = tuple(
-        Turn(role="system" if one.role in ("system", "developer") else cast(Any, one.role), text=one.text)
+        Turn(
+            role="system" if one.role in ("system", "developer") else cast(Any, one.role),
+            text=one.text,
+        )
         for one in messages
     )
     if made[-1].role != "user":
@@ -91,21 +101,31 @@ async def chat(body: Chat, request: Request) -> Response:
     gate, visit = gate_of(request), visit_of(request)
     engine = writer(gate, visit, body.model)
     if body.logprobs:
-        raise Refusal(400, "no_logprobs", "Likelihoods are given by /v1/completions, not here; leave logprobs out.")
+        raise Refusal(
+            400,
+            "no_logprobs",
+            "Likelihoods are given by /v1/completions, not here; leave logprobs out.",
+        )
     turns = turns_of(body.messages)
     said = [turn.text for turn in turns if turn.role == "user"]
-    wanted = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    wanted = (
+        body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    )
     sizes = gate.sized(visit, engine, said, lambda: engine.count_turns(turns), wanted)
     head = _head("chatcmpl", engine.served)
     pieces = engine.write(body.asked(turns, sizes.answer))
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return await streamed(gate, visit, pieces, head | {"object": "chat.completion.chunk"}, _delta, with_usage)
+        return await streamed(
+            gate, visit, pieces, head | {"object": "chat.completion.chunk"}, _delta, with_usage
+        )
     answer = await whole(gate, visit, pieces)
     choice = {
         "index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": answer.end or "stop", "logprobs": None,
     }  # fmt: skip
-    return JSONResponse(head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)})
+    return JSONResponse(
+        head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)}
+    )
 
 
 @router.post("/v1/completions", tags=["chat"], response_model=TextAnswer, responses=STREAMS)
@@ -131,16 +151,28 @@ async def completions(body: Completion, request: Request) -> Response:
     fit(gate.settings.limits, sum(map(len, ids)), answer=max(1, wanted))
     visit.read = sum(map(len, ids))
     for one in ids:
-        fit(gate.settings.limits, len(one), answer=max(1, wanted), window=engine.served.window + (wanted == 0))
+        fit(
+            gate.settings.limits,
+            len(one),
+            answer=max(1, wanted),
+            window=engine.served.window + (wanted == 0),
+        )
     head = _head("cmpl", engine.served) | {"object": "text_completion"}
     asked = body.asked((), max(1, wanted))
     if body.stream:
         if len(ids) > 1 or body.echo or body.logprobs is not None:
-            raise Refusal(400, "not_streamed", "Several prompts, echo and logprobs are not streamed; leave stream out.")
+            raise Refusal(
+                400,
+                "not_streamed",
+                "Several prompts, echo and logprobs are not streamed; leave stream out.",
+            )
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return await streamed(gate, visit, engine.continue_(ids[0], asked), head, _chunk, with_usage)
+        return await streamed(
+            gate, visit, engine.continue_(ids[0], asked), head, _chunk, with_usage
+        )
     work = [
-        _completed(gate, visit, engine, body, one, text, asked, wanted) for one, text in zip(ids, texts, strict=True)
+        _completed(gate, visit, engine, body, one, text, asked, wanted)
+        for one, text in zip(ids, texts, strict=True)
     ]
     choices = await together(work)
     for number, choice in enumerate(choices):
@@ -162,7 +194,14 @@ async def together(work: Sequence[Any]) -> list[Any]:
 
 
 async def _completed(
-    gate: Gate, visit: Visit, engine: Engine, body: Completion, ids: Sequence[int], text: str, asked: Asked, wanted: int
+    gate: Gate,
+    visit: Visit,
+    engine: Engine,
+    body: Completion,
+    ids: Sequence[int],
+    text: str,
+    asked: Asked,
+    wanted: int,
 ) -> dict[str, Any]:
     """One prompt's answer."""
     nothing = Piece(text="", end="length")
@@ -170,7 +209,9 @@ async def _completed(
     likely = None
     if body.logprobs is not None and new.text and not new.ids:
         raise Refusal(
-            400, "no_logprobs", "This model's engine does not name the tokens that it writes; leave logprobs out."
+            400,
+            "no_logprobs",
+            "This model's engine does not name the tokens that it writes; leave logprobs out.",
         )
     if body.logprobs is not None:
         scored = await engine.score([*ids, *new.ids], max(1, body.logprobs))
@@ -214,7 +255,11 @@ def _head(kind: str, served: Served) -> dict[str, Any]:
 
 
 def _usage(visit: Visit) -> dict[str, int]:
-    return {"prompt_tokens": visit.read, "completion_tokens": visit.written, "total_tokens": visit.read + visit.written}
+    return {
+        "prompt_tokens": visit.read,
+        "completion_tokens": visit.written,
+        "total_tokens": visit.read + visit.written,
+    }
 
 
 def _delta(text: str, end: str | None, first: bool) -> dict[str, Any]:
@@ -240,7 +285,12 @@ class Events(StreamingResponse):
 
 
 async def streamed(
-    gate: Gate, visit: Visit, pieces: AsyncIterator[Piece], head: dict[str, Any], choice: Any, with_usage: bool
+    gate: Gate,
+    visit: Visit,
+    pieces: AsyncIterator[Piece],
+    head: dict[str, Any],
+    choice: Any,
+    with_usage: bool,
 ) -> Response:
     """An answer as server-sent events. The first piece is awaited, so that a refusal still has its status."""
     source = cast(Any, pieces)
@@ -252,7 +302,10 @@ async def streamed(
         await source.aclose()
         raise
     visit.streams = True
-    return Events(_events(gate, visit, first, source, head, choice, with_usage), media_type="text/event-stream")
+    return Events(
+        _events(gate, visit, first, source, head, choice, with_usage),
+        media_type="text/event-stream",
+    )
 
 
 async def _at_once(gate: Gate, pieces: Any) -> AsyncIterator[Piece]:
@@ -262,7 +315,13 @@ async def _at_once(gate: Gate, pieces: Any) -> AsyncIterator[Piece]:
 
 
 async def _events(
-    gate: Gate, visit: Visit, first: Piece, source: Any, head: dict[str, Any], choice: Any, with_usage: bool
+    gate: Gate,
+    visit: Visit,
+    first: Piece,
+    source: Any,
+    head: dict[str, Any],
+    choice: Any,
+    with_usage: bool,
 ) -> AsyncIterator[bytes]:
     def event(what: dict[str, Any]) -> bytes:
         return b"data: " + msgspec.json.encode(what) + b"\n\n"

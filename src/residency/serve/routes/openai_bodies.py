@@ -27,12 +27,19 @@ class Message(Body):
     """A turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, Field(max_length=100_000)] | Annotated[list[Part], Field(min_length=1, max_length=64)]
+    content: (
+        Annotated[str, Field(max_length=100_000)]
+        | Annotated[list[Part], Field(min_length=1, max_length=64)]
+    )
 
     @property
     def text(self) -> str:
         """Its words."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return (
+            self.content
+            if isinstance(self.content, str)
+            else "".join(part.text for part in self.content)
+        )
 
 
 class StreamOptions(Body):
@@ -71,7 +78,13 @@ class Common(Body):
 
     def stops(self) -> tuple[str, ...]:
         """Texts at which writing ends."""
-        return () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return (
+            ()
+            if self.stop is None
+            else (self.stop,)
+            if isinstance(self.stop, str)
+            else tuple(self.stop)
+        )
 
     def asked(self, turns: tuple[Turn, ...], most: int) -> Asked:
         """The same as an engine reads it."""
@@ -99,7 +112,9 @@ ASKED = (
 class Chat(Common):
     """A conversation that waits for its next turn."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_question("NAME", text) for text in ASKED]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [_question("NAME", text) for text in ASKED]}
+    )
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -116,13 +131,18 @@ class Completion(Common):
     """A text, or tokens, to go on from."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"model": "NAME", "prompt": text, "max_tokens": 64} for text in ASKED]}
+        json_schema_extra={
+            "examples": [{"model": "NAME", "prompt": text, "max_tokens": 64} for text in ASKED]
+        }
     )
 
     prompt: (
         Annotated[str, Field(min_length=1, max_length=100_000)]
         | Ids
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=100_000)]], Field(min_length=1, max_length=64)]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=100_000)]],
+            Field(min_length=1, max_length=64),
+        ]
         | Annotated[list[Ids], Field(min_length=1, max_length=64)]
     )
     max_tokens: Annotated[int, Field(ge=0)] | None = None

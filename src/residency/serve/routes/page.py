@@ -14,22 +14,37 @@ STYLE = (
 
 def page(described: dict[str, Any]) -> str:
     """Every route with what it does, the scope that it needs, and examples as ``curl``."""
-    parts = [f"<h1>{escape(described['info']['title'])} {escape(described['info']['version'])}</h1>"]
-    parts.append(f"<p>{escape(described['info'].get('description', ''))} <a href=/openapi.json>openapi.json</a></p>")
+    parts = [
+        f"<h1>{escape(described['info']['title'])} {escape(described['info']['version'])}</h1>"
+    ]
+    parts.append(
+        f"<p>{escape(described['info'].get('description', ''))} <a href=/openapi.json>openapi.json</a></p>"
+    )
     for path, item in described["paths"].items():
         for method, operation in item.items():
-            parts.append(f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation.get('description', ''))}</p>")
+            parts.append(
+                f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation.get('description', ''))}</p>"
+            )
             if operation.get("security"):
                 parts.append(f"<p>Scope: {escape(operation['tags'][0])}</p>")
-            parts += [f"<pre>{escape(_curl(path, one))}</pre>" for one in _examples(described, operation)]
+            parts += [
+                f"<pre>{escape(_curl(path, one))}</pre>" for one in _examples(described, operation)
+            ]
     title = escape(described["info"]["title"])
     return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>{''.join(parts)}"
 
 
 def _examples(described: dict[str, Any], operation: dict[str, Any]) -> list[dict[str, Any]]:
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    content = (
+        operation.get("requestBody", {})
+        .get("content", {})
+        .get("application/json", {})
+        .get("schema", {})
+    )
     name = content.get("$ref", "").rpartition("/")[2]
-    found: list[dict[str, Any]] = described["components"]["schemas"].get(name, {}).get("examples", [])
+    found: list[dict[str, Any]] = (
+        described["components"]["schemas"].get(name, {}).get("examples", [])
+    )
     return found
 
 

@@ -63,7 +63,11 @@ class Erased(Value, frozen=True):
 
 def log_of(places: Places, given: Sequence[Path]) -> Path:
     """Where erasures are recorded: in the first zone, else in the first folder that was given."""
-    folder = places.zones[0] if places.zones else next((path for path in given if path.is_dir()), given[0].parent)
+    folder = (
+        places.zones[0]
+        if places.zones
+        else next((path for path in given if path.is_dir()), given[0].parent)
+    )
     return folder / LOG
 
 
@@ -96,7 +100,10 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     files = [one for one in found if one.what == "data" and not one.by_hand]
     for one in sorted(files, key=_children_first(patient)):
         rows += _rewritten(Path(one.path), set(one.lines), log, hashes, numbered=True)
-    for path in [*places.splits, *(path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}")))]:
+    for path in [
+        *places.splits,
+        *(path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}"))),
+    ]:
         rows += _from_split(path, patient, known, log, hashes)
     by_hand = [one for one in found if one.by_hand]
     if by_hand:
@@ -136,14 +143,22 @@ def _children_first(patient: Patient) -> Any:
     """Files that hold only what was made from the patient's notes before those that hold the notes: their ids lead there."""
 
     def key(one: Found) -> tuple[bool, str]:
-        groups = {decoded(line).get("group") for number, line in enumerate_lines(Path(one.path)) if number in one.lines}
+        groups = {
+            decoded(line).get("group")
+            for number, line in enumerate_lines(Path(one.path))
+            if number in one.lines
+        }
         return bool(groups & patient.groups), one.path
 
     return key
 
 
 def _rewritten(
-    path: Path, lines: Collection[int], log: ErasureLog, hashes: tuple[str, ...], numbered: bool = False
+    path: Path,
+    lines: Collection[int],
+    log: ErasureLog,
+    hashes: tuple[str, ...],
+    numbered: bool = False,
 ) -> int:
     """A file of JSON lines without some of them. ``numbered``: where rows have no id, their line numbers are their ids; then
     lines are emptied instead, so that the others keep theirs."""
@@ -162,13 +177,17 @@ def _rewritten(
     return len(lines)
 
 
-def _from_run(run: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]) -> int:
+def _from_run(
+    run: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]
+) -> int:
     """Take the patient out of what a run keeps, all but its split files, and mark its models."""
     reached, rows = of_run(run, patient.groups, known), 0
     if not reached.ids:
         return 0
     with Run(run).locked():
-        shutil.rmtree(run / ".work", ignore_errors=True)  # unfinished work has the patient's notes too
+        shutil.rmtree(
+            run / ".work", ignore_errors=True
+        )  # unfinished work has the patient's notes too
         if reached.learned:
             for path in sorted(run.glob("train/*/artefact.json")):
                 _mark(path.parent, sum(reached.learned.values()), log, hashes)
@@ -203,7 +222,11 @@ def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
         value["stages"] = [_without_sample(stage) for stage in value.get("stages", [])]
     facts = msgspec.convert(value, RunFacts)
     if learned:
-        said = [words for path in sorted(run.glob("train/*/artefact.json")) if (words := erased.warning(path.parent))]
+        said = [
+            words
+            for path in sorted(run.glob("train/*/artefact.json"))
+            if (words := erased.warning(path.parent))
+        ]
         others = [words for words in facts.caveats if "erased (last on" not in words]
         facts = msgspec.structs.replace(facts, caveats=tuple(dict.fromkeys([*said, *others])))
     from residency.evals.report import render
@@ -217,7 +240,11 @@ def without(value: Any, ids: Collection[str]) -> Any:
     if isinstance(value, dict):
         return {name: without(inner, ids) for name, inner in value.items()}
     if isinstance(value, list):
-        return [without(inner, ids) for inner in value if not (isinstance(inner, dict) and inner.get("example") in ids)]
+        return [
+            without(inner, ids)
+            for inner in value
+            if not (isinstance(inner, dict) and inner.get("example") in ids)
+        ]
     return value
 
 
@@ -226,14 +253,18 @@ def _without_sample(stage: dict[str, Any]) -> dict[str, Any]:
     return {**stage, "mask": mask} if "mask" in stage else stage
 
 
-def _from_split(path: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]) -> int:
+def _from_split(
+    path: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]
+) -> int:
     """A split file without the patient, with the hashes that its data files have now, and the page that was made from it."""
     split = read_split(path)
     ids = ids_of(split, patient.groups, known) if split is not None else set()
     if split is None or not ids:
         return 0
     before = file_digest(path)
-    new: SplitFile | Split = _smaller(split, ids, path, log) if split.schema else _without_ids(split.split, ids)
+    new: SplitFile | Split = (
+        _smaller(split, ids, path, log) if split.schema else _without_ids(split.split, ids)
+    )
     data = msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n"
     log.add("rewrote", hashes, path=str(path), rows=len(ids), before=before, after=sha256(data))
     write_bytes(path, data)
@@ -252,7 +283,8 @@ def _smaller(split: SplitFile, ids: Collection[str], path: Path, log: ErasureLog
         parents={id: parents for id, parents in split.parents.items() if id not in ids},
         files={name: log.renewed(before) for name, before in split.files.items()},
         leaks=tuple(
-            msgspec.structs.replace(leak, ids=tuple(id for id in leak.ids if id not in ids)) for leak in split.leaks
+            msgspec.structs.replace(leak, ids=tuple(id for id in leak.ids if id not in ids))
+            for leak in split.leaks
         ),
     )
     with suppress(ResidencyError):

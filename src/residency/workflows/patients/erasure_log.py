@@ -48,11 +48,24 @@ class ErasureLog:
         return hmac.new(self._key, text.encode(), sha256).hexdigest()[:32]
 
     def add(
-        self, event: str, patient: tuple[str, ...], path: str = "", rows: int = 0, before: str = "", after: str = ""
+        self,
+        event: str,
+        patient: tuple[str, ...],
+        path: str = "",
+        rows: int = 0,
+        before: str = "",
+        after: str = "",
     ) -> None:
         """Append a line; it is on disk when this returns."""
         line = Line(
-            at=now(), event=event, patient=patient, path=path, rows=rows, before=before, after=after, chain=self._last
+            at=now(),
+            event=event,
+            patient=patient,
+            path=path,
+            rows=rows,
+            before=before,
+            after=after,
+            chain=self._last,
         )
         written = canonical(line) + b"\n"
         with disk_errors(self.path):
@@ -67,14 +80,20 @@ class ErasureLog:
     def state(self, hashes: tuple[str, ...]) -> str:
         """``begun`` or ``finished``, of the last erasure of a patient; empty where there was none."""
         about = [
-            line.event for line in self.lines if set(line.patient) & set(hashes) and line.event in ("begun", "finished")
+            line.event
+            for line in self.lines
+            if set(line.patient) & set(hashes) and line.event in ("begun", "finished")
         ]
         return about[-1] if about else ""
 
     def finished_at(self, hashes: tuple[str, ...]) -> str:
         """When the last erasure of a patient ended."""
         return next(
-            (line.at for line in reversed(self.lines) if set(line.patient) & set(hashes) and line.event == "finished"),
+            (
+                line.at
+                for line in reversed(self.lines)
+                if set(line.patient) & set(hashes) and line.event == "finished"
+            ),
             "",
         )
 

@@ -39,15 +39,21 @@ def find(given: Sequence[Path]) -> Places:
 
     Raises ``UserError`` for a path that does not exist, or a recipe named by itself that is none.
     """
-    found: dict[str, set[Path]] = {name: set() for name in ("recipes", "runs", "files", "splits", "zones")}
+    found: dict[str, set[Path]] = {
+        name: set() for name in ("recipes", "runs", "files", "splits", "zones")
+    }
     key = Places().key
     for path in given:
         if not path.exists():
-            raise UserError(f"{path}: does not exist; give recipes, runs, folders or files of notes.")
+            raise UserError(
+                f"{path}: does not exist; give recipes, runs, folders or files of notes."
+            )
         if path.is_file():
             kind = _kind(path)
             if kind is None:
-                raise UserError(f"{path}: is no recipe, split or file of JSON lines; give one, or a folder.")
+                raise UserError(
+                    f"{path}: is no recipe, split or file of JSON lines; give one, or a folder."
+                )
             found[kind].add(path.resolve())
         else:
             _walk(path.resolve(), found)
@@ -56,16 +62,22 @@ def find(given: Sequence[Path]) -> Places:
         if loaded.deid is not None:
             key = loaded.deid.key
             found["zones"] |= {
-                zone for zone in [(loaded.root / loaded.deid.zone).resolve()] if (zone / MARKER).is_file()
+                zone
+                for zone in [(loaded.root / loaded.deid.zone).resolve()]
+                if (zone / MARKER).is_file()
             }
-            found["files"] |= {out for out in [(loaded.root / loaded.deid.out).resolve()] if out.is_file()}
+            found["files"] |= {
+                out for out in [(loaded.root / loaded.deid.out).resolve()] if out.is_file()
+            }
     return Places(key=key, **{name: tuple(sorted(paths)) for name, paths in found.items()})
 
 
 def _walk(folder: Path, found: dict[str, set[Path]]) -> None:
     for name, inside, files in os.walk(folder):
         here = Path(name)
-        inside[:] = sorted(sub for sub in inside if not sub.startswith(".") and not (here / sub).is_symlink())
+        inside[:] = sorted(
+            sub for sub in inside if not sub.startswith(".") and not (here / sub).is_symlink()
+        )
         if MARKER in files:
             found["zones"].add(here)
             inside.clear()
@@ -112,7 +124,9 @@ def identify(given: str, places: Places) -> Patient:
     Raises ``UserError`` for an empty id, ``GateRefused`` where a vault does not open with the key.
     """
     if not given.strip():
-        raise UserError("PATIENT: is empty; give the hospital's id of the patient, or the group of the notes.")
+        raise UserError(
+            "PATIENT: is empty; give the hospital's id of the patient, or the group of the notes."
+        )
     groups, entries = set[str](), dict[Path, bytes]()
     for zone in places.zones:
         if not (zone / NAME).is_file() or not os.environ.get(places.key):

@@ -49,7 +49,9 @@ def _stores(places: Places) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: Path, patient: Patient, variable: str) -> Iterator[tuple[Store, Callable[[RawNote], bool]]]:
+def _opened(
+    path: Path, patient: Patient, variable: str
+) -> Iterator[tuple[Store, Callable[[RawNote], bool]]]:
     """A store, and what says whether a note is the patient's: by the hospital's id, or by the entry in the zone's vault."""
     zone, key = path.parent, key_from(variable)
     with ExitStack() as stack:
@@ -61,6 +63,8 @@ def _opened(path: Path, patient: Patient, variable: str) -> Iterator[tuple[Store
             stack.callback(vault.close)
 
         def matches(note: RawNote) -> bool:
-            return note.patient == patient.given or (vault is not None and vault.entry(note.patient) == entry)
+            return note.patient == patient.given or (
+                vault is not None and vault.entry(note.patient) == entry
+            )
 
         yield store, matches

@@ -30,7 +30,9 @@ WEIGHTS = (".safetensors", ".bin", ".pt")
 LINKS = ("id", "note", "example")
 """Fields by which rows of a run name the note that they are about."""
 
-What = Literal["data", "split", "prediction", "ledger", "report", "model", "derived model", "vault", "zone"]
+What = Literal[
+    "data", "split", "prediction", "ledger", "report", "model", "derived model", "vault", "zone"
+]
 
 
 class Found(Value, frozen=True):
@@ -83,7 +85,9 @@ def trace(patient: Patient, places: Places) -> list[Found]:
     for one in sets:
         found += of_data(one, patient.groups, known)
     for path in places.splits:
-        if (split := read_split(path)) is not None and (ids := ids_of(split, patient.groups, known)):
+        if (split := read_split(path)) is not None and (
+            ids := ids_of(split, patient.groups, known)
+        ):
             found.append(_in_split(path, split, ids))
             known |= ids
     learned: dict[Path, str] = {}
@@ -92,14 +96,21 @@ def trace(patient: Patient, places: Places) -> list[Found]:
         found += reached.found
         known |= reached.ids
         words = ", ".join(f"{number} {part}" for part, number in reached.learned.items())
-        learned |= {path.parent: words for path in sorted(run.glob("train/*/artefact.json")) if words}
+        learned |= {
+            path.parent: words for path in sorted(run.glob("train/*/artefact.json")) if words
+        }
     found += _models(learned, places.runs)
     for path in places.files:
         if path not in covered and (lines := matching(path, patient.groups, codes(known))):
             found.append(_rows("data", path, lines))
     for path, count in segments.held(patient, places).items():
-        found.append(Found(what="zone", path=str(path), rows=count, detail="encrypted notes of the hospital"))
-    found += [Found(what="vault", path=str(zone), rows=1, detail="the patient's secret") for zone in patient.entries]
+        found.append(
+            Found(what="zone", path=str(path), rows=count, detail="encrypted notes of the hospital")
+        )
+    found += [
+        Found(what="vault", path=str(zone), rows=1, detail="the patient's secret")
+        for zone in patient.entries
+    ]
     order: tuple[What, ...] = (
         "data",
         "split",
@@ -126,7 +137,9 @@ def data_sets(places: Places) -> list[DataSet]:
         loaded = Recipe.load(recipe)
         named += [(name, data, loaded.root, True) for name, data in loaded.data.items()]
     for run in places.runs:
-        with suppress(ResidencyError):  # a run of another version: its own files are looked at all the same
+        with suppress(
+            ResidencyError
+        ):  # a run of another version: its own files are looked at all the same
             _, of = open_run(run)
             named += [(name, data, of.root, False) for name, data in of.data.items()]
     found: dict[tuple[str, ...], DataSet] = {}
@@ -137,7 +150,9 @@ def data_sets(places: Places) -> list[DataSet]:
             try:
                 found[key] = _read(data, root, name, files)
             except ResidencyError:
-                if ours:  # what a run read may have been changed since; it keeps its own list of notes
+                if (
+                    ours
+                ):  # what a run read may have been changed since; it keeps its own list of notes
                     raise
     return list(found.values())
 
@@ -184,7 +199,10 @@ def ids_in(sets: Sequence[DataSet], groups: Collection[str]) -> set[str]:
 def _own(one: DataSet, groups: Collection[str], known: Collection[str]) -> set[str]:
     elsewhere = codes(known)
     begun = {id for id, group in one.groups.items() if group in groups}
-    return closed(begun | {id for id, made_from in one.parents.items() if elsewhere & set(made_from)}, one.parents)
+    return closed(
+        begun | {id for id, made_from in one.parents.items() if elsewhere & set(made_from)},
+        one.parents,
+    )
 
 
 def of_data(one: DataSet, groups: Collection[str], known: Collection[str]) -> list[Found]:
@@ -193,7 +211,9 @@ def of_data(one: DataSet, groups: Collection[str], known: Collection[str]) -> li
     for path, every in one.lines.items():
         lines = {number: id for number, id in every.items() if id in ids}
         plain = isinstance(one.data, Jsonl) and not _is_list(path)
-        if isinstance(one.data, Jsonl) and plain:  # rows that could not be used are the patient's too
+        if (
+            isinstance(one.data, Jsonl) and plain
+        ):  # rows that could not be used are the patient's too
             lines |= matching(path, groups, ids, one.data.fields.group, one.data.fields.id)
         if lines:
             found.append(msgspec.structs.replace(_rows("data", path, lines), by_hand=not plain))
@@ -210,7 +230,11 @@ def closed(ids: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]
 
 
 def matching(
-    path: Path, groups: Collection[str], ids: Collection[str], group_field: str = "group", id_field: str = "id"
+    path: Path,
+    groups: Collection[str],
+    ids: Collection[str],
+    group_field: str = "group",
+    id_field: str = "id",
 ) -> dict[int, str]:
     """Line -> id of the rows of a file of JSON lines that are of a group, have one of the ids, or were made from one."""
     found = {}
@@ -257,7 +281,15 @@ def of_run(run: Path, groups: Collection[str], known: Collection[str] = ()) -> R
         shown = sum(1 for _ in examples_of(msgspec.json.decode(path.read_bytes()), ids))
         if shown:
             detail = "errors and answers of the notes"
-            found.append(Found(what="report", path=str(path), rows=shown, digest=file_digest(path), detail=detail))
+            found.append(
+                Found(
+                    what="report",
+                    path=str(path),
+                    rows=shown,
+                    digest=file_digest(path),
+                    detail=detail,
+                )
+            )
     learned = {part: parts[part] for part in ("train", "dev") if parts[part]}
     return Reached(found=tuple(found), ids=frozenset(ids), learned=learned)
 
@@ -273,7 +305,9 @@ def documents_of_run(run: Path) -> list[Path]:
     return [
         path
         for path in _files(run, "*.json")
-        if not path.name.endswith(SUFFIX) and path.name != "manifest.json" and not set(path.parents) & set(aside)
+        if not path.name.endswith(SUFFIX)
+        and path.name != "manifest.json"
+        and not set(path.parents) & set(aside)
     ]
 
 
@@ -318,9 +352,19 @@ def read_split(path: Path) -> SplitFile | None:
         pass
     with suppress(msgspec.DecodeError, OSError):
         old = msgspec.json.decode(path.read_bytes(), type=Split)
-        nothing = Grouping(notes=len(old.parts), groups=0, largest=0, ties={}, clustered=0, largest_cluster=0)
+        nothing = Grouping(
+            notes=len(old.parts), groups=0, largest=0, ties={}, clustered=0, largest_cluster=0
+        )
         return SplitFile(
-            schema=0, name="", root="", data={}, files={}, split=old, groups={}, carried={}, grouping=nothing
+            schema=0,
+            name="",
+            root="",
+            data={},
+            files={},
+            split=old,
+            groups={},
+            carried={},
+            grouping=nothing,
         )
     return None
 
@@ -366,7 +410,9 @@ def _models(learned: Mapping[Path, str], runs: Sequence[Path]) -> list[Found]:
     """Models that learned from the patient, and those that were made from these: they hold their weights, or stand on them."""
     found = [_model("model", folder, f"learned from {words}") for folder, words in learned.items()]
     described = {
-        path.parent: decoded(path.read_bytes()) for run in runs for path in sorted(run.glob("train/*/artefact.json"))
+        path.parent: decoded(path.read_bytes())
+        for run in runs
+        for path in sorted(run.glob("train/*/artefact.json"))
     }
     reached = {folder: described[folder] for folder in learned if folder in described}
     while True:
@@ -378,12 +424,21 @@ def _models(learned: Mapping[Path, str], runs: Sequence[Path]) -> list[Found]:
         }
         if not new:
             return found
-        found += [_model("derived model", folder, "made from a model that learned from the patient") for folder in new]
+        found += [
+            _model("derived model", folder, "made from a model that learned from the patient")
+            for folder in new
+        ]
         reached |= new
 
 
 def _model(what: What, folder: Path, detail: str) -> Found:
-    return Found(what=what, path=str(folder), rows=1, detail=detail, digest=file_digest(folder / "artefact.json"))
+    return Found(
+        what=what,
+        path=str(folder),
+        rows=1,
+        detail=detail,
+        digest=file_digest(folder / "artefact.json"),
+    )
 
 
 def _weights(artefact: Mapping[str, Any]) -> set[str]:
@@ -393,4 +448,6 @@ def _weights(artefact: Mapping[str, Any]) -> set[str]:
 
 def _stands_on(artefact: Mapping[str, Any], reached: Collection[Path]) -> bool:
     base = str(artefact.get("base", {}).get("path", ""))
-    return bool(base) and any(Path(base).resolve().is_relative_to(folder.resolve()) for folder in reached)
+    return bool(base) and any(
+        Path(base).resolve().is_relative_to(folder.resolve()) for folder in reached
+    )
