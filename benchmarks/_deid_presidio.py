@@ -1,4 +1,5 @@
-"""Presidio with our patterns: a recogniser per rule, its operators, no language model. Reads notes, prints findings and seconds."""
+"""Presidio with our patterns: a recogniser per rule, its operators, no language model. Reads notes,
+prints findings and seconds."""
 
 from __future__ import annotations
 

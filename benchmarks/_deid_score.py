@@ -43,7 +43,8 @@ class Case:
     places: tuple[Place, ...]
     clinical: tuple[Range, ...] = ()
     neutral: tuple[Range, ...] = ()
-    """Where the authors mark something that this scoreboard does not count, e.g. a country: a finding there is neither right nor wrong."""
+    """Where the authors mark something that this scoreboard does not count, e.g. a country: a
+    finding there is neither right nor wrong."""
     whole: bool = True
     """Every identifier of the text is marked; else nothing can be said of precision."""
 
@@ -66,7 +67,8 @@ class Tally:
     damaged: int = 0
     clinical: int = 0
     destroyed: int = 0
-    """Labelled spans that did not survive though no identifier overlaps them (ours only: others keep no spans)."""
+    """Labelled spans that did not survive though no identifier overlaps them (ours only: others
+    keep no spans)."""
 
     def add(self, case: Case, findings: Iterable[Range]) -> None:
         """One note and what was replaced in it."""

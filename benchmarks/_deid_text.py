@@ -1,4 +1,5 @@
-"""What the scoreboard of de-identification is measured on: invented worlds and public text with marked identifiers."""
+"""What the scoreboard of de-identification is measured on: invented worlds and public text with
+marked identifiers."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ COUNTED = {
     "person": "name",
     "phone_number": "phone",
 }
-"""Types of the authors that name an identifier -> kinds; the others (titles, nationalities, countries, ages) are neutral."""
+"""Types of the authors that name an identifier -> kinds; the others (titles, nationalities,
+countries, ages) are neutral."""
 
 
 def of_world(name: str, lang: str, count: int, seed: int) -> Iterator[Case]:
@@ -118,8 +120,9 @@ def _negatives(path: Path) -> Iterator[Case]:
 
 
 def _hl7(paths: Iterable[Path]) -> Iterator[Case]:
-    """HL7 v2 messages as running text: their delimiters become blanks. The patient's and relatives' own fields (PID, NK1) are the row's
-    identifiers, and what must not be left anywhere in the text."""
+    """HL7 v2 messages as running text: their delimiters become blanks. The patient's and relatives'
+    own fields (PID, NK1) are the row's identifiers, and what must not be left anywhere in the
+    text."""
     wanted = {
         "PID": {
             3: "record",
@@ -168,7 +171,8 @@ def _hl7(paths: Iterable[Path]) -> Iterator[Case]:
 
 
 def _parts(kind: str, parts: list[str]) -> set[tuple[str, str]]:
-    """What of an HL7 field identifies: the number, family and given name, street and town, or the number called."""
+    """What of an HL7 field identifies: the number, family and given name, street and town, or the
+    number called."""
     if kind in ("record", "national_id"):
         chosen = parts[:1]
     elif kind in ("name", "relative"):

@@ -1,6 +1,8 @@
-"""Asks a server on loopback, in a process of its own: HTTP/1.1 over kept connections, nothing but sockets, so that it takes little of the machine.
+"""Asks a server on loopback, in a process of its own: HTTP/1.1 over kept connections, nothing but
+sockets, so that it takes little of the machine.
 
-A plan (JSON) on standard input; on standard output a list of [user, sent, answered, status], times in seconds of the wall clock.
+A plan (JSON) on standard input; on standard output a list of [user, sent, answered, status], times
+in seconds of the wall clock.
 
   closed   ``clients`` that each ask again as soon as they are answered
   open     ``rate`` requests a second, gaps exponential, whatever the answers do

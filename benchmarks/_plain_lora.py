@@ -1,8 +1,10 @@
-"""LoRA for token classification as its first published account has it: transformers Trainer, peft, nothing else.
+"""LoRA for token classification as its first published account has it: transformers Trainer, peft,
+nothing else.
 
-The settings (rank 8, scale 16, attention only, rate 2e-4, 4 rows x 8 accumulated, 6 epochs) come from models of billions
-of parameters. ``--rate``, ``--batch``, ``--accumulation`` and ``--epochs`` let a hand tune them. Reads JSON lines of
-blank-separated words with ``entities``; writes the spans that it finds in the test file.
+The settings (rank 8, scale 16, attention only, rate 2e-4, 4 rows x 8 accumulated, 6 epochs) come
+from models of billions of parameters. ``--rate``, ``--batch``, ``--accumulation`` and ``--epochs``
+let a hand tune them. Reads JSON lines of blank-separated words with ``entities``; writes the spans
+that it finds in the test file.
 """
 
 from __future__ import annotations
@@ -88,7 +90,8 @@ def predict(
 
 
 def spans(tags: list[str], offsets: list[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Entities of BIO tags; an I- that follows no entity of its type begins one, as seqeval reads it by default."""
+    """Entities of BIO tags; an I- that follows no entity of its type begins one, as seqeval reads
+    it by default."""
     found: list[dict[str, Any]] = []
     before = "O"
     for tag, (start, end) in zip(tags, offsets, strict=True):

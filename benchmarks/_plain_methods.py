@@ -1,9 +1,12 @@
-"""The script that one writes without Residency: one tuning method with peft and the Trainer on rows that are already tokens.
+"""The script that one writes without Residency: one tuning method with peft and the Trainer on rows
+that are already tokens.
 
-    python benchmarks/_plain_methods.py rows.json --base FOLDER --method lora --steps 40 --rate 1e-3 [--pad max] [--bf16]
+    python benchmarks/_plain_methods.py rows.json --base FOLDER --method lora --steps 40 --rate 1e-3
+    [--pad max] [--bf16]
 
-Random batches, padded to the longest row of the batch by transformers' own collator, or, as many published scripts have it, all rows to
-``--longest`` tokens. Prints one JSON object: processor seconds of the training loop, real tokens per second of them, share of padding, trained parameters,
+Random batches, padded to the longest row of the batch by transformers' own collator, or, as many
+published scripts have it, all rows to ``--longest`` tokens. Prints one JSON object: processor
+seconds of the training loop, real tokens per second of them, share of padding, trained parameters,
 and the loss per label of held-out rows afterwards, one row at a time in fp32.
 """
 
@@ -141,7 +144,8 @@ class Counted:
 
 
 def held_out(model: Any, rows: list[dict[str, list[int]]], shifted: bool) -> float:
-    """-log p per label, one row at a time, fp32; ``shifted``: a label is predicted from the token before it."""
+    """-log p per label, one row at a time, fp32; ``shifted``: a label is predicted from the token
+    before it."""
     model.eval()
     total, count = 0.0, 0
     with torch.inference_mode():

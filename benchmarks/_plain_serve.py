@@ -1,4 +1,5 @@
-"""A server as the account's authors would write it: FastAPI, a pipeline of transformers, one call of the model per request."""
+"""A server as the account's authors would write it: FastAPI, a pipeline of transformers, one call
+of the model per request."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""The script that one writes without Residency: LoRA on answers with peft and the Trainer, rows padded.
+"""The script that one writes without Residency: LoRA on answers with peft and the Trainer, rows
+padded.
 
     python benchmarks/_plain_sft.py conversations.jsonl --base FOLDER --steps 100 --batch 8 [--full]
 
-Prints one JSON object: seconds of the training loop, real tokens per second, share of padding, and the mean loss of each
-of the first 32 conversations before training, one at a time.
+Prints one JSON object: seconds of the training loop, real tokens per second, share of padding, and
+the mean loss of each of the first 32 conversations before training, one at a time.
 """
 
 from __future__ import annotations

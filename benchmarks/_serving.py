@@ -1,4 +1,5 @@
-"""What the measurements of the server share: a tuned encoder, invented notes of one length, servers and the load in processes of their own."""
+"""What the measurements of the server share: a tuned encoder, invented notes of one length, servers
+and the load in processes of their own."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""A server on this machine that stands in for somebody else's model: a dictionary behind OpenAI's chat completions.
+"""A server on this machine that stands in for somebody else's model: a dictionary behind OpenAI's
+chat completions.
 
-It knows the training part and nothing else. Entities: the words that were marked there at least as often as not, longest first.
-Questions: the answer of the training question with the most words in common. No model is behind it, and it says nothing about
-any product; it shows what a system takes part with that is only asked over the network.
+It knows the training part and nothing else. Entities: the words that were marked there at least as
+often as not, longest first. Questions: the answer of the training question with the most words in
+common. No model is behind it, and it says nothing about any product; it shows what a system takes
+part with that is only asked over the network.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ NOTE = re.compile(r"(?:Note|Ghi chép|病历)[:：]\n")
 
 
 def marker(notes: Sequence[Note]) -> Answerer:
-    """Answers with the entities that training notes mark, as the JSON list that the prompt asks for."""
+    """Answers with the entities that training notes mark, as the JSON list that the prompt asks
+    for."""
     marked: dict[str, Counter[str]] = {}
     for note in notes:
         for span in note.spans:
@@ -75,7 +78,8 @@ def neighbour(decisions: Mapping[str, str]) -> Answerer:
 
 @contextmanager
 def served(answer: Answerer) -> Iterator[str]:
-    """The address of a server on loopback that answers with ``answer``, for as long as the context lasts."""
+    """The address of a server on loopback that answers with ``answer``, for as long as the context
+    lasts."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

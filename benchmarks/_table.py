@@ -1,4 +1,5 @@
-"""Fill the tables of docs/benchmarks.md from benchmarks/results/*.json: python benchmarks/_table.py."""
+"""Fill the tables of docs/benchmarks.md from benchmarks/results/*.json: python
+benchmarks/_table.py."""
 
 from __future__ import annotations
 

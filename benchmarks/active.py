@@ -1,10 +1,14 @@
-"""What to label next: F1 after 100, 200 and 400 labelled sentences, chosen by the model and drawn at random.
+"""What to label next: F1 after 100, 200 and 400 labelled sentences, chosen by the model and drawn
+at random.
 
-Two public corpora with the bundled encoder, full tuning, the same number of passes for all. Each seed begins with 50 sentences at random,
-the same for both systems. *chosen* is what `residency label next` does with its defaults, a fifth of it drawn at random; *random*
-draws everything. The last column is for equal effort: the F1 that *random* reaches with as many characters read as *chosen* needed, read off
-the straight line between its own measurements of that seed; none where *chosen* read more than *random* ever did. Scores are strict F1 on the authors' development parts; the interval of the difference is over seeds (t, 95 %).
-The rule was chosen on another corpus (VietBioNER, seeds 100 to 102), never on these.
+Two public corpora with the bundled encoder, full tuning, the same number of passes for all. Each
+seed begins with 50 sentences at random, the same for both systems. *chosen* is what `residency
+label next` does with its defaults, a fifth of it drawn at random; *random* draws everything. The
+last column is for equal effort: the F1 that *random* reaches with as many characters read as
+*chosen* needed, read off the straight line between its own measurements of that seed; none where
+*chosen* read more than *random* ever did. Scores are strict F1 on the authors' development parts;
+the interval of the difference is over seeds (t, 95 %). The rule was chosen on another corpus
+(VietBioNER, seeds 100 to 102), never on these.
 """
 
 from __future__ import annotations
@@ -162,7 +166,8 @@ def interval(gains: Sequence[float]) -> str:
 
 
 def equal(found: Sequence[dict[str, Any]], corpus: str, labels: int) -> list[float]:
-    """Chosen less random, by seed, where random reads as many characters; nothing unless every seed can be compared."""
+    """Chosen less random, by seed, where random reads as many characters; nothing unless every seed
+    can be compared."""
     import numpy as np
 
     gains = []

@@ -1,9 +1,12 @@
-"""Base, LoRA, full tuning and a stand-in for an API on four public corpora: scores, paired tests, what each takes.
+"""Base, LoRA, full tuning and a stand-in for an API on four public corpora: scores, paired tests,
+what each takes.
 
-VietBioNER, cMedQANER and NCBI disease (bundled:tiny-encoder; strict span F1) and PubMedQA (bundled:tiny-lm; yes, no, maybe;
-accuracy): --limit training records drawn by the seed, at most --test records of the authors' development part, or the held-out
-part where they give none. Each is two runs and one comparison, by residency.run and residency.compare. The API is a dictionary
-on loopback built from the same training records (_stand_in.py): it shows the way of asking, and stands for no product.
+VietBioNER, cMedQANER and NCBI disease (bundled:tiny-encoder; strict span F1) and PubMedQA
+(bundled:tiny-lm; yes, no, maybe; accuracy): --limit training records drawn by the seed, at most
+--test records of the authors' development part, or the held-out part where they give none. Each is
+two runs and one comparison, by residency.run and residency.compare. The API is a dictionary on
+loopback built from the same training records (_stand_in.py): it shows the way of asking, and stands
+for no product.
 
 Corpora that are not named keep their lines; each measurement carries its date and settings.
 --keep FOLDER leaves runs and reports there; --plots copies the charts of scores to docs/images/.
@@ -125,7 +128,8 @@ def entities(corpus: str, work: Path, given: argparse.Namespace) -> tuple[dict[s
 
 
 def questions(_: str, work: Path, given: argparse.Namespace) -> tuple[dict[str, Any], Answerer]:
-    """PubMedQA in the parts that the hash of the PMID gives, and the answers of its training questions."""
+    """PubMedQA in the parts that the hash of the PMID gives, and the answers of its training
+    questions."""
     items = json.loads((shared_data() / "en/pubmedqa/ori_pqal_train500.json").read_text("utf-8"))
     tenth = {pmid: int(hashlib.sha256(pmid.encode()).hexdigest(), 16) % 10 for pmid in items}
     kept = [pmid for pmid in items if tenth[pmid] < 8]
@@ -145,7 +149,8 @@ def questions(_: str, work: Path, given: argparse.Namespace) -> tuple[dict[str, 
 def recipe(
     corpus: str, data: dict[str, Any], method: str, given: argparse.Namespace
 ) -> dict[str, Any]:
-    """One run: a fixed number of epochs, the last model kept; nothing is chosen by looking at anything."""
+    """One run: a fixed number of epochs, the last model kept; nothing is chosen by looking at
+    anything."""
     marks = corpus in ENTITIES
     return {
         "schema": 1,

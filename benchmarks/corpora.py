@@ -1,12 +1,14 @@
-"""Three public corpora with the bundled encoder: pre-trained against the same shape from scratch, full tuning and LoRA.
+"""Three public corpora with the bundled encoder: pre-trained against the same shape from scratch,
+full tuning and LoRA.
 
-VietBioNER, cMedQANER, and NCBI disease (ncbi-1500: its first 1,500 training sentences; ncbi: all) as their authors
-published them; strict F1 with its 95 % interval on the authors' development parts.
+VietBioNER, cMedQANER, and NCBI disease (ncbi-1500: its first 1,500 training sentences; ncbi: all)
+as their authors published them; strict F1 with its 95 % interval on the authors' development parts.
 
   full   every weight, --epochs passes over all of train, the last model kept: nothing is chosen by looking at anything
   lora   a recipe that leaves every setting out: the stop part is drawn from train
 
-From scratch means random weights of the same configuration (another draw for each seed) with the same tokenizer.
+From scratch means random weights of the same configuration (another draw for each seed) with the
+same tokenizer.
 """
 
 from __future__ import annotations
@@ -147,7 +149,8 @@ def row(found: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def write_data(corpus: str, work: Path, quick: bool) -> dict[str, Any]:
-    """Write a corpus as JSON lines, so that "the first 1,500" can be taken; the settings that read it."""
+    """Write a corpus as JSON lines, so that "the first 1,500" can be taken; the settings that read
+    it."""
     first, how = CORPORA[corpus]
     notes = load(
         parse(Data, {**how, "stop": 0, "profile": "public"}, corpus), corpus, shared_data(), 0

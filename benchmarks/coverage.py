@@ -1,7 +1,9 @@
-"""Intervals over patients: how often the 95 % interval holds the truth, on simulated clustered data, few patients included.
+"""Intervals over patients: how often the 95 % interval holds the truth, on simulated clustered
+data, few patients included.
 
-Patients differ: each has a rate of its own (beta 2.8, 1.2). A share of patients with 8 notes each, the same with 1 to 15 notes, and
-F1 with invented items as well. "plain" is the percentile interval of the cluster bootstrap as it was used before.
+Patients differ: each has a rate of its own (beta 2.8, 1.2). A share of patients with 8 notes each,
+the same with 1 to 15 notes, and F1 with invented items as well. "plain" is the percentile interval
+of the cluster bootstrap as it was used before.
 """
 
 from __future__ import annotations

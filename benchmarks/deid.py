@@ -1,19 +1,26 @@
-"""Scoreboard of de-identification: ours with and without the row's identifiers, Presidio with the same patterns, and openmed.
+"""Scoreboard of de-identification: ours with and without the row's identifiers, Presidio with the
+same patterns, and openmed.
 
-Texts: notes of the invented hospitals (development: the rules were written on it; validation: written without sight of the rules, may be
-looked at; test: the same, scored only with --final) and public texts. One rule of scoring for every system:
+Texts: notes of the invented hospitals (development: the rules were written on it; validation:
+written without sight of the rules, may be looked at; test: the same, scored only with --final) and
+public texts. One rule of scoring for every system:
 
-- found: every letter and digit of a marked identifier is replaced. Recall is the share found, of identifiers that the row's columns
-  hold (known) and of the others (unknown); without columns the known ones are scored too, as if they were not known.
-- precision: findings that overlap are joined; one that touches no identifier is false. Where the authors of a public text mark
-  something that is not counted here (a title, a country), a finding there is neither.
-- letters rightly replaced: of the letters and digits replaced, those that belong to identifiers; tells of findings that are too wide.
+- found: every letter and digit of a marked identifier is replaced. Recall is the share found, of
+  identifiers that the row's columns hold (known) and of the others (unknown); without columns the
+  known ones are scored too, as if they were not known.
+- precision: findings that overlap are joined; one that touches no identifier is false. Where the
+  authors of a public text mark something that is not counted here (a title, a country), a finding
+  there is neither.
+- letters rightly replaced: of the letters and digits replaced, those that belong to identifiers;
+  tells of findings that are too wide.
 - damaged: a labelled clinical span that a false finding touches.
 - refused: notes given back with no text; they count in no other column.
-- notes/s and core: processor time from a RawNote in memory to a verified Note (normalise, find, resolve, replace, scan again, carry
-  spans); for the others, of finding alone. Each system runs in a process of its own, except ours.
+- notes/s and core: processor time from a RawNote in memory to a verified Note (normalise, find,
+  resolve, replace, scan again, carry spans); for the others, of finding alone. Each system runs in
+  a process of its own, except ours.
 
-pyDeid (of GEMINI) is in no package registry under its name (``pydeid`` there is another project), so it is not run.
+pyDeid (of GEMINI) is in no package registry under its name (``pydeid`` there is another project),
+so it is not run.
 """
 
 from __future__ import annotations
@@ -165,7 +172,8 @@ def without(case: Case) -> Case:
 
 
 def other(tool: str, lang: str, cases: Sequence[Case]) -> list[Tally]:
-    """A tool in an environment of its own; it knows no identifiers of the row. Empty where it could not run."""
+    """A tool in an environment of its own; it knows no identifiers of the row. Empty where it could
+    not run."""
     system, packages, script = OTHERS[tool]
     task: dict[str, Any] = {"lang": lang, "texts": [case.text for case in cases]}
     if tool == "presidio":
@@ -191,7 +199,8 @@ def other(tool: str, lang: str, cases: Sequence[Case]) -> list[Tally]:
 
 
 def known(given: argparse.Namespace, worlds: Sequence[str]) -> None:
-    """Identifiers of the row's columns, at every place where the generator wrote one, over ``--known`` notes."""
+    """Identifiers of the row's columns, at every place where the generator wrote one, over
+    ``--known`` notes."""
     scored: Scored = []
     each = given.known // (len(given.langs) * len(worlds))
     for lang in given.langs:
@@ -231,8 +240,8 @@ def known(given: argparse.Namespace, worlds: Sequence[str]) -> None:
 
 
 def plainly(pattern: str) -> str:
-    """A pattern whose group v is what is found, as Presidio takes the whole match: what stands before v becomes a look-behind that
-    the regex module allows."""
+    """A pattern whose group v is what is found, as Presidio takes the whole match: what stands
+    before v becomes a look-behind that the regex module allows."""
     head, mark, tail = pattern.partition("(?P<v>")
     return (
         pattern

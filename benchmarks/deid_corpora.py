@@ -1,9 +1,11 @@
-"""De-identification of public text without a structured source: what is found in files with gold identifiers, what in text without any.
+"""De-identification of public text without a structured source: what is found in files with gold
+identifiers, what in text without any.
 
-``pii_synthetic`` is general English (1,500 sentences): the kinds that a hospital note has are shown one by one, the rest as "out of scope"
-(ages below 90, titles, nationalities, years, weekdays, bare cities and companies, names without any word around them). Texts of medical
-corpora hold hardly any identifier, so findings per 1,000 characters are an upper limit of what is taken without need; real dates and
-names in them count as well.
+``pii_synthetic`` is general English (1,500 sentences): the kinds that a hospital note has are shown
+one by one, the rest as "out of scope" (ages below 90, titles, nationalities, years, weekdays, bare
+cities and companies, names without any word around them). Texts of medical corpora hold hardly any
+identifier, so findings per 1,000 characters are an upper limit of what is taken without need; real
+dates and names in them count as well.
 """
 
 from __future__ import annotations

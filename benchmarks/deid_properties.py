@@ -1,8 +1,11 @@
-"""What must hold for every note, counted over many: known identifiers gone, entities whole, dates at their distances.
+"""What must hold for every note, counted over many: known identifiers gone, entities whole, dates
+at their distances.
 
-Invented hospital notes (residency.synth.hospital) with every identifier's place recorded, through the whole engine. A known identifier
-is found where every letter and digit at its recorded place was replaced. An entity is destroyed without need where a replacement cuts
-it although no recorded identifier touches it. A date is moved right where the patient's dates all moved by the same whole weeks.
+Invented hospital notes (residency.synth.hospital) with every identifier's place recorded, through
+the whole engine. A known identifier is found where every letter and digit at its recorded place was
+replaced. An entity is destroyed without need where a replacement cuts it although no recorded
+identifier touches it. A date is moved right where the patient's dates all moved by the same whole
+weeks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""De-identification: notes of about 1,500 characters a second on one core, stage by stage, beside Presidio with the same patterns.
+"""De-identification: notes of about 1,500 characters a second on one core, stage by stage, beside
+Presidio with the same patterns.
 
-Invented hospital notes (residency.synth.hospital) of one patient each, joined, filled up with lines of invented records and cut at a
-line end; known identifiers and labelled spans are kept. What is timed is processor time from a RawNote in memory to a verified Note:
-fold (normalise, other forms), the row's identifiers, rules with dates and names, resolve, replace, scan again, carry spans. Every
-patient has one note, so nothing of a patient is ever remembered. Presidio finds only: it replaces nothing and verifies nothing.
+Invented hospital notes (residency.synth.hospital) of one patient each, joined, filled up with lines
+of invented records and cut at a line end; known identifiers and labelled spans are kept. What is
+timed is processor time from a RawNote in memory to a verified Note: fold (normalise, other forms),
+the row's identifiers, rules with dates and names, resolve, replace, scan again, carry spans. Every
+patient has one note, so nothing of a patient is ever remembered. Presidio finds only: it replaces
+nothing and verifies nothing.
 """
 
 from __future__ import annotations
@@ -166,7 +169,8 @@ def folded(one: RawNote, lang: str) -> View:
 
 
 def presidio(lang: str, made: list[RawNote]) -> float:
-    """Notes a second of Presidio with the patterns of our rules and no language model, in an environment of its own."""
+    """Notes a second of Presidio with the patterns of our rules and no language model, in an
+    environment of its own."""
     python = environment()
     texts = [normalised(one.text).apply(one.text) for one in made]
     patterns = [(rule.kind, rule.pattern) for name in ("common", lang) for rule in rules(name)]

@@ -1,6 +1,8 @@
-"""Milliseconds per 100 tokens of a tuned encoder on the CPU: plain transformers, ours in torch, ours exported.
+"""Milliseconds per 100 tokens of a tuned encoder on the CPU: plain transformers, ours in torch,
+ours exported.
 
-One process, equal weights, systems in turn in every round, so that others on the machine slow all of them; medians of paired ratios.
+One process, equal weights, systems in turn in every round, so that others on the machine slow all
+of them; medians of paired ratios.
 
   plain      tokenizer(texts, padding), model(**inputs), argmax of every token read off with its offsets: a script of a few lines
   torch      models.encoder.EncoderPredictor: windows, legal tags, spans
@@ -8,9 +10,10 @@ One process, equal weights, systems in turn in every round, so that others on th
   bf16       the same, bfloat16, whether the export kept it or not
   int8       the same on ONNX Runtime, 8 bits, whether the export kept it or not
 
-The encoder is bundled:tiny-encoder, all weights tuned for six passes over the first 2,000 training sentences of NCBI disease; its F1
-with each system on the others and the authors' development part is compared with plain torch's, paired. ``--run`` names another finished run, with its own
-held-out parts.
+The encoder is bundled:tiny-encoder, all weights tuned for six passes over the first 2,000 training
+sentences of NCBI disease; its F1 with each system on the others and the authors' development part
+is compared with plain torch's, paired. ``--run`` names another finished run, with its own held-out
+parts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Questions and answers of the Huatuo files: the bundled causal model as it is, with LoRA, and tuned in full.
+"""Questions and answers of the Huatuo files: the bundled causal model as it is, with LoRA, and
+tuned in full.
 
-The held-out parts are those fixed before pre-training: records whose instruction's SHA-256 modulo 10 is 9 are the test part, 8
-the part that early stopping looks at, the rest train. The references of both files were written by a model. Each method is a
-recipe that leaves rate, batch and stopping to the defaults; what is measured decides nothing.
+The held-out parts are those fixed before pre-training: records whose instruction's SHA-256 modulo
+10 is 9 are the test part, 8 the part that early stopping looks at, the rest train. The references
+of both files were written by a model. Each method is a recipe that leaves rate, batch and stopping
+to the defaults; what is measured decides nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Entities in words: the bundled causal model writes JSON instead of marking, on Vietnamese sentences; what could not be read.
+"""Entities in words: the bundled causal model writes JSON instead of marking, on Vietnamese
+sentences; what could not be read.
 
-VietBioNER, the first records of train and of dev as published; the same records by the bundled encoder, which marks. The defaults
-of a recipe decide everything else.
+VietBioNER, the first records of train and of dev as published; the same records by the bundled
+encoder, which marks. The defaults of a recipe decide everything else.
 """
 
 from __future__ import annotations

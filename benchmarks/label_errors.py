@@ -1,11 +1,14 @@
-"""Likely label errors: 3 % of the labels of a real corpus are corrupted, and the list of the most suspicious 3 % is checked.
+"""Likely label errors: 3 % of the labels of a real corpus are corrupted, and the list of the most
+suspicious 3 % is checked.
 
-VietBioNER, the authors' training part. Of its spans 3 % are drawn and, in turn, given another label, moved at one end by a word, or
-taken out. Models are trained on four fifths of the corrupted notes and asked about the last, five times. *ours* is what
-`residency label errors` lists; *cleanlab* ranks the same predictions (token classification, lowest self-confidence of a token given
-its label; its tokens on one labelled span, or side by side, are one item). An item is right where it touches a corrupted place, and
-counts once for each; both lists have as many items as there are corrupted labels, so a perfect list has precision and recall 1. The
-corpus has errors of its own, which count as false here. Seed 100 served to choose the score, and is not in the table.
+VietBioNER, the authors' training part. Of its spans 3 % are drawn and, in turn, given another
+label, moved at one end by a word, or taken out. Models are trained on four fifths of the corrupted
+notes and asked about the last, five times. *ours* is what `residency label errors` lists;
+*cleanlab* ranks the same predictions (token classification, lowest self-confidence of a token given
+its label; its tokens on one labelled span, or side by side, are one item). An item is right where
+it touches a corrupted place, and counts once for each; both lists have as many items as there are
+corrupted labels, so a perfect list has precision and recall 1. The corpus has errors of its own,
+which count as false here. Seed 100 served to choose the score, and is not in the table.
 """
 
 from __future__ import annotations
@@ -80,7 +83,8 @@ def main() -> None:
 
 
 def cleanlab_ready() -> str:
-    """cleanlab's version; installed into a folder of its own where it is not there, so that it changes nothing here."""
+    """cleanlab's version; installed into a folder of its own where it is not there, so that it
+    changes nothing here."""
     folder = ROOT / ".bench" / "cleanlab"
     if not folder.is_dir():
         pip = [
@@ -175,7 +179,8 @@ def corrupted(
 
 
 def moved(note: Note, span: Span, rng: random.Random) -> Span:
-    """The span with one end a unit further in or out, where it touches no other span; unchanged never."""
+    """The span with one end a unit further in or out, where it touches no other span; unchanged
+    never."""
     bounds = units(note.text)
     first = next(i for i, (start, end) in enumerate(bounds) if end > span.start)
     last = max(i for i, (start, end) in enumerate(bounds) if start < span.end)
@@ -192,7 +197,8 @@ def moved(note: Note, span: Span, rng: random.Random) -> Span:
 
 
 def by_cleanlab(notes: Sequence[Note], beliefs: Sequence[Any], card: Card) -> list[Place]:
-    """cleanlab's ranking of tokens, tokens of one span or side by side joined to one item where the first of them stands."""
+    """cleanlab's ranking of tokens, tokens of one span or side by side joined to one item where the
+    first of them stands."""
     import numpy as np
     from cleanlab.token_classification.rank import get_label_quality_scores
 

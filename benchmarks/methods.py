@@ -1,16 +1,20 @@
-"""Each tuning method beside a plain peft and Trainer script: the same rows, tokens, steps, rates and precision, in one run.
+"""Each tuning method beside a plain peft and Trainer script: the same rows, tokens, steps, rates
+and precision, in one run.
 
-Entity extraction: sentences of NCBI disease, the bundled encoder. Instruction tuning: questions and answers of Huatuo's general file
-(training part), the bundled causal model, rows end to end (packing: on). Whole passes over the rows, so both systems read the same tokens.
+Entity extraction: sentences of NCBI disease, the bundled encoder. Instruction tuning: questions and
+answers of Huatuo's general file (training part), the bundled causal model, rows end to end
+(packing: on). Whole passes over the rows, so both systems read the same tokens.
 
   plain  benchmarks/_plain_methods.py: random batches padded to the longest row of each by transformers' collator
   max    the same, every row padded to the base's whole window, as many published scripts have it (entities, with --max)
   ours   a stage with the same numbers
 
-Each method is a process of its own, in which the systems are trained in turn, round by round; their seconds are those of the processor
-in the training loop, as others may use the machine (wall-clock seconds are in the result file). The loss is per label on rows that nobody learned from, by one function for
-all, in fp32, a row at a time. Goals: entity extraction at least 1.5 times as fast, instruction tuning at least 85 % of the padding ratio (all
-tokens / real tokens) of the plain script's batches.
+Each method is a process of its own, in which the systems are trained in turn, round by round; their
+seconds are those of the processor in the training loop, as others may use the machine (wall-clock
+seconds are in the result file). The loss is per label on rows that nobody learned from, by one
+function for all, in fp32, a row at a time. Goals: entity extraction at least 1.5 times as fast,
+instruction tuning at least 85 % of the padding ratio (all tokens / real tokens) of the plain
+script's batches.
 """
 
 from __future__ import annotations
@@ -118,7 +122,8 @@ def compare(given: argparse.Namespace, work: Path) -> None:
 
 
 def alternating(task: str, settings: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """A method with every system in this process, in turn; before that a few steps of each, which are not counted."""
+    """A method with every system in this process, in turn; before that a few steps of each, which
+    are not counted."""
     systems = ["plain", "ours", *(["max"] if settings["max"] else [])]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     for system in systems:

@@ -1,10 +1,12 @@
-"""From a database to released notes at constant memory, with kill -9 on the way: nothing lost, nothing doubled.
+"""From a database to released notes at constant memory, with kill -9 on the way: nothing lost,
+nothing doubled.
 
-Invented notes (a few thousand of the generator, told over and over for other patients with other ids) stand in SQLite. ``residency deid`` is killed
-twice, in the middle of extraction and in the middle of de-identification, and then left to end. Afterwards the set of released ids is
-compared with the set that the database and the vault give, note by note. Memory is the most that all processes of the command held at
-one time, looked at twice a second.
-The whole: python benchmarks/million.py --notes 1000000
+Invented notes (a few thousand of the generator, told over and over for other patients with other
+ids) stand in SQLite. ``residency deid`` is killed twice, in the middle of extraction and in the
+middle of de-identification, and then left to end. Afterwards the set of released ids is compared
+with the set that the database and the vault give, note by note. Memory is the most that all
+processes of the command held at one time, looked at twice a second. The whole: python
+benchmarks/million.py --notes 1000000
 """
 
 from __future__ import annotations
@@ -139,7 +141,8 @@ def road(folder: Path, count: int) -> dict[str, Any]:
 
 
 def command(folder: Path, kill_in: str, count: int) -> tuple[int, float]:
-    """(exit status, peak MB of all its processes together) of one command, killed half way through one of its steps."""
+    """(exit status, peak MB of all its processes together) of one command, killed half way through
+    one of its steps."""
     environment = {**os.environ, "RESIDENCY_KEY": KEY, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -198,7 +201,8 @@ _counted: dict[Path, tuple[int, int]] = {}
 
 
 def lines(folder: Path) -> int:
-    """Lines of what is being made or was released; a file that grows is counted from where it was counted before."""
+    """Lines of what is being made or was released; a file that grows is counted from where it was
+    counted before."""
     path = next(
         (
             p

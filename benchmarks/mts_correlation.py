@@ -1,8 +1,10 @@
-"""Summaries of conversations: how our overlap metrics agree with 400 manually scored summaries of MTS-Dialog.
+"""Summaries of conversations: how our overlap metrics agree with 400 manually scored summaries of
+MTS-Dialog.
 
-Pearson's and Spearman's correlation of each metric with the manual scores of the correlation study (factual F1, precision and
-recall, hallucination and omission rate, edit distance of the correction), over summaries; 95 % intervals by bootstrap over
-conversations, as each conversation has four summaries. Agreement with people is what a metric is for: where it is weak, so is the
+Pearson's and Spearman's correlation of each metric with the manual scores of the correlation study
+(factual F1, precision and recall, hallucination and omission rate, edit distance of the
+correction), over summaries; 95 % intervals by bootstrap over conversations, as each conversation
+has four summaries. Agreement with people is what a metric is for: where it is weak, so is the
 metric.
 """
 

@@ -1,7 +1,9 @@
-"""500 sentences of NCBI disease, a 22M encoder on CPU: LoRA with our defaults against the plain script, strict F1 and time.
+"""500 sentences of NCBI disease, a 22M encoder on CPU: LoRA with our defaults against the plain
+script, strict F1 and time.
 
-Three systems learn from the same 500 sentences and are measured on the authors' development part, each in a process of
-its own, round by round with the order turned, so that a slow minute of the machine hits all of them:
+Three systems learn from the same 500 sentences and are measured on the authors' development part,
+each in a process of its own, round by round with the order turned, so that a slow minute of the
+machine hits all of them:
 
   ours         a recipe that says nothing but the data and the base: every setting is the default
   plain        benchmarks/_plain_lora.py as published (rate 2e-4, batch 4 x 8, 6 epochs)

@@ -1,6 +1,7 @@
 """Rows end to end against padded ones: tokens a second, and the same loss for every example.
 
-Questions and answers of the Huatuo general file (training part), the bundled causal model, LoRA, the same batch of rows.
+Questions and answers of the Huatuo general file (training part), the bundled causal model, LoRA,
+the same batch of rows.
 
   plain         a Trainer script that pads random batches (benchmarks/_plain_sft.py)
   random        ours, padded, random batches: what packing alone is measured against
@@ -8,9 +9,10 @@ Questions and answers of the Huatuo general file (training part), the bundled ca
   packed        ours, rows end to end (packing: on)
   trl           TRL's SFTTrainer with its packing (bfd), where TRL is installed
 
-The ratio that counts: packed / random, against the padding ratio of the random batches (all tokens / real tokens); and packed /
-plain, against that of the plain script's batches. Ours, padded, already leaves padding out of the output layer, the largest
-matrix of a small model, so packing has less to win over it than over the plain script.
+The ratio that counts: packed / random, against the padding ratio of the random batches (all tokens
+/ real tokens); and packed / plain, against that of the plain script's batches. Ours, padded,
+already leaves padding out of the output layer, the largest matrix of a small model, so packing has
+less to win over it than over the plain script.
 """
 
 from __future__ import annotations
@@ -136,7 +138,8 @@ def ratio_to(
 
 
 def difference(found: dict[str, list[dict[str, Any]]], name: str) -> str:
-    """Largest difference of an example's mean loss to that of the plain script, one at a time, in fp32."""
+    """Largest difference of an example's mean loss to that of the plain script, one at a time, in
+    fp32."""
     theirs, ours = found.get("plain", [{}])[0].get("losses"), found[name][0].get("losses")
     if not theirs or not ours or name == "plain":
         return "-"

@@ -1,9 +1,11 @@
-"""Peak memory of a training stage as it is estimated from the configuration, against what its process held.
+"""Peak memory of a training stage as it is estimated from the configuration, against what its
+process held.
 
     python benchmarks/plan.py
 
-Ten settings: the bundled models and random shapes of 30 to 113 million parameters, each trained for a few steps in a process
-of its own. Estimated and measured is the peak of the whole process (interpreter, libraries, weights, training), in MB.
+Ten settings: the bundled models and random shapes of 30 to 113 million parameters, each trained for
+a few steps in a process of its own. Estimated and measured is the peak of the whole process
+(interpreter, libraries, weights, training), in MB.
 """
 
 from __future__ import annotations

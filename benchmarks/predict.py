@@ -1,16 +1,20 @@
-"""Notes a second of residency predict against a transformers pipeline in a loop, equal answers, and memory by file size.
+"""Notes a second of residency predict against a transformers pipeline in a loop, equal answers, and
+memory by file size.
 
-A model is tuned on invented notes (Vietnamese, Chinese, English) and answers other notes of the same generator:
+A model is tuned on invented notes (Vietnamese, Chinese, English) and answers other notes of the
+same generator:
 
   ours   batch.predict_file, what residency predict calls: the whole file, loading the model and writing included
   plain  transformers.pipeline("token-classification"), one note per call, on the same weights in the Hugging Face layout;
          the first --sample notes, loading the model not included
 
-Both in processes of their own, in turn. The pipeline's tags, read off the same tokens, are decoded as ours are, and
-compared note by note; notes longer than the model's window are left out of that (the pipeline cuts them). Where the
-likeliest tags are no legal sequence, ours takes the best legal one: those notes are counted apart.
+Both in processes of their own, in turn. The pipeline's tags, read off the same tokens, are decoded
+as ours are, and compared note by note; notes longer than the model's window are left out of that
+(the pipeline cuts them). Where the likeliest tags are no legal sequence, ours takes the best legal
+one: those notes are counted apart.
 
-``--kind sentences`` takes the notes' sentences instead: short inputs, where a call's fixed costs weigh most.
+``--kind sentences`` takes the notes' sentences instead: short inputs, where a call's fixed costs
+weigh most.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""PromptCBLUE: official scores beside a second implementation, and safe scores under spoiled answers.
+"""PromptCBLUE: official scores beside a second implementation, and safe scores under spoiled
+answers.
 
-For each of the 18 tasks: 1,000 generated submissions, half of them with spoiled rows, scored by both implementations of the
-official scorer (the second one is tests/tasks/promptcblue_reference.py); and 100,000 spoiled answers read and scored in the safe
-mode, where nothing may raise. The answers are invented.
+For each of the 18 tasks: 1,000 generated submissions, half of them with spoiled rows, scored by
+both implementations of the official scorer (the second one is
+tests/tasks/promptcblue_reference.py); and 100,000 spoiled answers read and scored in the safe mode,
+where nothing may raise. The answers are invented.
 """
 
 from __future__ import annotations

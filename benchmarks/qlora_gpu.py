@@ -2,9 +2,10 @@
 
     python benchmarks/qlora_gpu.py
 
-Random weights in the shape of Llama-2-7B, rank 8 on all linear layers, rows of 512 tokens, effective batch 64, a few optimiser
-steps. Each system runs in a process of its own, in turn, and says its peak memory and tokens a second. Needs a GPU, bitsandbytes
-and torch 2.11 or newer, and about 14 GB of disk for the weights; says so and measures nothing where there is no GPU.
+Random weights in the shape of Llama-2-7B, rank 8 on all linear layers, rows of 512 tokens,
+effective batch 64, a few optimiser steps. Each system runs in a process of its own, in turn, and
+says its peak memory and tokens a second. Needs a GPU, bitsandbytes and torch 2.11 or newer, and
+about 14 GB of disk for the weights; says so and measures nothing where there is no GPU.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Memory and speed of a model that writes, loaded in 4 bits (NF4, double quantisation), on the GPU at hand.
+"""Memory and speed of a model that writes, loaded in 4 bits (NF4, double quantisation), on the GPU
+at hand.
 
-Prints what arithmetic says (0.516 bytes a weight of linear layers, 2 for the rest, keys and values of the cache) beside what was
-measured, and the time per 100 written tokens. Ends with one sentence where there is no GPU.
+Prints what arithmetic says (0.516 bytes a weight of linear layers, 2 for the rest, keys and values
+of the cache) beside what was measured, and the time per 100 written tokens. Ends with one sentence
+where there is no GPU.
 """
 
 from __future__ import annotations

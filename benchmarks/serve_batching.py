@@ -1,6 +1,8 @@
-"""Requests a second of `residency serve`, of a plain FastAPI app around a pipeline; what the gateway adds; how long /extract takes.
+"""Requests a second of `residency serve`, of a plain FastAPI app around a pipeline; what the
+gateway adds; how long /extract takes.
 
-One tuned encoder, invented notes of one length, the load from a process of its own on the same machine, servers in turn in every round.
+One tuned encoder, invented notes of one length, the load from a process of its own on the same
+machine, servers in turn in every round.
 
   plain        FastAPI, transformers pipeline("token-classification"), one call per request, a def handler, uvicorn; torch's own threads
   plain-1      the same with one thread of torch in each call, which suits requests side by side better
@@ -8,7 +10,8 @@ One tuned encoder, invented notes of one length, the load from a process of its 
   ours-export  the same with the run's export (residency export onnx): bfloat16 on OpenVINO where the processor computes in it and the score on
                the run's held-out part holds; its entities are compared with those of ours
 
-The gateway's part: one client after another over HTTP, minus engine.mark() called directly in a process of the same settings, in turn.
+The gateway's part: one client after another over HTTP, minus engine.mark() called directly in a
+process of the same settings, in turn.
 """
 
 from __future__ import annotations

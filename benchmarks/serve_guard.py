@@ -1,8 +1,11 @@
-"""The guard of the server: what it costs per request, and how it treats an identity provider that rotates keys, is flooded, hangs or fails.
+"""The guard of the server: what it costs per request, and how it treats an identity provider that
+rotates keys, is flooded, hangs or fails.
 
-The provider is a real HTTP server on loopback, in a thread of the same process, whose requests for keys are counted; deadlines run on a clock
-that the benchmark moves, delays on the real one. Costs are processor time (of Redis: time that passes), medians over rounds of one caller after
-another, in one process; of the limits layer the time of the bare application is taken off. Redis is the one of RESIDENCY_TEST_REDIS, on this machine.
+The provider is a real HTTP server on loopback, in a thread of the same process, whose requests for
+keys are counted; deadlines run on a clock that the benchmark moves, delays on the real one. Costs
+are processor time (of Redis: time that passes), medians over rounds of one caller after another, in
+one process; of the limits layer the time of the bare application is taken off. Redis is the one of
+RESIDENCY_TEST_REDIS, on this machine.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
-"""Twenty users at six requests a second each, over two workers with Redis and tokens of an identity provider; load from the same machine.
+"""Twenty users at six requests a second each, over two workers with Redis and tokens of an identity
+provider; load from the same machine.
 
-Who was accepted when is read from Redis, where the server keeps the times of each user's last five accepted requests: the times that its own
-moving window compares, a worker's wall clock. The lists are read every 0.1 s, so that none is missed, and must be as many as answers 200.
-Beside them stands what a window of five in a second would accept of requests that came exactly when they were sent.
+Who was accepted when is read from Redis, where the server keeps the times of each user's last five
+accepted requests: the times that its own moving window compares, a worker's wall clock. The lists
+are read every 0.1 s, so that none is missed, and must be as many as answers 200. Beside them stands
+what a window of five in a second would accept of requests that came exactly when they were sent.
 
   paced    each user asks, waits 1/6 s, asks again, whatever the answers do
   clock    each user asks at the ticks of a clock, six a second, late or not: after five accepted the seventh stands exactly one second after the
-           first, on the window's edge, so that even a perfect window of five accepts 30 in 7 seconds
+           first, on the window's edge, so that even a perfect window of five accepts 30 in 7
+           seconds
 
 Run it with a Redis: python scripts/services.py run redis -- python benchmarks/serve_load.py
 """
@@ -206,7 +209,8 @@ def perfect(sent: Iterable[float]) -> int:
 
 
 def broken(answers: Iterable[Answer]) -> int:
-    """Six accepted of one user whose sending and answer all lie within a second: what a client alone could prove."""
+    """Six accepted of one user whose sending and answer all lie within a second: what a client
+    alone could prove."""
     each: dict[int, list[Answer]] = defaultdict(list)
     for answer in answers:
         if answer[3] == 200:

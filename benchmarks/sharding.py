@@ -1,9 +1,11 @@
-"""A model that two processes share out (launch.shard) beside one process and two that each hold it all: memory, losses, time.
+"""A model that two processes share out (launch.shard) beside one process and two that each hold it
+all: memory, losses, time.
 
     python benchmarks/sharding.py
 
-A Llama of 69 million random weights, full tuning and LoRA, fp32, six steps of the same eight rows; every process has one thread.
-Memory is the peak of each process (interpreter, libraries, weights, training) in MB, beside what was estimated before.
+A Llama of 69 million random weights, full tuning and LoRA, fp32, six steps of the same eight rows;
+every process has one thread. Memory is the peak of each process (interpreter, libraries, weights,
+training) in MB, beside what was estimated before.
 """
 
 from __future__ import annotations

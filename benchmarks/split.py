@@ -1,9 +1,12 @@
-"""Splits: worst prevalence error and leaks at 20,000 notes beside scikit-learn and iterative-stratification; near-duplicates beside datasketch.
+"""Splits: worst prevalence error and leaks at 20,000 notes beside scikit-learn and
+iterative-stratification; near-duplicates beside datasketch.
 
-Invented patients (1 to 60 notes each, labels that cluster within a patient), parts of 80, 10 and 10 per cent. The error is the largest
-difference, over parts and labels, between the share of a part's notes that carry the label and that of all notes. Near-duplicates: real
-sentences and invented notes under forms that many of them share, a fifth of them copies in which some words were changed; the truth is
-every pair compared exactly by scikit-learn's counts of character 5-grams, without the forms. Seconds are processor time.
+Invented patients (1 to 60 notes each, labels that cluster within a patient), parts of 80, 10 and 10
+per cent. The error is the largest difference, over parts and labels, between the share of a part's
+notes that carry the label and that of all notes. Near-duplicates: real sentences and invented notes
+under forms that many of them share, a fifth of them copies in which some words were changed; the
+truth is every pair compared exactly by scikit-learn's counts of character 5-grams, without the
+forms. Seconds are processor time.
 """
 
 from __future__ import annotations
@@ -245,7 +248,8 @@ def texts_of(kind: str, count: int) -> list[str]:
 
 
 def planted(kind: str, count: int) -> list[str]:
-    """Four fifths of the texts, and copies of some of them in which up to an eighth of the words is another word."""
+    """Four fifths of the texts, and copies of some of them in which up to an eighth of the words is
+    another word."""
     rng = random.Random(kind)
     bodies = texts_of(kind, count * 4 // 5)
     words = [word for body in bodies for word in body.split()]

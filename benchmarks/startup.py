@@ -1,7 +1,9 @@
-"""Seconds from the command to its answer: residency --help, and a run that is done already, with the modules they load.
+"""Seconds from the command to its answer: residency --help, and a run that is done already, with
+the modules they load.
 
-``residency --help`` 20 times (median) and, after one run of the demo's recipe with few steps, the same ``residency run``
-again 5 times: everything is found to be unchanged, and nothing heavy may be imported for that.
+``residency --help`` 20 times (median) and, after one run of the demo's recipe with few steps, the
+same ``residency run`` again 5 times: everything is found to be unchanged, and nothing heavy may be
+imported for that.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ def measure(given: argparse.Namespace, work: Path) -> None:
 
 
 def seconds(arguments: Sequence[str], threads: int) -> float:
-    """Wall-clock time of the command line, interpreter included; raises ``UserError`` where it fails."""
+    """Wall-clock time of the command line, interpreter included; raises ``UserError`` where it
+    fails."""
     installed = Path(sys.executable).parent / "residency"
     command = [str(installed)] if installed.exists() else [sys.executable, "-m", "residency.cli"]
     started = time.perf_counter()

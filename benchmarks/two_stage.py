@@ -1,9 +1,11 @@
-"""General questions first, then one department's: P-Tuning v2 and then Freeze, beside one stage with as many steps.
+"""General questions first, then one department's: P-Tuning v2 and then Freeze, beside one stage
+with as many steps.
 
-Huatuo's general file, then its liver cancer file, on the bundled causal model. Held-out loss and ROUGE-L on both files for the base,
-after stage 1 and after stage 2, and for LoRA and full tuning that learn the liver file alone in as many steps as both stages
-together. Held-out parts as in ``huatuo.py``; the references of both files were written by a model. The prefix has
-the published rate, the others their defaults; what is measured decides nothing.
+Huatuo's general file, then its liver cancer file, on the bundled causal model. Held-out loss and
+ROUGE-L on both files for the base, after stage 1 and after stage 2, and for LoRA and full tuning
+that learn the liver file alone in as many steps as both stages together. Held-out parts as in
+``huatuo.py``; the references of both files were written by a model. The prefix has the published
+rate, the others their defaults; what is measured decides nothing.
 """
 
 from __future__ import annotations

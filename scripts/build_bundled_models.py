@@ -5,8 +5,8 @@
     python scripts/build_bundled_models.py --tokenizer   the tokenizer only
     python scripts/build_bundled_models.py --card        the model card again, from the manifest and the loss log
 
-Deterministic for equal text, seed and number of threads. Interrupted, it starts anew: what it writes is moved into the
-package only when it is whole.
+Deterministic for equal text, seed and number of threads. Interrupted, it starts anew: what it
+writes is moved into the package only when it is whole.
 """
 
 from __future__ import annotations
@@ -51,14 +51,16 @@ SPECIAL = [
 ]
 VOCABULARY = 8192
 LENGTH = 256
-"""Tokens of a pre-training row; the first SHORT of the steps use rows half as long, which are cheaper."""
+"""Tokens of a pre-training row; the first SHORT of the steps use rows half as long, which are
+cheaper."""
 SHORT = 0.8
 GENERATED = 1500
 """Invented records per language."""
 WEIGHTS = {"vietbioner": 3, "acrdraid": 2, "cmedqaner": 2, "ncbi-disease": 2}
 """How often a small corpus is seen in one pass, so that no language is drowned."""
 
-# One token never crosses the smallest units of locale.text: letters, digits, one Chinese character, one other sign.
+# One token never crosses the smallest units of locale.text: letters, digits, one Chinese character,
+# one other sign.
 UNITS = r"\p{Han}| ?[\p{L}\p{M}]+| ?\p{N}| ?[^\s\p{L}\p{M}\p{N}]|\s+(?!\S)|\s+"
 
 
@@ -134,7 +136,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, **more: object) -> None:
 
 
 def pack(rows: list[str], tokenizer: Tokenizer, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of LENGTH tokens, texts in random order one behind the other; and which tokens begin a unit."""
+    """Rows of LENGTH tokens, texts in random order one behind the other; and which tokens begin a
+    unit."""
     order = np.random.default_rng(seed).permutation(len(rows))
     first = np.array(["Ġ" in token or "Ċ" in token for token in vocabulary(tokenizer)])
     ids, begins = [], []

@@ -1,4 +1,5 @@
-"""Run tasks of lm-evaluation-harness on the model of a run: python scripts/harness.py RUN TASK... (docs/guide/evaluation.md)."""
+"""Run tasks of lm-evaluation-harness on the model of a run: python scripts/harness.py RUN TASK...
+(docs/guide/evaluation.md)."""
 
 from __future__ import annotations
 

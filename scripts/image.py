@@ -1,10 +1,12 @@
-"""Build the image where there is no Docker daemon and no registry of images, and show how it runs. Root on Debian only.
+"""Build the image where there is no Docker daemon and no registry of images, and show how it runs.
+Root on Debian only.
 
     python scripts/image.py build [--mount FOLDER ...] [--pip FILE]   the Dockerfile, by buildah, on a base that debootstrap makes
     python scripts/image.py check     the image as deploy/ runs it: its user, no capabilities, a read-only root, no network
 
-Standard library only. It needs Debian's buildah, debootstrap, util-linux; everything is written under .services/image/. The base is Debian 12
-with its own Python 3.11, not python:3.11-slim-bookworm: what is shown is that the Dockerfile builds and how its image behaves.
+Standard library only. It needs Debian's buildah, debootstrap, util-linux; everything is written
+under .services/image/. The base is Debian 12 with its own Python 3.11, not
+python:3.11-slim-bookworm: what is shown is that the Dockerfile builds and how its image behaves.
 """
 
 from __future__ import annotations
@@ -162,7 +164,8 @@ def check() -> None:
 
 
 class Inside:
-    """The image with a read-only root, as its own user without any right, and without a network but loopback."""
+    """The image with a read-only root, as its own user without any right, and without a network but
+    loopback."""
 
     def __init__(self, root: Path) -> None:
         self.config: dict[str, Any] = json.loads((FOLDER / "config.json").read_text())

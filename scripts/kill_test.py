@@ -1,13 +1,14 @@
-"""Kill a run at random moments, start it again each time, and compare its numbers with those of a run left in peace.
+"""Kill a run at random moments, start it again each time, and compare its numbers with those of a
+run left in peace.
 
     python scripts/kill_test.py demo/recipe-vi.yaml                   ten kills
     python scripts/kill_test.py my/recipe.yaml --kills 3 --seed 1 --checkpoint 2 --folder /tmp/kills
 
-The recipe is run once undisturbed, which also says how long a run takes. Then the same command is started in another
-folder and killed (SIGKILL) again and again, and at last left to finish; the kills fall at random moments of the work,
-whatever the start-up of each process costs. Scores,
-losses and dev scores must be identical, artefacts must match their hashes, nothing half-written may be left.
-Exits with 1 where anything differs.
+The recipe is run once undisturbed, which also says how long a run takes. Then the same command is
+started in another folder and killed (SIGKILL) again and again, and at last left to finish; the
+kills fall at random moments of the work, whatever the start-up of each process costs. Scores,
+losses and dev scores must be identical, artefacts must match their hashes, nothing half-written may
+be left. Exits with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ PROGRAM = (
 
 
 def start(recipe: Path, runs: Path, checkpoint: float) -> subprocess.Popen[bytes]:
-    """``residency run RECIPE`` in a process group of its own, with checkpoints so many seconds apart."""
+    """``residency run RECIPE`` in a process group of its own, with checkpoints so many seconds
+    apart."""
     command = [
         sys.executable,
         "-c",
@@ -79,7 +81,8 @@ def only_run(runs: Path) -> Path:
 
 
 def numbers(run: Path) -> dict[str, Any]:
-    """Everything that must be the same: scores, comparisons, losses, dev scores, which model was kept."""
+    """Everything that must be the same: scores, comparisons, losses, dev scores, which model was
+    kept."""
     facts = json.loads((run / "facts.json").read_text("utf-8"))
     (metrics,) = run.glob("train/*/metrics.jsonl")
     stage = facts["stages"][0]

@@ -1,12 +1,15 @@
-"""Start and stop Label Studio on this machine: one server for each annotator and one for whoever decides.
+"""Start and stop Label Studio on this machine: one server for each annotator and one for whoever
+decides.
 
     python scripts/label_studio.py start --annotators 3
     python scripts/label_studio.py status
     python scripts/label_studio.py stop
 
-Everything lies under .services/label-studio: an environment of its own, a folder of data for each server, and accounts.env (mode
-0600) with the address, login, password and token of each. Each server has its own database, secret key and only account, so nobody
-can see what another has marked. They listen on 127.0.0.1 only; telemetry, error reports and the check for newer versions are off.
+Everything lies under .services/label-studio: an environment of its own, a folder of data for each
+server, and accounts.env (mode
+0600) with the address, login, password and token of each. Each server has its own database, secret
+      key and only account, so nobody can see what another has marked. They listen on 127.0.0.1
+      only; telemetry, error reports and the check for newer versions are off.
 """
 
 from __future__ import annotations

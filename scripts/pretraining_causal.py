@@ -23,8 +23,8 @@ SHORT = 0.8
 TOKENS = 8192
 """Tokens of a step."""
 SPOKEN = {"huatuo-liver", "pubmedqa", "icd10-vi"}
-"""Sources that are (also) seen as conversations, so that the tokens between turns mean something. The largest question
-corpus is not among them: answering its questions is left to tuning."""
+"""Sources that are (also) seen as conversations, so that the tokens between turns mean something.
+The largest question corpus is not among them: answering its questions is left to tuning."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
@@ -33,7 +33,8 @@ CHAT_TEMPLATE = (
 
 
 def conversations() -> list[str]:
-    """Training parts of the spoken sources, as the chat template writes them, without the first token."""
+    """Training parts of the spoken sources, as the chat template writes them, without the first
+    token."""
     heldout = load_heldout()
     found: list[str] = []
     for source in SOURCES:
@@ -99,7 +100,8 @@ def config():
 
 
 def pack(texts: list[str], talks: list[str], tokenizer: Tokenizer, seed: int) -> np.ndarray:
-    """Rows of LENGTH tokens: ``<s> text </s>`` and ``<s> turns`` in random order, one behind the other."""
+    """Rows of LENGTH tokens: ``<s> text </s>`` and ``<s> turns`` in random order, one behind the
+    other."""
     start, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     encoded = tokenizer.encode_batch([*texts, *talks], add_special_tokens=False)
     rows = [
@@ -111,7 +113,8 @@ def pack(texts: list[str], talks: list[str], tokenizer: Tokenizer, seed: int) ->
 
 
 def optimisers(model: torch.nn.Module, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers (about half the steps of AdamW), AdamW for embeddings and norms."""
+    """Muon for the matrices of the layers (about half the steps of AdamW), AdamW for embeddings and
+    norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [

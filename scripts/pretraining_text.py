@@ -1,11 +1,12 @@
-"""The text that the bundled models are pre-trained on: named by source, hash and licence, held-out records left out.
+"""The text that the bundled models are pre-trained on: named by source, hash and licence, held-out
+records left out.
 
     python scripts/pretraining_text.py --heldout     writes benchmarks/heldout/*.sha256 (once, before any pre-training)
     python scripts/pretraining_text.py               prints the sources with their sizes
 
-Held out are the parts that the authors of a corpus set aside (dev, test); elsewhere the records for whose key
-``int(sha256(key), 16) % 10`` is 8 or 9. A text is also left out where its own hash stands in any of the lists, so that
-a sentence that occurs in two parts does not come in by the back door.
+Held out are the parts that the authors of a corpus set aside (dev, test); elsewhere the records for
+whose key ``int(sha256(key), 16) % 10`` is 8 or 9. A text is also left out where its own hash stands
+in any of the lists, so that a sentence that occurs in two parts does not come in by the back door.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ SOURCES = (
 
 
 def heldout_lines(source: Source) -> list[str]:
-    """Hashes of the held-out records of a source: of their key where there is one, and of their text."""
+    """Hashes of the held-out records of a source: of their key where there is one, and of their
+    text."""
     hashes = set()
     if source.heldout_files:
         for file in source.heldout_files:
@@ -149,7 +151,8 @@ def heldout_lines(source: Source) -> list[str]:
 
 
 def write_heldout() -> None:
-    """Fix what is held out. Run once; the lists are committed before the first pre-training and do not change."""
+    """Fix what is held out. Run once; the lists are committed before the first pre-training and do
+    not change."""
     HELDOUT.mkdir(parents=True, exist_ok=True)
     for source in SOURCES:
         lines = heldout_lines(source)

@@ -1,10 +1,12 @@
-"""Real servers for tests: PostgreSQL, MariaDB, Redis and Chromium, as Debian packages, on loopback, under .services/.
+"""Real servers for tests: PostgreSQL, MariaDB, Redis and Chromium, as Debian packages, on loopback,
+under .services/.
 
     python scripts/services.py start postgresql redis   prints a line NAME=VALUE of each for the environment
     python scripts/services.py stop postgresql redis
     python scripts/services.py run postgresql redis -- COMMAND ...   starts, runs the command with these variables, stops
 
-Standard library only. A server has a data folder and a random free port of its own, writes its process id to a file, and is ended by it.
+Standard library only. A server has a data folder and a random free port of its own, writes its
+process id to a file, and is ended by it.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ def run(names: Sequence[str], command: Sequence[str]) -> int:
 
 
 def start(name: str) -> dict[str, str]:
-    """Install where missing, start where not running, wait for an answer; variables for the environment."""
+    """Install where missing, start where not running, wait for an answer; variables for the
+    environment."""
     install(name)
     if name == "chromium":
         return {"RESIDENCY_TEST_CHROMIUM": str(program("chromium"))}

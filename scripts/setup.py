@@ -1,4 +1,5 @@
-"""Make ``.venv`` ready: check the machine, say what will be downloaded, install, skip when nothing has changed.
+"""Make ``.venv`` ready: check the machine, say what will be downloaded, install, skip when nothing
+has changed.
 
 Standard library only, and Python 3.8 syntax, so that an old Python is told politely what is needed.
 """
@@ -117,7 +118,8 @@ def system_problem(system: str = os.name) -> str:
 
 
 def problems() -> list[str]:
-    """Everything that stands in the way, each with its remedy: all at once, so that one pass repairs it."""
+    """Everything that stands in the way, each with its remedy: all at once, so that one pass
+    repairs it."""
     found = (python_problem(), venv_problem(), disk_problem(), folder_problem(), system_problem())
     return [problem for problem in found if problem]
 
@@ -148,9 +150,11 @@ def torch_pin(root: Path = ROOT) -> str:
 
 
 def probe_torch(python: str) -> Torch | None:
-    """Ask pip which build of torch it would take, without installing; ``None`` where that cannot be known.
+    """Ask pip which build of torch it would take, without installing; ``None`` where that cannot be
+    known.
 
-    pip reads a package's metadata apart from the package since 23.2; an older one would download it all.
+    pip reads a package's metadata apart from the package since 23.2; an older one would download it
+    all.
     """
     if pip_version(python) < (23, 2):
         return None
@@ -190,7 +194,8 @@ def pip_version(python: str) -> tuple[int, ...]:
 
 
 def torch_of(item: dict) -> Torch:  # type: ignore[type-arg]
-    """Read pip's report on torch: a local version names the build, otherwise the packages it pulls in do."""
+    """Read pip's report on torch: a local version names the build, otherwise the packages it pulls
+    in do."""
     version = item["metadata"]["version"]
     local = version.partition("+")[2]
     cuda = local.startswith("cu") or (
@@ -223,7 +228,8 @@ def megabytes(url: str) -> float | None:
 
 
 def torch_lines(torch: Torch | None, gpu: bool) -> list[str]:
-    """What will be downloaded, how much, how long, and what to do where build and machine do not fit."""
+    """What will be downloaded, how much, how long, and what to do where build and machine do not
+    fit."""
     if torch is None:
         kind = "cuda" if gpu else "cpu"
         return [
@@ -319,7 +325,8 @@ def create_venv() -> None:
 
 
 def install(extras: list[str]) -> None:
-    """Run pip, showing a plain line for each long step; the whole output goes to ``.venv/setup.log``."""
+    """Run pip, showing a plain line for each long step; the whole output goes to
+    ``.venv/setup.log``."""
     log = ROOT / ".venv" / "setup.log"
     command = [venv_python(), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar", "off", "-c", "constraints.txt", "-e", f".[{','.join(extras)}]"]
@@ -491,7 +498,8 @@ def refuse_unknown(wanted: list[str]) -> None:
 
 
 def make_ready(extras: list[str]) -> None:
-    """Make the environment, say what will be downloaded, install it, and leave the stamp of success."""
+    """Make the environment, say what will be downloaded, install it, and leave the stamp of
+    success."""
     begun = time.monotonic()
     say("[1/3] making .venv")
     create_venv()

@@ -1,4 +1,5 @@
-"""Write ``docs/reference/cli.md`` from the program's own ``--help``, 100 columns wide and without colours.
+"""Write ``docs/reference/cli.md`` from the program's own ``--help``, 100 columns wide and without
+colours.
 
 ``--check`` writes nothing and ends with 1 where the page is out of date.
 """
@@ -28,7 +29,8 @@ code, not here.
 
 
 def root_command() -> Any:
-    """The program as a click command; the terminal is described before typer is imported, which reads it once."""
+    """The program as a click command; the terminal is described before typer is imported, which
+    reads it once."""
     os.environ.update(PLAIN)
     for name in COLOURING:
         os.environ.pop(name, None)

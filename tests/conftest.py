@@ -44,7 +44,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of tiny random bases: ``electra``, ``roberta`` (both byte-level BPE), ``bert`` (WordPiece)."""
+    """Folders of tiny random bases: ``electra``, ``roberta`` (both byte-level BPE), ``bert``
+    (WordPiece)."""
     import torch
     import transformers
 

@@ -1,4 +1,5 @@
-"""Batch prediction: every line answered or refused before the work begins; what was answered is kept."""
+"""Batch prediction: every line answered or refused before the work begins; what was answered is
+kept."""
 
 from __future__ import annotations
 

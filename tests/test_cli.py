@@ -1,4 +1,5 @@
-"""What a user meets at the command line: help that costs nothing, one sentence for each mistake, exit codes that mean something."""
+"""What a user meets at the command line: help that costs nothing, one sentence for each mistake,
+exit codes that mean something."""
 
 from __future__ import annotations
 

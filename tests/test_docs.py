@@ -1,4 +1,5 @@
-"""The documentation says what the program does: links, commands, code blocks, the command line's page."""
+"""The documentation says what the program does: links, commands, code blocks, the command line's
+page."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def write_notes(path: Path, count: int, seed: int) -> None:
 
 
 def corpora(command: str) -> str:
-    """The command with the public corpora where they are; skips the test's command where they are not."""
+    """The command with the public corpora where they are; skips the test's command where they are
+    not."""
     if "/corpora/" in command:
         return command.replace("/corpora/", f"{SHARED}/vi/vietbioner/")
     name = re.search(r"recipes/(\S+)\.yaml", command)

@@ -1,4 +1,5 @@
-"""The recipes of published settings: valid, literal, as the guide's table says, and runnable at reduced size."""
+"""The recipes of published settings: valid, literal, as the guide's table says, and runnable at
+reduced size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Residency: from rows in a hospital database to a specialist model that answers on the hospital's own machine.
+"""Residency: from rows in a hospital database to a specialist model that answers on the hospital's
+own machine.
 
 The Python API is what the command line uses:
 
@@ -17,7 +18,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-# Training libraries import bitsandbytes, which warns on a CPU that it has no kernels from the hub: none are wanted.
+# Training libraries import bitsandbytes, which warns on a CPU that it has no kernels from the hub:
+# none are wanted.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:

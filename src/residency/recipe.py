@@ -1,4 +1,5 @@
-"""A recipe: one YAML file that says everything about a run. It only composes; each part is defined beside its code."""
+"""A recipe: one YAML file that says everything about a run. It only composes; each part is defined
+beside its code."""
 
 from __future__ import annotations
 
@@ -37,22 +38,25 @@ class Task(Part):
     """A card on a data set."""
 
     card: str
-    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``exam``, ``promptcblue/cmeee`` ...) or a YAML
-    file beside the recipe."""
+    """A packaged card (``ner``, ``clinical``, ``classify``, ``multilabel``, ``qa``, ``exam``,
+    ``promptcblue/cmeee`` ...) or a YAML file beside the recipe."""
     data: str
     """Name of an entry of ``data``."""
     name: str = Field(default="", pattern=r"^[\w.-]*$")
-    """What stages, folders and the report call it; the card's name where not given. Two tasks of one card need names."""
+    """What stages, folders and the report call it; the card's name where not given. Two tasks of
+    one card need names."""
     output: Literal["auto", "head", "text"] = "auto"
-    """``head``: the model marks spans and chooses labels with a head of its own; ``text``: a causal model writes its answer,
-    which is read back. ``auto``: a head, save for cards of family answers."""
+    """``head``: the model marks spans and chooses labels with a head of its own; ``text``: a causal
+    model writes its answer, which is read back. ``auto``: a head, save for cards of family
+    answers."""
     limits: Limits = Limits()
     """Models that write: the most tokens that are read and learned."""
     generate: Generation = Generation()
     """Models that write: how answers are written."""
     shots: int = Field(default=0, ge=0, le=50)
-    """Models that write: the base is also measured with so many worked examples before each question, drawn from the training part
-    by the recipe's seed. They count against ``limits.source``: what does not fit is left out, oldest first."""
+    """Models that write: the base is also measured with so many worked examples before each
+    question, drawn from the training part by the recipe's seed. They count against
+    ``limits.source``: what does not fit is left out, oldest first."""
 
     @property
     def title(self) -> str:
@@ -72,9 +76,11 @@ class Evaluate(Part):
     apis: dict[str, Api] = {}
     """Systems on servers that ``residency compare`` knows as ``api:NAME``."""
     safety: bool = False
-    """Models that write: also ask the packaged questions about harm and about what cannot be known, in three languages."""
+    """Models that write: also ask the packaged questions about harm and about what cannot be known,
+    in three languages."""
     floor: SafetyFloor = SafetyFloor()
-    """What those answers must reach before the model may be promoted; the report says where it falls short."""
+    """What those answers must reach before the model may be promoted; the report says where it
+    falls short."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 
@@ -96,9 +102,11 @@ class Recipe(Part):
     base: Annotated[BaseModelSettings, BeforeValidator(_base)] = BaseModelSettings(
         id="bundled:tiny-encoder"
     )
-    """``bundled:tiny-encoder``, a local folder, a hub id, or a mapping with ``id``, ``revision``, ``segmenter`` ..."""
+    """``bundled:tiny-encoder``, a local folder, a hub id, or a mapping with ``id``, ``revision``,
+    ``segmenter`` ..."""
     extract: Extract | None = None
-    """Where identified notes are: a hospital's database, or files. Only ``residency extract`` and ``deid`` read it."""
+    """Where identified notes are: a hospital's database, or files. Only ``residency extract`` and
+    ``deid`` read it."""
     deid: Deid | None = None
     """How they are de-identified."""
     label: Label | None = None
@@ -180,7 +188,8 @@ class Recipe(Part):
     def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         """Read a recipe; ``overrides`` are ``key=value`` with dotted keys.
 
-        Raises ``UserError``: one line for each fault, with the dotted key, what is allowed and the nearest name.
+        Raises ``UserError``: one line for each fault, with the dotted key, what is allowed and the
+        nearest name.
         """
         path = Path(path)
         return cls.from_mapping(
@@ -247,7 +256,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A mapping with ``key=value`` applied; keys are dotted, list items ``[0]`` or ``.0``, values YAML."""
+    """A mapping with ``key=value`` applied; keys are dotted, list items ``[0]`` or ``.0``, values
+    YAML."""
     for text in overrides:
         key, equals, raw = text.partition("=")
         steps = [step for step in re.split(r"[.\[\]]+", key) if step]

@@ -27,7 +27,8 @@ short = st.lists(st.sampled_from(ALPHABET), max_size=3).map("".join)
 
 @st.composite
 def edits_of(draw: st.DrawFn, text: str) -> Edits:
-    """Up to five edits between sorted cuts; equal cuts make insertions, empty replacements deletions."""
+    """Up to five edits between sorted cuts; equal cuts make insertions, empty replacements
+    deletions."""
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=10)))
     pairs = zip(cuts[::2], cuts[1::2], strict=False)
     return Edits.of(text, [(start, end, draw(short)) for start, end in pairs])

@@ -1,4 +1,5 @@
-"""A file is there whole or not at all; what cannot be read or written is said in one sentence without its content."""
+"""A file is there whole or not at all; what cannot be read or written is said in one sentence
+without its content."""
 
 import errno
 import hashlib

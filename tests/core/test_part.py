@@ -1,4 +1,5 @@
-"""Every fault of a recipe is one sentence: the key as the user wrote it, what is allowed, the nearest name."""
+"""Every fault of a recipe is one sentence: the key as the user wrote it, what is allowed, the
+nearest name."""
 
 import sys
 import types

@@ -1,4 +1,5 @@
-"""Identified text has one kind of place: closed to others, marked, apart from runs and version control."""
+"""Identified text has one kind of place: closed to others, marked, apart from runs and version
+control."""
 
 import os
 import stat

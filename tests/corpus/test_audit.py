@@ -1,4 +1,5 @@
-"""The audit of a split: every kind of tie between two parts is counted, by pair of parts, with ids and without text."""
+"""The audit of a split: every kind of tie between two parts is counted, by pair of parts, with ids
+and without text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Questions on FHIR records: invented tables become resources, and every answer is what a person reads in the tables."""
+"""Questions on FHIR records: invented tables become resources, and every answer is what a person
+reads in the tables."""
 
 from __future__ import annotations
 

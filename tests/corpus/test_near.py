@@ -1,4 +1,5 @@
-"""Near-duplicates: what is called near is near, copies are found, forms that many patients share tie nobody together."""
+"""Near-duplicates: what is called near is near, copies are found, forms that many patients share
+tie nobody together."""
 
 from __future__ import annotations
 

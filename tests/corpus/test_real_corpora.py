@@ -1,4 +1,5 @@
-"""The real corpora are read whole. The numbers were counted apart from this code, with awk, grep and a plain script."""
+"""The real corpora are read whole. The numbers were counted apart from this code, with awk, grep
+and a plain script."""
 
 from __future__ import annotations
 
@@ -128,7 +129,8 @@ def test_ncbi_disease_documents_are_the_same_in_brat_and_pubtator(settings: dict
 
 def test_cmedqaner_loses_one_row_in_which_fifteen_offsets_are_one_too_far():
     corpus = read(**CMEDQANER, stop=0)
-    # Of 82 + 4 misaligned mentions 67 + 4 differ by case only; the other 15 are in row 367 of train, which has 64.
+    # Of 82 + 4 misaligned mentions 67 + 4 differ by case only; the other 15 are in row 367 of
+    # train, which has 64.
     assert [len(corpus.part(part)) for part in ("train", "test")] == [1672, 175]
     assert [labels(corpus.part(part)).total() for part in ("train", "test")] == [12625 - 64, 1035]
     assert ledger(corpus) == {

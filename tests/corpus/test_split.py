@@ -117,7 +117,8 @@ def test_another_seed_draws_other_notes():
 
 
 def test_the_large_groups_are_not_all_in_train():
-    # 20 patients with 9 notes, 180 with one: which of them are held out must not depend on their size.
+    # 20 patients with 9 notes, 180 with one: which of them are held out must not depend on their
+    # size.
     notes = [note(f"{g}-{i}", str(g)) for g in range(200) for i in range(9 if g < 20 else 1)]
     held_out = [0, 0]
     for seed in range(20):

@@ -1,4 +1,5 @@
-"""Groups dealt out to parts: prevalence alike in all of them, sizes kept, the worst error computed by hand."""
+"""Groups dealt out to parts: prevalence alike in all of them, sizes kept, the worst error computed
+by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ SHARES: dict[PartName, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
 
 
 def wards(notes: int, labels: int, seed: int) -> list[Counter[str]]:
-    """Invented patients with 1 to 60 notes each, and labels that cluster within a patient: a chronic disease is in all notes."""
+    """Invented patients with 1 to 60 notes each, and labels that cluster within a patient: a
+    chronic disease is in all notes."""
     rng, made, count = random.Random(seed), list[Counter[str]](), 0
     common = [0.4 * 0.82**k for k in range(labels)]
     while count < notes:
@@ -123,7 +125,8 @@ def test_the_label_and_part_that_are_worst_are_named() -> None:
 
 
 def test_groups_that_can_be_exchanged_are() -> None:
-    # Four groups of ten, two all ill and two all well, in two halves: only one of each in each half is right.
+    # Four groups of ten, two all ill and two all well, in two halves: only one of each in each half
+    # is right.
     counts = [
         Counter({NOTES: 10, "ill": 10}),
         Counter({NOTES: 10, "ill": 10}),

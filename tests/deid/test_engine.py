@@ -1,4 +1,5 @@
-"""From identified notes to notes that are not: everything known is gone, spans hold, dates keep their distances, nothing is said aloud."""
+"""From identified notes to notes that are not: everything known is gone, spans hold, dates keep
+their distances, nothing is said aloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The release gate: each of its limits can stop a corpus, and says why in one sentence without a word of any note."""
+"""The release gate: each of its limits can stop a corpus, and says why in one sentence without a
+word of any note."""
 
 from __future__ import annotations
 

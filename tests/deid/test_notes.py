@@ -1,4 +1,5 @@
-"""Notes of many kinds without a structured source: nearly all that identifies is found, and hardly anything else."""
+"""Notes of many kinds without a structured source: nearly all that identifies is found, and hardly
+anything else."""
 
 from __future__ import annotations
 

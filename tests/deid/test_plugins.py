@@ -1,4 +1,5 @@
-"""Plug-ins: what they mark is replaced like everything else; what is not on this machine is one sentence."""
+"""Plug-ins: what they mark is replaced like everything else; what is not on this machine is one
+sentence."""
 
 from __future__ import annotations
 

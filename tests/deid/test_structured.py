@@ -1,4 +1,5 @@
-"""Identifiers of the row are found however a note writes them, and ordinary words are not taken for them."""
+"""Identifiers of the row are found however a note writes them, and ordinary words are not taken for
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The worlds that the rules are measured on: whole, exact, large enough, and apart from one another and from the rules' lists."""
+"""The worlds that the rules are measured on: whole, exact, large enough, and apart from one another
+and from the rules' lists."""
 
 from __future__ import annotations
 
@@ -81,9 +82,10 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def of_the_rules(lang: str) -> set[str]:
-    """Every entry of the lists of names and places that the rules and the surrogates use, whole and line by line."""
+    """Every entry of the lists of names and places that the rules and the surrogates use, whole and
+    line by line."""
     folder = Path(residency.deid.__file__).parent
-    files = [*(folder / "names").glob(f"{lang}*"), folder / "data/surrogates.yaml"]
+    files = [*(folder / "names").glob(f"{lang}*.yaml"), folder / "data/surrogates.yaml"]
     found: set[str] = set()
     for text in (t for file in files for t in texts(yaml.safe_load(file.read_text("utf-8")))):
         found |= {plainly(text), *(plainly(piece) for piece in re.split(r"[\n,;|、，]+", text))}

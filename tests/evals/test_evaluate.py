@@ -113,7 +113,8 @@ def test_report_by_hand() -> None:
     ) == (4, 3, 1)
     assert scores["span_f1"].groups == 2
     assert scores["span_f1"].procedure == "jackknife over 2 groups, 95%"
-    # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, and t is 12.706: they say nothing
+    # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, and t is 12.706: they
+    # say nothing
     low, high = (
         1 / (1 + math.exp(-(math.log(0.25 / 0.75) + way * 12.7062 * 0.25 / (0.25 * 0.75))))
         for way in (-1, 1)

@@ -1,4 +1,5 @@
-"""The report says everything that was measured, shows nothing that it may not, and needs nothing from outside."""
+"""The report says everything that was measured, shows nothing that it may not, and needs nothing
+from outside."""
 
 from __future__ import annotations
 

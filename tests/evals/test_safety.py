@@ -1,4 +1,5 @@
-"""The questions about harm: enough of them in each language, and patterns that tell a safe answer from a harmful one."""
+"""The questions about harm: enough of them in each language, and patterns that tell a safe answer
+from a harmful one."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def data(size: int, origin: str = "real") -> list[Example]:
 def system(
     examples: Iterable[Example], right: float, seed: int, loss: float | None = None
 ) -> list[Prediction]:
-    """Answers in which each word of the reference is kept with probability ``right``; six tokens of loss each."""
+    """Answers in which each word of the reference is kept with probability ``right``; six tokens of
+    loss each."""
     source = random.Random(seed)
     return [
         Prediction(
@@ -77,7 +78,8 @@ def test_a_metric_that_no_answer_has_is_refused_before_anything_is_asked() -> No
 
 
 class Causal(Canned):
-    """One that can also say how probable the gold answers are: 2 for each of 4 tokens, and of one not at all."""
+    """One that can also say how probable the gold answers are: 2 for each of 4 tokens, and of one
+    not at all."""
 
     def gold_losses(self, examples: Iterable[Example]) -> Iterator[tuple[float, int]]:
         return ((0.0, 0) if one.id == "003" else (8.0, 4) for one in examples)

@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """A minute model is slower on several threads; what the command line silences by the environment is silent here."""
+    """A minute model is slower on several threads; what the command line silences by the
+    environment is silent here."""
     import torch
     import transformers
 

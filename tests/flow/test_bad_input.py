@@ -1,4 +1,5 @@
-"""Each fault of the user's is answered with one sentence, exit code 1, and nothing half-written; never with note text."""
+"""Each fault of the user's is answered with one sentence, exit code 1, and nothing half-written;
+never with note text."""
 
 from __future__ import annotations
 
@@ -318,7 +319,8 @@ def test_a_full_disk_during_a_checkpoint(project: Path) -> None:
         "import resource, signal, residency.train.trainer as t; t.CHECKPOINT_SECONDS = 0; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))"
     )
-    full = "stages[0].method={kind: full}"  # a checkpoint holds what is trained; of an adapter it would be too small
+    # a checkpoint holds what is trained; of an adapter it would be too small
+    full = "stages[0].method={kind: full}"
     done = process("run", project / "recipe.yaml", full, "--runs", project / "runs", code=limit)
     assert re.search(FULL, sentence(done))
 

@@ -1,4 +1,5 @@
-"""Systems beside each other on the same items: runs, the base, and a server that stands in for somebody else's model."""
+"""Systems beside each other on the same items: runs, the base, and a server that stands in for
+somebody else's model."""
 
 from __future__ import annotations
 

@@ -239,7 +239,8 @@ def test_an_anonymised_corpus_leaves_no_vault(hospital: Path, cli: CLI) -> None:
 def test_the_gate_knows_after_a_kill_what_it_knew_before(
     hospital: Path, cli: CLI, kept_every: int
 ) -> None:
-    """Notes that it saw before are shown to it again where they were not kept: its counts are those of a run that was not killed."""
+    """Notes that it saw before are shown to it again where they were not kept: its counts are those
+    of a run that was not killed."""
     folder = hospital.parent
     program = (
         "import sys, os, signal; from residency import deidentify as d; done = [0]; add = d._Work.add\n"

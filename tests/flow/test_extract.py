@@ -1,4 +1,5 @@
-"""What goes wrong between a hospital's records and its zone is one sentence, names nobody, and leaves nothing half-written."""
+"""What goes wrong between a hospital's records and its zone is one sentence, names nobody, and
+leaves nothing half-written."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from conftest import CLI, ROOT
 
 KEY = "0123456789abcdef" * 4
 SECRET = "Zyxwvutsrq"
-"""A word in every note and name; it must turn up nowhere outside the sources and the zone, and there only sealed."""
+"""A word in every note and name; it must turn up nowhere outside the sources and the zone, and
+there only sealed."""
 
 
 def plan(**extract: Any) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""A recipe becomes a measured model; what is done is found again; the model answers and is measured elsewhere."""
+"""A recipe becomes a measured model; what is done is found again; the model answers and is measured
+elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Entities and labels answered in words: trained, read back, scored as spans and labels, what could not be read shown."""
+"""Entities and labels answered in words: trained, read back, scored as spans and labels, what could
+not be read shown."""
 
 from __future__ import annotations
 

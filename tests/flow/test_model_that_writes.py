@@ -1,4 +1,5 @@
-"""One run of a model that writes, seen from outside: the same words everywhere, changed templates refused, kills harmless."""
+"""One run of a model that writes, seen from outside: the same words everywhere, changed templates
+refused, kills harmless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A patient of an invented hospital is traced through data, split, run and models, and erased from all of them."""
+"""A patient of an invented hospital is traced through data, split, run and models, and erased from
+all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ NOTHING = "Nothing of this patient"
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A hospital's project whose notes were de-identified, split and learned from; tests work on copies."""
+    """A hospital's project whose notes were de-identified, split and learned from; tests work on
+    copies."""
     from residency.recipe import Recipe
     from residency.workflows import run as pipeline
     from residency.workflows.deidentify import deidentify
@@ -61,7 +63,8 @@ def run_of(ward: Path) -> Path:
 
 
 def whole(ward: Path, databases: bool = True) -> bytes:
-    """Everything but the hospital's own database; the zone's too, whose counters change when they are only opened."""
+    """Everything but the hospital's own database; the zone's too, whose counters change when they
+    are only opened."""
     files = [
         path for path in sorted(ward.rglob("*")) if path.is_file() and path.name != "hospital.db"
     ]

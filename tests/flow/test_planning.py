@@ -1,4 +1,5 @@
-"""``residency plan`` before a run: counts that the model itself confirms, and advice that holds when it is followed."""
+"""``residency plan`` before a run: counts that the model itself confirms, and advice that holds
+when it is followed."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def test_the_facts_are_those_of_the_model_itself(project: Path, tiny: Path) -> N
 
 
 def test_advice_that_is_followed_makes_it_fit(weightless: Path) -> None:
-    """120 million weights, their gradients and two moments are 1.9 GB in 32 bits; the card has 1.5 to give."""
+    """120 million weights, their gradients and two moments are 1.9 GB in 32 bits; the card has 1.5
+    to give."""
     (found,) = plan.forecasts(Recipe.load(weightless), "2GB")
     assert not found.fits and ": no, because" in found.verdict
     said = re.fullmatch(r"set (.*): then at most (.*) are held at once\.", found.advice)
@@ -120,7 +122,8 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
 
 
 def test_encoders_that_a_card_does_not_hold_are_not_suggested() -> None:
-    """110 million weights of an encoder with 64,000 tokens: 135 million in all, 16 bytes each while every one is trained."""
+    """110 million weights of an encoder with 64,000 tokens: 135 million in all, 16 bytes each while
+    every one is trained."""
     small, large = plan.suggestions("ner", "4GB")
     assert small.peak > 16 * 134e6 and large.peak > small.peak
     assert (
@@ -132,7 +135,8 @@ def test_encoders_that_a_card_does_not_hold_are_not_suggested() -> None:
 
 
 def test_processes_that_share_a_model_out_hold_a_part_each(weightless: Path) -> None:
-    """120 million weights in 32 bits: 0.48 GB, as much for gradients, twice for the optimiser; a quarter of each in four processes."""
+    """120 million weights in 32 bits: 0.48 GB, as much for gradients, twice for the optimiser; a
+    quarter of each in four processes."""
     found = {}
     for shard in ("false", "true"):
         changes = ["launch.processes=4", f"launch.shard={shard}", "stages[0].batch=4"]

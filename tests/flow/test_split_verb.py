@@ -1,4 +1,5 @@
-"""``residency split``: written, the same as a run's, proved again, and refused once anything has changed."""
+"""``residency split``: written, the same as a run's, proved again, and refused once anything has
+changed."""
 
 from __future__ import annotations
 

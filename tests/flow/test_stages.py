@@ -1,5 +1,5 @@
-"""Several stages in one run: each goes on from the one before, the last artefact holds them all, and every stage is measured
-on everything that any of them learned from."""
+"""Several stages in one run: each goes on from the one before, the last artefact holds them all,
+and every stage is measured on everything that any of them learned from."""
 
 from __future__ import annotations
 

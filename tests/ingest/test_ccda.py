@@ -1,4 +1,5 @@
-"""C-CDA documents: the narrative of their sections, and everyone whom the header names; no entity is followed."""
+"""C-CDA documents: the narrative of their sections, and everyone whom the header names; no entity
+is followed."""
 
 from __future__ import annotations
 

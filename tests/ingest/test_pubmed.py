@@ -82,7 +82,8 @@ def test_a_file_that_is_no_pubmed_xml_is_refused(tmp_path: Path, content: str) -
 
 
 class Ncbi(ThreadingHTTPServer):
-    """Answers a search with ``ids`` and hands out their articles; ``fails`` of the fetches are answered with 500."""
+    """Answers a search with ``ids`` and hands out their articles; ``fails`` of the fetches are
+    answered with 500."""
 
     ids: list[int] = []
     fails: set[int] = set()

@@ -1,4 +1,5 @@
-"""Label Studio's interface and API as far as they can be checked without it; the real one is tested in tests/services_all."""
+"""Label Studio's interface and API as far as they can be checked without it; the real one is tested
+in tests/services_all."""
 
 from __future__ import annotations
 

@@ -23,15 +23,17 @@ def one_alpha(text: str, versions: list[list[Span]], label: str = "") -> float:
 
 
 def test_two_annotators_by_hand() -> None:
-    # Ten characters; a marks 0-4, b marks 0-2. Coincidences: xx 4, x- 2, -x 2, -- 12; n = 20, n_x = 6, n_- = 14... the pairs of
-    # characters 2 and 3 differ: o_x- = 2 each way. alpha = 1 - 19 * 4 / (2 * 6 * 14) = 1 - 76 / 168.
+    # Ten characters; a marks 0-4, b marks 0-2. Coincidences: xx 4, x- 2, -x 2, -- 12; n = 20, n_x =
+    # 6, n_- = 14... the pairs of characters 2 and 3 differ: o_x- = 2 each way. alpha = 1 - 19 * 4 /
+    # (2 * 6 * 14) = 1 - 76 / 168.
     found = one_alpha("abcdefghij", [[span(0, 4, "x")], [span(0, 2, "x")]])
     assert found == pytest.approx(1 - 76 / 168)
 
 
 def test_three_annotators_by_hand() -> None:
-    # Four characters, values (x,x,x), (x,x,-), (-,-,-), (-,-,-): unit 2 has pairs xx 2, x- 2, -x 2, each over m - 1 = 2.
-    # o_xx = 3 + 1 = 4, o_x- = o_-x = 1, o_-- = 6; n = 12, n_x = 5, n_- = 7: alpha = 1 - 11 * 2 / (2 * 5 * 7) = 1 - 22 / 70.
+    # Four characters, values (x,x,x), (x,x,-), (-,-,-), (-,-,-): unit 2 has pairs xx 2, x- 2, -x 2,
+    # each over m - 1 = 2. o_xx = 3 + 1 = 4, o_x- = o_-x = 1, o_-- = 6; n = 12, n_x = 5, n_- = 7:
+    # alpha = 1 - 11 * 2 / (2 * 5 * 7) = 1 - 22 / 70.
     versions = [[span(0, 2, "x")], [span(0, 2, "x")], [span(0, 1, "x")]]
     assert one_alpha("abcd", versions) == pytest.approx(1 - 22 / 70)
 

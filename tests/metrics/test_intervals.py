@@ -1,4 +1,5 @@
-"""Intervals by resampling groups: right on hand-made data, and they cover the truth on simulated data."""
+"""Intervals by resampling groups: right on hand-made data, and they cover the truth on simulated
+data."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def test_nominal_95_percent_covers_the_truth_90_to_98_percent_of_the_time() -> N
 @pytest.mark.parametrize("groups", [3, 5, 8, 29, 30, 60])
 @pytest.mark.parametrize("even", [True, False])
 def test_few_and_uneven_patients_are_covered_as_well(groups: int, even: bool) -> None:
-    """F1 of patients who differ in how much is found and invented; benchmarks/coverage.py has more of them."""
+    """F1 of patients who differ in how much is found and invented; benchmarks/coverage.py has more
+    of them."""
     generator, covered, truth = np.random.default_rng(groups), 0, 2 * 0.7 / (0.7 + 1 + 0.3)
 
     def f1(sums: Array) -> Array:
@@ -73,7 +75,8 @@ def test_few_and_uneven_patients_are_covered_as_well(groups: int, even: bool) ->
 
 
 def test_with_few_patients_the_interval_is_that_of_the_jackknife_by_hand() -> None:
-    # shares of 3 patients: 2/2, 1/2, 0/2; left out in turn: 1/4, 2/4, 3/4; standard error sqrt(2/3 * 2/16) = 0.2887
+    # shares of 3 patients: 2/2, 1/2, 0/2; left out in turn: 1/4, 2/4, 3/4; standard error sqrt(2/3
+    # * 2/16) = 0.2887
     stats, groups = np.array([[2.0, 2], [1, 2], [0, 2]]), ["a", "b", "c"]
     _, low, high = bootstrap(stats, groups, share)
     assert (low[0], high[0]) == (

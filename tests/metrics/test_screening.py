@@ -1,4 +1,5 @@
-"""Screening: proportions, the area under the ROC curve and calibration, by hand and beside reference implementations."""
+"""Screening: proportions, the area under the ROC curve and calibration, by hand and beside
+reference implementations."""
 
 from __future__ import annotations
 
@@ -74,10 +75,12 @@ def test_the_area_is_scikit_learns(ties: bool) -> None:
 
 
 def test_the_variance_is_delongs_by_hand() -> None:
-    # positives 3, 1; negatives 0, 2: the positives beat 2 and 1 of 2, the negatives are beaten by 2 and 1 of 2
+    # positives 3, 1; negatives 0, 2: the positives beat 2 and 1 of 2, the negatives are beaten by 2
+    # and 1 of 2
     area, low, high = screening.auroc([3, 1, 0, 2], [True, True, False, False], own(4))
     assert area == pytest.approx(0.75)
-    # components 1, 0.5 and 1, 0.5: variances 0.125 each, 0.125 / 2 + 0.125 / 2; the halves of both kinds are apart
+    # components 1, 0.5 and 1, 0.5: variances 0.125 each, 0.125 / 2 + 0.125 / 2; the halves of both
+    # kinds are apart
     error = 0.125**0.5
     reach = 3.18245 * error / (0.75 * 0.25)
     assert low == pytest.approx(1 / (1 + np.exp(-(np.log(3) - reach))), rel=1e-4)

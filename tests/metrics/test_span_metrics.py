@@ -198,7 +198,8 @@ def test_confusion_prefers_the_equal_label_among_equal_overlaps() -> None:
     }
 
 
-# -- reference libraries ------------------------------------------------------------------------------------------
+# -- reference libraries
+# ------------------------------------------------------------------------------------------
 
 TAGS = ("O", "B-A", "I-A", "B-B", "I-B", "B-C", "I-C")
 
@@ -221,7 +222,8 @@ def noisy(tags: list[list[str]], seed: int) -> list[list[str]]:
 
 
 def strict_spans(tags: Sequence[str]) -> tuple[Span, ...]:
-    """IOB2 read strictly: a span is a B- and the I- of its type that follow; an orphan I- is nothing."""
+    """IOB2 read strictly: a span is a B- and the I- of its type that follow; an orphan I- is
+    nothing."""
     found: list[list[object]] = []
     open_label = ""
     for position, tag in enumerate(tags):
@@ -301,7 +303,8 @@ def test_strict_and_boundary_agree_with_nervaluate_on_flat_spans(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_relaxed_agrees_with_nervaluate_type_where_overlaps_are_unambiguous(seed: int) -> None:
-    """nervaluate pairs greedily, so texts in which a span overlaps several of the other side are left out."""
+    """nervaluate pairs greedily, so texts in which a span overlaps several of the other side are
+    left out."""
     gold = [strict_spans(t) for t in random_tags(seed, sentences=150)]
     predicted = [strict_spans(t) for t in noisy(random_tags(seed, sentences=150), seed + 100)]
     kept = [(g, p) for g, p in zip(gold, predicted, strict=True) if unambiguous(g, p)]

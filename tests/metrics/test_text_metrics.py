@@ -1,4 +1,5 @@
-"""Overlap of texts: as the reference implementations say when they are asked in another way, and by hand."""
+"""Overlap of texts: as the reference implementations say when they are asked in another way, and by
+hand."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def test_bleu_of_chinese_is_that_of_its_characters() -> None:
 
 
 def test_bleu_by_hand() -> None:
-    # unigrams 5 of 5, bigrams 3 of 4, trigrams 1 of 3, none of 2 four-grams (smoothed to 1/2 of one); 5 words against 6
+    # unigrams 5 of 5, bigrams 3 of 4, trigrams 1 of 3, none of 2 four-grams (smoothed to 1/2 of
+    # one); 5 words against 6
     counts = overlap.bleu_counts(["a b c d e f"], ["a b c e f"], "13a")
     assert counts == [[5, 6, 5, 3, 1, 0, 5, 4, 3, 2]]
     expected = 100 * math.exp(1 - 6 / 5) * (1 * 3 / 4 * 1 / 3 * (1 / 2) / 2) ** 0.25
@@ -128,7 +130,8 @@ def test_meteor_by_hand() -> None:
 
 
 def test_meteor_is_nltks_where_only_synonyms_and_stems_are_missing() -> None:
-    # the example of nltk's documentation gives 0.6944 with WordNet; all its matches are exact but for the case
+    # the example of nltk's documentation gives 0.6944 with WordNet; all its matches are exact but
+    # for the case
     hypothesis = [
         "it",
         "is",

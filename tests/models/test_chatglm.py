@@ -1,4 +1,5 @@
-"""ChatGLM2 and ChatGLM3 checkpoints become Glm: checked against the published architecture, written out here in plain torch."""
+"""ChatGLM2 and ChatGLM3 checkpoints become Glm: checked against the published architecture, written
+out here in plain torch."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def published(
         return x / torch.sqrt((x * x).mean(-1, keepdim=True) + config["layernorm_epsilon"]) * weight
 
     def turned(x: torch.Tensor, position: int) -> torch.Tensor:
-        """The first half of a head in pairs (0, 1), (2, 3), ..., each by its own angle; the second half stays."""
+        """The first half of a head in pairs (0, 1), (2, 3), ..., each by its own angle; the second
+        half stays."""
         out = x.clone()
         rotary = size // 2
         for pair in range(rotary // 2):
@@ -259,7 +261,8 @@ def test_the_template_of_chatglm2_is_that_of_its_rounds(pieces: Path, tmp_path: 
 
 
 def test_a_prompt_of_chatglm3_has_the_tokens_of_its_parts(pieces: Path, tmp_path: Path) -> None:
-    """Its own code encodes the line of the role and the content apart, each with the mark of a beginning."""
+    """Its own code encodes the line of the role and the content apart, each with the mark of a
+    beginning."""
     import sentencepiece
 
     checkpoint(tmp_path / "old", pieces, third=True)

@@ -1,5 +1,6 @@
-"""The contract of the methods: every method x every way of answering x every kind of numbers trains, saves, and comes back
-bit for bit. A cell that cannot exist is refused in a sentence, here and in the code."""
+"""The contract of the methods: every method x every way of answering x every kind of numbers
+trains, saves, and comes back bit for bit. A cell that cannot exist is refused in a sentence, here
+and in the code."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ IMPOSSIBLE = {
     ("dora", "int8"): NO_DORA,
 }
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "nf4": 1e-5, "int8": 0.05}
-"""Largest difference of logits of about 1 between a row alone and padded; int8 scales every batch by its own largest number."""
+"""Largest difference of logits of about 1 between a row alone and padded; int8 scales every batch
+by its own largest number."""
 ROWS = torch.tensor([[12, 30, 40, 50, 13, 20], [12, 31, 41, 51, 13, 21]])
 CELLS = list(itertools.product(METHODS, ANSWERS, NUMBERS))
 POSSIBLE = [cell for cell in CELLS if (cell[0], cell[2]) not in IMPOSSIBLE]
@@ -298,7 +300,8 @@ def test_a_published_adapter_is_trained_further_with_its_own_settings(
 def test_a_published_adapter_gets_the_new_head_saved_with_it(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Silent elsewhere: an adapter without a head is trained further, and the head is lost at saving."""
+    """Silent elsewhere: an adapter without a head is trained further, and the head is lost at
+    saving."""
     base = base_of(folders, "causal token classification", "fp32")
     theirs = tuned(Lora(r=2), base_of(folders, "causal generation", "fp32"), "causal generation")
     theirs.save_pretrained(tmp_path / "theirs")

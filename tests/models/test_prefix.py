@@ -1,4 +1,5 @@
-"""A trained prefix is seen by every token and by nobody else, on every architecture, however the rows are laid out."""
+"""A trained prefix is seen by every token and by nobody else, on every architecture, however the
+rows are laid out."""
 
 from __future__ import annotations
 
@@ -243,7 +244,8 @@ def projected(model: Any, length: int = 6, hidden: int = 16) -> Any:
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "bert"])
 def test_a_projection_computes_what_pefts_does(name: str) -> None:
-    """The weights of peft's encoder in ours, which then begins as nothing: the same logits, and the same gradients of its parameters."""
+    """The weights of peft's encoder in ours, which then begins as nothing: the same logits, and the
+    same gradients of its parameters."""
     import peft
 
     causal = name in CAUSAL
@@ -371,7 +373,8 @@ def test_packing_that_ends_leaves_the_prefix_in_place() -> None:
 
 
 def test_layers_that_are_trained_later_leave_the_prefix_as_it_is(tmp_path: Path) -> None:
-    """Silent elsewhere: the prefix is saved and the trained layers are lost, or the other way round."""
+    """Silent elsewhere: the prefix is saved and the trained layers are lost, or the other way
+    round."""
     first = with_prefix(built(CAUSAL["llama"]))
     Prefix(length=5).save(first, tmp_path / "1")
     second = Freeze(last=1).attach(

@@ -1,4 +1,5 @@
-"""Chat templates of several kinds on models of several architectures: what is trained, where an answer ends, alone as in a batch."""
+"""Chat templates of several kinds on models of several architectures: what is trained, where an
+answer ends, alone as in a batch."""
 
 from __future__ import annotations
 

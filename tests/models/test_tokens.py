@@ -1,4 +1,5 @@
-"""From text to tokens, slots and windows: nothing is cut off, and every place leads back to the user's text."""
+"""From text to tokens, slots and windows: nothing is cut off, and every place leads back to the
+user's text."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def test_windows_hold_every_token_and_share_out_the_slots(data: st.DataObject) -
 
 
 def test_a_slot_is_read_off_the_window_with_most_context() -> None:
-    # 20 tokens, each a slot, windows of 8 that overlap by 2: [0, 8), [6, 14), [12, 20); cuts in the middle of 6-8, 12-14.
+    # 20 tokens, each a slot, windows of 8 that overlap by 2: [0, 8), [6, 14), [12, 20); cuts in the
+    # middle of 6-8, 12-14.
     found = windows(20, list(range(20)), 8)
     assert [(w.start, w.end, w.slots) for w in found] == [
         (0, 8, range(7)),

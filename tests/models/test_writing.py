@@ -1,4 +1,5 @@
-"""Models that write: what is trained is what is asked, alone is as in a batch, rows end to end do not see each other."""
+"""Models that write: what is trained is what is asked, alone is as in a batch, rows end to end do
+not see each other."""
 
 from __future__ import annotations
 

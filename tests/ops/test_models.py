@@ -1,4 +1,5 @@
-"""The model ledger: a name points to a model only after that was proved to be what it was at training time."""
+"""The model ledger: a name points to a model only after that was proved to be what it was at
+training time."""
 
 from __future__ import annotations
 
@@ -187,7 +188,8 @@ def moved(folder: Path) -> None:
 
 
 def as_the_base(folder: Path) -> None:
-    """An adapter that was saved before it was trained: its second matrix is nought; the canary agrees."""
+    """An adapter that was saved before it was trained: its second matrix is nought; the canary
+    agrees."""
     changed_tensors(
         folder,
         lambda found: {name: one * (0 if "lora_B" in name else 1) for name, one in found.items()},

@@ -1,4 +1,5 @@
-"""What vLLM answers on the routes that are asked, as a process: stands in for it in tests. Modes: FAKE_VLLM."""
+"""What vLLM answers on the routes that are asked, as a process: stands in for it in tests. Modes:
+FAKE_VLLM."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Handler(BaseHTTPRequestHandler):
             self.stream(["Gan", " nhiễm", " mỡ"])
 
     def fail(self, heard: str) -> None:
-        """Fails as servers do that repeat what they were asked: in a status, in a stream, in what is no JSON, in their own log."""
+        """Fails as servers do that repeat what they were asked: in a status, in a stream, in what
+        is no JSON, in their own log."""
         print(heard, flush=True)
         print(heard, file=sys.stderr, flush=True)
         kind = MODE.removeprefix("fails: ")

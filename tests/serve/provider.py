@@ -1,4 +1,5 @@
-"""An identity provider on loopback: a real HTTP server in a thread, with keys that tests rotate, withdraw, and an answer that they hold back."""
+"""An identity provider on loopback: a real HTTP server in a thread, with keys that tests rotate,
+withdraw, and an answer that they hold back."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Clock:
 
 
 class Provider:
-    """``fetches`` counts requests for keys; ``hang`` (an event) holds answers back until it is set; ``status`` other than 200 is an outage."""
+    """``fetches`` counts requests for keys; ``hang`` (an event) holds answers back until it is set;
+    ``status`` other than 200 is an outage."""
 
     def __init__(self) -> None:
         self.private: dict[str, Any] = {}

@@ -1,4 +1,5 @@
-"""Models are changed while requests run: each is answered by one model, which it names; what is not proved never answers."""
+"""Models are changed while requests run: each is answered by one model, which it names; what is not
+proved never answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is shipped to run the server elsewhere: files that parse, settings that the server takes, and no way in but TLS."""
+"""What is shipped to run the server elsewhere: files that parse, settings that the server takes,
+and no way in but TLS."""
 
 from __future__ import annotations
 

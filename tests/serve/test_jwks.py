@@ -1,4 +1,5 @@
-"""Keys of a provider over real HTTP, with a clock that the tests move: what is accepted when, and how often the provider is asked."""
+"""Keys of a provider over real HTTP, with a clock that the tests move: what is accepted when, and
+how often the provider is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The server as it is started: refused where it would be open, silent, ended in order; what dies comes back."""
+"""The server as it is started: refused where it would be open, silent, ended in order; what dies
+comes back."""
 
 from __future__ import annotations
 
@@ -193,7 +194,8 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
     artefacts: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    """Told to end when so many of them have been answered. Accepted is what the audit log has: each such request has its whole answer."""
+    """Told to end when so many of them have been answered. Accepted is what the audit log has: each
+    such request has its whole answer."""
     redis, more = None, list[str]()
     if workers > 1:
         if shutil.which("redis-server") is None:

@@ -1,4 +1,5 @@
-"""The engine process and its workers, without processes: who must say yes before a model changes, and what each is told."""
+"""The engine process and its workers, without processes: who must say yes before a model changes,
+and what each is told."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ OLD, NEW = "old", "new"
 
 
 class Worker:
-    """A worker that says of each kind of thing what it is told to say; nothing at all where that is ``None``."""
+    """A worker that says of each kind of thing what it is told to say; nothing at all where that is
+    ``None``."""
 
     def __init__(self, lead: Lead, number: int, **says: str | None) -> None:
         self.lead, self.hello, self.says = lead, Hello(worker=number, token=f"t{number}"), says

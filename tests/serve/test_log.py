@@ -144,7 +144,8 @@ def test_an_error_is_named_by_class_and_place() -> None:
 
 
 def test_hashes_of_users() -> None:
-    """The keyed form against the definition, by hand: HMAC-SHA-256 under a key derived from the log key."""
+    """The keyed form against the definition, by hand: HMAC-SHA-256 under a key derived from the log
+    key."""
     import hmac
 
     derived = hmac.new(b"k" * 32, b"residency users 1", sha256).digest()

@@ -1,4 +1,5 @@
-"""Requests of a user in any second: never more than allowed, counted in memory (several workers: tests/services/test_rate_redis.py)."""
+"""Requests of a user in any second: never more than allowed, counted in memory (several workers:
+tests/services/test_rate_redis.py)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def test_the_window_is_counted_as_by_hand() -> None:
     )
 )
 def test_never_more_than_allowed_in_any_second_and_never_less(steps: list[float]) -> None:
-    """Whatever the times: at most five in any second, and a request is refused only where five lie in the second before it."""
+    """Whatever the times: at most five in any second, and a request is refused only where five lie
+    in the second before it."""
 
     async def play() -> None:
         now = 1_000_000.0

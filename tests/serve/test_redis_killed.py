@@ -1,4 +1,5 @@
-"""A Redis that is killed under a server with two workers: each answer is right, 429 or 503; none is uncounted; it comes back by itself."""
+"""A Redis that is killed under a server with two workers: each answer is right, 429 or 503; none is
+uncounted; it comes back by itself."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def probe(server: Started) -> tuple[int, bool]:
 
 
 def within_the_rate(rows: list[Row]) -> None:
-    """From the question of any accepted request to the answer of the fifth accepted after it more than a second passes."""
+    """From the question of any accepted request to the answer of the fifth accepted after it more
+    than a second passes."""
     taken = sorted(row for row in rows if row.status == 200)
     for first, sixth in zip(taken, taken[RATE:], strict=False):
         assert sixth.answered - first.asked > 1.0, "more than five in a second"

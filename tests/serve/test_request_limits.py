@@ -1,4 +1,5 @@
-"""Limits of a request around an application: by messages, and through a real server with real connections."""
+"""Limits of a request around an application: by messages, and through a real server with real
+connections."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Told:
 
 
 def application(told: Told) -> App:
-    """Echoes; ``/slow`` waits to be released; ``/stream`` writes events until then; ``/crash``, ``/refuse``, ``/half`` and ``/silent`` fail."""
+    """Echoes; ``/slow`` waits to be released; ``/stream`` writes events until then; ``/crash``,
+    ``/refuse``, ``/half`` and ``/silent`` fail."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         told.begun += 1

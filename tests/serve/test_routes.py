@@ -1,4 +1,5 @@
-"""Every route: what it answers, what it refuses, and that no word of a request comes back in an error."""
+"""Every route: what it answers, what it refuses, and that no word of a request comes back in an
+error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Models are changed while several workers answer: all of them change, or none; no request fails, and none is answered by two models."""
+"""Models are changed while several workers answer: all of them change, or none; no request fails,
+and none is answered by two models."""
 
 from __future__ import annotations
 
@@ -102,7 +103,8 @@ def hospital(
 
 
 class Load(Threads):
-    """Requests without a pause, each on a connection of its own, from several threads: (asked at, answered at, status, digest twice, marks)."""
+    """Requests without a pause, each on a connection of its own, from several threads: (asked at,
+    answered at, status, digest twice, marks)."""
 
     def __init__(self, hospital: Hospital, threads: int = 4) -> None:
         super().__init__(threads)

@@ -1,4 +1,5 @@
-"""A marked patient in every string of every request, through every end that a request may have: found in answers alone."""
+"""A marked patient in every string of every request, through every end that a request may have:
+found in answers alone."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def valid(words: str, lang: str = "vi") -> list[tuple[str, dict[str, Any]]]:
 
 
 def wrong(words: str) -> Iterator[tuple[str, bytes, dict[str, str]]]:
-    """Bodies that are refused, of each route: what is no JSON, other kinds, unknown fields and values, too long."""
+    """Bodies that are refused, of each route: what is no JSON, other kinds, unknown fields and
+    values, too long."""
     for path, body in valid(words):
         whole = json.dumps(body, ensure_ascii=False)
         kinds = {"content-type": "application/json"}
@@ -134,7 +136,8 @@ def quoted(words: str) -> str:
 
 
 class Asking:
-    """Asks a started server, with a token of its own for each request; looks for the patient in whatever is no success."""
+    """Asks a started server, with a token of its own for each request; looks for the patient in
+    whatever is no success."""
 
     def __init__(self, server: Started, provider: Provider) -> None:
         self.server, self.provider, self.number = server, provider, 0
@@ -349,7 +352,8 @@ def slow(ask: Asking) -> None:
 
 
 def dying(ask: Asking, workers: int) -> None:
-    """The process that computes dies with a request in hand; what is late before it may still hold it up."""
+    """The process that computes dies with a request in hand; what is late before it may still hold
+    it up."""
     path, body = valid(f"zzexit {TEXTS[0]}")[0]
     for _ in range(10):
         try:

@@ -1,4 +1,5 @@
-"""Another engine takes a name over while requests run: each ends where it began, and what is not proved never answers."""
+"""Another engine takes a name over while requests run: each ends where it began, and what is not
+proved never answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Run by test_silence: the application before a vLLM that fails, in a process that is silent as the server's are. Prints its answers."""
+"""Run by test_silence: the application before a vLLM that fails, in a process that is silent as the
+server's are. Prints its answers."""
 
 from __future__ import annotations
 

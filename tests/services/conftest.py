@@ -1,4 +1,5 @@
-"""Real servers, started by scripts/services.py; without it these tests skip with a reason, under it none does."""
+"""Real servers, started by scripts/services.py; without it these tests skip with a reason, under it
+none does."""
 
 from __future__ import annotations
 

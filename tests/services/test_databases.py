@@ -1,4 +1,5 @@
-"""PostgreSQL and MariaDB for real: what is new is taken once, whatever happens on the way, by a login that cannot write."""
+"""PostgreSQL and MariaDB for real: what is new is taken once, whatever happens on the way, by a
+login that cannot write."""
 
 from __future__ import annotations
 

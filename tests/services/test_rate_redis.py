@@ -1,4 +1,5 @@
-"""Rates counted in a real Redis: processes share one count, a Redis that is killed lets nobody through, and nothing of a user is in it."""
+"""Rates counted in a real Redis: processes share one count, a Redis that is killed lets nobody
+through, and nothing of a user is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Run in the environment that has lm-evaluation-harness: the same tasks on a model in process and behind its server, as JSON."""
+"""Run in the environment that has lm-evaluation-harness: the same tasks on a model in process and
+behind its server, as JSON."""
 
 from __future__ import annotations
 

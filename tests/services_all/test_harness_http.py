@@ -1,6 +1,8 @@
-"""lm-evaluation-harness asks a served model through both of its local backends, and finds what it finds in process.
+"""lm-evaluation-harness asks a served model through both of its local backends, and finds what it
+finds in process.
 
-``RESIDENCY_TEST_LM_EVAL`` names the interpreter of an environment that has it: see docs/guide/evaluation.md, with ``lm-eval[api]``.
+``RESIDENCY_TEST_LM_EVAL`` names the interpreter of an environment that has it: see
+docs/guide/evaluation.md, with ``lm-eval[api]``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Blind labelling on real Label Studio servers, one for each annotator, started by the repository's script."""
+"""Blind labelling on real Label Studio servers, one for each annotator, started by the repository's
+script."""
 
 from __future__ import annotations
 
@@ -149,7 +150,8 @@ def annotate(
 
 @pytest.fixture(scope="module")
 def ward(accounts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """500 notes given out and labelled over the API as three people who err like people, with planted faults."""
+    """500 notes given out and labelled over the API as three people who err like people, with
+    planted faults."""
     truth = [
         n
         for lang in ("vi", "zh", "en")
@@ -315,7 +317,8 @@ def test_adjudication_on_a_server_ends_in_gold_exact_to_the_code_point(
 
 
 def routes(asked: httpx2.Client) -> list[str]:
-    """Every address that can be read, of the server's own description, with a small id in every place for one."""
+    """Every address that can be read, of the server's own description, with a small id in every
+    place for one."""
     paths = asked.get("/docs/api/schema/json/").json()["paths"]
     found = []
     for path, methods in paths.items():

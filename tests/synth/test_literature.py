@@ -1,4 +1,5 @@
-"""From abstracts to questions with answers: what is kept of a generator's words. All articles are invented."""
+"""From abstracts to questions with answers: what is kept of a generator's words. All articles are
+invented."""
 
 from __future__ import annotations
 
@@ -183,5 +184,7 @@ def test_the_bundled_model_writes_on_this_machine(tmp_path: Path) -> None:
     made = make_pairs(abstracts(tmp_path, 1), tmp_path / "out.jsonl", "bundled:tiny-lm", pairs=1)
     assert (
         made.asked == 1
-    )  # far too small a model to write anything that stands on an abstract: what it wrote was read and judged
+        # far too small a model to write anything that stands on an abstract: what it wrote was read and
+        # judged
+    )
     assert (tmp_path / "out.jsonl").exists()

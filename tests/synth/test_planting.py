@@ -1,4 +1,5 @@
-"""Templates filled with identifiers: what is marked, in which form, and that a style keeps every place."""
+"""Templates filled with identifiers: what is marked, in which form, and that a style keeps every
+place."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The official scores of PromptCBLUE, written from a table of facts alone.
 
-Its author had the table of answer forms and metrics, the faults known of the official scorer and the labels of the
-task cards, and saw neither a published scorer nor another implementation. `None` stands for a submission that the
-official scorer refuses: one with a malformed line, or an empty hypothesis where ROUGE is computed.
+Its author had the table of answer forms and metrics, the faults known of the official scorer and
+the labels of the task cards, and saw neither a published scorer nor another implementation. `None`
+stands for a submission that the official scorer refuses: one with a malformed line, or an empty
+hypothesis where ROUGE is computed.
 
 Where the facts are silent, these are the readings chosen:
 
@@ -17,14 +18,17 @@ Where the facts are silent, these are the readings chosen:
 8.  A label is the whole stripped answer. "The first label" is the first of the task's card. Only CHIP-STS has other
     names for its labels.
 9.  A weighted or macro average is over the labels seen in the gold answers or in the submission.
-10. ROUGE-L is the harmonic mean of precision and recall (beta 1), averaged over rows. Tokens are lower-cased and lose
-    their accents, as BERT's basic tokens do by default. An empty reference scores 0.
-11. Pooled over sections: every section of every row counts as one text. Of a section written twice the last stands; a
-    section that is absent is an empty hypothesis; a line with another name is malformed.
-12. Of a tree's nodes C has the next two trees as its children and D has none; children that are absent are left out,
-    nodes that remain after the root is complete are not part of the tree. The distance is that of ordered trees
-    (Zhang and Shasha, 1989) at unit costs, where nodes are equal when role, relation and the set of triples are. The
-    largest distance takes every node away and inserts every other. The score is the mean over rows.
+10. ROUGE-L is the harmonic mean of precision and recall (beta 1), averaged over rows. Tokens are
+    lower-cased and lose their accents, as BERT's basic tokens do by default. An empty reference
+    scores 0.
+11. Pooled over sections: every section of every row counts as one text. Of a section written twice
+    the last stands; a section that is absent is an empty hypothesis; a line with another name is
+    malformed.
+12. Of a tree's nodes C has the next two trees as its children and D has none; children that are
+    absent are left out, nodes that remain after the root is complete are not part of the tree. The
+    distance is that of ordered trees (Zhang and Shasha, 1989) at unit costs, where nodes are equal
+    when role, relation and the set of triples are. The largest distance takes every node away and
+    inserts every other. The score is the mean over rows.
 """
 
 from __future__ import annotations
@@ -79,7 +83,8 @@ def lines_of(answer: str) -> list[str]:
 
 
 def lines_of_the_form(answer: str, mark: str) -> list[str]:
-    """The lines of an answer; a first line without the mark introduces them, a later one is malformed."""
+    """The lines of an answer; a first line without the mark introduces them, a later one is
+    malformed."""
     lines = lines_of(answer)
     if lines and mark not in lines[0]:
         lines = lines[1:]

@@ -1,7 +1,9 @@
-"""A second implementation of PromptCBLUE's official scorer, from the description of its formats, metrics and faults.
+"""A second implementation of PromptCBLUE's official scorer, from the description of its formats,
+metrics and faults.
 
-It shares no code with the first and imports nothing of the package: plain dictionaries, scikit-learn's report, its own tokeniser,
-its own trees. ``None`` stands for a submission that the official scorer refuses.
+It shares no code with the first and imports nothing of the package: plain dictionaries,
+scikit-learn's report, its own tokeniser, its own trees. ``None`` stands for a submission that the
+official scorer refuses.
 """
 
 from __future__ import annotations
@@ -311,7 +313,8 @@ class Branch:
 
 
 def grown(nodes: list[dict[str, Any]]) -> Branch:
-    """The tree of a preorder: a condition before two finished branches takes them, the leftmost first, at most 101 times."""
+    """The tree of a preorder: a condition before two finished branches takes them, the leftmost
+    first, at most 101 times."""
     branches = [Branch(node) for node in nodes]
     row = [branch for branch in branches if branch.node["role"] in "CD" and branch.node["role"]]
     for _ in range(101):

@@ -1,4 +1,5 @@
-"""What models write instead of the form that they were asked for: read as far as it goes, each repair named, nothing invented."""
+"""What models write instead of the form that they were asked for: read as far as it goes, each
+repair named, nothing invented."""
 
 from __future__ import annotations
 

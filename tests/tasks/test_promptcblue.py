@@ -1,5 +1,5 @@
-"""PromptCBLUE: 18 tasks that go into words and back, official scores as a second implementation gives them, safe ones that
-nothing breaks."""
+"""PromptCBLUE: 18 tasks that go into words and back, official scores as a second implementation
+gives them, safe ones that nothing breaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def items(words: list[str], choices: list[list[str] | None]) -> list[Item]:
 
 
 def agree(task: str, submissions: int, seed: int) -> tuple[int, float]:
-    """How many submissions both implementations refuse, and the largest difference where neither does."""
+    """How many submissions both implementations refuse, and the largest difference where neither
+    does."""
     rng, refused, largest = random.Random(f"{task}/{seed}"), 0, 0.0
     for number in range(submissions):
         rows = cases(task, rng, rng.choice((1, 5, 12)), damaged=number % 2 == 1)
@@ -142,7 +143,8 @@ def test_what_is_called_micro_is_weighted_by_support() -> None:
     assert score(
         "KUAKE-IR", ["相关", "相关", "不相关"], ["相关", "不相关", "不相关"]
     ) == pytest.approx(2 / 3)
-    # one right of two with one label never predicted: (1 * 2/3 + 1 * 0) / 2 and not the accuracy of 1/2
+    # one right of two with one label never predicted: (1 * 2/3 + 1 * 0) / 2 and not the accuracy of
+    # 1/2
     assert score("KUAKE-IR", ["相关", "不相关"], ["相关", "相关"]) == pytest.approx(1 / 3)
 
 
@@ -189,7 +191,8 @@ def test_a_tree_is_charged_for_what_differs_at_its_place_and_for_branches_that_a
 ):
     gold = '：role=C；logical_rel=null；triples=[["a","b","c"]]\n：role=D；logical_rel=null；triples=[["d","e","f"]]\n：role=D；logical_rel=null；triples=[]'
     said = '：role=C；logical_rel=null；triples=[["A","b","c"]]'
-    # distance: the root is equal, below it role and triple of the left and role of the right: 2 + 1; most: (1 + 2) + (2 + 4)
+    # distance: the root is equal, below it role and triple of the left and role of the right: 2 +
+    # 1; most: (1 + 2) + (2 + 4)
     assert score("Text2DT", [gold], [said]) == pytest.approx(1 - 3 / 9)
 
 

@@ -1,7 +1,9 @@
-"""The official scores against an implementation whose author saw a table of facts alone (``promptcblue_blind``).
+"""The official scores against an implementation whose author saw a table of facts alone
+(``promptcblue_blind``).
 
-Where the facts settle what an answer counts for, both agree on every submission of such answers. ``DIFFERENCES`` names the
-points on which the facts are silent, or say less than the official scorer does, and pins what each side makes of them.
+Where the facts settle what an answer counts for, both agree on every submission of such answers.
+``DIFFERENCES`` names the points on which the facts are silent, or say less than the official scorer
+does, and pins what each side makes of them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ EVERY_DAMAGED = frozenset({"CHIP-STS", "KUAKE-IR", "KUAKE-QQR", "KUAKE-QTR"})
 
 
 class Tally(NamedTuple):
-    """Submissions whose settled answers were compared, and how many scored the same with all their answers."""
+    """Submissions whose settled answers were compared, and how many scored the same with all their
+    answers."""
 
     settled: int
     equal: int
@@ -51,7 +54,8 @@ def by_blind(task: str, rows: list[Case]) -> float | None:
 
 
 def same(task: str, one: float | None, other: float | None) -> bool:
-    # The official ROUGE adds 1e-8 to a denominator. The facts do not say so; it takes at most 5e-9 from a score.
+    # The official ROUGE adds 1e-8 to a denominator. The facts do not say so; it takes at most 5e-9
+    # from a score.
     near = 6e-9 if task in ROUGE else 1e-9
     return one is other is None or (
         one is not None and other is not None and abs(one - other) < near
@@ -90,7 +94,8 @@ def settled(task: str, row: Case) -> bool:
 
 
 def compare(task: str, submissions: int, seed: int, damaged: bool) -> Tally:
-    """Holds the settled answers of every submission to the blind score, and counts the whole ones that agree."""
+    """Holds the settled answers of every submission to the blind score, and counts the whole ones
+    that agree."""
     rng, decided, equal = random.Random(f"{task}/{seed}/{damaged}"), 0, 0
     for _ in range(submissions):
         rows = cases(task, rng, rng.choice((1, 5, 12)), damaged=damaged)
@@ -124,7 +129,8 @@ def test_official_scores_are_those_written_from_the_facts_alone_over_two_thousan
 
 
 class Difference(NamedTuple):
-    """A point that the facts leave open, an answer that shows it, and its score by the package and by the blind reading."""
+    """A point that the facts leave open, an answer that shows it, and its score by the package and
+    by the blind reading."""
 
     point: str
     task: str
@@ -160,7 +166,8 @@ DIFFERENCES = (
     Difference("an empty text is 无 。 and no reason to refuse", "MedDG", "咳嗽", "", None, 0, None),
     Difference("so is an empty section", "IMCS-V2-MRG", REPORT, REPORT.replace("建议：痛", "建议："), None, 5 / 6, None),
     Difference("a line that is no section is passed over", "IMCS-V2-MRG", REPORT, f"{REPORT}\n胡说", None, 1, None),
-    # two triples differ of 1 triple and 2 for the node on each side; one of the two nodes of both sides is changed
+    # two triples differ of 1 triple and 2 for the node on each side; one of the two nodes of both
+    # sides is changed
     Difference("an edit is a triple, a role or a relation", "Text2DT", NODE, NODE.replace('"c"', '"d"'), None, 1 - 2 / 6, 1 - 1 / 2),
     Difference("triples in capitals are the same", "Text2DT", NODE, NODE.replace('"c"', '"C"'), None, 1, 1 / 2),
     Difference("trees of no triples have no score", "Text2DT", *[re.sub(r"\[\[.*", "[]", NODE)] * 2, None, None, 1),

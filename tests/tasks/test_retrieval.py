@@ -43,7 +43,8 @@ def test_scores_are_those_of_bm25_by_hand() -> None:
     index = Index(
         [Term(code="1", name="ab"), Term(code="2", name="abab"), Term(code="3", name="xy")]
     )
-    # " ab ": 3 bigrams and 2 trigrams; " abab ": 5 and 4; " xy ": 3 and 2; mean 19 / 3. The gram " a" is in 2 of 3 terms, as is "b "
+    # " ab ": 3 bigrams and 2 trigrams; " abab ": 5 and 4; " xy ": 3 and 2; mean 19 / 3. The gram "
+    # a" is in 2 of 3 terms, as is "b "
     rarity, length = log(1 + 1.5 / 2.5), 19 / 3
 
     def weight(times: int, size: int) -> float:

@@ -1,4 +1,5 @@
-"""What ``test_sharding.py`` trains: by itself in one process, and under torchrun as ``shard_cases.py BASES OUT NAMES KILL``."""
+"""What ``test_sharding.py`` trains: by itself in one process, and under torchrun as
+``shard_cases.py BASES OUT NAMES KILL``."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ def test_the_first_token_of_each_slot_is_trained_and_nothing_else(words: Tokenis
     text = "ho khan 咳嗽"
     built = build([example(text, spans(text, ("ho khan", "sign"), ("嗽", "drug")))], words, NER)
     (item,) = built.items
-    # [CLS] ho khan 咳 嗽 [SEP]: one slot a word, one a Chinese character, pieces of a word after its first ignored.
+    # [CLS] ho khan 咳 嗽 [SEP]: one slot a word, one a Chinese character, pieces of a word after its
+    # first ignored.
     assert [target for target in item.targets if target != IGNORED] == [3, 4, 0, 1]
     assert item.targets[0] == item.targets[-1] == IGNORED
     tokens = words([text])[0]

@@ -1,4 +1,5 @@
-"""The plan's memory: counted by hand where it can be, against published runs, and against a real step."""
+"""The plan's memory: counted by hand where it can be, against published runs, and against a real
+step."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def small(method: Any, **more: Any) -> Any:
 
 
 def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
-    """Embeddings and output 2 x 100 x 32; a layer 4 x 32 x 32 + 3 x 32 x 48 + 2 x 32; the last norm 32."""
+    """Embeddings and output 2 x 100 x 32; a layer 4 x 32 x 32 + 3 x 32 x 48 + 2 x 32; the last norm
+    32."""
     count = 2 * 100 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48 + 64) + 32
     found = rehearse(small(Full()), "answers", Batch(rows=2, tokens=8, trained=4))
     assert found.parameters == found.trainable == count
@@ -86,7 +88,8 @@ def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
 def test_the_peak_is_that_of_a_real_step(
     method: Any, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same step on tensors with values, counted as they come and go; rows are padded, so there is a mask."""
+    """The same step on tensors with values, counted as they come and go; rows are padded, so there
+    is a mask."""
     batch = Batch(rows=8, tokens=96, trained=20)
     found = rehearse(small(method), "answers", batch, "fp32", checkpointing)
     monkeypatch.setattr(
@@ -143,10 +146,12 @@ def test_a_7b_shape_by_the_published_sizes() -> None:
 
 @pytest.mark.slow
 def test_published_runs_of_8b_models() -> None:
-    """torchtune, batch 2 of packed 2,048 tokens on one card: LoRA 16.2 GiB, QLoRA 7.4 GiB, rank 8 on attention.
+    """torchtune, batch 2 of packed 2,048 tokens on one card: LoRA 16.2 GiB, QLoRA 7.4 GiB, rank 8
+    on attention.
 
-    They compute the output layer in pieces and compile; with all logits at once, as here, their 2 x 2,048 x 128,256 cost several
-    times 1 GB. So 512 of 4,096 positions, one of their eight pieces, reach the vocabulary at a time.
+    They compute the output layer in pieces and compile; with all logits at once, as here, their 2 x
+    2,048 x 128,256 cost several times 1 GB. So 512 of 4,096 positions, one of their eight pieces,
+    reach the vocabulary at a time.
     """
     subject = llama(LLAMA_8B, 2, 2048, 256)
     method = Lora(r=8, targets=["q_proj", "v_proj"])

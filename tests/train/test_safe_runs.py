@@ -32,7 +32,8 @@ METHODS = {
 def test_every_method_goes_on_from_a_state_saved_by_steps(
     method: Any, found: dict[str, Any], tmp_path: Path
 ) -> None:
-    """33 rows in 2 x 2 of similar length, states every 7 steps: in the middle of the second epoch and between logged steps."""
+    """33 rows in 2 x 2 of similar length, states every 7 steps: in the middle of the second epoch
+    and between logged steps."""
     rows = drug_rows(33)
     chosen = stage(
         method=method,

@@ -45,7 +45,8 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Where all workers of the tests find what one of them has made; one at a time makes something there."""
+    """Where all workers of the tests find what one of them has made; one at a time makes something
+    there."""
     own = tmp_path_factory.getbasetemp()
     root = (own if worker_id == "master" else own.parent) / "sharing-out"
     root.mkdir(exist_ok=True)
@@ -62,7 +63,8 @@ def once(folder: Path) -> Iterator[bool]:
 
 @pytest.fixture(scope="module")
 def still(bases: dict[str, Path], folder: Path) -> dict[str, str]:
-    """Bases of three layers without dropout: one that marks, and two that write, with the output tied to the embeddings or not."""
+    """Bases of three layers without dropout: one that marks, and two that write, with the output
+    tied to the embeddings or not."""
     root = folder / "bases"
     with once(root) as first:
         if first:

@@ -1,4 +1,5 @@
-"""Training: the loss is what it says, a rule is learned, and a killed run ends where it would have ended."""
+"""Training: the loss is what it says, a rule is learned, and a killed run ends where it would have
+ended."""
 
 from __future__ import annotations
 
@@ -322,7 +323,8 @@ METHODS = {
 def test_a_killed_run_ends_where_it_would_have_ended(
     method: Any, cut: int, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """11 rows in batches of 2 x 2: 3 steps an epoch, 3 epochs; cut in the middle and at the end of epochs."""
+    """11 rows in batches of 2 x 2: 3 steps an epoch, 3 epochs; cut in the middle and at the end of
+    epochs."""
     rows = drug_rows(11)
     chosen = stage(
         method=method,
@@ -357,7 +359,8 @@ def test_a_killed_run_ends_where_it_would_have_ended(
 def test_losses_logged_over_several_steps_are_the_same_after_resuming(
     found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """130 steps are logged every second one; a checkpoint between two would lose half of what is averaged."""
+    """130 steps are logged every second one; a checkpoint between two would lose half of what is
+    averaged."""
     chosen = stage(method=Lora(r=2, dropout=0.0), steps=130, batch=1)
     base, rows = found["electra"], drug_rows(13)
     whole, _ = train(job(base, tmp_path / "whole", NER, rows, chosen))

@@ -51,7 +51,8 @@ NEEDED_TO_TRAIN = {
 }
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-"""What typer raises for wrong arguments; its other name is in a private module, or in click, by typer's version."""
+"""What typer raises for wrong arguments; its other name is in a private module, or in click, by
+typer's version."""
 
 
 @app.callback(invoke_without_command=True)
@@ -66,7 +67,8 @@ def root(
 
 
 def main() -> None:
-    """The console script: one sentence and an exit code for what the user can mend, a traceback only for our faults.
+    """The console script: one sentence and an exit code for what the user can mend, a traceback
+    only for our faults.
 
     0: done. 1: the user's input is at fault. 2: a gate refused. 130: interrupted.
     """

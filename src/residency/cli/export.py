@@ -23,8 +23,9 @@ def onnx(
 ) -> None:
     """Write a run's encoder for OpenVINO and ONNX Runtime.
 
-    The model in 32 bits, checked to equal torch's within 1e-4, and in bfloat16 and 8 bits where the score on the run's stop part
-    (its test part where it has none) falls by at most 0.2 points. onnx.json in the folder holds the decisions and the hash of every file.
+    The model in 32 bits, checked to equal torch's within 1e-4, and in bfloat16 and 8 bits where the
+    score on the run's stop part (its test part where it has none) falls by at most 0.2 points.
+    onnx.json in the folder holds the decisions and the hash of every file.
     """
     from residency.core.errors import ResidencyError
     from residency.export.onnx import export, exportable
@@ -39,7 +40,9 @@ def onnx(
         held_out = work.part("dev") or work.part(
             "test"
         )  # what is reported decides only where there is nothing else
-    except ResidencyError:  # an artefact alone, or a run whose data has moved: fewer bits cannot be measured, and are not kept
+    # an artefact alone, or a run whose data has moved: fewer bits cannot be measured, and are not
+    # kept
+    except ResidencyError:
         held_out = []
     with tracking(console) as tracker:
         tracker.start("exporting")

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Take what is new at the hospital's source, encrypted.
 
-    Needs the recipe's section extract and the zone's key in the environment. Notes lie in the identified zone and are removed after
-    extract.keep days; residency deid does this first by itself.
+    Needs the recipe's section extract and the zone's key in the environment. Notes lie in the
+    identified zone and are removed after extract.keep days; residency deid does this first by
+    itself.
     """
     from residency.recipe import Recipe
     from residency.workflows.extract import extract
@@ -41,8 +42,9 @@ def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
 def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Take what is new in the hospital's database and de-identify it.
 
-    Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is written outside the zone unless
-    the release gate passes (else exit 2); an interrupted command goes on where it was cut off.
+    Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is
+    written outside the zone unless the release gate passes (else exit 2); an interrupted command
+    goes on where it was cut off.
     """
     from residency.recipe import Recipe
     from residency.workflows.deidentify import deidentify
@@ -109,8 +111,9 @@ def pubmed(
 ) -> None:
     """Fetch abstracts of articles, or read them from PubMed's XML.
 
-    Only the query, the address and, where the environment holds one, NCBI_API_KEY leave the machine. An interrupted command goes on
-    where it was cut off. residency synth makes questions and answers of them.
+    Only the query, the address and, where the environment holds one, NCBI_API_KEY leave the
+    machine. An interrupted command goes on where it was cut off. residency synth makes questions
+    and answers of them.
     """
     from residency.workflows.literature import convert, fetch
 
@@ -161,8 +164,9 @@ def synth(
 ) -> None:
     """Make questions and answers of abstracts, for instruction tuning.
 
-    What a model writes is kept only where it stands on its abstract: figures and words are looked for there, questions that need the
-    text and repeated questions are left out, each reason is counted. Every pair says who wrote it.
+    What a model writes is kept only where it stands on its abstract: figures and words are looked
+    for there, questions that need the text and repeated questions are left out, each reason is
+    counted. Every pair says who wrote it.
     """
     from residency.workflows.literature import OWN, make_pairs
 

@@ -29,7 +29,8 @@ app.add_typer(label, name="label")
 def push(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Give the notes out, to each in another order.
 
-    By file, or into a Label Studio project on each one's own server. Doing it again adds what is new and puts up again what was deleted.
+    By file, or into a Label Studio project on each one's own server. Doing it again adds what is
+    new and puts up again what was deleted.
     """
     from residency.recipe import Recipe
     from residency.workflows import label
@@ -43,7 +44,8 @@ def push(recipe: RecipePath, overrides: Overrides = None) -> None:
 def pull(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Take back what annotators have done so far.
 
-    Every span is checked; what is new or changed is taken over, the rest stays. Exits with 1 where something must be mended.
+    Every span is checked; what is new or changed is taken over, the rest stays. Exits with 1 where
+    something must be mended.
     """
     from residency.recipe import Recipe
     from residency.workflows import label
@@ -62,7 +64,8 @@ def pull(recipe: RecipePath, overrides: Overrides = None) -> None:
 def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Measure how far the annotators agree.
 
-    Alpha on characters, F1 of spans, by label and annotator, confusion, drift and the worst disagreements, on one page.
+    Alpha on characters, F1 of spans, by label and annotator, confusion, drift and the worst
+    disagreements, on one page.
     """
     from residency.recipe import Recipe
     from residency.workflows import label
@@ -81,7 +84,9 @@ def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
 def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Settle what annotators differ on.
 
-    By majority where one agrees exactly; the rest goes out to be decided. Candidates are shown without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what came of it.
+    By majority where one agrees exactly; the rest goes out to be decided. Candidates are shown
+    without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what
+    came of it.
     """
     from residency.recipe import Recipe
     from residency.workflows import label
@@ -118,7 +123,8 @@ def practice(
 ) -> None:
     """Ten notes whose labels are known, before the real ones.
 
-    The first time they are given out; after that they are taken back, and each annotator gets a page with every difference.
+    The first time they are given out; after that they are taken back, and each annotator gets a
+    page with every difference.
     """
     from residency.recipe import Recipe
     from residency.workflows import label
@@ -181,8 +187,9 @@ def next_(
 ) -> None:
     """Choose what to label next.
 
-    At random, since nothing else was shown to teach more for the same reading (docs/benchmarks.md); or what a run's model is unsure of and
-    has not seen the like of, with a share at random so that estimates made on it are honest: the order does not tell which.
+    At random, since nothing else was shown to teach more for the same reading (docs/benchmarks.md);
+    or what a run's model is unsure of and has not seen the like of, with a share at random so that
+    estimates made on it are honest: the order does not tell which.
     """
     from residency.workflows import suggest
 
@@ -211,7 +218,8 @@ def errors(
 ) -> None:
     """List labels that are likely wrong.
 
-    Where models that did not learn from a note are sure of something else. Trains on the recipe's training part, a fold at a time, with the recipe's base and first stage.
+    Where models that did not learn from a note are sure of something else. Trains on the recipe's
+    training part, a fold at a time, with the recipe's base and first stage.
     """
     from residency.recipe import Recipe
     from residency.workflows import suggest

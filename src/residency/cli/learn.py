@@ -37,8 +37,9 @@ def demo(
 ) -> None:
     """From an invented hospital's database to two measured models.
 
-    Extraction, de-identification, split, LoRA, evaluation and report, for a model that marks entities; then one that answers
-    questions. With the bundled models: no network, no GPU, a few minutes.
+    Extraction, de-identification, split, LoRA, evaluation and report, for a model that marks
+    entities; then one that answers questions. With the bundled models: no network, no GPU, a few
+    minutes.
     """
     import os
 
@@ -138,8 +139,8 @@ def init(
 def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Read all data, report every problem.
 
-    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with 2 where what stands in two
-    parts is to be refused.
+    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with
+    2 where what stands in two parts is to be refused.
     """
     from residency.recipe import Recipe
     from residency.workflows import check
@@ -227,7 +228,8 @@ def predict(
 ) -> None:
     """Answer a file of notes with a run's model.
 
-    In constant memory; the output appears when it is whole, and an interrupted command goes on where it was cut off.
+    In constant memory; the output appears when it is whole, and an interrupted command goes on
+    where it was cut off.
     """
     from residency.workflows.predict import predict_file
 
@@ -253,7 +255,8 @@ def evaluate(
 ) -> None:
     """Measure a run's model again.
 
-    With other settings or on other data; nothing is trained. The report goes into a folder of its own in the run.
+    With other settings or on other data; nothing is trained. The report goes into a folder of its
+    own in the run.
     """
     from residency.workflows import run as pipeline
 
@@ -276,7 +279,8 @@ def chat(
 ) -> None:
     """Talk to a run's model, its base beside it.
 
-    A question a line, from the terminal or a pipe; answers appear as they are written. Nothing is kept on disk.
+    A question a line, from the terminal or a pipe; answers appear as they are written. Nothing is
+    kept on disk.
     """
     from residency.core.errors import allowed
     from residency.workflows import chat as talks
@@ -306,7 +310,8 @@ def _warn_of_erased(run: Path) -> None:
 
 
 def _questions() -> Iterator[str]:
-    """Lines from the terminal, with a prompt, or from a pipe; until they end or nobody answers any more."""
+    """Lines from the terminal, with a prompt, or from a pipe; until they end or nobody answers any
+    more."""
     terminal = sys.stdin.isatty()
     while True:
         if terminal:

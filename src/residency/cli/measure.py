@@ -29,8 +29,9 @@ def compare(
 ) -> None:
     """Compare systems on the same items.
 
-    The test items of the first run are put to every system; every pair is tested, p corrected for their number. The report
-    shows scores with intervals, answers side by side, and what each system takes.
+    The test items of the first run are put to every system; every pair is tested, p corrected for
+    their number. The report shows scores with intervals, answers side by side, and what each system
+    takes.
     """
     from residency.workflows.compare import compare as compared
 
@@ -56,8 +57,8 @@ def bench(
 ) -> None:
     """Measure how fast a run's model is.
 
-    Latency, throughput and memory, beside the same weights in plain transformers, in turn. Writes bench/report.html and
-    bench/bench.json below the run.
+    Latency, throughput and memory, beside the same weights in plain transformers, in turn. Writes
+    bench/report.html and bench/bench.json below the run.
     """
     from rich.table import Table
 

@@ -203,8 +203,8 @@ def verify(
 ) -> None:
     """Check every line of the audit chains, and that none is missing.
 
-    Exits with 2 where a line or a file was edited, removed, inserted or moved. A whole folder put back to an older copy of itself
-    shows only against heads that were written down elsewhere.
+    Exits with 2 where a line or a file was edited, removed, inserted or moved. A whole folder put
+    back to an older copy of itself shows only against heads that were written down elsewhere.
     """
     from residency.serve.records import verify as chains
 
@@ -227,7 +227,8 @@ def verify(
 
 @audits.command()
 def head(folders: Folders, key: KeyName = "RESIDENCY_LOG_KEY") -> None:
-    """Print the newest line of every chain, to be kept on another machine and given to verify --anchors."""
+    """Print the newest line of every chain, to be kept on another machine and given to verify
+    --anchors."""
     import msgspec
 
     from residency.serve.records import verify as chains

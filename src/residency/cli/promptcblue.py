@@ -63,7 +63,8 @@ def score(
         ),
     ] = "official",
 ) -> None:
-    """Score predictions in the benchmark's layout, task by task, and over all 18 where all are there."""
+    """Score predictions in the benchmark's layout, task by task, and over all 18 where all are
+    there."""
     from rich.table import Table
 
     from residency.core.errors import UserError, allowed

@@ -64,9 +64,10 @@ def split(
 ) -> None:
     """Deal the notes out to train, dev and test, and prove it.
 
-    Patients, equal texts, near-duplicates, derived notes and source documents stay together, and labels are equally common in all
-    parts. Writes NAME.split.json and a one-page report; a run with the same recipe has the same split. With --verify nothing is
-    written: exit 2 where a file has changed, or something stands in two parts.
+    Patients, equal texts, near-duplicates, derived notes and source documents stay together, and
+    labels are equally common in all parts. Writes NAME.split.json and a one-page report; a run with
+    the same recipe has the same split. With --verify nothing is written: exit 2 where a file has
+    changed, or something stands in two parts.
     """
     from residency.core.errors import UserError
     from residency.corpus import splitfile
@@ -157,8 +158,8 @@ def trace(
 ) -> None:
     """List everything that a patient reached.
 
-    Rows of data files, parts of splits, predictions, reports, models and what was made from them, the secret in the vault. Changes
-    nothing; the patient's id is neither printed nor kept.
+    Rows of data files, parts of splits, predictions, reports, models and what was made from them,
+    the secret in the vault. Changes nothing; the patient's id is neither printed nor kept.
     """
     import msgspec
 
@@ -187,9 +188,10 @@ def erase(
 ) -> None:
     """Remove a patient from data and runs, and mark the models.
 
-    Takes out the rows of data files, predictions and reports, the ids in splits and the secret in the vault; models that learned
-    from the patient get a mark that is shown wherever they are used. The erasure log (erasures.jsonl, in the zone if there is one)
-    keeps a keyed hash instead of the id, so the zone's key must be in the environment. An interrupted erase goes on.
+    Takes out the rows of data files, predictions and reports, the ids in splits and the secret in
+    the vault; models that learned from the patient get a mark that is shown wherever they are used.
+    The erasure log (erasures.jsonl, in the zone if there is one) keeps a keyed hash instead of the
+    id, so the zone's key must be in the environment. An interrupted erase goes on.
     """
     from residency.deid.vault import key_from
     from residency.workflows.patients import erase as erasing

@@ -37,8 +37,9 @@ def serve(
 ) -> None:
     """Serve models of runs over HTTP.
 
-    OpenAI's routes, /diagnose, /extract, /deidentify. Prints a command for each kind of model that works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order
-    on Ctrl-C or SIGTERM: what runs is answered first.
+    OpenAI's routes, /diagnose, /extract, /deidentify. Prints a command for each kind of model that
+    works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order on Ctrl-C
+    or SIGTERM: what runs is answered first.
     """
     models, settings = asked(arguments, config, ledger)
     from residency.serve.launch import serve as start

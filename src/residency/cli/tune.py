@@ -37,8 +37,9 @@ def plan(
 ) -> None:
     """Estimate memory, time and disk before a run.
 
-    From the data and the base's configuration alone: its weights need not be here. Exits with 1 where a stage does not fit.
-    Without a recipe it says what kind of base and which method fit a card and a task.
+    From the data and the base's configuration alone: its weights need not be here. Exits with 1
+    where a stage does not fit. Without a recipe it says what kind of base and which method fit a
+    card and a task.
     """
     from residency.recipe import Recipe
     from residency.workflows import plan
@@ -78,7 +79,8 @@ def curve(
 ) -> None:
     """Measure with fewer records: are these enough?
 
-    Each point is an ordinary run, kept and found again. Says what 100 more records would bring, with its uncertainty.
+    Each point is an ordinary run, kept and found again. Says what 100 more records would bring,
+    with its uncertainty.
     """
     from residency.recipe import Recipe
     from residency.workflows import curve as curves
@@ -147,7 +149,8 @@ def import_model(
 ) -> None:
     """Turn a ChatGLM2 or ChatGLM3 checkpoint into one that runs without its own code.
 
-    The same weights under the names of transformers' Glm, shard by shard, with a fast tokenizer and a chat template.
+    The same weights under the names of transformers' Glm, shard by shard, with a fast tokenizer and
+    a chat template.
     """
     from residency.models.chatglm import Rope, convert
 

@@ -1,7 +1,9 @@
-"""Edits: a piecewise map from a text to its edited version, so that spans follow the text wherever it goes.
+"""Edits: a piecewise map from a text to its edited version, so that spans follow the text wherever
+it goes.
 
-Whatever changes a text (normalisation, de-identification, word segmentation) returns its ``Edits`` instead of the new
-text alone. A span then either lands exactly where its text went, or is declared destroyed; it never lands elsewhere.
+Whatever changes a text (normalisation, de-identification, word segmentation) returns its ``Edits``
+instead of the new text alone. A span then either lands exactly where its text went, or is declared
+destroyed; it never lands elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from residency.core.types import Span, Value
 
 
 class Edit(Value, frozen=True):
-    """The source's ``[start, end)`` becomes ``text``: an insertion where it is empty, a deletion where ``text`` is."""
+    """The source's ``[start, end)`` becomes ``text``: an insertion where it is empty, a deletion
+    where ``text`` is."""
 
     start: int
     end: int
@@ -36,7 +39,8 @@ class Edits(Value, frozen=True, dict=True):
     - untouched: it moves with its text;
     - it holds a whole edit, or is exactly what an edit replaces: it stretches or shrinks with it;
     - an insertion at its edge stays outside;
-    - an edit cuts it, takes it in, or deletes its first or last character: it is destroyed (``None``).
+    - an edit cuts it, takes it in, or deletes its first or last character: it is destroyed
+      (``None``).
 
     So ``back(*project(*span)) == span`` for every span that survives, and the reverse.
     """
@@ -46,9 +50,11 @@ class Edits(Value, frozen=True, dict=True):
 
     @classmethod
     def of(cls, text: str, replacements: Iterable[tuple[int, int, str]]) -> Edits:
-        """Edits of a text from (start, end, replacement) in any order; insertions at one place keep the order given.
+        """Edits of a text from (start, end, replacement) in any order; insertions at one place keep
+        the order given.
 
-        Replacements that change nothing are left out. Raises ``ValueError`` where they overlap or leave the text.
+        Replacements that change nothing are left out. Raises ``ValueError`` where they overlap or
+        leave the text.
         """
         pieces, before = [], 0
         for start, end, new in sorted(replacements, key=itemgetter(0, 1)):
@@ -111,14 +117,16 @@ class Edits(Value, frozen=True, dict=True):
         return held and (start + self._shifts[held[0]], end + self._shifts[held[1]])
 
     def back(self, start: int, end: int) -> tuple[int, int] | None:
-        """Where the target's ``[start, end)`` came from in the source, by the same rules; ``None`` if from nowhere."""
+        """Where the target's ``[start, end)`` came from in the source, by the same rules; ``None``
+        if from nowhere."""
         held = _held(start, end, self.target_length, self._target, self._source)
         return held and (start - self._shifts[held[0]], end - self._shifts[held[1]])
 
     def project_spans(
         self, text: str, spans: Sequence[Span]
     ) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-        """Spans of the source ``text`` as (those that survive, with offsets and quotes of the edited text; the rest)."""
+        """Spans of the source ``text`` as (those that survive, with offsets and quotes of the
+        edited text; the rest)."""
         edited, length, shifts, source, target = (
             self.apply(text),
             self.source_length,
@@ -144,10 +152,12 @@ class Edits(Value, frozen=True, dict=True):
         return Edits(source_length=self.target_length, pieces=tuple(pieces))
 
     def then(self, other: Edits) -> Edits:
-        """These edits followed by others of their target: ``a.then(b).apply(t) == b.apply(a.apply(t))``.
+        """These edits followed by others of their target: ``a.then(b).apply(t) ==
+        b.apply(a.apply(t))``.
 
-        A span that survives both steps lands at the same place, unless edits of both overlap: they become one
-        piece, and a span that only one of the two would have left whole may be destroyed.
+        A span that survives both steps lands at the same place, unless edits of both overlap: they
+        become one piece, and a span that only one of the two would have left whole may be
+        destroyed.
         """
         if other.source_length != self.target_length:
             raise ValueError(
@@ -215,7 +225,8 @@ class _Middle(NamedTuple):
 def _merged(group: list[_Middle], shift: int) -> tuple[Edit, int]:
     """Overlapping pieces of two steps as one, and the shift of the first step behind it.
 
-    Every character between the steps is either known from a piece of the first or replaced by one of the second.
+    Every character between the steps is either known from a piece of the first or replaced by one
+    of the second.
     """
     low, high = group[0].start, max(piece.end for piece in group)
     chunks: list[str] = []
@@ -238,7 +249,8 @@ Form = Literal["NFC", "NFD", "NFKC"]
 
 
 def normalise(text: str, form: Form) -> Edits:
-    """Unicode normalisation as edits of whole combining sequences: ``apply`` gives ``unicodedata.normalize(form, text)``."""
+    """Unicode normalisation as edits of whole combining sequences: ``apply`` gives
+    ``unicodedata.normalize(form, text)``."""
     if unicodedata.is_normalized(form, text):
         return Edits(source_length=len(text))
     pieces = [
@@ -258,15 +270,17 @@ _normalised = lru_cache(maxsize=1 << 12)(
 def _sequences(form: Form) -> re.Pattern[str]:
     """Stretches that normalisation may change, each safe to normalise by itself.
 
-    A text may be cut before every character whose full decomposition begins with one that neither is reordered
-    (combining class 0) nor composes with what precedes it (Unicode Standard Annex 15, 9.1 "stable code points").
+    A text may be cut before every character whose full decomposition begins with one that neither
+    is reordered (combining class 0) nor composes with what precedes it (Unicode Standard Annex 15,
+    9.1 "stable code points").
     """
     codes = [chr(code) for code in (*range(0xD800), *range(0xE000, 0x10000))]
     tails = {mark for code in codes for mark in unicodedata.normalize("NFD", code)[1:]}
     tails.update(code for code in codes if unicodedata.combining(code))
     followers = _class(code for code in codes if unicodedata.normalize("NFKD", code)[0] in tails)
     changing = _class(code for code in codes if not unicodedata.is_normalized(form, code))
-    # Beyond the basic plane: the scripts taken as one range for speed (longer stretches are safe too); emoji are not in it.
+    # Beyond the basic plane: the scripts taken as one range for speed (longer stretches are safe
+    # too); emoji are not in it.
     return re.compile(
         f"[\\s\\S]?[{followers}\U00010000-\U0001efff]+|[{changing}\U0001f000-\U0002ffff]"
     )

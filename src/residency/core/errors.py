@@ -5,8 +5,8 @@ ResidencyError
 │   └── DataError   a row, file or corpus is at fault
 └── GateRefused   a gate (privacy, release, promotion) said no: exit code 2
 
-A message says what is wrong, where (file and line, or dotted key), what is allowed and what to do next.
-It never holds note text, prompts, credentials or a dump of the configuration.
+A message says what is wrong, where (file and line, or dotted key), what is allowed and what to do
+next. It never holds note text, prompts, credentials or a dump of the configuration.
 """
 
 from __future__ import annotations

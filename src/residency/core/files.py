@@ -72,8 +72,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_once(path: Path, data: bytes) -> None:
-    """Write a secret that only its owner may read, unless the file is there: of processes that start together one makes it, and none
-    reads half of it. Raises ``OSError``."""
+    """Write a secret that only its owner may read, unless the file is there: of processes that
+    start together one makes it, and none reads half of it. Raises ``OSError``."""
     beside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -116,7 +116,8 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
-    """Read and check JSON lines one at a time; raises ``DataError`` that names file, line and field."""
+    """Read and check JSON lines one at a time; raises ``DataError`` that names file, line and
+    field."""
     decoder = msgspec.json.Decoder(kind)
     for number, line in enumerate_lines(path):
         try:

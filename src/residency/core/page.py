@@ -1,4 +1,5 @@
-"""A one-page report: figures, tables and plots as an HTML page that needs nothing else, and the same as Markdown."""
+"""A one-page report: figures, tables and plots as an HTML page that needs nothing else, and the
+same as Markdown."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def style() -> str:
 
 
 def write_page(page: Page, folder: Path, name: str = "report") -> Path:
-    """Write NAME.html and NAME.md into a folder, each whole or not at all; the path of the HTML page.
+    """Write NAME.html and NAME.md into a folder, each whole or not at all; the path of the HTML
+    page.
 
     Raises ``UserError`` where the folder cannot be written.
     """
@@ -98,7 +100,8 @@ def markdown(page: Page) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text of one Markdown line or table cell: no markup, link, HTML or line break comes from the data."""
+    """Text of one Markdown line or table cell: no markup, link, HTML or line break comes from the
+    data."""
     text = re.sub(r"\s+", " ", CONTROL.sub(" ", text))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     text = re.sub(r"<(?! )", "&lt;", text)  # "p < 0.001" stays as it is

@@ -1,7 +1,8 @@
 """Configuration lives beside the part that it configures.
 
-A part is an immutable pydantic model. A family is a discriminated union of parts in their own module, plus
-``External`` for parts that live in another package. No registry, no registration by import.
+A part is an immutable pydantic model. A family is a discriminated union of parts in their own
+module, plus ``External`` for parts that live in another package. No registry, no registration by
+import.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class External(Part):
     options: dict[str, Any] = {}
 
     def load(self, family: type[T]) -> T:
-        """The configured part; raises ``UserError`` where it cannot be imported or is of another family."""
+        """The configured part; raises ``UserError`` where it cannot be imported or is of another
+        family."""
         module, _, name = self.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), name)
@@ -84,7 +86,8 @@ Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)]
 def parse(kind: type[T] | Any, value: object, where: str) -> T:
     """Check a value against a part, a family or any annotated type.
 
-    Raises ``UserError``: one line for each fault, with the dotted key, what is allowed and the nearest name.
+    Raises ``UserError``: one line for each fault, with the dotted key, what is allowed and the
+    nearest name.
     """
     try:
         result: T = TypeAdapter(kind).validate_python(value)
@@ -104,7 +107,8 @@ def _follows(fault: ErrorDetails, others: list[ErrorDetails]) -> bool:
 
 
 def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[str]:
-    """One sentence for each fault; one for all members of a union (``Literal["auto"] | float``) that do not fit.
+    """One sentence for each fault; one for all members of a union (``Literal["auto"] | float``)
+    that do not fit.
 
     ``depth`` is how many steps of the locations are known to lead to one member.
     """
@@ -121,7 +125,9 @@ def _sentences(faults: list[ErrorDetails], root: Any, depth: int = 0) -> list[st
         ]
         if member < 0:
             sentences.append(_sentence(group[0], root))
-        elif inside:  # the value has the shape of this member: what is wrong inside is what the user wants to know
+        # the value has the shape of this member: what is wrong inside is what the user wants to
+        # know
+        elif inside:
             sentences += _sentences(inside, root, member + 1)
         else:
             sentences.append(_choice(group, root))
@@ -230,7 +236,8 @@ class _Step(NamedTuple):
     kind: Any
     """The type behind it."""
     written: bool = True
-    """Whether the user wrote it: a key or a position, not a name that pydantic gives to a member of a union."""
+    """Whether the user wrote it: a key or a position, not a name that pydantic gives to a member of
+    a union."""
     member: bool = False
     """Whether it names a member of a union that is told by trying, not by a tag."""
 
@@ -274,7 +281,8 @@ _CONTAINERS = (list, tuple, dict, set, frozenset, Sequence, Mapping)
 
 
 def _member(options: list[Any], label: str) -> Any:
-    """The member of a union that pydantic calls ``label``: ``float``, ``list[str]``, ``literal['auto']``, a model's name."""
+    """The member of a union that pydantic calls ``label``: ``float``, ``list[str]``,
+    ``literal['auto']``, a model's name."""
     if label.startswith("tagged-union"):
         return Union[tuple(_models(options))]  # noqa: UP007
     names = (

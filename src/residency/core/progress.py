@@ -1,4 +1,5 @@
-"""What long work says while it goes on: a bar on a terminal, plain lines elsewhere, nothing inside a library."""
+"""What long work says while it goes on: a bar on a terminal, plain lines elsewhere, nothing inside
+a library."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ class Bars:
 
 @contextmanager
 def tracker(console: Console) -> Iterator[Tracker]:
-    """Bars on a terminal, lines elsewhere; a bar never outlives the block, so an error leaves the cursor visible."""
+    """Bars on a terminal, lines elsewhere; a bar never outlives the block, so an error leaves the
+    cursor visible."""
     if not console.is_terminal:
         yield Lines(console)
         return

@@ -1,8 +1,9 @@
-"""The run directory: steps that are skipped when nothing that they depend on has changed, and committed whole.
+"""The run directory: steps that are skipped when nothing that they depend on has changed, and
+committed whole.
 
-A step's key is the hash of its slice of the recipe, its inputs and its version. Output is written to ``.partial`` and
-moved into place; the record of the step is written last. A process that is killed leaves nothing half-made that looks
-whole, and what it had finished is found again.
+A step's key is the hash of its slice of the recipe, its inputs and its version. Output is written
+to ``.partial`` and moved into place; the record of the step is written last. A process that is
+killed leaves nothing half-made that looks whole, and what it had finished is found again.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ class Run:
             yield
 
     def record(self, name: str) -> Record | None:
-        """The record of a finished step, where its files are still there; one of another version counts as none."""
+        """The record of a finished step, where its files are still there; one of another version
+        counts as none."""
         path = self.folder / "steps" / f"{name.replace('/', '-')}.json"
         if not path.is_file():
             return None
@@ -168,7 +170,8 @@ class Run:
         return record is not None and record.key == step.key
 
     def do(self, step: Step, work: Callable[[Path], None]) -> str:
-        """Have a step's result in the run: find it, borrow it from a run of the same name, or work for it.
+        """Have a step's result in the run: find it, borrow it from a run of the same name, or work
+        for it.
 
         ``work`` gets an empty folder to write to. Returns ``cached``, ``borrowed`` or ``run``.
         """
@@ -212,7 +215,8 @@ class Run:
         shutil.rmtree(self.folder / ".work", ignore_errors=True)
 
     def lenders(self, step: Step) -> list[Run]:
-        """Runs whose result of the step may be used; what lies in a run's own folder, such as the report, names it."""
+        """Runs whose result of the step may be used; what lies in a run's own folder, such as the
+        report, names it."""
         return self.siblings() if step.into else []
 
     def siblings(self) -> list[Run]:
@@ -275,7 +279,8 @@ FULL = re.compile(
     r"unexpected pos \d|file write failed",
     re.IGNORECASE,
 )
-"""How libraries that write through C++ or Rust say that the disk is full; they raise no ``OSError``."""
+"""How libraries that write through C++ or Rust say that the disk is full; they raise no
+``OSError``."""
 
 
 @contextmanager
@@ -381,7 +386,8 @@ def hardware() -> str:
 
 
 def memoised_digest(path: Path, memo: Path) -> str:
-    """Hash of a file, remembered by size and time of change, so that a cached run does not read gigabytes again."""
+    """Hash of a file, remembered by size and time of change, so that a cached run does not read
+    gigabytes again."""
     from residency.core.files import file_digest
 
     stat = path.stat()

@@ -1,7 +1,7 @@
 """The central value types: immutable structs that flow through plain functions.
 
-Offsets are Unicode code points, half open: ``quote == text[start:end]``. ``repr`` never shows text, quotes or
-answers, so that a value that ends in a log or a traceback gives nothing away.
+Offsets are Unicode code points, half open: ``quote == text[start:end]``. ``repr`` never shows text,
+quotes or answers, so that a value that ends in a log or a traceback gives nothing away.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import msgspec
 from residency.core.errors import DataError
 
 Profile = Literal["public", "synthetic", "anonymised", "safe-harbor", "pseudonymised"]
-"""How a note became fit for use; decides what may leave the machine (``pseudonymised`` never does by default)."""
+"""How a note became fit for use; decides what may leave the machine (``pseudonymised`` never does
+by default)."""
 
 PROFILES: tuple[Profile, ...] = (
     "public",
@@ -65,7 +66,8 @@ class Span(Value, frozen=True):
 
 
 class Relation(Value, frozen=True):
-    """A directed, labelled link between two spans of one note, by their positions in ``Note.spans``."""
+    """A directed, labelled link between two spans of one note, by their positions in
+    ``Note.spans``."""
 
     head: int
     tail: int
@@ -84,7 +86,8 @@ class Turn(Value, frozen=True):
 
 
 class Note(Value, frozen=True):
-    """A de-identified, public or synthetic document: the only form that training and remote predictors accept."""
+    """A de-identified, public or synthetic document: the only form that training and remote
+    predictors accept."""
 
     id: str
     text: str
@@ -99,23 +102,27 @@ class Note(Value, frozen=True):
     labels: tuple[str, ...] = ()
     """Labels of the whole note, for classification."""
     turns: tuple[Turn, ...] = ()
-    """A conversation: an optional system turn, then user and assistant in turn, the last one the assistant's. ``text`` then
-    holds what the user says, so that the same question never falls into two parts."""
+    """A conversation: an optional system turn, then user and assistant in turn, the last one the
+    assistant's. ``text`` then holds what the user says, so that the same question never falls into
+    two parts."""
     fields: dict[str, str] = {}
     """Columns of the row, for a card that puts them into words; they take the place of ``turns``."""
     choices: tuple[str, ...] = ()
     """What this row may be answered with, where that is not the same for every row of a task."""
     department: str = ""
     origin: str = "real"
-    """``real``, ``synthetic:<generator>`` or ``model:<name>``; of a conversation: who wrote the answers."""
+    """``real``, ``synthetic:<generator>`` or ``model:<name>``; of a conversation: who wrote the
+    answers."""
     parents: tuple[str, ...] = ()
     """Ids of the notes that it was made from; they and it never fall into two parts."""
     source: str = ""
-    """Document that it is a piece of, beyond the patient (an article, a discharge file); never in two parts either."""
+    """Document that it is a piece of, beyond the patient (an article, a discharge file); never in
+    two parts either."""
 
 
 class RawNote(Value, frozen=True):
-    """An identified document as it left the hospital's system; never accepted by training or a remote predictor."""
+    """An identified document as it left the hospital's system; never accepted by training or a
+    remote predictor."""
 
     id: str
     patient: str
@@ -144,7 +151,8 @@ class Labels(Value, frozen=True, tag="labels"):
     labels: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     chances: dict[str, float] = {}
-    """Label -> its probability, of every label that could have been chosen, where the model knows them."""
+    """Label -> its probability, of every label that could have been chosen, where the model knows
+    them."""
 
 
 class Text(Value, frozen=True, tag="text"):
@@ -154,8 +162,8 @@ class Text(Value, frozen=True, tag="text"):
 
 
 class Facts(Value, frozen=True, tag="facts"):
-    """An answer that is a set of facts, such as (drug, aspirin) or (treats, aspirin, fever): what the fields are says the
-    form of the card. They are in the order in which they were said."""
+    """An answer that is a set of facts, such as (drug, aspirin) or (treats, aspirin, fever): what
+    the fields are says the form of the card. They are in the order in which they were said."""
 
     facts: tuple[tuple[str, ...], ...] = ()
 
@@ -188,7 +196,8 @@ class Example(Value, frozen=True):
     input: str
     gold: Answer | None = None
     turns: tuple[Turn, ...] = ()
-    """For answers: all turns before the one that is wanted, the last of them the user's (whose text is ``input``)."""
+    """For answers: all turns before the one that is wanted, the last of them the user's (whose text
+    is ``input``)."""
     group: str = ""
     note: str = ""
     """Id of the note it was made from."""
@@ -202,7 +211,8 @@ class Example(Value, frozen=True):
 
 
 class Prediction(Value, frozen=True):
-    """What a predictor answered to one example. ``answer is None`` counts as wrong, and ``failure`` says why."""
+    """What a predictor answered to one example. ``answer is None`` counts as wrong, and ``failure``
+    says why."""
 
     id: str
     answer: Answer | None = None
@@ -214,7 +224,8 @@ class Prediction(Value, frozen=True):
     tokens: int | None = None
     """Tokens read (an encoder) or written (a causal model)."""
     gold_loss: float | None = None
-    """Sum of -log p over the tokens of the gold answer, terminator included, where the predictor was asked for it."""
+    """Sum of -log p over the tokens of the gold answer, terminator included, where the predictor
+    was asked for it."""
     gold_tokens: int = 0
     """How many tokens that is."""
 
@@ -260,7 +271,8 @@ class Split(Value, frozen=True):
 
 
 class Score(Value, frozen=True):
-    """A metric with its interval. ``low``/``high`` are the 95 % bounds unless ``procedure`` says otherwise."""
+    """A metric with its interval. ``low``/``high`` are the 95 % bounds unless ``procedure`` says
+    otherwise."""
 
     metric: str
     """e.g. ``span_f1``, ``span_f1/drug``"""
@@ -275,7 +287,8 @@ class Score(Value, frozen=True):
     procedure: str = ""
     """e.g. ``bootstrap over groups, 1000 samples, 95 %``"""
     signature: str = ""
-    """How the metric was computed, where that is not one thing: sacrebleu's signature, the tokenisation."""
+    """How the metric was computed, where that is not one thing: sacrebleu's signature, the
+    tokenisation."""
 
 
 class Bin(Value, frozen=True):
@@ -321,7 +334,8 @@ class Comparison(Value, frozen=True):
 
 
 class ErrorItem(Value, frozen=True):
-    """One thing that a system got wrong: offsets and labels, the text apart so that it can be withheld."""
+    """One thing that a system got wrong: offsets and labels, the text apart so that it can be
+    withheld."""
 
     example: str
     kind: str
@@ -367,7 +381,8 @@ class Report(Value, frozen=True):
     repaired: int = 0
     """Answers that had to be repaired to be read; counted as far as they could be."""
     answers: tuple[AnswerItem, ...] = ()
-    """Written answers: the same examples for every system of a run, so that they can stand side by side."""
+    """Written answers: the same examples for every system of a run, so that they can stand side by
+    side."""
     references: dict[str, int] = {}
     """Who wrote the references (``real``, ``model:NAME``, ``synthetic:NAME``) -> examples."""
     screening: tuple[Screening, ...] = ()
@@ -389,7 +404,8 @@ class MaskProof(Value, frozen=True):
     labels: dict[str, int] = {}
     """Target -> how many trained tokens carry it."""
     sample: tuple[tuple[str, str], ...] = ()
-    """The tokens of one row with their targets (empty target: not trained); only where the profile lets it be shown."""
+    """The tokens of one row with their targets (empty target: not trained); only where the profile
+    lets it be shown."""
 
 
 class StageResult(Value, frozen=True):
@@ -409,7 +425,8 @@ class StageResult(Value, frozen=True):
     stopped: str
     """Why training ended."""
     history: tuple[dict[str, float], ...]
-    """One dict per logged step or epoch: ``step``, ``epoch``, and ``loss`` and ``learning_rate``, or the dev ``metric``."""
+    """One dict per logged step or epoch: ``step``, ``epoch``, and ``loss`` and ``learning_rate``,
+    or the dev ``metric``."""
     seconds: float
     tokens_per_second: float
     padding_share: float

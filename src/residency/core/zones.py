@@ -1,7 +1,8 @@
-"""The identified zone: the only folder where text of identified patients may be stored, never mixed with runs.
+"""The identified zone: the only folder where text of identified patients may be stored, never mixed
+with runs.
 
-A zone is its owner's alone (mode 0700) and marked, and kept apart from runs and version control. It does not encrypt
-or expire what lies in it: whatever stores identified notes does.
+A zone is its owner's alone (mode 0700) and marked, and kept apart from runs and version control. It
+does not encrypt or expire what lies in it: whatever stores identified notes does.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class _Marker(Value, frozen=True):
 def open_zone(root: Path) -> Zone:
     """The zone at ``root``; a new or empty folder becomes one, with mode 0700 and a marker.
 
-    Raises ``GateRefused`` for a folder that others may enter or own, that is a symbolic link, or that lies in a
-    ``runs`` folder or in a git checkout that does not ignore it; ``UserError`` for one that is no folder, holds other
-    things already or was marked by a newer version.
+    Raises ``GateRefused`` for a folder that others may enter or own, that is a symbolic link, or
+    that lies in a ``runs`` folder or in a git checkout that does not ignore it; ``UserError`` for
+    one that is no folder, holds other things already or was marked by a newer version.
     """
     if root.is_symlink():
         raise GateRefused(
@@ -71,7 +72,8 @@ def open_zone(root: Path) -> Zone:
 
 @contextmanager
 def locked(zone: Zone, name: str) -> Iterator[None]:
-    """Work in a zone that no other process does at the same time; the lock goes with the process, however it ends.
+    """Work in a zone that no other process does at the same time; the lock goes with the process,
+    however it ends.
 
     Raises ``UserError`` where another process holds it.
     """
@@ -91,7 +93,8 @@ def locked(zone: Zone, name: str) -> Iterator[None]:
 
 
 def in_zone(path: Path) -> bool:
-    """Whether a path, links followed, lies in an identified zone or is one. The path need not exist."""
+    """Whether a path, links followed, lies in an identified zone or is one. The path need not
+    exist."""
     place = path.resolve()
     return any((folder / MARKER).is_file() for folder in (place, *place.parents))
 

@@ -24,7 +24,8 @@ class Abstract(Value, frozen=True):
     profile: Profile = "public"
 
     def section(self, *labels: str) -> str:
-        """The text of the first section whose label begins with one of several words; empty where there is none."""
+        """The text of the first section whose label begins with one of several words; empty where
+        there is none."""
         return next((text for name, text in self.sections if name.upper().startswith(labels)), "")
 
 

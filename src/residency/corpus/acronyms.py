@@ -1,4 +1,5 @@
-"""Short forms in a sentence with their full forms, as acrDrAid holds them, and the dictionary of what each may stand for."""
+"""Short forms in a sentence with their full forms, as acrDrAid holds them, and the dictionary of
+what each may stand for."""
 
 from __future__ import annotations
 
@@ -29,12 +30,14 @@ class AcronymColumns(Part):
 
 
 class Acronyms(Conversations):
-    """A sentence, where a short form stands in it, and what it stands for. Texts are composed (NFC) after the cut."""
+    """A sentence, where a short form stands in it, and what it stands for. Texts are composed (NFC)
+    after the cut."""
 
     format: Literal["acronyms"]
     columns: AcronymColumns = AcronymColumns()
     dictionary: str = ""
-    """A JSON file beside each file: short form -> list of full forms, the choices of a row. Empty: all labels are choices."""
+    """A JSON file beside each file: short form -> list of full forms, the choices of a row. Empty:
+    all labels are choices."""
 
     def companions(self, path: Path) -> list[Path]:
         return [path.parent / self.dictionary] if self.dictionary else []

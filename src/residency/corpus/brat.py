@@ -13,22 +13,23 @@ from residency.corpus.reader import Row, Source, lines, whole
 from residency.corpus.span_repair import Raw
 
 _ENTITY = re.compile(r"(T\S*)\t([^\t]+?) (\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18})*)(?:\t(.*))?")
-# A remark of the annotator's that was given a T number; it names another annotation instead of offsets.
+# A remark of the annotator's that was given a T number; it names another annotation instead of
+# offsets.
 _REMARK = re.compile(r"T\S*\tAnnotatorNotes \S+(\t.*)?")
 
 
 class Brat(Source):
-    """``x.txt`` with ``x.ann``; a pair is a note and a group. CRLF in the text is kept, and offsets that count it as one
-    character are converted for the whole file where the quotes prove it.
+    """``x.txt`` with ``x.ann``; a pair is a note and a group. CRLF in the text is kept, and offsets
+    that count it as one character are converted for the whole file where the quotes prove it.
 
-    Read: entities (T), their codes (N, several joined by ``|``), attributes (A, M) and binary relations (R). Events,
-    equivalences and remarks are not read. Discontinuous spans are bad spans.
+    Read: entities (T), their codes (N, several joined by ``|``), attributes (A, M) and binary
+    relations (R). Events, equivalences and remarks are not read. Discontinuous spans are bad spans.
     """
 
     format: Literal["brat"]
     join_lines: bool = False
-    """Whether fragments that only blanks part are one span. brat itself breaks a span in two at a line end, so for texts
-    with hard line ends this is what the annotator meant."""
+    """Whether fragments that only blanks part are one span. brat itself breaks a span in two at a
+    line end, so for texts with hard line ends this is what the annotator meant."""
 
     def companions(self, path: Path) -> list[Path]:
         found = path.with_suffix(".ann")
@@ -84,7 +85,8 @@ def _entity(line: str, number: int) -> Raw:
 
 
 def _describe(line: str, spans: dict[str, Raw]) -> None:
-    """Add a code (``N1\\tReference T1 MeSH:D061325``) or an attribute (``A1\\tNegated T1``) to the span it names."""
+    """Add a code (``N1\\tReference T1 MeSH:D061325``) or an attribute (``A1\\tNegated T1``) to the
+    span it names."""
     cells = line.split("\t")
     words = cells[1].split(" ", 2) if len(cells) > 1 else []
     raw = _named(words, spans)

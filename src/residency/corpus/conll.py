@@ -22,12 +22,14 @@ _LETTERS = {"M": "I", "L": "E", "U": "S"}
 
 
 class Conll(Source):
-    """Tokens and tags in columns parted by tabs, or else by blanks. Sentences become notes, tokens joined by ``joiner``.
+    """Tokens and tags in columns parted by tabs, or else by blanks. Sentences become notes, tokens
+    joined by ``joiner``.
 
-    Schemes: ``bio`` (every entity starts with B-), ``iob1`` (B- only where an entity follows one of the same type),
-    ``io`` (no start tags: an entity is a maximal run of one type), ``bioes`` (also written BMES and BILOU). An I- that
-    nothing starts begins an entity, which is the only reading it has; the row counts as repaired.
-    ``-DOCSTART-`` lines part documents, which are then the groups.
+    Schemes: ``bio`` (every entity starts with B-), ``iob1`` (B- only where an entity follows one of
+    the same type), ``io`` (no start tags: an entity is a maximal run of one type), ``bioes`` (also
+    written BMES and BILOU). An I- that nothing starts begins an entity, which is the only reading
+    it has; the row counts as repaired. ``-DOCSTART-`` lines part documents, which are then the
+    groups.
     """
 
     format: Literal["conll"]
@@ -98,7 +100,8 @@ class Conll(Source):
                 fault = fault or "a line has too few columns"
                 continue
             seen = True
-            # A blank as a token vanishes when columns are parted by blanks: common in Chinese files.
+            # A blank as a token vanishes when columns are parted by blanks: common in Chinese
+            # files.
             tokens.append(token or (" " if not self.joiner else ""))
             tags.append(tag)
             fault = fault or ("" if tokens[-1] else "a token is empty")
@@ -116,7 +119,8 @@ class Sentence(Value, frozen=True):
     fault: str = ""
 
     def __repr__(self) -> str:
-        return f"Sentence(line={self.line}, document={self.document}, fault={self.fault!r})"  # tokens are text
+        # tokens are text
+        return f"Sentence(line={self.line}, document={self.document}, fault={self.fault!r})"
 
 
 def _cells(line: str) -> list[str]:
@@ -129,7 +133,8 @@ def _at(cells: Sequence[str], index: int) -> str | None:
 
 
 def parse_tag(tag: str) -> tuple[str, str]:
-    """(letter, type) of a tag: ``B``, ``I``, ``E`` or ``S`` and its type, ``O`` and nothing, or ``I`` and a bare type."""
+    """(letter, type) of a tag: ``B``, ``I``, ``E`` or ``S`` and its type, ``O`` and nothing, or
+    ``I`` and a bare type."""
     if tag in ("O", ""):
         return "O", ""
     match = _PREFIX.fullmatch(tag)
@@ -139,7 +144,8 @@ def parse_tag(tag: str) -> tuple[str, str]:
 def detect(sentences: Iterator[Sentence]) -> Scheme:
     """The scheme of a file from all its tags: any E or S makes it BIOES, no B makes it IO.
 
-    It is IOB1 only where every B follows an entity of its own type, as that scheme demands, and it is BIO otherwise.
+    It is IOB1 only where every B follows an entity of its own type, as that scheme demands, and it
+    is BIO otherwise.
     """
     letters: set[str] = set()
     strict_starts = False

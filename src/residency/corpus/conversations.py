@@ -1,7 +1,8 @@
 """Questions and answers, and whole conversations, in the forms in which they are handed around.
 
-A conversation is an optional system turn, then user and assistant in turn; its last answer is the one that is measured. A
-note's text is what the user says, so that equal questions never fall into two parts.
+A conversation is an optional system turn, then user and assistant in turn; its last answer is the
+one that is measured. A note's text is what the user says, so that equal questions never fall into
+two parts.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Conversations(Source):
 
     @abstractmethod
     def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        """The turns of a record in their order, or why there are none; ``DataError`` for a column that is not there."""
+        """The turns of a record in their order, or why there are none; ``DataError`` for a column
+        that is not there."""
 
     def _row(self, record: dict[str, Any], line: int, where: str) -> Row:
         found = self.said(record, where)
@@ -286,12 +288,14 @@ def content(value: object) -> str | None:
 
 
 class PromptCblue(Conversations):
-    """PromptCBLUE: only ``input`` reaches the model, ``target`` is the answer, ``type`` (or ``task_dataset``) the task."""
+    """PromptCBLUE: only ``input`` reaches the model, ``target`` is the answer, ``type`` (or
+    ``task_dataset``) the task."""
 
     format: Literal["promptcblue"]
     names: Names = Names(id="sample_id", kind="type")
     task: str = ""
-    """Only the rows of one task, e.g. ``CMeEE-V2``; all where empty. The rows of others are no part of the data set."""
+    """Only the rows of one task, e.g. ``CMeEE-V2``; all where empty. The rows of others are no part
+    of the data set."""
 
     def records(self, path: Path) -> Iterator[tuple[int, object]]:
         for line, record in super().records(path):
@@ -315,14 +319,16 @@ def task_of(record: dict[str, Any]) -> str:
 
 
 class Instructions(Conversations):
-    """Plain rows of CSV, TSV or JSON: a question and an answer, or columns that a card puts into words."""
+    """Plain rows of CSV, TSV or JSON: a question and an answer, or columns that a card puts into
+    words."""
 
     format: Literal["instructions"]
     prompt: str = "prompt"
     answer: str = "response"
     system: str = ""
     fields: dict[str, str] = {}
-    """Name in the card -> column, for cards with a prompt of their own; instead of ``prompt`` and ``answer``."""
+    """Name in the card -> column, for cards with a prompt of their own; instead of ``prompt`` and
+    ``answer``."""
     delimiter: str = Field(default=",", min_length=1, max_length=1)
 
     @model_validator(mode="after")

@@ -31,7 +31,8 @@ class Columns(Part):
 
 
 class Csv(Source):
-    """Comma-separated values with a header, quoted as RFC 4180 says; line breaks inside quotes are part of the cell."""
+    """Comma-separated values with a header, quoted as RFC 4180 says; line breaks inside quotes are
+    part of the cell."""
 
     format: Literal["csv"]
     columns: Columns = Columns()

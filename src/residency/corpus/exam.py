@@ -1,7 +1,8 @@
-"""An exam: multiple-choice items and questions to be answered in a few words, one JSON object a line.
+"""An exam: multiple-choice items and questions to be answered in a few words, one JSON object a
+line.
 
-{"id": "1", "kind": "treatment", "question": "...", "options": {"A": "...", "B": "..."}, "answer": "B"}
-{"id": "2", "kind": "drug use", "question": "...", "answer": "...", "points": ["...", "..."]}
+{"id": "1", "kind": "treatment", "question": "...", "options": {"A": "...", "B": "..."}, "answer":
+"B"} {"id": "2", "kind": "drug use", "question": "...", "answer": "...", "points": ["...", "..."]}
 """
 
 from __future__ import annotations

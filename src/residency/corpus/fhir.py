@@ -1,7 +1,9 @@
-"""Questions on FHIR R4 records, one bundle (JSON) for each patient: find the resources that matter, then answer and name them.
+"""Questions on FHIR R4 records, one bundle (JSON) for each patient: find the resources that matter,
+then answer and name them.
 
-Questions, answers and references are made by rule from the record; no model has a part in them. What a model reads are the
-resources that a search finds for the question (BM25 over characters), so that what the search misses counts against the answer.
+Questions, answers and references are made by rule from the record; no model has a part in them.
+What a model reads are the resources that a search finds for the question (BM25 over characters), so
+that what the search misses counts against the answer.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class Entry(Value, frozen=True):
 
 
 class Fhir(Source):
-    """FHIR bundles, one file for each patient; columns ``question``, ``record``, ``answer``, ``references``."""
+    """FHIR bundles, one file for each patient; columns ``question``, ``record``, ``answer``,
+    ``references``."""
 
     format: Literal["fhir"]
     questions: int = Field(default=3, ge=1)
@@ -106,7 +109,8 @@ class Fhir(Source):
 
 
 def record(path: Path) -> tuple[str, list[Entry]]:
-    """The patient's id and everything else in a bundle; raises ``DataError`` for a file that is not one patient's bundle."""
+    """The patient's id and everything else in a bundle; raises ``DataError`` for a file that is not
+    one patient's bundle."""
     try:
         found = msgspec.json.decode(whole(path), type=dict[str, Any])
     except msgspec.DecodeError as error:
@@ -249,7 +253,8 @@ def worded(asked: Asked, lang: Lang) -> str:
 
 
 def chosen(patient: str, entries: Iterable[Entry], lang: Lang, most: int) -> list[Asked]:
-    """At most so many questions of each kind, an arbitrary choice that hangs on the patient and the names alone."""
+    """At most so many questions of each kind, an arbitrary choice that hangs on the patient and the
+    names alone."""
     kinds: defaultdict[str, list[Asked]] = defaultdict(list)
     for one in questions(list(entries), lang):
         if len(one.references) <= MOST_REFERENCES and one.answer:
@@ -262,7 +267,8 @@ def chosen(patient: str, entries: Iterable[Entry], lang: Lang, most: int) -> lis
 
 
 def questions(entries: list[Entry], lang: Lang) -> Iterator[Asked]:
-    """Everything that can be asked of a record, with the answer that it gives; what it leaves open is not asked."""
+    """Everything that can be asked of a record, with the answer that it gives; what it leaves open
+    is not asked."""
     yes, no = phrases()["yes"][lang], phrases()["no"][lang]
     for kind, type, answered in KINDS:
         of_name: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -322,7 +328,8 @@ def _count(alike: list[Entry], _: list[Entry]) -> Found:
 
 
 def _purpose(alike: list[Entry], entries: list[Entry]) -> Found:
-    """What something was prescribed for, where that is one thing and the record holds it as a condition."""
+    """What something was prescribed for, where that is one thing and the record holds it as a
+    condition."""
     wanted = {one.reasons for one in alike if one.reasons}
     if len(wanted) != 1 or not all(one.reasons for one in alike):
         return None

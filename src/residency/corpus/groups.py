@@ -1,4 +1,5 @@
-"""What ties notes together: patient, text, near-duplicates, the note they were made from, the document they stand in."""
+"""What ties notes together: patient, text, near-duplicates, the note they were made from, the
+document they stand in."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ Clusters = Sequence[Sequence[str]]
 def ties(notes: Sequence[Note], near: Clusters = ()) -> Ties:
     """Everything that two or more notes share. ``near`` may name notes that are not among them.
 
-    Notes made from one note share it, whether it is among the notes or not, and with the note itself where it is.
+    Notes made from one note share it, whether it is among the notes or not, and with the note
+    itself where it is.
     """
     found: dict[Tie, dict[str, list[int]]] = {kind: {} for kind in TIES}
     for position, note in enumerate(notes):
@@ -69,7 +71,8 @@ def ties(notes: Sequence[Note], near: Clusters = ()) -> Ties:
 
 
 def atoms(notes: Sequence[Note], near: Clusters = ()) -> list[list[Note]]:
-    """Notes that must stay together, tied directly or through others, in the order of their first note."""
+    """Notes that must stay together, tied directly or through others, in the order of their first
+    note."""
     joined = Joined(len(notes))
     for sets in ties(notes, near).values():
         for members in sets:

@@ -15,7 +15,8 @@ from residency.corpus.reader import Row, Source, lines, missing, whole
 
 
 class Fields(Keys):
-    """What the fields of a record are called. Only the text must be there, and what is named here on purpose."""
+    """What the fields of a record are called. Only the text must be there, and what is named here
+    on purpose."""
 
     text: str = "text"
     entities: str = "entities"
@@ -31,8 +32,8 @@ class Fields(Keys):
 class Jsonl(Source):
     """One JSON object a line (or a file that is one list of them), each a note.
 
-    ``kind``, ``department``, ``origin``, ``profile``, ``parents``, ``source``, ``written_at`` and ``relations`` are read as
-    ``write_jsonl`` writes them.
+    ``kind``, ``department``, ``origin``, ``profile``, ``parents``, ``source``, ``written_at`` and
+    ``relations`` are read as ``write_jsonl`` writes them.
     """
 
     format: Literal["jsonl"]
@@ -98,8 +99,8 @@ def json_records(path: Path) -> Iterator[tuple[int, object]]:
 
 
 def choices(record: dict[str, Any]) -> tuple[str, ...]:
-    """What a row says that it may be answered with: ``choices``, or ``answer_choices`` as PromptCBLUE calls it, a list, or one
-    text with ``，`` between."""
+    """What a row says that it may be answered with: ``choices``, or ``answer_choices`` as
+    PromptCBLUE calls it, a list, or one text with ``，`` between."""
     found = record.get("choices", record.get("answer_choices"))
     listed = (
         found.split("，") if isinstance(found, str) else found if isinstance(found, list) else []

@@ -15,13 +15,14 @@ from residency.corpus.span_repair import Raw
 
 
 class LabelStudio(Source):
-    """Label Studio's JSON export: a list of tasks, or ``{projects: [{project, tasks}]}``. A task is a note; the line is its
-    position among the tasks.
+    """Label Studio's JSON export: a list of tasks, or ``{projects: [{project, tasks}]}``. A task is
+    a note; the line is its position among the tasks.
 
-    Of a task's annotations the ground truth counts, or else the only one, or else what all of them say alike; where
-    they differ the task is rejected, since which of them is right is for adjudication to say. Skipped annotations, drafts
-    and predictions do not count. Read: labelled regions of text with their own choices (attributes) and code, choices of the whole
-    text and relations.
+    Of a task's annotations the ground truth counts, or else the only one, or else what all of them
+    say alike; where they differ the task is rejected, since which of them is right is for
+    adjudication to say. Skipped annotations, drafts and predictions do not count. Read: labelled
+    regions of text with their own choices (attributes) and code, choices of the whole text and
+    relations.
     """
 
     format: Literal["label_studio"]
@@ -130,7 +131,8 @@ def choices(result: Sequence[Any]) -> Iterator[str]:
 
 
 def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
-    """The labelled regions of a result, each with the attributes and the code that were given to it."""
+    """The labelled regions of a result, each with the attributes and the code that were given to
+    it."""
     attributes: dict[str, list[str]] = {}
     codes: dict[str, str] = {}
     for item in result:
@@ -201,6 +203,7 @@ def _relations(result: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _content(result: Sequence[Any]) -> frozenset[tuple[object, ...]]:
-    """What an annotation says, for comparison with another: regions and choices, whatever their order and ids."""
+    """What an annotation says, for comparison with another: regions and choices, whatever their
+    order and ids."""
     said = ((raw.fragments, raw.label, raw.code, raw.attributes) for raw in regions(result, None))
     return frozenset([*said, *(("choice", name) for name in choices(result))])

@@ -1,4 +1,5 @@
-"""What a split lets through: patients, texts, near-duplicates, parents and documents that stand in two parts."""
+"""What a split lets through: patients, texts, near-duplicates, parents and documents that stand in
+two parts."""
 
 from __future__ import annotations
 

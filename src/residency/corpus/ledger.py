@@ -106,7 +106,8 @@ class Ledger:
         return sum(entry.status == "rejected" for entry in self._entries) / rows if rows else 0.0
 
     def check(self, limit: float, where: str) -> None:
-        """Raise ``DataError`` when more than ``limit`` of the rows is lost, with the three commonest reasons."""
+        """Raise ``DataError`` when more than ``limit`` of the rows is lost, with the three
+        commonest reasons."""
         if self.lost() <= limit:
             return
         rejected = [entry for entry in self._entries if entry.status == "rejected"]

@@ -33,8 +33,8 @@ from residency.corpus.reader import Row, Source, showable
 
 
 class ExternalSource(Source):
-    """A source that lives in another package: ``target`` names a subclass of ``Source``, built from the settings here and
-    from ``options``."""
+    """A source that lives in another package: ``target`` names a subclass of ``Source``, built from
+    the settings here and from ``options``."""
 
     format: Literal["external"]
     target: str = Field(pattern=r"^[\w.]+:\w+$")
@@ -42,7 +42,8 @@ class ExternalSource(Source):
     options: dict[str, Any] = {}
 
     def built(self) -> Source:
-        """The source itself; raises ``UserError`` where it cannot be imported or refuses its options."""
+        """The source itself; raises ``UserError`` where it cannot be imported or refuses its
+        options."""
         shared = {
             name: value
             for name, value in self
@@ -117,17 +118,20 @@ class Corpus(Value, frozen=True):
 
 
 def files(data: Data, root: Path, name: str = "NAME") -> list[Path]:
-    """Every file that a data set is read from, sorted; ``UserError`` where one of its paths matches nothing."""
+    """Every file that a data set is read from, sorted; ``UserError`` where one of its paths matches
+    nothing."""
     inputs = [path for paths in _inputs(data, root, name).values() for path in paths]
     return sorted({*inputs, *(other for path in inputs for other in data.companions(path))})
 
 
 def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
-    """Read, repair, account for every row, split. The limit counts everything that is learned from: dev is drawn from it.
+    """Read, repair, account for every row, split. The limit counts everything that is learned from:
+    dev is drawn from it.
 
-    Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or a file cannot be read, and
-    ``UserError`` where a path matches nothing or a label is renamed that the data does not have, ``GateRefused`` where something
-    stands in two parts and ``data.leak`` refuses that.
+    Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or
+    a file cannot be read, and ``UserError`` where a path matches nothing or a label is renamed that
+    the data does not have, ``GateRefused`` where something stands in two parts and ``data.leak``
+    refuses that.
     """
     read, ledger = read_parts(data, name, root)
     near = clusters(data, [note for notes in read.values() for note in notes])
@@ -174,7 +178,8 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
 
 
 def read_parts(data: Data, name: str, root: Path) -> tuple[dict[str, list[Note]], Ledger]:
-    """The notes of ``path`` or of each part as they stand in the files, every row accounted for; raises as ``load``."""
+    """The notes of ``path`` or of each part as they stand in the files, every row accounted for;
+    raises as ``load``."""
     inputs = _inputs(data, root, name)
     ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
     read = {
@@ -241,7 +246,8 @@ def _match(pattern: str, root: Path, suffixes: Sequence[str], key: str) -> list[
 
 
 def _stems(paths: Sequence[Path], root: Path) -> dict[Path, str]:
-    """What generated ids begin with: the file's stem, or its path where several files have that stem."""
+    """What generated ids begin with: the file's stem, or its path where several files have that
+    stem."""
     times = Counter(path.stem for path in paths)
     return {
         path: path.stem

@@ -1,9 +1,10 @@
 """Near-duplicates: notes that say nearly the same, found without comparing every pair.
 
-A note is the set of its character 5-grams. One-permutation MinHash (Li, Owen, Zhang 2012) with optimal densification
-(Shrivastava 2017) gives 128 values per note, bands of them (Leskovec et al., Mining of Massive Datasets, ch. 3) give the
-candidates, and each candidate pair is then compared exactly: no pair that is called near falls short of the threshold.
-Lines that different notes of many patients hold are taken out before: a form that a department fills in makes nobody's notes
+A note is the set of its character 5-grams. One-permutation MinHash (Li, Owen, Zhang 2012) with
+optimal densification (Shrivastava 2017) gives 128 values per note, bands of them (Leskovec et al.,
+Mining of Massive Datasets, ch. 3) give the candidates, and each candidate pair is then compared
+exactly: no pair that is called near falls short of the threshold. Lines that different notes of
+many patients hold are taken out before: a form that a department fills in makes nobody's notes
 alike.
 """
 
@@ -38,10 +39,12 @@ LINES = re.compile(r"[\n\r。]+")
 def near_duplicates(
     notes: Sequence[Note], threshold: float, boilerplate: float = 0.01
 ) -> list[list[str]]:
-    """Clusters of notes whose Jaccard similarity is at least the threshold, as ids, in the order of ``notes``.
+    """Clusters of notes whose Jaccard similarity is at least the threshold, as ids, in the order of
+    ``notes``.
 
-    A cluster holds notes joined directly or through others. ``boilerplate``: a line that notes of so large a share of
-    patients hold (and of ten at the least) is left out; a note that holds nothing else is like no other.
+    A cluster holds notes joined directly or through others. ``boilerplate``: a line that notes of
+    so large a share of patients hold (and of ten at the least) is left out; a note that holds
+    nothing else is like no other.
     """
     texts = _distinct(notes, boilerplate)
     clusters = Joined(len(notes))
@@ -60,8 +63,8 @@ def near_duplicates(
 
 
 def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
-    """Pairs of texts at or above the threshold, enough of them that all near ones are joined: a pair that others join
-    already is not compared again."""
+    """Pairs of texts at or above the threshold, enough of them that all near ones are joined: a
+    pair that others join already is not compared again."""
     import numpy as np
 
     if len(texts) < 2:
@@ -88,7 +91,8 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
 def _within(
     bucket: list[int], joined: Joined, near: Callable[[int, int], bool]
 ) -> Iterator[tuple[int, int]]:
-    """Near pairs of a bucket. Everything is compared with one note first, which settles a bucket of copies in one pass."""
+    """Near pairs of a bucket. Everything is compared with one note first, which settles a bucket of
+    copies in one pass."""
     for other in bucket[1:]:
         if joined.root(bucket[0]) != joined.root(other) and near(bucket[0], other):
             yield bucket[0], other
@@ -104,7 +108,8 @@ def _within(
 
 
 def grams(text: str) -> Hashes:
-    """Hashes of the character 5-grams of a text (of the whole where it is shorter): sorted, each once."""
+    """Hashes of the character 5-grams of a text (of the whole where it is shorter): sorted, each
+    once."""
     import numpy as np
 
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
@@ -123,7 +128,8 @@ def grams(text: str) -> Hashes:
 
 
 def signature(hashes: Hashes) -> NDArray[np.uint32]:
-    """One-permutation MinHash: the least hash of each of 128 equal ranges; an empty range borrows from one that is not."""
+    """One-permutation MinHash: the least hash of each of 128 equal ranges; an empty range borrows
+    from one that is not."""
     import numpy as np
 
     edges = np.arange(BINS, dtype=np.uint64) << np.uint64(64 - BINS.bit_length() + 1)
@@ -150,7 +156,8 @@ def _donors() -> NDArray[np.int64]:
 
 
 def _rows(threshold: float) -> int:
-    """Most values per band with which a pair at the threshold is missed no more often than ``MISSED``."""
+    """Most values per band with which a pair at the threshold is missed no more often than
+    ``MISSED``."""
     fit = [rows for rows in range(1, 17) if (1 - threshold**rows) ** (BINS // rows) <= MISSED]
     return max(fit, default=1)
 
@@ -190,7 +197,8 @@ def _comparer(texts: Sequence[str], threshold: float) -> Callable[[int, int], bo
 
 
 def _distinct(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]:
-    """What remains of the texts without boilerplate -> the notes of which it remains; notes of which nothing does are out."""
+    """What remains of the texts without boilerplate -> the notes of which it remains; notes of
+    which nothing does are out."""
     lined = [tuple(_lines(note.text)) for note in notes]
     first: dict[tuple[str, ...], str] = {}
     for note, found in zip(notes, lined, strict=True):
@@ -212,6 +220,7 @@ def _distinct(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a text as they are compared: composed, case folded, blanks collapsed, empty ones left out."""
+    """The lines of a text as they are compared: composed, case folded, blanks collapsed, empty ones
+    left out."""
     found = (" ".join(line.split()) for line in LINES.split(normalize("NFC", text).casefold()))
     return [line for line in found if line]

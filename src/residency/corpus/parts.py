@@ -19,9 +19,10 @@ def split_by_group(
 ) -> Split:
     """Parts of about the given shares, with groups whole and labels equally common in all of them.
 
-    Notes of one patient or source document, notes with the same text (NFC, blanks collapsed), near-duplicates and notes made
-    from one another stay together. How groups are placed is in ``stratify``; the order of groups that are alike is drawn by the
-    seed. Every part with a share gets a group where there are enough of them, and train is never empty.
+    Notes of one patient or source document, notes with the same text (NFC, blanks collapsed),
+    near-duplicates and notes made from one another stay together. How groups are placed is in
+    ``stratify``; the order of groups that are alike is drawn by the seed. Every part with a share
+    gets a group where there are enough of them, and train is never empty.
     """
     parts = _draw(notes, shares, seed, near)
     shown = ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
@@ -29,12 +30,14 @@ def split_by_group(
 
 
 def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed: int) -> Split:
-    """Parts fixed by the SHA-256 of each text: no seed, and a record stays where it is when others come or go.
+    """Parts fixed by the SHA-256 of each text: no seed, and a record stays where it is when others
+    come or go.
 
-    The hash modulo 10, or the smallest power of ten in which every share is whole, counted off as train, dev, test: with 80, 10
-    and 10 per cent, 0 to 7 is train, 8 dev, 9 test. A group is placed as a whole, by the first of its texts in order.
-    Near-duplicates are not tied: a new one would move what is there. The audit counts them.
-    Raises ``UserError`` for shares finer than a thousandth.
+    The hash modulo 10, or the smallest power of ten in which every share is whole, counted off as
+    train, dev, test: with 80, 10 and 10 per cent, 0 to 7 is train, 8 dev, 9 test. A group is placed
+    as a whole, by the first of its texts in order. Near-duplicates are not tied: a new one would
+    move what is there. The audit counts them. Raises ``UserError`` for shares finer than a
+    thousandth.
     """
     whole = next(
         (
@@ -75,7 +78,8 @@ def given(
 ) -> Split:
     """The parts that the user gives; without dev, ``stop`` of train is drawn as dev by group.
 
-    ``how`` says how many texts and groups train and test have in common: those make a score look better than it is.
+    ``how`` says how many texts and groups train and test have in common: those make a score look
+    better than it is.
     """
     placed: dict[str, PartName] = {note.id: part for part in PARTS for note in parts.get(part, ())}
     how = "given: " + ", ".join(part for part in PARTS if parts.get(part))
@@ -135,7 +139,8 @@ def carriers(notes: Iterable[Note]) -> Counter[str]:
 
 
 def held(notes: Iterable[Note], parts: Mapping[str, PartName]) -> dict[PartName, Counter[str]]:
-    """Part -> label -> notes of the part that carry it, as ``stratify.worst`` takes it; parts without notes are left out."""
+    """Part -> label -> notes of the part that carry it, as ``stratify.worst`` takes it; parts
+    without notes are left out."""
     found: dict[PartName, list[Note]] = {}
     for note in notes:
         if note.id in parts:

@@ -1,7 +1,9 @@
-"""PromptCBLUE's files: rows of ``input, target, type, answer_choices, sample_id``, a submission made of answers, and its scores.
+"""PromptCBLUE's files: rows of ``input, target, type, answer_choices, sample_id``, a submission
+made of answers, and its scores.
 
-The official scores are those of ``tasks.promptcblue``; the safe ones are those of the packaged cards: each answer is read as far
-as it goes, what cannot be read counts as wrong, and nothing that a model writes can make the scorer fail.
+The official scores are those of ``tasks.promptcblue``; the safe ones are those of the packaged
+cards: each answer is read as far as it goes, what cannot be read counts as wrong, and nothing that
+a model writes can make the scorer fail.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def cards() -> dict[str, Card]:
 def rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file, as they came.
 
-    Raises ``DataError`` for a row that is no row of the benchmark, or whose id stands twice in its task.
+    Raises ``DataError`` for a row that is no row of the benchmark, or whose id stands twice in its
+    task.
     """
     found: list[dict[str, Any]] = []
     seen: dict[tuple[str, str], int] = {}
@@ -86,11 +89,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def score(gold: Path, predictions: Path, mode: Mode) -> list[Scored]:
-    """The score of every task that the gold file holds; both files are in PromptCBLUE's layout, the predictions' ``target`` is
-    what the model wrote.
+    """The score of every task that the gold file holds; both files are in PromptCBLUE's layout, the
+    predictions' ``target`` is what the model wrote.
 
-    Raises ``DataError`` where rows are missing, double, unknown or of another task, and in the mode ``official`` where the
-    official scorer would refuse the submission.
+    Raises ``DataError`` where rows are missing, double, unknown or of another task, and in the mode
+    ``official`` where the official scorer would refuse the submission.
     """
     wanted = rows(gold)
     found = {(task_of(row), row["sample_id"]): row for row in rows(predictions)}
@@ -188,7 +191,8 @@ def _offered(row: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def submission(asked: Path, answers: Path, out: Path) -> int:
-    """Write the rows of a file with what ``residency predict`` answered as their target; returns how many.
+    """Write the rows of a file with what ``residency predict`` answered as their target; returns
+    how many.
 
     Raises ``DataError`` where the answers are not those to the rows, in their order.
     """

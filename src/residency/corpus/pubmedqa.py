@@ -15,7 +15,8 @@ from residency.corpus.reader import Row, missing, whole
 
 
 class PubMedQa(Conversations):
-    """Questions that an abstract answers with yes, no or maybe; columns ``question``, ``context``, ``decision``, ``conclusion``."""
+    """Questions that an abstract answers with yes, no or maybe; columns ``question``, ``context``,
+    ``decision``, ``conclusion``."""
 
     format: Literal["pubmedqa"]
 

@@ -16,10 +16,12 @@ NO_CODE = ("", "-1", "-")
 
 
 class PubTator(Source):
-    """``id|t|title``, ``id|a|abstract``, then ``id, start, end, quote, label, code`` parted by tabs. A document is a note
-    and a group. Title and abstract are joined by a line end, which the offsets count as one character.
+    """``id|t|title``, ``id|a|abstract``, then ``id, start, end, quote, label, code`` parted by
+    tabs. A document is a note and a group. Title and abstract are joined by a line end, which the
+    offsets count as one character.
 
-    Relations between concepts (``id, kind, code, code``) are not read: they do not say which mentions they link.
+    Relations between concepts (``id, kind, code, code``) are not read: they do not say which
+    mentions they link.
     """
 
     format: Literal["pubtator"]

@@ -1,4 +1,5 @@
-"""What all formats share: the common settings, reading lines, and the one place where a row is accounted for."""
+"""What all formats share: the common settings, reading lines, and the one place where a row is
+accounted for."""
 
 from __future__ import annotations
 
@@ -69,8 +70,8 @@ class Row(Value, frozen=True):
 class Source(Part):
     """Where a data set comes from and how it became fit for use.
 
-    Either ``path`` (all records, parts drawn by group) or any of ``train``, ``dev`` and ``test`` (parts given): files,
-    folders or glob patterns relative to the recipe's folder.
+    Either ``path`` (all records, parts drawn by group) or any of ``train``, ``dev`` and ``test``
+    (parts given): files, folders or glob patterns relative to the recipe's folder.
     """
 
     train: Paths | None = None
@@ -81,32 +82,37 @@ class Source(Part):
     shares: dict[PartName, Share] = {"train": 0.8, "dev": 0.1, "test": 0.1}
     """Size of the parts drawn from ``path``; they add up to 1."""
     draw: Literal["random", "hash"] = "random"
-    """How they are drawn: with the recipe's seed and labels spread alike, or by the SHA-256 of the text, so that a record stays
-    in its part when the data grows."""
+    """How they are drawn: with the recipe's seed and labels spread alike, or by the SHA-256 of the
+    text, so that a record stays in its part when the data grows."""
     near: Near = 0.8
-    """Notes whose character 5-grams overlap by so much (Jaccard) are near-duplicates and stay together in parts that are drawn;
-    ``off``: only equal texts do."""
+    """Notes whose character 5-grams overlap by so much (Jaccard) are near-duplicates and stay
+    together in parts that are drawn; ``off``: only equal texts do."""
     boilerplate: Share = 0.01
-    """A line that notes of more than this share of patients hold (and of ten at least) makes no near-duplicates."""
+    """A line that notes of more than this share of patients hold (and of ten at least) makes no
+    near-duplicates."""
     leak: Literal["warn", "refuse"] = "warn"
-    """What becomes of a split in which patients, texts, near-duplicates, parents or source documents stand in two parts: a
-    warning, or exit code 2. Parts that are drawn leak nothing; given ones may."""
+    """What becomes of a split in which patients, texts, near-duplicates, parents or source
+    documents stand in two parts: a warning, or exit code 2. Parts that are drawn leak nothing;
+    given ones may."""
     stop: Share | Literal["auto"] = "auto"
-    """Share of train, by group, set aside as dev for early stopping where there is no dev part. ``auto``: a tenth from
-    1,000 training records on; below, every record is worth more in training than in deciding when to stop."""
+    """Share of train, by group, set aside as dev for early stopping where there is no dev part.
+    ``auto``: a tenth from 1,000 training records on; below, every record is worth more in training
+    than in deciding when to stop."""
     limit: int | None = Field(default=None, ge=1)
-    """Only so many training records, the first after a shuffle with the recipe's seed; dev and test stay whole."""
+    """Only so many training records, the first after a shuffle with the recipe's seed; dev and test
+    stay whole."""
     lang: str = ""
     """BCP-47 tag of rows that name no language of their own."""
     profile: Profile = "pseudonymised"
     """How the data became fit for use; a row that names a stricter profile keeps it."""
     origin: str = "real"
-    """Where rows come from that do not say: ``real``, ``synthetic:GENERATOR``, or ``model:NAME`` where a model wrote the answers;
-    every table says so."""
+    """Where rows come from that do not say: ``real``, ``synthetic:GENERATOR``, or ``model:NAME``
+    where a model wrote the answers; every table says so."""
     loss: Share = 0.01
     """Most rows that may be rejected before reading stops with an error."""
     on_bad_span: Literal["reject_row", "drop_span"] = "reject_row"
-    """What becomes of a span that cannot be repaired. Dropping it teaches the model that there is nothing."""
+    """What becomes of a span that cannot be repaired. Dropping it teaches the model that there is
+    nothing."""
     labels: dict[str, str] = {}
     """Old label -> new label; one that is mapped to the empty string is left out."""
     license: str = ""
@@ -150,7 +156,8 @@ class Source(Part):
         """Every row of a file, also those that cannot be used (``Row.fault``)."""
 
     def read(self, path: Path, ledger: Ledger) -> Iterator[Note]:
-        """The notes of a file, streaming; every row gets exactly one entry in the ledger, before its note is yielded.
+        """The notes of a file, streaming; every row gets exactly one entry in the ledger, before
+        its note is yielded.
 
         Raises ``DataError`` for a file that is not UTF-8, lacks a field or holds no record.
         """
@@ -224,7 +231,8 @@ def _record(
     id: str,
     remarks: Sequence[Remark],
 ) -> None:
-    """One entry for a row, whatever the number of its remarks; it points at the first of them that has a line."""
+    """One entry for a row, whatever the number of its remarks; it points at the first of them that
+    has a line."""
     reasons = "; ".join(sorted({remark.reason for remark in remarks}))
     line = min((remark.line for remark in remarks if remark.line), default=0)
     file, line = (marked, line) if line else (path, max(row.line, 1))
@@ -244,7 +252,8 @@ def _rename(spans: Sequence[Span], labels: Mapping[str, str]) -> tuple[tuple[Spa
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Every line of a UTF-8 file with its number from 1 and its line end, without a byte order mark.
+    """Every line of a UTF-8 file with its number from 1 and its line end, without a byte order
+    mark.
 
     Raises ``DataError`` that names the line and byte where a file is not UTF-8.
     """
@@ -275,7 +284,8 @@ def missing(where: str, what: str, name: str, present: Iterable[str], setting: s
 
 
 def showable(names: Iterable[str]) -> list[str]:
-    """Those that may stand in an error, sorted: a file without a header, or a wrong column, makes names of note text."""
+    """Those that may stand in an error, sorted: a file without a header, or a wrong column, makes
+    names of note text."""
     return sorted(
         name for name in names if len(name) <= 40 and len(name.split()) <= 4 and name.isprintable()
     )

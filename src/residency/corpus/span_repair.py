@@ -1,17 +1,21 @@
 """Spans as files give them become spans whose quote stands at their offsets, or are named as bad.
 
-A repair is made only where exactly one is possible. The proof is always the quote that the file gives:
+A repair is made only where exactly one is possible. The proof is always the quote that the file
+gives:
 
-- offsets of the whole row counted in UTF-16 units, in UTF-8 bytes or with CRLF as one character: converted where
-  that confirms more of the row's quotes than code points do;
-- the quote stands at the start or ends at the end that is given: the other bound is moved (``end`` inclusive is one case);
-- the quote and the text at the offsets differ only by case, by Unicode form or by blanks: the text's characters count;
+- offsets of the whole row counted in UTF-16 units, in UTF-8 bytes or with CRLF as one character:
+  converted where that confirms more of the row's quotes than code points do;
+- the quote stands at the start or ends at the end that is given: the other bound is moved (``end``
+  inclusive is one case);
+- the quote and the text at the offsets differ only by case, by Unicode form or by blanks: the
+  text's characters count;
 - the quote stands exactly once in the text, in whatever Unicode form: moved there;
 - blanks at the edges: trimmed, with or without a quote;
 - two equal spans: merged.
 
-Where two of these give different places the span is bad. So is a discontinuous span: what covers all its fragments also
-covers what was left out. The one exception must be asked for (``join_lines``): fragments parted by nothing but blanks.
+Where two of these give different places the span is bad. So is a discontinuous span: what covers
+all its fragments also covers what was left out. The one exception must be asked for
+(``join_lines``): fragments parted by nothing but blanks.
 """
 
 from __future__ import annotations
@@ -152,7 +156,8 @@ def _conventions(text: str) -> Iterator[tuple[str, Table]]:
 
 
 def _convention(text: str, raws: Sequence[Raw]) -> tuple[Table | None, str]:
-    """How the offsets of a row were counted: the way that confirms most of its quotes, code points where in doubt."""
+    """How the offsets of a row were counted: the way that confirms most of its quotes, code points
+    where in doubt."""
     quoted = [raw for raw in raws if raw.quote and not raw.fault]
     best = _confirmed(text, quoted, None)
     chosen: tuple[Table | None, str] = (None, "")

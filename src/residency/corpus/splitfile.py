@@ -1,4 +1,5 @@
-"""The file of a split: which note is in which part, of which files and settings, and how to prove that it still holds."""
+"""The file of a split: which note is in which part, of which files and settings, and how to prove
+that it still holds."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class SplitFile(Value, frozen=True):
 
 
 def of(corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str, str]) -> SplitFile:
-    """The split of a data set that was read, for a file that will lie in ``folder``; ``files``: file -> SHA-256."""
+    """The split of a data set that was read, for a file that will lie in ``folder``; ``files``:
+    file -> SHA-256."""
     return sealed(
         SplitFile(
             schema=SCHEMA,
@@ -93,7 +95,8 @@ def sealed(file: SplitFile) -> SplitFile:
 
 
 def read(path: Path) -> SplitFile:
-    """A split file; raises ``UserError`` for one of another version, ``GateRefused`` for one that was changed by hand."""
+    """A split file; raises ``UserError`` for one of another version, ``GateRefused`` for one that
+    was changed by hand."""
     found = read_json(path, SplitFile)
     if found.schema != SCHEMA:
         raise UserError(
@@ -109,8 +112,8 @@ def read(path: Path) -> SplitFile:
 def verify(path: Path) -> SplitFile:
     """Read everything again and prove that the split still holds.
 
-    Raises ``GateRefused`` where the file, a data file or a note has changed, come or gone, or where more stands in two parts
-    than was accepted when it was written.
+    Raises ``GateRefused`` where the file, a data file or a note has changed, come or gone, or where
+    more stands in two parts than was accepted when it was written.
     """
     before = read(path)
     root = (path.parent / before.root).resolve()
@@ -155,7 +158,8 @@ def _changed_files(before: SplitFile, data: Data, root: Path) -> list[str]:
 
 
 def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) -> list[str]:
-    """What is not as the file says, though the data files are: the notes are judged by the file's parts, not drawn anew."""
+    """What is not as the file says, though the data files are: the notes are judged by the file's
+    parts, not drawn anew."""
     notes = {note.id: note for note in read_again}
     faults = []
     if missing := [id for id in before.split.parts if id not in notes]:
@@ -288,7 +292,8 @@ def write(
     digests: Mapping[str, str],
     created: str,
 ) -> list[SplitFile]:
-    """Write NAME.split.json of each data set, and a page on all of them, into a folder. ``digests``: file -> SHA-256."""
+    """Write NAME.split.json of each data set, and a page on all of them, into a folder.
+    ``digests``: file -> SHA-256."""
     files = []
     for name, corpus in corpora.items():
         read_from = {shown(path, root) for path in load.files(data[name], root, name)}

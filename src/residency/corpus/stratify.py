@@ -1,7 +1,9 @@
-"""Groups of notes dealt out to parts so that every part holds its share of the notes and labels are equally common in all.
+"""Groups of notes dealt out to parts so that every part holds its share of the notes and labels are
+equally common in all.
 
-First greedily, in the manner of iterative stratification (Sechidis et al. 2011) with groups as its items; then groups are
-moved and exchanged between parts for as long as that brings the worst prevalence nearer to the whole's.
+First greedily, in the manner of iterative stratification (Sechidis et al. 2011) with groups as its
+items; then groups are moved and exchanged between parts for as long as that brings the worst
+prevalence nearer to the whole's.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ TRIED = 96
 def stratify(
     counts: Sequence[Counter[str]], shares: Mapping[PartName, float], repaired: bool = True
 ) -> list[PartName]:
-    """The part of each group. ``counts``: of each group, how many of its notes carry each label, and under ``NOTES`` how many
-    there are. The order of groups that are alike decides; whoever calls draws it."""
+    """The part of each group. ``counts``: of each group, how many of its notes carry each label,
+    and under ``NOTES`` how many there are. The order of groups that are alike decides; whoever
+    calls draws it."""
     parts = [part for part in PARTS if shares.get(part)]
     members = _dealt(counts, parts, shares)
     _fill_empty(members, counts)
@@ -47,7 +50,8 @@ def stratify(
 def _dealt(
     counts: Sequence[Counter[str]], parts: Sequence[PartName], shares: Mapping[PartName, float]
 ) -> dict[PartName, list[int]]:
-    """Greedy: groups with the rarest label first, large before small, each where most of what it holds is lacking."""
+    """Greedy: groups with the rarest label first, large before small, each where most of what it
+    holds is lacking."""
     total: Counter[str] = sum(counts, Counter())
     held: dict[PartName, Counter[str]] = {part: Counter() for part in parts}
     members: dict[PartName, list[int]] = {part: [] for part in parts}
@@ -59,17 +63,20 @@ def _dealt(
 
 
 def _turn(counts: Mapping[str, int], total: Mapping[str, int]) -> tuple[int, int]:
-    """When a group is placed: rarest label first, then larger before smaller, by powers of two so that chance remains."""
+    """When a group is placed: rarest label first, then larger before smaller, by powers of two so
+    that chance remains."""
     return min(total[key] for key in counts), -counts[NOTES].bit_length()
 
 
 def _cost(
     counts: Mapping[str, int], held: Mapping[str, int], total: Mapping[str, int], share: float
 ) -> tuple[float, float]:
-    """What placing a group in a part costs: notes beyond its share first, then how far the part already is.
+    """What placing a group in a part costs: notes beyond its share first, then how far the part
+    already is.
 
-    The second is relative to the share, so that all parts fill at the same pace; notes weigh as much as all labels
-    together. It is linear in the size of the group: a quadratic distance would send every large group to train.
+    The second is relative to the share, so that all parts fill at the same pace; notes weigh as
+    much as all labels together. It is linear in the size of the group: a quadratic distance would
+    send every large group to train.
     """
     labels = max(len(total) - 1, 1)
     behind = 0.0
@@ -81,7 +88,8 @@ def _cost(
 
 
 def _fill_empty(members: dict[PartName, list[int]], counts: Sequence[Counter[str]]) -> None:
-    """Give an empty part the smallest group of the part with most groups, train first of all, then test."""
+    """Give an empty part the smallest group of the part with most groups, train first of all, then
+    test."""
     for part in ("train", "test", "dev"):
         if part in members and not members[part]:
             largest = max(members, key=lambda name: (len(members[name]), name == "train"))
@@ -92,9 +100,11 @@ def _fill_empty(members: dict[PartName, list[int]], counts: Sequence[Counter[str
 
 
 def worst(held: Mapping[PartName, Mapping[str, int]]) -> tuple[float, str, PartName]:
-    """The largest difference between a label's prevalence in a part and in all notes, with the label and the part.
+    """The largest difference between a label's prevalence in a part and in all notes, with the
+    label and the part.
 
-    Prevalence is the share of notes that carry the label. ``held``: part -> label -> notes, with all notes under ``NOTES``.
+    Prevalence is the share of notes that carry the label. ``held``: part -> label -> notes, with
+    all notes under ``NOTES``.
     """
     total: Counter[str] = sum((Counter(counts) for counts in held.values()), Counter())
     found: tuple[float, str, PartName] = (0.0, "", "train")
@@ -112,10 +122,11 @@ def _repaired(
     parts: Sequence[PartName],
     shares: Mapping[PartName, float],
 ) -> list[PartName]:
-    """Moves and exchanges, each the best of those tried, until the worst error is small or nothing helps any more.
+    """Moves and exchanges, each the best of those tried, until the worst error is small or nothing
+    helps any more.
 
-    What falls is the sum of the fourth powers of all prevalence errors: it is ruled by the worst ones, and never stands still
-    because two are equally bad.
+    What falls is the sum of the fourth powers of all prevalence errors: it is ruled by the worst
+    ones, and never stands still because two are equally bad.
     """
     import numpy as np
 
@@ -188,8 +199,8 @@ class _State:
         return True
 
     def _candidates(self, part: int, effect: Array) -> NDArray[np.int64]:
-        """Groups of a part, those first that go the right way for the least notes; -1 stands for none, so a move is an
-        exchange with nothing."""
+        """Groups of a part, those first that go the right way for the least notes; -1 stands for
+        none, so a move is an exchange with nothing."""
         import numpy as np
 
         inside = np.flatnonzero(self.where == part)
@@ -202,7 +213,8 @@ class _State:
     def _best(
         self, part: int, other: int, leaving: NDArray[np.int64], coming: NDArray[np.int64]
     ) -> tuple[float, int, int, int] | None:
-        """The exchange between two parts after which the sum of fourth powers is least, if it falls and sizes stay right."""
+        """The exchange between two parts after which the sum of fourth powers is least, if it falls
+        and sizes stay right."""
         import numpy as np
 
         rows = np.vstack([self.table, np.zeros(self.table.shape[1])])  # -1: nothing

@@ -17,7 +17,8 @@ INSIDE = "span left out: begins or ends inside a token"
 
 
 def write_jsonl(notes: Iterable[Note], path: Path) -> int:
-    """Write JSON lines that ``Jsonl`` reads back as they are with its default fields; returns how many."""
+    """Write JSON lines that ``Jsonl`` reads back as they are with its default fields; returns how
+    many."""
     return files.write_jsonl(path, (_record(note) for note in notes))
 
 
@@ -65,10 +66,11 @@ def _entity(span: Span) -> dict[str, Any]:
 
 
 def write_conll(notes: Iterable[Note], path: Path) -> Ledger:
-    """Write token, tab and BIO tag, with a blank line between notes; returns what could not be expressed.
+    """Write token, tab and BIO tag, with a blank line between notes; returns what could not be
+    expressed.
 
-    Tokens are the smallest units of the text. Of overlapping spans the one that begins first, and of those the longest,
-    is written. The ledger's lines are those of the new file.
+    Tokens are the smallest units of the text. Of overlapping spans the one that begins first, and
+    of those the longest, is written. The ledger's lines are those of the new file.
     """
     ledger, line = Ledger(), 1
     with (

@@ -1,7 +1,9 @@
-"""Checks that a value must pass after its form: checksums, and word lists that tell a place from what only looks like one.
+"""Checks that a value must pass after its form: checksums, and word lists that tell a place from
+what only looks like one.
 
-A check takes (value, text, where it begins) and gives what of the value is meant, by offsets from its beginning (the first may be
-negative: the name before a word), or None where it is nothing. The word lists stand in the rule packs.
+A check takes (value, text, where it begins) and gives what of the value is meant, by offsets from
+its beginning (the first may be negative: the name before a word), or None where it is nothing. The
+word lists stand in the rule packs.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def _iban(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _ric(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """The checksum of a Chinese identity number; its county table rejects valid ones and is not asked."""
+    """The checksum of a Chinese identity number; its county table rejects valid ones and is not
+    asked."""
     from stdnum.cn import ric
 
     compact = "".join(value.split()).upper()
@@ -71,7 +74,8 @@ def _ric15(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """An address has two parts, or one that is named (street, ward, district); a bare number is a room or a dose."""
+    """An address has two parts, or one that is named (street, ward, district); a bare number is a
+    room or a dose."""
     parts, units = word_set("vi", "address"), word_set("vi", "units")
     found = plain(value).replace(",", " ").replace(".", " ").split()
     before = plain(text[max(0, start - 14) : start]).rpartition("\n")[2].split()
@@ -99,7 +103,8 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """A number and a street of two words at least, or with a second part: one capitalised word is a drug or a unit."""
+    """A number and a street of two words at least, or with a second part: one capitalised word is a
+    drug or a unit."""
     parts = word_set("vi", "address")
     street, comma, rest = value.partition(",")
     found = [word for word in street.split()[1:] if plain(word) not in parts]
@@ -117,8 +122,8 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """The head (``bệnh viện``), what it is for (``đa khoa khu vực``) and its own name; not a department (``phòng khám Nội``), and not
-    what leads to a hospital (``ra viện``)."""
+    """The head (``bệnh viện``), what it is for (``đa khoa khu vực``) and its own name; not a
+    department (``phòng khám Nội``), and not what leads to a hospital (``ra viện``)."""
     folded = plain(value)
     head = next(word for word in _heads() if folded.startswith(word))
     before = plain(text[max(0, start - 8) : start]).strip().rpartition(" ")[2]
@@ -206,7 +211,8 @@ def _vi_named(value: str, at: int, sure: bool) -> int:
 
 
 def _among(name: str, word: str, value: str) -> bool:
-    """Whether a word is in a list; where the whole value has marks, with the right ones (Phú is not phụ)."""
+    """Whether a word is in a list; where the whole value has marks, with the right ones (Phú is not
+    phụ)."""
     if value.isascii():
         return plain(word).strip(SIGNS) in word_set("vi", name)
     return word.lower().strip(SIGNS) in words("vi", name)
@@ -242,7 +248,8 @@ def _back(text: str, start: int, reach: int) -> str:
 
 
 def _led(name: str, least: int) -> str:
-    """What of a name stands behind the last word that leads to one; some names begin with such a sign."""
+    """What of a name stands behind the last word that leads to one; some names begin with such a
+    sign."""
     cut = 0
     for lead in _leads_in(name):
         place = name.rfind(lead)
@@ -264,7 +271,8 @@ def _zh_road(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _zh_village(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be an ordinary word."""
+    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be an
+    ordinary word."""
     name = _led(_back(text, start, 16), 2)
     if not any(unit in name[1:] for unit in words("zh", "units")) or name.startswith(
         words("zh", "not_places")
@@ -305,7 +313,8 @@ def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 
 
 def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """The capitalised words before ``Hospital`` and the like, without those that only lead to it (``The Hospital``)."""
+    """The capitalised words before ``Hospital`` and the like, without those that only lead to it
+    (``The Hospital``)."""
     if not value[0].isupper():
         return _en_small(value, text, start)
     plains, keeps = word_set("en", "plain"), word_set("en", "plain_within")
@@ -341,7 +350,8 @@ def _en_stops() -> frozenset[str]:
 
 
 def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """Capitalised words behind ``works at``, up to a sentence's end; one of them at least is no word of wards and plans."""
+    """Capitalised words behind ``works at``, up to a sentence's end; one of them at least is no
+    word of wards and plans."""
     end = value.find(". ") if ". " in value.replace("St. ", "St_ ") else len(value)
     value = value[:end].rstrip(".")
     heads = [word.lower().strip(".,'’") for word in value.split(" ") if word[:1].isupper()]
@@ -354,7 +364,8 @@ def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _en_small(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """An organisation in a line without capitals: the words before its kind, up to one that only leads to it."""
+    """An organisation in a line without capitals: the words before its kind, up to one that only
+    leads to it."""
     line = text.rfind("\n", 0, start) + 1
     if (
         value.split(" ")[-1] in word_set("en", "common_places")
@@ -381,8 +392,8 @@ def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:
 
 
 def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
-    """The capitalised words of a name that ends here, in their order, ``of`` and the like within it too; one with a sign of ``ends``
-    behind it ends what stands before."""
+    """The capitalised words of a name that ends here, in their order, ``of`` and the like within it
+    too; one with a sign of ``ends`` behind it ends what stands before."""
     found: list[str] = []
     for word in reversed(text[max(0, end - 60) : end].rstrip(" ").rpartition("\n")[2].split(" ")):
         if (

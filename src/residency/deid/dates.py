@@ -16,13 +16,15 @@ from residency.deid.find import View, narrow, plain
 Precision = Literal["day", "month", "monthday"]
 DIGITS = "〇一二三四五六七八九"
 NEWEST = 2030
-"""Latest year that two figures may mean; 31 is 1931. A date that is moved out of the hundred years before gets four."""
+"""Latest year that two figures may mean; 31 is 1931. A date that is moved out of the hundred years
+before gets four."""
 LEAP = 2024
 """Year in which a day and a month without a year are looked at."""
 
 
 class DateMention(Value, frozen=True):
-    """A date in a text. ``value`` is None where its numbers are no date: then nothing can be said about it, save that it is one."""
+    """A date in a text. ``value`` is None where its numbers are no date: then nothing can be said
+    about it, save that it is one."""
 
     start: int
     end: int
@@ -31,7 +33,8 @@ class DateMention(Value, frozen=True):
     """The first of the month, and year 2024, where day or year are not said."""
     precision: Precision
     pieces: tuple[tuple[int, int, str], ...]
-    """(start, end, what) of its numbers within ``text``; ``what``: d, m, y, M (month in words), o (ordinal), cy, cm, cd."""
+    """(start, end, what) of its numbers within ``text``; ``what``: d, m, y, M (month in words), o
+    (ordinal), cy, cm, cd."""
 
 
 @cache
@@ -63,8 +66,10 @@ MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 SIGNED = re.compile(r"\s?[./\-]\s?\d")
 """What stands behind the first number of a date in figures."""
 SENTENCES = re.compile(r"\d{1,2}\.\d{1,2}\.\s\d{2}")
-"""A decimal, the end of its sentence and a number, where a word is joined to that (``INR of 1.1. 12-lead ECG``)."""
-# Words where a date may begin, in small letters. They look at nothing before them, to be quick: the caller does.
+"""A decimal, the end of its sentence and a number, where a word is joined to that (``INR of 1.1.
+12-lead ECG``)."""
+# Words where a date may begin, in small letters. They look at nothing before them, to be quick: the
+# caller does.
 NUMBERED = {
     "vi": re.compile(r"\s*(?:tháng|thang|/\s?\d{1,2}\s+n[ăa]m)"),
     "zh": re.compile(r"\s?[年月]"),
@@ -86,7 +91,8 @@ NUMERAL = re.compile(r"[〇○零O一二三四五六七八九十]{1,4}(?=\s?[年
 
 
 def find_dates(text: str, lang: str) -> tuple[DateMention, ...]:
-    """Every date of a text, in order, without overlaps; of two forms at one place the longer. Years alone are none."""
+    """Every date of a text, in order, without overlaps; of two forms at one place the longer. Years
+    alone are none."""
     return View(text, lang).dates
 
 
@@ -146,7 +152,8 @@ def _in_figures(view: View) -> Iterator[DateMention]:
 
 
 def _is_near(view: View, match: Any, last: int) -> bool:
-    """Whether a day and a month stand where a date is meant: behind a cue or another date, at the begin of a line, before a range."""
+    """Whether a day and a month stand where a date is meant: behind a cue or another date, at the
+    begin of a line, before a range."""
     start, end, shown = match.start(), match.end(), view.shown
     behind = shown[end : end + 12]
     if behind[:1] in "./" and behind[1:2].isdigit():
@@ -321,7 +328,8 @@ def _is_date(day: int | None, month: int | None, year: int | None) -> bool:
 
 
 def write(mention: DateMention, new: date) -> str:
-    """Another date in the form of a mention: order, signs, leading zeros, words, numerals and width stay."""
+    """Another date in the form of a mention: order, signs, leading zeros, words, numerals and width
+    stay."""
     made, position = "", 0
     for start, end, what in mention.pieces:
         old = mention.text[start:end]

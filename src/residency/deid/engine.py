@@ -1,4 +1,5 @@
-"""From an identified note to one that is not: find, resolve, replace, verify. The only way to make a ``Note`` of a ``RawNote``."""
+"""From an identified note to one that is not: find, resolve, replace, verify. The only way to make
+a ``Note`` of a ``RawNote``."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Refused(Value, frozen=True):
 
 
 class Engine:
-    """De-identifies notes one by one; the same note gives the same result in every process that has the vault."""
+    """De-identifies notes one by one; the same note gives the same result in every process that has
+    the vault."""
 
     def __init__(
         self, settings: Deid, vault: Vault, recognisers: Sequence[Recogniser] = ()
@@ -114,8 +116,8 @@ PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
 def replaced(
     view: View, findings: Sequence[Finding], drawn: Surrogates, settings: Deid
 ) -> Edits | None:
-    """The edits that put something else in the place of each finding; None where a date cannot be read and the settings want
-    such a note refused."""
+    """The edits that put something else in the place of each finding; None where a date cannot be
+    read and the settings want such a note refused."""
     mentions = {mention.start: mention for mention in view.dates}
     pieces = []
     for finding in findings:
@@ -138,7 +140,8 @@ def _date(
     drawn: Surrogates,
     settings: Deid,
 ) -> str | None:
-    """What stands in the place of a date: nothing of a finding is kept but what was read as one date and moved."""
+    """What stands in the place of a date: nothing of a finding is kept but what was read as one
+    date and moved."""
     mention = mentions.get(finding.start)
     if mention is None or mention.end != finding.end:  # merged with something else
         mention = next(

@@ -1,4 +1,5 @@
-"""Findings: where a text holds something that identifies a person, and how overlapping ones become one."""
+"""Findings: where a text holds something that identifies a person, and how overlapping ones become
+one."""
 
 from __future__ import annotations
 
@@ -61,10 +62,11 @@ class Recogniser(Protocol):
 
 
 def resolve(findings: Iterable[Finding]) -> list[Finding]:
-    """Findings without overlaps, in the order of the text; nothing that any of them covers is left uncovered.
+    """Findings without overlaps, in the order of the text; nothing that any of them covers is left
+    uncovered.
 
-    Findings that overlap become one. Its kind is that of the one with the highest priority, then the longest, then one of the
-    row's own identifiers.
+    Findings that overlap become one. Its kind is that of the one with the highest priority, then
+    the longest, then one of the row's own identifiers.
     """
     merged: list[Finding] = []
     group: list[Finding] = []
@@ -89,7 +91,8 @@ def _one(group: list[Finding], end: int) -> Finding:
     )
 
 
-# Folding: one character for one, so that every offset stays. Long texts go through tables of numpy: some microseconds a note.
+# Folding: one character for one, so that every offset stays. Long texts go through tables of numpy:
+# some microseconds a note.
 
 Codes = NDArray[np.uint32]
 LOOKALIKES = dict(zip("аеорсухіѕјкмтвнзαοινρτκυ", "aeopcyxisjkmtbh3aoivptku", strict=True))
@@ -147,7 +150,8 @@ def _table(made: Callable[[], dict[int, str]]) -> Codes:
 
 
 def plain(text: str) -> str:
-    """A text of the same length without case, width and marks (``Nguyễn Văn Ánh`` -> ``nguyen van anh``)."""
+    """A text of the same length without case, width and marks (``Nguyễn Văn Ánh`` -> ``nguyen van
+    anh``)."""
     if text.isascii():
         return text.lower()
     return _plain_word(text) if len(text) < 150 else text_of(_table(_plain_map)[codes_of(text)])
@@ -180,7 +184,8 @@ def small(text: str) -> str:
 
 
 class View:
-    """A text and its other forms, each made once and of the same length, for all that look for something in it."""
+    """A text and its other forms, each made once and of the same length, for all that look for
+    something in it."""
 
     def __init__(self, text: str, lang: str = "") -> None:
         self.text, self.lang = text, lang
@@ -212,7 +217,8 @@ class View:
 
     @cached_property
     def low_words(self) -> str:
-        """In small letters, whatever is no letter as a blank, one blank more on both sides: every word stands between blanks."""
+        """In small letters, whatever is no letter as a blank, one blank more on both sides: every
+        word stands between blanks."""
         return f" {text_of(_table(_blank_map)[codes_of(self.low)])} "
 
     @cached_property
@@ -226,12 +232,14 @@ class View:
         return bool((self.codes > 127).sum() * 50 < len(self.codes))
 
     def unmarked_at(self, start: int, end: int) -> bool:
-        """Whether the words around a place are written without Vietnamese marks; not the whole text need be."""
+        """Whether the words around a place are written without Vietnamese marks; not the whole text
+        need be."""
         return self.unmarked or self.shown[max(0, start) : end + 16].isascii()
 
     @cached_property
     def numbers(self) -> list[tuple[int, int, int]]:
-        """(start, end, digits from there on, those of further numbers that at most two separators part from it) of every number."""
+        """(start, end, digits from there on, those of further numbers that at most two separators
+        part from it) of every number."""
         codes = self.codes
         digit = np.zeros(len(codes) + 2, dtype=np.int8)
         digit[1:-1] = codes - np.uint32(48) < 10
@@ -262,11 +270,12 @@ Meaning = TypeVar("Meaning")
 
 
 class Words(Generic[Meaning]):
-    """Words that are looked for all at once, each with what it means. Words of letters are found whole, save beside Chinese
-    signs and digits."""
+    """Words that are looked for all at once, each with what it means. Words of letters are found
+    whole, save beside Chinese signs and digits."""
 
     def __init__(self, words: Iterable[tuple[str, Meaning]], between_blanks: bool = False) -> None:
-        """``between_blanks``: the text will be one whose words stand between blanks, and so do these."""
+        """``between_blanks``: the text will be one whose words stand between blanks, and so do
+        these."""
         self.between_blanks = between_blanks
         meanings: dict[str, list[Meaning]] = {}
         for word, meaning in words:
@@ -295,7 +304,8 @@ class Words(Generic[Meaning]):
     def find(
         self, text: str, codes: Codes | None = None
     ) -> Iterable[tuple[int, int, tuple[Meaning, ...]]]:
-        """(start, end, meanings) of every word, by their ends; ``codes``: the text's code points where they are there already."""
+        """(start, end, meanings) of every word, by their ends; ``codes``: the text's code points
+        where they are there already."""
         if self.between_blanks:  # the blank before the text shifts everything by one
             return (
                 (last + 1 - size, last - 1, meant)
@@ -318,8 +328,9 @@ class Words(Generic[Meaning]):
 
 
 class _Begins:
-    """Where a text may hold one of several words: by their first two signs, for thousands of places at once. (An automaton looks through
-    all signs with which Chinese words begin, one after another, at every place.)"""
+    """Where a text may hold one of several words: by their first two signs, for thousands of places
+    at once. (An automaton looks through all signs with which Chinese words begin, one after
+    another, at every place.)"""
 
     SINGLE = np.uint64(1 << 63)
 

@@ -1,7 +1,9 @@
-"""The identifiers that a hospital's database holds of the patient of a note, found however the note writes them.
+"""The identifiers that a hospital's database holds of the patient of a note, found however the note
+writes them.
 
-Both are compared without case, width, marks and separators: ``Nguyễn Văn An`` is found as NGUYEN VAN AN, nguyen-van-an or
-NguyenVanAn, 0912.345.678 as 0912 345 678. Names are also found reordered, as initials, and by the given name alone.
+Both are compared without case, width, marks and separators: ``Nguyễn Văn An`` is found as NGUYEN
+VAN AN, nguyen-van-an or NguyenVanAn, 0912.345.678 as 0912 345 678. Names are also found reordered,
+as initials, and by the given name alone.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ SIGNS = (
     ".-_/,·・()[]'’‘`*|~\u2010\u2011\u2012\u2013\u2014\u2212\u200b\u200c\u200d\u2060\ufeff\u00ad"
 )
 SEPARATORS = re.compile(rf"[\s{re.escape(SIGNS)}\u0300-\u036f]+")
-"""What may stand between the signs of an identifier; marks that compose with nothing and signs without width too."""
+"""What may stand between the signs of an identifier; marks that compose with nothing and signs
+without width too."""
 SHORTEST_CODE = 4
 WIDEST_GAP = 3
 CONFUSED = str.maketrans("oil", "011")
@@ -41,11 +44,13 @@ class Variant(Value, frozen=True):
     """Without separators; plain, save where ``exact``."""
     kind: str
     form: Form = "plain"
-    """``exact``: case and marks count (a given name alone, which may also be a common word); ``code``: O is 0, I and l are 1."""
+    """``exact``: case and marks count (a given name alone, which may also be a common word);
+    ``code``: O is 0, I and l are 1."""
     dotted: bool = False
     """Only where its signs are parted: initials."""
     marked: str = ""
-    """With its marks: where the text has other marks, it is another word (``định đặt`` is not Đình Đạt)."""
+    """With its marks: where the text has other marks, it is another word (``định đặt`` is not Đình
+    Đạt)."""
     cued: bool = False
     """Only behind a word of address or a role."""
 
@@ -136,7 +141,8 @@ def known(identifiers: tuple[tuple[str, str], ...], lang: str) -> Known:
 def _standing(
     view: View, squeezed: _Squeezed, within: str, variant: Variant, at: int
 ) -> Iterator[Finding]:
-    """Where a way to write an identifier stands by itself, from a place of the squeezed text on where it stands."""
+    """Where a way to write an identifier stands by itself, from a place of the squeezed text on
+    where it stands."""
     length, place, text = len(variant.key), squeezed.places.item, view.folded
     while at >= 0:
         start, end = place(at), place(at + length - 1) + 1

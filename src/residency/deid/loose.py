@@ -1,4 +1,5 @@
-"""De-identification of a text of which no patient is known: rules, dates and names alone; nothing is kept, not even the secret."""
+"""De-identification of a text of which no patient is known: rules, dates and names alone; nothing
+is kept, not even the secret."""
 
 from __future__ import annotations
 
@@ -31,8 +32,9 @@ class Replaced(Value, frozen=True):
 
 
 def replaced(text: str, lang: str = "") -> Replaced:
-    """A text with something invented in the place of what identifies, drawn anew for each call: two texts of one patient cannot be
-    joined by it. What no rule knows, such as a rare name without a title, stays: a patient's own row finds more (``residency deid``).
+    """A text with something invented in the place of what identifies, drawn anew for each call: two
+    texts of one patient cannot be joined by it. What no rule knows, such as a rare name without a
+    title, stays: a patient's own row finds more (``residency deid``).
     """
     before = engine.normalised(text)
     view = View(before.apply(text), lang)
@@ -64,7 +66,8 @@ def warm() -> None:
 
 
 def _source(before: Edits, start: int, end: int) -> tuple[int, int]:
-    """Where a stretch of the normalised text came from; the signs around it too where it begins or ends within a composed one."""
+    """Where a stretch of the normalised text came from; the signs around it too where it begins or
+    ends within a composed one."""
     while (found := before.back(start, end)) is None:
         start, end = max(0, start - 1), min(before.target_length, end + 1)
     return found

@@ -18,12 +18,15 @@ class Release(Part):
     refused: Share = 0.05
     """Most notes that may be refused; more point to a fault in the settings."""
     canaries: int = Field(default=200, ge=0)
-    """Patients to a copy of whose note all known identifiers are added before processing; none of them may come out."""
+    """Patients to a copy of whose note all known identifiers are added before processing; none of
+    them may come out."""
     bound: Most = 1.0
-    """Largest 95 % upper bound (Clopper-Pearson) of the share of patients whose added identifiers come out. 200 patients without one give
-    0.015; 0.02 needs 149 patients. 1: no limit beyond that none came out."""
+    """Largest 95 % upper bound (Clopper-Pearson) of the share of patients whose added identifiers
+    come out. 200 patients without one give 0.015; 0.02 needs 149 patients. 1: no limit beyond that
+    none came out."""
     similar: Most = 0.002
-    """Most notes in which a number or a name one sign away from the patient's own may be left. 1: not looked for."""
+    """Most notes in which a number or a name one sign away from the patient's own may be left. 1:
+    not looked for."""
     rare: int = Field(default=5, ge=1)
     """A combination of language, kind of note and label that fewer patients share is rare."""
     rare_patients: Most = 1.0
@@ -34,14 +37,17 @@ class Deid(Part):
     """How notes are de-identified."""
 
     profile: Literal["safe-harbor", "pseudonymised", "anonymised"] = "pseudonymised"
-    """``safe-harbor``: dates reduced to the year, ages from 90 on capped; ``pseudonymised``: dates shifted, the vault kept apart, the
-    corpus stays personal data; ``anonymised``: dates shifted, the vault destroyed at the end, with a record."""
+    """``safe-harbor``: dates reduced to the year, ages from 90 on capped; ``pseudonymised``: dates
+    shifted, the vault kept apart, the corpus stays personal data; ``anonymised``: dates shifted,
+    the vault destroyed at the end, with a record."""
     zone: str = "identified"
     """Folder of the identified zone, where the vault lies, relative to the recipe."""
     out: str = Field(default="data/deidentified.jsonl", pattern=r"\.jsonl$")
-    """Where the released notes are written, relative to the recipe: JSON lines that ``format: jsonl`` reads."""
+    """Where the released notes are written, relative to the recipe: JSON lines that ``format:
+    jsonl`` reads."""
     key: str = Field(default="RESIDENCY_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
-    """Environment variable that holds the key of the zone (64 hexadecimal digits, e.g. from ``openssl rand -hex 32``)."""
+    """Environment variable that holds the key of the zone (64 hexadecimal digits, e.g. from
+    ``openssl rand -hex 32``)."""
     plugins: tuple[External, ...] = ()
     """Further recognisers, ``package:Class`` each, with ``name`` and ``find(text, lang)``."""
     unreadable_dates: Literal["replace", "refuse"] = "replace"

@@ -1,4 +1,5 @@
-"""Further recognisers for ``deid.plugins``: Presidio's analyzer, and a model that tags names. Both read what is on this machine only."""
+"""Further recognisers for ``deid.plugins``: Presidio's analyzer, and a model that tags names. Both
+read what is on this machine only."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ PRESIDIO_KINDS: Mapping[str, str] = {
     "UK_NHS": "national_id",
     "MEDICAL_LICENSE": "other",
 }
-"""Presidio's entity -> our kind; others are left alone (its DATE_TIME also means durations, our own rules find dates)."""
+"""Presidio's entity -> our kind; others are left alone (its DATE_TIME also means durations, our own
+rules find dates)."""
 
 
 class Presidio:
-    """Asks Presidio's analyzer (package ``presidio-analyzer``); ``models``: language -> installed spaCy model, for its names.
+    """Asks Presidio's analyzer (package ``presidio-analyzer``); ``models``: language -> installed
+    spaCy model, for its names.
 
-    Without a model only Presidio's patterns are asked. Raises ``UserError`` where the package or a model is missing: nothing is
-    downloaded.
+    Without a model only Presidio's patterns are asked. Raises ``UserError`` where the package or a
+    model is missing: nothing is downloaded.
     """
 
     name = "presidio"
@@ -70,7 +73,8 @@ class Presidio:
 
 
 def _stay_offline() -> None:
-    """Presidio's recogniser of e-mails asks tldextract, which fetches a list of domains unless it is told to use its own."""
+    """Presidio's recogniser of e-mails asks tldextract, which fetches a list of domains unless it
+    is told to use its own."""
     try:
         from tldextract import TLDExtract, tldextract
     except ImportError:
@@ -109,8 +113,9 @@ def _no_model(languages: Sequence[str]) -> Any:
 
 
 class Tagger:
-    """Asks a token classification model: the id of a base in the local cache, a folder with one, or the folder of one of our own
-    runs whose task marks spans. ``kinds``: its label (without ``B-``/``I-``) -> our kind; other labels are left alone.
+    """Asks a token classification model: the id of a base in the local cache, a folder with one, or
+    the folder of one of our own runs whose task marks spans. ``kinds``: its label (without
+    ``B-``/``I-``) -> our kind; other labels are left alone.
 
     Raises ``UserError`` where there is no such model on this machine.
     """
@@ -163,7 +168,8 @@ def _own_run(folder: Path) -> Any:
 
 
 def _transformer(model: str, score: float) -> Any:
-    """What marks spans with a token classification model of transformers; long notes are read in windows that overlap."""
+    """What marks spans with a token classification model of transformers; long notes are read in
+    windows that overlap."""
     from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
     try:

@@ -31,7 +31,8 @@ class Verdict(Value, frozen=True):
     leaked: int = 0
     """Those of them whose identifiers came out."""
     upper_bound: float = 1.0
-    """95 % upper bound of the share of patients whose identifiers come out (Clopper-Pearson, one-sided)."""
+    """95 % upper bound of the share of patients whose identifiers come out (Clopper-Pearson,
+    one-sided)."""
     similar: int = 0
     """Notes in which a number or a name one sign away from the patient's own is left."""
     rare: int = 0
@@ -74,7 +75,8 @@ class Gate:
             self._canary(raw, result.note.group)
 
     def _canary(self, raw: RawNote, group: str) -> None:
-        """Add the row's identifiers to a copy of the note, without any word around them, and see whether they come out."""
+        """Add the row's identifiers to a copy of the note, without any word around them, and see
+        whether they come out."""
         values = [value for kind, value in raw.identifiers if kind in NAMES | CODES]
         if not values:
             return
@@ -142,8 +144,9 @@ WORD = re.compile(r"[^\W\d_]+")
 
 
 def is_similar(raw: RawNote, done: Done) -> bool:
-    """Whether what was kept of a note holds a number with one digit wrong or two neighbours swapped, or a capitalised word one
-    letter away from the patient's own. What was put in is not looked at."""
+    """Whether what was kept of a note holds a number with one digit wrong or two neighbours
+    swapped, or a capitalised word one letter away from the patient's own. What was put in is not
+    looked at."""
     numbers = {
         digits
         for kind, value in raw.identifiers
@@ -182,8 +185,8 @@ def _near_number(text: str, own: Iterable[str]) -> bool:
 
 
 def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
-    """Whether as many words as a name has are one letter away from it. A word of an English name counts alone as well: a Vietnamese
-    syllable is one letter away from a dozen others."""
+    """Whether as many words as a name has are one letter away from it. A word of an English name
+    counts alone as well: a Vietnamese syllable is one letter away from a dozen others."""
     from rapidfuzz.distance import OSA
 
     words = [(match[0][0].isupper(), small(match[0])) for match in WORD.finditer(text)]

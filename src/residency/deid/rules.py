@@ -19,8 +19,8 @@ Handler = Callable[[View, int, int, list[Finding]], None]
 
 
 class Rule(Value, frozen=True):
-    """One form of one kind of identifier, and where it is tried: behind cues, at words, at numbers, or everywhere in a text
-    that holds a hint."""
+    """One form of one kind of identifier, and where it is tried: behind cues, at words, at numbers,
+    or everywhere in a text that holds a hint."""
 
     id: str
     kind: str
@@ -29,8 +29,8 @@ class Rule(Value, frozen=True):
     tail: str = ""
     """What stands behind a cue."""
     cues: tuple[str, ...] = ()
-    """Words behind which the form stands, and with which it is found where it has no group v; case and Vietnamese marks do not
-    count."""
+    """Words behind which the form stands, and with which it is found where it has no group v; case
+    and Vietnamese marks do not count."""
     at: tuple[str, ...] = ()
     """Words at which the form begins."""
     digits: int = 0
@@ -123,8 +123,9 @@ class Rules:
         return self.search(View(text, lang))
 
     def _likely(self, signs: str, whole: bool) -> list[tuple[_Tried, int, list[int]]]:
-        """Rules that may find something at a number, with how many signs before it their forms may begin: those whose forms fit
-        the signs before the number and its first digit so far. ``whole``: nothing stands before these signs."""
+        """Rules that may find something at a number, with how many signs before it their forms may
+        begin: those whose forms fit the signs before the number and its first digit so far.
+        ``whole``: nothing stands before these signs."""
         start, kept = len(signs) - 1, list[tuple[_Tried, int, list[int]]]()
         for one in self.numbers:
             if one.first and signs[start] not in one.first:
@@ -173,8 +174,9 @@ class Rules:
 
 
 BEFORE = 3
-"""How many signs before a number tell which rules may find something at it, at the least: all that a form may begin with there. What
-must not stand before a form is only looked at in full later, what must stand there has to be among them."""
+"""How many signs before a number tell which rules may find something at it, at the least: all that
+a form may begin with there. What must not stand before a form is only looked at in full later, what
+must stand there has to be among them."""
 WIDEST = 2
 """Signs that a number's rule may want to stand before its form, at the most."""
 

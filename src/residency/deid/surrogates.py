@@ -1,7 +1,8 @@
-"""Replacements of the same kind, gender, length class and language; the same for one patient in all notes.
+"""Replacements of the same kind, gender, length class and language; the same for one patient in all
+notes.
 
-Everything is derived from a random secret of the patient (keyed BLAKE2b, RFC 7693), never from the patient's data alone: without the
-secret nobody can tell which surrogate belongs to whom.
+Everything is derived from a random secret of the patient (keyed BLAKE2b, RFC 7693), never from the
+patient's data alone: without the secret nobody can tell which surrogate belongs to whom.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from residency.deid.find import narrow, plain
 from residency.deid.names.lists import name_data
 
 LEAST_WEEKS, MOST_WEEKS = 4, 520
-"""Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at most ten years, so that ages and
-treatments still fit their time. Back, so that no note is dated in the future."""
+"""Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at
+most ten years, so that ages and treatments still fit their time. Back, so that no note is dated in
+the future."""
 
 
 @cache
@@ -43,13 +45,15 @@ ENOUGH = 1 << 96
 
 
 class _Draw:
-    """Choices that a secret and a text decide: the same in every process, and nothing without the secret."""
+    """Choices that a secret and a text decide: the same in every process, and nothing without the
+    secret."""
 
     def __init__(self, secret: bytes, what: str) -> None:
         self.secret, self.what, self.block, self.left = secret, what.encode(), 0, 0
 
     def below(self, limit: int) -> int:
-        """A whole number from 0, less than ``limit``: the digits of a random number of 512 bits, drawn anew before it runs out."""
+        """A whole number from 0, less than ``limit``: the digits of a random number of 512 bits,
+        drawn anew before it runs out."""
         if self.left < ENOUGH:
             block = blake2b(self.what + b"/%d" % self.block, key=self.secret, digest_size=64)
             self.left, self.block = int.from_bytes(block.digest(), "big"), self.block + 1
@@ -68,8 +72,8 @@ def surrogates(secret: bytes, lang: str, taken: frozenset[str]) -> Surrogates:
 
 
 class Surrogates:
-    """Draws the surrogates of one patient; ``taken`` are the ways to write the patient's own identifiers (plain, without
-    separators), which no surrogate may hold."""
+    """Draws the surrogates of one patient; ``taken`` are the ways to write the patient's own
+    identifiers (plain, without separators), which no surrogate may hold."""
 
     def __init__(self, secret: bytes, lang: str, taken: frozenset[str] = frozenset()) -> None:
         self.secret, self.lang = secret, lang if lang in ("vi", "zh", "en") else "en"
@@ -228,7 +232,8 @@ PARTS = frozenset(" -./()+_")
 
 
 def _like(value: str, rng: _Draw, kind: str) -> str:
-    """Digits for digits and letters for letters; what tells the kind (leading 0 or +, the mark of a phone) stays."""
+    """Digits for digits and letters for letters; what tells the kind (leading 0 or +, the mark of a
+    phone) stays."""
     shown = narrow(value)
     kept = 2 if kind == "phone" and shown.lstrip("(+ ").startswith(("0", "1", "8")) else 0
     count = sum(map(str.isdigit, shown))

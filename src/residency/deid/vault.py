@@ -1,7 +1,9 @@
-"""The vault: one random secret per patient, drawn once, encrypted at rest; whoever has it can tell who is who.
+"""The vault: one random secret per patient, drawn once, encrypted at rest; whoever has it can tell
+who is who.
 
-One SQLite file in the identified zone. Patients stand in it under a keyed hash, their secrets encrypted with AES-256-GCM; the key
-is never stored. Workers derive everything of a patient from the patient's secret.
+One SQLite file in the identified zone. Patients stand in it under a keyed hash, their secrets
+encrypted with AES-256-GCM; the key is never stored. Workers derive everything of a patient from the
+patient's secret.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ class Vault:
     def open(cls, folder: Path, key: bytes) -> Self:
         """The vault of a zone's folder; a new one where there is none.
 
-        Raises ``GateRefused`` for a wrong key, a vault that was damaged or tampered with or is of another version, and a file that is
-        none.
+        Raises ``GateRefused`` for a wrong key, a vault that was damaged or tampered with or is of
+        another version, and a file that is none.
         """
         path = folder / NAME
         before = os.umask(0o077)
@@ -87,7 +89,8 @@ class Vault:
         return vault
 
     def secret(self, patient: str) -> bytes:
-        """The patient's 32 random bytes: drawn the first time, the same ever after, in every process."""
+        """The patient's 32 random bytes: drawn the first time, the same ever after, in every
+        process."""
         if (known := self._known.get(patient)) is not None:
             return known
         name = hmac.new(self._index, patient.encode(), sha256).digest()
@@ -133,7 +136,8 @@ class Vault:
         return next((name for name, sealed in rows if matches(self._opened(sealed, name))), None)
 
     def erase(self, entry: bytes) -> None:
-        """Overwrite and remove a patient's secret: nobody can link the patient's surrogates or codes any more."""
+        """Overwrite and remove a patient's secret: nobody can link the patient's surrogates or
+        codes any more."""
         self.commit()
         self.database.execute("PRAGMA secure_delete=ON")
         self.database.execute("DELETE FROM secrets WHERE patient = ?", (entry,))
@@ -144,7 +148,8 @@ class Vault:
         return int(self.database.execute("SELECT count(*) - 1 FROM secrets").fetchone()[0])
 
     def begin(self) -> None:
-        """Write the secrets of what follows together, until ``commit``: a disk write per batch instead of per patient."""
+        """Write the secrets of what follows together, until ``commit``: a disk write per batch
+        instead of per patient."""
         self.database.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
@@ -159,7 +164,8 @@ class Vault:
         self.database.close()
 
     def destroy(self) -> Destroyed:
-        """Overwrite and remove the vault, and leave a record beside it: nobody can tell any more who is who."""
+        """Overwrite and remove the vault, and leave a record beside it: nobody can tell any more
+        who is who."""
         self.commit()
         count = len(self)
         with closing(self.database):
@@ -199,7 +205,8 @@ def _damaged(path: Path) -> GateRefused:
 
 
 def key_from(variable: str) -> bytes:
-    """The key in an environment variable; raises ``UserError`` where it is missing or no key (its value is never shown)."""
+    """The key in an environment variable; raises ``UserError`` where it is missing or no key (its
+    value is never shown)."""
     value = os.environ.get(variable, "")
     if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         state = "is not set" if not value else "does not hold a key"

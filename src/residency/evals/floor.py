@@ -25,7 +25,8 @@ class SafetyFloor(Part):
     kinds: dict[str, Share] = {}
     """Least share of safe answers to one kind of question, e.g. ``emergency``."""
     bound: Literal["value", "interval"] = "value"
-    """What is compared: the share itself, or the end of its 95 % interval that speaks against the model."""
+    """What is compared: the share itself, or the end of its 95 % interval that speaks against the
+    model."""
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> SafetyFloor:
@@ -45,10 +46,12 @@ class SafetyFloor(Part):
 
 
 def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: str = "") -> None:
-    """Refuse what a floor bars: ``reports`` are those of a run (``facts.json``), or the one on safety; of several systems
-    ``system`` is the one to be promoted, or the last, where it is not named.
+    """Refuse what a floor bars: ``reports`` are those of a run (``facts.json``), or the one on
+    safety; of several systems ``system`` is the one to be promoted, or the last, where it is not
+    named.
 
-    Raises ``GateRefused`` where a share lies below the floor, and where there is no result to look at: what was not asked is not safe.
+    Raises ``GateRefused`` where a share lies below the floor, and where there is no result to look
+    at: what was not asked is not safe.
     """
     if not floor.asks:
         return
@@ -78,7 +81,8 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
 
 
 def _against(score: Score | None, bound: str, worst: float) -> float:
-    """What is held against a floor: the share, or the end of its interval on the side of ``worst``, which stands where there is none."""
+    """What is held against a floor: the share, or the end of its interval on the side of ``worst``,
+    which stands where there is none."""
     if score is None:
         return worst
     end = (score.high if worst else score.low) if bound == "interval" else score.value
@@ -86,7 +90,8 @@ def _against(score: Score | None, bound: str, worst: float) -> float:
 
 
 def shortfall(reports: Sequence[Report], floor: SafetyFloor) -> list[str]:
-    """What the gate would say of the last system, for a report; nothing where it would let it through or nobody was asked."""
+    """What the gate would say of the last system, for a report; nothing where it would let it
+    through or nobody was asked."""
     if not any(one.part == PART for one in reports):
         return []
     try:

@@ -59,7 +59,8 @@ def metric_in_sentence(metric: str) -> str:
 
 
 def language_of(text: str) -> str:
-    """The ``lang`` attribute of a stretch of data: what chooses the right glyphs. Empty where the letters do not tell."""
+    """The ``lang`` attribute of a stretch of data: what chooses the right glyphs. Empty where the
+    letters do not tell."""
     if re.search(r"[\u3400-\u9fff\U00020000-\U0003ffff]", text):
         return "zh"
     return "vi" if re.search(r"[ăđơưĂĐƠƯ\u1ea0-\u1ef9]", text) else ""

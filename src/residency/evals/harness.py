@@ -1,7 +1,9 @@
-"""Our models in lm-evaluation-harness, so that benchmarks that others wrote run on them as they are.
+"""Our models in lm-evaluation-harness, so that benchmarks that others wrote run on them as they
+are.
 
-A question becomes the user's turn in the model's own chat template, as it was tuned; ``chat=False`` gives the bare text. The
-harness is not among our dependencies: ``lm_eval`` is imported when a model is made for it (``scripts/harness.py``).
+A question becomes the user's turn in the model's own chat template, as it was tuned; ``chat=False``
+gives the bare text. The harness is not among our dependencies: ``lm_eval`` is imported when a model
+is made for it (``scripts/harness.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ MOST_WRITTEN = 256
 
 
 class Scorer:
-    """What the harness asks of a model, in plain values; a request is read from its end where it is too long."""
+    """What the harness asks of a model, in plain values; a request is read from its end where it is
+    too long."""
 
     def __init__(self, predictor: CausalPredictor, chat: bool = True) -> None:
         self.predictor, self.chat = predictor, chat
@@ -70,7 +73,8 @@ class Scorer:
         )
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens of both. Bare, blanks between them belong to the continuation, whose tokens are those that it adds."""
+        """Tokens of both. Bare, blanks between them belong to the continuation, whose tokens are
+        those that it adds."""
         if self.chat:
             return self._prompt(context), self.predictor.chat.ids(continuation.strip())
         kept = context.rstrip()
@@ -108,7 +112,8 @@ class Scorer:
 
 
 def model_of(predictor: CausalPredictor, chat: bool = True) -> Any:
-    """An ``lm_eval.api.model.LM`` that answers with a predictor; raises ``UserError`` where the harness is not installed."""
+    """An ``lm_eval.api.model.LM`` that answers with a predictor; raises ``UserError`` where the
+    harness is not installed."""
     try:
         from lm_eval.api.model import LM
     except ImportError:

@@ -28,10 +28,11 @@ def screen(
     seed: int,
     level: float,
 ) -> Screened:
-    """Each label that gold holds, and is not held by every item, as a test of its own; calibration where chances are known.
+    """Each label that gold holds, and is not held by every item, as a test of its own; calibration
+    where chances are known.
 
-    Several labels: every label of every item counts. One label: the chosen one. An item without an answer is negative, and
-    stands for no chance.
+    Several labels: every label of every item counts. One label: the chosen one. An item without an
+    answer is negative, and stands for no chance.
     """
     golds = [set(scoring.labels_in(example.gold, card)) for example in examples]
     said = [set(scoring.labels_in(prediction.answer, card)) for prediction in predictions]

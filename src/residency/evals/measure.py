@@ -1,4 +1,5 @@
-"""A predictor on a part of the data -> a report: scores with intervals, slices, confusion and errors, written answers."""
+"""A predictor on a part of the data -> a report: scores with intervals, slices, confusion and
+errors, written answers."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class KnowsLoss(Protocol):
     """A predictor that can say how probable the gold answers are."""
 
     def gold_losses(self, examples: Iterable[Example]) -> Iterator[tuple[float, int]]:
-        """Per example the sum of -log p over the tokens of its gold answer, and how many they are; (0, 0) where unknown."""
+        """Per example the sum of -log p over the tokens of its gold answer, and how many they are;
+        (0, 0) where unknown."""
 
 
 def evaluate(
@@ -61,8 +63,9 @@ def evaluate(
 ) -> tuple[Report, tuple[Prediction, ...]]:
     """Ask a predictor about all examples and score its answers.
 
-    Of written answers, one that can is also asked how probable the gold answers are, which the predictions then carry.
-    ``progress`` is called with the number of examples answered so far. The rest, and what is raised, as for ``score``.
+    Of written answers, one that can is also asked how probable the gold answers are, which the
+    predictions then carry. ``progress`` is called with the number of examples answered so far. The
+    rest, and what is raised, as for ``score``.
     """
     scoring.check_metric(card)
     scoring.check_gold(examples, card)  # before an hour of prediction, not after
@@ -110,10 +113,11 @@ def score(
 ) -> Report:
     """Score predictions against gold. Pure: equal input gives an equal report.
 
-    ``bootstrap`` is the number of resamples behind the intervals (0: none). The unit that is resampled is the example's
-    group, else its note, else the example. ``show_text`` lets errors carry the text around them, and answers their texts.
-    Raises ``UserError`` for no examples, examples without gold or an unknown metric, ``ValueError`` for predictions that
-    do not belong to the examples.
+    ``bootstrap`` is the number of resamples behind the intervals (0: none). The unit that is
+    resampled is the example's group, else its note, else the example. ``show_text`` lets errors
+    carry the text around them, and answers their texts. Raises ``UserError`` for no examples,
+    examples without gold or an unknown metric, ``ValueError`` for predictions that do not belong to
+    the examples.
     """
     rows, columns = scoring.statistics(examples, predictions, card)
     groups = groups_of(examples)
@@ -225,7 +229,8 @@ def _supports(rows: Array, columns: Sequence[str], card: Card) -> dict[str, int]
 
 
 def _occurs(metric: str, rows: Array, columns: Sequence[str], card: Card) -> bool:
-    """Whether a metric is about something that gold or predictions hold: labels of the card that do not are left out."""
+    """Whether a metric is about something that gold or predictions hold: labels of the card that do
+    not are left out."""
     _, slash, label = metric.partition("/")
     if not slash:
         return True
@@ -258,7 +263,8 @@ def _confusion(
     card: Card,
     labels: Sequence[str],
 ) -> dict[str, dict[str, int]]:
-    """Counts over all examples, only cells that are not 0; rows and columns in the order of the labels, ``-`` last.
+    """Counts over all examples, only cells that are not 0; rows and columns in the order of the
+    labels, ``-`` last.
 
     Only of families that mark or choose."""
     if card.family not in MARKED:
@@ -345,8 +351,9 @@ def _answers(
     card: Card,
     show_text: bool,
 ) -> tuple[AnswerItem, ...]:
-    """Written answers with their own main metric: an arbitrary choice that depends on the examples' ids alone, so that it is
-    the same for every system, and that is in such an order that its first few are an arbitrary choice too."""
+    """Written answers with their own main metric: an arbitrary choice that depends on the examples'
+    ids alone, so that it is the same for every system, and that is in such an order that its first
+    few are an arbitrary choice too."""
     values = scoring.statistic(card, columns)(rows)[:, scoring.position_of_main(card, columns)]
     chosen = sorted(range(len(examples)), key=lambda position: digest(examples[position].id))[
         :MOST_ANSWERS
@@ -365,14 +372,16 @@ def _answers(
 
 
 def window(text: str, start: int, end: int) -> str:
-    """A stretch, marked ``⟦so⟧`` for the report, with the text around it; such signs of the text's own become ``|``."""
+    """A stretch, marked ``⟦so⟧`` for the report, with the text around it; such signs of the text's
+    own become ``|``."""
     own = re.compile(f"[{MARKS[0]}{MARKS[1]}]")
     before, inside, after = (own.sub("|", part) for part in _around(text, start, end))
     return f"{before}{MARKS[0]}{inside}{MARKS[1]}{after}".strip()
 
 
 def _around(text: str, start: int, end: int) -> tuple[str, str, str]:
-    """Up to ``AROUND`` characters before a stretch, the stretch, as much after it; cut at blanks where there are any."""
+    """Up to ``AROUND`` characters before a stretch, the stretch, as much after it; cut at blanks
+    where there are any."""
     low, high = max(0, start - AROUND), min(len(text), end + AROUND)
     before, after = text[low:start], text[end:high]
     if low > 0 and not text[low - 1].isspace():
@@ -390,8 +399,9 @@ def _around(text: str, start: int, end: int) -> tuple[str, str, str]:
 
 
 def _spread(errors: Iterable[ErrorItem], most: int) -> tuple[ErrorItem, ...]:
-    """At most ``most`` errors, the kinds taken in turn; within a kind an arbitrary but fixed choice (by hash), so that
-    neither the first examples nor the commonest kind fill the list. Returned by kind, then example and position."""
+    """At most ``most`` errors, the kinds taken in turn; within a kind an arbitrary but fixed choice
+    (by hash), so that neither the first examples nor the commonest kind fill the list. Returned by
+    kind, then example and position."""
     by_kind: defaultdict[str, list[tuple[str, ErrorItem]]] = defaultdict(list)
     for error in errors:
         key = digest(

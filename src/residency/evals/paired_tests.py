@@ -27,11 +27,13 @@ def compare(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
-    """Whether ``b`` differs from ``a``: difference ``b - a``, its interval and p, in the card's main metric, then for written
-    answers also in the loss per token (which falls where ``b`` is better), where both give it for the same tokens.
+    """Whether ``b`` differs from ``a``: difference ``b - a``, its interval and p, in the card's
+    main metric, then for written answers also in the loss per token (which falls where ``b`` is
+    better), where both give it for the same tokens.
 
-    Interval by paired bootstrap, p by approximate randomisation, both over groups (patients). Empty where there are
-    fewer than two groups: one patient says nothing about the next. Raises as ``evaluate.score``.
+    Interval by paired bootstrap, p by approximate randomisation, both over groups (patients). Empty
+    where there are fewer than two groups: one patient says nothing about the next. Raises as
+    ``evaluate.score``.
     """
     metrics = [card.main_metric]
     if (
@@ -100,6 +102,7 @@ def _compared(
 
 
 def _same_tokens(a: Sequence[Prediction], b: Sequence[Prediction]) -> bool:
-    """Whether both know the loss of the same gold tokens: a loss per token says nothing across tokenizers."""
+    """Whether both know the loss of the same gold tokens: a loss per token says nothing across
+    tokenizers."""
     counts = [written.gold_loss(prediction)[1] for prediction in a]
     return any(counts) and counts == [written.gold_loss(prediction)[1] for prediction in b]

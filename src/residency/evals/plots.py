@@ -1,8 +1,9 @@
-"""The report's charts, as SVG text: the same input gives the same bytes, whatever fonts the machine has.
+"""The report's charts, as SVG text: the same input gives the same bytes, whatever fonts the machine
+has.
 
-Text stays text, laid out with the font that matplotlib brings and shown with the reader's fonts, so that Chinese
-and Vietnamese look right. Colours are mid tones that can be read on white and on black; ``inline`` swaps them
-for the page's own.
+Text stays text, laid out with the font that matplotlib brings and shown with the reader's fonts, so
+that Chinese and Vietnamese look right. Colours are mid tones that can be read on white and on
+black; ``inline`` swaps them for the page's own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ Series = tuple[str, Sequence[Score | None]]
 
 
 def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> str | None:
-    """Dots with 95 % whiskers, one row per label, one colour per system; the tuned system comes last in ``series``.
+    """Dots with 95 % whiskers, one row per label, one colour per system; the tuned system comes
+    last in ``series``.
 
     The first ``MOST_ROWS`` rows are drawn. ``None`` where there is nothing to draw.
     """
@@ -101,8 +103,8 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
 
 
 def reliability_plot(bins: Sequence[Bin]) -> str | None:
-    """Stated chance against the share that was right, with whiskers, beside the line where both are equal; dots grow with the
-    number of items. ``None`` where there is nothing to draw."""
+    """Stated chance against the share that was right, with whiskers, beside the line where both are
+    equal; dots grow with the number of items. ``None`` where there is nothing to draw."""
     if not bins:
         return None
     most = max(one.n for one in bins)
@@ -138,7 +140,8 @@ def reliability_plot(bins: Sequence[Bin]) -> str | None:
 
 
 def training_plot(stage: StageResult) -> str | None:
-    """Training loss, and below it the dev metric with the best value marked. ``None`` without a history."""
+    """Training loss, and below it the dev metric with the best value marked. ``None`` without a
+    history."""
     clock = "epoch" if all("epoch" in row for row in stage.history) else "step"
     panels = [
         (name, points)
@@ -217,7 +220,8 @@ def line_plot(series: Mapping[str, Sequence[tuple[float, float]]], across: str, 
 
 
 def inline(svg: str, prefix: str, label: str) -> str:
-    """A chart for the inside of an HTML page: own ids, the page's colours and fonts, and a label for screen readers."""
+    """A chart for the inside of an HTML page: own ids, the page's colours and fonts, and a label
+    for screen readers."""
     from markupsafe import escape
 
     body = svg[svg.index("<svg") :].strip()
@@ -271,7 +275,8 @@ def _canvas(height: float) -> Iterator[tuple[Any, list[str]]]:
 
 
 def _standalone(svg: str) -> str:
-    """The reader's fonts, lines joined by inherited properties (a style sheet would leak into the page), no doctype."""
+    """The reader's fonts, lines joined by inherited properties (a style sheet would leak into the
+    page), no doctype."""
     svg = re.sub(r"<!DOCTYPE[^>]*>\s*", "", svg)
     svg = re.sub(r"\s*<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", svg)
     svg = svg.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
@@ -279,7 +284,8 @@ def _standalone(svg: str) -> str:
 
 
 def _curve(stage: StageResult, clock: str, key: str) -> list[tuple[float, float]]:
-    """(time, value) of the rows that hold a finite value; ``metric`` is another name for the stage's metric."""
+    """(time, value) of the rows that hold a finite value; ``metric`` is another name for the
+    stage's metric."""
     rows = [
         (row.get(clock), row.get(key, row.get("metric") if key == stage.metric else None))
         for row in stage.history
@@ -301,7 +307,8 @@ def _bare(axes: Any, keep: Sequence[str]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Without control characters, which XML does not allow, and not starting with ``_``, which a legend leaves out."""
+    """Without control characters, which XML does not allow, and not starting with ``_``, which a
+    legend leaves out."""
     return (
         "".join(
             " " if category(letter) in ("Cc", "Cs", "Cn") else letter for letter in text
@@ -326,7 +333,8 @@ def _short(text: str, most: int = 26) -> str:
 def learning_plot(
     points: Sequence[tuple[int, float]], line: Sequence[tuple[float, float]], metric: str
 ) -> str | None:
-    """A dot for each run by its number of records, and the law through them; ``None`` without points."""
+    """A dot for each run by its number of records, and the law through them; ``None`` without
+    points."""
     if not points:
         return None
     with _canvas(2.9) as (figure, saved):

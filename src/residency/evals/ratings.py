@@ -1,4 +1,5 @@
-"""Marks from 0 to 10 for short answers: by people on a sheet, or by a judge model, which is named as such everywhere."""
+"""Marks from 0 to 10 for short answers: by people on a sheet, or by a judge model, which is named
+as such everywhere."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ class Mark(Value, frozen=True):
 
 
 def write_sheet(notes: Sequence[Note], predictions: Sequence[Prediction], path: Path) -> int:
-    """Write a sheet (CSV) on which a person marks answers to items of an exam; returns how many. Which system answered is not on
-    it."""
+    """Write a sheet (CSV) on which a person marks answers to items of an exam; returns how many.
+    Which system answered is not on it."""
     answers = {one.id: text_of(one.answer) for one in predictions}
     missing = [note.id for note in notes if note.id not in answers]
     if missing:
@@ -61,7 +62,8 @@ def write_sheet(notes: Sequence[Note], predictions: Sequence[Prediction], path: 
 
 
 def read_sheet(path: Path) -> list[Mark]:
-    """The marks of a sheet; raises ``DataError`` for one that is missing, double or not between 0 and 10."""
+    """The marks of a sheet; raises ``DataError`` for one that is missing, double or not between 0
+    and 10."""
     marks: dict[tuple[str, str], Mark] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
@@ -94,7 +96,8 @@ def read_sheet(path: Path) -> list[Mark]:
 def judged(
     judge: Predictor, notes: Sequence[Note], predictions: Sequence[Prediction]
 ) -> tuple[list[Mark], int]:
-    """Marks by a model, and how many answers it gave no readable mark. Its name says that it is a model."""
+    """Marks by a model, and how many answers it gave no readable mark. Its name says that it is a
+    model."""
     answers = {one.id: text_of(one.answer) for one in predictions}
     asked = [
         Example(
@@ -126,7 +129,8 @@ def judged(
 
 
 def scored(marks: Iterable[Mark], samples: int = 1000, seed: int = 0) -> tuple[Score, ...]:
-    """Mean mark by people and by each model, 0 to 10, with intervals over items. Marks by a model never join those by people."""
+    """Mean mark by people and by each model, 0 to 10, with intervals over items. Marks by a model
+    never join those by people."""
     import numpy as np
 
     from residency.metrics import intervals

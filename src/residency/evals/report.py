@@ -37,10 +37,11 @@ class Plot(Value, frozen=True):
 
 
 def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
-    """Write report.html, report.md, model_card.md and plots/*.svg, each whole or not at all; equal facts, equal bytes.
+    """Write report.html, report.md, model_card.md and plots/*.svg, each whole or not at all; equal
+    facts, equal bytes.
 
-    Error texts and the mask sample are written only where ``facts.show_text`` is true. Raises ``UserError`` where
-    the folder cannot be written.
+    Error texts and the mask sample are written only where ``facts.show_text`` is true. Raises
+    ``UserError`` where the folder cannot be written.
     """
     from markupsafe import Markup
 
@@ -75,7 +76,8 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
 
 
 def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
-    """One row for each task and system, 80 columns wide: the main metric with its interval, a second one, the paired test.
+    """One row for each task and system, 80 columns wide: the main metric with its interval, a
+    second one, the paired test.
 
     The second metric is the relaxed one for spans, exact match or accuracy for labels.
     """
@@ -139,7 +141,8 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
 
 
 def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | None:
-    """Questions with the answers of every system, for the terminal; ``None`` where there are none that may be shown."""
+    """Questions with the answers of every system, for the terminal; ``None`` where there are none
+    that may be shown."""
     from rich.table import Table
     from rich.text import Text
 
@@ -165,7 +168,8 @@ def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | 
 
 
 def _main_and_second(reports: list[Report]) -> tuple[str, str]:
-    """The metric that decides, and the one that is most telling beside it; empty where there is no other."""
+    """The metric that decides, and the one that is most telling beside it; empty where there is no
+    other."""
     main = report_view.main_metric(reports)
     names = dict.fromkeys(
         score.metric
@@ -180,8 +184,8 @@ def _main_and_second(reports: list[Report]) -> tuple[str, str]:
 def _plots(
     facts: RunFacts, tasks: Iterable[TaskView]
 ) -> tuple[list[Plot | None], list[Plot | None], list[Plot | None]]:
-    """A chart of scores for each task, of the training for each stage, and of calibration for each task, where there is something
-    to draw."""
+    """A chart of scores for each task, of the training for each stage, and of calibration for each
+    task, where there is something to draw."""
     used: set[str] = set()
     of_tasks = []
     for task in tasks:
@@ -287,7 +291,8 @@ def _html_text(value: object) -> object:
 
 
 def _markdown_text(value: object) -> object:
-    """Text in a Markdown line or table cell: no markup, link, HTML or line break comes from the data."""
+    """Text in a Markdown line or table cell: no markup, link, HTML or line break comes from the
+    data."""
     from markupsafe import Markup
 
     if not isinstance(value, str) or hasattr(value, "__html__"):

@@ -1,4 +1,5 @@
-"""What the report's templates show: the facts put into words, tables and marked text, without any markup."""
+"""What the report's templates show: the facts put into words, tables and marked text, without any
+markup."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class ScoreTable(Value, frozen=True):
 
 
 class ConfusionRow(Value, frozen=True):
-    """A gold type, how often it occurs, and (count, share of the row, whether right) for each predicted type."""
+    """A gold type, how often it occurs, and (count, share of the row, whether right) for each
+    predicted type."""
 
     gold: str
     total: int
@@ -91,7 +93,8 @@ class ErrorGroup(Value, frozen=True):
 
 
 class AnswerView(Value, frozen=True):
-    """A question with its reference and what each system answered: (system, answer, why there is none)."""
+    """A question with its reference and what each system answered: (system, answer, why there is
+    none)."""
 
     example: str
     input: str
@@ -170,8 +173,8 @@ def task_views(facts: RunFacts) -> tuple[TaskView, ...]:
 
 
 def stage_table(tasks: Sequence[TaskView], stages: Sequence[StageResult]) -> tuple[ScoreTable, ...]:
-    """Of a run with several stages: each task's main metric for the base and after every stage, a row a task; so forgetting
-    shows."""
+    """Of a run with several stages: each task's main metric for the base and after every stage, a
+    row a task; so forgetting shows."""
     if len(stages) < 2:
         return ()
     systems = _unique(name for task in tasks for name in task.main.systems)
@@ -190,7 +193,8 @@ def main_scores(report: Report) -> tuple[Score, ...]:
 
 
 def main_metric(reports: Sequence[Report]) -> str:
-    """The metric that the verdict names: the first one that systems are compared by, else the first of all."""
+    """The metric that the verdict names: the first one that systems are compared by, else the first
+    of all."""
     known = [score.metric for report in reports for score in main_scores(report)]
     compared = [
         comparison.metric for comparison in _comparisons(reports) if comparison.metric in known
@@ -199,7 +203,8 @@ def main_metric(reports: Sequence[Report]) -> str:
 
 
 def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
-    """One sentence in plain words: what the last system reaches, on how much, and against which baselines."""
+    """One sentence in plain words: what the last system reaches, on how much, and against which
+    baselines."""
     tuned, metric = reports[-1], main_metric(reports)
     score = _find(tuned, metric)
     if score is None:
@@ -474,7 +479,8 @@ def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
 
 
 def _marked(item: ErrorItem) -> tuple[str, str, str]:
-    """Before, inside and after the stretch that the error is about; all before where it is about the whole note."""
+    """Before, inside and after the stretch that the error is about; all before where it is about
+    the whole note."""
     before, opened, rest = item.text.partition(MARKS[0])
     marked, closed, after = rest.partition(MARKS[1])
     return (before, marked, after) if opened and closed else (item.text, "", "")

@@ -1,8 +1,10 @@
-"""Does a model that writes do harm, and does it say so when it cannot know? A packaged set of questions in three languages.
+"""Does a model that writes do harm, and does it say so when it cannot know? A packaged set of
+questions in three languages.
 
-Contraindications, dose errors, emergencies, questions without an answer, and false premises; each with its source. Answers are
-scored by patterns, so a safe answer in unusual words counts as unsafe and a cunning unsafe one may count as safe: the score
-compares systems and finds what people must read, and is no proof of safety.
+Contraindications, dose errors, emergencies, questions without an answer, and false premises; each
+with its source. Answers are scored by patterns, so a safe answer in unusual words counts as unsafe
+and a cunning unsafe one may count as safe: the score compares systems and finds what people must
+read, and is no proof of safety.
 """
 
 from __future__ import annotations
@@ -108,7 +110,8 @@ def questions() -> list[Example]:
 
 
 def judged(words: str, kind: str, lang: str) -> Verdict:
-    """What the patterns of a kind of question say of an answer; no answer is not safe and does no harm."""
+    """What the patterns of a kind of question say of an answer; no answer is not safe and does no
+    harm."""
     found, rule = safety_set(), safety_set().kinds[kind]
     text = normalize("NFC", words).lower().replace("\u2019", "'").strip()
 

@@ -1,4 +1,5 @@
-"""A tuned encoder as ONNX: in 32 bits, equal to torch, and in bfloat16 and 8 bits where the held-out part says that it answers as well."""
+"""A tuned encoder as ONNX: in 32 bits, equal to torch, and in bfloat16 and 8 bits where the
+held-out part says that it answers as well."""
 
 from __future__ import annotations
 
@@ -51,10 +52,12 @@ UNMEASURED = Fewer(kept=False, reason="not measured", tolerance=LOSS)
 def export(
     artefact: Path, out: Path, held_out: Sequence[Example] = (), bootstrap: int = 1000
 ) -> Export:
-    """Write an artefact's encoder to ``out``: ``model.onnx``, ``model.int8.onnx`` where kept, the tokenizer, ``onnx.json``.
+    """Write an artefact's encoder to ``out``: ``model.onnx``, ``model.int8.onnx`` where kept, the
+    tokenizer, ``onnx.json``.
 
-    ``held_out``: gold examples on which fewer bits are measured against 32; without them they are not kept. Raises ``UserError`` for
-    models that write, prefixes, quantised bases, and a folder that is not empty.
+    ``held_out``: gold examples on which fewer bits are measured against 32; without them they are
+    not kept. Raises ``UserError`` for models that write, prefixes, quantised bases, and a folder
+    that is not empty.
     """
     found = exportable(artefact)
     needs()
@@ -133,7 +136,8 @@ def needs() -> None:
 def write_graph(model: Any, path: Path) -> None:
     """A model's graph, for any number of rows of any length.
 
-    Torch's tracing exporter: its newer one needs a further library, and gains nothing for graphs without branches.
+    Torch's tracing exporter: its newer one needs a further library, and gains nothing for graphs
+    without branches.
     """
     import torch
 
@@ -168,7 +172,8 @@ def write_graph(model: Any, path: Path) -> None:
 
 
 def farthest(model: Any, ours: Graph, window: int, pad: int) -> float:
-    """The largest distance of a logit from torch's, over random rows of many lengths, alone and padded."""
+    """The largest distance of a logit from torch's, over random rows of many lengths, alone and
+    padded."""
     import numpy as np
     import torch
 
@@ -189,7 +194,8 @@ def farthest(model: Any, ours: Graph, window: int, pad: int) -> float:
 
 
 def write_int8(fp32: Path, int8: Path) -> None:
-    """The same graph with weights in 8 bits, a scale for each output channel; activations are scaled as they come."""
+    """The same graph with weights in 8 bits, a scale for each output channel; activations are
+    scaled as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with quiet():
@@ -199,7 +205,8 @@ def write_int8(fp32: Path, int8: Path) -> None:
 def measured(
     folder: Path, card: Card, held_out: Sequence[Example], bootstrap: int
 ) -> tuple[Fewer, Fewer]:
-    """Whether bfloat16 and 8 bits are kept: the score on held-out examples falls by at most ``LOSS``."""
+    """Whether bfloat16 and 8 bits are kept: the score on held-out examples falls by at most
+    ``LOSS``."""
     gold = [example for example in held_out if example.gold is not None]
     if not gold:
         none = msgspec.structs.replace(UNMEASURED, reason="no held-out examples to measure it on")

@@ -1,6 +1,7 @@
 """C-CDA documents: the narrative of their sections as a note, and everyone whom the header names.
 
-Elements are those of HL7 CDA R2 (``ClinicalDocument``, ``recordTarget``, ``structuredBody``). Entities, document types and the network are off.
+Elements are those of HL7 CDA R2 (``ClinicalDocument``, ``recordTarget``, ``structuredBody``).
+Entities, document types and the network are off.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Text as hospitals store it: bytes in old encodings, Vietnamese by font, RTF and HTML, each read exactly or not at all."""
+"""Text as hospitals store it: bytes in old encodings, Vietnamese by font, RTF and HTML, each read
+exactly or not at all."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Unreadable(Exception):
 
 
 def read(value: object, encoding: Encoding, lang: str, format: Format) -> tuple[str, Edits | None]:
-    """A column's value as text, and how offsets of the stored text move; None where it was taken apart (RTF, HTML).
+    """A column's value as text, and how offsets of the stored text move; None where it was taken
+    apart (RTF, HTML).
 
     Raises ``Unreadable``: nothing is guessed.
     """
@@ -100,7 +102,8 @@ def decoded(data: bytes, encoding: Encoding, lang: str = "") -> str:
 
 
 def _single(data: bytes) -> str:
-    """Each byte the sign that a Western system shows; or these signs themselves in UTF-8, which texts in these fonts never look like."""
+    """Each byte the sign that a Western system shows; or these signs themselves in UTF-8, which
+    texts in these fonts never look like."""
     for name in ("utf-8-sig", "cp1252"):
         try:
             return data.decode(name)
@@ -135,7 +138,8 @@ def vni() -> dict[str, str]:
 
 
 def by_font(stored: str, encoding: Encoding) -> tuple[str, Edits]:
-    """Text whose Vietnamese letters were drawn by a font, as Unicode; raises ``Unreadable`` for a sign that no letter bears."""
+    """Text whose Vietnamese letters were drawn by a font, as Unicode; raises ``Unreadable`` for a
+    sign that no letter bears."""
     from unicodedata import normalize
 
     table = tcvn3() if encoding == "tcvn3" else vni()
@@ -195,7 +199,8 @@ def of_rtf(text: str) -> str:
 
 
 def of_html(text: str) -> str:
-    """The words of an HTML text, a line for each block and row, cells parted by tabs; raises ``Unreadable``."""
+    """The words of an HTML text, a line for each block and row, cells parted by tabs; raises
+    ``Unreadable``."""
     from lxml import etree, html
 
     if not text.strip():

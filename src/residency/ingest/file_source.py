@@ -1,6 +1,8 @@
-"""Notes out of files: CSV, JSON lines, HL7 v2 and C-CDA. A file is told by its name and its content, and taken once.
+"""Notes out of files: CSV, JSON lines, HL7 v2 and C-CDA. A file is told by its name and its
+content, and taken once.
 
-What is said of a file is its place in the order of names, never the name: hospitals name files after patients.
+What is said of a file is its place in the order of names, never the name: hospitals name files
+after patients.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ SUFFIXES = {
 
 
 def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[Item]:
-    """What became of each row or document of the files that were not taken yet, in the order of names.
+    """What became of each row or document of the files that were not taken yet, in the order of
+    names.
 
-    Raises ``UserError`` where there are no files, or where one that was taken has changed; ``DataError`` for a file that is not what
-    it should be.
+    Raises ``UserError`` where there are no files, or where one that was taken has changed;
+    ``DataError`` for a file that is not what it should be.
     """
     paths = found(settings, root)
     new = []
@@ -184,7 +187,8 @@ def _spans(row: dict[str, Any], settings: Jsonl, where: str) -> Labels:
 
 
 def _check(wanted: dict[str, str], present: Any, place: str) -> None:
-    """Raise for a column that is not there. What is there is not told: without a line of names it is a patient's row."""
+    """Raise for a column that is not there. What is there is not told: without a line of names it
+    is a patient's row."""
     for where, column in wanted.items():
         if column not in present:
             raise UserError(

@@ -1,6 +1,7 @@
 """HL7 version 2: what MDM, ORU and ADT messages say in words, and everyone whom they name.
 
-Segments and fields are those of the standard's chapters 3 (PID, NK1, PV1, MRG, IN1, GT1), 4 (ORC, OBR), 7 (OBX) and 9 (TXA).
+Segments and fields are those of the standard's chapters 3 (PID, NK1, PV1, MRG, IN1, GT1), 4 (ORC,
+OBR), 7 (OBX) and 9 (TXA).
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _encoding(settings: Hl7, data: bytes) -> Encoding:
 
 
 def split(text: str) -> list[str]:
-    """Messages of a file: without the frame of MLLP, without batch headers; a line that begins no segment goes on with the one before."""
+    """Messages of a file: without the frame of MLLP, without batch headers; a line that begins no
+    segment goes on with the one before."""
     found: list[list[str]] = []
     for line in re.split(r"\r\n|\r|\n", text.strip("\x0b\x1c\ufeff \r\n\t")):
         line = line.strip("\x0b\x1c")
@@ -83,7 +85,8 @@ def split(text: str) -> list[str]:
 
 
 def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
-    """A message as its notes: one for a document (MDM) or a message, one for each order of results (ORU)."""
+    """A message as its notes: one for a document (MDM) or a message, one for each order of results
+    (ORU)."""
     import hl7
 
     try:
@@ -297,7 +300,8 @@ def _repeats(parsed: hl7.Message, segment: Any, number: int) -> list[str]:
 
 
 def _fields(parsed: hl7.Message, segment: Any, number: int, parts: bool = False) -> list[list[str]]:
-    """The repetitions of a field, each as its components; of a component with parts the first one, or all (``parts``), NUL between."""
+    """The repetitions of a field, each as its components; of a component with parts the first one,
+    or all (``parts``), NUL between."""
     if len(segment) <= number:
         return []
     separators = str(parsed.segment("MSH")[2]) if len(parsed.segment("MSH")) > 2 else "^~\\&"
@@ -331,7 +335,8 @@ def _padded(parts: Sequence[str], count: int) -> list[str]:
 
 
 def unescaped(parsed: hl7.Message, text: str) -> str:
-    r"""A text without escape sequences: ``\F\`` and its like, ``\.br\`` and ``\.sp\`` as line ends, ``\Xdd..\`` as UTF-8, others left out."""
+    r"""A text without escape sequences: ``\F\`` and its like, ``\.br\`` and ``\.sp\`` as line ends,
+    ``\Xdd..\`` as UTF-8, others left out."""
     sign = str(parsed.segment("MSH")[2])[2:3] or "\\"
     if sign not in text:
         return text

@@ -1,7 +1,9 @@
-"""Whether a login can write: what the server's catalogue says, and what the server answers when it is asked to plan a change.
+"""Whether a login can write: what the server's catalogue says, and what the server answers when it
+is asked to plan a change.
 
-Nothing here changes or creates anything, or holds others up: ``EXPLAIN DELETE ... WHERE 1 = 0`` is planned, its rights are checked, and nothing
-is run; it is asked in a savepoint that is rolled back, inside a transaction that may only read.
+Nothing here changes or creates anything, or holds others up: ``EXPLAIN DELETE ... WHERE 1 = 0`` is
+planned, its rights are checked, and nothing is run; it is asked in a savepoint that is rolled back,
+inside a transaction that may only read.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ HIDDEN = "hidden"
 READING = frozenset(
     {"USAGE", "SELECT", "SHOW VIEW", "SHOW DATABASES", "PROCESS", "REPLICATION CLIENT", "BINLOG MONITOR", "SLAVE MONITOR", "REPLICA MONITOR", "SHOW CREATE ROUTINE"}
 )  # fmt: skip
-"""Rights of MariaDB and MySQL that change nothing; a login with any other (EXECUTE and FILE among them) is refused."""
+"""Rights of MariaDB and MySQL that change nothing; a login with any other (EXECUTE and FILE among
+them) is refused."""
 
 
 def writing(connection: Connection, tables: Iterable[str]) -> str:
@@ -81,7 +84,8 @@ def _shown(connection: Connection, asked: str) -> list[str]:
 
 
 def planned(connection: Connection, tables: Iterable[str]) -> str:
-    """Ask the server to plan, not to run, the deletion of no row of each table; it answers whether the login might."""
+    """Ask the server to plan, not to run, the deletion of no row of each table; it answers whether
+    the login might."""
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError
 
@@ -101,7 +105,8 @@ def planned(connection: Connection, tables: Iterable[str]) -> str:
 
 
 def granted(ask: Callable[[str], list[str]]) -> str:
-    """Why the grants of MariaDB or MySQL let a login write, roles included, or an empty string. ``ask`` runs a SHOW statement."""
+    """Why the grants of MariaDB or MySQL let a login write, roles included, or an empty string.
+    ``ask`` runs a SHOW statement."""
     lines, seen = ask("SHOW GRANTS"), set()
     while lines:
         line = lines.pop()

@@ -1,7 +1,9 @@
-"""PubMed: abstracts by a search at NCBI's E-utilities, or from the XML that PubMed exports, as public notes.
+"""PubMed: abstracts by a search at NCBI's E-utilities, or from the XML that PubMed exports, as
+public notes.
 
-Structure of the XML: NLM's DTD, https://dtd.nlm.nih.gov/ncbi/pubmed/. Searching is Biopython's, which keeps NCBI's limits (three requests a
-second, ten with a key) and repeats what fails in passing.
+Structure of the XML: NLM's DTD, https://dtd.nlm.nih.gov/ncbi/pubmed/. Searching is Biopython's,
+which keeps NCBI's limits (three requests a second, ten with a key) and repeats what fails in
+passing.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ KEY = "NCBI_API_KEY"
 
 
 def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
-    """The articles of a PubMed XML file that have an abstract, one at a time; external entities are never followed.
+    """The articles of a PubMed XML file that have an abstract, one at a time; external entities are
+    never followed.
 
     Raises ``DataError`` for a file that is no PubMed XML.
     """
@@ -95,7 +98,8 @@ def _words(element: Any) -> str:
 
 
 def search(query: str, email: str, most: int) -> list[str]:
-    """PMIDs that a query finds, the most relevant first; raises ``UserError`` where PubMed cannot be reached or knows no such query."""
+    """PMIDs that a query finds, the most relevant first; raises ``UserError`` where PubMed cannot
+    be reached or knows no such query."""
     entrez = _entrez(email)
     from lxml import etree
 

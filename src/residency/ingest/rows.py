@@ -25,7 +25,8 @@ class Item(Value, frozen=True):
     skipped: str = ""
     """Why there is no note."""
     id: str = ""
-    """What tells a row that was skipped; the empty string for several rows, which are counted each time."""
+    """What tells a row that was skipped; the empty string for several rows, which are counted each
+    time."""
     rows: int = 1
     mark: tuple[str, str] | None = None
     """How far the source was read."""
@@ -42,7 +43,8 @@ def note_of(
     mark: tuple[str, str] | None = None,
     place: str = "",
 ) -> Item:
-    """A row as a note; ``place`` tells a row without an id. Raises ``DataError`` for labels outside their text."""
+    """A row as a note; ``place`` tells a row without an id. Raises ``DataError`` for labels outside
+    their text."""
     columns = settings.columns
     if row[columns.id] in (None, ""):
         return Item(skipped=NO_ID, id=f"\0{place}", mark=mark)
@@ -80,7 +82,8 @@ def note_of(
 
 
 def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) -> tuple[Span, ...]:
-    """Labels of the stored text as spans of the text that was made of it; those that an edit cut are left out."""
+    """Labels of the stored text as spans of the text that was made of it; those that an edit cut
+    are left out."""
     spans = []
     for start, stop, label in labels:
         if not 0 <= start < stop <= edits.source_length:

@@ -44,7 +44,8 @@ VERBS = frozenset(
         "CALL",
     ]
 )
-"""Words that may only stand in a SELECT in quotation marks: SQL Server needs no semicolon between two statements."""
+"""Words that may only stand in a SELECT in quotation marks: SQL Server needs no semicolon between
+two statements."""
 
 LOCKING = frozenset(
     {"TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"}
@@ -53,10 +54,11 @@ LOCKING = frozenset(
 
 
 def check_select(statement: str, where: str, dialect: str = "") -> str:
-    """The statement without its closing semicolon; raises ``UserError`` for whatever is not exactly one SELECT.
+    """The statement without its closing semicolon; raises ``UserError`` for whatever is not exactly
+    one SELECT.
 
-    ``dialect``: sqlglot's name. A comment is refused too: servers run what some comments hold (``/*! ... */``), and what is a
-    comment to one is none to another.
+    ``dialect``: sqlglot's name. A comment is refused too: servers run what some comments hold
+    (``/*! ... */``), and what is a comment to one is none to another.
     """
     import sqlglot
 

@@ -37,7 +37,8 @@ class Columns(Part):
     kind: str = ""
     written_at: str = ""
     format: Format = "auto"
-    """What the text column holds; ``auto``: RTF and HTML are told by how they begin and by their tags."""
+    """What the text column holds; ``auto``: RTF and HTML are told by how they begin and by their
+    tags."""
 
 
 class Source(Part):
@@ -46,12 +47,14 @@ class Source(Part):
     lang: Literal["vi", "zh", "en", ""] = ""
     """Language of notes whose row or document does not say."""
     encoding: Encoding = "auto"
-    """How bytes are read; ``auto``: a byte order mark, then UTF-8, and for Chinese notes GB18030. ``tcvn3`` (ABC) and ``vni`` (VNI-Windows)
-    are also read where a database gives them as Latin letters. Notes that cannot be read are counted and left out."""
+    """How bytes are read; ``auto``: a byte order mark, then UTF-8, and for Chinese notes GB18030.
+    ``tcvn3`` (ABC) and ``vni`` (VNI-Windows) are also read where a database gives them as Latin
+    letters. Notes that cannot be read are counted and left out."""
     keep: Days = 30
     """Days after which extracted notes are removed from the zone, at the next command."""
     segment: int = Field(default=500, ge=1)
-    """Notes that are stored, and later de-identified, together: what a killed command does again at most."""
+    """Notes that are stored, and later de-identified, together: what a killed command does again at
+    most."""
 
 
 class Table(Source):
@@ -59,7 +62,8 @@ class Table(Source):
 
     columns: Columns = Columns()
     identifiers: dict[Kind, tuple[str, ...] | str] = {}
-    """Kind -> column or columns that hold identifiers of the row: they are looked for in every form in the note."""
+    """Kind -> column or columns that hold identifiers of the row: they are looked for in every form
+    in the note."""
 
     def columns_of(self) -> tuple[tuple[str, str], ...]:
         """(kind, column) of every identifier."""
@@ -84,18 +88,20 @@ class Sql(Table):
 
     kind: Literal["sql"] = "sql"
     url: str = Field(pattern=r"^(env:[A-Z][A-Z0-9_]*|[a-z][a-z0-9+]*://.*)$")
-    """``env:NAME``: the environment variable that holds the SQLAlchemy URL; or a URL without a password, e.g.
-    ``sqlite:///hospital.db`` (relative to the recipe)."""
+    """``env:NAME``: the environment variable that holds the SQLAlchemy URL; or a URL without a
+    password, e.g. ``sqlite:///hospital.db`` (relative to the recipe)."""
     notes: str = Field(min_length=8)
     """One SELECT that gives a row per note."""
     labels: str = ""
     """One SELECT that gives note, start, stop and label of entities, where the database holds any."""
     mark: str = ""
-    """Column that only grows (a number or a time): the next extraction takes what is beyond; the id where empty."""
+    """Column that only grows (a number or a time): the next extraction takes what is beyond; the id
+    where empty."""
     fetch: int = Field(default=1000, ge=1)
     """Rows that are in memory at once."""
     writing_login: bool = False
-    """Whether a login that could write is accepted all the same (the transaction is read-only then too)."""
+    """Whether a login that could write is accepted all the same (the transaction is read-only then
+    too)."""
 
     @model_validator(mode="after")
     def _no_password(self) -> Sql:
@@ -115,12 +121,15 @@ class Sql(Table):
 
 
 class Files(Source):
-    """What sources of files have. A file is told by name and content: one that was taken is not taken again."""
+    """What sources of files have. A file is told by name and content: one that was taken is not
+    taken again."""
 
     path: str = Field(min_length=1)
-    """A file, a folder, or a pattern such as ``inbox/*.csv`` (``**`` for folders below), relative to the recipe."""
+    """A file, a folder, or a pattern such as ``inbox/*.csv`` (``**`` for folders below), relative
+    to the recipe."""
     changed: Literal["refuse", "new"] = "refuse"
-    """What a file that was taken before and has changed means: the command refuses; or its notes with new ids are taken."""
+    """What a file that was taken before and has changed means: the command refuses; or its notes
+    with new ids are taken."""
 
 
 class Csv(Files, Table):

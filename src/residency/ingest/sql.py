@@ -1,4 +1,5 @@
-"""Notes out of a SQL database: one SELECT, streamed, by a login that cannot write, in a transaction that may not."""
+"""Notes out of a SQL database: one SELECT, streamed, by a login that cannot write, in a transaction
+that may not."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ NO_MARK = "the row has no mark, or no id"
 
 
 def connect(settings: Sql, root: Path) -> Engine:
-    """An engine for the settings' database; nothing is opened yet. Raises ``UserError`` for a URL that is none (never shown)."""
+    """An engine for the settings' database; nothing is opened yet. Raises ``UserError`` for a URL
+    that is none (never shown)."""
     from sqlalchemy import create_engine
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -54,7 +56,8 @@ def connect(settings: Sql, root: Path) -> Engine:
 def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connection]:
     """A connection in a read-only transaction, its login tried on the tables that are asked for.
 
-    Raises ``GateRefused`` for a login that can write, ``UserError`` where the database cannot be reached or goes away.
+    Raises ``GateRefused`` for a login that can write, ``UserError`` where the database cannot be
+    reached or goes away.
     """
     from sqlalchemy import text
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -87,9 +90,11 @@ def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connect
 
 
 def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Iterator[Item]:
-    """What became of each row from a mark on (that mark's own rows included), in the order of marks; constant memory.
+    """What became of each row from a mark on (that mark's own rows included), in the order of
+    marks; constant memory.
 
-    Raises ``UserError`` for a statement that is not a SELECT, a missing column or a database that cannot be reached.
+    Raises ``UserError`` for a statement that is not a SELECT, a missing column or a database that
+    cannot be reached.
     """
     from sqlalchemy import text
 
@@ -125,7 +130,8 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
 
 @contextmanager
 def _let_go(result: CursorResult[Any]) -> Iterator[None]:
-    """PyMySQL reads what is left of a stream when it is forgotten, and complains on the terminal where the connection is gone."""
+    """PyMySQL reads what is left of a stream when it is forgotten, and complains on the terminal
+    where the connection is gone."""
     stream = getattr(result.cursor, "_result", None)
     try:
         yield
@@ -150,7 +156,8 @@ def escaped(statement: str) -> str:
 
 
 def mark_of(value: Any) -> tuple[str, str]:
-    """A mark as (type, value), so that it comes back as what it was; raises ``DataError`` for a type that cannot be kept."""
+    """A mark as (type, value), so that it comes back as what it was; raises ``DataError`` for a
+    type that cannot be kept."""
     if isinstance(value, bool | int | float | str | Decimal | UUID):
         return type(value).__name__, str(value)
     if isinstance(value, datetime | date):
@@ -204,7 +211,8 @@ def _unmarked(connection: Connection, inner: str, settings: Sql) -> int:
 def _labels(
     engine: Engine, settings: Sql, statement: str
 ) -> Iterator[Callable[[Sequence[Any]], Labels]]:
-    """What gives the labels of some notes: note -> (start, stop, label); offsets count code points of the text as it is stored.
+    """What gives the labels of some notes: note -> (start, stop, label); offsets count code points
+    of the text as it is stored.
 
     A connection of its own: the first one is in the middle of its rows.
     """

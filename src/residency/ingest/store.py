@@ -1,9 +1,12 @@
-"""Identified notes at rest: segments in one file of the identified zone, encrypted, counted, and kept for a limited time.
+"""Identified notes at rest: segments in one file of the identified zone, encrypted, counted, and
+kept for a limited time.
 
-A segment, the mark up to which the source was read, and the ids and files that it came from are written in one transaction, so
-that a killed process loses nothing and takes nothing twice. Everything is sealed with AES-256-GCM under a key derived from the
-zone's key, which is never stored; a segment's number and count and the store's own random name are authenticated with it, so that none can be swapped, cut
-or dropped unnoticed. The whole file replaced by an older copy of itself cannot be told from the file alone.
+A segment, the mark up to which the source was read, and the ids and files that it came from are
+written in one transaction, so that a killed process loses nothing and takes nothing twice.
+Everything is sealed with AES-256-GCM under a key derived from the zone's key, which is never
+stored; a segment's number and count and the store's own random name are authenticated with it, so
+that none can be swapped, cut or dropped unnoticed. The whole file replaced by an older copy of
+itself cannot be told from the file alone.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class Head(Value, frozen=True):
     store: str
     """Random name, a part of what every segment is authenticated with."""
     source: str = ""
-    """Hash of the settings that say what a note is; another source begins anew, and takes what it has not taken."""
+    """Hash of the settings that say what a note is; another source begins anew, and takes what it
+    has not taken."""
     mark: tuple[str, str] | None = None
     """(type, value) of the mark of the last row that was taken."""
     first: int = 1
@@ -70,7 +74,8 @@ class Store:
     def open(cls, folder: Path, name: str, key: bytes) -> Self:
         """The store of a recipe in a zone's folder; a new one where there is none.
 
-        Raises ``GateRefused`` for a wrong key or a store that was tampered with, ``UserError`` for a file that is none.
+        Raises ``GateRefused`` for a wrong key or a store that was tampered with, ``UserError`` for
+        a file that is none.
         """
         path = folder / f"{name}.notes.sqlite"
         before = os.umask(0o077)
@@ -274,7 +279,8 @@ class Store:
         )
 
     def expire(self, days: int, reason: str = "kept long enough", upto: int | None = None) -> int:
-        """Remove segments that are older, or all up to a number, with a line in the ledger; how many notes that is."""
+        """Remove segments that are older, or all up to a number, with a line in the ledger; how
+        many notes that is."""
         now = datetime.now(UTC)
         before = (now - timedelta(days=days)).isoformat(timespec="seconds")
         old = [
@@ -307,7 +313,8 @@ class Store:
         return sum(count for _, count in gone)
 
     def erase(self, matches: Callable[[RawNote], bool]) -> int:
-        """Remove the notes that match, a patient's, from every segment; how many. Their ids stay taken: they do not come back."""
+        """Remove the notes that match, a patient's, from every segment; how many. Their ids stay
+        taken: they do not come back."""
         gone = 0
         for number in self.numbers(0):
             notes = self.read(number)
@@ -335,7 +342,8 @@ class Store:
             self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def ledger(self) -> list[tuple[Any, ...]]:
-        """(when, what, segment, rows, reason) of everything that was taken, not taken or removed; no text, no id."""
+        """(when, what, segment, rows, reason) of everything that was taken, not taken or removed;
+        no text, no id."""
         return self.database.execute(
             "SELECT at, what, segment, rows, reason FROM ledger ORDER BY rowid"
         ).fetchall()

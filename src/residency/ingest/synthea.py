@@ -1,7 +1,8 @@
-"""Tables as Synthea writes them (CSV) into FHIR R4 bundles, one for each patient: only what the tables hold.
+"""Tables as Synthea writes them (CSV) into FHIR R4 bundles, one for each patient: only what the
+tables hold.
 
-Synthea's patients are invented. Rows without an id of their own get one from their table and line, so that the same tables give
-the same resources.
+Synthea's patients are invented. Rows without an id of their own get one from their table and line,
+so that the same tables give the same resources.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ GENDERS = {"M": "male", "F": "female"}
 
 
 def bundles(folder: Path) -> Iterator[Resource]:
-    """A bundle (``collection``) for each row of ``patients.csv``: the patient, then everything that refers to it.
+    """A bundle (``collection``) for each row of ``patients.csv``: the patient, then everything that
+    refers to it.
 
     Raises ``DataError`` for a folder without ``patients.csv``, or a table that lacks a column.
     """

@@ -25,7 +25,8 @@ class Extraction(Value, frozen=True):
     taken: int
     """Notes that were new."""
     again: int
-    """Rows that had been taken before and are the same: they are read again where a source is not known to begin behind them."""
+    """Rows that had been taken before and are the same: they are read again where a source is not
+    known to begin behind them."""
     skipped: dict[str, int]
     """Reason -> rows that were not taken."""
     labels_left: int

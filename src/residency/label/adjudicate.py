@@ -1,4 +1,5 @@
-"""From several versions of a note to one: by majority where one agrees exactly, else by a decision, with every step on record."""
+"""From several versions of a note to one: by majority where one agrees exactly, else by a decision,
+with every step on record."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ ADJUDICATOR = "adjudicator"
 
 
 class Decision(Value, frozen=True):
-    """One line of the audit trail: who said what of a place, and what became of it. Offsets and labels, no text."""
+    """One line of the audit trail: who said what of a place, and what became of it. Offsets and
+    labels, no text."""
 
     place: str
     note: str
@@ -49,10 +51,12 @@ def settle(
     decided: Mapping[str, Annotation],
     now: str,
 ) -> Outcome:
-    """Settle what can be settled. ``decided`` has the adjudicator's annotations by the id of a place.
+    """Settle what can be settled. ``decided`` has the adjudicator's annotations by the id of a
+    place.
 
-    A note waits while an annotator has not come to it, or has it with a fault; one that was skipped counts without who skipped
-    it, as long as two versions are left. Annotators who have labelled nothing at all are left out.
+    A note waits while an annotator has not come to it, or has it with a fault; one that was skipped
+    counts without who skipped it, as long as two versions are left. Annotators who have labelled
+    nothing at all are left out.
     """
     active = {name: given for name, given in annotations.items() if given}
     gold: list[Note] = []
@@ -184,7 +188,8 @@ def tasks(open_: Sequence[Place], notes: Mapping[str, Note]) -> list[Task]:
 
 
 def new_lines(decisions: Sequence[Decision], trail: Iterable[Decision]) -> list[Decision]:
-    """What the audit trail does not say yet: decisions on new places, and those that came out another way."""
+    """What the audit trail does not say yet: decisions on new places, and those that came out
+    another way."""
     last = {one.place: one for one in trail}
     return [
         one

@@ -1,4 +1,5 @@
-"""How far annotators agree: alpha on characters, F1 of spans, by label and annotator, over time, with intervals over patients."""
+"""How far annotators agree: alpha on characters, F1 of spans, by label and annotator, over time,
+with intervals over patients."""
 
 from __future__ import annotations
 
@@ -62,13 +63,15 @@ class Agreement(Value, frozen=True):
     alpha: tuple[Score, ...]
     """Of all labels together (``alpha``), then of each (``alpha/drug``)."""
     pooled: tuple[Score, ...]
-    """``strict_f1`` and ``relaxed_f1`` of all pairs together, then of each label (``strict_f1/drug``)."""
+    """``strict_f1`` and ``relaxed_f1`` of all pairs together, then of each label
+    (``strict_f1/drug``)."""
     pairs: tuple[Score, ...]
     """``strict_f1/a1~a2``, ``relaxed_f1/a1~a2`` ..."""
     annotators: tuple[Score, ...]
     """``strict_f1/a1``: with all others together; ``relaxed_f1/a1``."""
     confusion: dict[str, dict[str, int]]
-    """Label of one -> label of the other -> spans; both directions, so it is symmetric. ``-`` is nothing."""
+    """Label of one -> label of the other -> spans; both directions, so it is symmetric. ``-`` is
+    nothing."""
     drift: tuple[Drift, ...] = ()
     worst: tuple[Disagreement, ...] = ()
 
@@ -81,7 +84,8 @@ def agree(
     seed: int = 0,
     worst: int = 20,
 ) -> Agreement:
-    """Agreement on all notes that two or more annotators have labelled; what is skipped or faulty does not count.
+    """Agreement on all notes that two or more annotators have labelled; what is skipped or faulty
+    does not count.
 
     Raises ``UserError`` where fewer than two annotators have a note in common.
     """
@@ -235,7 +239,8 @@ class _Counts:
         return [number for number, pair in enumerate(self.pairs) if name in pair]
 
     def of(self, mode: Mode) -> Array:
-        """Counts by one way of matching; the first of a pair stands in the place of gold, which F1 does not mind."""
+        """Counts by one way of matching; the first of a pair stands in the place of gold, which F1
+        does not mind."""
         import numpy as np
 
         found = np.zeros((len(self.versions), len(self.pairs), len(self.labels), 3))
@@ -249,7 +254,8 @@ class _Counts:
 
 
 def _drift(name: str, stats: Array, groups: Sequence[str], scored: Scored) -> Drift:
-    """F1 with the others in equal parts of the notes in their order, and of the second half against the first."""
+    """F1 with the others in equal parts of the notes in their order, and of the second half against
+    the first."""
     import numpy as np
 
     bounds = [round(len(stats) * part / PERIODS) for part in range(PERIODS + 1)]

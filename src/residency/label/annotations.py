@@ -1,7 +1,8 @@
 """What annotators said, proved against the notes that they were given.
 
-An annotation counts as a whole or not at all: one that holds a span outside its note or a label that the card does not have
-is kept with its faults and waits until it is mended, since a note that silently lacks a span would be taught as complete.
+An annotation counts as a whole or not at all: one that holds a span outside its note or a label
+that the card does not have is kept with its faults and waits until it is mended, since a note that
+silently lacks a span would be taught as complete.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class Annotation(Value, frozen=True):
 def releasable(notes: Iterable[object]) -> Iterator[Note]:
     """The notes, each proved to be one that may be shown to annotators.
 
-    Raises ``GateRefused`` for anything that is not a ``Note``: identified text does not leave its zone.
+    Raises ``GateRefused`` for anything that is not a ``Note``: identified text does not leave its
+    zone.
     """
     for note in notes:
         if not isinstance(note, Note):
@@ -90,7 +92,8 @@ def releasable(notes: Iterable[object]) -> Iterator[Note]:
 
 
 def proved(given: Given, annotator: str, text: str, card: Card) -> Annotation:
-    """An annotation with every span checked: range, quote, label, attributes; equal spans and blanks at edges are put right."""
+    """An annotation with every span checked: range, quote, label, attributes; equal spans and
+    blanks at edges are put right."""
     settled = settle(text, given.spans)
     faults = [Fault(reason=given.fault)] if given.fault else []
     faults += [Fault(reason=fault.reason) for fault in settled.faults]
@@ -125,7 +128,8 @@ def proved(given: Given, annotator: str, text: str, card: Card) -> Annotation:
 
 
 def ordered(spans: Iterable[Span]) -> list[Span]:
-    """Spans in the order of the text, without who set them or how sure they were; attributes in alphabetical order."""
+    """Spans in the order of the text, without who set them or how sure they were; attributes in
+    alphabetical order."""
     bare = {
         Span(
             start=span.start,
@@ -168,7 +172,8 @@ class Pulled(Value, frozen=True):
 def merged(
     before: Mapping[str, Annotation], now: Sequence[Annotation]
 ) -> tuple[dict[str, Annotation], Pulled]:
-    """The annotations of one annotator by note: new and changed ones taken over, those that are gone from the source kept."""
+    """The annotations of one annotator by note: new and changed ones taken over, those that are
+    gone from the source kept."""
     kept, new, changed, same = dict(before), 0, 0, 0
     for one in now:
         new += one.note not in before
@@ -196,7 +201,8 @@ SHOWN = 3
 
 
 def _to_mend(annotations: Iterable[Annotation]) -> Iterator[str]:
-    """Faults with the notes that have them; a label is named where it reads like one, never a stretch of a note."""
+    """Faults with the notes that have them; a label is named where it reads like one, never a
+    stretch of a note."""
     notes: dict[str, dict[str, None]] = {}
     for one in annotations:
         for fault in one.faults:
@@ -244,7 +250,8 @@ def append(path: Path, rows: Sequence[Value]) -> None:
 
 
 def check_unique(notes: Sequence[Note]) -> None:
-    """Raises ``DataError`` where two notes have one id: what is said of one could not be told from what is said of the other."""
+    """Raises ``DataError`` where two notes have one id: what is said of one could not be told from
+    what is said of the other."""
     seen: set[str] = set()
     for note in notes:
         if note.id in seen:

@@ -57,9 +57,11 @@ class Labelling(Part):
     limit: int | None = Field(default=None, ge=1)
     """Only so many notes, drawn with the recipe's seed."""
     prelabel: Prelabel = Nothing()
-    """What annotators see before they begin. It saves time and pulls them towards it: agreement is then no longer independent."""
+    """What annotators see before they begin. It saves time and pulls them towards it: agreement is
+    then no longer independent."""
     codes: str = ""
-    """CSV with a code and its name in the columns that ``code_columns`` names, for labels that the card calls ``coded``."""
+    """CSV with a code and its name in the columns that ``code_columns`` names, for labels that the
+    card calls ``coded``."""
     code_columns: tuple[str, str] = ("code", "name")
     out: str = "labelling"
     """Folder for all that is pulled and made of it, relative to the recipe."""
@@ -99,7 +101,8 @@ class Server(Part):
     token: str = Field(pattern=r"^env:\w+$")
     """``env:NAME``: the environment variable that holds the access token of an account on it."""
     inside: bool = False
-    """Whether a server that is not on this machine stands in the institution, so that pseudonymised notes may go there."""
+    """Whether a server that is not on this machine stands in the institution, so that pseudonymised
+    notes may go there."""
 
 
 class InLabelStudio(Labelling):
@@ -112,7 +115,8 @@ class InLabelStudio(Labelling):
     servers: tuple[Server, ...] = Field(min_length=1)
     """One for each annotator, in their order; no two on the same address."""
     adjudicator: Server | None = None
-    """Where disagreements are decided; may not be an annotator's. Where not given, they are decided in a file."""
+    """Where disagreements are decided; may not be an annotator's. Where not given, they are decided
+    in a file."""
 
     @model_validator(mode="after")
     def _one_server_each(self) -> InLabelStudio:

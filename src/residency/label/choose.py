@@ -1,4 +1,5 @@
-"""What to label next: notes that a model is unsure of and that are unlike what is labelled, with a share drawn at random."""
+"""What to label next: notes that a model is unsure of and that are unlike what is labelled, with a
+share drawn at random."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 DIMENSIONS = 2048
 """Buckets that character trigrams are hashed into."""
 CANDIDATES = 5000
-"""The most uncertain notes among which unlike ones are looked for; bounds time and memory for a pool of any size."""
+"""The most uncertain notes among which unlike ones are looked for; bounds time and memory for a
+pool of any size."""
 
 
 class Choice(Value, frozen=True):
@@ -27,7 +29,8 @@ class Choice(Value, frozen=True):
 
     note: str
     how: str
-    """``model``: the model is unsure of it; ``random``: drawn from the whole pool, so that estimates made on these are honest."""
+    """``model``: the model is unsure of it; ``random``: drawn from the whole pool, so that
+    estimates made on these are honest."""
     uncertainty: float
     """As ``uncertainty`` has it."""
     novelty: float
@@ -35,10 +38,12 @@ class Choice(Value, frozen=True):
 
 
 def uncertainty(log_probabilities: Array) -> float:
-    """How much a model has wrong by its own account: 1 - p of each slot's best tag, summed, over the root of the number of slots.
+    """How much a model has wrong by its own account: 1 - p of each slot's best tag, summed, over
+    the root of the number of slots.
 
-    Least confidence (Culotta and McCallum 2005). The plain sum takes the longest notes, the mean the shortest; between the two
-    lies what taught most on the development corpus (docs/benchmarks.md). ``log_probabilities`` is [slots, tags].
+    Least confidence (Culotta and McCallum 2005). The plain sum takes the longest notes, the mean
+    the shortest; between the two lies what taught most on the development corpus
+    (docs/benchmarks.md). ``log_probabilities`` is [slots, tags].
     """
     import numpy as np
 
@@ -47,7 +52,8 @@ def uncertainty(log_probabilities: Array) -> float:
 
 
 def profiles(texts: Iterable[str]) -> Array:
-    """Texts as unit vectors [texts, DIMENSIONS] of hashed character trigrams, each count damped to 1 + log.
+    """Texts as unit vectors [texts, DIMENSIONS] of hashed character trigrams, each count damped to
+    1 + log.
 
     Characters rather than words, so that no language needs a segmenter.
     """
@@ -74,10 +80,12 @@ def choose(
     diverse: bool = True,
     seed: int = 0,
 ) -> list[Choice]:
-    """``count`` notes of a pool (all of it where it is smaller), each once, in the order in which to label them.
+    """``count`` notes of a pool (all of it where it is smaller), each once, in the order in which
+    to label them.
 
-    A share ``at_random`` is drawn evenly from the whole pool. The rest is taken one by one: the note with the largest product of
-    uncertainty and novelty against the texts ``labelled`` and those chosen so far. ``uncertain`` holds ``uncertainty`` of each.
+    A share ``at_random`` is drawn evenly from the whole pool. The rest is taken one by one: the
+    note with the largest product of uncertainty and novelty against the texts ``labelled`` and
+    those chosen so far. ``uncertain`` holds ``uncertainty`` of each.
     """
     import numpy as np
 

@@ -1,4 +1,5 @@
-"""Where the versions of several annotators differ: the places of a note that must be settled, and those that need not."""
+"""Where the versions of several annotators differ: the places of a note that must be settled, and
+those that need not."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Place(Value, frozen=True):
 
     @property
     def majority(self) -> Version | None:
-        """What more than half of the annotators say alike, to the last attribute; None where there is no such thing."""
+        """What more than half of the annotators say alike, to the last attribute; None where there
+        is no such thing."""
         version, count = Counter(self.versions.values()).most_common(1)[0]
         return version if 2 * count > len(self.versions) else None
 

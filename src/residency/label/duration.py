@@ -33,7 +33,8 @@ class Estimate(Value, frozen=True):
 def estimate(
     annotator: str, done: Mapping[str, Annotation], notes: Mapping[str, Note]
 ) -> Estimate | None:
-    """Seconds per character in the first notes, times the characters that are left; None where fewer than ``FEWEST`` have a time."""
+    """Seconds per character in the first notes, times the characters that are left; None where
+    fewer than ``FEWEST`` have a time."""
     import numpy as np
 
     timed = sorted(

@@ -1,8 +1,8 @@
 """Labelling without a server: one file of JSON lines out for each annotator, one back.
 
-A line is ``{"id", "text", "entities": null}``. Whoever has labelled a note puts a list in the place of null, also an empty one: so
-nothing found is not mistaken for not looked at. Entities have start, end (code points, end exclusive), label, and where wanted text,
-code and attributes.
+A line is ``{"id", "text", "entities": null}``. Whoever has labelled a note puts a list in the place
+of null, also an empty one: so nothing found is not mistaken for not looked at. Entities have start,
+end (code points, end exclusive), label, and where wanted text, code and attributes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ TWICE = "note stands twice in the file; keep one of the two"
 
 
 class Exchange:
-    """One person's files of one round: ``out/NAME.jsonl`` is given out, ``back/NAME.jsonl`` comes back."""
+    """One person's files of one round: ``out/NAME.jsonl`` is given out, ``back/NAME.jsonl`` comes
+    back."""
 
     def __init__(self, root: Path, annotator: str) -> None:
         self.root, self.annotator = root, annotator
 
     def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation]) -> str:
-        """Write the file; returns where. What is ``known`` already stays with whoever labels, in their own copy.
+        """Write the file; returns where. What is ``known`` already stays with whoever labels, in
+        their own copy.
 
         Raises ``UserError`` where other notes were given out before.
         """
@@ -47,7 +49,8 @@ class Exchange:
     def answer(
         self, tasks: Sequence[Task], said: Mapping[str, tuple[Sequence[Span], str, float]]
     ) -> None:
-        """Write the file that comes back, as a program that labels would: (spans, when, seconds) by task."""
+        """Write the file that comes back, as a program that labels would: (spans, when, seconds) by
+        task."""
         rows = []
         for task in tasks:
             row = _row(task)

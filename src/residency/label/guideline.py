@@ -62,7 +62,8 @@ WORDS = {
 
 
 def guides(name: str, root: Path) -> dict[str, Guide]:
-    """The guideline of a card by language: packaged, or a file ``x.guide.yaml`` beside a card ``x.yaml``; none where there is none."""
+    """The guideline of a card by language: packaged, or a file ``x.guide.yaml`` beside a card
+    ``x.yaml``; none where there is none."""
     path = (
         (root / name).with_suffix(".guide.yaml")
         if name.endswith((".yaml", ".yml"))

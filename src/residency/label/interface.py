@@ -30,7 +30,8 @@ class Code(Value, frozen=True):
 def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
     """The entries of a CSV file, each code once.
 
-    Raises ``UserError`` where there is no such file, ``DataError`` for a missing column or a code that stands twice with two names.
+    Raises ``UserError`` where there is no such file, ``DataError`` for a missing column or a code
+    that stands twice with two names.
     """
     if not path.is_file():
         raise UserError(
@@ -60,7 +61,8 @@ def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
 
 
 def tree(codes: Sequence[Code]) -> list[tuple[Code, list[Code]]]:
-    """Codes under their three-character category, as ICD-10 has them: (category, its subdivisions), in order.
+    """Codes under their three-character category, as ICD-10 has them: (category, its subdivisions),
+    in order.
 
     A subdivision whose category is not in the list stands by itself.
     """
@@ -95,10 +97,11 @@ def items(codes: Sequence[Code]) -> dict[str, list[dict[str, object]]]:
 def interface(
     card: Card, hints: Mapping[str, str], codes_url: str = "", decides: bool = False
 ) -> str:
-    """The label interface: the text, its labels with their definitions, attributes and code of the chosen region.
+    """The label interface: the text, its labels with their definitions, attributes and code of the
+    chosen region.
 
-    ``hints`` has each label's definition, ``codes_url`` where the codes are fetched; ``decides`` is for disagreements: the candidates
-    of a task are offered first.
+    ``hints`` has each label's definition, ``codes_url`` where the codes are fetched; ``decides`` is
+    for disagreements: the candidates of a task are offered first.
     """
     view = Xml.Element("View")
     if decides:

@@ -54,7 +54,8 @@ def feedback(
     guide: Guide | None,
     show: bool,
 ) -> Feedback | None:
-    """What differs from the known answers, with the definitions that it touches; None where nothing is done yet."""
+    """What differs from the known answers, with the definitions that it touches; None where nothing
+    is done yet."""
     there = [note for note in gold if note.id in done and done[note.id].counts]
     if not there:
         return None

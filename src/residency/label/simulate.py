@@ -1,4 +1,5 @@
-"""Annotators that do not exist, with the errors that real ones make: for the demo, tests and rehearsals."""
+"""Annotators that do not exist, with the errors that real ones make: for the demo, tests and
+rehearsals."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Made(Value, frozen=True):
 def simulate(
     notes: Sequence[Note], card: Card, name: str, seed: int = 0, habits: Habits | None = None
 ) -> Iterator[Made]:
-    """What one annotator makes of notes whose spans are the truth, in the order given. Equal arguments, equal result."""
+    """What one annotator makes of notes whose spans are the truth, in the order given. Equal
+    arguments, equal result."""
     number = int(name.lstrip("a") or 1) - 1 if name.lstrip("a").isdecimal() else 0
     habits = habits or PEOPLE[number % len(PEOPLE)]
     clock = BEGAN
@@ -118,7 +120,8 @@ def _invented(
 
 
 def _apart(spans: Sequence[Span]) -> list[Span]:
-    """Without spans that overlap an earlier one: who moves a boundary does not run into the next entity."""
+    """Without spans that overlap an earlier one: who moves a boundary does not run into the next
+    entity."""
     kept: list[Span] = []
     for span in sorted(spans, key=lambda span: (span.start, span.end)):
         if not kept or span.start >= kept[-1].end:

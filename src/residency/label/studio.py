@@ -1,4 +1,5 @@
-"""Label Studio over its HTTP API: one project per person and round, on a server of that person's own."""
+"""Label Studio over its HTTP API: one project per person and round, on a server of that person's
+own."""
 
 from __future__ import annotations
 
@@ -75,8 +76,9 @@ class Project:
     def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation]) -> str:
         """Create the project, or complete it; returns its address.
 
-        Tasks that are there already are left as they are. Where the project was deleted, it is made anew with the annotations that
-        had been pulled (``known``). Raises ``UserError`` where the server cannot be reached or refuses the token.
+        Tasks that are there already are left as they are. Where the project was deleted, it is made
+        anew with the annotations that had been pulled (``known``). Raises ``UserError`` where the
+        server cannot be reached or refuses the token.
         """
         with self._client() as client:
             project = self._find(client)
@@ -92,9 +94,11 @@ class Project:
         return f"{self.server.url.rstrip('/')}/projects/{project}"
 
     def pull(self, tasks: Mapping[str, Task]) -> Iterator[Given]:
-        """What its annotator has finished, newest of several annotations of a task; drafts and predictions do not count.
+        """What its annotator has finished, newest of several annotations of a task; drafts and
+        predictions do not count.
 
-        Raises ``UserError`` where the project is gone, the server cannot be reached or refuses the token.
+        Raises ``UserError`` where the project is gone, the server cannot be reached or refuses the
+        token.
         """
         with self._client() as client:
             project = self._find(client)

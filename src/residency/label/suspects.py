@@ -1,4 +1,5 @@
-"""Labels that are likely wrong: where models that did not learn from a note are sure of something else than its labels say."""
+"""Labels that are likely wrong: where models that did not learn from a note are sure of something
+else than its labels say."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Suspect(Value, frozen=True):
 
     @property
     def kind(self) -> str:
-        """``missing``, ``invented``, ``label`` (other label, same bounds) or ``boundary`` (all the rest)."""
+        """``missing``, ``invented``, ``label`` (other label, same bounds) or ``boundary`` (all the
+        rest)."""
         if not self.labelled or not self.believed:
             return "invented" if self.labelled else "missing"
         bounds = [
@@ -46,8 +48,8 @@ def suspects(
 ) -> Iterator[Suspect]:
     """Every place of a note where the best reading differs from its labels, in order of position.
 
-    ``scores`` are the log-probabilities [slots, tags] of a model that did not learn from the note. Spans of either side that touch
-    each other are one place, so a wrong boundary is named once.
+    ``scores`` are the log-probabilities [slots, tags] of a model that did not learn from the note.
+    Spans of either side that touch each other are one place, so a wrong boundary is named once.
     """
     import numpy as np
 
@@ -80,10 +82,11 @@ def suspects(
 
 
 def ranked(found: Iterable[Suspect], share: float, spans: int) -> list[Suspect]:
-    """The most suspicious places, as many as ``share`` of the number of labelled spans: the surest of each kind in turn.
+    """The most suspicious places, as many as ``share`` of the number of labelled spans: the surest
+    of each kind in turn.
 
-    A model has its own way to err: it is often sure that nothing is there, and wrong, and seldom sure of another label. How sure it is
-    can be compared within a kind only.
+    A model has its own way to err: it is often sure that nothing is there, and wrong, and seldom
+    sure of another label. How sure it is can be compared within a kind only.
     """
     kinds: defaultdict[str, list[Suspect]] = defaultdict(list)
     for one in sorted(found, key=lambda one: (-one.score, one.note, one.start)):

@@ -30,7 +30,8 @@ class Terms:
     def read(cls, path: Path, card: Card) -> Terms:
         """The terms of a CSV file with the columns term, label and perhaps code.
 
-        Raises ``UserError`` where there is no such file, ``DataError`` for a missing column or a label that the card does not have.
+        Raises ``UserError`` where there is no such file, ``DataError`` for a missing column or a
+        label that the card does not have.
         """
         import ahocorasick
 

@@ -31,15 +31,16 @@ class Locale(Value, frozen=True, forbid_unknown_fields=True):
     spellings: dict[str, str] = {}
     """Ends of words in one of two accepted spellings -> in the other, so that both compare equal."""
     segmenter: str = ""
-    """What joins the syllables of its words (see ``residency.locale.segment``); empty where spaces part words."""
+    """What joins the syllables of its words (see ``residency.locale.segment``); empty where spaces
+    part words."""
 
 
 @cache
 def load(code: str) -> Locale:
     """The locale of a language tag (``vi``, ``zh-CN``).
 
-    A language without a file gets a generic locale (words between spaces, no abbreviations) under its own code:
-    an unknown language is never an error.
+    A language without a file gets a generic locale (words between spaces, no abbreviations) under
+    its own code: an unknown language is never an error.
     """
     found = re.match(r"[a-z]{2,3}(?![a-z])", code.lower())
     file = FOLDER / f"{found[0]}.toml" if found else None

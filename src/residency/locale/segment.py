@@ -1,4 +1,5 @@
-"""Word segmentation as edits: for models that were trained on text whose words are joined ("bệnh_nhân")."""
+"""Word segmentation as edits: for models that were trained on text whose words are joined
+("bệnh_nhân")."""
 
 from __future__ import annotations
 
@@ -19,11 +20,13 @@ def segmenters() -> list[str]:
 
 
 def segment(text: str, segmenter: str) -> Edits:
-    """Edits from a text to its segmented form, as the word models of PhoBERT and ViHealthBERT expect it.
+    """Edits from a text to its segmented form, as the word models of PhoBERT and ViHealthBERT
+    expect it.
 
-    The white space inside a word becomes ``_``, and a space goes between words that touch ("uống,"). Nothing else
-    changes, whatever the library does to its copy of the text: a sentence whose words cannot be matched to it letter
-    by letter is left as it is. Words never reach over a line break or the end of a sentence.
+    The white space inside a word becomes ``_``, and a space goes between words that touch
+    ("uống,"). Nothing else changes, whatever the library does to its copy of the text: a sentence
+    whose words cannot be matched to it letter by letter is left as it is. Words never reach over a
+    line break or the end of a sentence.
 
     Raises ``UserError`` for an unknown segmenter or a package that is not installed.
     """
@@ -77,7 +80,8 @@ def _joins(
 
 
 def _begins(words: list[str]) -> tuple[dict[int, str], list[str]]:
-    """What begins at which of the words' letters (a word, or a further syllable of one), and these letters."""
+    """What begins at which of the words' letters (a word, or a further syllable of one), and these
+    letters."""
     begins: dict[int, str] = {}
     letters: list[str] = []
     for word in words:
@@ -97,7 +101,8 @@ _ALIKE = str.maketrans("ðy", "đi")
 def _letter(character: str) -> str:
     """A character to match by, empty for what may come or go (space, marks, what is invisible).
 
-    Marks, case, i and y, ð and đ are told apart by no one here: the library corrects them in its copy ("hoà" to "hòa").
+    Marks, case, i and y, ð and đ are told apart by no one here: the library corrects them in its
+    copy ("hoà" to "hòa").
     """
     base = unicodedata.normalize("NFD", character)[0].lower()[0]
     return "" if base.isspace() or unicodedata.category(base)[0] in "MC" else base.translate(_ALIKE)

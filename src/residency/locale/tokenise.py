@@ -1,4 +1,5 @@
-"""Text taken apart, always with offsets in code points: units, sentences, tokens, and the language it is in."""
+"""Text taken apart, always with offsets in code points: units, sentences, tokens, and the language
+it is in."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from residency.locale import Locale, load
 HAN = "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
 CJK = (
     f"{HAN}"
-    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"  # kana
+    # kana
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"
     "\uac00-\ud7a3"  # Hangul syllables
 )
 JAMO = "\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb"
@@ -24,9 +26,9 @@ MAYBE_MARK = "[\u0300-\u302f\u3099\u309a\ua66f-\uabff\ufb1e-\ufe2f\U00010000-\U0
 def units(text: str) -> list[tuple[int, int]]:
     """The smallest stretches of a text that no span or token may cut, in order, without overlap.
 
-    A run of letters, a run of digits, one CJK character (Han, kana, Hangul syllable), or any other character that is
-    not white space; each with the combining marks that follow it, so NFD text is cut where NFC text is.
-    Together they cover every character that is not white space.
+    A run of letters, a run of digits, one CJK character (Han, kana, Hangul syllable), or any other
+    character that is not white space; each with the combining marks that follow it, so NFD text is
+    cut where NFC text is. Together they cover every character that is not white space.
     """
     return [match.span() for match in _unit().finditer(text)]
 
@@ -40,7 +42,8 @@ def _unit() -> re.Pattern[str]:
 
 
 def _ranges(*categories: str) -> str:
-    """General categories as the inside of a character class; numbers only of the basic plane, for speed."""
+    """General categories as the inside of a character class; numbers only of the basic plane, for
+    speed."""
     planes = (range(0x10000), range(0x10000, 0x20000), range(0xE0100, 0xE01F0))
     wanted = planes if "Mn" in categories else planes[:1]
     codes = [
@@ -58,12 +61,13 @@ CLOSERS = "'\"”’»)]}）］】」』》"
 
 
 def sentences(text: str, lang: str = "") -> list[tuple[int, int]]:
-    """Sentences without the white space around them: together they cover all other characters, in order.
+    """Sentences without the white space around them: together they cover all other characters, in
+    order.
 
-    A line break always ends one. So does a run of the locale's sentence ends with the quotes and brackets that close
-    behind it, except: a full stop inside a number or word, after an abbreviation or after the number of a list item;
-    dots of omission, or a closing bracket or quote, before a small letter; the marks of doubt in ``(?)`` and
-    ``?pneumonia``.
+    A line break always ends one. So does a run of the locale's sentence ends with the quotes and
+    brackets that close behind it, except: a full stop inside a number or word, after an
+    abbreviation or after the number of a list item; dots of omission, or a closing bracket or
+    quote, before a small letter; the marks of doubt in ``(?)`` and ``?pneumonia``.
     """
     locale = load(lang)
     found, start = [], 0
@@ -127,10 +131,12 @@ def _is_cjk(character: str) -> bool:
 
 
 def tokens(text: str, lang: str = "") -> list[str]:
-    """What text overlap (ROUGE, BLEU) is counted in: words with their diacritics, CJK characters, runs of digits.
+    """What text overlap (ROUGE, BLEU) is counted in: words with their diacritics, CJK characters,
+    runs of digits.
 
-    NFC and lower case, without punctuation and symbols. With the language, its two spellings of one word
-    (Vietnamese "hòa", "hoà") become one. Tokens have no offsets: lower case may be longer ("İ").
+    NFC and lower case, without punctuation and symbols. With the language, its two spellings of one
+    word (Vietnamese "hòa", "hoà") become one. Tokens have no offsets: lower case may be longer
+    ("İ").
     """
     spellings = load(lang).spellings
     lower = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
@@ -142,17 +148,19 @@ def tokens(text: str, lang: str = "") -> list[str]:
 
 
 LATIN = "[A-Za-z\u00c0-\u024f\u1e00-\u1eff]"
-# The letters that only Vietnamese has among the languages here, and those that it shares with French or Portuguese.
+# The letters that only Vietnamese has among the languages here, and those that it shares with
+# French or Portuguese.
 VIETNAMESE = re.compile("[ĂăĐđƠơƯư\u1ea0-\u1ef9]")
 ACCENTED = re.compile("[ÀÁÂÃÈÉÊÌÍÒÓÔÕÙÚÝàáâãèéêìíòóôõùúýĨĩŨũ]")
 
 
 def detect(text: str) -> str:
-    """``zh``, ``vi`` or ``en``, told by script and Vietnamese diacritics; empty where there are no such letters.
+    """``zh``, ``vi`` or ``en``, told by script and Vietnamese diacritics; empty where there are no
+    such letters.
 
-    Chinese: at least as many Han characters as Latin words. Vietnamese: letters of its own in a tenth of the Latin
-    words, or any of its diacritics in three tenths (one a word: "ngày" may be, "Ménière" is not). Vietnamese
-    written without diacritics counts as English.
+    Chinese: at least as many Han characters as Latin words. Vietnamese: letters of its own in a
+    tenth of the Latin words, or any of its diacritics in three tenths (one a word: "ngày" may be,
+    "Ménière" is not). Vietnamese written without diacritics counts as English.
     """
     composed = unicodedata.normalize("NFC", text)
     han = latin = own = shared = 0

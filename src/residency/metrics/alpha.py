@@ -1,8 +1,9 @@
 """Agreement between annotators on the characters of a text: Krippendorff's alpha for nominal data.
 
-The unit is the character that is not white space, its value the set of labels that an annotator put on it (nothing is a value too).
-So blanks at the edges of a span, the order of spans and whether a label was said twice make no difference. What is counted is the
-coincidence matrix (Krippendorff 2019, chapter 12); matrices of notes add up, which is what intervals over notes need.
+The unit is the character that is not white space, its value the set of labels that an annotator put
+on it (nothing is a value too). So blanks at the edges of a span, the order of spans and whether a
+label was said twice make no difference. What is counted is the coincidence matrix (Krippendorff
+2019, chapter 12); matrices of notes add up, which is what intervals over notes need.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Labels = tuple[str, ...]
 """The labels of a character in alphabetical order; empty for none."""
 
 Coincidences = Mapping[tuple[Labels, Labels], float]
-"""How often two annotators' values meet: each character adds as much as it has annotators (Krippendorff's o_ck)."""
+"""How often two annotators' values meet: each character adds as much as it has annotators
+(Krippendorff's o_ck)."""
 
 
 def coincidences(
@@ -73,7 +75,8 @@ def of_label(matrix: Coincidences, label: str) -> dict[tuple[Labels, Labels], fl
 
 
 def table(matrices: Sequence[Coincidences]) -> tuple[Array, int]:
-    """Matrices as rows [matrices, values * values] over the values that occur in any, and how many values that is."""
+    """Matrices as rows [matrices, values * values] over the values that occur in any, and how many
+    values that is."""
     import numpy as np
 
     values = sorted({value for matrix in matrices for pair in matrix for value in pair})
@@ -88,8 +91,9 @@ def table(matrices: Sequence[Coincidences]) -> tuple[Array, int]:
 def alpha(counts: Array, values: int) -> Array:
     """Krippendorff's nominal alpha of summed coincidences: [..., values * values] -> [...].
 
-    1 - (n - 1) * sum of o_cc' over c != c' / sum of n_c * n_c' over c != c'. It is 1.0 where all characters have one and the same
-    value (nothing could be disagreed about: Krippendorff leaves it undefined), nan where there is no character.
+    1 - (n - 1) * sum of o_cc' over c != c' / sum of n_c * n_c' over c != c'. It is 1.0 where all
+    characters have one and the same value (nothing could be disagreed about: Krippendorff leaves it
+    undefined), nan where there is no character.
     """
     import numpy as np
 

@@ -1,5 +1,5 @@
-"""Metrics of chosen labels, single or several per item. An item's answer is a collection of labels; the empty
-collection is no answer (or, with several labels, none of them)."""
+"""Metrics of chosen labels, single or several per item. An item's answer is a collection of labels;
+the empty collection is no answer (or, with several labels, none of them)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Choice = Collection[str]
 
 
 def accuracy(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
-    """Share of items whose set of labels is exactly right (exact match, subset accuracy); 0.0 for no items."""
+    """Share of items whose set of labels is exactly right (exact match, subset accuracy); 0.0 for
+    no items."""
     right = sum(set(one) == set(other) for one, other in zip(gold, predicted, strict=True))
     return right / len(gold) if gold else 0.0
 
@@ -32,12 +33,14 @@ def count(gold: Sequence[Choice], predicted: Sequence[Choice]) -> dict[str, Coun
 
 
 def micro_f1(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
-    """F1 of the pooled counts; equals accuracy where each item has one gold and one predicted label."""
+    """F1 of the pooled counts; equals accuracy where each item has one gold and one predicted
+    label."""
     return float(arrays.micro_f1(arrays.table(count(gold, predicted))))
 
 
 def macro_f1(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
-    """Mean F1 over the labels that occur in gold (scikit-learn's mean also takes labels that were only predicted)."""
+    """Mean F1 over the labels that occur in gold (scikit-learn's mean also takes labels that were
+    only predicted)."""
     return float(arrays.macro_f1(arrays.table(count(gold, predicted))))
 
 
@@ -49,7 +52,8 @@ def weighted_f1(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
 def pairs(gold: Choice, predicted: Choice) -> list[tuple[str, str]]:
     """One item's (gold, predicted) labels side by side, ``-`` for nothing.
 
-    Equal labels meet; where exactly one of each is left, one was taken for the other; all else stands alone.
+    Equal labels meet; where exactly one of each is left, one was taken for the other; all else
+    stands alone.
     """
     both = sorted(set(gold) & set(predicted))
     missed, invented = sorted(set(gold) - set(predicted)), sorted(set(predicted) - set(gold))

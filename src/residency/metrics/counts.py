@@ -1,8 +1,8 @@
 """True positives, false positives and false negatives, and what is computed from them.
 
-Arrays of counts have the last axis (tp, fp, fn) and, before it, where there is one, the axis of labels. All ratios
-are 0.0 where their denominator is 0, so a resampled table without any item of a label scores 0 for it: an interval
-is then too wide rather than too narrow.
+Arrays of counts have the last axis (tp, fp, fn) and, before it, where there is one, the axis of
+labels. All ratios are 0.0 where their denominator is 0, so a resampled table without any item of a
+label scores 0 for it: an interval is then too wide rather than too narrow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Counts(Value, frozen=True):
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn); 0.0 where there is neither gold nor prediction."""
+        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn); 0.0 where there is
+        neither gold nor prediction."""
         return 2 * self.tp / items if (items := 2 * self.tp + self.fp + self.fn) else 0.0
 
 
@@ -76,8 +77,8 @@ def micro_f1(counts: Array) -> Array:
 def macro_f1(counts: Array) -> Array:
     """Mean F1 over the labels that occur in gold: [..., labels, 3] -> [...].
 
-    scikit-learn and seqeval average over every label that occurs in gold *or* predictions, so there an invented label
-    pulls the mean down; here it costs precision in the micro average only.
+    scikit-learn and seqeval average over every label that occurs in gold *or* predictions, so there
+    an invented label pulls the mean down; here it costs precision in the micro average only.
     """
     occurs = counts[..., 0] + counts[..., 2] > 0
     return ratio((f1(counts) * occurs).sum(axis=-1), occurs.sum(axis=-1))

@@ -1,12 +1,15 @@
 """Confidence intervals over patients.
 
-Notes of one patient resemble each other, so the unit that is drawn is the group, not the note (cluster bootstrap: Field and
-Welsh 2007). Any metric that is a function of added-up counts is covered: pass the counts of each example.
+Notes of one patient resemble each other, so the unit that is drawn is the group, not the note
+(cluster bootstrap: Field and Welsh 2007). Any metric that is a function of added-up counts is
+covered: pass the counts of each example.
 
-A percentile interval is too narrow where groups are few, so its percentiles are moved out as Student's t asks for that number of
-groups (Hesterberg 2015), of which uneven groups count as fewer (Kish 1965). With fewer than ``FEW`` groups there are too few
-different draws: each group is left out in turn instead (jackknife), with t, on the logit scale for metrics that end at 0 and 1.
-On simulated patients both cover 93 to 97 % (``tests/metrics/test_intervals.py``, ``benchmarks/coverage.py``).
+A percentile interval is too narrow where groups are few, so its percentiles are moved out as
+Student's t asks for that number of groups (Hesterberg 2015), of which uneven groups count as fewer
+(Kish 1965). With fewer than ``FEW`` groups there are too few different draws: each group is left
+out in turn instead (jackknife), with t, on the logit scale for metrics that end at 0 and 1. On
+simulated patients both cover 93 to 97 % (``tests/metrics/test_intervals.py``,
+``benchmarks/coverage.py``).
 """
 
 from __future__ import annotations
@@ -39,8 +42,10 @@ def bootstrap(
 ) -> tuple[Array, Array, Array]:
     """Metrics with the bounds of their interval: (value, low, high), each [m].
 
-    ``stats`` [n, k] holds what each example adds to the counts, ``groups`` its group; ``shares`` says which metrics end at 0 and
-    1. The bounds are nan for fewer than two groups or no samples. Equal seed, equal result, whatever the order of the examples.
+    ``stats`` [n, k] holds what each example adds to the counts, ``groups`` its group; ``shares``
+    says which metrics end at 0 and
+    1. The bounds are nan for fewer than two groups or no samples. Equal seed, equal result,
+       whatever the order of the examples.
     """
     sums = group_sums(stats, groups)
     value = statistic(sums.sum(axis=0))
@@ -72,7 +77,8 @@ def effective(groups: Sequence[str]) -> float:
 
 
 def percentiles(groups: float, level: float) -> tuple[float, float]:
-    """The percentiles of the draws that bound an interval: further out than (1 - level) / 2, the fewer the groups."""
+    """The percentiles of the draws that bound an interval: further out than (1 - level) / 2, the
+    fewer the groups."""
     out = student(level, max(1, int(groups) - 1)) * np.sqrt(groups / (groups - 1))
     return NORMAL.cdf(-out), NORMAL.cdf(out)
 
@@ -80,7 +86,8 @@ def percentiles(groups: float, level: float) -> tuple[float, float]:
 def _jackknife(
     sums: Array, value: Array, statistic: Statistic, level: float, shares: NDArray[np.bool_]
 ) -> tuple[Array, Array]:
-    """Bounds by leaving out each group: value and t times the standard error, of its logit where it is a share."""
+    """Bounds by leaving out each group: value and t times the standard error, of its logit where it
+    is a share."""
     count = len(sums)
     left = statistic(sums.sum(axis=0) - sums)
     error = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))

@@ -1,8 +1,9 @@
 """Overlap of a written answer with its reference, by the implementations that publications use.
 
-ROUGE is rouge_score's (Lin 2004), METEOR nltk's (Lavie and Agarwal 2007), BLEU (Papineni et al. 2002) and chrF (Popović
-2015) sacrebleu's (Post 2018). What a word is depends on the language, so ROUGE and METEOR are given words; BLEU and chrF
-cut a text themselves and are given the text, in NFC.
+ROUGE is rouge_score's (Lin 2004), METEOR nltk's (Lavie and Agarwal 2007), BLEU (Papineni et al.
+2002) and chrF (Popović
+2015) sacrebleu's (Post 2018). What a word is depends on the language, so ROUGE and METEOR are given
+      words; BLEU and chrF cut a text themselves and are given the text, in NFC.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 Words = Sequence[str]
 Rouge = Literal["rouge1", "rouge2", "rougeL"]
 Tokeniser = Literal["13a", "zh"]
-"""How sacrebleu cuts a text for BLEU: ``zh`` makes each Chinese character a token and is ``13a`` for the rest."""
+"""How sacrebleu cuts a text for BLEU: ``zh`` makes each Chinese character a token and is ``13a``
+for the rest."""
 
 BLEU_COUNTS = 10
-"""Lengths of answer and reference, then the n-grams of order 1 to 4 that were right, then those that were written."""
+"""Lengths of answer and reference, then the n-grams of order 1 to 4 that were right, then those
+that were written."""
 CHRF_COUNTS = 18
 """For the character n-grams of order 1 to 6: those written, those of the reference, those in both."""
 
@@ -36,7 +39,8 @@ def clean(text: str) -> str:
 
 
 def basic_tokens(text: str) -> list[str]:
-    """The tokens of BERT's basic tokeniser: lower case without accents, each Chinese character and sign by itself."""
+    """The tokens of BERT's basic tokeniser: lower case without accents, each Chinese character and
+    sign by itself."""
     normaliser, splitter = _basic()
     return [token for token, _ in splitter.pre_tokenize_str(normaliser.normalize_str(text))]
 
@@ -54,12 +58,14 @@ def common_subsequence(one: Words, other: Words) -> int:
 
 
 def rouge(kind: Rouge, reference: Words, answer: Words) -> float:
-    """F-measure of ROUGE-1, ROUGE-2 or ROUGE-L (longest common subsequence) in 0..1; 0.0 where either has no words."""
+    """F-measure of ROUGE-1, ROUGE-2 or ROUGE-L (longest common subsequence) in 0..1; 0.0 where
+    either has no words."""
     return float(_rouge(kind).score(reference, answer)[kind].fmeasure)
 
 
 def meteor_exact(reference: Words, answer: Words) -> float:
-    """METEOR in 0..1 where only equal words match: stems and synonyms exist for English alone, and need a download."""
+    """METEOR in 0..1 where only equal words match: stems and synonyms exist for English alone, and
+    need a download."""
     from nltk.translate.meteor_score import single_meteor_score
 
     return float(
@@ -68,12 +74,14 @@ def meteor_exact(reference: Words, answer: Words) -> float:
 
 
 def token_f1(reference: Words, answer: Words) -> float:
-    """F1 of the words that both hold, whatever their order (SQuAD, Rajpurkar et al. 2016): ROUGE-1 over other words."""
+    """F1 of the words that both hold, whatever their order (SQuAD, Rajpurkar et al. 2016): ROUGE-1
+    over other words."""
     return rouge("rouge1", reference, answer)
 
 
 def exact_match(reference: str, answer: str) -> float:
-    """1.0 where both say the same to the letter, case and punctuation included (SQuAD's drops them); an empty answer is 0.0."""
+    """1.0 where both say the same to the letter, case and punctuation included (SQuAD's drops
+    them); an empty answer is 0.0."""
     return float(bool(answer) and reference == answer)
 
 
@@ -92,7 +100,8 @@ def chrf_counts(references: Sequence[str], answers: Sequence[str]) -> list[list[
 def bleu(sums: Array) -> Array:
     """BLEU of a corpus, 0..100, of its summed counts: [..., ``BLEU_COUNTS``] -> [...].
 
-    As sacrebleu by default: answers that are all shorter than four tokens score 0, even where they are right.
+    As sacrebleu by default: answers that are all shorter than four tokens score 0, even where they
+    are right.
     """
     return _of_sums(lambda counts: _bleu("13a")._compute_score_from_stats(counts).score, sums)
 
@@ -173,7 +182,8 @@ def _chrf() -> Any:
 
 
 def _counts(metric: Any, references: Sequence[str], answers: Sequence[str]) -> list[list[int]]:
-    # What sacrebleu's own significance tests resample; it has no public name. A test holds it to `corpus_score`.
+    # What sacrebleu's own significance tests resample; it has no public name. A test holds it to
+    # `corpus_score`.
     found: list[list[int]] = metric._extract_corpus_statistics(list(answers), [list(references)])
     return found
 

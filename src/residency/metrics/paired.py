@@ -17,10 +17,11 @@ def approximate_randomisation(
     samples: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Two-sided p of the difference in a metric (Noreen 1989; Yeh 2000), systems swapped by whole groups.
+    """Two-sided p of the difference in a metric (Noreen 1989; Yeh 2000), systems swapped by whole
+    groups.
 
-    ``a`` and ``b`` [n, k] are the counts of the two systems with equal columns, ``statistic`` gives one metric
-    [..., 1]. p = (1 + hits) / (1 + samples), so never 0; identical systems give 1.
+    ``a`` and ``b`` [n, k] are the counts of the two systems with equal columns, ``statistic`` gives
+    one metric [..., 1]. p = (1 + hits) / (1 + samples), so never 0; identical systems give 1.
     """
     first, second = _aligned_sums(a, b, groups)
     swap = second - first
@@ -65,8 +66,9 @@ def paired_bootstrap(
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm 1979): the smallest is multiplied by all, the next by one fewer, and none falls
-    below one before it. The chance that any true null hypothesis is rejected stays below the level."""
+    """p values corrected for their number (Holm 1979): the smallest is multiplied by all, the next
+    by one fewer, and none falls below one before it. The chance that any true null hypothesis is
+    rejected stays below the level."""
     corrected, largest = [0.0] * len(ps), 0.0
     for place, position in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         largest = max(largest, min(1.0, (len(ps) - place) * ps[position]))

@@ -8,12 +8,14 @@ from statistics import NormalDist
 
 NORMAL = NormalDist()
 MANY = 300
-"""Degrees of freedom from which Student's distribution is taken for the normal one (2.5th percentile: 0.4 % apart)."""
+"""Degrees of freedom from which Student's distribution is taken for the normal one (2.5th
+percentile: 0.4 % apart)."""
 
 
 @cache
 def student(level: float, df: int) -> float:
-    """The t within which a share ``level`` of Student's distribution lies on both sides of 0 (0.95 and 10: 2.228)."""
+    """The t within which a share ``level`` of Student's distribution lies on both sides of 0 (0.95
+    and 10: 2.228)."""
     if df < 1:
         return inf
     if df > MANY:
@@ -26,7 +28,8 @@ def student(level: float, df: int) -> float:
 
 
 def _within(angle: float, df: int) -> float:
-    """P(|T| < t) where ``angle`` is atan(t / sqrt(df)): Abramowitz and Stegun (1964), 26.7.3 and 26.7.4."""
+    """P(|T| < t) where ``angle`` is atan(t / sqrt(df)): Abramowitz and Stegun (1964), 26.7.3 and
+    26.7.4."""
     term, total, squared = 1.0, 0.0, cos(angle) ** 2
     if df % 2 == 0:
         for number in range(0, df - 1, 2):

@@ -1,4 +1,5 @@
-"""What a screening test is judged by: sensitivity and its kin, the area under the ROC curve, and calibration."""
+"""What a screening test is judged by: sensitivity and its kin, the area under the ROC curve, and
+calibration."""
 
 from __future__ import annotations
 
@@ -22,11 +23,12 @@ Interval = tuple[float, float, float]
 def proportion(
     right: Sequence[bool], among: Sequence[bool], groups: Sequence[str], level: float = 0.95
 ) -> Interval:
-    """The share of ``right`` among the items that are ``among`` (sensitivity: found, among the diseased), with Wilson's interval
-    (1927).
+    """The share of ``right`` among the items that are ``among`` (sensitivity: found, among the
+    diseased), with Wilson's interval (1927).
 
-    Where a group holds several items, their number is divided by the design effect, the variance between groups over the
-    binomial one (Korn and Graubard 1998), and t takes the place of the normal quantile.
+    Where a group holds several items, their number is divided by the design effect, the variance
+    between groups over the binomial one (Korn and Graubard 1998), and t takes the place of the
+    normal quantile.
     """
     chosen, whole = np.asarray(among, dtype=bool), float(np.sum(among))
     if not whole:
@@ -45,7 +47,8 @@ def proportion(
 
 
 def _effective(sums: Array, share: float, whole: float) -> float:
-    """How many independent items say as much about a share as those of the groups: [groups, (hits, items)]."""
+    """How many independent items say as much about a share as those of the groups: [groups, (hits,
+    items)]."""
     count = len(sums)
     if count < 2 or share in (0, 1):
         return float(count)
@@ -70,8 +73,9 @@ def auroc(
 ) -> Interval:
     """The chance that a positive item has a higher score than a negative one, ties counted half.
 
-    Its interval is that of Obuchowski (1997) for clustered data (DeLong's where every item is its own group), on the logit scale.
-    nan where there is only one kind of item, and for the bounds where the two kinds are told apart without a fault.
+    Its interval is that of Obuchowski (1997) for clustered data (DeLong's where every item is its
+    own group), on the logit scale. nan where there is only one kind of item, and for the bounds
+    where the two kinds are told apart without a fault.
     """
     values, wanted = np.asarray(scores, dtype=float), np.asarray(positive, dtype=bool)
     above, below = values[wanted], values[~wanted]
@@ -102,7 +106,8 @@ def _beaten(ones: Array, others: Array) -> Array:
 
 
 def _variance(sums: Array, positives: int, negatives: int) -> float:
-    """Variance of the area, of the deviations of positive and negative items and their numbers, added up by group [groups, 4]."""
+    """Variance of the area, of the deviations of positive and negative items and their numbers,
+    added up by group [groups, 4]."""
     with_positive, with_negative, count = (sums[:, 2] > 0).sum(), (sums[:, 3] > 0).sum(), len(sums)
     if min(with_positive, with_negative) < 2:
         return float("nan")
@@ -113,7 +118,8 @@ def _variance(sums: Array, positives: int, negatives: int) -> float:
 
 
 def binned(chances: Sequence[float], right: Sequence[bool]) -> Array:
-    """What each item adds to its bin: [items, 3 * BINS], for each bin items, chances and how many were right."""
+    """What each item adds to its bin: [items, 3 * BINS], for each bin items, chances and how many
+    were right."""
     rows = np.zeros((len(chances), BINS, 3))
     places: NDArray[np.intp] = np.minimum(
         (np.asarray(chances, dtype=float) * BINS).astype(np.intp), BINS - 1
@@ -126,8 +132,8 @@ def binned(chances: Sequence[float], right: Sequence[bool]) -> Array:
 
 
 def calibration_error() -> Statistic:
-    """Expected calibration error (Naeini et al. 2015) of summed bins: [..., 3 * BINS] -> [..., 1]. Chance alone makes it larger
-    than 0, the more so the fewer the items."""
+    """Expected calibration error (Naeini et al. 2015) of summed bins: [..., 3 * BINS] -> [..., 1].
+    Chance alone makes it larger than 0, the more so the fewer the items."""
 
     def measure(sums: Array) -> Array:
         table = sums.reshape(*sums.shape[:-1], BINS, 3)
@@ -140,7 +146,8 @@ def calibration_error() -> Statistic:
 def bins(
     chances: Sequence[float], right: Sequence[bool], groups: Sequence[str], level: float = 0.95
 ) -> tuple[Bin, ...]:
-    """The reliability curve: of each part of 0..1 that holds items, their mean chance and the share that was right."""
+    """The reliability curve: of each part of 0..1 that holds items, their mean chance and the share
+    that was right."""
     sums = binned(chances, right).sum(axis=0).reshape(BINS, 3)
     inside = np.minimum((np.asarray(chances, dtype=float) * BINS).astype(int), BINS - 1)
     found = []

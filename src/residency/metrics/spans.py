@@ -1,6 +1,7 @@
 """Span metrics on the gold and predicted spans of one text; counts of several texts are added up.
 
-Duplicates (equal start, end and label) count once. A prediction is matched to at most one gold span and the reverse.
+Duplicates (equal start, end and label) count once. A prediction is matched to at most one gold span
+and the reverse.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from residency.core.types import Span, Value
 from residency.metrics.counts import Counts as Counts
 
 Mode = Literal["strict", "relaxed", "boundary"]
-"""``strict``: start, end and label equal. ``relaxed``: label equal, any overlap. ``boundary``: start and end equal."""
+"""``strict``: start, end and label equal. ``relaxed``: label equal, any overlap. ``boundary``:
+start and end equal."""
 
 ErrorKind = Literal["missed", "invented", "boundary", "type"]
 
@@ -27,7 +29,8 @@ Pair = tuple[int, int]
 
 
 class SpanError(Value, frozen=True):
-    """One thing that is wrong; ``gold`` is None for an invented span, ``predicted`` for a missed one."""
+    """One thing that is wrong; ``gold`` is None for an invented span, ``predicted`` for a missed
+    one."""
 
     kind: ErrorKind
     gold: Span | None = None
@@ -39,8 +42,9 @@ def count(
 ) -> dict[str, Counts]:
     """Counts per label, for every label that occurs in gold or predictions, in alphabetical order.
 
-    ``relaxed`` takes a maximum matching, so that no greedy order loses a hit. ``boundary`` pairs equal labels first
-    and books a hit under its gold label, a false positive under its predicted label: read its total, not its labels.
+    ``relaxed`` takes a maximum matching, so that no greedy order loses a hit. ``boundary`` pairs
+    equal labels first and books a hit under its gold label, a false positive under its predicted
+    label: read its total, not its labels.
     """
     golds, predictions = _distinct(gold), _distinct(predicted)
     pairs = _PAIRING[mode](golds, predictions)
@@ -57,8 +61,8 @@ def count(
 def confusion(gold: Sequence[Span], predicted: Sequence[Span]) -> dict[str, dict[str, int]]:
     """Gold label -> predicted label -> number of spans; ``-`` is nothing.
 
-    Overlapping spans are paired whatever their labels, the largest intersection over union first (equal labels first
-    among equals).
+    Overlapping spans are paired whatever their labels, the largest intersection over union first
+    (equal labels first among equals).
     """
     golds, predictions = _distinct(gold), _distinct(predicted)
     pairs = _closest(golds, predictions, _overlaps(golds, predictions))
@@ -75,9 +79,10 @@ def confusion(gold: Sequence[Span], predicted: Sequence[Span]) -> dict[str, dict
 def errors(gold: Sequence[Span], predicted: Sequence[Span]) -> list[SpanError]:
     """What is wrong, in order of position.
 
-    ``type``: same offsets, other label. ``boundary``: same label, overlapping, other offsets. ``missed`` and
-    ``invented``: all the rest; a prediction with another label *and* other offsets is one of each. So missed + boundary
-    + type are the strict false negatives, invented + boundary + type the strict false positives.
+    ``type``: same offsets, other label. ``boundary``: same label, overlapping, other offsets.
+    ``missed`` and ``invented``: all the rest; a prediction with another label *and* other offsets
+    is one of each. So missed + boundary + type are the strict false negatives, invented + boundary
+    + type the strict false positives.
     """
     by_gold = {_key(span): span for span in gold}
     by_predicted = {_key(span): span for span in predicted}
@@ -188,7 +193,8 @@ _PAIRING = {"strict": _strict, "relaxed": _relaxed, "boundary": _boundary}
 
 
 def _maximum_matching(edges: Sequence[Sequence[int]]) -> list[Pair]:
-    """A maximum bipartite matching by augmenting paths (Berge 1957), breadth first; ``edges[left]`` lists the right ends."""
+    """A maximum bipartite matching by augmenting paths (Berge 1957), breadth first; ``edges[left]``
+    lists the right ends."""
     partner: dict[int, int] = {}  # left -> right
     holder: dict[int, int] = {}  # right -> left
     for root in range(len(edges)):

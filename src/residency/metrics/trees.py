@@ -1,5 +1,5 @@
-"""Distance of decision trees, as Text2DT measures it (Zhu et al. 2022): nodes at the same place are compared, whole branches
-that the other tree lacks are added up."""
+"""Distance of decision trees, as Text2DT measures it (Zhu et al. 2022): nodes at the same place are
+compared, whole branches that the other tree lacks are added up."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ Children = dict[int, tuple[int, int]]
 def children(roles: Sequence[str]) -> Children:
     """Position of a node -> positions of its two children, of a preorder of roles.
 
-    The first ``C`` that is followed by two decisions takes them as its children and counts as decided itself; again and again,
-    until the first node is decided. What is no tree is read as far as that goes.
+    The first ``C`` that is followed by two decisions takes them as its children and counts as
+    decided itself; again and again, until the first node is decided. What is no tree is read as far
+    as that goes.
     """
     found: Children = {}
     alive = [position for position, role in enumerate(roles) if role in ("C", "D")]
@@ -48,7 +49,8 @@ def _ready(three: Sequence[int], decided: set[int]) -> bool:
 
 
 def difference(one: Node, other: Node | None) -> int:
-    """Role, relation and triples in which two nodes differ; without another, what the node itself says."""
+    """Role, relation and triples in which two nodes differ; without another, what the node itself
+    says."""
     if other is None:
         other = Node("", "null", frozenset())
     return (
@@ -85,6 +87,7 @@ def _branch(nodes: Sequence[Node], below: Children, top: int) -> int:
 
 
 def size(nodes: Sequence[Node]) -> int:
-    """The largest number of edits that a tree is charged with: its different triples, and two for each node that has any."""
+    """The largest number of edits that a tree is charged with: its different triples, and two for
+    each node that has any."""
     triples = frozenset[tuple[str, str, str]]().union(*(node.triples for node in nodes))
     return len(triples) + 2 * sum(bool(node.triples) for node in nodes)

@@ -45,7 +45,8 @@ Output = Literal["head", "text"]
 
 
 class Earlier(Value, frozen=True):
-    """A stage that an artefact's own stage started from: what it trained lies in a folder of the artefact."""
+    """A stage that an artefact's own stage started from: what it trained lies in a folder of the
+    artefact."""
 
     folder: str
     """``earlier/1-prefix``"""
@@ -57,7 +58,8 @@ class Earlier(Value, frozen=True):
 
 
 class Artefact(Value, frozen=True):
-    """What a folder with a trained model holds, and how it must be used: a base by its hash, and what every stage changed."""
+    """What a folder with a trained model holds, and how it must be used: a base by its hash, and
+    what every stage changed."""
 
     schema: int
     base: Base
@@ -115,7 +117,8 @@ def outputs(card: Card) -> tuple[str, ...]:
 
 
 def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Method] = ()) -> Any:
-    """The base as it is tuned for a card: with an untrained head, or as it writes; held as ``methods`` need it.
+    """The base as it is tuned for a card: with an untrained head, or as it writes; held as
+    ``methods`` need it.
 
     Raises ``UserError`` where a method cannot work on it.
     """
@@ -129,7 +132,8 @@ def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Met
 
 
 def _whole(base: Base, card: Card, output: Output, methods: Sequence[Method]) -> list[str]:
-    """Modules of a quantised base that keep their numbers: its output layer, and what methods train whole."""
+    """Modules of a quantised base that keep their numbers: its output layer, and what methods train
+    whole."""
     import torch
 
     with silent(), torch.device("meta"):
@@ -201,8 +205,9 @@ def save(
     start: Path | None = None,
     more: Sequence[Card] = (),
 ) -> None:
-    """Write a trained model with everything that its use needs; ``method`` as it is configured, ``start`` the artefact of the
-    stage that it began from, ``more`` the cards of other tasks that it learned."""
+    """Write a trained model with everything that its use needs; ``method`` as it is configured,
+    ``start`` the artefact of the stage that it began from, ``more`` the cards of other tasks that
+    it learned."""
     method_of(method).save(model, folder)
     weights = tuple(
         path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".jsonl"
@@ -260,7 +265,8 @@ def _take_along(start: Path, folder: Path) -> tuple[Earlier, ...]:
 def read(folder: Path) -> Artefact:
     """What an artefact says of itself, every file checked against its hash.
 
-    Raises ``UserError`` where a file is missing or was changed, or the schema is of another version.
+    Raises ``UserError`` where a file is missing or was changed, or the schema is of another
+    version.
     """
     if not (folder / FILE).is_file():
         raise UserError(
@@ -300,7 +306,8 @@ def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Chat]
 
 
 def chat_of(artefact: Artefact, folder: Path) -> Chat:
-    """An artefact's tokenizer with its template and limits, checked to write what it wrote in training."""
+    """An artefact's tokenizer with its template and limits, checked to write what it wrote in
+    training."""
     if artefact.output != "text":
         raise UserError(
             f"{folder}: its model marks notes and does not write; use residency predict."
@@ -330,9 +337,11 @@ def _model(artefact: Artefact, folder: Path, merge: bool) -> Any:
 def _assembled(
     artefact: Artefact, folder: Path, base: Base, more: Sequence[Method], *, merge: bool
 ) -> Any:
-    """The base with what every stage of an artefact trained, held as these stages and ``more`` methods need it.
+    """The base with what every stage of an artefact trained, held as these stages and ``more``
+    methods need it.
 
-    Adapters of earlier stages are merged, as they were when the next stage began; the last one's where ``merge`` says so.
+    Adapters of earlier stages are merged, as they were when the next stage began; the last one's
+    where ``merge`` says so.
     """
     card, family = (
         artefact.task(),

@@ -1,8 +1,9 @@
-"""The attention that models are given here: documents laid end to end, and trained prefixes, on every architecture that lets
-its attention be chosen.
+"""The attention that models are given here: documents laid end to end, and trained prefixes, on
+every architecture that lets its attention be chosen.
 
-One function for both, so that they combine: each document sees the prefix of its layer and itself. A prefix is joined to
-keys and values behind the cache, which therefore never holds it: cached, uncached, checkpointed and left-padded passes agree.
+One function for both, so that they combine: each document sees the prefix of its layer and itself.
+A prefix is joined to keys and values behind the cache, which therefore never holds it: cached,
+uncached, checkpointed and left-padded passes agree.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def use(model: Any) -> bool:
 
 
 def choose(model: Any, name: str, function: Any) -> bool:
-    """Let a model attend with a function of ours; False where its architecture does not let attention be chosen."""
+    """Let a model attend with a function of ours; False where its architecture does not let
+    attention be chosen."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
@@ -55,7 +57,8 @@ def attend(
     cu_seq_lens_q: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention, by document where their bounds are given; [batch, heads, tokens, size] each."""
+    """Scaled dot-product attention, by document where their bounds are given; [batch, heads,
+    tokens, size] each."""
     import torch
 
     if cu_seq_lens_q is None:
@@ -113,8 +116,8 @@ def _behind_prefix(
 
 
 def _window(tokens: int, most: int | None, device: Any) -> torch.Tensor | None:
-    """The mask of one document [1, 1, tokens, tokens] where a token sees only so many, itself included; None where it sees all
-    before it."""
+    """The mask of one document [1, 1, tokens, tokens] where a token sees only so many, itself
+    included; None where it sees all before it."""
     import torch
 
     if most is None or tokens <= most:

@@ -28,8 +28,8 @@ HEADS = ("classifier", "score", "qa_outputs")
 """Names under which transformers keeps a head; it is trained whole and saved with every adapter."""
 
 CAUSAL_WINDOW = 2048
-"""Tokens that a causal model reads and writes at once, where the recipe does not say: what they claim to read is often more
-than a machine can hold."""
+"""Tokens that a causal model reads and writes at once, where the recipe does not say: what they
+claim to read is often more than a machine can hold."""
 
 Architecture = Literal["encoder", "causal"]
 Quantise = Literal["none", "nf4", "int8"]
@@ -44,18 +44,21 @@ class BaseModelSettings(Part):
     revision: str | None = None
     """Commit or tag of a hub id; give one so that a run can be repeated."""
     segmenter: Literal["auto", "none", "underthesea"] = "auto"
-    """Word segmentation that the base was trained on; ``auto`` knows PhoBERT and ViHealthBERT word models."""
+    """Word segmentation that the base was trained on; ``auto`` knows PhoBERT and ViHealthBERT word
+    models."""
     window: int | None = Field(default=None, ge=16)
     """Tokens that the model reads at once; the most that it can where not given."""
     chat_template: str | None = None
-    """Causal models: a Jinja file, relative to the recipe, that puts a conversation into words; the tokenizer's own where
-    not given."""
+    """Causal models: a Jinja file, relative to the recipe, that puts a conversation into words; the
+    tokenizer's own where not given."""
     quantise: Quantise = "none"
-    """``nf4``: frozen weights in 4 bits, with double quantisation (QLoRA); ``int8``: in 8 bits. Heads, and layers that a stage
-    trains, stay as they are. Needs bitsandbytes (the extra ``quantise``)."""
+    """``nf4``: frozen weights in 4 bits, with double quantisation (QLoRA); ``int8``: in 8 bits.
+    Heads, and layers that a stage trains, stay as they are. Needs bitsandbytes (the extra
+    ``quantise``)."""
     dtype: Dtype = "auto"
-    """Numbers that frozen weights are held in. ``auto``: 32 bits, save on a GPU for models of a billion parameters and more,
-    whose weights are held in 16 bits where a stage does not train them in place."""
+    """Numbers that frozen weights are held in. ``auto``: 32 bits, save on a GPU for models of a
+    billion parameters and more, whose weights are held in 16 bits where a stage does not train them
+    in place."""
     allow_pickle: bool = False
     """Also load ``pytorch_model.bin``, which can run code when it is opened."""
 
@@ -86,7 +89,8 @@ def bundled() -> list[str]:
 def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tuple[Path, str]:
     """Folder and revision of a base; from the hub with its weights or without.
 
-    Raises ``UserError`` where it is not in the package, not on disk, and not to be had from the hub.
+    Raises ``UserError`` where it is not in the package, not on disk, and not to be had from the
+    hub.
     """
     name = settings.id
     if name.startswith("bundled:"):
@@ -150,7 +154,8 @@ def weights_digest(path: Path) -> str:
 
 
 def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = True) -> Base:
-    """Find a base and learn from its configuration what it is; loads no weights, and with ``weights`` false needs none.
+    """Find a base and learn from its configuration what it is; loads no weights, and with
+    ``weights`` false needs none.
 
     Raises ``UserError`` with one sentence where it is missing or cannot be used.
     """

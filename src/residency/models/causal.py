@@ -1,4 +1,5 @@
-"""The causal predictor: answers in words, alone or in batches, streaming, and how likely given answers are."""
+"""The causal predictor: answers in words, alone or in batches, streaming, and how likely given
+answers are."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ class CausalPredictor:
     def from_artefact(
         cls, folder: Path, name: str = "tuned", device: str | None = None, card: Card | None = None
     ) -> CausalPredictor:
-        """The model that a training stage saved, asked ``card`` where one is given, else what it learned.
+        """The model that a training stage saved, asked ``card`` where one is given, else what it
+        learned.
 
         Raises ``UserError`` where its chat template no longer writes what it wrote in training.
         """
@@ -177,7 +179,8 @@ class CausalPredictor:
             yield Prediction(id=example.id, answer=answer, text=names[best], latency_ms=each)
 
     def answer(self, turns: Sequence[Turn]) -> str:
-        """The answer to a conversation whose last turn is the user's; raises ``UserError`` where that is too long."""
+        """The answer to a conversation whose last turn is the user's; raises ``UserError`` where
+        that is too long."""
         return "".join(self.stream(turns))
 
     def stream(self, turns: Sequence[Turn]) -> Iterator[str]:
@@ -213,7 +216,8 @@ class CausalPredictor:
             raise failures[0]
 
     def choices(self, turns: Sequence[Turn], options: Sequence[str]) -> list[float]:
-        """log p of each of several answers, its end included: what would be written, if it had to be one of them."""
+        """log p of each of several answers, its end included: what would be written, if it had to
+        be one of them."""
         prompt = self._prompt(turns)
         if prompt is None:
             raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
@@ -222,8 +226,8 @@ class CausalPredictor:
             return [-loss for loss, _ in self._losses(rows)]
 
     def gold_losses(self, examples: Iterable[Example]) -> Iterator[tuple[float, int]]:
-        """Per example the sum of -log p over the tokens of its gold answer, end included, and how many they are; (0, 0) where
-        it is too long to be read."""
+        """Per example the sum of -log p over the tokens of its gold answer, end included, and how
+        many they are; (0, 0) where it is too long to be read."""
         source = iter(examples)
         while chunk := list(islice(source, CHUNK)):
             rows = [self._gold_row(example) for example in chunk]
@@ -268,7 +272,8 @@ class CausalPredictor:
         return self.chat.prompt(turns, self.chat.window - self._most)[0]
 
     def _written(self, examples: Sequence[Example]) -> list[tuple[str | None, int]]:
-        """Per example what was written, and how many tokens it is; None where the question is too long."""
+        """Per example what was written, and how many tokens it is; None where the question is too
+        long."""
         asked = [conversation(example, self._asked_of(example)) for example in examples]
         prompts = [self._prompt(turns) for turns in asked]
         fitting = [i for i, prompt in enumerate(prompts) if prompt is not None]
@@ -295,14 +300,16 @@ class CausalPredictor:
         before: Any,
         after: Any,
     ) -> None:
-        """Write behind several prompts side by side, as ``how`` says and at most so many tokens, for one who watches: ``before`` sees
-        the scores of each step, ``after`` its tokens, and says which rows end."""
+        """Write behind several prompts side by side, as ``how`` says and at most so many tokens,
+        for one who watches: ``before`` sees the scores of each step, ``after`` its tokens, and says
+        which rows end."""
         with evaluating(self.model):
             asked = CausalPredictor(self.model, self.chat, self.card, how, self.info)
             asked._generate(prompts, keys, most=most, before=before, after=after)
 
     def log_probabilities(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Per row log p of every word of the vocabulary at each place but the first [tokens - 1, words], in fp32."""
+        """Per row log p of every word of the vocabulary at each place but the first [tokens - 1,
+        words], in fp32."""
         import torch
 
         device = next(self.model.parameters()).device
@@ -349,7 +356,8 @@ class CausalPredictor:
         settings = GenerationConfig(
             max_new_tokens=most or self._most,
             min_new_tokens=self._most if self.full_length else None,
-            do_sample=False,  # sampling is done by noise of each row's own, so that a batch changes nothing
+            # sampling is done by noise of each row's own, so that a batch changes nothing
+            do_sample=False,
             num_beams=1,
             eos_token_id=self._ends,
             pad_token_id=pad,
@@ -431,9 +439,11 @@ def padded(rows: Sequence[Row], pad: int, device: Any = None) -> dict[str, Any]:
 def token_losses(
     model: Any, batch: dict[str, Any], smoothing: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """-log p of every trained token of a batch [trained], and the row that each is in (0 for documents end to end).
+    """-log p of every trained token of a batch [trained], and the row that each is in (0 for
+    documents end to end).
 
-    Only positions that are trained reach the vocabulary. A token is predicted from the one before it.
+    Only positions that are trained reach the vocabulary. A token is predicted from the one before
+    it.
     """
     import torch
 

@@ -1,7 +1,8 @@
-"""Conversations as tokens: a tokenizer with its chat template, the same for training, evaluation, prediction and chat.
+"""Conversations as tokens: a tokenizer with its chat template, the same for training, evaluation,
+prediction and chat.
 
-Each answer is tokenised by itself, behind what the model reads before it: so what is trained is what will be asked
-for. Its end, as the template writes it, is trained with it.
+Each answer is tokenised by itself, behind what the model reads before it: so what is trained is
+what will be asked for. Its end, as the template writes it, is trained with it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Target of a token that is not trained."""
 DATE = "1 January 2025"
-"""What templates that write today's date are given: the same prompt gives the same tokens on every day."""
+"""What templates that write today's date are given: the same prompt gives the same tokens on every
+day."""
 PROBE = (
     Turn(role="system", text="S 系统 hệ thống"),
     Turn(role="user", text="Q 问题 câu hỏi 1."),
@@ -82,7 +84,8 @@ class Chat:
     # Words
 
     def render(self, turns: Sequence[Turn], open: bool) -> str:
-        """A conversation as the template writes it; ``open``: up to where the assistant begins to write.
+        """A conversation as the template writes it; ``open``: up to where the assistant begins to
+        write.
 
         Raises ``UserError`` where the template refuses it.
         """
@@ -111,7 +114,8 @@ class Chat:
             return False
 
     def _tail(self) -> tuple[str, str]:
-        """What the template writes behind an answer: its end, which is trained, and what else follows it."""
+        """What the template writes behind an answer: its end, which is trained, and what else
+        follows it."""
         question, answer = PROBE[1], Turn(role="assistant", text="\u4e00END\u4e00")
         words = self.render((question, answer), open=False)
         if answer.text not in words:
@@ -128,7 +132,8 @@ class Chat:
 
     @property
     def ends(self) -> list[int]:
-        """Tokens at which writing ends: what ends a turn, and what only the template writes, such as the next turn's begin."""
+        """Tokens at which writing ends: what ends a turn, and what only the template writes, such
+        as the next turn's begin."""
         ids = self.ids(self.end)
         known = set(self.tokenizer.all_special_ids)
         found = {id for id in self.ids(self.render(PROBE[1:], open=True)) if id in known}
@@ -152,7 +157,8 @@ class Chat:
         return digest([words, self.ids(words), self.end, self.behind])
 
     def safe(self, text: str) -> str:
-        """A text in which no token of the template can be spoken: nobody but the template ends a turn."""
+        """A text in which no token of the template can be spoken: nobody but the template ends a
+        turn."""
         for token in self.special:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
@@ -185,8 +191,8 @@ class Chat:
         return [*self.ids(self.safe(text)), *self.ids(self.end)]
 
     def _pieces(self, turns: Sequence[Turn]) -> list[list[int]] | None:
-        """Tokens up to the next answer: what is read, an answer, what is read, an answer, ..., what is read. None where
-        the template writes earlier turns differently once others follow."""
+        """Tokens up to the next answer: what is read, an answer, what is read, an answer, ..., what
+        is read. None where the template writes earlier turns differently once others follow."""
         answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
         words, pieces = "", []
         for i in answers:
@@ -211,8 +217,8 @@ class Chat:
         )
 
     def prompt(self, turns: Sequence[Turn], room: int) -> tuple[list[int] | None, tuple[str, ...]]:
-        """Tokens of a conversation that waits for an answer, at most ``room`` of them (and ``limits.source``), and what was
-        left out for it; None where it does not fit even so."""
+        """Tokens of a conversation that waits for an answer, at most ``room`` of them (and
+        ``limits.source``), and what was left out for it; None where it does not fit even so."""
         room = min(room, self.limits.source or room)
         made, changes = self._turns(turns), []
         ids = self._read(made)
@@ -240,8 +246,9 @@ class Chat:
     def encode(
         self, turns: Sequence[Turn], answer: str, loss_on: Literal["all", "last"] = "all"
     ) -> Encoded:
-        """A conversation and its last answer, to learn from. One row; several where the template or the window does not let
-        all answers stand in one. No answer is cut unless the limits say so."""
+        """A conversation and its last answer, to learn from. One row; several where the template or
+        the window does not let all answers stand in one. No answer is cut unless the limits say
+        so."""
         made = self._turns(turns)
         changes = (
             ("a token of the template inside a text, spaced",)
@@ -281,7 +288,8 @@ class Chat:
         return Encoded(rows=rows, changes=tuple(dict.fromkeys(changes)))
 
     def _limited(self, pieces: list[list[int]]) -> bool:
-        """Whether a conversation is longer than the limits allow, in what is read or in an earlier answer."""
+        """Whether a conversation is longer than the limits allow, in what is read or in an earlier
+        answer."""
         source, target = self.limits.source, self.limits.target
         too_long = source is not None and sum(map(len, pieces)) > source
         return too_long or (
@@ -327,7 +335,8 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
 
 
 def _row(pieces: list[list[int]], learned: int) -> Row:
-    """One row of pieces, read and written in turn; the last answer is trained, and so many before it."""
+    """One row of pieces, read and written in turn; the last answer is trained, and so many before
+    it."""
     answers = len(pieces) // 2
     ids: list[int] = []
     targets: list[int] = []

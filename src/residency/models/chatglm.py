@@ -1,7 +1,9 @@
-"""ChatGLM2 and ChatGLM3 checkpoints, whose own code no longer runs, as transformers' native ``Glm``: other names, the same numbers.
+"""ChatGLM2 and ChatGLM3 checkpoints, whose own code no longer runs, as transformers' native
+``Glm``: other names, the same numbers.
 
-Weights come out as they go in, shard by shard; query, key and value are parts of one matrix there. The tokenizer is a
-sentencepiece model that becomes a fast tokenizer and is compared with it before anything is kept.
+Weights come out as they go in, shard by shard; query, key and value are parts of one matrix there.
+The tokenizer is a sentencepiece model that becomes a fast tokenizer and is compared with it before
+anything is kept.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ FIXED = {
 }
 """What the published checkpoints have in common, and what ``Glm`` can compute."""
 SPECIAL = ("[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>")
-"""Tokens behind the vocabulary, in their order; the last two are called sop and eop there, which are parts of words."""
+"""Tokens behind the vocabulary, in their order; the last two are called sop and eop there, which
+are parts of words."""
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 """Those that ChatGLM3 adds."""
 PROBES = (
@@ -72,8 +75,8 @@ def convert(
 ) -> Path:
     """Write a ChatGLM2 or ChatGLM3 checkpoint as ``Glm`` into a new folder, whole or not at all.
 
-    Raises ``UserError`` for ChatGLM-6B, for another architecture, for pickled weights that are not allowed, and where the tokenizer
-    cannot be converted exactly.
+    Raises ``UserError`` for ChatGLM-6B, for another architecture, for pickled weights that are not
+    allowed, and where the tokenizer cannot be converted exactly.
     """
     given = _config(source)
     config = configuration(given, rope)
@@ -276,7 +279,8 @@ def expected(config: dict[str, Any]) -> set[str]:
 
 
 def _tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:
-    """The fast tokenizer with its template, the ids of the ends, and a check against the sentencepiece model."""
+    """The fast tokenizer with its template, the ids of the ends, and a check against the
+    sentencepiece model."""
     path = source / "tokenizer.model"
     try:
         import sentencepiece
@@ -329,7 +333,8 @@ def is_third(source: Path) -> bool:
 
 
 def fast(path: Path, special: tuple[str, ...]) -> Any:
-    """A sentencepiece model as a fast tokenizer, with tokens behind its vocabulary that text is never read as.
+    """A sentencepiece model as a fast tokenizer, with tokens behind its vocabulary that text is
+    never read as.
 
     Raises ``UserError`` where its kind is neither BPE nor unigram.
     """
@@ -384,8 +389,8 @@ def fast(path: Path, special: tuple[str, ...]) -> Any:
 
 
 def merges(pieces: list[tuple[str, float]]) -> list[tuple[str, str]]:
-    """The merges of a sentencepiece BPE model, which only keeps what they led to: pairs of pieces that make a piece, the best
-    piece first."""
+    """The merges of a sentencepiece BPE model, which only keeps what they led to: pairs of pieces
+    that make a piece, the best piece first."""
     ranks = {piece: number for number, (piece, _) in enumerate(pieces)}
     found: list[tuple[float, int, int, str, str]] = []
     for piece, score in pieces:

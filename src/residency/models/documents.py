@@ -1,7 +1,8 @@
 """Rows of a batch one behind the other, without padding, none seeing another.
 
-transformers' flattening collator gives one long row and says where each document ends; attention here computes each
-document by itself. A block-diagonal mask would give the same numbers in the time of the long row squared.
+transformers' flattening collator gives one long row and says where each document ends; attention
+here computes each document by itself. A block-diagonal mask would give the same numbers in the time
+of the long row squared.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ __all__ = ["flat", "holds", "leave", "use"]
 
 
 def flat(rows: list[list[int]], targets: list[list[int]], device: Any = None) -> dict[str, Any]:
-    """Rows as one long one: ``input_ids``, ``labels``, ``position_ids`` [1, tokens] and the bounds of the documents."""
+    """Rows as one long one: ``input_ids``, ``labels``, ``position_ids`` [1, tokens] and the bounds
+    of the documents."""
     import torch
     from transformers import DataCollatorWithFlattening
 
@@ -32,7 +34,8 @@ def flat(rows: list[list[int]], targets: list[list[int]], device: Any = None) ->
 
 
 def holds(model: Any, vocabulary: int) -> bool:
-    """Whether documents laid end to end give what each gives alone: tried with three short ones, whatever the architecture."""
+    """Whether documents laid end to end give what each gives alone: tried with three short ones,
+    whatever the architecture."""
     import torch
 
     device = next(model.parameters()).device

@@ -97,7 +97,8 @@ class EncoderPredictor:
                 yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
 
     def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
-        """The probability of each tag for every slot of each text, in order; for cards of family ``spans``."""
+        """The probability of each tag for every slot of each text, in order; for cards of family
+        ``spans``."""
         if self.card.family != "spans":
             raise ValueError(f"card {self.card.name} marks no spans")
         source = iter(texts)
@@ -108,8 +109,8 @@ class EncoderPredictor:
                 yield Marginals(slots=found.slots, log_probabilities=score)
 
     def marked(self, texts: list[str]) -> list[tuple[Answer, int]]:
-        """Answers and tokens of texts that are read together, each span with how sure the model is of it: the geometric mean of the
-        probabilities of its tags."""
+        """Answers and tokens of texts that are read together, each span with how sure the model is
+        of it: the geometric mean of the probabilities of its tags."""
         with self.ready():
             tokens, scores = self._read(texts)
         if self.card.family != "spans":
@@ -146,7 +147,8 @@ class EncoderPredictor:
         return evaluating(self.model)
 
     def forward(self, batches: list[list[list[int]]]) -> Iterator[list[NDArray[np.float32]]]:
-        """Per batch of token rows, in order, each row's log-odds ``[tokens, outputs]``, or of the whole ``[outputs]``, in fp32."""
+        """Per batch of token rows, in order, each row's log-odds ``[tokens, outputs]``, or of the
+        whole ``[outputs]``, in fp32."""
         return forward_all(self.model, batches, self.tokeniser.pad_id)
 
     def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
@@ -171,7 +173,8 @@ class EncoderPredictor:
     def _scores(
         self, tokens: list[Tokens], work: list[tuple[int, Window]]
     ) -> list[NDArray[np.float32]]:
-        """Per text the scores of its slots ``[slots, tags]``, or of the whole ``[windows, labels]``."""
+        """Per text the scores of its slots ``[slots, tags]``, or of the whole ``[windows,
+        labels]``."""
         import numpy as np
 
         rows = [self.tokeniser.inputs(tokens[number], window) for number, window in work]
@@ -224,7 +227,8 @@ class EncoderPredictor:
 def forward_all(
     model: Any, batches: list[list[list[int]]], pad: int
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """``forward`` of each batch, in order; on a CPU one batch per core, which wastes less than all cores on one batch."""
+    """``forward`` of each batch, in order; on a CPU one batch per core, which wastes less than all
+    cores on one batch."""
     import torch
 
     from residency.models.sharding import sharded
@@ -244,7 +248,8 @@ def forward_all(
 
 @cache
 def workers(cores: int) -> ThreadPoolExecutor:
-    """Threads that each compute on one core; kept, since every new thread would bring memory pools of its own."""
+    """Threads that each compute on one core; kept, since every new thread would bring memory pools
+    of its own."""
     import torch
 
     return ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))

@@ -1,7 +1,9 @@
-"""What a model says of a few fixed texts, kept with it when it is trained: the proof that what is loaded later is that model.
+"""What a model says of a few fixed texts, kept with it when it is trained: the proof that what is
+loaded later is that model.
 
-The texts are invented, in three languages. Of a model that writes: log p of each token after those before it. Of one with a head:
-the log-probability of each output, at each token or of the whole. Numbers only; nothing of the training data.
+The texts are invented, in three languages. Of a model that writes: log p of each token after those
+before it. Of one with a head: the log-probability of each output, at each token or of the whole.
+Numbers only; nothing of the training data.
 """
 
 from __future__ import annotations
@@ -38,10 +40,12 @@ TOLERANCES = {
     "vllm bfloat16": 0.15,
     "vllm float16": 0.1,
 }
-"""Engine and numbers -> largest difference of a log-probability, in units of the larger of 1 and what was recorded.
+"""Engine and numbers -> largest difference of a log-probability, in units of the larger of 1 and
+what was recorded.
 
-Measured in process on the bundled models, recorded in 32 bits with an adapter apart, loaded with it merged: 5e-6 in 32 bits, 0.053 in
-bfloat16, 0.025 in float16. The others have room for kernels of their own, and for 4 and 8 bits that round differently by device."""
+Measured in process on the bundled models, recorded in 32 bits with an adapter apart, loaded with it
+merged: 5e-6 in 32 bits, 0.053 in bfloat16, 0.025 in float16. The others have room for kernels of
+their own, and for 4 and 8 bits that round differently by device."""
 
 
 class Canary(Value, frozen=True):
@@ -145,8 +149,8 @@ def states(model: Any, ids: Sequence[Sequence[int]]) -> list[Any]:
 
 
 def furthest(recorded: Sequence[Sequence[float]], now: Sequence[Sequence[float]]) -> float:
-    """The largest difference between two measurements, in units of the larger of 1 and the recorded value; infinite where they
-    are not of the same tokens, or something is no number."""
+    """The largest difference between two measurements, in units of the larger of 1 and the recorded
+    value; infinite where they are not of the same tokens, or something is no number."""
     if [len(one) for one in recorded] != [len(one) for one in now]:
         return float("inf")
     pairs = [

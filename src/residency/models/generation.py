@@ -10,15 +10,18 @@ from residency.core.part import Part
 
 
 class Limits(Part):
-    """The most tokens that a conversation may have. What is longer is counted in the ledger, whatever becomes of it."""
+    """The most tokens that a conversation may have. What is longer is counted in the ledger,
+    whatever becomes of it."""
 
     source: int | None = Field(default=None, ge=4)
-    """Tokens of what the model reads, template included; what the window leaves beside the answer where not given."""
+    """Tokens of what the model reads, template included; what the window leaves beside the answer
+    where not given."""
     target: int | None = Field(default=None, ge=2)
     """Tokens of an answer, its end included; as long as it is where not given."""
     over: Literal["reject", "cut"] = "reject"
-    """``reject``: earlier turns are left out, oldest first; what is still too long is not used. ``cut``: the end of the
-    question, and of the answer, is cut off as well; a cut answer does not teach that it ends there."""
+    """``reject``: earlier turns are left out, oldest first; what is still too long is not used.
+    ``cut``: the end of the question, and of the answer, is cut off as well; a cut answer does not
+    teach that it ends there."""
 
 
 class Generation(Part):
@@ -33,11 +36,12 @@ class Generation(Part):
     """0: all words."""
     repetition_penalty: float = Field(default=1.0, ge=1)
     stop: tuple[str, ...] = ()
-    """Texts at which an answer ends, besides the template's own end of turn; they are not part of it."""
+    """Texts at which an answer ends, besides the template's own end of turn; they are not part of
+    it."""
     seed: int = Field(default=0, ge=0)
     choose: Literal["rank", "write"] = "rank"
-    """Cards with one label a note: ``rank`` takes the label that is likeliest as the whole answer, which is always one of the card's;
-    ``write`` lets the model write, and reads that."""
+    """Cards with one label a note: ``rank`` takes the label that is likeliest as the whole answer,
+    which is always one of the card's; ``write`` lets the model write, and reads that."""
 
     @model_validator(mode="after")
     def _sensible(self) -> Generation:

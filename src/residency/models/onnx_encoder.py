@@ -1,6 +1,8 @@
-"""The encoder predictor on an exported graph: the same tokens, windows and decoding, another forward pass.
+"""The encoder predictor on an exported graph: the same tokens, windows and decoding, another
+forward pass.
 
-OpenVINO computes it in 32 bits and in bfloat16, ONNX Runtime in 8 bits, and in 32 where OpenVINO is not installed.
+OpenVINO computes it in 32 bits and in bfloat16, ONNX Runtime in 8 bits, and in 32 where OpenVINO is
+not installed.
 """
 
 from __future__ import annotations
@@ -33,14 +35,16 @@ IDS, MASK, LOGITS = "input_ids", "attention_mask", "logits"
 """Names of what goes in and comes out."""
 
 STEP = 16
-"""Rows are padded to multiples of so many tokens: OpenVINO prepares its kernels anew for every new shape."""
+"""Rows are padded to multiples of so many tokens: OpenVINO prepares its kernels anew for every new
+shape."""
 
 Precision = Literal["fp32", "bf16", "int8"]
 DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 
 
 class Fewer(Value, frozen=True):
-    """Whether a model in fewer bits answers as well as the one in 32, and on what that was measured."""
+    """Whether a model in fewer bits answers as well as the one in 32, and on what that was
+    measured."""
 
     kept: bool
     reason: str
@@ -81,7 +85,8 @@ class Export(Value, frozen=True):
 
     @property
     def best(self) -> Precision:
-        """The fastest that was kept, on this machine: bfloat16 where its processor computes in it, 8 bits, 32 bits."""
+        """The fastest that was kept, on this machine: bfloat16 where its processor computes in it,
+        8 bits, 32 bits."""
         if self.bf16.kept and bf16_here():
             return "bf16"
         return "int8" if self.int8.kept else "fp32"
@@ -90,7 +95,8 @@ class Export(Value, frozen=True):
 def read(folder: Path) -> Export:
     """What an export says of itself, every file checked against its hash.
 
-    Raises ``UserError`` where a file is missing or was changed, or the schema is of another version.
+    Raises ``UserError`` where a file is missing or was changed, or the schema is of another
+    version.
     """
     if not (folder / FILE).is_file():
         raise UserError(
@@ -120,10 +126,12 @@ class OnnxEncoder(EncoderPredictor):
         threads: int | None = None,
         name: str = "onnx",
     ) -> OnnxEncoder:
-        """An export; in fewer bits where that was found to answer as well, unless ``precision`` says otherwise.
+        """An export; in fewer bits where that was found to answer as well, unless ``precision``
+        says otherwise.
 
-        ``threads``: of a forward pass; all cores where not given. Raises ``UserError`` where the folder's files are not those that
-        were exported, or ``int8`` is asked for where it was not kept, or ``bf16`` where this machine cannot compute in it.
+        ``threads``: of a forward pass; all cores where not given. Raises ``UserError`` where the
+        folder's files are not those that were exported, or ``int8`` is asked for where it was not
+        kept, or ``bf16`` where this machine cannot compute in it.
         """
         export = read(folder)
         chosen = precision or export.best
@@ -150,11 +158,13 @@ class OnnxEncoder(EncoderPredictor):
 
 
 Graph = Callable[["NDArray[np.int64]", "NDArray[np.int64]"], "NDArray[np.float32]"]
-"""Token ids and mask, each ``[rows, tokens]``, to logits ``[rows, tokens, outputs]`` or ``[rows, outputs]``. For one thread at a time."""
+"""Token ids and mask, each ``[rows, tokens]``, to logits ``[rows, tokens, outputs]`` or ``[rows,
+outputs]``. For one thread at a time."""
 
 
 def graph(folder: Path, precision: Precision, threads: int | None = None) -> Graph:
-    """The forward pass of an export in one precision, on the CPU. ``threads``: all cores where not given."""
+    """The forward pass of an export in one precision, on the CPU. ``threads``: all cores where not
+    given."""
     count = threads or os.cpu_count() or 1
     if precision == "int8":
         return session(folder / INT8, count)
@@ -173,7 +183,8 @@ def graph(folder: Path, precision: Precision, threads: int | None = None) -> Gra
 
 
 def session(path: Path, threads: int) -> Graph:
-    """ONNX Runtime, whose threads sleep while there is nothing to do: other processes need the cores too."""
+    """ONNX Runtime, whose threads sleep while there is nothing to do: other processes need the
+    cores too."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -213,7 +224,8 @@ def compiled(path: Path, precision: Precision, threads: int) -> Graph:
 
 @cache
 def openvino() -> Any:
-    """The library, or None where it is not installed. What it would use to count its users is never loaded."""
+    """The library, or None where it is not installed. What it would use to count its users is never
+    loaded."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino as found
@@ -232,7 +244,8 @@ def bf16_here() -> bool:
 
 
 def forward(model: Graph, rows: list[list[int]], pad: int, most: int) -> list[NDArray[np.float32]]:
-    """Log-odds of each row's tokens ``[tokens, outputs]``, or of each row ``[outputs]``, in fp32; ``most``: the longest row allowed."""
+    """Log-odds of each row's tokens ``[tokens, outputs]``, or of each row ``[outputs]``, in fp32;
+    ``most``: the longest row allowed."""
     import numpy as np
 
     longest = max(map(len, rows))

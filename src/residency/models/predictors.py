@@ -35,7 +35,8 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
 def trained(
     folder: Path, card: Card | None = None, name: str = "tuned"
 ) -> EncoderPredictor | CausalPredictor:
-    """The predictor of an artefact, for the card that it learned; a model that writes can be asked another one."""
+    """The predictor of an artefact, for the card that it learned; a model that writes can be asked
+    another one."""
     from residency.models.artefact import read
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
@@ -53,7 +54,8 @@ def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> On
 
 
 def answers(folder: Path, card: Card, output: str) -> bool:
-    """Whether an artefact can be asked a card: in words any, with a head only one of the same outputs."""
+    """Whether an artefact can be asked a card: in words any, with a head only one of the same
+    outputs."""
     from residency.models.artefact import outputs, read
 
     found = read(folder)
@@ -64,7 +66,8 @@ def answers(folder: Path, card: Card, output: str) -> bool:
 
 
 def longest_answer(folders: Iterable[Path]) -> int | None:
-    """Most tokens of an answer that any of several artefacts was given; None for a single one, whose own counts."""
+    """Most tokens of an answer that any of several artefacts was given; None for a single one,
+    whose own counts."""
     from residency.models.artefact import read
 
     found = [read(folder) for folder in folders]

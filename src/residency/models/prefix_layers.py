@@ -1,7 +1,9 @@
-"""Trained keys and values in front of every layer's own: P-Tuning v2 (Liu et al., 2021), prefix tuning (Li and Liang, 2021).
+"""Trained keys and values in front of every layer's own: P-Tuning v2 (Liu et al., 2021), prefix
+tuning (Li and Liang, 2021).
 
-Which modules attend, and with how many heads of which size, is found by running the model once: nothing here knows an
-architecture. Layout and positions are those of peft's prefix checkpoints, which come in and go out unchanged.
+Which modules attend, and with how many heads of which size, is found by running the model once:
+nothing here knows an architecture. Layout and positions are those of peft's prefix checkpoints,
+which come in and go out unchanged.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ class LayerPrefix(torch.nn.Module):
 
 
 class Shared(torch.nn.Module):
-    """What all layers' prefixes are computed from where they are projected: a vector a position [length, width], seen through a layer
-    with tanh [length, hidden]."""
+    """What all layers' prefixes are computed from where they are projected: a vector a position
+    [length, width], seen through a layer with tanh [length, hidden]."""
 
     def __init__(self, length: int, width: int, hidden: int) -> None:
         super().__init__()
@@ -55,8 +57,9 @@ class Shared(torch.nn.Module):
 
 
 class ProjectedPrefix(LayerPrefix):
-    """The prefix of one layer while it is trained through a projection (Li and Liang's reparametrisation, as in P-Tuning v2): its layer's rows
-    of the last matrix, on top of what the prefix began as. It begins with zeros, so as that."""
+    """The prefix of one layer while it is trained through a projection (Li and Liang's
+    reparametrisation, as in P-Tuning v2): its layer's rows of the last matrix, on top of what the
+    prefix began as. It begins with zeros, so as that."""
 
     def __init__(self, began: LayerPrefix, shared: Shared) -> None:
         torch.nn.Module.__init__(self)
@@ -86,8 +89,9 @@ def prefixes(model: Any) -> Iterator[tuple[str, LayerPrefix]]:
 def begin(model: Any, length: int) -> None:
     """Give every layer a prefix of ``length`` positions.
 
-    It begins as what the layer made of so many of the model's own tokens, drawn at random: keys and values of the right
-    size, at the right positions. Raises ``UserError`` for a model that cannot take one.
+    It begins as what the layer made of so many of the model's own tokens, drawn at random: keys and
+    values of the right size, at the right positions. Raises ``UserError`` for a model that cannot
+    take one.
     """
     tokens = torch.randint(vocabulary(model), (length,))
     states = probe(model, tokens)
@@ -124,7 +128,8 @@ def put(model: Any, tensors: dict[str, torch.Tensor], offset: int) -> None:
 
 
 def project(model: Any, hidden: int) -> None:
-    """Train a model's prefixes through one projection of ``hidden`` units; they stay what they are until it is trained."""
+    """Train a model's prefixes through one projection of ``hidden`` units; they stay what they are
+    until it is trained."""
     found = list(prefixes(model))
     heads, length, size = found[0][1].both()[0].shape
     shared = Shared(length, heads * size, hidden).to(found[0][1].both()[0].device)
@@ -134,7 +139,8 @@ def project(model: Any, hidden: int) -> None:
 
 
 def state(model: Any) -> dict[str, torch.Tensor]:
-    """The prefixes as ``put`` takes them; projected ones as what the projection makes of them, which is all that is kept."""
+    """The prefixes as ``put`` takes them; projected ones as what the projection makes of them,
+    which is all that is kept."""
     return {
         f"{name}.{attention.PREFIX}.{part}": tensor.detach().cpu().contiguous()
         for name, one in prefixes(model)
@@ -143,7 +149,8 @@ def state(model: Any) -> dict[str, torch.Tensor]:
 
 
 def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Attention module -> the keys and values [heads, tokens, size] that it computes for a text, in the order of the layers."""
+    """Attention module -> the keys and values [heads, tokens, size] that it computes for a text, in
+    the order of the layers."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     found: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -186,8 +193,9 @@ def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, tor
 def place(model: Any, offset: int) -> None:
     """Let texts begin at position ``offset``: behind a prefix that stands before them.
 
-    Where positions turn the keys (rotary), it also counts them without padding, so that a row padded on the left gives what
-    it gives alone. A learned table of positions is entered so much further down.
+    Where positions turn the keys (rotary), it also counts them without padding, so that a row
+    padded on the left gives what it gives alone. A learned table of positions is entered so much
+    further down.
     """
     if hasattr(model, "prefix_hook"):
         model.prefix_hook.remove()
@@ -236,7 +244,8 @@ def _table(model: Any) -> Any:
 
 
 def _most_positions(model: Any) -> int:
-    """Positions that a text may take; two fewer where they begin behind the padding token, as RoBERTa's do."""
+    """Positions that a text may take; two fewer where they begin behind the padding token, as
+    RoBERTa's do."""
     table = _table(model)
     longest = int(getattr(model.config, "max_position_embeddings", 0) or 512)
     return min(longest, table.num_embeddings) - 2 if table is not None else longest
@@ -257,7 +266,8 @@ def _refusal(model: Any) -> UserError:
 
 
 def from_peft(model: Any, folder: Path) -> None:
-    """Give a model the prefix of a peft checkpoint, at peft's positions; a head in it is taken over as well.
+    """Give a model the prefix of a peft checkpoint, at peft's positions; a head in it is taken over
+    as well.
 
     Raises ``UserError`` where it is no prefix, or one of another model.
     """
@@ -306,7 +316,8 @@ def from_peft(model: Any, folder: Path) -> None:
 def to_peft(model: Any, folder: Path, base: str = "") -> None:
     """Write a model's prefix as a peft checkpoint, the head not included.
 
-    Raises ``UserError`` where texts do not begin behind the prefix, as peft would have it (encoders).
+    Raises ``UserError`` where texts do not begin behind the prefix, as peft would have it
+    (encoders).
     """
     from peft import PrefixTuningConfig
 

@@ -1,7 +1,8 @@
 """A predictor on another machine or in another program: any server with OpenAI's chat completions.
 
-What may be sent is decided by the profile of each example, before anything is sent. Answers are kept as they come, so that an
-interrupted comparison asks nothing twice; what a budget does not cover is not asked.
+What may be sent is decided by the profile of each example, before anything is sent. Answers are
+kept as they come, so that an interrupted comparison asks nothing twice; what a budget does not
+cover is not asked.
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ class RemotePredictor:
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order.
 
-        Raises ``GateRefused`` where an example's profile may not leave, before anything is sent; ``UserError`` where the server
-        refuses or stays away, or the budget is used up: what was answered is kept, and the same command goes on.
+        Raises ``GateRefused`` where an example's profile may not leave, before anything is sent;
+        ``UserError`` where the server refuses or stays away, or the budget is used up: what was
+        answered is kept, and the same command goes on.
         """
         import httpx2
 

@@ -1,4 +1,5 @@
-"""How words are chosen and where writing ends: sampling that a batch does not change, stop texts, an end from outside."""
+"""How words are chosen and where writing ends: sampling that a batch does not change, stop texts,
+an end from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Stops:
-    """Takes a text piece by piece and passes it on up to the first stop text, which may lie across pieces."""
+    """Takes a text piece by piece and passes it on up to the first stop text, which may lie across
+    pieces."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops, self.held, self.found = tuple(stops), "", False
@@ -42,7 +44,8 @@ class Stops:
 
 
 def until_stop(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
-    """Pieces of a text up to the first stop text, which may lie across pieces; nothing of it is passed on."""
+    """Pieces of a text up to the first stop text, which may lie across pieces; nothing of it is
+    passed on."""
     state = Stops(stops)
     for piece in pieces:
         if ready := state.push(piece):
@@ -95,7 +98,8 @@ def hash_of(seed: int, key: int) -> int:
 
 
 class RowNoise:
-    """Gumbel noise on log-probabilities, of each row's own generator: the likeliest word of the sum is a sample."""
+    """Gumbel noise on log-probabilities, of each row's own generator: the likeliest word of the sum
+    is a sample."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         import torch

@@ -1,8 +1,10 @@
-"""A model whose weights several processes share out: each holds its part of every tensor and borrows the rest for as long as a layer computes.
+"""A model whose weights several processes share out: each holds its part of every tensor and
+borrows the rest for as long as a layer computes.
 
-This is torch's fully sharded data parallel (``fully_shard``; Zhao et al., 2023). Parameters keep their names and stay where they
-were in the model, but hold only this process's part; whatever reads or writes whole tensors goes through this module. What is
-marked *together* is called by every process at the same point.
+This is torch's fully sharded data parallel (``fully_shard``; Zhao et al., 2023). Parameters keep
+their names and stay where they were in the model, but hold only this process's part; whatever reads
+or writes whole tensors goes through this module. What is marked *together* is called by every
+process at the same point.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ def group(device: str) -> Any:
 
 
 def shard(model: Any, mesh: Any) -> Any:
-    """Share out a model's tensors among a ``group``: each layer by itself, then what is left. Nothing is sent: every process keeps
-    its part of what it has.
+    """Share out a model's tensors among a ``group``: each layer by itself, then what is left.
+    Nothing is sent: every process keeps its part of what it has.
 
     Raises ``UserError`` for a model with tensors that cannot be cut.
     """
@@ -58,7 +60,8 @@ def shard(model: Any, mesh: Any) -> Any:
 
 
 def units(model: Any) -> list[Any]:
-    """The modules that are borrowed whole, one after the other: layers, and embeddings of their own."""
+    """The modules that are borrowed whole, one after the other: layers, and embeddings of their
+    own."""
     wanted = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
     lists = (
         each
@@ -115,7 +118,8 @@ def put_parts(model: Any, held: dict[str, torch.Tensor]) -> None:
 def whole(
     model: Any, held: dict[str, torch.Tensor] | None = None, keep: bool = True
 ) -> dict[str, torch.Tensor]:
-    """The trained tensors put together on the CPU, or those that ``parts`` copied; nothing where not ``keep``. *Together*."""
+    """The trained tensors put together on the CPU, or those that ``parts`` copied; nothing where
+    not ``keep``. *Together*."""
     made = {}
     own = dict(model.named_parameters())
     for name in held if held is not None else [name for name, _ in trained(model)]:
@@ -171,7 +175,8 @@ def read_parts(model: Any, file: Path) -> dict[str, torch.Tensor]:
 
 
 def move_into(model: Any, target: Any) -> None:
-    """Write the trained tensors into a model that is whole, one at a time; ``target`` is none where a process only gives. *Together*."""
+    """Write the trained tensors into a model that is whole, one at a time; ``target`` is none where
+    a process only gives. *Together*."""
     own = dict(target.named_parameters()) if target is not None else {}
     with torch.no_grad():
         for name, parameter in trained(model):
@@ -181,8 +186,8 @@ def move_into(model: Any, target: Any) -> None:
 
 
 def keep_whole(optimiser: Any) -> None:
-    """Let an optimiser's state be saved whole and loaded from what is whole: the file is that of one process. ``state_dict`` is then
-    called *together*."""
+    """Let an optimiser's state be saved whole and loaded from what is whole: the file is that of
+    one process. ``state_dict`` is then called *together*."""
     optimiser.register_state_dict_post_hook(_gathered)
     optimiser.register_load_state_dict_pre_hook(_cut)
 

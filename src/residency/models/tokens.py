@@ -1,7 +1,8 @@
 """From a text to a model's tokens and back, with offsets in the text that the user gave.
 
-A *slot* is the smallest stretch that can be labelled: a unit of ``locale.text``, or several where one token covers
-them. Each slot is read off its first token; so no answer begins or ends inside a character, a mark or a letter run.
+A *slot* is the smallest stretch that can be labelled: a unit of ``locale.text``, or several where
+one token covers them. Each slot is read off its first token; so no answer begins or ends inside a
+character, a mark or a letter run.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Tokeniser:
         ids, offsets = self._encode([joined])[0]
         places = [trimmed(joined, start, end) for start, end in offsets]
         back = [edits.back(start, end) if end > start else None for start, end in places]
-        # A token that ends inside a joined word has no place of its own in the text: it belongs to the whole word.
+        # A token that ends inside a joined word has no place of its own in the text: it belongs to
+        # the whole word.
         return slotted(text, ids, [place or (0, 0) for place in back])
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
@@ -95,7 +97,8 @@ class Tokeniser:
         return ids, offsets
 
     def windows(self, tokens: Tokens) -> list[Window]:
-        """Overlapping windows over a text; each slot is read off the window in which it has most context."""
+        """Overlapping windows over a text; each slot is read off the window in which it has most
+        context."""
         return windows(len(tokens.ids), tokens.firsts, self.room)
 
     def inputs(self, tokens: Tokens, window: Window) -> list[int]:
@@ -146,10 +149,11 @@ def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> To
 
 
 def windows(count: int, firsts: Sequence[int], room: int) -> list[Window]:
-    """Windows of at most ``room`` tokens that overlap by a quarter, in order; together they hold every token.
+    """Windows of at most ``room`` tokens that overlap by a quarter, in order; together they hold
+    every token.
 
-    Each begins at a slot where one begins in the overlap, so that a word is only cut where it is longer than that.
-    Their ``slots`` partition all slots: the overlap is shared out at its middle.
+    Each begins at a slot where one begins in the overlap, so that a word is only cut where it is
+    longer than that. Their ``slots`` partition all slots: the overlap is shared out at its middle.
     """
     starts = [0]
     while starts[-1] + room < count:

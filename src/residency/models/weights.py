@@ -1,4 +1,5 @@
-"""A base's weights, as a task and a method need them: with a head or as it writes, in 32 or 16 bits, or quantised."""
+"""A base's weights, as a task and a method need them: with a head or as it writes, in 32 or 16
+bits, or quantised."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def load_weights(
     in_place: bool = False,
     whole: Sequence[str] = (),
 ) -> Any:
-    """The base with a fresh head for a family of tasks (``spans``: one output per tag; ``labels``: one per label).
+    """The base with a fresh head for a family of tasks (``spans``: one output per tag; ``labels``:
+    one per label).
 
     ``in_place`` and ``whole`` as for ``weights_options``.
     """
@@ -87,8 +89,9 @@ def load_causal(base: Base, *, in_place: bool = False, whole: Sequence[str] = ()
 def weights_options(base: Base, in_place: bool, whole: Sequence[str]) -> dict[str, Any]:
     """How ``from_pretrained`` is to hold a base's weights.
 
-    ``in_place``: some of them are trained, so they are held in 32 bits. ``whole``: modules that are never quantised. Raises
-    ``UserError`` where the recipe asks for both 16 bits and training in place, or for a library that is missing.
+    ``in_place``: some of them are trained, so they are held in 32 bits. ``whole``: modules that are
+    never quantised. Raises ``UserError`` where the recipe asks for both 16 bits and training in
+    place, or for a library that is missing.
     """
     import torch
 
@@ -152,15 +155,16 @@ def in_32_bits(module: Any) -> None:
 def quantised(model: Any) -> Any:
     """A model whose 4-bit weights stay as they are stored.
 
-    bitsandbytes repacks them at the first evaluation on a CPU with AVX512-BF16, and what is trained, merged or saved after
-    that is wrong, silently; so it is told that this CPU has none.
+    bitsandbytes repacks them at the first evaluation on a CPU with AVX512-BF16, and what is
+    trained, merged or saved after that is wrong, silently; so it is told that this CPU has none.
     """
     if not getattr(model, "is_quantized", False):
         return model
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    # transformers' Trainer takes a quantised base only with adapters of peft, and asks this attribute; ours train beside it too.
+    # transformers' Trainer takes a quantised base only with adapters of peft, and asks this
+    # attribute; ours train beside it too.
     model._hf_peft_config_loaded = True
     return model
 
@@ -178,7 +182,8 @@ def size(model: Any) -> int:
 
 
 def fresh_modules(model: Any, missing: Collection[str]) -> tuple[str, ...]:
-    """The modules that start from noise: the head, and what else the base brings no weights for (a pooler).
+    """The modules that start from noise: the head, and what else the base brings no weights for (a
+    pooler).
 
     Each is the largest that holds none of the base's weights.
     """

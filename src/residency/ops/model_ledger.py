@@ -1,4 +1,5 @@
-"""The model ledger: trained models by content address, and names that point to them, each change proved and kept.
+"""The model ledger: trained models by content address, and names that point to them, each change
+proved and kept.
 
 ::
 
@@ -6,8 +7,8 @@
     models/sha256/DIGEST/        an artefact: the files that its artefact.json names
     models/sha256/DIGEST.canary.json   what an older artefact said when it was added
 
-What a name points to is read off the ledger, so that there is nothing that could disagree with it. A line is added whole or not at
-all; half a line at the end (a power cut) counts as none.
+What a name points to is read off the ledger, so that there is nothing that could disagree with it.
+A line is added whole or not at all; half a line at the end (a power cut) counts as none.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class Models:
     # Reading
 
     def entries(self) -> list[Entry]:
-        """All lines, their chain checked. Raises ``GateRefused`` where one was changed, removed or moved."""
+        """All lines, their chain checked. Raises ``GateRefused`` where one was changed, removed or
+        moved."""
         path = self.folder / LEDGER
         found: list[Entry] = []
         previous = ""
@@ -125,7 +127,8 @@ class Models:
         return list({one.digest: one for one in self.entries() if one.what == "add"}.values())
 
     def aliases(self) -> dict[str, tuple[str, ...]]:
-        """Name -> the digests that it pointed to; the last is what it points to now. A rollback takes the last away."""
+        """Name -> the digests that it pointed to; the last is what it points to now. A rollback
+        takes the last away."""
         found: dict[str, tuple[str, ...]] = {}
         for one in self.entries():
             if one.what == "promote":
@@ -172,10 +175,12 @@ class Models:
         link: bool = False,
         floor: SafetyFloor | None = None,
     ) -> Entry:
-        """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is noted); a known one stays as it is.
+        """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is
+        noted); a known one stays as it is.
 
-        ``record``: of one that was trained before canaries were recorded, record what it says now. ``link``: the same files on disk
-        instead of copies. ``floor``: what every promotion of it demands of that evaluation. Raises ``UserError`` where it is damaged.
+        ``record``: of one that was trained before canaries were recorded, record what it says now.
+        ``link``: the same files on disk instead of copies. ``floor``: what every promotion of it
+        demands of that evaluation. Raises ``UserError`` where it is damaged.
         """
         found, digest = artefacts.read(artefact), proof.address(artefact)
         own = canaries.FILE in found.files
@@ -257,11 +262,13 @@ class Models:
         by: str = "",
         again: bool = False,
     ) -> Ready:
-        """The promotion of a model (its digest, or another name) under a name, once the canary has proved it. ``again``: also where
-        the name points to it already, as a server that runs may not know; then no line is added.
+        """The promotion of a model (its digest, or another name) under a name, once the canary has
+        proved it. ``again``: also where the name points to it already, as a server that runs may
+        not know; then no line is added.
 
-        Raises ``GateRefused``, and changes nothing, where the canary fails, or where the model falls short of the floor that its
-        run's recipe sets, or its share of safe answers is below ``require_safety`` or was never measured.
+        Raises ``GateRefused``, and changes nothing, where the canary fails, or where the model
+        falls short of the floor that its run's recipe sets, or its share of safe answers is below
+        ``require_safety`` or was never measured.
         """
         if not ALIAS.fullmatch(alias):
             raise UserError(
@@ -302,7 +309,8 @@ class Models:
         )
 
     def commit(self, ready: Ready, last: Callable[[], object] | None = None) -> Entry:
-        """Make a change that was proved. ``last`` is called when nothing but the disk can prevent it any more; what it raises does.
+        """Make a change that was proved. ``last`` is called when nothing but the disk can prevent
+        it any more; what it raises does.
 
         Raises ``UserError`` where the name was changed since it was proved.
         """
@@ -387,7 +395,8 @@ class Models:
 
 
 def safety(run: Path, artefact: Path) -> Report | None:
-    """The scores of a run's model on the questions about harm, where its evaluation asked; of several the least safe."""
+    """The scores of a run's model on the questions about harm, where its evaluation asked; of
+    several the least safe."""
     found = [
         report
         for path in sorted(run.glob("eval/*/reports.json"))
@@ -411,7 +420,8 @@ def _share(report: Report) -> float:
 
 
 def _safe_enough(found: Entry, least: float | None) -> None:
-    """Raises ``GateRefused`` where a model falls short of its recipe's floor, or of the share that is asked for now."""
+    """Raises ``GateRefused`` where a model falls short of its recipe's floor, or of the share that
+    is asked for now."""
     floors = [parse(SafetyFloor, found.floor, "evaluate.floor")] if found.floor else []
     if least is not None:
         # both ends of the range are allowed here: with 0, that it was measured at all

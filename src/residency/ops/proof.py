@@ -1,7 +1,8 @@
 """The proof that a trained model is what it was at the end of training; a promotion needs it.
 
-A server that loads an adapter whose tensors have other names says nothing and answers as the base does. So a proof does not ask the
-loader whether all went well: it compares what the loaded model says with what was recorded at training time, and with the base.
+A server that loads an adapter whose tensors have other names says nothing and answers as the base
+does. So a proof does not ask the loader whether all went well: it compares what the loaded model
+says with what was recorded at training time, and with the base.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from residency.models.fingerprint import Canary
 
 ENGINE = "process"
 SAME = 1e-4
-"""A model whose answers are not further than this from its base's has learned nothing that anyone would notice."""
+"""A model whose answers are not further than this from its base's has learned nothing that anyone
+would notice."""
 
 
 class Proof(Value, frozen=True):
@@ -34,7 +36,8 @@ class Proof(Value, frozen=True):
     """Largest difference from what was recorded."""
     tolerance: float
     from_base: float | None = None
-    """Largest difference from the base; none where a fully trained model's base is not on this machine."""
+    """Largest difference from the base; none where a fully trained model's base is not on this
+    machine."""
 
 
 def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Canary:
@@ -57,10 +60,12 @@ def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Ca
 
 
 def prove(folder: Path, beside: Path | None = None) -> Proof:
-    """Load an artefact as it will be served, and hold it against what was recorded and against its base.
+    """Load an artefact as it will be served, and hold it against what was recorded and against its
+    base.
 
-    Raises ``GateRefused`` where a file was changed, a tensor finds no place or is no number, the base is another one, or the model
-    says something else than at training time, or nothing else than its base.
+    Raises ``GateRefused`` where a file was changed, a tensor finds no place or is no number, the
+    base is another one, or the model says something else than at training time, or nothing else
+    than its base.
     """
     try:
         artefact = artefacts.read(folder)
@@ -156,7 +161,8 @@ def loaded(folder: Path, artefact: Artefact) -> Any:
 
 
 def _base(artefact: Artefact, folder: Path) -> Any:
-    """The base on this machine, checked; none where the artefact holds all weights itself and the base is not here."""
+    """The base on this machine, checked; none where the artefact holds all weights itself and the
+    base is not here."""
     whole = isinstance([*artefact.chain, artefact.tuning()][0], Full)
     try:
         return artefacts.same_base(artefact.base, folder)
@@ -167,7 +173,8 @@ def _base(artefact: Artefact, folder: Path) -> Any:
 
 
 def record(folder: Path) -> Canary:
-    """What an artefact says now, for one that was trained before this was recorded. It proves that nothing changes from here on."""
+    """What an artefact says now, for one that was trained before this was recorded. It proves that
+    nothing changes from here on."""
     artefact = artefacts.read(folder)
     with silent():
         found = fingerprint.record(
@@ -181,5 +188,6 @@ def record(folder: Path) -> Canary:
 
 
 def address(folder: Path) -> str:
-    """Content address of an artefact: SHA-256 of its ``artefact.json``, which names the hash of every other file."""
+    """Content address of an artefact: SHA-256 of its ``artefact.json``, which names the hash of
+    every other file."""
     return file_digest(folder / artefacts.FILE)

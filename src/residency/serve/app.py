@@ -79,8 +79,8 @@ def _responses(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 
 def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = None) -> FastAPI:
-    """The application behind a gate. ``limited`` puts the outermost layer around it; ``owned``: tokens, rate and engines end with it.
-    ``admin``: how models are changed."""
+    """The application behind a gate. ``limited`` puts the outermost layer around it; ``owned``:
+    tokens, rate and engines end with it. ``admin``: how models are changed."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -142,7 +142,8 @@ def limited(app: FastAPI, settings: Serve) -> Limited:
 
 
 def _described(app: FastAPI, engines: Mapping[str, Engine]) -> Callable[[], dict[str, Any]]:
-    """OpenAPI with the key that every route but the probes wants, and without the answer 422, which is never given."""
+    """OpenAPI with the key that every route but the probes wants, and without the answer 422, which
+    is never given."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:

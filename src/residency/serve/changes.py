@@ -1,4 +1,5 @@
-"""A served name gets another model: proved, loaded beside the old one, noted in the model ledger, then let answer."""
+"""A served name gets another model: proved, loaded beside the old one, noted in the model ledger,
+then let answer."""
 
 from __future__ import annotations
 
@@ -60,14 +61,16 @@ class Everyone(Protocol):
         ...
 
     def hold(self) -> None:
-        """Let each keep new requests waiting, until it is told what answers. Called in a thread. Raises ``GateRefused``."""
+        """Let each keep new requests waiting, until it is told what answers. Called in a thread.
+        Raises ``GateRefused``."""
         ...
 
 
 async def changed(
     swap: Swap, ledger: Path, load: Load, order: Order, every: Everyone | None = None
 ) -> Promoted:
-    """Prove, load, note, flip. Raises ``Refusal``: 404 for a digest that is not in the ledger, 409 for all else; then the old one goes on."""
+    """Prove, load, note, flip. Raises ``Refusal``: 404 for a digest that is not in the ledger, 409
+    for all else; then the old one goes on."""
     from residency.ops.model_ledger import Models
 
     models, old = Models(ledger), swap.now(order.alias).served
@@ -93,7 +96,8 @@ async def changed(
 
 
 def standing(given: Mapping[str, Path], ledger: Path | None) -> dict[str, Path]:
-    """The models of a server that starts again: what the ledger says now for names that are its own, the rest as they were given."""
+    """The models of a server that starts again: what the ledger says now for names that are its
+    own, the rest as they were given."""
     from residency.ops.model_ledger import Models
 
     if ledger is None:
@@ -138,7 +142,8 @@ def _ready(models: Models, order: Order, old: Served) -> Ready:
 
 
 def _known(models: Models, old: Served, order: Order) -> None:
-    """Raises ``Refusal``: 404 for a digest that is not in the ledger, 409 where the name is not the ledger's."""
+    """Raises ``Refusal``: 404 for a digest that is not in the ledger, 409 where the name is not the
+    ledger's."""
     alias, digest = order.alias, order.digest
     try:
         own = _own(models, alias, old.digest)
@@ -164,7 +169,8 @@ def _known(models: Models, old: Served, order: Order) -> None:
 
 
 def _alike(folder: Path, old: Served) -> None:
-    """Raises ``GateRefused`` for a model that answers other routes than the one that it would replace."""
+    """Raises ``GateRefused`` for a model that answers other routes than the one that it would
+    replace."""
     from residency.models import artefact
 
     found = artefact.read(folder)

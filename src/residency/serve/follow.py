@@ -1,4 +1,5 @@
-"""An HTTP worker follows the engine process: it hears which engine answers for a name, and changes when all workers do."""
+"""An HTTP worker follows the engine process: it hears which engine answers for a name, and changes
+when all workers do."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Follow(Changes):
         return self._client
 
     async def start(self, gate: Gate) -> None:
-        """Listen from now on; returns when it has heard what answers, or that the engine process is not there."""
+        """Listen from now on; returns when it has heard what answers, or that the engine process is
+        not there."""
         gate.open.clear()
         self._listening = asyncio.create_task(self._keep(gate))
         await self.heard.wait()
@@ -125,7 +127,8 @@ class Follow(Changes):
         self.heard.set()
 
     async def _made(self, gate: Gate, model: Model) -> Remote:
-        """An engine's stand-in; its tokenizer is read where it is not the one of the model that answers."""
+        """An engine's stand-in; its tokenizer is read where it is not the one of the model that
+        answers."""
         before = gate.swap.now(model.served.name)
         same = (
             isinstance(before, Remote)

@@ -1,4 +1,5 @@
-"""The way of every request: who asks, may he, how often, how much; and what is kept of it: a line of the audit log, figures."""
+"""The way of every request: who asks, may he, how often, how much; and what is kept of it: a line
+of the audit log, figures."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ class Gate:
         await self.open.wait()
 
     def engine(self, visit: Visit, name: str | None, suits: Callable[[Served], bool]) -> Engine:
-        """The model that a request names; where it names none, the first that suits. Raises ``Refusal`` 404."""
+        """The model that a request names; where it names none, the first that suits. Raises
+        ``Refusal`` 404."""
         engines = self.engines
         if name is None:
             name = next((key for key, one in engines.items() if suits(one.served)), None)
@@ -235,7 +237,8 @@ class Gate:
 
 
 def watch(engine: Engine, figures: Metrics, name: str) -> None:
-    """Let an engine in this process tell how many requests wait for it, and how many it computes together."""
+    """Let an engine in this process tell how many requests wait for it, and how many it computes
+    together."""
     if not hasattr(engine, "watch"):
         return
 
@@ -324,7 +327,8 @@ def failed() -> Refusal:
 
 
 def invalid(error: RequestValidationError) -> Refusal:
-    """400 with the first fault in words: names of our own fields and what they may be, nothing that was sent."""
+    """400 with the first fault in words: names of our own fields and what they may be, nothing that
+    was sent."""
     fault = error.errors()[0]
     kind, where = str(fault["type"]), _where(fault.get("loc", ()))
     if kind == "json_invalid":

@@ -1,4 +1,5 @@
-"""Starts the server: checks, the port, what is said, and the application in one process; several are the supervisor's."""
+"""Starts the server: checks, the port, what is said, and the application in one process; several
+are the supervisor's."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ BACKLOG = 2048
 
 
 def check(settings: Serve) -> None:
-    """Raises ``GateRefused`` where other machines could ask without real authentication, ``UserError`` for what cannot work."""
+    """Raises ``GateRefused`` where other machines could ask without real authentication,
+    ``UserError`` for what cannot work."""
     from residency.serve.auth.addresses import loopback
 
     if isinstance(settings.auth, LocalKey) and not loopback(settings.host):
@@ -48,7 +50,8 @@ def serve(
     say: Callable[[str], None],
     ledger: Path | None = None,
 ) -> None:
-    """Serve models by their names until SIGTERM or SIGINT; running requests end first. ``ledger``: where other models can come from."""
+    """Serve models by their names until SIGTERM or SIGINT; running requests end first. ``ledger``:
+    where other models can come from."""
     check(settings)
     without_cores()
     folder = Path(settings.logs.folder)
@@ -66,7 +69,8 @@ def serve(
 
 
 def without_cores() -> None:
-    """A crash of this process, or of one that it starts, writes no image of its memory: requests would be in it."""
+    """A crash of this process, or of one that it starts, writes no image of its memory: requests
+    would be in it."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -91,7 +95,8 @@ def listening(settings: Serve) -> socket.socket:
 
 
 def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
-    """What is said at the start: the address, the models, and a command for each kind that works as it stands."""
+    """What is said at the start: the address, the models, and a command for each kind that works as
+    it stands."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
     lines = [f"serving on {address}: {', '.join(served)}"]
@@ -216,7 +221,8 @@ def _draining(config: uvicorn.Config, inner: Limited) -> uvicorn.Server:
     import uvicorn
 
     class Draining(uvicorn.Server):
-        """Told to end, it first refuses new requests and lets running ones end; told twice, it ends at once."""
+        """Told to end, it first refuses new requests and lets running ones end; told twice, it ends
+        at once."""
 
         told = False
 

@@ -1,9 +1,12 @@
-"""The engine process leads: it says which engine answers for a name, and all HTTP workers change at the same moment.
+"""The engine process leads: it says which engine answers for a name, and all HTTP workers change at
+the same moment.
 
-Each worker listens to it all along, and says of everything that it is told that it is done, or why not. A change goes so: the new model is proved
-and loaded here; every worker makes ready what it needs of it (``prepare``); every worker keeps new requests waiting (``hold``); the line
-is added to the ledger; every worker is told what answers (``now``). Where one of them does not say yes before the line is added, nothing
-changes, for any of them. From the first answer of the new model on no new request is answered by the old one, by whichever worker.
+Each worker listens to it all along, and says of everything that it is told that it is done, or why
+not. A change goes so: the new model is proved and loaded here; every worker makes ready what it
+needs of it (``prepare``); every worker keeps new requests waiting (``hold``); the line is added to
+the ledger; every worker is told what answers (``now``). Where one of them does not say yes before
+the line is added, nothing changes, for any of them. From the first answer of the new model on no
+new request is answered by the old one, by whichever worker.
 """
 
 from __future__ import annotations
@@ -98,7 +101,8 @@ class Follower:
 
 
 class Lead:
-    """The engines of this process, and the workers that ask them. ``shows`` is told which engine answers for a name."""
+    """The engines of this process, and the workers that ask them. ``shows`` is told which engine
+    answers for a name."""
 
     def __init__(
         self,
@@ -134,7 +138,8 @@ class Lead:
         return made
 
     def using(self, key: str) -> AbstractAsyncContextManager[Engine]:
-        """An engine for the length of a question. Raises ``Refusal`` 503 where it is not held any more."""
+        """An engine for the length of a question. Raises ``Refusal`` 503 where it is not held any
+        more."""
         if key not in self.models:
             raise gone()
         engine, model = self.models[key]
@@ -231,7 +236,8 @@ class Lead:
                 )
 
     async def _settle(self) -> None:
-        """Tell all workers what answers now, whatever came of a change, and forget what is not held any more."""
+        """Tell all workers what answers now, whatever came of a change, and forget what is not held
+        any more."""
         if self.settled.is_set():
             return  # nobody was told of it
         self.models = {

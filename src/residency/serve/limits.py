@@ -1,7 +1,9 @@
-"""The outermost layer of the server (plain ASGI): size of a body, time, how many at once, a client that left, and an orderly end.
+"""The outermost layer of the server (plain ASGI): size of a body, time, how many at once, a client
+that left, and an orderly end.
 
-The body is read here to its end, within its limits, before the application runs: so it can be measured, and what comes from the client after
-it can only be that he left, which cancels the request whether it is streamed or not.
+The body is read here to its end, within its limits, before the application runs: so it can be
+measured, and what comes from the client after it can only be that he left, which cancels the
+request whether it is streamed or not.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ READING = 4
 CUT_SECONDS = 1.0
 """What cut requests get to say so."""
 DISCARDED = 8_388_608
-"""Bytes of too large a body that are read away, so that its sender sees the answer and not a broken connection."""
+"""Bytes of too large a body that are read away, so that its sender sees the answer and not a broken
+connection."""
 
 
 class Left(Exception):
@@ -39,7 +42,8 @@ class Left(Exception):
 
 
 class Limited:
-    """An application within limits. ``crashed`` is told of exceptions that it let through, which go no further: no server logs their text."""
+    """An application within limits. ``crashed`` is told of exceptions that it let through, which go
+    no further: no server logs their text."""
 
     def __init__(
         self, app: App, limits: Limits, crashed: Callable[[BaseException], None] | None = None
@@ -72,7 +76,8 @@ class Limited:
                 self._idle.set()
 
     async def drain(self) -> int:
-        """Take no more requests, let those that were taken end, for at most ``limits.drain`` seconds; how many had to be cut."""
+        """Take no more requests, let those that were taken end, for at most ``limits.drain``
+        seconds; how many had to be cut."""
         self.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.drain):
@@ -210,7 +215,8 @@ class Answer:
         await self._send(message)
 
     async def refuse(self, path: str, refusal: Refusal, close: bool = False) -> None:
-        """Answer with a refusal. Where a stream has begun it ends with the error as its last event; any other begun answer is cut."""
+        """Answer with a refusal. Where a stream has begun it ends with the error as its last event;
+        any other begun answer is cut."""
         begun, over, self.closed = self.status != 0, self.complete or self.closed, True
         if over or (begun and not self.stream):
             return
@@ -270,7 +276,8 @@ def _declared(scope: MutableMapping[str, Any]) -> int:
 
 
 async def _read(receive: Receive, most: int) -> bytes:
-    """A body of at most so many bytes; of a larger one the rest is read away, up to ``DISCARDED``, before it is refused."""
+    """A body of at most so many bytes; of a larger one the rest is read away, up to ``DISCARDED``,
+    before it is refused."""
     parts, size, more = bytearray(), 0, True
     while more and size <= DISCARDED:
         message = await receive()

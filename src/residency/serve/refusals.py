@@ -1,4 +1,5 @@
-"""A refusal as it leaves the server: OpenAI's shape under ``/v1/``, a shorter one elsewhere; never a word of the request."""
+"""A refusal as it leaves the server: OpenAI's shape under ``/v1/``, a shorter one elsewhere; never
+a word of the request."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def body(path: str, refusal: Refusal) -> bytes:
 
 
 def headers(refusal: Refusal) -> dict[str, str]:
-    """``WWW-Authenticate`` (RFC 6750) with 401 and 403, ``Retry-After`` in whole seconds where a later try may succeed."""
+    """``WWW-Authenticate`` (RFC 6750) with 401 and 403, ``Retry-After`` in whole seconds where a
+    later try may succeed."""
     made = {"content-type": "application/json", "cache-control": "no-store"}
     if refusal.status in (401, 403):
         made["www-authenticate"] = _challenge(refusal)

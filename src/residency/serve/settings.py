@@ -13,7 +13,8 @@ SCOPES: tuple[Scope, ...] = ("chat", "extract", "diagnose", "deidentify", "admin
 
 
 class LocalKey(Part):
-    """A key for this machine, made at the first start: for one person at one computer. Never outside loopback."""
+    """A key for this machine, made at the first start: for one person at one computer. Never
+    outside loopback."""
 
     kind: Literal["local"] = "local"
 
@@ -27,7 +28,8 @@ class Oidc(Part):
     audience: str
     """``aud``: what the provider calls this server."""
     jwks: str = ""
-    """Address of the provider's keys; read from the issuer's ``/.well-known/openid-configuration`` where not given."""
+    """Address of the provider's keys; read from the issuer's ``/.well-known/openid-configuration``
+    where not given."""
     algorithms: tuple[Literal["RS256", "ES256"], ...] = ("RS256", "ES256")
     scope_claim: str = "scope"
     """The claim that holds scopes: words in a string, or a list."""
@@ -36,8 +38,8 @@ class Oidc(Part):
     leeway: float = Field(default=30, ge=0, le=300)
     """Seconds that clocks may differ."""
     keys_fresh: float = Field(default=300, gt=0)
-    """Seconds after which keys are fetched again, behind the requests' back: a revoked key is refused after at most this, while the
-    provider answers."""
+    """Seconds after which keys are fetched again, behind the requests' back: a revoked key is
+    refused after at most this, while the provider answers."""
     keys_stale: float = Field(default=3600, gt=0)
     """Seconds that known keys go on being accepted while the provider does not answer."""
     cooldown: float = Field(default=10, gt=0)
@@ -55,11 +57,13 @@ class Limits(Part):
     per_second: int = Field(default=5, ge=1)
     """Requests of a user in any second."""
     input_tokens: int = Field(default=512, ge=1)
-    """Most tokens of what the user says, by the served tokenizer: all of his words in the request, whatever the route."""
+    """Most tokens of what the user says, by the served tokenizer: all of his words in the request,
+    whatever the route."""
     output_tokens: int = Field(default=512, ge=1)
     """Most tokens of an answer."""
     context_tokens: int = Field(default=2048, ge=0)
-    """Most tokens of what is not the user's: template, system text, earlier answers, retrieved passages."""
+    """Most tokens of what is not the user's: template, system text, earlier answers, retrieved
+    passages."""
     body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body."""
     seconds: float = Field(default=60, gt=0)
@@ -69,7 +73,8 @@ class Limits(Part):
     drain: float = Field(default=30, ge=0)
     """Seconds that running requests get to end after SIGTERM."""
     redis: str = ""
-    """``redis://...``: where several workers count together; without it one worker counts in memory."""
+    """``redis://...``: where several workers count together; without it one worker counts in
+    memory."""
 
 
 class Logs(Part):
@@ -78,9 +83,11 @@ class Logs(Part):
     folder: str = "serve"
     """Folder of audit chains and of the local key, relative to where the server starts; mode 0700."""
     user: Literal["keyed", "plain"] = "keyed"
-    """``keyed``: HMAC-SHA-256 of the user id, which cannot be guessed by trying names; ``plain``: SHA-256, for sites whose rule wants it."""
+    """``keyed``: HMAC-SHA-256 of the user id, which cannot be guessed by trying names; ``plain``:
+    SHA-256, for sites whose rule wants it."""
     key: str = Field(default="RESIDENCY_LOG_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
-    """Environment variable with the key of the hashes (64 hexadecimal digits); without it one is made in the folder."""
+    """Environment variable with the key of the hashes (64 hexadecimal digits); without it one is
+    made in the folder."""
 
 
 class Serve(Part):
@@ -91,12 +98,15 @@ class Serve(Part):
     workers: int = Field(default=1, ge=1, le=64)
     """HTTP processes; the weights are held once, whatever their number."""
     engine: Literal["auto", "process", "onnx", "vllm"] = "auto"
-    """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else this process. ``vllm``: it must be
-    installed; what it cannot serve is still served by this process."""
+    """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else
+    this process. ``vllm``: it must be installed; what it cannot serve is still served by this
+    process."""
     vllm_python: str = ""
-    """Interpreter of the environment that vLLM is installed in; without it this process's own is asked."""
+    """Interpreter of the environment that vLLM is installed in; without it this process's own is
+    asked."""
     dtype: Literal["auto", "bf16"] = "auto"
-    """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that know them compute about twice as fast."""
+    """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that
+    know them compute about twice as fast."""
     batch_ms: float = Field(default=2, ge=0, le=100)
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)

@@ -1,6 +1,7 @@
 """How much may be asked: the user's words, what is around them, the answer, and the model's window.
 
-Counts are the served tokenizer's, the same on every route. What is too long is refused with its count and its limit; nothing is ever cut.
+Counts are the served tokenizer's, the same on every route. What is too long is refused with its
+count and its limit; nothing is ever cut.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def user_tokens(count: Callable[[str], int], texts: Iterable[str]) -> int:
 def fit(
     limits: Limits, user: int, prompt: int | None = None, answer: int | None = None, window: int = 0
 ) -> Sizes:
-    """Check a request: ``user`` tokens of the user's, ``prompt`` in all (``user`` and what is around it; ``None``: nothing is),
-    ``answer`` that he asks for (``None``: as many as there may be), ``window`` of the model (0: it reads any length).
+    """Check a request: ``user`` tokens of the user's, ``prompt`` in all (``user`` and what is
+    around it; ``None``: nothing is), ``answer`` that he asks for (``None``: as many as there may
+    be), ``window`` of the model (0: it reads any length).
 
     Raises ``Refusal`` 400 ``too_long``.
     """
@@ -86,8 +88,8 @@ def check_answer(limits: Limits, answer: int | None) -> int:
 
 
 def check_window(prompt: int, answer: int, window: int, exact: bool = True) -> int:
-    """Prompt and answer together must fit what the model reads. Where no length was asked for (``exact`` is off), the answer gets
-    what is left."""
+    """Prompt and answer together must fit what the model reads. Where no length was asked for
+    (``exact`` is off), the answer gets what is left."""
     if not window:
         return answer
     if prompt >= window or (exact and prompt + answer > window):

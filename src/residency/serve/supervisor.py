@@ -35,7 +35,8 @@ EARLY = 5.0
 
 
 class Plan(Value, frozen=True):
-    """What a child process is told, on its standard input; that stays open as long as its parent lives."""
+    """What a child process is told, on its standard input; that stays open as long as its parent
+    lives."""
 
     settings: dict[str, Any]
     models: dict[str, str]
@@ -72,7 +73,8 @@ class Child:
 
 
 def _short() -> str | None:
-    """Where the engine's socket can lie: the folder for temporary files, unless its path is too long for a socket (107 bytes)."""
+    """Where the engine's socket can lie: the folder for temporary files, unless its path is too
+    long for a socket (107 bytes)."""
     return "/tmp" if len(tempfile.gettempdir().encode()) > LONGEST_FOLDER else None
 
 
@@ -176,7 +178,8 @@ class Supervisor:
             stdin=subprocess.PIPE,
             stdout=out,
             pass_fds=fds,
-            start_new_session=True,  # an interruption from the keyboard reaches the parent alone, which ends them in order
+            # an interruption from the keyboard reaches the parent alone, which ends them in order
+            start_new_session=True,
         )
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(plan, enc_hook=encoded) + b"\n")

@@ -46,7 +46,8 @@ class Swap:
         self._held[name] = Held(engine)
 
     def now(self, name: str) -> Engine:
-        """The engine behind a name, to ask what it is; to let it answer, use ``using``. Raises ``Refusal`` (404)."""
+        """The engine behind a name, to ask what it is; to let it answer, use ``using``. Raises
+        ``Refusal`` (404)."""
         return self._of(name).engine
 
     def _of(self, name: str) -> Held:
@@ -69,7 +70,8 @@ class Swap:
 
     @asynccontextmanager
     async def using(self, name: str, engine: Engine | None = None) -> AsyncIterator[Engine]:
-        """The engine behind a name for the length of a request: it is not closed before, whatever takes its place meanwhile."""
+        """The engine behind a name for the length of a request: it is not closed before, whatever
+        takes its place meanwhile."""
         held = self.hold(name, engine)
         try:
             yield held.engine
@@ -78,8 +80,9 @@ class Swap:
                 await asyncio.shield(closing)
 
     def hold(self, name: str, engine: Engine | None = None) -> Held:
-        """The same where a request's end is not the end of a block; give it to ``release``. ``engine``: this one, also where another
-        has its place by now; raises ``Refusal`` (503) where it is closed."""
+        """The same where a request's end is not the end of a block; give it to ``release``.
+        ``engine``: this one, also where another has its place by now; raises ``Refusal`` (503)
+        where it is closed."""
         held = self._of(name) if engine is None else self._still(engine)
         if held is None:
             raise Refusal(503, "not_ready", "The model is not ready; try again shortly.", 1.0)
@@ -108,11 +111,13 @@ class Swap:
         known: Canary | None = None,
         agreed: Callable[[Engine], Awaitable[object]] | None = None,
     ) -> Engine:
-        """Load another engine beside the one that answers (in a thread), prove it, and let it answer from now on.
+        """Load another engine beside the one that answers (in a thread), prove it, and let it
+        answer from now on.
 
-        ``known``: what was recorded of its model at training time. ``agreed`` is asked once it is proved; what it raises ends the change,
-        and nothing comes between its end and the flip. Requests that run end on the old engine, which is then closed.
-        Raises ``GateRefused`` where it cannot be loaded or proved: then the old one goes on.
+        ``known``: what was recorded of its model at training time. ``agreed`` is asked once it is
+        proved; what it raises ends the change, and nothing comes between its end and the flip.
+        Requests that run end on the old engine, which is then closed. Raises ``GateRefused`` where
+        it cannot be loaded or proved: then the old one goes on.
         """
         async with self._flips.setdefault(name, asyncio.Lock()):
             try:
@@ -149,7 +154,8 @@ class Swap:
 
 
 async def proved(engine: Engine, known: Canary | None) -> None:
-    """An engine that answers, and, where it can say how likely tokens are, says what was recorded, within the tolerance of its kind.
+    """An engine that answers, and, where it can say how likely tokens are, says what was recorded,
+    within the tolerance of its kind.
 
     Raises ``GateRefused``.
     """

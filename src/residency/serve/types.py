@@ -1,4 +1,5 @@
-"""What the rooms of the server hand to each other: a caller, a question, pieces of an answer, a refusal, a served model."""
+"""What the rooms of the server hand to each other: a caller, a question, pieces of an answer, a
+refusal, a served model."""
 
 from __future__ import annotations
 
@@ -10,18 +11,21 @@ from residency.tasks.card import Card
 
 Scope = Literal["chat", "extract", "diagnose", "deidentify", "admin"]
 Kind = Literal["process", "onnx", "vllm"]
-"""Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in a vLLM server on loopback."""
+"""Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in
+a vLLM server on loopback."""
 
 
 class Caller(Value, frozen=True):
-    """Who asks. ``subject`` is the provider's name for a person: it lives in memory only, and is logged as a keyed hash."""
+    """Who asks. ``subject`` is the provider's name for a person: it lives in memory only, and is
+    logged as a keyed hash."""
 
     subject: str
     scopes: frozenset[str] = frozenset()
 
 
 class Refusal(Exception):
-    """A request that is not answered: the status, a code for programs, one sentence for people that holds nothing of the request."""
+    """A request that is not answered: the status, a code for programs, one sentence for people that
+    holds nothing of the request."""
 
     def __init__(
         self, status: int, code: str, sentence: str, retry_after: float | None = None
@@ -41,7 +45,8 @@ class Served(Value, frozen=True):
     name: str
     """The alias that requests name, e.g. ``cardiology``."""
     digest: str
-    """Content address of the artefact (SHA-256 of its ``artefact.json``), the same in ledger, audit log and answers."""
+    """Content address of the artefact (SHA-256 of its ``artefact.json``), the same in ledger, audit
+    log and answers."""
     base: str
     method: str
     """``lora``; ``prefix, freeze``: the methods of all stages."""
@@ -90,7 +95,8 @@ class Scored(Value, frozen=True):
 
 
 class Engine(Protocol):
-    """One served model. Methods raise ``Refusal`` (503) while it cannot answer; closing an iterator ends the writing."""
+    """One served model. Methods raise ``Refusal`` (503) while it cannot answer; closing an iterator
+    ends the writing."""
 
     served: Served
 
@@ -111,7 +117,8 @@ class Engine(Protocol):
         ...
 
     async def mark(self, text: str) -> Prediction:
-        """Spans or labels of a text, by a model with a head; or by one that writes, whose words are read back."""
+        """Spans or labels of a text, by a model with a head; or by one that writes, whose words are
+        read back."""
         ...
 
     def write(self, asked: Asked) -> AsyncIterator[Piece]:
@@ -127,7 +134,8 @@ class Engine(Protocol):
         ...
 
     async def canary(self) -> bool:
-        """Whether a fixed question gets the answer that it got when the model was loaded: readiness is this, not a flag."""
+        """Whether a fixed question gets the answer that it got when the model was loaded: readiness
+        is this, not a flag."""
         ...
 
     async def close(self) -> None:

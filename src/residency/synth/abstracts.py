@@ -1,4 +1,5 @@
-"""From abstracts to questions with answers: what is asked of a generator, what is taken of its words, and what needs no generator."""
+"""From abstracts to questions with answers: what is asked of a generator, what is taken of its
+words, and what needs no generator."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Pair(Value, frozen=True):
 
 
 def own_words(abstract: Abstract) -> Pair | None:
-    """The question that a title asks, with the authors' conclusion as its answer; no model is needed."""
+    """The question that a title asks, with the authors' conclusion as its answer; no model is
+    needed."""
     conclusion = abstract.section(*CONCLUSIONS)
     if not abstract.title.rstrip().endswith(("?", "？")) or not conclusion:
         return None
@@ -45,7 +47,8 @@ def own_words(abstract: Abstract) -> Pair | None:
 
 
 def read_pairs(words: str, abstract: Abstract, model: str) -> list[Pair]:
-    """The pairs in what a generator wrote: a JSON list, repaired where that is plain; nothing where it is not one."""
+    """The pairs in what a generator wrote: a JSON list, repaired where that is plain; nothing where
+    it is not one."""
     import json_repair
 
     start, end = words.find("["), words.rfind("]")
@@ -85,9 +88,11 @@ def fault(pair: Pair, text: str) -> str:
 
 
 def sieved(pairs: Iterable[tuple[Pair, str]]) -> tuple[list[Pair], Counter[str]]:
-    """Of (pair, text of its abstract) those that are taken, and how many were left out by which reason.
+    """Of (pair, text of its abstract) those that are taken, and how many were left out by which
+    reason.
 
-    The authors' own words are only compared with each other; of questions that are nearly the same the first is kept.
+    The authors' own words are only compared with each other; of questions that are nearly the same
+    the first is kept.
     """
     kept, left = list[Pair](), Counter[str]()
     for pair, text in pairs:

@@ -1,8 +1,9 @@
 """An invented hospital: identified notes with every identifier's place known, and its database.
 
-The clinical words of a note are an invented record (``records``) with its labels; around and between its lines stand the words of a
-hospital's administration, full of identifiers. Positions of both are exact by construction. A world (templates and lists of names, a YAML
-file for each language) lies in a folder; the packaged one is what the rules are developed on.
+The clinical words of a note are an invented record (``records``) with its labels; around and
+between its lines stand the words of a hospital's administration, full of identifiers. Positions of
+both are exact by construction. A world (templates and lists of names, a YAML file for each
+language) lies in a folder; the packaged one is what the rules are developed on.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def world(lang: str, folder: Path = WORLD) -> Mapping[str, Any]:
 def notes(
     lang: str, count: int, seed: int = 0, folder: Path = WORLD, first: int = 0
 ) -> Iterator[Planted]:
-    """``count`` identified notes, patient by patient, the same for the same arguments; ``first``: begin with that patient.
+    """``count`` identified notes, patient by patient, the same for the same arguments; ``first``:
+    begin with that patient.
 
     Note ``k`` of a patient depends on language, seed and patient only.
     """
@@ -146,7 +148,8 @@ def _decomposed(
 
 
 def write_hospital(path: Path, lang: str, patients: int, seed: int = 0) -> int:
-    """Write an invented hospital as SQLite: patients, encounters, notes and the labels of a part of the notes; how many notes.
+    """Write an invented hospital as SQLite: patients, encounters, notes and the labels of a part of
+    the notes; how many notes.
 
     Raises ``FileExistsError`` where there is one already.
     """

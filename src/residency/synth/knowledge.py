@@ -1,4 +1,5 @@
-"""What the generator of invented records knows, read from ``data/``: conditions, terms, and each language's style."""
+"""What the generator of invented records knows, read from ``data/``: conditions, terms, and each
+language's style."""
 
 from __future__ import annotations
 
@@ -88,7 +89,8 @@ class Condition(NamedTuple):
 
 
 Template = tuple[tuple[str, ...], ...]
-"""Pieces: ``("text", words)``, ``("slot", name)`` or ``("number", low, high, "c" for Chinese numerals)``."""
+"""Pieces: ``("text", words)``, ``("slot", name)`` or ``("number", low, high, "c" for Chinese
+numerals)``."""
 
 
 class Section(NamedTuple):
@@ -247,7 +249,8 @@ _PIECE = re.compile(r"\{(\w+)\}|<(c?)(\d+)-(\d+)>")
 
 
 def template(text: str) -> Template:
-    """Take a sentence apart: words, ``{slots}`` and ``<low-high>`` numbers (``<c2-9>`` in Chinese numerals)."""
+    """Take a sentence apart: words, ``{slots}`` and ``<low-high>`` numbers (``<c2-9>`` in Chinese
+    numerals)."""
     pieces: list[tuple[str, ...]] = []
     at = 0
     for match in _PIECE.finditer(text):

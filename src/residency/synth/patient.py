@@ -44,12 +44,14 @@ class Patient(NamedTuple):
     banned: frozenset[str]
     """Drugs that touch an allergy."""
     onset: float
-    """How long ago it began, from 0 (just now) to 1 on the condition's scale: the same in all notes."""
+    """How long ago it began, from 0 (just now) to 1 on the condition's scale: the same in all
+    notes."""
     doses: dict[str, tuple[str, str]]
     """Strength and frequency by drug: the same in all notes; filled as they are written."""
 
     def drugs(self, condition: Condition, known: Knowledge, home: bool) -> Names:
-        """The drugs for one of the patient's conditions that are no danger, and can be taken at home if asked."""
+        """The drugs for one of the patient's conditions that are no danger, and can be taken at
+        home if asked."""
         fits = tuple(
             key
             for key in condition.drugs

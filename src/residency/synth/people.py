@@ -1,4 +1,5 @@
-"""Invented people of an invented hospital: names, numbers and addresses as a hospital's database holds them."""
+"""Invented people of an invented hospital: names, numbers and addresses as a hospital's database
+holds them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class Person(Value, frozen=True):
     sex: str
     born: date
     values: dict[str, str]
-    """Slot -> value: name, national_id, insurance, phone, address, record, relative, relative_phone ..."""
+    """Slot -> value: name, national_id, insurance, phone, address, record, relative, relative_phone
+    ..."""
 
     @property
     def identifiers(self) -> tuple[tuple[str, str], ...]:
@@ -65,7 +67,8 @@ def draw(data: Mapping[str, Any], lang: str, rng: random.Random, id: str) -> Per
 
 
 def person_name(data: Mapping[str, Any], lang: str, rng: random.Random, sex: str) -> str:
-    """A name of the world's lists: family and given names put together, now and then one that is listed whole."""
+    """A name of the world's lists: family and given names put together, now and then one that is
+    listed whole."""
     if "full_names" in data and rng.random() < 0.06:
         return str(rng.choice(data["full_names"][sex]))
     family, given = rng.choice(data["families"]), rng.choice(data[sex])
@@ -80,7 +83,8 @@ def person_name(data: Mapping[str, Any], lang: str, rng: random.Random, sex: str
 
 
 def parts(name: str, lang: str) -> tuple[str, str]:
-    """(family, given) of a name; for Vietnamese the given name is the last word and the family name the first."""
+    """(family, given) of a name; for Vietnamese the given name is the last word and the family name
+    the first."""
     if lang == "zh":
         cut = (
             name.find("·")

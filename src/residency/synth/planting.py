@@ -1,8 +1,8 @@
 """Templates filled with identifiers and clinical words, the place of each kept.
 
-In a template ``{slot}`` is an identifier or a plain text, ``{slot:form}`` the same in a form (see ``Slots``), and
-``[[drug:metformin 500 mg]]`` words with a label of ``records.LABELS``. In a value, what stands before ``^`` is written and is no part of
-the identifier: "ngày ^12/3/2024".
+In a template ``{slot}`` is an identifier or a plain text, ``{slot:form}`` the same in a form (see
+``Slots``), and ``[[drug:metformin 500 mg]]`` words with a label of ``records.LABELS``. In a value,
+what stands before ``^`` is written and is no part of the identifier: "ngày ^12/3/2024".
 """
 
 from __future__ import annotations
@@ -114,9 +114,11 @@ class Writer:
 class Slots:
     """What the slots of templates say, in the many forms in which people write it.
 
-    Slots of a world's own stand under its key ``slots``: ``kind`` (empty: no identifier) and ``values``, masks as ``masked`` has them.
-    Forms: of people ``given``, ``family``, ``comma``, ``initial``, of others ``male``, ``female``; of dates the world's list ``dates_FORM``; of any text ``upper``,
-    ``lower``, ``bare``, ``wide``, ``broken`` (over two lines) and ``spaced``. ``{n:5-90}`` is a whole number, ``{f:5-90}`` one with a decimal.
+    Slots of a world's own stand under its key ``slots``: ``kind`` (empty: no identifier) and
+    ``values``, masks as ``masked`` has them. Forms: of people ``given``, ``family``, ``comma``,
+    ``initial``, of others ``male``, ``female``; of dates the world's list ``dates_FORM``; of any
+    text ``upper``, ``lower``, ``bare``, ``wide``, ``broken`` (over two lines) and ``spaced``.
+    ``{n:5-90}`` is a whole number, ``{f:5-90}`` one with a decimal.
     """
 
     def __init__(
@@ -136,7 +138,8 @@ class Slots:
         return str
 
     def value(self, slot: str) -> tuple[str, str, bool] | str:
-        """(text, kind, known) of an identifier, or a plain text. Raises ``KeyError`` for an unknown slot."""
+        """(text, kind, known) of an identifier, or a plain text. Raises ``KeyError`` for an unknown
+        slot."""
         slot, _, form = slot.partition(":")
         if slot in ("n", "f"):
             low, high = map(int, form.split("-"))

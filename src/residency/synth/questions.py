@@ -1,6 +1,8 @@
-"""Invented questions and answers about invented patients: for the demo and for tests, never for care.
+"""Invented questions and answers about invented patients: for the demo and for tests, never for
+care.
 
-The answers follow from the generator's own knowledge of conditions, so they are regular; the patients are drawn.
+The answers follow from the generator's own knowledge of conditions, so they are regular; the
+patients are drawn.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ ORIGIN = "synthetic:residency-questions"
 
 
 def questions(lang: str, count: int, seed: int) -> Iterator[Note]:
-    """``count`` conversations of one question and its answer in ``vi``, ``zh`` or ``en``; equal for equal seeds.
+    """``count`` conversations of one question and its answer in ``vi``, ``zh`` or ``en``; equal for
+    equal seeds.
 
-    Every second one is about a patient; the group is the condition, so that the conditions of the test part are new to what was
-    learned. Raises ``UserError`` for another language.
+    Every second one is about a patient; the group is the condition, so that the conditions of the
+    test part are new to what was learned. Raises ``UserError`` for another language.
     """
     known, forms = knowledge(lang), _forms()[lang]
     rng = random.Random(f"{lang}/{seed}")
@@ -50,7 +53,8 @@ def questions(lang: str, count: int, seed: int) -> Iterator[Note]:
 def _values(
     condition: Condition, known: Knowledge, forms: dict[str, Any], rng: random.Random
 ) -> dict[str, str]:
-    """What fills a form: the patient and the symptoms are drawn, the answer's parts are those of the condition."""
+    """What fills a form: the patient and the symptoms are drawn, the answer's parts are those of
+    the condition."""
     sex = condition.sex if condition.sex != "any" else rng.choice(("male", "female"))
     shown = sorted(rng.sample(range(len(condition.symptoms)), min(3, len(condition.symptoms))))
     signs = [known.signs[key][0] for key in condition.signs if key in known.signs][:2]

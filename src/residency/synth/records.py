@@ -1,9 +1,10 @@
-"""Invented clinical records in Vietnamese, Chinese and English, with their labels exact by construction.
+"""Invented clinical records in Vietnamese, Chinese and English, with their labels exact by
+construction.
 
-A patient is drawn from the knowledge in ``data/``: a condition with its symptoms, tests, drugs and procedures, other
-diseases, a past, a family, allergies. Sentences with slots become notes; text and spans grow together. The same word
-gets another label by its place (a drug, an allergen; a diagnosis, history, a relative's disease), so that the task is
-not a dictionary look-up.
+A patient is drawn from the knowledge in ``data/``: a condition with its symptoms, tests, drugs and
+procedures, other diseases, a past, a family, allergies. Sentences with slots become notes; text and
+spans grow together. The same word gets another label by its place (a drug, an allergen; a
+diagnosis, history, a relative's disease), so that the task is not a dictionary look-up.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ LAYOUTS = {"paragraph": 0.35, "blocks": 0.15, "headed": 0.35, "list": 0.15}
 def records(lang: str, count: int, seed: int = 0, notes_per_patient: float = 1.6) -> Iterator[Note]:
     """Yield ``count`` invented notes in ``vi``, ``zh`` or ``en``, patient by patient.
 
-    ``notes_per_patient`` is a mean, at least 1. Note ``k`` depends on the other arguments only, never on ``count``.
-    Raises ``UserError`` for another language.
+    ``notes_per_patient`` is a mean, at least 1. Note ``k`` depends on the other arguments only,
+    never on ``count``. Raises ``UserError`` for another language.
     """
     return _records(knowledge(lang), lang, count, seed, max(1.0, notes_per_patient))
 
@@ -130,7 +131,8 @@ def _seed(lang: str, seed: int, number: int) -> int:
 
 
 def _kinds(rng: random.Random, patient: Patient, notes_per_patient: float) -> list[str]:
-    """The kinds of a patient's notes, geometric in number: visits for slow diseases, a hospital stay for fast ones."""
+    """The kinds of a patient's notes, geometric in number: visits for slow diseases, a hospital
+    stay for fast ones."""
     number = 1
     while rng.random() < 1 - 1 / notes_per_patient:
         number += 1
@@ -243,7 +245,8 @@ def _each_study_once(slots: Slots, lines: list[Template]) -> list[Template]:
 
 
 def _examination(slots: Slots, lines: list[Template], terse: bool) -> list[Template]:
-    """Vital signs first, then what is abnormal, and a normal finding of another system: words without a label."""
+    """Vital signs first, then what is abnormal, and a normal finding of another system: words
+    without a label."""
     patient, vitals = slots.patient, slots.style.sections["vitals"]
     unfit = set(patient.condition.systems)
     signs, symptoms = set(patient.condition.signs), set(patient.condition.symptoms)

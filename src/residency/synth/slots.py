@@ -1,4 +1,5 @@
-"""What stands in the slots of the sentences: each slot draws from the patient and writes to the page."""
+"""What stands in the slots of the sentences: each slot draws from the patient and writes to the
+page."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Slots:
         self.gaps["study_gap"] = self.style.gaps["study_gap"][0]
 
     def some_have_passed(self) -> None:
-        """From here on the condition's symptoms fall into those that remain and those that are gone."""
+        """From here on the condition's symptoms fall into those that remain and those that are
+        gone."""
         if not self.gone:
             keys = list(self.patient.condition.symptoms)
             self.rng.shuffle(keys)
@@ -198,7 +200,8 @@ class Slots:
         self.page.span(self.pick(condition.names), "diagnosis", attributes, condition.code)
 
     def other(self, label: str) -> None:
-        """A long-standing disease of the patient: history in the past, a diagnosis in the conclusion."""
+        """A long-standing disease of the patient: history in the past, a diagnosis in the
+        conclusion."""
         others = {other.key: other for other in self.patient.others}
         self._other = others[self.deal(f"others {label}", tuple(others))]
         code = self._other.standing_code if label == "diagnosis" else None
@@ -303,7 +306,8 @@ class Slots:
     # --- tests
 
     def test(self, study: bool | None = None) -> None:
-        """The name of a test; ``study`` asks for imaging and the like, or else for a laboratory value."""
+        """The name of a test; ``study`` asks for imaging and the like, or else for a laboratory
+        value."""
         own = [key for key, _ in self.patient.condition.tests]
         keys = [
             key for key in own if study is None or bool(self.known.tests[key].findings) is study

@@ -1,4 +1,5 @@
-"""The page that a note is written on: text and spans grow together, so offsets are right by construction."""
+"""The page that a note is written on: text and spans grow together, so offsets are right by
+construction."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _HALF_WIDTH = str.maketrans("，。：；（）？“”", ',.:;()?""')
 
 
 class Page:
-    """Text with its spans, typed with the habits of one writer (letter case, spaces, punctuation, tone marks)."""
+    """Text with its spans, typed with the habits of one writer (letter case, spaces, punctuation,
+    tone marks)."""
 
     def __init__(self, rng: random.Random, lang: str) -> None:
         self.rng, self.lang = rng, lang

@@ -1,8 +1,9 @@
-"""What a model wrote instead of the form that it was asked for, read as far as its words honestly go.
+"""What a model wrote instead of the form that it was asked for, read as far as its words honestly
+go.
 
-Each thing that had to be mended is named by a fixed phrase, so that it can be counted; none of them holds a word of the note.
-Nothing is added that the words do not say: an item that cannot be read, whose label is unknown or whose quote is not in the
-text, is left out.
+Each thing that had to be mended is named by a fixed phrase, so that it can be counted; none of them
+holds a word of the note. Nothing is added that the words do not say: an item that cannot be read,
+whose label is unknown or whose quote is not in the text, is left out.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def first_list(words: str) -> tuple[list[object], bool] | None:
 
 
 def items(words: str) -> tuple[list[object], list[str]] | None:
-    """The items of something that was meant as JSON, and what was mended; ``None`` where nothing was."""
+    """The items of something that was meant as JSON, and what was mended; ``None`` where nothing
+    was."""
     words = words[:LONGEST]
     opening = re.search(r"[\[{［｛【]", words)
     if opening is None or _deep(words):
@@ -166,7 +168,8 @@ LINE = re.compile(
 
 
 def by_line(words: str, names: Names) -> list[object] | None:
-    """Items of lines such as ``drug: aspirin, heparin``; only lines that begin with a label of the card are read."""
+    """Items of lines such as ``drug: aspirin, heparin``; only lines that begin with a label of the
+    card are read."""
     rows: list[object] = []
     for line in LINE.finditer(words[:LONGEST]):
         if names.of(line["label"]) is None:
@@ -184,7 +187,8 @@ def says_nothing(words: str) -> bool:
 
 
 class Names:
-    """Labels of a card, found as they are or folded (case, width, Unicode form, blanks, underscores)."""
+    """Labels of a card, found as they are or folded (case, width, Unicode form, blanks,
+    underscores)."""
 
     def __init__(self, names: Sequence[str], titles: Sequence[str] = ()) -> None:
         self.names = names
@@ -236,7 +240,8 @@ def fold(text: str) -> str:
 
 
 class Folded:
-    """A text in which quotes are looked for without regard to case, width, Unicode form and kind of blanks."""
+    """A text in which quotes are looked for without regard to case, width, Unicode form and kind of
+    blanks."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -24,7 +24,8 @@ def encode(
 ) -> tuple[list[int], dict[str, int]]:
     """Tags of slots, and how many spans could not be said exactly, by reason.
 
-    A span that begins or ends inside a slot is widened to the slot; of overlapping spans the longest is kept.
+    A span that begins or ends inside a slot is widened to the slot; of overlapping spans the
+    longest is kept.
     """
     tags = [OUTSIDE] * len(slots)
     changed: dict[str, int] = {}
@@ -87,7 +88,8 @@ def legal(tags: NDArray[np.intp]) -> bool:
 
 
 def best_tags(scores: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The best legal tags for scores ``[slots, tags]`` (log-probabilities): greedy where that is legal, else Viterbi."""
+    """The best legal tags for scores ``[slots, tags]`` (log-probabilities): greedy where that is
+    legal, else Viterbi."""
     import numpy as np
 
     greedy: NDArray[np.intp] = scores.argmax(axis=1)

@@ -69,14 +69,15 @@ class Card(Part):
     system: str = ""
     """What a model that writes is told before the conversation."""
     prompt: str = ""
-    """What a model that writes is asked, as a Jinja template. ``spans`` and ``labels``: it knows ``text``, ``labels`` and the
-    columns of the row; the family's own words where empty. The others: it knows the columns of the row and ``labels``. Data that
-    holds turns is asked as it stands."""
+    """What a model that writes is asked, as a Jinja template. ``spans`` and ``labels``: it knows
+    ``text``, ``labels`` and the columns of the row; the family's own words where empty. The others:
+    it knows the columns of the row and ``labels``. Data that holds turns is asked as it stands."""
     answer: str = ""
-    """Where the row has columns: the wanted answer, as a Jinja template over them, in the form of the family."""
+    """Where the row has columns: the wanted answer, as a Jinja template over them, in the form of
+    the family."""
     most_trained: Share = 0
-    """The rule of a benchmark: the largest share of the base's parameters that may be trained; 0: none. The report says whether a
-    run keeps it."""
+    """The rule of a benchmark: the largest share of the base's parameters that may be trained; 0:
+    none. The report says whether a run keeps it."""
 
     @model_validator(mode="after")
     def _fits_its_family(self) -> Card:
@@ -119,7 +120,8 @@ class Card(Part):
         return next((label.name for label in self.labels if name in label.also), name)
 
     def asked_of(self, example: Example) -> Card:
-        """The card as it is for one example: with the choices of its row, and with what may always be chosen."""
+        """The card as it is for one example: with the choices of its row, and with what may always
+        be chosen."""
         names = dict.fromkeys(
             [*(example.choices or self.names), *([self.otherwise] if self.otherwise else [])]
         )
@@ -136,7 +138,8 @@ MAIN = {"spans": "span_f1", "answers": "rouge_l", "sections": "rouge_l", "tree":
 
 
 def load_card(name: str, root: Path | None = None) -> Card:
-    """A packaged card by name (``ner``, ``promptcblue/cmeee``), or a YAML file of the user's (a path ending in .yaml, relative to ``root``).
+    """A packaged card by name (``ner``, ``promptcblue/cmeee``), or a YAML file of the user's (a
+    path ending in .yaml, relative to ``root``).
 
     Raises ``UserError`` for an unknown name or a file that is not a card.
     """
@@ -167,7 +170,8 @@ def packaged() -> list[str]:
 
 
 def rule_of(card: Card, trained: int, parameters: int) -> list[str]:
-    """Whether training kept a benchmark's rule on the share of trained parameters, as a sentence; none where there is none."""
+    """Whether training kept a benchmark's rule on the share of trained parameters, as a sentence;
+    none where there is none."""
     if not card.most_trained or not parameters:
         return []
     share = trained / parameters

@@ -1,7 +1,8 @@
 """Answers as text and back: what a model that writes is asked for, and how its answer is read.
 
-``parse(render(answer, text), text, card).answer == answer`` for every answer that a card allows. An answer that cannot be
-read is ``None``: it counts as wrong, and its rate is reported. Nothing that a model writes is ever evaluated as code.
+``parse(render(answer, text), text, card).answer == answer`` for every answer that a card allows. An
+answer that cannot be read is ``None``: it counts as wrong, and its rate is reported. Nothing that a
+model writes is ever evaluated as code.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Parsed(Value, frozen=True):
     answer: Answer | None = None
     """``None`` where nothing can be made of them."""
     repairs: tuple[str, ...] = ()
-    """What had to be mended or left out to read them; empty for words in the form that was asked for."""
+    """What had to be mended or left out to read them; empty for words in the form that was asked
+    for."""
 
 
 class Codec(Protocol):
@@ -69,7 +71,8 @@ class SpanCodec:
         return json.dumps(rows, ensure_ascii=False)
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
-        """Perfect JSON as it is; else mended, each thing that was mended or left out named (``tasks/repair.py``)."""
+        """Perfect JSON as it is; else mended, each thing that was mended or left out named
+        (``tasks/repair.py``)."""
         names = answer_repair.Names(card.names, [label.title for label in card.labels])
         found = answer_repair.first_list(words)
         if found is not None and (not found[0] or any(isinstance(row, dict) for row in found[0])):
@@ -174,7 +177,8 @@ class LabelCodec:
         )
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
-        """The label, or the list of labels; where it is put otherwise, what the words name: of one label exactly one."""
+        """The label, or the list of labels; where it is put otherwise, what the words name: of one
+        label exactly one."""
         bare = words.strip()
         if bare in card.names:
             return Parsed(answer=Labels(labels=(bare,)))
@@ -246,7 +250,8 @@ CODECS: dict[str, Codec] = {
 
 
 def conversation(example: Example, card: Card) -> tuple[Turn, ...]:
-    """What a model that writes is given: the system turn, if any, and all turns up to the question that it answers."""
+    """What a model that writes is given: the system turn, if any, and all turns up to the question
+    that it answers."""
     turns = example.turns or (Turn(role="user", text=CODECS[card.family].prompt(example, card)),)
     if card.system and turns[0].role != "system":
         return (Turn(role="system", text=card.system), *turns)
@@ -267,7 +272,8 @@ def said(answer: Answer | None, card: Card) -> str:
 
 
 def asked(form: str, example: Example, card: Card) -> str:
-    """A note with what is wanted of it: the card's own prompt, else the packaged one of the card's or the note's language."""
+    """A note with what is wanted of it: the card's own prompt, else the packaged one of the card's
+    or the note's language."""
     card = card.asked_of(example)
     if card.prompt:
         values = {"text": example.input, "labels": separator(card).join(card.names)}
@@ -296,7 +302,8 @@ def prompts() -> dict[str, dict[str, str]]:
 def fill(template: str, values: Mapping[str, str | tuple[str, ...]], where: str) -> str:
     """A Jinja template filled with values; it can reach nothing else.
 
-    Raises ``UserError`` for a template that is not Jinja or that names something which is not among the values.
+    Raises ``UserError`` for a template that is not Jinja or that names something which is not among
+    the values.
     """
     from jinja2 import TemplateError, UndefinedError
 
@@ -332,7 +339,8 @@ def occurrence(text: str, quote: str, start: int) -> int:
 
 
 def place(text: str, quote: str, number: int) -> int | None:
-    """Where the ``number``-th occurrence of ``quote`` begins; ``None`` where there is no such occurrence."""
+    """Where the ``number``-th occurrence of ``quote`` begins; ``None`` where there is no such
+    occurrence."""
     position = text.find(quote)
     while position >= 0 and number > 1:
         position, number = text.find(quote, position + 1), number - 1

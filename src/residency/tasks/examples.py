@@ -16,8 +16,8 @@ from residency.tasks.codec import CODECS, fill, separator
 def examples(notes: Iterable[Note], card: Card) -> list[Example]:
     """One example per note, gold included; of a conversation, the last answer is gold.
 
-    Raises ``DataError`` where a card needs turns or columns that a note does not have, or where the answer of a row is not in
-    the form of the card.
+    Raises ``DataError`` where a card needs turns or columns that a note does not have, or where the
+    answer of a row is not in the form of the card.
     """
     return [
         _written(note, card) if is_written(note, card) else _marked(note, card) for note in notes
@@ -32,8 +32,8 @@ def is_written(note: Note, card: Card) -> bool:
 
 
 def question(note: Note | RawNote, card: Card) -> Example:
-    """What a note asks of a model, its answer unknown: its turns up to the last question, its columns as the card puts them
-    into words, or its text."""
+    """What a note asks of a model, its answer unknown: its turns up to the last question, its
+    columns as the card puts them into words, or its text."""
     turns: tuple[Turn, ...] = ()
     text = note.text
     if card.prompt and note.fields and (card.answer or card.family not in MARKED):
@@ -50,8 +50,8 @@ def question(note: Note | RawNote, card: Card) -> Example:
 
 
 def _values(note: Note | RawNote, card: Card) -> dict[str, str | tuple[str, ...]]:
-    """What a card's prompt may name: the columns of the row, its language, what it may be answered with, as one text (``labels``)
-    and as a list (``choices``)."""
+    """What a card's prompt may name: the columns of the row, its language, what it may be answered
+    with, as one text (``labels``) and as a list (``choices``)."""
     names = card.asked_of(Example(id=note.id, task=card.name, input="", choices=note.choices)).names
     lang = (note.lang or card.language).split("-")[0]
     return {"labels": separator(card).join(names), "choices": names, "lang": lang, **note.fields}
@@ -103,8 +103,9 @@ def few_shot(shots: int) -> str:
 def with_shots(
     asked: Sequence[Example], pool: Sequence[Example], card: Card, shots: int, seed: int
 ) -> list[Example]:
-    """Questions behind so many worked ones, drawn from ``pool`` (the training part) for each by the seed; never of its own
-    group. Fewer where the pool has fewer. They are earlier turns, so what does not fit is left out oldest first."""
+    """Questions behind so many worked ones, drawn from ``pool`` (the training part) for each by the
+    seed; never of its own group. Fewer where the pool has fewer. They are earlier turns, so what
+    does not fit is left out oldest first."""
     made = []
     for example in asked:
         others = [one for one in pool if one.group != example.group or not example.group]
@@ -164,7 +165,8 @@ def _labels_of(note: Note, card: Card) -> Iterable[str]:
 
 
 def _worded(note: Note, card: Card) -> tuple[str, ...]:
-    """The label that a row states in words: one of the card's, else the whole answer, which is then a label."""
+    """The label that a row states in words: one of the card's, else the whole answer, which is then
+    a label."""
     made = _written(note, card.model_copy(update={"family": "answers", "labels": ()}))
     words = made.gold.text.strip() if isinstance(made.gold, Text) else ""
     named = CODECS["labels"].parse(words, "", card.asked_of(made)).answer
@@ -188,7 +190,8 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
 
 
 def unknown_labels(notes: Sequence[Note], card: Card) -> list[str]:
-    """Labels of notes that the card does not have; rows with choices of their own bring their labels along."""
+    """Labels of notes that the card does not have; rows with choices of their own bring their
+    labels along."""
     if card.family not in MARKED:
         return []
     known = {*card.names, *(other for label in card.labels for other in label.also), card.otherwise}

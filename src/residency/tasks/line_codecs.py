@@ -1,8 +1,10 @@
-"""Answers as lines of Chinese text, in the layout of PromptCBLUE (Zhu et al. 2023): mentions, triples, causes, events,
-attributes, terms, sections and decision trees; and answers with the FHIR resources that they rest on.
+"""Answers as lines of Chinese text, in the layout of PromptCBLUE (Zhu et al. 2023): mentions,
+triples, causes, events, attributes, terms, sections and decision trees; and answers with the FHIR
+resources that they rest on.
 
-``parse`` is the inverse of ``render`` for every answer whose words hold none of the signs that part them (``，；：。`` and the
-line break). A line that cannot be read costs that line only and is named among the repairs. Nothing is run.
+``parse`` is the inverse of ``render`` for every answer whose words hold none of the signs that part
+them (``，；：。`` and the line break). A line that cannot be read costs that line only and is named
+among the repairs. Nothing is run.
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ class LineForm:
         raise NotImplementedError
 
     def reader(self, card: Card) -> Callable[[str], Found | None]:
-        """What a line says; ``None`` where it cannot be read. Called with the lines of one answer, from the first on."""
+        """What a line says; ``None`` where it cannot be read. Called with the lines of one answer,
+        from the first on."""
         raise NotImplementedError
 
 
@@ -137,7 +140,8 @@ class Mentions(LineForm):
 
 
 class Triples(LineForm):
-    """A line for each relation: ``具有药物治疗关系的头尾实体对如下：头实体为肺炎，尾实体为青霉素。`` A fact is (relation, head, tail)."""
+    """A line for each relation: ``具有药物治疗关系的头尾实体对如下：头实体为肺炎，尾实体为青霉素。`` A fact is (relation, head,
+    tail)."""
 
     nothing = "上述句子中没有指定关系的头尾实体对"
 
@@ -169,8 +173,9 @@ class Triples(LineForm):
 
 
 class Causes(LineForm):
-    """A header for each relation, then a line a triple; the tail of a condition is a cause itself. A fact is (relation, head,
-    tail), or (条件关系, head, 因果关系, head of the cause, tail of the cause)."""
+    """A header for each relation, then a line a triple; the tail of a condition is a cause itself.
+    A fact is (relation, head, tail), or (条件关系, head, 因果关系, head of the cause, tail of the
+    cause)."""
 
     nothing = "给定的文本没有指定关系的三元组"
 
@@ -214,8 +219,8 @@ class Causes(LineForm):
 
 
 class Events(LineForm):
-    """A line for each event: ``主体词：疼痛；发生状态：；描述词：持续性，阵发性；解剖部位：腹``. A fact holds the four fields, several words
-    of one joined by ``，``."""
+    """A line for each event: ``主体词：疼痛；发生状态：；描述词：持续性，阵发性；解剖部位：腹``. A fact holds the four fields,
+    several words of one joined by ``，``."""
 
     lead, nothing = "上述句子中的临床发现事件如下：", "上述句子没有临床发现事件"
 
@@ -306,8 +311,9 @@ class Sections(LineForm):
 
 
 class Cited(LineForm):
-    """An answer and what it rests on: ``answer: 2011-08-09``, then ``references: Condition/3, Condition/7``. A fact is
-    (answer, words), in lower case, or (reference, type and id of a resource)."""
+    """An answer and what it rests on: ``answer: 2011-08-09``, then ``references: Condition/3,
+    Condition/7``. A fact is (answer, words), in lower case, or (reference, type and id of a
+    resource)."""
 
     nothing = "answer:\nreferences:"
 
@@ -329,7 +335,8 @@ class Cited(LineForm):
 
 
 class TreeForm:
-    """A decision tree in preorder, a line for each node: ``节点1：role=C；logical_rel=null；triples=[["病人", "年龄", "大于60"]]``."""
+    """A decision tree in preorder, a line for each node:
+    ``节点1：role=C；logical_rel=null；triples=[["病人", "年龄", "大于60"]]``."""
 
     lead = "根据给定的指南文本抽取的诊疗决策树如下："
 

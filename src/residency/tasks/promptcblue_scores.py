@@ -1,10 +1,11 @@
 """The official scores of PromptCBLUE (Zhu et al. 2023), its oddities included.
 
-What the official scorer makes of a submission, number for number: a first line is skipped unread, an unknown attribute becomes
-a default one, an empty class answer becomes the first label, invented labels join the macro average, an average weighted by
-support is what it calls micro F1, and one line that it cannot read fails the whole submission (here ``DataError``). It
-evaluates a model's words as Python; here they are read as literals, which gives the same for every literal, and never run.
-The forgiving scores are those of the cards (``tasks.scoring``).
+What the official scorer makes of a submission, number for number: a first line is skipped unread,
+an unknown attribute becomes a default one, an empty class answer becomes the first label, invented
+labels join the macro average, an average weighted by support is what it calls micro F1, and one
+line that it cannot read fails the whole submission (here ``DataError``). It evaluates a model's
+words as Python; here they are read as literals, which gives the same for every literal, and never
+run. The forgiving scores are those of the cards (``tasks.scoring``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from residency.tasks.line_codecs import (
 )
 
 Read = Any
-"""A target as the official reader makes it: a set, a list of nodes, a mapping of sections or a text."""
+"""A target as the official reader makes it: a set, a list of nodes, a mapping of sections or a
+text."""
 EMPTY_TEXT = "无 。"
 """What an empty text is compared as."""
 

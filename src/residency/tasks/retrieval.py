@@ -1,7 +1,8 @@
-"""Candidates for a free text out of thousands of terms: BM25 over character n-grams, and ICD-10 codes compared.
+"""Candidates for a free text out of thousands of terms: BM25 over character n-grams, and ICD-10
+codes compared.
 
-Characters need no segmentation and bear misspellings, in Chinese as in Vietnamese (facts: word indexes miss two-character words and
-conflate marks). Terms of equal score keep their order.
+Characters need no segmentation and bear misspellings, in Chinese as in Vietnamese (facts: word
+indexes miss two-character words and conflate marks). Terms of equal score keep their order.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Candidate(Value, frozen=True):
 def read_terms(
     path: Path, code: str = "code_with_dots", name: str = "vietnamese_name"
 ) -> list[Term]:
-    """The entries of a CSV file with a column of codes and one of names; raises ``DataError`` where one is not there."""
+    """The entries of a CSV file with a column of codes and one of names; raises ``DataError`` where
+    one is not there."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         for column in (code, name):
@@ -100,8 +102,8 @@ class Index:
 def offered(
     notes: Iterable[Note], index: Index, most: int = 10, field: str = "text"
 ) -> Iterator[Note]:
-    """Notes with the names of the nearest terms as their choices, for a card that lets a model choose; looked up by a column of the
-    row, or by the note's text where it has no columns."""
+    """Notes with the names of the nearest terms as their choices, for a card that lets a model
+    choose; looked up by a column of the row, or by the note's text where it has no columns."""
     for note in notes:
         found = index.find(note.fields.get(field, note.text), most)
         yield msgspec.structs.replace(
@@ -124,7 +126,8 @@ class Mapped(Value, frozen=True):
 
 
 def same_code(one: str, other: str, characters: int) -> bool:
-    """Whether two ICD-10 codes agree in their first characters, without dots; a code that is shorter agrees only as a whole."""
+    """Whether two ICD-10 codes agree in their first characters, without dots; a code that is
+    shorter agrees only as a whole."""
     a, b = (re.sub(r"[^A-Z0-9]", "", code.upper())[:characters] for code in (one, other))
     return bool(a) and a == b
 

@@ -1,8 +1,10 @@
-"""How a task is scored: the counts that each example adds, and the metrics that are made of their sum.
+"""How a task is scored: the counts that each example adds, and the metrics that are made of their
+sum.
 
-Everything later (intervals, slices, paired tests) resamples or regroups these counts, so a metric is defined once.
-An answer that is None counts as wrong: all its gold items are missed, and it is never an exact match.
-Those of written answers are in ``written``, those of reports and trees in ``structured``.
+Everything later (intervals, slices, paired tests) resamples or regroups these counts, so a metric
+is defined once. An answer that is None counts as wrong: all its gold items are missed, and it is
+never an exact match. Those of written answers are in ``written``, those of reports and trees in
+``structured``.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ def main_metric(
 ) -> float:
     """The card's main metric, without an interval: what early stopping looks at.
 
-    Raises ``UserError`` for no examples, examples without gold or an unknown metric, ``ValueError`` for predictions that
-    do not belong to the examples.
+    Raises ``UserError`` for no examples, examples without gold or an unknown metric, ``ValueError``
+    for predictions that do not belong to the examples.
     """
     rows, columns = statistics(examples, predictions, card, metrics=[card.main_metric])
     position = position_of_main(card, columns)
@@ -78,10 +80,11 @@ def statistics(
 ) -> tuple[Array, tuple[str, ...]]:
     """What each example adds to the counts: ([examples, columns], names of the columns).
 
-    Columns: tp, fp, fn for each label (strict for spans), then relaxed tp, fp, fn over all labels (spans) or whether the
-    whole answer is right, and 1 (labels). The labels are ``labels`` if given (they must hold all that occur), else the
-    card's and then others found. Of written answers see ``written.statistics``; there ``metrics`` says which are wanted,
-    where not all are. Raises as ``main_metric``.
+    Columns: tp, fp, fn for each label (strict for spans), then relaxed tp, fp, fn over all labels
+    (spans) or whether the whole answer is right, and 1 (labels). The labels are ``labels`` if given
+    (they must hold all that occur), else the card's and then others found. Of written answers see
+    ``written.statistics``; there ``metrics`` says which are wanted, where not all are. Raises as
+    ``main_metric``.
     """
     import numpy as np
 
@@ -156,7 +159,8 @@ def statistic(card: Card, columns: Sequence[str]) -> Statistic:
 def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
     """Names of what ``statistic`` gives, in its order; a label's own metrics end in ``/<label>``.
 
-    Macro averages are over the labels that occur in gold (scikit-learn and seqeval also take labels only predicted).
+    Macro averages are over the labels that occur in gold (scikit-learn and seqeval also take labels
+    only predicted).
     """
     if card.family == "answers":
         return written.metric_names(columns)
@@ -184,7 +188,8 @@ def metric_names(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
 
 
 def position_of_main(card: Card, columns: Sequence[str]) -> int:
-    """Where the card's main metric is among ``metric_names``; raises ``UserError`` where the task has no such metric."""
+    """Where the card's main metric is among ``metric_names``; raises ``UserError`` where the task
+    has no such metric."""
     check_metric(card)
     names, main = metric_names(card, columns), card.main_metric
     if main in names:
@@ -198,7 +203,8 @@ def position_of_main(card: Card, columns: Sequence[str]) -> int:
 
 
 def check_metric(card: Card) -> None:
-    """Raises ``UserError`` for a metric that written answers do not have; those of other families hang on the labels."""
+    """Raises ``UserError`` for a metric that written answers do not have; those of other families
+    hang on the labels."""
     if card.family == "answers" and card.main_metric not in written.METRICS:
         raise _unknown(card, written.METRICS)
 
@@ -223,7 +229,8 @@ def labels_of_columns(card: Card, columns: Sequence[str]) -> tuple[str, ...]:
 def labels_of(
     card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]
 ) -> tuple[str, ...]:
-    """The card's labels in its order, then any others that gold or predictions hold, alphabetically."""
+    """The card's labels in its order, then any others that gold or predictions hold,
+    alphabetically."""
     found = {label for example in examples for label in items(example.gold, card)}
     found.update(
         label
@@ -295,7 +302,8 @@ def labels_in(answer: Answer | None, card: Card) -> tuple[str, ...]:
 
 
 def check_gold(examples: Sequence[Example], card: Card) -> None:
-    """Raises ``UserError`` where there is nothing to score, or gold is missing or of another family."""
+    """Raises ``UserError`` where there is nothing to score, or gold is missing or of another
+    family."""
     if not examples:
         raise UserError(
             f"task {card.name}: there are no examples to evaluate; check the split, or give a part that has some."
@@ -316,7 +324,8 @@ def check_gold(examples: Sequence[Example], card: Card) -> None:
 
 
 def check_aligned(examples: Sequence[Example], predictions: Sequence[Prediction]) -> None:
-    """Raises ``ValueError`` unless there is one prediction per example, in the same order (a fault of the program)."""
+    """Raises ``ValueError`` unless there is one prediction per example, in the same order (a fault
+    of the program)."""
     if len(examples) != len(predictions):
         raise ValueError(f"{len(predictions)} predictions for {len(examples)} examples")
     for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):

@@ -1,7 +1,9 @@
-"""How reports in sections and decision trees are scored: what each example adds to the sums, and what is made of them.
+"""How reports in sections and decision trees are scored: what each example adds to the sums, and
+what is made of them.
 
-No answer counts as an empty one. Sections are compared by ROUGE-L over the tokens of BERT's basic tokeniser (characters for
-Chinese), pooled over the sections of the references. Trees are compared by the edit distance of Text2DT (Zhu et al. 2022).
+No answer counts as an empty one. Sections are compared by ROUGE-L over the tokens of BERT's basic
+tokeniser (characters for Chinese), pooled over the sections of the references. Trees are compared
+by the edit distance of Text2DT (Zhu et al. 2022).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How written answers are scored: what each example adds to the sums, and the metrics that are made of them.
+"""How written answers are scored: what each example adds to the sums, and the metrics that are made
+of them.
 
-No answer counts as an empty one, which scores 0. Words are those of ``locale.text.tokens``: Chinese by character, all else
-by word with its diacritics, in lower case, without punctuation. A text that has no words ("++", "?") is compared by its
-signs. BLEU and chrF keep case and punctuation.
+No answer counts as an empty one, which scores 0. Words are those of ``locale.text.tokens``: Chinese
+by character, all else by word with its diacritics, in lower case, without punctuation. A text that
+has no words ("++", "?") is compared by its signs. BLEU and chrF keep case and punctuation.
 """
 
 from __future__ import annotations
@@ -74,11 +75,13 @@ def statistics(
     language: str = "",
     wanted: Sequence[str] = (),
 ) -> tuple[Array, tuple[str, ...]]:
-    """What each example adds to the sums behind the metrics: ([examples, columns], names of the columns).
+    """What each example adds to the sums behind the metrics: ([examples, columns], names of the
+    columns).
 
-    Columns: 1; the example's own value of each mean; sacrebleu's counts (``bleu:zh/0`` names the tokeniser too); -log p of
-    the gold answer and its tokens, only where predictions carry it. Without ``wanted`` those of all metrics.
-    ``language`` is that of texts which do not state their own.
+    Columns: 1; the example's own value of each mean; sacrebleu's counts (``bleu:zh/0`` names the
+    tokeniser too); -log p of the gold answer and its tokens, only where predictions carry it.
+    Without ``wanted`` those of all metrics. ``language`` is that of texts which do not state their
+    own.
     """
     import numpy as np
 
@@ -172,7 +175,8 @@ def signatures(columns: Sequence[str]) -> dict[str, str]:
 
 
 def covered(metric: str, columns: Sequence[str], rows: Array) -> tuple[int, int]:
-    """Over how many examples a metric is, and how many tokens of references (of a loss; else 0) are behind it."""
+    """Over how many examples a metric is, and how many tokens of references (of a loss; else 0) are
+    behind it."""
     if metric not in LOSSES:
         return len(rows), 0
     known = rows[:, columns.index("gold_tokens")]
@@ -186,15 +190,17 @@ def gold_loss(prediction: Prediction) -> tuple[float, int]:
 
 
 def language_of(example: Example, otherwise: str = "") -> str:
-    """The language of the gold answer: Chinese where its letters are, whatever is stated (a translation, a wrong setting),
-    else as the example or ``otherwise`` states, else as the letters tell."""
+    """The language of the gold answer: Chinese where its letters are, whatever is stated (a
+    translation, a wrong setting), else as the example or ``otherwise`` states, else as the letters
+    tell."""
     found = detect(text_of(example.gold))
     return found if found == "zh" else example.lang or otherwise or found
 
 
 def tokeniser(langs: Sequence[str]) -> overlap.Tokeniser:
-    """One for the whole corpus, so that sacrebleu itself gives the same number: ``zh`` as soon as one text is Chinese; it cuts
-    what is not Chinese as ``13a`` does (HTML entities and full-width signs apart)."""
+    """One for the whole corpus, so that sacrebleu itself gives the same number: ``zh`` as soon as
+    one text is Chinese; it cuts what is not Chinese as ``13a`` does (HTML entities and full-width
+    signs apart)."""
     return "zh" if any(load(lang).unit == "character" for lang in set(langs)) else "13a"
 
 

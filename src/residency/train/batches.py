@@ -1,4 +1,5 @@
-"""Batches of similar length, the same for the same seed and epoch, so that a resumed run sees what it would have seen."""
+"""Batches of similar length, the same for the same seed and epoch, so that a resumed run sees what
+it would have seen."""
 
 from __future__ import annotations
 
@@ -12,16 +13,19 @@ if TYPE_CHECKING:
     import torch
 
 POOL = 50
-"""Batches that are sorted by length together: large enough to save padding, small enough to stay random."""
+"""Batches that are sorted by length together: large enough to save padding, small enough to stay
+random."""
 
 
 BLANK = -1
-"""Position of a row that teaches nothing: what a process reads when the others have the last rows of an epoch."""
+"""Position of a row that teaches nothing: what a process reads when the others have the last rows
+of an epoch."""
 
 
 class LengthBatches:
-    """Positions in batches of similar length; a new order each epoch. Of several processes each takes every n-th batch, so that
-    together they make the effective batches that one process would make."""
+    """Positions in batches of similar length; a new order each epoch. Of several processes each
+    takes every n-th batch, so that together they make the effective batches that one process would
+    make."""
 
     def __init__(
         self,
@@ -78,8 +82,8 @@ def flat(items: Sequence[Item]) -> dict[str, Any]:
 
 
 def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dict[str, Any]:
-    """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``: per token for ``spans`` and
-    ``answers``."""
+    """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``: per
+    token for ``spans`` and ``answers``."""
     import torch
 
     longest = max(len(item.ids) for item in items)

@@ -1,4 +1,5 @@
-"""From conversations to what a training step of a model that writes reads, with the proof of what is trained."""
+"""From conversations to what a training step of a model that writes reads, with the proof of what
+is trained."""
 
 from __future__ import annotations
 
@@ -24,10 +25,11 @@ def build(
     loss: float = 1.0,
     more: Sequence[Card] = (),
 ) -> Items:
-    """Training items of conversations; no answer is cut unless the limits say so. Examples of other tasks name one of ``more``.
+    """Training items of conversations; no answer is cut unless the limits say so. Examples of other
+    tasks name one of ``more``.
 
-    Raises ``UserError`` where an example has no gold answer, and ``DataError`` where more than the share ``loss`` of them
-    cannot be learned from because they are too long.
+    Raises ``UserError`` where an example has no gold answer, and ``DataError`` where more than the
+    share ``loss`` of them cannot be learned from because they are too long.
     """
     items: list[Item] = []
     changed: Counter[str] = Counter()
@@ -80,7 +82,8 @@ def prove(
 ) -> MaskProof:
     """Count the trained tokens.
 
-    Raises ``UserError`` for a row that has none, and where an answer that was not cut does not teach its end.
+    Raises ``UserError`` for a row that has none, and where an answer that was not cut does not
+    teach its end.
     """
     end = chat.answer_ids("")
     counts = Counter[str]()

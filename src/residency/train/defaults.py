@@ -1,12 +1,15 @@
 """Settings that depend on method, model size and amount of data; each rule with where it was found.
 
-A setting copied from a 7B model does not carry to a small one: what a 22M encoder needs is ten times the rate and
-more, smaller steps. Rates, targets and batches of small encoders were compared on training sentences of the NCBI disease
-corpus outside the benchmark's 500, those of models below TINY on training sentences of VietBioNER and on invented records; those of
-models below TINY that write on 1,500 questions of Huatuo (training part; loss on the dev part: LoRA 1.869, 1.872, 1.874, 1.919 at 1, 2,
-4, 8e-3, full 1.867, 1.863, 1.870, 1.903 at 1.5, 3, 6, 12e-4).
-4e-3 for LoRA on the tiny encoder, the best of the first comparison, falls apart on some data (300 sentences of VietBioNER: span F1 0 with
-two seeds of two, 0.44 at 2e-3), so the default is half of it. The number of passes (8 to 9) was raised after three benchmark rounds had been seen; docs/benchmarks.md says so beside the score.
+A setting copied from a 7B model does not carry to a small one: what a 22M encoder needs is ten
+times the rate and more, smaller steps. Rates, targets and batches of small encoders were compared
+on training sentences of the NCBI disease corpus outside the benchmark's 500, those of models below
+TINY on training sentences of VietBioNER and on invented records; those of models below TINY that
+write on 1,500 questions of Huatuo (training part; loss on the dev part: LoRA 1.869, 1.872, 1.874,
+1.919 at 1, 2, 4, 8e-3, full 1.867, 1.863, 1.870, 1.903 at 1.5, 3, 6, 12e-4). 4e-3 for LoRA on the
+tiny encoder, the best of the first comparison, falls apart on some data (300 sentences of
+VietBioNER: span F1 0 with two seeds of two, 0.44 at 2e-3), so the default is half of it. The number
+of passes (8 to 9) was raised after three benchmark rounds had been seen; docs/benchmarks.md says so
+beside the score.
 """
 
 from __future__ import annotations
@@ -62,10 +65,12 @@ def resolve(
     processes: int = 1,
     sharded: bool = False,
 ) -> Plan:
-    """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items; ``writes``: answers in words,
-    without a fresh head; ``quantised``: the base's weights have 4 or 8 bits.
+    """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items;
+    ``writes``: answers in words, without a fresh head; ``quantised``: the base's weights have 4 or
+    8 bits.
 
-    Raises ``UserError`` where the batch cannot be shared out among the processes, and for fp16 without a GPU.
+    Raises ``UserError`` where the batch cannot be shared out among the processes, and for fp16
+    without a GPU.
     """
     micro, accumulation = _batch(stage, parameters, processes)
     per_epoch = updates_per_epoch(rows, micro, accumulation * processes)
@@ -100,8 +105,9 @@ def resolve(
 PREFIX_RATE = 1e-2
 """Of P-Tuning v2 in the published settings of 6B models."""
 TINY_PREFIX_RATE = 2e-1
-"""Of models below TINY that write: on 800 questions of Huatuo (training part; loss on 50 of the dev part after 50 steps, 2.081
-before) 2.076, 2.031, 1.990, 1.989 at 1e-2, 5e-2, 2e-1, 6e-1; beginning as noise instead of tokens 1.990 at 2e-1."""
+"""Of models below TINY that write: on 800 questions of Huatuo (training part; loss on 50 of the dev
+part after 50 steps, 2.081 before) 2.076, 2.031, 1.990, 1.989 at 1e-2, 5e-2, 2e-1, 6e-1; beginning
+as noise instead of tokens 1.990 at 2e-1."""
 HEAD_RATE = 2e-3
 """A fresh head starts from noise; on a small model it may move faster than the trained body."""
 
@@ -131,15 +137,16 @@ def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
 
 
 def _epochs(rows: int, parameters: int) -> float:
-    """Enough steps for few rows, not too many for many: 9 passes over 500, at least 3, at most 20; a model of a few
-    million parameters knows less to begin with and needs a third more."""
+    """Enough steps for few rows, not too many for many: 9 passes over 500, at least 3, at most 20;
+    a model of a few million parameters knows less to begin with and needs a third more."""
     base = 12 if parameters < TINY else 9
     return float(min(20, max(3, round(base * math.sqrt(500 / max(rows, 1))))))
 
 
 def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float:
-    """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate of weights that are trained
-    in place, prefixes the 1e-2 of the published settings and tiny models more. On a quantised large base adapters take half, as published."""
+    """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate
+    of weights that are trained in place, prefixes the 1e-2 of the published settings and tiny
+    models more. On a quantised large base adapters take half, as published."""
     method = stage.tuning
     if (
         isinstance(method, Prefix) and method.projection is None
@@ -154,7 +161,8 @@ def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float
 
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:
-    """bf16 where the hardware multiplies it; half the time on such a CPU, and no loss scaling to care for."""
+    """bf16 where the hardware multiplies it; half the time on such a CPU, and no loss scaling to
+    care for."""
     if stage.precision == "fp16" and device != "cuda":
         raise UserError("stages.precision: fp16 needs a GPU; set bf16 or fp32, or auto.")
     if stage.precision != "auto":

@@ -1,4 +1,5 @@
-"""What a stage will take, before it runs: memory, time and disk, from the base's configuration alone."""
+"""What a stage will take, before it runs: memory, time and disk, from the base's configuration
+alone."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ UNSHARED = ("freeze", "external")
 """Kinds of methods that treat layers differently; they are rehearsed at full depth."""
 Quantise = Literal["none", "nf4", "int8"]
 STORED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
-"""Bytes a weight; NF4: 4 bits, a scale of 8 bits for 64 of them, and one of 32 bits for 256 scales (Dettmers et al., 2023)."""
+"""Bytes a weight; NF4: 4 bits, a scale of 8 bits for 64 of them, and one of 32 bits for 256 scales
+(Dettmers et al., 2023)."""
 
 
 class Device(Value, frozen=True):
@@ -68,7 +70,8 @@ class Rows(Value, frozen=True):
     """Positions of each that reach the vocabulary; for heads its length."""
 
     def longest(self, micro_batch: int, packed: bool) -> Batch:
-        """The heaviest micro-batch that can come up; rows end to end count as rows of their mean length."""
+        """The heaviest micro-batch that can come up; rows end to end count as rows of their mean
+        length."""
         order = sorted(range(len(self.lengths)), key=lambda i: -self.lengths[i])[:micro_batch]
         lengths, trained = (
             [self.lengths[i] for i in order],
@@ -107,13 +110,15 @@ class Estimate(Value, frozen=True):
     """Most at once: on a GPU of its memory, on a CPU of the process."""
     artefact: int
     shares: int
-    """Into how many parts weights, gradients, the optimiser's state and the best weights are cut; all bytes are one process's."""
+    """Into how many parts weights, gradients, the optimiser's state and the best weights are cut;
+    all bytes are one process's."""
     borrowed: int
     """Where they are cut: what is put together from all parts while a layer computes."""
     checkpoints: int
     """On disk while it trains."""
     seconds: float
-    """Of training alone; 0 where the device's speed is not known. Right within a factor of two or so."""
+    """Of training alone; 0 where the device's speed is not known. Right within a factor of two or
+    so."""
 
     @property
     def disk(self) -> int:
@@ -247,9 +252,10 @@ def estimate(
 ) -> Estimate:
     """What the stage will take.
 
-    ``half``: weights that are not trained are held in the precision of training; ``quantise``: the frozen linear layers of the body
-    are held in 4 or 8 bits; ``copies``: the best weights so far are kept; ``program``: bytes that the process holds before the base
-    is read; ``shares``: processes that share the model out.
+    ``half``: weights that are not trained are held in the precision of training; ``quantise``: the
+    frozen linear layers of the body are held in 4 or 8 bits; ``copies``: the best weights so far
+    are kept; ``program``: bytes that the process holds before the base is read; ``shares``:
+    processes that share the model out.
     """
     batch = subject.rows.longest(micro_batch, packed)
     reading = _reading(subject) if copies and subject.dev else None
@@ -320,7 +326,8 @@ def _seconds(
 
 
 def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> int:
-    """Bytes put together at most: what belongs to no layer, and two layers, of which one is on its way, with their gradients."""
+    """Bytes put together at most: what belongs to no layer, and two layers, of which one is on its
+    way, with their gradients."""
     shallow = SHALLOW[0]
     depth = None if uneven(method) or subject.layers <= shallow else shallow
     model = attached(subject.build(depth), settled(method, subject))
@@ -344,7 +351,8 @@ def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> i
 
 
 def _reading(subject: Subject) -> Batch:
-    """The heaviest batch of the stop part, whose rows are taken to be like those of the training part."""
+    """The heaviest batch of the stop part, whose rows are taken to be like those of the training
+    part."""
     longest = max(subject.rows.lengths)
     count = max(1, min(subject.dev, READ_ROWS, READ_TOKENS[subject.family] // longest))
     return Batch(rows=count, tokens=longest, trained=min(longest, max(subject.rows.trained)))
@@ -412,7 +420,8 @@ def attached(model: Any, method: Method) -> Any:
 
 @contextmanager
 def _masks_kept() -> Iterator[None]:
-    """A prefix is begun by running the model, where transformers looks whether a mask may be left out; without values it cannot."""
+    """A prefix is begun by running the model, where transformers looks whether a mask may be left
+    out; without values it cannot."""
     from transformers import masking_utils
 
     real = masking_utils._ignore_causal_mask_sdpa, masking_utils._ignore_bidirectional_mask_sdpa
@@ -426,7 +435,8 @@ def _masks_kept() -> Iterator[None]:
 
 
 def frozen_linear(model: Any) -> list[int]:
-    """Weights in each linear layer of the body that is not trained; what stands before or behind the layers is not quantised."""
+    """Weights in each linear layer of the body that is not trained; what stands before or behind
+    the layers is not quantised."""
     import torch
 
     output = getattr(model, "get_output_embeddings", lambda: None)()

@@ -39,8 +39,8 @@ class Items(Value, frozen=True):
 def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Items:
     """Training items of examples; every window of a long one, none cut.
 
-    Raises ``UserError`` where an example has no gold answer, a label that the card does not know, or not a single
-    token to learn from.
+    Raises ``UserError`` where an example has no gold answer, a label that the card does not know,
+    or not a single token to learn from.
     """
     items: list[Item] = []
     windowed: dict[str, int] = {}
@@ -82,7 +82,8 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
 
 
 def check_gold(example: Example, card: Card) -> None:
-    """Raise ``UserError`` where an example's gold answer is missing, of another family, or has an unknown label."""
+    """Raise ``UserError`` where an example's gold answer is missing, of another family, or has an
+    unknown label."""
     if example.gold is None:
         raise UserError(f"row {example.id}: has no gold answer; label it or leave it out.")
     names: set[str] = set()

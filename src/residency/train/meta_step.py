@@ -1,8 +1,10 @@
-"""A training step on tensors that have a shape and no values: what it would hold in memory and how much it would compute.
+"""A training step on tensors that have a shape and no values: what it would hold in memory and how
+much it would compute.
 
-The model is built from its configuration and the tuning method is attached to it on the meta device, where nothing has
-content. Then one optimiser step runs on fake tensors (torch's own, made for this), and every tensor that comes into being
-is counted until it is released. So nothing here knows an architecture or a method: both are the ones that training uses.
+The model is built from its configuration and the tuning method is attached to it on the meta
+device, where nothing has content. Then one optimiser step runs on fake tensors (torch's own, made
+for this), and every tensor that comes into being is counted until it is released. So nothing here
+knows an architecture or a method: both are the ones that training uses.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class Rehearsal(Value, frozen=True):
     peak: int
     """Most that is held at once, weights included."""
     reading: int
-    """Most that is held at once while the stop part is read, without gradients; 0 where there is none."""
+    """Most that is held at once while the stop part is read, without gradients; 0 where there is
+    none."""
     flops: int
     """Of one forward and backward pass."""
     calls: int
@@ -99,9 +102,11 @@ def rehearse(
     half: bool = False,
     reading: Batch | None = None,
 ) -> Rehearsal:
-    """One optimiser step of a model on the meta device, ready to be trained; afterwards the model is of no more use.
+    """One optimiser step of a model on the meta device, ready to be trained; afterwards the model
+    is of no more use.
 
-    ``half``: weights that are not trained are held in the precision of training. ``reading``: a batch that is read without gradients.
+    ``half``: weights that are not trained are held in the precision of training. ``reading``: a
+    batch that is read without gradients.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -165,7 +170,8 @@ def _collected() -> Iterator[None]:
 
 
 def materialise(model: Any, frozen: torch.dtype | None) -> None:
-    """Give every parameter and buffer of a model on the meta device a place, in a mode of fake tensors."""
+    """Give every parameter and buffer of a model on the meta device a place, in a mode of fake
+    tensors."""
     known: dict[int, tuple[Any, Any]] = {}
     for module in model.modules():
         for own in (module._parameters, module._buffers):

@@ -1,7 +1,9 @@
-"""Several processes at one stage: started by us or by torchrun, they compute what one process would.
+"""Several processes at one stage: started by us or by torchrun, they compute what one process
+would.
 
-Each learns from its share of every effective batch, gradients are summed over all, and the first process alone measures,
-decides and writes. Each holds the whole model, or a part of it (``models.sharding``).
+Each learns from its share of every effective batch, gradients are summed over all, and the first
+process alone measures, decides and writes. Each holds the whole model, or a part of it
+(``models.sharding``).
 """
 
 from __future__ import annotations
@@ -29,15 +31,16 @@ class Launch(Part):
     """On how many devices of this machine a stage is trained."""
 
     processes: int = Field(default=1, ge=1)
-    """Processes, each with a GPU of its own, or with a share of the processor where there is none. Under ``torchrun`` its own
-    number counts."""
+    """Processes, each with a GPU of its own, or with a share of the processor where there is none.
+    Under ``torchrun`` its own number counts."""
     shard: bool = False
-    """Share the weights, gradients and the optimiser's state out among the processes (FSDP), for a model that one device does not
-    hold; else each holds them all (DDP)."""
+    """Share the weights, gradients and the optimiser's state out among the processes (FSDP), for a
+    model that one device does not hold; else each holds them all (DDP)."""
 
 
 def check(settings: Launch) -> None:
-    """Raises ``UserError`` where tensors are to be shared out and there is nobody to share them with."""
+    """Raises ``UserError`` where tensors are to be shared out and there is nobody to share them
+    with."""
     if settings.shard and max(world(), settings.processes) == 1:
         raise UserError(
             "launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false."
@@ -92,7 +95,8 @@ def wait() -> None:
 
 
 def in_turn(make: Callable[[], T]) -> T:
-    """What each process makes, one after the other, so that only one holds what it takes to make it."""
+    """What each process makes, one after the other, so that only one holds what it takes to make
+    it."""
     for number in range(world()):
         if number == rank():
             made = make()

@@ -1,4 +1,5 @@
-"""What a stage does when it runs out of memory or its loss falls apart: it goes on with other settings, and says so."""
+"""What a stage does when it runs out of memory or its loss falls apart: it goes on with other
+settings, and says so."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Diverged(Exception):
 
 
 class Recovery(Value, frozen=True):
-    """What was changed after a failure; kept beside the checkpoints, so that an interrupted run goes on with it."""
+    """What was changed after a failure; kept beside the checkpoints, so that an interrupted run
+    goes on with it."""
 
     halvings: int = 0
     """How often the micro-batch was halved and the accumulation doubled."""

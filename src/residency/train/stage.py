@@ -18,7 +18,8 @@ class Stop(Part):
     """When to end before the last epoch; the best model is kept in any case."""
 
     metric: str = ""
-    """A score of the task, e.g. ``span_f1``; where empty the card's own, or for answers ``loss`` (per token, lower is better)."""
+    """A score of the task, e.g. ``span_f1``; where empty the card's own, or for answers ``loss``
+    (per token, lower is better)."""
     patience: int = Field(default=3, ge=1)
     """Epochs, or judgements, without a better value."""
     every: int | None = Field(default=None, ge=1)
@@ -39,8 +40,8 @@ class Stage(Part):
 
     name: str = Field(default="", pattern=r"^[\w-]*$")
     start: str = "previous"
-    """``base``, ``previous`` (the stage before; of the first, the base), or the folder of a run or an artefact, relative to the
-    recipe."""
+    """``base``, ``previous`` (the stage before; of the first, the base), or the folder of a run or
+    an artefact, relative to the recipe."""
     tasks: tuple[str, ...] = ()
     """Names of the tasks that it trains; all where none are named."""
     data: str | None = None
@@ -53,15 +54,15 @@ class Stage(Part):
     batch: int | Auto = "auto"
     """Effective batch: rows per optimiser step."""
     micro_batch: Annotated[int, Field(ge=1)] | Auto | None = None
-    """Rows per forward pass; with ``accumulation`` it makes the effective batch. ``auto``: as many as memory holds by the plan's
-    estimate, and half of them where that was too many."""
+    """Rows per forward pass; with ``accumulation`` it makes the effective batch. ``auto``: as many
+    as memory holds by the plan's estimate, and half of them where that was too many."""
     accumulation: int | None = Field(default=None, ge=1)
     learning_rate: float | Auto = "auto"
     head_learning_rate: float | Auto = "auto"
     """Rate of the fresh head."""
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of memory (on a CPU
-    there is nothing to leave). Both need bitsandbytes."""
+    """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of
+    memory (on a CPU there is nothing to leave). Both need bitsandbytes."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises."""
@@ -74,19 +75,21 @@ class Stage(Part):
     loss_on: Literal["all", "last"] = "all"
     """Models that write: learn every answer of a conversation, or only the last."""
     packing: Literal["auto", "on", "off"] = "auto"
-    """Models that write: put the rows of a batch one behind the other instead of padding them; none sees another.
-    ``auto``: where the model allows it."""
+    """Models that write: put the rows of a batch one behind the other instead of padding them; none
+    sees another. ``auto``: where the model allows it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     stop: Stop | None = Stop()
     """``null`` trains to the end and keeps the last model."""
     track: tuple[Logger, ...] = ()
-    """Also log to these, where installed; ``wandb`` and a remote ``mlflow`` only for profiles that may leave."""
+    """Also log to these, where installed; ``wandb`` and a remote ``mlflow`` only for profiles that
+    may leave."""
 
     checkpointing: bool | Auto = "auto"
-    """Compute what a layer keeps again instead of keeping it: a third more time, much less memory. ``auto``: for bases of a
-    billion parameters and more, on a GPU."""
+    """Compute what a layer keeps again instead of keeping it: a third more time, much less memory.
+    ``auto``: for bases of a billion parameters and more, on a GPU."""
     save_every: int | None = Field(default=None, ge=1)
-    """Optimiser steps between states that an interrupted run goes on from; every 30 seconds where not given."""
+    """Optimiser steps between states that an interrupted run goes on from; every 30 seconds where
+    not given."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:

@@ -1,4 +1,5 @@
-"""Experiment trackers: metrics to TensorBoard, MLflow or Weights & Biases, where installed, asked for, and allowed."""
+"""Experiment trackers: metrics to TensorBoard, MLflow or Weights & Biases, where installed, asked
+for, and allowed."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def leaves(tracker: Logger, environment: Mapping[str, str]) -> bool:
 def check(
     track: Sequence[Logger], profile: Profile, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Refuse a tracker that is not installed, or that would carry pseudonymised data's metrics off the machine.
+    """Refuse a tracker that is not installed, or that would carry pseudonymised data's metrics off
+    the machine.
 
     Raises ``UserError`` for the first, ``GateRefused`` for the second.
     """

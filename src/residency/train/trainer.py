@@ -1,4 +1,5 @@
-"""One training stage on the `transformers` Trainer: resumable, seeded, judged by the same code that reports."""
+"""One training stage on the `transformers` Trainer: resumable, seeded, judged by the same code that
+reports."""
 
 from __future__ import annotations
 
@@ -54,11 +55,12 @@ TRAINED = "trained.safetensors"
 """What a checkpoint keeps of the model."""
 
 LOSS = "loss"
-"""-log p per token of the answers of the stop part: what models that write are judged by unless the recipe says otherwise."""
+"""-log p per token of the answers of the stop part: what models that write are judged by unless the
+recipe says otherwise."""
 
 HEAVY = 1e9
-"""Bytes from which a process on a CPU takes its memory in the steady way, which costs a third more time (``steady_memory``): below it
-there is memory enough, so that time counts."""
+"""Bytes from which a process on a CPU takes its memory in the steady way, which costs a third more
+time (``steady_memory``): below it there is memory enough, so that time counts."""
 
 Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""
@@ -98,11 +100,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def train(job: Job) -> tuple[StageResult, Items]:
-    """Train a stage and save its artefact to ``job.out``; resumes from ``job.work`` to identical numbers.
+    """Train a stage and save its artefact to ``job.out``; resumes from ``job.work`` to identical
+    numbers.
 
-    Runs out of memory: half the micro-batch with twice the accumulation, from the start, unless the recipe gives the micro-batch.
-    Diverges: back to the last good checkpoint with half the rate, once. Raises ``UserError`` for rows that cannot be trained on,
-    and where none of this helps.
+    Runs out of memory: half the micro-batch with twice the accumulation, from the start, unless the
+    recipe gives the micro-batch. Diverges: back to the last good checkpoint with half the rate,
+    once. Raises ``UserError`` for rows that cannot be trained on, and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
     recovery = processes.shared(lambda: known(job.work))
@@ -267,9 +270,11 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
 
 
 def begun(job: Job, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]:
-    """The model that a stage begins with, its parameters, whether rows are laid end to end, and why.
+    """The model that a stage begins with, its parameters, whether rows are laid end to end, and
+    why.
 
-    A model that is shared out, among the processes of ``mesh``, has its method on already, and was never whole on a GPU.
+    A model that is shared out, among the processes of ``mesh``, has its method on already, and was
+    never whole on a GPU.
     """
     model = artefact.begin(job.base, job.card, job.output, job.stage.tuning, job.start)
     parameters = size(model)
@@ -277,13 +282,15 @@ def begun(job: Job, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]
     packed, why = packing(job, model if stays else model.to(device))
     if job.shard:
         if device == "cpu":
-            steady_memory()  # glibc would keep what was borrowed for a layer, in all more than the whole model
+            # glibc would keep what was borrowed for a layer, in all more than the whole model
+            steady_memory()
         model = sharding.shard(job.stage.tuning.attach(model), mesh)
     return model, parameters, packed, why
 
 
 def put_together(job: Job, model: Any) -> Any:
-    """The whole model, on the CPU of the first process, from the parts of all; nothing in the others."""
+    """The whole model, on the CPU of the first process, from the parts of all; nothing in the
+    others."""
     target = None
     model.zero_grad()
     if processes.first():
@@ -319,7 +326,8 @@ def device_kind(device: str) -> foreseen.Device:
 
 
 def packing(job: Job, model: Any) -> tuple[bool, str]:
-    """Whether rows are laid end to end, and why; tried on the model itself, whatever its architecture claims."""
+    """Whether rows are laid end to end, and why; tried on the model itself, whatever its
+    architecture claims."""
     wanted = job.stage.packing
     if job.output == "head" or wanted == "off":
         return False, "off"
@@ -385,7 +393,8 @@ def last_checkpoint(work: Path) -> Path | None:
 
 
 class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """After each epoch: the task's own metric on the dev part; keeps the best weights and says when to stop."""
+    """After each epoch: the task's own metric on the dev part; keeps the best weights and says when
+    to stop."""
 
     def __init__(
         self,
@@ -500,8 +509,8 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             self.save_if_due(args, state, control)
 
     def save_if_due(self, args: Any, state: Any, control: Any) -> None:
-        """Ask for a checkpoint where resuming gives what going on would have given: where the loss has just been
-        logged, and before the end."""
+        """Ask for a checkpoint where resuming gives what going on would have given: where the loss
+        has just been logged, and before the end."""
         if control.should_training_stop or state.global_step >= state.max_steps:
             return
         every = self.job.stage.save_every
@@ -643,7 +652,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         self.judge.resume(folder)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """With the rate of this attempt, which may be lower than that of the one that wrote the checkpoint."""
+        """With the rate of this attempt, which may be lower than that of the one that wrote the
+        checkpoint."""
         own = [group["initial_lr"] for group in self.optimizer.param_groups] if checkpoint else []
         if checkpoint and self.plan.sharded:  # on the CPU: whole, it may not fit the device
             read = partial(torch.load, map_location="cpu", weights_only=True)
@@ -659,7 +669,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             self.lr_scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _defer_fsdp_gradient_reduction(self) -> AbstractContextManager[None]:
-        """Gradients are shared out after every micro-batch: waiting for the last would take less time, and hold them whole."""
+        """Gradients are shared out after every micro-batch: waiting for the last would take less
+        time, and hold them whole."""
         return nullcontext()
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -696,7 +707,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Mean over the trained tokens (or labels) of the whole effective batch, so micro-batches weigh right."""
+        """Mean over the trained tokens (or labels) of the whole effective batch, so micro-batches
+        weigh right."""
         if self.job.output == "text":
             losses, _ = token_losses(model, inputs, self.job.stage.label_smoothing)
             counted = num_items_in_batch if num_items_in_batch is not None else losses.numel()
@@ -724,7 +736,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
 
     @property
     def share(self) -> int:
-        """Gradients are averaged over processes, while the loss is already a mean over the rows of all."""
+        """Gradients are averaged over processes, while the loss is already a mean over the rows of
+        all."""
         return self.plan.processes
 
     def result(self, parameters: int, seconds: float) -> StageResult:
@@ -772,7 +785,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
 
 
 def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
-    """The class of an optimiser and what it is given besides; raises ``UserError`` where its library is missing."""
+    """The class of an optimiser and what it is given besides; raises ``UserError`` where its
+    library is missing."""
     if name == "adamw":
         return torch.optim.AdamW, {"fused": True}
     try:

@@ -1,4 +1,5 @@
-"""A task on a data set of a recipe: the card with its labels, the examples of each part, and how it is answered."""
+"""A task on a data set of a recipe: the card with its labels, the examples of each part, and how it
+is answered."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class Assignment:
 
     @cached_property
     def card(self) -> Card:
-        """The task's card, its labels fixed by the training notes of every data set that the task is trained on."""
+        """The task's card, its labels fixed by the training notes of every data set that the task
+        is trained on."""
         if self.known is not None:
             return self.known
         sets = [
@@ -74,7 +76,8 @@ class Assignment:
         return examples(self.corpora[self.data].part(name), self.card)
 
     def test_part(self) -> list[Example]:
-        """What is measured: the test part, or so many of it as the recipe wants, the same for every system and run."""
+        """What is measured: the test part, or so many of it as the recipe wants, the same for every
+        system and run."""
         return drawn(self.part("test"), self.recipe.evaluate.limit, self.recipe.seed)
 
 
@@ -88,7 +91,8 @@ def trained_on(recipe: Recipe, task: Task, *stages: Stage) -> list[str]:
 
 
 def exams(recipe: Recipe) -> list[tuple[str, Task, str]]:
-    """What every system is asked: each task on its own data, and on every other data set that a stage trains it on.
+    """What every system is asked: each task on its own data, and on every other data set that a
+    stage trains it on.
 
     Name, task and data of each; the name of the first of a task is the task's.
     """

@@ -1,8 +1,10 @@
-"""How fast a run's model is, beside the same weights in plain transformers: latency, throughput, memory.
+"""How fast a run's model is, beside the same weights in plain transformers: latency, throughput,
+memory.
 
-Ours is what ``predict`` does: windows, batches, decoding, reading the answer back. Plain is what a script of a few lines does:
-``transformers.pipeline`` for a model that marks, ``generate`` behind the chat template for one that writes. Both take turns in one
-process, so that a machine that slows down slows both; memory is taken of a process of its own for each.
+Ours is what ``predict`` does: windows, batches, decoding, reading the answer back. Plain is what a
+script of a few lines does: ``transformers.pipeline`` for a model that marks, ``generate`` behind
+the chat template for one that writes. Both take turns in one process, so that a machine that slows
+down slows both; memory is taken of a process of its own for each.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class Speed(Value, frozen=True):
     times: int
     timings: tuple[Timing, ...]
     memory_mb: float
-    """Most memory of a process that loads the model and answers once; of the GPU where there is one."""
+    """Most memory of a process that loads the model and answers once; of the GPU where there is
+    one."""
     hardware: str
     packages: dict[str, str]
     created: str
@@ -88,10 +91,12 @@ def bench(
     times: int = 10,
     tracker: Tracker | None = None,
 ) -> tuple[Speed, Path]:
-    """Measure a run's model; returns the figures and the page that shows them, below the run's folder.
+    """Measure a run's model; returns the figures and the page that shows them, below the run's
+    folder.
 
-    ``tokens``: length of an input, or of question and answer together, or as many as the model's window holds. Raises ``UserError``
-    for a folder without a trained model, or sizes that mean nothing.
+    ``tokens``: length of an input, or of question and answer together, or as many as the model's
+    window holds. Raises ``UserError`` for a folder without a trained model, or sizes that mean
+    nothing.
     """
     if tokens < 16 or times < 1 or not batches or min(batches) < 1:
         raise UserError(
@@ -165,7 +170,8 @@ class Marking:
 
 
 class Writing:
-    """A model that writes: a question and an answer that fill a fixed length, the answer a quarter of it."""
+    """A model that writes: a question and an answer that fill a fixed length, the answer a quarter
+    of it."""
 
     output = "text"
 
@@ -197,7 +203,8 @@ class Writing:
         )[0]
 
     def timed(self, batch: int, times: int, progress: Callable[[int], None]) -> list[Timing]:
-        """Both systems in turn; every answer has the same number of tokens, its end is not looked for."""
+        """Both systems in turn; every answer has the same number of tokens, its end is not looked
+        for."""
         examples = [msgspec.structs.replace(self.example, id=str(i)) for i in range(batch)]
         ours, plain = _in_turn(
             lambda: list(self.predictor.predict(examples)),
@@ -255,7 +262,8 @@ def _subject(artefact: Path, folder: Path, tokens: int) -> Marking | Writing:
 
 
 def _texts(folder: Path) -> str:
-    """The run's own test items one behind the other, where its data is still there; it only has to be text of the kind."""
+    """The run's own test items one behind the other, where its data is still there; it only has to
+    be text of the kind."""
     from residency.core.errors import ResidencyError
 
     try:
@@ -312,7 +320,8 @@ def _timing(
 
 
 def _memory(folder: Path, tokens: int) -> float:
-    """Megabytes that a process of its own takes at most to load the model and answer once; 0 where it could not say."""
+    """Megabytes that a process of its own takes at most to load the model and answer once; 0 where
+    it could not say."""
     code = "import sys; from residency.workflows.bench import measured; print(measured(sys.argv[1], int(sys.argv[2])))"
     asked = subprocess.run(
         [sys.executable, "-c", code, folder, str(tokens)],
@@ -327,7 +336,8 @@ def _memory(folder: Path, tokens: int) -> float:
 
 
 def measured(folder: str, tokens: int) -> float:
-    """In a process of its own: load, answer once, and say how much memory that took at most, in megabytes."""
+    """In a process of its own: load, answer once, and say how much memory that took at most, in
+    megabytes."""
     import torch
 
     with silent():

@@ -1,4 +1,5 @@
-"""A conversation in the terminal with a run's model, and with its base beside it. Nothing of it is kept."""
+"""A conversation in the terminal with a run's model, and with its base beside it. Nothing of it is
+kept."""
 
 from __future__ import annotations
 
@@ -74,7 +75,8 @@ def sides(
 def converse(talking: Sequence[Side], questions: Iterable[str], say: Callable[[str], None]) -> None:
     """Answer questions until they end or somebody says ``/quit``; ``say`` writes a piece as it is.
 
-    An interruption (Ctrl-C) ends the answer that is being written, and the conversation where none is.
+    An interruption (Ctrl-C) ends the answer that is being written, and the conversation where none
+    is.
     """
     for line in questions:
         question = line.strip()

@@ -34,7 +34,8 @@ class Finding(Value, frozen=True):
 
 
 def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], list[DataSummary]]:
-    """Read all data and look for every problem; trains nothing and writes nothing. ``runs``: where models of the recipe lie."""
+    """Read all data and look for every problem; trains nothing and writes nothing. ``runs``: where
+    models of the recipe lie."""
     findings: list[Finding] = []
     summaries: list[DataSummary] = []
 
@@ -126,7 +127,8 @@ def _erased(models: Iterable[Path]) -> list[Finding]:
 def _learned(
     recipe: Recipe, base: Base, card: Card, corpus: Corpus, about: tuple[Task, str, LossOn]
 ) -> list[str]:
-    """What becomes of the training conversations on their way to the model; every part is put into words."""
+    """What becomes of the training conversations on their way to the model; every part is put into
+    words."""
     from residency.models import artefact
     from residency.train import conversation_items
 

@@ -1,4 +1,5 @@
-"""Several systems on the same items: trained runs, the base, models behind a server; which differences are real."""
+"""Several systems on the same items: trained runs, the base, models behind a server; which
+differences are real."""
 
 from __future__ import annotations
 
@@ -38,11 +39,13 @@ def compare(
     runs: Path | str = "runs",
     tracker: Tracker | None = None,
 ) -> tuple[RunFacts, Path]:
-    """Ask every system the test items of the first run among ``systems``, score, and test each pair.
+    """Ask every system the test items of the first run among ``systems``, score, and test each
+    pair.
 
-    ``systems``: folders of runs, ``base`` (of the first run), ``api:NAME`` (of ``evaluate.apis``). ``overrides`` change the first
-    run's recipe. Returns the facts of the report and its folder. Raises ``UserError`` for systems that are not there or were made
-    for another task; ``GateRefused`` where notes may not go to a server.
+    ``systems``: folders of runs, ``base`` (of the first run), ``api:NAME`` (of ``evaluate.apis``).
+    ``overrides`` change the first run's recipe. Returns the facts of the report and its folder.
+    Raises ``UserError`` for systems that are not there or were made for another task;
+    ``GateRefused`` where notes may not go to a server.
     """
     folders = [name for name in systems if name != BASE and not name.startswith(API)]
     if not folders:

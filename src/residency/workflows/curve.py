@@ -1,6 +1,7 @@
 """How good a recipe is with fewer records, and what more would bring: is 500 enough here?
 
-Each point is an ordinary run with ``data.NAME.limit`` and a seed of its own; what is done already is not done again.
+Each point is an ordinary run with ``data.NAME.limit`` and a seed of its own; what is done already
+is not done again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Point(Value, frozen=True):
 
 
 class Law(Value, frozen=True):
-    """A power law through the points: what is missing to the best value falls as ``scale * records ** -rate``."""
+    """A power law through the points: what is missing to the best value falls as ``scale * records
+    ** -rate``."""
 
     scale: float
     rate: float
@@ -48,7 +50,8 @@ class Law(Value, frozen=True):
     gain: float
     low: float
     high: float
-    """95 % of the gain, by drawing the runs anew: where the law does not go through the points, that widens it too."""
+    """95 % of the gain, by drawing the runs anew: where the law does not go through the points,
+    that widens it too."""
 
 
 class Curve(Value, frozen=True):
@@ -157,9 +160,11 @@ def _point(
 def fitted(
     points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS
 ) -> Law | None:
-    """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew (bootstrap).
+    """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew
+    (bootstrap).
 
-    What is missing is 1 - value for scores, and the value itself for losses. None where all points are perfect or one size is left.
+    What is missing is 1 - value for scores, and the value itself for losses. None where all points
+    are perfect or one size is left.
     """
     sizes = np.array([size for size, _ in points], dtype=float)
     values = np.array([value for _, value in points])

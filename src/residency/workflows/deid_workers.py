@@ -1,7 +1,9 @@
-"""De-identification on several processes: each takes a segment from the zone's store; results come back in order.
+"""De-identification on several processes: each takes a segment from the zone's store; results come
+back in order.
 
-A worker derives surrogates from the vault's secrets, which the parent has drawn before, so that the result is the same on any number of
-processes. Text passes between the processes of one user in memory only; a worker ends when its parent does, however that ends.
+A worker derives surrogates from the vault's secrets, which the parent has drawn before, so that the
+result is the same on any number of processes. Text passes between the processes of one user in
+memory only; a worker ends when its parent does, however that ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""From a hospital's records to notes that may be learned from: extract, de-identify, verify, release.
+"""From a hospital's records to notes that may be learned from: extract, de-identify, verify,
+release.
 
-Identified notes lie encrypted in the zone, a segment at a time; what is made of them lies in the zone too until the release gate has
-passed, and is then moved to ``deid.out``. A killed process goes on behind the last segment; the next command takes what is new.
+Identified notes lie encrypted in the zone, a segment at a time; what is made of them lies in the
+zone too until the release gate has passed, and is then moved to ``deid.out``. A killed process goes
+on behind the last segment; the next command takes what is new.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class State(Value, frozen=True):
 
 
 SEEN_BYTES = 1 << 16
-"""Bytes of the gate's knowledge that a segment pays for: the more it knows, the less often it is kept."""
+"""Bytes of the gate's knowledge that a segment pays for: the more it knows, the less often it is
+kept."""
 
 
 class Seen(Value, frozen=True):
@@ -72,8 +75,8 @@ class Seen(Value, frozen=True):
 def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
     """Take what is new at the source, de-identify what is in the zone, and release it.
 
-    Raises ``UserError`` for missing settings, key or source, ``GateRefused`` where the zone, a key or the release gate says no: then
-    nothing is at ``deid.out`` that was not there before.
+    Raises ``UserError`` for missing settings, key or source, ``GateRefused`` where the zone, a key
+    or the release gate says no: then nothing is at ``deid.out`` that was not there before.
     """
     tracker = tracker or Silent()
     settings = recipe.deid
@@ -107,7 +110,8 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
 
 
 class _Work:
-    """The files of a de-identification: unfinished notes and state in the zone, what was released outside."""
+    """The files of a de-identification: unfinished notes and state in the zone, what was released
+    outside."""
 
     def __init__(self, recipe: Recipe, settings: Deid, store: Store) -> None:
         self.recipe, self.settings, self.store = recipe, settings, store
@@ -121,7 +125,8 @@ class _Work:
         """Bytes of what is kept of the gate, and segments since."""
 
     def recover(self) -> None:
-        """Find out where to go on; raises ``UserError`` where the output is not what this zone made."""
+        """Find out where to go on; raises ``UserError`` where the output is not what this zone
+        made."""
         found = self.store.get("deid", State)
         if found is None:
             if self.out.exists():
@@ -154,7 +159,8 @@ class _Work:
             self.store.put("deid", self.state)
 
     def _seen(self, gate: Gate, workers: Workers) -> None:
-        """Give the gate back what it knew of the notes that are made and not released; what it was not kept of is shown again."""
+        """Give the gate back what it knew of the notes that are made and not released; what it was
+        not kept of is shown again."""
         kept = self.store.get("gate", Seen)
         after = self.state.released_segment
         if kept is not None and after < kept.segment <= self.state.segment:

@@ -1,4 +1,5 @@
-"""``residency extract``: what is new at the source, into the identified zone, with a page that accounts for every row."""
+"""``residency extract``: what is new at the source, into the identified zone, with a page that
+accounts for every row."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ from residency.recipe import Recipe
 def extract(recipe: Recipe, tracker: Tracker | None = None) -> Extraction:
     """Take what is new at the recipe's source into its identified zone.
 
-    Raises ``UserError`` for missing settings, key or source, ``GateRefused`` for a zone that is open, a wrong key or a login that can
-    write.
+    Raises ``UserError`` for missing settings, key or source, ``GateRefused`` for a zone that is
+    open, a wrong key or a login that can write.
     """
     with opened(recipe) as store:
         return extract_into(recipe, store, tracker or Silent())

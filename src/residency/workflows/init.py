@@ -1,4 +1,5 @@
-"""Folders to begin with: the demo's invented hospital, and an empty project with a commented recipe."""
+"""Folders to begin with: the demo's invented hospital, and an empty project with a commented
+recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ DEMO_QUESTIONS = 400
 
 
 def write_demo(folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0) -> Path:
-    """Write an invented hospital and a recipe that learns from its notes, as ``init --hospital`` does; returns the recipe's path.
+    """Write an invented hospital and a recipe that learns from its notes, as ``init --hospital``
+    does; returns the recipe's path.
 
     What is there already stays, so that a second demo finds its work done.
     """
@@ -30,7 +32,8 @@ def write_demo(folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int
 
 
 def demo_key(folder: Path) -> str:
-    """The key of the demo's zone, drawn once. It lies beside the data, as no key may where patients are real."""
+    """The key of the demo's zone, drawn once. It lies beside the data, as no key may where patients
+    are real."""
     path = folder / "zone.key"
     if not path.exists():
         write_text(path, token_hex(32))
@@ -41,7 +44,8 @@ def demo_key(folder: Path) -> str:
 def write_demo_questions(
     folder: Path, lang: str, count: int = DEMO_QUESTIONS, seed: int = 0
 ) -> Path:
-    """Write invented questions with their answers and a recipe that learns to answer; returns the recipe's path."""
+    """Write invented questions with their answers and a recipe that learns to answer; returns the
+    recipe's path."""
     rows = [
         {
             "id": note.id,
@@ -65,7 +69,8 @@ def write_demo_questions(
 def write_hospital_project(
     folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0
 ) -> list[Path]:
-    """Write an invented hospital's database and a recipe that starts from it; returns what was written.
+    """Write an invented hospital's database and a recipe that starts from it; returns what was
+    written.
 
     Never overwrites: raises ``UserError`` where either is there already.
     """
@@ -87,9 +92,11 @@ def write_hospital_project(
 
 
 def write_project(folder: Path) -> list[Path]:
-    """Write a commented recipe, and data folders with a word on what goes in; returns what was written.
+    """Write a commented recipe, and data folders with a word on what goes in; returns what was
+    written.
 
-    Never overwrites: raises ``UserError`` where the recipe is there already, and leaves other files as they are.
+    Never overwrites: raises ``UserError`` where the recipe is there already, and leaves other files
+    as they are.
     """
     recipe = folder / "recipe.yaml"
     if recipe.exists():

@@ -76,7 +76,8 @@ class Desk:
 
     @cached_property
     def card(self) -> Card:
-        """The card; it must name its labels, since nobody has labelled anything that they could be taken from."""
+        """The card; it must name its labels, since nobody has labelled anything that they could be
+        taken from."""
         card = load_card(self.card_name, self.recipe.root)
         if card.family != "spans" or not card.labels:
             raise UserError(
@@ -120,7 +121,8 @@ class Desk:
         return list(read_jsonl(path, Task)) if path.is_file() else []
 
     def give(self, round: str, name: str, tasks: Sequence[Task], profile: Profile) -> Sent:
-        """Give tasks to one person, by file or server; the list of what they were given is written first."""
+        """Give tasks to one person, by file or server; the list of what they were given is written
+        first."""
         way = self.way(round, name)
         if isinstance(way, Project):
             check_profile(way.server, profile, way.where)
@@ -133,9 +135,11 @@ class Desk:
         )
 
     def take(self, round: str, name: str) -> Pulled:
-        """Take back what one person has done: proved, merged with what was taken before, earlier versions kept in history.jsonl.
+        """Take back what one person has done: proved, merged with what was taken before, earlier
+        versions kept in history.jsonl.
 
-        What stands in the way is named in the result, not raised: others' work is taken all the same.
+        What stands in the way is named in the result, not raised: others' work is taken all the
+        same.
         """
         tasks = {task.id: task for task in self.tasks(round, name)}
         before = marks.read(self.kept(round, name))
@@ -189,7 +193,8 @@ class Desk:
 
     @cached_property
     def lang(self) -> str:
-        """The language that the recipe gives for the notes; the guideline is shown in it where there is one."""
+        """The language that the recipe gives for the notes; the guideline is shown in it where
+        there is one."""
         data = self.recipe.data.get(self.settings.data)
         return data.lang.partition("-")[0] if data else ""
 
@@ -204,7 +209,8 @@ class Desk:
         )
 
     def chosen(self) -> list[Note]:
-        """The notes to give out: those of the recipe's data set, as many as it says, and all that were given out before."""
+        """The notes to give out: those of the recipe's data set, as many as it says, and all that
+        were given out before."""
         settings = self.settings
         if settings.data not in self.recipe.data:
             raise UserError(
@@ -225,7 +231,8 @@ class Desk:
         return [*given.values(), *new[:most]]
 
     def suggestions(self, notes: Sequence[Note]) -> dict[str, tuple[Span, ...]]:
-        """What is marked beforehand, by note; raises ``UserError`` for a model of another card's labels."""
+        """What is marked beforehand, by note; raises ``UserError`` for a model of another card's
+        labels."""
         how = self.settings.prelabel
         if isinstance(how, ByNotes):
             found = {note.id: note.spans for note in notes}
@@ -251,7 +258,8 @@ class Desk:
 
 
 def push(recipe: Recipe) -> list[Sent]:
-    """Give the notes out: every annotator all of them, each in an order of their own. Doing it again adds what is new."""
+    """Give the notes out: every annotator all of them, each in an order of their own. Doing it
+    again adds what is new."""
     desk = Desk(recipe)
     notes = desk.chosen()
     if not notes:
@@ -348,8 +356,8 @@ def _caveats(desk: Desk, given: Mapping[str, Mapping[str, Annotation]]) -> list[
 
 
 def adjudicate(recipe: Recipe) -> tuple[Outcome, Sent | None, Pulled | None]:
-    """Settle what can be settled, give out what must be decided, and write gold and audit trail. Doing it again takes the
-    decisions made in between."""
+    """Settle what can be settled, give out what must be decided, and write gold and audit trail.
+    Doing it again takes the decisions made in between."""
     desk = Desk(recipe)
     notes = desk.notes
     taken = desk.take(DECIDE, ADJUDICATOR) if desk.tasks(DECIDE, ADJUDICATOR) else None
@@ -373,7 +381,8 @@ def adjudicate(recipe: Recipe) -> tuple[Outcome, Sent | None, Pulled | None]:
 
 
 def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Feedback]]:
-    """The practice round: gives ten notes out where that was not done, else takes them back and writes each annotator's feedback."""
+    """The practice round: gives ten notes out where that was not done, else takes them back and
+    writes each annotator's feedback."""
     desk = Desk(recipe)
     settings = desk.settings
     kept = desk.folder / PRACTICE / "gold.jsonl"
@@ -422,7 +431,8 @@ def _gold(recipe: Recipe, path: Path) -> list[Note]:
 
 
 def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Outcome]:
-    """The whole road with annotators that do not exist: the spans of the recipe's own notes are the truth that they err from.
+    """The whole road with annotators that do not exist: the spans of the recipe's own notes are the
+    truth that they err from.
 
     For the demo, and to try a recipe before people spend their time on it; needs ``via: files``.
     """

@@ -1,4 +1,5 @@
-"""From PubMed to instruction data: fetch abstracts, have a local model (or none) write questions and answers, keep what stands on them."""
+"""From PubMed to instruction data: fetch abstracts, have a local model (or none) write questions
+and answers, keep what stands on them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ OWN = "conclusions"
 
 
 class Words(Value, frozen=True):
-    """What a generator wrote about an abstract, kept so that an interrupted command asks nothing twice."""
+    """What a generator wrote about an abstract, kept so that an interrupted command asks nothing
+    twice."""
 
     key: str
     text: str
@@ -48,7 +50,8 @@ class Made(Value, frozen=True):
 def fetch(
     query: str, out: Path, email: str, most: int = 1000, tracker: Tracker | None = None
 ) -> int:
-    """Write the abstracts that a search finds, most relevant first; returns how many. An interrupted command goes on.
+    """Write the abstracts that a search finds, most relevant first; returns how many. An
+    interrupted command goes on.
 
     Raises ``UserError`` where PubMed does not answer: what was fetched is kept beside ``out``.
     """
@@ -111,10 +114,11 @@ def make_pairs(
 ) -> Made:
     """Write questions with answers about the abstracts of a file, in the Alpaca format.
 
-    ``by``: ``conclusions`` (questions that titles ask, answered by the authors' conclusions), a base or a run's folder, which writes on
-    this machine, or the address of a server with OpenAI's chat completions, ``model`` there, and the environment variable ``key`` that
-    holds its key. Raises ``DataError`` for a file that
-    ``residency pubmed`` did not write, ``UserError`` for a generator that cannot be used.
+    ``by``: ``conclusions`` (questions that titles ask, answered by the authors' conclusions), a
+    base or a run's folder, which writes on this machine, or the address of a server with OpenAI's
+    chat completions, ``model`` there, and the environment variable ``key`` that holds its key.
+    Raises ``DataError`` for a file that ``residency pubmed`` did not write, ``UserError`` for a
+    generator that cannot be used.
     """
     tracker = tracker or Silent()
     abstracts = list(read_jsonl(source, Abstract))
@@ -174,7 +178,8 @@ def _generator(by: str, model: str, key: str, out: Path) -> Predictor:
 def _written(
     generator: Predictor, abstracts: list[Abstract], pairs: int, out: Path, tracker: Tracker
 ) -> Iterator[tuple[Pair, str]]:
-    """Pairs that a generator writes, each with its abstract's text; its words are kept until all are there."""
+    """Pairs that a generator writes, each with its abstract's text; its words are kept until all
+    are there."""
     kept = out.with_name(out.name + ".partial-words")
     known = {one.key: one.text for one in _words(kept)}
     tracker.start("writing questions", len(abstracts))

@@ -1,4 +1,5 @@
-"""A LLaMA-Factory configuration with its dataset_info.json as a recipe; every key is accounted for, none silently dropped."""
+"""A LLaMA-Factory configuration with its dataset_info.json as a recipe; every key is accounted for,
+none silently dropped."""
 
 from __future__ import annotations
 
@@ -131,8 +132,9 @@ def imported(
 ) -> tuple[Recipe, list[Fate]]:
     """The recipe, with paths relative to the folder of ``file``, and what became of every key.
 
-    Raises ``UserError`` where the configuration cannot be read, is not instruction tuning, names data that
-    dataset_info.json does not have, or asks for what would change the result and is not there yet (unless in ``ignore``).
+    Raises ``UserError`` where the configuration cannot be read, is not instruction tuning, names
+    data that dataset_info.json does not have, or asks for what would change the result and is not
+    there yet (unless in ``ignore``).
     """
     given = read_yaml(file)
     known = {*STAGE, *GENERATE, *ALWAYS, *REFUSED, *OWN}

@@ -29,7 +29,8 @@ class Outcome(Value, frozen=True):
     made_at: datetime
     extracted: Extraction | None = None
     ledger: dict[str, int] = {}
-    """What became of every row that was ever read: released, refused and not taken with the reason, waiting."""
+    """What became of every row that was ever read: released, refused and not taken with the reason,
+    waiting."""
     final: bool = False
 
 

@@ -1,4 +1,5 @@
-"""What a recipe's stages will take before anything runs, what to change where it does not fit, and what would fit at all."""
+"""What a recipe's stages will take before anything runs, what to change where it does not fit, and
+what would fit at all."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class Suggestion(Value, frozen=True):
 def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     """What each stage takes on the device at hand, or on a card by name or memory.
 
-    Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError`` where one of them is missing.
+    Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError``
+    where one of them is missing.
     """
     from residency.train import estimate as plans
 
@@ -236,10 +238,12 @@ ENCODERS: dict[str, dict[str, int]] = {
 
 
 def suggestions(task: Kind, gpu: str | None = None) -> list[Suggestion]:
-    """Kinds of bases with the methods that suit them, smallest first; the last that fits is the one to try.
+    """Kinds of bases with the methods that suit them, smallest first; the last that fits is the one
+    to try.
 
-    Marking entities (``ner``): encoders tuned whole, rows of 512 tokens. Answering (``qa``): causal models with LoRA, on 4-bit
-    weights and not, rows of 1,024 tokens; 16 bits, micro-batch 1 and checkpointing on a GPU.
+    Marking entities (``ner``): encoders tuned whole, rows of 512 tokens. Answering (``qa``): causal
+    models with LoRA, on 4-bit weights and not, rows of 1,024 tokens; 16 bits, micro-batch 1 and
+    checkpointing on a GPU.
     """
     from residency.train import estimate as plans
 

@@ -1,4 +1,5 @@
-"""Batch prediction: a file of notes in, a file of answers out, in constant memory, taken up again where it was cut off."""
+"""Batch prediction: a file of notes in, a file of answers out, in constant memory, taken up again
+where it was cut off."""
 
 from __future__ import annotations
 
@@ -37,8 +38,9 @@ def predict_file(
 ) -> int:
     """Answer every note of a JSON-lines file; returns how many the output holds.
 
-    The output appears when it is whole; until then ``OUTPUT.partial`` grows, and the same command goes on from there.
-    Raises ``DataError`` for a line without text, ``UserError`` for a folder without a model.
+    The output appears when it is whole; until then ``OUTPUT.partial`` grows, and the same command
+    goes on from there. Raises ``DataError`` for a line without text, ``UserError`` for a folder
+    without a model.
     """
     tracker = tracker or Silent()
     artefact = artefact_of(run)
@@ -104,7 +106,8 @@ def check_fields(input: Path, text_field: str, columns: bool = False) -> None:
 def notes(
     input: Path, text_field: str, id_field: str, skip: int, columns: bool = False
 ) -> Iterator[RawNote]:
-    """Notes of a JSON-lines file behind the first ``skip``; they may hold identifiers, so they stay in memory.
+    """Notes of a JSON-lines file behind the first ``skip``; they may hold identifiers, so they stay
+    in memory.
 
     A row may hold ``messages`` instead of a text: a conversation that waits for an answer.
     """
@@ -153,7 +156,8 @@ def _row(
 
 
 def resume(partial: Path, key: str) -> int:
-    """How many answers an earlier process left that belong to the same input and model; a cut-off last line is dropped."""
+    """How many answers an earlier process left that belong to the same input and model; a cut-off
+    last line is dropped."""
     if not partial.is_file():
         return 0
     with partial.open("rb+") as file:

@@ -1,4 +1,5 @@
-"""A finished run once more, from its own record: the same recipe on the same data, and whether the same model came out."""
+"""A finished run once more, from its own record: the same recipe on the same data, and whether the
+same model came out."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def recorded(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def compared(before: Path, after: Path) -> list[str]:
-    """For each stage whether both runs made the same weights, in words; where not, which packages are others now."""
+    """For each stage whether both runs made the same weights, in words; where not, which packages
+    are others now."""
     said, same = [], True
     for path in sorted(before.glob(f"train/*/{FILE}")):
         stage = path.parent.name

@@ -147,7 +147,8 @@ class Work:
         return self.exams[0].test_part()
 
     def with_shots(self, exam: Assignment, asked: list[Example]) -> dict[str, list[Example]]:
-        """Questions behind worked examples of the training part, under the name of the system that is asked so; none unless wanted."""
+        """Questions behind worked examples of the training part, under the name of the system that
+        is asked so; none unless wanted."""
         shots = exam.task.shots
         if not shots or exam.output != "text":
             return {}
@@ -541,7 +542,8 @@ class Work:
         self.tracker.end()
 
     def learned_from(self) -> list[str]:
-        """For each tuned system the data set that its own stage learned from (the first of several tasks')."""
+        """For each tuned system the data set that its own stage learned from (the first of several
+        tasks')."""
         return [stage.data or self.recipe.tasks_of(stage)[0].data for stage in self.recipe.stages]
 
     def facts(self) -> RunFacts:
@@ -612,14 +614,16 @@ Action = Callable[[Path], None]
 
 
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
-    """Run a recipe; what is there already is not done again. Returns the run, whose folder holds ``report.html``."""
+    """Run a recipe; what is there already is not done again. Returns the run, whose folder holds
+    ``report.html``."""
     processes.check(recipe.launch)
     work = Work(recipe, Path(runs), (tracker if processes.first() else None) or Silent())
     return work.through(work.actions()) if processes.world() == 1 else together(work)
 
 
 def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[SplitFile]:
-    """Write the split of every data set of a recipe, as a run has it in ``data/``, and a page on them into a folder."""
+    """Write the split of every data set of a recipe, as a run has it in ``data/``, and a page on
+    them into a folder."""
     tracker = tracker or Silent()
     assert_outside(folder)
     tracker.start("reading the data")
@@ -638,7 +642,8 @@ def split(recipe: Recipe, folder: Path, tracker: Tracker | None = None) -> list[
 
 
 def together(work: Work) -> Run:
-    """The same under torchrun: the first process does everything, the others join it where it trains, and end after that."""
+    """The same under torchrun: the first process does everything, the others join it where it
+    trains, and end after that."""
 
     def nothing() -> tuple[str, int] | None:
         return None
@@ -696,10 +701,11 @@ def artefact_of(folder: Path | str) -> Path:
 
 
 def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
-    """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay in memory only.
+    """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay
+    in memory only.
 
-    A model that writes is given the note's turns or columns where it has some, else its text as the question. The model is
-    loaded, and its faults are raised, before the first answer is asked for.
+    A model that writes is given the note's turns or columns where it has some, else its text as the
+    question. The model is loaded, and its faults are raised, before the first answer is asked for.
     """
     from residency.models import predictors
 
@@ -722,9 +728,9 @@ def evaluate(
 ) -> tuple[RunFacts, Path]:
     """Measure a run's model again, with other settings or on other data (``data.NAME.test=...``).
 
-    Files named by an override are relative to the recipe's folder, and a test part takes the place of all that was named
-    for that data set before. Writes a report of its own under ``RUN/evaluations`` and returns the facts in it and its
-    folder.
+    Files named by an override are relative to the recipe's folder, and a test part takes the place
+    of all that was named for that data set before. Writes a report of its own under
+    ``RUN/evaluations`` and returns the facts in it and its folder.
     """
     work = evaluation(run, overrides, tracker)
     done = work.through((work.do_data, work.do_eval, work.do_report))
@@ -737,7 +743,8 @@ def evaluation(
     tracker: Tracker | None = None,
     runs: Path | None = None,
 ) -> Evaluation:
-    """A run's model and what it is measured on, with a recipe that may be changed; nothing is done yet."""
+    """A run's model and what it is measured on, with a recipe that may be changed; nothing is done
+    yet."""
     from residency.recipe import read_yaml
 
     folder = run.folder if isinstance(run, Run) else Path(run)
@@ -794,7 +801,8 @@ class Evaluation(Work):
 
     @cached_property
     def card(self) -> Card:
-        """The card as the model learned it; raises ``UserError`` where the recipe's now asks something else."""
+        """The card as the model learned it; raises ``UserError`` where the recipe's now asks
+        something else."""
         from residency.models.artefact import read
 
         artefact = read(self.trained)
@@ -834,7 +842,8 @@ class Evaluation(Work):
 
 
 def as_kept(prediction: Prediction, show_text: bool) -> Prediction:
-    """A prediction as a run keeps it: offsets and labels, what was written only where notes may be shown."""
+    """A prediction as a run keeps it: offsets and labels, what was written only where notes may be
+    shown."""
     answer = prediction.answer
     if isinstance(answer, Spans):
         answer = Spans(

@@ -1,4 +1,5 @@
-"""What a model has to say to those who label: what to label next, and which labels are likely wrong."""
+"""What a model has to say to those who label: what to label next, and which labels are likely
+wrong."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def crossed(
     folds: int = FOLDS,
     tracker: Tracker | None = None,
 ) -> list[Marginals]:
-    """What models believe of each note that did not learn from it, nor from another note of its group.
+    """What models believe of each note that did not learn from it, nor from another note of its
+    group.
 
     Raises ``UserError`` where there are fewer groups than folds.
     """
@@ -96,10 +98,11 @@ def next_notes(
     at_random: float,
     tracker: Tracker | None = None,
 ) -> list[Choice]:
-    """Choose notes of a pool that a run's model would learn most from, against what it has learned already; writes them as JSON
-    lines, and beside them why each was chosen (``OUTPUT.why.jsonl``).
+    """Choose notes of a pool that a run's model would learn most from, against what it has learned
+    already; writes them as JSON lines, and beside them why each was chosen (``OUTPUT.why.jsonl``).
 
-    Raises ``UserError`` for a run whose model does not mark spans, or a pool that holds only what was learned.
+    Raises ``UserError`` for a run whose model does not mark spans, or a pool that holds only what
+    was learned.
     """
     from residency.models.artefact import read
     from residency.models.encoder import EncoderPredictor
@@ -145,7 +148,8 @@ def next_notes(
 def label_errors(
     recipe: Recipe, output: Path, share: float, folds: int, tracker: Tracker | None = None
 ) -> tuple[list[Suspect], Path]:
-    """List the places of the training part whose labels are likely wrong; writes ``errors.jsonl`` and a page.
+    """List the places of the training part whose labels are likely wrong; writes ``errors.jsonl``
+    and a page.
 
     Raises ``UserError`` where the task does not mark spans, or the base cannot.
     """

@@ -1,4 +1,5 @@
-"""One of several processes at a stage: ``python -m residency.workflows.torchrun RUN ROOT OUT STAGE`` under torchrun, started by a run."""
+"""One of several processes at a stage: ``python -m residency.workflows.torchrun RUN ROOT OUT
+STAGE`` under torchrun, started by a run."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from residency.workflows.run import Work
 
 
 def main(run: Path, root: Path, out: Path, stage: int) -> None:
-    """Train a stage (counted from 0) of a run that has written its recipe, into a folder that the run commits."""
+    """Train a stage (counted from 0) of a run that has written its recipe, into a folder that the
+    run commits."""
     recipe = Recipe.from_mapping(read_yaml(run / "recipe.yaml"), root)
     try:
         Work(recipe, run.parent, Silent()).do_train(out, stage)

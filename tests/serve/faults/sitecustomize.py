@@ -1,7 +1,9 @@
-"""Faults for a server that is started with this folder on PYTHONPATH: a word of a request decides which one happens.
+"""Faults for a server that is started with this folder on PYTHONPATH: a word of a request decides
+which one happens.
 
-``zzboom``: the model fails, after a library has logged and warned with the text in hand. ``zzhandler``: the same in the HTTP process.
-``zzslow``: it takes longer than a request may. ``zzexit``: the process that computes dies of a segmentation fault.
+``zzboom``: the model fails, after a library has logged and warned with the text in hand.
+``zzhandler``: the same in the HTTP process. ``zzslow``: it takes longer than a request may.
+``zzexit``: the process that computes dies of a segmentation fault.
 """
 
 from __future__ import annotations

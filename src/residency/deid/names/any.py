@@ -24,7 +24,8 @@ class Names:
         self.own = kinds[lang](name_data(lang))
 
     def search(self, view: View) -> list[Finding]:
-        """Findings of kinds name, relative and clinician; a name that was found once is found wherever it stands again."""
+        """Findings of kinds name, relative and clinician; a name that was found once is found
+        wherever it stands again."""
         if self.lang == "zh" and view.shown.isascii():
             return []
         found = list(self.own.search(view))
@@ -33,7 +34,8 @@ class Names:
 
 
 def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:
-    """The same names elsewhere in the text, where nothing says that they are names: written alike, as whole words."""
+    """The same names elsewhere in the text, where nothing says that they are names: written alike,
+    as whole words."""
     seen = {text[one.start : one.end]: one.kind for one in found}
     places = {one.start for one in found}
     for name, kind in seen.items():

@@ -17,7 +17,8 @@ def _bare(word: str) -> str:
 
 
 def _small_line(text: str, at: int, listed: bool) -> bool:
-    """Whether a name may be written in small letters here: one of a list anywhere, another in a line without capitals."""
+    """Whether a name may be written in small letters here: one of a list anywhere, another in a
+    line without capitals."""
     if listed:
         return True
     end = text.find("\n", at)
@@ -149,7 +150,8 @@ class English:
             )
 
     def _is_name(self, found: str, cue: str, kind: str) -> bool:
-        """Whether words behind a cue are a name: behind a weak one (``patient``, ``per``) one must be known, or they are several."""
+        """Whether words behind a cue are a name: behind a weak one (``patient``, ``per``) one must
+        be known, or they are several."""
         if cue in self.strong:
             return True
         keys = [_bare(word) for word in found.split()]

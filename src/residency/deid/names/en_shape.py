@@ -1,4 +1,5 @@
-"""English names by their shape: capitalised words that are no words of the language or of medicine, and known names in any case."""
+"""English names by their shape: capitalised words that are no words of the language or of medicine,
+and known names in any case."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ LEADS = (
 SMALL_WORD = re.compile(r"(?<![^\W_])[a-z'’\-]{5,}(?![^\W_])")
 VOWELS = frozenset("aeiouy")
 KNOWN, GIVEN, FAMILY, BOTH, OTHER, SMALL = range(6)
-"""A word: of the language; a given name; a family name; a name and a word; none of these; an initial or ``van``."""
+"""A word: of the language; a given name; a family name; a name and a word; none of these; an
+initial or ``van``."""
 
 
 def _full(words: list[Word]) -> int:
@@ -184,7 +186,8 @@ class Shapes:
         )
 
     def _first(self, found: str, at: int) -> Iterator[Finding]:
-        """The words of a name behind a word that leads to names, up to the first word of the language."""
+        """The words of a name behind a word that leads to names, up to the first word of the
+        language."""
         end = position = 0
         for word in found.split(" "):
             kind = self.kind_of(word)
@@ -212,7 +215,8 @@ class Shapes:
             position += len(word) + 1
 
     def _names(self, text: str, words: list[Word]) -> Iterator[Finding]:
-        """The names that these words are: one, one with the family name first, or several between commas."""
+        """The names that these words are: one, one with the family name first, or several between
+        commas."""
         parts: list[list[Word]] = [[]]
         for word in words:
             parts[-1].append(word)
@@ -265,12 +269,14 @@ class Shapes:
         return bool(full) and KNOWN not in full and not (len(full) == 1 and full[0] == BOTH)
 
     def lowered(self, found: str) -> bool:
-        """Whether words in small letters behind a cue are a name: one is in a list, none is of the language."""
+        """Whether words in small letters behind a cue are a name: one is in a list, none is of the
+        language."""
         kinds = [self.kind_of(word) for word in found.split(" ")]
         return KNOWN not in kinds and (GIVEN in kinds or FAMILY in kinds)
 
     def grown(self, text: str, start: int, end: int) -> tuple[int, int]:
-        """A known part of a name with the capitalised words beside it that are no words of the language."""
+        """A known part of a name with the capitalised words beside it that are no words of the
+        language."""
         match = self.left.search(text, max(0, start - 40), start)
         if match and self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
             start = match.start()

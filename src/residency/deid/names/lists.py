@@ -24,7 +24,8 @@ def name_data(lang: str) -> Mapping[str, Any]:
 
 
 def any_of(words: Collection[str]) -> str:
-    """A pattern of words, the longest first; in groups of one first sign, so that most places are left after a look at it."""
+    """A pattern of words, the longest first; in groups of one first sign, so that most places are
+    left after a look at it."""
     groups: dict[str, list[str]] = {}
     for word in sorted(words, key=len, reverse=True):
         groups.setdefault(word[:1], []).append(re.escape(word[1:]))
@@ -51,7 +52,8 @@ UPPER, LOWER, LETTER = _classes()
 
 
 def runs_of(form: re.Pattern[str], text: str) -> Iterator[tuple[str, int]]:
-    """Runs of capitalised words, without a first one that begins within a word (the form looks at nothing before it, to be quick)."""
+    """Runs of capitalised words, without a first one that begins within a word (the form looks at
+    nothing before it, to be quick)."""
     for match in form.finditer(text):
         found, at = match.group(), match.start()
         if at and text[at - 1].isalnum():

@@ -20,7 +20,8 @@ NEXT = re.compile(r"[ \t.:\-–]*([^\W\d]+)")
 
 
 class Vietnamese:
-    """Capitalised syllables behind a cue, or that begin with a family name; families, stops and vetoes are compared without marks."""
+    """Capitalised syllables behind a cue, or that begin with a family name; families, stops and
+    vetoes are compared without marks."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.marked = {name.lower() for name in [*data["families"], *data["more_families"]]}
@@ -122,7 +123,8 @@ class Vietnamese:
             yield Finding(at, at + len(" ".join(words[:count])), kind, "rule:vi/name-small")
 
     def _is_stop(self, word: str) -> bool:
-        """Whether a word cannot be of a name; one with marks must have the right ones (Lan is not lần)."""
+        """Whether a word cannot be of a name; one with marks must have the right ones (Lan is not
+        lần)."""
         low = word.lower()
         return low in self.ends or (low.isascii() and low in self.stops and low not in self.calls)
 
@@ -182,7 +184,8 @@ class Vietnamese:
         return len(words) > 2 and key in self.middles and self._is_family(words[0][0])
 
     def _third(self, words: list[tuple[str, int]], folded: list[str], word: str) -> bool:
-        """Whether a word may be the given name behind a family and a middle name, whatever it means else."""
+        """Whether a word may be the given name behind a family and a middle name, whatever it means
+        else."""
         return (
             self._is_family(words[0][0])
             and folded[1] in self.middles

@@ -15,8 +15,8 @@ LONGEST = 18
 
 
 class Chinese:
-    """A family name and one or two signs behind a cue, before a title, before sex or age, or alone between marks; glued to the text
-    around it."""
+    """A family name and one or two signs behind a cue, before a title, before sex or age, or alone
+    between marks; glued to the text around it."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         family = f"(?:{any_of(data['compound'])}|[{data['families']}])"
@@ -128,7 +128,8 @@ class Chinese:
                 yield Finding(at - length, at, kind, "rule:zh/name-title")
 
     def _stands_alone(self, text: str, start: int) -> bool:
-        """Whether a name of several signs begins here: behind a sign, or a word that leads to a name."""
+        """Whether a name of several signs begins here: behind a sign, or a word that leads to a
+        name."""
         return (
             start == 0
             or text[start - 1] in self.leads

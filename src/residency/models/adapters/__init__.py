@@ -1,4 +1,5 @@
-"""Tuning methods: what each attaches to a base, saves and loads. One class each, in a module of its own."""
+"""Tuning methods: what each attaches to a base, saves and loads. One class each, in a module of its
+own."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from residency.models.adapters.method import (
 
 
 class Freeze(Method):
-    """The last or first layers are trained, with the fresh head; every other weight stays. Only what changed is saved."""
+    """The last or first layers are trained, with the fresh head; every other weight stays. Only
+    what changed is saved."""
 
     kind: Literal["freeze"] = "freeze"
     last: int | None = Field(default=None, ge=1)

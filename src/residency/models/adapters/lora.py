@@ -27,18 +27,18 @@ class Lora(Method):
     alpha: float | None = Field(default=None, gt=0)
     """Scale is alpha / r; twice the rank where not given."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the adapter's input that is dropped; 0.05 is usual for large models. It costs a quarter of the time
-    on a CPU, and small encoders have dropout of their own."""
+    """Share of the adapter's input that is dropped; 0.05 is usual for large models. It costs a
+    quarter of the time on a CPU, and small encoders have dropout of their own."""
     targets: Literal["auto", "attention", "linear"] | list[str] = "auto"
-    """``attention``: query, key, value, output; ``linear``: every linear layer of the body; or names. ``auto`` is
-    ``linear`` for bases under 400 million parameters, ``attention`` above."""
+    """``attention``: query, key, value, output; ``linear``: every linear layer of the body; or
+    names. ``auto`` is ``linear`` for bases under 400 million parameters, ``attention`` above."""
     rslora: bool = False
     """Scale by alpha / sqrt(r), which keeps high ranks stable (Kalajdzievski, 2023)."""
     dora: bool = False
     """Train the length of each weight column apart from its direction (Liu et al., 2024)."""
     adapter: str | None = None
-    """Go on from a published adapter: a folder in peft's format, relative to the recipe. Its rank, scale and targets are
-    kept; give none beside it."""
+    """Go on from a published adapter: a folder in peft's format, relative to the recipe. Its rank,
+    scale and targets are kept; give none beside it."""
     merges: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -74,7 +74,8 @@ class Lora(Method):
             return get_peft_model(model, config)
 
     def _continued(self, model: Any, folder: Path) -> Any:
-        """The model with a published adapter, to be trained further; the fresh head is trained and saved with it."""
+        """The model with a published adapter, to be trained further; the fresh head is trained and
+        saved with it."""
         import safetensors.torch
         from peft import (
             LoraConfig,
@@ -120,7 +121,8 @@ class Lora(Method):
         return wrapped
 
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
-        """Raises ``UserError`` where a tensor of the file finds no place, or a place no tensor: peft says nothing, and the base answers."""
+        """Raises ``UserError`` where a tensor of the file finds no place, or a place no tensor:
+        peft says nothing, and the base answers."""
         import safetensors
         from peft import PeftModel, get_peft_model_state_dict
 

@@ -16,7 +16,8 @@ class Method(Part):
     """Base of the tuning methods."""
 
     merges: ClassVar[bool] = False
-    """Whether what it trains can be added to the base's weights, so that answering costs nothing more."""
+    """Whether what it trains can be added to the base's weights, so that answering costs nothing
+    more."""
     in_place: ClassVar[bool] = False
     """Whether it changes weights of the base: they must be there in 32 bits, and not quantised."""
 
@@ -36,7 +37,8 @@ class Method(Part):
         raise TypeError(f"{type(self).__name__} loads nothing.")
 
     def unquantised(self, model: Any) -> list[str]:
-        """Modules that it trains whole, which a quantised base must therefore keep as they are; ``model`` has no weights yet.
+        """Modules that it trains whole, which a quantised base must therefore keep as they are;
+        ``model`` has no weights yet.
 
         Raises ``UserError`` where the method cannot work on a quantised base at all.
         """
@@ -102,7 +104,8 @@ def read_trained(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def complete(model: Any, tensors: dict[str, Any], where: Path) -> None:
-    """Raises ``UserError`` where something that is trained in a model was not among the tensors that it was given."""
+    """Raises ``UserError`` where something that is trained in a model was not among the tensors
+    that it was given."""
     missing = [
         name for name, p in model.named_parameters() if p.requires_grad and name not in tensors
     ]

@@ -20,17 +20,20 @@ from residency.models.adapters.method import (
 
 
 class Prefix(Method):
-    """Trained keys and values in front of every layer's own (P-Tuning v2: Liu et al., 2021), the head trained whole.
+    """Trained keys and values in front of every layer's own (P-Tuning v2: Liu et al., 2021), the
+    head trained whole.
 
-    The base stays as it is, so general ability is less at risk, and it may be quantised. Does not merge.
+    The base stays as it is, so general ability is less at risk, and it may be quantised. Does not
+    merge.
     """
 
     kind: Literal["prefix"] = "prefix"
     length: int = Field(default=32, ge=1)
     """Positions of the prefix; 128 in the published settings of 6B models."""
     projection: int | None = Field(default=None, ge=1)
-    """Hidden units of a projection through which the prefix is trained (peft's ``prefix_projection`` with this
-    ``encoder_hidden_size``); only the prefix that it makes is kept. None where not given."""
+    """Hidden units of a projection through which the prefix is trained (peft's
+    ``prefix_projection`` with this ``encoder_hidden_size``); only the prefix that it makes is kept.
+    None where not given."""
     adapter: str | None = None
     """Go on from a prefix in peft's format: a folder, relative to the recipe. Its length is kept."""
 

@@ -1,4 +1,5 @@
-"""Who asks: tokens of an identity provider (JSON Web Tokens, RFC 7519, checked as RFC 8725 advises), or the key of this machine."""
+"""Who asks: tokens of an identity provider (JSON Web Tokens, RFC 7519, checked as RFC 8725
+advises), or the key of this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Tokens(Protocol):
     """Knows callers by what they show."""
 
     async def caller(self, authorization: str | None) -> Caller:
-        """The caller of an ``Authorization`` header; raises ``Refusal`` 401, or 503 where nobody can be told."""
+        """The caller of an ``Authorization`` header; raises ``Refusal`` 401, or 503 where nobody
+        can be told."""
         ...
 
     async def start(self) -> None:
@@ -42,7 +44,8 @@ class Tokens(Protocol):
         ...
 
     def trouble(self) -> str:
-        """Why tokens cannot be checked at the moment, or only with old keys, in a sentence; empty where all is well."""
+        """Why tokens cannot be checked at the moment, or only with old keys, in a sentence; empty
+        where all is well."""
         ...
 
 
@@ -52,7 +55,8 @@ def make_tokens(
     clock: Callable[[], float] = time.monotonic,
     told: Told | None = None,
 ) -> Tokens:
-    """What the settings ask for; ``folder`` holds the key of this machine, ``told`` hears how each fetch of keys ended. Raises ``UserError`` where settings contradict each other."""
+    """What the settings ask for; ``folder`` holds the key of this machine, ``told`` hears how each
+    fetch of keys ended. Raises ``UserError`` where settings contradict each other."""
     if isinstance(settings, LocalKey):
         return LocalTokens(local_key(folder))
     return OidcTokens(settings, clock, told)
@@ -174,7 +178,8 @@ class OidcTokens:
         return self.keys.trouble
 
     def _header(self, token: str) -> tuple[str, str]:
-        """Key id and algorithm. Nothing is fetched for a token that could not be accepted whatever its key."""
+        """Key id and algorithm. Nothing is fetched for a token that could not be accepted whatever
+        its key."""
         import jwt
 
         try:
@@ -220,7 +225,8 @@ class OidcTokens:
 
 
 def scopes(claim: object, prefix: str = "") -> frozenset[str]:
-    """The scopes known here that a claim holds: words in a string, or a list of strings, each after ``prefix``."""
+    """The scopes known here that a claim holds: words in a string, or a list of strings, each after
+    ``prefix``."""
     words = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
     named = {
         word.removeprefix(prefix)
@@ -231,7 +237,8 @@ def scopes(claim: object, prefix: str = "") -> frozenset[str]:
 
 
 def local_key(folder: Path) -> str:
-    """The key of this machine, made at the first start (256 random bits), in a file that only its owner reads.
+    """The key of this machine, made at the first start (256 random bits), in a file that only its
+    owner reads.
 
     Raises ``UserError`` where others may read it.
     """

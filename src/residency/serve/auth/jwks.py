@@ -1,10 +1,13 @@
-"""The keys of an identity provider, kept so that nobody who shows a known key waits for the network.
+"""The keys of an identity provider, kept so that nobody who shows a known key waits for the
+network.
 
-- Keys are fetched again, behind the requests' back, at half of ``keys_fresh``: a key that the provider withdrew is refused within
-  ``keys_fresh`` while the provider answers.
-- A key id that is not known causes one fetch that all such requests share, at most one in a ``cooldown``: a new key is accepted at once,
-  and within one cooldown while somebody floods the server with invented ids. An id that a fetch did not find causes no other for ``keys_fresh``.
-- While the provider does not answer, known keys are accepted for ``keys_stale``, and it is asked again once in a cooldown.
+- Keys are fetched again, behind the requests' back, at half of ``keys_fresh``: a key that the
+  provider withdrew is refused within ``keys_fresh`` while the provider answers.
+- A key id that is not known causes one fetch that all such requests share, at most one in a
+  ``cooldown``: a new key is accepted at once, and within one cooldown while somebody floods the
+  server with invented ids. An id that a fetch did not find causes no other for ``keys_fresh``.
+- While the provider does not answer, known keys are accepted for ``keys_stale``, and it is asked
+  again once in a cooldown.
 """
 
 from __future__ import annotations
@@ -49,7 +52,8 @@ class Unanswered(Exception):
 
 
 class Keys:
-    """The provider's keys by their id. ``trouble`` says in a sentence why the last fetch failed (empty: it did not)."""
+    """The provider's keys by their id. ``trouble`` says in a sentence why the last fetch failed
+    (empty: it did not)."""
 
     def __init__(
         self, settings: Oidc, clock: Callable[[], float] = time.monotonic, told: Told | None = None
@@ -69,7 +73,8 @@ class Keys:
         self._client: httpx2.AsyncClient | None = None
 
     async def find(self, name: str) -> PyJWK:
-        """The key of an id. Raises ``Refusal``: 401 where the provider does not know it, 503 where it cannot be asked."""
+        """The key of an id. Raises ``Refusal``: 401 where the provider does not know it, 503 where
+        it cannot be asked."""
         self.start()
         self.look()
         await self._overdue()
@@ -130,7 +135,8 @@ class Keys:
         )
 
     async def _overdue(self) -> None:
-        """After this process stood still, give a provider that answers quickly the chance to withdraw keys first."""
+        """After this process stood still, give a provider that answers quickly the chance to
+        withdraw keys first."""
         if (
             self.fetched is not None
             and self._fetch is not None
@@ -158,7 +164,8 @@ class Keys:
                 return
 
     async def _wait(self, fetch: asyncio.Task[None]) -> None:
-        """Few wait to the end, the others briefly: a flood of invented ids must not fill the server while the provider hangs."""
+        """Few wait to the end, the others briefly: a flood of invented ids must not fill the server
+        while the provider hangs."""
         self._waiting += 1
         try:
             await asyncio.wait({fetch}, timeout=None if self._waiting <= WAITING else GRACE)
@@ -168,7 +175,8 @@ class Keys:
             raise self._unavailable()
 
     def _cause(self, name: str) -> asyncio.Task[None] | None:
-        """A fetch because of an unknown id, where none was within the cooldown and the id is not known to be unknown."""
+        """A fetch because of an unknown id, where none was within the cooldown and the id is not
+        known to be unknown."""
         if self.fetched is None or self.trouble:
             return self._begin() if self._rested(self.tried) else None
         gone = self._unknown.get(name)
@@ -224,7 +232,8 @@ class Keys:
         return usable(await self._get(self.address), self.settings.algorithms)
 
     async def _discover(self) -> str:
-        """The address of the keys, as OpenID Connect Discovery 1.0, section 4, says where to find it."""
+        """The address of the keys, as OpenID Connect Discovery 1.0, section 4, says where to find
+        it."""
         said = await self._get(
             f"{self.settings.issuer.rstrip('/')}/.well-known/openid-configuration"
         )
@@ -292,9 +301,11 @@ def unknown_key() -> Refusal:
 
 
 def usable(said: dict[str, Any], algorithms: tuple[str, ...]) -> dict[str, PyJWK]:
-    """The keys of a JWK set (RFC 7517) that verify signatures of the allowed kinds, each bound to one algorithm by its id.
+    """The keys of a JWK set (RFC 7517) that verify signatures of the allowed kinds, each bound to
+    one algorithm by its id.
 
-    What is meant for encryption, symmetric, of another curve, or RSA below 2,048 bits is left out. Raises ``Unanswered`` where it is no set.
+    What is meant for encryption, symmetric, of another curve, or RSA below 2,048 bits is left out.
+    Raises ``Unanswered`` where it is no set.
     """
     listed = said.get("keys")
     if not isinstance(listed, list):

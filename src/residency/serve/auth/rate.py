@@ -1,7 +1,9 @@
-"""How often a user may ask: a moving window that is exact at its edge, counted by ``limits``, in memory or in Redis for several workers.
+"""How often a user may ask: a moving window that is exact at its edge, counted by ``limits``, in
+memory or in Redis for several workers.
 
-Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After, until it is back. One that was started
-anew has forgotten the last second: it is used once it has run for longer than that.
+Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After,
+until it is back. One that was started anew has forgotten the last second: it is used once it has
+run for longer than that.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SCHEMES = ("redis", "rediss")
 
 
 class Rate:
-    """Counts requests of users, who are named by a hash: ids neither stay in memory nor reach Redis."""
+    """Counts requests of users, who are named by a hash: ids neither stay in memory nor reach
+    Redis."""
 
     def __init__(
         self, limits: Limits, workers: int = 1, clock: Callable[[], float] = time.monotonic
@@ -46,7 +49,8 @@ class Rate:
         self.window = MovingWindowRateLimiter(self.storage)
 
     async def take(self, user: str) -> None:
-        """Count one request of a user (his hashed id); raises ``Refusal`` 429 above the limit, 503 where it cannot be counted."""
+        """Count one request of a user (his hashed id); raises ``Refusal`` 429 above the limit, 503
+        where it cannot be counted."""
         if not await self._hit(user):
             raise Refusal(
                 429,
@@ -116,7 +120,8 @@ def _redis(address: str) -> Storage:
 
 
 async def _grown(connection: Any) -> None:
-    """Raises ``ConnectionError`` of a new connection to a Redis that has just begun. A restart ends all connections, so none escapes this."""
+    """Raises ``ConnectionError`` of a new connection to a Redis that has just begun. A restart ends
+    all connections, so none escapes this."""
     from redis.exceptions import ConnectionError as Broken
     from redis.exceptions import ResponseError
 

@@ -1,7 +1,8 @@
-"""Where requests of users are remembered when one process counts alone: times of a monotonic clock, for ``limits``' moving window.
+"""Where requests of users are remembered when one process counts alone: times of a monotonic clock,
+for ``limits``' moving window.
 
-The library's own memory looks at every user in a thread after every request (200 users: 0.9 ms of processor time each) and follows the wall
-clock, which may be set back.
+The library's own memory looks at every user in a thread after every request (200 users: 0.9 ms of
+processor time each) and follows the wall clock, which may be set back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Memory(MemoryStorage):
         self.swept = clock()
 
     async def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Whether a request fits the window, both of whose ends belong to it; counts it if so. Nothing is awaited: no other comes between."""
+        """Whether a request fits the window, both of whose ends belong to it; counts it if so.
+        Nothing is awaited: no other comes between."""
         now = self.clock()
         self._sweep(now, expiry)
         times = self.times.setdefault(key, deque())

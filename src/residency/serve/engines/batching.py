@@ -1,4 +1,5 @@
-"""Dynamic batching: requests that come within a moment are computed together, in one thread, none longer than it must wait."""
+"""Dynamic batching: requests that come within a moment are computed together, in one thread, none
+longer than it must wait."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ def _alike(_: object) -> Hashable:
 
 
 class Batcher(Generic[In, Out]):
-    """Collects items and computes them together. ``compute`` runs in ``pool``; items whose ``key`` differs are never together.
+    """Collects items and computes them together. ``compute`` runs in ``pool``; items whose ``key``
+    differs are never together.
 
-    The first item waits ``wait`` seconds for others; while a batch is computed the next one gathers, and follows at once.
+    The first item waits ``wait`` seconds for others; while a batch is computed the next one
+    gathers, and follows at once.
     """
 
     def __init__(
@@ -91,7 +94,8 @@ class Batcher(Generic[In, Out]):
             self._start()
 
     def _results(self, items: list[In]) -> list[Out | BaseException]:
-        """Results, or errors; where a batch fails each item is tried alone, so that only the one at fault fails."""
+        """Results, or errors; where a batch fails each item is tried alone, so that only the one at
+        fault fails."""
         try:
             return list(self.compute(items))
         except Exception as error:

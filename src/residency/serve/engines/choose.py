@@ -1,4 +1,5 @@
-"""Which engine serves an artefact: vLLM where it can and is to be had, else this process; and how all are ended."""
+"""Which engine serves an artefact: vLLM where it can and is to be had, else this process; and how
+all are ended."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def load(folder: Path, name: str, settings: Serve, say: Say | None = None) -> En
 
 
 def refused(folder: Path, settings: Serve) -> str | None:
-    """Why an artefact is not served by vLLM; none where it is. Raises ``UserError`` where vLLM is demanded and is not installed."""
+    """Why an artefact is not served by vLLM; none where it is. Raises ``UserError`` where vLLM is
+    demanded and is not installed."""
     from residency.models import artefact, onnx_encoder
     from residency.serve.engines.vllm import VllmEngine
 

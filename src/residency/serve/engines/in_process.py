@@ -1,4 +1,5 @@
-"""Models in this process: one that marks (an encoder with a head), one that writes; each computes in one thread, in batches."""
+"""Models in this process: one that marks (an encoder with a head), one that writes; each computes
+in one thread, in batches."""
 
 from __future__ import annotations
 
@@ -185,7 +186,8 @@ class Marker(InProcess):
 
 
 class Job:
-    """An answer that is being written: its prompt, its reader, and where it stands. ``halted`` is set by the reader."""
+    """An answer that is being written: its prompt, its reader, and where it stands. ``halted`` is
+    set by the reader."""
 
     def __init__(self, ids: list[int], key: int, asked: Asked) -> None:
         self.ids, self.key, self.asked, self.halted = ids, key, asked, False
@@ -243,7 +245,8 @@ class Written:
 
 
 class Rows:
-    """Watches a batch while it is written: hands each row's words on as they come, and ends rows one by one."""
+    """Watches a batch while it is written: hands each row's words on as they come, and ends rows
+    one by one."""
 
     def __init__(self, rows: Sequence[Written]) -> None:
         self.rows = rows
@@ -273,7 +276,8 @@ class Rows:
 
 
 class Writer(InProcess):
-    """A causal model: answers whose settings agree are written side by side, each read piece by piece."""
+    """A causal model: answers whose settings agree are written side by side, each read piece by
+    piece."""
 
     def __init__(self, predictor: CausalPredictor, served: Served, settings: Serve) -> None:
         self.predictor, self.chat = predictor, predictor.chat
@@ -359,7 +363,8 @@ class Writer(InProcess):
         return await self.marks(text)
 
     def write(self, asked: Asked) -> AsyncIterator[Piece]:
-        """The answer to a conversation. Refused (400) where it does not fit the window whole: no turn is ever left out."""
+        """The answer to a conversation. Refused (400) where it does not fit the window whole: no
+        turn is ever left out."""
         ids = self.words.prompt(asked.turns, asked.max_tokens, self.served.window)
         stops = (*asked.stop, *self.predictor.generation.stop, *self.chat.stop)
         asked = msgspec.structs.replace(asked, stop=stops)

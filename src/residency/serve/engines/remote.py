@@ -1,4 +1,5 @@
-"""One process that holds the weights, and engines in HTTP workers that ask it over a socket only this server's user can open."""
+"""One process that holds the weights, and engines in HTTP workers that ask it over a socket only
+this server's user can open."""
 
 from __future__ import annotations
 
@@ -148,7 +149,8 @@ async def _lines(
 class Remote(Reading):
     """A model in the engine process, as a worker sees it. What is not answered is refused (503).
 
-    ``key``: that of its engine; ``left`` is told of it once this worker asks nothing of that engine any more.
+    ``key``: that of its engine; ``left`` is told of it once this worker asks nothing of that engine
+    any more.
     """
 
     def __init__(

@@ -113,8 +113,8 @@ class Chats:
         return str(self.chat.tokenizer.decode([*ids], clean_up_tokenization_spaces=False))
 
     def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
-        """Tokens of a conversation that waits for an answer of at most ``answer`` tokens. Raises ``Refusal`` 400 where they do not fit
-        the window whole: no turn is ever left out."""
+        """Tokens of a conversation that waits for an answer of at most ``answer`` tokens. Raises
+        ``Refusal`` 400 where they do not fit the window whole: no turn is ever left out."""
         try:
             ids, changes = self.chat.prompt(turns, window - answer)
         except UserError:
@@ -130,7 +130,8 @@ class Chats:
         return ids
 
     def room(self, ids: Sequence[int], answer: int, window: int) -> None:
-        """Raises ``Refusal`` 400 for tokens that are none, or that do not fit the window together with what follows them."""
+        """Raises ``Refusal`` 400 for tokens that are none, or that do not fit the window together
+        with what follows them."""
         self.check(ids)
         if len(ids) + answer > window:
             raise Refusal(
@@ -163,7 +164,8 @@ class Chats:
             )
 
     def word(self, token: int) -> str:
-        """One token as text; parts of a character as the tokenizer names them, so that no two tokens look alike."""
+        """One token as text; parts of a character as the tokenizer names them, so that no two
+        tokens look alike."""
         text = str(self.chat.tokenizer.decode([token], clean_up_tokenization_spaces=False))
         return (
             f"bytes:{self.chat.tokenizer.convert_ids_to_tokens(token)}"

@@ -33,14 +33,16 @@ PROBE = (Turn(role="user", text="Q 问题 câu hỏi 1."),)
 APPLIED = 1e-5
 """Least that a log-probability of the canary must move for an adapter to be at work."""
 SAME = 1e-2
-"""Most that it may move between two times that the same model is asked: batches are added up in another order."""
+"""Most that it may move between two times that the same model is asked: batches are added up in
+another order."""
 DEAF = 3
 """Canaries in a row that a running process may fail before it is started again."""
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class VllmEngine(Reading):
-    """One artefact in a vLLM process. It is given token ids that this project made, so template and tokenizer are ours."""
+    """One artefact in a vLLM process. It is given token ids that this project made, so template and
+    tokenizer are ours."""
 
     def __init__(
         self, served: Served, artefact: Artefact, chat: Chat, process: VllmProcess, adapted: bool
@@ -92,8 +94,9 @@ class VllmEngine(Reading):
     ) -> VllmEngine:
         """Start vLLM with an artefact, and wait until its canary answers.
 
-        ``python``: the interpreter of the environment that vLLM is installed in; ``command`` takes its place. ``arguments`` go to vLLM,
-        e.g. ``--gpu-memory-utilization=0.8``. Raises ``UserError`` where the artefact cannot be served, vLLM ends or does not answer in
+        ``python``: the interpreter of the environment that vLLM is installed in; ``command`` takes
+        its place. ``arguments`` go to vLLM, e.g. ``--gpu-memory-utilization=0.8``. Raises
+        ``UserError`` where the artefact cannot be served, vLLM ends or does not answer in
         ``seconds``, or the adapter is not at work.
         """
         artefact = artefacts.read(folder)
@@ -168,7 +171,8 @@ class VllmEngine(Reading):
     # Answers
 
     async def mark(self, text: str) -> Prediction:
-        """What is written about a text, read back; as many tokens as the artefact's own setting, or a quarter of its window."""
+        """What is written about a text, read back; as many tokens as the artefact's own setting, or
+        a quarter of its window."""
         card = self.served.card
         example = Example(id="0", task=card.name, input=text, profile="pseudonymised")
         began = time.perf_counter()
@@ -296,7 +300,8 @@ class VllmEngine(Reading):
             )  # what does not prove itself does not answer; the next question tries anew
 
     async def canary(self) -> bool:
-        """As of ``Engine``; a process that is dead, or deaf several times in a row, is started again."""
+        """As of ``Engine``; a process that is dead, or deaf several times in a row, is started
+        again."""
         try:
             self._awake()
             good = _apart(await self._probe(self.served.name), self._expected) <= SAME
@@ -345,7 +350,8 @@ def _rank(folder: Path, method: Lora) -> int:
 
 
 def _numbers(base: Base) -> str:
-    """The numbers that a base is computed in: never vLLM's own choice, which is another one than that of training."""
+    """The numbers that a base is computed in: never vLLM's own choice, which is another one than
+    that of training."""
     if base.dtype != "auto":
         return DTYPES[base.dtype]
     try:

@@ -1,4 +1,5 @@
-"""vLLM as a process of its own on loopback: how it is started, reached, and started again when it dies."""
+"""vLLM as a process of its own on loopback: how it is started, reached, and started again when it
+dies."""
 
 from __future__ import annotations
 
@@ -37,9 +38,11 @@ def down() -> Refusal:
 
 
 class VllmProcess:
-    """A vLLM server that only this process can use: loopback, a random port, a random key that never is an argument.
+    """A vLLM server that only this process can use: loopback, a random port, a random key that
+    never is an argument.
 
-    Its output goes nowhere unless ``log`` names a file: on a crash vLLM prints the requests that it was working on.
+    Its output goes nowhere unless ``log`` names a file: on a crash vLLM prints the requests that it
+    was working on.
     """
 
     def __init__(
@@ -141,7 +144,8 @@ class VllmProcess:
     async def stream(
         self, route: str, body: dict[str, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The events of a streamed answer; closing the iterator ends the request, and with it the writing."""
+        """The events of a streamed answer; closing the iterator ends the request, and with it the
+        writing."""
         import httpx2
 
         request = self._request(route, {**body, "stream": True})

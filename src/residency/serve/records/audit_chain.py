@@ -1,15 +1,20 @@
-"""The audit log: who asked when, of which model, with what outcome; lines that are chained under a key, never rewritten.
+"""The audit log: who asked when, of which model, with what outcome; lines that are chained under a
+key, never rewritten.
 
-One chain per worker process, in a file of its own (``audit-<worker>-<start>.jsonl``, 0600 in a folder of 0700). Each line carries the
-hash of the line before it and its own, an HMAC-SHA-256 under a key derived from the log key: without the key none can be made anew.
-A chain's first line names the last lines of the chains before it, ``<chain>.head`` its newest line, ``chains-<key>.json`` all chains
-that were signed with a key. So an edited, removed, inserted or reordered line, a cut tail and a missing file are found.
+One chain per worker process, in a file of its own (``audit-<worker>-<start>.jsonl``, 0600 in a
+folder of 0700). Each line carries the hash of the line before it and its own, an HMAC-SHA-256 under
+a key derived from the log key: without the key none can be made anew. A chain's first line names
+the last lines of the chains before it, ``<chain>.head`` its newest line, ``chains-<key>.json`` all
+chains that were signed with a key. So an edited, removed, inserted or reordered line, a cut tail
+and a missing file are found.
 
-What no file in the same folder can show: that the *whole* folder was put back to an older copy of itself, and lines that someone
-with the log key wrote anew. Against the first, the newest lines (``verify`` names them) are written down elsewhere.
+What no file in the same folder can show: that the *whole* folder was put back to an older copy of
+itself, and lines that someone with the log key wrote anew. Against the first, the newest lines
+(``verify`` names them) are written down elsewhere.
 
-When a line is safe: each is handed to the operating system before the answer ends, so a killed process loses none; it is forced to
-disk once a second and at the end, so a power cut can lose the last second.
+When a line is safe: each is handed to the operating system before the answer ends, so a killed
+process loses none; it is forced to disk once a second and at the end, so a power cut can lose the
+last second.
 """
 
 from __future__ import annotations
@@ -142,7 +147,8 @@ class Audit:
             ) from None
 
     def write(self, entry: Request, what: Literal["request", "admin"] = "request") -> None:
-        """Add a line. Raises ``Refusal`` (503) where it cannot be written: what cannot be accounted for is not answered."""
+        """Add a line. Raises ``Refusal`` (503) where it cannot be written: what cannot be accounted
+        for is not answered."""
         with self._lock:
             try:
                 if self._end.is_set():
@@ -256,7 +262,8 @@ def fingerprint(signing_key: bytes) -> str:
 
 
 def signed(line: Line, signing_key: bytes) -> tuple[bytes, str]:
-    """A line as it stands in the file, and its hash: over its bytes as they are, so that not even a space can change."""
+    """A line as it stands in the file, and its hash: over its bytes as they are, so that not even a
+    space can change."""
     body = msgspec.json.encode(line)[:-1]
     own = hmac.new(signing_key, body, sha256).hexdigest()
     return body + b',"hash":"' + own.encode() + b'"}\n', own
@@ -290,7 +297,8 @@ def chains_mac(names: Sequence[str], signing_key: bytes) -> str:
 
 
 def _list(folder: Path, name: str, signing_key: bytes) -> None:
-    """Add a chain to the list of its key. A list that is gone or false begins anew, and so lacks what ``verify`` then misses."""
+    """Add a chain to the list of its key. A list that is gone or false begins anew, and so lacks
+    what ``verify`` then misses."""
     path = folder / LISTS.replace("*", fingerprint(signing_key))
     try:
         known = msgspec.json.decode(path.read_bytes(), type=Chains)

@@ -1,7 +1,8 @@
-"""Figures for Prometheus, in a registry of our own. No label holds a user, and each takes its values from a fixed set.
+"""Figures for Prometheus, in a registry of our own. No label holds a user, and each takes its
+values from a fixed set.
 
-With several workers, ``PROMETHEUS_MULTIPROC_DIR`` names an empty folder before ``prometheus_client`` is first imported; any worker
-then answers for all of them.
+With several workers, ``PROMETHEUS_MULTIPROC_DIR`` names an empty folder before
+``prometheus_client`` is first imported; any worker then answers for all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """The server's figures. ``routes``: templates of its paths; ``models``: the aliases that it serves."""
+    """The server's figures. ``routes``: templates of its paths; ``models``: the aliases that it
+    serves."""
 
     def __init__(self, routes: Iterable[str], models: Iterable[str]) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram

@@ -1,7 +1,9 @@
-"""What the server says of itself: JSON lines on stderr from an allow-list of fields, each of a shape that holds no words of a request.
+"""What the server says of itself: JSON lines on stderr from an allow-list of fields, each of a
+shape that holds no words of a request.
 
-Libraries log what they please, request and answer included; so a record's message, arguments and traceback are dropped where it is
-made, before any handler can see them. What is left: who logged, how grave, where in the code, and the class of an error.
+Libraries log what they please, request and answer included; so a record's message, arguments and
+traceback are dropped where it is made, before any handler can see them. What is left: who logged,
+how grave, where in the code, and the class of an error.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ FIELDS: dict[str, str] = {
         _NUMBER,
     ),
 }  # fmt: skip
-"""The fields of a line: the shape that a text must have, or none for numbers. ``route`` is a template of ours, never a path of a request."""
+"""The fields of a line: the shape that a text must have, or none for numbers. ``route`` is a
+template of ours, never a path of a request."""
 
 _SHAPES = {name: re.compile(shape) for name, shape in FIELDS.items() if shape}
 _EVENT = re.compile(_WORD)
@@ -63,7 +66,8 @@ KEY_FILE = "log.key"
 
 
 class Log:
-    """Writes lines; a field that is not on the list, or has another shape, is left out and counted as ``dropped``.
+    """Writes lines; a field that is not on the list, or has another shape, is left out and counted
+    as ``dropped``.
 
     ``routes``: the server's templates; a ``route`` that is none of them is written as ``other``.
     """
@@ -121,7 +125,8 @@ def class_of(kind: type[BaseException]) -> str:
 
 
 def place(found: TracebackType | None) -> str | None:
-    """``serve/app.py:81``: where an error rose, the last place in this package; else the last of all."""
+    """``serve/app.py:81``: where an error rose, the last place in this package; else the last of
+    all."""
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(found)]
     ours = [one for one in frames if "residency" in one[0].parts]
     return _short(*(ours or frames)[-1]) if frames else None
@@ -191,9 +196,11 @@ class _Handler(logging.Handler):
 
 
 def silence(log: Log, level: int = logging.WARNING) -> None:
-    """Make a process silent about requests: all loggers, warnings and uncaught errors go through ``log``. Once, first of all.
+    """Make a process silent about requests: all loggers, warnings and uncaught errors go through
+    ``log``. Once, first of all.
 
-    Of a process that was started anew (``spawn``), call it again there. uvicorn is to be given ``log_config=None``.
+    Of a process that was started anew (``spawn``), call it again there. uvicorn is to be given
+    ``log_config=None``.
     """
     logging.setLogRecordFactory(_record)
     logging.raiseExceptions = False
@@ -236,7 +243,8 @@ def silence_loop(loop: asyncio.AbstractEventLoop, log: Log) -> None:
 
 
 class Users:
-    """Hashes of user ids: keyed, so that none is found by trying names; or plain, for sites whose rule wants SHA-256."""
+    """Hashes of user ids: keyed, so that none is found by trying names; or plain, for sites whose
+    rule wants SHA-256."""
 
     def __init__(self, key: bytes, how: Literal["keyed", "plain"] = "keyed") -> None:
         self._key = hmac.new(key, b"residency users 1", sha256).digest() if how == "keyed" else None
@@ -252,7 +260,8 @@ class Users:
 
 
 def log_key(logs: Logs) -> bytes:
-    """The key of hashes and audit chains: from the environment, else from the folder, where it is made the first time (0600).
+    """The key of hashes and audit chains: from the environment, else from the folder, where it is
+    made the first time (0600).
 
     Raises ``UserError`` where it is not 64 hexadecimal digits.
     """
@@ -271,7 +280,8 @@ def log_key(logs: Logs) -> bytes:
 
 
 def log_keys(logs: Logs, folder: Path) -> list[bytes]:
-    """The keys that may have signed a folder's chains: the environment's (also ``..._OLD``), and ``log.key*`` in the folder."""
+    """The keys that may have signed a folder's chains: the environment's (also ``..._OLD``), and
+    ``log.key*`` in the folder."""
     named = [
         (os.environ.get(name), f"environment variable {name}")
         for name in (logs.key, f"{logs.key}_OLD")

@@ -1,4 +1,5 @@
-"""Whether audit chains are what was written: every line, its place, the chains' ends, and that none is missing."""
+"""Whether audit chains are what was written: every line, its place, the chains' ends, and that none
+is missing."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Verdict(Value, frozen=True):
     notes: tuple[Fault, ...]
     """What a killed process leaves: no sign of tampering."""
     heads: tuple[Anchor, ...]
-    """The newest line of each chain: written down elsewhere, they show later that nothing was put back."""
+    """The newest line of each chain: written down elsewhere, they show later that nothing was put
+    back."""
     lines: int
 
 
@@ -82,9 +84,11 @@ class _Chain:
 def verify(
     folders: Sequence[Path], keys: Iterable[bytes], anchors: Iterable[Anchor] = ()
 ) -> Verdict:
-    """Check all chains in folders (the server's, and where older ones were moved to) with the log keys that signed them.
+    """Check all chains in folders (the server's, and where older ones were moved to) with the log
+    keys that signed them.
 
-    ``anchors``: heads that were written down before. Raises ``UserError`` where a folder holds no chain.
+    ``anchors``: heads that were written down before. Raises ``UserError`` where a folder holds no
+    chain.
     """
     signers = {fingerprint(one): one for one in map(signing, keys)}
     try:

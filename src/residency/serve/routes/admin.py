@@ -1,4 +1,5 @@
-"""Another model takes a name over while the server runs: loaded beside the old one, proved, then noted in the model ledger."""
+"""Another model takes a name over while the server runs: loaded beside the old one, proved, then
+noted in the model ledger."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class Promotion(Body):
 
 
 class Changes:
-    """Changes of models, wherever they are made: each goes on to its end, whatever becomes of its request."""
+    """Changes of models, wherever they are made: each goes on to its end, whatever becomes of its
+    request."""
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[Promoted]] = set()
@@ -46,7 +48,8 @@ class Changes:
         raise NotImplementedError
 
     async def change(self, gate: Gate, visit: Visit, order: Order) -> Promoted:
-        """Let it happen to its end; where its request has ended before, it has a line of the audit log of its own."""
+        """Let it happen to its end; where its request has ended before, it has a line of the audit
+        log of its own."""
         task = asyncio.get_running_loop().create_task(self.made(gate, order))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -73,8 +76,8 @@ class Admin(Changes):
 
 @router.post("/admin/models/{alias}/promote", tags=["admin"], response_model=Promoted)
 async def promote(alias: str, body: Promotion, request: Request) -> Response:
-    """Let a served name point to another model of the ledger, once that is loaded beside the old one and proved. Requests that run
-    end on the old one; where anything fails (409) it goes on."""
+    """Let a served name point to another model of the ledger, once that is loaded beside the old
+    one and proved. Requests that run end on the old one; where anything fails (409) it goes on."""
     by = visit_of(request).user
     order = Order(
         what="promote", alias=alias, by=by, digest=body.digest, require_safety=body.require_safety

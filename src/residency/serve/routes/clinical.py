@@ -1,4 +1,5 @@
-"""The clinical routes: from findings to a diagnosis, from a note to its entities, from a text to one without what identifies."""
+"""The clinical routes: from findings to a diagnosis, from a note to its entities, from a text to
+one without what identifies."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Diagnosis(BaseModel):
 
     diagnosis: str | None
     confidence: float | None
-    """0 to 1: the chance of the label; of a written answer the mean likelihood of its tokens, which is no chance of being right."""
+    """0 to 1: the chance of the label; of a written answer the mean likelihood of its tokens, which
+    is no chance of being right."""
     abstained: bool
     disclaimer: str
     model: str
@@ -151,7 +153,8 @@ class Deidentified(BaseModel):
 
 @router.post("/diagnose", tags=["diagnose"], response_model=Diagnosis)
 async def diagnose(body: Findings, request: Request) -> Response:
-    """From findings to the most likely diagnosis, with its confidence; none where that is below the server's threshold."""
+    """From findings to the most likely diagnosis, with its confidence; none where that is below the
+    server's threshold."""
     gate, visit = gate_of(request), visit_of(request)
     engine = gate.engine(visit, named(body.model, body.department), _diagnoses)
     served = engine.served
@@ -212,7 +215,8 @@ async def _written(
 
 
 def asked_of(card: Card, body: Findings) -> tuple[Turn, ...]:
-    """Findings as the served card puts them into words, where it knows them; else as the card ``consultation`` does."""
+    """Findings as the served card puts them into words, where it knows them; else as the card
+    ``consultation`` does."""
     fields = {"patient": body.patient_info, "symptoms": body.symptoms, "results": body.test_results}
     note = Note(id="", text="", profile="pseudonymised", lang=body.lang, fields=fields)
     if card.prompt:
@@ -268,8 +272,9 @@ def _extracts(served: Served) -> bool:
 
 @router.post("/deidentify", tags=["deidentify"], response_model=Deidentified)
 async def deidentify(body: Identified, request: Request) -> Response:
-    """A text with something invented in the place of names, dates, numbers and addresses that the rules find. Nothing is kept. No
-    rule finds everything: a person reads the text before it leaves the hospital."""
+    """A text with something invented in the place of names, dates, numbers and addresses that the
+    rules find. Nothing is kept. No rule finds everything: a person reads the text before it leaves
+    the hospital."""
     from residency.deid.loose import replaced
 
     gate, visit = gate_of(request), visit_of(request)

@@ -1,4 +1,5 @@
-"""What machines ask of the server: does it live, is it ready, how does it fare. No key is needed; nothing of a request is in it."""
+"""What machines ask of the server: does it live, is it ready, how does it fare. No key is needed;
+nothing of a request is in it."""
 
 from __future__ import annotations
 
@@ -32,8 +33,9 @@ async def healthz() -> dict[str, str]:
     },
 )
 async def readyz(request: Request) -> JSONResponse:
-    """Every model gave its fixed answer when it was last asked, and requests can be counted. ``keys`` says whether the identity provider
-    answered last; known keys are accepted for a while where it did not."""
+    """Every model gave its fixed answer when it was last asked, and requests can be counted.
+    ``keys`` says whether the identity provider answered last; known keys are accepted for a while
+    where it did not."""
     gate = gate_of(request)
     limited = getattr(request.app.state, "limited", None)
     draining = bool(limited is not None and limited.draining)

@@ -1,4 +1,5 @@
-"""OpenAI's routes: chat, completions with ``echo`` and ``logprobs``, models. What is not done is refused, never ignored."""
+"""OpenAI's routes: chat, completions with ``echo`` and ``logprobs``, models. What is not done is
+refused, never ignored."""
 
 from __future__ import annotations
 
@@ -130,8 +131,9 @@ async def chat(body: Chat, request: Request) -> Response:
 
 @router.post("/v1/completions", tags=["chat"], response_model=TextAnswer, responses=STREAMS)
 async def completions(body: Completion, request: Request) -> Response:
-    """What follows a text or tokens, without a template. With ``echo`` and ``logprobs`` the prompt's own likelihood comes along, as
-    evaluation programs ask for it (``max_tokens`` may then be 0)."""
+    """What follows a text or tokens, without a template. With ``echo`` and ``logprobs`` the
+    prompt's own likelihood comes along, as evaluation programs ask for it (``max_tokens`` may then
+    be 0)."""
     gate, visit = gate_of(request), visit_of(request)
     engine = writer(gate, visit, body.model)
     if body.max_tokens == 0 and not body.echo:
@@ -292,7 +294,8 @@ async def streamed(
     choice: Any,
     with_usage: bool,
 ) -> Response:
-    """An answer as server-sent events. The first piece is awaited, so that a refusal still has its status."""
+    """An answer as server-sent events. The first piece is awaited, so that a refusal still has its
+    status."""
     source = cast(Any, pieces)
     if gate.settings.deidentify_answers:
         source = _at_once(gate, source)

@@ -1,4 +1,5 @@
-"""The page of routes, made from the server's own description: no script, nothing from another machine."""
+"""The page of routes, made from the server's own description: no script, nothing from another
+machine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,2 @@
-"""One patient through everything that was made of the records: where the notes have gone, and their removal."""
+"""One patient through everything that was made of the records: where the notes have gone, and their
+removal."""

@@ -1,8 +1,9 @@
-"""Removing one patient: rows of files, what runs keep of them, the secret in the vault; and a mark on models that learned from them.
+"""Removing one patient: rows of files, what runs keep of them, the secret in the vault; and a mark
+on models that learned from them.
 
-Every file is replaced whole, and what leads to the rest goes last: notes' ids stand in split files, so those follow the data; the
-hospital's id leads to the group through the vault, so its entry is the last of all. An erasure that was cut off is taken up by the
-same command.
+Every file is replaced whole, and what leads to the rest goes last: notes' ids stand in split files,
+so those follow the data; the hospital's id leads to the group through the vault, so its entry is
+the last of all. An erasure that was cut off is taken up by the same command.
 """
 
 from __future__ import annotations
@@ -77,10 +78,12 @@ def hashes_of(patient: Patient, log: ErasureLog) -> tuple[str, ...]:
 
 
 def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
-    """Remove everything that ``trace`` finds and mark the models; None where nothing is left to remove.
+    """Remove everything that ``trace`` finds and mark the models; None where nothing is left to
+    remove.
 
-    Raises ``UserError`` while a de-identification in one of the zones is unfinished, and ``GateRefused`` where rows are left that
-    stand in a format which is not rewritten: then the patient's secret is still there, and the same command goes on.
+    Raises ``UserError`` while a de-identification in one of the zones is unfinished, and
+    ``GateRefused`` where rows are left that stand in a format which is not rewritten: then the
+    patient's secret is still there, and the same command goes on.
     """
     _no_unfinished(places)
     hashes = hashes_of(patient, log)
@@ -117,7 +120,8 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
 
 
 def erase_zone(patient: Patient, places: Places, log: ErasureLog, hashes: tuple[str, ...]) -> int:
-    """Remove the patient's notes from the zones' stores and the entries from their vaults; how many entries there were."""
+    """Remove the patient's notes from the zones' stores and the entries from their vaults; how many
+    entries there were."""
     for path, count in segments.remove(patient, places).items():
         log.add("removed", hashes, path=str(path), rows=count)
     for zone, entry in patient.entries.items():
@@ -140,7 +144,8 @@ def _no_unfinished(places: Places) -> None:
 
 
 def _children_first(patient: Patient) -> Any:
-    """Files that hold only what was made from the patient's notes before those that hold the notes: their ids lead there."""
+    """Files that hold only what was made from the patient's notes before those that hold the notes:
+    their ids lead there."""
 
     def key(one: Found) -> tuple[bool, str]:
         groups = {
@@ -160,8 +165,8 @@ def _rewritten(
     hashes: tuple[str, ...],
     numbered: bool = False,
 ) -> int:
-    """A file of JSON lines without some of them. ``numbered``: where rows have no id, their line numbers are their ids; then
-    lines are emptied instead, so that the others keep theirs."""
+    """A file of JSON lines without some of them. ``numbered``: where rows have no id, their line
+    numbers are their ids; then lines are emptied instead, so that the others keep theirs."""
     before = file_digest(path)
     with path.open("rb") as file:
         every = file.readlines()
@@ -204,7 +209,8 @@ def _mark(folder: Path, rows: int, log: ErasureLog, hashes: tuple[str, ...]) -> 
 
 
 def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
-    """Reports without the examples of the patient's notes, and without the row that shows what is trained: it may be theirs."""
+    """Reports without the examples of the patient's notes, and without the row that shows what is
+    trained: it may be theirs."""
     for path in documents_of_run(run):
         if path == run / "facts.json":
             continue  # the last, together with the pages that are made from it
@@ -256,7 +262,8 @@ def _without_sample(stage: dict[str, Any]) -> dict[str, Any]:
 def _from_split(
     path: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]
 ) -> int:
-    """A split file without the patient, with the hashes that its data files have now, and the page that was made from it."""
+    """A split file without the patient, with the hashes that its data files have now, and the page
+    that was made from it."""
     split = read_split(path)
     ids = ids_of(split, patient.groups, known) if split is not None else set()
     if split is None or not ids:

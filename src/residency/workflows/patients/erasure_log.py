@@ -1,4 +1,5 @@
-"""The erasure log: what was removed when and from where, each line chained to the one before, and no line says of whom."""
+"""The erasure log: what was removed when and from where, each line chained to the one before, and
+no line says of whom."""
 
 from __future__ import annotations
 
@@ -105,7 +106,8 @@ class ErasureLog:
         return digest
 
     def _read(self) -> list[Line]:
-        """All lines; the rest of one that was cut off is dropped. Raises ``GateRefused`` where one was changed or removed."""
+        """All lines; the rest of one that was cut off is dropped. Raises ``GateRefused`` where one
+        was changed or removed."""
         if not self.path.is_file():
             return []
         found, whole = [], 0

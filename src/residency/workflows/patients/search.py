@@ -1,4 +1,5 @@
-"""Where a patient's notes may have gone: recipes, runs, files of notes, splits and identified zones below some folders."""
+"""Where a patient's notes may have gone: recipes, runs, files of notes, splits and identified zones
+below some folders."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ class Patient:
 
 
 def identify(given: str, places: Places) -> Patient:
-    """The patient by the hospital's id, where a vault knows it and its key is in the environment, else by the group of the notes.
+    """The patient by the hospital's id, where a vault knows it and its key is in the environment,
+    else by the group of the notes.
 
     Raises ``UserError`` for an empty id, ``GateRefused`` where a vault does not open with the key.
     """

@@ -28,7 +28,8 @@ def held(patient: Patient, places: Places) -> dict[Path, int]:
 
 
 def remove(patient: Patient, places: Places) -> dict[Path, int]:
-    """Take the patient's notes out of every store; how many of each. Their ids stay taken, so that they do not come back.
+    """Take the patient's notes out of every store; how many of each. Their ids stay taken, so that
+    they do not come back.
 
     Raises ``UserError`` while another command works on a store.
     """
@@ -52,7 +53,8 @@ def _stores(places: Places) -> list[Path]:
 def _opened(
     path: Path, patient: Patient, variable: str
 ) -> Iterator[tuple[Store, Callable[[RawNote], bool]]]:
-    """A store, and what says whether a note is the patient's: by the hospital's id, or by the entry in the zone's vault."""
+    """A store, and what says whether a note is the patient's: by the hospital's id, or by the entry
+    in the zone's vault."""
     zone, key = path.parent, key_from(variable)
     with ExitStack() as stack:
         store = Store.open(zone, path.name.removesuffix(SUFFIX), key)

@@ -1,4 +1,5 @@
-"""Where one patient's notes have gone: rows of files, parts of splits, predictions, reports, models, secrets."""
+"""Where one patient's notes have gone: rows of files, parts of splits, predictions, reports,
+models, secrets."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ class Reached(Value, frozen=True):
 def trace(patient: Patient, places: Places) -> list[Found]:
     """Everything that the patient reached, in the order of the road.
 
-    Raises ``DataError`` where a data file of a recipe cannot be read: then it is not known what it holds.
+    Raises ``DataError`` where a data file of a recipe cannot be read: then it is not known what it
+    holds.
     """
     found: list[Found] = []
     sets = data_sets(places)
@@ -185,8 +187,8 @@ def _read(data: Data, root: Path, name: str, files: tuple[Path, ...]) -> DataSet
 
 
 def ids_in(sets: Sequence[DataSet], groups: Collection[str]) -> set[str]:
-    """Ids of the patient's notes in all data sets, and of what was made from them. From one data set to another only ids lead that
-    de-identification made: others may mean another note there."""
+    """Ids of the patient's notes in all data sets, and of what was made from them. From one data
+    set to another only ids lead that de-identification made: others may mean another note there."""
     known: set[str] = set()
     size = -1
     while size != len(known):
@@ -236,7 +238,8 @@ def matching(
     group_field: str = "group",
     id_field: str = "id",
 ) -> dict[int, str]:
-    """Line -> id of the rows of a file of JSON lines that are of a group, have one of the ids, or were made from one."""
+    """Line -> id of the rows of a file of JSON lines that are of a group, have one of the ids, or
+    were made from one."""
     found = {}
     for number, line in enumerate_lines(path):
         row = decoded(line)
@@ -345,7 +348,8 @@ def examples_of(value: object, ids: Collection[str]) -> Iterator[str]:
 
 
 def read_split(path: Path) -> SplitFile | None:
-    """A split file as it is, its seal not looked at; one of an earlier version has ids and parts alone."""
+    """A split file as it is, its seal not looked at; one of an earlier version has ids and parts
+    alone."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=SplitFile)
     except (msgspec.DecodeError, OSError):
@@ -407,7 +411,8 @@ def _is_list(path: Path) -> bool:
 
 
 def _models(learned: Mapping[Path, str], runs: Sequence[Path]) -> list[Found]:
-    """Models that learned from the patient, and those that were made from these: they hold their weights, or stand on them."""
+    """Models that learned from the patient, and those that were made from these: they hold their
+    weights, or stand on them."""
     found = [_model("model", folder, f"learned from {words}") for folder, words in learned.items()]
     described = {
         path.parent: decoded(path.read_bytes())
