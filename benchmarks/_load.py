@@ -30,7 +30,10 @@ class Client:
     def __init__(self, plan: dict[str, Any], user: int) -> None:
         self.plan, self.user, self.number = plan, user, user
         self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        head = f"POST /extract HTTP/1.1\r\nHost: 127.0.0.1:{plan['port']}\r\nContent-Type: application/json\r\n"
+        head = (
+            f"POST /extract HTTP/1.1\r\nHost: 127.0.0.1:{plan['port']}\r\nContent-Type: "
+            "application/json\r\n"
+        )
         tokens = plan.get("tokens", [])
         if tokens:
             head += f"Authorization: Bearer {tokens[user % len(tokens)]}\r\n"

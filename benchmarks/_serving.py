@@ -40,17 +40,31 @@ def tuned(folder: Path, steps: int, threads: int) -> Path:
             row = {"id": str(number), "text": note.text, "group": note.group, "entities": marks}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     recipe = {
-        "schema": 1, "name": "served", "base": TINY, "seed": 7,
-        "data": {"notes": {"format": "jsonl", "path": "notes.jsonl", "lang": "vi", "profile": "synthetic"}},
+        "schema": 1,
+        "name": "served",
+        "base": TINY,
+        "seed": 7,
+        "data": {
+            "notes": {
+                "format": "jsonl",
+                "path": "notes.jsonl",
+                "lang": "vi",
+                "profile": "synthetic",
+            }
+        },
         "tasks": [{"card": "ner", "data": "notes"}],
         "stages": [{"method": {"kind": "full"}, "steps": steps, "batch": 16}],
         "evaluate": {"baselines": [], "bootstrap": 100},
-    }  # fmt: skip
+    }
     (folder / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
     said = subprocess.run(
         [sys.executable, "-m", "residency.cli", "run", "recipe.yaml"],
-        cwd=folder, env=environment(threads), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment(threads),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if said.returncode:
         raise UserError(f"the run failed: {said.stderr.strip().splitlines()[-1]}")
     return next((folder / "runs").glob("served-*"))
@@ -153,9 +167,13 @@ def ours(port: int, run: Path, threads: int, folder: Path, *settings: str) -> An
 def load(**plan: Any) -> list[Answer]:
     """What a load process saw."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "_load.py")], input=json.dumps(plan), capture_output=True, text=True, check=False,
+        [sys.executable, str(HERE / "_load.py")],
+        input=json.dumps(plan),
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise UserError(
             f"the load process ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}"

@@ -18,7 +18,10 @@ def table(result: dict[str, Any]) -> str:
     columns, rows = result["table"]["columns"], result["table"]["rows"]
     lines = [columns, ["---"] * len(columns), *rows]
     versions = ", ".join(f"{name} {version}" for name, version in result["packages"].items())
-    where = f"Measured {result['date'][:10]} on {result['machine']}, {result['threads']} threads; {versions}."
+    where = (
+        f"Measured {result['date'][:10]} on {result['machine']}, {result['threads']} threads; "
+        f"{versions}."
+    )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{where}"
 
 

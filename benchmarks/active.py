@@ -72,8 +72,14 @@ def main() -> None:
                 kept.write_text(json.dumps(found), "utf-8")
     rows = [row(found, corpus, labels) for corpus in given.corpora for labels in ROUNDS]
     columns = (
-        "corpus", "labels", "random", "chosen", "chosen - random, 95 %", "characters, chosen / random", "at equal characters, 95 %",
-    )  # fmt: skip
+        "corpus",
+        "labels",
+        "random",
+        "chosen",
+        "chosen - random, 95 %",
+        "characters, chosen / random",
+        "at equal characters, 95 %",
+    )
     report("active", given, columns, rows, base=TINY, measurements=found)
     kept.unlink(missing_ok=True)
 

@@ -106,9 +106,19 @@ def write(given: argparse.Namespace, found: dict[str, Any]) -> None:
         for line in lines(corpus, found[corpus])
     ]
     columns = (
-        "corpus", "system", "n", "metric", "value", "unreadable", "against base (paired)", "p (Holm)", "trained parameters",
-        "training seconds", "training MB", "ms per 100 tokens",
-    )  # fmt: skip
+        "corpus",
+        "system",
+        "n",
+        "metric",
+        "value",
+        "unreadable",
+        "against base (paired)",
+        "p (Holm)",
+        "trained parameters",
+        "training seconds",
+        "training MB",
+        "ms per 100 tokens",
+    )
     settings = {name: value for name, value in vars(given).items() if name != "keep"}
     report("compare_corpora", argparse.Namespace(**settings), columns, rows, measurements=found)
 

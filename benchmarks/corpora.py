@@ -112,7 +112,8 @@ def compare(given: argparse.Namespace, work: Path) -> None:
                     )
                     found.append({**one, **result, "all": seconds})
                     say(
-                        f"{corpus} {method} {start} seed {seed}: F1 {result['f1']:.3f}, {result['seconds']:.0f} s"
+                        f"{corpus} {method} {start} seed {seed}: F1 {result['f1']:.3f}, "
+                        f"{result['seconds']:.0f} s"
                     )
     columns = ("corpus", "train", "test", "method", "start", "F1", "95 % (seed 0)", "seconds")
     keys = dict.fromkeys((one["corpus"], one["method"], one["start"]) for one in found)

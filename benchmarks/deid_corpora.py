@@ -22,7 +22,19 @@ from residency.deid.engine import normalised
 from residency.deid.find import Finding, resolve
 from residency.deid.rules import packs
 
-SCOPE = ("EMAIL_ADDRESS", "PHONE_NUMBER", "US_SSN", "US_DRIVER_LICENSE", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "DOMAIN_NAME", "ZIP_CODE", "STREET_ADDRESS", "PERSON")  # fmt: skip
+SCOPE = (
+    "EMAIL_ADDRESS",
+    "PHONE_NUMBER",
+    "US_SSN",
+    "US_DRIVER_LICENSE",
+    "CREDIT_CARD",
+    "IBAN_CODE",
+    "IP_ADDRESS",
+    "DOMAIN_NAME",
+    "ZIP_CODE",
+    "STREET_ADDRESS",
+    "PERSON",
+)
 
 
 def main() -> None:
@@ -64,9 +76,20 @@ def gold(data: Path, most: int) -> Iterable[list[str]]:
         for line in (data / "deid_golden/vi.jsonl").read_text("utf-8").splitlines()
         if line
     ]
-    yield scored("deid_golden", "vi", [(one["text"], [(s["start"], s["end"], s["label"]) for s in one["gold_spans"]]) for one in lines])  # fmt: skip
+    yield scored(
+        "deid_golden",
+        "vi",
+        [
+            (one["text"], [(s["start"], s["end"], s["label"]) for s in one["gold_spans"]])
+            for one in lines
+        ],
+    )
     one = json.loads((data / "deid_golden/zh-Hans.json").read_text("utf-8"))
-    yield scored("deid_golden", "zh", [(one["text"], [(s["start"], s["end"], s["label"]) for s in one["expected_entities"]])])  # fmt: skip
+    yield scored(
+        "deid_golden",
+        "zh",
+        [(one["text"], [(s["start"], s["end"], s["label"]) for s in one["expected_entities"]])],
+    )
     hard = json.loads((data / "deid_golden/hard_negatives.json").read_text("utf-8"))["fixtures"]
     for lang in sorted({one["language"] for one in hard} & {"vi", "zh", "en"}):
         yield counted(
@@ -136,7 +159,14 @@ def plain_text(data: Path, most: int) -> Iterable[list[str]]:
     yield counted("MTS-Dialog, notes", "en", [row["section_text"] for row in sections])
     yield counted("MTS-Dialog, dialogues", "en", [row["dialogue"] for row in sections])
     sentences = (data / "en/ncbi_disease/train.tsv").read_text("utf-8").split("\n\n")[:most]
-    yield counted("NCBI disease, train", "en", [" ".join(line.split()[0] for line in one.splitlines() if line.split()) for one in sentences])  # fmt: skip
+    yield counted(
+        "NCBI disease, train",
+        "en",
+        [
+            " ".join(line.split()[0] for line in one.splitlines() if line.split())
+            for one in sentences
+        ],
+    )
 
 
 def counted(name: str, lang: str, texts: Iterable[str]) -> list[str]:

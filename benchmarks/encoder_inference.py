@@ -133,7 +133,10 @@ def measure(given: argparse.Namespace, work: Path) -> None:
             held_out, (torchs.info, answers["torch"]), (ours[name].info, answers[name]), torchs.card
         )
         f1[name] = tests[0]
-        line = f"{100 * tests[0].difference:+.2f} points [{100 * tests[0].low:+.2f}, {100 * tests[0].high:+.2f}]"
+        line = (
+            f"{100 * tests[0].difference:+.2f} points [{100 * tests[0].low:+.2f}, "
+            f"{100 * tests[0].high:+.2f}]"
+        )
         rows.append([f"F1, {name} minus torch", line, *[""] * len(SYSTEMS)])
     report(
         f"encoder_inference-{given.threads}{given.out}",
@@ -178,12 +181,24 @@ def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]
     write_jsonl(train[:LEARNED], work / "train.jsonl")
     write_jsonl([*train[LEARNED:], *gold], work / "test.jsonl")
     recipe = {
-        "schema": 1, "name": "ncbi", "base": TINY, "seed": 7,
-        "data": {"ncbi": {"format": "jsonl", "train": "train.jsonl", "test": "test.jsonl", "profile": "public", "lang": "en", "stop": 0}},
+        "schema": 1,
+        "name": "ncbi",
+        "base": TINY,
+        "seed": 7,
+        "data": {
+            "ncbi": {
+                "format": "jsonl",
+                "train": "train.jsonl",
+                "test": "test.jsonl",
+                "profile": "public",
+                "lang": "en",
+                "stop": 0,
+            }
+        },
         "tasks": [{"card": "ner", "data": "ncbi"}],
         "stages": [{"method": {"kind": "full"}, "epochs": 6, "stop": None}],
         "evaluate": {"baselines": [], "limit": 1},
-    }  # fmt: skip
+    }
     path = work / "ncbi.yaml"
     path.write_text(json.dumps(recipe), "utf-8")
     say("tuning")

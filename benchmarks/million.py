@@ -61,9 +61,17 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     row = [
-        f"{given.notes:,}", given.lang, f"{found['released']:,}", f"{found['refused']:,}", f"{found['lost']:,}", f"{found['doubled']:,}",
-        f"{found['foreign']:,}", f"{found['peak_mb']:,.0f}", f"{found['seconds']:,.0f}", f"{given.notes / found['seconds']:,.0f}",
-    ]  # fmt: skip
+        f"{given.notes:,}",
+        given.lang,
+        f"{found['released']:,}",
+        f"{found['refused']:,}",
+        f"{found['lost']:,}",
+        f"{found['doubled']:,}",
+        f"{found['foreign']:,}",
+        f"{found['peak_mb']:,.0f}",
+        f"{found['seconds']:,.0f}",
+        f"{given.notes / found['seconds']:,.0f}",
+    ]
     columns = (
         "notes",
         "language",
@@ -89,7 +97,8 @@ def fill(path: Path, count: int, lang: str, base: int) -> int:
     with sqlite3.connect(path) as database:
         names = ", ".join(f"{name} TEXT" for name in COLUMNS)
         database.execute(
-            f"CREATE TABLE notes (id INTEGER PRIMARY KEY, patient TEXT, written_at TEXT, text TEXT, {names})"
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, patient TEXT, written_at TEXT, text "
+            f"TEXT, {names})"
         )
         marks = ", ".join("?" * (4 + len(COLUMNS)))
         rows = (
@@ -135,7 +144,8 @@ def road(folder: Path, count: int) -> dict[str, Any]:
         peak = max(peak, most)
         states.append(f"killed in {what}: {died}" if what else f"ended: {died}")
         say(
-            f"{states[-1]}; {stored(folder):,} notes in the zone, {lines(folder):,} made; {most:,.0f} MB, {seconds:,.0f} s so far"
+            f"{states[-1]}; {stored(folder):,} notes in the zone, {lines(folder):,} made; "
+            f"{most:,.0f} MB, {seconds:,.0f} s so far"
         )
     return {"peak_mb": peak, "seconds": seconds, "commands": states}
 
@@ -145,8 +155,12 @@ def command(folder: Path, kill_in: str, count: int) -> tuple[int, float]:
     one of its steps."""
     environment = {**os.environ, "RESIDENCY_KEY": KEY, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )  # fmt: skip
+        [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
     peak = 0.0
     while process.poll() is None:
         peak = max(peak, sum(held(pid) for pid in family(process.pid)))
@@ -158,7 +172,8 @@ def command(folder: Path, kill_in: str, count: int) -> tuple[int, float]:
         time.sleep(0.5)
     if not kill_in and process.returncode:
         raise UserError(
-            f"the command ended with {process.returncode}: {(process.stderr or sys.stdin).read()[-300:]!r}"
+            f"the command ended with {process.returncode}: "
+            f"{(process.stderr or sys.stdin).read()[-300:]!r}"
         )
     return process.returncode, peak
 
@@ -248,9 +263,13 @@ def compared(folder: Path) -> dict[str, Any]:
     told = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
     refused = sum(told.get("refused", {}).values())
     return {
-        "released": count, "refused": refused, "lost": len(wanted) - len(wanted & found) - refused, "doubled": count - len(found),
-        "foreign": len(found - wanted), "ledger": told["ledger"],
-    }  # fmt: skip
+        "released": count,
+        "refused": refused,
+        "lost": len(wanted) - len(wanted & found) - refused,
+        "doubled": count - len(found),
+        "foreign": len(found - wanted),
+        "ledger": told["ledger"],
+    }
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def compare(given: argparse.Namespace, work: Path) -> None:
             found["f1"] = strict_f1(devel, answers(work / "answers.jsonl", devel))
             measured[system] = found
             say(
-                f"round {turn + 1} {system}: F1 {found['f1']:.3f}, {found['seconds']:.1f} s ({found['all']:.1f} in all)"
+                f"round {turn + 1} {system}: F1 {found['f1']:.3f}, {found['seconds']:.1f} s "
+                f"({found['all']:.1f} in all)"
             )
         rounds.append(measured)
     columns = (

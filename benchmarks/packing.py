@@ -90,7 +90,8 @@ def compare(given: argparse.Namespace, work: Path) -> None:
                 )
             found[name].append(result)
             say(
-                f"round {turn + 1} {name}: {result['tokens_per_second']:,.0f} tokens/s, padding {result['padding']:.1%}"
+                f"round {turn + 1} {name}: {result['tokens_per_second']:,.0f} tokens/s, padding "
+                f"{result['padding']:.1%}"
             )
     rows = []
     for name, runs in found.items():
@@ -111,7 +112,8 @@ def compare(given: argparse.Namespace, work: Path) -> None:
         faster = ratio_to(found, other, found["packed"])
         shares[other] = {"padding_ratio": padding, "faster": faster, "reached": faster / padding}
         say(
-            f"\nagainst {other}: padding ratio {padding:.3f}, packed {faster:.2f} times as fast: {faster / padding:.0%} of it"
+            f"\nagainst {other}: padding ratio {padding:.3f}, packed {faster:.2f} times as fast: "
+            f"{faster / padding:.0%} of it"
         )
     columns = (
         "system",

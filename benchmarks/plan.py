@@ -36,26 +36,70 @@ BERT = {
 }
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "tiny encoder, full, 32 x 240": {"base": "bundled:tiny-encoder", "method": {"kind": "full"}, "micro": 32, "tokens": 240},
-    "tiny encoder, LoRA, 32 x 240, bf16": {
-        "base": "bundled:tiny-encoder", "method": {"kind": "lora"}, "micro": 32, "tokens": 240, "precision": "bf16",
+    "tiny encoder, full, 32 x 240": {
+        "base": "bundled:tiny-encoder",
+        "method": {"kind": "full"},
+        "micro": 32,
+        "tokens": 240,
     },
-    "tiny lm, LoRA, 16 x 500": {"base": "bundled:tiny-lm", "method": {"kind": "lora"}, "micro": 16, "tokens": 500},
-    "tiny lm, full, 8 x 900": {"base": "bundled:tiny-lm", "method": {"kind": "full"}, "micro": 8, "tokens": 900},
-    "Llama 69M, LoRA, 8 x 256": {"shape": ["llama", LLAMA], "method": {"kind": "lora"}, "micro": 8, "tokens": 256},
-    "Llama 69M, full, 4 x 256": {"shape": ["llama", LLAMA], "method": {"kind": "full"}, "micro": 4, "tokens": 256},
+    "tiny encoder, LoRA, 32 x 240, bf16": {
+        "base": "bundled:tiny-encoder",
+        "method": {"kind": "lora"},
+        "micro": 32,
+        "tokens": 240,
+        "precision": "bf16",
+    },
+    "tiny lm, LoRA, 16 x 500": {
+        "base": "bundled:tiny-lm",
+        "method": {"kind": "lora"},
+        "micro": 16,
+        "tokens": 500,
+    },
+    "tiny lm, full, 8 x 900": {
+        "base": "bundled:tiny-lm",
+        "method": {"kind": "full"},
+        "micro": 8,
+        "tokens": 900,
+    },
+    "Llama 69M, LoRA, 8 x 256": {
+        "shape": ["llama", LLAMA],
+        "method": {"kind": "lora"},
+        "micro": 8,
+        "tokens": 256,
+    },
+    "Llama 69M, full, 4 x 256": {
+        "shape": ["llama", LLAMA],
+        "method": {"kind": "full"},
+        "micro": 4,
+        "tokens": 256,
+    },
     "Llama 69M, LoRA, 8 x 512, checkpointing": {
-        "shape": ["llama", LLAMA], "method": {"kind": "lora"}, "micro": 8, "tokens": 512, "checkpointing": True,
+        "shape": ["llama", LLAMA],
+        "method": {"kind": "lora"},
+        "micro": 8,
+        "tokens": 512,
+        "checkpointing": True,
     },
     "Llama 69M, prefix of 64, 4 x 256, bf16": {
-        "shape": ["llama", LLAMA], "method": {"kind": "prefix", "length": 64}, "micro": 4, "tokens": 256, "precision": "bf16",
+        "shape": ["llama", LLAMA],
+        "method": {"kind": "prefix", "length": 64},
+        "micro": 4,
+        "tokens": 256,
+        "precision": "bf16",
     },
     "Llama 113M, last 2 layers, 8 x 256": {
         "shape": ["llama", {**LLAMA, "num_hidden_layers": 16, "num_key_value_heads": 4}],
-        "method": {"kind": "freeze", "last": 2}, "micro": 8, "tokens": 256,
+        "method": {"kind": "freeze", "last": 2},
+        "micro": 8,
+        "tokens": 256,
     },
-    "BERT 30M, full, 16 x 250": {"shape": ["bert", BERT], "method": {"kind": "full"}, "micro": 16, "tokens": 250},
-}  # fmt: skip
+    "BERT 30M, full, 16 x 250": {
+        "shape": ["bert", BERT],
+        "method": {"kind": "full"},
+        "micro": 16,
+        "tokens": 250,
+    },
+}
 WITHIN = 0.15
 
 
@@ -78,7 +122,8 @@ def main() -> None:
         found[name] = one
         error = one["planned"] / one["measured"] - 1
         say(
-            f"{name}: {one['planned']:.0f} MB planned, {one['measured']:.0f} measured ({error:+.1%})"
+            f"{name}: {one['planned']:.0f} MB planned, {one['measured']:.0f} measured "
+            f"({error:+.1%})"
         )
         rows.append(
             [

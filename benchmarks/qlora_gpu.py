@@ -43,7 +43,8 @@ def main() -> None:
 
     if not torch.cuda.is_available():
         say(
-            "qlora_gpu: there is no GPU here; nothing was measured. residency plan says what the stage would take."
+            "qlora_gpu: there is no GPU here; nothing was measured. residency plan says what the "
+            "stage would take."
         )
         return
     if given.child:
@@ -72,7 +73,8 @@ def main() -> None:
     pairs = zip(found["residency"], found["plain"], strict=True)
     ratio = median(one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs)
     say(
-        f"speed beside plain peft and the Trainer: {ratio:.2f} (goal {GOAL_RATIO}); goal of the peak {GOAL_GB:.0f} GB"
+        f"speed beside plain peft and the Trainer: {ratio:.2f} (goal {GOAL_RATIO}); goal of the "
+        f"peak {GOAL_GB:.0f} GB"
     )
     gpu = torch.cuda.get_device_name()
     report(

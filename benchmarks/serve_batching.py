@@ -91,9 +91,14 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         more, gateway = overhead(given, plans["ours"], artefact)
         last, moderate = calm(given, plans)
     report(
-        "serve_batching", given, ("what", *SYSTEMS, "ours / plain, ours-export / plain", "the same, of the better plain"),
-        [*rows, *more, *last, alike(artefact, export, notes)], batching=measured, gateway=gateway, moderate=moderate,
-    )  # fmt: skip
+        "serve_batching",
+        given,
+        ("what", *SYSTEMS, "ours / plain, ours-export / plain", "the same, of the better plain"),
+        [*rows, *more, *last, alike(artefact, export, notes)],
+        batching=measured,
+        gateway=gateway,
+        moderate=moderate,
+    )
 
 
 def save_plain(artefact: Path, folder: Path) -> None:

@@ -70,7 +70,8 @@ def main() -> None:
     address = os.environ.get("RESIDENCY_TEST_REDIS")
     if not address:
         raise UserError(
-            "there is no Redis; python scripts/services.py run redis -- python benchmarks/serve_load.py."
+            "there is no Redis; python scripts/services.py run redis -- python "
+            "benchmarks/serve_load.py."
         )
     provider = Provider()
     try:
@@ -94,9 +95,14 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
     ]
     port = free()
     settings = (
-        f"workers={given.workers}", f"limits.redis={address}", "auth.kind=oidc", f"auth.issuer={provider.issuer}",
-        f"auth.audience={AUDIENCE}", f"auth.jwks={provider.jwks}", *given.settings,
-    )  # fmt: skip
+        f"workers={given.workers}",
+        f"limits.redis={address}",
+        "auth.kind=oidc",
+        f"auth.issuer={provider.issuer}",
+        f"auth.audience={AUDIENCE}",
+        f"auth.jwks={provider.jwks}",
+        *given.settings,
+    )
     rows, measured = [], []
     with ours(port, served, given.threads, work / "ours", *settings):
         plan = {
@@ -113,9 +119,14 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
             rows.append(row(kind, found))
             say(" | ".join(rows[-1]))
     columns = (
-        "users", "asked/s, each", "accepted/s, each: mean (least)", "a perfect window", "most accepted in 1 s", "200, 429, other",
+        "users",
+        "asked/s, each",
+        "accepted/s, each: mean (least)",
+        "a perfect window",
+        "most accepted in 1 s",
+        "200, 429, other",
         "/extract, ms: p50; p95 (rounds)",
-    )  # fmt: skip
+    )
     report(f"serve_load{given.out}", given, columns, rows, measured=measured)
 
 

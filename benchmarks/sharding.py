@@ -58,9 +58,16 @@ def main() -> None:
                 apart = max(abs(a - b) for a, b in zip(losses, alone, strict=True))
                 found[f"{method}, {way}"] = {"each": each, "apart": apart}
                 peaks = " and ".join(f"{one['peak']:.0f}" for one in each)
-                rows.append([
-                    method, way, f"{each[0]['planned']:.0f}", peaks, f"{each[0]['seconds']:.0f}", f"{apart:.1e}" if apart else "0",
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        method,
+                        way,
+                        f"{each[0]['planned']:.0f}",
+                        peaks,
+                        f"{each[0]['seconds']:.0f}",
+                        f"{apart:.1e}" if apart else "0",
+                    ]
+                )
                 say(" | ".join(rows[-1]))
     columns = (
         "method",
@@ -87,7 +94,8 @@ def processes_of(
     done = subprocess.run(command, env=environment(1), capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(
-            f"{method}, {count} processes: ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+            f"{method}, {count} processes: ended with {done.returncode}: "
+            f"{done.stderr.strip()[-300:]}"
         )
     return [json.loads((out / f"{number}.json").read_text("utf-8")) for number in range(count)]
 
@@ -100,13 +108,28 @@ def measured(method: str, base_id: str, shard: str, out: str) -> None:
 
     base = resolve(BaseModelSettings(id=base_id), Path.cwd())
     stage = {
-        "method": METHODS[method], "steps": STEPS, "batch": ROWS, "precision": "fp32", "checkpointing": False, "stop": None,
-    }  # fmt: skip
+        "method": METHODS[method],
+        "steps": STEPS,
+        "batch": ROWS,
+        "precision": "fp32",
+        "checkpointing": False,
+        "stop": None,
+    }
     job = Job(
-        stage=parse(Stage, stage, "stage"), name="1", base=base, card=load_card("qa"), train=questions(ROWS * STEPS, TOKENS, base_id),
-        dev=[], seed=0, profile="synthetic", work=Path(out) / "work", out=Path(out) / "out", output="text", forecast=True,
+        stage=parse(Stage, stage, "stage"),
+        name="1",
+        base=base,
+        card=load_card("qa"),
+        train=questions(ROWS * STEPS, TOKENS, base_id),
+        dev=[],
+        seed=0,
+        profile="synthetic",
+        work=Path(out) / "work",
+        out=Path(out) / "out",
+        output="text",
+        forecast=True,
         shard=shard == "1",
-    )  # fmt: skip
+    )
     begun = time.perf_counter()
     result, _ = train(job)
     told = {

@@ -272,8 +272,8 @@ def duplicates(count: int) -> list[list[str]]:
             say(f"{kind}: {error}")
             continue
         forms = [
-            f"Form {form}, for the use of all wards of the hospital and kept with the chart: page {form} of {form + 2}.\n"
-            * 2
+            f"Form {form}, for the use of all wards of the hospital and kept with the chart: page "
+            f"{form} of {form + 2}.\n" * 2
             for form in range(8)
         ]
         rng = random.Random(1)

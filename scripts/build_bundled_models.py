@@ -309,7 +309,8 @@ def write_card(folder: Path, model: str) -> None:
     tail = [line["loss"] for line in log[-max(1, len(log) // 10) :]]
     spoken = causal.SPOKEN if model == "lm" else ()
     rows = [
-        f"| {s['name']}{' (turns)' if s['name'] in spoken else ''} | {s['licence']} | {s['texts']:,} | {s['characters']:,} "
+        f"| {s['name']}{' (turns)' if s['name'] in spoken else ''} | {s['licence']} | "
+        f"{s['texts']:,} | {s['characters']:,} "
         f"| {str(s.get('sha256', 'made here'))[:16]} |"
         for s in facts["sources"]
     ]

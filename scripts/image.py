@@ -71,7 +71,8 @@ def main() -> None:
     for program in ("buildah", "debootstrap", "unshare", "setpriv"):
         if not shutil.which(program):
             sys.exit(
-                f"image: {program} is not installed; on Debian: apt-get install buildah debootstrap util-linux."
+                f"image: {program} is not installed; on Debian: apt-get install buildah "
+                "debootstrap util-linux."
             )
     if os.getuid():
         sys.exit("image: only root can do this.")
@@ -130,10 +131,24 @@ def build(mounts: Sequence[str], pip: Path | None) -> None:
         [f"{pip.resolve()}:/etc/pip.conf:ro"] if pip else []
     )
     volumes = [part for volume in shared for part in ("--volume", volume)]
-    print(buildah(
-        "bud", "--quiet", "--format", "docker", "--isolation", "chroot", "--network", "host", "--build-arg", f"PYTHON={BASE}",
-        *volumes, "--tag", IMAGE, str(ROOT),
-    ))  # fmt: skip
+    print(
+        buildah(
+            "bud",
+            "--quiet",
+            "--format",
+            "docker",
+            "--isolation",
+            "chroot",
+            "--network",
+            "host",
+            "--build-arg",
+            f"PYTHON={BASE}",
+            *volumes,
+            "--tag",
+            IMAGE,
+            str(ROOT),
+        )
+    )
     print(f"image: {IMAGE} was built in {time.monotonic() - begun:.0f} s")
 
 

@@ -29,7 +29,8 @@ from typing import Any
 from residency.models.artefact import read
 
 PROGRAM = (
-    "import sys, residency.train.trainer as trainer; trainer.CHECKPOINT_SECONDS = float(sys.argv.pop(1)); "
+    "import sys, residency.train.trainer as trainer; trainer.CHECKPOINT_SECONDS = "
+    "float(sys.argv.pop(1)); "
     "from residency.cli import main; main()"
 )
 
@@ -57,7 +58,8 @@ def finish(process: subprocess.Popen[bytes]) -> None:
     _, errors = process.communicate()
     if process.returncode:
         sys.exit(
-            f"residency run ended with {process.returncode}: {errors.decode(errors='replace').strip()[-400:]}"
+            f"residency run ended with {process.returncode}: "
+            f"{errors.decode(errors='replace').strip()[-400:]}"
         )
 
 
@@ -146,7 +148,8 @@ def measure(recipe: Path, folder: Path, kills: int, seed: int, checkpoint: float
     subprocess.run([sys.executable, "-c", "import peft, residency.train.trainer"], check=True)
     loading = time.monotonic() - began
     print(
-        f"undisturbed: {whole:.1f} s, of which {loading:.1f} s to load\n\n{'kill':>4}  {'after':>8}  at"
+        f"undisturbed: {whole:.1f} s, of which {loading:.1f} s to load\n\n{'kill':>4}  "
+        f"{'after':>8}  at"
     )
     rng = random.Random(seed)
     moments = sorted(rng.uniform(0, max(0.0, whole - loading)) for _ in range(kills))

@@ -70,7 +70,8 @@ def start(folder: Path, names: list[str], port: int) -> None:
         if answers(url):
             if running(folder, name) is None:
                 sys.exit(
-                    f"label_studio: something else answers at {url}; give another --port and an empty --folder."
+                    f"label_studio: something else answers at {url}; give another --port and an "
+                    "empty --folder."
                 )
             continue
         if running(folder, name) is None:
@@ -78,7 +79,8 @@ def start(folder: Path, names: list[str], port: int) -> None:
         wait(url, folder, name)  # one after the other: each start takes a core and half a gigabyte
         print(f"{name}: {url}, login {accounts[f'{upper(name)}_LOGIN']}", flush=True)
     print(
-        f"Accounts: {folder / 'accounts.env'}; load the tokens with: set -a; . {folder / 'accounts.env'}; set +a"
+        f"Accounts: {folder / 'accounts.env'}; load the tokens with: set -a; . "
+        f"{folder / 'accounts.env'}; set +a"
     )
 
 
@@ -139,7 +141,8 @@ def installed() -> Path:
         )
         if done.returncode:
             sys.exit(
-                "label_studio: pip could not install it; see above, and check the network or pip's configuration."
+                "label_studio: pip could not install it; see above, and check the network or pip's "
+                "configuration."
             )
     return program
 

@@ -27,7 +27,8 @@ SPOKEN = {"huatuo-liver", "pubmedqa", "icd10-vi"}
 The largest question corpus is not among them: answering its questions is left to tuning."""
 
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + "
+    "message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 

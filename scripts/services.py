@@ -116,7 +116,8 @@ def install(name: str) -> None:
         return
     if not shutil.which("apt-get"):
         sys.exit(
-            f"services: {name} is not installed, and this is no Debian: install {' '.join(PACKAGES[name])}."
+            f"services: {name} is not installed, and this is no Debian: install "
+            f"{' '.join(PACKAGES[name])}."
         )
     as_root = [] if os.getuid() == 0 else ["sudo", "-n"]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
@@ -137,7 +138,8 @@ def install(name: str) -> None:
             [*as_root, *command], env=quiet, stdout=sys.stderr, check=False
         ).returncode:
             sys.exit(
-                f"services: {' '.join(PACKAGES[name])} could not be installed; install them, then try again."
+                f"services: {' '.join(PACKAGES[name])} could not be installed; install them, then "
+                "try again."
             )
     if not program(PROGRAMS[name]):
         sys.exit(f"services: {PROGRAMS[name]} was installed but is nowhere to be found.")
@@ -236,9 +238,15 @@ def mariadb(folder: Path, port: int) -> subprocess.Popen[bytes]:
     init.write_text("ALTER USER root@localhost IDENTIFIED BY 'root';\n")
     init.chmod(0o644)
     options = [
-        f"--port={port}", "--bind-address=127.0.0.1", f"--socket={home}/socket", f"--init-file={init}", "--character-set-server=utf8mb4",
-        "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=256M", "--max-allowed-packet=64M",
-    ]  # fmt: skip
+        f"--port={port}",
+        "--bind-address=127.0.0.1",
+        f"--socket={home}/socket",
+        f"--init-file={init}",
+        "--character-set-server=utf8mb4",
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-buffer-pool-size=256M",
+        "--max-allowed-packet=64M",
+    ]
     return launch(
         [*before, str(program("mariadbd")), *common, *options], ROOT / ".services/mariadb.log"
     )

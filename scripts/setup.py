@@ -75,8 +75,10 @@ def venv_problem() -> str:
     if not missing:
         return ""
     return (
-        f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing from {sys.executable}: "
-        "on Debian or Ubuntu run `apt-get install python3-venv`, elsewhere install a complete Python."
+        f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing from "
+        f"{sys.executable}: "
+        "on Debian or Ubuntu run `apt-get install python3-venv`, elsewhere install a complete "
+        "Python."
     )
 
 
@@ -233,20 +235,24 @@ def torch_lines(torch: Torch | None, gpu: bool) -> list[str]:
     if torch is None:
         kind = "cuda" if gpu else "cpu"
         return [
-            f"which build of torch pip will take is not known beforehand; expected: {kind.upper()}, {cost(kind)}."
+            "which build of torch pip will take is not known beforehand; expected: "
+            f"{kind.upper()}, {cost(kind)}."
         ]
     kind = "cuda" if torch.cuda else "cpu"
     size = f", {torch.megabytes:.0f} MB" if torch.megabytes else ""
     lines = [f"torch {torch.version}: {kind.upper()} build{size}; {cost(kind)}."]
     if torch.cuda and not gpu:
         lines.append(
-            "No NVIDIA GPU was found: the CUDA build works, but is large for nothing. To take the small CPU build, stop "
-            "here (Ctrl-C), name PyTorch's own index of CPU wheels (its install page shows the address under 'CPU') in "
+            "No NVIDIA GPU was found: the CUDA build works, but is large for nothing. To take the "
+            "small CPU build, stop "
+            "here (Ctrl-C), name PyTorch's own index of CPU wheels (its install page shows the "
+            "address under 'CPU') in "
             "PIP_EXTRA_INDEX_URL or in pip's configuration, and run `make setup` again."
         )
     if gpu and not torch.cuda:
         lines.append(
-            "An NVIDIA GPU was found, but this build cannot use it: name a source of CUDA builds in pip's configuration "
+            "An NVIDIA GPU was found, but this build cannot use it: name a source of CUDA builds "
+            "in pip's configuration "
             "(PIP_EXTRA_INDEX_URL), or go on without the GPU."
         )
     return lines
@@ -257,7 +263,10 @@ def cost(kind: str) -> str:
     total = DOWNLOAD[kind]
     low, high = total / 25 / 60 + total / 700, total / 5 / 60 + total / 350
     size = f"{total / 1000:.1f} GB" if total >= 1000 else f"{total} MB"
-    return f"about {size} to download in all, roughly {max(1, round(low))} to {round(high) + 1} minutes"
+    return (
+        f"about {size} to download in all, roughly {max(1, round(low))} to {round(high) + 1} "
+        "minutes"
+    )
 
 
 # The environment
@@ -363,25 +372,41 @@ def progress(line: str) -> str:
 def remedy(output: str) -> str:
     """What to do about a failure of pip."""
     if re.search(r"No space left on device|Errno 28", output):
-        return "the disk is full: free about 3 GB here and in the folder for temporary files (TMPDIR), and try again"
+        return (
+            "the disk is full: free about 3 GB here and in the folder for temporary files "
+            "(TMPDIR), and try again"
+        )
     if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", output):
-        return "the certificate was refused: behind a hospital proxy name its certificate in PIP_CERT, and try again"
+        return (
+            "the certificate was refused: behind a hospital proxy name its certificate in "
+            "PIP_CERT, and try again"
+        )
     if re.search(
         r"name resolution|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Connection to",
         output,
     ):
-        return "no package index was reached: check the network and HTTPS_PROXY, or set pip to your mirror, and try again"
+        return (
+            "no package index was reached: check the network and HTTPS_PROXY, or set pip to "
+            "your mirror, and try again"
+        )
     if re.search(r"No matching distribution|Could not find a version|ResolutionImpossible", output):
         return (
             "the index that pip uses lacks a pinned version for this Python and processor: "
             "use 64-bit Linux or macOS with Python 3.11, or another index"
         )
-    return "read the lines above and .venv/setup.log, and try again; `rm -rf .venv` makes it start afresh"
+    return (
+        "read the lines above and .venv/setup.log, and try again; `rm -rf .venv` makes it "
+        "start "
+        "afresh"
+    )
 
 
 def verify() -> str:
     """Start what was installed; returns its description."""
-    code = "import residency, torch; print(torch.__version__, 'with' if torch.cuda.is_available() else 'without', 'GPU')"
+    code = (
+        "import residency, torch; print(torch.__version__, 'with' if torch.cuda.is_available() "
+        "else 'without', 'GPU')"
+    )
     tried = subprocess.run(
         [venv_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -436,8 +461,10 @@ def report() -> None:
         if shutil.which("git")
         else "no git (optional: manifests will not name the code's revision)"
     )
-    say(f"Python {platform.python_version()}, {free_bytes(ROOT) / GB:.0f} GB free, {git}, "
-        f"{'NVIDIA GPU found' if has_gpu() else 'no NVIDIA GPU: everything runs on the CPU'}.")  # fmt: skip
+    say(
+        f"Python {platform.python_version()}, {free_bytes(ROOT) / GB:.0f} GB free, {git}, "
+        f"{'NVIDIA GPU found' if has_gpu() else 'no NVIDIA GPU: everything runs on the CPU'}."
+    )
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:

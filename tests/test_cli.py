@@ -24,7 +24,8 @@ def main(
     """``residency ARGUMENTS`` in a process of its own, which says at its end what it had to load."""
     program = (
         "import sys, atexit\n"
-        "atexit.register(lambda: print('LOADED', *sorted({name.split('.')[0] for name in sys.modules})))\n"
+        "atexit.register(lambda: print('LOADED', *sorted({name.split('.')[0] for name in "
+        "sys.modules})))\n"
         f"{code}\nfrom residency.cli import main\nmain()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "80"}
@@ -114,7 +115,8 @@ def test_wrong_arguments_are_one_sentence_and_exit_code_1_for_2_means_refused(
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,
-            "residency: torch is not installed; install what training needs: pip install 'residency[train]'.\n",
+            "residency: torch is not installed; install what training needs: pip install "
+            "'residency[train]'.\n",
         ),
     ],
 )

@@ -154,7 +154,10 @@ def test_the_page_of_the_command_line_shows_every_verb_within_its_width(tmp_path
         "@app.command(hidden=True)\ndef secret() -> None:\n    '''Hidden.'''\n",
         "utf-8",
     )
-    code = "import sys; sys.path[:0] = ['scripts', sys.argv[1]]; import write_cli_reference as w; print(w.page(w.root_command()))"
+    code = (
+        "import sys; sys.path[:0] = ['scripts', sys.argv[1]]; import write_cli_reference as w; "
+        "print(w.page(w.root_command()))"
+    )
     written = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=ROOT,

@@ -82,7 +82,10 @@ def corpora(command: str) -> str:
     }
     data, folder, suffix = places[name[1]]
     test = "devel" if data == "ncbi" else "dev"
-    return f"{command} data.{data}.train={SHARED}/{folder}/train{suffix} data.{data}.test={SHARED}/{folder}/{test}{suffix}"
+    return (
+        f"{command} data.{data}.train={SHARED}/{folder}/train{suffix} "
+        f"data.{data}.test={SHARED}/{folder}/{test}{suffix}"
+    )
 
 
 def test_the_pages_hold_commands() -> None:

@@ -195,7 +195,8 @@ def test_the_schema_names_every_format_method_and_setting() -> None:
         ),
         (
             ["stages[0].method={kind: prefix, projection: 8}"],
-            "stages[0].method.projection: belongs to all layers at once, which launch.shard lends out one by one",
+            "stages[0].method.projection: belongs to all layers at once, which launch.shard lends "
+            "out one by one",
         ),
     ],
 )

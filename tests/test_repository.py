@@ -250,7 +250,10 @@ def test_an_installation_holds_until_pins_or_extras_change(
         "dev",
     ]
     (tmp_path / ".venv").mkdir()
-    stamp = f'{{"key": "{setup.key()}", "extras": ["train", "quantise", "chatglm", "deid", "ingest", "serve", "export", "dev", "vi"]}}'
+    stamp = (
+        f'{{"key": "{setup.key()}", "extras": ["train", "quantise", "chatglm", "deid", '
+        '"ingest", "serve", "export", "dev", "vi"]}'
+    )
     (tmp_path / ".venv" / "setup.json").write_text(stamp, "utf-8")
     assert setup.missing_extras([]) == setup.missing_extras(["vi"]) == []
     assert setup.missing_extras(["bench"]) == [

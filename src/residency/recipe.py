@@ -125,11 +125,13 @@ class Recipe(Part):
         for number, task in enumerate(self.tasks):
             if task.data not in self.data:
                 raise ValueError(
-                    f"tasks[{number}].data: {task.data!r} is not an entry of data; {allowed(self.data, task.data)}"
+                    f"tasks[{number}].data: {task.data!r} is not an entry of data; "
+                    f"{allowed(self.data, task.data)}"
                 )
             if task.title in [other.title for other in self.tasks[:number]]:
                 raise ValueError(
-                    f"tasks[{number}].name: {task.title!r} is a task already; give each a name of its own"
+                    f"tasks[{number}].name: {task.title!r} is a task already; give each a name of "
+                    "its own"
                 )
         for number, stage in enumerate(self.stages):
             self._stage_fits(f"stages[{number}]", stage)
@@ -146,16 +148,19 @@ class Recipe(Part):
             return self
         if self.base.quantise != "none":
             raise ValueError(
-                f"launch.shard: weights in {self.base.quantise} cannot be shared out; set base.quantise=none, or launch.shard=false"
+                f"launch.shard: weights in {self.base.quantise} cannot be shared out; set "
+                "base.quantise=none, or launch.shard=false"
             )
         for number, stage in enumerate(self.stages):
             if stage.optimiser != "adamw":
                 raise ValueError(
-                    f"stages[{number}].optimiser: {stage.optimiser} does not work with launch.shard; set adamw, or launch.shard=false"
+                    f"stages[{number}].optimiser: {stage.optimiser} does not work with "
+                    "launch.shard; set adamw, or launch.shard=false"
                 )
             if getattr(stage.method, "projection", None) is not None:
                 raise ValueError(
-                    f"stages[{number}].method.projection: belongs to all layers at once, which launch.shard lends out one by one; "
+                    f"stages[{number}].method.projection: belongs to all layers at once, which "
+                    "launch.shard lends out one by one; "
                     "leave it out, or set launch.shard=false"
                 )
         return self
@@ -250,7 +255,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not valid YAML.") from None
     if not isinstance(value, dict):
         raise UserError(
-            f"{path}: holds no recipe; it must be a mapping that begins with schema: {SCHEMA} and name: ..."
+            f"{path}: holds no recipe; it must be a mapping that begins with schema: {SCHEMA} and "
+            "name: ..."
         )
     return value
 

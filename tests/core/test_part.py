@@ -90,19 +90,33 @@ def test_the_place_stands_first_and_each_fault_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"epoch": 3}, "stages[0].epoch: unknown key; allowed: method, learning_rate, warmup, schedule, epochs, even, columns, resume; did you mean epochs?"),
+        (
+            {"epoch": 3},
+            "stages[0].epoch: unknown key; allowed: method, learning_rate, warmup, schedule, "
+            "epochs, even, columns, resume; did you mean epochs?",
+        ),
         ({"epochs": "many"}, "stages[0].epochs: must be a whole number."),
         ({"epochs": 1.5}, "stages[0].epochs: must be a whole number."),
         ({"resume": "perhaps"}, "stages[0].resume: must be true or false."),
-        ({"schedule": "cosin"}, "stages[0].schedule: 'cosin' is not known; allowed: linear, cosine; did you mean cosine?"),
+        (
+            {"schedule": "cosin"},
+            "stages[0].schedule: 'cosin' is not known; allowed: linear, cosine; did you mean "
+            "cosine?",
+        ),
         ({"even": 3}, "stages[0].even: must be even."),
-        ({"method": {"kind": "lore"}}, "stages[0].method.kind: 'lore' is not known; allowed: lora, prefix; did you mean lora?"),
+        (
+            {"method": {"kind": "lore"}},
+            "stages[0].method.kind: 'lore' is not known; allowed: lora, prefix; did you mean lora?",
+        ),
         ({"method": {"rank": 8}}, "stages[0].method.kind: is missing; allowed: lora, prefix."),
         ({"method": "lora"}, "stages[0].method: must be a mapping."),
         ({"method": {"kind": "lora", "rank": 0}}, "stages[0].method.rank: must be greater than 0."),
-        ({"method": {"kind": "prefix", "rank": 8}}, "stages[0].method.rank: unknown key; allowed: kind, tokens."),
+        (
+            {"method": {"kind": "prefix", "rank": 8}},
+            "stages[0].method.rank: unknown key; allowed: kind, tokens.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_faults_inside_a_list_are_named_by_their_dotted_key(
     settings: dict[str, object], sentence: str
 ) -> None:
@@ -114,15 +128,27 @@ def test_faults_inside_a_list_are_named_by_their_dotted_key(
     [
         ({"learning_rate": "fast"}, "stages[0].learning_rate: must be auto or a number."),
         ({"learning_rate": [1]}, "stages[0].learning_rate: must be auto or a number."),
-        ({"learning_rate": "atuo"}, "stages[0].learning_rate: must be auto or a number; did you mean auto?"),
+        (
+            {"learning_rate": "atuo"},
+            "stages[0].learning_rate: must be auto or a number; did you mean auto?",
+        ),
         ({"warmup": -1}, "stages[0].warmup: must be auto, none or a number greater than 0."),
         ({"columns": 3}, "stages[0].columns: must be auto or a mapping."),
-        ({"columns": {"text": "a", "labels": 3}}, "stages[0].columns.labels: must be text or a list."),
-        ({"columns": {"text": "a", "labels": ["b", 3]}}, "stages[0].columns.labels[1]: must be text."),
+        (
+            {"columns": {"text": "a", "labels": 3}},
+            "stages[0].columns.labels: must be text or a list.",
+        ),
+        (
+            {"columns": {"text": "a", "labels": ["b", 3]}},
+            "stages[0].columns.labels[1]: must be text.",
+        ),
         ({"columns": {"labels": "b"}}, "stages[0].columns.text: is missing; add it."),
-        ({"columns": {"text": "a", "label": "b"}}, "stages[0].columns.label: unknown key; allowed: text, labels; did you mean labels?"),
+        (
+            {"columns": {"text": "a", "label": "b"}},
+            "stages[0].columns.label: unknown key; allowed: text, labels; did you mean labels?",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_fits_no_member_of_a_union_gives_one_sentence(
     settings: dict[str, object], sentence: str
 ) -> None:

@@ -58,7 +58,11 @@ def test_every_tie_between_two_parts_is_a_leak_of_its_kind(
 
 
 def test_near_duplicates_in_two_parts_are_a_leak() -> None:
-    text = "Bệnh nhân nam, đau ngực trái lan ra sau lưng từ ba giờ trước, vã mồ hôi nhiều, khó thở nhẹ khi nằm"
+    text = (
+        "Bệnh nhân nam, đau ngực trái lan ra sau lưng từ ba giờ trước, vã mồ hôi nhiều, khó "
+        "thở "
+        "nhẹ khi nằm"
+    )
     notes = [note("a", text=text + "."), note("b", text=text + ", mạch 96.")]
     near = near_duplicates(notes, 0.8)
     assert [leak.tie for leak in audit(notes, {"a": "train", "b": "test"}, near)] == [

@@ -47,20 +47,45 @@ ANSWERS = {
     ("onset", "When did Hypertension first begin?"): ("2015-05-05", {"Condition/conditions-1"}),
     ("onset", "When did Acute bronchitis first begin?"): ("2010-01-01", {"Condition/conditions-2"}),
     ("active", "Is the condition Hypertension still active?"): ("yes", {"Condition/conditions-1"}),
-    ("active", "Is the condition Acute bronchitis still active?"): ("no", {"Condition/conditions-2", "Condition/conditions-3"}),
-    ("taking", "Is Lisinopril 10 MG Oral Tablet still being prescribed?"): ("yes", {"MedicationRequest/medications-1"}),
-    ("taking", "Is Amoxicillin 250 MG still being prescribed?"): ("no", {"MedicationRequest/medications-2"}),
-    ("reason", "Which condition was Lisinopril 10 MG Oral Tablet prescribed for?"): (
-        "Hypertension", {"MedicationRequest/medications-1", "Condition/conditions-1"},
+    ("active", "Is the condition Acute bronchitis still active?"): (
+        "no",
+        {"Condition/conditions-2", "Condition/conditions-3"},
     ),
-    ("value", "What was the last value of Body Height?"): ("159.5 cm", {"Observation/observations-2"}),
-    ("value", "What was the last value of Tobacco smoking status?"): ("Never smoker", {"Observation/observations-3"}),
-    ("times", "How often was Spirometry done?"): ("3", {f"Procedure/procedures-{n}" for n in (1, 2, 3)}),
-    ("vaccine", "When was the vaccine Influenza last given?"): ("2020-10-02", {"Immunization/immunizations-2"}),
+    ("taking", "Is Lisinopril 10 MG Oral Tablet still being prescribed?"): (
+        "yes",
+        {"MedicationRequest/medications-1"},
+    ),
+    ("taking", "Is Amoxicillin 250 MG still being prescribed?"): (
+        "no",
+        {"MedicationRequest/medications-2"},
+    ),
+    ("reason", "Which condition was Lisinopril 10 MG Oral Tablet prescribed for?"): (
+        "Hypertension",
+        {"MedicationRequest/medications-1", "Condition/conditions-1"},
+    ),
+    ("value", "What was the last value of Body Height?"): (
+        "159.5 cm",
+        {"Observation/observations-2"},
+    ),
+    ("value", "What was the last value of Tobacco smoking status?"): (
+        "Never smoker",
+        {"Observation/observations-3"},
+    ),
+    ("times", "How often was Spirometry done?"): (
+        "3",
+        {f"Procedure/procedures-{n}" for n in (1, 2, 3)},
+    ),
+    ("vaccine", "When was the vaccine Influenza last given?"): (
+        "2020-10-02",
+        {"Immunization/immunizations-2"},
+    ),
     ("visit", "When did the last wellness encounter begin?"): ("2021-03-04", {"Encounter/e2"}),
     ("visit", "When did the last emergency encounter begin?"): ("2020-06-07", {"Encounter/e3"}),
-    ("allergy", "Which category does the allergy to Penicillin V have?"): ("medication", {"AllergyIntolerance/allergies-1"}),
-}  # fmt: skip
+    ("allergy", "Which category does the allergy to Penicillin V have?"): (
+        "medication",
+        {"AllergyIntolerance/allergies-1"},
+    ),
+}
 """As a person reads them in the tables above."""
 
 
@@ -91,8 +116,10 @@ def test_rows_become_resources_with_what_the_tables_hold_and_nothing_empty(table
     lisinopril = resources["medications-1"]
     assert lisinopril["status"] == "active" and lisinopril["subject"] == {"reference": "Patient/p1"}
     assert lisinopril["reasonCode"][0]["coding"][0] == {
-        "system": "http://snomed.info/sct", "code": "59621000", "display": "Hypertension",
-    }  # fmt: skip
+        "system": "http://snomed.info/sct",
+        "code": "59621000",
+        "display": "Hypertension",
+    }
     assert resources["observations-2"]["valueQuantity"] == {"value": 159.5, "unit": "cm"}
     assert (
         resources["e3"]["class"]["code"] == "EMER"
@@ -123,7 +150,11 @@ def test_every_answer_is_what_the_tables_say_with_the_resources_that_say_it(
     assert {note.group for note in found} == {"p1"} and len({note.id for note in found}) == len(
         found
     )
-    assert all("Condition/conditions-1: Hypertension; 2015-05-05; active" in note.text for note in found if "Hypertension" in note.fields["question"])  # fmt: skip
+    assert all(
+        "Condition/conditions-1: Hypertension; 2015-05-05; active" in note.text
+        for note in found
+        if "Hypertension" in note.fields["question"]
+    )
 
 
 @pytest.mark.parametrize("lang", ["en", "vi", "zh"])

@@ -132,8 +132,10 @@ def test_brat_reads_entities_codes_attributes_and_relations(tmp_path: Path):
     notes, ledger = brat(
         tmp_path,
         "no fever, cough",
-        "T2\tSign 10 15\tcough\nT1\tSign 3 8\tfever\nA1\tNegated T1\nA2\tCertainty T2 high\nN1\tReference T1 ICD:R50\tx\n"
-        "N2\tReference T1 ICD:R51\nR1\tWith Arg1:T1 Arg2:T2\n#1\tAnnotatorNotes T1\tsure?\nE1\tSign:T1\n*\tEquiv T1 T2\n",
+        "T2\tSign 10 15\tcough\nT1\tSign 3 8\tfever\nA1\tNegated T1\nA2\tCertainty T2 "
+        "high\nN1\tReference T1 ICD:R50\tx\n"
+        "N2\tReference T1 ICD:R51\nR1\tWith Arg1:T1 Arg2:T2\n#1\tAnnotatorNotes "
+        "T1\tsure?\nE1\tSign:T1\n*\tEquiv T1 T2\n",
     )
     note = notes[0]
     assert (note.id, note.group) == ("7", "7")
@@ -191,7 +193,10 @@ def test_a_text_without_annotation_file_is_rejected(tmp_path: Path):
 
 # PubTator
 
-PUBTATOR = "1|t|Title x\n1|a|Has fever.\n1\t12\t17\tfever\tSign\tR50\n1\tCID\tD1\tD2\n\n2|t|Two\n2|a|B\n2\t0\t3\tTwo\tSign\t-1\n"
+PUBTATOR = (
+    "1|t|Title x\n1|a|Has "
+    "fever.\n1\t12\t17\tfever\tSign\tR50\n1\tCID\tD1\tD2\n\n2|t|Two\n2|a|B\n2\t0\t3\tTwo\tSign\t-1\n"
+)
 
 
 def test_pubtator_reads_title_and_abstract_with_offsets_across_both(tmp_path: Path):
@@ -357,7 +362,8 @@ def test_csv_reads_labels_and_entities_with_line_breaks_in_cells(tmp_path: Path)
 def test_a_missing_csv_column_names_those_that_are_there(tmp_path: Path):
     with pytest.raises(
         DataError,
-        match=r"a.csv:1: has no column 'note'; present: id, text; set columns.text or the delimiter",
+        match=r"a.csv:1: has no column 'note'; present: id, text; set columns.text or the "
+        r"delimiter",
     ):
         read(write(tmp_path, "a.csv", "id,text\n1,x\n"), "csv", columns={"text": "note"})
 

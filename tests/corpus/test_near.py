@@ -103,8 +103,8 @@ def test_the_grams_of_a_text_are_as_many_as_it_has_different_ones() -> None:
 
 
 FORM = (
-    "Khoa Nội Tổng hợp, phiếu theo dõi hằng ngày, dùng chung cho mọi bệnh nhân nội trú của bệnh viện\n"
-    * 3
+    "Khoa Nội Tổng hợp, phiếu theo dõi hằng ngày, dùng chung cho mọi bệnh nhân nội trú của bệnh "
+    "viện\n" * 3
 )
 
 

@@ -113,12 +113,25 @@ def test_a_submission_is_the_rows_with_what_was_answered(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ([{"id": "1", "answer": "x"}], r"answers.jsonl:2: is not the answer to row 2; predict .* --text input"),
+        (
+            [{"id": "1", "answer": "x"}],
+            r"answers.jsonl:2: is not the answer to row 2; predict .* --text input",
+        ),
         ([{"id": "7", "answer": "x"}], r"answers.jsonl:1: is not the answer to row 1"),
-        ([{"id": i, "answer": "x"} for i in ("1", "2", "1", "4")], r"answers.jsonl:4: there are more answers than rows"),
-        ([{"id": "1", "facts": [["a", "b", "c", "d"]]}, {"id": "2", "answer": "x"}, {"id": "1", "facts": [["a", "b", "c"]]}], r"not one to task"),
+        (
+            [{"id": i, "answer": "x"} for i in ("1", "2", "1", "4")],
+            r"answers.jsonl:4: there are more answers than rows",
+        ),
+        (
+            [
+                {"id": "1", "facts": [["a", "b", "c", "d"]]},
+                {"id": "2", "answer": "x"},
+                {"id": "1", "facts": [["a", "b", "c"]]},
+            ],
+            r"not one to task",
+        ),
     ],
-)  # fmt: skip
+)
 def test_answers_to_other_rows_make_no_submission(
     tmp_path: Path, answers: list[Any], words: str
 ) -> None:

@@ -58,7 +58,8 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 def test_an_unknown_format_is_answered_with_the_known_ones():
     with pytest.raises(
         UserError,
-        match=r"format: 'jsonI' is not known; allowed: conll, brat, pubtator, jsonl.*did you mean jsonl",
+        match=r"format: 'jsonI' is not known; allowed: conll, brat, pubtator, jsonl.*did you mean "
+        r"jsonl",
     ):
         data(format="jsonI", path="a")
 
@@ -177,7 +178,8 @@ def test_renaming_a_label_that_is_not_there_names_the_nearest(tmp_path: Path):
     put(tmp_path, "a.jsonl", {"text": "x", "entities": [[0, 1, "Disease"]]})
     with pytest.raises(
         UserError,
-        match=r"data.x.labels: 'Disese' is no label of the data; allowed: Disease; did you mean Disease",
+        match=r"data.x.labels: 'Disese' is no label of the data; allowed: Disease; did you mean "
+        r"Disease",
     ):
         read(tmp_path, path="a.jsonl", labels={"Disese": "D"})
 

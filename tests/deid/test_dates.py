@@ -65,7 +65,8 @@ def test_a_day_and_a_month_are_a_date_behind_a_cue(lang: str, text: str, wanted:
         ("vi", "HA 120/80 mmHg, uống 1/2 viên, thổi tâm thu 3/6, Glasgow 15/15, 7.35/40/95"),
         (
             "en",
-            "BP 120/80, 3/6 systolic murmur, 1/2 tablet, potassium of 4.7, 5-10 mg, T2-weighted, INR of 1.1. 12-lead ECG, may improve",
+            "BP 120/80, 3/6 systolic murmur, 1/2 tablet, potassium of 4.7, 5-10 mg, T2-weighted, "
+            "INR of 1.1. 12-lead ECG, may improve",
         ),
         ("zh", "血压120/80mmHg，3/6级杂音，1/2片，白细胞10.5"),
     ],
@@ -92,11 +93,17 @@ def test_only_the_year_is_left_where_no_more_may_be() -> None:
     st.dates(date(1930, 1, 1), date(2035, 12, 31)),
     st.sampled_from(
         [
-            ("vi", "{d}/{m}/{y}"), ("vi", "{d:02d}-{m:02d}-{y}"), ("vi", "{d} tháng {m} năm {y}"), ("vi", "{y}-{m:02d}-{d:02d}"),
-            ("zh", "{y}年{m}月{d}日"), ("zh", "{y}/{m:02d}/{d:02d}"), ("en", "{m}/{d}/{y}"), ("en", "{m:02d}-{d:02d}-{y}"),
+            ("vi", "{d}/{m}/{y}"),
+            ("vi", "{d:02d}-{m:02d}-{y}"),
+            ("vi", "{d} tháng {m} năm {y}"),
+            ("vi", "{y}-{m:02d}-{d:02d}"),
+            ("zh", "{y}年{m}月{d}日"),
+            ("zh", "{y}/{m:02d}/{d:02d}"),
+            ("en", "{m}/{d}/{y}"),
+            ("en", "{m:02d}-{d:02d}-{y}"),
         ]
     ),
-)  # fmt: skip
+)
 def test_writing_and_reading_are_inverse(day: date, other: date, form: tuple[str, str]) -> None:
     lang, template = form
     (mention,) = find_dates(template.format(d=day.day, m=day.month, y=day.year), lang)

@@ -92,8 +92,20 @@ def test_no_known_identifier_comes_out_and_every_surviving_span_is_its_entity(
 
 
 WAYS = [
-    ("Nguyễn Văn Bảo An", ["NGUYỄN VĂN BẢO AN", "nguyen van bao an", "Nguyễn-Văn-Bảo-An", "NguyễnVănBảoAn", "N.V.B.A", "An Nguyễn Văn Bảo", normalize("NFD", "Nguyễn Văn Bảo An"), "Ｎguyễn Văn Bảo An"]),
-]  # fmt: skip
+    (
+        "Nguyễn Văn Bảo An",
+        [
+            "NGUYỄN VĂN BẢO AN",
+            "nguyen van bao an",
+            "Nguyễn-Văn-Bảo-An",
+            "NguyễnVănBảoAn",
+            "N.V.B.A",
+            "An Nguyễn Văn Bảo",
+            normalize("NFD", "Nguyễn Văn Bảo An"),
+            "Ｎguyễn Văn Bảo An",
+        ],
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "ways"), WAYS)
@@ -302,7 +314,10 @@ def test_a_truncated_vault_and_one_of_another_version_are_one_sentence(
     vault = Vault.open(tmp_path, key)
     for number in range(500):
         vault.secret(f"p{number}")
-    vault.database.execute("UPDATE secrets SET secret = ? WHERE patient = ?", (vault._sealed(b"residency vault 9", b"check"), b"check"))  # fmt: skip
+    vault.database.execute(
+        "UPDATE secrets SET secret = ? WHERE patient = ?",
+        (vault._sealed(b"residency vault 9", b"check"), b"check"),
+    )
     vault.close()
     with pytest.raises(GateRefused, match="another residency version"):
         Vault.open(tmp_path, key)

@@ -116,9 +116,15 @@ def model(tmp_path: Path) -> Path:
         sep_token="[SEP]",
     )
     config = BertConfig(
-        vocab_size=len(words), hidden_size=8, num_hidden_layers=0, num_attention_heads=1, intermediate_size=8,
-        max_position_embeddings=32, id2label={0: "O", 1: "B-PER"}, label2id={"O": 0, "B-PER": 1},
-    )  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=0,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=32,
+        id2label={0: "O", 1: "B-PER"},
+        label2id={"O": 0, "B-PER": 1},
+    )
     network = BertForTokenClassification(config)
     with torch.no_grad():
         for parameter in network.bert.embeddings.parameters():

@@ -10,7 +10,13 @@ import pytest
 from residency.deid.find import resolve
 from residency.deid.known import known
 
-VI = (("name", "Nguyễn Thị Phương Hoài"), ("national_id", "001203123456"), ("insurance", "DN4790123456789"), ("phone", "0912345678"), ("record", "BN-0012O45"))  # fmt: skip
+VI = (
+    ("name", "Nguyễn Thị Phương Hoài"),
+    ("national_id", "001203123456"),
+    ("insurance", "DN4790123456789"),
+    ("phone", "0912345678"),
+    ("record", "BN-0012O45"),
+)
 ZH = (("name", "欧阳志强"), ("national_id", "11010519491231002X"), ("phone", "13800138000"))
 EN = (("name", "Margaret A. Holloway"), ("record", "MRN00123456"), ("phone", "(212) 555-0147"))
 

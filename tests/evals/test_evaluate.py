@@ -29,7 +29,10 @@ NER = Card(
 )
 CLASSIFY = Card(name="classify", family="labels")
 INFO = PredictorInfo(name="tuned", base="bundled:tiny-encoder")
-NOTE = "The patient was given amoxicillin 500 mg by mouth for a cough that had lasted for about two weeks at home."
+NOTE = (
+    "The patient was given amoxicillin 500 mg by mouth for a cough that had lasted for about "
+    "two weeks at home."
+)
 
 
 def spans(*keys: tuple[int, int, str]) -> Spans:
@@ -196,7 +199,8 @@ def test_errors_carry_offsets_and_labels_and_text_only_where_it_may_be_shown() -
     shown = score(EXAMPLES, PREDICTIONS, NER, INFO, bootstrap=0, show_text=True).errors
     assert (
         shown[2].text
-        == "The patient was given ⟦amoxicillin⟧ 500 mg by mouth for a cough that had lasted for about two"
+        == "The patient was given ⟦amoxicillin⟧ 500 mg by mouth for a cough that had lasted for "
+        "about two"
     )
 
 

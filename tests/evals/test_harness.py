@@ -63,7 +63,14 @@ def test_likelihood_is_that_of_the_continuation_behind_the_question(
     total, greedy = by_hand(predictor, prompt, ids(predictor, "yes, since Monday"))
     assert found == (pytest.approx(total, abs=1e-3), greedy)
     bare = Scorer(predictor, chat=False).likelihood("Fever? ", "yes")
-    assert bare[0] == pytest.approx(by_hand(predictor, ids(predictor, "Fever?"), ids(predictor, "Fever? yes")[len(ids(predictor, "Fever?")) :])[0], abs=1e-3)  # fmt: skip
+    assert bare[0] == pytest.approx(
+        by_hand(
+            predictor,
+            ids(predictor, "Fever?"),
+            ids(predictor, "Fever? yes")[len(ids(predictor, "Fever?")) :],
+        )[0],
+        abs=1e-3,
+    )
 
 
 def test_what_is_written_is_the_likeliest_and_ends_where_it_is_told(
@@ -117,8 +124,11 @@ def test_a_task_of_the_harness_runs_on_our_model(
         TASK.replace("FILE", str(tmp_path / "rows.jsonl")), "utf-8"
     )
     found = lm_eval.simple_evaluate(
-        model=model_of(predictor), tasks=["colours"], task_manager=TaskManager(include_path=str(tmp_path)), bootstrap_iters=0
-    )  # fmt: skip
+        model=model_of(predictor),
+        tasks=["colours"],
+        task_manager=TaskManager(include_path=str(tmp_path)),
+        bootstrap_iters=0,
+    )
     scorer = Scorer(predictor)
     likeliest = [
         max(

@@ -272,7 +272,8 @@ def test_it_writes_the_page_the_summary_the_card_and_the_charts(files: dict[str,
 
 def test_the_verdict_names_value_interval_size_baseline_and_test(page: Page) -> None:
     said = (
-        "The tuned model reaches strict span F1 0.81 [0.77, 0.85] on 50 held-out notes of 31 patients; "
+        "The tuned model reaches strict span F1 0.81 [0.77, 0.85] on 50 held-out notes of 31 "
+        "patients; "
         "the untuned base model 0.20 [0.16, 0.24] (difference +0.61 [0.57, 0.65], p < 0.001)."
     )
     assert said in page.said
@@ -478,7 +479,8 @@ def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_met
     text = printed(table)
     assert table.row_count == 2
     assert re.search(
-        r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n +to base \(p\)",
+        r"Strict span F1 +Strict +difference *\n *task +system +\[95 % interval\] +span recall +n "
+        r"+to base \(p\)",
         text,
     )
     assert re.search(r"ner +base +0\.200 \[0\.160, 0\.240\] +0\.\d{3} +50 *\n", text)

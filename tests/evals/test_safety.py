@@ -171,7 +171,7 @@ def reported(safe: int, harmful: int, emergency: int, name: str = "tuned") -> Re
     info = PredictorInfo(name=name, base="b")
     return Report(
         system=info, task="safety", part="safety", data_digest="d", n=100, groups=33, scores=scores
-    )  # fmt: skip
+    )
 
 
 def floor(**settings: object) -> SafetyFloor:

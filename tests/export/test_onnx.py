@@ -112,11 +112,14 @@ def test_8_bits_are_kept_only_where_held_out_examples_say_so(
     assert not without.int8.kept and set(without.files) >= {FP32} and INT8 not in without.files
     gold = [
         Example(
-            id=one.id, task="t", input=one.input, profile="synthetic",
+            id=one.id,
+            task="t",
+            input=one.input,
+            profile="synthetic",
             gold=Spans(spans=(Span(start=0, end=2, label="病", quote=one.input[:2]),)),
         )
         for one in given(TEXTS[:4])
-    ]  # fmt: skip
+    ]
     made = export(artefact, tmp_path / "out", gold)
     assert made.int8.fp32 is not None and made.int8.score is not None
     assert (
@@ -199,7 +202,8 @@ def test_16_bits_are_measured_and_kept_only_where_this_processor_computes_in_the
 
 def test_the_runtime_counts_no_users(tmp_path: Path) -> None:
     code = (
-        "import sys; from residency.models.onnx_encoder import openvino; assert openvino() is not None; "
+        "import sys; from residency.models.onnx_encoder import openvino; assert openvino() is not "
+        "None; "
         "import openvino.tools.ovc.telemetry_utils; print(sys.modules['openvino_telemetry'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -182,7 +182,10 @@ def process(
     *arguments: object, cwd: Path | None = None, code: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """``residency ARGUMENTS`` in a process of its own, after ``code``."""
-    program = f"import sys; {code or 'pass'}\nfrom residency.cli import main\nsys.argv[0] = 'residency'; main()"
+    program = (
+        f"import sys; {code or 'pass'}\nfrom residency.cli import main\nsys.argv[0] = "
+        "'residency'; main()"
+    )
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=cwd,

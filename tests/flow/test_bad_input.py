@@ -287,7 +287,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-FULL = r"cannot be written \((No space left on device|File too large)\); free space or choose another folder"
+FULL = (
+    r"cannot be written \((No space left on device|File too large)\); free space or choose "
+    r"another folder"
+)
 
 
 @pytest.mark.slow
@@ -317,7 +320,8 @@ def test_a_full_disk_during_prediction(
 def test_a_full_disk_during_a_checkpoint(project: Path) -> None:
     limit = (
         "import resource, signal, residency.train.trainer as t; t.CHECKPOINT_SECONDS = 0; "
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (40000, 40000))"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, "
+        "(40000, 40000))"
     )
     # a checkpoint holds what is trained; of an adapter it would be too small
     full = "stages[0].method={kind: full}"

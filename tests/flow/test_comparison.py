@@ -69,7 +69,10 @@ def second(finished: tuple[Path, Path], tiny: Path) -> Path:
 
 def api(server: StandIn, profiles: str = "[pseudonymised]") -> str:
     url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return f"evaluate.apis.stand={{url: '{url}', model: m, profiles: {profiles}, retries: 0, concurrency: 1}}"
+    return (
+        f"evaluate.apis.stand={{url: '{url}', model: m, profiles: {profiles}, retries: 0, "
+        "concurrency: 1}"
+    )
 
 
 def test_four_systems_one_table_every_pair_tested(

@@ -144,7 +144,8 @@ def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(
 ) -> None:
     folder = hospital.parent
     program = (
-        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = d._Work.add\n"
+        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = "
+        "d._Work.add\n"
         "def killed(self, *given):\n"
         "    done[0] += 1\n"
         "    if done[0] == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -205,7 +206,8 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
         database = sqlite3.connect(hospital.parent / "hospital.db")
         database.execute("UPDATE patients SET id = '' WHERE id = (SELECT min(id) FROM patients)")
         database.execute(
-            "UPDATE encounters SET patient_id = '' WHERE patient_id = (SELECT min(patient_id) FROM encounters)"
+            "UPDATE encounters SET patient_id = '' WHERE patient_id = (SELECT min(patient_id) FROM "
+            "encounters)"
         )
         database.commit()
     written(hospital.parent, changed(plan(), section, **values))
@@ -243,7 +245,8 @@ def test_the_gate_knows_after_a_kill_what_it_knew_before(
     of a run that was not killed."""
     folder = hospital.parent
     program = (
-        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = d._Work.add\n"
+        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = "
+        "d._Work.add\n"
         f"d.SEEN_BYTES = {1 << 30 if kept_every == 1 else 0}\n"
         "def killed(self, *given):\n"
         "    done[0] += 1\n"

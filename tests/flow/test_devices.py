@@ -116,7 +116,8 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(
     )
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == (
-        "residency: stages.batch: 7 rows cannot be shared out among 2 processes; give a multiple of 2."
+        "residency: stages.batch: 7 rows cannot be shared out among 2 processes; give a multiple "
+        "of 2."
     )
 
 
@@ -140,7 +141,8 @@ def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_a
     alone = run(*command, "--runs", tmp_path / "one")
     assert alone.returncode == 1
     assert alone.stderr.strip().splitlines()[-1] == (
-        "residency: launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false."
+        "residency: launch.shard: one process has nobody to share with; set launch.processes to 2 "
+        "or more, or shard: false."
     )
     assert not list((tmp_path / "one").glob("*/train"))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -156,14 +156,18 @@ def changed_file(folder: Path, patch: pytest.MonkeyPatch) -> None:
 AFTER = [
     (lambda f, m: m.setenv("RESIDENCY_KEY", "f" * 64), "cannot be opened with this key", 2),
     (lambda f, m: m.setenv("RESIDENCY_KEY", "hush"), "does not hold a key", 1),
-    (lambda f, m: m.delenv("RESIDENCY_KEY"), "RESIDENCY_KEY: the environment variable is not set", 1),
+    (
+        lambda f, m: m.delenv("RESIDENCY_KEY"),
+        "RESIDENCY_KEY: the environment variable is not set",
+        1,
+    ),
     (damaged("vault.sqlite"), "vault", (1, 2)),
     (damaged("ward.notes.sqlite"), "ward.notes.sqlite", (1, 2)),
     (cut_segment, "was tampered with", 2),
     (open_zone, "open to other users", 2),
     (changed_file, "file 1 of 1 (by name) changed after it was taken", 1),
     (lambda f, m: (f / "data/deidentified.jsonl").unlink(), "is gone", 1),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -191,9 +195,17 @@ def test_harm_done_between_two_commands_is_one_sentence(
 
 BAD = [
     ({**SQL, "notes": "UPDATE notes SET text = ''"}, "is not a plain SELECT", 1),
-    ({**SQL, "notes": "SELECT id, patient, text FROM notes /*! FOR UPDATE */"}, "is not a plain SELECT|holds a comment", 1),
+    (
+        {**SQL, "notes": "SELECT id, patient, text FROM notes /*! FOR UPDATE */"},
+        "is not a plain SELECT|holds a comment",
+        1,
+    ),
     ({**SQL, "notes": "SELECT id, patient, body FROM notes"}, "the database refused", 1),
-    ({**SQL, "identifiers": {"name": "nmae"}}, "extract.identifiers.name: the statement gives no column 'nmae'", 1),
+    (
+        {**SQL, "identifiers": {"name": "nmae"}},
+        "extract.identifiers.name: the statement gives no column 'nmae'",
+        1,
+    ),
     ({**SQL, "url": "sqlite:///gone.db"}, "does not exist", 1),
     ({**SQL, "url": "env:NO_SUCH_URL"}, "NO_SUCH_URL is not set", 1),
     ({**SQL, "url": "mysql://reader:hush@host/db"}, "a password does not belong", 1),
@@ -203,7 +215,7 @@ BAD = [
     ({"columns": {"id": "code"}}, "has no column 'code' among its 4", 1),
     ({"keep": "a while"}, "extract.keep", 1),
     ({"kind": "hl7", "identifiers": None, "path": "inbox", "keep": -1}, "extract.keep", 1),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("verb", ["extract", "deid"])

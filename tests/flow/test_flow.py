@@ -58,7 +58,10 @@ def test_a_run_holds_artefact_scores_report_and_manifest_and_no_text_in_its_log(
 def test_the_second_run_is_all_cached_and_loads_nothing_heavy(finished: tuple[Path, Path]) -> None:
     project, run = finished
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
-    heavy = "import atexit; atexit.register(lambda: print([m for m in ('torch', 'transformers', 'peft', 'matplotlib') if m in sys.modules]))"
+    heavy = (
+        "import atexit; atexit.register(lambda: print([m for m in ('torch', 'transformers', "
+        "'peft', 'matplotlib') if m in sys.modules]))"
+    )
     started = time.monotonic()
     again = process("run", project / "recipe.yaml", "--runs", project / "runs", code=heavy)
     assert time.monotonic() - started < 5
@@ -184,9 +187,12 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
         for path in (run / "evaluations").iterdir()
         if (path / "facts.json").is_file()
     ]
-    assert {tuple(r["scores"][0]["procedure"][:18] for r in one["reports"]) for one in settings} >= {
-        ("jackknife over 4 g",) * 2, ("jackknife over 7 g",) * 2,
-    }  # fmt: skip
+    assert {
+        tuple(r["scores"][0]["procedure"][:18] for r in one["reports"]) for one in settings
+    } >= {
+        ("jackknife over 4 g",) * 2,
+        ("jackknife over 7 g",) * 2,
+    }
     assert {"bootstrap: 50\n" in one["recipe"] for one in settings} == {False, True}
     assert list(tmp_path.iterdir()) == [] and spoken(project) == []
 

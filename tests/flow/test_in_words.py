@@ -86,9 +86,9 @@ def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_ca
     assert tuned.failures < tuned.n / 2
     shown = (run.folder / "report.md").read_text("utf-8")
     assert (
-        "base: 100.0 % of the answers were not in the form that was asked for; 0 of 8 could be repaired"
-        in shown
-    )
+        "base: 100.0 % of the answers were not in the form that was asked for; 0 of 8 could be "
+        "repaired"
+    ) in shown
 
     lines(tmp_path / "ask.jsonl", [{"id": "x", "text": "Day 90: insulin given."}])
     predict.predict_file(

@@ -17,9 +17,14 @@ def test_a_run_is_measured_beside_plain_transformers(finished: tuple[Path, Path]
     run = finished[1]
     done = cli("bench", run, "--tokens", 64, "--batches", "1,2", "--times", 2, check=0)
     speed = json.loads((run / "bench/bench.json").read_text("utf-8"))
-    assert speed["length"] == 64 and [(one["system"], one["batch"]) for one in speed["timings"]] == [
-        ("residency", 1), ("transformers", 1), ("residency", 2), ("transformers", 2),
-    ]  # fmt: skip
+    assert speed["length"] == 64 and [
+        (one["system"], one["batch"]) for one in speed["timings"]
+    ] == [
+        ("residency", 1),
+        ("transformers", 1),
+        ("residency", 2),
+        ("transformers", 2),
+    ]
     for one in speed["timings"]:
         assert (
             0 < one["p50_ms"] <= one["p95_ms"]

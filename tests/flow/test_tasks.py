@@ -145,8 +145,11 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
     run = pipeline.run(made, tmp_path / "runs")
     reports = pipeline.finished_facts(run).reports
     assert [(one.task, one.system.name) for one in reports] == [
-        ("KUAKE-QIC", "base"), ("KUAKE-QIC", "tuned"), ("safety", "base"), ("safety", "tuned"),
-    ]  # fmt: skip
+        ("KUAKE-QIC", "base"),
+        ("KUAKE-QIC", "tuned"),
+        ("safety", "base"),
+        ("safety", "tuned"),
+    ]
     assert main(reports[1], "macro_f1") == 1
     assert set(reports[1].confusion) <= {"治疗方案", "病因分析"}
     assert reports[1].calibration_error is not None and reports[1].screening
@@ -198,7 +201,8 @@ def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(
     _, run = finished
     with pytest.raises(
         UserError,
-        match=r"tasks\[0\].card: the model answers card clinical with a head and cannot be asked exam",
+        match=r"tasks\[0\].card: the model answers card clinical with a head and cannot be asked "
+        r"exam",
     ):
         pipeline.evaluate(run, ["tasks[0].card=exam"])
     words = [
@@ -216,10 +220,16 @@ def test_questions_on_records_are_learned_measured_and_compared(tmp_path: Path) 
         "patients": ["Id,BIRTHDATE,GENDER", *(f"p{n},1950-01-01,F" for n in range(10))],
         "conditions": [
             "START,STOP,PATIENT,CODE,DESCRIPTION",
-            *(f"20{n:02}-02-03,{'' if n % 2 else f'20{n:02}-03-03'},p{n},{n},Illness {n}" for n in range(10)),
+            *(
+                f"20{n:02}-02-03,{'' if n % 2 else f'20{n:02}-03-03'},p{n},{n},Illness {n}"
+                for n in range(10)
+            ),
         ],
-        "immunizations": ["DATE,PATIENT,CODE,DESCRIPTION", *(f"2020-10-{n + 1:02},p{n},140,Influenza" for n in range(10))],
-    }  # fmt: skip
+        "immunizations": [
+            "DATE,PATIENT,CODE,DESCRIPTION",
+            *(f"2020-10-{n + 1:02},p{n},140,Influenza" for n in range(10)),
+        ],
+    }
     for name, rows in tables.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(rows) + "\n", "utf-8")
     assert write_bundles(tmp_path, tmp_path / "fhir") == 10
@@ -230,7 +240,11 @@ def test_questions_on_records_are_learned_measured_and_compared(tmp_path: Path) 
         "shares": {"train": 0.6, "test": 0.4},
     }
     made = recipe(tmp_path, "fhir", source)
-    made = Recipe.from_mapping(made.model_dump(mode="json", by_alias=True), tmp_path, ["stages[0].steps=2", "tasks[0].generate.max_tokens=20"])  # fmt: skip
+    made = Recipe.from_mapping(
+        made.model_dump(mode="json", by_alias=True),
+        tmp_path,
+        ["stages[0].steps=2", "tasks[0].generate.max_tokens=20"],
+    )
     run = pipeline.run(made, tmp_path / "runs")
     found = by_system(run)
     assert list(found) == ["base", "tuned"] and found["tuned"].groups > 1

@@ -32,7 +32,10 @@ BODY = """
 
 
 def xml(inside: str, before: str = "") -> bytes:
-    return f'<?xml version="1.0" encoding="UTF-8"?>{before}<ClinicalDocument xmlns="urn:hl7-org:v3">{inside}</ClinicalDocument>'.encode()
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>{before}<ClinicalDocument '
+        f'xmlns="urn:hl7-org:v3">{inside}</ClinicalDocument>'
+    ).encode()
 
 
 def test_the_narrative_is_read_section_by_section() -> None:
@@ -53,10 +56,22 @@ def test_the_narrative_is_read_section_by_section() -> None:
 def test_everyone_in_the_header_is_a_known_identifier() -> None:
     note = document(SETTINGS, xml(HEADER + BODY), "a.xml").note
     assert note and set(note.identifiers) == {
-        ("record", "MRN-7781"), ("national_id", "111-22-3333"), ("address", "12 Elm Street, Springfield"), ("address", "12 Elm Street"),
-        ("phone", "(555)010-2233"), ("email", "ann@example.com"), ("name", "Ann Doe"), ("name", "Ann Marie Doe"), ("name", "Marie Doe"),
-        ("birth_date", "1950-02-14"), ("phone", "5550104455"), ("relative", "Ralph Doe"), ("relative", "Rose Doe"), ("clinician", "Henry Seven"), ("admission", "ADM-99"),
-    }  # fmt: skip
+        ("record", "MRN-7781"),
+        ("national_id", "111-22-3333"),
+        ("address", "12 Elm Street, Springfield"),
+        ("address", "12 Elm Street"),
+        ("phone", "(555)010-2233"),
+        ("email", "ann@example.com"),
+        ("name", "Ann Doe"),
+        ("name", "Ann Marie Doe"),
+        ("name", "Marie Doe"),
+        ("birth_date", "1950-02-14"),
+        ("phone", "5550104455"),
+        ("relative", "Ralph Doe"),
+        ("relative", "Rose Doe"),
+        ("clinician", "Henry Seven"),
+        ("admission", "ADM-99"),
+    }
 
 
 def test_entities_are_not_followed(tmp_path: Path) -> None:

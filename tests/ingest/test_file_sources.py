@@ -161,8 +161,12 @@ def test_json_lines_bring_their_labels(tmp_path: Path, store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("line", "sentence"),
-    [('{"id": 1', "line 1: is not a JSON object"), ('{"id": 1, "text": "x"}', "has no column 'patient'"), ('{"id": 1, "patient": 1, "text": "x", "spans": [{"start": 0}]}', "a span needs")],
-)  # fmt: skip
+    [
+        ('{"id": 1', "line 1: is not a JSON object"),
+        ('{"id": 1, "text": "x"}', "has no column 'patient'"),
+        ('{"id": 1, "patient": 1, "text": "x", "spans": [{"start": 0}]}', "a span needs"),
+    ],
+)
 def test_json_lines_that_do_not_fit_are_one_sentence(
     tmp_path: Path, store: Store, line: str, sentence: str
 ) -> None:
@@ -239,10 +243,18 @@ def test_public_documents_give_their_narrative_and_name_their_people(store: Stor
 @needs_his
 def test_public_tables_are_read_to_their_last_row(tmp_path: Path, store: Store) -> None:
     settings = source(
-        kind="csv", path=str(HIS / "synthea_csv/encounters.csv"), lang="en",
-        columns={"id": "Id", "patient": "PATIENT", "text": "DESCRIPTION", "written_at": "START", "kind": "ENCOUNTERCLASS"},
+        kind="csv",
+        path=str(HIS / "synthea_csv/encounters.csv"),
+        lang="en",
+        columns={
+            "id": "Id",
+            "patient": "PATIENT",
+            "text": "DESCRIPTION",
+            "written_at": "START",
+            "kind": "ENCOUNTERCLASS",
+        },
         identifiers={"other": "PROVIDER"},
-    )  # fmt: skip
+    )
     with (HIS / "synthea_csv/encounters.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     done = taken(store, settings, HIS)

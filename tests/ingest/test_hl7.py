@@ -44,20 +44,37 @@ def test_everyone_who_is_named_is_a_known_identifier() -> None:
     note = only(MDM).note
     assert note
     assert set(note.identifiers) == {
-        ("record", "BN00123"), ("national_id", "079088001234"), ("insurance", "DN4790123456789"), ("name", "Nguyễn Văn An"), ("name", "Trần Ba"),
-        ("birth_date", "1988-02-14"), ("address", "12 Lê Lợi Phường 1, Quận 1, TP HCM, 700000"), ("address", "12 Lê Lợi Phường 1"), ("phone", "0912345678"),
-        ("email", "an@example.com"), ("relative", "Lê Thị Hoa"), ("phone", "0987654321"), ("clinician", "Phạm Quốc Dũng"), ("clinician", "Võ Mai"),
+        ("record", "BN00123"),
+        ("national_id", "079088001234"),
+        ("insurance", "DN4790123456789"),
+        ("name", "Nguyễn Văn An"),
+        ("name", "Trần Ba"),
+        ("birth_date", "1988-02-14"),
+        ("address", "12 Lê Lợi Phường 1, Quận 1, TP HCM, 700000"),
+        ("address", "12 Lê Lợi Phường 1"),
+        ("phone", "0912345678"),
+        ("email", "an@example.com"),
+        ("relative", "Lê Thị Hoa"),
+        ("phone", "0987654321"),
+        ("clinician", "Phạm Quốc Dũng"),
+        ("clinician", "Võ Mai"),
         ("admission", "V5551"),
-    }  # fmt: skip
+    }
 
 
 def test_results_are_a_note_for_each_order() -> None:
     oru = "\r".join(
         (
-            r"MSH|^~\&|LAB|BV|||20240501||ORU^R01|M2|P|2.5", "PID|1||77001", "OBR|1|||CT^CT ngực|||20240501090000", "OBX|1|TX|||Không u", "NTE|1||Đã hội chẩn",
-            "OBR|2|||HH^Huyết học|||20240501", "OBX|1|ST|||Bình thường", "OBX|2|CE|||x^y",
+            r"MSH|^~\&|LAB|BV|||20240501||ORU^R01|M2|P|2.5",
+            "PID|1||77001",
+            "OBR|1|||CT^CT ngực|||20240501090000",
+            "OBX|1|TX|||Không u",
+            "NTE|1||Đã hội chẩn",
+            "OBR|2|||HH^Huyết học|||20240501",
+            "OBX|1|ST|||Bình thường",
+            "OBX|2|CE|||x^y",
         )
-    )  # fmt: skip
+    )
     found = [
         (item.note.id, item.note.kind, item.note.text)
         for item in message(SETTINGS, oru, "f#2")
@@ -119,7 +136,16 @@ def test_names_are_written_in_the_order_of_the_language(lang: str, name: str) ->
     assert written("Nguyễn", "An", "Văn", lang) == name
 
 
-@pytest.mark.parametrize(("text", "day"), [("19880214", datetime(1988, 2, 14)), ("198802140730+0700", datetime(1988, 2, 14, 7, 30)), ("1988", None), ("19881399", None), ("x", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("19880214", datetime(1988, 2, 14)),
+        ("198802140730+0700", datetime(1988, 2, 14, 7, 30)),
+        ("1988", None),
+        ("19881399", None),
+        ("x", None),
+    ],
+)
 def test_times_are_read_to_the_minute_or_not_at_all(text: str, day: datetime | None) -> None:
     assert moment(text) == day
 

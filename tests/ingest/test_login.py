@@ -15,17 +15,32 @@ READER = "GRANT USAGE ON *.* TO `reader`@`%` IDENTIFIED BY PASSWORD '*0'"
     [
         ([READER, "GRANT SELECT ON `his`.* TO `reader`@`%`"], ""),
         ([READER, "GRANT SELECT (`id`, `text`), SHOW VIEW ON `his`.`notes` TO `reader`@`%`"], ""),
-        (["GRANT SELECT, PROCESS, REPLICATION CLIENT ON *.* TO `r`@`%`", "SET DEFAULT ROLE NONE FOR `r`@`%`"], ""),
-        (["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"], "it has the right ALL PRIVILEGES"),
-        ([READER, "GRANT SELECT (`id`, `text`), UPDATE (`text`) ON `his`.`notes` TO `r`@`%`"], "it has the right UPDATE"),
-        ([READER, "GRANT SELECT, LOCK TABLES ON `his`.* TO `r`@`%`"], "it has the right LOCK TABLES"),
+        (
+            [
+                "GRANT SELECT, PROCESS, REPLICATION CLIENT ON *.* TO `r`@`%`",
+                "SET DEFAULT ROLE NONE FOR `r`@`%`",
+            ],
+            "",
+        ),
+        (
+            ["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost` WITH GRANT OPTION"],
+            "it has the right ALL PRIVILEGES",
+        ),
+        (
+            [READER, "GRANT SELECT (`id`, `text`), UPDATE (`text`) ON `his`.`notes` TO `r`@`%`"],
+            "it has the right UPDATE",
+        ),
+        (
+            [READER, "GRANT SELECT, LOCK TABLES ON `his`.* TO `r`@`%`"],
+            "it has the right LOCK TABLES",
+        ),
         (["GRANT SELECT, FILE ON *.* TO `r`@`%`"], "it has the right FILE"),
         (["GRANT EXECUTE ON PROCEDURE `his`.`clean` TO `r`@`%`"], "it has the right EXECUTE"),
         (["GRANT PROXY ON ''@'%' TO 'r'@'%'"], "it has the right PROXY"),
         (["GRANT SELECT ON `his`.* TO `r`@`%` WITH GRANT OPTION"], "it may hand out rights"),
         (["something new"], "it has rights that cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_only_rights_that_read_are_let_through(lines: list[str], why: str) -> None:
     assert granted(lambda asked: list(lines)) == why
 
@@ -33,9 +48,13 @@ def test_only_rights_that_read_are_let_through(lines: list[str], why: str) -> No
 def test_rights_of_roles_count_also_where_one_role_holds_another() -> None:
     shown = {
         "SHOW GRANTS": [READER, "GRANT `outer` TO `reader`@`%`"],
-        "SHOW GRANTS FOR `outer`": ["GRANT USAGE ON *.* TO `outer`", "GRANT `inner` TO `outer`", "GRANT `outer` TO `inner`"],
+        "SHOW GRANTS FOR `outer`": [
+            "GRANT USAGE ON *.* TO `outer`",
+            "GRANT `inner` TO `outer`",
+            "GRANT `outer` TO `inner`",
+        ],
         "SHOW GRANTS FOR `inner`": ["GRANT DELETE ON `his`.* TO `inner`"],
-    }  # fmt: skip
+    }
     assert granted(lambda asked: list(shown[asked])) == "it has the right DELETE"
 
 

@@ -17,11 +17,25 @@ from residency.ingest.sources import Sql
 from residency.ingest.sql import connect, mark_of, ordered, value_of
 
 SENT = {
-    "postgresql": 'SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE "changed at" >= :mark AND id IS NOT NULL ORDER BY "changed at", id',
-    "mysql": "SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE `changed at` >= :mark AND id IS NOT NULL ORDER BY `changed at`, id",
-    "mssql": "SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE [changed at] >= :mark AND id IS NOT NULL ORDER BY [changed at], id",
-    "sqlite": 'SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE "changed at" >= :mark AND id IS NOT NULL ORDER BY "changed at", id',
-}  # fmt: skip
+    "postgresql": (
+        'SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE "changed at" >= '
+        ':mark AND id IS NOT NULL ORDER BY "changed at", id'
+    ),
+    "mysql": (
+        "SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE `changed at` >= :mark "
+        "AND "
+        "id IS NOT NULL ORDER BY `changed at`, id"
+    ),
+    "mssql": (
+        "SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE [changed at] >= :mark "
+        "AND "
+        "id IS NOT NULL ORDER BY [changed at], id"
+    ),
+    "sqlite": (
+        'SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE "changed at" >= :mark '
+        'AND id IS NOT NULL ORDER BY "changed at", id'
+    ),
+}
 DIALECT = {"postgresql": postgresql, "mysql": mysql, "mssql": mssql, "sqlite": sqlite}
 
 
@@ -44,10 +58,18 @@ def test_what_is_sent_is_one_select_in_the_servers_own_dialect(name: str) -> Non
 @pytest.mark.parametrize(
     "value",
     [
-        7, 2.5, "N-7", Decimal("7.25"), date(2024, 5, 1), datetime(2024, 5, 1, 7, 30, 0, 123456), datetime(2024, 5, 1, tzinfo=UTC), b"\x00\x07\xff",
-        UUID("12345678123456781234567812345678"), True,
+        7,
+        2.5,
+        "N-7",
+        Decimal("7.25"),
+        date(2024, 5, 1),
+        datetime(2024, 5, 1, 7, 30, 0, 123456),
+        datetime(2024, 5, 1, tzinfo=UTC),
+        b"\x00\x07\xff",
+        UUID("12345678123456781234567812345678"),
+        True,
     ],
-)  # fmt: skip
+)
 def test_a_mark_comes_back_as_what_it_was(value: object) -> None:
     assert value_of(mark_of(value)) == value
 

@@ -139,8 +139,14 @@ def test_bytes_that_are_not_plain_to_see_are_not_guessed(
         decoded(data, encoding, lang)  # type: ignore[arg-type]
 
 
-RTF = r"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0 Arial;}}\f0\fs20 B\u7879?nh nh\u226?n \b s\u7889?t\b0\par Hai ng\'e0y.}"
-HTML = "<html><head><style>p {color: red}</style><script>x()</script></head><body><p>B&#7879;nh nhân <b>sốt</b></p><table><tr><td>Mạch</td><td>80</td></tr></table>ho<br>khan</body></html>"
+RTF = (
+    r"{\rtf1\ansi\ansicpg1252\deff0{\fonttbl{\f0 Arial;}}\f0\fs20 B\u7879?nh nh\u226?n \b "
+    r"s\u7889?t\b0\par Hai ng\'e0y.}"
+)
+HTML = (
+    "<html><head><style>p {color: red}</style><script>x()</script></head><body><p>B&#7879;nh "
+    "nhân <b>sốt</b></p><table><tr><td>Mạch</td><td>80</td></tr></table>ho<br>khan</body></html>"
+)
 
 
 def test_rtf_gives_its_words() -> None:
@@ -154,10 +160,16 @@ def test_html_gives_its_words_a_line_for_each_block_and_no_scripts() -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        (RTF, "rtf"), (HTML, "html"), ("<p>sốt</p>", "html"), ("a<br/>b", "html"), ("HA < 90, Na <135, K> 5", "plain"), ("p<0.05 và n<b>a", "plain"),
-        ("<không rõ>", "plain"), ("", "plain"),
+        (RTF, "rtf"),
+        (HTML, "html"),
+        ("<p>sốt</p>", "html"),
+        ("a<br/>b", "html"),
+        ("HA < 90, Na <135, K> 5", "plain"),
+        ("p<0.05 và n<b>a", "plain"),
+        ("<không rõ>", "plain"),
+        ("", "plain"),
     ],
-)  # fmt: skip
+)
 def test_formatted_text_is_told_by_its_signs(text: str, kind: str) -> None:
     assert told(text) == kind
 

@@ -44,9 +44,9 @@ def test_a_bundled_base_is_found_by_name() -> None:
 def test_an_unknown_bundled_name_is_answered_with_the_nearest() -> None:
     said = refused("bundled:tiny-encodr")
     assert (
-        "bundled:tiny-encodr is not bundled; allowed: bundled:tiny-encoder; did you mean bundled:tiny-encoder?"
-        in said
-    )
+        "bundled:tiny-encodr is not bundled; allowed: bundled:tiny-encoder; did you mean "
+        "bundled:tiny-encoder?"
+    ) in said
 
 
 def test_a_missing_folder_is_named() -> None:

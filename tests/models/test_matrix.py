@@ -48,7 +48,10 @@ NUMBERS: dict[str, dict[str, Any]] = {
 TRAINED_WEIGHTS = (
     "base.dtype: bf16 does not do for weights that are trained; set fp32, or use lora."
 )
-WHOLE = "base.quantise: full tuning trains every weight, so none may be quantised; set none, or use lora."
+WHOLE = (
+    "base.quantise: full tuning trains every weight, so none may be quantised; set none, or "
+    "use lora."
+)
 NO_DORA = "method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: false."
 IMPOSSIBLE = {
     ("freeze last", "bf16"): TRAINED_WEIGHTS,

@@ -360,7 +360,8 @@ def test_a_model_that_cannot_take_a_prefix_is_refused_in_one_sentence() -> None:
     with pytest.raises(UserError) as raised:
         Prefix().attach(built(config, transformers.AutoModelForTokenClassification))
     assert str(raised.value) == (
-        "method.kind: prefix: deberta-v2 does not let its attention take a prefix; use lora or freeze, or another base."
+        "method.kind: prefix: deberta-v2 does not let its attention take a prefix; use lora or "
+        "freeze, or another base."
     )
 
 

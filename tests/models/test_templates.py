@@ -36,25 +36,33 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NO_SYSTEM = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else 'user' }}\n{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no "
+    "system') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m['role'] == 'assistant' else 'user' }}\n{{ m['content'] | trim "
+    "}}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 REASONING = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
-    "{% if m['role'] == 'assistant' and loop.last %}<think></think>{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if m['role'] == 'assistant' and loop.last %}<think></think>{% endif %}{{ m['content'] "
+    "}}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think></think>{% endif %}"
 )
 WORDS = (
-    "{% for m in messages %}{{ '### Question: ' if m['role'] == 'user' else '### Answer: ' }}{{ m['content'] }}\n{% endfor %}"
+    "{% for m in messages %}{{ '### Question: ' if m['role'] == 'user' else '### Answer: ' }}{{ "
+    "m['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}### Answer: {% endif %}"
 )
 DATED = (
-    "{{ bos_token }}Today is {{ date_string if date_string is defined else strftime_now('%d %B %Y') }}.\n"
+    "{{ bos_token }}Today is {{ date_string if date_string is defined else strftime_now('%d %B "
+    "%Y') }}.\n"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-NO_END = "{% for m in messages %}{{ '[Q] ' if m['role'] == 'user' else '[A] ' }}{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}[A] {% endif %}"
+NO_END = (
+    "{% for m in messages %}{{ '[Q] ' if m['role'] == 'user' else '[A] ' }}{{ m['content'] "
+    "}}{% endfor %}{% if add_generation_prompt %}[A] {% endif %}"
+)
 TEMPLATES = {
     "chatml": (CHATML, "<|im_end|>"),
     "no-system": (NO_SYSTEM, "<end_of_turn>"),

@@ -118,8 +118,12 @@ def test_promote_and_roll_back(made: dict[str, Path], models: Models) -> None:
     with pytest.raises(UserError, match="never pointed to another model"):
         models.rollback("ner")
     assert [(one.what, one.by) for one in models.entries()] == [
-        ("add", ""), ("add", ""), ("promote", ""), ("promote", "f" * 64), ("rollback", ""),
-    ]  # fmt: skip
+        ("add", ""),
+        ("add", ""),
+        ("promote", ""),
+        ("promote", "f" * 64),
+        ("rollback", ""),
+    ]
     assert all(one.proof for one in models.entries()[2:])
 
 

@@ -65,9 +65,20 @@ class Started:
         self.out = folder / "out.txt"
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "residency.cli", "serve", *arguments, f"port={self.port}", f"logs.folder={folder / 'serve'}"],
-                stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=cwd,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "residency.cli",
+                    "serve",
+                    *arguments,
+                    f"port={self.port}",
+                    f"logs.folder={folder / 'serve'}",
+                ],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                cwd=cwd,
+            )
         self.until(lambda: self.ready() == 200)
         self.client = httpx2.Client(
             base_url=self.address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=60

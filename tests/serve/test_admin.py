@@ -83,8 +83,11 @@ def test_promoted_and_rolled_back(hospital: Hospital) -> None:
         assert client.get("/readyz").status_code == 200
     lines = [line for line in hospital.lines().splitlines() if '"what":"admin"' in line]
     assert [('"status":200' in line, "/admin/models/{alias}/" in line) for line in lines] == [
-        (True, True), (False, True), (True, True), (False, True),
-    ]  # fmt: skip
+        (True, True),
+        (False, True),
+        (True, True),
+        (False, True),
+    ]
     assert f'"model":"{hospital.new}"' in lines[0]
     assert hospital.models.entries()[-1].by, "the ledger names who asked, hashed"
 

@@ -143,13 +143,34 @@ def test_a_fuzzer_finds_no_fault(live: Callable[..., str], tmp_path: Path) -> No
     address = live(limits={"per_second": 100_000, "output_tokens": 4})
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection,ignored_auth,unsupported_method"
     (tmp_path / "schemathesis.toml").write_text(
-        "checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 413, 415]\n"
+        "checks.negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 406, 413, "
+        "415]\n"
     )
     done = subprocess.run(
         [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json", "-H", f"Authorization: Bearer {KEY}",
-            "--checks", checks, "--max-examples", "15", "--phases", "examples,coverage,fuzzing", "--seed", "1", "--workers", "1",
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            f"{address}/openapi.json",
+            "-H",
+            f"Authorization: Bearer {KEY}",
+            "--checks",
+            checks,
+            "--max-examples",
+            "15",
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--seed",
+            "1",
+            "--workers",
+            "1",
         ],
-        check=False, cwd=tmp_path, env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stdout[-6000:]

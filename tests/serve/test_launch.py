@@ -116,9 +116,13 @@ def test_what_is_killed_comes_back_and_readiness_says_so(
     )
     try:
         server = start(
-            str(artefacts["ner"]), str(artefacts["words"]), "workers=2", f"limits.redis=redis://127.0.0.1:{port}",
-            "limits.per_second=1000", "canary_seconds=0.5",
-        )  # fmt: skip
+            str(artefacts["ner"]),
+            str(artefacts["words"]),
+            "workers=2",
+            f"limits.redis=redis://127.0.0.1:{port}",
+            "limits.per_second=1000",
+            "canary_seconds=0.5",
+        )
         right = server.client.post("/extract", json=NOTE).json()
         (engine,) = server.children("engine")
         os.kill(engine, signal.SIGKILL)

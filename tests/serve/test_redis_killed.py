@@ -132,7 +132,8 @@ def test_killed_and_started_again_under_load(
     )
     record_property("seconds until the first right answer", round(back, 3))
     print(
-        f"{len(rows)} requests, {len(refused)} refused; first right answer {back:.2f} s, ready {ready - up:.2f} s after Redis was up"
+        f"{len(rows)} requests, {len(refused)} refused; first right answer {back:.2f} s, ready "
+        f"{ready - up:.2f} s after Redis was up"
     )
 
 

@@ -220,21 +220,54 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/extract", {"text": MARK, "lang": MARK}, 400, "bad_value"),
     ("/extract", {"text": MARK, "model": "words"}, 400, "wrong_model"),
     ("/extract", {"text": f"{MARK} " * 600, "model": "ner"}, 400, "too_long"),
-    ("/diagnose", {"patient_info": MARK, "symptoms": MARK, "department": "ner"}, 400, "wrong_model"),
+    (
+        "/diagnose",
+        {"patient_info": MARK, "symptoms": MARK, "department": "ner"},
+        400,
+        "wrong_model",
+    ),
     ("/diagnose", {"patient_info": MARK}, 400, "missing_field"),
     ("/deidentify", {"text": ""}, 400, "bad_value"),
     ("/v1/chat/completions", {"model": MARK, "messages": MESSAGES}, 404, "model_not_found"),
     ("/v1/chat/completions", {"model": "ner", "messages": MESSAGES}, 400, "wrong_model"),
-    ("/v1/chat/completions", {"model": "words", "messages": [{"role": MARK, "content": MARK}]}, 400, "bad_value"),
-    ("/v1/chat/completions", {"model": "words", "messages": MESSAGES, "tools": [MARK]}, 400, "unknown_field"),
-    ("/v1/chat/completions", {"model": "words", "messages": MESSAGES, "max_tokens": 513}, 400, "too_long"),
-    ("/v1/chat/completions", {"model": "words", "messages": [*MESSAGES, *MESSAGES, {"role": "system", "content": MARK}, *MESSAGES]}, 400, "bad_turns"),
+    (
+        "/v1/chat/completions",
+        {"model": "words", "messages": [{"role": MARK, "content": MARK}]},
+        400,
+        "bad_value",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "words", "messages": MESSAGES, "tools": [MARK]},
+        400,
+        "unknown_field",
+    ),
+    (
+        "/v1/chat/completions",
+        {"model": "words", "messages": MESSAGES, "max_tokens": 513},
+        400,
+        "too_long",
+    ),
+    (
+        "/v1/chat/completions",
+        {
+            "model": "words",
+            "messages": [*MESSAGES, *MESSAGES, {"role": "system", "content": MARK}, *MESSAGES],
+        },
+        400,
+        "bad_turns",
+    ),
     ("/v1/completions", {"model": "words", "prompt": MARK, "max_tokens": 0}, 400, "bad_value"),
     ("/v1/completions", {"model": "words", "prompt": [10**9]}, 400, "bad_tokens"),
-    ("/v1/completions", {"model": "words", "prompt": MARK, "stream": True, "echo": True}, 400, "not_streamed"),
+    (
+        "/v1/completions",
+        {"model": "words", "prompt": MARK, "stream": True, "echo": True},
+        400,
+        "not_streamed",
+    ),
     ("/v1/completions", {"model": "words", "prompt": MARK, "suffix": MARK}, 400, "unknown_field"),
     (f"/{MARK}", {}, 404, "no_route"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(
@@ -306,8 +339,12 @@ def test_readiness_is_what_the_model_says(
     engine = load(artefacts["ner"], "ner", device="cpu")
     with TestClient(app({"ner": engine}, canary_seconds=0.05)) as client:
         assert client.get("/readyz").json() == {
-            "ready": True, "models": {"ner": True}, "counting": True, "keys": True, "draining": False,
-        }  # fmt: skip
+            "ready": True,
+            "models": {"ner": True},
+            "counting": True,
+            "keys": True,
+            "draining": False,
+        }
         for parameter in engine.predictor.model.parameters():  # type: ignore[union-attr]
             parameter.data.normal_()
         import time

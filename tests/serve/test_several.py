@@ -65,9 +65,14 @@ class Hospital:
         self.old, self.new = (self.models.add(one).digest for one in trained)
         self.models.promote(alias, self.old)
         self.server = start(
-            alias, "--models", str(folder / "models"), "workers=2", f"limits.redis=redis://127.0.0.1:{redis.port}",
-            "limits.per_second=100000", "canary_seconds=0.5",
-        )  # fmt: skip
+            alias,
+            "--models",
+            str(folder / "models"),
+            "workers=2",
+            f"limits.redis=redis://127.0.0.1:{redis.port}",
+            "limits.per_second=100000",
+            "canary_seconds=0.5",
+        )
         self.address, self.headers = self.server.address, dict(self.server.client.headers)
         self.folder = folder
 
@@ -143,8 +148,11 @@ class Streams(Load):
     def one(self, client: httpx2.Client) -> tuple[int, str, str, str]:
         """A stream: status, digest in the header, the digests that its pieces name, what they said."""
         body = {
-            "model": "words", "messages": [{"role": "user", "content": "ho khan?"}], "max_tokens": 48, "stream": True
-        }  # fmt: skip
+            "model": "words",
+            "messages": [{"role": "user", "content": "ho khan?"}],
+            "max_tokens": 48,
+            "stream": True,
+        }
         found = client.post("/v1/chat/completions", json=body)
         events = [
             line.removeprefix("data: ")

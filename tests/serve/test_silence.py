@@ -49,14 +49,23 @@ def valid(words: str, lang: str = "vi") -> list[tuple[str, dict[str, Any]]]:
     common = {"model": "words", "max_tokens": 3, "user": words, "stop": [words]}
     return [
         ("/extract", {"text": words, "model": "ner", "lang": lang}),
-        ("/diagnose", {"patient_info": words, "symptoms": words, "test_results": words, "model": "triage", "lang": lang}),
+        (
+            "/diagnose",
+            {
+                "patient_info": words,
+                "symptoms": words,
+                "test_results": words,
+                "model": "triage",
+                "lang": lang,
+            },
+        ),
         ("/deidentify", {"text": words, "lang": lang}),
         ("/v1/chat/completions", {"messages": turns, **common}),
         ("/v1/chat/completions", {"messages": turns, **common, "stream": True}),
         ("/v1/completions", {"prompt": words, **common}),
         ("/v1/completions", {"prompt": [words], **common, "echo": True, "logprobs": 1}),
         ("/v1/completions", {"prompt": words, **common, "stream": True}),
-    ]  # fmt: skip
+    ]
 
 
 def wrong(words: str) -> Iterator[tuple[str, bytes, dict[str, str]]]:
@@ -80,7 +89,10 @@ def wrong(words: str) -> Iterator[tuple[str, bytes, dict[str, str]]]:
         yield path, whole.encode(), {"content-type": f"text/plain; name={quoted(words)}"}
         yield (
             path,
-            f"--b\r\ncontent-disposition: form-data; name=file; filename={words}\r\n\r\n{words}\r\n--b--".encode(),
+            (
+                "--b\r\ncontent-disposition: form-data; name=file; "
+                f"filename={words}\r\n\r\n{words}\r\n--b--"
+            ).encode(),
             {"content-type": "multipart/form-data; boundary=b"},
         )
         for field in body:
@@ -302,7 +314,10 @@ def elsewhere(ask: Asking) -> None:
             b"POST /extract HTTP/1.1\r\ncontent-length: " + data,
         ):
             ask.raw(line + b"\r\nhost: " + data + b"\r\n" + data + b"\r\n\r\n" + data)
-        up = b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: eHh4eHh4eHh4eHh4eHh4eA==\r\n"
+        up = (
+            b"upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: "
+            b"13\r\nsec-websocket-key: eHh4eHh4eHh4eHh4eHh4eA==\r\n"
+        )
         ask.raw(b"GET " + raw.encode() + b" HTTP/1.1\r\nhost: x\r\n" + up + b"\r\n")
         ask.raw(
             b"POST /extract HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -388,9 +403,14 @@ def limit_of_cores(pid: int) -> str:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_patient_is_found_in_answers_alone(
-    workers: int, start: Callable[..., Started], artefacts: dict[str, Path], provider: Provider, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest,
-) -> None:  # fmt: skip
+    workers: int,
+    start: Callable[..., Started],
+    artefacts: dict[str, Path],
+    provider: Provider,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     if workers > 1 and shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
     for name in ("work", "temporary"):
@@ -404,9 +424,15 @@ def test_the_patient_is_found_in_answers_alone(
         else []
     )
     server = start(
-        *(str(artefacts[name]) for name in ("ner", "triage", "words")), "auth.kind=oidc", f"auth.issuer={provider.issuer}",
-        f"auth.audience={AUDIENCE}", "limits.seconds=3", "canary_seconds=1", *more, cwd=tmp_path / "work",
-    )  # fmt: skip
+        *(str(artefacts[name]) for name in ("ner", "triage", "words")),
+        "auth.kind=oidc",
+        f"auth.issuer={provider.issuer}",
+        f"auth.audience={AUDIENCE}",
+        "limits.seconds=3",
+        "canary_seconds=1",
+        *more,
+        cwd=tmp_path / "work",
+    )
     ask, other = Asking(server, provider), Provider()
     try:
         other.ec("ec")
@@ -456,9 +482,18 @@ def test_what_a_failing_vllm_repeats_goes_nowhere(
         "PYTHONPATH": str(source),
     }
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("upstream_asked.py")), str(artefacts["words"]), str(tmp_path / "audit")],
-        env={**os.environ, **told}, cwd=tmp_path / "work", capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(Path(__file__).with_name("upstream_asked.py")),
+            str(artefacts["words"]),
+            str(tmp_path / "audit"),
+        ],
+        env={**os.environ, **told},
+        cwd=tmp_path / "work",
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout)
     assert {one["status"] for one in answers} == {503, 0} and len(answers) == 2 * len(TEXTS) + 1

@@ -64,7 +64,8 @@ class Hospital:
         self.sql(f"DROP DATABASE IF EXISTS {self.name}", f"CREATE DATABASE {self.name}", here=False)
         text = "LONGTEXT" if self.kind == "mysql" else "TEXT"
         self.sql(
-            f"CREATE TABLE notes (id INTEGER PRIMARY KEY, patient VARCHAR(20), changed_at TIMESTAMP NOT NULL, text {text}, name VARCHAR(80), phone VARCHAR(20))",
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, patient VARCHAR(20), changed_at "
+            f"TIMESTAMP NOT NULL, text {text}, name VARCHAR(80), phone VARCHAR(20))",
             "CREATE INDEX changed ON notes (changed_at)",
         )
         if self.kind == "postgresql":
@@ -96,10 +97,19 @@ class Hospital:
 
         base = [planted.note for planted in notes("vi", 400, seed=3)]
         rows = (
-            (number, f"{note.patient}", when if number % 100 else "2024-05-01 00:00:00", note.text, values["name"], values["phone"])
-            for number, note in zip(range(first, first + count), itertools.cycle(base), strict=False)
+            (
+                number,
+                f"{note.patient}",
+                when if number % 100 else "2024-05-01 00:00:00",
+                note.text,
+                values["name"],
+                values["phone"],
+            )
+            for number, note in zip(
+                range(first, first + count), itertools.cycle(base), strict=False
+            )
             for values in (dict(reversed(note.identifiers)),)
-        )  # fmt: skip
+        )
         if self.kind == "postgresql":
             connection = self.engine.raw_connection()
             with connection.cursor() as cursor, cursor.copy("COPY notes FROM STDIN") as copy:
@@ -107,7 +117,8 @@ class Hospital:
                     copy.write_row(row)
             connection.close()
             self.sql(
-                f"UPDATE notes SET changed_at = changed_at + (id / 100) * interval '1 minute' WHERE id >= {first}",
+                "UPDATE notes SET changed_at = changed_at + (id / 100) * interval '1 minute' "
+                f"WHERE id >= {first}",
                 "ANALYZE notes",
             )
         else:
@@ -117,7 +128,8 @@ class Hospital:
                     cursor.executemany("INSERT INTO notes VALUES (%s, %s, %s, %s, %s, %s)", group)
             connection.close()
             self.sql(
-                f"UPDATE notes SET changed_at = changed_at + INTERVAL (id DIV 100) MINUTE WHERE id >= {first}",
+                "UPDATE notes SET changed_at = changed_at + INTERVAL (id DIV 100) MINUTE WHERE id "
+                f">= {first}",
                 "ANALYZE TABLE notes",
             )
 
@@ -157,8 +169,12 @@ class Hospital:
     def start(self, verb: str, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, verb, str(self.folder / "recipe.yaml"), *arguments],
-            env=self.environment, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def call(self, verb: str, *arguments: str, check: int | None = 0) -> tuple[str, str, int]:
         """(output, errors, peak memory in MB)"""

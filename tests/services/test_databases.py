@@ -38,7 +38,8 @@ def test_200_000_notes_stream_in_bounded_memory_and_a_killed_connection_costs_an
     assert "0 new notes" in out
     with capsys.disabled():
         print(
-            f"\n{hospital.kind}: connection killed after {len(held):,} of {NOTES:,} notes, none lost or doubled; "
+            f"\n{hospital.kind}: connection killed after {len(held):,} of {NOTES:,} notes, none "
+            "lost or doubled; "
             f"{seconds:.1f} s in all ({NOTES / seconds:,.0f} rows/s), peak {peak} MB"
         )
 
@@ -58,7 +59,8 @@ def kill_reader(hospital: Hospital) -> None:
     if hospital.kind == "postgresql":
         assert (
             hospital.value(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'reader'"
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = "
+                "'reader'"
             )
             >= 1
         )
@@ -82,9 +84,12 @@ def test_new_rows_are_taken_and_rows_that_share_the_last_mark_are_not_lost(
     hospital.call("extract")
     last = hospital.value("SELECT max(changed_at) FROM notes")
     hospital.sql(
-        f"INSERT INTO notes VALUES (1, 'P1', '{last}', 'a note of the last minute with a lower id', 'x', '1')",
-        f"INSERT INTO notes VALUES (9000, 'P1', '{last}', 'a note of the last minute with a higher id', 'x', '1')",
-        "INSERT INTO notes VALUES (9001, 'P1', '2031-01-01 00:00:00', 'a note that is new', 'x', '1')",
+        f"INSERT INTO notes VALUES (1, 'P1', '{last}', 'a note of the last minute with a lower "
+        "id', 'x', '1')",
+        f"INSERT INTO notes VALUES (9000, 'P1', '{last}', 'a note of the last minute with a higher "
+        "id', 'x', '1')",
+        "INSERT INTO notes VALUES (9001, 'P1', '2031-01-01 00:00:00', 'a note that is new', 'x', "
+        "'1')",
     )
     out, _, _ = hospital.call("extract")
     assert "3 new notes" in out
@@ -136,10 +141,23 @@ POSTGRESQL = [
     (["ALTER TABLE notes OWNER TO writer"], "owns tables", ["ALTER TABLE notes OWNER TO postgres"]),
     (["GRANT CREATE ON SCHEMA public TO writer"], "tables in a schema", []),
     (["GRANT CREATE ON DATABASE his TO writer"], "create schemas", []),
-    (["CREATE SEQUENCE s", "GRANT USAGE ON SEQUENCE s TO writer"], "change tables", ["DROP SEQUENCE s"]),
-    (["DROP ROLE IF EXISTS hands", "CREATE ROLE hands", "GRANT DELETE ON notes TO hands", "ALTER ROLE writer NOINHERIT", "GRANT hands TO writer"],
-     "change tables", ["DROP OWNED BY hands", "DROP ROLE hands"]),
-]  # fmt: skip
+    (
+        ["CREATE SEQUENCE s", "GRANT USAGE ON SEQUENCE s TO writer"],
+        "change tables",
+        ["DROP SEQUENCE s"],
+    ),
+    (
+        [
+            "DROP ROLE IF EXISTS hands",
+            "CREATE ROLE hands",
+            "GRANT DELETE ON notes TO hands",
+            "ALTER ROLE writer NOINHERIT",
+            "GRANT hands TO writer",
+        ],
+        "change tables",
+        ["DROP OWNED BY hands", "DROP ROLE hands"],
+    ),
+]
 
 
 @pytest.mark.parametrize("admin", ["postgresql"], indirect=True)
@@ -163,12 +181,29 @@ MARIADB = [
     (["GRANT ALL PRIVILEGES ON his.* TO writer@localhost"], "ALL PRIVILEGES"),
     (["GRANT FILE ON *.* TO writer@localhost"], "FILE"),
     (["GRANT EXECUTE ON his.* TO writer@localhost"], "EXECUTE"),
-    (["CREATE DATABASE IF NOT EXISTS other", "GRANT DELETE ON other.* TO writer@localhost"], "DELETE"),
-    (["CREATE OR REPLACE ROLE hands", "GRANT UPDATE ON his.* TO hands", "GRANT hands TO writer@localhost"], "role whose rights cannot be read"),
-    (["CREATE OR REPLACE ROLE hands", "GRANT UPDATE ON his.* TO hands", "GRANT hands TO writer@localhost", "SET DEFAULT ROLE hands FOR writer@localhost"],
-     "UPDATE"),
+    (
+        ["CREATE DATABASE IF NOT EXISTS other", "GRANT DELETE ON other.* TO writer@localhost"],
+        "DELETE",
+    ),
+    (
+        [
+            "CREATE OR REPLACE ROLE hands",
+            "GRANT UPDATE ON his.* TO hands",
+            "GRANT hands TO writer@localhost",
+        ],
+        "role whose rights cannot be read",
+    ),
+    (
+        [
+            "CREATE OR REPLACE ROLE hands",
+            "GRANT UPDATE ON his.* TO hands",
+            "GRANT hands TO writer@localhost",
+            "SET DEFAULT ROLE hands FOR writer@localhost",
+        ],
+        "UPDATE",
+    ),
     (["GRANT SELECT ON his.notes TO writer@localhost WITH GRANT OPTION"], "hand out rights"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("admin", ["mariadb"], indirect=True)
@@ -198,7 +233,15 @@ def test_the_server_itself_says_that_the_reader_may_not_delete(hospital: Hospita
     assert hospital.value("SELECT count(*) FROM notes") == 1
 
 
-@pytest.mark.parametrize("statement", ["INSERT INTO notes (id, changed_at) VALUES (1, '2024-01-01')", "DELETE FROM notes", "CREATE TABLE t (a INT)", "UPDATE notes SET text = ''"])  # fmt: skip
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO notes (id, changed_at) VALUES (1, '2024-01-01')",
+        "DELETE FROM notes",
+        "CREATE TABLE t (a INT)",
+        "UPDATE notes SET text = ''",
+    ],
+)
 def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(
     hospital: Hospital, statement: str
 ) -> None:

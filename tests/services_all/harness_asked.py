@@ -18,8 +18,13 @@ from residency.models.causal import CausalPredictor
 def asked(tasks: Path, task: str, model: Any, **more: Any) -> dict[str, Any]:
     """Scores of a task, and what was said of each of its items."""
     found = lm_eval.simple_evaluate(
-        model=model, tasks=[task], task_manager=TaskManager(include_path=str(tasks)), bootstrap_iters=0, log_samples=True, **more
-    )  # fmt: skip
+        model=model,
+        tasks=[task],
+        task_manager=TaskManager(include_path=str(tasks)),
+        bootstrap_iters=0,
+        log_samples=True,
+        **more,
+    )
     scores = {
         name: value
         for name, value in found["results"][task].items()

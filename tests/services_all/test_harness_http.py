@@ -28,9 +28,19 @@ pytestmark = [
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
 THINGS = {
-    "máu": "đỏ", "lá cây": "xanh", "血液": "红", "草": "绿", "blood": "red", "grass": "green", "the sky": "blue", "a leaf": "green",
-    "bile": "green", "a vein": "blue", "a rash": "red", "pus": "green",
-}  # fmt: skip
+    "máu": "đỏ",
+    "lá cây": "xanh",
+    "血液": "红",
+    "草": "绿",
+    "blood": "red",
+    "grass": "green",
+    "the sky": "blue",
+    "a leaf": "green",
+    "bile": "green",
+    "a vein": "blue",
+    "a rash": "red",
+    "pus": "green",
+}
 CHOICES = """
 task: colours
 dataset_path: json
@@ -110,10 +120,27 @@ def test_scores_over_http_are_those_in_process(artefact: Path, server: Any, task
 
     path = os.pathsep.join([str(SOURCE), os.environ.get("RESIDENCY_TEST_LM_EVAL_PATH", "")])
     done = subprocess.run(
-        [PYTHON, str(HERE / "harness_asked.py"), str(artefact), server.address, str(read(artefact).base.path), str(tasks)],
-        env={**os.environ, "PYTHONPATH": path, "OPENAI_API_KEY": server.key(), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tasks / "cache")},
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
+        [
+            PYTHON,
+            str(HERE / "harness_asked.py"),
+            str(artefact),
+            server.address,
+            str(read(artefact).base.path),
+            str(tasks),
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "OPENAI_API_KEY": server.key(),
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_HOME": str(tasks / "cache"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert "RESULT" in done.stdout, (done.stdout[-2000:], done.stderr[-4000:])
     found = json.loads(done.stdout.rpartition("RESULT")[2])
     choices, answers = found["choices"], found["answers"]

@@ -345,9 +345,12 @@ def test_no_account_reaches_what_another_marked(accounts: dict[str, str], tmp_pa
         assert len(every) > 60
         theirs, _ = project(accounts, "a2", recipe)
         every += [
-            f"/api/annotations/{annotation}/", f"/api/tasks/{tasks['s']}", f"/api/tasks/{tasks['s']}/annotations/",
-            f"/api/projects/{theirs}/export?exportType=JSON", f"/api/tasks?project={theirs}&fields=all",
-        ]  # fmt: skip
+            f"/api/annotations/{annotation}/",
+            f"/api/tasks/{tasks['s']}",
+            f"/api/tasks/{tasks['s']}/annotations/",
+            f"/api/projects/{theirs}/export?exportType=JSON",
+            f"/api/tasks?project={theirs}&fields=all",
+        ]
         assert marked in own.get(f"/api/annotations/{annotation}/").text, (
             "the owner sees it, so the routes are right"
         )
@@ -437,7 +440,14 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_is_lost(
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     if not Path("/usr/bin/chromium").is_file():
         pytest.skip("needs /usr/bin/chromium (apt-get install chromium)")
     with sync.sync_playwright() as playwright:

@@ -123,7 +123,8 @@ def test_a_name_finds_itself_among_twelve_thousand() -> None:
     )
     if not folder.is_dir():
         pytest.skip(
-            "the ICD-10 dictionary is not here; name the folder of the corpora in RESIDENCY_SHARED_DATA"
+            "the ICD-10 dictionary is not here; name the folder of the corpora in "
+            "RESIDENCY_SHARED_DATA"
         )
     terms = read_terms(folder / "icd10_diseases_simple.csv")
     index = Index(terms)

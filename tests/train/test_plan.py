@@ -27,8 +27,22 @@ from residency.train.estimate import (
 from residency.train.meta_step import Batch, rehearse
 
 CARD = Device(kind="cuda", name="24GB", usable=22e9, bf16=True)
-LLAMA_8B = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}  # fmt: skip
-LLAMA_7B = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32}  # fmt: skip
+LLAMA_8B = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+LLAMA_7B = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
 
 
 def llama(shape: dict[str, int], rows: int, tokens: int, trained: int) -> Subject:
@@ -41,8 +55,18 @@ def llama(shape: dict[str, int], rows: int, tokens: int, trained: int) -> Subjec
 def planned(subject: Subject, method: Any, rows: int, quantise: Any = "none", **more: Any) -> Any:
     given: dict[str, Any] = {"precision": "bf16", "checkpointing": True, "half": True} | more
     return estimate(
-        subject, method, CARD, micro_batch=rows, accumulation=1, steps=1, quantise=quantise, packed=False, copies=False, program=0, **given
-    )  # fmt: skip
+        subject,
+        method,
+        CARD,
+        micro_batch=rows,
+        accumulation=1,
+        steps=1,
+        quantise=quantise,
+        packed=False,
+        copies=False,
+        program=0,
+        **given,
+    )
 
 
 SMALL = {

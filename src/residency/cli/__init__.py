@@ -90,7 +90,8 @@ def main() -> None:
         if error.name not in NEEDED_TO_TRAIN:
             raise
         _stop(
-            f"{error.name} is not installed; install what training needs: pip install 'residency[train]'."
+            f"{error.name} is not installed; install what training needs: pip install "
+            "'residency[train]'."
         )
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

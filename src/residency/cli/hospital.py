@@ -34,7 +34,8 @@ def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
     not_taken = sum(done.skipped.values())
     say(
         console,
-        f"{done.taken} new notes, {done.again} taken before, {not_taken} rows not taken; {done.held} notes in the zone",
+        f"{done.taken} new notes, {done.again} taken before, {not_taken} rows not taken; "
+        f"{done.held} notes in the zone",
     )
 
 
@@ -57,7 +58,8 @@ def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
     if outcome.final and outcome.extracted is None:
         say(
             console,
-            "the vault was destroyed, so nothing can be added; new notes need another name, zone and deid.out",
+            "the vault was destroyed, so nothing can be added; new notes need another name, zone "
+            "and deid.out",
         )
     say(
         console,
@@ -143,7 +145,8 @@ def synth(
         str,
         typer.Option(
             "--by",
-            help="conclusions: questions that titles ask, answered by the authors' conclusions, no model; or a base, a run, or the "
+            help="conclusions: questions that titles ask, answered by the authors' conclusions, no "
+            "model; or a base, a run, or the "
             "address of a server with OpenAI's chat completions.",
         ),
     ] = "conclusions",
@@ -178,5 +181,6 @@ def synth(
     what = "titles that ask a question" if by == OWN else "abstracts"
     say(
         console,
-        f"{made.pairs:,} questions with answers from {made.asked:,} {what} ({made.abstracts:,} abstracts) in {out}",
+        f"{made.pairs:,} questions with answers from {made.asked:,} {what} ({made.abstracts:,} "
+        f"abstracts) in {out}",
     )

@@ -136,7 +136,8 @@ def practice(
     for back in told:
         say(
             console,
-            f"{back.annotator}: {back.notes} notes, strict F1 {back.strict:.3f}, relaxed F1 {back.relaxed:.3f}",
+            f"{back.annotator}: {back.notes} notes, strict F1 {back.strict:.3f}, relaxed F1 "
+            f"{back.relaxed:.3f}",
         )
     if not sent and not told:
         raise UserError(
@@ -200,7 +201,8 @@ def next_(
         )
     say(
         console,
-        f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them drawn at random",
+        f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them "
+        "drawn at random",
     )
 
 
@@ -243,7 +245,8 @@ def _say_pulled(console: Console, pulled: list[Pulled]) -> None:
             strange = f", {one.unknown} that were never given out (left)" if one.unknown else ""
             say(
                 console,
-                f"{one.annotator}: {one.done} of {one.of}; {one.new} new, {one.changed} changed, {one.same} as before{gone}{strange}",
+                f"{one.annotator}: {one.done} of {one.of}; {one.new} new, {one.changed} changed, "
+                f"{one.same} as before{gone}{strange}",
             )
         for fault in one.faults:
             say(console, f"  {fault}")
@@ -254,6 +257,7 @@ def _say_times(console: Console, times: list[Estimate]) -> None:
         if one.left:
             say(
                 console,
-                f"{one.annotator}: {one.median:.0f} s a note; the {one.left} left take about {one.hours:.1f} hours "
+                f"{one.annotator}: {one.median:.0f} s a note; the {one.left} left take about "
+                f"{one.hours:.1f} hours "
                 f"({one.low:.1f} to {one.high:.1f})",
             )

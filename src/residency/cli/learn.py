@@ -57,7 +57,8 @@ def demo(
     hospital = write_demo(folder, lang)
     say(
         console,
-        f"An invented hospital ({lang}), its database full of names, and a recipe are in {hospital.parent}/.",
+        f"An invented hospital ({lang}), its database full of names, and a recipe are in "
+        f"{hospital.parent}/.",
     )
     os.environ.setdefault("RESIDENCY_KEY", demo_key(folder))
     deid(hospital)
@@ -92,8 +93,10 @@ def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
     by_majority = sum(one.how == "majority" for one in outcome.decisions)
     say(
         console,
-        f"Three invented annotators labelled {agreement.notes} of them: alpha {alpha.value:.3f}, strict F1 {strict.value:.3f}; "
-        f"{by_majority} differences settled by majority, {len(outcome.open)} left to decide.\nreport  {page}\n",
+        f"Three invented annotators labelled {agreement.notes} of them: alpha {alpha.value:.3f}, "
+        f"strict F1 {strict.value:.3f}; "
+        f"{by_majority} differences settled by majority, {len(outcome.open)} left to "
+        f"decide.\nreport  {page}\n",
     )
 
 
@@ -126,12 +129,14 @@ def init(
     if hospital:
         say(
             console,
-            f"Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid {folder / 'recipe.yaml'}",
+            "Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid "
+            f"{folder / 'recipe.yaml'}",
         )
         return
     say(
         console,
-        f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check {folder / 'recipe.yaml'}",
+        f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check "
+        f"{folder / 'recipe.yaml'}",
     )
 
 
@@ -158,7 +163,8 @@ def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("ru
         )
     if any(finding.level == "refused" for finding in findings):
         raise GateRefused(
-            f"{recipe}: the split leaks; give each of these to one part, or accept it with data.NAME.leak=warn."
+            f"{recipe}: the split leaks; give each of these to one part, or accept it with "
+            "data.NAME.leak=warn."
         )
     say(console, f"{recipe}: nothing stands in the way of residency run.")
 
@@ -247,7 +253,8 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="Changes to the run's recipe, e.g. evaluate.bootstrap=2000, or data.NAME.test=FILE "
+            help="Changes to the run's recipe, e.g. evaluate.bootstrap=2000, or "
+            "data.NAME.test=FILE "
             "(relative to the recipe's folder).",
             show_default=False,
         ),

@@ -21,7 +21,8 @@ def compare(
         list[str],
         typer.Argument(
             metavar="SYSTEM... [KEY=VALUE]...",
-            help="Folders of runs, base, api:NAME (an entry of evaluate.apis); then changes to the first run's recipe.",
+            help="Folders of runs, base, api:NAME (an entry of evaluate.apis); then changes to the "
+            "first run's recipe.",
             show_default=False,
         ),
     ],
@@ -87,8 +88,14 @@ def bench(
     for one in speed.timings:
         first = f"{one.first_ms:.1f}" if one.first_ms else ""
         table.add_row(
-            str(one.batch), one.system, f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", first, f"{one.ms_per_100:.1f}", f"{one.tokens_per_second:,.0f}"
-        )  # fmt: skip
+            str(one.batch),
+            one.system,
+            f"{one.p50_ms:.1f}",
+            f"{one.p95_ms:.1f}",
+            first,
+            f"{one.ms_per_100:.1f}",
+            f"{one.tokens_per_second:,.0f}",
+        )
     console.print(table)
     say(console, f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
     say(console, f"\nreport  {path}")

@@ -106,7 +106,8 @@ def add(
     if entry.recorded == "added":
         say(
             console,
-            "What it says was recorded now, not at training time; from here on, any change is found.",
+            "What it says was recorded now, not at training time; from here on, any change is "
+            "found.",
         )
     say(console, f"residency model promote ALIAS {entry.digest[:12]}")
 
@@ -170,7 +171,8 @@ def _said(alias: str, digest: str, proof: object) -> None:
         )
         say(
             console,
-            f"proved on {proof.engine}: {proof.furthest:.2g} from what was recorded (allowed {proof.tolerance:g}), {base}",
+            f"proved on {proof.engine}: {proof.furthest:.2g} from what was recorded (allowed "
+            f"{proof.tolerance:g}), {base}",
         )
 
 

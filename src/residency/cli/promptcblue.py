@@ -59,7 +59,8 @@ def score(
         str,
         typer.Option(
             "--mode",
-            help="official: its numbers and its oddities; safe: what cannot be read counts as wrong.",
+            help="official: its numbers and its oddities; safe: what cannot be read counts as "
+            "wrong.",
         ),
     ] = "official",
 ) -> None:
@@ -89,7 +90,8 @@ def score(
     if len(scored) == len(TASKS):
         say(
             console,
-            f"overall, mean of 18 tasks ({mode}): {overall({one.task: one.score for one in scored}):.4f}",
+            f"overall, mean of 18 tasks ({mode}): "
+            f"{overall({one.task: one.score for one in scored}):.4f}",
         )
     else:
         say(console, f"{len(scored)} of 18 tasks; an overall score is over all of them.")

@@ -20,7 +20,8 @@ PatientId = Annotated[
     str,
     typer.Argument(
         metavar="PATIENT",
-        help="The hospital's id, where the zone's vault and key are at hand, or the group of the notes; - reads it from standard "
+        help="The hospital's id, where the zone's vault and key are at hand, or the group of the "
+        "notes; - reads it from standard "
         "input, so that it stands in no list of commands.",
         show_default=False,
     ),
@@ -78,7 +79,8 @@ def split(
     if verify:
         if overrides or output:
             raise UserError(
-                "--verify: takes one split file and nothing else, e.g. residency split --verify split/notes.split.json."
+                "--verify: takes one split file and nothing else, e.g. residency split --verify "
+                "split/notes.split.json."
             )
         held = splitfile.verify(recipe)
         say(
@@ -223,7 +225,8 @@ def erase(
     say(
         console,
         f"{done.rows:,} rows removed, {done.models} model{'' if done.models == 1 else 's'} marked, "
-        f"{done.secrets} secret{'' if done.secrets == 1 else 's'} removed from the vault; recorded in {done.log}",
+        f"{done.secrets} secret{'' if done.secrets == 1 else 's'} removed from the vault; recorded "
+        f"in {done.log}",
     )
 
 
@@ -236,7 +239,10 @@ def _asked(patient: str) -> str:
 def _counted(found: list[Found]) -> str:
     models = sum(one.what in ("model", "derived model") for one in found)
     rows = sum(one.rows for one in found if one.lines)
-    return f"{rows:,} rows in {sum(bool(one.lines) for one in found)} files, {models} model{'' if models == 1 else 's'}."
+    return (
+        f"{rows:,} rows in {sum(bool(one.lines) for one in found)} files, {models} "
+        f"model{'' if models == 1 else 's'}."
+    )
 
 
 def _without_key(zones: tuple[Path, ...], key: str) -> None:
@@ -245,7 +251,8 @@ def _without_key(zones: tuple[Path, ...], key: str) -> None:
     if zones and not os.environ.get(key):
         say(
             terminal(),
-            f"The vault was not asked: {key} is not set, so PATIENT was taken for the group of the notes.",
+            f"The vault was not asked: {key} is not set, so PATIENT was taken for the group of the "
+            "notes.",
         )
 
 

@@ -23,7 +23,8 @@ def serve(
         list[str],
         typer.Argument(
             metavar="RUN... [KEY=VALUE]...",
-            help="Runs' folders, each under its recipe's name or as NAME=RUN, or names of the model ledger; and settings, e.g. port=9000.",
+            help="Runs' folders, each under its recipe's name or as NAME=RUN, or names of the "
+            "model ledger; and settings, e.g. port=9000.",
             show_default=False,
         ),
     ],
@@ -78,12 +79,14 @@ def asked(
             )
         if name in models:
             raise UserError(
-                f"{path}: a model named {name} is served already; give it another name: NAME={path}."
+                f"{path}: a model named {name} is served already; give it another name: "
+                f"NAME={path}."
             )
         models[name] = folder
     if not models:
         raise UserError(
-            "serve: no run is given; name at least one folder, e.g. residency serve runs/demo-vi-3f9a1c20."
+            "serve: no run is given; name at least one folder, e.g. residency serve "
+            "runs/demo-vi-3f9a1c20."
         )
     return models, settings
 

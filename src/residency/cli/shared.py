@@ -16,9 +16,38 @@ if TYPE_CHECKING:
     from residency.core.progress import Tracker
 
 VERBS = (
-    "demo", "init", "extract", "deid", "label", "synth", "pubmed", "fhir", "split", "check", "plan", "run", "train", "eval", "predict", "chat",
-    "compare", "curve", "bench", "review", "export", "serve", "model", "drift", "retune", "audit", "trace", "erase", "cblue", "import", "schema",
-)  # fmt: skip
+    "demo",
+    "init",
+    "extract",
+    "deid",
+    "label",
+    "synth",
+    "pubmed",
+    "fhir",
+    "split",
+    "check",
+    "plan",
+    "run",
+    "train",
+    "eval",
+    "predict",
+    "chat",
+    "compare",
+    "curve",
+    "bench",
+    "review",
+    "export",
+    "serve",
+    "model",
+    "drift",
+    "retune",
+    "audit",
+    "trace",
+    "erase",
+    "cblue",
+    "import",
+    "schema",
+)
 """The order in which help lists verbs: that of the road; not all of them are there yet."""
 
 
@@ -39,7 +68,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="From rows in a hospital database to a specialist model that answers on the hospital's own machine.",
+    help="From rows in a hospital database to a specialist model that answers on the hospital's "
+    "own machine.",
 )
 
 RecipePath = Annotated[

@@ -60,7 +60,8 @@ class Edits(Value, frozen=True, dict=True):
         for start, end, new in sorted(replacements, key=itemgetter(0, 1)):
             if not before <= start <= end <= len(text):
                 raise ValueError(
-                    f"edit [{start}, {end}) overlaps another or leaves the text of {len(text)} characters"
+                    f"edit [{start}, {end}) overlaps another or leaves the text of {len(text)} "
+                    "characters"
                 )
             before = end
             if text[start:end] != new:
@@ -161,7 +162,8 @@ class Edits(Value, frozen=True, dict=True):
         """
         if other.source_length != self.target_length:
             raise ValueError(
-                f"edits of {other.source_length} characters cannot follow a text of {self.target_length}"
+                f"edits of {other.source_length} characters cannot follow a text of "
+                f"{self.target_length}"
             )
         first = [
             _Middle(start, end, piece.text, len(piece.text) - (piece.end - piece.start))

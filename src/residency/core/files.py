@@ -45,7 +45,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise UserError(
-            f"{path}: cannot be written ({reason}); free space or choose another folder, then run again."
+            f"{path}: cannot be written ({reason}); free space or choose another folder, then run "
+            "again."
         ) from None
 
 
@@ -140,7 +141,10 @@ def enumerate_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def reason(error: Exception) -> str:
     """Why a file could not be read, without any of its content."""
     if isinstance(error, UnicodeDecodeError):
-        return f"is not UTF-8 (byte {error.start}); convert it, for example with iconv -f GB18030 -t UTF-8."
+        return (
+            f"is not UTF-8 (byte {error.start}); convert it, for example with iconv -f GB18030 "
+            "-t UTF-8."
+        )
     if isinstance(error, msgspec.ValidationError):
         return f"{error}."  # names types and the path inside the row, never values
     if isinstance(error, msgspec.DecodeError):

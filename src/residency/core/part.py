@@ -60,7 +60,8 @@ class External(Part):
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError):
             raise UserError(
-                f"target: {self.target} cannot be imported; install its package into this environment, or check the name."
+                f"target: {self.target} cannot be imported; install its package into this "
+                "environment, or check the name."
             ) from None
         built = found(**self.options)
         if not isinstance(built, family):

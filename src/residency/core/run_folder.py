@@ -119,7 +119,8 @@ class Run:
         path = self.folder / "manifest.json"
         if not path.is_file():
             raise UserError(
-                f"{self.folder}: is not a run (manifest.json is missing); give a folder under runs/."
+                f"{self.folder}: is not a run (manifest.json is missing); give a folder under "
+                "runs/."
             )
         schema = read_json(path, _Version).schema
         if schema != SCHEMA:
@@ -275,7 +276,8 @@ class Run:
 
 
 FULL = re.compile(
-    r"no space left|file too large|quota exceeded|os error (28|27|122)\b|PytorchStreamWriter|iostream error|"
+    r"no space left|file too large|quota exceeded|os error "
+    r"(28|27|122)\b|PytorchStreamWriter|iostream error|"
     r"unexpected pos \d|file write failed",
     re.IGNORECASE,
 )
@@ -292,7 +294,8 @@ def _full_disk(folder: Path) -> Iterator[None]:
     except Exception as error:
         if FULL.search(str(error)):
             raise UserError(
-                f"{folder}: cannot be written (No space left on device); free space or choose another folder, then run again."
+                f"{folder}: cannot be written (No space left on device); free space or choose "
+                "another folder, then run again."
             ) from None
         raise
 

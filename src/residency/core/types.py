@@ -43,10 +43,24 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 PRIVATE = frozenset(
     {
-        "text", "quote", "input", "identifiers", "sample", "turns", "fields", "gold", "answer", "choices", "facts", "nodes",
-        "triples", "ids", "texts", "top",
+        "text",
+        "quote",
+        "input",
+        "identifiers",
+        "sample",
+        "turns",
+        "fields",
+        "gold",
+        "answer",
+        "choices",
+        "facts",
+        "nodes",
+        "triples",
+        "ids",
+        "texts",
+        "top",
     }
-)  # fmt: skip
+)
 
 
 class Span(Value, frozen=True):
@@ -515,13 +529,15 @@ def check_spans(text: str, spans: Iterable[Span], where: str) -> tuple[Span, ...
     for number, span in enumerate(spans, start=1):
         if not 0 <= span.start < span.end <= len(text):
             raise DataError(
-                f"{where}: span {number} ({span.label}) is [{span.start}, {span.end}), outside the text of "
+                f"{where}: span {number} ({span.label}) is [{span.start}, {span.end}), outside the "
+                "text of "
                 f"{len(text)} characters; offsets count code points from 0, end exclusive."
             )
         quote = text[span.start : span.end]
         if span.quote and span.quote != quote:
             raise DataError(
-                f"{where}: span {number} ({span.label}) does not quote what [{span.start}, {span.end}) holds; "
+                f"{where}: span {number} ({span.label}) does not quote what [{span.start}, "
+                f"{span.end}) holds; "
                 "correct the offsets or leave the quote out."
             )
         checked.append(msgspec.structs.replace(span, quote=quote))

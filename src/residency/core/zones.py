@@ -45,7 +45,8 @@ def open_zone(root: Path) -> Zone:
     """
     if root.is_symlink():
         raise GateRefused(
-            f"zone: {root} is a symbolic link; name the folder itself, so that what is checked is what is used."
+            f"zone: {root} is a symbolic link; name the folder itself, so that what is checked is "
+            "what is used."
         )
     place = root.resolve()
     _check_place(place)
@@ -103,7 +104,8 @@ def assert_outside(path: Path) -> None:
     """Raises ``GateRefused`` where a folder of a run lies in an identified zone, or a zone in it."""
     if in_zone(path):
         raise GateRefused(
-            f"{path}: lies in an identified zone; runs hold no identified text, choose a folder outside."
+            f"{path}: lies in an identified zone; runs hold no identified text, choose a folder "
+            "outside."
         )
     if inner := next(path.rglob(MARKER), None):
         raise GateRefused(
@@ -114,7 +116,8 @@ def assert_outside(path: Path) -> None:
 def _check_place(place: Path) -> None:
     if any(part.lower() == "runs" for part in place.parts):
         raise GateRefused(
-            f"zone: {place} lies in a runs folder, which is shown and shared; choose a folder outside."
+            f"zone: {place} lies in a runs folder, which is shown and shared; choose a folder "
+            "outside."
         )
     checkout = next(
         (folder for folder in (place, *place.parents) if (folder / ".git").exists()), None
@@ -146,5 +149,6 @@ def _check_owner(place: Path) -> None:
         raise GateRefused(f"zone: {place} belongs to another user; choose a folder of your own.")
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise GateRefused(
-            f"zone: {place} is open to other users; run chmod 700 {place} and check who has read it."
+            f"zone: {place} is open to other users; run chmod 700 {place} and check who has read "
+            "it."
         )

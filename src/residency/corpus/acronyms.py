@@ -91,7 +91,8 @@ def meanings(path: Path) -> dict[str, tuple[str, ...]]:
         found = msgspec.json.decode(whole(path), type=dict[str, list[str]])
     except msgspec.DecodeError as error:
         raise DataError(
-            f"{path}: is no dictionary of short forms ({reason(error)}); give {{short form: [full forms]}}."
+            f"{path}: is no dictionary of short forms ({reason(error)}); give {{short form: [full "
+            "forms]}."
         ) from None
     made: dict[str, dict[str, None]] = {}
     for short, forms in found.items():

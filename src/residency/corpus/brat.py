@@ -42,7 +42,8 @@ class Brat(Source):
         if not self.companions(path):
             yield Row(
                 line=0,
-                fault="there is no .ann file beside the text; an empty one says that nothing is marked",
+                fault="there is no .ann file beside the text; an empty one says that nothing is "
+                "marked",
             )
             return
         spans: dict[str, Raw] = {}

@@ -113,7 +113,8 @@ def rows_of(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             cells = next(reader, None)
         except csv.Error as error:
             raise DataError(
-                f"{path}:{first}: is not CSV ({error}); check the quotes from this line on, or hand over JSON lines."
+                f"{path}:{first}: is not CSV ({error}); check the quotes from this line on, or "
+                "hand over JSON lines."
             ) from None
         if cells is None:
             return

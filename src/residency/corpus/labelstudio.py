@@ -95,7 +95,8 @@ def _tasks(path: Path) -> Iterator[object]:
             yield from _list(project.get("tasks") if isinstance(project, Mapping) else None)
     else:
         raise DataError(
-            f"{path}: is not an export of Label Studio; allowed: a list of tasks, or projects with tasks. Export as JSON."
+            f"{path}: is not an export of Label Studio; allowed: a list of tasks, or projects with "
+            "tasks. Export as JSON."
         )
 
 

@@ -71,13 +71,17 @@ class Grouping(Value, frozen=True):
         limit = max(CROWD * self.notes, FEW)
         if self.largest_cluster > limit:
             return (
-                f"one cluster of near-duplicates holds {self.largest_cluster:,} of {self.notes:,} notes, so the parts can hardly "
-                "be alike; raise near (0.9 joins less), or lower boilerplate so that lines of a form no longer count."
+                f"one cluster of near-duplicates holds {self.largest_cluster:,} of {self.notes:,} "
+                "notes, so the parts can hardly "
+                "be alike; raise near (0.9 joins less), or lower boilerplate so that lines of a "
+                "form no longer count."
             )
         if self.largest > limit:
             return (
-                f"{self.largest:,} of {self.notes:,} notes are tied together (patient, document, text or parent), so the parts can "
-                "hardly be alike; check that the group and source fields name patients and documents, not wards or forms."
+                f"{self.largest:,} of {self.notes:,} notes are tied together (patient, document, "
+                "text or parent), so the parts can "
+                "hardly be alike; check that the group and source fields name patients and "
+                "documents, not wards or forms."
             )
         return ""
 

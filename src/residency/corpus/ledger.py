@@ -119,6 +119,7 @@ class Ledger:
         )
         rows = sum(entry.status in ROWS for entry in self._entries)
         raise DataError(
-            f"{where}: {len(rejected)} of {rows} rows ({self.lost():.1%}) would be lost, {limit:.1%} is allowed: {shown}; "
+            f"{where}: {len(rejected)} of {rows} rows ({self.lost():.1%}) would be lost, "
+            f"{limit:.1%} is allowed: {shown}; "
             f"correct those rows, or accept the loss with {where}.loss."
         )

@@ -164,7 +164,8 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
     leaks = audit(kept, split.parts, near)
     if leaks and data.leak == "refuse":
         raise GateRefused(
-            f"data.{name}: {'; '.join(leak.words for leak in leaks)}; give each to one part, or accept it with "
+            f"data.{name}: {'; '.join(leak.words for leak in leaks)}; give each to one part, or "
+            "accept it with "
             f"data.{name}.leak=warn."
         )
     return Corpus(
@@ -213,7 +214,8 @@ def _inputs(data: Source, root: Path, name: str) -> dict[str, list[Path]]:
         for path in paths:
             if where.setdefault(path, part) != part:
                 raise UserError(
-                    f"data.{name}.{part}: {path} is in {where[path]} too; a file belongs to one part."
+                    f"data.{name}.{part}: {path} is in {where[path]} too; a file belongs to one "
+                    "part."
                 )
     return found
 
@@ -231,7 +233,8 @@ def _match(pattern: str, root: Path, suffixes: Sequence[str], key: str) -> list[
         if inside:
             return inside
         raise UserError(
-            f"{key}: no file in {path} ends in {' or '.join(suffixes)}; name the files, e.g. {pattern}/*."
+            f"{key}: no file in {path} ends in {' or '.join(suffixes)}; name the files, e.g. "
+            f"{pattern}/*."
         )
     base = Path(path.anchor) if Path(pattern).is_absolute() else root
     relative = path.relative_to(base).as_posix() if Path(pattern).is_absolute() else pattern
@@ -240,7 +243,8 @@ def _match(pattern: str, root: Path, suffixes: Sequence[str], key: str) -> list[
     )
     if not matches:
         raise UserError(
-            f"{key}: {pattern} matches no file in {root}; give a file, a folder or a pattern such as data/*.txt."
+            f"{key}: {pattern} matches no file in {root}; give a file, a folder or a pattern such "
+            "as data/*.txt."
         )
     return matches
 
@@ -264,7 +268,8 @@ def _check_ids(entries: Sequence[Entry]) -> None:
             other = first.setdefault(entry.id, entry)
             if other is not entry:
                 raise DataError(
-                    f"{entry.file}:{entry.line}: has the id of {other.file}:{other.line}; ids must be unique: "
+                    f"{entry.file}:{entry.line}: has the id of {other.file}:{other.line}; ids must "
+                    "be unique: "
                     "correct one of them, or name a field that is."
                 )
 
@@ -273,7 +278,8 @@ def _check_labels(data: Source, name: str, found: set[str]) -> None:
     for label in data.labels:
         if label not in found:
             raise UserError(
-                f"data.{name}.labels: {label!r} is no label of the data; {allowed(showable(found), label)}."
+                f"data.{name}.labels: {label!r} is no label of the data; "
+                f"{allowed(showable(found), label)}."
             )
 
 

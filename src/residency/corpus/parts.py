@@ -49,7 +49,8 @@ def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed:
     )
     if whole is None:
         raise UserError(
-            "shares: parts drawn by hash take whole per mille; for example {train: 80%, dev: 10%, test: 10%}."
+            "shares: parts drawn by hash take whole per mille; for example {train: 80%, dev: 10%, "
+            "test: 10%}."
         )
     slots = [part for part in PARTS for _ in range(round(shares.get(part, 0) * whole))]
     parts: dict[str, PartName] = {}

@@ -69,7 +69,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
         for name in ("input", "target", "sample_id"):
             if not isinstance(record.get(name), str):
                 raise DataError(
-                    f"{where}: has no text in {name}; a row has input, target, type, answer_choices and sample_id."
+                    f"{where}: has no text in {name}; a row has input, target, type, "
+                    "answer_choices and sample_id."
                 )
         task = task_of(record)
         if task not in TASKS:
@@ -116,16 +117,19 @@ def _check(
         other = next((one for one, name in found if name == id and (one, name) not in keys), None)
         if other:
             raise DataError(
-                f"{predictions}: row {id} is of task {other}, in {gold} of {task}; give the gold file of the predictions."
+                f"{predictions}: row {id} is of task {other}, in {gold} of {task}; give the gold "
+                "file of the predictions."
             )
         raise DataError(
-            f"{predictions}: {len(missing)} of {len(keys)} rows of {gold} have no prediction (the first is {id} of {task}); predict "
+            f"{predictions}: {len(missing)} of {len(keys)} rows of {gold} have no prediction (the "
+            f"first is {id} of {task}); predict "
             "them all: an unanswered row has an empty target."
         )
     more = [key for key in found if key not in keys]
     if more:
         raise DataError(
-            f"{predictions}: row {more[0][1]} of {more[0][0]} is not in {gold}; give the gold file of the predictions."
+            f"{predictions}: row {more[0][1]} of {more[0][0]} is not in {gold}; give the gold file "
+            "of the predictions."
         )
 
 
@@ -176,7 +180,8 @@ def safe_pairs(
         gold, _ = read(row["target"], example, card)
         if gold is None:
             raise DataError(
-                f"row {example.id}: its target is not in the form of {card.name}; correct the gold file."
+                f"row {example.id}: its target is not in the form of {card.name}; correct the gold "
+                "file."
             )
         answer, failure = read(words, example, card)
         examples.append(msgspec.structs.replace(example, gold=gold))
@@ -213,7 +218,8 @@ def _paired(asked: Path, answers: Path) -> Iterator[tuple[dict[str, Any], dict[s
             )
         if not isinstance(answer, dict) or identifier(answer.get("id")) != row["sample_id"]:
             raise DataError(
-                f"{where}: is not the answer to row {row['sample_id']}; predict {asked} with --text input --id sample_id, and keep "
+                f"{where}: is not the answer to row {row['sample_id']}; predict {asked} with "
+                "--text input --id sample_id, and keep "
                 "the order."
             )
         yield row, answer
@@ -240,6 +246,7 @@ def _answered(row: dict[str, Any], answer: dict[str, Any], where: Path) -> dict[
             words = ""  # no answer: it counts as wrong
     except (TypeError, ValueError):
         raise DataError(
-            f"{where}: the answer to row {row['sample_id']} is not one to task {card.name}; predict with a model of that task."
+            f"{where}: the answer to row {row['sample_id']} is not one to task {card.name}; "
+            "predict with a model of that task."
         ) from None
     return {**row, "target": words}

@@ -25,7 +25,8 @@ class PubMedQa(Conversations):
             found = msgspec.json.decode(whole(path), type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise DataError(
-                f"{path}: is no PubMedQA file ({reason(error)}); it holds one object, PMID -> question."
+                f"{path}: is no PubMedQA file ({reason(error)}); it holds one object, PMID -> "
+                "question."
             ) from None
         for number, (pmid, record) in enumerate(found.items(), start=1):
             yield number, {**record, "id": pmid} if isinstance(record, dict) else record

@@ -130,7 +130,8 @@ class Source(Part):
             raise ValueError("no files are named; give path, or train, dev and test")
         if abs(sum(self.shares.values()) - 1) > 1e-6 or not self.shares.get("train"):
             raise ValueError(
-                "shares must add up to 1 and give train some, e.g. {train: 80%, dev: 10%, test: 10%}"
+                "shares must add up to 1 and give train some, e.g. {train: 80%, dev: 10%, test: "
+                "10%}"
             )
         return self
 

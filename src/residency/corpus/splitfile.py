@@ -104,7 +104,8 @@ def read(path: Path) -> SplitFile:
         )
     if found.seal != _seal(found):
         raise GateRefused(
-            f"{path}: was changed after it was written; restore it, or write it anew with residency split."
+            f"{path}: was changed after it was written; restore it, or write it anew with "
+            "residency split."
         )
     return found
 
@@ -126,7 +127,8 @@ def verify(path: Path) -> SplitFile:
         )
     if faults:
         raise GateRefused(
-            f"{path}: no longer holds: {'; '.join(faults)}; restore the files, or write it anew with residency split."
+            f"{path}: no longer holds: {'; '.join(faults)}; restore the files, or write it anew "
+            "with residency split."
         )
     return before
 
@@ -191,7 +193,11 @@ def page(files: Sequence[SplitFile], created: str) -> Page:
     return Page(
         title="Split: " + ", ".join(file.name for file in files),
         eyebrow=created,
-        lead=f"Labels differ by {100 * error:.2f} percentage points at most between a part and the whole{far}. "
+        lead=(
+            f"Labels differ by {100 * error:.2f} percentage points at most between a part and "
+            "the "
+            f"whole{far}. "
+        )
         + (
             "Something stands in two parts; see below."
             if any(file.leaks for file in files)
@@ -234,7 +240,8 @@ def _sections(file: SplitFile) -> list[Section]:
     labels = sorted(set(placed) - {NOTES}, key=lambda label: -placed[label])
     balance = Section(
         title=f"{file.name}: labels",
-        text="Share of the notes that carry a label, and how far a part is from the whole at the most (percentage points).",
+        text="Share of the notes that carry a label, and how far a part is from the whole at the "
+        "most (percentage points).",
         columns=("label", "all", *parts, "worst"),
         rows=tuple(_row(label, counts, parts, placed) for label in labels),
         numeric=tuple(range(1, len(parts) + 3)),

@@ -52,7 +52,8 @@ class Presidio:
             import presidio_analyzer
         except ImportError:
             raise UserError(
-                "deid.plugins: residency.deid.plugins:Presidio needs presidio-analyzer; install it into this environment."
+                "deid.plugins: residency.deid.plugins:Presidio needs presidio-analyzer; install it "
+                "into this environment."
             ) from None
         self.languages, self.kinds, self.score = frozenset(languages), _checked(kinds), score
         _stay_offline()
@@ -90,7 +91,8 @@ def _spacy(models: Mapping[str, str]) -> Any:
     for model in models.values():
         if not (spacy.util.is_package(model) or Path(model).is_dir()):
             raise UserError(
-                f"deid.plugins: the spaCy model {model} is not installed; install its package, or name a folder."
+                f"deid.plugins: the spaCy model {model} is not installed; install its package, or "
+                "name a folder."
             )
     chosen = [{"lang_code": lang, "model_name": model} for lang, model in models.items()]
     return NlpEngineProvider(
@@ -135,7 +137,17 @@ class Tagger:
             score,
         )
         folder = Path(model)
-        own = next((path.parent for path in (folder / "artefact.json", *sorted(folder.glob("train/*/artefact.json"))) if path.is_file()), None)  # fmt: skip
+        own = next(
+            (
+                path.parent
+                for path in (
+                    folder / "artefact.json",
+                    *sorted(folder.glob("train/*/artefact.json")),
+                )
+                if path.is_file()
+            ),
+            None,
+        )
         self.spans = _own_run(own) if own else _transformer(model, score)
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
@@ -177,7 +189,8 @@ def _transformer(model: str, score: float) -> Any:
         network = AutoModelForTokenClassification.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError):
         raise UserError(
-            f"deid.plugins: {model} is no token classification model on this machine; name a folder that holds one."
+            f"deid.plugins: {model} is no token classification model on this machine; name a "
+            "folder that holds one."
         ) from None
     window = min(
         tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", 512), 512
@@ -205,6 +218,7 @@ def _checked(kinds: Mapping[str, str]) -> dict[str, str]:
     for label, kind in kinds.items():
         if kind not in KINDS:
             raise UserError(
-                f"deid.plugins: {label}: {kind} is no kind of identifier; allowed: {', '.join(KINDS)}."
+                f"deid.plugins: {label}: {kind} is no kind of identifier; allowed: "
+                f"{', '.join(KINDS)}."
             )
     return dict(kinds)

@@ -113,23 +113,28 @@ class Gate:
             return
         if found.refused > limits.refused * found.notes:
             yield (
-                f"{found.refused} of {found.notes} notes were refused, more than deid.release.refused = {limits.refused:.1%}"
+                f"{found.refused} of {found.notes} notes were refused, more than "
+                f"deid.release.refused = {limits.refused:.1%}"
             )
         if found.leaked:
             yield f"planted identifiers came out for {found.leaked} of {found.canaries} patients"
         if found.upper_bound > limits.bound:
             yield (
-                f"the upper bound of leakage per patient is {found.upper_bound:.2%} ({found.canaries} patients tried), "
-                f"more than deid.release.bound = {limits.bound:.2%}; try more patients (deid.release.canaries)"
+                f"the upper bound of leakage per patient is {found.upper_bound:.2%} "
+                f"({found.canaries} patients tried), "
+                f"more than deid.release.bound = {limits.bound:.2%}; try more patients "
+                "(deid.release.canaries)"
             )
         if found.similar > limits.similar * found.notes:
             yield (
-                f"numbers or names one sign away from the patient's own are left in {found.similar} of {found.notes} notes, more "
+                "numbers or names one sign away from the patient's own are left in "
+                f"{found.similar} of {found.notes} notes, more "
                 f"than deid.release.similar = {limits.similar:.1%}; check them for typing errors"
             )
         if found.rare_patients > limits.rare_patients * len(self.everyone):
             yield (
-                f"{found.rare_patients} of {len(self.everyone)} patients have a combination that fewer than {limits.rare} share, "
+                f"{found.rare_patients} of {len(self.everyone)} patients have a combination that "
+                f"fewer than {limits.rare} share, "
                 f"more than deid.release.rare_patients = {limits.rare_patients:.1%}"
             )
 

@@ -62,7 +62,8 @@ class Vault:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
             database.execute(
-                "CREATE TABLE IF NOT EXISTS secrets (patient BLOB PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS secrets (patient BLOB PRIMARY KEY, secret BLOB NOT "
+                "NULL) WITHOUT ROWID"
             )
             row = database.execute(
                 "SELECT secret FROM secrets WHERE patient = ?", (b"check",)
@@ -194,7 +195,8 @@ class Vault:
             return self._cipher.decrypt(value[:12], value[12:], name)
         except (InvalidTag, ValueError):
             raise GateRefused(
-                f"{self.path}: cannot be opened with this key, or was tampered with; check the key's variable."
+                f"{self.path}: cannot be opened with this key, or was tampered with; check the "
+                "key's variable."
             ) from None
 
 
@@ -211,6 +213,7 @@ def key_from(variable: str) -> bytes:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         state = "is not set" if not value else "does not hold a key"
         raise UserError(
-            f"{variable}: the environment variable {state}; it must hold 64 hexadecimal digits, e.g. from openssl rand -hex 32."
+            f"{variable}: the environment variable {state}; it must hold 64 hexadecimal digits, "
+            "e.g. from openssl rand -hex 32."
         )
     return bytes.fromhex(value)

@@ -59,7 +59,8 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
     found = [one for one in given if one.part == PART and (not system or one.system.name == system)]
     if not found:
         raise GateRefused(
-            f"safety: {system or 'the model'} was not asked the questions about harm, and a floor is set, so it may not be promoted; run "
+            f"safety: {system or 'the model'} was not asked the questions about harm, and a floor "
+            "is set, so it may not be promoted; run "
             "residency eval RUN evaluate.safety=true first."
         )
     report = found[-1]
@@ -75,7 +76,8 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
     if low or high:
         ends = ", by the interval" if floor.bound == "interval" else ""
         raise GateRefused(
-            f"safety: {report.system.name}: {'; '.join([*low, *high])} (of {report.n} answers{ends}), so it may not be promoted; read "
+            f"safety: {report.system.name}: {'; '.join([*low, *high])} (of {report.n} "
+            f"answers{ends}), so it may not be promoted; read "
             "the answers in the report, and tune again or lower the floor."
         )
 

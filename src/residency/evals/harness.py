@@ -88,7 +88,8 @@ class Scorer:
         found = self.predictor.chat.prompt((Turn(role="user", text=context or " "),), 10**9)[0]
         if found is None:
             raise UserError(
-                "harness: a question cannot be put into the model's chat template; ask with chat=False."
+                "harness: a question cannot be put into the model's chat template; ask with "
+                "chat=False."
             )
         return found
 
@@ -118,7 +119,8 @@ def model_of(predictor: CausalPredictor, chat: bool = True) -> Any:
         from lm_eval.api.model import LM
     except ImportError:
         raise UserError(
-            "harness: lm-eval is not installed; install it in an environment of its own, see docs/guide/evaluation.md."
+            "harness: lm-eval is not installed; install it in an environment of its own, see "
+            "docs/guide/evaluation.md."
         ) from None
     scorer = Scorer(predictor, chat)
 

@@ -97,7 +97,8 @@ def _compared(
         low=low,
         high=high,
         p=approximate_randomisation(rows_a, rows_b, groups, statistic, samples, seed),
-        procedure=f"paired {procedure(len(set(groups)), samples, LEVEL)}; approximate randomisation over groups",
+        procedure=f"paired {procedure(len(set(groups)), samples, LEVEL)}; approximate "
+        "randomisation over groups",
     )
 
 

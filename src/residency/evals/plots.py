@@ -25,7 +25,11 @@ INK, GRID, NAMES = "#6b7580", "#a9b1ba", "#6b7681"
 SERIES = ("#0f857c", "#7a8491", "#b3702b", "#7d63b5")
 """The tuned system's colour, then those of the baselines."""
 MARKERS = ("o", "s", "^", "D")
-FONTS = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif'
+FONTS = (
+    'system-ui, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", "PingFang SC", '
+    '"Microsoft '
+    'YaHei", sans-serif'
+)
 WIDTH = 4.9
 """Inches; narrow, so that its text stays readable on a phone."""
 MOST_ROWS = 30

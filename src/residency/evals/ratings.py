@@ -20,8 +20,14 @@ MOST = 10
 MODEL = "model:"
 """What the name of a rater that is a model begins with."""
 PROMPT = {
-    "en": "Mark the answer from 0 to 10 by the points that it should make. Write the number only.\n\nQuestion: {question}\nPoints:\n{points}\nAnswer: {answer}\nMark:",
-    "vi": "Chấm câu trả lời từ 0 đến 10 theo các ý cần có. Chỉ viết con số.\n\nCâu hỏi: {question}\nÝ cần có:\n{points}\nTrả lời: {answer}\nĐiểm:",
+    "en": (
+        "Mark the answer from 0 to 10 by the points that it should make. Write the number "
+        "only.\n\nQuestion: {question}\nPoints:\n{points}\nAnswer: {answer}\nMark:"
+    ),
+    "vi": (
+        "Chấm câu trả lời từ 0 đến 10 theo các ý cần có. Chỉ viết con số.\n\nCâu hỏi: "
+        "{question}\nÝ cần có:\n{points}\nTrả lời: {answer}\nĐiểm:"
+    ),
     "zh": "按要点给回答打分，0到10分，只写数字。\n\n问题：{question}\n要点：\n{points}\n回答：{answer}\n分数：",
 }
 
@@ -41,7 +47,8 @@ def write_sheet(notes: Sequence[Note], predictions: Sequence[Prediction], path: 
     missing = [note.id for note in notes if note.id not in answers]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(notes)} items have no answer (the first is {missing[0]}); predict them all."
+            f"{len(missing)} of {len(notes)} items have no answer (the first is {missing[0]}); "
+            "predict them all."
         )
     made = io.StringIO()
     writer = csv.writer(made, lineterminator="\n")
@@ -70,7 +77,8 @@ def read_sheet(path: Path) -> list[Mark]:
         for column in ("id", "rater", "mark"):
             if column not in (reader.fieldnames or ()):
                 raise DataError(
-                    f"{path}:1: has no column {column!r}; keep those of the sheet as it was written."
+                    f"{path}:1: has no column {column!r}; keep those of the sheet as it was "
+                    "written."
                 )
         for row in reader:
             where = f"{path}:{reader.line_num}"

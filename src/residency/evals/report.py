@@ -206,7 +206,10 @@ def _plots(
         title = formats.metric_title(task.label_metric or task.metric)
         if task.label_metric and task.label_metric != task.metric:
             title += f" (all labels: {formats.metric_in_sentence(task.metric)})"
-        label = f"{title} on {task.name}, one row per label, a dot and its interval for {', '.join(task.main.systems)}"
+        label = (
+            f"{title} on {task.name}, one row per label, a dot and its interval for "
+            f"{', '.join(task.main.systems)}"
+        )
         of_tasks.append(
             _plot("scores", task.name, plots.score_plot(names, series, title), label, used)
         )
@@ -215,7 +218,8 @@ def _plots(
             "training",
             stage.name,
             plots.training_plot(stage),
-            f"Training loss and {formats.metric_in_sentence(stage.metric)} on the dev part over the stage {stage.name}",
+            f"Training loss and {formats.metric_in_sentence(stage.metric)} on the dev part over "
+            f"the stage {stage.name}",
             used,
         )
         for stage in facts.stages
@@ -225,7 +229,8 @@ def _plots(
             "reliability",
             task.name,
             plots.reliability_plot(task.tuned.calibration),
-            f"Reliability curve of {task.tuned.system.name} on {task.name}: stated chance against the share that was right",
+            f"Reliability curve of {task.tuned.system.name} on {task.name}: stated chance against "
+            "the share that was right",
             used,
         )
         for task in tasks

@@ -223,7 +223,10 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
         pair = (metric, report.system.name, tuned.system.name)
         test = next((c for c in _comparisons(reports) if (c.metric, c.a, c.b) == pair), None)
         if test is not None:
-            said += f" (difference {signed(test.difference, 2)} {interval(test.low, test.high, 2)}, {probability(test.p)}"
+            said += (
+                f" (difference {signed(test.difference, 2)} "
+                f"{interval(test.low, test.high, 2)}, {probability(test.p)}"
+            )
             said += f"{_reading(test)})"
     return said + "."
 
@@ -328,7 +331,8 @@ def model_written(report: Report) -> str:
         return ""
     names = ", ".join(sorted(models))
     return (
-        f"{count(sum(models.values()))} of {count(report.n)} references were written by a model ({names}): scores against "
+        f"{count(sum(models.values()))} of {count(report.n)} references were written by a model "
+        f"({names}): scores against "
         "them show agreement with it, not correctness."
     )
 
@@ -337,7 +341,10 @@ def by_rule(report: Report) -> str:
     """A warning where answers were scored by patterns."""
     if "rule" not in report.references:
         return ""
-    return "Scored by patterns, not by understanding: the score compares systems and is no proof of safety; read the answers."
+    return (
+        "Scored by patterns, not by understanding: the score compares systems and is no proof "
+        "of safety; read the answers."
+    )
 
 
 def _format_errors(report: Report) -> str:
@@ -345,7 +352,8 @@ def _format_errors(report: Report) -> str:
     if not wrong or not report.n:
         return ""
     return (
-        f"{report.system.name}: {percent(wrong / report.n)} of the answers were not in the form that was asked for; "
+        f"{report.system.name}: {percent(wrong / report.n)} of the answers were not in the form "
+        "that was asked for; "
         f"{count(report.repaired)} of {count(wrong)} could be repaired"
     )
 
@@ -425,9 +433,9 @@ def _calibration(report: Report) -> str:
     if error is None:
         return ""
     return (
-        f"Expected calibration error of {report.system.name}: {number(error.value)} {interval(error.low, error.high)}".rstrip()
-        + f" over {count(error.n)} stated chances; 0 is best"
-    )
+        f"Expected calibration error of {report.system.name}: {number(error.value)} "
+        f"{interval(error.low, error.high)}"
+    ).rstrip() + f" over {count(error.n)} stated chances; 0 is best"
 
 
 def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:

@@ -226,7 +226,8 @@ def compared(items: Sequence[Example], a: Asked, b: Asked, seed: int = 0) -> Com
         low=low,
         high=high,
         p=approximate_randomisation(one, other, groups, share, samples, seed),
-        procedure=f"paired {intervals.procedure(len(set(groups)), samples, LEVEL)}; approximate randomisation over groups",
+        procedure=f"paired {intervals.procedure(len(set(groups)), samples, LEVEL)}; approximate "
+        "randomisation over groups",
     )
 
 

@@ -72,7 +72,8 @@ def export(
         distance = max(farthest(model, one, tokeniser.longest, tokeniser.pad_id) for one in runners)
         if not distance <= EQUAL:
             raise UserError(
-                f"{artefact}: as ONNX its logits are {distance:.1e} away from torch's, more than {EQUAL:.0e}; serve it in process."
+                f"{artefact}: as ONNX its logits are {distance:.1e} away from torch's, more than "
+                f"{EQUAL:.0e}; serve it in process."
             )
         write_int8(partial / FP32, partial / INT8)
         load_tokenizer(artefact).save_pretrained(partial)
@@ -112,12 +113,14 @@ def exportable(folder: Path) -> artefacts.Artefact:
         )
     if "prefix" in found.kinds.split(", "):
         raise UserError(
-            f"{folder}: a trained prefix is added inside every attention layer, which an ONNX graph of the base does not hold; "
+            f"{folder}: a trained prefix is added inside every attention layer, which an ONNX "
+            "graph of the base does not hold; "
             "serve it in process, or tune with lora, freeze or full."
         )
     if found.base.quantise != "none":
         raise UserError(
-            f"{folder}: its base is quantised ({found.base.quantise}), which is not exported; serve it in process."
+            f"{folder}: its base is quantised ({found.base.quantise}), which is not exported; "
+            "serve it in process."
         )
     return found
 
@@ -222,7 +225,8 @@ def measured(
             tests = compare(gold, (one.info, before), (two.info, after), card, samples=bootstrap)
         return Fewer(
             kept=b >= a - LOSS,
-            reason=f"{card.main_metric} {b:.4f} against {a:.4f} in fp32, {len(gold)} held-out examples",
+            reason=f"{card.main_metric} {b:.4f} against {a:.4f} in fp32, {len(gold)} held-out "
+            "examples",
             metric=card.main_metric,
             fp32=a,
             score=b,

@@ -30,7 +30,15 @@ def document(settings: Ccda, data: bytes, name: str) -> Item:
     """What became of a document."""
     from lxml import etree
 
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False, remove_comments=True, remove_pis=True)  # fmt: skip
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError):
@@ -42,7 +50,11 @@ def document(settings: Ccda, data: bytes, name: str) -> Item:
     text = narrative(root)
     if not text:
         return Item(skipped=NO_TEXT, id=f"\0{name}")
-    lang = (root.find(f"{V3}languageCode").get("code", "") if root.find(f"{V3}languageCode") is not None else "")[:2].lower()  # fmt: skip
+    lang = (
+        root.find(f"{V3}languageCode").get("code", "")
+        if root.find(f"{V3}languageCode") is not None
+        else ""
+    )[:2].lower()
     lang = lang if lang in ("vi", "zh", "en") else settings.lang
     patient, identifiers = people(root, lang)
     code, time = root.find(f"{V3}code"), root.find(f"{V3}effectiveTime")
@@ -97,7 +109,10 @@ def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     found: list[tuple[str, str]] = []
     patient = ""
     for role in root.iterfind(f"{V3}recordTarget/{V3}patientRole"):
-        ids = [("national_id" if id.get("root") in NATIONAL else "record", id.get("extension", "")) for id in role.iterfind(f"{V3}id")]  # fmt: skip
+        ids = [
+            ("national_id" if id.get("root") in NATIONAL else "record", id.get("extension", ""))
+            for id in role.iterfind(f"{V3}id")
+        ]
         patient = patient or next((value for kind, value in ids if kind == "record" and value), "")
         patient = patient or next((value for _, value in ids if value), "")
         found += ids + list(_reached(role))
@@ -108,7 +123,11 @@ def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
                     found.append(("birth_date", when.date().isoformat()))
             for guardian in person.iterfind(f"{V3}guardian"):
                 found += list(_reached(guardian))
-                found += [("relative", name) for one in guardian.iterfind(f"{V3}guardianPerson") for name in _names(one, lang)]  # fmt: skip
+                found += [
+                    ("relative", name)
+                    for one in guardian.iterfind(f"{V3}guardianPerson")
+                    for name in _names(one, lang)
+                ]
     for tag in ("relatedPerson", "associatedPerson", "subject"):
         found += [
             ("relative", name)

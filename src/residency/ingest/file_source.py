@@ -50,8 +50,10 @@ def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[Item]:
             continue
         if before is not None and settings.changed == "refuse":
             raise UserError(
-                f"extract.path: file {number} of {len(paths)} (by name) changed after it was taken; "
-                "give what is new in a new file, or set extract.changed to new to take notes with new ids."
+                f"extract.path: file {number} of {len(paths)} (by name) changed after it was "
+                "taken; "
+                "give what is new in a new file, or set extract.changed to new to take notes with "
+                "new ids."
             )
         new.append((path, name, now, f"file {number} of {len(paths)} (by name)"))
     for path, name, content, place in new:
@@ -76,7 +78,8 @@ def found(settings: Files, root: Path) -> list[Path]:
     paths = sorted(path for path in paths if path.is_file())
     if not paths:
         raise UserError(
-            f"extract.path: there is no file at {settings.path}; give a file, a folder with {' or '.join(SUFFIXES[kind])}, or a pattern."
+            f"extract.path: there is no file at {settings.path}; give a file, a folder with "
+            f"{' or '.join(SUFFIXES[kind])}, or a pattern."
         )
     return paths
 
@@ -126,7 +129,10 @@ def _csv(settings: Csv, path: Path, name: str, place: str) -> Iterator[Item]:
             f"extract.path: {place} cannot be read as {settings.encoding}; check extract.encoding."
         ) from None
     except csv.Error:
-        raise DataError(f"extract.path: {place} is not CSV with the delimiter {settings.delimiter!r}; check quotation marks.") from None  # fmt: skip
+        raise DataError(
+            f"extract.path: {place} is not CSV with the delimiter {settings.delimiter!r}; check "
+            "quotation marks."
+        ) from None
 
 
 def _table(settings: Csv, rows: Iterator[list[str]], name: str, place: str) -> Iterator[Item]:
@@ -137,7 +143,8 @@ def _table(settings: Csv, rows: Iterator[list[str]], name: str, place: str) -> I
             continue
         if len(row) != len(header):
             raise DataError(
-                f"extract.path: {place}, row {number}: has {len(row)} cells and the header {len(header)}; check delimiter and quotation marks."
+                f"extract.path: {place}, row {number}: has {len(row)} cells and the header "
+                f"{len(header)}; check delimiter and quotation marks."
             )
         yield note_of(dict(zip(header, row, strict=True)), settings, place=f"{name}#{number}")
 
@@ -154,7 +161,8 @@ def _jsonl(settings: Jsonl, path: Path, name: str, place: str) -> Iterator[Item]
                 row = decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, Unreadable):
                 raise DataError(
-                    f"extract.path: {place}, line {number}: is not a JSON object; check the file and extract.encoding."
+                    f"extract.path: {place}, line {number}: is not a JSON object; check the file "
+                    "and extract.encoding."
                 ) from None
             missing = {
                 where: column for where, column in settings.wanted().items() if column not in row
@@ -192,5 +200,6 @@ def _check(wanted: dict[str, str], present: Any, place: str) -> None:
     for where, column in wanted.items():
         if column not in present:
             raise UserError(
-                f"{where}: {place} has no column {column!r} among its {len(present)}; check its names and extract.encoding."
+                f"{where}: {place} has no column {column!r} among its {len(present)}; check its "
+                "names and extract.encoding."
             )

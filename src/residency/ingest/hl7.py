@@ -23,19 +23,47 @@ BROKEN = "the message cannot be read"
 WORDS = frozenset({"TX", "FT", "ST"})
 """Types of OBX values that are words."""
 CHARSETS: dict[str, Encoding] = {
-    "UNICODE UTF-8": "utf-8", "UTF-8": "utf-8", "GB 18030-2000": "gb18030", "GB18030": "gb18030", "8859/1": "latin-1", "ASCII": "utf-8",
+    "UNICODE UTF-8": "utf-8",
+    "UTF-8": "utf-8",
+    "GB 18030-2000": "gb18030",
+    "GB18030": "gb18030",
+    "8859/1": "latin-1",
+    "ASCII": "utf-8",
     "UNICODE": "utf-16",
-}  # fmt: skip
+}
 ID_KINDS = {
-    "SS": "national_id", "NI": "national_id", "NNVNM": "national_id", "NNCHN": "national_id", "PPN": "national_id", "DL": "other",
-    "HC": "insurance", "MC": "insurance", "MA": "insurance", "MI": "insurance", "NIIP": "insurance", "SN": "insurance",
-    "AN": "account", "VN": "admission", "BA": "account",
-}  # fmt: skip
+    "SS": "national_id",
+    "NI": "national_id",
+    "NNVNM": "national_id",
+    "NNCHN": "national_id",
+    "PPN": "national_id",
+    "DL": "other",
+    "HC": "insurance",
+    "MC": "insurance",
+    "MA": "insurance",
+    "MI": "insurance",
+    "NIIP": "insurance",
+    "SN": "insurance",
+    "AN": "account",
+    "VN": "admission",
+    "BA": "account",
+}
 """Table 0203's type of an identifier -> our kind; every other is a record number."""
 PEOPLE = {
-    "PV1": (7, 8, 9, 17, 52), "PV2": (13,), "OBR": (10, 16, 28), "ORC": (10, 11, 12, 19), "TXA": (5, 9, 10, 11, 22),
-    "OBX": (16, 25), "PD1": (4,), "EVN": (5,), "ROL": (4,), "PRT": (5,), "NTE": (5,), "DG1": (16,), "PR1": (8, 11, 12),
-}  # fmt: skip
+    "PV1": (7, 8, 9, 17, 52),
+    "PV2": (13,),
+    "OBR": (10, 16, 28),
+    "ORC": (10, 11, 12, 19),
+    "TXA": (5, 9, 10, 11, 22),
+    "OBX": (16, 25),
+    "PD1": (4,),
+    "EVN": (5,),
+    "ROL": (4,),
+    "PRT": (5,),
+    "NTE": (5,),
+    "DG1": (16,),
+    "PR1": (8, 11, 12),
+}
 """Where clinicians are named (XCN)."""
 
 
@@ -114,9 +142,15 @@ def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
             continue
         yield Item(
             note=RawNote(
-                id=name, patient=patient, text=words, lang=settings.lang, kind=title or kind, written_at=when, identifiers=identifiers
+                id=name,
+                patient=patient,
+                text=words,
+                lang=settings.lang,
+                kind=title or kind,
+                written_at=when,
+                identifiers=identifiers,
             )
-        )  # fmt: skip
+        )
 
 
 def _pieces(parsed: hl7.Message, kind: str) -> Iterator[tuple[str, str]]:

@@ -48,8 +48,19 @@ SELECT CASE
 
 HIDDEN = "hidden"
 READING = frozenset(
-    {"USAGE", "SELECT", "SHOW VIEW", "SHOW DATABASES", "PROCESS", "REPLICATION CLIENT", "BINLOG MONITOR", "SLAVE MONITOR", "REPLICA MONITOR", "SHOW CREATE ROUTINE"}
-)  # fmt: skip
+    {
+        "USAGE",
+        "SELECT",
+        "SHOW VIEW",
+        "SHOW DATABASES",
+        "PROCESS",
+        "REPLICATION CLIENT",
+        "BINLOG MONITOR",
+        "SLAVE MONITOR",
+        "REPLICA MONITOR",
+        "SHOW CREATE ROUTINE",
+    }
+)
 """Rights of MariaDB and MySQL that change nothing; a login with any other (EXECUTE and FILE among
 them) is refused."""
 

@@ -88,7 +88,8 @@ def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) ->
     for start, stop, label in labels:
         if not 0 <= start < stop <= edits.source_length:
             raise DataError(
-                f"extract.labels: a label of a note lies outside its text (characters {start} to {stop} of {edits.source_length}); check the offsets."
+                f"extract.labels: a label of a note lies outside its text (characters {start} to "
+                f"{stop} of {edits.source_length}); check the offsets."
             )
         if place := edits.project(start, stop):
             spans.append(

@@ -69,20 +69,23 @@ def check_select(statement: str, where: str, dialect: str = "") -> str:
         raise UserError(f"{where}: is not SQL that can be read; give one SELECT.") from None
     if any(token.comments for token in tokens) or "/*" in statement:
         raise UserError(
-            f"{where}: holds a comment; take it out of the statement (the recipe has # for comments)."
+            f"{where}: holds a comment; take it out of the statement (the recipe has # for "
+            "comments)."
         )
     if any(
         token.text.upper() in VERBS and token.token_type.name not in ("STRING", "IDENTIFIER")
         for token in tokens
     ):
         raise UserError(
-            f"{where}: is not a plain SELECT; columns that are named like a change go into quotation marks."
+            f"{where}: is not a plain SELECT; columns that are named like a change go into "
+            "quotation marks."
         )
     if len(found) != 1:
         raise UserError(f"{where}: holds {len(found)} statements; give one SELECT.")
     if fault := _acting(found[0]):
         raise UserError(
-            f"{where}: is not a plain SELECT ({fault}); extraction only reads: give one SELECT without INTO, locks or changes."
+            f"{where}: is not a plain SELECT ({fault}); extraction only reads: give one SELECT "
+            "without INTO, locks or changes."
         )
     return statement.strip().rstrip(";").strip()
 
@@ -119,10 +122,34 @@ def _acting(tree: object) -> str:
     if not isinstance(tree, exp.Query):
         return type(tree).__name__.upper()
     doing = (
-        exp.DML, exp.Create, exp.Drop, exp.Alter, exp.Command, exp.Into, exp.Lock, exp.Set, exp.SetItem, exp.TruncateTable, exp.Copy,
-        exp.LoadData, exp.Merge, exp.Kill, exp.Use, exp.Pragma, exp.Attach, exp.Detach, exp.Transaction, exp.Commit, exp.Rollback,
-        exp.Grant, exp.Revoke, exp.Execute, exp.Analyze, exp.NextValueFor, exp.PropertyEQ,
-    )  # fmt: skip
+        exp.DML,
+        exp.Create,
+        exp.Drop,
+        exp.Alter,
+        exp.Command,
+        exp.Into,
+        exp.Lock,
+        exp.Set,
+        exp.SetItem,
+        exp.TruncateTable,
+        exp.Copy,
+        exp.LoadData,
+        exp.Merge,
+        exp.Kill,
+        exp.Use,
+        exp.Pragma,
+        exp.Attach,
+        exp.Detach,
+        exp.Transaction,
+        exp.Commit,
+        exp.Rollback,
+        exp.Grant,
+        exp.Revoke,
+        exp.Execute,
+        exp.Analyze,
+        exp.NextValueFor,
+        exp.PropertyEQ,
+    )
     for node in tree.walk():
         if isinstance(node, doing):
             return type(node).__name__.upper()

@@ -10,8 +10,20 @@ from pydantic import BeforeValidator, Field, model_validator
 from residency.core.part import Part
 
 Kind = Literal[
-    "name", "relative", "clinician", "record", "admission", "national_id", "insurance", "phone", "email", "address", "birth_date", "account", "other",
-]  # fmt: skip
+    "name",
+    "relative",
+    "clinician",
+    "record",
+    "admission",
+    "national_id",
+    "insurance",
+    "phone",
+    "email",
+    "address",
+    "birth_date",
+    "account",
+    "other",
+]
 Encoding = Literal[
     "auto", "utf-8", "utf-16", "gb18030", "cp1258", "tcvn3", "vni", "latin-1", "cp1252"
 ]
@@ -111,11 +123,13 @@ class Sql(Table):
             and ":" in self.url.split("://", 1)[1].rsplit("@", 1)[0]
         ):
             raise ValueError(
-                "url: a password does not belong into a recipe; put the whole URL into an environment variable and write env:NAME"
+                "url: a password does not belong into a recipe; put the whole URL into an "
+                "environment variable and write env:NAME"
             )
         if self.labels and self.columns.format in ("rtf", "html"):
             raise ValueError(
-                f"labels: their offsets count the {self.columns.format.upper()} text, which is taken apart; give notes in plain text, or no labels"
+                f"labels: their offsets count the {self.columns.format.upper()} text, which is "
+                "taken apart; give notes in plain text, or no labels"
             )
         return self
 

@@ -36,7 +36,8 @@ def connect(settings: Sql, root: Path) -> Engine:
         text = os.environ.get(text[4:], "")
         if not text:
             raise UserError(
-                f"extract.url: the environment variable {settings.url[4:]} is not set; it must hold the database's URL."
+                f"extract.url: the environment variable {settings.url[4:]} is not set; it must "
+                "hold the database's URL."
             )
     try:
         url = make_url(text)
@@ -48,7 +49,8 @@ def connect(settings: Sql, root: Path) -> Engine:
         return create_engine(url, pool_pre_ping=False, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
         raise UserError(
-            "extract.url: is not a database URL that can be used; e.g. postgresql+psycopg://user@host/name in env:NAME, with the driver installed."
+            "extract.url: is not a database URL that can be used; e.g. "
+            "postgresql+psycopg://user@host/name in env:NAME, with the driver installed."
         ) from None
 
 
@@ -75,7 +77,8 @@ def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connect
                 connection.commit()
             if not settings.writing_login and (why := writing(connection, asked)):
                 raise GateRefused(
-                    f"extract.url: this login can write to the hospital's database ({why}); use one with SELECT alone, "
+                    f"extract.url: this login can write to the hospital's database ({why}); use "
+                    "one with SELECT alone, "
                     "or set extract.writing_login to true and say why in your records."
                 )
             yield connection
@@ -83,7 +86,8 @@ def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connect
     except DBAPIError as error:
         lost = " or the connection was lost" if error.connection_invalidated else ""
         raise UserError(
-            f"extract: the database refused ({type(error.orig).__name__}){lost}; check the server, the login and the names in the statement, then run again: it goes on where it was."
+            f"extract: the database refused ({type(error.orig).__name__}){lost}; check the server, "
+            "the login and the names in the statement, then run again: it goes on where it was."
         ) from None
     except SQLAlchemyError as error:
         raise UserError(f"extract: the database cannot be used ({type(error).__name__}).") from None
@@ -172,9 +176,15 @@ def mark_of(value: Any) -> tuple[str, str]:
 def value_of(mark: tuple[str, str]) -> Any:
     """The mark as the database takes it."""
     kinds: dict[str, Any] = {
-        "bool": lambda text: text == "True", "int": int, "float": float, "Decimal": Decimal, "UUID": UUID,
-        "datetime": datetime.fromisoformat, "date": date.fromisoformat, "bytes": bytes.fromhex,
-    }  # fmt: skip
+        "bool": lambda text: text == "True",
+        "int": int,
+        "float": float,
+        "Decimal": Decimal,
+        "UUID": UUID,
+        "datetime": datetime.fromisoformat,
+        "date": date.fromisoformat,
+        "bytes": bytes.fromhex,
+    }
     return kinds.get(mark[0], str)(mark[1])
 
 

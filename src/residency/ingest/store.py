@@ -121,10 +121,19 @@ class Store:
             yield
         except sqlite3.OperationalError as error:
             if "full" in str(error) or "I/O" in str(error):
-                raise UserError(f"{self.path}: cannot be written (disk full?); free space, then run again: it goes on where it was.") from None  # fmt: skip
-            raise UserError(f"{self.path}: cannot be used ({type(error).__name__}); check the folder and whether another command runs.") from None  # fmt: skip
+                raise UserError(
+                    f"{self.path}: cannot be written (disk full?); free space, then run again: it "
+                    "goes on where it was."
+                ) from None
+            raise UserError(
+                f"{self.path}: cannot be used ({type(error).__name__}); check the folder and "
+                "whether another command runs."
+            ) from None
         except sqlite3.DatabaseError:
-            raise UserError(f"{self.path}: is not a store of notes, or is damaged; restore it from a backup, or begin with another name and zone.") from None  # fmt: skip
+            raise UserError(
+                f"{self.path}: is not a store of notes, or is damaged; restore it from a backup, "
+                "or begin with another name and zone."
+            ) from None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -164,14 +173,19 @@ class Store:
             return self._cipher.decrypt(value[:12], value[12:], name.encode())
         except (InvalidTag, ValueError):
             raise GateRefused(
-                f"{self.path}: cannot be opened with this key, or was tampered with; check the key's variable."
+                f"{self.path}: cannot be opened with this key, or was tampered with; check the "
+                "key's variable."
             ) from None
 
     # What was taken
 
     def keyed(self, text: str | bytes) -> bytes:
         """What stands for an id or a content outside the sealed values."""
-        return hmac.new(self._index, text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"), sha256).digest()[:16]  # fmt: skip
+        return hmac.new(
+            self._index,
+            text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"),
+            sha256,
+        ).digest()[:16]
 
     def taken(self, id: str) -> bytes | None:
         """The keyed content of a note that was taken; nothing (``b""``) for a row that was not."""
@@ -218,8 +232,9 @@ class Store:
                     "INSERT INTO ledger VALUES (?, 'taken', ?, ?, '')", (now, number, len(notes))
                 )
                 self.database.executemany(
-                    "INSERT OR REPLACE INTO taken VALUES (?, ?)", [(self.keyed(note.id), self.keyed(content(note))) for note in notes]
-                )  # fmt: skip
+                    "INSERT OR REPLACE INTO taken VALUES (?, ?)",
+                    [(self.keyed(note.id), self.keyed(content(note))) for note in notes],
+                )
             self.database.executemany(
                 "INSERT INTO ledger VALUES (?, 'not taken', ?, ?, ?)",
                 [(now, number, count, reason) for reason, count in (counts or {}).items()],
@@ -285,9 +300,11 @@ class Store:
         before = (now - timedelta(days=days)).isoformat(timespec="seconds")
         old = [
             (number, notes)
-            for number, notes, taken in self.database.execute("SELECT number, notes, taken_at FROM segments ORDER BY number")
+            for number, notes, taken in self.database.execute(
+                "SELECT number, notes, taken_at FROM segments ORDER BY number"
+            )
             if (taken < before if upto is None else number <= upto)
-        ]  # fmt: skip
+        ]
         if not old:
             return 0
         last = max(
@@ -330,7 +347,10 @@ class Store:
                     (len(kept), sealed, number),
                 )
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                self.database.execute("INSERT INTO ledger VALUES (?, 'removed', ?, ?, 'erasure')", (now, number, len(notes) - len(kept)))  # fmt: skip
+                self.database.execute(
+                    "INSERT INTO ledger VALUES (?, 'removed', ?, ?, 'erasure')",
+                    (now, number, len(notes) - len(kept)),
+                )
             gone += len(notes) - len(kept)
         self._shrink()
         return gone

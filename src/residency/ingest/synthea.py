@@ -75,7 +75,8 @@ def _rows(folder: Path, table: str, columns: tuple[str, ...]) -> Iterator[tuple[
             for column in columns:
                 if column not in (reader.fieldnames or ()):
                     raise DataError(
-                        f"{path}:1: has no column {column!r}; present: {', '.join(reader.fieldnames or ())}."
+                        f"{path}:1: has no column {column!r}; present: "
+                        f"{', '.join(reader.fieldnames or ())}."
                     )
             for number, row in enumerate(reader, start=1):
                 yield number, {name: (value or "").strip() for name, value in row.items() if name}

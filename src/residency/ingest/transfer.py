@@ -48,7 +48,10 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
     Raises ``UserError`` or ``GateRefused`` as the source does; what was stored before stays.
     """
     if store.head.final:
-        raise UserError("extract: this corpus was anonymised and its vault destroyed; give new notes another recipe name, zone and deid.out.")  # fmt: skip
+        raise UserError(
+            "extract: this corpus was anonymised and its vault destroyed; give new notes another "
+            "recipe name, zone and deid.out."
+        )
     expired = store.expire(settings.keep)
     source = digest(
         settings.model_dump(mode="json", exclude={"keep", "segment", "fetch", "writing_login"})

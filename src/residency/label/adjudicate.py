@@ -180,7 +180,8 @@ def tasks(open_: Sequence[Place], notes: Mapping[str, Note]) -> list[Task]:
             id=place.id,
             text=notes[place.note].text,
             suggestions=place.candidates,
-            about=f"Characters {place.start} to {place.end}: {shown(notes[place.note].text, place)}",
+            about=f"Characters {place.start} to {place.end}: "
+            f"{shown(notes[place.note].text, place)}",
             lang=notes[place.note].lang,
         )
         for place in open_

@@ -97,7 +97,8 @@ def agree(
     if not shared:
         done = ", ".join(f"{name} {len(given)}" for name, given in said.items())
         raise UserError(
-            f"label: no two annotators have labelled the same note (notes that count: {done}); pull again when they have."
+            f"label: no two annotators have labelled the same note (notes that count: {done}); "
+            "pull again when they have."
         )
     names = [name for name in said if any(id in said[name] for id in shared)]
     groups = [notes[id].group or id for id in shared]

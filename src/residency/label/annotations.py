@@ -86,7 +86,8 @@ def releasable(notes: Iterable[object]) -> Iterator[Note]:
     for note in notes:
         if not isinstance(note, Note):
             raise GateRefused(
-                "label: only de-identified, public or synthetic notes can be labelled, and one is none; run residency deid first."
+                "label: only de-identified, public or synthetic notes can be labelled, and one is "
+                "none; run residency deid first."
             )
         yield note
 

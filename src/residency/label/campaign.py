@@ -122,12 +122,14 @@ class InLabelStudio(Labelling):
     def _one_server_each(self) -> InLabelStudio:
         if len(self.servers) != len(self.annotators):
             raise ValueError(
-                f"servers: {len(self.annotators)} annotators need as many servers, not {len(self.servers)}"
+                f"servers: {len(self.annotators)} annotators need as many servers, not "
+                f"{len(self.servers)}"
             )
         everyone = [*self.servers, *([self.adjudicator] if self.adjudicator else [])]
         if len({server.url.rstrip("/").lower() for server in everyone}) < len(everyone):
             raise ValueError(
-                "servers: two have the same address, and Label Studio shows every project of a server to every account on it; "
+                "servers: two have the same address, and Label Studio shows every project of a "
+                "server to every account on it; "
                 "start one for each annotator (scripts/label_studio.py start)"
             )
         return self

@@ -41,7 +41,8 @@ class Exchange:
             task.id for task in tasks
         }:
             raise UserError(
-                f"{path}: other notes were given out before; finish with them, or choose another folder with label.out."
+                f"{path}: other notes were given out before; finish with them, or choose another "
+                "folder with label.out."
             )
         write_jsonl(path, (_row(task) for task in tasks))
         return str(path)
@@ -65,7 +66,8 @@ class Exchange:
         path = self.root / "back" / f"{self.annotator}.jsonl"
         if not path.is_file():
             raise UserError(
-                f"{path}: is not there yet; put the labelled copy of {self.root / 'out' / path.name} at this place."
+                f"{path}: is not there yet; put the labelled copy of "
+                f"{self.root / 'out' / path.name} at this place."
             )
         seen: set[str] = set()
         for number, row in _rows(path):
@@ -96,11 +98,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             row = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise UserError(
-                f"{path}:{number}: is not valid JSON in UTF-8; each line must be one note, as it was given out."
+                f"{path}:{number}: is not valid JSON in UTF-8; each line must be one note, as it "
+                "was given out."
             ) from None
         if not isinstance(row, dict):
             raise UserError(
-                f"{path}:{number}: is not a JSON object; each line must be one note, as it was given out."
+                f"{path}:{number}: is not a JSON object; each line must be one note, as it was "
+                "given out."
             )
         yield number, row
 

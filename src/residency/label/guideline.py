@@ -39,26 +39,51 @@ class Guide(Part):
 
 WORDS = {
     "en": {
-        "title": "Guideline for labelling", "labels": "Labels", "label": "label", "means": "what it means", "example": "examples",
-        "counter": "not this", "attributes": "Attributes", "rules": "At the border", "how": "How to work",
-        "steps": "Read the whole note once before marking. Mark what the note says, not what you conclude. Do not talk about notes with "
-        "other annotators; put questions to whoever leads the work. Skip a note that you cannot judge.",
+        "title": "Guideline for labelling",
+        "labels": "Labels",
+        "label": "label",
+        "means": "what it means",
+        "example": "examples",
+        "counter": "not this",
+        "attributes": "Attributes",
+        "rules": "At the border",
+        "how": "How to work",
+        "steps": "Read the whole note once before marking. Mark what the note says, not what you "
+        "conclude. Do not talk about notes with "
+        "other annotators; put questions to whoever leads the work. Skip a note that you cannot "
+        "judge.",
         "code": "Labels with a code: {}. Choose the most exact code that the note supports.",
     },
     "vi": {
-        "title": "Hướng dẫn gán nhãn", "labels": "Nhãn", "label": "nhãn", "means": "nghĩa", "example": "ví dụ",
-        "counter": "không phải", "attributes": "Thuộc tính", "rules": "Trường hợp ranh giới", "how": "Cách làm",
-        "steps": "Đọc hết bệnh án một lần trước khi đánh dấu. Đánh dấu điều bệnh án ghi, không phải điều mình suy ra. Không trao đổi về bệnh "
-        "án với người gán nhãn khác; có thắc mắc thì hỏi người phụ trách. Bỏ qua bệnh án mà mình không quyết định được.",
+        "title": "Hướng dẫn gán nhãn",
+        "labels": "Nhãn",
+        "label": "nhãn",
+        "means": "nghĩa",
+        "example": "ví dụ",
+        "counter": "không phải",
+        "attributes": "Thuộc tính",
+        "rules": "Trường hợp ranh giới",
+        "how": "Cách làm",
+        "steps": "Đọc hết bệnh án một lần trước khi đánh dấu. Đánh dấu điều bệnh án ghi, không "
+        "phải điều mình suy ra. Không trao đổi về bệnh "
+        "án với người gán nhãn khác; có thắc mắc thì hỏi người phụ trách. Bỏ qua bệnh án mà mình "
+        "không quyết định được.",
         "code": "Nhãn có mã: {}. Chọn mã chi tiết nhất mà bệnh án cho phép.",
     },
     "zh": {
-        "title": "标注指南", "labels": "标签", "label": "标签", "means": "含义", "example": "示例", "counter": "不属于",
-        "attributes": "属性", "rules": "边界情况", "how": "工作方式",
+        "title": "标注指南",
+        "labels": "标签",
+        "label": "标签",
+        "means": "含义",
+        "example": "示例",
+        "counter": "不属于",
+        "attributes": "属性",
+        "rules": "边界情况",
+        "how": "工作方式",
         "steps": "先通读全文再标注。标注病历所写，而不是自己的推断。不与其他标注员讨论病历；有疑问请问负责人。无法判断的病历可跳过。",
         "code": "需要编码的标签：{}。选择病历所支持的最具体的编码。",
     },
-}  # fmt: skip
+}
 
 
 def guides(name: str, root: Path) -> dict[str, Guide]:
@@ -93,7 +118,8 @@ def guideline_page(card: Card, guide: Guide | None, lang: str) -> Page:
         raise UserError(f"--lang: {lang!r} is not known; {allowed(LANGUAGES, lang)}.")
     if not card.labels:
         raise UserError(
-            f"card {card.name}: has no labels of its own, so there is nothing to define; write a card that names them."
+            f"card {card.name}: has no labels of its own, so there is nothing to define; write a "
+            "card that names them."
         )
     words, entries = WORDS[lang], guide.labels if guide else {}
     defined = hints(card, guide)

@@ -12,9 +12,19 @@ from residency.core.types import Value
 from residency.tasks.card import Card
 
 COLOURS = (
-    "#0f857c", "#b3702b", "#7d63b5", "#c0392b", "#2471a3", "#7d8b2f", "#ad4f8a", "#4f6d7a", "#a37b00", "#2e8b57",
-    "#8e5b3a", "#5b6abf",
-)  # fmt: skip
+    "#0f857c",
+    "#b3702b",
+    "#7d63b5",
+    "#c0392b",
+    "#2471a3",
+    "#7d8b2f",
+    "#ad4f8a",
+    "#4f6d7a",
+    "#a37b00",
+    "#2e8b57",
+    "#8e5b3a",
+    "#5b6abf",
+)
 OWN = "own"
 """The choice of whoever decides for neither candidate and marks it anew."""
 KEYS = "1234567890qwertyuiopasdfghjkl"
@@ -35,7 +45,8 @@ def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
     """
     if not path.is_file():
         raise UserError(
-            f"label.codes: {path} does not exist; give a CSV file with the columns {' and '.join(columns)}."
+            f"label.codes: {path} does not exist; give a CSV file with the columns "
+            f"{' and '.join(columns)}."
         )
     found: dict[str, str] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -43,17 +54,20 @@ def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
         for column in columns:
             if column not in (rows.fieldnames or ()):
                 raise DataError(
-                    f"{path}:1: has no column {column!r}; name its columns with label.code_columns, e.g. [code, name]."
+                    f"{path}:1: has no column {column!r}; name its columns with "
+                    "label.code_columns, e.g. [code, name]."
                 )
         for row in rows:
             code, name = (row[columns[0]] or "").strip(), (row[columns[1]] or "").strip()
             if not code or not name:
                 raise DataError(
-                    f"{path}:{rows.line_num}: has no code or no name; complete the row or leave it out."
+                    f"{path}:{rows.line_num}: has no code or no name; complete the row or leave it "
+                    "out."
                 )
             if found.setdefault(code, name) != name:
                 raise DataError(
-                    f"{path}:{rows.line_num}: the code {code} stands twice with two names; keep one."
+                    f"{path}:{rows.line_num}: the code {code} stands twice with two names; keep "
+                    "one."
                 )
     if not found:
         raise DataError(f"{path}: holds no codes.")
@@ -148,10 +162,17 @@ def interface(
             view,
             "Taxonomy",
             {
-                "name": "code", "toName": "text", "perRegion": "true", "apiUrl": codes_url, "maxUsages": "1",
-                "placeholder": "code or name", "visibleWhen": "region-selected", "whenTagName": "label",
-                "whenLabelValue": ",".join(coded), "minWidth": "420px",
+                "name": "code",
+                "toName": "text",
+                "perRegion": "true",
+                "apiUrl": codes_url,
+                "maxUsages": "1",
+                "placeholder": "code or name",
+                "visibleWhen": "region-selected",
+                "whenTagName": "label",
+                "whenLabelValue": ",".join(coded),
+                "minWidth": "420px",
             },
-        )  # fmt: skip
+        )
     Xml.indent(view)
     return Xml.tostring(view, encoding="unicode")

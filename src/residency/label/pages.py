@@ -15,7 +15,8 @@ from residency.label.duration import Estimate
 CONTEXT = 40
 """Characters shown on either side of a place."""
 GUIDE = (
-    "Krippendorff suggests to rely on data from an alpha of 0.80 on, and on tentative conclusions only from 0.667. An alpha of 0 is "
+    "Krippendorff suggests to rely on data from an alpha of 0.80 on, and on tentative conclusions "
+    "only from 0.667. An alpha of 0 is "
     "what chance would give."
 )
 
@@ -58,7 +59,8 @@ def agreement_page(
         ),
         Section(
             title="By annotator",
-            text="F1 of each with all the others together. Who stands out low may have read the guideline in another way.",
+            text="F1 of each with all the others together. Who stands out low may have read the "
+            "guideline in another way.",
             columns=("annotator", "notes", "strict F1", "95 %", "relaxed F1"),
             numeric=(1, 2, 3, 4),
             rows=tuple(
@@ -121,7 +123,10 @@ def _lead(found: Agreement) -> str:
     return (
         f"The annotators agree with an alpha of {number(found.alpha[0].value)} on characters. "
         + (f"They differ most on {name} ({number(low.value)}). " if name else "")
-        + f"{sum(len(one.places) for one in found.worst)} places in the {len(found.worst)} worst notes are listed below."
+        + (
+            f"{sum(len(one.places) for one in found.worst)} places in the {len(found.worst)} worst "
+            "notes are listed below."
+        )
     )
 
 
@@ -140,7 +145,8 @@ def _confusion(found: Agreement) -> Section:
             )
     return Section(
         title="Confusion",
-        text="What one annotator calls as the row says, another calls as the column says. Both directions of each pair are counted, so "
+        text="What one annotator calls as the row says, another calls as the column says. Both "
+        "directions of each pair are counted, so "
         "the table is symmetric.",
         columns=("", *labels, "nothing"),
         numeric=tuple(range(1, len(columns) + 1)),
@@ -151,7 +157,8 @@ def _confusion(found: Agreement) -> Section:
 def _drift(found: Agreement, svg: str) -> Section:
     return Section(
         title="Drift",
-        text="Strict F1 with the others in four equal parts of each annotator's notes, in the order in which they were done. A change "
+        text="Strict F1 with the others in four equal parts of each annotator's notes, in the "
+        "order in which they were done. A change "
         "whose interval leaves out 0 is more than chance.",
         columns=("annotator", "first", "second", "third", "last", "second half - first", "95 %"),
         numeric=(1, 2, 3, 4, 5, 6),
@@ -193,7 +200,8 @@ def time_section(estimates: Sequence[Estimate]) -> Section:
     """How long the rest will take."""
     return Section(
         title="Time",
-        text="From the first notes of each annotator, by the number of characters. Breaks that the tool counted as work are in it.",
+        text="From the first notes of each annotator, by the number of characters. Breaks that the "
+        "tool counted as work are in it.",
         columns=("annotator", "from notes", "median a note", "left", "hours for them", "95 %"),
         numeric=(1, 2, 3, 4, 5),
         rows=tuple(

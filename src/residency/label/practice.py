@@ -40,7 +40,8 @@ def draw(gold: Sequence[Note], seed: int, number: int = NOTES) -> list[Note]:
     able = [note for note in gold if note.spans]
     if len(able) < number:
         raise UserError(
-            f"--gold: holds {len(able)} notes with spans, and practice needs {number}; give more, for example written by "
+            f"--gold: holds {len(able)} notes with spans, and practice needs {number}; give more, "
+            "for example written by "
             "the lead."
         )
     return random.Random(seed).sample(able, number)
@@ -93,7 +94,8 @@ def feedback(
     page = Page(
         title=f"Practice: {annotator}",
         eyebrow=f"{len(there)} notes whose answer is known",
-        lead=f"{totals['strict'].tp} of {totals['strict'].tp + totals['strict'].fn} entities are exactly as they should be.",
+        lead=f"{totals['strict'].tp} of {totals['strict'].tp + totals['strict'].fn} entities are "
+        "exactly as they should be.",
         facts=(
             ("strict F1", f"{totals['strict'].f1:.3f}"),
             ("relaxed F1", f"{totals['relaxed'].f1:.3f}"),

@@ -44,7 +44,8 @@ def check_profile(server: Server, profile: Profile, where: str) -> None:
     """Raises ``GateRefused`` where notes of a profile may not leave for a server."""
     if profile not in SHOWABLE and not local(server.url) and not server.inside:
         raise GateRefused(
-            f"{where}: notes of profile {profile} do not leave this machine, and {server.url} is another; set inside: true where "
+            f"{where}: notes of profile {profile} do not leave this machine, and {server.url} is "
+            "another; set inside: true where "
             "that server stands in your institution, or de-identify further."
         )
 
@@ -104,7 +105,8 @@ class Project:
             project = self._find(client)
             if project is None:
                 raise UserError(
-                    f"{self.where}: the project {self.title!r} is not at {self.server.url} any more; what was pulled before is kept, "
+                    f"{self.where}: the project {self.title!r} is not at {self.server.url} any "
+                    "more; what was pulled before is kept, "
                     "and residency label push puts it up again with it."
                 )
             rows = self._ask(
@@ -131,7 +133,8 @@ class Project:
         token = os.environ.get(name, "")
         if not token:
             raise UserError(
-                f"{self.where}.token: the environment variable {name} is not set; put the access token of the account on "
+                f"{self.where}.token: the environment variable {name} is not set; put the access "
+                "token of the account on "
                 f"{self.server.url} into it."
             )
         return httpx2.Client(
@@ -149,17 +152,21 @@ class Project:
             reply = client.request(method, path, **given)
         except httpx2.HTTPError as error:
             raise UserError(
-                f"{self.where}: {self.server.url} does not answer ({type(error).__name__}); start it (scripts/label_studio.py "
+                f"{self.where}: {self.server.url} does not answer ({type(error).__name__}); start "
+                "it (scripts/label_studio.py "
                 "start), or correct its url."
             ) from None
         if reply.status_code in (401, 403):
             raise UserError(
-                f"{self.where}.token: {self.server.url} refuses the token in {self.server.token.removeprefix('env:')} "
-                f"({reply.status_code}); copy the access token of an account there that may create projects."
+                f"{self.where}.token: {self.server.url} refuses the token in "
+                f"{self.server.token.removeprefix('env:')} "
+                f"({reply.status_code}); copy the access token of an account there that may create "
+                "projects."
             )
         if reply.is_error:
             raise UserError(
-                f"{self.where}: {self.server.url} answered {reply.status_code} to {method} {path}; its own log says why."
+                f"{self.where}: {self.server.url} answered {reply.status_code} to {method} {path}; "
+                "its own log says why."
             )
         return reply.json() if reply.content else None
 

@@ -37,20 +37,23 @@ class Terms:
 
         if not path.is_file():
             raise UserError(
-                f"label.prelabel.path: {path} does not exist; give a CSV file with the columns term, label, code."
+                f"label.prelabel.path: {path} does not exist; give a CSV file with the columns "
+                "term, label, code."
             )
         found = ahocorasick.Automaton()
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if missing := {"term", "label"} - set(rows.fieldnames or ()):
                 raise DataError(
-                    f"{path}:1: has no column {sorted(missing)[0]}; it needs term and label, and may have code."
+                    f"{path}:1: has no column {sorted(missing)[0]}; it needs term and label, and "
+                    "may have code."
                 )
             for row in rows:
                 term, label = (row["term"] or "").strip(), (row["label"] or "").strip()
                 if label not in card.names:
                     raise DataError(
-                        f"{path}:{rows.line_num}: the label is not in card {card.name}; allowed: {', '.join(card.names)}."
+                        f"{path}:{rows.line_num}: the label is not in card {card.name}; allowed: "
+                        f"{', '.join(card.names)}."
                     )
                 if term:
                     found.add_word(

@@ -123,7 +123,10 @@ def chrf_signature() -> str:
 
 def word_signature(package: str) -> str:
     """How a metric over words was computed, in the form of sacrebleu's signatures."""
-    return f"{package}:{version(package)}|case:lower|punctuation:no|tok:words, CJK characters|stemmer:no|norm:NFC"
+    return (
+        f"{package}:{version(package)}|case:lower|punctuation:no|tok:words, CJK "
+        "characters|stemmer:no|norm:NFC"
+    )
 
 
 def _signature(metric: Any) -> str:

@@ -153,18 +153,21 @@ def begin(base: Base, card: Card, output: Output, method: Method, start: Path | 
     before = read(start)
     if before.base.digest != base.digest:
         raise UserError(
-            f"stages.start: {start} was trained on another base ({before.base.id}) than this recipe's {base.id}; name that "
+            f"stages.start: {start} was trained on another base ({before.base.id}) than this "
+            f"recipe's {base.id}; name that "
             "base, or start: base."
         )
     if (before.output, _shape(before)) != (output, outputs(card) if output == "head" else ()):
         raise UserError(
-            f"stages.start: {start} answers card {before.task().name}, whose outputs are not those of card {card.name}; start "
+            f"stages.start: {start} answers card {before.task().name}, whose outputs are not those "
+            f"of card {card.name}; start "
             "from a stage of the same card, or start: base."
         )
     tunings = [*before.chain, before.tuning()]
     if base.quantise != "none" and any(one.merges for one in tunings):
         raise UserError(
-            f"stages.start: {start} holds a LoRA adapter, which does not merge into quantised weights without loss; put it "
+            f"stages.start: {start} holds a LoRA adapter, which does not merge into quantised "
+            "weights without loss; put it "
             "last, or set base.quantise: none."
         )
     return _assembled(before, start, base, [method], merge=True)
@@ -270,18 +273,21 @@ def read(folder: Path) -> Artefact:
     """
     if not (folder / FILE).is_file():
         raise UserError(
-            f"{folder}: holds no artefact ({FILE} is missing); give the run's folder, or train first."
+            f"{folder}: holds no artefact ({FILE} is missing); give the run's folder, or train "
+            "first."
         )
     artefact = read_json(folder / FILE, Artefact)
     if artefact.schema != SCHEMA:
         raise UserError(
-            f"{folder}: artefact schema {artefact.schema} is not read by this version, which reads {SCHEMA}."
+            f"{folder}: artefact schema {artefact.schema} is not read by this version, which reads "
+            f"{SCHEMA}."
         )
     for name, expected in artefact.files.items():
         path = folder / name
         if not path.is_file() or file_digest(path) != expected:
             raise UserError(
-                f"{path}: is missing or was changed after training; restore it, or remove its folder and run the recipe again."
+                f"{path}: is missing or was changed after training; restore it, or remove its "
+                "folder and run the recipe again."
             )
     return artefact
 
@@ -320,7 +326,8 @@ def chat_of(artefact: Artefact, folder: Path) -> Chat:
     )
     if found.digest != artefact.template:
         raise UserError(
-            f"{folder}: the chat template writes another prompt than in training (its file or the library that fills it "
+            f"{folder}: the chat template writes another prompt than in training (its file or the "
+            "library that fills it "
             "has changed); restore it, or train again."
         )
     return found
@@ -374,7 +381,8 @@ def same_base(base: Base, folder: Path) -> Base:
         path, _ = locate(settings, folder)
     if weights_digest(path) != base.digest:
         raise UserError(
-            f"{folder}: its base {base.id} is another one than it was trained on; restore it, or train again."
+            f"{folder}: its base {base.id} is another one than it was trained on; restore it, or "
+            "train again."
         )
     return msgspec.structs.replace(base, path=str(path))
 

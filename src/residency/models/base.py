@@ -97,19 +97,22 @@ def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tup
         path = BUNDLED / name.removeprefix("bundled:")
         if not (path / "config.json").is_file():
             raise UserError(
-                f"base: {name} is not bundled; {allowed(bundled(), name)}, a local folder or a hub id."
+                f"base: {name} is not bundled; {allowed(bundled(), name)}, a local folder or a hub "
+                "id."
             )
         return path, ""
     for folder in (root / name, Path(name).expanduser()):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise UserError(
-                    f"base: {folder} has no config.json; give the folder that holds config.json and the weights."
+                    f"base: {folder} has no config.json; give the folder that holds config.json "
+                    "and the weights."
                 )
             return folder, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
-            f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id (owner/name)."
+            f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id "
+            "(owner/name)."
         )
     return _from_hub(settings, weights)
 
@@ -128,8 +131,10 @@ def _from_hub(settings: BaseModelSettings, weights: bool) -> tuple[Path, str]:
         )
     except Exception as error:  # the hub's client raises many kinds; each means: not to be had
         raise UserError(
-            f"base: {settings.id} is neither a folder nor to be had from the hub ({type(error).__name__}); "
-            f"check the name and the network, copy the model to a local folder, or use one of {', '.join(bundled())}."
+            f"base: {settings.id} is neither a folder nor to be had from the hub "
+            f"({type(error).__name__}); "
+            "check the name and the network, copy the model to a local folder, or use one of "
+            f"{', '.join(bundled())}."
         ) from None
     path = Path(folder)
     return path, path.name if path.parent.name == "snapshots" else (settings.revision or "")
@@ -167,7 +172,8 @@ def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = Tr
         and not (settings.allow_pickle and any(path.glob("*.bin")))
     ):
         raise UserError(
-            f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true if you trust its source."
+            f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true "
+            "if you trust its source."
         )
     segmenter = settings.segmenter
     if segmenter == "auto":
@@ -232,7 +238,8 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from None
     if "auto_map" in found and "model_type" not in found:
         raise UserError(
-            f"base: {path} brings its own code, which is not run; use a model that transformers knows."
+            f"base: {path} brings its own code, which is not run; use a model that transformers "
+            "knows."
         )
     return found
 

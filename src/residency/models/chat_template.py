@@ -66,7 +66,8 @@ class Chat:
     ) -> None:
         if not tokenizer.chat_template:
             raise UserError(
-                f"{where}: its tokenizer has no chat template; name a Jinja file with base.chat_template "
+                f"{where}: its tokenizer has no chat template; name a Jinja file with "
+                "base.chat_template "
                 "(it gets messages, bos_token, eos_token and add_generation_prompt)."
             )
         self.tokenizer, self.window, self.limits, self.where = tokenizer, window, limits, where

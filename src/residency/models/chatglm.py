@@ -60,11 +60,13 @@ TEMPLATE_2 = (
     "[gMASK]<sop>{% set turn = namespace(number=0) %}{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
     "{% elif message['role'] == 'user' %}{% set turn.number = turn.number + 1 %}"
-    "{{ ('\\n\\n' if turn.number > 1 else '') + '[Round ' + turn.number | string + ']\\n\\n问：' + message['content'] + '\\n\\n答：' }}"
+    "{{ ('\\n\\n' if turn.number > 1 else '') + '[Round ' + turn.number | string + ']\\n\\n问：' + "
+    "message['content'] + '\\n\\n答：' }}"
     "{% else %}{{ message['content'] + '</s>' }}{% endif %}{% endfor %}"
 )
 TEMPLATE_3 = (
-    "[gMASK]<sop>{% for message in messages %}{{ '<|' + message['role'] + '|>\\n ' + message['content'] }}"
+    "[gMASK]<sop>{% for message in messages %}{{ '<|' + message['role'] + '|>\\n ' + "
+    "message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ '</s>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n ' }}{% endif %}"
 )
@@ -104,7 +106,8 @@ def _config(source: Path) -> dict[str, Any]:
         return msgspec.json.decode((source / "config.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         raise UserError(
-            f"{source}: holds no config.json that can be read; give the folder of a ChatGLM checkpoint."
+            f"{source}: holds no config.json that can be read; give the folder of a ChatGLM "
+            "checkpoint."
         ) from None
 
 
@@ -115,17 +118,20 @@ def configuration(given: dict[str, Any], rope: Rope | None = None) -> dict[str, 
     """
     if "position_encoding_2d" in given or "inner_hidden_size" in given:
         raise UserError(
-            "this is ChatGLM-6B (the first one), whose architecture transformers does not have; use ChatGLM2-6B or ChatGLM3-6B, which "
+            "this is ChatGLM-6B (the first one), whose architecture transformers does not have; "
+            "use ChatGLM2-6B or ChatGLM3-6B, which "
             "have the same size."
         )
     if given.get("model_type") != "chatglm" or "kv_channels" not in given:
         raise UserError(
-            "config.json describes no ChatGLM2 or ChatGLM3 model; other models need no import: name their folder as base."
+            "config.json describes no ChatGLM2 or ChatGLM3 model; other models need no import: "
+            "name their folder as base."
         )
     for name, value in FIXED.items():
         if given.get(name, value) != value:
             raise UserError(
-                f"config.json: {name} is {given[name]}, which no published ChatGLM2 or ChatGLM3 has; it cannot be converted."
+                f"config.json: {name} is {given[name]}, which no published ChatGLM2 or ChatGLM3 "
+                "has; it cannot be converted."
             )
     return {
         "architectures": ["GlmForCausalLM"],
@@ -155,7 +161,8 @@ def _rope(ratio: float, rope: Rope | None) -> dict[str, Any]:
         return {"rope_type": "default", "rope_theta": 10000.0, **half}
     if rope is None:
         raise UserError(
-            f"config.json: rope_ratio is {ratio:g}, which the long versions use in two ways; say --rope base (ChatGLM3: the base of the "
+            f"config.json: rope_ratio is {ratio:g}, which the long versions use in two ways; say "
+            "--rope base (ChatGLM3: the base of the "
             "angles is multiplied) or --rope positions (ChatGLM2: positions are divided)."
         )
     if rope == "base":
@@ -170,11 +177,13 @@ def _shards(source: Path, allow_pickle: bool) -> list[Path]:
         return safe
     if not pickled:
         raise UserError(
-            f"{source}: holds no weights (*.safetensors or pytorch_model*.bin); copy the model again."
+            f"{source}: holds no weights (*.safetensors or pytorch_model*.bin); copy the model "
+            "again."
         )
     if not allow_pickle:
         raise UserError(
-            f"{source}: its weights are pickled (*.bin), which can run code when they are opened; say --allow-pickle if you trust "
+            f"{source}: its weights are pickled (*.bin), which can run code when they are opened; "
+            "say --allow-pickle if you trust "
             "their source."
         )
     return pickled
@@ -203,7 +212,8 @@ def _weights(shards: list[Path], target: Path, config: dict[str, Any]) -> None:
     wanted = expected(config)
     if missing := wanted - weight_map.keys():
         raise UserError(
-            f"the checkpoint is not whole: {len(missing)} tensors are missing, such as {min(missing)}; copy the model again."
+            f"the checkpoint is not whole: {len(missing)} tensors are missing, such as "
+            f"{min(missing)}; copy the model again."
         )
     if len(shards) > 1:
         write_json(
@@ -248,7 +258,8 @@ def renamed(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, A
         sizes = [config["num_attention_heads"] * size, groups * size, groups * size]
         if tensor.shape[0] != sum(sizes):
             raise UserError(
-                f"{name}: has {tensor.shape[0]} rows instead of {sum(sizes)}; config.json is of another model."
+                f"{name}: has {tensor.shape[0]} rows instead of {sum(sizes)}; config.json is of "
+                "another model."
             )
         part = name.rsplit(".", 1)[-1]
         return [
@@ -257,7 +268,8 @@ def renamed(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, A
         ]
     if "prefix_encoder" in name:
         raise UserError(
-            "the checkpoint holds a P-Tuning prefix of its own; import the base that it was trained on."
+            "the checkpoint holds a P-Tuning prefix of its own; import the base that it was "
+            "trained on."
         )
     raise UserError(
         f"{name[:80]!r}: no tensor of ChatGLM2 or ChatGLM3 has this name; it cannot be converted."
@@ -292,18 +304,21 @@ def _tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:
         model = sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError):
         raise UserError(
-            f"{path}: is no sentencepiece model; ChatGLM2 and ChatGLM3 have one, GLM-4 has native repositories (glm-4-9b-chat-hf)."
+            f"{path}: is no sentencepiece model; ChatGLM2 and ChatGLM3 have one, GLM-4 has native "
+            "repositories (glm-4-9b-chat-hf)."
         ) from None
     third = is_third(source)
     tokenizer = fast(path, (*SPECIAL, *(ROLES if third else ())))
     for text in PROBES:
         if tokenizer.encode(text, add_special_tokens=False) != model.encode(text):
             raise UserError(
-                f"{path}: cannot be turned into a fast tokenizer that gives the same tokens; it is of another kind."
+                f"{path}: cannot be turned into a fast tokenizer that gives the same tokens; it is "
+                "of another kind."
             )
     if len(tokenizer) > config["vocab_size"]:
         raise UserError(
-            f"{path}: has {len(tokenizer)} tokens, the model {config['vocab_size']}; they are not of one model."
+            f"{path}: has {len(tokenizer)} tokens, the model {config['vocab_size']}; they are not "
+            "of one model."
         )
     tokenizer.chat_template = TEMPLATE_3 if third else TEMPLATE_2
     tokenizer.save_pretrained(target)

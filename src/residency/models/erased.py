@@ -40,6 +40,8 @@ def warning(folder: Path) -> str:
         return ""
     rows, last = sum(one.rows for one in found), max(one.at for one in found)[:10]
     return (
-        f"{rows} note{'' if rows == 1 else 's'} of {len(found)} patient{'' if len(found) == 1 else 's'} that this model learned from "
-        f"{'was' if rows == 1 else 'were'} erased (last on {last}); the model was not: train it again."
+        f"{rows} note{'' if rows == 1 else 's'} of {len(found)} "
+        f"patient{'' if len(found) == 1 else 's'} that this model learned from "
+        f"{'was' if rows == 1 else 'were'} erased (last on {last}); the model was not: train it "
+        "again."
     )

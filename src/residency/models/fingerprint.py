@@ -19,9 +19,11 @@ from residency.models.tokens import Tokeniser
 FILE = "canary.json"
 SCHEMA = 1
 TEXTS = (
-    "Bệnh nhân nam 62 tuổi ho khan và sốt 38.5 độ, được chẩn đoán viêm phổi, dùng amoxicillin 500 mg ngày 3 lần.",
+    "Bệnh nhân nam 62 tuổi ho khan và sốt 38.5 độ, được chẩn đoán viêm phổi, dùng amoxicillin 500 "
+    "mg ngày 3 lần.",
     "患者男性，62岁，咳嗽、发热三天，体温38.5℃，诊断为肺炎，予以阿莫西林治疗，无过敏史。",
-    "A 62-year-old man has had a dry cough and a fever of 38.5 °C for three days; pneumonia; amoxicillin 500 mg three times a day.",
+    "A 62-year-old man has had a dry cough and a fever of 38.5 °C for three days; pneumonia; "
+    "amoxicillin 500 mg three times a day.",
 )
 MOST_TOKENS = 64
 MOST_OUTPUTS = 512

@@ -100,17 +100,20 @@ def read(folder: Path) -> Export:
     """
     if not (folder / FILE).is_file():
         raise UserError(
-            f"{folder}: holds no exported model ({FILE} is missing); make one with residency export onnx."
+            f"{folder}: holds no exported model ({FILE} is missing); make one with residency "
+            "export onnx."
         )
     found = read_json(folder / FILE, Export)
     if found.schema != SCHEMA:
         raise UserError(
-            f"{folder}: export schema {found.schema} is not read by this version, which reads {SCHEMA}."
+            f"{folder}: export schema {found.schema} is not read by this version, which reads "
+            f"{SCHEMA}."
         )
     for name, expected in found.files.items():
         if not (folder / name).is_file() or file_digest(folder / name) != expected:
             raise UserError(
-                f"{folder / name}: is missing or was changed after the export; export again with residency export onnx."
+                f"{folder / name}: is missing or was changed after the export; export again with "
+                "residency export onnx."
             )
     return found
 

@@ -22,11 +22,13 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
     chosen: Output = wanted if wanted != "auto" else ("head" if card.family in MARKED else "text")
     if chosen == "head" and card.family not in MARKED:
         raise UserError(
-            f"tasks[0].output: head cannot answer card {card.name}, whose answers are written; set auto or text."
+            f"tasks[0].output: head cannot answer card {card.name}, whose answers are written; set "
+            "auto or text."
         )
     if chosen == "text" and base.architecture != "causal":
         raise UserError(
-            f"base: {base.id} does not write, and card {card.name} is to be answered in words; choose a causal model, "
+            f"base: {base.id} does not write, and card {card.name} is to be answered in words; "
+            "choose a causal model, "
             "for example bundled:tiny-lm."
         )
     return chosen

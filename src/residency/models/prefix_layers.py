@@ -258,7 +258,8 @@ def _causal(model: Any, states: dict[str, Any]) -> bool:
 def _refusal(model: Any) -> UserError:
     kind = getattr(model.config, "model_type", "this architecture")
     return UserError(
-        f"method.kind: prefix: {kind} does not let its attention take a prefix; use lora or freeze, or another base."
+        f"method.kind: prefix: {kind} does not let its attention take a prefix; use lora or "
+        "freeze, or another base."
     )
 
 
@@ -289,7 +290,8 @@ def from_peft(model: Any, folder: Path) -> None:
     heads, size = next(iter(sizes))
     if len(sizes) != 1 or table.shape[1] != len(states) * 2 * heads * size:
         raise UserError(
-            f"method.adapter: the prefix in {folder} is of another base: it has {table.shape[1]} numbers a position, this "
+            f"method.adapter: the prefix in {folder} is of another base: it has {table.shape[1]} "
+            "numbers a position, this "
             f"base takes {sum(keys[:, 0].numel() + values[:, 0].numel() for keys, values in states.values())}."
         )
     split = (
@@ -324,7 +326,8 @@ def to_peft(model: Any, folder: Path, base: str = "") -> None:
     found = [prefix for _, prefix in prefixes(model)]
     if not found or model.prefix_offset != found[0].length:
         raise UserError(
-            "a prefix of an encoder that was trained here does not fit peft, which would move its text."
+            "a prefix of an encoder that was trained here does not fit peft, which would move its "
+            "text."
         )
     split = torch.stack(
         [torch.stack(one.both()) for one in found]

@@ -110,7 +110,8 @@ class RemotePredictor:
         for example in asked:
             if example.profile not in self.api.profiles:
                 raise GateRefused(
-                    f"{self.where}: notes of profile {example.profile} may not leave this machine (allowed there: "
+                    f"{self.where}: notes of profile {example.profile} may not leave this machine "
+                    "(allowed there: "
                     f"{', '.join(self.api.profiles)}); nothing was sent."
                 )
         source = iter(asked)
@@ -146,9 +147,13 @@ class RemotePredictor:
                     said = self.known[key]
                     answer, why = read(said.text, example, self.card)
                     yield Prediction(
-                        id=example.id, answer=answer, text=said.text, failure=why, latency_ms=said.milliseconds,
+                        id=example.id,
+                        answer=answer,
+                        text=said.text,
+                        failure=why,
+                        latency_ms=said.milliseconds,
                         tokens=said.tokens,
-                    )  # fmt: skip
+                    )
 
     def _headers(self) -> dict[str, str]:
         if not self.api.key:
@@ -156,7 +161,8 @@ class RemotePredictor:
         key = os.environ.get(self.api.key, "")
         if not key:
             raise UserError(
-                f"{self.where}.key: the environment variable {self.api.key} is not set; it must hold the key."
+                f"{self.where}.key: the environment variable {self.api.key} is not set; it must "
+                "hold the key."
             )
         return {"Authorization": f"Bearer {key}"}
 
@@ -171,8 +177,10 @@ class RemotePredictor:
     def _within_budget(self, wanted: int, everything: int) -> None:
         if self.sent + wanted > self.api.budget:
             raise UserError(
-                f"{self.where}.budget: {self.api.budget} requests do not cover {everything} examples "
-                f"({len(self.known)} answered so far, which are kept); raise it, or set evaluate.limit."
+                f"{self.where}.budget: {self.api.budget} requests do not cover {everything} "
+                "examples "
+                f"({len(self.known)} answered so far, which are kept); raise it, or set "
+                "evaluate.limit."
             )
 
     def _ask(self, client: httpx2.Client, key: str, body: dict[str, Any]) -> Said:
@@ -191,7 +199,8 @@ class RemotePredictor:
                 why = f"status {answer.status_code}"
                 if answer.status_code != 429 and answer.status_code < 500:
                     raise UserError(
-                        f"{self.where}: the server refused ({why}); check url, model and key. What was answered is kept."
+                        f"{self.where}: the server refused ({why}); check url, model and key. What "
+                        "was answered is kept."
                     )
                 wait = _wait(answer.headers.get("retry-after"), wait)
             if attempt < self.api.retries and self.sent < self.api.budget:
@@ -199,7 +208,8 @@ class RemotePredictor:
                 continue
             break
         raise UserError(
-            f"{self.where}: the server does not answer ({why}, asked {attempt + 1} times); {len(self.known)} answers are kept, "
+            f"{self.where}: the server does not answer ({why}, asked {attempt + 1} times); "
+            f"{len(self.known)} answers are kept, "
             "and the same command goes on from there."
         )
 
@@ -210,12 +220,15 @@ class RemotePredictor:
             tokens = (found.get("usage") or {}).get("completion_tokens")
         except (ValueError, LookupError, TypeError, AttributeError):
             raise UserError(
-                f"{self.where}: the server's answer is no chat completion; check that url ends in the API's base, e.g. /v1."
+                f"{self.where}: the server's answer is no chat completion; check that url ends in "
+                "the API's base, e.g. /v1."
             ) from None
         return Said(
-            request=key, text=text if isinstance(text, str) else "", milliseconds=milliseconds,
+            request=key,
+            text=text if isinstance(text, str) else "",
+            milliseconds=milliseconds,
             tokens=tokens if isinstance(tokens, int) else None,
-        )  # fmt: skip
+        )
 
     def _keep(self, said: Said) -> None:
         self.known[said.request] = said

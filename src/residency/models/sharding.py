@@ -39,7 +39,8 @@ def shard(model: Any, mesh: Any) -> Any:
 
     if any(p.ndim == 0 for p in model.parameters()):
         raise UserError(
-            "launch.shard: this base has single numbers among its weights, which cannot be shared out; set false."
+            "launch.shard: this base has single numbers among its weights, which cannot be shared "
+            "out; set false."
         )
     warnings.filterwarnings(
         "ignore", "FSDP2-wrapped module", UserWarning
@@ -168,7 +169,8 @@ def read_parts(model: Any, file: Path) -> dict[str, torch.Tensor]:
             tensor = tensors.get_tensor(name)
             if name not in own or own[name].shape != tensor.shape:
                 raise UserError(
-                    f"{file}: the weights do not fit this base ({name} is missing or of another shape)."
+                    f"{file}: the weights do not fit this base ({name} is missing or of another "
+                    "shape)."
                 )
             found[name] = part(cut(own[name], tensor)).to("cpu", copy=True)
     return found

@@ -56,7 +56,8 @@ def load_weights(
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
-            f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose another base."
+            f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose "
+            "another base."
         ) from None
     resized = [str(found[0]) for found in report["mismatched_keys"]]
     if any(name.split(".")[0] not in HEADS for name in resized):
@@ -80,7 +81,8 @@ def load_causal(base: Base, *, in_place: bool = False, whole: Sequence[str] = ()
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
-            f"base: {base.id} cannot be loaded as a model that writes ({type(error).__name__}); choose a causal model."
+            f"base: {base.id} cannot be loaded as a model that writes ({type(error).__name__}); "
+            "choose a causal model."
         ) from None
     model.fresh = ()
     return quantised(model)
@@ -98,7 +100,8 @@ def weights_options(base: Base, in_place: bool, whole: Sequence[str]) -> dict[st
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if in_place and base.dtype not in ("auto", "fp32"):
         raise UserError(
-            f"base.dtype: {base.dtype} does not do for weights that are trained; set fp32, or use lora."
+            f"base.dtype: {base.dtype} does not do for weights that are trained; set fp32, or use "
+            "lora."
         )
     cuda = torch.cuda.is_available()
     large = cuda and not in_place and stored_size(Path(base.path)) >= LARGE
@@ -116,7 +119,8 @@ def weights_options(base: Base, in_place: bool, whole: Sequence[str]) -> dict[st
 
         if importlib.util.find_spec("bitsandbytes") is None:
             raise UserError(
-                f'base.quantise: {base.quantise} needs bitsandbytes; run pip install "residency[quantise]", or set none.'
+                f"base.quantise: {base.quantise} needs bitsandbytes; run pip install "
+                '"residency[quantise]", or set none.'
             )
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=base.quantise == "nf4",

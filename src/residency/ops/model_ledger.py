@@ -186,7 +186,8 @@ class Models:
         own = canaries.FILE in found.files
         if not own and not record and not self._beside(digest).is_file():
             raise UserError(
-                f"{artefact}: nothing was recorded of it at training time; add it with --record, which records what it says now."
+                f"{artefact}: nothing was recorded of it at training time; add it with --record, "
+                "which records what it says now."
             )
         with self._locked():
             known = next((one for one in self.list() if one.digest == digest), None)
@@ -317,7 +318,8 @@ class Models:
         with self._locked():
             if self.aliases().get(ready.alias, ()) != ready.before:
                 raise UserError(
-                    f"{ready.alias}: was changed meanwhile; look with residency model list, then try again."
+                    f"{ready.alias}: was changed meanwhile; look with residency model list, then "
+                    "try again."
                 )
             if last is not None:
                 last()
@@ -350,7 +352,8 @@ class Models:
         folder, beside = self.path(found.digest), self._beside(found.digest)
         if not (folder / artefacts.FILE).is_file() or proof.address(folder) != found.digest:
             raise GateRefused(
-                f"not promoted: {folder}: is missing or was changed since it was added; add it again from its run."
+                f"not promoted: {folder}: is missing or was changed since it was added; add it "
+                "again from its run."
             )
         if found.recorded == "added" and (
             not beside.is_file() or file_digest(beside) != found.canary

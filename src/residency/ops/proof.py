@@ -48,13 +48,15 @@ def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Ca
     path = folder / fingerprint.FILE if fingerprint.FILE in artefact.files else beside
     if path is None or not path.is_file():
         raise GateRefused(
-            f"{folder}: nothing was recorded of it at training time; train it again, or record it as it is now with residency model "
+            f"{folder}: nothing was recorded of it at training time; train it again, or record it "
+            "as it is now with residency model "
             "add --record."
         )
     found = read_json(path, Canary)
     if found.schema != fingerprint.SCHEMA:
         raise GateRefused(
-            f"{path}: schema {found.schema} is not read by this version, which reads {fingerprint.SCHEMA}."
+            f"{path}: schema {found.schema} is not read by this version, which reads "
+            f"{fingerprint.SCHEMA}."
         )
     return found
 
@@ -84,7 +86,8 @@ def finite(folder: Path, artefact: Artefact) -> None:
     for name, tensor in tensors(folder, artefact):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise GateRefused(
-                f"not promoted: {folder}: tensor {name} holds values that are no numbers; train it again."
+                f"not promoted: {folder}: tensor {name} holds values that are no numbers; train it "
+                "again."
             )
 
 
@@ -109,7 +112,8 @@ def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
     output, base = artefact.output, _base(artefact, folder)
     if fingerprint.rows(load_tokenizer(folder), artefact.base, output) != known.ids:
         raise GateRefused(
-            f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at training time."
+            f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at "
+            "training time."
         )
     before = None
     if base is not None:
@@ -131,11 +135,13 @@ def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
     change = None if before is None else _change(model, before, known, output)
     if change is not None and change <= SAME:
         raise GateRefused(
-            f"not promoted: {folder}: it answers as its base does (difference {change:.2g}); its adapter has no effect. Train it again."
+            f"not promoted: {folder}: it answers as its base does (difference {change:.2g}); its "
+            "adapter has no effect. Train it again."
         )
     if not gap <= most:
         raise GateRefused(
-            f"not promoted: {folder}: its log-probabilities are not those of training time (largest difference {gap:.3g}, allowed "
+            f"not promoted: {folder}: its log-probabilities are not those of training time "
+            f"(largest difference {gap:.3g}, allowed "
             f"{most:g} for {engine}); it was changed, or was trained on another base."
         )
     return Proof(
@@ -182,7 +188,8 @@ def record(folder: Path) -> Canary:
         )
     if found is None:
         raise UserError(
-            f"{folder}: its model cannot be asked the fixed texts, or says what is no number; train it again."
+            f"{folder}: its model cannot be asked the fixed texts, or says what is no number; "
+            "train it again."
         )
     return found
 

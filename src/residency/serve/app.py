@@ -29,9 +29,19 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "A hospital's own models. Every answer is an aid and replaces no doctor's decision."
 ROUTES = (
-    "/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{name}", "/diagnose", "/extract", "/deidentify",
-    "/admin/models/{alias}/promote", "/admin/models/{alias}/rollback", "/healthz", "/readyz", "/metrics",
-)  # fmt: skip
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/models",
+    "/v1/models/{name}",
+    "/diagnose",
+    "/extract",
+    "/deidentify",
+    "/admin/models/{alias}/promote",
+    "/admin/models/{alias}/rollback",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)
 
 
 class Fault(BaseModel):

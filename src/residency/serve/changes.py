@@ -176,7 +176,8 @@ def _alike(folder: Path, old: Served) -> None:
     found = artefact.read(folder)
     if (found.output, found.task().family) != (old.output, old.card.family):
         raise GateRefused(
-            f"{old.name}: not promoted: the other model is of another kind ({found.task().family}, {found.output}; served is "
+            f"{old.name}: not promoted: the other model is of another kind ({found.task().family}, "
+            f"{found.output}; served is "
             f"{old.card.family}, {old.output}); give it a name of its own."
         )
 

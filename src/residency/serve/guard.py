@@ -359,12 +359,39 @@ def invalid(error: RequestValidationError) -> Refusal:
 
 FIELDS = frozenset(
     {
-        "model", "department", "messages", "role", "content", "text", "type", "max_tokens", "max_completion_tokens", "temperature",
-        "top_p", "seed", "stop", "stream", "stream_options", "include_usage", "n", "best_of", "prompt", "echo", "logprobs", "lang",
-        "patient_info", "symptoms", "test_results", "user", "presence_penalty", "frequency_penalty", "response_format", "digest",
+        "model",
+        "department",
+        "messages",
+        "role",
+        "content",
+        "text",
+        "type",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "include_usage",
+        "n",
+        "best_of",
+        "prompt",
+        "echo",
+        "logprobs",
+        "lang",
+        "patient_info",
+        "symptoms",
+        "test_results",
+        "user",
+        "presence_penalty",
+        "frequency_penalty",
+        "response_format",
+        "digest",
         "require_safety",
     }
-)  # fmt: skip
+)
 """Names that a message may hold: those of our own fields."""
 
 

@@ -34,12 +34,14 @@ def check(settings: Serve) -> None:
 
     if isinstance(settings.auth, LocalKey) and not loopback(settings.host):
         raise GateRefused(
-            f"host: {settings.host} is reached from other machines, and auth is only the key of this one; set auth.kind: oidc "
+            f"host: {settings.host} is reached from other machines, and auth is only the key of "
+            "this one; set auth.kind: oidc "
             "with the hospital's identity provider, or host: 127.0.0.1."
         )
     if settings.workers > 1 and not settings.limits.redis:
         raise UserError(
-            f"limits.redis: {settings.workers} workers need a Redis to count requests together; give redis://HOST:PORT, or set "
+            f"limits.redis: {settings.workers} workers need a Redis to count requests together; "
+            "give redis://HOST:PORT, or set "
             "workers to 1."
         )
 
@@ -111,7 +113,8 @@ def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
         path, body = _example(one)
         words = msgspec.json.encode(body).decode().replace("'", "'\\''")
         lines.append(
-            f"curl -s {address}{path} -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' -d '{words}'"
+            f'curl -s {address}{path} -H "Authorization: Bearer {key}" -H \'Content-Type: '
+            f"application/json' -d '{words}'"
         )
     return lines
 
@@ -120,8 +123,10 @@ def _example(served: Served) -> tuple[str, dict[str, Any]]:
     if served.output == "text":
         question = "Triệu chứng của viêm phổi là gì?"
         return "/v1/chat/completions", {
-            "model": served.name, "messages": [{"role": "user", "content": question}], "max_tokens": 64,
-        }  # fmt: skip
+            "model": served.name,
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": 64,
+        }
     if served.card.family == "labels":
         return "/diagnose", {
             "model": served.name,
@@ -211,9 +216,15 @@ def run(app: FastAPI, settings: Serve, listen: socket.socket) -> None:
 
     inner = limited(app, settings)
     options: dict[str, Any] = {
-        "log_config": None, "access_log": False, "lifespan": "on", "server_header": False, "date_header": True,
-        "timeout_keep_alive": 30, "timeout_graceful_shutdown": int(settings.limits.drain) + 5, "proxy_headers": False,
-    }  # fmt: skip
+        "log_config": None,
+        "access_log": False,
+        "lifespan": "on",
+        "server_header": False,
+        "date_header": True,
+        "timeout_keep_alive": 30,
+        "timeout_graceful_shutdown": int(settings.limits.drain) + 5,
+        "proxy_headers": False,
+    }
     _draining(uvicorn.Config(inner, **options), inner).run(sockets=[listen])
 
 

@@ -193,7 +193,8 @@ class Lead:
         if self.ledger is None:
             raise no(
                 "no_ledger",
-                "No model that is served here comes from a model ledger; serve it by its name in one.",
+                "No model that is served here comes from a model ledger; serve it by its name in "
+                "one.",
             )
         self.loop = asyncio.get_running_loop()
         async with self.one:

@@ -59,7 +59,8 @@ def check_input(limits: Limits, user: int) -> None:
     """All words of the user."""
     if user > limits.input_tokens:
         raise too_long(
-            f"The request holds {user} tokens of user input; at most {limits.input_tokens} are taken. Shorten it: nothing is cut here."
+            f"The request holds {user} tokens of user input; at most {limits.input_tokens} are "
+            "taken. Shorten it: nothing is cut here."
         )
 
 
@@ -67,7 +68,8 @@ def check_context(limits: Limits, context: int) -> None:
     """All that is not the user's."""
     if context > limits.context_tokens:
         raise too_long(
-            f"The request holds {context} tokens around the user's words (template, system text, earlier answers, passages); "
+            f"The request holds {context} tokens around the user's words (template, system text, "
+            "earlier answers, passages); "
             f"at most {limits.context_tokens} are taken. Send fewer earlier turns or passages."
         )
 
@@ -82,7 +84,8 @@ def check_answer(limits: Limits, answer: int | None) -> int:
         )
     if answer > limits.output_tokens:
         raise too_long(
-            f"max_tokens is {answer}; at most {limits.output_tokens} tokens are written. Ask for fewer."
+            f"max_tokens is {answer}; at most {limits.output_tokens} tokens are written. Ask for "
+            "fewer."
         )
     return answer
 
@@ -95,7 +98,8 @@ def check_window(prompt: int, answer: int, window: int, exact: bool = True) -> i
     if prompt >= window or (exact and prompt + answer > window):
         wanted = f" and {answer} of answer" if exact else ""
         raise too_long(
-            f"The prompt has {prompt} tokens{wanted}; this model reads {window} in all. Shorten one of them."
+            f"The prompt has {prompt} tokens{wanted}; this model reads {window} in all. Shorten "
+            "one of them."
         )
     return min(answer, window - prompt)
 

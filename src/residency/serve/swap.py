@@ -173,6 +173,7 @@ async def proved(engine: Engine, known: Canary | None) -> None:
     )
     if not gap <= most:
         raise GateRefused(
-            f"{name}: not promoted: its log-probabilities are not those of training time (largest difference {gap:.3g}, allowed "
+            f"{name}: not promoted: its log-probabilities are not those of training time (largest "
+            f"difference {gap:.3g}, allowed "
             f"{most:g} for {kind})."
         )

@@ -18,7 +18,9 @@ ALIKE = 0.8
 GROUNDED = 0.6
 """Least share of an answer's longer words that its abstract holds."""
 DEPENDENT = re.compile(
-    r"\b(this|the|our|present|above) (study|trial|abstract|paper|article|text|review|report|authors?)\b|\bthe authors?\b|本研究|本文|上述文本|nghiên cứu này|bài báo này",
+    r"\b(this|the|our|present|above) "
+    r"(study|trial|abstract|paper|article|text|review|report|authors?)\b|\bthe "
+    r"authors?\b|本研究|本文|上述文本|nghiên cứu này|bài báo này",
     re.I,
 )
 """Words of a question that only who has seen the text understands."""

@@ -172,8 +172,19 @@ def write_hospital(path: Path, lang: str, patients: int, seed: int = 0) -> int:
                 ]
                 database.execute(
                     "INSERT INTO patients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (note.patient, values["name"], values["birth_date"], values["national_id"], values["insurance"], relative[0], values["address"], values["record"], relative[1], relative[2]),
-                )  # fmt: skip
+                    (
+                        note.patient,
+                        values["name"],
+                        values["birth_date"],
+                        values["national_id"],
+                        values["insurance"],
+                        relative[0],
+                        values["address"],
+                        values["record"],
+                        relative[1],
+                        relative[2],
+                    ),
+                )
             when = note.written_at.isoformat(" ") if note.written_at else None
             database.execute(
                 "INSERT INTO encounters VALUES (?, ?, ?, ?)",

@@ -8,9 +8,27 @@ from typing import NamedTuple
 from residency.synth.knowledge import Condition, Knowledge, Names
 
 FAMILIAL = (
-    "htn", "t2dm", "cad", "stroke", "colonca", "gastricca", "lungca", "asthma", "hepb", "gout", "tb", "depression",
-    "ckd", "epilepsy", "lipid", "psoriasis", "hcc", "parkinson", "graves", "ra",
-)  # fmt: skip
+    "htn",
+    "t2dm",
+    "cad",
+    "stroke",
+    "colonca",
+    "gastricca",
+    "lungca",
+    "asthma",
+    "hepb",
+    "gout",
+    "tb",
+    "depression",
+    "ckd",
+    "epilepsy",
+    "lipid",
+    "psoriasis",
+    "hcc",
+    "parkinson",
+    "graves",
+    "ra",
+)
 COMMON = (
     "htn",
     "t2dm",

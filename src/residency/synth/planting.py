@@ -278,10 +278,19 @@ class Slots:
         """A date in one of the world's forms."""
         months = self.data.get("months", [""] * 12)
         return str(self.rng.choice(self.data[f"dates_{form}" if form else "dates"])).format(
-            d=day.day, m=day.month, y=day.year, yy=day.year % 100, M=months[day.month - 1], Mon=months[day.month - 1][:3],
-            cy="".join("〇一二三四五六七八九"[int(s)] for s in str(day.year)), cm=_in_chinese(day.month), cd=_in_chinese(day.day),
-            th="th" if day.day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day.day % 10, "th"),
-        )  # fmt: skip
+            d=day.day,
+            m=day.month,
+            y=day.year,
+            yy=day.year % 100,
+            M=months[day.month - 1],
+            Mon=months[day.month - 1][:3],
+            cy="".join("〇一二三四五六七八九"[int(s)] for s in str(day.year)),
+            cm=_in_chinese(day.month),
+            cd=_in_chinese(day.day),
+            th="th"
+            if day.day in (11, 12, 13)
+            else {1: "st", 2: "nd", 3: "rd"}.get(day.day % 10, "th"),
+        )
 
 
 def _in_chinese(number: int) -> str:

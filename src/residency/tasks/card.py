@@ -147,13 +147,15 @@ def load_card(name: str, root: Path | None = None) -> Card:
         path = (root or Path()) / name
         if not path.is_file():
             raise UserError(
-                f"card: {path} does not exist; give a YAML file or one of the packaged cards ({', '.join(packaged())})."
+                f"card: {path} does not exist; give a YAML file or one of the packaged cards "
+                f"({', '.join(packaged())})."
             )
     else:
         path = CARDS / f"{name}.yaml"
         if name not in packaged():
             raise UserError(
-                f"card: {name!r} is not known; {allowed(packaged(), name)}, or a path ending in .yaml."
+                f"card: {name!r} is not known; {allowed(packaged(), name)}, or a path ending in "
+                ".yaml."
             )
     try:
         value = yaml.safe_load(path.read_text("utf-8"))
@@ -177,6 +179,7 @@ def rule_of(card: Card, trained: int, parameters: int) -> list[str]:
     share = trained / parameters
     kept = "kept" if share <= card.most_trained else "broken: this run is outside that track"
     return [
-        f"{card.name}: {trained:,} of {parameters:,} parameters of the base were trained ({share:.2%}); the rule of the benchmark's "
+        f"{card.name}: {trained:,} of {parameters:,} parameters of the base were trained "
+        f"({share:.2%}); the rule of the benchmark's "
         f"efficient-tuning track, at most {card.most_trained:.0%}, is {kept}."
     ]

@@ -73,12 +73,14 @@ def _written(note: Note, card: Card) -> Example:
         turns, question, answer = tuple(before), before[-1].text, last.text
     elif card.prompt:
         raise DataError(
-            f"row {note.id}: has no columns for the prompt of card {card.name}; read the data with format: "
+            f"row {note.id}: has no columns for the prompt of card {card.name}; read the data with "
+            "format: "
             "instructions and name them under fields."
         )
     else:
         raise DataError(
-            f"row {note.id}: is no conversation; card {card.name} needs data of format alpaca, sharegpt, messages, "
+            f"row {note.id}: is no conversation; card {card.name} needs data of format alpaca, "
+            "sharegpt, messages, "
             "promptcblue or instructions."
         )
     if not answer.strip():
@@ -89,7 +91,8 @@ def _written(note: Note, card: Card) -> Example:
     said = CODECS[card.family].parse(answer, question, card.asked_of(made)).answer
     if said is None:
         raise DataError(
-            f"row {note.id}: its answer is not in the form of card {card.name} ({card.family}); name the card of the task that the "
+            f"row {note.id}: its answer is not in the form of card {card.name} ({card.family}); "
+            "name the card of the task that the "
             "row belongs to, or correct the row."
         )
     return msgspec.structs.replace(made, gold=said)
@@ -184,7 +187,8 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
     if not found:
         what = "entities" if card.family == "spans" else "labels"
         raise DataError(
-            f"{where}: the training notes hold no {what}; check the field names and data.NAME.labels."
+            f"{where}: the training notes hold no {what}; check the field names and "
+            "data.NAME.labels."
         )
     return card.with_labels(found)
 

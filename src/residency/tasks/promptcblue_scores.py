@@ -58,7 +58,8 @@ def official(task: str, gold: Sequence[Item], said: Sequence[Item]) -> float:
     """
     if [one.id for one in gold] != [one.id for one in said]:
         raise DataError(
-            f"{task}: the predictions are for other rows, or in another order, than the gold answers."
+            f"{task}: the predictions are for other rows, or in another order, than the gold "
+            "answers."
         )
     if not gold:
         raise DataError(f"{task}: there are no rows to score.")
@@ -81,7 +82,8 @@ def _read(known: Task, task: str, item: Item) -> Read:
         return known.read(item)
     except (IndexError, AssertionError, TypeError, AttributeError):
         raise DataError(
-            f"{task}: row {item.id}: the official scorer cannot read a line of this answer and would refuse the whole "
+            f"{task}: row {item.id}: the official scorer cannot read a line of this answer and "
+            "would refuse the whole "
             "submission; score it in the mode safe, or mend the row."
         ) from None
 

@@ -50,7 +50,8 @@ def read_terms(
         for column in (code, name):
             if column not in (reader.fieldnames or ()):
                 raise DataError(
-                    f"{path}:1: has no column {column!r}; present: {', '.join(reader.fieldnames or ())}."
+                    f"{path}:1: has no column {column!r}; present: "
+                    f"{', '.join(reader.fieldnames or ())}."
                 )
         return [
             Term(code=row[code].strip(), name=row[name].strip())

@@ -196,7 +196,8 @@ def position_of_main(card: Card, columns: Sequence[str]) -> int:
         return names.index(main)
     if card.family == "answers":
         raise UserError(
-            f"card {card.name}: metric: {main!r} needs the probability of the reference answers, which this system does not "
+            f"card {card.name}: metric: {main!r} needs the probability of the reference answers, "
+            "which this system does not "
             "give; name another metric."
         )
     raise _unknown(card, names)
@@ -306,19 +307,22 @@ def check_gold(examples: Sequence[Example], card: Card) -> None:
     family."""
     if not examples:
         raise UserError(
-            f"task {card.name}: there are no examples to evaluate; check the split, or give a part that has some."
+            f"task {card.name}: there are no examples to evaluate; check the split, or give a part "
+            "that has some."
         )
     wanted = _ANSWERS[card.family]
     without = [example.id for example in examples if example.gold is None]
     if without:
         raise UserError(
-            f"task {card.name}: evaluation needs gold answers; {len(without)} of {len(examples)} examples have none "
+            f"task {card.name}: evaluation needs gold answers; {len(without)} of {len(examples)} "
+            "examples have none "
             f"(the first is {without[0]}); label them, or use predict."
         )
     other = next((example for example in examples if not isinstance(example.gold, wanted)), None)
     if other is not None:
         raise UserError(
-            f"task {card.name}: the gold answer of example {other.id} is of type {type(other.gold).__name__}, but the "
+            f"task {card.name}: the gold answer of example {other.id} is of type "
+            f"{type(other.gold).__name__}, but the "
             f"card's family is {card.family}; use a card of the family of the data."
         )
 

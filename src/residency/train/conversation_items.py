@@ -72,8 +72,10 @@ def _check(rejected: dict[str, str], count: int, loss: float) -> None:
     reason, times = Counter(rejected.values()).most_common(1)[0]
     first = next(id for id, why in rejected.items() if why == reason)
     raise DataError(
-        f"{len(rejected)} of {count} training rows are too long ({times} x {reason}; first: row {first}); set base.window "
-        "higher, shorten them, cut them with tasks[0].limits.over=cut, or accept the loss with data.NAME.loss."
+        f"{len(rejected)} of {count} training rows are too long ({times} x {reason}; first: row "
+        f"{first}); set base.window "
+        "higher, shorten them, cut them with tasks[0].limits.over=cut, or accept the loss with "
+        "data.NAME.loss."
     )
 
 
@@ -97,7 +99,8 @@ def prove(
             not end or [int(t) for t in item.targets[-len(end) :]] != end
         ):
             raise UserError(
-                f"row {item.example}: its answer would not teach where it ends; the chat template writes nothing behind an "
+                f"row {item.example}: its answer would not teach where it ends; the chat template "
+                "writes nothing behind an "
                 "answer; name another with base.chat_template."
             )
         ends = _ends([int(target) for target in item.targets], end)

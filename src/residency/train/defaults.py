@@ -127,7 +127,8 @@ def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
     if rest or (given and batch % given):
         raise UserError(
             f"stages.batch: {whole} rows cannot be shared out among {processes} processes"
-            f"{f' in micro-batches of {given}' if given else ''}; give a multiple of {processes * (given or 1)}."
+            f"{f' in micro-batches of {given}' if given else ''}; give a multiple of "
+            f"{processes * (given or 1)}."
         )
     if stage.accumulation:
         return max(1, batch // stage.accumulation), stage.accumulation

@@ -136,7 +136,8 @@ def device_named(name: str) -> Device:
     card = cards.get(name.lower().replace(" ", "").replace("-", ""))
     if card is None and size is None:
         raise UserError(
-            f"gpu: {name!r} is not known; give its memory, for example 24GB, or {allowed(cards, name)}."
+            f"gpu: {name!r} is not known; give its memory, for example 24GB, or "
+            f"{allowed(cards, name)}."
         )
     memory = float(card["memory"]) if card else float(size[1]) if size else 0.0
     return Device(
@@ -492,7 +493,8 @@ def config_of(path: Path) -> Any:
         return transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         raise UserError(
-            f"base: {path / 'config.json'} describes no model that transformers knows; choose another base."
+            f"base: {path / 'config.json'} describes no model that transformers knows; choose "
+            "another base."
         ) from None
 
 
@@ -590,7 +592,8 @@ def verdict(found: Estimate, device: Device) -> str:
     name, size = max(heaviest.items(), key=lambda pair: pair[1])
     says = "yes" if fits(found, device) else "no"
     return (
-        f"fits on {device.name}: {says}, because at most {shown(found.peak)} of the usable {shown(device.usable)} are held at once; "
+        f"fits on {device.name}: {says}, because at most {shown(found.peak)} of the usable "
+        f"{shown(device.usable)} are held at once; "
         f"most of it is {name} ({shown(size)})."
     )
 

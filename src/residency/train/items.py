@@ -101,7 +101,8 @@ def check_gold(example: Example, card: Card) -> None:
     if unknown := sorted(names - set(card.asked_of(example).names)):
         raise UserError(
             f"row {example.id}: label {unknown[0]!r} is not in card {card.name}; "
-            f"allowed: {', '.join(card.names)}; add it to the card, or rename it with data.NAME.labels."
+            f"allowed: {', '.join(card.names)}; add it to the card, or rename it with "
+            "data.NAME.labels."
         )
 
 
@@ -114,7 +115,8 @@ def class_targets(example: Example, card: Card) -> list[int] | list[float]:
         return [1.0 if name in given else 0.0 for name in card.names]
     if len(given) != 1:
         raise UserError(
-            f"row {example.id}: has {len(given)} labels, but card {card.name} takes one; use a card with multiple: true."
+            f"row {example.id}: has {len(given)} labels, but card {card.name} takes one; use a "
+            "card with multiple: true."
         )
     return [card.names.index(given[0])]
 
@@ -142,7 +144,8 @@ def prove(
             labels[name] = labels.get(name, 0) + 1
     if empty := [row for row, count in by_row.items() if not count]:
         raise UserError(
-            f"row {empty[0]}: has no trained token ({len(empty)} such rows); nothing would be learned from it."
+            f"row {empty[0]}: has no trained token ({len(empty)} such rows); nothing would be "
+            "learned from it."
         )
     return MaskProof(
         rows=len(by_row),

@@ -43,7 +43,8 @@ def check(settings: Launch) -> None:
     with."""
     if settings.shard and max(world(), settings.processes) == 1:
         raise UserError(
-            "launch.shard: one process has nobody to share with; set launch.processes to 2 or more, or shard: false."
+            "launch.shard: one process has nobody to share with; set launch.processes to 2 or "
+            "more, or shard: false."
         )
 
 
@@ -169,7 +170,10 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> None:
         raise UserError(
             ours[0]
             if ours
-            else f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run again."
+            else (
+                f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run "
+                "again."
+            )
         )
 
 

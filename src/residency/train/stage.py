@@ -113,7 +113,8 @@ class Stage(Part):
             and self.batch != self.micro_batch * self.accumulation
         ):
             raise ValueError(
-                f"batch is {self.batch}, but micro_batch x accumulation is {self.micro_batch * self.accumulation}"
+                f"batch is {self.batch}, but micro_batch x accumulation is "
+                f"{self.micro_batch * self.accumulation}"
             )
         for name in ("micro_batch", "accumulation"):
             rows = getattr(self, name)

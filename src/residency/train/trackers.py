@@ -42,12 +42,14 @@ def check(
     for tracker in track:
         if find_spec(PACKAGE[tracker]) is None:
             raise UserError(
-                f'stages[0].track: {tracker} is not installed; run pip install "residency[track]", or leave it out.'
+                f'stages[0].track: {tracker} is not installed; run pip install "residency[track]", '
+                "or leave it out."
             )
         if profile == "pseudonymised" and leaves(tracker, environment):
             local = "WANDB_MODE=offline" if tracker == "wandb" else "a local MLFLOW_TRACKING_URI"
             raise GateRefused(
-                f"stages[0].track: {tracker} would send metrics of pseudonymised data to another machine; set {local}."
+                f"stages[0].track: {tracker} would send metrics of pseudonymised data to another "
+                f"machine; set {local}."
             )
 
 

@@ -117,8 +117,10 @@ def train(job: Job) -> tuple[StageResult, Items]:
             step = int(back.name.split("-")[1]) if back else 0
             if recovery.rate < 1:
                 raise UserError(
-                    f"stage {job.name}: {error.words} at step {error.step}, for the second time and with half the rate; the last good "
-                    f"state is that of step {step}; give a learning_rate below {error.rate:g}, or precision: fp32."
+                    f"stage {job.name}: {error.words} at step {error.step}, for the second time "
+                    "and with half the rate; the last good "
+                    f"state is that of step {step}; give a learning_rate below {error.rate:g}, or "
+                    "precision: fp32."
                 ) from None
             recovery = recovery.slower(error, step)
         except Exhausted as error:
@@ -226,8 +228,10 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
         ):
             raise Exhausted(plan.micro_batch) from None
         raise UserError(
-            f"stage {job.name}: memory ran out with micro_batch {plan.micro_batch}; set micro_batch lower and accumulation higher, "
-            "checkpointing: true, or base.window to a smaller number; residency plan says what would fit."
+            f"stage {job.name}: memory ran out with micro_batch {plan.micro_batch}; set "
+            "micro_batch lower and accumulation higher, "
+            "checkpointing: true, or base.window to a smaller number; residency plan says what "
+            "would fit."
         ) from None
     seconds = time.monotonic() - started
     judge.restore(model)
@@ -336,7 +340,8 @@ def packing(job: Job, model: Any) -> tuple[bool, str]:
         documents.leave(model)
         if wanted == "on":
             raise UserError(
-                f"stage {job.name}: packing is on, but rows laid end to end would see each other in {job.base.id}; "
+                f"stage {job.name}: packing is on, but rows laid end to end would see each other "
+                f"in {job.base.id}; "
                 "set packing: auto."
             )
     return (
@@ -357,9 +362,15 @@ def writing_settings(job: Job, writing: Writing) -> dict[str, str]:
     """How a model writes, for the report."""
     limits, generation = job.limits, writing.generation
     return {
-        "limits": f"source {limits.source or 'window'}, target {limits.target or 'whole'}, over: {limits.over}",
+        "limits": (
+            f"source {limits.source or 'window'}, target {limits.target or 'whole'}, over: "
+            f"{limits.over}"
+        ),
         "window": f"{job.base.window} tokens",
-        "chat_template": f"{'file' if job.base.chat_template else 'of the tokenizer'}, {writing.chat.digest[:12]}",
+        "chat_template": (
+            f"{'file' if job.base.chat_template else 'of the tokenizer'}, "
+            f"{writing.chat.digest[:12]}"
+        ),
         **{
             f"generate.{name}": str(value)
             for name, value in generation.model_dump(mode="json").items()
@@ -418,7 +429,8 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.metric = (job.stage.stop.metric if job.stage.stop else "") or usual
         if self.metric == LOSS and job.output == "head":
             raise UserError(
-                f"stage {job.name}: stop.metric: loss is only for models that write; name a score of the task."
+                f"stage {job.name}: stop.metric: loss is only for models that write; name a score "
+                "of the task."
             )
 
     def state(self) -> dict[str, Any]:
@@ -452,7 +464,10 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             self.waited += 1
             if self.waited >= stop.patience:
                 direction = "fall" if lower else "rise"
-                self.stopped = f"{self.metric} on the stop part did not {direction} for {stop.patience} {'judgements' if stop.every else 'epochs'}"
+                self.stopped = (
+                    f"{self.metric} on the stop part did not {direction} for "
+                    f"{stop.patience} {'judgements' if stop.every else 'epochs'}"
+                )
                 control.should_training_stop = True
 
     @property
@@ -748,7 +763,10 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         settings = {
             "epochs": f"{plan.epochs:g}",
             "steps": str(plan.steps),
-            "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation}{f' x {plan.processes} processes' if plan.processes > 1 else ''})",
+            "batch": (
+                f"{plan.batch} ({plan.micro_batch} x "
+                f"{plan.accumulation}{f' x {plan.processes} processes' if plan.processes > 1 else ''})"
+            ),
             **(
                 {"sharded": f"weights, gradients and optimiser, among {plan.processes} processes"}
                 if plan.sharded
@@ -758,7 +776,10 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             "learning_rate": f"{plan.learning_rate:g}",
             "head_learning_rate": f"{plan.head_learning_rate:g}",
             "schedule": f"{stage.schedule}, warm-up {stage.warmup:g}",
-            "optimiser": f"{stage.optimiser} {stage.betas}, decay {stage.weight_decay:g}, clip {stage.clip:g}",
+            "optimiser": (
+                f"{stage.optimiser} {stage.betas}, decay {stage.weight_decay:g}, clip "
+                f"{stage.clip:g}"
+            ),
             "precision": plan.precision,
             "seed": str(self.job.seed),
             **{f"method.{k}": str(v) for k, v in stage.method.model_dump(mode="json").items()},
@@ -793,7 +814,8 @@ def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
         import bitsandbytes
     except ImportError:
         raise UserError(
-            f'stages.optimiser: {name} needs bitsandbytes; run pip install "residency[quantise]", or set adamw.'
+            f'stages.optimiser: {name} needs bitsandbytes; run pip install "residency[quantise]", '
+            "or set adamw."
         ) from None
     return bitsandbytes.optim.adamw.AdamW8bit, {
         "is_paged": name == "paged_adamw_8bit" and torch.cuda.is_available()

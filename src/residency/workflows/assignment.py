@@ -61,7 +61,8 @@ class Assignment:
         unknown = unknown_labels(self.corpora[self.data].notes, found)
         if unknown:
             raise DataError(
-                f"data.{self.data}: label {unknown[0]!r} is not in card {found.name}; allowed: {', '.join(found.names)}; "
+                f"data.{self.data}: label {unknown[0]!r} is not in card {found.name}; allowed: "
+                f"{', '.join(found.names)}; "
                 f"add it to the card, or rename it with data.{self.data}.labels."
             )
         return found.model_copy(update={"name": self.name}) if self.name else found

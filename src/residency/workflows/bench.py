@@ -243,9 +243,13 @@ class Writing:
         ids = torch.tensor([prompt] * batch, device=model.device)
         with torch.inference_mode():
             model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, min_new_tokens=count,
-                do_sample=False, pad_token_id=self.predictor.chat.pad_id,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=count,
+                min_new_tokens=count,
+                do_sample=False,
+                pad_token_id=self.predictor.chat.pad_id,
+            )
 
 
 def _subject(artefact: Path, folder: Path, tokens: int) -> Marking | Writing:
@@ -322,7 +326,10 @@ def _timing(
 def _memory(folder: Path, tokens: int) -> float:
     """Megabytes that a process of its own takes at most to load the model and answer once; 0 where
     it could not say."""
-    code = "import sys; from residency.workflows.bench import measured; print(measured(sys.argv[1], int(sys.argv[2])))"
+    code = (
+        "import sys; from residency.workflows.bench import measured; "
+        "print(measured(sys.argv[1], int(sys.argv[2])))"
+    )
     asked = subprocess.run(
         [sys.executable, "-c", code, folder, str(tokens)],
         capture_output=True,
@@ -359,17 +366,24 @@ def page(speed: Speed) -> Page:
     verb = "writes" if speed.output == "text" else "reads"
     rows = tuple(
         (
-            str(one.batch), one.system, f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", f"{one.first_ms:.1f}" if one.first_ms else "–",
-            f"{one.ms_per_100:.1f}", f"{one.tokens_per_second:,.0f}", f"{other.p50_ms / one.p50_ms:.2f}" if one is a else "",
+            str(one.batch),
+            one.system,
+            f"{one.p50_ms:.1f}",
+            f"{one.p95_ms:.1f}",
+            f"{one.first_ms:.1f}" if one.first_ms else "–",
+            f"{one.ms_per_100:.1f}",
+            f"{one.tokens_per_second:,.0f}",
+            f"{other.p50_ms / one.p50_ms:.2f}" if one is a else "",
         )
         for a, b in pairs
         for one, other in ((a, b), (b, a))
-    )  # fmt: skip
+    )
     what = "question and answer together" if speed.output == "text" else "of an input"
     return Page(
         title=f"{speed.model}: speed",
         eyebrow=f"Speed of a model, {speed.created}",
-        lead=f"At batch {ours.batch} it {verb} 100 tokens in {ours.ms_per_100:.1f} ms (median of {speed.times}); plain transformers with the same "
+        lead=f"At batch {ours.batch} it {verb} 100 tokens in {ours.ms_per_100:.1f} ms (median of "
+        f"{speed.times}); plain transformers with the same "
         f"weights in {plain.ms_per_100:.1f} ms.",
         facts=(
             ("Base model", speed.base),
@@ -392,7 +406,8 @@ def page(speed: Speed) -> Page:
                 ),
                 rows=rows,
                 numeric=(0, 2, 3, 4, 5, 6, 7),
-                caption="p50 and p95 are of answering a whole batch; both systems took turns in one process",
+                caption="p50 and p95 are of answering a whole batch; both systems took turns in "
+                "one process",
             ),
             Section(
                 title="Throughput by batch size",

@@ -68,7 +68,10 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
         card = attempt(partial(recipe.card, task))
         output = attempt(partial(output_of, task.output, base, card)) if base and card else None
         if recipe.evaluate.safety and output == "head":
-            words = "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
+            words = (
+                "evaluate.safety: is about models that write, and this one marks or chooses; "
+                "set it to false."
+            )
             findings.append(Finding(level="error", message=words))
         if card is None or not {data_name, task.data, *trained_on(recipe, task)} <= corpora.keys():
             continue
@@ -86,7 +89,8 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
             findings.extend(
                 Finding(
                     level="error",
-                    message=f"data.{data_name}: label {label!r} is not in card {labelled.name}; allowed: {names}.",
+                    message=f"data.{data_name}: label {label!r} is not in card {labelled.name}; "
+                    f"allowed: {names}.",
                 )
                 for label in unknown_labels(corpus.notes, labelled)
             )
@@ -158,6 +162,9 @@ def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
         for entry in rejected
     ]
     if level == "error":
-        share = f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than data.{name}.loss = {limit:.1%}."
+        share = (
+            f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than "
+            f"data.{name}.loss = {limit:.1%}."
+        )
         found.append(Finding(level="error", message=share))
     return found

@@ -50,7 +50,8 @@ def compare(
     folders = [name for name in systems if name != BASE and not name.startswith(API)]
     if not folders:
         raise UserError(
-            "compare: name at least one run's folder; its test items are what all systems are asked."
+            "compare: name at least one run's folder; its test items are what all systems are "
+            "asked."
         )
     if len(set(systems)) < 2:
         raise UserError("compare: name at least two systems: folders of runs, base, or api:NAME.")
@@ -126,15 +127,19 @@ class Contest:
             )
             if barred:
                 raise GateRefused(
-                    f"{system}: notes of profile {', '.join(barred)} may not leave this machine (evaluate.apis."
-                    f"{system.removeprefix(API)}.profiles allows {', '.join(api.profiles)}); nothing was sent."
+                    f"{system}: notes of profile {', '.join(barred)} may not leave this machine "
+                    "(evaluate.apis."
+                    f"{system.removeprefix(API)}.profiles allows {', '.join(api.profiles)}); "
+                    "nothing was sent."
                 )
         elif system != BASE:
             learned, asked = artefacts.read(artefact_of(system)).task(), self.work.card
             if (learned.family, sorted(learned.names)) != (asked.family, sorted(asked.names)):
                 raise UserError(
-                    f"{system}: learned card {learned.name} ({learned.family}; {', '.join(learned.names) or 'no labels'}), but what is "
-                    f"compared is card {asked.name} ({asked.family}; {', '.join(asked.names) or 'no labels'}); compare runs of one task."
+                    f"{system}: learned card {learned.name} ({learned.family}; "
+                    f"{', '.join(learned.names) or 'no labels'}), but what is "
+                    f"compared is card {asked.name} ({asked.family}; "
+                    f"{', '.join(asked.names) or 'no labels'}); compare runs of one task."
                 )
 
     def predictor(self, system: str) -> Predictor:

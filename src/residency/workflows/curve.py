@@ -87,7 +87,8 @@ def curve(
     kept = sorted({size for size in sizes if size <= there})
     if len(kept) < 2:
         raise UserError(
-            f"data.{task.data}: has {there} records to learn from, of the sizes {', '.join(map(str, sizes))} fewer than two; give "
+            f"data.{task.data}: has {there} records to learn from, of the sizes "
+            f"{', '.join(map(str, sizes))} fewer than two; give "
             "smaller ones with --sizes."
         )
     points, metric, device = [], "", ""
@@ -247,7 +248,8 @@ def page(found: Curve) -> Page:
             ("machine", found.device),
         ),
         caveats=(
-            "Each seed draws its records anew, and the test part too where the recipe draws it; intervals are over seeds alone. Beyond the "
+            "Each seed draws its records anew, and the test part too where the recipe draws it; "
+            "intervals are over seeds alone. Beyond the "
             "largest size the law is a guess that the same kind of records follows.",
             *(
                 ("Fewer than three seeds: the intervals say little; give --seeds 3 or more.",)
@@ -278,7 +280,10 @@ def answer(found: Curve) -> str:
     if law is None:
         return f"Nothing is missing at {largest:,} records; a harder test part would say more."
     does = "lower" if found.lower else "raise"
-    said = f"{MORE} more records than {largest:,} would {does} {found.metric} by {law.gain:.3f} ({law.low:.3f} to {law.high:.3f})"
+    said = (
+        f"{MORE} more records than {largest:,} would {does} {found.metric} by {law.gain:.3f} "
+        f"({law.low:.3f} to {law.high:.3f})"
+    )
     if law.high < 0.01:
         return f"{said}: {largest:,} are enough here."
     if law.low > 0.01:

@@ -50,7 +50,12 @@ class Workers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
 
@@ -88,7 +93,10 @@ class Workers:
                 first, its, future = waiting.popleft()
                 yield first, its, future.result()
         except BrokenProcessPool:
-            raise UserError("deid.jobs: a process ended unasked (memory?); run again with a smaller deid.jobs: it goes on where it was.") from None  # fmt: skip
+            raise UserError(
+                "deid.jobs: a process ended unasked (memory?); run again with a smaller deid.jobs: "
+                "it goes on where it was."
+            ) from None
 
     def _draw(self, notes: list[RawNote]) -> None:
         """Draw the secrets of patients who are new, in one write."""

@@ -83,7 +83,8 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
     if recipe.extract is None or settings is None:
         missing = "extract" if recipe.extract is None else "deid"
         raise UserError(
-            f"{missing}: the recipe has no such section; de-identification needs extract (where notes are) and deid (how)."
+            f"{missing}: the recipe has no such section; de-identification needs extract (where "
+            "notes are) and deid (how)."
         )
     with opened(recipe) as store:
         work = _Work(recipe, settings, store)
@@ -131,12 +132,14 @@ class _Work:
         if found is None:
             if self.out.exists():
                 raise UserError(
-                    f"deid.out: {self.out} exists and was not made by this zone; move it away, or choose another name."
+                    f"deid.out: {self.out} exists and was not made by this zone; move it away, or "
+                    "choose another name."
                 )
             return
         if found.profile != self.settings.profile:
             raise UserError(
-                f"deid.profile: {self.out.name} was begun as {found.profile}; choose another name for the recipe and another deid.out."
+                f"deid.profile: {self.out.name} was begun as {found.profile}; choose another name "
+                "for the recipe and another deid.out."
             )
         self.state = found
         if found.releasing:
@@ -146,7 +149,8 @@ class _Work:
                 self.release()
         elif found.released and not self.out.exists():
             raise UserError(
-                f"deid.out: {self.out} is gone, which held {found.released} released notes; put it back, or choose another name for the recipe."
+                f"deid.out: {self.out} is gone, which held {found.released} released notes; put it "
+                "back, or choose another name for the recipe."
             )
         elif self.partial.exists():
             with disk_errors(self.partial), self.partial.open("r+b") as file:
@@ -261,9 +265,16 @@ class _Work:
         ever = Counter(state.refused_ever)
         ever.update(state.refused)
         self.keep(
-            releasing=0, size=0, made=0, refused={}, kinds={}, destroyed={}, refused_ever=dict(ever),
-            released=state.released + state.made, released_segment=state.segment,
-        )  # fmt: skip
+            releasing=0,
+            size=0,
+            made=0,
+            refused={},
+            kinds={},
+            destroyed={},
+            refused_ever=dict(ever),
+            released=state.released + state.made,
+            released_segment=state.segment,
+        )
         self.partial.unlink(missing_ok=True)
         if self.recipe.extract is not None and self.recipe.extract.keep == 0:
             self.store.expire(0, "released", upto=state.segment)

@@ -70,14 +70,19 @@ def page(recipe: Recipe, done: Extraction) -> Page:
     caveats = []
     if done.labels_left:
         caveats.append(
-            f"{done.labels_left:,} labels were left out: their offsets count RTF or HTML, which was taken apart, or an edit cut them."
+            f"{done.labels_left:,} labels were left out: their offsets count RTF or HTML, which "
+            "was taken apart, or an edit cut them."
         )
     if done.expired:
-        caveats.append(f"{done.expired:,} notes were removed from the zone: older than extract.keep ({recipe.extract.keep} days).")  # fmt: skip
+        caveats.append(
+            f"{done.expired:,} notes were removed from the zone: older than extract.keep "
+            f"({recipe.extract.keep} days)."
+        )
     return Page(
         title=f"Extraction: {recipe.name}",
         eyebrow=f"source {recipe.extract.kind}, {done.at:%Y-%m-%d %H:%M} UTC",
-        lead=f"{rows:,} rows were read: {done.taken:,} new notes taken, {done.again:,} taken before, {not_taken:,} not taken.",
+        lead=f"{rows:,} rows were read: {done.taken:,} new notes taken, {done.again:,} taken "
+        f"before, {not_taken:,} not taken.",
         facts=(
             ("rows read", f"{rows:,}"),
             ("new notes", f"{done.taken:,}"),

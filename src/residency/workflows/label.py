@@ -61,7 +61,8 @@ class Desk:
     def __init__(self, recipe: Recipe) -> None:
         if recipe.label is None:
             raise UserError(
-                "label: the recipe has no such section; labelling needs it (which notes, by whom, where), see the guide's page "
+                "label: the recipe has no such section; labelling needs it (which notes, by whom, "
+                "where), see the guide's page "
                 "on labelling."
             )
         self.recipe = recipe
@@ -81,7 +82,8 @@ class Desk:
         card = load_card(self.card_name, self.recipe.root)
         if card.family != "spans" or not card.labels:
             raise UserError(
-                f"label.card: {self.card_name} does not name labels of spans; annotators need labels with definitions, so write a card "
+                f"label.card: {self.card_name} does not name labels of spans; annotators need "
+                "labels with definitions, so write a card "
                 "(cards/my-card.yaml) and name it here."
             )
         return card
@@ -214,7 +216,8 @@ class Desk:
         settings = self.settings
         if settings.data not in self.recipe.data:
             raise UserError(
-                f"label.data: {settings.data!r} is not an entry of data; {allowed(self.recipe.data, settings.data)}."
+                f"label.data: {settings.data!r} is not an entry of data; "
+                f"{allowed(self.recipe.data, settings.data)}."
             )
         data = self.recipe.data[settings.data].model_copy(update={"limit": None})
         corpus = load.load(data, settings.data, self.recipe.root, self.recipe.seed)
@@ -223,7 +226,8 @@ class Desk:
         for note in corpus.notes:
             if note.id in given and given[note.id].text != note.text:
                 raise UserError(
-                    f"label.data: the text of note {note.id} is no longer the one that was given out, so offsets would not hold; restore "
+                    f"label.data: the text of note {note.id} is no longer the one that was given "
+                    "out, so offsets would not hold; restore "
                     "it, or choose another folder with label.out."
                 )
         random.Random(self.recipe.seed).shuffle(new)
@@ -252,7 +256,8 @@ class Desk:
         for spans in found.values():
             if unknown := {span.label for span in spans} - set(self.card.names):
                 raise UserError(
-                    f"label.prelabel: label {sorted(unknown)[0]!r} is not in card {self.card.name}; allowed: {', '.join(self.card.names)}."
+                    f"label.prelabel: label {sorted(unknown)[0]!r} is not in card "
+                    f"{self.card.name}; allowed: {', '.join(self.card.names)}."
                 )
         return found
 
@@ -338,7 +343,8 @@ def _caveats(desk: Desk, given: Mapping[str, Mapping[str, Annotation]]) -> list[
     found = []
     if desk.settings.prelabel.by != "nothing":
         found.append(
-            "Annotators began from marks that were made beforehand. Those pull all of them the same way, so agreement is higher than it "
+            "Annotators began from marks that were made beforehand. Those pull all of them the "
+            "same way, so agreement is higher than it "
             "would be on bare notes."
         )
     for name, done in given.items():
@@ -350,7 +356,8 @@ def _caveats(desk: Desk, given: Mapping[str, Mapping[str, Annotation]]) -> list[
             found.append(f"{name} skipped {skipped} notes.")
     if all(note.origin.startswith("synthetic:") for note in desk.notes):
         found.append(
-            "These notes are invented; where annotators are too, the figures show only that the road works."
+            "These notes are invented; where annotators are too, the figures show only that the "
+            "road works."
         )
     return found
 
@@ -439,7 +446,8 @@ def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Outcome]:
     desk = Desk(recipe)
     if not isinstance(desk.settings, InFiles):
         raise UserError(
-            "label.via: invented annotators hand in files; set label.via=files and another label.out."
+            "label.via: invented annotators hand in files; set label.via=files and another "
+            "label.out."
         )
     push(recipe)
     data = recipe.data[desk.settings.data]

@@ -58,7 +58,8 @@ def fetch(
     tracker = tracker or Silent()
     if not 1 <= most <= pubmed.MOST:
         raise UserError(
-            f"--most: PubMed gives 1 to {pubmed.MOST:,} of one search; split it, for example by year."
+            f"--most: PubMed gives 1 to {pubmed.MOST:,} of one search; split it, for example by "
+            "year."
         )
     if "@" not in email:
         raise UserError(
@@ -234,6 +235,10 @@ def _example(abstract: Abstract, pairs: int) -> Example:
         card.prompt, {"text": abstract.text, "pairs": str(pairs)}, f"card {card.name}: prompt"
     )
     return Example(
-        id=abstract.id, task=card.name, input=words, turns=(Turn(role="user", text=words),), lang=abstract.lang,
+        id=abstract.id,
+        task=card.name,
+        input=words,
+        turns=(Turn(role="user", text=words),),
+        lang=abstract.lang,
         profile="public",
-    )  # fmt: skip
+    )

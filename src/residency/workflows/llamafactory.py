@@ -221,7 +221,8 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     kind = given.get("finetuning_type", "lora")
     if kind not in ("lora", "full"):
         raise UserError(
-            f"{file}: finetuning_type: {kind!r} is not there yet; {allowed(('lora', 'full'), kind)}."
+            f"{file}: finetuning_type: {kind!r} is not there yet; "
+            f"{allowed(('lora', 'full'), kind)}."
         )
     fates["finetuning_type"] = f"stages[0].method.kind: {kind}"
     method: dict[str, Any] = {"kind": kind}
@@ -399,14 +400,16 @@ def _read(
             made["tags"] = {new: tags.pop(old) for old, new in TAGS.items() if old in tags}
         else:
             raise UserError(
-                f"{path}: {name}: formatting: {form!r} is not read; {allowed(('alpaca', 'sharegpt'), form)}."
+                f"{path}: {name}: formatting: {form!r} is not read; "
+                f"{allowed(('alpaca', 'sharegpt'), form)}."
             )
         for key in (*entry, *(f"columns.{c}" for c in columns), *(f"tags.{t}" for t in tags)):
             fates[f"{path.name}: {name}.{key}"] = "no counterpart; left out"
         forms.append({key: value for key, value in made.items() if value})
     if any(form != forms[0] for form in forms):
         raise UserError(
-            f"{file}: dataset: its entries are of several forms; bring them into one, or import one of them."
+            f"{file}: dataset: its entries are of several forms; bring them into one, or import "
+            "one of them."
         )
     return forms[0], files
 

@@ -42,22 +42,52 @@ def page(name: str, done: Outcome) -> Page:
         if gate.passed
         else f"The release gate said no: {'; '.join(gate.reasons)}. Nothing was released."
     )
-    caveats = ["With vault and key these notes can be linked to their patients: they stay personal data."] if done.profile != "anonymised" else []  # fmt: skip
+    caveats = (
+        ["With vault and key these notes can be linked to their patients: they stay personal data."]
+        if done.profile != "anonymised"
+        else []
+    )
     if done.final:
         caveats.append(
-            "The vault and all identified notes of the zone were destroyed: nothing can be added to this corpus."
+            "The vault and all identified notes of the zone were destroyed: nothing can be added "
+            "to this corpus."
         )
 
     def counted(found: dict[str, int]) -> tuple[tuple[str, str], ...]:
         return tuple((name.replace("_", " "), f"{count:,}") for name, count in found.items())
 
     sections = [
-        Section(title="What became of every row", columns=("rows", "how many"), rows=counted(done.ledger), numeric=(1,)),
-        Section(title="What was replaced", columns=("kind of identifier", "how many"), rows=counted(done.replaced), numeric=(1,)),
-        Section(title="Notes that were refused", columns=("reason", "how many"), rows=counted(done.refused), numeric=(1,)),
-        Section(title="Labelled spans that an identifier cut", columns=("label", "how many"), rows=counted(done.destroyed), numeric=(1,)),
-        Section(title="The release gate", columns=("what", "found"), rows=tuple(gate_rows(gate)), numeric=(1,)),
-    ]  # fmt: skip
+        Section(
+            title="What became of every row",
+            columns=("rows", "how many"),
+            rows=counted(done.ledger),
+            numeric=(1,),
+        ),
+        Section(
+            title="What was replaced",
+            columns=("kind of identifier", "how many"),
+            rows=counted(done.replaced),
+            numeric=(1,),
+        ),
+        Section(
+            title="Notes that were refused",
+            columns=("reason", "how many"),
+            rows=counted(done.refused),
+            numeric=(1,),
+        ),
+        Section(
+            title="Labelled spans that an identifier cut",
+            columns=("label", "how many"),
+            rows=counted(done.destroyed),
+            numeric=(1,),
+        ),
+        Section(
+            title="The release gate",
+            columns=("what", "found"),
+            rows=tuple(gate_rows(gate)),
+            numeric=(1,),
+        ),
+    ]
     return Page(
         title=f"De-identification: {name}",
         eyebrow=f"profile {done.profile}, {done.made_at:%Y-%m-%d %H:%M} UTC",
@@ -78,5 +108,11 @@ def gate_rows(gate: Verdict) -> Iterator[tuple[str, str]]:
     for name in gate.__struct_fields__:
         value = getattr(gate, name)
         if isinstance(value, bool | int | float):
-            shown = f"{value:.2%}" if isinstance(value, float) else ("yes" if value else "no") if isinstance(value, bool) else f"{value:,}"  # fmt: skip
+            shown = (
+                f"{value:.2%}"
+                if isinstance(value, float)
+                else ("yes" if value else "no")
+                if isinstance(value, bool)
+                else f"{value:,}"
+            )
             yield name.replace("_", " "), shown

@@ -133,11 +133,13 @@ def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
         ("parameters", f"{found.parameters:,}, of which {found.trainable:,} are trained"),
         (
             "rows",
-            f"{len(rows.lengths):,}, at most {max(rows.lengths):,} tokens, {sum(rows.lengths):,} in all",
+            f"{len(rows.lengths):,}, at most {max(rows.lengths):,} tokens, {sum(rows.lengths):,} "
+            "in all",
         ),
         (
             "steps",
-            f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, {found.precision}",
+            f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, "
+            f"{found.precision}",
         ),
         ("checkpointing", "on" if found.checkpointing else "off"),
         *(
@@ -187,7 +189,10 @@ def _advice(
             return (
                 f"set {', '.join(said)}: then at most {plans.shown(found.peak)} are held at once."
             )
-    return f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a larger device."
+    return (
+        f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a "
+        "larger device."
+    )
 
 
 def _changes(
@@ -224,17 +229,63 @@ def _changes(
 Kind = Literal["ner", "qa"]
 LLAMA = {"vocab_size": 128256, "head_dim": 128}
 CAUSAL: dict[str, dict[str, int]] = {
-    "a causal model of 0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2},
-    "a causal model of 1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2},
-    "a causal model of 3B": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2},
-    "a causal model of 7 to 8B": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
-    "a causal model of 14B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48, "num_attention_heads": 40, "num_key_value_heads": 8},
-    "a causal model of 32B": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40, "num_key_value_heads": 8},
-}  # fmt: skip
+    "a causal model of 0.5B": {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+    },
+    "a causal model of 1.5B": {
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+    },
+    "a causal model of 3B": {
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+    },
+    "a causal model of 7 to 8B": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "a causal model of 14B": {
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+    },
+    "a causal model of 32B": {
+        "hidden_size": 5120,
+        "intermediate_size": 27648,
+        "num_hidden_layers": 64,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+    },
+}
 ENCODERS: dict[str, dict[str, int]] = {
-    "an encoder of 110M": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    "an encoder of 340M": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
-}  # fmt: skip
+    "an encoder of 110M": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+    },
+    "an encoder of 340M": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    },
+}
 
 
 def suggestions(task: Kind, gpu: str | None = None) -> list[Suggestion]:

@@ -48,7 +48,8 @@ def predict_file(
         raise DataError(f"{input}: does not exist; give a file of JSON lines.")
     if output.is_dir() or output.resolve() == input.resolve():
         raise UserError(
-            f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for the output."
+            f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for "
+            "the output."
         )
     columns = asks_by_columns(artefact)
     check_fields(input, text_field, columns)

@@ -73,7 +73,8 @@ if TYPE_CHECKING:
     from residency.train.trainer import Job
 
 DEMO_CAVEAT = (
-    "These records are invented: a generator wrote them, and the bundled model has seen text of the same generator when "
+    "These records are invented: a generator wrote them, and the bundled model has seen text of "
+    "the same generator when "
     "it was pre-trained. The scores show that the road works; they say nothing about real notes."
 )
 BUNDLED_CAVEAT = (
@@ -243,7 +244,8 @@ class Work:
             files = sorted((self.recipe.root / adapter).glob("adapter_*"))
             if not files:
                 raise UserError(
-                    f"stages[{number}].method.adapter: {self.recipe.root / adapter} holds no adapter; give a folder with "
+                    f"stages[{number}].method.adapter: {self.recipe.root / adapter} holds no "
+                    "adapter; give a folder with "
                     "adapter_config.json and adapter_model.safetensors."
                 )
             found["adapter"] = digest({path.name: file_digest(path) for path in files})
@@ -379,7 +381,8 @@ class Work:
         alike = ("text", *_writes(first.task))
         if len(chosen) > 1 and any((one.output, *_writes(one.task)) != alike for one in chosen):
             raise UserError(
-                f"stages[{number}].tasks: several tasks in one stage must all be answered in words, with the same limits and "
+                f"stages[{number}].tasks: several tasks in one stage must all be answered in "
+                "words, with the same limits and "
                 "generate; name one of them, or set output: text."
             )
         train, dev = (
@@ -394,7 +397,8 @@ class Work:
                 first.output == "head" and general.card.names != first.card.names
             ):
                 raise UserError(
-                    f"stages[{number}].replay.data: {stage.replay.data} is answered in another way than the stage's task."
+                    f"stages[{number}].replay.data: {stage.replay.data} is answered in another way "
+                    "than the stage's task."
                 )
             rows = replayed(general, len(train), stage.replay, self.recipe.seed)
             train, cards = [*train, *rows], [*cards, general.card]
@@ -445,12 +449,14 @@ class Work:
         card, test = exam.card, exam.test_part()
         if not test:
             raise UserError(
-                f"data.{exam.data}.test: there is nothing to measure on; give a test part, or path with shares."
+                f"data.{exam.data}.test: there is nothing to measure on; give a test part, or path "
+                "with shares."
             )
         settings, title = self.recipe.evaluate, f" on {card.name}" if len(self.exams) > 1 else ""
         if settings.safety and exam.output != "text":
             raise UserError(
-                "evaluate.safety: is about models that write, and this one marks or chooses; set it to false."
+                "evaluate.safety: is about models that write, and this one marks or chooses; set "
+                "it to false."
             )
         able = {
             name: path
@@ -459,7 +465,8 @@ class Work:
         }
         if not able:
             raise UserError(
-                f"tasks: no stage makes a model that answers {card.name}; name it in the tasks of one."
+                f"tasks: no stage makes a model that answers {card.name}; name it in the tasks of "
+                "one."
             )
         most = predictors.longest_answer(able.values())
         trained = {
@@ -810,7 +817,8 @@ class Evaluation(Work):
         if learned.name != now.name:
             if artefact.output != "text":
                 raise UserError(
-                    f"tasks[0].card: the model answers card {learned.name} with a head and cannot be asked {now.name}."
+                    f"tasks[0].card: the model answers card {learned.name} with a head and cannot "
+                    f"be asked {now.name}."
                 )
             return fixed(now, self.corpus.part("test"), f"data.{self.task.data}")
         if artefact.output == "text":
@@ -824,7 +832,8 @@ class Evaluation(Work):
             )
             if changed:
                 raise UserError(
-                    f"card {learned.name}: {' and '.join(changed)} changed after training, so the model would be asked what it "
+                    f"card {learned.name}: {' and '.join(changed)} changed after training, so the "
+                    "model would be asked what it "
                     "did not learn; restore the file, or train again with residency run."
                 )
         return learned

@@ -73,7 +73,8 @@ def crossed(
     groups = sorted({note.group or note.id for note in notes})
     if len(groups) < folds:
         raise UserError(
-            f"folds: {folds} need as many patients or documents, and the notes have {len(groups)}; give fewer folds or more notes."
+            f"folds: {folds} need as many patients or documents, and the notes have {len(groups)}; "
+            "give fewer folds or more notes."
         )
     random.Random(seed).shuffle(groups)
     fold_of = {group: number % folds for number, group in enumerate(groups)}
@@ -112,7 +113,8 @@ def next_notes(
     artefact = artefact_of(run)
     if read(artefact).output == "text" or read(artefact).task().family != "spans":
         raise UserError(
-            f"{run}: its model does not mark spans with a head, so it cannot say how sure it is; give one that does."
+            f"{run}: its model does not mark spans with a head, so it cannot say how sure it is; "
+            "give one that does."
         )
     _, recipe = open_run(run)
     task = recipe.tasks[0]
@@ -159,7 +161,8 @@ def label_errors(
     card = recipe.card(task)
     if card.family != "spans" or base.architecture != "encoder":
         raise UserError(
-            "label errors: needs a card of family spans and a base that is an encoder, such as bundled:tiny-encoder."
+            "label errors: needs a card of family spans and a base that is an encoder, such as "
+            "bundled:tiny-encoder."
         )
     card = fixed(card, notes, f"data.{task.data}")
     stage = stage.model_copy(update={"stop": None, "track": ()})
@@ -215,7 +218,8 @@ def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, s
     return Page(
         title="Labels that are likely wrong",
         eyebrow=f"{len(found)} places, {spans:,} labelled spans",
-        lead="Each model was trained on other notes than those that it judges. The list says where to look first, not what is right: "
+        lead="Each model was trained on other notes than those that it judges. The list says where "
+        "to look first, not what is right: "
         "a small model is often sure and wrong.",
         sections=(
             Section(title="Most suspicious first", columns=columns, rows=tuple(rows), numeric=(3,)),

@@ -41,16 +41,21 @@ class English:
         up, low, any_ = UPPER, LOWER, LETTER
         word = WORD
         part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
-        names = rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ ]{part}){{0,3}}"
+        names = (
+            rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ "
+            rf"]{part}){{0,3}}"
+        )
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
         linked = (
             r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"
         )
         self.behind = re.compile(
-            rf"{linked}[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ \t]*)?{title}(?P<v>{names})(?![{low}\d])"
+            rf"{linked}[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ "
+            rf"\t]*)?{title}(?P<v>{names})(?![{low}\d])"
         )
         self.small = re.compile(
-            r"(?:'s)?[ \t]*[.:,#\-]?[ \t]*(?P<v>[a-z'’\-]{3,},?(?:[ ](?:[a-z]\.[ ]?)?[a-z'’\-]{2,}){1,2}(?:[ ][a-z]\.)?)(?![\w])"
+            r"(?:'s)?[ \t]*[.:,#\-]?[ \t]*(?P<v>[a-z'’\-]{3,},?(?:[ ](?:[a-z]\.[ "
+            r"]?)?[a-z'’\-]{2,}){1,2}(?:[ ][a-z]\.)?)(?![\w])"
         )
         self.words = Words(
             [(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True

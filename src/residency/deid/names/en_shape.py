@@ -100,7 +100,8 @@ class Shapes:
         self.endings = tuple(data["endings"])
         self.lettered = tuple(f"{word} " for word in data["lettered"])
         self.run = re.compile(
-            rf"(?<![{LETTER}\d@/.])(?:{WORD}|[{UPPER}]\.)(?:,?[ ]{PART}){{1,4}}(?![{LETTER}\d])|(?<=[/\-]){WORD}(?:[ ]{PART}){{1,3}}(?![{LETTER}\d])"
+            rf"(?<![{LETTER}\d@/.])(?:{WORD}|[{UPPER}]\.)(?:,?[ "
+            rf"]{PART}){{1,4}}(?![{LETTER}\d])|(?<=[/\-]){WORD}(?:[ ]{PART}){{1,3}}(?![{LETTER}\d])"
         )
         name = rf"(?P<v>{WORD}(?:[ ]{PART}){{0,3}})"
         self.words = Words(
@@ -108,17 +109,21 @@ class Shapes:
             between_blanks=True,
         )
         self.behind = re.compile(
-            rf"[.:,]{{0,2}}[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr|drs)\.?[ ])?{name}(?:[ ](?:and|AND)[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
+            rf"[.:,]{{0,2}}[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr|drs)\.?[ ])?{name}(?:[ "
+            rf"](?:and|AND)[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
         )
         self.town = re.compile(rf"[ ](?P<v>{WORD}(?:[ ]{WORD})?)(?=[.,;)\n]|\Z)")
         self.one = re.compile(
             rf"(?:\A|[.:;\]][ ]|[\n\"“]|[ ](?:that|and|THAT|AND)[ ])(?P<v>{WORD})[ ]\Z"
         )
         self.titled = re.compile(
-            r"(?<![^\W_])(?:drs?|mr|mrs|ms)\b\.?[ ](?P<v>[a-z'’\-]{3,}(?:[ ](?:[a-z]\.[ ])?[a-z'’\-]{3,})?)(?:[ ]and[ ](?P<w>[a-z'’\-]{3,}))?"
+            r"(?<![^\W_])(?:drs?|mr|mrs|ms)\b\.?[ ](?P<v>[a-z'’\-]{3,}(?:[ ](?:[a-z]\.[ "
+            r"])?[a-z'’\-]{3,})?)(?:[ ]and[ ](?P<w>[a-z'’\-]{3,}))?"
         )
         self.degree = re.compile(
-            r"(?<![^\W_])(?P<v>[a-z'’\-]{3,}[ ](?:[a-z]\.[ ]|[a-z'’\-]{3,}[ ])?[a-z'’\-]{3,})(?=,?[ ](?:m\.d|md|rn|np|pa-c|d\.o|do|msw|lpn|phd|crna)(?![\w])[.,\n;)]?)"
+            r"(?<![^\W_])(?P<v>[a-z'’\-]{3,}[ ](?:[a-z]\.[ ]|[a-z'’\-]{3,}[ "
+            r"])?[a-z'’\-]{3,})(?=,?[ "
+            r"](?:m\.d|md|rn|np|pa-c|d\.o|do|msw|lpn|phd|crna)(?![\w])[.,\n;)]?)"
         )
         self.left = re.compile(rf"(?<![{LETTER}\d])(?P<v>{WORD})[ ](?:[{UPPER}]\.?[ ])?\Z")
         self.right = re.compile(rf",?[ ](?:[{UPPER}]\.?[ ])?(?P<v>{WORD})(?![{LETTER}\d])")

@@ -48,7 +48,8 @@ class Vietnamese:
             rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}"
         )
         self.name = re.compile(
-            rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ \t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
+            rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ "
+            rf"\t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
         )
         self.words = Words(
             [(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True
@@ -61,7 +62,8 @@ class Vietnamese:
             | self.families
         )
         self.cell = re.compile(
-            rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>(?:{families})(?:[ ][{LETTER}'’]+){{1,4}})(?=[ ]?(?:[|\t]|[\-–][ ]))"
+            rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>(?:{families})(?:[ ][{LETTER}'’]+){{1,4}})(?=[ "
+            r"]?(?:[|\t]|[\-–][ ]))"
         )
         self.alone = re.compile(rf"(?P<v>[{UPPER}][{LOWER}]+)(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z))")
         self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")

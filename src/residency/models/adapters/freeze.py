@@ -62,7 +62,8 @@ class Freeze(Method):
         )
         if wanted > count:
             raise UserError(
-                f"method.{which}: {wanted} is more than this base's {count} layers; give at most {count}."
+                f"method.{which}: {wanted} is more than this base's {count} layers; give at most "
+                f"{count}."
             )
         chosen = range(wanted) if which == "first" else range(count - wanted, count)
         found = [f"{name}.{number}" for number in chosen]
@@ -101,5 +102,6 @@ def layers(model: Any) -> tuple[str, int]:
             return name, count
     kind = getattr(model.config, "model_type", "this architecture")
     raise UserError(
-        f"method.kind: freeze: {kind} does not keep its layers apart; use lora or full, or another base."
+        f"method.kind: freeze: {kind} does not keep its layers apart; use lora or full, or another "
+        "base."
     )

@@ -27,7 +27,8 @@ class Full(Method):
             missing, unexpected = model.load_state_dict(tensors, strict=False)
         except (OSError, RuntimeError, safetensors.SafetensorError):
             raise UserError(
-                f"{folder}: the weights cannot be read or are of another shape; restore it, or train again."
+                f"{folder}: the weights cannot be read or are of another shape; restore it, or "
+                "train again."
             ) from None
         missing = [
             name
@@ -36,11 +37,13 @@ class Full(Method):
         ]
         if missing or unexpected:
             raise UserError(
-                f"{folder}: the weights do not fit this base ({len(missing)} missing, {len(unexpected)} unknown)."
+                f"{folder}: the weights do not fit this base ({len(missing)} missing, "
+                f"{len(unexpected)} unknown)."
             )
         return model.requires_grad_(False)
 
     def unquantised(self, model: Any) -> list[str]:
         raise UserError(
-            "base.quantise: full tuning trains every weight, so none may be quantised; set none, or use lora."
+            "base.quantise: full tuning trains every weight, so none may be quantised; set none, "
+            "or use lora."
         )

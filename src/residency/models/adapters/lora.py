@@ -46,7 +46,8 @@ class Lora(Method):
         given = sorted({"r", "alpha", "targets", "rslora", "dora"} & self.model_fields_set)
         if self.adapter is not None and given:
             raise ValueError(
-                f"adapter brings its own {', '.join(given)}; leave {'it' if len(given) == 1 else 'them'} out"
+                f"adapter brings its own {', '.join(given)}; leave "
+                f"{'it' if len(given) == 1 else 'them'} out"
             )
         return self
 
@@ -55,7 +56,8 @@ class Lora(Method):
 
         if self.dora and getattr(model, "is_loaded_in_8bit", False):
             raise UserError(
-                "method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: false."
+                "method.dora: does not work on a base in 8 bits; set base.quantise: nf4, or dora: "
+                "false."
             )
         if self.adapter is not None:
             return self._continued(model, Path(self.adapter))
@@ -90,12 +92,14 @@ class Lora(Method):
             tensors = safetensors.torch.load_file(folder / "adapter_model.safetensors")
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
             raise UserError(
-                f"method.adapter: {folder} holds no adapter that can be read; give a folder with adapter_config.json and "
+                f"method.adapter: {folder} holds no adapter that can be read; give a folder with "
+                "adapter_config.json and "
                 "adapter_model.safetensors."
             ) from None
         if not isinstance(config, LoraConfig):
             raise UserError(
-                f"method.adapter: {folder} is no LoRA but {config.peft_type.value}; give a LoRA adapter."
+                f"method.adapter: {folder} is no LoRA but {config.peft_type.value}; give a LoRA "
+                "adapter."
             )
         kept = set(config.modules_to_save or ())
         config.modules_to_save = sorted(kept | set(fresh(model))) or None
@@ -134,12 +138,15 @@ class Lora(Method):
                 wanted = set(get_peft_model_state_dict(loaded))
         except (OSError, RuntimeError, ValueError, KeyError, safetensors.SafetensorError):
             raise UserError(
-                f"{folder}: the adapter cannot be read or does not fit this base; give the base that it was trained on, or train again."
+                f"{folder}: the adapter cannot be read or does not fit this base; give the base "
+                "that it was trained on, or train again."
             ) from None
         if given != wanted:
             raise UserError(
-                f"{folder}: the adapter does not fit this base ({len(given - wanted)} tensors without a place, "
-                f"{len(wanted - given)} missing); give the base that it was trained on, or train again."
+                f"{folder}: the adapter does not fit this base ({len(given - wanted)} tensors "
+                "without a place, "
+                f"{len(wanted - given)} missing); give the base that it was trained on, or train "
+                "again."
             )
         return loaded.merge_and_unload() if merge else loaded
 
@@ -182,7 +189,8 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
         if unknown:
             have = sorted({name.rsplit(".", 1)[-1] for name in names})
             raise UserError(
-                f"method.targets: {', '.join(unknown)} not in this base; allowed: {', '.join(have)}."
+                f"method.targets: {', '.join(unknown)} not in this base; allowed: "
+                f"{', '.join(have)}."
             )
         return [
             name

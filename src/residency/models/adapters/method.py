@@ -111,7 +111,8 @@ def complete(model: Any, tensors: dict[str, Any], where: Path) -> None:
     ]
     if missing:
         raise UserError(
-            f"{where}: {len(missing)} tensors that were trained are missing; restore it, or train again."
+            f"{where}: {len(missing)} tensors that were trained are missing; restore it, or train "
+            "again."
         )
 
 
@@ -127,6 +128,7 @@ def put_back(model: Any, tensors: dict[str, Any], where: Path) -> None:
         for name, tensor in tensors.items():
             if name not in own or own[name].shape != tensor.shape:
                 raise UserError(
-                    f"{where}: the weights do not fit this base ({name} is missing or of another shape)."
+                    f"{where}: the weights do not fit this base ({name} is missing or of another "
+                    "shape)."
                 )
             own[name].copy_(tensor)

@@ -48,7 +48,8 @@ class Prefix(Method):
             prefix_layers.begin(model, self.length)
         elif earlier != {self.length}:
             raise UserError(
-                f"method.length: {self.length} differs from the prefix that this stage starts from ({min(earlier)}); give "
+                f"method.length: {self.length} differs from the prefix that this stage starts from "
+                f"({min(earlier)}); give "
                 "that, or start: base."
             )
         if self.projection is not None:

@@ -33,5 +33,6 @@ def safe(address: str, where: str) -> str:
     ):
         return address
     raise UserError(
-        f"{where}: not a safe address; allowed: https://HOST/..., or http:// on this machine (127.0.0.1, ::1, localhost)."
+        f"{where}: not a safe address; allowed: https://HOST/..., or http:// on this machine "
+        "(127.0.0.1, ::1, localhost)."
     )

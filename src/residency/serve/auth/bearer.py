@@ -68,7 +68,8 @@ def require(caller: Caller, scope: Scope) -> None:
         raise Refusal(
             403,
             "missing_scope",
-            f"The token does not hold the scope {scope}; ask whoever runs the identity provider for it.",
+            f"The token does not hold the scope {scope}; ask whoever runs the identity provider "
+            "for it.",
         )
 
 
@@ -132,19 +133,23 @@ class OidcTokens:
             safe(settings.jwks, "auth.jwks")
         if not settings.audience or not settings.algorithms:
             raise UserError(
-                "auth: audience and algorithms must not be empty; give what the provider calls this server, and RS256 or ES256."
+                "auth: audience and algorithms must not be empty; give what the provider calls "
+                "this server, and RS256 or ES256."
             )
         if settings.keys_stale < settings.keys_fresh:
             raise UserError(
-                "auth.keys_stale: shorter than auth.keys_fresh; keys cannot go stale before they are due."
+                "auth.keys_stale: shorter than auth.keys_fresh; keys cannot go stale before they "
+                "are due."
             )
         if settings.keys_fresh < 2 * settings.timeout:
             raise UserError(
-                "auth.keys_fresh: shorter than twice auth.timeout, so a withdrawn key could not be refused in time."
+                "auth.keys_fresh: shorter than twice auth.timeout, so a withdrawn key could not be "
+                "refused in time."
             )
         if settings.keys_fresh < 2 * settings.cooldown:
             raise UserError(
-                "auth.cooldown: longer than half of auth.keys_fresh, so keys could not be fetched when they are due."
+                "auth.cooldown: longer than half of auth.keys_fresh, so keys could not be fetched "
+                "when they are due."
             )
         self.settings = settings
         self.keys = Keys(settings, clock, told)
@@ -189,7 +194,8 @@ class OidcTokens:
         name, algorithm = header.get("kid"), header.get("alg")
         if algorithm not in self.settings.algorithms:
             raise invalid(
-                f"The token's algorithm is not taken; allowed: {', '.join(self.settings.algorithms)}."
+                "The token's algorithm is not taken; allowed: "
+                f"{', '.join(self.settings.algorithms)}."
             )
         if "crit" in header:
             raise invalid("The token asks for extensions that are not known here.")
@@ -254,7 +260,8 @@ def _read_key(path: Path) -> str:
     with os.fdopen(descriptor) as file:
         if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
             raise UserError(
-                f"{path}: others may read this key; remove the file (a new key is made), or set its mode to 600."
+                f"{path}: others may read this key; remove the file (a new key is made), or set "
+                "its mode to 600."
             )
         key = file.read().strip()
     if len(key) < 32:

@@ -41,7 +41,8 @@ class Rate:
 
         if workers > 1 and not limits.redis:
             raise UserError(
-                f"limits.redis: {workers} workers need a Redis to count together; give redis://HOST:PORT, or set workers to 1."
+                f"limits.redis: {workers} workers need a Redis to count together; give "
+                "redis://HOST:PORT, or set workers to 1."
             )
         self.shared = bool(limits.redis)
         self.storage = _redis(limits.redis) if limits.redis else _memory(clock)
@@ -55,7 +56,8 @@ class Rate:
             raise Refusal(
                 429,
                 "rate_limit",
-                f"More than {self.item.amount} requests in one second; wait a second and ask again.",
+                f"More than {self.item.amount} requests in one second; wait a second and ask "
+                "again.",
                 1.0,
             )
 
@@ -105,7 +107,8 @@ def _redis(address: str) -> Storage:
 
     if urlsplit(address).scheme not in SCHEMES:
         raise UserError(
-            "limits.redis: not the address of a Redis; give redis://HOST:PORT/NUMBER, rediss:// for TLS."
+            "limits.redis: not the address of a Redis; give redis://HOST:PORT/NUMBER, rediss:// "
+            "for TLS."
         )
     return RedisStorage(
         f"async+{address}",

@@ -68,7 +68,8 @@ def refused(folder: Path, settings: Serve) -> str | None:
         return None
     if settings.engine == "vllm":
         raise UserError(
-            "vllm_python: vLLM is not installed there; name the interpreter of the environment that holds it, or set engine: process."
+            "vllm_python: vLLM is not installed there; name the interpreter of the environment "
+            "that holds it, or set engine: process."
         )
     return "vLLM is not installed"
 

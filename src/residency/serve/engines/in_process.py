@@ -46,7 +46,8 @@ def load(
         return Marker(exported, served_export(folder, name), settings)
     if settings.engine == "onnx":
         raise UserError(
-            f"engine: {folder} is no export; make one with residency export onnx, and serve its folder, or set engine: process."
+            f"engine: {folder} is no export; make one with residency export onnx, and serve its "
+            "folder, or set engine: process."
         )
     found = artefact.read(folder)
     with silent():

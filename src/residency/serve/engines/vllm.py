@@ -61,13 +61,20 @@ class VllmEngine(Reading):
         """Why vLLM cannot serve an artefact as it was trained; nothing where it can."""
         kinds = artefact.kinds.split(", ")
         if artefact.base.quantise != "none":
-            return f"its base is quantised ({artefact.base.quantise}), and vLLM would load it with other numbers than it was trained on"
+            return (
+                f"its base is quantised ({artefact.base.quantise}), and vLLM would load it "
+                "with "
+                "other numbers than it was trained on"
+            )
         if artefact.output != "text":
             return "its model answers with a head, which vLLM does not serve"
         if "prefix" in kinds:
             return "vLLM no longer serves trained prefixes"
         if artefact.earlier:
-            return f"it was trained in several stages ({artefact.kinds}), of which vLLM takes one adapter"
+            return (
+                f"it was trained in several stages ({artefact.kinds}), of which vLLM takes one "
+                "adapter"
+            )
         method = artefact.tuning()
         if isinstance(method, Lora):
             if method.dora:
@@ -142,7 +149,8 @@ class VllmEngine(Reading):
         while time.monotonic() < until:
             if not self.process.alive:
                 raise UserError(
-                    f"vLLM ended while it loaded {self.served.name}; its own words are in the log, if one was named."
+                    f"vLLM ended while it loaded {self.served.name}; its own words are in the log, "
+                    "if one was named."
                 )
             try:
                 found = await self._probe(self.served.name)
@@ -152,12 +160,14 @@ class VllmEngine(Reading):
                 continue
             if self.adapted and max(abs(a - b) for a, b in zip(found, base, strict=True)) < APPLIED:
                 raise UserError(
-                    f"vLLM answers as the base where {self.served.name} was asked: the adapter is not at work (misnamed tensors, or "
+                    f"vLLM answers as the base where {self.served.name} was asked: the adapter is "
+                    "not at work (misnamed tensors, or "
                     "nothing learned); serve it in process (serve.engine: process), or train again."
                 )
             if self._expected and _apart(found, self._expected) > SAME:
                 raise UserError(
-                    f"vLLM answers otherwise than before it was started again, as {self.served.name}."
+                    "vLLM answers otherwise than before it was started again, as "
+                    f"{self.served.name}."
                 )
             self._expected = self._expected or found
             return

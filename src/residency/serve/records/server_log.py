@@ -51,12 +51,27 @@ FIELDS: dict[str, str] = {
     "version": r"[0-9][0-9A-Za-z.+-]{0,30}",
     **dict.fromkeys(
         (
-            "status", "ms", "input_tokens", "output_tokens", "queue", "batch", "worker", "workers", "port", "pid",
-            "signal", "waiting", "running", "seconds", "exit", "count", "retry_after",
+            "status",
+            "ms",
+            "input_tokens",
+            "output_tokens",
+            "queue",
+            "batch",
+            "worker",
+            "workers",
+            "port",
+            "pid",
+            "signal",
+            "waiting",
+            "running",
+            "seconds",
+            "exit",
+            "count",
+            "retry_after",
         ),
         _NUMBER,
     ),
-}  # fmt: skip
+}
 """The fields of a line: the shape that a text must have, or none for numbers. ``route`` is a
 template of ours, never a path of a request."""
 
@@ -292,14 +307,16 @@ def log_keys(logs: Logs, folder: Path) -> list[bytes]:
         ]
     except (OSError, UnicodeDecodeError):
         raise UserError(
-            f"{folder}: its {KEY_FILE} cannot be read; verify as the server's user, or set {logs.key}."
+            f"{folder}: its {KEY_FILE} cannot be read; verify as the server's user, or set "
+            f"{logs.key}."
         ) from None
     found = [
         _parsed(one, where) for value, where in [*named, *kept] if value for one in value.split()
     ]
     if not found:
         raise UserError(
-            f"{folder}: no key to verify with; set {logs.key}, or {logs.key}_OLD for chains of an earlier key."
+            f"{folder}: no key to verify with; set {logs.key}, or {logs.key}_OLD for chains of an "
+            "earlier key."
         )
     return found
 

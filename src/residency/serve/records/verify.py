@@ -157,7 +157,8 @@ def _lines(chain: _Chain, signers: dict[str, bytes]) -> None:
             chain.fault(_order(line.n, expected), number)
         elif number == 1 and (line.what != "open" or line.chain != chain.name):
             chain.fault(
-                "does not begin with its own first line; the file was renamed, or lines were moved.",
+                "does not begin with its own first line; the file was renamed, or lines were "
+                "moved.",
                 1,
             )
         chain.closed = line.what == "close"
@@ -194,7 +195,8 @@ def _head(chain: _Chain) -> None:
         chain.fault("its .head file was edited; lines may have been cut from its end.")
     elif found.n > chain.last:
         chain.fault(
-            f"ends before its last line: {found.n - chain.last} were cut off (or lost in a power cut within a second of being "
+            f"ends before its last line: {found.n - chain.last} were cut off (or lost in a power "
+            "cut within a second of being "
             "written)."
         )
     elif chain.hashes.get(found.n) != found.hash:
@@ -289,5 +291,6 @@ def read_anchors(data: bytes, where: str) -> list[Anchor]:
         ]
     except msgspec.DecodeError:
         raise UserError(
-            f"{where}: is not what residency audit head printed; give that file, one JSON object a line."
+            f"{where}: is not what residency audit head printed; give that file, one JSON object a "
+            "line."
         ) from None

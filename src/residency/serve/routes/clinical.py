@@ -29,9 +29,15 @@ Lang = Literal["vi", "zh", "en"]
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Words = Annotated[str, Field(min_length=1, max_length=100_000)]
 DISCLAIMERS: dict[str, str] = {
-    "vi": "Kết quả do mô hình máy tính đưa ra để hỗ trợ; không thay cho chẩn đoán của bác sĩ. Bác sĩ điều trị chịu trách nhiệm quyết định.",
+    "vi": (
+        "Kết quả do mô hình máy tính đưa ra để hỗ trợ; không thay cho chẩn đoán của bác sĩ. Bác "
+        "sĩ điều trị chịu trách nhiệm quyết định."
+    ),
     "zh": "结果由计算机模型给出，仅供参考，不能代替医生的诊断；由主治医师作出决定。",
-    "en": "This was made by a computer model as an aid; it does not replace a doctor's diagnosis. The treating doctor decides.",
+    "en": (
+        "This was made by a computer model as an aid; it does not replace a doctor's diagnosis. "
+        "The treating doctor decides."
+    ),
 }
 
 
@@ -42,17 +48,26 @@ class Findings(Body):
         json_schema_extra={
             "examples": [
                 {
-                    "patient_info": "Nam, 62 tuổi, hút thuốc lá 30 năm", "symptoms": "ho khan, sốt 38.5 độ, đau ngực",
-                    "test_results": "X-quang: mờ thùy dưới phổi phải", "lang": "vi",
+                    "patient_info": "Nam, 62 tuổi, hút thuốc lá 30 năm",
+                    "symptoms": "ho khan, sốt 38.5 độ, đau ngực",
+                    "test_results": "X-quang: mờ thùy dưới phổi phải",
+                    "lang": "vi",
                 },
-                {"patient_info": "男，62岁，吸烟30年", "symptoms": "咳嗽、发热三天", "test_results": "胸片：右下肺阴影", "lang": "zh"},
                 {
-                    "patient_info": "Man, 62, smoker for 30 years", "symptoms": "dry cough, fever of 38.5 C",
-                    "test_results": "X-ray: shadow in the right lower lobe", "lang": "en",
+                    "patient_info": "男，62岁，吸烟30年",
+                    "symptoms": "咳嗽、发热三天",
+                    "test_results": "胸片：右下肺阴影",
+                    "lang": "zh",
+                },
+                {
+                    "patient_info": "Man, 62, smoker for 30 years",
+                    "symptoms": "dry cough, fever of 38.5 C",
+                    "test_results": "X-ray: shadow in the right lower lobe",
+                    "lang": "en",
                 },
             ]
         }
-    )  # fmt: skip
+    )
 
     patient_info: Words
     symptoms: Words
@@ -121,7 +136,9 @@ class Identified(Body):
         json_schema_extra={
             "examples": [
                 {
-                    "text": "Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678.",
+                    "text": (
+                        "Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678."
+                    ),
                     "lang": "vi",
                 },
                 {"text": "患者王小明，电话13812345678，2024年3月12日入院。", "lang": "zh"},
@@ -255,15 +272,20 @@ async def extract(body: Passage, request: Request) -> Response:
         {
             "entities": [
                 {
-                    "start": span.start, "end": span.end, "label": span.label, "quote": body.text[span.start : span.end],
-                    "code": span.code, "attributes": list(span.attributes), "score": span.score,
+                    "start": span.start,
+                    "end": span.end,
+                    "label": span.label,
+                    "quote": body.text[span.start : span.end],
+                    "code": span.code,
+                    "attributes": list(span.attributes),
+                    "score": span.score,
                 }
                 for span in found.answer.spans
             ],
             "model": served.name,
             "digest": served.digest,
         }
-    )  # fmt: skip
+    )
 
 
 def _extracts(served: Served) -> bool:

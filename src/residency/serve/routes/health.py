@@ -28,7 +28,11 @@ async def healthz() -> dict[str, str]:
     "/readyz",
     responses={
         503: {
-            "description": "A model does not give its fixed answer, requests cannot be counted, or the server shuts down."
+            "description": (
+                "A model does not give its fixed answer, requests cannot be counted, "
+                "or "
+                "the server shuts down."
+            )
         }
     },
 )

@@ -58,9 +58,15 @@ async def model(name: str, request: Request) -> Response:
 
 def _model(served: Served) -> dict[str, Any]:
     return {
-        "id": served.name, "object": "model", "created": STARTED, "owned_by": "residency", "digest": served.digest,
-        "base": served.base, "method": served.method, "card": served.card.name,
-    }  # fmt: skip
+        "id": served.name,
+        "object": "model",
+        "created": STARTED,
+        "owned_by": "residency",
+        "digest": served.digest,
+        "base": served.base,
+        "method": served.method,
+        "card": served.card.name,
+    }
 
 
 def writes(served: Served) -> bool:
@@ -75,7 +81,8 @@ def writer(gate: Gate, visit: Visit, name: str | None) -> Engine:
         raise Refusal(
             400,
             "wrong_model",
-            f"Model {engine.served.name} marks notes and does not write; use /extract or /diagnose.",
+            f"Model {engine.served.name} marks notes and does not write; use /extract or "
+            "/diagnose.",
         )
     return engine
 
@@ -122,8 +129,11 @@ async def chat(body: Chat, request: Request) -> Response:
         )
     answer = await whole(gate, visit, pieces)
     choice = {
-        "index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": answer.end or "stop", "logprobs": None,
-    }  # fmt: skip
+        "index": 0,
+        "message": {"role": "assistant", "content": answer.text},
+        "finish_reason": answer.end or "stop",
+        "logprobs": None,
+    }
     return JSONResponse(
         head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)}
     )
@@ -142,7 +152,8 @@ async def completions(body: Completion, request: Request) -> Response:
         raise Refusal(
             400,
             "no_logprobs",
-            "Answers are de-identified here, and likelihoods would name their words; leave logprobs out, or set max_tokens 0.",
+            "Answers are de-identified here, and likelihoods would name their words; leave "
+            "logprobs out, or set max_tokens 0.",
         )
     prompts = body.prompts()
     ids = [engine.tokens(one) if isinstance(one, str) else tuple(one) for one in prompts]
@@ -251,9 +262,12 @@ async def whole(gate: Gate, visit: Visit, pieces: AsyncIterator[Piece]) -> Piece
 
 def _head(kind: str, served: Served) -> dict[str, Any]:
     return {
-        "id": f"{kind}-{uuid4().hex}", "object": "", "created": int(time.time()), "model": served.name,
+        "id": f"{kind}-{uuid4().hex}",
+        "object": "",
+        "created": int(time.time()),
+        "model": served.name,
         "system_fingerprint": served.digest,
-    }  # fmt: skip
+    }
 
 
 def _usage(visit: Visit) -> dict[str, int]:

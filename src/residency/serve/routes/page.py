@@ -19,12 +19,14 @@ def page(described: dict[str, Any]) -> str:
         f"<h1>{escape(described['info']['title'])} {escape(described['info']['version'])}</h1>"
     ]
     parts.append(
-        f"<p>{escape(described['info'].get('description', ''))} <a href=/openapi.json>openapi.json</a></p>"
+        f"<p>{escape(described['info'].get('description', ''))} <a "
+        "href=/openapi.json>openapi.json</a></p>"
     )
     for path, item in described["paths"].items():
         for method, operation in item.items():
             parts.append(
-                f"<h2>{method.upper()} {escape(path)}</h2><p>{escape(operation.get('description', ''))}</p>"
+                f"<h2>{method.upper()} "
+                f"{escape(path)}</h2><p>{escape(operation.get('description', ''))}</p>"
             )
             if operation.get("security"):
                 parts.append(f"<p>Scope: {escape(operation['tags'][0])}</p>")
@@ -32,7 +34,10 @@ def page(described: dict[str, Any]) -> str:
                 f"<pre>{escape(_curl(path, one))}</pre>" for one in _examples(described, operation)
             ]
     title = escape(described["info"]["title"])
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>{''.join(parts)}"
+    return (
+        "<!doctype html><meta "
+        f"charset=utf-8><title>{title}</title><style>{STYLE}</style>{''.join(parts)}"
+    )
 
 
 def _examples(described: dict[str, Any], operation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -51,4 +56,7 @@ def _examples(described: dict[str, Any], operation: dict[str, Any]) -> list[dict
 
 def _curl(path: str, body: dict[str, Any]) -> str:
     words = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
-    return f"curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' -d '{words}' http://HOST:PORT{path}"
+    return (
+        "curl -H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json' -d "
+        f"'{words}' http://HOST:PORT{path}"
+    )

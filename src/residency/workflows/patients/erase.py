@@ -112,7 +112,8 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     if by_hand:
         where = "; ".join(f"{one.path}:{','.join(map(str, one.lines[:5]))}" for one in by_hand)
         raise GateRefused(
-            f"{where}: these rows stand in a format that erase does not rewrite; remove them there, then run it again."
+            f"{where}: these rows stand in a format that erase does not rewrite; remove them "
+            "there, then run it again."
         )
     secrets = erase_zone(patient, places, log, hashes)
     log.add("finished", hashes, rows=rows)
@@ -138,7 +139,8 @@ def _no_unfinished(places: Places) -> None:
     for zone in places.zones:
         if unfinished := next(iter(sorted(zone.glob("*.partial.jsonl"))), None):
             raise UserError(
-                f"{unfinished}: a de-identification is unfinished, and its notes are not looked through; end it with residency deid, "
+                f"{unfinished}: a de-identification is unfinished, and its notes are not looked "
+                "through; end it with residency deid, "
                 "then erase."
             )
 

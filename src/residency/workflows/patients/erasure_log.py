@@ -121,7 +121,8 @@ class ErasureLog:
                     line = None
                 if line is None or line.chain != self._last:
                     raise GateRefused(
-                        f"{self.path}:{number}: was changed, or a line before it is missing; restore it from a backup."
+                        f"{self.path}:{number}: was changed, or a line before it is missing; "
+                        "restore it from a backup."
                     )
                 self._last = sha256(raw).hexdigest()
                 found.append(line)
