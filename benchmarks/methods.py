@@ -221,11 +221,11 @@ def write_rows(task: str, given: argparse.Namespace, path: Path) -> None:
 def tokens(base: Base, card: Card, rows: list[Example]) -> Any:
     """Items as training makes them."""
     from residency.models import artefact
-    from residency.models.generation import Limits
+    from residency.models.generation import TokenLimits
     from residency.train import conversation_items, items
 
     if base.architecture == "causal":
-        return conversation_items.build(rows, artefact.chat(base, Limits()), card).items
+        return conversation_items.build(rows, artefact.chat(base, TokenLimits()), card).items
     return items.build(rows, artefact.tokeniser(base), card).items
 
 
@@ -270,7 +270,7 @@ def ours(task: str, settings: dict[str, Any]) -> dict[str, Any]:
     from _plain_methods import held_out
     from residency.models import artefact
     from residency.train.stage import Stage
-    from residency.train.trainer import Job, train
+    from residency.train.trainer import TrainingJob, train
 
     method = settings["method"]
     base, card, rows, held = subject(task, settings["rows"], settings["held"])
@@ -289,7 +289,7 @@ def ours(task: str, settings: dict[str, Any]) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as work:
         out = Path(work) / "out"
-        job = Job(
+        job = TrainingJob(
             stage=parse(Stage, stage, "stage"),
             name="1",
             base=base,

@@ -204,7 +204,7 @@ def ours(name: str, data: str, base_path: str, settings: dict[str, Any]) -> dict
     """Residency's own stage."""
     from residency.train import batches
     from residency.train.stage import Stage
-    from residency.train.trainer import Job, train
+    from residency.train.trainer import TrainingJob, train
 
     if name == "random":
         batches.POOL = 1
@@ -226,7 +226,7 @@ def ours(name: str, data: str, base_path: str, settings: dict[str, Any]) -> dict
     rows = examples(data)
     losses = example_losses(base_path, rows[:32], settings["batch"], packed=name == "packed")
     with tempfile.TemporaryDirectory() as work:
-        job = Job(
+        job = TrainingJob(
             stage=stage,
             name="1",
             base=base,
@@ -254,13 +254,13 @@ def example_losses(base_path: str, rows: list[Example], batch: int, packed: bool
 
     from residency.models import artefact, documents
     from residency.models.causal import token_losses
-    from residency.models.generation import Limits
+    from residency.models.generation import TokenLimits
     from residency.train import conversation_items
     from residency.train.batches import collate, flat
 
     base = resolve(BaseModelSettings(id=base_path), Path.cwd())
     card = load_card("qa")
-    chat = artefact.chat(base, Limits())
+    chat = artefact.chat(base, TokenLimits())
     model = artefact.fresh(base, card, "text").eval()
     if packed:
         documents.use(model)

@@ -166,7 +166,7 @@ def made(folder: str, kind: str, shape: dict[str, Any]) -> str:
 def measured(name: str, base_id: str) -> dict[str, Any]:
     """One stage in this process."""
     from residency.train.stage import Stage
-    from residency.train.trainer import Job, train
+    from residency.train.trainer import TrainingJob, train
 
     setting = SETTINGS[name]
     base = resolve(BaseModelSettings(id=base_id), Path.cwd())
@@ -182,7 +182,7 @@ def measured(name: str, base_id: str) -> dict[str, Any]:
         "stop": None,
     }
     with tempfile.TemporaryDirectory() as work:
-        job = Job(
+        job = TrainingJob(
             stage=parse(Stage, stage, "stage"),
             name="1",
             base=base,

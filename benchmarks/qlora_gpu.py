@@ -113,7 +113,7 @@ def ours(base_path: Path, steps: int, micro_batch: int) -> dict[str, Any]:
     from residency.models.base import BaseModelSettings, resolve
     from residency.tasks.card import load_card
     from residency.train.stage import Stage
-    from residency.train.trainer import Job, train
+    from residency.train.trainer import TrainingJob, train
 
     stage = {
         "method": {"kind": "lora", "r": RANK, "targets": "linear"},
@@ -125,7 +125,7 @@ def ours(base_path: Path, steps: int, micro_batch: int) -> dict[str, Any]:
         "stop": None,
     }
     with tempfile.TemporaryDirectory() as work:
-        job = Job(
+        job = TrainingJob(
             stage=parse(Stage, stage, "stage"),
             name="1",
             base=resolve(BaseModelSettings(id=str(base_path), quantise="nf4"), Path.cwd()),

@@ -258,7 +258,7 @@ def alike(artefact: Path, export: Path, notes: list[str]) -> list[str]:
     found = []
     for folder in (artefact, export):
         engine: Any = engine_of(folder, "notes", Serve())
-        answers = engine.predictor.marked(notes)
+        answers = engine.predictor.classify(notes)
         found.append(
             {(n, s.start, s.end, s.label) for n, (a, _) in enumerate(answers) for s in a.spans}
         )

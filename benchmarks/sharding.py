@@ -104,7 +104,7 @@ def measured(method: str, base_id: str, shard: str, out: str) -> None:
     """One process's part of the stage."""
     from residency.train import processes
     from residency.train.stage import Stage
-    from residency.train.trainer import Job, train
+    from residency.train.trainer import TrainingJob, train
 
     base = resolve(BaseModelSettings(id=base_id), Path.cwd())
     stage = {
@@ -115,7 +115,7 @@ def measured(method: str, base_id: str, shard: str, out: str) -> None:
         "checkpointing": False,
         "stop": None,
     }
-    job = Job(
+    job = TrainingJob(
         stage=parse(Stage, stage, "stage"),
         name="1",
         base=base,

@@ -21,7 +21,7 @@ from residency.evals.floor import SafetyFloor
 from residency.ingest.sources import Extract
 from residency.label.campaign import Label
 from residency.models.base import BaseModelSettings
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.models.remote import Api
 from residency.tasks.card import Card, load_card
 from residency.train.processes import Launch
@@ -49,7 +49,7 @@ class Task(Part):
     """``head``: the model marks spans and chooses labels with a head of its own; ``text``: a causal
     model writes its answer, which is read back. ``auto``: a head, save for cards of family
     answers."""
-    limits: Limits = Limits()
+    limits: TokenLimits = TokenLimits()
     """Models that write: the most tokens that are read and learned."""
     generate: Generation = Generation()
     """Models that write: how answers are written."""

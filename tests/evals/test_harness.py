@@ -13,7 +13,7 @@ from residency.core.types import Turn
 from residency.evals.harness import Scorer, model_of
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.tasks.card import load_card
 
 TASK = """
@@ -32,7 +32,7 @@ metric_list: [{metric: acc}]
 @pytest.fixture(scope="module")
 def predictor() -> CausalPredictor:
     base = resolve(BaseModelSettings(id="bundled:tiny-lm"), Path())
-    return CausalPredictor.untuned(base, load_card("qa"), Limits(), Generation())
+    return CausalPredictor.untuned(base, load_card("qa"), TokenLimits(), Generation())
 
 
 def by_hand(predictor: CausalPredictor, before: list[int], after: list[int]) -> tuple[float, bool]:

@@ -289,12 +289,12 @@ def test_a_prompt_of_chatglm3_has_the_tokens_of_its_parts(pieces: Path, tmp_path
 def test_a_converted_model_learns_and_answers(pieces: Path, tmp_path: Path) -> None:
     """As a base of a recipe: end of an answer, prompt and window are found."""
     from residency.models import artefact
-    from residency.models.generation import Limits
+    from residency.models.generation import TokenLimits
 
     checkpoint(tmp_path / "old", pieces)
     base = resolve(BaseModelSettings(id=str(convert(tmp_path / "old", tmp_path / "new"))))
     assert base.architecture == "causal" and base.window == 128
-    chat = artefact.chat(base, Limits())
+    chat = artefact.chat(base, TokenLimits())
     assert chat.tokenizer.decode(chat.answer_ids("")) == "</s>"
 
 

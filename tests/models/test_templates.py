@@ -14,11 +14,11 @@ from residency.core.types import Example, Text, Turn
 from residency.models import artefact, documents
 from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor, padded, token_losses
-from residency.models.chat_template import IGNORED, Chat, Row
-from residency.models.generation import Generation, Limits
+from residency.models.chat_template import IGNORED, ChatTokeniser, TokenRow
+from residency.models.generation import Generation, TokenLimits
 from residency.tasks.card import load_card
 from residency.train.batches import flat
-from residency.train.items import Item
+from residency.train.items import TrainingItem
 
 CARD = load_card("qa")
 SPECIAL = [
@@ -141,9 +141,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> dict[str,
     return found
 
 
-def chat_of(tokenizer: Any, name: str, limits: Limits = Limits()) -> Chat:
+def chat_of(tokenizer: Any, name: str, limits: TokenLimits = TokenLimits()) -> ChatTokeniser:
     tokenizer.chat_template = TEMPLATES[name][0]
-    return Chat(tokenizer, 256, limits)
+    return ChatTokeniser(tokenizer, 256, limits)
 
 
 def user(text: str) -> Turn:
@@ -157,7 +157,7 @@ def said(text: str) -> Turn:
 TALK = (user("hỏi một"), said("đáp một"), user("问二"))
 
 
-def learned(chat: Chat, row: Row) -> str:
+def learned(chat: ChatTokeniser, row: TokenRow) -> str:
     return str(chat.tokenizer.decode([target for target in row.targets if target != IGNORED]))
 
 
@@ -211,7 +211,7 @@ def test_the_end_of_a_turn_ends_the_writing(tokenizer: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_cut_answer_teaches_no_end(tokenizer: Any, name: str) -> None:
-    chat = chat_of(tokenizer, name, Limits(source=128, target=6, over="cut"))
+    chat = chat_of(tokenizer, name, TokenLimits(source=128, target=6, over="cut"))
     (row,) = chat.encode((user("x"),), "abcdefghij").rows
     assert learned(chat, row) == "abcdef"
 
@@ -225,7 +225,7 @@ def test_templates_that_write_differently_have_different_hashes(tokenizer: Any) 
 def test_a_template_that_cannot_be_used_is_one_sentence(tokenizer: Any, broken: str) -> None:
     tokenizer.chat_template = broken
     with pytest.raises(UserError) as refused:
-        Chat(tokenizer, 256)
+        ChatTokeniser(tokenizer, 256)
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -257,7 +257,7 @@ def test_alone_is_as_in_a_batch_and_as_streamed(
     settings = Generation(
         max_tokens=12, temperature=temperature, top_k=40 if temperature else 0, seed=3
     )
-    predictor = CausalPredictor.untuned(bases[name], CARD, Limits(), settings)
+    predictor = CausalPredictor.untuned(bases[name], CARD, TokenLimits(), settings)
     together = [one.text for one in predictor.predict(examples())]
     alone = [next(iter(predictor.predict([example]))).text for example in examples()]
     assert together == alone
@@ -268,7 +268,7 @@ def test_alone_is_as_in_a_batch_and_as_streamed(
 def test_writing_is_a_plain_loop_over_the_likeliest_token(
     bases: dict[str, Base], name: str
 ) -> None:
-    predictor = CausalPredictor.untuned(bases[name], CARD, Limits(), Generation(max_tokens=8))
+    predictor = CausalPredictor.untuned(bases[name], CARD, TokenLimits(), Generation(max_tokens=8))
     example = examples()[1]
     ids, _ = predictor.chat.prompt(example.turns, 200)
     assert ids is not None
@@ -287,7 +287,7 @@ def test_writing_is_a_plain_loop_over_the_likeliest_token(
 def test_gold_losses_and_choices_are_those_of_a_plain_forward(
     bases: dict[str, Base], name: str
 ) -> None:
-    predictor = CausalPredictor.untuned(bases[name], CARD, Limits(), Generation(max_tokens=8))
+    predictor = CausalPredictor.untuned(bases[name], CARD, TokenLimits(), Generation(max_tokens=8))
     found = list(predictor.gold_losses(examples()))
     for example, (loss, count) in zip(examples(), found, strict=True):
         assert isinstance(example.gold, Text)
@@ -312,14 +312,16 @@ def test_gold_losses_and_choices_are_those_of_a_plain_forward(
 def test_rows_end_to_end_give_the_losses_and_gradients_of_padded_ones_or_are_refused(
     bases: dict[str, Base], name: str
 ) -> None:
-    chat = artefact.chat(bases[name], Limits())
+    chat = artefact.chat(bases[name], TokenLimits())
     rows = [chat.encode(example.turns, example.gold.text).rows[0] for example in examples()]  # type: ignore[union-attr]
     models = [artefact.fresh(bases[name], CARD, "text").eval() for _ in range(2)]
     if not (documents.use(models[1]) and documents.holds(models[1], 256)):
         documents.leave(models[1])
         assert name == "GPT2"  # its positions cannot be told to begin anew
         return
-    items = [Item(example=str(i), ids=row.ids, targets=row.targets) for i, row in enumerate(rows)]
+    items = [
+        TrainingItem(example=str(i), ids=row.ids, targets=row.targets) for i, row in enumerate(rows)
+    ]
     first, _ = token_losses(models[0], padded(rows, chat.pad_id))
     second, _ = token_losses(models[1], flat(items))
     assert torch.allclose(first, second, atol=1e-5)

@@ -13,14 +13,14 @@ from residency.core.types import Example, Text, Turn
 from residency.models import artefact, documents
 from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor, padded, token_losses
-from residency.models.chat_template import IGNORED, Chat, Row
-from residency.models.generation import Generation, Limits
+from residency.models.chat_template import IGNORED, ChatTokeniser, TokenRow
+from residency.models.generation import Generation, TokenLimits
 from residency.models.sampling import until_stop
 from residency.tasks.card import load_card
 from residency.train import conversation_items
-from residency.train.items import Item
+from residency.train.items import TrainingItem
 from residency.train.stage import Stage
-from residency.train.trainer import Job, train
+from residency.train.trainer import TrainingJob, train
 
 CARD = load_card("qa")
 QUESTIONS = (
@@ -57,20 +57,20 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def chat(base: Base) -> Chat:
-    return artefact.chat(base, Limits())
+def chat(base: Base) -> ChatTokeniser:
+    return artefact.chat(base, TokenLimits())
 
 
 @pytest.fixture(scope="module")
 def predictor(base: Base) -> CausalPredictor:
-    return CausalPredictor.untuned(base, CARD, Limits(), Generation(max_tokens=24))
+    return CausalPredictor.untuned(base, CARD, TokenLimits(), Generation(max_tokens=24))
 
 
-def trained(chat: Chat, row: Row) -> str:
+def trained(chat: ChatTokeniser, row: TokenRow) -> str:
     return str(chat.tokenizer.decode([target for target in row.targets if target != IGNORED]))
 
 
-def test_answers_and_their_ends_are_trained_and_nothing_else(chat: Chat) -> None:
+def test_answers_and_their_ends_are_trained_and_nothing_else(chat: ChatTokeniser) -> None:
     turns = (user("a?"), said("b."), user("c?"))
     (row,) = chat.encode(turns, "d.", "all").rows
     assert (
@@ -84,7 +84,7 @@ def test_answers_and_their_ends_are_trained_and_nothing_else(chat: Chat) -> None
     assert prompt is not None and row.ids == [*prompt, *chat.answer_ids("d.")]
 
 
-def test_no_text_can_end_a_turn(chat: Chat) -> None:
+def test_no_text_can_end_a_turn(chat: ChatTokeniser) -> None:
     ends = chat.tokenizer.convert_tokens_to_ids("<|end|>")
     encoded = chat.encode((user("a<|end|><|assistant|>b"),), "c")
     assert encoded.rows[0].ids.count(ends) == 2
@@ -95,9 +95,9 @@ def test_an_answer_is_never_cut_unless_asked_and_then_teaches_no_end(base: Base)
     long = "word " * 60
     assert (
         "longer than limits.target"
-        in artefact.chat(base, Limits(target=8)).encode((user("a"),), long).fault
+        in artefact.chat(base, TokenLimits(target=8)).encode((user("a"),), long).fault
     )
-    cut = artefact.chat(base, Limits(source=12, target=8, over="cut"))
+    cut = artefact.chat(base, TokenLimits(source=12, target=8, over="cut"))
     encoded = cut.encode((user(long),), long)
     (row,) = encoded.rows
     assert row.trained == 8 and "<|end|>" not in trained(cut, row)
@@ -106,7 +106,7 @@ def test_an_answer_is_never_cut_unless_asked_and_then_teaches_no_end(base: Base)
 
 
 def test_the_oldest_turns_are_left_out_first(base: Base) -> None:
-    chat = artefact.chat(base, Limits(source=14))
+    chat = artefact.chat(base, TokenLimits(source=14))
     ids, changes = chat.prompt((user("first " * 9), said("b"), user("last?")), 100)
     assert (
         ids is not None
@@ -117,12 +117,12 @@ def test_the_oldest_turns_are_left_out_first(base: Base) -> None:
 
 
 def test_all_answers_too_long_is_one_sentence(base: Base) -> None:
-    chat = artefact.chat(base, Limits(target=3))
+    chat = artefact.chat(base, TokenLimits(target=3))
     with pytest.raises(
         DataError, match=r"^2 of 2 training rows are too long .*tasks\[0\]\.limits\.over=cut"
     ):
         conversation_items.build(
-            [example("a", "x " * 9), example("b", "y " * 9)], chat, CARD, loss=0.01
+            [example("a", "x " * 9), example("b", "y " * 9)], chat, CARD, max_rejected=0.01
         )
 
 
@@ -157,7 +157,7 @@ def test_writing_is_the_likeliest_word_after_the_other(predictor: CausalPredicto
 def test_samples_depend_on_question_and_seed_alone(base: Base) -> None:
     def drawn(seed: int, *questions: str) -> list[str]:
         generation = Generation(max_tokens=16, temperature=1.0, top_p=0.9, seed=seed)
-        predictor = CausalPredictor.untuned(base, CARD, Limits(), generation)
+        predictor = CausalPredictor.untuned(base, CARD, TokenLimits(), generation)
         return [
             one.text for one in predictor.predict([example(question) for question in questions])
         ]
@@ -188,7 +188,7 @@ def test_stop_texts_end_an_answer_across_pieces() -> None:
     assert "".join(until_stop(["ab", "c##"], ["###"])) == "abc##"
 
 
-def test_rows_end_to_end_have_the_losses_of_padded_ones(base: Base, chat: Chat) -> None:
+def test_rows_end_to_end_have_the_losses_of_padded_ones(base: Base, chat: ChatTokeniser) -> None:
     rows = [
         chat.encode((user(question),), "回答 " * (3 + 2 * i)).rows[0]
         for i, question in enumerate(QUESTIONS)
@@ -209,8 +209,8 @@ def test_rows_that_would_see_each_other_are_found(base: Base) -> None:
     )  # its own attention, which ignores where documents end
 
 
-def test_a_row_without_its_end_is_refused(chat: Chat) -> None:
-    bare = Item(example="1", ids=[5, 6, 7], targets=[IGNORED, 6, 7])
+def test_a_row_without_its_end_is_refused(chat: ChatTokeniser) -> None:
+    bare = TrainingItem(example="1", ids=[5, 6, 7], targets=[IGNORED, 6, 7])
     with pytest.raises(UserError, match="would not teach where it ends"):
         conversation_items.prove([bare], [], chat, set())
 
@@ -219,7 +219,7 @@ def test_a_stage_is_trained_saved_and_refused_with_another_template(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [example(question, "Because.") for question in QUESTIONS]
-    job = Job(
+    job = TrainingJob(
         stage=Stage(steps=3, micro_batch=2, accumulation=2),
         name="1-lora",
         base=base,
@@ -241,12 +241,12 @@ def test_a_stage_is_trained_saved_and_refused_with_another_template(
     assert sum(loss for loss, _ in tuned.gold_losses(rows)) < sum(
         loss for loss, _ in before.gold_losses(rows)
     )
-    monkeypatch.setattr(Chat, "digest", property(lambda self: "another"))
+    monkeypatch.setattr(ChatTokeniser, "digest", property(lambda self: "another"))
     with pytest.raises(UserError, match="the chat template writes another prompt than in training"):
         CausalPredictor.from_artefact(tmp_path / "out")
 
 
-def test_a_base_without_template_is_one_sentence(chat: Chat) -> None:
+def test_a_base_without_template_is_one_sentence(chat: ChatTokeniser) -> None:
     bare = resolve(BaseModelSettings(id="bundled:tiny-encoder"))
     with pytest.raises(UserError, match="has no chat template; name a Jinja file with"):
-        artefact.chat(bare, Limits())
+        artefact.chat(bare, TokenLimits())

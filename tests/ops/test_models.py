@@ -21,9 +21,9 @@ from residency.evals.floor import SafetyFloor
 from residency.models import artefact as artefacts
 from residency.models import fingerprint as canaries
 from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
-from residency.models.artefact import Artefact, Writing, fresh, save
+from residency.models.artefact import Artefact, GenerativeSettings, fresh, save
 from residency.models.base import Base, BaseModelSettings, resolve
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.ops.model_ledger import LEDGER, Models
 from residency.ops.proof import address, prove
 from residency.tasks.card import Card, Label, load_card
@@ -41,7 +41,7 @@ def trained(folder: Path, base: Base, method: Any, seed: int = 3, output: str = 
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.05)
     writing = (
-        Writing(chat=artefacts.chat(base, Limits()), generation=Generation())
+        GenerativeSettings(chat=artefacts.chat(base, TokenLimits()), generation=Generation())
         if output == "text"
         else None
     )

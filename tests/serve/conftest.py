@@ -12,7 +12,7 @@ from serve_tools import HEADERS, KEY, Redis, Started
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.serve.settings import Serve
 from residency.tasks.card import Card, Label, load_card
 
@@ -64,8 +64,8 @@ def artefacts(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
-    writing = artefact.Writing(
-        chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16)
+    writing = artefact.GenerativeSettings(
+        chat=artefact.chat(base, TokenLimits()), generation=Generation(max_tokens=16)
     )
     artefact.save(root / "words", model, base, card, Lora(r=2), "synthetic", writing)
     return made | {"words": root / "words"}

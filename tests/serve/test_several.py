@@ -20,7 +20,7 @@ from residency.core.types import Spans
 from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.ops.model_ledger import Models
 from residency.tasks.card import load_card
 
@@ -43,8 +43,8 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 if "lora_B" in name:
                     parameter.normal_(std=0.02)
         made.append(tmp_path_factory.mktemp("writers") / str(seed))
-        writing = artefact.Writing(
-            chat=artefact.chat(base, Limits()), generation=Generation(max_tokens=16)
+        writing = artefact.GenerativeSettings(
+            chat=artefact.chat(base, TokenLimits()), generation=Generation(max_tokens=16)
         )
         artefact.save(made[-1], model, base, card, Lora(r=2), "synthetic", writing)
     return made

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from residency.core.errors import GateRefused, UserError
-from residency.models.fingerprint import Canary
+from residency.models.fingerprint import Fingerprint
 from residency.serve.swap import Swap
 from residency.serve.types import Refusal, Scored, Served
 from residency.tasks.card import Card
 
 CARD = Card(name="qa", family="answers")
-KNOWN = Canary(
+KNOWN = Fingerprint(
     schema=1,
     dtype="float32",
     device="cpu",

@@ -18,9 +18,9 @@ import pytest
 from residency.core.errors import UserError
 from residency.core.types import Turn
 from residency.models.adapters import Full, Lora, Prefix, method_of
-from residency.models.artefact import Writing, chat, fresh, read, save
+from residency.models.artefact import GenerativeSettings, chat, fresh, read, save
 from residency.models.base import BaseModelSettings, resolve
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.serve.engines.vllm import VllmEngine
 from residency.serve.types import Asked, Piece, Refusal
 from residency.tasks.card import load_card
@@ -32,7 +32,7 @@ ASKED = Asked(turns=(Turn(role="user", text="Gan?"),), max_tokens=8)
 
 def trained(folder: Path, method: Any) -> Path:
     base = resolve(BaseModelSettings(id="bundled:tiny-lm"))
-    writing = Writing(chat=chat(base, Limits()), generation=Generation())
+    writing = GenerativeSettings(chat=chat(base, TokenLimits()), generation=Generation())
     save(
         folder,
         method_of(method).attach(fresh(base, CARD, "text", [method])),

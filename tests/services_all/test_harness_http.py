@@ -73,7 +73,7 @@ def artefact(tmp_path: Path) -> Path:
     from residency.models import artefact as made
     from residency.models.adapters import Lora, method_of
     from residency.models.base import BaseModelSettings, resolve
-    from residency.models.generation import Generation, Limits
+    from residency.models.generation import Generation, TokenLimits
     from residency.tasks.card import load_card
 
     base, card = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("qa")
@@ -83,7 +83,9 @@ def artefact(tmp_path: Path) -> Path:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.05)
-    writing = made.Writing(chat=made.chat(base, Limits()), generation=Generation(max_tokens=24))
+    writing = made.GenerativeSettings(
+        chat=made.chat(base, TokenLimits()), generation=Generation(max_tokens=24)
+    )
     made.save(tmp_path / "words", model, base, card, Lora(r=4), "synthetic", writing)
     return tmp_path / "words"
 

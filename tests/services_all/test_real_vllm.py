@@ -12,10 +12,10 @@ import torch
 
 from residency.core.types import Turn
 from residency.models.adapters import Lora, method_of
-from residency.models.artefact import Writing, chat, fresh, load_chat, save
+from residency.models.artefact import GenerativeSettings, chat, fresh, load_chat, save
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.serve.engines.vllm import VllmEngine
 from residency.serve.types import Asked
 from residency.tasks.card import load_card
@@ -50,7 +50,7 @@ def artefact(tmp_path: Path) -> Path:
         card,
         Lora(r=4),
         "synthetic",
-        Writing(chat=chat(base, Limits()), generation=generation),
+        GenerativeSettings(chat=chat(base, TokenLimits()), generation=generation),
     )
     return tmp_path / "a"
 

@@ -21,7 +21,7 @@ from residency.models.generation import Generation
 from residency.tasks.card import load_card
 from residency.train import processes
 from residency.train.stage import Stop
-from residency.train.trainer import Job, StageTrainer, train
+from residency.train.trainer import StageTrainer, TrainingJob, train
 
 QUESTIONS = (
     "Why rest?",
@@ -63,7 +63,7 @@ def answers() -> list[Example]:
     ]
 
 
-def case(name: str, bases: dict[str, str], folder: Path, **more: Any) -> Job:
+def case(name: str, bases: dict[str, str], folder: Path, **more: Any) -> TrainingJob:
     """``BASE METHOD``: 8 rows a step, judged after each pass, a state every 4 steps."""
     base, how = name.split()
     writes = base in ("tied", "untied")
@@ -78,7 +78,7 @@ def case(name: str, bases: dict[str, str], folder: Path, **more: Any) -> Job:
     }
     given["stop"] = Stop(patience=9)
     (folder / "out").mkdir(parents=True, exist_ok=True)
-    return Job(
+    return TrainingJob(
         stage=stage(**given | settings),
         name="1",
         base=resolve(BaseModelSettings(id=bases[base])),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.train.batches import LengthBatches, collate
-from residency.train.items import IGNORED, Item
+from residency.train.items import IGNORED, TrainingItem
 
 LENGTHS = random.Random(0).choices(range(3, 200), k=301)
 
@@ -55,8 +55,8 @@ def test_padding_is_the_share_of_tokens_that_say_nothing() -> None:
 
 def test_rows_are_padded_and_the_padding_is_not_trained() -> None:
     items = [
-        Item(example="a", ids=[5, 6, 7], targets=[IGNORED, 1, 0]),
-        Item(example="b", ids=[8], targets=[2]),
+        TrainingItem(example="a", ids=[5, 6, 7], targets=[IGNORED, 1, 0]),
+        TrainingItem(example="b", ids=[8], targets=[2]),
     ]
     found = collate(items, 9, "spans", False)
     assert found["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
@@ -65,11 +65,14 @@ def test_rows_are_padded_and_the_padding_is_not_trained() -> None:
 
 
 def test_classes_are_numbers_or_one_share_per_label() -> None:
-    one = [Item(example="a", ids=[5], targets=[2]), Item(example="b", ids=[8], targets=[0])]
+    one = [
+        TrainingItem(example="a", ids=[5], targets=[2]),
+        TrainingItem(example="b", ids=[8], targets=[0]),
+    ]
     assert collate(one, 0, "labels", False)["labels"].tolist() == [2, 0]
     several = [
-        Item(example="a", ids=[5], targets=[0.0, 1.0]),
-        Item(example="b", ids=[8], targets=[1.0, 1.0]),
+        TrainingItem(example="a", ids=[5], targets=[0.0, 1.0]),
+        TrainingItem(example="b", ids=[8], targets=[1.0, 1.0]),
     ]
     labels = collate(several, 0, "labels", True)["labels"]
     assert labels.tolist() == [[0, 1], [1, 1]] and labels.is_floating_point()

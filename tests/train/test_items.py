@@ -11,7 +11,7 @@ from residency.core.types import Answer, Example, Labels, MaskProof, Profile, Sp
 from residency.models.artefact import tokeniser
 from residency.models.tokens import Tokeniser
 from residency.tasks.card import Card, Label
-from residency.train.items import IGNORED, Item, build, prove
+from residency.train.items import IGNORED, TrainingItem, build, prove
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="sign")))
 ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="heart")))
@@ -58,9 +58,9 @@ def test_the_first_token_of_each_slot_is_trained_and_nothing_else(words: Tokenis
 
 def test_the_proof_counts_what_is_trained(words: Tokeniser) -> None:
     rows = [
-        Item(example="a", ids=[2, 10, 11, 3], targets=[IGNORED, 1, 2, IGNORED]),
-        Item(example="a", ids=[2, 12, 3], targets=[IGNORED, 0, IGNORED]),
-        Item(example="b", ids=[2, 13, 14, 3], targets=[IGNORED, 3, IGNORED, IGNORED]),
+        TrainingItem(example="a", ids=[2, 10, 11, 3], targets=[IGNORED, 1, 2, IGNORED]),
+        TrainingItem(example="a", ids=[2, 12, 3], targets=[IGNORED, 0, IGNORED]),
+        TrainingItem(example="b", ids=[2, 13, 14, 3], targets=[IGNORED, 3, IGNORED, IGNORED]),
     ]
     proof = prove(rows, [example("x", Spans(), "a"), example("y", Spans(), "b")], words, NER)
     assert (proof.rows, proof.tokens, proof.trained) == (2, 11, 4)
@@ -124,7 +124,7 @@ def test_a_row_without_words_is_refused(card: Card, words: Tokeniser) -> None:
 
 
 def test_a_row_of_which_every_target_is_masked_is_refused(words: Tokeniser) -> None:
-    rows = [Item(example="7", ids=[2, 5, 3], targets=[IGNORED] * 3)]
+    rows = [TrainingItem(example="7", ids=[2, 5, 3], targets=[IGNORED] * 3)]
     with pytest.raises(UserError, match=r"row 7: has no trained token \(1 such rows\)"):
         prove(rows, [example("ho", Spans())], words, NER)
 

@@ -14,7 +14,7 @@ from residency.models.adapters import Freeze, Full, Lora, Prefix
 from residency.train import meta_step
 from residency.train.estimate import (
     Device,
-    Rows,
+    RowLengths,
     Subject,
     attached,
     device_named,
@@ -48,7 +48,7 @@ LLAMA_7B = {
 def llama(shape: dict[str, int], rows: int, tokens: int, trained: int) -> Subject:
     config = transformers.LlamaConfig(**shape)
     return subject_of(
-        config, "answers", (), Rows(lengths=(tokens,) * rows, trained=(trained,) * rows)
+        config, "answers", (), RowLengths(lengths=(tokens,) * rows, trained=(trained,) * rows)
     )
 
 
@@ -127,7 +127,7 @@ def test_the_peak_is_that_of_a_real_step(
         meta_step.checkpoint(model)
     model.train()
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
-    held = meta_step.Held()
+    held = meta_step.HeldBytes()
     with meta_step._collected(), held:
         held.add(tensor for module in model.modules() for tensor in meta_step._own(module))
         assert held.now == pytest.approx(found.weights, rel=0.02)
@@ -206,7 +206,7 @@ def test_micro_batches_divide_the_batch() -> None:
 
 
 def test_the_heaviest_batch_is_that_of_the_longest_rows() -> None:
-    rows = Rows(lengths=(3, 9, 5, 7), trained=(1, 2, 4, 3))
+    rows = RowLengths(lengths=(3, 9, 5, 7), trained=(1, 2, 4, 3))
     assert rows.longest(2, packed=False) == Batch(rows=2, tokens=9, trained=4)
     assert rows.longest(2, packed=True) == Batch(rows=2, tokens=8, trained=4)
     assert rows.longest(8, packed=False).rows == 4

@@ -9,7 +9,7 @@ import pytest
 from residency.core.errors import UserError
 from residency.core.part import parse
 from residency.models.adapters import Full, Lora, Prefix
-from residency.train.defaults import Plan, resolve, updates_per_epoch
+from residency.train.defaults import StagePlan, resolve, updates_per_epoch
 from residency.train.stage import Stage
 
 PUBLISHED = {
@@ -25,7 +25,7 @@ PUBLISHED = {
 }
 
 
-def plan(settings: dict[str, Any], parameters: int = 22_000_000, rows: int = 500) -> Plan:
+def plan(settings: dict[str, Any], parameters: int = 22_000_000, rows: int = 500) -> StagePlan:
     return resolve(parse(Stage, settings, "stages[0]"), parameters, rows, "cpu", False)
 
 

@@ -28,9 +28,9 @@ from residency.train.defaults import resolve
 from residency.train.items import build
 from residency.train.stage import Stage, Stop
 from residency.train.trainer import (
-    Job,
     Judge,
     StageTrainer,
+    TrainingJob,
     last_checkpoint,
     seed_everything,
     train,
@@ -86,7 +86,7 @@ def class_rows(count: int, several: bool) -> list[Example]:
 
 def job(
     base: Any, folder: Path, card: Card, rows: Sequence[Example], stage: Stage, **more: Any
-) -> Job:
+) -> TrainingJob:
     given = {
         "dev": (),
         "seed": 1,
@@ -94,7 +94,7 @@ def job(
         "work": folder / "work",
         "out": folder / "out",
     } | more
-    return Job(stage=stage, name=stage.title(1), base=base, card=card, train=rows, **given)
+    return TrainingJob(stage=stage, name=stage.title(1), base=base, card=card, train=rows, **given)
 
 
 def stage(**settings: Any) -> Stage:

@@ -208,9 +208,9 @@ def _alpha(
         found += scored(
             [title],
             rows,
-            lambda counts, values=values: metric.alpha(counts, values)[..., None],
+            lambda counts, values=values: metric.alpha(counts, values)[..., None],  # type: ignore[misc]
             groups,
-        )  # type: ignore[misc]
+        )
     return found
 
 

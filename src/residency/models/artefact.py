@@ -24,8 +24,8 @@ from residency.models.base import (
     silent,
     weights_digest,
 )
-from residency.models.chat_template import Chat
-from residency.models.generation import Generation, Limits
+from residency.models.chat_template import ChatTokeniser
+from residency.models.generation import Generation, TokenLimits
 from residency.models.tokens import Tokeniser
 from residency.models.weights import head_of, load_causal, load_weights
 from residency.tasks.bio import tag_names
@@ -177,12 +177,12 @@ def _shape(artefact: Artefact) -> tuple[str, ...]:
     return outputs(artefact.task()) if artefact.output == "head" else ()
 
 
-def chat(base: Base, limits: Limits, folder: Path | None = None) -> Chat:
+def chat(base: Base, limits: TokenLimits, folder: Path | None = None) -> ChatTokeniser:
     """The tokenizer of a base, or as an artefact carries it, with its chat template."""
     tokenizer = load_tokenizer(folder or Path(base.path))
     if base.chat_template:
         tokenizer.chat_template = base.chat_template
-    return Chat(tokenizer, base.window, limits, where=f"base: {base.id}")
+    return ChatTokeniser(tokenizer, base.window, limits, where=f"base: {base.id}")
 
 
 def tokeniser(base: Base, folder: Path | None = None) -> Tokeniser:
@@ -190,10 +190,10 @@ def tokeniser(base: Base, folder: Path | None = None) -> Tokeniser:
     return Tokeniser(load_tokenizer(folder or Path(base.path)), base.segmenter, base.window)
 
 
-class Writing(Value, frozen=True):
+class GenerativeSettings(Value, frozen=True):
     """How a model writes, as an artefact keeps it."""
 
-    chat: Chat
+    chat: ChatTokeniser
     generation: Generation
 
 
@@ -204,7 +204,7 @@ def save(
     card: Card,
     method: Configured,
     profile: Profile,
-    writing: Writing | None = None,
+    writing: GenerativeSettings | None = None,
     start: Path | None = None,
     more: Sequence[Card] = (),
 ) -> None:
@@ -301,7 +301,7 @@ def load(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Tokeniser]
     return artefact, _model(artefact, folder, merge), tokeniser(artefact.base, folder)
 
 
-def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Chat]:
+def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, ChatTokeniser]:
     """The same of an artefact that answers in words.
 
     Raises ``UserError`` also where the chat template no longer writes what it wrote in training.
@@ -311,17 +311,17 @@ def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, Chat]
     return artefact, _model(artefact, folder, merge), speaker
 
 
-def chat_of(artefact: Artefact, folder: Path) -> Chat:
+def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
     """An artefact's tokenizer with its template and limits, checked to write what it wrote in
     training."""
     if artefact.output != "text":
         raise UserError(
             f"{folder}: its model marks notes and does not write; use residency predict."
         )
-    found = Chat(
+    found = ChatTokeniser(
         load_tokenizer(folder),
         artefact.base.window,
-        parse(Limits, artefact.limits, FILE),
+        parse(TokenLimits, artefact.limits, FILE),
         where=str(folder),
     )
     if found.digest != artefact.template:

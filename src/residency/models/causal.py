@@ -14,8 +14,8 @@ from residency.core.errors import UserError
 from residency.core.types import Example, Labels, Prediction, PredictorInfo, Turn
 from residency.models import artefact as artefacts
 from residency.models.base import Base
-from residency.models.chat_template import IGNORED, Chat, Row
-from residency.models.generation import Generation, Limits
+from residency.models.chat_template import IGNORED, ChatTokeniser, TokenRow
+from residency.models.generation import Generation, TokenLimits
 from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.sampling import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.models.weights import size
@@ -40,7 +40,7 @@ class CausalPredictor:
     def __init__(
         self,
         model: Any,
-        chat: Chat,
+        chat: ChatTokeniser,
         card: Card,
         generation: Generation,
         info: PredictorInfo,
@@ -87,7 +87,7 @@ class CausalPredictor:
         cls,
         artefact: artefacts.Artefact,
         model: Any,
-        chat: Chat,
+        chat: ChatTokeniser,
         name: str,
         method: str,
         device: str | None,
@@ -105,7 +105,7 @@ class CausalPredictor:
 
     @classmethod
     def untuned(
-        cls, base: Base, card: Card, limits: Limits, generation: Generation
+        cls, base: Base, card: Card, limits: TokenLimits, generation: Generation
     ) -> CausalPredictor:
         """A base as it is."""
         model = artefacts.fresh(base, card, "text").eval()
@@ -236,7 +236,7 @@ class CausalPredictor:
             yield from [(0.0, 0) if row is None else next(found) for row in rows]
             give_back_memory()
 
-    def _gold_row(self, example: Example) -> Row | None:
+    def _gold_row(self, example: Example) -> TokenRow | None:
         if example.gold is None:
             return None
         card = self._asked_of(example)
@@ -317,7 +317,7 @@ class CausalPredictor:
         with evaluating(self.model), torch.inference_mode():
             for batch in by_length([len(row) for row in rows], BATCH_TOKENS // 4, ROWS):
                 given = padded(
-                    [Row(ids=[*rows[i]], targets=[*rows[i]]) for i in batch],
+                    [TokenRow(ids=[*rows[i]], targets=[*rows[i]]) for i in batch],
                     self.chat.pad_id,
                     device,
                 )
@@ -403,7 +403,7 @@ class CausalPredictor:
             made.append(Halted(halt))
         return StoppingCriteriaList(made)
 
-    def _losses(self, rows: Sequence[Row]) -> list[tuple[float, int]]:
+    def _losses(self, rows: Sequence[TokenRow]) -> list[tuple[float, int]]:
         """Per row the sum of -log p over its trained tokens, and their number."""
         import torch
 
@@ -421,7 +421,7 @@ class CausalPredictor:
         return done
 
 
-def padded(rows: Sequence[Row], pad: int, device: Any = None) -> dict[str, Any]:
+def padded(rows: Sequence[TokenRow], pad: int, device: Any = None) -> dict[str, Any]:
     """Rows as ``input_ids``, ``attention_mask`` and ``labels`` [rows, tokens], padded behind."""
     import torch
 
@@ -461,8 +461,8 @@ def token_losses(
     return losses, wanted.nonzero()[:, 0]
 
 
-def _asked(prompt: list[int], answer: list[int]) -> Row:
-    return Row(ids=[*prompt, *answer], targets=[*[IGNORED] * len(prompt), *answer])
+def _asked(prompt: list[int], answer: list[int]) -> TokenRow:
+    return TokenRow(ids=[*prompt, *answer], targets=[*[IGNORED] * len(prompt), *answer])
 
 
 def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:

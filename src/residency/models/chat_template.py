@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from residency.core.errors import UserError
 from residency.core.files import digest
 from residency.core.types import Turn, Value
-from residency.models.generation import Limits
+from residency.models.generation import TokenLimits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ PROBE = (
 """A conversation whose rendering tells templates apart."""
 
 
-class Row(Value, frozen=True):
+class TokenRow(Value, frozen=True):
     """What a training step reads: tokens, and per token the target (its own id) or IGNORED."""
 
     ids: list[int]
@@ -47,21 +47,21 @@ class Row(Value, frozen=True):
 class Encoded(Value, frozen=True):
     """A conversation to learn from."""
 
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     changes: tuple[str, ...] = ()
     """What was left out or cut, as the ledger says it."""
     fault: str = ""
     """Why nothing can be made of it."""
 
 
-class Chat:
+class ChatTokeniser:
     """A tokenizer with its chat template and limits."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         window: int,
-        limits: Limits = Limits(),
+        limits: TokenLimits = TokenLimits(),
         where: str = "base",
     ) -> None:
         if not tokenizer.chat_template:
@@ -274,7 +274,7 @@ class Chat:
         ):
             row = _row([*pieces, final], learned=len(earlier))
             return Encoded(rows=[row], changes=(*changes, *cut))
-        rows: list[Row] = []
+        rows: list[TokenRow] = []
         for i in (*earlier, len(made)):
             target, words, fault = (
                 (final, cut, "") if i == len(made) else self._target(made[i].text)
@@ -285,7 +285,7 @@ class Chat:
             changes = (*changes, *words, *left_out)
             if ids is None:
                 return Encoded(fault="question and answer are longer than the model reads at once")
-            rows.append(Row(ids=[*ids, *target], targets=[*[IGNORED] * len(ids), *target]))
+            rows.append(TokenRow(ids=[*ids, *target], targets=[*[IGNORED] * len(ids), *target]))
         return Encoded(rows=rows, changes=tuple(dict.fromkeys(changes)))
 
     def _limited(self, pieces: list[list[int]]) -> bool:
@@ -335,7 +335,7 @@ def _largest(most: int, fits: Callable[[int], bool]) -> int:
     return low
 
 
-def _row(pieces: list[list[int]], learned: int) -> Row:
+def _row(pieces: list[list[int]], learned: int) -> TokenRow:
     """One row of pieces, read and written in turn; the last answer is trained, and so many before
     it."""
     answers = len(pieces) // 2
@@ -345,4 +345,4 @@ def _row(pieces: list[list[int]], learned: int) -> Row:
         trained = number % 2 == 1 and answers - number // 2 <= learned + 1
         ids += piece
         targets += piece if trained else [IGNORED] * len(piece)
-    return Row(ids=ids, targets=targets)
+    return TokenRow(ids=ids, targets=targets)

@@ -18,7 +18,7 @@ from residency.core.types import Answer, Example, Labels, Prediction, PredictorI
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.running import by_length, evaluating, give_back_memory, on
-from residency.models.tokens import Tokeniser, Tokens, Window
+from residency.models.tokens import TokenisedText, Tokeniser, Window
 from residency.models.weights import size
 from residency.tasks.bio import best_tags, decode
 from residency.tasks.card import Card
@@ -108,7 +108,7 @@ class EncoderPredictor:
             for found, score in zip(tokens, scores, strict=True):
                 yield Marginals(slots=found.slots, log_probabilities=score)
 
-    def marked(self, texts: list[str]) -> list[tuple[Answer, int]]:
+    def classify(self, texts: list[str]) -> list[tuple[Answer, int]]:
         """Answers and tokens of texts that are read together, each span with how sure the model is
         of it: the geometric mean of the probabilities of its tags."""
         with self.ready():
@@ -125,7 +125,7 @@ class EncoderPredictor:
             ]
         return [(answer, len(found.ids)) for answer, found in zip(made, tokens, strict=True)]
 
-    def _sure(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
+    def _sure(self, text: str, tokens: TokenisedText, scores: NDArray[np.float32]) -> Answer:
         """Spans with their scores."""
         import numpy as np
 
@@ -151,7 +151,7 @@ class EncoderPredictor:
         whole ``[outputs]``, in fp32."""
         return forward_all(self.model, batches, self.tokeniser.pad_id)
 
-    def _read(self, texts: list[str]) -> tuple[list[Tokens], list[NDArray[np.float32]]]:
+    def _read(self, texts: list[str]) -> tuple[list[TokenisedText], list[NDArray[np.float32]]]:
         """Tokens of texts, and the scores of their slots (or of the whole)."""
         tokens = self.tokeniser(texts)
         work = [
@@ -171,7 +171,7 @@ class EncoderPredictor:
         return answers, [len(found.ids) for found in tokens]
 
     def _scores(
-        self, tokens: list[Tokens], work: list[tuple[int, Window]]
+        self, tokens: list[TokenisedText], work: list[tuple[int, Window]]
     ) -> list[NDArray[np.float32]]:
         """Per text the scores of its slots ``[slots, tags]``, or of the whole ``[windows,
         labels]``."""
@@ -191,7 +191,7 @@ class EncoderPredictor:
         return [np.concatenate(found) for found in parts]
 
     def _read_off(
-        self, scores: NDArray[np.float32], tokens: Tokens, window: Window
+        self, scores: NDArray[np.float32], tokens: TokenisedText, window: Window
     ) -> NDArray[np.float32]:
         if self.card.family == "labels":
             return scores[None, :]
@@ -200,12 +200,12 @@ class EncoderPredictor:
         ]
         return scores[firsts]
 
-    def _spans(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
+    def _spans(self, text: str, tokens: TokenisedText, scores: NDArray[np.float32]) -> Answer:
         if not len(scores):
             return Spans()
         return Spans(spans=decode(text, best_tags(scores).tolist(), tokens.slots, self.card.names))
 
-    def _labels(self, text: str, tokens: Tokens, scores: NDArray[np.float32]) -> Answer:
+    def _labels(self, text: str, tokens: TokenisedText, scores: NDArray[np.float32]) -> Answer:
         import numpy as np
 
         mean = scores.mean(axis=0)

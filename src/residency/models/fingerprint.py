@@ -50,7 +50,7 @@ merged: 5e-6 in 32 bits, 0.053 in bfloat16, 0.025 in float16. The others have ro
 their own, and for 4 and 8 bits that round differently by device."""
 
 
-class Canary(Value, frozen=True):
+class Fingerprint(Value, frozen=True):
     """What was recorded."""
 
     schema: int
@@ -64,7 +64,7 @@ class Canary(Value, frozen=True):
     tolerances: dict[str, float]
 
 
-def record(model: Any, tokenizer: Any, base: Base, output: str) -> Canary | None:
+def record(model: Any, tokenizer: Any, base: Base, output: str) -> Fingerprint | None:
     """What a model says now; nothing where it cannot be asked or says what is no number."""
     try:
         ids = rows(tokenizer, base, output)
@@ -81,7 +81,7 @@ def record(model: Any, tokenizer: Any, base: Base, output: str) -> Canary | None
     if any(one != one or abs(one) == float("inf") for found in values for one in found):
         return None
     device = next(model.parameters()).device.type
-    return Canary(
+    return Fingerprint(
         schema=SCHEMA,
         dtype=numbers(model, base),
         device=device,

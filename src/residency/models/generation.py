@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from residency.core.part import Part
 
 
-class Limits(Part):
+class TokenLimits(Part):
     """The most tokens that a conversation may have. What is longer is counted in the ledger,
     whatever becomes of it."""
 

@@ -65,7 +65,7 @@ class Api(Part):
         return self
 
 
-class Said(Value, frozen=True):
+class KeptAnswer(Value, frozen=True):
     """An answer as it is kept: of which request, and how long it took."""
 
     request: str
@@ -183,7 +183,7 @@ class RemotePredictor:
                 "evaluate.limit."
             )
 
-    def _ask(self, client: httpx2.Client, key: str, body: dict[str, Any]) -> Said:
+    def _ask(self, client: httpx2.Client, key: str, body: dict[str, Any]) -> KeptAnswer:
         import httpx2
 
         for attempt in range(self.api.retries + 1):
@@ -213,7 +213,7 @@ class RemotePredictor:
             "and the same command goes on from there."
         )
 
-    def _said(self, key: str, answer: httpx2.Response, milliseconds: float) -> Said:
+    def _said(self, key: str, answer: httpx2.Response, milliseconds: float) -> KeptAnswer:
         try:
             found = answer.json()
             text = found["choices"][0]["message"]["content"]
@@ -223,14 +223,14 @@ class RemotePredictor:
                 f"{self.where}: the server's answer is no chat completion; check that url ends in "
                 "the API's base, e.g. /v1."
             ) from None
-        return Said(
+        return KeptAnswer(
             request=key,
             text=text if isinstance(text, str) else "",
             milliseconds=milliseconds,
             tokens=tokens if isinstance(tokens, int) else None,
         )
 
-    def _keep(self, said: Said) -> None:
+    def _keep(self, said: KeptAnswer) -> None:
         self.known[said.request] = said
         line = json.dumps(
             {
@@ -256,13 +256,13 @@ def _wait(asked: str | None, otherwise: float) -> float:
         return otherwise
 
 
-def _read(path: Path) -> Iterator[Said]:
+def _read(path: Path) -> Iterator[KeptAnswer]:
     """Answers that were kept; a last line that was cut off by the end of a process is left out."""
     import msgspec
 
     if path.is_file():
         for line in path.read_bytes().splitlines():
             try:
-                yield msgspec.json.decode(line, type=Said)
+                yield msgspec.json.decode(line, type=KeptAnswer)
             except msgspec.DecodeError:
                 continue

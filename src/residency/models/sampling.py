@@ -14,7 +14,7 @@ from residency.core.types import Turn
 if TYPE_CHECKING:
     import torch
 
-    from residency.models.chat_template import Chat
+    from residency.models.chat_template import ChatTokeniser
 
 
 class Stops:
@@ -119,7 +119,7 @@ class RowNoise:
 class StopTexts:
     """Ends a row once it holds a stop text behind its prompt."""
 
-    def __init__(self, chat: Chat, prompt: int, stops: Sequence[str]) -> None:
+    def __init__(self, chat: ChatTokeniser, prompt: int, stops: Sequence[str]) -> None:
         self.chat, self.prompt, self.stops = chat, prompt, stops
         self.reach = 2 * max(map(len, stops)) + 8
         """Tokens in which a stop text that has just been finished must lie."""

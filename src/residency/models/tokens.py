@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class Tokens(Value, frozen=True):
+class TokenisedText(Value, frozen=True):
     """A text as tokens, without special tokens."""
 
     ids: list[int]
@@ -53,7 +53,7 @@ class Tokeniser:
         self.longest, self.room = window, window - len(empty)
         self.pad_id = int(tokenizer.pad_token_id or 0)
 
-    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
+    def __call__(self, texts: Sequence[str]) -> list[TokenisedText]:
         """Tokens of texts; long ones whole."""
         if self.segmenter:
             return [self._segmented(text) for text in texts]
@@ -62,7 +62,7 @@ class Tokeniser:
             for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)
         ]
 
-    def _segmented(self, text: str) -> Tokens:
+    def _segmented(self, text: str) -> TokenisedText:
         edits = segment(text, self.segmenter)
         joined = edits.apply(text)
         ids, offsets = self._encode([joined])[0]
@@ -96,12 +96,12 @@ class Tokeniser:
             offsets.extend([(start, position)] * len(pieces))
         return ids, offsets
 
-    def windows(self, tokens: Tokens) -> list[Window]:
+    def windows(self, tokens: TokenisedText) -> list[Window]:
         """Overlapping windows over a text; each slot is read off the window in which it has most
         context."""
         return windows(len(tokens.ids), tokens.firsts, self.room)
 
-    def inputs(self, tokens: Tokens, window: Window) -> list[int]:
+    def inputs(self, tokens: TokenisedText, window: Window) -> list[int]:
         """What the model reads: the window's tokens between special ones; never nothing."""
         return [*self.prefix, *tokens.ids[window.start : window.end], *self.suffix] or [self.pad_id]
 
@@ -123,7 +123,7 @@ def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> Tokens:
+def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> TokenisedText:
     """Tokens joined with the units of their text."""
     bounds = units(text)
     firsts: list[int] = []
@@ -145,7 +145,7 @@ def slotted(text: str, ids: list[int], offsets: Sequence[tuple[int, int]]) -> To
                 unit += 1
                 last = bounds[unit][1]
             slots[-1] = (slots[-1][0], last)
-    return Tokens(ids=ids, firsts=firsts, slots=slots)
+    return TokenisedText(ids=ids, firsts=firsts, slots=slots)
 
 
 def windows(count: int, firsts: Sequence[int], room: int) -> list[Window]:

@@ -33,7 +33,7 @@ from residency.core.types import Report, Value
 from residency.evals.floor import PART, SafetyFloor, safety_gate
 from residency.models import artefact as artefacts
 from residency.models import fingerprint as canaries
-from residency.models.fingerprint import Canary
+from residency.models.fingerprint import Fingerprint
 from residency.ops import proof
 from residency.ops.proof import Proof
 
@@ -342,7 +342,7 @@ class Models:
                 )
             )
 
-    def recorded(self, digest: str) -> Canary:
+    def recorded(self, digest: str) -> Fingerprint:
         """What was recorded of a model; raises ``GateRefused`` where nothing was."""
         folder, beside = self.path(digest), self._beside(digest)
         return proof.recorded(folder, artefacts.read(folder), beside if beside.is_file() else None)

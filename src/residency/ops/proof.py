@@ -19,7 +19,7 @@ from residency.models import fingerprint
 from residency.models.adapters import Full
 from residency.models.artefact import Artefact
 from residency.models.base import load_tokenizer, silent
-from residency.models.fingerprint import Canary
+from residency.models.fingerprint import Fingerprint
 
 ENGINE = "process"
 SAME = 1e-4
@@ -40,7 +40,7 @@ class Proof(Value, frozen=True):
     machine."""
 
 
-def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Canary:
+def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Fingerprint:
     """What was recorded of an artefact, in it or (of an older one) ``beside`` it.
 
     Raises ``GateRefused`` where nothing was.
@@ -52,7 +52,7 @@ def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Ca
             "as it is now with residency model "
             "add --record."
         )
-    found = read_json(path, Canary)
+    found = read_json(path, Fingerprint)
     if found.schema != fingerprint.SCHEMA:
         raise GateRefused(
             f"{path}: schema {found.schema} is not read by this version, which reads "
@@ -108,7 +108,7 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
             ) from None
 
 
-def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
+def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     output, base = artefact.output, _base(artefact, folder)
     if fingerprint.rows(load_tokenizer(folder), artefact.base, output) != known.ids:
         raise GateRefused(
@@ -152,7 +152,7 @@ def _compared(folder: Path, artefact: Artefact, known: Canary) -> Proof:
     )
 
 
-def _change(model: Any, before: list[Any], known: Canary, output: str) -> float:
+def _change(model: Any, before: list[Any], known: Fingerprint, output: str) -> float:
     """How far a model is from its base: in what it says, or, with a head, in the states below it."""
     if output == "text":
         return fingerprint.furthest(before, fingerprint.measure(model, known.ids, "text"))
@@ -178,7 +178,7 @@ def _base(artefact: Artefact, folder: Path) -> Any:
         raise
 
 
-def record(folder: Path) -> Canary:
+def record(folder: Path) -> Fingerprint:
     """What an artefact says now, for one that was trained before this was recorded. It proves that
     nothing changes from here on."""
     artefact = artefacts.read(folder)

@@ -110,9 +110,9 @@ class Supervisor:
             engine = Child("engine", lambda: self._engine(bool(self.served)))
             self._first(engine)
             workers = [
-                Child(f"worker-{n}", lambda n=n: self._worker(n))
+                Child(f"worker-{n}", lambda n=n: self._worker(n))  # type: ignore[misc]
                 for n in range(self.settings.workers)
-            ]  # type: ignore[misc]
+            ]
             for line in greeting({one.name: one for one in self.served}, self.settings):
                 self.say(line)
             try:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from residency.core.errors import GateRefused, ResidencyError
 from residency.models import fingerprint
-from residency.models.fingerprint import Canary
+from residency.models.fingerprint import Fingerprint
 from residency.serve.types import Engine, Refusal
 
 
@@ -108,7 +108,7 @@ class Swap:
         self,
         name: str,
         load: Callable[[], Engine],
-        known: Canary | None = None,
+        known: Fingerprint | None = None,
         agreed: Callable[[Engine], Awaitable[object]] | None = None,
     ) -> Engine:
         """Load another engine beside the one that answers (in a thread), prove it, and let it
@@ -153,7 +153,7 @@ class Swap:
                 await held.engine.close()
 
 
-async def proved(engine: Engine, known: Canary | None) -> None:
+async def proved(engine: Engine, known: Fingerprint | None) -> None:
     """An engine that answers, and, where it can say how likely tokens are, says what was recorded,
     within the tolerance of its kind.
 

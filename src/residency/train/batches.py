@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from residency.train.items import IGNORED, Item
+from residency.train.items import IGNORED, TrainingItem
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ class LengthBatches:
         return 1 - real / padded if padded else 0.0
 
 
-def flat(items: Sequence[Item]) -> dict[str, Any]:
+def flat(items: Sequence[TrainingItem]) -> dict[str, Any]:
     """Conversations one behind the other, without padding."""
     from residency.models import documents
 
@@ -81,7 +81,7 @@ def flat(items: Sequence[Item]) -> dict[str, Any]:
     )
 
 
-def collate(items: Sequence[Item], pad: int, family: str, multiple: bool) -> dict[str, Any]:
+def collate(items: Sequence[TrainingItem], pad: int, family: str, multiple: bool) -> dict[str, Any]:
     """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``: per
     token for ``spans`` and ``answers``."""
     import torch

@@ -9,29 +9,29 @@ from typing import Literal
 
 from residency.core.errors import DataError, UserError
 from residency.core.types import SHOWABLE, Example, MaskProof
-from residency.models.chat_template import IGNORED, Chat, Encoded
+from residency.models.chat_template import IGNORED, ChatTokeniser, Encoded
 from residency.tasks.card import Card
 from residency.tasks.codec import CODECS, conversation
-from residency.train.items import Item, Items, check_gold
+from residency.train.items import Items, TrainingItem, check_gold
 
 ANSWER, END = "answer", "end of turn"
 
 
 def build(
     examples: Sequence[Example],
-    chat: Chat,
+    chat: ChatTokeniser,
     card: Card,
     loss_on: Literal["all", "last"] = "all",
-    loss: float = 1.0,
+    max_rejected: float = 1.0,
     more: Sequence[Card] = (),
 ) -> Items:
     """Training items of conversations; no answer is cut unless the limits say so. Examples of other
     tasks name one of ``more``.
 
     Raises ``UserError`` where an example has no gold answer, and ``DataError`` where more than the
-    share ``loss`` of them cannot be learned from because they are too long.
+    share ``max_rejected`` of them cannot be learned from because they are too long.
     """
-    items: list[Item] = []
+    items: list[TrainingItem] = []
     changed: Counter[str] = Counter()
     rejected: dict[str, str] = {}
     cut: set[str] = set()
@@ -47,9 +47,10 @@ def build(
         if any("cut off, not trained" in words for words in encoded.changes):
             cut.add(example.id)
         items.extend(
-            Item(example=example.id, ids=row.ids, targets=row.targets) for row in encoded.rows
+            TrainingItem(example=example.id, ids=row.ids, targets=row.targets)
+            for row in encoded.rows
         )
-    _check(rejected, len(examples), loss)
+    _check(rejected, len(examples), max_rejected)
     return Items(
         items=items,
         windowed={},
@@ -59,15 +60,17 @@ def build(
     )
 
 
-def encode(example: Example, chat: Chat, card: Card, loss_on: Literal["all", "last"]) -> Encoded:
+def encode(
+    example: Example, chat: ChatTokeniser, card: Card, loss_on: Literal["all", "last"]
+) -> Encoded:
     """An example as tokens and targets."""
     assert example.gold is not None
     words = CODECS[card.family].render(example.gold, example.input)
     return chat.encode(conversation(example, card), words, loss_on)
 
 
-def _check(rejected: dict[str, str], count: int, loss: float) -> None:
-    if not rejected or len(rejected) / count <= loss:
+def _check(rejected: dict[str, str], count: int, max_rejected: float) -> None:
+    if not rejected or len(rejected) / count <= max_rejected:
         return
     reason, times = Counter(rejected.values()).most_common(1)[0]
     first = next(id for id, why in rejected.items() if why == reason)
@@ -80,7 +83,7 @@ def _check(rejected: dict[str, str], count: int, loss: float) -> None:
 
 
 def prove(
-    items: Sequence[Item], examples: Sequence[Example], chat: Chat, cut: set[str]
+    items: Sequence[TrainingItem], examples: Sequence[Example], chat: ChatTokeniser, cut: set[str]
 ) -> MaskProof:
     """Count the trained tokens.
 
@@ -125,7 +128,7 @@ def _ends(targets: list[int], end: list[int]) -> int:
 
 
 def _sample(
-    items: Sequence[Item], examples: Sequence[Example], chat: Chat
+    items: Sequence[TrainingItem], examples: Sequence[Example], chat: ChatTokeniser
 ) -> tuple[tuple[str, str], ...]:
     """The tokens of the first row that may be shown, from a little before its first answer on."""
     shown = {example.id for example in examples if example.profile in SHOWABLE}
@@ -141,7 +144,7 @@ def _sample(
     return ()
 
 
-def longest_answer(items: Sequence[Item]) -> int:
+def longest_answer(items: Sequence[TrainingItem]) -> int:
     """Tokens of the longest trained turn."""
     longest = run = 0
     for item in items:

@@ -27,7 +27,7 @@ TINY = 12_000_000
 """Parameters below which a model is as small as the bundled one."""
 
 
-class Plan(Value, frozen=True):
+class StagePlan(Value, frozen=True):
     """A stage with nothing left open."""
 
     epochs: float
@@ -64,7 +64,7 @@ def resolve(
     quantised: bool = False,
     processes: int = 1,
     sharded: bool = False,
-) -> Plan:
+) -> StagePlan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items;
     ``writes``: answers in words, without a fresh head; ``quantised``: the base's weights have 4 or
     8 bits.
@@ -86,7 +86,7 @@ def resolve(
     )
     fast = rate if parameters >= LARGE else max(rate, HEAD_RATE)
     head = fast if stage.head_learning_rate == "auto" else stage.head_learning_rate
-    return Plan(
+    return StagePlan(
         epochs=epochs,
         steps=steps,
         micro_batch=micro,

@@ -24,8 +24,8 @@ from residency.models.artefact import Output, outputs
 from residency.models.base import HEADS, Base, silent
 from residency.models.weights import LARGE, head_of
 from residency.tasks.card import Card
-from residency.train.defaults import Plan
-from residency.train.items import IGNORED, Item
+from residency.train.defaults import StagePlan
+from residency.train.items import IGNORED, TrainingItem
 from residency.train.meta_step import Batch, Precision, Rehearsal, rehearse
 from residency.train.stage import Stage
 
@@ -62,7 +62,7 @@ class Device(Value, frozen=True):
     """Per second, for large matrices; 0 where it is not known."""
 
 
-class Rows(Value, frozen=True):
+class RowLengths(Value, frozen=True):
     """The training items, as far as memory and time depend on them."""
 
     lengths: tuple[int, ...]
@@ -85,7 +85,7 @@ class Rows(Value, frozen=True):
         )
 
 
-class Estimate(Value, frozen=True):
+class MemoryEstimate(Value, frozen=True):
     """What a stage will take. Bytes, unless said otherwise."""
 
     parameters: int
@@ -226,7 +226,7 @@ class Subject(Value, frozen=True):
     """A model on the meta device, with so many layers (all where None)."""
     layers: int
     family: Family
-    rows: Rows
+    rows: RowLengths
     file: int = 0
     """Bytes of the base's weights on disk; 0 where they are not here."""
     dev: int = 0
@@ -250,7 +250,7 @@ def estimate(
     copies: bool,
     program: int,
     shares: int = 1,
-) -> Estimate:
+) -> MemoryEstimate:
     """What the stage will take.
 
     ``half``: weights that are not trained are held in the precision of training; ``quantise``: the
@@ -283,7 +283,7 @@ def estimate(
     training = (
         weights + gradients + states + borrowed + activations + (program + copied if on_cpu else 0)
     )
-    return Estimate(
+    return MemoryEstimate(
         parameters=made.parameters,
         trainable=made.trainable,
         micro_batch=micro_batch,
@@ -310,7 +310,7 @@ def estimate(
 def _seconds(
     made: Rehearsal,
     batch: Batch,
-    rows: Rows,
+    rows: RowLengths,
     device: Device,
     steps: int,
     micro_batch: int,
@@ -455,7 +455,7 @@ def subject_of(
     config: Any,
     family: Family,
     outputs: Sequence[str],
-    rows: Rows,
+    rows: RowLengths,
     file: int = 0,
     dev: int = 0,
 ) -> Subject:
@@ -499,7 +499,7 @@ def config_of(path: Path) -> Any:
 
 
 def subject_of_job(
-    base: Base, card: Card, output: Output, items: Sequence[Item], dev: int
+    base: Base, card: Card, output: Output, items: Sequence[TrainingItem], dev: int
 ) -> Subject:
     """What a job trains."""
     family: Family = (
@@ -509,7 +509,7 @@ def subject_of_job(
         sum(target != IGNORED for target in item.targets) if family == "answers" else len(item.ids)
         for item in items
     )
-    rows = Rows(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
+    rows = RowLengths(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
     path = Path(base.path)
     stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     return subject_of(config_of(path), family, outputs(card), rows, stored, dev)
@@ -519,11 +519,11 @@ def of_plan(
     subject: Subject,
     stage: Stage,
     base: Base,
-    plan: Plan,
+    plan: StagePlan,
     device: Device,
     packed: bool,
     program: int,
-) -> Estimate:
+) -> MemoryEstimate:
     """The estimate of a stage whose settings are all decided."""
     method = stage.tuning
     large = device.kind == "cuda" and parameters_of(subject) >= LARGE
@@ -550,11 +550,11 @@ def fitted(
     subject: Subject,
     stage: Stage,
     base: Base,
-    plan: Plan,
+    plan: StagePlan,
     packed: bool,
     program: int,
     device: Device | None = None,
-) -> Plan:
+) -> StagePlan:
     """The plan with the largest micro-batch that memory holds, its effective batch as it was."""
     device = device or device_here()
     rows = plan.micro_batch * plan.accumulation
@@ -575,12 +575,12 @@ def parameters_of(subject: Subject) -> int:
     return sum(p.numel() for p in subject.build(None).parameters())
 
 
-def fits(found: Estimate, device: Device) -> bool:
+def fits(found: MemoryEstimate, device: Device) -> bool:
     """Whether a device has the memory."""
     return found.peak <= device.usable
 
 
-def verdict(found: Estimate, device: Device) -> str:
+def verdict(found: MemoryEstimate, device: Device) -> str:
     """Whether it fits, and why, in a sentence."""
     heaviest = {
         "the weights": found.weights,

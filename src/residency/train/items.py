@@ -14,7 +14,7 @@ IGNORED = -100
 """Target of a token that is not trained."""
 
 
-class Item(Value, frozen=True):
+class TrainingItem(Value, frozen=True):
     """One window of one example."""
 
     example: str
@@ -26,7 +26,7 @@ class Item(Value, frozen=True):
 class Items(Value, frozen=True):
     """The training items of a stage, and what became of each example on the way."""
 
-    items: list[Item]
+    items: list[TrainingItem]
     windowed: dict[str, int]
     """Example id -> windows, where more than one."""
     changed: dict[str, int]
@@ -42,7 +42,7 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
     Raises ``UserError`` where an example has no gold answer, a label that the card does not know,
     or not a single token to learn from.
     """
-    items: list[Item] = []
+    items: list[TrainingItem] = []
     windowed: dict[str, int] = {}
     changed: dict[str, int] = {}
     tokens_of = tokeniser([example.input for example in examples])
@@ -64,7 +64,7 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
             ids = tokeniser.inputs(tokens, window)
             if card.family == "labels":
                 items.append(
-                    Item(example=example.id, ids=ids, targets=class_targets(example, card))
+                    TrainingItem(example=example.id, ids=ids, targets=class_targets(example, card))
                 )
                 continue
             if not window.slots:
@@ -72,7 +72,7 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
             targets = [IGNORED] * len(ids)
             for slot in window.slots:
                 targets[tokens.firsts[slot] - window.start + len(tokeniser.prefix)] = tags[slot]
-            items.append(Item(example=example.id, ids=ids, targets=targets))
+            items.append(TrainingItem(example=example.id, ids=ids, targets=targets))
     return Items(
         items=items,
         windowed=windowed,
@@ -122,7 +122,7 @@ def class_targets(example: Example, card: Card) -> list[int] | list[float]:
 
 
 def prove(
-    items: Sequence[Item], examples: Sequence[Example], tokeniser: Tokeniser, card: Card
+    items: Sequence[TrainingItem], examples: Sequence[Example], tokeniser: Tokeniser, card: Card
 ) -> MaskProof:
     """Count the trained tokens; raise ``UserError`` for a row that has none."""
     names = tag_names(card.names) if card.family == "spans" else card.names
@@ -157,7 +157,10 @@ def prove(
 
 
 def _sample(
-    items: Sequence[Item], examples: Sequence[Example], tokeniser: Tokeniser, names: Sequence[str]
+    items: Sequence[TrainingItem],
+    examples: Sequence[Example],
+    tokeniser: Tokeniser,
+    names: Sequence[str],
 ) -> tuple[tuple[str, str], ...]:
     """The first window with an entity among rows that may be shown, as (token, target)."""
     shown = {example.id for example in examples if example.profile in SHOWABLE}

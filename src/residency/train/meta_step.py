@@ -61,7 +61,7 @@ class Rehearsal(Value, frozen=True):
     """Of operators, in one forward and backward pass and one step of the optimiser."""
 
 
-class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are alive."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ def rehearse(
         model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, fused=True)
-        held, flops = Held(), FlopCounterMode(display=False)
+        held, flops = HeldBytes(), FlopCounterMode(display=False)
         with (
             flops,
             held,

@@ -28,11 +28,11 @@ from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, Prediction, PredictorInfo, Profile, StageResult
 from residency.models import artefact, documents, sharding
 from residency.models.adapters.method import put_back
-from residency.models.artefact import Output, Writing
+from residency.models.artefact import GenerativeSettings, Output
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
-from residency.models.generation import Generation, Limits
+from residency.models.generation import Generation, TokenLimits
 from residency.models.running import best_device, steady_memory
 from residency.models.weights import size
 from residency.tasks.card import Card
@@ -40,8 +40,8 @@ from residency.tasks.scoring import falls, main_metric
 from residency.train import conversation_items, processes, trackers
 from residency.train import estimate as foreseen
 from residency.train.batches import LengthBatches, collate, flat
-from residency.train.defaults import Plan, resolve, updates_per_epoch
-from residency.train.items import IGNORED, Item, Items, build
+from residency.train.defaults import StagePlan, resolve, updates_per_epoch
+from residency.train.items import IGNORED, Items, TrainingItem, build
 from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, fault, known, out_of_memory
 from residency.train.stage import Stage, Stop
@@ -66,7 +66,7 @@ Progress = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words."""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one stage needs."""
 
     stage: Stage
@@ -83,10 +83,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     """Where the artefact goes (a folder that the caller commits)."""
     output: Output = "head"
-    limits: Limits = Limits()
+    limits: TokenLimits = TokenLimits()
     generate: Generation = Generation()
     """Models that write: how much they read, and how they write."""
-    loss: float = 1.0
+    max_rejected: float = 1.0
     """Models that write: most rows, as a share, that may be too long to learn from."""
     more: tuple[Card, ...] = ()
     """Models that write: the cards of other tasks that rows are of, which name them."""
@@ -99,7 +99,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
 
 
-def train(job: Job) -> tuple[StageResult, Items]:
+def train(job: TrainingJob) -> tuple[StageResult, Items]:
     """Train a stage and save its artefact to ``job.out``; resumes from ``job.work`` to identical
     numbers.
 
@@ -141,7 +141,7 @@ class Exhausted(Exception):
         self.micro_batch = micro_batch
 
 
-def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
+def attempt(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items]:
     """Train a stage with what earlier attempts have taught.
 
     Raises ``Diverged`` and ``Exhausted`` where another attempt may go better.
@@ -150,7 +150,7 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     if job.output == "text":
         chat = artefact.chat(job.base, job.limits)
         items = conversation_items.build(
-            job.train, chat, job.card, job.stage.loss_on, job.loss, job.more
+            job.train, chat, job.card, job.stage.loss_on, job.max_rejected, job.more
         )
     else:
         tokeniser = artefact.tokeniser(job.base)
@@ -201,7 +201,9 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     writing = None
     info = PredictorInfo(name="dev", base=job.base.id)
     if job.output == "text":
-        writing = Writing(chat=chat, generation=settled(job.generate, items, job.base.window))
+        writing = GenerativeSettings(
+            chat=chat, generation=settled(job.generate, items, job.base.window)
+        )
         predictor: EncoderPredictor | CausalPredictor = CausalPredictor(
             model, chat, job.card, writing.generation, info, job.more
         )
@@ -273,7 +275,7 @@ def attempt(job: Job, recovery: Recovery) -> tuple[StageResult, Items]:
     return result, items
 
 
-def begun(job: Job, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]:
+def begun(job: TrainingJob, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]:
     """The model that a stage begins with, its parameters, whether rows are laid end to end, and
     why.
 
@@ -292,7 +294,7 @@ def begun(job: Job, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]
     return model, parameters, packed, why
 
 
-def put_together(job: Job, model: Any) -> Any:
+def put_together(job: TrainingJob, model: Any) -> Any:
     """The whole model, on the CPU of the first process, from the parts of all; nothing in the
     others."""
     target = None
@@ -307,7 +309,7 @@ def put_together(job: Job, model: Any) -> Any:
     return target
 
 
-def recovered(plan: Plan, recovery: Recovery) -> Plan:
+def recovered(plan: StagePlan, recovery: Recovery) -> StagePlan:
     """A plan as earlier attempts have taught; the effective batch stays."""
     halved = 2**recovery.halvings
     return msgspec.structs.replace(
@@ -329,7 +331,7 @@ def device_kind(device: str) -> foreseen.Device:
     )
 
 
-def packing(job: Job, model: Any) -> tuple[bool, str]:
+def packing(job: TrainingJob, model: Any) -> tuple[bool, str]:
     """Whether rows are laid end to end, and why; tried on the model itself, whatever its
     architecture claims."""
     wanted = job.stage.packing
@@ -358,7 +360,7 @@ def settled(generation: Generation, items: Items, window: int) -> Generation:
     return generation.model_copy(update={"max_tokens": max(8, min(most, window // 2))})
 
 
-def writing_settings(job: Job, writing: Writing) -> dict[str, str]:
+def writing_settings(job: TrainingJob, writing: GenerativeSettings) -> dict[str, str]:
     """How a model writes, for the report."""
     limits, generation = job.limits, writing.generation
     return {
@@ -409,10 +411,10 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
 
     def __init__(
         self,
-        job: Job,
+        job: TrainingJob,
         predictor: EncoderPredictor | CausalPredictor,
         per_epoch: int,
-        plan: Plan | None = None,
+        plan: StagePlan | None = None,
     ) -> None:
         self.job, self.predictor, self.plan = job, predictor, plan
         self.first = math.inf
@@ -592,7 +594,13 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
     """The Trainer with our batches, our loss and our rates."""
 
     def __init__(
-        self, job: Job, plan: Plan, items: Items, model: Any, judge: Judge, packed: bool = False
+        self,
+        job: TrainingJob,
+        plan: StagePlan,
+        items: Items,
+        model: Any,
+        judge: Judge,
+        packed: bool = False,
     ) -> None:
         self.job, self.plan, self.items, self.judge, self.packed = job, plan, items, judge, packed
         super().__init__(
@@ -611,7 +619,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
             lengths, plan.micro_batch, job.seed, self._epoch, processes.rank(), plan.processes
         )
 
-    def _collate(self, batch: list[Item]) -> dict[str, Any]:
+    def _collate(self, batch: list[TrainingItem]) -> dict[str, Any]:
         if self.packed:
             return flat(batch)
         family = "answers" if self.job.output == "text" else self.job.card.family
@@ -822,12 +830,12 @@ def optimiser(name: str) -> tuple[Any, dict[str, Any]]:
     }
 
 
-def blank(item: Item) -> Item:
+def blank(item: TrainingItem) -> TrainingItem:
     """A row of the same kind that teaches nothing."""
-    return Item(example="", ids=item.ids[:8], targets=[IGNORED] * len(item.targets[:8]))
+    return TrainingItem(example="", ids=item.ids[:8], targets=[IGNORED] * len(item.targets[:8]))
 
 
-def arguments(job: Job, plan: Plan, rows: int) -> Any:
+def arguments(job: TrainingJob, plan: StagePlan, rows: int) -> Any:
     """The Trainer's arguments for a plan."""
     names = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
     return transformers.TrainingArguments(

@@ -154,7 +154,7 @@ def _generator(by: str, model: str, key: str, out: Path) -> Predictor:
     from residency.core.part import parse
     from residency.models.base import BaseModelSettings, resolve
     from residency.models.causal import CausalPredictor
-    from residency.models.generation import Generation, Limits
+    from residency.models.generation import Generation, TokenLimits
     from residency.models.remote import Api, RemotePredictor
     from residency.tasks.card import load_card
 
@@ -173,7 +173,7 @@ def _generator(by: str, model: str, key: str, out: Path) -> Predictor:
         raise UserError(
             f"--by: {by} does not write; give a causal model, a server's address, or {OWN}."
         )
-    return CausalPredictor.untuned(base, card, Limits(), Generation())
+    return CausalPredictor.untuned(base, card, TokenLimits(), Generation())
 
 
 def _written(

@@ -309,9 +309,9 @@ def _encoders(device: Any) -> Iterator[tuple[str, str, float]]:
     import transformers
 
     from residency.models.adapters import Full
-    from residency.train.estimate import Rows
+    from residency.train.estimate import RowLengths
 
-    rows = Rows(lengths=(512,) * 8, trained=(512,) * 8)
+    rows = RowLengths(lengths=(512,) * 8, trained=(512,) * 8)
     for name, shape in ENCODERS.items():
         config = transformers.BertConfig(vocab_size=64000, **shape)
         yield name, "full", _peak(config, "spans", rows, Full(), device, "none", 8)
@@ -321,9 +321,9 @@ def _writers(device: Any) -> Iterator[tuple[str, str, float]]:
     import transformers
 
     from residency.models.adapters import Lora
-    from residency.train.estimate import Rows
+    from residency.train.estimate import RowLengths
 
-    rows = Rows(lengths=(LARGE_WINDOW,), trained=(LARGE_WINDOW // 2,))
+    rows = RowLengths(lengths=(LARGE_WINDOW,), trained=(LARGE_WINDOW // 2,))
     for name, shape in CAUSAL.items():
         config = transformers.LlamaConfig(**LLAMA, **shape)
         for method, quantise in (("lora", "none"), ("lora on base.quantise: nf4", "nf4")):

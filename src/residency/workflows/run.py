@@ -70,7 +70,7 @@ from residency.workflows.assignment import Assignment, exams, marked, replay_tas
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
-    from residency.train.trainer import Job
+    from residency.train.trainer import TrainingJob
 
 DEMO_CAVEAT = (
     "These records are invented: a generator wrote them, and the bundled model has seen text of "
@@ -370,9 +370,9 @@ class Work:
         )
         self.tracker.end(best)
 
-    def job(self, number: int, work: Path, out: Path) -> Job:
+    def job(self, number: int, work: Path, out: Path) -> TrainingJob:
         """What a stage needs to be trained."""
-        from residency.train.trainer import Job
+        from residency.train.trainer import TrainingJob
 
         stage = self.recipe.stages[number]
         tasks = self.recipe.tasks_of(stage)
@@ -405,7 +405,7 @@ class Work:
         method = stage.method
         if adapter := getattr(method, "adapter", None):
             method = method.model_copy(update={"adapter": str(self.recipe.root / adapter)})
-        return Job(
+        return TrainingJob(
             stage=stage.model_copy(update={"method": method}),
             name=stage.title(number + 1),
             base=self.base,
@@ -423,7 +423,7 @@ class Work:
             output=first.output,
             limits=first.task.limits,
             generate=first.task.generate,
-            loss=self.recipe.data[first.data].loss,
+            max_rejected=self.recipe.data[first.data].loss,
             start=self.start(number),
             forecast=True,
             shard=self.recipe.launch.shard and processes.world() > 1,

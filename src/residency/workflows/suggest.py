@@ -36,10 +36,10 @@ def fitted(
 ) -> EncoderPredictor:
     """A model trained on notes, in memory only; the card's labels must be fixed."""
     from residency.models.encoder import EncoderPredictor
-    from residency.train.trainer import Job, train
+    from residency.train.trainer import TrainingJob, train
 
     with tempfile.TemporaryDirectory(prefix="residency-") as folder, silent():
-        job = Job(
+        job = TrainingJob(
             stage=stage,
             name="fold",
             base=base,

@@ -157,7 +157,7 @@ class Marker(InProcess):
         )
 
     def _fixed(self) -> object:
-        answer, tokens = self.predictor.marked([CANARY])[0]
+        answer, tokens = self.predictor.classify([CANARY])[0]
         if isinstance(answer, Spans):
             return tuple((span.start, span.end, span.label) for span in answer.spans), tokens
         return (answer.labels if isinstance(answer, Labels) else answer), tokens
@@ -165,7 +165,7 @@ class Marker(InProcess):
     def _mark(self, texts: Sequence[str]) -> list[Prediction]:
         return [
             Prediction(id="", answer=answer, tokens=count)
-            for answer, count in self.predictor.marked([*texts])
+            for answer, count in self.predictor.classify([*texts])
         ]
 
     async def mark(self, text: str) -> Prediction:

@@ -12,7 +12,7 @@ from residency.core.types import Turn
 from residency.serve.types import Refusal, Scored, Served
 
 if TYPE_CHECKING:
-    from residency.models.chat_template import Chat
+    from residency.models.chat_template import ChatTokeniser
     from residency.models.tokens import Tokeniser
 
 
@@ -92,7 +92,7 @@ class Texts:
 class Chats:
     """The tokenizer of a model that writes."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: ChatTokeniser) -> None:
         self.chat, self.size = chat, len(chat.tokenizer)
 
     def count(self, text: str) -> int:

@@ -19,7 +19,7 @@ from residency.models import artefact as artefacts
 from residency.models.adapters import Full, Lora
 from residency.models.artefact import Artefact
 from residency.models.base import Base
-from residency.models.chat_template import Chat
+from residency.models.chat_template import ChatTokeniser
 from residency.serve.engines.tokenizer import Chats, Reading
 from residency.serve.engines.vllm_process import VllmProcess, down
 from residency.serve.types import Asked, Piece, Refusal, Scored, Served
@@ -45,7 +45,12 @@ class VllmEngine(Reading):
     tokenizer are ours."""
 
     def __init__(
-        self, served: Served, artefact: Artefact, chat: Chat, process: VllmProcess, adapted: bool
+        self,
+        served: Served,
+        artefact: Artefact,
+        chat: ChatTokeniser,
+        process: VllmProcess,
+        adapted: bool,
     ) -> None:
         self.words = Chats(chat)
         super().__init__(served, self.words)
