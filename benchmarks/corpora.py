@@ -208,10 +208,11 @@ def random_weights(base: Path, work: Path, seed: int) -> Path:
 
 def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """Run a recipe; its score on the test part."""
+    import residency
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
 
-    facts = pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs))
+    facts = finished_facts(residency.run(Recipe.load(recipe), runs))
     score = next(score for score in facts.reports[-1].scores if score.metric == "span_f1")
     stage, parts = facts.stages[0], facts.data[0].parts
     if score.low is None or score.high is None:

@@ -160,11 +160,11 @@ def measure(given: argparse.Namespace, work: Path) -> None:
 def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]]:
     """The artefact, and gold examples that it has not seen."""
     import residency
-    from residency.workflows.run import artefact_of, evaluation
+    from residency.workflows.evaluate import examples_of_run
+    from residency.workflows.finished import artefact_of
 
     if given.run:
-        whole = evaluation(given.run)
-        return artefact_of(given.run), [*whole.part("dev"), *whole.part("test")]
+        return artefact_of(given.run), examples_of_run(given.run, "dev", "test")
     there = shared_data() / "en/ncbi_disease"
     given_as = {
         "format": "conll",
@@ -203,7 +203,7 @@ def prepared(given: argparse.Namespace, work: Path) -> tuple[Path, list[Example]
     path.write_text(json.dumps(recipe), "utf-8")
     say("tuning")
     folder = residency.run(residency.Recipe.load(path), work / "runs").folder
-    return artefact_of(folder), evaluation(folder).part("test")
+    return artefact_of(folder), examples_of_run(folder, "test")
 
 
 def texts(predictor: Any, text: str, length: int, count: int) -> Iterator[str]:

@@ -136,10 +136,11 @@ def settings(
 
 def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """One run in this process."""
+    import residency
     from residency import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
 
-    facts = pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs))
+    facts = finished_facts(residency.run(Recipe.load(recipe), runs))
     base, tuned = facts.reports
     scores = {
         one.system.name: {s.metric: (s.value, s.low or 0.0, s.high or 0.0) for s in one.scores}

@@ -80,10 +80,11 @@ def recipe(name: str, base: str, output: str, given: argparse.Namespace) -> dict
 
 def measured(path: Path, runs: Path) -> dict[str, Any]:
     """One run in this process."""
+    import residency
     from residency import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
 
-    facts = pipeline.finished_facts(pipeline.run(Recipe.load(path), runs))
+    facts = finished_facts(residency.run(Recipe.load(path), runs))
     systems = []
     for one in facts.reports:
         f1 = next(score for score in one.scores if score.metric == "span_f1")

@@ -188,8 +188,9 @@ def answers(path: Path, notes: Sequence[Note]) -> list[list[Span]]:
 
 def ours(work: Path, seed: int, quick: bool) -> dict[str, Any]:
     """What a user does: a recipe with data and base, everything else left out."""
+    import residency
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
 
     data = {
         "format": "jsonl",
@@ -210,8 +211,8 @@ def ours(work: Path, seed: int, quick: bool) -> dict[str, Any]:
     if quick:
         value["stages"] = [{"epochs": 1}]
     with tempfile.TemporaryDirectory(dir=work) as runs:
-        done = pipeline.run(Recipe.from_mapping(value, root=work), runs)
-        stage = pipeline.finished_facts(done).stages[0]
+        done = residency.run(Recipe.from_mapping(value, root=work), runs)
+        stage = finished_facts(done).stages[0]
         with (work / "answers.jsonl").open("w", encoding="utf-8") as file:
             for line in (
                 (done.folder / "eval" / "ner" / "tuned.predictions.jsonl").read_bytes().splitlines()

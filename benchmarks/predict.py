@@ -168,9 +168,10 @@ def tune(given: argparse.Namespace, work: Path) -> Path:
     """The tuned artefact, and beside it the same model as ``save_pretrained`` writes it."""
     from transformers.utils.logging import disable_progress_bar
 
+    import residency
     from residency.models.artefact import load
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import artefact_of
 
     write_jsonl(invented(given.train, seed=80_000), work / "train.jsonl")
     test = (
@@ -196,8 +197,8 @@ def tune(given: argparse.Namespace, work: Path) -> Path:
         "stages": [{"method": {"kind": "full"}, "epochs": given.epochs, "stop": None}],
         "evaluate": {"baselines": [], "bootstrap": 0},
     }
-    artefact = pipeline.artefact_of(
-        pipeline.run(Recipe.from_mapping(value, root=work), work / "runs").folder
+    artefact = artefact_of(
+        residency.run(Recipe.from_mapping(value, root=work), work / "runs").folder
     )
     disable_progress_bar()
     _, model, tokeniser = load(artefact)

@@ -69,7 +69,8 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, work: Path) -> None:
     """Tune, start all servers, ask them in turn."""
-    from residency.workflows.run import artefact_of, evaluation
+    from residency.workflows.evaluate import examples_of_run
+    from residency.workflows.finished import artefact_of
 
     finished = tuned(work / "tuned", given.steps, given.threads)
     artefact = artefact_of(finished)
@@ -82,7 +83,7 @@ def measure(given: argparse.Namespace, work: Path) -> None:
         )
         stack.enter_context(plain(ports["plain-1"], work / "plain", 1, work / "plain-1.txt"))
         stack.enter_context(ours(ports["ours"], finished, given.threads, work / "ours", OPEN))
-        export = exported(artefact, evaluation(finished).part("test"), work / "export")
+        export = exported(artefact, examples_of_run(finished, "test"), work / "export")
         stack.enter_context(ours(ports["ours-export"], export, given.threads, work / "ours", OPEN))
         key = (work / "ours/serve/key").read_text("ascii").strip()
         plans = {name: {"port": ports[name], "texts": notes} for name in SYSTEMS}

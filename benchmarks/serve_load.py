@@ -31,7 +31,8 @@ from typing import Any
 from _common import ROOT, parser, report, run, say
 from _serving import Answer, centile, exported, free, load, milliseconds, ours, texts, tuned
 from residency.core.errors import UserError
-from residency.workflows.run import artefact_of, evaluation
+from residency.workflows.evaluate import examples_of_run
+from residency.workflows.finished import artefact_of
 
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
 from provider import AUDIENCE, Provider
@@ -88,7 +89,7 @@ def measure(given: argparse.Namespace, work: Path, provider: Provider, address: 
     artefact, served = artefact_of(finished), finished
     notes = texts(artefact, given.tokens, 64)
     if given.onnx:
-        served = exported(artefact, evaluation(finished).part("test"), work / "export")
+        served = exported(artefact, examples_of_run(finished, "test"), work / "export")
     tokens = [
         provider.token("hospital", sub=f"nurse-{user}", scope="extract", exp=time.time() + 3600)
         for user in range(given.users)

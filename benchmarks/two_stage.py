@@ -166,10 +166,11 @@ def cells(scores: dict[str, dict[str, list[float]]]) -> list[str]:
 
 def measured(recipe: Path, runs: Path) -> dict[str, Any]:
     """One road in this process."""
+    import residency
     from residency import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
 
-    return summary(pipeline.finished_facts(pipeline.run(Recipe.load(recipe), runs)))
+    return summary(finished_facts(residency.run(Recipe.load(recipe), runs)))
 
 
 def summary(facts: RunFacts) -> dict[str, Any]:

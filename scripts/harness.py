@@ -11,7 +11,7 @@ from pathlib import Path
 from residency.core.errors import ResidencyError
 from residency.evals.harness import model_of
 from residency.models.causal import CausalPredictor
-from residency.workflows.run import artefact_of
+from residency.workflows.finished import artefact_of
 
 
 def main() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+import residency
 from residency.core.errors import UserError
 from residency.models.adapters import Lora
 from residency.recipe import Recipe
 from residency.workflows import llamafactory
-from residency.workflows import run as pipeline
+from residency.workflows.finished import finished_facts
 
 INFO = {
     "pairs": {"file_name": "pairs.json", "columns": {"prompt": "q", "response": "a"}},
@@ -124,7 +125,7 @@ def test_what_is_imported_runs_on_the_bundled_model(value: dict[str, Any], folde
     again = Recipe.load(
         target, ["stages[0].steps=1", "stages[0].epochs=auto", "evaluate.bootstrap=0"]
     )
-    facts = pipeline.finished_facts(pipeline.run(again, folder / "runs"))
+    facts = finished_facts(residency.run(again, folder / "runs"))
     assert facts.reports[-1].n == 2
 
 

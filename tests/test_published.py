@@ -175,10 +175,11 @@ def reduced(name: str, folder: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_recipe_runs_at_reduced_size(path: Path, tmp_path: Path) -> None:
-    from residency.workflows import run as pipeline
+    import residency
+    from residency.workflows.finished import finished_facts
 
-    run = pipeline.run(Recipe.load(path, reduced(path.stem, tmp_path)), tmp_path / "runs")
-    facts = pipeline.finished_facts(run)
+    run = residency.run(Recipe.load(path, reduced(path.stem, tmp_path)), tmp_path / "runs")
+    facts = finished_facts(run)
     assert [stage.method for stage in facts.stages] == [
         stage.method.kind for stage in Recipe.load(path).stages
     ]

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from residency.workflows.bench import bench
     from residency.workflows.check import check
     from residency.workflows.compare import compare
-    from residency.workflows.run import evaluate, explain, open_run, predict, run
+    from residency.workflows.evaluate import evaluate
+    from residency.workflows.finished import open_run, predict
+    from residency.workflows.run import explain, run
 
 __version__ = "0.1.0"
 
@@ -39,12 +41,12 @@ _WHERE = {
         ("DataError", "GateRefused", "ResidencyError", "UserError"), "residency.core.errors"
     ),
     **dict.fromkeys(("Note", "Prediction", "RawNote", "Span"), "residency.core.types"),
-    **dict.fromkeys(
-        ("evaluate", "explain", "open_run", "predict", "run"), "residency.workflows.run"
-    ),
+    **dict.fromkeys(("explain", "run"), "residency.workflows.run"),
+    **dict.fromkeys(("open_run", "predict"), "residency.workflows.finished"),
     "Recipe": "residency.recipe",
     "bench": "residency.workflows.bench",
     "check": "residency.workflows.check",
+    "evaluate": "residency.workflows.evaluate",
     "compare": "residency.workflows.compare",
     "Run": "residency.core.run_folder",
 }

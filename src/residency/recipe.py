@@ -222,9 +222,17 @@ class Recipe(Part):
     @property
     def digest(self) -> str:
         """Hash of everything that the recipe says, defaults included, and where its paths lead."""
-        return digest(
-            {"recipe": self.model_dump(mode="json", by_alias=True), "root": str(self._root)}
-        )
+        return digest({"recipe": self.settings, "root": str(self._root)})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the recipe says, defaults included, as keys of steps are made of it: under
+        the names that it had in earlier versions, so that their runs are found again."""
+        value = self.model_dump(mode="json", by_alias=True)
+        for data in value["data"].values():
+            if "max_rejected" in data:
+                data["loss"] = data.pop("max_rejected")
+        return value
 
     def card(self, task: Task) -> Card:
         """The card of a task."""

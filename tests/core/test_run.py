@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from residency.core.errors import UserError
-from residency.core.run_folder import Run, Step, differences, memoised_digest
+from residency.core.run_folder import Run, Step, differences, memoised_digests
 
 
 def step(value: int = 1, into: str = "train/x", **inputs: str) -> Step:
@@ -189,6 +189,10 @@ def test_differences_are_dotted_and_short() -> None:
 
 def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
     file, memo = tmp_path / "f", tmp_path / "memo.json"
+
+    def memoised_digest(file: Path, memo: Path) -> str:
+        return memoised_digests([file], memo)[file]
+
     file.write_bytes(b"abc")
     # SHA-256 of "abc": FIPS 180-2, appendix B.1
     assert (

@@ -148,14 +148,14 @@ def project(tmp_path: Path, tiny: Path) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> tuple[Path, Path]:
     """A project and its finished run; tests only read it, or write below ``evaluations``."""
+    import residency
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
 
     folder = tmp_path_factory.mktemp("finished") / "project"
     lines(folder / "data" / "notes.jsonl", [row(note) for note in records("vi", 60, seed=1)])
     lines(folder / "data" / "other.jsonl", [row(note) for note in records("vi", 10, seed=2)])
     recipe = Recipe.load(write_recipe(folder, recipe_of(tiny)))
-    return folder, pipeline.run(recipe, folder / "runs").folder
+    return folder, residency.run(recipe, folder / "runs").folder
 
 
 @pytest.fixture

@@ -58,11 +58,11 @@ def server() -> Iterator[StandIn]:
 @pytest.fixture(scope="module")
 def second(finished: tuple[Path, Path], tiny: Path) -> Path:
     """A second run on the same data, of all weights."""
-    from residency.workflows import run as pipeline
+    import residency
 
     stages = [{"method": {"kind": "full"}, "steps": 4, "batch": 8}]
     recipe = Recipe.load(write_recipe(finished[0], recipe_of(tiny, name="other", stages=stages)))
-    done = pipeline.run(recipe, finished[0] / "runs").folder
+    done = residency.run(recipe, finished[0] / "runs").folder
     write_recipe(finished[0], recipe_of(tiny))
     return done
 

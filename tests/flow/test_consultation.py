@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+import residency
 from residency import Recipe
 from residency.core.errors import DataError
 from residency.core.progress import Silent
 from residency.workflows import predict
-from residency.workflows import run as pipeline
 from residency.workflows.check import check
+from residency.workflows.finished import finished_facts
 
 COLUMNS = ("id", "patient", "symptoms", "results", "diagnosis")
 
@@ -68,8 +69,8 @@ def test_columns_become_a_consultation_whose_diagnosis_is_learned_and_predicted(
     tmp_path: Path,
 ) -> None:
     table(tmp_path / "data" / "table.csv")
-    run = pipeline.run(recipe(tmp_path), tmp_path / "runs")
-    facts = pipeline.finished_facts(run)
+    run = residency.run(recipe(tmp_path), tmp_path / "runs")
+    facts = finished_facts(run)
     exact = {
         report.system.name: next(
             score.value for score in report.scores if score.metric == "exact_match"
@@ -103,7 +104,7 @@ def test_columns_become_a_consultation_whose_diagnosis_is_learned_and_predicted(
 def test_a_column_that_the_card_names_and_the_table_lacks_is_one_sentence(tmp_path: Path) -> None:
     table(tmp_path / "data" / "table.csv", drop="results")
     with pytest.raises(DataError, match="results") as refused:
-        pipeline.run(recipe(tmp_path), tmp_path / "runs")
+        residency.run(recipe(tmp_path), tmp_path / "runs")
     assert len(str(refused.value).splitlines()) == 1
     findings, _ = check(recipe(tmp_path))
     assert any(finding.level == "error" and "results" in finding.message for finding in findings)

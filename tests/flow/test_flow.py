@@ -12,12 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import residency
 from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
 from residency.core.errors import UserError
+from residency.core.run_folder import Run
 from residency.models.artefact import read
 from residency.recipe import Recipe
 from residency.synth.records import records
-from residency.workflows import run as pipeline
+from residency.workflows.finished import finished_facts
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +95,7 @@ def test_a_changed_evaluation_reuses_the_training_of_the_earlier_run(
         "eval/clinical": "runs: evaluate.bootstrap 20 -> 10",
         "report": "runs: recipe.evaluate.bootstrap 20 -> 10; eval changed",
     }
-    other = pipeline.run(
+    other = residency.run(
         Recipe.load(project / "recipe.yaml", ["evaluate.bootstrap=10"]), project / "runs"
     )
     assert other.folder != run
@@ -115,7 +117,7 @@ def test_a_run_that_was_killed_before_its_last_word_is_called_done_by_the_next(
     whole = manifest.read_text("utf-8")
     manifest.write_text(whole.replace('"done"', '"running"'), "utf-8")
     (run / ".work" / "left").mkdir(parents=True)
-    again = pipeline.run(Recipe.load(project / "recipe.yaml"), project / "runs")
+    again = residency.run(Recipe.load(project / "recipe.yaml"), project / "runs")
     assert set(again.done.values()) == {"cached"}
     assert json.loads(manifest.read_text("utf-8")) == json.loads(whole)
     assert not (run / ".work").exists()
@@ -177,7 +179,7 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
     project, run = finished
     monkeypatch.chdir(tmp_path)
     cli("eval", run, "evaluate.bootstrap=50", check=0)
-    facts, folder = pipeline.evaluate(run, ["data.notes.test=data/other.jsonl"])
+    facts, folder = residency.evaluate(run, ["data.notes.test=data/other.jsonl"])
     assert folder.parent == run / "evaluations"
     assert [report.n for report in facts.reports] == [10, 10]
     assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
@@ -201,8 +203,8 @@ def test_the_same_numbers_come_from_the_run_and_from_its_evaluation(
     finished: tuple[Path, Path],
 ) -> None:
     _, run = finished
-    facts, _ = pipeline.evaluate(run)
-    before = pipeline.finished_facts(run.Run(run))
+    facts, _ = residency.evaluate(run)
+    before = finished_facts(Run(run))
     assert [report.scores for report in facts.reports] == [
         report.scores for report in before.reports
     ]
@@ -227,10 +229,10 @@ def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: l
     recipe = recipe_of(
         tiny, name=card, data={"notes": data}, tasks=[{"card": card, "data": "notes"}]
     )
-    run = pipeline.run(Recipe.load(write_recipe(project, recipe)), project / "runs")
-    tuned = pipeline.finished_facts(run).reports[-1]
+    run = residency.run(Recipe.load(write_recipe(project, recipe)), project / "runs")
+    tuned = finished_facts(run).reports[-1]
     assert tuned.scores[0].metric == ("exact_match" if card == "multilabel" else "accuracy")
-    answer = next(iter(pipeline.predict(run, ["Chest pain."]))).answer
+    answer = next(iter(residency.predict(run, ["Chest pain."]))).answer
     assert msgspec.to_builtins(answer)["labels"] is not None
     assert spoken(project) == []
 
@@ -238,10 +240,10 @@ def test_classification_from_csv(project: Path, tiny: Path, card: str, labels: l
 def test_two_processes_never_work_on_one_run(finished: tuple[Path, Path]) -> None:
     project, run = finished
     with (
-        run.Run(run).locked(),
+        Run(run).locked(),
         pytest.raises(UserError, match="another process is working on this run"),
     ):
-        pipeline.run(Recipe.load(project / "recipe.yaml"), project / "runs")
+        residency.run(Recipe.load(project / "recipe.yaml"), project / "runs")
 
 
 def test_the_public_names_exist() -> None:

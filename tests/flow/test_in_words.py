@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import residency
 from residency import Recipe
 from residency.core.progress import Silent
 from residency.core.types import Labels, Note
@@ -18,7 +19,8 @@ from residency.tasks.card import load_card
 from residency.tasks.codec import conversation
 from residency.tasks.examples import examples
 from residency.workflows import predict
-from residency.workflows import run as pipeline
+from residency.workflows.evaluate import examples_of_run
+from residency.workflows.finished import finished_facts
 
 DRUGS = ("aspirin", "heparin", "insulin", "warfarin")
 
@@ -74,8 +76,8 @@ def recipe(folder: Path, card: str, **task: Any) -> Recipe:
 def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_cannot_be_read(
     tmp_path: Path,
 ) -> None:
-    run = pipeline.run(recipe(tmp_path, "ner", generate={"max_tokens": 40}), tmp_path / "runs")
-    base, tuned = pipeline.finished_facts(run).reports
+    run = residency.run(recipe(tmp_path, "ner", generate={"max_tokens": 40}), tmp_path / "runs")
+    base, tuned = finished_facts(run).reports
     f1 = {
         r.system.name: next(s.value for s in r.scores if s.metric == "span_f1")
         for r in (base, tuned)
@@ -103,8 +105,8 @@ def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_ca
 
 def test_one_label_is_ranked_among_the_cards_and_never_unreadable(tmp_path: Path) -> None:
     plan = recipe(tmp_path, "classify")
-    run = pipeline.run(plan, tmp_path / "runs")
-    base, tuned = pipeline.finished_facts(run).reports
+    run = residency.run(plan, tmp_path / "runs")
+    base, tuned = finished_facts(run).reports
     assert (base.failures, tuned.failures, tuned.repaired) == (0, 0, 0)
     score = {
         r.system.name: next(s.value for s in r.scores if s.metric == "accuracy")
@@ -113,8 +115,7 @@ def test_one_label_is_ranked_among_the_cards_and_never_unreadable(tmp_path: Path
     assert score["tuned"] > 0.9
 
     predictor = predictors.trained(next(run.folder.glob("train/1-*")))
-    work = pipeline.Work(plan, tmp_path / "runs", Silent())
-    asked = examples(work.corpus.part("test"), work.card)
+    asked = examples_of_run(run, "test")
     ranked = list(predictor.predict(asked))
     for prediction in ranked:
         assert isinstance(prediction.answer, Labels)

@@ -73,12 +73,12 @@ def project(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    import residency
     from residency import Recipe
-    from residency.workflows import run as pipeline
 
     folder = tmp_path_factory.mktemp("written") / "project"
     recipe = project(folder)
-    return folder, pipeline.run(Recipe.load(recipe), folder / "runs").folder
+    return folder, residency.run(Recipe.load(recipe), folder / "runs").folder
 
 
 def evaluated(run: Path, name: str = "tuned") -> dict[str, dict[str, Any]]:

@@ -25,9 +25,10 @@ NOTHING = "Nothing of this patient"
 def learned(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     """A hospital's project whose notes were de-identified, split and learned from; tests work on
     copies."""
+    import residency
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
     from residency.workflows.deidentify import deidentify
+    from residency.workflows.split import split
 
     folder = tmp_path_factory.mktemp("learned") / "ward"
     folder.mkdir()
@@ -43,8 +44,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
         patch.setenv("RESIDENCY_KEY", KEY)
         recipe = Recipe.load(path)
         deidentify(recipe)
-        pipeline.run(recipe, folder / "runs")
-        pipeline.split(recipe, folder / "split")
+        residency.run(recipe, folder / "runs")
+        split(recipe, folder / "split")
     return folder
 
 

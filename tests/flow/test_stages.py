@@ -63,12 +63,12 @@ def project(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    import residency
     from residency import Recipe
-    from residency.workflows import run as pipeline
 
     folder = tmp_path_factory.mktemp("stages") / "project"
     recipe = project(folder)
-    return recipe, pipeline.run(Recipe.load(recipe), folder / "runs").folder
+    return recipe, residency.run(Recipe.load(recipe), folder / "runs").folder
 
 
 def facts(run: Path) -> dict[str, Any]:
@@ -274,26 +274,31 @@ def test_a_stage_from_an_artefact_of_another_base_is_refused(
 def test_replayed_rows_stand_among_the_stages_own(tmp_path: Path) -> None:
     from residency import Recipe
     from residency.core.progress import Silent
-    from residency.workflows.run import Work
+    from residency.workflows.material import read_material
+    from residency.workflows.run import job_of_stage
+    from residency.workflows.steps import read_inputs
 
     recipe = Recipe.load(project(tmp_path / "p"), ["stages[1].replay={data: general, share: 20%}"])
-    work = Work(recipe, tmp_path / "runs", Silent())
-    own = len(work.corpora["special"].part("train"))
-    job = work.job(1, tmp_path / "w", tmp_path / "o")
+    material = read_material(read_inputs(recipe, tmp_path / "runs"), Silent())
+    own = len(material.corpora["special"].part("train"))
+    job = job_of_stage(material, 1, tmp_path / "w", tmp_path / "o")
     replayed = [row for row in job.train if row.id.startswith("general:")]
     assert len(job.train) - len(replayed) == own
     assert len(replayed) == round(own * 0.2 / 0.8)
-    known = {note.id for note in work.corpora["general"].part("train")}
+    known = {note.id for note in material.corpora["general"].part("train")}
     assert {row.id.removeprefix("general:") for row in replayed} <= known, (
         "never a row that is measured"
     )
-    assert len(work.job(0, tmp_path / "w", tmp_path / "o").train) == len(known)
+    assert len(job_of_stage(material, 0, tmp_path / "w", tmp_path / "o").train) == len(known)
 
 
 def test_two_tasks_are_learned_together_each_with_its_own_card(tmp_path: Path) -> None:
+    import residency
     from residency import Recipe
+    from residency.core.progress import Silent
     from residency.models import artefact
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import artefact_of
+    from residency.workflows.material import read_data
 
     folder = tmp_path / "p"
     other = {**CARD, "name": "organs", "system": "You name organs."}
@@ -303,22 +308,16 @@ def test_two_tasks_are_learned_together_each_with_its_own_card(tmp_path: Path) -
     ]
     recipe = project(folder, tasks=tasks, stages=[{"method": {"kind": "lora", "r": 2}, **SHORT}])
     (folder / "organs.yaml").write_text(yaml.safe_dump(other), "utf-8")
-    run = pipeline.run(Recipe.load(recipe), folder / "runs")
+    run = residency.run(Recipe.load(recipe), folder / "runs")
     found = facts(run.folder)
     assert [(report["task"], report["system"]["name"]) for report in found["reports"]] == [
         (task, system) for task in ("drugs", "organs") for system in ("base", "tuned")
     ]
-    said = artefact.read(pipeline.artefact_of(run.folder))
+    said = artefact.read(artefact_of(run.folder))
     assert [said.task().name, *(card.name for card in said.others())] == ["drugs", "organs"]
     stage = found["stages"][0]
-    rows = sum(
-        len(
-            pipeline.Work(Recipe.load(recipe), folder / "runs", run.Silent())
-            .corpora[name]
-            .part("train")
-        )
-        for name in plan()["data"]
-    )
+    corpora = read_data(Recipe.load(recipe), Silent())
+    rows = sum(len(corpus.part("train")) for corpus in corpora.values())
     assert stage["mask"]["rows"] == rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import residency
 from residency import Recipe
 from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
@@ -15,9 +16,9 @@ from residency.core.types import Report
 from residency.evals import safety
 from residency.ingest.synthea import write_bundles
 from residency.workflows import predict
-from residency.workflows import run as pipeline
 from residency.workflows.check import check
 from residency.workflows.compare import compare
+from residency.workflows.finished import finished_facts
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ def recipe(folder: Path, card: str, source: dict[str, Any], **task: Any) -> Reci
 
 
 def by_system(run: Any) -> dict[str, Report]:
-    return {report.system.name: report for report in pipeline.finished_facts(run).reports}
+    return {report.system.name: report for report in finished_facts(run).reports}
 
 
 def main(report: Report, metric: str) -> float:
@@ -82,14 +83,12 @@ def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) 
     }
     made = recipe(tmp_path, "cards/drugs.yaml", source, shots=2)
     assert not [one.message for one in check(made)[0] if one.level == "error"]
-    run = pipeline.run(made, tmp_path / "runs")
+    run = residency.run(made, tmp_path / "runs")
     found = by_system(run)
     assert list(found) == ["base", "base-2-shot", "tuned"]
     assert main(found["tuned"], "micro_f1") > 0.5 > main(found["base"], "micro_f1")
     assert found["tuned"].answers[0].gold.startswith("上述句子中的实体包含：\ndrug实体：")
-    (rule,) = [
-        words for words in pipeline.finished_facts(run).caveats if "efficient-tuning" in words
-    ]
+    (rule,) = [words for words in finished_facts(run).caveats if "efficient-tuning" in words]
     assert "at most 5%, is kept" in rule or "at most 5%, is broken" in rule
     assert rule in (run.folder / "model_card.md").read_text("utf-8").replace("\\", "")
 
@@ -115,7 +114,7 @@ def test_a_task_that_the_code_does_not_know_needs_one_card_file(tmp_path: Path) 
         DataError,
         match=r"card drugs-of-note: prompt: names 'note', which is not there; allowed: text",
     ):
-        next(pipeline.predict(run, ["no columns"]))
+        next(residency.predict(run, ["no columns"]))
 
 
 def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
@@ -142,8 +141,8 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
     }  # they differ by a number and two signs
     made = recipe(tmp_path, "promptcblue/kuake-qic", source, output="text")
     made = made.model_copy(update={"evaluate": made.evaluate.model_copy(update={"safety": True})})
-    run = pipeline.run(made, tmp_path / "runs")
-    reports = pipeline.finished_facts(run).reports
+    run = residency.run(made, tmp_path / "runs")
+    reports = finished_facts(run).reports
     assert [(one.task, one.system.name) for one in reports] == [
         ("KUAKE-QIC", "base"),
         ("KUAKE-QIC", "tuned"),
@@ -170,7 +169,7 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
         for number, kind in enumerate(("treatment", "drug use") * 2)
     ]
     lines(tmp_path / "exam.jsonl", exam)
-    facts, _ = pipeline.evaluate(
+    facts, _ = residency.evaluate(
         run,
         [
             "data.rows={format: exam, test: exam.jsonl, profile: public}",
@@ -190,7 +189,7 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
     with pytest.raises(
         DataError, match=r"row train-3: its answer is not in the form of card KUAKE-QIC \(labels\)"
     ):
-        pipeline.run(
+        residency.run(
             recipe(tmp_path, "promptcblue/kuake-qic", source, output="text"), tmp_path / "runs"
         )
 
@@ -204,7 +203,7 @@ def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(
         match=r"tasks\[0\].card: the model answers card clinical with a head and cannot be asked "
         r"exam",
     ):
-        pipeline.evaluate(run, ["tasks[0].card=exam"])
+        residency.evaluate(run, ["tasks[0].card=exam"])
     words = [
         one.message for one in check(Recipe.load(run / "recipe.yaml", ["evaluate.safety=true"]))[0]
     ]
@@ -212,7 +211,7 @@ def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(
         message.startswith("evaluate.safety: is about models that write") for message in words
     )
     with pytest.raises(UserError, match=r"evaluate.safety: is about models that write"):
-        pipeline.evaluate(run, ["evaluate.safety=true"])
+        residency.evaluate(run, ["evaluate.safety=true"])
 
 
 def test_questions_on_records_are_learned_measured_and_compared(tmp_path: Path) -> None:
@@ -245,7 +244,7 @@ def test_questions_on_records_are_learned_measured_and_compared(tmp_path: Path) 
         tmp_path,
         ["stages[0].steps=2", "tasks[0].generate.max_tokens=20"],
     )
-    run = pipeline.run(made, tmp_path / "runs")
+    run = residency.run(made, tmp_path / "runs")
     found = by_system(run)
     assert list(found) == ["base", "tuned"] and found["tuned"].groups > 1
     metrics = {score.metric for score in found["tuned"].scores}

@@ -30,16 +30,15 @@ def onnx(
     from residency.core.errors import ResidencyError
     from residency.export.onnx import export, exportable
     from residency.models.base import silent
-    from residency.workflows.run import artefact_of, evaluation
+    from residency.workflows.evaluate import examples_of_run
+    from residency.workflows.finished import artefact_of
 
     console = terminal()
     artefact = artefact_of(run)
     exportable(artefact)
     try:
-        work = evaluation(run)
-        held_out = work.part("dev") or work.part(
-            "test"
-        )  # what is reported decides only where there is nothing else
+        # what is reported decides only where there is nothing else
+        held_out = examples_of_run(run, "dev") or examples_of_run(run, "test")
     # an artefact alone, or a run whose data has moved: fewer bits cannot be measured, and are not
     # kept
     except ResidencyError:

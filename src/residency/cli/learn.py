@@ -46,8 +46,8 @@ def demo(
     from residency.cli.hospital import deid
     from residency.evals.report import answers_table
     from residency.recipe import Recipe
+    from residency.workflows.finished import finished_facts
     from residency.workflows.init import demo_key, write_demo, write_demo_questions
-    from residency.workflows.run import finished_facts
 
     console = terminal()
     changes = list(overrides or [])
@@ -190,23 +190,22 @@ def run(
     What is done already is not done again; the same command goes on after an interruption.
     """
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.run import compare_weights, recorded_recipe
+    from residency.workflows.run import explain as explained
 
     console = terminal()
     if from_manifest:
-        from residency.workflows import repeat
-
         if runs.resolve() == recipe.resolve().parent:
             raise UserError(
                 f"--runs: {runs} holds the run itself; name another folder for its repetition."
             )
-        again = _run(repeat.recorded(recipe, overrides or []), runs, console)
-        for words in repeat.compared(recipe, again.folder):
+        again = _run(recorded_recipe(recipe, overrides or []), runs, console)
+        for words in compare_weights(recipe, again.folder):
             say(console, words)
         return
     loaded = Recipe.load(recipe, overrides or [])
     if explain:
-        for step, words in pipeline.explain(loaded, runs):
+        for step, words in explained(loaded, runs):
             say(console, f"{step:<20} {words}")
         return
     _run(loaded, runs, console)
@@ -265,11 +264,11 @@ def evaluate(
     With other settings or on other data; nothing is trained. The report goes into a folder of its
     own in the run.
     """
-    from residency.workflows import run as pipeline
+    from residency.workflows.evaluate import evaluate
 
     console = terminal()
     with tracking(console) as tracker:
-        facts, folder = pipeline.evaluate(run, overrides or [], tracker)
+        facts, folder = evaluate(run, overrides or [], tracker)
     _print_result(facts, folder, console)
 
 
@@ -310,7 +309,7 @@ def chat(
 def _warn_of_erased(run: Path) -> None:
     """One line where notes that the model learned from were erased."""
     from residency.models.erased import warning
-    from residency.workflows.run import artefact_of
+    from residency.workflows.finished import artefact_of
 
     if words := warning(artefact_of(run)):
         print(f"residency: warning: {words}", file=sys.stderr)
@@ -394,13 +393,14 @@ def schema() -> None:
 
 
 def _run(recipe: Recipe, runs: Path, console: Console) -> Run:
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
+    from residency.workflows.run import run
 
     with tracking(console) as tracker:
-        finished = pipeline.run(recipe, runs, tracker)
+        finished = run(recipe, runs, tracker)
     if all(how == "cached" for how in finished.done.values()):
         say(console, "Nothing has changed since this run; its results stand.")
-    _print_result(pipeline.finished_facts(finished), finished.folder, console)
+    _print_result(finished_facts(finished), finished.folder, console)
     return finished
 
 

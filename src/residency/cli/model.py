@@ -92,7 +92,7 @@ def add(
     """Take up a trained model into the ledger, under its content address."""
     from residency.models import erased
     from residency.ops.model_ledger import Models
-    from residency.workflows.run import artefact_of
+    from residency.workflows.finished import artefact_of
 
     artefact = artefact_of(run)
     whole = next(

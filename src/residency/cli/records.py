@@ -73,7 +73,7 @@ def split(
     from residency.core.errors import UserError
     from residency.corpus import splitfile
     from residency.recipe import Recipe
-    from residency.workflows import run as pipeline
+    from residency.workflows.split import split
 
     console = terminal()
     if verify:
@@ -91,7 +91,7 @@ def split(
     loaded = Recipe.load(recipe, overrides or [])
     folder = output or recipe.parent / "split"
     with tracking(console) as tracker:
-        files = pipeline.split(loaded, folder, tracker)
+        files = split(loaded, folder, tracker)
     for file in files:
         console.print(_split_table(file))
         for words in file.warnings:

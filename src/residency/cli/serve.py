@@ -56,7 +56,7 @@ def asked(
     from residency.core.part import parse
     from residency.recipe import override, read_yaml
     from residency.serve.settings import Serve
-    from residency.workflows.run import artefact_of
+    from residency.workflows.finished import artefact_of
 
     changes = [one for one in arguments if _is_setting(one, set(Serve.model_fields))]
     value: dict[str, Any] = read_yaml(config) if config is not None else {}

@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,6 +28,7 @@ from residency.core.files import (
     canonical,
     digest,
     disk_errors,
+    file_digest,
     read_json,
     sha256,
     write_json,
@@ -388,22 +389,25 @@ def hardware() -> str:
     )
 
 
-def memoised_digest(path: Path, memo: Path) -> str:
-    """Hash of a file, remembered by size and time of change, so that a cached run does not read
-    gigabytes again."""
-    from residency.core.files import file_digest
-
-    stat = path.stat()
+def memoised_digests(paths: Sequence[Path], memo: Path | None) -> dict[Path, str]:
+    """Hash of each file, remembered in ``memo`` by name, size and time of change, so that a cached
+    run does not read gigabytes again."""
     known: dict[str, str] = {}
-    if memo.is_file():
-        try:
+    if memo is not None and memo.is_file():
+        with suppress(msgspec.DecodeError):
             known = msgspec.json.decode(memo.read_bytes(), type=dict[str, str])
-        except msgspec.DecodeError:
-            known = {}
-    name = sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode())
-    if name not in known:
-        known[name] = file_digest(path)
-        if memo.parent.is_dir():
-            with suppress(UserError):  # only a help for next time
-                write_text(memo, msgspec.json.encode(known).decode())
-    return known[name]
+    found: dict[Path, str] = {}
+    before = len(known)
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        stat = path.stat()
+        folder = folders.get(path.parent) or folders.setdefault(path.parent, path.parent.resolve())
+        about = f"{folder / path.name}|{stat.st_size}|{stat.st_mtime_ns}"
+        name = sha256(about.encode())
+        if name not in known:
+            known[name] = file_digest(path)
+        found[path] = known[name]
+    if memo is not None and len(known) > before and memo.parent.is_dir():
+        with suppress(UserError):  # only a help for next time
+            write_text(memo, msgspec.json.encode(known).decode())
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +30,11 @@ from residency.corpus.parts import given, make, split_by_group, split_by_hash, s
 from residency.corpus.pubmedqa import PubMedQa
 from residency.corpus.pubtator import PubTator
 from residency.corpus.reader import Row, Source, showable
+
+Progress = Callable[[int], None]
+"""Called with the notes that were read so far."""
+TOLD_EVERY = 100
+"""Notes between two calls."""
 
 
 class ExternalSource(Source):
@@ -124,16 +129,16 @@ def files(data: Data, root: Path, name: str = "NAME") -> list[Path]:
     return sorted({*inputs, *(other for path in inputs for other in data.companions(path))})
 
 
-def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
+def load(data: Data, name: str, root: Path, seed: int, progress: Progress | None = None) -> Corpus:
     """Read, repair, account for every row, split. The limit counts everything that is learned from:
-    dev is drawn from it.
+    dev is drawn from it. ``progress`` is told how many notes were read so far.
 
     Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or
     a file cannot be read, and ``UserError`` where a path matches nothing or a label is renamed that
     the data does not have, ``GateRefused`` where something stands in two parts and ``data.leak``
     refuses that.
     """
-    read, ledger = read_parts(data, name, root)
+    read, ledger = read_parts(data, name, root, progress)
     near = clusters(data, [note for notes in read.values() for note in notes])
     if data.path is not None:
         notes = read["path"]
@@ -178,15 +183,22 @@ def load(data: Data, name: str, root: Path, seed: int) -> Corpus:
     )
 
 
-def read_parts(data: Data, name: str, root: Path) -> tuple[dict[str, list[Note]], Ledger]:
+def read_parts(
+    data: Data, name: str, root: Path, progress: Progress | None = None
+) -> tuple[dict[str, list[Note]], Ledger]:
     """The notes of ``path`` or of each part as they stand in the files, every row accounted for;
     raises as ``load``."""
     inputs = _inputs(data, root, name)
     ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
-    read = {
-        part: [note for path in paths for note in data.read(path, ledger)]
-        for part, paths in inputs.items()
-    }
+    read: dict[str, list[Note]] = {part: [] for part in inputs}
+    count = 0
+    for part, paths in inputs.items():
+        for path in paths:
+            for note in data.read(path, ledger):
+                read[part].append(note)
+                count += 1
+                if progress is not None and count % TOLD_EVERY == 0:
+                    progress(count)
     ledger.check(data.loss, f"data.{name}")
     _check_ids(ledger.entries)
     _check_labels(data, name, ledger.labels)

@@ -28,7 +28,8 @@ from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Example, Note, Value
 from residency.models.base import silent
 from residency.tasks.examples import question
-from residency.workflows.run import artefact_of, evaluation
+from residency.workflows.evaluate import examples_of_run
+from residency.workflows.finished import artefact_of
 
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
@@ -271,7 +272,7 @@ def _texts(folder: Path) -> str:
     from residency.core.errors import ResidencyError
 
     try:
-        own = "\n".join(example.input for example in evaluation(folder).part("test"))
+        own = "\n".join(example.input for example in examples_of_run(folder, "test"))
     except ResidencyError:
         own = ""
     return own or FILLER

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from residency.core.errors import UserError
 from residency.core.types import Turn
-from residency.workflows.run import artefact_of
+from residency.workflows.finished import artefact_of
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Signs with which a model could drive the terminal or turn the direction of what is read."""

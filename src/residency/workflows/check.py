@@ -19,7 +19,7 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed, unknown_labels
-from residency.workflows.assignment import exams, trained_on
+from residency.workflows.steps import evaluation_tasks, trained_on
 
 T = TypeVar("T")
 LossOn = Literal["all", "last"]
@@ -64,7 +64,8 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
                 Finding(level="refused" if refuses else "note", message=f"data.{name}: {words}.")
                 for words in corpus.warnings
             )
-    for _, task, data_name in exams(recipe):
+    for asked in evaluation_tasks(recipe):
+        task, data_name = asked.task, asked.data
         card = attempt(partial(recipe.card, task))
         output = attempt(partial(output_of, task.output, base, card)) if base and card else None
         if recipe.evaluate.safety and output == "head":

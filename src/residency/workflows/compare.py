@@ -4,33 +4,60 @@ differences are real."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
-from residency.core.errors import GateRefused, UserError
-from residency.core.files import digest, read_json, write_json, write_jsonl
+from residency.core.errors import GateRefused, UserError, allowed
+from residency.core.files import digest, read_json, write_json
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import Run, Step, hardware
-from residency.core.types import (
-    Comparison,
-    Cost,
-    Prediction,
-    Predictor,
-    Report,
-    RunFacts,
-    StageResult,
-)
+from residency.core.types import Comparison, Cost, Prediction, RunFacts, StageResult, Value
 from residency.models.base import silent
-from residency.workflows.run import Evaluation, artefact_of, as_kept, evaluation, finished_facts
+from residency.models.remote import Api
+from residency.recipe import Recipe
+from residency.workflows.evaluate import (
+    Evaluation,
+    ask,
+    main_score,
+    read_evaluation,
+    report_facts,
+    task_of_evaluation,
+    untuned,
+    write_data,
+    write_facts,
+)
+from residency.workflows.finished import artefact_of, finished_facts
+from residency.workflows.material import (
+    Material,
+    TaskOnData,
+    measured_examples,
+    read_material,
+)
+from residency.workflows.steps import Inputs, data_step, is_finished, report_step, under_way
 
 if TYPE_CHECKING:
+    from residency.models.causal import CausalPredictor
+    from residency.models.encoder import EncoderPredictor
+    from residency.models.remote import RemotePredictor
     from residency.tasks.card import Card
+
+    AnyPredictor = CausalPredictor | EncoderPredictor | RemotePredictor
 
 BASE = "base"
 API = "api:"
+
+
+class Contest(Value, frozen=True):
+    """What is compared: the systems in their order, on the test items of the first run."""
+
+    wanted: Evaluation
+    names: dict[str, str]
+    """System, as it was given -> what the report calls it."""
 
 
 def compare(
@@ -55,163 +82,143 @@ def compare(
         )
     if len(set(systems)) < 2:
         raise UserError("compare: name at least two systems: folders of runs, base, or api:NAME.")
-    work = evaluation(folders[0], overrides, tracker or Silent(), Path(runs))
+    wanted = read_evaluation(folders[0], overrides, Path(runs))
+    recipe = wanted.inputs.recipe
+    key = digest([recipe.digest, *sorted(systems)])[:8]
+    folder = Path(runs) / f"compare-{recipe.name}-{key}"
+    wanted = replace(wanted, inputs=replace(wanted.inputs, folder=folder))
     kind = {name: 0 if name == BASE else 1 if name.startswith(API) else 2 for name in systems}
-    contest = Contest(work, tuple(sorted(kind, key=lambda name: kind[name])))
-    done = contest.through()
+    ordered = sorted(kind, key=lambda name: kind[name])
+    contest = Contest(wanted=wanted, names={name: _name_of(name, ordered) for name in ordered})
+
+    done, data, asked = Run(folder), data_step(wanted.inputs), _step(contest)
+    report = report_step(recipe, data, [asked])
+    material = None
+    if not is_finished(done, [data, asked, report]):
+        # what is missing, and what may not leave, is said before anything is written
+        material = read_material(wanted.inputs, tracker or Silent())
+        one = task_of_evaluation(wanted, material)
+        for system in contest.names:
+            _check(contest, one, system)
+    with under_way(done, [data, asked, report], wanted.inputs) as unfinished:
+        if unfinished and material is not None:
+            done.do(data, partial(write_data, material))
+            done.do(asked, partial(_ask_all, contest, material, one))
+            done.do(report, partial(_report, contest, material, one, asked))
     return finished_facts(done), done.folder
 
 
-class Contest:
-    """One comparison on its way; its folder depends on what is compared."""
+def _step(contest: Contest) -> Step:
+    """What the answers depend on."""
+    recipe, inputs = contest.wanted.inputs.recipe, contest.wanted.inputs
+    return Step(
+        name="compare",
+        settings={"evaluate": recipe.settings["evaluate"], "seed": recipe.seed},
+        inputs={**{one: _digest_of(one, inputs) for one in contest.names}, **inputs.files},
+        into="compare",
+    )
 
-    def __init__(self, work: Evaluation, systems: tuple[str, ...]) -> None:
-        self.work, self.systems = work, systems
-        self.names = {system: _shown(system, systems) for system in systems}
-        key = digest([work.recipe.digest, *sorted(systems)])[:8]
-        work.run = Run(work.runs / f"compare-{work.recipe.name}-{key}")
 
-    def through(self) -> Run:
-        """Data, answers and tests, report; what is done already is not done again."""
-        for system in self.systems:  # what is missing is said before the first hour of prediction
-            self.check(system)
-        work = self.work
-        work.eval_step = self.step  # type: ignore[method-assign, assignment]
-        work.facts = self.facts  # type: ignore[method-assign]
-        return work.through((work.do_data, self.ask, work.do_report))
+def _digest_of(system: str, inputs: Inputs) -> str:
+    """Hash of what answers."""
+    if system.startswith(API):
+        api = _api(system, inputs.recipe)
+        return digest([api.url, api.model])
+    if system == BASE:
+        return inputs.base.digest
+    return digest(msgspec.json.decode((artefact_of(system) / "artefact.json").read_bytes()))
 
-    def step(self) -> Step:
-        """What the answers depend on."""
-        inputs = {system: self.digest_of(system) for system in self.systems}
-        settings = {
-            "evaluate": self.work.recipe.model_dump(mode="json")["evaluate"],
-            "seed": self.work.recipe.seed,
-        }
-        return Step(
-            name="compare",
-            settings=settings,
-            inputs={**inputs, **self.work.input_digests},
-            into="compare",
+
+def _api(system: str, recipe: Recipe) -> Api:
+    """The settings of a server."""
+    apis, name = recipe.evaluate.apis, system.removeprefix(API)
+    if name not in apis:
+        known = allowed(apis, name) if apis else "none is configured"
+        raise UserError(
+            f"{system}: is no entry of evaluate.apis ({known}); add one, e.g. "
+            f"evaluate.apis.{name or 'NAME'}={{url: https://..., model: ..., key: API_KEY}}."
         )
+    return apis[name]
 
-    def digest_of(self, system: str) -> str:
-        """Hash of what answers."""
-        if system.startswith(API):
-            api = self.api(system)
-            return digest([api.url, api.model])
-        if system == BASE:
-            return self.work.base.digest
-        return digest(msgspec.json.decode((artefact_of(system) / "artefact.json").read_bytes()))
 
-    def api(self, system: str) -> Any:
-        """The settings of a server."""
-        from residency.core.errors import allowed
+def _check(contest: Contest, one: TaskOnData, system: str) -> None:
+    """Whether a system can be asked the first run's questions."""
+    from residency.models import artefact as artefacts
 
-        apis, name = self.work.recipe.evaluate.apis, system.removeprefix(API)
-        if name not in apis:
-            known = allowed(apis, name) if apis else "none is configured"
+    recipe = contest.wanted.inputs.recipe
+    if system.startswith(API):
+        api = _api(system, recipe)
+        profiles = {example.profile for example in measured_examples(one, recipe)}
+        if barred := sorted(profiles - {*api.profiles}):
+            raise GateRefused(
+                f"{system}: notes of profile {', '.join(barred)} may not leave this machine "
+                f"(evaluate.apis.{system.removeprefix(API)}.profiles allows "
+                f"{', '.join(api.profiles)}); nothing was sent."
+            )
+    elif system != BASE:
+        learned, asked = artefacts.read(artefact_of(system)).task(), one.card
+        if (learned.family, sorted(learned.names)) != (asked.family, sorted(asked.names)):
             raise UserError(
-                f"{system}: is no entry of evaluate.apis ({known}); add one, e.g. "
-                f"evaluate.apis.{name or 'NAME'}={{url: https://..., model: ..., key: API_KEY}}."
+                f"{system}: learned card {learned.name} ({learned.family}; "
+                f"{', '.join(learned.names) or 'no labels'}), but what is compared is card "
+                f"{asked.name} ({asked.family}; {', '.join(asked.names) or 'no labels'}); compare "
+                "runs of one task."
             )
-        return apis[name]
 
-    def check(self, system: str) -> None:
-        """Whether a system can be asked the first run's questions."""
-        from residency.models import artefact as artefacts
 
-        if system.startswith(API):
-            api = self.api(system)
-            barred = sorted(
-                {example.profile for example in self.work.test_part()} - {*api.profiles}
-            )
-            if barred:
-                raise GateRefused(
-                    f"{system}: notes of profile {', '.join(barred)} may not leave this machine "
-                    "(evaluate.apis."
-                    f"{system.removeprefix(API)}.profiles allows {', '.join(api.profiles)}); "
-                    "nothing was sent."
-                )
-        elif system != BASE:
-            learned, asked = artefacts.read(artefact_of(system)).task(), self.work.card
-            if (learned.family, sorted(learned.names)) != (asked.family, sorted(asked.names)):
-                raise UserError(
-                    f"{system}: learned card {learned.name} ({learned.family}; "
-                    f"{', '.join(learned.names) or 'no labels'}), but what is "
-                    f"compared is card {asked.name} ({asked.family}; "
-                    f"{', '.join(asked.names) or 'no labels'}); compare runs of one task."
-                )
+def _predictor(contest: Contest, one: TaskOnData, system: str) -> AnyPredictor:
+    """Who answers, under the name that the report uses."""
+    from residency.models import predictors
+    from residency.models.remote import RemotePredictor
 
-    def predictor(self, system: str) -> Predictor:
-        """Who answers."""
-        from residency.models import predictors
-        from residency.models.remote import RemotePredictor
+    wanted = contest.wanted
+    predictor: AnyPredictor
+    if system.startswith(API):
+        name = system.removeprefix(API)
+        kept = Run(wanted.inputs.folder).scratch(_step(contest)) / f"{name}.jsonl"
+        predictor = RemotePredictor(_api(system, wanted.inputs.recipe), name, one.card, kept)
+    elif system == BASE:
+        predictor = untuned(wanted.inputs, one, wanted.artefact)
+    else:
+        predictor = predictors.trained(artefact_of(system))
+    predictor.info = replace(predictor.info, name=contest.names[system])
+    return predictor
 
-        if system.startswith(API):
-            kept = self.work.run.scratch(self.step()) / f"{system.removeprefix(API)}.jsonl"
-            return RemotePredictor(self.api(system), system.removeprefix(API), self.work.card, kept)
-        if system == BASE:
-            return self.work.untuned(self.work.trained)
-        return predictors.trained(artefact_of(system))
 
-    def ask(self, folder: Path) -> None:
-        """Every system on every item, then every pair of systems tested."""
-        from residency.evals.measure import evaluate
+def _ask_all(contest: Contest, material: Material, one: TaskOnData, folder: Path) -> None:
+    """Every system on every item, then every pair of systems tested."""
+    recipe = contest.wanted.inputs.recipe
+    test = measured_examples(one, recipe)
+    reports, answered, costs = [], [], []
+    for system, name in contest.names.items():
+        material.tracker.start(f"asking {name}", len(test))
+        with silent():
+            predictor = _predictor(contest, one, system)
+            report, predictions = ask(material, one.card, predictor, test, folder)
+        reports.append(report)
+        answered.append((report.system, predictions))
+        costs.append(cost(system, name, report.system.method, predictions))
+        material.tracker.end(main_score(report, one.card))
+    tests = tested(test, answered, one.card, recipe.seed)
+    reports[-1] = replace(reports[-1], comparisons=tests)
+    write_json(folder / "reports.json", reports)
+    write_json(folder / "costs.json", costs)
 
-        work, test = self.work, self.work.test_part()
-        if not test:
-            raise UserError(
-                f"data.{work.task.data}.test: there is nothing to compare on; give a test part."
-            )
-        reports: list[Report] = []
-        answered: list[tuple[Any, Sequence[Prediction]]] = []
-        costs = []
-        for system in self.systems:
-            name = self.names[system]
-            work.tracker.start(f"asking {name}", len(test))
-            with silent():
-                predictor = self.predictor(system)
-                report, predictions = evaluate(
-                    predictor,
-                    test,
-                    work.card,
-                    bootstrap=work.recipe.evaluate.bootstrap,
-                    seed=work.recipe.seed,
-                    show_text=work.show_text,
-                    progress=work.tracker.update,
-                )
-            info = msgspec.structs.replace(report.system, name=name)
-            reports.append(msgspec.structs.replace(report, system=info))
-            answered.append((info, predictions))
-            costs.append(cost(system, name, info.method, predictions))
-            write_jsonl(
-                folder / f"{name.replace(':', '-')}.predictions.jsonl",
-                (as_kept(one, work.show_text) for one in predictions),
-            )
-            work.tracker.end(
-                " ".join(
-                    f"{s.metric} {s.value:.3f}"
-                    for s in report.scores
-                    if s.metric == work.card.main_metric
-                )
-            )
-        tests = tested(test, answered, work.card, work.recipe.seed)
-        reports[-1] = msgspec.structs.replace(reports[-1], comparisons=tests)
-        write_json(folder / "reports.json", reports)
-        write_json(folder / "costs.json", costs)
 
-    def facts(self) -> RunFacts:
-        """Everything that the report shows."""
-        folder = self.work.run.folder
-        facts = Evaluation.facts(self.work)
-        return msgspec.structs.replace(
-            facts,
-            name=f"{self.work.recipe.name}: {len(self.systems)} systems compared",
-            folder=folder.as_posix(),
-            stages=(),
-            reports=tuple(read_json(folder / "compare/reports.json", list[Report])),
-            costs=tuple(read_json(folder / "compare/costs.json", list[Cost])),
-        )
+def _report(
+    contest: Contest, material: Material, one: TaskOnData, asked: Step, folder: Path
+) -> None:
+    """Write the report on all systems."""
+    wanted = contest.wanted
+    facts = report_facts(material, one, {"tuned": wanted.artefact}, [asked], wanted)
+    facts = replace(
+        facts,
+        name=f"{wanted.inputs.recipe.name}: {len(contest.names)} systems compared",
+        folder=wanted.inputs.folder.as_posix(),
+        stages=(),
+        costs=tuple(read_json(wanted.inputs.folder / "compare/costs.json", list[Cost])),
+    )
+    write_facts(material, facts, folder)
 
 
 def tested(
@@ -266,7 +273,7 @@ def cost(system: str, name: str, method: str, predictions: Iterable[Prediction])
     )
 
 
-def _shown(system: str, systems: Sequence[str]) -> str:
+def _name_of(system: str, systems: Sequence[str]) -> str:
     """A run by its folder's name, with the one above where two are called alike."""
     if system == BASE or system.startswith(API):
         return system

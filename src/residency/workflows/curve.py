@@ -132,15 +132,16 @@ def _point(
     tracker: Tracker | None,
 ) -> tuple[Point, str, str]:
     from residency.core.files import read_json
-    from residency.workflows import run as pipeline
+    from residency.workflows.finished import finished_facts
+    from residency.workflows.run import run
 
     name = recipe.tasks[0].data
     overrides = [f"data.{name}.limit={size}", f"seed={seed}", "evaluate.baselines=[]", *changes]
     changed = Recipe.from_mapping(
         recipe.model_dump(mode="json", by_alias=True, exclude_unset=True), recipe.root, overrides
     )
-    done = pipeline.run(changed, runs, tracker or Silent())
-    facts = pipeline.finished_facts(done)
+    done = run(changed, runs, tracker or Silent())
+    facts = finished_facts(done)
     stages = [
         read_json(path, StageResult) for path in sorted(done.folder.glob("train/*/stage.json"))
     ]

@@ -244,7 +244,7 @@ class Desk:
             terms = Terms.read(self.recipe.root / how.path, self.card)
             found = {note.id: terms.find(note.text) for note in notes}
         elif isinstance(how, ByModel):
-            from residency.workflows.run import predict
+            from residency.workflows.finished import predict
 
             answers = (one.answer for one in predict(self.recipe.root / how.run, notes))
             found = {

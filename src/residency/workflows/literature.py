@@ -165,7 +165,7 @@ def _generator(by: str, model: str, key: str, out: Path) -> Predictor:
         api: Api = parse(Api, {"url": by, "model": model, "budget": 1_000_000, "key": key}, "--by")
         return RemotePredictor(api, model, card, out.with_name(out.name + ".answers"))
     if (Path(by) / "manifest.json").is_file():
-        from residency.workflows.run import artefact_of
+        from residency.workflows.finished import artefact_of
 
         return CausalPredictor.from_artefact(artefact_of(Path(by)), card=card).asked(card)
     base = resolve(BaseModelSettings(id=by), Path.cwd())

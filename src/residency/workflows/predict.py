@@ -22,7 +22,7 @@ from residency.core.progress import Silent, Tracker
 from residency.core.types import Facts, Labels, Prediction, RawNote, Spans, Text, Tree, Turn
 from residency.corpus.conversations import MESSAGE_TAGS, spoken
 from residency.corpus.jsonl import choices, identifier
-from residency.workflows.run import artefact_of, predict
+from residency.workflows.finished import artefact_of, predict
 
 FLUSH = 256
 """Answers written at once."""

@@ -107,7 +107,7 @@ def next_notes(
     """
     from residency.models.artefact import read
     from residency.models.encoder import EncoderPredictor
-    from residency.workflows.run import artefact_of, open_run
+    from residency.workflows.finished import artefact_of, open_run
 
     tracker = tracker or Silent()
     artefact = artefact_of(run)

@@ -21,9 +21,9 @@ from residency.corpus.leaks import Grouping
 from residency.corpus.load import Data
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.recipe import Recipe
+from residency.workflows.finished import open_run
 from residency.workflows.patients import segments
 from residency.workflows.patients.search import Patient, Places
-from residency.workflows.run import open_run
 
 CODE = re.compile(r"[0-9a-f]{16}")
 """An id that de-identification made: it means the same note in whatever file it stands."""

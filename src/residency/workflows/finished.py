@@ -1,0 +1,61 @@
+"""A finished run: opened, its facts, its trained model and what that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from residency.core.errors import UserError
+from residency.core.files import read_json
+from residency.core.run_folder import Run
+from residency.core.types import Note, Prediction, RawNote, RunFacts
+from residency.models.base import silent
+from residency.recipe import Recipe, read_yaml
+from residency.tasks.examples import question
+
+
+def open_run(folder: Path | str) -> tuple[Run, Recipe]:
+    """A finished run and its recipe, from its folder."""
+    found = Run(Path(folder))
+    manifest, path = found.manifest, found.folder / "recipe.yaml"
+    return found, Recipe.from_mapping(read_yaml(path), Path(manifest.root), where=str(path))
+
+
+def artefact_of(folder: Path | str) -> Path:
+    """The trained model of a run's folder (or the artefact itself)."""
+    folder = Path(folder)
+    if (folder / "artefact.json").is_file():
+        return folder
+    Run(folder).manifest  # noqa: B018 - says what is wrong with the folder
+    found = [path.parent for path in folder.glob("train/*/artefact.json")]
+    if not found:
+        raise UserError(f"{folder}: has no trained model yet; finish it with residency run.")
+    return max(found, key=lambda path: int(path.name.partition("-")[0]))
+
+
+def finished_facts(run: Run) -> RunFacts:
+    """What the report of a finished run was made from."""
+    return read_json(run.folder / "facts.json", RunFacts)
+
+
+def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
+    """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay
+    in memory only.
+
+    A model that writes is given the note's turns or columns where it has some, else its text as the
+    question. The model is loaded, and its faults are raised, before the first answer is asked for.
+    """
+    from residency.models import predictors
+
+    folder = run.folder if isinstance(run, Run) else run
+    with silent():
+        predictor = predictors.trained(artefact_of(folder))
+    return predictor.predict(
+        question(
+            Note(id=str(number), text=note, profile="pseudonymised")
+            if isinstance(note, str)
+            else note,
+            predictor.card,
+        )
+        for number, note in enumerate(notes)
+    )
