@@ -303,7 +303,7 @@ def test_a_guideline_defines_every_label_in_three_languages(recipe: Callable[...
     ):
         html = label.guideline(recipe(), lang).read_text("utf-8")
         assert title in html and example in html and f'lang="{lang}"' in html
-        assert all(name in html for name in label.Desk(recipe()).card.names)
+        assert all(name in html for name in label.open_labelling(recipe()).card.names)
     with pytest.raises(UserError, match="--lang: 'fr' is not known; allowed: en, vi, zh"):
         label.guideline(recipe(), "fr")
 

@@ -219,7 +219,7 @@ def test_planted_faults_are_found_and_wait_until_mended(
         "span lies outside the text",
     ]
     assert len(times) == 3
-    kept = label.Desk(ward["recipe"]).annotations()["a1"]
+    kept = label.read_annotations(label.open_labelling(ward["recipe"]))["a1"]
     assert all(one.at.startswith("20") and one.seconds == 20.0 for one in kept.values())
     assert {n: s.spans for n, s in kept.items()} == {
         n: tuple(ordered(s)) for n, s in ward["said"]["a1"].items()
@@ -527,7 +527,7 @@ def test_a_span_marked_with_the_mouse_in_chromium_is_pulled_exactly(
             break
     page.screenshot(path=shots / "label-studio-saved.png")
     page.close()
-    kept = label.Desk(recipe).annotations()["a1"]["n"]
+    kept = label.read_annotations(label.open_labelling(recipe))["a1"]["n"]
     (expected,) = spans(text, labels)
     assert [(s.start, s.end, s.label, s.quote, s.attributes, s.code) for s in kept.spans] == [
         (expected.start, expected.end, "diagnosis", "viêm phổi", ("uncertain",), "J18.9")
