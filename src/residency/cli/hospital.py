@@ -13,7 +13,7 @@ from residency.core.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from residency.workflows.outcome import Outcome
+    from residency.workflows.deidentify import Outcome
 
 
 @app.command()

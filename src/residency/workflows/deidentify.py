@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import msgspec
 
 from residency.core.errors import GateRefused, UserError
 from residency.core.files import disk_errors, write_json
-from residency.core.page import write_page
+from residency.core.page import Page, Section, write_page
 from residency.core.part import Part
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Note, RawNote, Value
@@ -34,9 +35,31 @@ from residency.ingest.transfer import Extraction
 from residency.recipe import Recipe
 from residency.workflows.deid_workers import Workers, recognisers
 from residency.workflows.extract import extract_into, opened, report_folder
-from residency.workflows.outcome import Outcome, page
 
 EXPIRED = "removed from the zone before it was de-identified"
+
+
+class Outcome(Value, frozen=True):
+    """What de-identification did; holds no text and no identifier."""
+
+    profile: str
+    out: str
+    notes: int
+    """Notes in the output, earlier ones included."""
+    new: int
+    refused: dict[str, int]
+    """Reason -> notes, of this release."""
+    replaced: dict[str, int]
+    """Kind -> identifiers."""
+    destroyed: dict[str, int]
+    """Label -> spans that an identifier cut."""
+    gate: Verdict
+    made_at: datetime
+    extracted: Extraction | None = None
+    ledger: dict[str, int] = {}
+    """What became of every row that was ever read: released, refused and not taken with the reason,
+    waiting."""
+    final: bool = False
 
 
 class State(Value, frozen=True):
@@ -87,12 +110,12 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
             "notes are) and deid (how)."
         )
     with opened(recipe) as store:
-        work = _Work(recipe, settings, store)
+        work = ZoneFiles(recipe, settings, store)
         work.recover()
         if store.head.final:
             if (work.folder / VAULT).exists():  # killed between the two
                 Vault.open(work.folder, key_from(settings.key)).destroy()
-            return _told(recipe, work, Verdict(passed=True), None)
+            return _write_outcome(recipe, work, Verdict(passed=True), None)
         extracted = extract_into(recipe, store, tracker)
         vault = Vault.open(work.folder, key_from(settings.key))
         try:
@@ -100,7 +123,7 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
             verdict = work.through(engine, tracker)
             if not verdict.passed:
                 _refuse(recipe, work, verdict, extracted)
-            outcome = _told(recipe, work, verdict, extracted, release=True)
+            outcome = _write_outcome(recipe, work, verdict, extracted, release=True)
             if settings.profile == "anonymised" and work.state.released:
                 store.end()
                 vault.destroy()
@@ -110,7 +133,7 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
                 vault.close()
 
 
-class _Work:
+class ZoneFiles:
     """The files of a de-identification: unfinished notes and state in the zone, what was released
     outside."""
 
@@ -313,18 +336,20 @@ def _joined(out: Path, partial: Path) -> None:
     ready.replace(out)
 
 
-def _refuse(recipe: Recipe, work: _Work, verdict: Verdict, extracted: Extraction) -> None:
+def _refuse(recipe: Recipe, work: ZoneFiles, verdict: Verdict, extracted: Extraction) -> None:
     """Write a page that says why, keep nothing else, and raise."""
     state = work.state
     outcome = _outcome(recipe, work, state, verdict, extracted)
-    write_page(page(recipe.name, outcome), report_folder(recipe), f"{work.out.stem}.refused")
+    write_page(
+        outcome_page(recipe.name, outcome), report_folder(recipe), f"{work.out.stem}.refused"
+    )
     work.discard()
     raise GateRefused(f"deid.release: {'; '.join(verdict.reasons)}. Nothing was released.")
 
 
-def _told(
+def _write_outcome(
     recipe: Recipe,
-    work: _Work,
+    work: ZoneFiles,
     verdict: Verdict,
     extracted: Extraction | None,
     release: bool = False,
@@ -335,14 +360,14 @@ def _told(
         work.release()
     outcome = _outcome(recipe, work, state, verdict, extracted)
     write_json(work.out.with_suffix(".report.json"), outcome)
-    write_page(page(recipe.name, outcome), work.out.parent, f"{work.out.stem}.report")
+    write_page(outcome_page(recipe.name, outcome), work.out.parent, f"{work.out.stem}.report")
     for suffix in ("html", "md"):
         work.out.with_name(f"{work.out.stem}.refused.{suffix}").unlink(missing_ok=True)
     return outcome
 
 
 def _outcome(
-    recipe: Recipe, work: _Work, state: State, verdict: Verdict, extracted: Extraction | None
+    recipe: Recipe, work: ZoneFiles, state: State, verdict: Verdict, extracted: Extraction | None
 ) -> Outcome:
     return Outcome(
         profile=work.settings.profile,
@@ -358,6 +383,71 @@ def _outcome(
         ledger=work.ledger(),
         final=work.settings.profile == "anonymised" and bool(work.state.released),
     )
+
+
+def outcome_page(name: str, done: Outcome) -> Page:
+    """A de-identification as a page without text or identifiers."""
+    gate = done.gate
+    lead = (
+        f"{done.new:,} new notes were released; {done.out} holds {done.notes:,}."
+        if gate.passed
+        else f"The release gate said no: {'; '.join(gate.reasons)}. Nothing was released."
+    )
+    caveats = []
+    if done.profile != "anonymised":
+        caveats.append(
+            "With vault and key these notes can be linked to their patients: they stay personal "
+            "data."
+        )
+    if done.final:
+        caveats.append(
+            "The vault and all identified notes of the zone were destroyed: nothing can be added "
+            "to this corpus."
+        )
+    sections = [
+        _counts("What became of every row", "rows", done.ledger),
+        _counts("What was replaced", "kind of identifier", done.replaced),
+        _counts("Notes that were refused", "reason", done.refused),
+        _counts("Labelled spans that an identifier cut", "label", done.destroyed),
+        Section(
+            title="The release gate",
+            columns=("what", "found"),
+            rows=tuple(_gate_rows(gate)),
+            numeric=(1,),
+        ),
+    ]
+    return Page(
+        title=f"De-identification: {name}",
+        eyebrow=f"profile {done.profile}, {done.made_at:%Y-%m-%d %H:%M} UTC",
+        lead=lead,
+        facts=(
+            ("released in all", f"{done.notes:,}"),
+            ("new", f"{done.new:,}"),
+            ("refused", f"{sum(done.refused.values()):,}"),
+            ("gate", "passed" if gate.passed else "refused"),
+        ),
+        caveats=tuple(caveats),
+        sections=tuple(section for section in sections if section.rows),
+    )
+
+
+def _counts(title: str, what: str, found: dict[str, int]) -> Section:
+    """A table of what was counted."""
+    rows = tuple((name.replace("_", " "), f"{count:,}") for name, count in found.items())
+    return Section(title=title, columns=(what, "how many"), rows=rows, numeric=(1,))
+
+
+def _gate_rows(gate: Verdict) -> Iterator[tuple[str, str]]:
+    """The figures of the release gate, by name."""
+    for name in gate.__struct_fields__:
+        value = getattr(gate, name)
+        if isinstance(value, bool):
+            yield name.replace("_", " "), "yes" if value else "no"
+        elif isinstance(value, int | float):
+            yield (
+                name.replace("_", " "),
+                f"{value:.2%}" if isinstance(value, float) else f"{value:,}",
+            )
 
 
 def row_of(note: Note) -> dict[str, Any]:
