@@ -135,7 +135,7 @@ def score(
 
 def ours(system: str, cases: Iterable[Case]) -> Tally:
     """The engine, whole."""
-    from residency.deid.engine import Done, Engine, normalised
+    from residency.deid.engine import Deidentified, Deidentifier, normalised
     from residency.deid.options import Deid
     from residency.deid.vault import Vault
 
@@ -143,12 +143,12 @@ def ours(system: str, cases: Iterable[Case]) -> Tally:
     with tempfile.TemporaryDirectory() as folder:
         vault = Vault.open(Path(folder), os.urandom(32))
         vault.begin()
-        engine = Engine(Deid(), vault)
+        engine = Deidentifier(Deid(), vault)
         for case in cases:
             begun = time.process_time()
             done = engine.process(case.note)
             tally.seconds += time.process_time() - begun
-            if not isinstance(done, Done):
+            if not isinstance(done, Deidentified):
                 tally.refused += 1
                 continue
             tally.add(case, [(f.start, f.end) for f in done.findings])

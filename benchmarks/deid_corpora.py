@@ -20,7 +20,7 @@ from pathlib import Path
 from _common import parser, report, run, say, shared_data
 from residency.deid.engine import normalised
 from residency.deid.find import Finding, resolve
-from residency.deid.rules import packs
+from residency.deid.rules import rules_of
 
 SCOPE = (
     "EMAIL_ADDRESS",
@@ -57,7 +57,7 @@ def main() -> None:
 
 def found_in(text: str, lang: str) -> list[Finding]:
     """Findings of the rules."""
-    return resolve(packs(lang).find(text, lang))
+    return resolve(rules_of(lang).find(text, lang))
 
 
 def gold(data: Path, most: int) -> Iterable[list[str]]:

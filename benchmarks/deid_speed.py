@@ -28,13 +28,15 @@ import msgspec
 
 from _common import ROOT, parser, report, run, say
 from residency.core.types import RawNote, Span
-from residency.deid.engine import Engine, normalised, replaced
-from residency.deid.find import View, resolve
-from residency.deid.known import known
+from residency.deid.dates import dates_of
+from residency.deid.engine import Deidentifier, normalised, replace_findings
+from residency.deid.find import resolve
+from residency.deid.known import known_finder
 from residency.deid.options import Deid
-from residency.deid.rules import packs, rules
+from residency.deid.rules import rules, rules_of
 from residency.deid.surrogates import surrogates
 from residency.deid.vault import Vault
+from residency.deid.view import View
 from residency.synth.hospital import notes
 from residency.synth.records import records
 
@@ -98,7 +100,7 @@ def timed(lang: str, made: list[RawNote], rounds: int) -> tuple[float, str, str]
     with tempfile.TemporaryDirectory() as folder:
         vault = Vault.open(Path(folder), os.urandom(32))
         vault.begin()
-        engine = Engine(Deid(), vault)
+        engine = Deidentifier(Deid(), vault)
         for one in made[:100]:
             engine.process(one)
         rates = []
@@ -116,12 +118,12 @@ def timed(lang: str, made: list[RawNote], rounds: int) -> tuple[float, str, str]
 
 def forget(vault: Vault) -> None:
     """Nothing of a patient is remembered from the round before."""
-    known.cache_clear()
+    known_finder.cache_clear()
     surrogates.cache_clear()
     vault._known.clear()
 
 
-def stages(engine: Engine, lang: str, made: list[RawNote]) -> str:
+def stages(engine: Deidentifier, lang: str, made: list[RawNote]) -> str:
     """The share of each stage, each over all notes by itself."""
     spent: dict[str, float] = {}
 
@@ -135,11 +137,12 @@ def stages(engine: Engine, lang: str, made: list[RawNote]) -> str:
     views = each("fold", lambda one: folded(one, lang), made)
     own = each(
         "the row's identifiers",
-        lambda one, view: (k := known(one.identifiers, lang), list(k.written(view))),
+        lambda one, view: (k := known_finder(one.identifiers, lang), list(k.written(view))),
         made,
         views,
     )
-    found = each("rules, dates, names", lambda view: packs(lang).search(view), views)
+    dates = each("dates", dates_of, views)
+    found = each("rules, names", rules_of(lang).search, views, dates)
     found = each("resolve", lambda a, b: resolve([*a, *b[1]]), found, own)
     drawn = each(
         "secret",
@@ -147,7 +150,9 @@ def stages(engine: Engine, lang: str, made: list[RawNote]) -> str:
         made,
         own,
     )
-    new = each("replace", replaced, views, found, drawn, [engine.settings] * len(views))
+    new = each(
+        "replace", replace_findings, views, dates, found, drawn, [engine.settings] * len(views)
+    )
     results = each("apply", lambda view, edit: edit.apply(view.text), views, new)
     each("scan again", lambda text, k: engine.left(text, lang, k[0]), results, own)
     each(

@@ -21,16 +21,17 @@ from residency.deid.engine import (
     REFUSED_DATE,
     REFUSED_EMPTY,
     REFUSED_RESIDUAL,
-    Done,
-    Engine,
+    Deidentified,
+    Deidentifier,
     Refused,
 )
 from residency.deid.engine import normalised as normalized
-from residency.deid.find import Finding, plain
-from residency.deid.known import known
+from residency.deid.find import Finding
+from residency.deid.known import known_finder
 from residency.deid.options import Deid
 from residency.deid.surrogates import LEAST_WEEKS, MOST_WEEKS, Surrogates
 from residency.deid.vault import NAME, Vault, key_from
+from residency.deid.view import plain
 from residency.synth.hospital import notes
 
 KEY = bytes(range(32))
@@ -43,8 +44,8 @@ def vault(tmp_path: Path) -> Vault:
     return Vault.open(tmp_path, KEY)
 
 
-def engine(vault: Vault, **chosen: object) -> Engine:
-    return Engine(Deid.model_validate(chosen), vault)
+def engine(vault: Vault, **chosen: object) -> Deidentifier:
+    return Deidentifier(Deid.model_validate(chosen), vault)
 
 
 def note(
@@ -110,7 +111,7 @@ WAYS = [
 
 @pytest.mark.parametrize(("name", "ways"), WAYS)
 def test_a_name_is_found_however_it_is_written(name: str, ways: list[str]) -> None:
-    finder = known((("name", name),), "vi")
+    finder = known_finder((("name", name),), "vi")
     for way in ways:
         text = normalize("NFC", f"Hôm qua {way} đã về.")
         assert [text[f.start : f.end] for f in finder.find(text, "vi")], way
@@ -130,7 +131,7 @@ def test_a_name_is_found_however_it_is_written(name: str, ways: list[str]) -> No
     ],
 )
 def test_a_number_is_found_however_it_is_parted(way: str) -> None:
-    finder = known((("phone", "0912345678"),), "vi")
+    finder = known_finder((("phone", "0912345678"),), "vi")
     (found,) = {
         (f.start, f.end) for f in finder.find(f"gọi {way}, ngay", "vi") if f.end - f.start >= 9
     } and [max(finder.find(f"gọi {way}, ngay", "vi"), key=lambda f: f.end - f.start)]
@@ -147,7 +148,7 @@ def test_the_same_patient_has_the_same_surrogate_in_all_notes_and_another_has_an
         done = made.process(
             RawNote(id=patient, patient=patient, text="BN Trần Thị Hoài, ĐT 0912345678.", lang="vi")
         )
-        assert isinstance(done, Done)
+        assert isinstance(done, Deidentified)
         texts.append(done.note.text)
     assert texts[0] == texts[1] != texts[2]
     assert "Hoài" not in texts[0] and "0912345678" not in texts[0]
@@ -175,7 +176,7 @@ def test_dates_of_a_note_move_together_and_keep_their_form(vault: Vault) -> None
     done = engine(vault).process(
         note("Vào viện 12/03/2024, mổ ngày 15 tháng 3 năm 2024, ra viện 2024-03-20.")
     )
-    assert isinstance(done, Done)
+    assert isinstance(done, Deidentified)
     first, second, third = (mention.value for mention in find_dates(done.note.text, "vi"))
     assert first and second and third
     assert ((second - first).days, (third - second).days) == (3, 5)
@@ -188,7 +189,7 @@ def test_dates_of_a_note_move_together_and_keep_their_form(vault: Vault) -> None
 def test_safe_harbor_leaves_years_and_caps_ages(vault: Vault) -> None:
     text = "Cụ 93 tuổi, vào viện 12/03/2024, tái khám ngày 15/4."
     done = engine(vault, profile="safe-harbor").process(note(text))
-    assert isinstance(done, Done)
+    assert isinstance(done, Deidentified)
     assert done.note.text == "Cụ 90 tuổi, vào viện 2024, tái khám [ngày]."
     assert done.note.profile == "safe-harbor"
 
@@ -196,7 +197,7 @@ def test_safe_harbor_leaves_years_and_caps_ages(vault: Vault) -> None:
 def test_a_date_that_cannot_be_read_fails_closed(vault: Vault) -> None:
     text = "sinh 31/02/1980"
     done = engine(vault).process(note(text))
-    assert isinstance(done, Done) and done.note.text == "sinh [ngày]"
+    assert isinstance(done, Deidentified) and done.note.text == "sinh [ngày]"
     assert engine(vault, unreadable_dates="refuse").process(note(text)) == Refused(
         "n1", REFUSED_DATE
     )
@@ -212,17 +213,17 @@ def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cut
         Span(start=b, end=b + 7, label="y", quote="Hoài bị"),
     )
     done = engine(vault).process(note(text, spans=spans))
-    assert isinstance(done, Done)
+    assert isinstance(done, Deidentified)
     assert [(s.quote, done.note.text[s.start : s.end]) for s in done.note.spans] == [
         ("hen phế quản", "hen phế quản")
     ]
     assert [s.label for s in done.destroyed] == ["y"]
 
 
-class Blind(Engine):
+class Blind(Deidentifier):
     """An engine whose rules see nothing."""
 
-    def findings(self, view: object, own: object) -> list[Finding]:  # type: ignore[override]
+    def findings(self, *_: object) -> list[Finding]:  # type: ignore[override]
         return []
 
 
@@ -246,8 +247,8 @@ def test_plug_ins_are_asked_too(vault: Vault) -> None:
             at = text.find("Ward 9")
             return [Finding(at, at + 6, "other", "plugin:wards")] if at >= 0 else []
 
-    done = Engine(Deid(), vault, [Wards()]).process(note("seen on Ward 9 today", "en"))
-    assert isinstance(done, Done) and "Ward 9" not in done.note.text
+    done = Deidentifier(Deid(), vault, [Wards()]).process(note("seen on Ward 9 today", "en"))
+    assert isinstance(done, Deidentified) and "Ward 9" not in done.note.text
 
 
 # The vault
@@ -344,7 +345,7 @@ def test_nothing_of_a_date_that_cannot_be_read_is_left_and_a_note_with_one_can_b
     vault: Vault, lang: str, text: str, parts: list[str]
 ) -> None:
     done = engine(vault).process(note(text, lang))
-    assert isinstance(done, Done)
+    assert isinstance(done, Deidentified)
     assert not [part for part in parts if part in done.note.text]
     assert engine(vault, unreadable_dates="refuse").process(note(text, lang)) == Refused(
         "n1", REFUSED_DATE
@@ -358,7 +359,7 @@ def test_under_safe_harbor_no_element_of_a_date_but_the_year_and_no_age_over_89_
     made = engine(vault, profile="safe-harbor")
     for planted in notes(lang, 150, seed=4):
         done = made.process(planted.note)
-        assert isinstance(done, Done)
+        assert isinstance(done, Deidentified)
         assert find_dates(done.note.text, lang) == ()
         ages = [
             int(age)
@@ -380,8 +381,10 @@ def test_a_name_that_touches_a_date_is_not_kept_with_it(vault: Vault) -> None:
         def find(self, text: str, lang: str) -> list[Finding]:
             return [Finding(0, len(text), "other", "plugin:wide")]
 
-    done = Engine(Deid(), vault, [Wide()]).process(note("Ferdinand 12/03/2024 Isabella", "en"))
-    assert isinstance(done, Done)
+    done = Deidentifier(Deid(), vault, [Wide()]).process(
+        note("Ferdinand 12/03/2024 Isabella", "en")
+    )
+    assert isinstance(done, Deidentified)
     assert "Ferdinand" not in done.note.text and "Isabella" not in done.note.text
 
 

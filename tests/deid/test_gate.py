@@ -3,28 +3,31 @@ word of any note."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from residency.core.types import RawNote, Span
-from residency.deid.engine import Engine
-from residency.deid.find import Finding, View
-from residency.deid.known import Known
+from residency.deid.dates import DateMention
+from residency.deid.engine import Deidentifier
+from residency.deid.find import Finding
+from residency.deid.known import KnownFinder
 from residency.deid.options import Deid, Release
-from residency.deid.release import Gate, Verdict, upper_bound
+from residency.deid.release import ReleaseCheck, ReleaseVerdict, upper_bound
 from residency.deid.vault import Vault
+from residency.deid.view import View
 
 PERSON = (("name", "Margaret Holloway"), ("phone", "(212) 555-0147"), ("record", "MR-20240117"))
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return Engine(Deid(), Vault.open(tmp_path, bytes(32)))
+def engine(tmp_path: Path) -> Deidentifier:
+    return Deidentifier(Deid(), Vault.open(tmp_path, bytes(32)))
 
 
-def verdict(engine: Engine, texts: list[str], **limits: object) -> Verdict:
-    gate = Gate(Release.model_validate(limits), engine)
+def verdict(engine: Deidentifier, texts: list[str], **limits: object) -> ReleaseVerdict:
+    gate = ReleaseCheck(Release.model_validate(limits), engine)
     for number, text in enumerate(texts):
         spans = (Span(start=0, end=4, label="finding", quote=text[:4]),)
         raw = RawNote(
@@ -35,7 +38,7 @@ def verdict(engine: Engine, texts: list[str], **limits: object) -> Verdict:
             spans=spans,
             identifiers=PERSON,
         )
-        gate.saw(raw, engine.process(raw))
+        gate.add(raw, engine.process(raw))
     return gate.verdict()
 
 
@@ -55,28 +58,28 @@ def test_the_upper_bound_is_that_of_clopper_and_pearson(
     assert upper_bound(events, trials) == pytest.approx(bound, abs=1e-5)
 
 
-def test_a_corpus_without_fault_passes_and_canaries_count_patients(engine: Engine) -> None:
+def test_a_corpus_without_fault_passes_and_canaries_count_patients(engine: Deidentifier) -> None:
     found = verdict(engine, ["Cough for three days, no fever."] * 3)
     assert (found.passed, found.reasons, found.canaries, found.leaked) == (True, (), 3, 0)
     assert found.upper_bound == pytest.approx(1 - 0.05 ** (1 / 3))
 
 
-def test_no_notes_are_no_corpus(engine: Engine) -> None:
+def test_no_notes_are_no_corpus(engine: Deidentifier) -> None:
     assert verdict(engine, []).reasons == ("there are no notes",)
 
 
-def test_too_few_patients_for_the_bound_stop_a_corpus(engine: Engine) -> None:
+def test_too_few_patients_for_the_bound_stop_a_corpus(engine: Deidentifier) -> None:
     found = verdict(engine, ["Cough for three days."] * 3, bound=0.02)
     assert not found.passed and "deid.release.bound" in found.reasons[0]
 
 
-class Leaky(Engine):
+class Leaky(Deidentifier):
     """An engine whose rules see nothing and that does not look again."""
 
-    def findings(self, view: View, own: Known) -> list[Finding]:
+    def findings(self, view: View, dates: Sequence[DateMention], own: KnownFinder) -> list[Finding]:
         return []
 
-    def left(self, result: str, lang: str, own: Known) -> bool:
+    def left(self, result: str, lang: str, own: KnownFinder) -> bool:
         return False
 
 
@@ -104,7 +107,7 @@ def test_a_number_or_a_name_one_sign_away_from_the_patients_own_stops_a_corpus(
     ).passed
 
 
-def test_what_was_put_in_is_not_taken_for_the_patients_own(engine: Engine) -> None:
+def test_what_was_put_in_is_not_taken_for_the_patients_own(engine: Deidentifier) -> None:
     assert (
         verdict(
             engine, [f"Seen {name} at 20 mg." for name in ("Mr Holloway", "Margaret Holloway")]
@@ -113,16 +116,16 @@ def test_what_was_put_in_is_not_taken_for_the_patients_own(engine: Engine) -> No
     )
 
 
-def test_refused_notes_stop_a_corpus(engine: Engine) -> None:
-    gate = Gate(Release(), engine)
-    gate.saw(
+def test_refused_notes_stop_a_corpus(engine: Deidentifier) -> None:
+    gate = ReleaseCheck(Release(), engine)
+    gate.add(
         RawNote(id="1", patient="", text="x"), engine.process(RawNote(id="1", patient="", text="x"))
     )
     assert "deid.release.refused = 5.0%" in gate.verdict().reasons[0]
 
 
 def test_rare_combinations_are_counted_and_stop_a_corpus_where_the_settings_say_so(
-    engine: Engine,
+    engine: Deidentifier,
 ) -> None:
     counted = verdict(engine, ["Cough for three days."] * 2)
     assert (counted.passed, counted.rare, counted.rare_patients) == (True, 1, 2)

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 import pytest
 
-from residency.deid.loose import replaced
+from residency.deid.loose import replace_identifiers
 
 TEXTS = {
     "vi": (
@@ -29,7 +29,7 @@ TEXTS = {
 def test_offsets_are_those_of_the_text_as_it_came_and_as_it_leaves(lang: str, form: str) -> None:
     text, wanted = TEXTS[lang]
     text = normalize(form, text)
-    done = replaced(text, lang)
+    done = replace_identifiers(text, lang)
     assert [normalize("NFC", text[one.start : one.end]) for one in done.replacements] == wanted
     kept_before, kept_after, last, new_last = [], [], 0, 0
     for one in (
@@ -44,9 +44,9 @@ def test_offsets_are_those_of_the_text_as_it_came_and_as_it_leaves(lang: str, fo
 
 def test_a_line_end_of_two_signs_is_one_before_and_counted_right() -> None:
     text = "Note\r\nMr. John Smith\r\nseen"
-    (one,) = replaced(text, "en").replacements
+    (one,) = replace_identifiers(text, "en").replacements
     assert text[one.start : one.end] == "John Smith"
 
 
 def test_two_calls_do_not_agree() -> None:
-    assert len({replaced(TEXTS["en"][0], "en").text for _ in range(8)}) > 1
+    assert len({replace_identifiers(TEXTS["en"][0], "en").text for _ in range(8)}) > 1

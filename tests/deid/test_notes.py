@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from residency.deid.find import resolve
-from residency.deid.rules import packs
+from residency.deid.rules import rules_of
 
 NOTES: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "notes.yaml").read_text("utf-8")
@@ -32,7 +32,7 @@ def test_identifiers_of_notes_of_many_kinds_are_found_and_little_else(lang: str)
     missed, false, found = [], [], 0
     for marked in NOTES[lang]:
         text, marks = parsed(marked)
-        findings = resolve(packs(lang).find(text, lang))
+        findings = resolve(rules_of(lang).find(text, lang))
         covered = {i for one in findings for i in range(one.start, one.end)}
         missed += [
             text[a:b]

@@ -13,7 +13,7 @@ import pytest
 from residency.core.errors import UserError
 from residency.core.part import External
 from residency.core.types import RawNote
-from residency.deid.engine import Done, Engine
+from residency.deid.engine import Deidentified, Deidentifier
 from residency.deid.options import Deid
 from residency.deid.plugins import Presidio, Tagger
 from residency.deid.vault import Vault
@@ -67,11 +67,11 @@ def presidio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_presidio_finds_of_our_kinds_is_replaced(presidio: None, tmp_path: Path) -> None:
     part = External(target="residency.deid.plugins:Presidio", options={"languages": ["en"]})
-    engine = Engine(Deid(), Vault.open(tmp_path, bytes(32)), [part.load(Presidio)])
+    engine = Deidentifier(Deid(), Vault.open(tmp_path, bytes(32)), [part.load(Presidio)])
     done = engine.process(
         RawNote(id="1", patient="p", text="seen with zorbax and Zorbax today", lang="en")
     )
-    assert isinstance(done, Done)
+    assert isinstance(done, Deidentified)
     assert "Zorbax" not in done.note.text and "zorbax" in done.note.text
     assert [(one.kind, one.by) for one in done.findings] == [("name", "plugin:presidio")]
 
@@ -160,19 +160,21 @@ def test_the_plug_in_of_the_guide_works(tmp_path: Path) -> None:
     code = page.split("```python\n")[1].split("```")[0]
     made: dict[str, Any] = {}
     exec(compile(code, "guide", "exec"), made)
-    engine = Engine(Deid(), Vault.open(tmp_path, bytes(32)), [made["Wards"](["Ward Magnolia"])])
+    engine = Deidentifier(
+        Deid(), Vault.open(tmp_path, bytes(32)), [made["Wards"](["Ward Magnolia"])]
+    )
     done = engine.process(
         RawNote(id="1", patient="p", text="moved to Ward Magnolia at night", lang="en")
     )
-    assert isinstance(done, Done) and "Magnolia" not in done.note.text
+    assert isinstance(done, Deidentified) and "Magnolia" not in done.note.text
 
 
 def test_the_rule_of_the_guide_is_one(tmp_path: Path) -> None:
     import msgspec
     import yaml
 
-    from residency.deid.rules import Rule
+    from residency.deid.rules import IdentifierRule
 
     page = (Path(__file__).parents[2] / "docs/guide/deidentification.md").read_text("utf-8")
     (rule,) = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["rules"]
-    assert msgspec.convert(rule, Rule).cues == ("ward pager",)
+    assert msgspec.convert(rule, IdentifierRule).cues == ("ward pager",)

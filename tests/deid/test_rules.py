@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from residency.deid.find import KINDS, Finding, narrow, plain, resolve, small
-from residency.deid.rules import Rule, packs, rules
+from residency.deid.find import KINDS, Finding, resolve
+from residency.deid.packs import FOLDER, language_of, read_pack
+from residency.deid.rules import IdentifierRule, rules, rules_of
+from residency.deid.view import narrow, plain, small
 
+PACKS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 CASES = [
-    (pack, rule, example)
-    for pack in ("common", "vi", "zh", "en")
-    for rule in rules(pack)
-    for example in rule.positive
+    (pack, rule, example) for pack in PACKS for rule in rules(pack) for example in rule.positive
 ]
 COUNTER = [
-    (pack, rule, example)
-    for pack in ("common", "vi", "zh", "en")
-    for rule in rules(pack)
-    for example in rule.negative
+    (pack, rule, example) for pack in PACKS for rule in rules(pack) for example in rule.negative
 ]
 
 
-def found(pack: str, rule: Rule, text: str) -> list[str]:
-    lang = "en" if pack == "common" else pack
+def found(pack: str, rule: IdentifierRule, text: str) -> list[str]:
+    lang = "en" if language_of(pack) == "common" else language_of(pack)
     by = f"rule:{pack}/{rule.id}"
-    places = {(one.start, one.end) for one in packs(lang).find(text, lang) if one.by == by}
+    places = {(one.start, one.end) for one in rules_of(lang).find(text, lang) if one.by == by}
     whole = [
         one
         for one in places
@@ -36,7 +33,7 @@ def found(pack: str, rule: Rule, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("pack", "rule", "example"), CASES, ids=[f"{p}-{r.id}-{i}" for i, (p, r, _) in enumerate(CASES)]
 )
-def test_a_rule_finds_what_its_examples_mark(pack: str, rule: Rule, example: str) -> None:
+def test_a_rule_finds_what_its_examples_mark(pack: str, rule: IdentifierRule, example: str) -> None:
     before, _, rest = example.partition("[")
     value, _, after = rest.partition("]")
     assert found(pack, rule, before + value + after) == [value]
@@ -47,12 +44,12 @@ def test_a_rule_finds_what_its_examples_mark(pack: str, rule: Rule, example: str
     COUNTER,
     ids=[f"{p}-{r.id}-{i}" for i, (p, r, _) in enumerate(COUNTER)],
 )
-def test_a_rule_leaves_its_counter_examples(pack: str, rule: Rule, example: str) -> None:
+def test_a_rule_leaves_its_counter_examples(pack: str, rule: IdentifierRule, example: str) -> None:
     assert found(pack, rule, example) == []
 
 
 def test_every_rule_has_both_kinds_of_examples_and_a_known_kind() -> None:
-    for pack in ("common", "vi", "zh", "en"):
+    for pack in PACKS:
         for rule in rules(pack):
             assert rule.positive and rule.negative, rule.id
             assert rule.kind in KINDS
@@ -92,7 +89,9 @@ def test_names_are_found_by_the_words_around_them_and_clinical_words_are_left(
     lang: str, text: str, names: list[str]
 ) -> None:
     findings = resolve(
-        one for one in packs(lang).find(text, lang) if one.kind in ("name", "relative", "clinician")
+        one
+        for one in rules_of(lang).find(text, lang)
+        if one.kind in ("name", "relative", "clinician")
     )
     assert [text[one.start : one.end] for one in findings] == names
 
@@ -122,7 +121,6 @@ def test_folded_texts_keep_every_offset(text: str) -> None:
 
 def test_every_word_of_the_packs_is_text() -> None:
     from residency.deid.names.lists import name_data
-    from residency.deid.rules import pack
 
     def leaves(value: object) -> list[object]:
         if isinstance(value, dict):
@@ -132,7 +130,7 @@ def test_every_word_of_the_packs_is_text() -> None:
         )
 
     for lang in ("vi", "zh", "en"):
-        words = leaves(name_data(lang)) + leaves(pack(lang).get("words", {}))
+        words = leaves(name_data(lang)) + leaves(read_pack(lang).get("words", {}))
         assert [
             word for word in words if not isinstance(word, str)
         ] == []  # YAML reads a bare yes or no as a truth

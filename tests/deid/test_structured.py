@@ -8,7 +8,7 @@ from unicodedata import normalize
 import pytest
 
 from residency.deid.find import resolve
-from residency.deid.known import known
+from residency.deid.known import known_finder
 
 VI = (
     ("name", "Nguyễn Thị Phương Hoài"),
@@ -23,7 +23,10 @@ EN = (("name", "Margaret A. Holloway"), ("record", "MRN00123456"), ("phone", "(2
 
 def found(identifiers: tuple[tuple[str, str], ...], text: str, lang: str) -> list[str]:
     text = normalize("NFC", text)
-    return [text[one.start : one.end] for one in resolve(known(identifiers, lang).find(text, lang))]
+    return [
+        text[one.start : one.end]
+        for one in resolve(known_finder(identifiers, lang).find(text, lang))
+    ]
 
 
 @pytest.mark.parametrize(

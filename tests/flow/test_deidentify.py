@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from conftest import CLI, ROOT
-from residency.deid.find import plain
+from residency.deid.view import plain
 from residency.synth.hospital import write_hospital
 
 KEY = "0123456789abcdef" * 4

@@ -11,21 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from residency.deid.find import plain
-
-
-@cache
-def words(pack: str, name: str) -> tuple[str, ...]:
-    """A word list of a rule pack, in its order."""
-    from residency.deid.rules import pack as packed
-
-    return tuple(packed(pack)["words"][name])
-
-
-@cache
-def word_set(pack: str, name: str) -> frozenset[str]:
-    """A word list of a rule pack, plain."""
-    return frozenset(map(plain, words(pack, name)))
+from residency.deid.names.lists import name_data
+from residency.deid.packs import read_pack, word_set, words
+from residency.deid.view import plain
 
 
 @cache
@@ -127,49 +115,11 @@ def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
     folded = plain(value)
     head = next(word for word in _heads() if folded.startswith(word))
     before = plain(text[max(0, start - 8) : start]).strip().rpartition(" ")[2]
-    if (head == "vien" and before in word_set("vi", "before_hospital")) or (
-        head == "truong" and before in BEFORE_SCHOOL
-    ):
+    led = {"vien": "before_hospital", "truong": "before_school"}.get(head)
+    if led and before in word_set("vi", led):
         return None
-    end = _vi_named(value, len(head), head not in SHORT_HEADS)
+    end = _vi_named(value, len(head), head not in word_set("vi", "short_heads"))
     return (0, end) if end else None
-
-
-SHORT_HEADS = frozenset(
-    {
-        "vien",
-        "truong",
-        "trung tam",
-        "th",
-        "xuong",
-        "cong truong",
-        "dai hoc",
-        "cao dang",
-        "cd",
-        "trung cap",
-        "trung hoc",
-    }
-)
-"""Heads that are words of other things too: in small letters a word of what it is for must follow."""
-BEFORE_SCHOOL = frozenset(
-    {
-        "thi",
-        "moi",
-        "quang",
-        "hien",
-        "phau",
-        "vi",
-        "dien",
-        "tu",
-        "lap",
-        "thao",
-        "nong",
-        "lam",
-        "cong",
-        "chien",
-    }
-)
-"""``trường`` behind these is no school: thị trường, môi trường."""
 
 
 def _vi_named(value: str, at: int, sure: bool) -> int:
@@ -224,10 +174,8 @@ SIGNS = '.,&"”“'
 @cache
 def _heads() -> tuple[str, ...]:
     """Words with which an organisation begins, the longest first."""
-    from residency.deid.rules import rules
-
-    found = {plain(word) for rule in rules("vi") if rule.id == "organisation" for word in rule.cues}
-    return tuple(sorted(found, key=len, reverse=True))
+    (cues,) = (rule["cues"] for rule in read_pack("vi")["rules"] if rule["id"] == "organisation")
+    return tuple(sorted(set(map(plain, cues)), key=len, reverse=True))
 
 
 def _zh_address(value: str, text: str, start: int) -> tuple[int, int] | None:
@@ -331,8 +279,6 @@ def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | Non
 @cache
 def _en_words() -> frozenset[str]:
     """Words that stand capitalised and are of no name."""
-    from residency.deid.names.lists import name_data
-
     data = name_data("en")
     names = {word.lower() for word in data["more_families"]}
     return (
@@ -344,8 +290,6 @@ def _en_words() -> frozenset[str]:
 
 @cache
 def _en_stops() -> frozenset[str]:
-    from residency.deid.names.lists import name_data
-
     return frozenset(name_data("en")["stops"])
 
 

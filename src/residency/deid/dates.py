@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from residency.core.types import Value
-from residency.deid.find import View, narrow, plain
+from residency.deid.view import View, narrow, plain
 
 Precision = Literal["day", "month", "monthday"]
 DIGITS = "〇一二三四五六七八九"
+ZEROS = str.maketrans("○零O", "〇〇〇")
 NEWEST = 2030
 """Latest year that two figures may mean; 31 is 1931. A date that is moved out of the hundred years
 before gets four."""
@@ -41,9 +42,8 @@ class DateMention(Value, frozen=True):
 def _data() -> Mapping[str, Any]:
     import yaml
 
-    found: Mapping[str, Any] = yaml.safe_load(
-        (Path(__file__).parent / "data/dates.yaml").read_text("utf-8")
-    )
+    path = Path(__file__).parent / "data/dates.yaml"
+    found: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
     return found
 
 
@@ -52,11 +52,8 @@ def _form(group: str, lang: str = "") -> Any:
     """The forms of a group as one pattern, tried at one place; the first that fits counts."""
     import regex
 
-    months = "|".join(
-        sorted(
-            {*_data()["months"]["en"], *_data()["months"]["short"], "sept"}, key=len, reverse=True
-        )
-    )
+    names = {*_data()["months"]["en"], *_data()["months"]["short"], "sept"}
+    months = "|".join(sorted(names, key=len, reverse=True))
     forms = _data()[group][lang] if lang else _data()[group]
     flags = regex.IGNORECASE if "MONTH" in "".join(forms) else 0
     return regex.compile("|".join(f"(?:{form.replace('MONTH', months)})" for form in forms), flags)
@@ -93,11 +90,11 @@ NUMERAL = re.compile(r"[〇○零O一二三四五六七八九十]{1,4}(?=\s?[年
 def find_dates(text: str, lang: str) -> tuple[DateMention, ...]:
     """Every date of a text, in order, without overlaps; of two forms at one place the longer. Years
     alone are none."""
-    return View(text, lang).dates
+    return dates_of(View(text, lang))
 
 
 def dates_of(view: View) -> tuple[DateMention, ...]:
-    """The same for a text whose other forms may be there already."""
+    """Every date of a text whose other forms may be there already, as ``find_dates`` has them."""
     found = [*_in_figures(view), *_in_words(view)]
     found.sort(key=lambda one: (one.start, -one.end))
     kept: list[DateMention] = []
@@ -123,32 +120,27 @@ def _in_figures(view: View) -> Iterator[DateMention]:
         if match := whole.match(shown, start):
             end = match.end()
             follows = shown[end : end + 2]
-            parted = (
-                before and before in "./:-" and not (before == "-" and "-" not in match.group())
-            )
-            if parted or (
-                shown[end : end + 1] == "-"
-                and SENTENCES.fullmatch(match.group())
-                and shown[end + 1 : end + 2].isalpha()
-            ):
+            dashed = "-" in match.group()
+            if before and before in "./:-" and (before != "-" or dashed):
                 continue
-            if follows[:1] in ("/", ".", "-") and follows[1:].isdigit() and "-" in match.group():
+            if follows[:1] == "-" and follows[1:].isalpha() and SENTENCES.fullmatch(match.group()):
                 continue
-            if mention := _mention(view, match, "all"):
-                last = mention.end
-                yield mention
+            if follows[:1] in ("/", ".", "-") and follows[1:].isdigit() and dashed:
+                continue
+            if mentions := _mention(view, match, "all"):
+                last = mentions[0].end
+                yield from mentions
                 continue
         if before and before in "./:-,":
             continue
         match = near.match(shown, start)
         if match and _is_near(view, match, last):
-            if mention := _mention(view, match, "near"):
-                last = mention.end
-                yield mention
-        elif view.lang == "zh" and shown[:start].endswith(("于", "自", "从")):
+            if mentions := _mention(view, match, "near"):
+                last = mentions[0].end
+                yield from mentions
+        elif view.lang == "zh" and shown[max(0, start - 1) : start] in ("于", "自", "从"):
             match = _form("near_zh").match(shown, start)
-            if match and (mention := _mention(view, match, "near")):
-                yield mention
+            yield from _mention(view, match, "near") if match else ()
 
 
 def _is_near(view: View, match: Any, last: int) -> bool:
@@ -158,8 +150,7 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     behind = shown[end : end + 12]
     if behind[:1] in "./" and behind[1:2].isdigit():
         return False
-    unit = _unit_behind().match(behind)
-    if unit:
+    if _unit_behind().match(behind):
         return False
     before = view.folded[max(0, start - 30) : start]
     if any(score in before[-18:].rpartition(". ")[2] for score in _data()["scores"]):
@@ -174,19 +165,14 @@ def _is_near(view: View, match: Any, last: int) -> bool:
     unmarked = view.unmarked_at(start - 12, end)
     if not line.strip(" -*•+") and behind.lstrip(" ")[:1] in (":", "-", "–", ","):
         return True
-    return (
-        _cue_before(view.lang, unmarked).search(
-            before if unmarked else view.low[max(0, start - 30) : start]
-        )
-        is not None
-    )
+    marked = before if unmarked else view.low[max(0, start - 30) : start]
+    return _cue_before(view.lang, unmarked).search(marked) is not None
 
 
 @cache
 def _unit_behind() -> re.Pattern[str]:
-    return re.compile(
-        r"\s*(?:" + "|".join(map(re.escape, _data()["units"])) + r")(?![a-zà-ỹ])", re.IGNORECASE
-    )
+    units = "|".join(map(re.escape, _data()["units"]))
+    return re.compile(rf"\s*(?:{units})(?![a-zà-ỹ])", re.IGNORECASE)
 
 
 @cache
@@ -194,10 +180,8 @@ def _cue_before(lang: str, unmarked: bool) -> re.Pattern[str]:
     """A cue at the end of what stands before a number."""
     cues = _data()["cues"]
     words = {cue for own in ((lang, "en") if lang in cues else cues) for cue in cues[own]}
-    words = set(map(plain, words)) if unmarked else words
-    return re.compile(
-        r"(?:(?<![a-zà-ỹ])(?:" + "|".join(map(re.escape, sorted(words))) + r"))[\s:(]*\Z"
-    )
+    either = "|".join(map(re.escape, sorted(set(map(plain, words)) if unmarked else words)))
+    return re.compile(rf"(?:(?<![a-zà-ỹ])(?:{either}))[\s:(]*\Z")
 
 
 def _in_words(view: View) -> Iterator[DateMention]:
@@ -216,12 +200,8 @@ def _in_words(view: View) -> Iterator[DateMention]:
             yield from _tried(view, MONTH, _form("months_first"), own)
             for place in ORDINAL.finditer(low) if "of" in low else ():
                 match = _form("ordinals_first").search(shown, max(0, place.start() - 24))
-                if (
-                    match
-                    and match.start() <= place.start()
-                    and (mention := _mention(view, match, own))
-                ):
-                    yield mention
+                if match and match.start() <= place.start():
+                    yield from _mention(view, match, own)
 
 
 def _numbered(view: View, own: str) -> Iterator[DateMention]:
@@ -232,8 +212,8 @@ def _numbered(view: View, own: str) -> Iterator[DateMention]:
             continue
         if own != "zh" and start and (low[start - 1] in "./" or low[start - 1].isalpha()):
             continue
-        if (match := form.match(view.shown, start)) and (mention := _mention(view, match, own)):
-            yield mention
+        if match := form.match(view.shown, start):
+            yield from _mention(view, match, own)
 
 
 def _tried(view: View, places: re.Pattern[str], form: Any, own: str) -> Iterator[DateMention]:
@@ -242,68 +222,55 @@ def _tried(view: View, places: re.Pattern[str], form: Any, own: str) -> Iterator
         start = place.start()
         if start and own != "zh" and low[start - 1].isalpha():
             continue  # within a word
-        if (match := form.match(view.shown, start)) and (mention := _mention(view, match, own)):
-            yield mention
+        if match := form.match(view.shown, start):
+            yield from _mention(view, match, own)
 
 
-def _mention(view: View, match: Any, own: str) -> DateMention | None:
-    text, lang = view.text, view.lang
+def _mention(view: View, match: Any, own: str) -> tuple[DateMention, ...]:
+    """The date that a form's match is; nothing where it is none."""
     start, end = match.span()
-    groups: dict[str, tuple[int, int]] = {}
-    for name in ("d", "m", "y", "M", "o", "cy", "cm", "cd"):
-        if name in match.re.groupindex and match.group(name):
-            groups[name] = match.span(name)
-    if not groups or not groups.keys() & {"m", "M", "cm"}:  # lunar, or all in words
-        return DateMention(
-            start=start, end=end, text=text[start:end], value=None, precision="day", pieces=()
-        )
-    words = {name: narrow(text[a:b]) for name, (a, b) in groups.items()}
+    text, names = view.text[start:end], ("d", "m", "y", "M", "o", "cy", "cm", "cd")
+    groups = {n: match.span(n) for n in names if n in match.re.groupindex and match.group(n)}
+    if groups.keys().isdisjoint(("m", "M", "cm")):  # lunar, or all in words
+        return (DateMention(start, end, text, None, "day", ()),)
+    words = {name: narrow(view.text[a:b]) for name, (a, b) in groups.items()}
     day, month, year = _numbers(words)
-    american = (lang == "en" and own in ("all", "near")) or (lang == "zh" and own == "near")
-    american = american and "d" in groups and groups["d"][0] < groups["m"][0]
-    if american and ("y" not in groups or groups["y"][0] > groups["m"][0]):
+    american = (view.lang == "en" and own in ("all", "near")) or (view.lang, own) == ("zh", "near")
+    american = american and "d" in groups and groups["d"] < groups["m"]
+    swapped = american and ("y" not in groups or groups["y"] > groups["m"])
+    if swapped:
         day, month = month, day
-        groups["d"], groups["m"] = groups["m"], groups["d"]
     if day and month and month > 12 >= day:  # written in the other order
-        day, month = month, day
-        first, second = ("d", "m")
-        groups[first], groups[second] = groups[second], groups[first]
+        day, month, swapped = month, day, not swapped
+    if swapped:
+        groups["d"], groups["m"] = groups["m"], groups["d"]
     if own == "near" and not _is_date(day, month, year):
-        return None  # a fraction, a grade, a pressure
+        return ()  # a fraction, a grade, a pressure
     if words.get("M", "").lower() == "may" and year is None and words["M"] != "May":
-        return None  # the verb
+        return ()  # the verb
     precision: Precision = "month" if day is None else "monthday" if year is None else "day"
     value = date(year or LEAP, month or 1, day or 1) if _is_date(day, month, year) else None
     if value is None and own == "all" and len(words.get("y", "")) == 2:
-        return None  # three numbers that are no date: a score, a version
+        return ()  # three numbers that are no date: a score, a version
     pieces = tuple(sorted((a - start, b - start, name) for name, (a, b) in groups.items()))
-    return DateMention(
-        start=start, end=end, text=text[start:end], value=value, precision=precision, pieces=pieces
-    )
+    return (DateMention(start, end, text, value, precision, pieces),)
 
 
 def _numbers(words: Mapping[str, str]) -> tuple[int | None, int | None, int | None]:
     """Day, month, year."""
-    if "cm" in words:
-        year = (
-            int(
-                "".join(
-                    str(DIGITS.index({"○": "〇", "零": "〇", "O": "〇"}.get(s, s)))
-                    for s in words["cy"]
-                )
-            )
-            if "cy" in words
-            else None
-        )
-        return (_chinese(words["cd"]) if "cd" in words else None), _chinese(words["cm"]), year
     year = int(words["y"]) if "y" in words else None
+    if "cm" in words:
+        if "cy" in words:
+            signs = words["cy"].translate(ZEROS)
+            year = int("".join(str(DIGITS.index(sign)) for sign in signs))
+        return _chinese(words["cd"]) if "cd" in words else None, _chinese(words["cm"]), year
     if year is not None and len(words["y"]) == 2:
         year += 2000 if year <= NEWEST % 100 else 1900
     if "M" in words:
         month = _data()["months"]["short"].index(words["M"].lower()[:3]) + 1
     else:
         month = int(words["m"]) if "m" in words else None
-    return (int(words["d"]) if "d" in words else None), month, year
+    return int(words["d"]) if "d" in words else None, month, year
 
 
 def _chinese(word: str) -> int:
@@ -314,11 +281,10 @@ def _chinese(word: str) -> int:
     return (DIGITS.index(tens) if tens else 1) * 10 + (DIGITS.index(ones) if ones else 0)
 
 
-def _in_chinese(number: int) -> str:
+def in_chinese(number: int) -> str:
+    """23 -> 二十三; of 1 to 99."""
     tens, ones = divmod(number, 10)
-    return ("" if tens == 0 else "十" if tens == 1 else f"{DIGITS[tens]}十") + (
-        DIGITS[ones] if ones else ""
-    )
+    return f"{DIGITS[tens] if tens > 1 else ''}{'十' if tens else ''}{DIGITS[ones] if ones else ''}"
 
 
 def _is_date(day: int | None, month: int | None, year: int | None) -> bool:
@@ -340,10 +306,8 @@ def write(mention: DateMention, new: date) -> str:
 
 def _piece(what: str, old: str, new: date) -> str:
     if what == "M":
-        names = _data()["months"][
-            "short" if len(old) <= 4 and old.lower() not in ("june", "july") else "en"
-        ]
-        name = str(names[new.month - 1])
+        short = len(old) <= 4 and old.lower() not in ("june", "july")
+        name = str(_data()["months"]["short" if short else "en"][new.month - 1])
         return name.upper() if old.isupper() else name.capitalize() if old[0].isupper() else name
     if what == "o":
         word = "th" if 10 < new.day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(new.day % 10, "th")
@@ -352,12 +316,10 @@ def _piece(what: str, old: str, new: date) -> str:
         zero = next((s for s in old if s in "○零O"), "〇")
         return "".join(DIGITS[int(s)] for s in str(new.year)).replace("〇", zero)
     if what in ("cm", "cd"):
-        return _in_chinese(new.month if what == "cm" else new.day)
-    number = {
-        "d": new.day,
-        "m": new.month,
-        "y": new.year % 100 if len(old) == 2 and NEWEST - 100 < new.year <= NEWEST else new.year,
-    }[what]
+        return in_chinese(new.month if what == "cm" else new.day)
+    whole = len(old) != 2 or not NEWEST - 100 < new.year <= NEWEST
+    year = new.year if whole else new.year % 100
+    number = {"d": new.day, "m": new.month, "y": year}[what]
     padded = what == "y" or (len(old) == 2 and (narrow(old)[0] == "0" or number < 10))
     word = f"{number:02d}" if padded else str(number)
     return word if old.isascii() else "".join(chr(ord(sign) + 0xFEE0) for sign in word)
@@ -367,8 +329,5 @@ def year_only(mention: DateMention, lang: str) -> str:
     """What is left of a date where only its year may stay."""
     if mention.precision == "monthday" or mention.value is None:
         return {"vi": "[ngày]", "zh": "[日期]"}.get(lang, "[date]")
-    return (
-        f"{mention.value.year}年"
-        if lang == "zh" and "年" in mention.text
-        else str(mention.value.year)
-    )
+    year = str(mention.value.year)
+    return f"{year}年" if lang == "zh" and "年" in mention.text else year

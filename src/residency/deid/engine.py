@@ -4,18 +4,21 @@ a ``Note`` of a ``RawNote``."""
 from __future__ import annotations
 
 import hmac
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
-from residency.deid.dates import DateMention, write, year_only
-from residency.deid.find import Finding, Recogniser, View, resolve
-from residency.deid.known import Known, known
+from residency.deid.dates import DateMention, dates_of, write, year_only
+from residency.deid.find import Finding, Recogniser, resolve
+from residency.deid.known import KnownFinder, known_finder
 from residency.deid.options import Deid
-from residency.deid.rules import packs
+from residency.deid.rules import rules_of
 from residency.deid.surrogates import Surrogates, surrogates
 from residency.deid.vault import Vault
+from residency.deid.view import View
 
 DATE_KINDS = frozenset({"date", "birth_date"})
 REFUSED_RESIDUAL = "an identifier of the patient is left after replacement"
@@ -25,7 +28,7 @@ REFUSED_LONG = "the note is longer than a million characters"
 LONGEST = 1_000_000
 
 
-class Done(Value, frozen=True):
+class Deidentified(Value, frozen=True):
     """A note that may be used, how it came about, and what of its labels was lost."""
 
     note: Note
@@ -43,7 +46,7 @@ class Refused(Value, frozen=True):
     reason: str
 
 
-class Engine:
+class Deidentifier:
     """De-identifies notes one by one; the same note gives the same result in every process that has
     the vault."""
 
@@ -52,20 +55,20 @@ class Engine:
     ) -> None:
         self.settings, self.vault, self.recognisers = settings, vault, tuple(recognisers)
 
-    def process(self, raw: RawNote) -> Done | Refused:
+    def process(self, raw: RawNote) -> Deidentified | Refused:
         """The note without what identifies, or why not."""
-        fault = (
-            REFUSED_EMPTY if not raw.patient else REFUSED_LONG if len(raw.text) > LONGEST else ""
-        )
-        if fault:
-            return Refused(raw.id, fault)
+        if not raw.patient:
+            return Refused(raw.id, REFUSED_EMPTY)
+        if len(raw.text) > LONGEST:
+            return Refused(raw.id, REFUSED_LONG)
         before = normalised(raw.text)
         view = View(before.apply(raw.text), raw.lang)
+        dates = dates_of(view)
         secret = self.vault.secret(raw.patient)
-        own = known(raw.identifiers, raw.lang)
+        own = known_finder(raw.identifiers, raw.lang)
         drawn = surrogates(secret, raw.lang, own.keys)
-        findings = resolve(self.findings(view, own))
-        edits = replaced(view, findings, drawn, self.settings)
+        findings = resolve(self.findings(view, dates, own))
+        edits = replace_findings(view, dates, findings, drawn, self.settings)
         if edits is None:
             return Refused(raw.id, REFUSED_DATE)
         result = edits.apply(view.text)
@@ -83,21 +86,17 @@ class Engine:
             written_at=self._when(raw.written_at, drawn),
             spans=kept,
         )
-        return Done(
-            note,
-            whole,
-            tuple(findings),
-            tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed),
-        )
+        bare = tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed)
+        return Deidentified(note, whole, tuple(findings), bare)
 
-    def findings(self, view: View, own: Known) -> list[Finding]:
+    def findings(self, view: View, dates: Sequence[DateMention], own: KnownFinder) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""
-        found = [*own.search(view), *packs(view.lang).search(view)]
+        found = [*own.search(view, dates), *rules_of(view.lang).search(view, dates)]
         for recogniser in self.recognisers:
             found += recogniser.find(view.text, view.lang)
         return found
 
-    def left(self, result: str, lang: str, own: Known) -> bool:
+    def left(self, result: str, lang: str, own: KnownFinder) -> bool:
         """Whether an identifier of the row is left in a text: the residual scan."""
         return any(True for _ in own.written(View(result, lang)))
 
@@ -113,48 +112,48 @@ AGE = "90"
 PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
 
 
-def replaced(
-    view: View, findings: Sequence[Finding], drawn: Surrogates, settings: Deid
+def replace_findings(
+    view: View,
+    dates: Sequence[DateMention],
+    findings: Sequence[Finding],
+    drawn: Surrogates,
+    settings: Deid,
 ) -> Edits | None:
     """The edits that put something else in the place of each finding; None where a date cannot be
     read and the settings want such a note refused."""
-    mentions = {mention.start: mention for mention in view.dates}
     pieces = []
     for finding in findings:
+        new: str | None
         if finding.kind in DATE_KINDS:
-            new = _date(view, finding, mentions, drawn, settings)
-            if new is None:
-                return None
+            new = _new_date(view.lang, _date_in(finding, dates), drawn, settings)
         elif finding.kind == "age":
             new = AGE  # as safe harbor has it: everyone from 90 on is one group
         else:
             new = drawn.of(finding.kind, view.text[finding.start : finding.end])
+        if new is None:
+            return None
         pieces.append((finding.start, finding.end, new))
     return Edits.of(view.text, pieces)
 
 
-def _date(
-    view: View,
-    finding: Finding,
-    mentions: dict[int, DateMention],
-    drawn: Surrogates,
-    settings: Deid,
+def _date_in(finding: Finding, dates: Sequence[DateMention]) -> DateMention | None:
+    """The date that a finding is, or the first within it where it was merged with something
+    else."""
+    first = bisect_left(dates, finding.start, key=attrgetter("start"))
+    inside = dates[first] if first < len(dates) else None
+    return inside if inside is not None and inside.end <= finding.end else None
+
+
+def _new_date(
+    lang: str, mention: DateMention | None, drawn: Surrogates, settings: Deid
 ) -> str | None:
     """What stands in the place of a date: nothing of a finding is kept but what was read as one
     date and moved."""
-    mention = mentions.get(finding.start)
-    if mention is None or mention.end != finding.end:  # merged with something else
-        mention = next(
-            (m for m in view.dates if finding.start <= m.start and m.end <= finding.end), None
-        )
     if mention is None or mention.value is None:
-        return (
-            None
-            if settings.unreadable_dates == "refuse"
-            else PLACEHOLDER.get(view.lang, PLACEHOLDER["en"])
-        )
+        refuse = settings.unreadable_dates == "refuse"
+        return None if refuse else PLACEHOLDER.get(lang, PLACEHOLDER["en"])
     if settings.profile == "safe-harbor":
-        return year_only(mention, view.lang)
+        return year_only(mention, lang)
     return write(mention, drawn.shift(mention.value))
 
 

@@ -9,7 +9,7 @@ as initials, and by the given name alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import cache, cached_property, lru_cache
 from typing import Literal
@@ -17,9 +17,11 @@ from typing import Literal
 import numpy as np
 
 from residency.core.types import Value
-from residency.deid.dates import find_dates
-from residency.deid.find import STRUCTURED, Finding, View, narrow, plain, small, text_of
+from residency.deid.dates import DateMention, dates_of, find_dates
+from residency.deid.find import STRUCTURED, Finding
 from residency.deid.names.lists import name_data
+from residency.deid.view import View, narrow, plain, small, text_of
+from residency.deid.words import is_one_word
 
 NAMES = frozenset({"name", "relative", "clinician"})
 CODES = frozenset({"record", "admission", "national_id", "insurance", "phone", "account", "plate"})
@@ -35,6 +37,8 @@ WIDEST_GAP = 3
 CONFUSED = str.maketrans("oil", "011")
 """Letters that stand for digits in a code that was typed or read badly."""
 Form = Literal["plain", "code", "exact"]
+FORMS: tuple[Form, ...] = ("plain", "code", "exact")
+Places = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
 class Variant(Value, frozen=True):
@@ -65,66 +69,47 @@ def _kept() -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return kept
 
 
-class _Squeezed:
-    """A text without separators, and where its signs stand in the whole one."""
-
-    def __init__(self, view: View) -> None:
-        self.kept = _kept()[view.codes]
-        self.forms: dict[Form, str] = {"plain": text_of(view.folded_codes[self.kept])}
-        self.forms["exact"] = text_of(view.codes[self.kept])
-        self.forms["code"] = _confused(self.forms["plain"])
-
-    @cached_property
-    def places(self) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        """Place in the squeezed text -> place in the whole one."""
-        return np.flatnonzero(self.kept)
+def _squeeze(view: View) -> tuple[dict[Form, str], Places]:
+    """A text without separators in every form, and where its signs stand in the whole one."""
+    kept = _kept()[view.codes]
+    folded = text_of(view.folded_codes[kept])
+    code = folded.replace("o", "0").replace("i", "1").replace("l", "1")
+    forms: dict[Form, str] = {"plain": folded, "code": code, "exact": text_of(view.codes[kept])}
+    return forms, np.flatnonzero(kept)
 
 
-def _confused(text: str) -> str:
-    return text.replace("o", "0").replace("i", "1").replace("l", "1")
-
-
-class Known:
+class KnownFinder:
     """Finds one patient's identifiers."""
 
     name = STRUCTURED
 
-    forms: list[tuple[Form, list[Variant]]]
-
     def __init__(self, identifiers: Sequence[tuple[str, str]], lang: str) -> None:
-        self.variants = tuple(
-            dict.fromkeys(v for kind, value in identifiers for v in variants(kind, value, lang))
-        )
-        self.forms = [
-            (form, [v for v in self.variants if v.form == form])
-            for form in ("plain", "code", "exact")
-        ]
-        self.days = frozenset(
-            day for kind, value in identifiers if kind in DATES for day in days_of(value, lang)
-        )
+        every = (one for kind, value in identifiers for one in variants(kind, value, lang))
+        self.variants = sorted(dict.fromkeys(every), key=lambda one: FORMS.index(one.form))
+        dates = (value for kind, value in identifiers if kind in DATES)
+        self.days = frozenset(day for value in dates for day in days_of(value, lang))
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
         """Where the identifiers stand; dates of the row (birth) in whatever form."""
-        return self.search(View(text, lang))
+        view = View(text, lang)
+        return self.search(view, dates_of(view))
 
-    def search(self, view: View) -> Iterator[Finding]:
-        """The same, in a text whose other forms may be there already."""
+    def search(self, view: View, dates: Iterable[DateMention]) -> Iterator[Finding]:
+        """The same, in a text whose other forms and dates are there already."""
         yield from self.written(view)
-        if self.days:
-            for mention in view.dates:
-                if mention.value in self.days and mention.precision == "day":
-                    yield Finding(mention.start, mention.end, "birth_date", STRUCTURED, 2)
+        for mention in dates if self.days else ():
+            if mention.value in self.days and mention.precision == "day":
+                yield Finding(mention.start, mention.end, "birth_date", STRUCTURED, 2)
 
     def written(self, view: View) -> Iterator[Finding]:
         """Where the identifiers stand that are no dates."""
         if not self.variants:
             return
-        squeezed = _Squeezed(view)
-        for form, variants_of in self.forms:
-            within = squeezed.forms[form]
-            for variant in variants_of:
-                if (at := within.find(variant.key)) >= 0:
-                    yield from _standing(view, squeezed, within, variant, at)
+        squeezed, places = _squeeze(view)
+        for variant in self.variants:
+            within = squeezed[variant.form]
+            if (at := within.find(variant.key)) >= 0:
+                yield from _standing(view, places, within, variant, at)
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -133,26 +118,24 @@ class Known:
 
 
 @lru_cache(maxsize=64)  # the notes of a patient follow each other
-def known(identifiers: tuple[tuple[str, str], ...], lang: str) -> Known:
+def known_finder(identifiers: tuple[tuple[str, str], ...], lang: str) -> KnownFinder:
     """What finds the identifiers of one row: (kind, value) each."""
-    return Known(identifiers, lang)
+    return KnownFinder(identifiers, lang)
 
 
 def _standing(
-    view: View, squeezed: _Squeezed, within: str, variant: Variant, at: int
+    view: View, places: Places, within: str, variant: Variant, at: int
 ) -> Iterator[Finding]:
     """Where a way to write an identifier stands by itself, from a place of the squeezed text on
     where it stands."""
-    length, place, text = len(variant.key), squeezed.places.item, view.folded
+    length, place, text = len(variant.key), places.item, view.folded
     while at >= 0:
         start, end = place(at), place(at + length - 1) + 1
-        if not (
-            (start and _same(text[start - 1], text[start]))
-            or (end < len(text) and _same(text[end - 1], text[end]))
-            or (
-                end - start > length + WIDEST_GAP and GAP.search(text, start, end)
-            )  # it is spread over the text
-        ) and _fits(variant, view.shown, start, end):
+        cut = (start and _is_one(text[start - 1], text[start])) or (
+            end < len(text) and _is_one(text[end - 1], text[end])
+        )
+        spread = end - start > length + WIDEST_GAP and GAP.search(text, start, end)
+        if not cut and not spread and _fits(variant, view.shown, start, end):
             yield Finding(start, end, variant.kind, STRUCTURED)
         at = within.find(variant.key, at + 1)
 
@@ -160,11 +143,12 @@ def _standing(
 GAP = re.compile(rf"(?:\s|[{re.escape(SIGNS)}]){{{WIDEST_GAP + 1},}}")
 
 
-def _same(left: str, right: str) -> bool:
+MARKED = re.compile("[\u00c0-\u036f\u1e00-\u1eff]")
+
+
+def _is_one(left: str, right: str) -> bool:
     """Whether two signs belong to one word or number."""
-    if left.isdigit() and right.isdigit():
-        return True
-    return left.isalpha() and right.isalpha() and left < "\u2e80" and right < "\u2e80"
+    return (left.isdigit() and right.isdigit()) or is_one_word(left, right)
 
 
 def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
@@ -173,9 +157,7 @@ def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
         return "." in found and found[0].isupper()
     if variant.marked:
         written = SEPARATORS.sub("", small(found))
-        if written != variant.marked and any(
-            "\u00c0" <= s < "\u0370" or "\u1e00" <= s < "\u1f00" for s in written
-        ):
+        if written != variant.marked and MARKED.search(written):
             return False
     if variant.cued:
         before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
@@ -200,10 +182,8 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
             yield Variant(key.translate(CONFUSED), kind, "code")
             digits = re.sub(r"\D", "", key)
             if kind == "phone" and len(digits) >= 8:
-                bare = digits[2:] if digits.startswith("00") else digits
-                local = re.sub(
-                    r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)", "", bare
-                ).lstrip("0")
+                code = r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)"
+                local = re.sub(code, "", digits.removeprefix("00")).lstrip("0")
                 for lead in ("", "0", "84", "+84", "86", "+86", "1", "+1"):
                     yield Variant(lead + local, kind, "code")
             elif digits != key and len(digits) >= 6:
@@ -211,9 +191,8 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
     elif kind == "address":
         for part in (bare, *re.split(r"[,，;]", bare)):
             key = SEPARATORS.sub("", plain(part))
-            if (len(key) >= 8 or (not key.isascii() and len(key) >= 5)) and (
-                part == bare or any(s.isdigit() for s in key)
-            ):
+            long = len(key) >= (8 if key.isascii() else 5)
+            if long and (part == bare or any(sign.isdigit() for sign in key)):
                 yield Variant(key, kind)
     elif kind not in DATES:
         key = SEPARATORS.sub("", plain(bare))
@@ -222,7 +201,7 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
 
 
 def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
-    parts = [part for part in re.split(r"[\s,·・\-]+", name) if part]
+    parts = [part for part in re.split(r"[\s,·・\-]+", name) if part.strip(".")]
     if len(parts) <= 1 and not name.isascii() and len(name) <= 4 and name >= "\u4e00":  # Chinese
         yield Variant(name, kind)
         return
@@ -242,8 +221,9 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
             for first in range(1, len(folded) - 1):
                 if len(short := "".join(folded[first:])) >= 5:
                     yield Variant(short, kind, marked="".join(low[first:]))
-        yield Variant("".join(part[0] for part in folded), kind, dotted=True)
-        yield Variant("".join(part[0] for part in folded[:-1]) + folded[-1], kind, dotted=True)
+        initials = "".join(part[0] for part in folded)
+        yield Variant(initials, kind, dotted=True)
+        yield Variant(initials[:-1] + folded[-1], kind, dotted=True)
     given = {parts[-1], *(parts[:1] if lang == "en" else ())} if len(parts) > 1 else {parts[0]}
     family = {parts[-1]} if lang == "en" and len(parts) > 1 else set()
     for word in sorted(given | family):
@@ -257,11 +237,8 @@ def common(lang: str) -> frozenset[str]:
     """Plain words that are names and common words alike."""
     words: set[str] = set()
     for own in (lang,) if lang in ("vi", "en") else ("vi", "en"):
-        data = name_data(own)
-        words |= {
-            plain(word)
-            for word in (*data.get("common", ()), *data.get("ambiguous", ()), *data["stops"])
-        }
+        for name in ("common", "ambiguous", "stops"):
+            words.update(map(plain, name_data(own).get(name, ())))
     return frozenset(words)
 
 

@@ -7,11 +7,13 @@ import os
 
 from residency.core.edits import Edits
 from residency.core.types import Value
-from residency.deid import engine
-from residency.deid.find import View, resolve
+from residency.deid.dates import dates_of
+from residency.deid.engine import PLACEHOLDER, normalised, replace_findings
+from residency.deid.find import resolve
 from residency.deid.options import Deid
-from residency.deid.rules import packs
+from residency.deid.rules import rules_of
 from residency.deid.surrogates import surrogates
+from residency.deid.view import View
 
 
 class Replacement(Value, frozen=True):
@@ -24,45 +26,39 @@ class Replacement(Value, frozen=True):
     new_end: int
 
 
-class Replaced(Value, frozen=True):
+class ReplacedText(Value, frozen=True):
     """A text without what the rules find in it."""
 
     text: str
     replacements: tuple[Replacement, ...]
 
 
-def replaced(text: str, lang: str = "") -> Replaced:
+def replace_identifiers(text: str, lang: str = "") -> ReplacedText:
     """A text with something invented in the place of what identifies, drawn anew for each call: two
     texts of one patient cannot be joined by it. What no rule knows, such as a rare name without a
     title, stays: a patient's own row finds more (``residency deid``).
     """
-    before = engine.normalised(text)
+    before = normalised(text)
     view = View(before.apply(text), lang)
-    findings = resolve(packs(lang).search(view))
+    dates = dates_of(view)
+    findings = resolve(rules_of(lang).search(view, dates))
     drawn = surrogates(os.urandom(32), lang, frozenset())
-    edits = engine.replaced(view, findings, drawn, Deid(unreadable_dates="replace"))
+    edits = replace_findings(view, dates, findings, drawn, Deid(unreadable_dates="replace"))
     assert edits is not None  # only a note may be refused
+    kinds = {finding.start: finding.kind for finding in findings}
     moved, made = 0, []
-    for piece, finding in zip(edits.pieces, findings, strict=True):
+    for piece in edits.pieces:  # a finding that is replaced by itself (90 years) has none
         start, end = _source(before, piece.start, piece.end)
         new = piece.start + moved
-        made.append(
-            Replacement(
-                start=start,
-                end=end,
-                kind=finding.kind,
-                new_start=new,
-                new_end=new + len(piece.text),
-            )
-        )
+        made.append(Replacement(start, end, kinds[piece.start], new, new + len(piece.text)))
         moved += len(piece.text) - (piece.end - piece.start)
-    return Replaced(text=edits.apply(view.text), replacements=tuple(made))
+    return ReplacedText(text=edits.apply(view.text), replacements=tuple(made))
 
 
 def warm() -> None:
     """Read the rules of every language, so that no first text waits for them."""
-    for lang in engine.PLACEHOLDER:
-        replaced("", lang)
+    for lang in PLACEHOLDER:
+        replace_identifiers("", lang)
 
 
 def _source(before: Edits, start: int, end: int) -> tuple[int, int]:

@@ -1,26 +1,25 @@
-"""The release gate: what must hold before a de-identified corpus leaves the identified zone."""
+"""The release check: what must hold before a de-identified corpus leaves the identified zone."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from residency.core.types import RawNote, Value
-from residency.deid.engine import Done, Engine, normalised
-from residency.deid.find import Finding, narrow, plain, small
+from residency.deid.engine import Deidentified, Deidentifier, normalised
 from residency.deid.known import CODES, NAMES, SEPARATORS
 from residency.deid.names.lists import name_data
 from residency.deid.options import Release
+from residency.deid.view import narrow, plain, small
 
 SHORTEST_NUMBER, SHORTEST_NAME = 8, 5
 """Digits of a number and letters of a name word from which on one sign more or less is no chance."""
 
 
-class Verdict(Value, frozen=True):
-    """What the gate found; holds no text."""
+class ReleaseVerdict(Value, frozen=True):
+    """What the release check found; holds no text."""
 
     passed: bool
     reasons: tuple[str, ...] = ()
@@ -41,40 +40,35 @@ class Verdict(Value, frozen=True):
     """Patients who have one of them."""
 
 
-class Gate:
+class ReleaseCheck:
     """Watches a corpus as it is made; ``verdict`` at its end."""
 
-    def __init__(self, settings: Release, engine: Engine) -> None:
+    def __init__(self, settings: Release, engine: Deidentifier) -> None:
         self.settings, self.engine = settings, engine
         self.notes = self.refused = self.leaked = self.similar = 0
         self.tried: set[str] = set()
+        """Patients with identifiers added to a copy of a note."""
         self.everyone: set[str] = set()
         self.patients: dict[tuple[str, ...], set[str]] = {}
 
-    @property
-    def canaries(self) -> int:
-        """Patients with identifiers added to a copy of a note."""
-        return len(self.tried)
-
-    def saw(self, raw: RawNote, result: object) -> None:
+    def add(self, raw: RawNote, result: object) -> None:
         """Take account of a note and what became of it."""
         self.notes += 1
-        if not isinstance(result, Done):
+        if not isinstance(result, Deidentified):
             self.refused += 1
             return
-        if self.settings.similar < 1 and is_similar(raw, result):
-            self.similar += 1
-        self.everyone.add(result.note.group)
-        for key in {
-            (raw.lang, raw.kind, span.label, span.code or "") for span in result.note.spans
-        }:
+        group, most = result.note.group, self.settings.rare
+        self.similar += self.settings.similar < 1 and is_similar(raw, result)
+        self.everyone.add(group)
+        spans = result.note.spans
+        for key in {(raw.lang, raw.kind, span.label, span.code or "") for span in spans}:
             holders = self.patients.setdefault(key, set())
-            if len(holders) < self.settings.rare:
-                holders.add(result.note.group)
-        if len(self.tried) < self.settings.canaries and result.note.group not in self.tried:
-            self._canary(raw, result.note.group)
+            if len(holders) < most:
+                holders.add(group)
+        if len(self.tried) < self.settings.canaries and group not in self.tried:
+            self._plant(raw, group)
 
-    def _canary(self, raw: RawNote, group: str) -> None:
+    def _plant(self, raw: RawNote, group: str) -> None:
         """Add the row's identifiers to a copy of the note, without any word around them, and see
         whether they come out."""
         values = [value for kind, value in raw.identifiers if kind in NAMES | CODES]
@@ -83,22 +77,22 @@ class Gate:
         planted = msgspec.structs.replace(raw, text=f"{raw.text}\n{' ; '.join(values)}", spans=())
         done = self.engine.process(planted)
         self.tried.add(group)
-        if isinstance(done, Done):
+        if isinstance(done, Deidentified):
             out = squeezed(done.note.text)
             self.leaked += any(
-                squeezed(value) in out for value in values if len(squeezed(value)) > 3
+                len(key) > 3 and key in out for key in (squeezed(value) for value in values)
             )
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ReleaseVerdict:
         """Whether the corpus may be released, and why not."""
         rare = [holders for holders in self.patients.values() if len(holders) < self.settings.rare]
-        verdict = Verdict(
+        verdict = ReleaseVerdict(
             passed=True,
             notes=self.notes,
             refused=self.refused,
-            canaries=self.canaries,
+            canaries=len(self.tried),
             leaked=self.leaked,
-            upper_bound=upper_bound(self.leaked, self.canaries),
+            upper_bound=upper_bound(self.leaked, len(self.tried)),
             similar=self.similar,
             rare=len(rare),
             rare_patients=len(set().union(*rare)),
@@ -106,8 +100,8 @@ class Gate:
         reasons = tuple(self._reasons(verdict))
         return msgspec.structs.replace(verdict, passed=not reasons, reasons=reasons)
 
-    def _reasons(self, found: Verdict) -> Iterator[str]:
-        limits = self.settings
+    def _reasons(self, found: ReleaseVerdict) -> Iterator[str]:
+        limits, everyone = self.settings, len(self.everyone)
         if not found.notes:
             yield "there are no notes"
             return
@@ -121,21 +115,20 @@ class Gate:
         if found.upper_bound > limits.bound:
             yield (
                 f"the upper bound of leakage per patient is {found.upper_bound:.2%} "
-                f"({found.canaries} patients tried), "
-                f"more than deid.release.bound = {limits.bound:.2%}; try more patients "
-                "(deid.release.canaries)"
+                f"({found.canaries} patients tried), more than deid.release.bound = "
+                f"{limits.bound:.2%}; try more patients (deid.release.canaries)"
             )
         if found.similar > limits.similar * found.notes:
             yield (
                 "numbers or names one sign away from the patient's own are left in "
-                f"{found.similar} of {found.notes} notes, more "
-                f"than deid.release.similar = {limits.similar:.1%}; check them for typing errors"
+                f"{found.similar} of {found.notes} notes, more than deid.release.similar = "
+                f"{limits.similar:.1%}; check them for typing errors"
             )
-        if found.rare_patients > limits.rare_patients * len(self.everyone):
+        if found.rare_patients > limits.rare_patients * everyone:
             yield (
-                f"{found.rare_patients} of {len(self.everyone)} patients have a combination that "
-                f"fewer than {limits.rare} share, "
-                f"more than deid.release.rare_patients = {limits.rare_patients:.1%}"
+                f"{found.rare_patients} of {everyone} patients have a combination that fewer than "
+                f"{limits.rare} share, more than deid.release.rare_patients = "
+                f"{limits.rare_patients:.1%}"
             )
 
 
@@ -148,7 +141,7 @@ NUMBER = re.compile(r"(?<!\d)\d(?:[ .\-]?\d){7,18}(?!\d)", re.ASCII)
 WORD = re.compile(r"[^\W\d_]+")
 
 
-def is_similar(raw: RawNote, done: Done) -> bool:
+def is_similar(raw: RawNote, done: Deidentified) -> bool:
     """Whether what was kept of a note holds a number with one digit wrong or two neighbours
     swapped, or a capitalised word one letter away from the patient's own. What was put in is not
     looked at."""
@@ -164,7 +157,7 @@ def is_similar(raw: RawNote, done: Done) -> bool:
     return _near_number(kept, numbers) or _near_name(kept, names, raw.lang)
 
 
-def _kept(done: Done) -> str:
+def _kept(done: Deidentified) -> str:
     """The text of a note with what was put in blanked."""
     parts: list[str] = []
     position, shift, text = 0, 0, done.note.text
@@ -179,14 +172,12 @@ def _kept(done: Done) -> str:
 def _near_number(text: str, own: Iterable[str]) -> bool:
     from rapidfuzz.distance import OSA
 
-    for match in NUMBER.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
-        if any(
-            len(code) == len(digits) and OSA.distance(code, digits, score_cutoff=1) <= 1
-            for code in own
-        ):
-            return True
-    return False
+    numbers = (re.sub(r"\D", "", match[0]) for match in NUMBER.finditer(text))
+    return any(
+        len(code) == len(digits) and OSA.distance(code, digits, score_cutoff=1) <= 1
+        for digits in numbers
+        for code in own
+    )
 
 
 def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
@@ -194,24 +185,22 @@ def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
     counts alone as well: a Vietnamese syllable is one letter away from a dozen others."""
     from rapidfuzz.distance import OSA
 
+    def near(one: str, other: str) -> bool:
+        return bool(OSA.distance(one, other, score_cutoff=1) == 1)
+
     words = [(match[0][0].isupper(), small(match[0])) for match in WORD.finditer(text)]
+    stops = name_data("en")["stops"]
+    capitals = [word for upper, word in words if upper and len(word) >= SHORTEST_NAME]
+    capitals = [word for word in capitals if word not in stops] if lang == "en" else []
     for name in own:
         parts = WORD.findall(small(name))
-        wanted = ["".join(parts)] if len(parts) > 1 else []
-        runs = {
-            "".join(w for _, w in words[i : i + len(parts)])
-            for i in range(len(words))
-            if words[i][0]
-        }
-        if any(OSA.distance(whole, run, score_cutoff=1) == 1 for whole in wanted for run in runs):
+        size = len(parts)
+        starts = (i for i, (upper, _) in enumerate(words) if upper and size > 1)
+        runs = {"".join(word for _, word in words[i : i + size]) for i in starts}
+        whole, long = "".join(parts), (part for part in parts if len(part) >= SHORTEST_NAME)
+        if any(near(whole, run) for run in runs):
             return True
-        if lang == "en" and any(
-            OSA.distance(part, word, score_cutoff=1) == 1
-            for part in parts
-            if len(part) >= SHORTEST_NAME
-            for shown, word in words
-            if shown and len(word) >= SHORTEST_NAME and word not in name_data("en")["stops"]
-        ):
+        if any(near(part, word) for part in long for word in capitals):
             return True
     return False
 
@@ -230,8 +219,3 @@ def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
         )
         low, high = (middle, high) if tail > 1 - level else (low, middle)
     return high
-
-
-def kinds(findings: Iterable[Finding]) -> Counter[str]:
-    """Kind -> how many."""
-    return Counter(finding.kind for finding in findings)

@@ -15,8 +15,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
-from residency.deid.find import narrow, plain
 from residency.deid.names.lists import name_data
+from residency.deid.view import narrow, plain
 
 LEAST_WEEKS, MOST_WEEKS = 4, 520
 """Dates move back by so many weeks: at least a month, so that no day stays nearly where it was; at

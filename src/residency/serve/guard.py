@@ -159,9 +159,9 @@ class Gate:
         """An answer as it leaves: without what identifies, where the settings want that."""
         if not self.settings.deidentify_answers:
             return text
-        from residency.deid.loose import replaced
+        from residency.deid.loose import replace_identifiers
 
-        return (await asyncio.to_thread(replaced, text, lang)).text
+        return (await asyncio.to_thread(replace_identifiers, text, lang)).text
 
     def end(
         self, visit: Visit, status: int, code: str = "", outcome: Outcome | None = None

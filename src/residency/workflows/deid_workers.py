@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 from residency.core.errors import UserError
 from residency.core.types import RawNote
-from residency.deid.engine import Done, Engine, Refused
+from residency.deid.engine import Deidentified, Deidentifier, Refused
 from residency.deid.find import Recogniser
 from residency.deid.options import Deid
 from residency.deid.vault import Vault, key_from
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 WORTH = 8
 """Segments from which several processes pay for being started."""
-Result = Done | Refused
+Result = Deidentified | Refused
 
 
 class Workers:
     """Processes, or this one alone where there is little to do."""
 
     def __init__(
-        self, settings: Deid, name: str, folder: Path, store: Store, engine: Engine
+        self, settings: Deid, name: str, folder: Path, store: Store, engine: Deidentifier
     ) -> None:
         self.settings, self.name, self.folder, self.store, self.engine = (
             settings,
@@ -112,7 +112,7 @@ def recognisers(settings: Deid) -> list[Recogniser]:
     return [cast(Recogniser, plugin.load(object)) for plugin in settings.plugins]
 
 
-_engine: Engine | None = None
+_engine: Deidentifier | None = None
 _store: Store | None = None
 
 
@@ -122,7 +122,7 @@ def _begin(settings: Deid, name: str, folder: str) -> None:
     _end_with_parent()
     key = key_from(settings.key)
     _store = Store.open(Path(folder), name, key)
-    _engine = Engine(settings, Vault.open(Path(folder), key), recognisers(settings))
+    _engine = Deidentifier(settings, Vault.open(Path(folder), key), recognisers(settings))
 
 
 def _end_with_parent() -> None:

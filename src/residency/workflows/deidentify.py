@@ -25,9 +25,9 @@ from residency.core.part import Part
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Note, RawNote, Value
 from residency.core.zones import open_zone
-from residency.deid.engine import Done, Engine, Refused
+from residency.deid.engine import Deidentified, Deidentifier, Refused
 from residency.deid.options import Deid
-from residency.deid.release import Gate, Verdict
+from residency.deid.release import ReleaseCheck, ReleaseVerdict
 from residency.deid.vault import NAME as VAULT
 from residency.deid.vault import Vault, key_from
 from residency.ingest.store import Store
@@ -53,7 +53,7 @@ class Outcome(Value, frozen=True):
     """Kind -> identifiers."""
     destroyed: dict[str, int]
     """Label -> spans that an identifier cut."""
-    gate: Verdict
+    gate: ReleaseVerdict
     made_at: datetime
     extracted: Extraction | None = None
     ledger: dict[str, int] = {}
@@ -115,11 +115,11 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
         if store.head.final:
             if (work.folder / VAULT).exists():  # killed between the two
                 Vault.open(work.folder, key_from(settings.key)).destroy()
-            return _write_outcome(recipe, work, Verdict(passed=True), None)
+            return _write_outcome(recipe, work, ReleaseVerdict(passed=True), None)
         extracted = extract_into(recipe, store, tracker)
         vault = Vault.open(work.folder, key_from(settings.key))
         try:
-            engine = Engine(settings, vault, recognisers(settings))
+            engine = Deidentifier(settings, vault, recognisers(settings))
             verdict = work.through(engine, tracker)
             if not verdict.passed:
                 _refuse(recipe, work, verdict, extracted)
@@ -185,7 +185,7 @@ class ZoneFiles:
         with self.store.writing():
             self.store.put("deid", self.state)
 
-    def _seen(self, gate: Gate, workers: Workers) -> None:
+    def _seen(self, gate: ReleaseCheck, workers: Workers) -> None:
         """Give the gate back what it knew of the notes that are made and not released; what it was
         not kept of is shown again."""
         kept = self.store.get("gate", Seen)
@@ -198,11 +198,11 @@ class ZoneFiles:
             range(again.start, min(again.stop, self.state.segment + 1))
         ):
             for raw, result in zip(notes, results, strict=True):
-                gate.saw(raw, result)
+                gate.add(raw, result)
 
-    def through(self, engine: Engine, tracker: Tracker) -> Verdict:
+    def through(self, engine: Deidentifier, tracker: Tracker) -> ReleaseVerdict:
         """De-identify every segment that was not yet, and ask the gate."""
-        gate = Gate(self.settings.release, engine)
+        gate = ReleaseCheck(self.settings.release, engine)
         self._count_expired()
         numbers = self.store.numbers(self.state.segment)
         tracker.start("de-identifying")
@@ -214,7 +214,9 @@ class ZoneFiles:
                 tracker.update(self.state.made + sum(self.state.refused.values()))
         resumed = f", {before} of them before" if before else ""
         tracker.end(f"{self.state.made} notes{resumed}, {sum(self.state.refused.values())} refused")
-        return gate.verdict() if self.state.made or self.state.refused else Verdict(passed=True)
+        return (
+            gate.verdict() if self.state.made or self.state.refused else ReleaseVerdict(passed=True)
+        )
 
     def _count_expired(self) -> None:
         """Segments that grew too old before anything was made of them are gone, and are said to be."""
@@ -230,7 +232,11 @@ class ZoneFiles:
             self.keep(segment=max(self.state.segment, first - 1), refused_ever=dict(refused))
 
     def add(
-        self, number: int, notes: list[RawNote], results: list[Done | Refused], gate: Gate
+        self,
+        number: int,
+        notes: list[RawNote],
+        results: list[Deidentified | Refused],
+        gate: ReleaseCheck,
     ) -> None:
         """Make a segment durable: notes first, then the state."""
         encoder, lines, made = msgspec.json.Encoder(), bytearray(), 0
@@ -241,8 +247,8 @@ class ZoneFiles:
             Counter(state.destroyed),
         )
         for raw, result in zip(notes, results, strict=True):
-            gate.saw(raw, result)
-            if isinstance(result, Done):
+            gate.add(raw, result)
+            if isinstance(result, Deidentified):
                 lines += encoder.encode(row_of(result.note)) + b"\n"
                 made += 1
                 kinds.update(finding.kind for finding in result.findings)
@@ -265,9 +271,13 @@ class ZoneFiles:
         if self.waiting * SEEN_BYTES >= self.kept:
             self._keep_seen(gate)
 
-    def _keep_seen(self, gate: Gate) -> None:
+    def _keep_seen(self, gate: ReleaseCheck) -> None:
         seen = pickle.dumps(
-            {n: value for n, value in vars(gate).items() if not isinstance(value, Engine | Part)}
+            {
+                n: value
+                for n, value in vars(gate).items()
+                if not isinstance(value, Deidentifier | Part)
+            }
         )
         with self.store.writing():
             self.store.put("gate", Seen(segment=self.state.segment, gate=seen))
@@ -336,7 +346,9 @@ def _joined(out: Path, partial: Path) -> None:
     ready.replace(out)
 
 
-def _refuse(recipe: Recipe, work: ZoneFiles, verdict: Verdict, extracted: Extraction) -> None:
+def _refuse(
+    recipe: Recipe, work: ZoneFiles, verdict: ReleaseVerdict, extracted: Extraction
+) -> None:
     """Write a page that says why, keep nothing else, and raise."""
     state = work.state
     outcome = _outcome(recipe, work, state, verdict, extracted)
@@ -350,7 +362,7 @@ def _refuse(recipe: Recipe, work: ZoneFiles, verdict: Verdict, extracted: Extrac
 def _write_outcome(
     recipe: Recipe,
     work: ZoneFiles,
-    verdict: Verdict,
+    verdict: ReleaseVerdict,
     extracted: Extraction | None,
     release: bool = False,
 ) -> Outcome:
@@ -367,7 +379,11 @@ def _write_outcome(
 
 
 def _outcome(
-    recipe: Recipe, work: ZoneFiles, state: State, verdict: Verdict, extracted: Extraction | None
+    recipe: Recipe,
+    work: ZoneFiles,
+    state: State,
+    verdict: ReleaseVerdict,
+    extracted: Extraction | None,
 ) -> Outcome:
     return Outcome(
         profile=work.settings.profile,
@@ -437,7 +453,7 @@ def _counts(title: str, what: str, found: dict[str, int]) -> Section:
     return Section(title=title, columns=(what, "how many"), rows=rows, numeric=(1,))
 
 
-def _gate_rows(gate: Verdict) -> Iterator[tuple[str, str]]:
+def _gate_rows(gate: ReleaseVerdict) -> Iterator[tuple[str, str]]:
     """The figures of the release gate, by name."""
     for name in gate.__struct_fields__:
         value = getattr(gate, name)

@@ -67,7 +67,7 @@ def _causal(module: Any) -> None:
 
 
 def _loose(module: Any) -> None:
-    before(module, "replaced", lambda text, *_: text)
+    before(module, "replace_identifiers", lambda text, *_: text)
 
 
 def _reading(module: Any) -> None:

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
-from residency.deid.find import Finding, View
+from residency.deid.find import Finding
 from residency.deid.names.en import English
 from residency.deid.names.lists import name_data
 from residency.deid.names.vi import Vietnamese
 from residency.deid.names.zh import Chinese
+from residency.deid.view import View
 
 
-class Names:
-    """Finds the names of one language."""
+@cache
+def _finder(lang: str) -> Vietnamese | Chinese | English:
+    kinds: dict[str, type[Vietnamese | Chinese | English]] = {
+        "vi": Vietnamese,
+        "zh": Chinese,
+        "en": English,
+    }
+    return kinds[lang](name_data(lang))
 
-    def __init__(self, lang: str) -> None:
-        self.lang = lang
-        kinds: dict[str, type[Vietnamese | Chinese | English]] = {
-            "vi": Vietnamese,
-            "zh": Chinese,
-            "en": English,
-        }
-        self.own = kinds[lang](name_data(lang))
 
-    def search(self, view: View) -> list[Finding]:
-        """Findings of kinds name, relative and clinician; a name that was found once is found
-        wherever it stands again."""
-        if self.lang == "zh" and view.shown.isascii():
-            return []
-        found = list(self.own.search(view))
-        found += self.own.again(view, found)
-        return [*found, *_again(view.shown, found, self.lang)]
+def find_names(view: View, lang: str) -> list[Finding]:
+    """Names as one language writes them: findings of kinds name, relative and clinician. A name
+    that was found once is found wherever it stands again."""
+    if lang == "zh" and view.shown.isascii():
+        return []
+    finder = _finder(lang)
+    found = list(finder.search(view))
+    found += finder.again(view, found)
+    return [*found, *_again(view.shown, found, lang)]
 
 
 def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:
@@ -44,8 +45,7 @@ def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:
         at = text.find(name)
         while at >= 0:
             end = at + len(name)
-            if at not in places and not (
-                lang != "zh" and (text[at - 1 : at].isalpha() or text[end : end + 1].isalpha())
-            ):
+            within = text[at - 1 : at].isalpha() or text[end : end + 1].isalpha()
+            if at not in places and (lang == "zh" or not within):
                 yield Finding(at, end, kind, f"rule:{lang}/name-again")
             at = text.find(name, end)

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from residency.deid.find import Finding, View, Words
+from residency.deid.find import Finding
 from residency.deid.names.en_shape import KNOWN, PARTICLE, WORD, Shapes
 from residency.deid.names.lists import LETTER, LOWER, PEOPLE, UPPER, runs_of
+from residency.deid.view import View
+from residency.deid.words import SpacedWords
 
 
 def _bare(word: str) -> str:
@@ -57,12 +59,8 @@ class English:
             r"(?:'s)?[ \t]*[.:,#\-]?[ \t]*(?P<v>[a-z'’\-]{3,},?(?:[ ](?:[a-z]\.[ "
             r"]?)?[a-z'’\-]{2,}){1,2}(?:[ ][a-z]\.)?)(?![\w])"
         )
-        self.words = Words(
-            [(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True
-        )
-        self.degrees = Words(
-            [(word.lower(), word) for word in data["suffixes"]], between_blanks=True
-        )
+        self.words = SpacedWords((cue, kind) for kind in PEOPLE for cue in data["cues"][kind])
+        self.degrees = SpacedWords((word.lower(), word) for word in data["suffixes"])
         self.before = re.compile(rf"(?<![{any_}])(?P<v>{part}(?:[ ]{part}){{0,3}}),?[ ]\Z")
         self.run = re.compile(
             rf"(?<![{any_}\d]){word}(?:[ ](?:[{up}]\.?[ ])?{word}){{1,2}}(?![{any_}])"

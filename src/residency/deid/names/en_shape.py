@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from residency.deid.find import Finding, View, Words
+from residency.deid.find import Finding
 from residency.deid.names.lists import LETTER, LOWER, UPPER
+from residency.deid.view import View
+from residency.deid.words import SpacedWords
 
 LIKE = rf"(?:[{UPPER}]['’][{UPPER}][{LETTER}]+|[{UPPER}][{LOWER}]+(?:[{UPPER}][{LOWER}]+)?|[{UPPER}]{{2,}})"
 WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
@@ -17,64 +19,17 @@ WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
 PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos|do|du|y)"
 INITIAL = rf"[{UPPER}]\.?(?![{LETTER}\d])"
 PART = rf"(?:{WORD}|{INITIAL}|{PARTICLE}(?=[ ]))"
-TITLES = frozenset(
-    [
-        "dr",
-        "dr.",
-        "drs",
-        "drs.",
-        "mr",
-        "mr.",
-        "mrs",
-        "mrs.",
-        "ms",
-        "ms.",
-        "ms./mr.",
-        "md",
-        "md,",
-        "md.",
-        "m.d.",
-        "m.d.,",
-        "rn",
-        "rn,",
-        "rn.",
-        "np",
-        "np,",
-        "np.",
-        "pa-c",
-        "pa-c,",
-        "d.o.",
-        "do,",
-        "msw",
-        "msw,",
-    ]
-)
-"""Titles and degrees in small letters, as they stand between blanks."""
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
 Word = tuple[str, int, int]
 """A word, what it is, and where it begins."""
-LEADS = (
-    "by ",
-    "BY ",
-    "-- ",
-    "me ",
-    "ME ",
-    "nt ",
-    "NT ",
-    ": ",
-    "Pt ",
-    "\t",
-    "| ",
-    "\n",
-    "th ",
-    "TH ",
-)
-"""What stands before a name with the family name first."""
 SMALL_WORD = re.compile(r"(?<![^\W_])[a-z'’\-]{5,}(?![^\W_])")
+FOLLOWED = r"(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))"
 VOWELS = frozenset("aeiouy")
 KNOWN, GIVEN, FAMILY, BOTH, OTHER, SMALL = range(6)
 """A word: of the language; a given name; a family name; a name and a word; none of these; an
 initial or ``van``."""
+NAMING = (GIVEN, FAMILY, OTHER)
+"""Words that may be of a name by themselves."""
 
 
 def _full(words: list[Word]) -> int:
@@ -97,42 +52,37 @@ class Shapes:
             for name in names:
                 both = name in words or name in data["ambiguous"]
                 self.kinds[name] = BOTH if both else kind
-        self.endings = tuple(data["endings"])
+        self.endings, self.leads = tuple(data["endings"]), tuple(data["leads"])
+        self.titles = frozenset(data["titled"])
         self.lettered = tuple(f"{word} " for word in data["lettered"])
         self.run = re.compile(
-            rf"(?<![{LETTER}\d@/.])(?:{WORD}|[{UPPER}]\.)(?:,?[ "
-            rf"]{PART}){{1,4}}(?![{LETTER}\d])|(?<=[/\-]){WORD}(?:[ ]{PART}){{1,3}}(?![{LETTER}\d])"
+            rf"(?<![{LETTER}\d@/.])(?:{WORD}|[{UPPER}]\.)(?:,?[ ]{PART}){{1,4}}(?![{LETTER}\d])"
+            rf"|(?<=[/\-]){WORD}(?:[ ]{PART}){{1,3}}(?![{LETTER}\d])"
         )
         name = rf"(?P<v>{WORD}(?:[ ]{PART}){{0,3}})"
-        self.words = Words(
-            [(word, meant) for meant in ("verbs", "before", "towns") for word in data[meant]],
-            between_blanks=True,
+        self.words = SpacedWords(
+            (word, meant) for meant in ("verbs", "before", "towns") for word in data[meant]
         )
         self.behind = re.compile(
-            rf"[.:,]{{0,2}}[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr|drs)\.?[ ])?{name}(?:[ "
-            rf"](?:and|AND)[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
+            rf"[.:,]{{0,2}}[ \t]+(?:(?i:is|was|the|mr|mrs|ms|dr|drs)\.?[ ])?{name}"
+            rf"(?:[ ](?:and|AND)[ ](?P<w>{WORD}))?(?![{LETTER}\d])"
         )
         self.town = re.compile(rf"[ ](?P<v>{WORD}(?:[ ]{WORD})?)(?=[.,;)\n]|\Z)")
         self.one = re.compile(
             rf"(?:\A|[.:;\]][ ]|[\n\"“]|[ ](?:that|and|THAT|AND)[ ])(?P<v>{WORD})[ ]\Z"
         )
         self.titled = re.compile(
-            r"(?<![^\W_])(?:drs?|mr|mrs|ms)\b\.?[ ](?P<v>[a-z'’\-]{3,}(?:[ ](?:[a-z]\.[ "
-            r"])?[a-z'’\-]{3,})?)(?:[ ]and[ ](?P<w>[a-z'’\-]{3,}))?"
+            r"(?<![^\W_])(?:drs?|mr|mrs|ms)\b\.?[ ](?P<v>[a-z'’\-]{3,}"
+            r"(?:[ ](?:[a-z]\.[ ])?[a-z'’\-]{3,})?)(?:[ ]and[ ](?P<w>[a-z'’\-]{3,}))?"
         )
         self.degree = re.compile(
-            r"(?<![^\W_])(?P<v>[a-z'’\-]{3,}[ ](?:[a-z]\.[ ]|[a-z'’\-]{3,}[ "
-            r"])?[a-z'’\-]{3,})(?=,?[ "
-            r"](?:m\.d|md|rn|np|pa-c|d\.o|do|msw|lpn|phd|crna)(?![\w])[.,\n;)]?)"
+            r"(?<![^\W_])(?P<v>[a-z'’\-]{3,}[ ](?:[a-z]\.[ ]|[a-z'’\-]{3,}[ ])?[a-z'’\-]{3,})"
+            r"(?=,?[ ](?:m\.d|md|rn|np|pa-c|d\.o|do|msw|lpn|phd|crna)(?![\w])[.,\n;)]?)"
         )
         self.left = re.compile(rf"(?<![{LETTER}\d])(?P<v>{WORD})[ ](?:[{UPPER}]\.?[ ])?\Z")
         self.right = re.compile(rf",?[ ](?:[{UPPER}]\.?[ ])?(?P<v>{WORD})(?![{LETTER}\d])")
         self.small = frozenset(name for name in self.given if self.kinds[name] in (GIVEN, BOTH))
-        self.pairs = cache(
-            lambda name: re.compile(
-                rf"(?<![^\W_]){re.escape(name)}(?=[ ](?:[a-z]\.?[ ])?([a-z][a-z'’\-]+))"
-            )
-        )
+        self.pairs = cache(lambda name: re.compile(rf"(?<![^\W_]){re.escape(name)}{FOLLOWED}"))
 
     def kind_of(self, word: str) -> int:
         """What a word is."""
@@ -143,19 +93,12 @@ class Shapes:
         if kind is None:
             if "-" in key:
                 kinds = {self.kind_of(one) for one in key.split("-") if len(one) > 1} - {SMALL}
-                return (
-                    KNOWN
-                    if not kinds or KNOWN in kinds
-                    else max(kinds, key=(OTHER, BOTH, FAMILY, GIVEN).index)
-                )
-            kind = (
-                KNOWN
-                if key.endswith(self.endings)
-                or (key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN)
-                else OTHER
-            )
-            if word.isupper() and (len(key) < 4 or VOWELS.isdisjoint(key)):
-                kind = KNOWN  # an abbreviation
+                if not kinds or KNOWN in kinds:
+                    return KNOWN
+                return max(kinds, key=(OTHER, BOTH, FAMILY, GIVEN).index)
+            plural = key.endswith("s") and self.kinds.get(key[:-1]) == KNOWN
+            short = word.isupper() and (len(key) < 4 or VOWELS.isdisjoint(key))  # an abbreviation
+            return KNOWN if plural or short or key.endswith(self.endings) else OTHER
         return kind
 
     def search(self, view: View) -> Iterator[Finding]:
@@ -231,7 +174,7 @@ class Shapes:
         if len(parts) > 1 and any(_full(part) < 2 for part in parts):
             before = text[max(0, words[0][2] - 3) : words[0][2]]
             swapped = len(parts) == 2 and _full(parts[0]) == 1 and _full(parts[1]) > 0
-            if self._listed(words) or (swapped and before.endswith(LEADS)):
+            if self._listed(words) or (swapped and before.endswith(self.leads)):
                 yield self._finding(words, "name-shape")
             return
         for part in parts:
@@ -261,9 +204,7 @@ class Shapes:
         first, last = full[0], full[-1]
         if first[1] == BOTH and first[0].lower() in self.given and last[0].lower() in self.families:
             return "name-shape"
-        if upper or OTHER not in (first[1], last[1]):
-            return ""
-        if any(word.isupper() for word, _, _ in full):
+        if OTHER not in (first[1], last[1]) or any(word.isupper() for word, _, _ in full):
             return ""
         return "name-pair" if first[1] == OTHER or first[0].lower() in self.given else ""
 
@@ -282,15 +223,12 @@ class Shapes:
     def grown(self, text: str, start: int, end: int) -> tuple[int, int]:
         """A known part of a name with the capitalised words beside it that are no words of the
         language."""
-        match = self.left.search(text, max(0, start - 40), start)
-        if match and self.kind_of(match["v"]) in (GIVEN, FAMILY, OTHER):
-            start = match.start()
-        if (match := self.right.match(text, end)) and self.kind_of(match["v"]) in (
-            GIVEN,
-            FAMILY,
-            OTHER,
-        ):
-            end = match.end()
+        left = self.left.search(text, max(0, start - 40), start)
+        right = self.right.match(text, end)
+        if left and self.kind_of(left["v"]) in NAMING:
+            start = left.start()
+        if right and self.kind_of(right["v"]) in NAMING:
+            end = right.end()
         return start, end
 
     def _small(self, view: View) -> Iterator[Finding]:
@@ -300,10 +238,9 @@ class Shapes:
         for line in text.split("\n"):
             if line.islower():
                 for match in SMALL_WORD.finditer(line):
-                    if self.kinds.get(match.group()) in (GIVEN, FAMILY):
-                        yield Finding(
-                            at + match.start(), at + match.end(), "name", "rule:en/name-small"
-                        )
+                    if self.is_listed(match.group()):
+                        start, end = match.span()
+                        yield Finding(at + start, at + end, "name", "rule:en/name-small")
             at += len(line) + 1
         words = set(text.split())
         for given in words & self.small:
@@ -311,7 +248,7 @@ class Shapes:
                 kind, next_ = self.kinds[given], self.kinds.get(match[1])
                 if (kind == GIVEN and next_ != KNOWN) or next_ == FAMILY:
                     yield Finding(match.start(), match.end(1), "name", "rule:en/name-small")
-        if words.isdisjoint(TITLES):
+        if words.isdisjoint(self.titles):
             return
         for match in self.titled.finditer(text):
             yield from self._first(match["v"], match.start("v"))
@@ -322,12 +259,9 @@ class Shapes:
             while parts and self.kind_of(parts[0]) == KNOWN:
                 parts.pop(0)
             if len(parts) > 1 and all(self.kind_of(word) != KNOWN for word in parts):
-                yield Finding(
-                    match.end("v") - len(" ".join(parts)),
-                    match.end("v"),
-                    "clinician",
-                    "rule:en/name-small",
-                )
+                end = match.end("v")
+                start = end - len(" ".join(parts))
+                yield Finding(start, end, "clinician", "rule:en/name-small")
 
     def is_listed(self, word: str) -> bool:
         """Whether a word is a name of the lists, and no other word."""
@@ -336,5 +270,5 @@ class Shapes:
     def parts(self, name: str) -> Iterator[str]:
         """The words of a name that may stand for it elsewhere."""
         for word in name.replace(",", "").split():
-            if len(word) > 2 and self.kind_of(word) in (GIVEN, FAMILY, OTHER):
+            if len(word) > 2 and self.kind_of(word) in NAMING:
                 yield word

@@ -17,9 +17,8 @@ def name_data(lang: str) -> Mapping[str, Any]:
     """Names, cues, stop words and vetoes of a language."""
     import yaml
 
-    found: Mapping[str, Any] = yaml.safe_load(
-        (Path(__file__).parent / f"{lang}.yaml").read_text("utf-8")
-    )
+    path = Path(__file__).parent / f"{lang}.yaml"
+    found: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
     return found
 
 
@@ -27,10 +26,11 @@ def any_of(words: Collection[str]) -> str:
     """A pattern of words, the longest first; in groups of one first sign, so that most places are
     left after a look at it."""
     groups: dict[str, list[str]] = {}
-    for word in sorted(words, key=len, reverse=True):
+    longest_first = sorted(words, key=len, reverse=True)
+    for word in longest_first:
         groups.setdefault(word[:1], []).append(re.escape(word[1:]))
     if len(groups) < 3 or "" in groups:
-        return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        return "|".join(map(re.escape, longest_first))
     made = [
         re.escape(first) + (rest[0] if len(rest) == 1 else f"(?:{'|'.join(rest)})")
         for first, rest in groups.items()
@@ -41,10 +41,7 @@ def any_of(words: Collection[str]) -> str:
 def _classes() -> tuple[str, str, str]:
     """Latin letters for patterns of re, which is faster than regex: capital, small, any."""
     signs = [chr(code) for code in (*range(0x41, 0x250), *range(0x1E00, 0x1F00))]
-    upper, lower = (
-        "".join(s for s in signs if s.isupper()),
-        "".join(s for s in signs if s.islower()),
-    )
+    upper, lower = "".join(filter(str.isupper, signs)), "".join(filter(str.islower, signs))
     return upper, lower, f"{upper}{lower}\u0300-\u036f"
 
 

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from residency.deid.find import Finding, View, Words, plain
+from residency.deid.find import Finding
 from residency.deid.names.lists import LETTER, LOWER, PEOPLE, UPPER, any_of, runs_of
+from residency.deid.view import View, plain
+from residency.deid.words import SpacedWords
 
 SYLLABLE = re.compile(
     r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?"
@@ -51,9 +53,7 @@ class Vietnamese:
             rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ "
             rf"\t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
         )
-        self.words = Words(
-            [(cue, kind) for kind in PEOPLE for cue in data["cues"][kind]], between_blanks=True
-        )
+        self.words = SpacedWords((cue, kind) for kind in PEOPLE for cue in data["cues"][kind])
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
         families = any_of(
             {name.lower() for name in data["families"]}

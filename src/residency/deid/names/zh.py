@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from residency.deid.find import Finding, View, Words
+from residency.deid.find import Finding
 from residency.deid.names.lists import PEOPLE, any_of
+from residency.deid.view import View
+from residency.deid.words import GluedWords
 
 HAN = "\u4e00-\u9fff"
 LONGEST = 18
@@ -39,10 +41,10 @@ class Chinese:
         self.long = frozenset(data["sounds"]).union(word[0] for word in data["elements"])
         self.short = 2 + max(map(len, data["compound"]))
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
-        self.cues = Words(
+        self.cues = GluedWords(
             [(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]]
         )
-        self.titles = Words(
+        self.titles = GluedWords(
             [
                 *((word, "clinician") for word in data["titles"]),
                 *((word, "relative") for word in data["doing"]),

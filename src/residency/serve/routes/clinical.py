@@ -297,11 +297,11 @@ async def deidentify(body: Identified, request: Request) -> Response:
     """A text with something invented in the place of names, dates, numbers and addresses that the
     rules find. Nothing is kept. No rule finds everything: a person reads the text before it leaves
     the hospital."""
-    from residency.deid.loose import replaced
+    from residency.deid.loose import replace_identifiers
 
     gate, visit = gate_of(request), visit_of(request)
     engine = next(iter(gate.engines.values()))
     visit.read = engine.count(body.text)
     check_input(gate.settings.limits, visit.read)
-    found = await asyncio.to_thread(replaced, body.text, body.lang)
+    found = await asyncio.to_thread(replace_identifiers, body.text, body.lang)
     return JSONResponse({"text": found.text, "replaced": msgspec.to_builtins(found.replacements)})
