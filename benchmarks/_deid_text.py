@@ -13,7 +13,7 @@ from _common import ROOT, shared_data
 from _deid_score import Case, Place
 from residency.core.types import RawNote
 from residency.deid.engine import normalised
-from residency.synth.hospital import WORLD, notes
+from residency.synth.hospital_notes import WORLD, notes
 
 WORLDS = {
     "development": WORLD,

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from _common import TINY, environment, say
 from residency.core.errors import UserError
 from residency.core.types import Example
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 HERE = Path(__file__).parent
 WITHIN = 10

@@ -86,7 +86,7 @@ def main() -> None:
 
 def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[str, Any]]:
     """One corpus with one seed: both systems, each round."""
-    from residency.label.choose import choose, uncertainty
+    from residency.label.active import choose, uncertainty
     from residency.workflows.suggest import fitted
 
     _, how = CORPORA[corpus]

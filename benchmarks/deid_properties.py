@@ -1,7 +1,7 @@
 """What must hold for every note, counted over many: known identifiers gone, entities whole, dates
 at their distances.
 
-Invented hospital notes (residency.synth.hospital) with every identifier's place recorded, through
+Invented hospital notes (residency.synth.hospital_notes) with every identifier's place recorded, through
 the whole engine. A known identifier is found where every letter and digit at its recorded place was
 replaced. An entity is destroyed without need where a replacement cuts it although no recorded
 identifier touches it. A date is moved right where the patient's dates all moved by the same whole
@@ -21,7 +21,7 @@ from residency.deid.dates import find_dates
 from residency.deid.engine import Deidentified, Deidentifier, normalised
 from residency.deid.options import Deid
 from residency.deid.vault import Vault
-from residency.synth.hospital import Planted, notes
+from residency.synth.hospital_notes import Planted, notes
 
 
 def main() -> None:

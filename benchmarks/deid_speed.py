@@ -1,7 +1,7 @@
 """De-identification: notes of about 1,500 characters a second on one core, stage by stage, beside
 Presidio with the same patterns.
 
-Invented hospital notes (residency.synth.hospital) of one patient each, joined, filled up with lines
+Invented hospital notes (residency.synth.hospital_notes) of one patient each, joined, filled up with lines
 of invented records and cut at a line end; known identifiers and labelled spans are kept. What is
 timed is processor time from a RawNote in memory to a verified Note: fold (normalise, other forms),
 the row's identifiers, rules with dates and names, resolve, replace, scan again, carry spans. Every
@@ -37,8 +37,8 @@ from residency.deid.rules import rules, rules_of
 from residency.deid.surrogates import surrogates
 from residency.deid.vault import Vault
 from residency.deid.view import View
-from residency.synth.hospital import notes
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
+from residency.synth.hospital_notes import notes
 
 SIZE = 1500
 PRESIDIO = ("presidio-analyzer==2.2.366", "spacy>=3.8")

@@ -91,7 +91,7 @@ def main() -> None:
 
 def fill(path: Path, count: int, lang: str, base: int) -> int:
     """Write the database as a stream; its size in bytes."""
-    from residency.synth.hospital import notes
+    from residency.synth.hospital_notes import notes
 
     made = [planted.note for planted in notes(lang, min(base, count), seed=11)]
     with sqlite3.connect(path) as database:

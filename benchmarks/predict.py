@@ -35,7 +35,7 @@ from _common import TINY, child, parser, peak_memory_mb, report, rotated, run, s
 from residency.core.types import Note
 from residency.corpus.write import write_jsonl
 from residency.locale.tokenise import sentences
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 LANGUAGES = ("vi", "zh", "en")
 SYSTEMS = ("ours", "plain")

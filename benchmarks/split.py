@@ -229,7 +229,7 @@ def iterative(patients: list[int], carried: list[set[str]], seed: int) -> Placed
 
 def texts_of(kind: str, count: int) -> list[str]:
     """Texts to plant copies among."""
-    from residency.synth.hospital import notes
+    from residency.synth.hospital_notes import notes
 
     if kind.startswith("invented"):
         return [
@@ -374,7 +374,7 @@ def sketched(notes: Sequence[Note]) -> set[tuple[int, int]]:
 
 def rates(count: int) -> list[list[str]]:
     """Notes a second, from notes in memory to clusters."""
-    from residency.synth.hospital import notes as hospital
+    from residency.synth.hospital_notes import notes as hospital
 
     made = [planted.note for planted in hospital("vi", count, 5)]
     notes = [

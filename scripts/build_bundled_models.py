@@ -35,7 +35,7 @@ from tokenizers import (
 sys.path.insert(0, str(Path(__file__).parent))
 import pretraining_causal as causal
 from pretraining_text import ROOT, SOURCES, load_heldout, manifest, texts
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 BUNDLED = ROOT / "src" / "residency" / "models" / "bundled"
 SPECIAL = [
@@ -77,7 +77,7 @@ def corpus() -> tuple[list[str], list[dict[str, object]]]:
         facts.append(
             {
                 "name": f"invented-records-{lang}",
-                "file": "residency.synth.records",
+                "file": "residency.synth.clinical_notes",
                 "licence": "Apache-2.0",
                 "texts": len(made),
                 "characters": sum(map(len, made)),

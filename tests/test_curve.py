@@ -9,7 +9,7 @@ import pytest
 
 from residency.core.errors import UserError
 from residency.recipe import Recipe
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 from residency.workflows.curve import Curve, Point, answer, curve, fitted, page, write
 
 

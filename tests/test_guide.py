@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]

@@ -76,7 +76,7 @@ FEW = [*SHORT, "stages[0].steps=2", "stages[0].precision=fp32", "stages[0].stop=
 def notes(folder: Path) -> str:
     import json
 
-    from residency.synth.records import records
+    from residency.synth.clinical_notes import records
 
     rows = [
         {

@@ -11,7 +11,7 @@ import yaml
 
 from residency.core.errors import UserError
 from residency.recipe import Recipe
-from residency.synth.records import LABELS
+from residency.synth.clinical_notes import LABELS
 from residency.tasks.card import load_card
 from residency.workflows import check
 from residency.workflows.init import demo_key, write_demo, write_project

@@ -32,7 +32,7 @@ from residency.deid.options import Deid
 from residency.deid.surrogates import LEAST_WEEKS, MOST_WEEKS, Surrogates
 from residency.deid.vault import NAME, Vault, key_from
 from residency.deid.view import plain
-from residency.synth.hospital import notes
+from residency.synth.hospital_notes import notes
 
 KEY = bytes(range(32))
 LANGUAGES = ("vi", "zh", "en")

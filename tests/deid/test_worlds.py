@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 import residency.deid
-from residency.synth.hospital import WORLD, notes, world
+from residency.synth.clinical_notes import LABELS
+from residency.synth.hospital_notes import WORLD, notes, world
 from residency.synth.planting import PIECES
-from residency.synth.records import LABELS
 
 WORLDS = Path(__file__).parent / "worlds"
 BLIND = ("validation", "test")

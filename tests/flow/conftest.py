@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from residency.core.types import Note
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "Zyxwvutsrq"

@@ -18,7 +18,7 @@ import yaml
 
 from conftest import CLI, ROOT
 from residency.deid.view import plain
-from residency.synth.hospital import write_hospital
+from residency.synth.hospital_notes import write_hospital
 
 KEY = "0123456789abcdef" * 4
 NOTES = """

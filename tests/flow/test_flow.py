@@ -18,7 +18,7 @@ from residency.core.errors import UserError
 from residency.core.run_folder import Run
 from residency.models.artefact import read
 from residency.recipe import Recipe
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 from residency.workflows.finished import finished_facts
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import CLI, SECRET, lines, recipe_of, row, write_recipe
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from test_deidentify import KEY, plan
 
 from conftest import CLI, lines, recipe_of, row, write_recipe
 from residency.ingest.store import Store
-from residency.synth.hospital import write_hospital
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
+from residency.synth.hospital_notes import write_hospital
 from residency.workflows.patients.erasure_log import ErasureLog
 
 NOTHING = "Nothing of this patient"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import CLI, SECRET, lines, recipe_of, row, write_recipe
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from residency.label.annotations import Annotation
 from residency.label.differences import places
 from residency.label.duration import estimate
 from residency.label.simulate import Habits, simulate
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 from residency.tasks.card import load_card
 
 CARD = load_card("clinical")
@@ -60,10 +60,10 @@ def test_pairs_labels_and_confusion_of_a_small_set_by_hand() -> None:
 def test_notes_that_only_one_has_done_faulty_and_skipped_ones_do_not_count() -> None:
     from msgspec.structs import replace
 
-    from residency.label.annotations import Fault
+    from residency.label.annotations import AnnotationFault
 
     base = {name: said(name, m=[span(0, 4, "drug")], n=[]) for name in ("a1", "a2")}
-    base["a2"]["n"] = replace(base["a2"]["n"], faults=(Fault(reason="x"),))
+    base["a2"]["n"] = replace(base["a2"]["n"], faults=(AnnotationFault(reason="x"),))
     found = agree(NOTES, base, CARD.names, samples=0)
     assert (found.notes, found.done) == (1, {"a1": 2, "a2": 1})
     base["a2"]["n"] = replace(base["a2"]["n"], faults=(), skipped=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from residency.core.types import Note, Span
-from residency.label.choose import choose, uncertainty
-from residency.label.suspects import ranked, suspects
+from residency.label.active import choose, uncertainty
+from residency.label.suspects import find_suspects, rank_suspects
 
 
 def note(id: str, text: str) -> Note:
@@ -85,7 +85,7 @@ def span(start: int, end: int, label: str) -> Span:
 
 
 def test_what_the_model_reads_alike_is_no_suspect() -> None:
-    assert list(suspects(labelled(span(0, 3, "drug")), SLOTS, beliefs(1, 0, 0), LABELS)) == []
+    assert list(find_suspects(labelled(span(0, 3, "drug")), SLOTS, beliefs(1, 0, 0), LABELS)) == []
 
 
 @pytest.mark.parametrize(
@@ -100,15 +100,15 @@ def test_what_the_model_reads_alike_is_no_suspect() -> None:
 def test_each_kind_of_error_is_one_place(
     given: tuple[Span, ...], tags: tuple[int, ...], place: tuple[int, int]
 ) -> None:
-    (one,) = suspects(labelled(*given), SLOTS, beliefs(*tags), LABELS)
+    (one,) = find_suspects(labelled(*given), SLOTS, beliefs(*tags), LABELS)
     assert (one.start, one.end) == place
     assert one.score == pytest.approx(np.log(0.9 / 0.025), abs=1e-5)
 
 
 def test_the_list_is_as_long_as_asked_and_the_surest_come_first() -> None:
     found = [
-        *suspects(labelled(), SLOTS, beliefs(1, 0, 0, sure=0.6), LABELS),
-        *suspects(labelled(), SLOTS, beliefs(0, 0, 1, sure=0.95), LABELS),
+        *find_suspects(labelled(), SLOTS, beliefs(1, 0, 0, sure=0.6), LABELS),
+        *find_suspects(labelled(), SLOTS, beliefs(0, 0, 1, sure=0.95), LABELS),
     ]
-    assert [one.start for one in ranked(found, 0.5, 4)] == [8, 0]
-    assert len(ranked(found, 0.25, 4)) == 1
+    assert [one.start for one in rank_suspects(found, 0.5, 4)] == [8, 0]
+    assert len(rank_suspects(found, 0.25, 4)) == 1

@@ -312,7 +312,7 @@ def test_practice_goes_out_and_comes_back_as_a_page_for_each(
     recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     from residency.corpus.write import write_jsonl
-    from residency.synth.records import records
+    from residency.synth.clinical_notes import records
 
     gold = list(records("en", 14, seed=5))
     write_jsonl(gold, tmp_path / "known.jsonl")

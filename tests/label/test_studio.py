@@ -186,10 +186,10 @@ def test_a_token_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_candidates_are_escaped_where_the_interface_takes_html(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from residency.label.annotations import Task
+    from residency.label.annotations import LabellingTask
 
     span = Span(start=0, end=8, label="drug", quote="<script>")
     way = Project(Server(**SERVER), "w", "t", CARD, {}, decides=True)
-    row = way._row(Task(id="p", text="<script>", suggestions=((span,), ())), None)
+    row = way._row(LabellingTask(id="p", text="<script>", suggestions=((span,), ())), None)
     assert "<script>" not in json.dumps(row["data"]["candidates"]) and "predictions" not in row
     assert [one["value"] for one in row["data"]["candidates"]] == ["1", "2", "own"]

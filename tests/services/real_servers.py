@@ -93,7 +93,7 @@ class Hospital:
     def fill(self, count: int, first: int = 1, when: str = "2024-05-01 00:00:00") -> None:
         """Notes of an invented hospital, told over and over with other ids; a hundred of them share
         a time."""
-        from residency.synth.hospital import notes
+        from residency.synth.hospital_notes import notes
 
         base = [planted.note for planted in notes("vi", 400, seed=3)]
         rows = (

@@ -25,7 +25,7 @@ from residency.corpus.write import write_jsonl
 from residency.label.simulate import simulate
 from residency.label.studio import result
 from residency.recipe import Recipe
-from residency.synth.records import records
+from residency.synth.clinical_notes import records
 from residency.tasks.card import load_card
 from residency.workflows import label
 

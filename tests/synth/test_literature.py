@@ -14,7 +14,7 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.files import write_jsonl
 from residency.corpus.abstracts import abstract
-from residency.synth.abstracts import Pair, fault, own_words, read_pairs, sieved
+from residency.synth.pairs import Pair, fault, own_words, read_pairs, sieved
 from residency.workflows.literature import make_pairs
 
 TITLE = "Does inventedmab help patients with invented fever?"

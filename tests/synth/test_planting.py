@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from residency.synth.people import Person, masked, parts
-from residency.synth.planting import Slots, Writer, bare, wide
+from residency.synth.planting import IdentifiedText, IdentifierSlots, bare, wide
 
 PERSON = Person(
     id="P1",
@@ -45,8 +45,11 @@ WORLD: dict[str, Any] = {
 def filled(
     template: str, **more: object
 ) -> tuple[str, list[tuple[str, str, bool]], list[tuple[str, str]]]:
-    page = Writer()
-    page.fill(template, Slots({**WORLD, **more}, "vi", random.Random(7), PERSON, date(2024, 5, 6)))
+    page = IdentifiedText()
+    page.fill(
+        template,
+        IdentifierSlots({**WORLD, **more}, "vi", random.Random(7), PERSON, date(2024, 5, 6)),
+    )
     text = "".join(page.parts)
     return (
         text,

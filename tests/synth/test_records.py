@@ -10,8 +10,8 @@ import pytest
 
 from residency.core.errors import UserError
 from residency.core.types import Note
+from residency.synth.clinical_notes import LABELS, records
 from residency.synth.knowledge import LANGS, knowledge
-from residency.synth.records import LABELS, records
 from residency.synth.slots import SLOTS
 from residency.tasks.card import load_card
 

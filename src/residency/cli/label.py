@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from residency.label.annotations import Pulled
-    from residency.label.duration import Estimate
+    from residency.label.duration import TimeEstimate
 
 label = typer.Typer(
     help="Have notes labelled by several people, blind.",
@@ -252,7 +252,7 @@ def _say_pulled(console: Console, pulled: list[Pulled]) -> None:
             say(console, f"  {fault}")
 
 
-def _say_times(console: Console, times: list[Estimate]) -> None:
+def _say_times(console: Console, times: list[TimeEstimate]) -> None:
     for one in times:
         if one.left:
             say(

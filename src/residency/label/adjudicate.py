@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from residency.core.types import Note, Span, Value
-from residency.label.annotations import Annotation, Fault, Task, Version, ordered
+from residency.label.annotations import Annotation, AnnotationFault, LabellingTask, Version, ordered
 from residency.label.differences import Place, places
 from residency.label.pages import shown
 
@@ -31,7 +31,7 @@ class Decision(Value, frozen=True):
     """When it was decided."""
 
 
-class Outcome(Value, frozen=True):
+class Adjudication(Value, frozen=True):
     """Where adjudication stands."""
 
     gold: tuple[Note, ...]
@@ -41,7 +41,7 @@ class Outcome(Value, frozen=True):
     """Places that must be decided."""
     waiting: dict[str, str]
     """Note -> why nothing can be said of it yet."""
-    refused: tuple[Fault, ...] = ()
+    refused: tuple[AnnotationFault, ...] = ()
     """Decisions that do not fit their place."""
 
 
@@ -50,7 +50,7 @@ def settle(
     annotations: Mapping[str, Mapping[str, Annotation]],
     decided: Mapping[str, Annotation],
     now: str,
-) -> Outcome:
+) -> Adjudication:
     """Settle what can be settled. ``decided`` has the adjudicator's annotations by the id of a
     place.
 
@@ -63,7 +63,7 @@ def settle(
     decisions: list[Decision] = []
     open_: list[Place] = []
     waiting: dict[str, str] = {}
-    refused: list[Fault] = []
+    refused: list[AnnotationFault] = []
     for note in notes:
         why = _waits(note.id, active)
         if why:
@@ -89,7 +89,7 @@ def settle(
                 for span in found
             )
             gold.append(msgspec.structs.replace(note, spans=quoted, relations=()))
-    return Outcome(
+    return Adjudication(
         gold=tuple(gold),
         decisions=tuple(decisions),
         open=tuple(open_),
@@ -119,7 +119,7 @@ def _by_majority(place: Place, now: str) -> Decision | None:
 
 
 def _by_person(
-    place: Place, decided: Mapping[str, Annotation], refused: list[Fault]
+    place: Place, decided: Mapping[str, Annotation], refused: list[AnnotationFault]
 ) -> Decision | None:
     """The adjudicator's decision on this very place, if there is one that fits it."""
     given = decided.get(place.id)
@@ -129,7 +129,7 @@ def _by_person(
     if given.choice is not None:
         if not 1 <= given.choice <= len(place.candidates):
             refused.append(
-                Fault(
+                AnnotationFault(
                     reason=f"{place.id}: there is no candidate {given.choice}",
                     start=place.start,
                     end=place.end,
@@ -139,7 +139,7 @@ def _by_person(
         version = place.candidates[given.choice - 1]
     elif any(span.end <= place.start or span.start >= place.end for span in version):
         refused.append(
-            Fault(
+            AnnotationFault(
                 reason=f"{place.id}: a span lies elsewhere in the note",
                 start=place.start,
                 end=place.end,
@@ -173,10 +173,10 @@ def _proven(span: Span, place: Place, decision: Decision) -> Span:
     return msgspec.structs.replace(span, by=by)
 
 
-def tasks(open_: Sequence[Place], notes: Mapping[str, Note]) -> list[Task]:
+def tasks(open_: Sequence[Place], notes: Mapping[str, Note]) -> list[LabellingTask]:
     """What goes out to be decided: each place alone, candidates without names."""
     return [
-        Task(
+        LabellingTask(
             id=place.id,
             text=notes[place.note].text,
             suggestions=place.candidates,

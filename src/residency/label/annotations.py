@@ -20,7 +20,7 @@ from residency.tasks.card import Card
 Version = tuple[Span, ...]
 
 
-class Task(Value, frozen=True):
+class LabellingTask(Value, frozen=True):
     """One item for an annotator: a note with what is shown before they begin."""
 
     id: str
@@ -48,7 +48,7 @@ class Given(Value, frozen=True):
     """The suggestion that was taken as it is, from 1."""
 
 
-class Fault(Value, frozen=True):
+class AnnotationFault(Value, frozen=True):
     """One thing that must be mended before an annotation counts."""
 
     reason: str
@@ -66,7 +66,7 @@ class Annotation(Value, frozen=True):
     at: str = ""
     seconds: float | None = None
     skipped: bool = False
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[AnnotationFault, ...] = ()
     repairs: tuple[str, ...] = ()
     """What had to be put right and how, e.g. blanks trimmed from the edges of a span."""
     choice: int | None = None
@@ -92,29 +92,33 @@ def releasable(notes: Iterable[object]) -> Iterator[Note]:
         yield note
 
 
-def proved(given: Given, annotator: str, text: str, card: Card) -> Annotation:
+def prove(given: Given, annotator: str, text: str, card: Card) -> Annotation:
     """An annotation with every span checked: range, quote, label, attributes; equal spans and
     blanks at edges are put right."""
     settled = settle(text, given.spans)
-    faults = [Fault(reason=given.fault)] if given.fault else []
-    faults += [Fault(reason=fault.reason) for fault in settled.faults]
+    faults = [AnnotationFault(reason=given.fault)] if given.fault else []
+    faults += [AnnotationFault(reason=fault.reason) for fault in settled.faults]
     if settled.faults:  # say which ones: each alone has its own verdict
-        faults = [Fault(reason=given.fault)] if given.fault else []
+        faults = [AnnotationFault(reason=given.fault)] if given.fault else []
         for raw in given.spans:
             start, end = raw.fragments[0] if raw.fragments else (-1, -1)
             label = raw.label if raw.label in card.names else ""
             faults += [
-                Fault(reason=f.reason, start=start, end=end, label=label)
+                AnnotationFault(reason=f.reason, start=start, end=end, label=label)
                 for f in settle(text, [raw]).faults
             ]
     for span in settled.spans:
         if span.label not in card.names:
             faults.append(
-                Fault(reason=OTHER_LABEL, start=span.start, end=span.end, label=span.label)
+                AnnotationFault(
+                    reason=OTHER_LABEL, start=span.start, end=span.end, label=span.label
+                )
             )
         if unknown := set(span.attributes) - set(card.attributes):
             reason = f"attribute is not in the card: {sorted(unknown)[0]}"
-            faults.append(Fault(reason=reason, start=span.start, end=span.end, label=span.label))
+            faults.append(
+                AnnotationFault(reason=reason, start=span.start, end=span.end, label=span.label)
+            )
     return Annotation(
         note=given.task,
         annotator=annotator,
@@ -170,7 +174,7 @@ class Pulled(Value, frozen=True):
     """Why nothing more could be had from the source, in one sentence."""
 
 
-def merged(
+def merge(
     before: Mapping[str, Annotation], now: Sequence[Annotation]
 ) -> tuple[dict[str, Annotation], Pulled]:
     """The annotations of one annotator by note: new and changed ones taken over, those that are

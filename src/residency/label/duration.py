@@ -14,7 +14,7 @@ FIRST = 20
 FEWEST = 5
 
 
-class Estimate(Value, frozen=True):
+class TimeEstimate(Value, frozen=True):
     """How long one annotator needs for the notes that are left."""
 
     annotator: str
@@ -32,7 +32,7 @@ class Estimate(Value, frozen=True):
 
 def estimate(
     annotator: str, done: Mapping[str, Annotation], notes: Mapping[str, Note]
-) -> Estimate | None:
+) -> TimeEstimate | None:
     """Seconds per character in the first notes, times the characters that are left; None where
     fewer than ``FEWEST`` have a time."""
     import numpy as np
@@ -51,7 +51,7 @@ def estimate(
         lambda sums: (sums[..., 0] / sums[..., 1])[..., None] * characters / 3600,
         samples=1000,
     )
-    return Estimate(
+    return TimeEstimate(
         annotator=annotator,
         notes=len(timed),
         median=median(one.seconds or 0.0 for one in timed),

@@ -17,7 +17,7 @@ from residency.core.errors import UserError
 from residency.core.files import enumerate_lines, write_jsonl
 from residency.core.types import Span
 from residency.corpus.entities import Keys, read_entities
-from residency.label.annotations import Annotation, Given, Task
+from residency.label.annotations import Annotation, Given, LabellingTask
 
 TEXT = "text is not the one that was given out; offsets may have moved"
 TWICE = "note stands twice in the file; keep one of the two"
@@ -30,7 +30,7 @@ class Exchange:
     def __init__(self, root: Path, annotator: str) -> None:
         self.root, self.annotator = root, annotator
 
-    def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation]) -> str:
+    def push(self, tasks: Sequence[LabellingTask], known: Mapping[str, Annotation]) -> str:
         """Write the file; returns where. What is ``known`` already stays with whoever labels, in
         their own copy.
 
@@ -48,7 +48,7 @@ class Exchange:
         return str(path)
 
     def answer(
-        self, tasks: Sequence[Task], said: Mapping[str, tuple[Sequence[Span], str, float]]
+        self, tasks: Sequence[LabellingTask], said: Mapping[str, tuple[Sequence[Span], str, float]]
     ) -> None:
         """Write the file that comes back, as a program that labels would: (spans, when, seconds) by
         task."""
@@ -61,7 +61,7 @@ class Exchange:
             rows.append(row)
         write_jsonl(self.root / "back" / f"{self.annotator}.jsonl", rows)
 
-    def pull(self, tasks: Mapping[str, Task]) -> Iterator[Given]:
+    def pull(self, tasks: Mapping[str, LabellingTask]) -> Iterator[Given]:
         """What came back, in the file's order; raises ``UserError`` where no file did."""
         path = self.root / "back" / f"{self.annotator}.jsonl"
         if not path.is_file():
@@ -109,7 +109,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _row(task: Task) -> dict[str, Any]:
+def _row(task: LabellingTask) -> dict[str, Any]:
     row: dict[str, Any] = {"id": task.id, "text": task.text, "entities": None}
     if task.about:
         row["about"] = task.about

@@ -15,7 +15,7 @@ GUIDES = CARDS.parent / "guides"
 LANGUAGES = ("en", "vi", "zh")
 
 
-class Entry(Part):
+class LabelEntry(Part):
     """What is said of a label in one language."""
 
     title: str = ""
@@ -32,7 +32,7 @@ class Guide(Part):
     description: str = ""
     attributes: dict[str, str] = {}
     """Attribute -> when to give it."""
-    labels: dict[str, Entry] = {}
+    labels: dict[str, LabelEntry] = {}
     rules: tuple[str, ...] = ()
     """For the border between labels, and between something and nothing."""
 
@@ -107,7 +107,7 @@ def hints(card: Card, guide: Guide | None) -> dict[str, str]:
     """Label -> definition, in the guide's language where it has one."""
     entries = guide.labels if guide else {}
     return {
-        label.name: entries.get(label.name, Entry()).definition or label.definition
+        label.name: entries.get(label.name, LabelEntry()).definition or label.definition
         for label in card.labels
     }
 
@@ -125,7 +125,7 @@ def guideline_page(card: Card, guide: Guide | None, lang: str) -> Page:
     defined = hints(card, guide)
     rows = []
     for label in card.labels:
-        entry = entries.get(label.name, Entry())
+        entry = entries.get(label.name, LabelEntry())
         title = entry.title or label.title
         rows.append(
             (

@@ -10,7 +10,7 @@ from residency.core.types import Note, Score, Span
 from residency.label.agreement import Agreement
 from residency.label.annotations import Version
 from residency.label.differences import Place
-from residency.label.duration import Estimate
+from residency.label.duration import TimeEstimate
 
 CONTEXT = 40
 """Characters shown on either side of a place."""
@@ -25,7 +25,7 @@ def agreement_page(
     found: Agreement,
     notes: Mapping[str, Note],
     show_text: bool,
-    estimates: Sequence[Estimate] = (),
+    estimates: Sequence[TimeEstimate] = (),
     plots: Mapping[str, str] | None = None,
     caveats: Sequence[str] = (),
 ) -> Page:
@@ -196,7 +196,7 @@ def _worst(found: Agreement, notes: Mapping[str, Note], show_text: bool) -> Sect
     )
 
 
-def time_section(estimates: Sequence[Estimate]) -> Section:
+def time_section(estimates: Sequence[TimeEstimate]) -> Section:
     """How long the rest will take."""
     return Section(
         title="Time",

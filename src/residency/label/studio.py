@@ -14,7 +14,7 @@ from residency.core.errors import GateRefused, UserError
 from residency.core.types import SHOWABLE, Profile, Span
 from residency.corpus.jsonl import identifier
 from residency.corpus.labelstudio import regions
-from residency.label.annotations import Annotation, Given, Task
+from residency.label.annotations import Annotation, Given, LabellingTask
 from residency.label.campaign import Server
 from residency.label.interface import OWN, Code, interface, items
 from residency.tasks.card import Card
@@ -74,7 +74,7 @@ class Project:
         )
         self.decides, self.transport = decides, transport
 
-    def push(self, tasks: Sequence[Task], known: Mapping[str, Annotation]) -> str:
+    def push(self, tasks: Sequence[LabellingTask], known: Mapping[str, Annotation]) -> str:
         """Create the project, or complete it; returns its address.
 
         Tasks that are there already are left as they are. Where the project was deleted, it is made
@@ -94,7 +94,7 @@ class Project:
                 self._ask(client, "POST", f"/api/projects/{project}/import", json=rows)
         return f"{self.server.url.rstrip('/')}/projects/{project}"
 
-    def pull(self, tasks: Mapping[str, Task]) -> Iterator[Given]:
+    def pull(self, tasks: Mapping[str, LabellingTask]) -> Iterator[Given]:
         """What its annotator has finished, newest of several annotations of a task; drafts and
         predictions do not count.
 
@@ -233,7 +233,7 @@ class Project:
                 return
             page += 1
 
-    def _row(self, task: Task, known: Annotation | None) -> dict[str, Any]:
+    def _row(self, task: LabellingTask, known: Annotation | None) -> dict[str, Any]:
         """A task as the server takes it."""
         data: dict[str, Any] = {"note": task.id, "text": task.text}
         row: dict[str, Any] = {"data": data}
@@ -281,7 +281,7 @@ def result(spans: Sequence[Span]) -> list[dict[str, Any]]:
 
 
 def _given(
-    row: Mapping[str, Any], annotation: Mapping[str, Any], tasks: Mapping[str, Task]
+    row: Mapping[str, Any], annotation: Mapping[str, Any], tasks: Mapping[str, LabellingTask]
 ) -> Given:
     data = row.get("data") or {}
     id = identifier(data.get("note"))

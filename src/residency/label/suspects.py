@@ -43,7 +43,7 @@ class Suspect(Value, frozen=True):
         return "label" if bounds[0] == bounds[1] else "boundary"
 
 
-def suspects(
+def find_suspects(
     note: Note, slots: Sequence[tuple[int, int]], scores: Array, labels: Sequence[str]
 ) -> Iterator[Suspect]:
     """Every place of a note where the best reading differs from its labels, in order of position.
@@ -81,7 +81,7 @@ def suspects(
         )
 
 
-def ranked(found: Iterable[Suspect], share: float, spans: int) -> list[Suspect]:
+def rank_suspects(found: Iterable[Suspect], share: float, spans: int) -> list[Suspect]:
     """The most suspicious places, as many as ``share`` of the number of labelled spans: the surest
     of each kind in turn.
 

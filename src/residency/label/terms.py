@@ -20,14 +20,14 @@ class Term(Value, frozen=True):
     code: str = ""
 
 
-class Terms:
+class TermFinder:
     """Finds the terms of a list: the longest at each place, whatever the case, never inside a word."""
 
     def __init__(self, automaton: Any) -> None:
         self.automaton = automaton
 
     @classmethod
-    def read(cls, path: Path, card: Card) -> Terms:
+    def read(cls, path: Path, card: Card) -> TermFinder:
         """The terms of a CSV file with the columns term, label and perhaps code.
 
         Raises ``UserError`` where there is no such file, ``DataError`` for a missing column or a

@@ -93,7 +93,7 @@ Template = tuple[tuple[str, ...], ...]
 numerals)``."""
 
 
-class Section(NamedTuple):
+class NoteSection(NamedTuple):
     """A part of a note: its headings and sentences."""
 
     heads: Names
@@ -114,7 +114,7 @@ class Style(NamedTuple):
     doses: Names
     times: dict[str, tuple[Template, ...]]
     normal: tuple[tuple[str, Template], ...]
-    sections: dict[str, Section]
+    sections: dict[str, NoteSection]
 
 
 class Knowledge(NamedTuple):
@@ -294,7 +294,7 @@ def _style(value: dict[str, Any]) -> Style:
         phrases,
         tuple((system, template(text)) for system, text in normal),
         {
-            name: Section(
+            name: NoteSection(
                 _parts(section.get("head", "")),
                 _templates(section["full"]),
                 _templates(section.get("terse", "")),

@@ -46,7 +46,7 @@ HOME_ROUTES = frozenset({"po", "inh", "neb", "top", "sl", "eye"})
 HOME_INJECTIONS = frozenset({"glargine", "regular_insulin", "epo"})
 
 
-class Patient(NamedTuple):
+class InventedPatient(NamedTuple):
     """Who the notes of one group are about; keys refer to the knowledge."""
 
     age: int
@@ -83,7 +83,7 @@ def at_home(key: str, routes: Names) -> bool:
     return key in HOME_INJECTIONS or routes[-1] in HOME_ROUTES
 
 
-def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
+def draw_patient(rng: random.Random, known: Knowledge) -> InventedPatient:
     """Draw a patient whose diseases, past and allergies fit age, sex and each other."""
     conditions = known.conditions
     condition = conditions[rng.choice(tuple(conditions))]
@@ -104,7 +104,7 @@ def draw_patient(rng: random.Random, known: Knowledge) -> Patient:
     taken = {condition.key, *others, *family, *condition.differential}
     taken.update(*(known.past[key].never_with for key in operations + illnesses))
     absent = rng.sample([key for key in dict.fromkeys(FAMILIAL + COMMON) if key not in taken], 4)
-    return Patient(
+    return InventedPatient(
         age=age,
         sex=sex,
         condition=condition,

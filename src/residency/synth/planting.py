@@ -1,7 +1,7 @@
 """Templates filled with identifiers and clinical words, the place of each kept.
 
 In a template ``{slot}`` is an identifier or a plain text, ``{slot:form}`` the same in a form (see
-``Slots``), and ``[[drug:metformin 500 mg]]`` words with a label of ``records.LABELS``. In a value,
+``IdentifierSlots``), and ``[[drug:metformin 500 mg]]`` words with a label of ``records.LABELS``. In a value,
 what stands before ``^`` is written and is no part of the identifier: "ngày ^12/3/2024".
 """
 
@@ -31,7 +31,7 @@ CUTS = {15: (2, 3, 5), 12: (3, 6, 9), 10: (3, 6), 18: (6, 14)}
 """Length of a number -> where people part it with blanks."""
 
 
-class Mark(Value, frozen=True):
+class PlantedIdentifier(Value, frozen=True):
     """``text[start:end]`` identifies somebody; ``known``: the row's identifiers hold it."""
 
     start: int
@@ -62,13 +62,13 @@ STYLES: dict[str, Callable[[str], str]] = {
 """Ways to type a whole line; each keeps its length."""
 
 
-class Writer:
+class IdentifiedText:
     """Text that grows with the marks and labelled spans in it."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.length = 0
-        self.marks: list[Mark] = []
+        self.marks: list[PlantedIdentifier] = []
         self.spans: list[Span] = []
 
     def add(self, text: str) -> None:
@@ -78,7 +78,7 @@ class Writer:
 
     def mark(self, text: str, kind: str, known: bool) -> None:
         """An identifier."""
-        self.marks.append(Mark(self.length, self.length + len(text), kind, known))
+        self.marks.append(PlantedIdentifier(self.length, self.length + len(text), kind, known))
         self.add(text)
 
     def clinical(self, text: str, spans: Sequence[Span], offset: int) -> None:
@@ -91,7 +91,7 @@ class Writer:
                 )
         self.add(text)
 
-    def fill(self, template: str, slots: Slots) -> None:
+    def fill(self, template: str, slots: IdentifierSlots) -> None:
         """A template, typed in one of the world's styles."""
         style = slots.style()
         opened: tuple[int, str] | None = None
@@ -111,7 +111,7 @@ class Writer:
                 self.mark(style(text), *found[1:])
 
 
-class Slots:
+class IdentifierSlots:
     """What the slots of templates say, in the many forms in which people write it.
 
     Slots of a world's own stand under its key ``slots``: ``kind`` (empty: no identifier) and

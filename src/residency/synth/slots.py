@@ -9,8 +9,8 @@ from functools import partial
 from typing import TypeVar
 
 from residency.synth.knowledge import Condition, Knowledge, Names, Template, Test
-from residency.synth.patient import Patient
-from residency.synth.writer import Page
+from residency.synth.patient import InventedPatient
+from residency.synth.writer import NoteText
 
 T = TypeVar("T")
 
@@ -20,11 +20,16 @@ EXTRA_LABS = ("na", "k", "plt", "ast", "alt", "inr")
 BURDEN = ("dialysis", "intubation", "transfusion", "central_line", "niv")
 
 
-class Slots:
+class SentenceWriter:
     """The state of one note: what has been said, and what the next slot may say."""
 
     def __init__(
-        self, page: Page, rng: random.Random, known: Knowledge, patient: Patient, kind: str
+        self,
+        page: NoteText,
+        rng: random.Random,
+        known: Knowledge,
+        patient: InventedPatient,
+        kind: str,
     ) -> None:
         self.page, self.rng, self.known, self.patient, self.kind = page, rng, known, patient, kind
         self.style = known.style
@@ -404,13 +409,13 @@ class Slots:
         self.page.text(self.style.words[name][self.patient.sex])
 
 
-def _temperature(slots: Slots) -> str:
+def _temperature(slots: SentenceWriter) -> str:
     warm = "fever" in slots.present
     text = f"{slots.rng.uniform(37.8, 39.6) if warm else slots.rng.uniform(36.4, 37.2):.1f}"
     return text.replace(".", ",") if slots.page.decimal_comma else text
 
 
-def _pressure(slots: Slots) -> str:
+def _pressure(slots: SentenceWriter) -> str:
     patient = slots.patient
     low = "hypotension" in patient.condition.signs and not slots.gone
     high = patient.condition.key in ("htn", "preeclampsia", "ich")
@@ -421,11 +426,11 @@ def _pressure(slots: Slots) -> str:
     return f"{systolic // 2 * 2}/{int(systolic * slots.rng.uniform(0.55, 0.63)) // 2 * 2}"
 
 
-def _vital(slots: Slots, symptom: str, ill: tuple[int, int], well: tuple[int, int]) -> str:
+def _vital(slots: SentenceWriter, symptom: str, ill: tuple[int, int], well: tuple[int, int]) -> str:
     return str(slots.rng.randint(*(ill if symptom in slots.present else well)))
 
 
-VITALS: dict[str, Callable[[Slots], str]] = {
+VITALS: dict[str, Callable[[SentenceWriter], str]] = {
     "temp": _temperature,
     "bp": _pressure,
     "pulse": lambda s: _vital(s, "fever", (92, 118), (66, 96)),
@@ -452,45 +457,45 @@ TIMES = (
     "day",
 )
 
-SLOTS: dict[str, Callable[[Slots], None]] = {
-    "sym": Slots.symptom,
-    "syms": Slots.symptoms,
-    "nosym": Slots.absent_symptom,
-    "gone": Slots.gone_symptom,
-    "sign": Slots.sign,
-    "signs": Slots.signs,
-    "nosign": Slots.absent_sign,
-    "dx": Slots.diagnosis,
-    "dxu": partial(Slots.diagnosis, attributes=UNCERTAIN),
-    "dx2": partial(Slots.other, label="diagnosis"),
-    "ddx": partial(Slots.differential, attributes=UNCERTAIN),
-    "nodx": partial(Slots.differential, attributes=NEGATED),
-    "hx": partial(Slots.other, label="history"),
-    "hxrx": Slots.standing_prescription,
-    "op": partial(Slots.past, operation=True),
-    "ill": partial(Slots.past, operation=False),
-    "nohx": Slots.not_past,
-    "fam": Slots.relative,
-    "famf": partial(Slots.relative, mother=True),
-    "nofam": Slots.no_relative,
-    "allergen": Slots.allergen,
-    "noallergen": Slots.no_allergen,
-    "drug": Slots.drug,
-    "homedrug": Slots.home_drug,
-    "dose": Slots.dose,
-    "rx": Slots.prescription,
-    "rxs": Slots.prescriptions,
-    "studytest": partial(Slots.test, study=True),
-    "testname": Slots.test,
-    "test": partial(Slots.test, study=True),
-    "result": Slots.result,
-    "lab": partial(Slots.finding, study=False),
-    "labs": Slots.findings,
-    "img": partial(Slots.finding, study=True),
-    "proc": Slots.procedure,
-    "doproc": partial(Slots.procedure, verb=True),
-    "noproc": Slots.no_procedure,
-    **{name: partial(Slots.time, kind=name) for name in TIMES},
-    **{name: partial(Slots.vital, name=name) for name in VITALS},
-    **{name: partial(Slots.word, name=name) for name in ("sex", "man", "he")},
+SLOTS: dict[str, Callable[[SentenceWriter], None]] = {
+    "sym": SentenceWriter.symptom,
+    "syms": SentenceWriter.symptoms,
+    "nosym": SentenceWriter.absent_symptom,
+    "gone": SentenceWriter.gone_symptom,
+    "sign": SentenceWriter.sign,
+    "signs": SentenceWriter.signs,
+    "nosign": SentenceWriter.absent_sign,
+    "dx": SentenceWriter.diagnosis,
+    "dxu": partial(SentenceWriter.diagnosis, attributes=UNCERTAIN),
+    "dx2": partial(SentenceWriter.other, label="diagnosis"),
+    "ddx": partial(SentenceWriter.differential, attributes=UNCERTAIN),
+    "nodx": partial(SentenceWriter.differential, attributes=NEGATED),
+    "hx": partial(SentenceWriter.other, label="history"),
+    "hxrx": SentenceWriter.standing_prescription,
+    "op": partial(SentenceWriter.past, operation=True),
+    "ill": partial(SentenceWriter.past, operation=False),
+    "nohx": SentenceWriter.not_past,
+    "fam": SentenceWriter.relative,
+    "famf": partial(SentenceWriter.relative, mother=True),
+    "nofam": SentenceWriter.no_relative,
+    "allergen": SentenceWriter.allergen,
+    "noallergen": SentenceWriter.no_allergen,
+    "drug": SentenceWriter.drug,
+    "homedrug": SentenceWriter.home_drug,
+    "dose": SentenceWriter.dose,
+    "rx": SentenceWriter.prescription,
+    "rxs": SentenceWriter.prescriptions,
+    "studytest": partial(SentenceWriter.test, study=True),
+    "testname": SentenceWriter.test,
+    "test": partial(SentenceWriter.test, study=True),
+    "result": SentenceWriter.result,
+    "lab": partial(SentenceWriter.finding, study=False),
+    "labs": SentenceWriter.findings,
+    "img": partial(SentenceWriter.finding, study=True),
+    "proc": SentenceWriter.procedure,
+    "doproc": partial(SentenceWriter.procedure, verb=True),
+    "noproc": SentenceWriter.no_procedure,
+    **{name: partial(SentenceWriter.time, kind=name) for name in TIMES},
+    **{name: partial(SentenceWriter.vital, name=name) for name in VITALS},
+    **{name: partial(SentenceWriter.word, name=name) for name in ("sex", "man", "he")},
 }

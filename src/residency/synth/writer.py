@@ -22,7 +22,7 @@ _OLD_TONES = (
 _HALF_WIDTH = str.maketrans("，。：；（）？“”", ',.:;()?""')
 
 
-class Page:
+class NoteText:
     """Text with its spans, typed with the habits of one writer (letter case, spaces, punctuation,
     tone marks)."""
 

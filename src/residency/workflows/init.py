@@ -74,7 +74,7 @@ def write_hospital_project(
 
     Never overwrites: raises ``UserError`` where either is there already.
     """
-    from residency.synth.hospital import write_hospital
+    from residency.synth.hospital_notes import write_hospital
 
     if lang not in LANGUAGES:
         raise UserError(f"lang: {lang!r} is not known; {allowed(LANGUAGES, lang)}.")

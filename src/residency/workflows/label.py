@@ -28,18 +28,18 @@ from residency.corpus.summary import strictest
 from residency.label import adjudicate as settling
 from residency.label import annotations as marks
 from residency.label import practice as practising
-from residency.label.adjudicate import ADJUDICATOR, Decision, Outcome
+from residency.label.adjudicate import ADJUDICATOR, Adjudication, Decision
 from residency.label.agreement import Agreement, agree
-from residency.label.annotations import Annotation, Pulled, Task, merged, proved, releasable
+from residency.label.annotations import Annotation, LabellingTask, Pulled, merge, prove, releasable
 from residency.label.campaign import ByModel, ByNotes, ByTerms, InFiles, Label
-from residency.label.duration import Estimate, estimate
+from residency.label.duration import TimeEstimate, estimate
 from residency.label.exchange import Exchange
 from residency.label.guideline import guideline_page, guides, hints
 from residency.label.interface import read_codes
 from residency.label.pages import agreement_page
 from residency.label.simulate import simulate
 from residency.label.studio import Project, check_profile
-from residency.label.terms import Terms
+from residency.label.terms import TermFinder
 from residency.recipe import Recipe
 from residency.tasks.card import Card, load_card
 
@@ -106,13 +106,15 @@ def _kept(folder: Path, round: str, name: str) -> Path:
     return folder / round / "annotations" / f"{name}.jsonl"
 
 
-def _tasks(folder: Path, round: str, name: str) -> list[Task]:
+def _tasks(folder: Path, round: str, name: str) -> list[LabellingTask]:
     """What was given out to somebody, in their order."""
     path = folder / round / "tasks" / f"{name}.jsonl"
-    return list(read_jsonl(path, Task)) if path.is_file() else []
+    return list(read_jsonl(path, LabellingTask)) if path.is_file() else []
 
 
-def give(to: Labelling, round: str, name: str, tasks: Sequence[Task], profile: Profile) -> Sent:
+def give(
+    to: Labelling, round: str, name: str, tasks: Sequence[LabellingTask], profile: Profile
+) -> Sent:
     """Give tasks to one person, by file or server; the list of what they were given is written
     first."""
     way = _exchange(to, round, name)
@@ -137,11 +139,11 @@ def take(to: Labelling, round: str, name: str) -> Pulled:
     try:
         found = list(_exchange(to, round, name).pull(tasks))
     except UserError as error:
-        _, pulled = merged(before, list(before.values()))
+        _, pulled = merge(before, list(before.values()))
         return replace(pulled, annotator=name, trouble=str(error), of=len(tasks))
     known = [one for one in found if one.task in tasks]
-    last = {one.task: proved(one, name, tasks[one.task].text, to.card) for one in known}
-    kept, pulled = merged(before, list(last.values()))
+    last = {one.task: prove(one, name, tasks[one.task].text, to.card) for one in known}
+    kept, pulled = merge(before, list(last.values()))
     if pulled.new or pulled.changed:
         changed = [
             before[note] for note, one in last.items() if note in before and before[note] != one
@@ -213,7 +215,7 @@ def _suggestions(to: Labelling, notes: Sequence[Note]) -> dict[str, tuple[Span, 
     if isinstance(how, ByNotes):
         found = {note.id: note.spans for note in notes}
     elif isinstance(how, ByTerms):
-        terms = Terms.read(to.recipe.root / how.path, to.card)
+        terms = TermFinder.read(to.recipe.root / how.path, to.card)
         found = {note.id: terms.find(note.text) for note in notes}
     elif isinstance(how, ByModel):
         from residency.workflows.finished import predict
@@ -234,7 +236,7 @@ def _suggestions(to: Labelling, notes: Sequence[Note]) -> dict[str, tuple[Span, 
     return found
 
 
-def _shuffled(tasks: list[Task], recipe: Recipe, name: str) -> list[Task]:
+def _shuffled(tasks: list[LabellingTask], recipe: Recipe, name: str) -> list[LabellingTask]:
     """Tasks in the order of one annotator."""
     random.Random(f"{recipe.seed}/{name}").shuffle(tasks)
     return tasks
@@ -257,7 +259,7 @@ def push(recipe: Recipe) -> list[Sent]:
         before = _tasks(to.folder, ROUND, name)
         known = {task.id for task in before}
         new = [
-            Task(
+            LabellingTask(
                 id=n.id,
                 text=n.text,
                 lang=n.lang,
@@ -270,7 +272,7 @@ def push(recipe: Recipe) -> list[Sent]:
     return sent
 
 
-def pull(recipe: Recipe) -> tuple[list[Pulled], list[Estimate]]:
+def pull(recipe: Recipe) -> tuple[list[Pulled], list[TimeEstimate]]:
     """Take back what annotators have done so far, and say how long the rest will take."""
     to = open_labelling(recipe)
     notes = read_notes(to.folder)
@@ -343,7 +345,7 @@ def _caveats(
     return found
 
 
-def adjudicate(recipe: Recipe) -> tuple[Outcome, Sent | None, Pulled | None]:
+def adjudicate(recipe: Recipe) -> tuple[Adjudication, Sent | None, Pulled | None]:
     """Settle what can be settled, give out what must be decided, and write gold and audit trail.
     Doing it again takes the decisions made in between."""
     to = open_labelling(recipe)
@@ -381,7 +383,7 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
     profile = strictest(note.profile for note in chosen)
     sent = []
     for name in to.settings.annotators:
-        tasks = [Task(id=note.id, text=note.text, lang=note.lang) for note in chosen]
+        tasks = [LabellingTask(id=note.id, text=note.text, lang=note.lang) for note in chosen]
         sent.append(give(to, PRACTICE, name, _shuffled(tasks, recipe, name), profile))
     write_jsonl(kept, chosen)
     return sent, []
@@ -415,7 +417,7 @@ def _read_gold(to: Labelling, path: Path) -> list[Note]:
     return list(corpus.notes)
 
 
-def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Outcome]:
+def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Adjudication]:
     """The whole road with annotators that do not exist: the spans of the recipe's own notes are the
     truth that they err from.
 

@@ -17,7 +17,7 @@ from residency.core.progress import Silent, Tracker
 from residency.core.types import Example, Turn, Value
 from residency.corpus.abstracts import Abstract
 from residency.ingest import pubmed
-from residency.synth.abstracts import Pair, own_words, read_pairs, sieved
+from residency.synth.pairs import Pair, own_words, read_pairs, sieved
 
 if TYPE_CHECKING:
     from residency.core.types import Predictor

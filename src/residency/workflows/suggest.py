@@ -17,8 +17,8 @@ from residency.core.progress import Silent, Tracker
 from residency.core.types import SHOWABLE, Note, Span
 from residency.corpus import load, write
 from residency.corpus.summary import strictest
-from residency.label.choose import Choice, choose, uncertainty
-from residency.label.suspects import Suspect, ranked, suspects
+from residency.label.active import Choice, choose, uncertainty
+from residency.label.suspects import Suspect, find_suspects, rank_suspects
 from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe
 from residency.tasks.card import Card
@@ -170,10 +170,10 @@ def label_errors(
     every = (
         one
         for note, belief in zip(notes, beliefs, strict=True)
-        for one in suspects(note, belief.slots, belief.log_probabilities, card.names)
+        for one in find_suspects(note, belief.slots, belief.log_probabilities, card.names)
     )
     spans = sum(len(note.spans) for note in notes)
-    found = ranked(every, share, spans)
+    found = rank_suspects(every, share, spans)
     write_jsonl(output / "errors.jsonl", (_bare(one) for one in found))
     show = strictest(note.profile for note in notes) in SHOWABLE
     return found, write_page(

@@ -15,9 +15,9 @@ from hashlib import blake2b
 
 from residency.core.types import Note
 from residency.synth.knowledge import Knowledge, Template, knowledge
-from residency.synth.patient import Patient, draw_patient
-from residency.synth.slots import Slots
-from residency.synth.writer import Page
+from residency.synth.patient import InventedPatient, draw_patient
+from residency.synth.slots import SentenceWriter
+from residency.synth.writer import NoteText
 
 LABELS = (
     "diagnosis",
@@ -130,7 +130,7 @@ def _seed(lang: str, seed: int, number: int) -> int:
     )
 
 
-def _kinds(rng: random.Random, patient: Patient, notes_per_patient: float) -> list[str]:
+def _kinds(rng: random.Random, patient: InventedPatient, notes_per_patient: float) -> list[str]:
     """The kinds of a patient's notes, geometric in number: visits for slow diseases, a hospital
     stay for fast ones."""
     number = 1
@@ -144,10 +144,12 @@ def _kinds(rng: random.Random, patient: Patient, notes_per_patient: float) -> li
     return ["admission", *["progress"] * (number - 2), rng.choice(("discharge", "progress"))]
 
 
-def _write(rng: random.Random, known: Knowledge, lang: str, patient: Patient, kind: str) -> Page:
+def _write(
+    rng: random.Random, known: Knowledge, lang: str, patient: InventedPatient, kind: str
+) -> NoteText:
     """Write the sections of one note in one of four layouts."""
-    page = Page(rng, lang)
-    slots = Slots(page, rng, known, patient, kind)
+    page = NoteText(rng, lang)
+    slots = SentenceWriter(page, rng, known, patient, kind)
     layout = rng.choices(tuple(LAYOUTS), tuple(LAYOUTS.values()))[0]
     terse = layout == "list" or (layout == "headed" and rng.random() < 0.4)
     if terse:
@@ -172,7 +174,7 @@ def _order(rng: random.Random, plan: Plan) -> list[tuple[str, float, int, int]]:
     return sections
 
 
-def _variant(slots: Slots, name: str) -> str:
+def _variant(slots: SentenceWriter, name: str) -> str:
     """The section of the style that serves this patient; sets what it may draw from."""
     if name == "allergies":
         return "allergy" if slots.patient.allergens else "no_allergy"
@@ -190,7 +192,7 @@ def _variant(slots: Slots, name: str) -> str:
     return name
 
 
-def _section(slots: Slots, name: str, number: int, layout: str, terse: bool) -> None:
+def _section(slots: SentenceWriter, name: str, number: int, layout: str, terse: bool) -> None:
     """Write one section: heading, sentences, their ends."""
     page, rng, section = slots.page, slots.rng, slots.style.sections[name]
     headed = layout in ("headed", "list")
@@ -235,7 +237,7 @@ def _says_again(line: Template, head: str) -> bool:
     )
 
 
-def _each_study_once(slots: Slots, lines: list[Template]) -> list[Template]:
+def _each_study_once(slots: SentenceWriter, lines: list[Template]) -> list[Template]:
     """Leave out a second sentence on imaging where the patient had one study only."""
     studies = sum(bool(slots.known.tests[key].findings) for key, _ in slots.patient.condition.tests)
     on_studies = [
@@ -244,7 +246,7 @@ def _each_study_once(slots: Slots, lines: list[Template]) -> list[Template]:
     return [line for line in lines if line not in on_studies[max(1, studies) :]]
 
 
-def _examination(slots: Slots, lines: list[Template], terse: bool) -> list[Template]:
+def _examination(slots: SentenceWriter, lines: list[Template], terse: bool) -> list[Template]:
     """Vital signs first, then what is abnormal, and a normal finding of another system: words
     without a label."""
     patient, vitals = slots.patient, slots.style.sections["vitals"]

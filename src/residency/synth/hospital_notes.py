@@ -22,9 +22,9 @@ from unicodedata import normalize
 import msgspec
 
 from residency.core.types import Note, RawNote, Span, Value
+from residency.synth.clinical_notes import records
 from residency.synth.people import NOW, Person, draw
-from residency.synth.planting import Mark, Slots, Writer
-from residency.synth.records import records
+from residency.synth.planting import IdentifiedText, IdentifierSlots, PlantedIdentifier
 
 WORLD = Path(__file__).parent / "data/hospital"
 """The packaged world: templates and lists of names, by language."""
@@ -34,7 +34,7 @@ class Planted(Value, frozen=True):
     """An identified note and where its identifiers are."""
 
     note: RawNote
-    marks: tuple[Mark, ...]
+    marks: tuple[PlantedIdentifier, ...]
 
 
 @cache
@@ -82,7 +82,7 @@ def _planted(
     id: str,
     when: date,
 ) -> Planted:
-    page, slots = Writer(), Slots(data, lang, rng, person, when)
+    page, slots = IdentifiedText(), IdentifierSlots(data, lang, rng, person, when)
     shape, loose = data.get("shape", {}), [*data["inserts"], *data.get("clinical", ())]
     for template in (
         rng.choice(data["headers"]),
@@ -133,8 +133,8 @@ def _between(rng: random.Random, ends: Sequence[int]) -> int:
 
 
 def _decomposed(
-    text: str, marks: list[Mark], spans: list[Span]
-) -> tuple[str, list[Mark], list[Span]]:
+    text: str, marks: list[PlantedIdentifier], spans: list[Span]
+) -> tuple[str, list[PlantedIdentifier], list[Span]]:
     """The same in NFD, as some systems store it."""
     starts = [0]
     for sign in text:
