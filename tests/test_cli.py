@@ -69,7 +69,20 @@ def test_help_loads_nothing_heavy_and_names_every_verb() -> None:
     }
     assert heavy & set(loaded.split()) == set()
     assert all(f"\n  {verb} " in said for verb in VERBS)
-    assert "..." not in said.partition("Commands:")[2], "a verb's line says all it has to say"
+    assert "..." not in said.partition("Options:")[2], "a verb's line says all it has to say"
+
+
+def test_the_help_lists_each_verb_under_the_file_that_holds_it() -> None:
+    from typer.main import get_command
+
+    from residency.cli.shared import SECTIONS
+
+    listed = {verb: title for title, verbs in SECTIONS.items() for verb in verbs.split()}
+    commands = get_command(cli.app).commands  # type: ignore[attr-defined]
+    assert sorted(listed) == sorted(commands)
+    for verb, title in listed.items():
+        inner = list(getattr(commands[verb], "commands", {"": commands[verb]}).values())
+        assert {one.callback.__module__ for one in inner} == {f"residency.cli.{title}"}, verb
 
 
 def test_no_arguments_mean_help_and_the_version_is_one_line(call) -> None:  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 from serve_tools import Started, free
 
-from residency.cli.serve import asked
+from residency.cli.serving import asked
 from residency.core.errors import GateRefused, UserError
 from residency.serve.launch import check, greeting
 from residency.serve.settings import Serve

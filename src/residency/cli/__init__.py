@@ -1,4 +1,5 @@
-"""The command line: one verb a function, verbs by room; everything heavy is imported inside."""
+"""The command line: one function a verb, one file a section of the help. Everything heavy is
+imported inside the functions."""
 
 from __future__ import annotations
 
@@ -11,33 +12,27 @@ import typer
 
 from residency import __version__
 from residency.cli import (
-    export,
-    hospital,
-    label,
-    learn,
-    measure,
-    model,
-    promptcblue,
+    evaluation,
+    labelling,
+    models,
+    projects,
     records,
-    serve,
-    tune,
+    serving,
+    training,
 )
 from residency.cli.shared import app
 from residency.core.errors import ResidencyError
 
 __all__ = [
     "app",
-    "export",
-    "hospital",
-    "label",
-    "learn",
+    "evaluation",
+    "labelling",
     "main",
-    "measure",
-    "model",
-    "promptcblue",
+    "models",
+    "projects",
     "records",
-    "serve",
-    "tune",
+    "serving",
+    "training",
 ]
 
 NEEDED_TO_TRAIN = {

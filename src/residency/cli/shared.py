@@ -1,11 +1,11 @@
-"""What every verb's module shares: the program itself, kinds of arguments, and how things are said."""
+"""What the files of verbs share: the program, kinds of arguments, and how things are printed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,50 +15,32 @@ if TYPE_CHECKING:
 
     from residency.core.progress import Tracker
 
-VERBS = (
-    "demo",
-    "init",
-    "extract",
-    "deid",
-    "label",
-    "synth",
-    "pubmed",
-    "fhir",
-    "split",
-    "check",
-    "plan",
-    "run",
-    "train",
-    "eval",
-    "predict",
-    "chat",
-    "compare",
-    "curve",
-    "bench",
-    "review",
-    "export",
-    "serve",
-    "model",
-    "drift",
-    "retune",
-    "audit",
-    "trace",
-    "erase",
-    "cblue",
-    "import",
-    "schema",
-)
-"""The order in which help lists verbs: that of the road; not all of them are there yet."""
+SECTIONS = {
+    "projects": "demo init import schema",
+    "records": "extract deid synth pubmed fhir split trace erase",
+    "labelling": "label",
+    "training": "check plan run",
+    "evaluation": "eval predict chat compare curve bench cblue",
+    "serving": "export serve",
+    "models": "model audit",
+}
+"""The sections of the help, in the order of the road, and their verbs. The functions of a section's
+verbs stand in the file of its name."""
 
 
 class Road(TyperGroup):
-    """Verbs in the order of the road, whichever module they live in."""
+    """Verbs in the order of the road, by section."""
 
     def list_commands(self, ctx: object) -> list[str]:
         """Names of the verbs."""
-        return sorted(
-            self.commands, key=lambda name: VERBS.index(name) if name in VERBS else len(VERBS)
-        )
+        return " ".join(SECTIONS.values()).split()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a list of verbs for each section."""
+        for title, verbs in SECTIONS.items():
+            found = [(name, self.commands[name].get_short_help_str(90)) for name in verbs.split()]
+            with formatter.section(title.capitalize()):
+                formatter.write_dl(found)
 
 
 app = typer.Typer(

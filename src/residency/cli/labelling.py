@@ -1,4 +1,4 @@
-"""Verbs of labelling: from notes to labels that several people agree on."""
+"""The verbs of labelling: from notes to labels that several people agree on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from residency.label.annotations import Pulled
     from residency.label.duration import TimeEstimate
 
+
 label = typer.Typer(
     help="Have notes labelled by several people, blind.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
 app.add_typer(label, name="label")
 
 

@@ -1,24 +1,31 @@
-"""Verbs of what a server relies on: the model ledger, and the audit log."""
+"""The verbs of what a server relies on: the model ledger, and the audit log."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from residency.cli.shared import app, say, terminal
-from residency.cli.tune import models
-from residency.core.errors import GateRefused, UserError
+from residency.core.errors import GateRefused, UserError, allowed
 
 if TYPE_CHECKING:
     from residency.evals.floor import SafetyFloor
 
+
+models = typer.Typer(help="Models: what names point to, and other layouts.", rich_markup_mode=None)
+app.add_typer(models, name="model")
+
 Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
+
+
 Alias = Annotated[
     str, typer.Argument(metavar="ALIAS", help="The name that requests use.", show_default=False)
 ]
+
+
 Safety = Annotated[
     float | None,
     typer.Option(
@@ -177,7 +184,10 @@ def _said(alias: str, digest: str, proof: object) -> None:
 
 
 audits = typer.Typer(help="Audit log of a server: is it what was written?", rich_markup_mode=None)
+
+
 app.add_typer(audits, name="audit")
+
 
 Folders = Annotated[
     list[Path],
@@ -187,6 +197,8 @@ Folders = Annotated[
         show_default=False,
     ),
 ]
+
+
 KeyName = Annotated[
     str, typer.Option("--key", help="Environment variable with the log key; also its ..._OLD.")
 ]
@@ -256,3 +268,37 @@ def _read(path: Path) -> bytes:
         raise UserError(
             f"--anchors: {path} cannot be read; give the file that residency audit head wrote."
         ) from None
+
+
+@models.command(name="import")
+def import_model(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="chatglm", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="The checkpoint as published.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Also read *.bin, which can run code when it is opened."
+        ),
+    ] = False,
+    rope: Annotated[
+        str | None,
+        typer.Option("--rope", help="Long versions: base or positions.", show_default=False),
+    ] = None,
+) -> None:
+    """Turn a ChatGLM2 or ChatGLM3 checkpoint into one that runs without its own code.
+
+    The same weights under the names of transformers' Glm, shard by shard, with a fast tokenizer and
+    a chat template.
+    """
+    from residency.models.chatglm import Rope, convert
+
+    if kind != "chatglm":
+        raise UserError(f"model import: {kind!r} is not known; {allowed(('chatglm',), kind)}.")
+    if rope not in (None, "base", "positions"):
+        raise UserError(f"--rope: {rope!r} is not known; {allowed(('base', 'positions'), rope)}.")
+    written = convert(folder, out, allow_pickle, cast("Rope | None", rope))
+    say(terminal(), f"wrote {written}; as a base: base={written}")

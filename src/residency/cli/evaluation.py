@@ -1,0 +1,400 @@
+"""The verbs of evaluation: what a model answers, how well, how fast, and beside what."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from residency.cli.shared import Overrides, RecipePath, RunPath, Runs, app, say, terminal, tracking
+from residency.cli.training import print_result
+from residency.core.errors import UserError, allowed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from residency.core.types import RunFacts
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    input: Annotated[
+        Path,
+        typer.Option(
+            "--input", "-i", help="Notes: JSON lines, one note a line.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Answers: JSON lines, one per note.", show_default=False
+        ),
+    ],
+    text_field: Annotated[str, typer.Option("--text", help="Field that holds the text.")] = "text",
+    id_field: Annotated[
+        str, typer.Option("--id", help="Field that holds the id; line numbers where it is missing.")
+    ] = "id",
+) -> None:
+    """Answer a file of notes with a run's model.
+
+    In constant memory; the output appears when it is whole, and an interrupted command goes on
+    where it was cut off.
+    """
+    from residency.workflows.predict import predict_file
+
+    console = terminal()
+    _warn_of_erased(run)
+    with tracking(console) as tracker:
+        count = predict_file(run, input, output, text_field, id_field, tracker)
+    say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
+
+
+@app.command(name="eval")
+def evaluate(
+    run: RunPath,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Changes to the run's recipe, e.g. evaluate.bootstrap=2000, or "
+            "data.NAME.test=FILE "
+            "(relative to the recipe's folder).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure a run's model again.
+
+    With other settings or on other data; nothing is trained. The report goes into a folder of its
+    own in the run.
+    """
+    from residency.workflows.evaluate import evaluate
+
+    console = terminal()
+    with tracking(console) as tracker:
+        facts, folder = evaluate(run, overrides or [], tracker)
+    print_result(facts, folder, console)
+
+
+@app.command()
+def chat(
+    run: RunPath,
+    only: Annotated[
+        str | None, typer.Option("--only", help="Talk to tuned or base alone.", show_default=False)
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", help="What the model is told first; the card's where not given."),
+    ] = None,
+) -> None:
+    """Talk to a run's model, its base beside it.
+
+    A question a line, from the terminal or a pipe; answers appear as they are written. Nothing is
+    kept on disk.
+    """
+    from residency.workflows import chat as talks
+
+    if only not in (None, "tuned", "base"):
+        raise UserError(f"--only: {only!r} is not known; {allowed(('tuned', 'base'), only)}.")
+    chosen = cast(Literal["tuned", "base"] | None, only)
+    _warn_of_erased(run)
+    talking = talks.sides(run, chosen, system)
+
+    def say(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    if sys.stdin.isatty():
+        say(talks.NOTICE + "\n")
+    talks.converse(talking, _questions(), say)
+
+
+def _warn_of_erased(run: Path) -> None:
+    """One line where notes that the model learned from were erased."""
+    from residency.models.erased import warning
+    from residency.workflows.finished import artefact_of
+
+    if words := warning(artefact_of(run)):
+        print(f"residency: warning: {words}", file=sys.stderr)
+
+
+def _questions() -> Iterator[str]:
+    """Lines from the terminal, with a prompt, or from a pipe; until they end or nobody answers any
+    more."""
+    terminal = sys.stdin.isatty()
+    while True:
+        if terminal:
+            sys.stdout.write("> ")
+            sys.stdout.flush()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            raise UserError("the questions are not UTF-8; convert them first.") from None
+        if not line:
+            return
+        yield line
+
+
+@app.command()
+def compare(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SYSTEM... [KEY=VALUE]...",
+            help="Folders of runs, base, api:NAME (an entry of evaluate.apis); then changes to the "
+            "first run's recipe.",
+            show_default=False,
+        ),
+    ],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Compare systems on the same items.
+
+    The test items of the first run are put to every system; every pair is tested, p corrected for
+    their number. The report shows scores with intervals, answers side by side, and what each system
+    takes.
+    """
+    from residency.workflows.compare import compare as compared
+
+    console = terminal()
+    named = [text for text in systems if "=" not in text]
+    with tracking(console) as tracker:
+        facts, folder = compared(named, [text for text in systems if "=" in text], runs, tracker)
+    console.print()
+    console.print(_systems(facts))
+    console.print(_pairs(facts))
+    say(console, f"\nreport  {folder / 'report.html'}")
+
+
+@app.command()
+def bench(
+    run: RunPath,
+    tokens: Annotated[
+        int,
+        typer.Option("--tokens", help="Length of an input, or of question and answer together."),
+    ] = 1024,
+    batches: Annotated[str, typer.Option("--batches", help="Batch sizes, with commas.")] = "1,4,16",
+    times: Annotated[int, typer.Option("--times", help="Measurements at each batch size.")] = 10,
+) -> None:
+    """Measure how fast a run's model is.
+
+    Latency, throughput and memory, beside the same weights in plain transformers, in turn. Writes
+    bench/report.html and bench/bench.json below the run.
+    """
+    from rich.table import Table
+
+    from residency.core.errors import UserError
+    from residency.workflows.bench import bench as measured
+
+    try:
+        sizes = [int(size) for size in batches.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--batches: {batches!r} is no list of numbers; write for example 1,4,16."
+        ) from None
+    console = terminal()
+    with tracking(console) as tracker:
+        speed, path = measured(run, tokens, sizes, times, tracker)
+    table = Table(
+        "batch",
+        "system",
+        "p50, ms",
+        "p95, ms",
+        "first token, ms",
+        "ms per 100 tokens",
+        "tokens/s",
+        box=None,
+    )
+    for one in speed.timings:
+        first = f"{one.first_ms:.1f}" if one.first_ms else ""
+        table.add_row(
+            str(one.batch),
+            one.system,
+            f"{one.p50_ms:.1f}",
+            f"{one.p95_ms:.1f}",
+            first,
+            f"{one.ms_per_100:.1f}",
+            f"{one.tokens_per_second:,.0f}",
+        )
+    console.print(table)
+    say(console, f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
+    say(console, f"\nreport  {path}")
+
+
+def _systems(facts: RunFacts) -> Table:
+    """What each system reaches and takes."""
+    from rich.table import Table
+
+    from residency.evals import formats, report_view
+
+    metric = report_view.main_metric(facts.reports)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("system", overflow="fold")
+    for name in (
+        f"{formats.metric_title(metric)}\n[95 % interval]",
+        "n",
+        "trained",
+        "training",
+        "ms per\n100 tokens",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for report, cost in zip(facts.reports, facts.costs, strict=True):
+        score = next((one for one in report.scores if one.metric == metric), None)
+        table.add_row(
+            cost.system,
+            f"{formats.number(score.value)} {formats.interval(score.low, score.high)}"
+            if score
+            else formats.NONE,
+            formats.count(report.n),
+            formats.count(cost.trainable) if cost.trainable else formats.NONE,
+            formats.duration(cost.train_seconds) if cost.train_seconds else formats.NONE,
+            f"{cost.ms_per_100_tokens:.1f}" if cost.ms_per_100_tokens is not None else formats.NONE,
+        )
+    return table
+
+
+def _pairs(facts: RunFacts) -> Table:
+    """Which differences are real."""
+    from rich.table import Table
+
+    from residency.evals import formats
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("\npair", overflow="fold")
+    table.add_column("\ndifference [95 % interval]", justify="right", no_wrap=True)
+    table.add_column("\np, corrected", justify="right", no_wrap=True)
+    for test in (test for report in facts.reports for test in report.comparisons):
+        shown = f"{formats.signed(test.difference)} {formats.interval(test.low, test.high)}"
+        table.add_row(
+            f"{test.b} minus {test.a} ({test.metric})",
+            shown,
+            formats.probability(test.p if test.p_corrected is None else test.p_corrected),
+        )
+    return table
+
+
+@app.command()
+def curve(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    sizes: Annotated[str, typer.Option("--sizes", help="Numbers of records.")] = "100,200,350,500",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each size.")] = 3,
+    full: Annotated[
+        bool, typer.Option(help="Also every weight trained, on the largest size.")
+    ] = True,
+) -> None:
+    """Measure with fewer records: are these enough?
+
+    Each point is an ordinary run, kept and found again. Says what 100 more records would bring,
+    with its uncertainty.
+    """
+    from residency.recipe import Recipe
+    from residency.workflows import curve as curves
+
+    wanted = [int(text) for text in sizes.split(",") if text.strip().isdigit()]
+    if not wanted or len(wanted) != len(sizes.split(",")) or min(wanted) < 1:
+        raise UserError(
+            f"--sizes: {sizes!r} is no list of numbers; write for example 100,200,350,500."
+        )
+    console = terminal()
+    loaded = Recipe.load(recipe, overrides or [])
+    with tracking(console) as tracker:
+        found = curves.curve(loaded, runs, wanted, seeds, full, tracker)
+    written = curves.write(found, runs / f"{loaded.name}-curve")
+    say(console, f"\n{curves.answer(found)}\npage  {written}")
+
+
+benchmark = typer.Typer(name="cblue", help="Make and score a submission to PromptCBLUE.")
+
+
+app.add_typer(benchmark)
+
+
+Asked = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ROWS", help="Rows of the benchmark: input, target, type, ...", show_default=False
+    ),
+]
+
+
+@benchmark.command()
+def submit(
+    rows: Asked,
+    answers: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ANSWERS", help="What residency predict answered to them.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The submission.", show_default=False)
+    ],
+) -> None:
+    """Put a model's answers into the layout of the benchmark.
+
+    Predict the rows before with: residency predict RUN --text input --id sample_id.
+    """
+    from residency.corpus.promptcblue_rows import submission
+
+    count = submission(rows, answers, output)
+    say(terminal(), f"{count} row{'' if count == 1 else 's'} in {output}")
+
+
+@benchmark.command()
+def score(
+    gold: Annotated[
+        Path,
+        typer.Argument(metavar="GOLD", help="Rows with the right targets.", show_default=False),
+    ],
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS", help="The same rows with a model's targets.", show_default=False
+        ),
+    ],
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="official: its numbers and its oddities; safe: what cannot be read counts as "
+            "wrong.",
+        ),
+    ] = "official",
+) -> None:
+    """Score predictions in the benchmark's layout, task by task, and over all 18 where all are
+    there."""
+    from rich.table import Table
+
+    from residency.core.errors import UserError
+    from residency.corpus import promptcblue_rows
+    from residency.tasks.promptcblue_scores import TASKS, overall
+
+    if mode not in ("official", "safe"):
+        raise UserError(f"--mode: {mode!r} is not known; {allowed(('official', 'safe'), mode)}.")
+    scored = promptcblue_rows.score(gold, predictions, "official" if mode == "official" else "safe")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("task", "metric", "score", "rows", "unreadable", "repaired"):
+        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+    for one in scored:
+        table.add_row(
+            one.task,
+            one.metric,
+            f"{one.score:.4f}",
+            *map(str, (one.rows, one.unread, one.repaired)),
+        )
+    console = terminal()
+    console.print(table)
+    if len(scored) == len(TASKS):
+        say(
+            console,
+            f"overall, mean of 18 tasks ({mode}): "
+            f"{overall({one.task: one.score for one in scored}):.4f}",
+        )
+    else:
+        say(console, f"{len(scored)} of 18 tasks; an overall score is over all of them.")

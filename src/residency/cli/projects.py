@@ -1,0 +1,196 @@
+"""The verbs that a project begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from residency.cli.shared import app, say, terminal
+from residency.cli.training import execute
+from residency.core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from residency.recipe import Recipe
+
+
+@app.command()
+def demo(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="lang=vi (default), zh or en; changes to the recipe.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Where records, recipe and runs go.")
+    ] = Path("demo"),
+) -> None:
+    """From an invented hospital's database to two measured models.
+
+    Extraction, de-identification, split, LoRA, evaluation and report, for a model that marks
+    entities; then one that answers questions. With the bundled models: no network, no GPU, a few
+    minutes.
+    """
+    import os
+
+    from residency.cli.records import deid
+    from residency.evals.report import answers_table
+    from residency.recipe import Recipe
+    from residency.workflows.finished import finished_facts
+    from residency.workflows.init import demo_key, write_demo, write_demo_questions
+
+    console = terminal()
+    changes = list(overrides or [])
+    langs = [text for text in changes if text.startswith("lang=")]
+    lang = langs[-1].removeprefix("lang=") if langs else "vi"
+    others = [text for text in changes if text not in langs]
+    hospital = write_demo(folder, lang)
+    say(
+        console,
+        f"An invented hospital ({lang}), its database full of names, and a recipe are in "
+        f"{hospital.parent}/.",
+    )
+    os.environ.setdefault("RESIDENCY_KEY", demo_key(folder))
+    deid(hospital)
+    recipe = Recipe.load(hospital, others)
+    if recipe.label is not None:
+        _rehearse_labelling(recipe, console)
+    finished = execute(recipe, folder / "runs", console)
+    asked = Recipe.load(
+        write_demo_questions(folder, lang),
+        [text for text in others if not text.startswith("data.")],
+    )
+    say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
+    answering = execute(asked, folder / "runs", console)
+    if (answers := answers_table(finished_facts(answering))) is not None:
+        say(console, "\nTwo questions that it had not seen, before and after:\n")
+        console.print(answers)
+    say(
+        console,
+        "\nNext, on your own data:\n"
+        "  residency init my-project                write a commented recipe, and folders to fill\n"
+        "  residency check my-project/recipe.yaml   read all data, report every problem\n"
+        f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl\n"
+        f"  residency chat {answering.folder}",
+    )
+
+
+def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
+    from residency.workflows.label import rehearse
+
+    agreement, page, outcome = rehearse(recipe)
+    alpha, strict = agreement.alpha[0], agreement.pooled[0]
+    by_majority = sum(one.how == "majority" for one in outcome.decisions)
+    say(
+        console,
+        f"Three invented annotators labelled {agreement.notes} of them: alpha {alpha.value:.3f}, "
+        f"strict F1 {strict.value:.3f}; "
+        f"{by_majority} differences settled by majority, {len(outcome.open)} left to "
+        f"decide.\nreport  {page}\n",
+    )
+
+
+@app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)
+    ],
+    hospital: Annotated[
+        str | None,
+        typer.Option(
+            "--hospital",
+            help="vi, zh or en: with an invented hospital's database to start from.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Begin a project: a commented recipe, and folders to fill. Overwrites nothing."""
+    from residency.core.errors import allowed
+    from residency.workflows.init import write_hospital_project, write_project
+
+    if hospital not in (None, "vi", "zh", "en"):
+        raise UserError(
+            f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}."
+        )
+    written = write_hospital_project(folder, hospital) if hospital else write_project(folder)
+    console = terminal()
+    for path in written:
+        say(console, f"wrote {path}")
+    if hospital:
+        say(
+            console,
+            "Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid "
+            f"{folder / 'recipe.yaml'}",
+        )
+        return
+    say(
+        console,
+        f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check "
+        f"{folder / 'recipe.yaml'}",
+    )
+
+
+@app.command(name="import")
+def import_(
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="llamafactory", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Its training configuration (YAML).", show_default=False
+        ),
+    ],
+    info: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset-info", help="dataset_info.json, where it does not lie beside its data."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Another base, e.g. bundled:tiny-lm.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="A key that may be left out.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The recipe; beside FILE if not given.")
+    ] = None,
+) -> None:
+    """Turn another tool's configuration into a recipe.
+
+    Says of every key where it went, or that it has no counterpart. Overwrites nothing.
+    """
+    from residency.core.errors import allowed
+    from residency.core.files import write_text
+    from residency.workflows import llamafactory
+
+    if tool != "llamafactory":
+        raise UserError(f"import: {tool!r} is not known; {allowed(('llamafactory',), tool)}.")
+    target = output or file.with_name(f"{file.stem}.residency.yaml")
+    if target.exists():
+        raise UserError(f"{target}: is there already; name another file with --output.")
+    if target.parent.resolve() != file.parent.resolve():
+        raise UserError(
+            f"{target}: must lie beside {file.name}: the recipe's paths are relative to its folder."
+        )
+    recipe, fates = llamafactory.imported(file, info, base, tuple(ignore or ()))
+    write_text(target, llamafactory.written(recipe))
+    console = terminal()
+    for fate in fates:
+        say(console, f"{fate.key:<32} {fate.became}")
+    say(console, f"\nwrote {target}; next: residency check {target}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from residency.recipe import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,214 @@
+"""The verbs of training: what a run needs and takes, and the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from residency.cli.shared import Overrides, RecipePath, Runs, app, say, terminal, tracking
+from residency.core.errors import GateRefused, UserError, allowed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from residency.core.run_folder import Run
+    from residency.core.types import DataSummary, RunFacts
+    from residency.recipe import Recipe
+    from residency.workflows.plan import Forecast, Suggestion
+
+
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        help="A card by memory or name, e.g. 24GB or rtx4090; what is at hand if not given.",
+    ),
+]
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Read all data, report every problem.
+
+    Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with
+    2 where what stands in two parts is to be refused.
+    """
+    from residency.recipe import Recipe
+    from residency.workflows import check
+
+    console = terminal()
+    findings, summaries = check.check(Recipe.load(recipe, overrides or []), runs)
+    for one in summaries:
+        console.print(_data_table(one))
+    errors = [finding for finding in findings if finding.level == "error"]
+    for finding in findings:
+        say(console, f"{finding.level}: {finding.message}")
+    if errors:
+        raise UserError(
+            f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run."
+        )
+    if any(finding.level == "refused" for finding in findings):
+        raise GateRefused(
+            f"{recipe}: the split leaks; give each of these to one part, or accept it with "
+            "data.NAME.leak=warn."
+        )
+    say(console, f"{recipe}: nothing stands in the way of residency run.")
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Only say which steps would run, and what changed.")
+    ] = False,
+    from_manifest: Annotated[
+        bool,
+        typer.Option(
+            "--from-manifest",
+            help="RECIPE is a finished run's folder: make it again, and say if it is the same.",
+        ),
+    ] = False,
+) -> None:
+    """Read, split, train, evaluate, report.
+
+    What is done already is not done again; the same command goes on after an interruption.
+    """
+    from residency.recipe import Recipe
+    from residency.workflows.run import compare_weights, recorded_recipe
+    from residency.workflows.run import explain as explained
+
+    console = terminal()
+    if from_manifest:
+        if runs.resolve() == recipe.resolve().parent:
+            raise UserError(
+                f"--runs: {runs} holds the run itself; name another folder for its repetition."
+            )
+        again = execute(recorded_recipe(recipe, overrides or []), runs, console)
+        for words in compare_weights(recipe, again.folder):
+            say(console, words)
+        return
+    loaded = Recipe.load(recipe, overrides or [])
+    if explain:
+        for step, words in explained(loaded, runs):
+            say(console, f"{step:<20} {words}")
+        return
+    execute(loaded, runs, console)
+
+
+def execute(recipe: Recipe, runs: Path, console: Console) -> Run:
+    from residency.workflows.finished import finished_facts
+    from residency.workflows.run import run
+
+    with tracking(console) as tracker:
+        finished = run(recipe, runs, tracker)
+    if all(how == "cached" for how in finished.done.values()):
+        say(console, "Nothing has changed since this run; its results stand.")
+    print_result(finished_facts(finished), finished.folder, console)
+    return finished
+
+
+def print_result(facts: RunFacts, folder: Path, console: Console) -> None:
+    from residency.evals.report import summary_table
+
+    console.print()
+    console.print(summary_table(facts))
+    for caveat in facts.caveats:
+        console.print(caveat, style="dim", highlight=False, markup=False)
+    say(console, f"\nreport  {folder / 'report.html'}\nrun     {folder}")
+
+
+def _data_table(summary: DataSummary) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})",
+        title_justify="left",
+    )
+    for column in ("part", "notes", "groups", "characters", "labels"):
+        table.add_column(column, justify="left" if column in ("part", "labels") else "right")
+    for name, part in summary.parts.items():
+        labels = ", ".join(f"{label} {count}" for label, count in part.labels.items())
+        table.add_row(
+            name, f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}", escape(labels)
+        )
+    table.caption = "rows: " + ", ".join(
+        f"{status} {sum(reasons.values())}" for status, reasons in summary.ledger.items()
+    )
+    return table
+
+
+@app.command()
+def plan(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe (YAML).", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    gpu: Gpu = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Without a recipe: ner or qa.", show_default=False)
+    ] = None,
+) -> None:
+    """Estimate memory, time and disk before a run.
+
+    From the data and the base's configuration alone: its weights need not be here. Exits with 1
+    where a stage does not fit. Without a recipe it says what kind of base and which method fit a
+    card and a task.
+    """
+    from residency.recipe import Recipe
+    from residency.workflows import plan
+
+    console = terminal()
+    if recipe is None or task is not None:
+        if task not in ("ner", "qa"):
+            raise UserError(
+                f"--task: {task!r} is not known; {allowed(('ner', 'qa'), task)}; or give a recipe."
+            )
+        found = plan.suggestions(cast(Literal["ner", "qa"], task), gpu)
+        console.print(_suggestion_table(found))
+        say(console, plan.advice(found, gpu or "this machine"))
+        return
+    forecasts = plan.forecasts(Recipe.load(recipe, overrides or []), gpu)
+    for one in forecasts:
+        console.print(_forecast_table(one))
+        say(console, one.verdict)
+        if one.advice:
+            say(console, one.advice)
+    if not all(one.fits for one in forecasts):
+        raise UserError(
+            f"{recipe}: does not fit; change it as said above, or plan for another card with --gpu."
+        )
+
+
+def _suggestion_table(found: list[Suggestion]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        "base", "method", "peak memory", "fits", box=None, pad_edge=False, header_style="dim"
+    )
+    for one in found:
+        table.add_row(one.base, one.method, f"{one.peak / 1e9:.1f} GB", "yes" if one.fits else "no")
+    return table
+
+
+def _forecast_table(found: Forecast) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        show_header=False,
+        title=f"{found.stage} on {found.device}",
+        title_justify="left",
+    )
+    for row in found.facts:
+        table.add_row(*row)
+    return table
