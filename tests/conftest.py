@@ -14,6 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+hypothesis_settings.register_profile(
+    "residency",
+    deadline=None,  # a loaded machine is no fault
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis_settings.register_profile(
+    "fast", hypothesis_settings.get_profile("residency"), max_examples=25
+)
+hypothesis_settings.load_profile("residency")
 
 SENTENCES = (
     "Bệnh nhân nam 62 tuổi, ho khan và sốt 38.5 độ, đau bụng vùng thượng vị.",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
@@ -148,7 +148,6 @@ def test_equal_recipes_have_equal_digests_and_others_do_not(tmp_path: Path) -> N
     assert first.digest != Recipe.from_mapping(MINIMAL, tmp_path / "elsewhere").digest
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_text_makes_the_reader_fail_otherwise_than_in_one_sentence(
     tmp_path_factory: pytest.TempPathFactory, text: str

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given as forall
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from residency.core.errors import GateRefused
@@ -109,7 +108,6 @@ def corpora(draw: st.DrawFn) -> list[Note]:
     ]
 
 
-@settings(deadline=None)
 @forall(corpora(), st.integers(0, 5))
 def test_a_split_by_group_leaks_nothing(notes: list[Note], seed: int) -> None:
     near = near_duplicates(notes, 0.8)
@@ -130,7 +128,6 @@ def test_a_split_by_group_leaks_nothing(notes: list[Note], seed: int) -> None:
             assert not tied or split.parts[one.id] == split.parts[two.id]
 
 
-@settings(deadline=None)
 @forall(corpora(), st.integers(0, 5))
 def test_dev_that_is_drawn_from_train_leaks_nothing_into_it(notes: list[Note], seed: int) -> None:
     near = near_duplicates(notes, 0.8)

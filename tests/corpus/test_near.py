@@ -9,7 +9,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 from hypothesis import given as forall
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from residency.core.types import Note
@@ -36,7 +35,6 @@ def words(count: int, seed: int) -> list[str]:
     ]
 
 
-@settings(deadline=None)
 @forall(
     st.lists(st.text("ab c", min_size=1, max_size=12), unique=True, max_size=25),
     st.sampled_from([0.5, 0.8, 0.95]),

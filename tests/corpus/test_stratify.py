@@ -9,7 +9,6 @@ from collections import Counter
 
 import pytest
 from hypothesis import given as forall
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from residency.core.types import PARTS, PartName
@@ -89,7 +88,6 @@ groups = st.lists(
 )
 
 
-@settings(deadline=None)
 @forall(groups)
 def test_repair_never_makes_the_sum_of_errors_worse_nor_empties_a_part(
     counts: list[Counter[str]],
@@ -109,7 +107,6 @@ def test_repair_never_makes_the_sum_of_errors_worse_nor_empties_a_part(
     assert fourth_powers(repaired) <= fourth_powers(plain) + 1e-12
 
 
-@settings(deadline=None)
 @forall(groups)
 def test_the_worst_error_is_that_computed_by_hand(counts: list[Counter[str]]) -> None:
     placed = stratify(counts, SHARES)

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from residency.core.part import parse
@@ -80,7 +80,6 @@ def notes(draw: st.DrawFn) -> Note:
     return note(text, *sorted(spans))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(notes())
 def test_json_lines_bring_any_note_back(tmp_path: Path, one: Note):
     write_jsonl([one], tmp_path / "a.jsonl")

@@ -155,7 +155,7 @@ def test_the_same_patient_has_the_same_surrogate_in_all_notes_and_another_has_an
     assert "Thị" in texts[0]  # a woman stays a woman
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.dates(date(1950, 1, 1), date(2024, 12, 31)), min_size=2, max_size=6),
     st.sampled_from(LANGUAGES),

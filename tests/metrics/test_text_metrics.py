@@ -104,7 +104,7 @@ def test_the_signatures_are_sacrebleus_own_and_say_that_texts_were_composed() ->
 
 @pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])
 @given(reference=WORDS, answer=WORDS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_rouge_of_words_is_that_of_rouge_score_on_the_spaced_text(
     kind: overlap.Rouge, reference: list[str], answer: list[str]
 ) -> None:
@@ -182,7 +182,7 @@ def test_meteor_knows_no_stems_and_no_synonyms() -> None:
 
 
 @given(words=WORDS.filter(bool))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_equal_words_score_full_and_one_chunk_of_them_nearly_so(words: list[str]) -> None:
     assert (
         overlap.rouge("rouge1", words, words)

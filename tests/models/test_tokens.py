@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.types import Span
@@ -34,9 +34,7 @@ HOSTILE = {
     "surrogate halves of other planes": "𠮷野家 𝒳² ①②",
 }
 BASES = ("electra", "roberta", "bert")
-QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=60)
 TEXT = st.text(st.sampled_from("ab é\u0301Đế 患者,.1\u200b\r\n\t😀_"), max_size=60)
 
 

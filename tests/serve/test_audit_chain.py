@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
@@ -60,9 +60,7 @@ def test_what_was_written_is_verified_and_readable_by_its_owner_alone(folder: Pa
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_change_of_any_line_is_found(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -39,7 +39,7 @@ def test_the_window_is_counted_as_by_hand() -> None:
     assert most_in_a_second([0.0, 0.5, 1.0, 1.4, 1.5]) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.sampled_from([0.0, 0.001, 0.05, 0.199, 0.2, 0.201, 0.5, 0.999, 1.0, 1.001]), max_size=80

@@ -176,7 +176,7 @@ def test_no_answer_scores_nothing(gold: str, nothing: str | None) -> None:
     pairs=st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=4),
     seed=st.integers(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_text_has_a_score_and_the_order_of_examples_is_nothing(
     pairs: list[Pair], seed: int
 ) -> None:

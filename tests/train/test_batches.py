@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from residency.train.batches import LengthBatches, collate
@@ -18,7 +18,6 @@ def batches(lengths: list[int] = LENGTHS, batch: int = 8, seed: int = 1) -> Leng
     return LengthBatches(lengths, batch, seed, lambda: 0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 5))
 def test_every_row_is_seen_once_an_epoch(lengths: list[int], batch: int, epoch: int) -> None:
     found = batches(lengths, batch).order(epoch)
