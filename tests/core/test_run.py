@@ -85,10 +85,7 @@ def test_a_failed_step_leaves_nothing_but_a_line_in_the_log(run: Run, error: Bas
     assert [path.name for path in run.folder.rglob("*")] == ["log.jsonl"]
     assert [
         json.loads(line)["event"] for line in (run.folder / "log.jsonl").read_text().splitlines()
-    ] == [
-        "started",
-        "failed",
-    ]
+    ] == ["started", "failed"]
 
 
 def test_a_failed_step_leaves_the_result_before_it(run: Run) -> None:

@@ -91,11 +91,7 @@ class Conll(Source):
                     column = "token" if token is None else "tag"
                     present = [str(index) for index in range(len(cells))]
                     raise missing(
-                        f"{path}:{number}",
-                        "column",
-                        str(getattr(self, column)),
-                        present,
-                        column,
+                        f"{path}:{number}", "column", str(getattr(self, column)), present, column
                     )
                 fault = fault or "a line has too few columns"
                 continue

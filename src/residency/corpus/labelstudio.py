@@ -195,11 +195,7 @@ def _relations(result: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
             yield (
                 (tail, head, str(names[0] if names else ""))
                 if item.get("direction") == "left"
-                else (
-                    head,
-                    tail,
-                    str(names[0] if names else ""),
-                )
+                else (head, tail, str(names[0] if names else ""))
             )
 
 

@@ -208,8 +208,7 @@ def submission(asked: Path, answers: Path, out: Path) -> int:
 
 def _paired(asked: Path, answers: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     for number, (row, (line, answer)) in enumerate(
-        zip_longest(rows(asked), json_records(answers), fillvalue=(0, None)),
-        start=1,
+        zip_longest(rows(asked), json_records(answers), fillvalue=(0, None)), start=1
     ):
         where = f"{answers}:{line or number}"
         if not isinstance(row, dict):

@@ -217,10 +217,7 @@ class Store:
             total.update({**(counts or {}), **({"taken": len(notes)} if notes else {})})
             number = self.head.last + bool(notes)
             self.head = msgspec.structs.replace(
-                self.head,
-                last=number,
-                counts=dict(total),
-                mark=mark or self.head.mark,
+                self.head, last=number, counts=dict(total), mark=mark or self.head.mark
             )
             if notes:
                 packed = zlib.compress(msgspec.msgpack.encode(notes), 1)
