@@ -23,7 +23,9 @@ from unicodedata import normalize
 from _common import parser, report, run, say, shared_data
 from residency.core.errors import UserError
 from residency.core.types import PARTS, Note, PartName
-from residency.corpus.load import Conll, Jsonl, load
+from residency.corpus.formats.conll import Conll
+from residency.corpus.formats.jsonl import Jsonl
+from residency.corpus.load import load
 from residency.corpus.near import near_duplicates
 from residency.corpus.stratify import NOTES, stratify
 
@@ -236,12 +238,19 @@ def texts_of(kind: str, count: int) -> list[str]:
             planted.note.text.replace("\n", " ") for planted in notes(kind.split()[-1], count, 3)
         ]
     corpora = {
-        "VietBioNER": Conll(format="conll", train="vi/vietbioner/train.txt", near="off", loss=0.9),
+        "VietBioNER": Conll(
+            format="conll", train="vi/vietbioner/train.txt", near="off", max_rejected=0.9
+        ),
         "cMedQANER": Jsonl.model_validate(
-            {"format": "jsonl", "train": "zh/cmedqaner/train.json", "near": "off", "loss": 0.9}
+            {
+                "format": "jsonl",
+                "train": "zh/cmedqaner/train.json",
+                "near": "off",
+                "max_rejected": 0.9,
+            }
         ),
         "NCBI disease": Conll(
-            format="conll", train="en/ncbi_disease/train.tsv", near="off", loss=0.9
+            format="conll", train="en/ncbi_disease/train.tsv", near="off", max_rejected=0.9
         ),
     }
     return [note.text for note in load(corpora[kind], "x", shared_data(), 0).notes][:count]

@@ -228,20 +228,21 @@ class Recipe(Part):
     def settings(self) -> dict[str, Any]:
         """Everything that the recipe says, defaults included, as keys of steps are made of it: under
         the names that it had in earlier versions, so that their runs are found again."""
-        value = self.model_dump(mode="json", by_alias=True)
-        for data in value["data"].values():
-            if "max_rejected" in data:
-                data["loss"] = data.pop("max_rejected")
-        return value
+        return self.model_dump(mode="json", by_alias=True)
 
     def card(self, task: Task) -> Card:
         """The card of a task."""
         return load_card(task.card, self._root)
 
+    def mapping(self) -> dict[str, Any]:
+        """The recipe with only what differs from the defaults, as ``from_mapping`` reads it."""
+        value = self.model_dump(mode="json", exclude_unset=True)
+        names = {"schema_version": "schema"}
+        return {names.get(name, name): one for name, one in value.items()}
+
     def yaml(self) -> str:
-        """The recipe with only what differs from the defaults."""
-        value = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+        """The mapping as YAML."""
+        return yaml.safe_dump(self.mapping(), sort_keys=False, allow_unicode=True, width=110)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

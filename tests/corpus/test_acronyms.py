@@ -11,7 +11,7 @@ import pytest
 
 from residency.core.errors import DataError
 from residency.core.types import Labels
-from residency.corpus.acronyms import Acronyms
+from residency.corpus.formats.acronyms import Acronyms
 from residency.corpus.load import files, load
 from residency.tasks.card import load_card
 from residency.tasks.examples import examples, fixed
@@ -40,7 +40,12 @@ def source(folder: Path, **settings: Any) -> Acronyms:
         json.dumps({"kt": ["kích thước", normalize("NFD", "kỹ thuật")]}), "utf-8"
     )
     return Acronyms(
-        format="acronyms", train="train.json", lang="vi", profile="public", loss=0.5, **settings
+        format="acronyms",
+        train="train.json",
+        lang="vi",
+        profile="public",
+        max_rejected=0.5,
+        **settings,
     )
 
 

@@ -37,7 +37,7 @@ def read(folder: Path, rows: list[Any], settings: dict[str, Any]) -> Corpus:
     (folder / "a.jsonl").write_text(
         "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8"
     )
-    data = parse(Data, {"train": "a.jsonl", "stop": 0, "loss": 0.9, **settings}, "data.a")
+    data = parse(Data, {"train": "a.jsonl", "stop": 0, "max_rejected": 0.9, **settings}, "data.a")
     return load(data, "a", folder, 0)
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_conversation_is_rejected_with_its_reason(
         ("kept", ""),
     ]
     with pytest.raises(DataError, match=r"1 of 2 rows \(50\.0%\) would be lost"):
-        read(tmp_path, rows, {"format": "messages", "loss": 0.01})
+        read(tmp_path, rows, {"format": "messages", "max_rejected": 0.01})
 
 
 def test_a_last_question_without_answer_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from residency.core.types import Labels, Text
-from residency.corpus.exam import Exam
+from residency.corpus.formats.exam import Exam
 from residency.corpus.load import load
 from residency.tasks.card import load_card
 from residency.tasks.codec import read
@@ -78,7 +78,7 @@ def test_items_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         CHOICE | {"id": "7", "question": " "},
         7,
     ]
-    found = corpus(tmp_path, [CHOICE, *bad], loss=0.9)
+    found = corpus(tmp_path, [CHOICE, *bad], max_rejected=0.9)
     assert len(found.notes) == 1
     assert [entry.reason for entry in found.ledger if entry.status == "rejected"] == [
         "answer is not the letter of an option",

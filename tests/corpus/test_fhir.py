@@ -12,7 +12,7 @@ import pytest
 from residency.core.errors import DataError
 from residency.core.part import parse
 from residency.core.types import Facts, Note
-from residency.corpus.fhir import Fhir, record
+from residency.corpus.formats.fhir import Fhir, read_record
 from residency.corpus.ledger import Ledger
 from residency.ingest.synthea import bundles, write_bundles
 from residency.tasks.card import load_card
@@ -102,7 +102,9 @@ def notes(folder: Path, name: str = "p1", **settings: object) -> list[Note]:
     source = parse(
         Fhir, {"format": "fhir", "path": ".", "profile": "synthetic", **settings}, "data"
     )
-    return list(source.read(folder / f"{name}.json", Ledger()))
+    path, ledger = folder / f"{name}.json", Ledger()
+    notes = [ledger.add_row(row, path, source) for row in source.rows(path)]
+    return [note for note in notes if note]
 
 
 def test_rows_become_resources_with_what_the_tables_hold_and_nothing_empty(tables: Path) -> None:
@@ -213,7 +215,7 @@ def test_few_candidates_leave_the_rest_out(tables: Path, tmp_path: Path) -> None
 def test_what_is_no_bundle_of_one_patient_is_said(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "x.json").write_text(content, "utf-8")
     with pytest.raises(DataError, match=said):
-        record(tmp_path / "x.json")
+        read_record(tmp_path / "x.json")
 
 
 def test_tables_that_lack_something_are_said(tables: Path, tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ import pytest
 from residency.core.errors import DataError
 from residency.core.part import parse
 from residency.core.types import Note, Relation
-from residency.corpus.conll import decode
-from residency.corpus.ledger import Ledger
-from residency.corpus.load import Data, Source
+from residency.corpus.formats.conll import decode
+from residency.corpus.ledger import Ledger, count_entries
+from residency.corpus.load import Data, read_parts
+from residency.corpus.reader import Source
 
 
 def read(path: Path, format: str, **settings: Any) -> tuple[list[Note], Ledger]:
     source: Source = parse(Data, {"format": format, "path": path.name, **settings}, "data.x")
     ledger = Ledger(path.parent)
-    return list(source.read(path, ledger)), ledger
+    notes = [ledger.add_row(row, path, source) for row in source.rows(path)]
+    return [note for note in notes if note], ledger
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -67,7 +69,7 @@ def test_the_scheme_is_found_from_the_tags(tmp_path: Path, tags: str, entities: 
     lines = "\n".join(f"{token} {tag}" for token, tag in zip("abc", tags.split(), strict=True))
     notes, ledger = read(write(tmp_path, "a.txt", lines), "conll")
     assert [span.quote for span in notes[0].spans] == entities
-    assert ledger.summary() == {"kept": {"": 1}}
+    assert count_entries(ledger.entries) == {"kept": {"": 1}}
 
 
 def test_tabs_blanks_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path: Path):
@@ -117,7 +119,7 @@ def test_a_line_without_a_tag_rejects_its_sentence_only(tmp_path: Path):
 def test_an_entity_without_a_start_tag_is_a_repair_that_is_counted(tmp_path: Path):
     notes, ledger = read(write(tmp_path, "a.txt", "a B-X\nb O\nc I-X\n"), "conll")
     assert found(notes[0]) == [("a", "X"), ("c", "X")]
-    assert ledger.summary() == {"repaired": {"entity without a start tag": 1}}
+    assert count_entries(ledger.entries) == {"repaired": {"entity without a start tag": 1}}
 
 
 # brat
@@ -143,7 +145,7 @@ def test_brat_reads_entities_codes_attributes_and_relations(tmp_path: Path):
     assert (note.spans[0].code, note.spans[0].attributes) == ("ICD:R50|ICD:R51", ("Negated",))
     assert note.spans[1].attributes == ("Certainty=high",)
     assert note.relations == (Relation(head=0, tail=1, label="With"),)
-    assert ledger.summary() == {"kept": {"": 1}}
+    assert count_entries(ledger.entries) == {"kept": {"": 1}}
 
 
 @pytest.mark.parametrize("offsets", ["4 9", "5 10"])  # CRLF counted as one character, then as two
@@ -158,7 +160,7 @@ def test_brat_texts_with_crlf_are_read_exactly_however_they_were_counted(
 def test_a_remark_with_a_t_number_is_no_entity(tmp_path: Path):
     notes, ledger = brat(tmp_path, "fever", "T1\tSign 0 5\tfever\nT2\tAnnotatorNotes T1\t(?)\n")
     assert found(notes[0]) == [("fever", "Sign")]
-    assert ledger.summary() == {"kept": {"": 1}}
+    assert count_entries(ledger.entries) == {"kept": {"": 1}}
 
 
 def test_any_other_t_line_that_cannot_be_read_rejects_the_note_and_names_its_line(tmp_path: Path):
@@ -174,10 +176,10 @@ BROKEN = "T1\tSign 0 5;6 10\tchest pain\nT2\tSign 11 16\tfever\n"
 def test_a_discontinuous_span_rejects_its_note_unless_dropping_is_asked_for(tmp_path: Path):
     notes, ledger = brat(tmp_path, "chest\npain fever", BROKEN)
     assert notes == []
-    assert ledger.summary() == {"rejected": {"span is discontinuous": 1}}
+    assert count_entries(ledger.entries) == {"rejected": {"span is discontinuous": 1}}
     notes, ledger = brat(tmp_path, "chest\npain fever", BROKEN, on_bad_span="drop_span")
     assert found(notes[0]) == [("fever", "Sign")]
-    assert ledger.summary() == {"repaired": {"span dropped: span is discontinuous": 1}}
+    assert count_entries(ledger.entries) == {"repaired": {"span dropped: span is discontinuous": 1}}
 
 
 def test_a_span_that_brat_broke_at_a_line_end_is_joined_where_that_is_asked_for(tmp_path: Path):
@@ -188,7 +190,7 @@ def test_a_span_that_brat_broke_at_a_line_end_is_joined_where_that_is_asked_for(
 def test_a_text_without_annotation_file_is_rejected(tmp_path: Path):
     notes, ledger = read(write(tmp_path, "7.txt", "fever"), "brat")
     assert notes == []
-    assert next(iter(ledger.summary()["rejected"])).startswith("there is no .ann file")
+    assert next(iter(count_entries(ledger.entries)["rejected"])).startswith("there is no .ann file")
 
 
 # PubTator
@@ -207,7 +209,7 @@ def test_pubtator_reads_title_and_abstract_with_offsets_across_both(tmp_path: Pa
         ("fever", "Sign", "R50"),
         ("Two", "Sign", None),
     ]
-    assert ledger.summary() == {"kept": {"": 2}}
+    assert count_entries(ledger.entries) == {"kept": {"": 2}}
 
 
 def test_pubtator_documents_need_no_blank_line_between_them(tmp_path: Path):
@@ -243,7 +245,7 @@ def test_json_entities_may_be_dicts_or_lists_and_offsets_strings(tmp_path: Path)
     )
     assert [found(note) for note in notes] == [[("fever", "Sign")]] * 3 + [[]]
     assert [note.id for note in notes] == ["a-1", "a-2", "a-3", "a-4"]
-    assert ledger.summary() == {"kept": {"": 4}}
+    assert count_entries(ledger.entries) == {"kept": {"": 4}}
 
 
 def test_keys_have_any_name_and_an_end_may_follow_from_the_quote(tmp_path: Path):
@@ -264,7 +266,9 @@ def test_keys_have_any_name_and_an_end_may_follow_from_the_quote(tmp_path: Path)
     notes, ledger = jsonl(tmp_path, row, fields={**fields, "group": "who", "id": "nr", "lang": "l"})
     assert found(notes[0]) == [("ct", "test")]
     assert (notes[0].id, notes[0].group, notes[0].lang) == ("9", "4", "zh")
-    assert ledger.summary() == {"repaired": {"quote differs from the text by case only": 1}}
+    assert count_entries(ledger.entries) == {
+        "repaired": {"quote differs from the text by case only": 1}
+    }
 
 
 def test_a_field_that_is_not_there_names_those_that_are(tmp_path: Path):
@@ -331,7 +335,7 @@ def test_labels_are_renamed_left_out_and_merged(tmp_path: Path):
     )
     assert found(notes[0]) == [("ab", "B")]
     assert notes[0].labels == ("B", "D")
-    assert ledger.summary() == {"repaired": {"equal spans merged": 1}}
+    assert count_entries(ledger.entries) == {"repaired": {"equal spans merged": 1}}
 
 
 def test_a_row_never_gets_a_laxer_profile_than_its_source(tmp_path: Path):
@@ -423,7 +427,9 @@ def test_label_studio_projects_and_plain_lists_are_read_alike(tmp_path: Path):
     assert wrapped == plain
     assert (wrapped[0].id, wrapped[0].group, wrapped[0].spans[0].by) == ("5", "d5", "3")
     assert found(wrapped[0]) == [("fever", "Sign")]
-    assert ledger.summary() == {"repaired": {"blanks at the edges of a span trimmed": 1}}
+    assert count_entries(ledger.entries) == {
+        "repaired": {"blanks at the edges of a span trimmed": 1}
+    }
 
 
 def test_label_studio_reads_choices_and_relations(tmp_path: Path):
@@ -453,7 +459,7 @@ def test_annotations_that_differ_are_not_chosen_from(tmp_path: Path):
         ("3", "Drug"),
         ("4", "Drug"),
     ]
-    assert ledger.summary()["rejected"] == {
+    assert count_entries(ledger.entries)["rejected"] == {
         "annotations of the task differ; adjudicate them first": 1,
         "task has no annotation": 1,
     }
@@ -486,8 +492,10 @@ def test_bytes_that_are_not_utf8_are_named_with_line_and_remedy(tmp_path: Path, 
 def test_a_file_without_a_record_is_an_error(tmp_path: Path, format: str, content: str):
     if format == "label_studio":
         content = "[]"
+    source = parse(Data, {"format": format, "path": "a.txt"}, "data.x")
+    write(tmp_path, "a.txt", content)
     with pytest.raises(DataError, match=r"a.txt: holds no records"):
-        read(write(tmp_path, "a.txt", content), format)
+        read_parts(source, "x", tmp_path)
 
 
 def test_text_that_is_not_nfc_is_kept_as_it_is(tmp_path: Path):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from residency.core.errors import DataError
-from residency.corpus.conversations import PromptCblue
+from residency.corpus.formats.promptcblue import PromptCblue
 from residency.corpus.load import load
-from residency.corpus.promptcblue_rows import rows, score, submission
+from residency.corpus.promptcblue_rows import rows, score, write_submission
 
 KINDS = {
     "input": "搜索：胃痛\n类型选项：治疗方案，病因分析",
@@ -100,7 +100,7 @@ def test_a_submission_is_the_rows_with_what_was_answered(tmp_path: Path) -> None
         {"id": "1", "facts": [["疾病", "肺炎"]]},
     ]
     out = tmp_path / "out.json"
-    assert submission(asked, lines(tmp_path / "answers.jsonl", answers), out) == 3
+    assert write_submission(asked, lines(tmp_path / "answers.jsonl", answers), out) == 3
     made = rows(out)
     assert [one["target"] for one in made] == [
         "治疗方案",
@@ -137,7 +137,7 @@ def test_answers_to_other_rows_make_no_submission(
 ) -> None:
     asked, out = lines(tmp_path / "test.json", GOLD), tmp_path / "out.json"
     with pytest.raises(DataError, match=words):
-        submission(asked, lines(tmp_path / "answers.jsonl", answers), out)
+        write_submission(asked, lines(tmp_path / "answers.jsonl", answers), out)
     assert not out.exists()
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from residency.core.errors import DataError
 from residency.core.types import Labels
+from residency.corpus.formats.pubmedqa import PubMedQa
 from residency.corpus.load import load
-from residency.corpus.pubmedqa import PubMedQa
 from residency.tasks.card import load_card
 from residency.tasks.examples import examples
 
@@ -26,7 +26,10 @@ def test_an_abstract_is_asked_for_yes_no_or_maybe(tmp_path: Path) -> None:
         json.dumps({"11": ITEM, "12": ITEM | {"CONTEXTS": 5}}), "utf-8"
     )
     corpus = load(
-        PubMedQa(format="pubmedqa", test="q.json", profile="public", loss=0.9), "x", tmp_path, 0
+        PubMedQa(format="pubmedqa", test="q.json", profile="public", max_rejected=0.9),
+        "x",
+        tmp_path,
+        0,
     )
     (one,) = examples(corpus.notes, load_card("pubmedqa"))
     assert (one.id, one.gold) == ("11", Labels(labels=("yes",)))

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import pytest
 
+from residency.core import part
 from residency.core.errors import DataError, UserError
 from residency.core.part import parse
-from residency.corpus.ledger import Entry, Ledger
+from residency.corpus.ledger import Ledger, count_entries
 from residency.corpus.load import Corpus, Data, files, load
 from residency.corpus.reader import Row, Source
 
@@ -58,8 +59,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 def test_an_unknown_format_is_answered_with_the_known_ones():
     with pytest.raises(
         UserError,
-        match=r"format: 'jsonI' is not known; allowed: conll, brat, pubtator, jsonl.*did you mean "
-        r"jsonl",
+        match=r"format: 'jsonI' is not known; allowed: .*brat, conll, .*pubtator.*did you mean jsonl",
     ):
         data(format="jsonI", path="a")
 
@@ -133,7 +133,7 @@ def test_every_row_has_exactly_one_entry(tmp_path: Path):
         bad,
         {"text": ""},
     )
-    corpus = read(tmp_path, path="a.jsonl", loss=0.5)
+    corpus = read(tmp_path, path="a.jsonl", max_rejected=0.5)
     assert [(e.file, e.line, e.status) for e in corpus.ledger] == [
         ("a.jsonl", 1, "kept"),
         ("a.jsonl", 2, "repaired"),
@@ -149,13 +149,13 @@ def test_losing_more_than_is_allowed_names_the_commonest_reasons_and_where_they_
     bad = {"text": "secret", "entities": [[0, 9, "X"]]}
     put(tmp_path, "a.jsonl", *rows(97), {"text": " "}, bad, bad)
     with pytest.raises(DataError) as error:
-        read(tmp_path, path="a.jsonl", loss="2%")
+        read(tmp_path, path="a.jsonl", max_rejected="2%")
     assert str(error.value).startswith(
         "data.x: 3 of 100 rows (3.0%) would be lost, 2.0% is allowed: "
         "2 x span lies outside the text (first: a.jsonl:99), 1 x text is empty (first: a.jsonl:98);"
     )
     assert "secret" not in str(error.value)
-    assert len(read(tmp_path, path="a.jsonl", loss="3%").notes) == 97
+    assert len(read(tmp_path, path="a.jsonl", max_rejected="3%").notes) == 97
 
 
 def test_an_id_that_stands_twice_names_both_lines(tmp_path: Path):
@@ -274,23 +274,55 @@ def test_options_that_another_package_refuses_are_named(tmp_path: Path):
 
 
 def test_the_ledger_sums_rows_by_status_and_reason():
-    ledger = Ledger()
-    ledger.kept("a", 1, "a-1")
-    ledger.repaired("a", 2, "a-2", "moved", 3)
-    ledger.repaired("a", 3, "a-3", "moved")
-    ledger.rejected("a", 4, "a-4", "empty")
-    ledger.add(Entry(file="a", line=1, status="windowed", id="a-1", count=2))
-    assert ledger.summary() == {
+    ledger, path = Ledger(), Path("a")
+    ledger.add("kept", path, 1, "a-1")
+    ledger.add("repaired", path, 2, "a-2", "moved", 3)
+    ledger.add("repaired", path, 3, "a-3", "moved")
+    ledger.add("rejected", path, 4, "a-4", "empty")
+    ledger.add("windowed", path, 1, "a-1", count=2)
+    assert count_entries(ledger.entries) == {
         "kept": {"": 1},
         "repaired": {"moved": 2},
         "rejected": {"empty": 1},
         "windowed": {"": 1},
     }
-    assert ledger.lost() == 0.25
     ledger.check(0.25, "data.x")
     with pytest.raises(DataError, match=r"25.0%"):
         ledger.check(0.24, "data.x")
 
 
 def test_an_empty_ledger_has_lost_nothing():
-    assert Ledger().lost() == 0.0
+    Ledger().check(0.0, "data.x")
+
+
+# Old keys
+
+
+def test_the_old_name_of_max_rejected_is_read_with_one_line_that_names_the_new_one(
+    caplog: pytest.LogCaptureFixture,
+):
+    part._tell_renamed.cache_clear()
+    old, new = (data(format="jsonl", path="a", **{key: "5%"}) for key in ("loss", "max_rejected"))
+    assert old == new and old.max_rejected == 0.05
+    assert [record.message for record in caplog.records] == [
+        "loss is called max_rejected now; the old name is read for two more releases."
+    ]
+
+
+def test_runs_are_told_by_the_old_name_so_that_those_of_before_are_found_again():
+    assert data(format="jsonl", path="a", max_rejected=0.5).model_dump(by_alias=True)["loss"] == 0.5
+
+
+def test_old_and_new_name_together_are_refused():
+    with pytest.raises(UserError, match=r"data.x: loss: unknown key"):
+        data(format="jsonl", path="a", loss=0.1, max_rejected=0.1)
+
+
+# Progress
+
+
+def test_progress_is_told_while_rows_are_read(tmp_path: Path):
+    put(tmp_path, "a.jsonl", *rows(250))
+    told: list[int] = []
+    load(data(format="jsonl", path="a.jsonl"), "x", tmp_path, 7, told.append)
+    assert told == [100, 200, 250]

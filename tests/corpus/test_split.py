@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from residency.core.errors import UserError
 from residency.core.types import PARTS, Note, PartName, Span
-from residency.corpus.parts import given, split_by_group, split_by_hash
+from residency.corpus.parts import keep_given, split_by_group, split_by_hash
 
 SHARES: dict[PartName, float] = {"train": 0.8, "dev": 0.1, "test": 0.1}
 
@@ -153,7 +153,7 @@ def test_given_parts_stay_and_dev_is_drawn_from_train():
         [note(f"r{i}", f"g{i // 2}") for i in range(100)],
         [note(f"t{i}") for i in range(10)],
     )
-    split = given({"train": train, "test": test}, 0.1, 7)
+    split = keep_given({"train": train, "test": test}, 0.1, 7)
     assert Counter(split.parts.values()) == {"train": 90, "dev": 10, "test": 10}
     assert {split.parts[n.id] for n in test} == {"test"}
     assert all(split.parts[f"r{i}"] == split.parts[f"r{i + 1}"] for i in range(0, 100, 2))
@@ -161,14 +161,14 @@ def test_given_parts_stay_and_dev_is_drawn_from_train():
 
 @pytest.mark.parametrize(("dev", "stop"), [([note("d")], 0.5), ([], 0.0)])
 def test_dev_is_not_drawn_where_it_is_given_or_not_wanted(dev: list[Note], stop: float):
-    split = given({"train": [note(str(i)) for i in range(10)], "dev": dev}, stop, 7)
+    split = keep_given({"train": [note(str(i)) for i in range(10)], "dev": dev}, stop, 7)
     assert Counter(split.parts.values())["train"] == 10
 
 
 def test_what_train_and_test_have_in_common_is_said():
     train = [note("a", "p1", "same"), note("b", "p2", "b"), note("c", "p3", "c")]
     test = [note("x", "p9", " same "), note("y", "p2", "y")]
-    assert given({"train": train, "test": test}, 0, 7).how.endswith(
+    assert keep_given({"train": train, "test": test}, 0, 7).how.endswith(
         "1 texts and 1 groups are in both train and test"
     )
 

@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from residency.core.part import parse
 from residency.core.types import Note, Relation, Span
 from residency.corpus.ledger import Ledger
-from residency.corpus.load import Data, Source
-from residency.corpus.write import write_conll, write_jsonl
+from residency.corpus.load import Data
+from residency.corpus.reader import Source
+from residency.corpus.write import write_jsonl
 
 
 def read(path: Path, format: str, **more: str) -> list[Note]:
     source: Source = parse(
         Data, {"format": format, "path": path.name, "profile": "public", **more}, "data.x"
     )
-    return list(source.read(path, Ledger()))
+    ledger = Ledger()
+    notes = [ledger.add_row(row, path, source) for row in source.rows(path)]
+    return [note for note in notes if note]
 
 
 def note(text: str, *spans: tuple[int, int, str], id: str = "n") -> Note:
@@ -84,39 +87,3 @@ def notes(draw: st.DrawFn) -> Note:
 def test_json_lines_bring_any_note_back(tmp_path: Path, one: Note):
     write_jsonl([one], tmp_path / "a.jsonl")
     assert read(tmp_path / "a.jsonl", "jsonl") == [one]
-
-
-def test_conll_is_written_by_the_smallest_units(tmp_path: Path):
-    ledger = write_conll(
-        [note("No HbA1c.", (3, 8, "Test")), note("肝癌 ok", (0, 2, "Dis"), id="m")],
-        tmp_path / "a.txt",
-    )
-    lines = (tmp_path / "a.txt").read_text("utf-8")
-    assert (
-        lines == "No\tO\nHbA\tB-Test\n1\tI-Test\nc\tI-Test\n.\tO\n\n肝\tB-Dis\n癌\tI-Dis\nok\tO\n"
-    )
-    assert [(e.line, e.status, e.id) for e in ledger.entries] == [
-        (1, "kept", "n"),
-        (7, "kept", "m"),
-    ]
-
-
-def test_spans_that_bio_cannot_express_are_named(tmp_path: Path):
-    spans = [(0, 10, "A"), (5, 10, "B"), (11, 13, "C"), (0, 4, "D")]
-    ledger = write_conll([note("high fever now", *spans), note(" ", id="m")], tmp_path / "a.txt")
-    assert (tmp_path / "a.txt").read_text() == "high\tB-A\nfever\tI-A\nnow\tO\n"
-    entry, empty = ledger.entries
-    assert (entry.reason, entry.count) == (
-        "span left out: begins or ends inside a token; span left out: overlaps another",
-        3,
-    )
-    assert (empty.status, empty.reason) == ("rejected", "text is empty")
-
-
-def test_conll_brings_tokens_and_entities_back(tmp_path: Path):
-    write_conll(
-        [note("sốt cao , ho", (0, 7, "X"), (10, 12, "X")), note("ho", id="m")], tmp_path / "a.txt"
-    )
-    back = read(tmp_path / "a.txt", "conll")
-    assert [n.text for n in back] == ["sốt cao , ho", "ho"]
-    assert [(s.start, s.end, s.label) for s in back[0].spans] == [(0, 7, "X"), (10, 12, "X")]

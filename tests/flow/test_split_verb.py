@@ -104,8 +104,8 @@ def test_parts_that_were_moved_and_sealed_again_are_found_out_by_what_stands_in_
     import msgspec
 
     from residency.corpus import load
-    from residency.corpus.parts import held, make
-    from residency.corpus.splitfile import read, sealed
+    from residency.corpus.parts import count_parts, make_split
+    from residency.corpus.splitfile import read, seal
     from residency.recipe import Recipe
 
     cli("split", folder / "recipe.yaml", check=0)
@@ -117,10 +117,10 @@ def test_parts_that_were_moved_and_sealed_again_are_found_out_by_what_stands_in_
         for id, group in file.groups.items()
         if list(file.groups.values()).count(group) > 1 and file.split.parts[id] == "train"
     )
-    split = make(notes, {**file.split.parts, one: "test"}, file.split.seed, file.split.how)
-    carried = {part: dict(counts) for part, counts in held(notes, split.parts).items()}
+    split = make_split(notes, {**file.split.parts, one: "test"}, file.split.seed, file.split.how)
+    carried = {part: dict(counts) for part, counts in count_parts(notes, split.parts).items()}
     path.write_bytes(
-        msgspec.json.encode(sealed(msgspec.structs.replace(file, split=split, carried=carried)))
+        msgspec.json.encode(seal(msgspec.structs.replace(file, split=split, carried=carried)))
     )
     assert "1 patient in both train and test" in cli("split", "--verify", path, check=2).stderr
 

@@ -73,7 +73,7 @@ def test_a_faulty_list_of_codes_is_named(tmp_path: Path, text: str, fault: str) 
 
 
 def test_regions_come_back_as_they_went_out() -> None:
-    from residency.corpus.labelstudio import regions
+    from residency.corpus.formats.label_studio import regions
 
     span = Span(
         start=2,

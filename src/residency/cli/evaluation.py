@@ -340,9 +340,9 @@ def submit(
 
     Predict the rows before with: residency predict RUN --text input --id sample_id.
     """
-    from residency.corpus.promptcblue_rows import submission
+    from residency.corpus.promptcblue_rows import write_submission
 
-    count = submission(rows, answers, output)
+    count = write_submission(rows, answers, output)
     say(terminal(), f"{count} row{'' if count == 1 else 's'} in {output}")
 
 

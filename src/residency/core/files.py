@@ -1,10 +1,11 @@
-"""Files: written whole or not at all, read as JSON lines, named by their hash."""
+"""Files: written whole or not at all, read as text, CSV or JSON lines, named by their hash."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -127,6 +128,15 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
             raise DataError(f"{path}:{number}: {reason(error)}") from None
 
 
+def read_unfinished(path: Path, kind: type[T]) -> Iterator[T]:
+    """The rows of a JSON lines file whose writing may have been cut short: nothing where there is
+    no file, and no line that cannot be read."""
+    if path.is_file():
+        for _, line in enumerate_lines(path):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                yield msgspec.json.decode(line, type=kind)
+
+
 def enumerate_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Non-blank lines of a file with their numbers from 1."""
     try:
@@ -135,6 +145,77 @@ def enumerate_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except OSError as error:
+        raise DataError(f"{path}: {reason(error)}") from None
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Every line of a UTF-8 file with its number from 1 and its line end, without a byte order
+    mark.
+
+    Raises ``DataError`` that names the line and byte where a file is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                if number == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                try:
+                    yield number, raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}:{number}: {reason(error)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error)}") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file as it is, without a byte order mark; raises as ``text_lines``."""
+    return "".join(line for _, line in text_lines(path))
+
+
+def csv_rows(
+    lines: Iterable[str], where: object, delimiter: str = ",", strict: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """The line that each row of CSV begins in, and its cells; empty rows are left out.
+
+    Raises ``DataError`` that begins with ``where`` (the file) where the quotes are not those of
+    RFC 4180, if ``strict``.
+    """
+    csv.field_size_limit(1 << 28)
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{where}:{first}: is not CSV ({error}); check the delimiter, and the quotes from "
+                "this line on."
+            ) from None
+        if cells is None:
+            return
+        if cells:
+            yield first, cells
+
+
+def csv_records(
+    path: Path, columns: Sequence[str], advice: str = ""
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a UTF-8 CSV file with a header: line and column -> cell, without the blanks
+    around it; a cell that is missing is empty.
+
+    Raises ``DataError`` for a file without one of ``columns``; ``advice`` ends its message.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv_rows(file, path, strict=False)
+            _, header = next(rows, (1, []))
+            if missing := [name for name in columns if name not in header]:
+                advice = advice or f"present: {', '.join(header)}."
+                raise DataError(f"{path}:1: has no column {missing[0]!r}; {advice}")
+            for line, cells in rows:
+                cells += [""] * (len(header) - len(cells))
+                yield line, dict(zip(header, map(str.strip, cells), strict=False))
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {reason(error)}") from None
 
 

@@ -8,10 +8,12 @@ import.
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import types
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import (
     Annotated,
     Any,
@@ -24,7 +26,15 @@ from typing import (
     get_origin,
 )
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from residency.core.errors import UserError, allowed
@@ -69,6 +79,33 @@ class External(Part):
                 f"target: {self.target} is not a {family.__name__}; external parts subclass it."
             )
         return built
+
+
+def renamed(**keys: str) -> Any:
+    """A validator for a part whose keys have new names: ``_old_keys = renamed(old="new")``.
+
+    The old key is read for two releases, with one line that names the new one. A field that
+    carries ``Field(serialization_alias="old")`` keeps its old name in dumps by alias, from which
+    runs are told: what was done under the old name is still recognised.
+    """
+
+    def read_old(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        found = {old: new for old, new in keys.items() if old in value and new not in value}
+        for old, new in found.items():
+            _tell_renamed(old, new)
+        return {found.get(key, key): one for key, one in value.items()} if found else value
+
+    return model_validator(mode="before")(read_old)
+
+
+@cache
+def _tell_renamed(old: str, new: str) -> None:
+    """Say once in a process what a key is called now."""
+    logging.getLogger(__name__).warning(
+        "%s is called %s now; the old name is read for two more releases.", old, new
+    )
 
 
 def _share(value: object) -> object:

@@ -8,22 +8,20 @@ two parts.
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from residency.core.errors import DataError
 from residency.core.part import Part
 from residency.core.types import Role, Turn
-from residency.corpus.csvfile import rows_of
-from residency.corpus.jsonl import INVALID, choices, identifier, json_records
-from residency.corpus.reader import Row, Source, missing
+from residency.corpus.reader import Row
+from residency.corpus.records import Record, Records, choices, identifier
 
-Said = tuple[Role, str]
+Speech = tuple[Role, str]
+"""Who speaks, and what."""
 UNANSWERED = "last question without an answer, left out"
 
 
@@ -34,7 +32,7 @@ class Packed(Part):
     assistant: str = Field(default="<bot>:", min_length=1)
 
 
-class Names(Part):
+class RecordColumns(Part):
     """What the columns of every format may be called; a column that is not there is empty."""
 
     id: str = "id"
@@ -48,77 +46,50 @@ class Names(Part):
     """Who wrote the answers: ``real``, or ``model:NAME``."""
 
 
-class Conversations(Source):
-    """What the formats share: JSON lines, or one JSON list, of records."""
+class Conversations(Records):
+    """What formats share whose records are conversations, or become one by a card."""
 
-    names: Names = Names()
+    names: RecordColumns = RecordColumns()
     packed: Packed | None = None
     """Where a question holds several turns in one text, how they are marked."""
 
-    def suffixes(self) -> tuple[str, ...]:
-        return (".json", ".jsonl", ".ndjson")
-
-    def records(self, path: Path) -> Iterator[tuple[int, object]]:
-        """Records with their line, or their position in the list where the file is one list."""
-        return json_records(path)
-
-    def rows(self, path: Path) -> Iterator[Row]:
-        for line, record in self.records(path):
-            if isinstance(record, str):
-                yield Row(line=line, fault=record)
-            elif not isinstance(record, dict):
-                yield Row(
-                    line=line,
-                    fault="is not valid JSON" if record is INVALID else "is not a JSON object",
-                )
-            else:
-                yield self._row(record, line, f"{path}:{line}")
-
-    @abstractmethod
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
+    def turns(self, record: Record, where: str) -> list[Speech] | str:
         """The turns of a record in their order, or why there are none; ``DataError`` for a column
-        that is not there."""
+        that is not there. A format whose records a card puts into words has ``row`` instead."""
+        raise NotImplementedError
 
-    def _row(self, record: dict[str, Any], line: int, where: str) -> Row:
-        found = self.said(record, where)
-        turns, repairs, fault = (
-            ((), (), found) if isinstance(found, str) else settled(self._unpacked(found))
-        )
-        return Row(
-            line=line,
-            text="\n".join(turn.text for turn in turns if turn.role == "user"),
-            turns=turns,
-            repairs=repairs,
-            fault=fault,
-            **self._about(record),
-        )
+    def row(self, record: Record, path: Path, line: int) -> Row | None:
+        found = self.turns(record, f"{path}:{line}")
+        if isinstance(found, str):
+            return Row(line=line, fault=found, **self.about(record))
+        turns, repairs, fault = check_turns(self._unpack(found))
+        text = "\n".join(turn.text for turn in turns if turn.role == "user")
+        about = self.about(record)
+        return Row(line=line, text=text, turns=turns, repairs=repairs, fault=fault, **about)
 
-    def _about(self, record: dict[str, Any]) -> dict[str, Any]:
-        """What a record says of itself."""
+    def about(self, record: Record) -> dict[str, Any]:
+        """What a record says of itself, as fields of a ``Row``."""
         named = {field: identifier(record.get(name)) for field, name in self.names if name}
         return {**named, "choices": choices(record)}
 
-    def _unpacked(self, found: list[Said]) -> list[Said]:
+    def _unpack(self, found: list[Speech]) -> list[Speech]:
+        """Turns with those apart that stand in one text."""
         if self.packed is None:
             return found
-        marks = {self.packed.user: "user", self.packed.assistant: "assistant"}
-        pattern = re.compile(
-            "(" + "|".join(map(re.escape, sorted(marks, key=len, reverse=True))) + ")"
-        )
-        made: list[Said] = []
+        roles: dict[str, Role] = {self.packed.user: "user", self.packed.assistant: "assistant"}
+        marks = sorted(roles, key=len, reverse=True)
+        pattern = re.compile(f"({'|'.join(map(re.escape, marks))})")
+        turns: list[Speech] = []
         for role, text in found:
             before, *pieces = pattern.split(text) if role == "user" else [text]
             if before.strip() or not pieces:
-                made.append((role, before))
-            made += [
-                ("user" if marks[mark] == "user" else "assistant", words)
-                for mark, words in zip(pieces[::2], pieces[1::2], strict=True)
-            ]
-        return made
+                turns.append((role, before))
+            turns += zip(map(roles.__getitem__, pieces[::2]), pieces[1::2], strict=True)
+        return turns
 
 
-def settled(found: Sequence[Said]) -> tuple[tuple[Turn, ...], tuple[str, ...], str]:
-    """Turns in their order; what was repaired; why they are no conversation."""
+def check_turns(found: Sequence[Speech]) -> tuple[tuple[Turn, ...], tuple[str, ...], str]:
+    """The turns as they may be used, what was repaired, and why they are no conversation."""
     turns = [Turn(role=role, text=text.strip()) for role, text in found]
     if turns and turns[0].role == "system" and not turns[0].text:
         turns = turns[1:]
@@ -142,57 +113,6 @@ def settled(found: Sequence[Said]) -> tuple[tuple[Turn, ...], tuple[str, ...], s
     return tuple(turns), repairs, ""
 
 
-class AlpacaColumns(Part):
-    """What the columns are called."""
-
-    prompt: str = "instruction"
-    query: str = "input"
-    """Joined to the prompt by a line break; may be missing."""
-    response: str = "output"
-    system: str = "system"
-    history: str = "history"
-    """Earlier turns, a list of [question, answer]; may be missing."""
-
-
-class Alpaca(Conversations):
-    """Instruction, input and output; earlier turns in ``history``."""
-
-    format: Literal["alpaca"]
-    columns: AlpacaColumns = AlpacaColumns()
-
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        columns = self.columns
-        for setting in ("prompt", "response"):
-            if getattr(columns, setting) not in record:
-                raise missing(
-                    where, "column", getattr(columns, setting), record, f"columns.{setting}"
-                )
-        cells = [
-            record.get(name) or ""
-            for name in (columns.system, columns.prompt, columns.query, columns.response)
-        ]
-        history = record.get(columns.history) or []
-        if not all(isinstance(cell, str) for cell in cells):
-            return "a column is not text"
-        pairs = (
-            [pair for pair in history if isinstance(pair, list) and len(pair) == 2]
-            if isinstance(history, list)
-            else []
-        )
-        if (
-            not isinstance(history, list)
-            or len(pairs) != len(history)
-            or not all(isinstance(t, str) for p in pairs for t in p)
-        ):
-            return "history is not a list of question and answer"
-        system, prompt, query, response = cells
-        made: list[Said] = [("system", system)]
-        for question, answer in pairs:
-            made += [("user", question), ("assistant", answer)]
-        question = f"{prompt}\n{query}" if prompt.strip() and query.strip() else prompt or query
-        return [*made, ("user", question), ("assistant", response)]
-
-
 class Tags(Part):
     """What keys and roles are called."""
 
@@ -203,32 +123,6 @@ class Tags(Part):
     system: str | list[str] = ["system"]
 
 
-class ShareGptColumns(Part):
-    """What the columns are called."""
-
-    messages: str = "conversations"
-    system: str = "system"
-
-
-class ShareGpt(Conversations):
-    """A list of turns, each with who says it and what."""
-
-    format: Literal["sharegpt"]
-    columns: ShareGptColumns = ShareGptColumns()
-    tags: Tags = Tags()
-
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        if self.columns.messages not in record:
-            raise missing(where, "column", self.columns.messages, record, "columns.messages")
-        system = record.get(self.columns.system)
-        turns = spoken(record[self.columns.messages], self.tags)
-        return (
-            turns
-            if isinstance(turns, str) or not isinstance(system, str)
-            else [("system", system), *turns]
-        )
-
-
 MESSAGE_TAGS = Tags(
     role="role",
     content="content",
@@ -236,21 +130,10 @@ MESSAGE_TAGS = Tags(
     assistant="assistant",
     system=["system", "developer"],
 )
+"""What OpenAI calls them."""
 
 
-class Messages(Conversations):
-    """OpenAI's form: ``messages``, each with ``role`` and ``content``."""
-
-    format: Literal["messages"]
-    column: str = "messages"
-
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        if self.column not in record:
-            raise missing(where, "column", self.column, record, "column")
-        return spoken(record[self.column], MESSAGE_TAGS)
-
-
-def spoken(messages: object, tags: Tags) -> list[Said] | str:
+def read_messages(messages: object, tags: Tags) -> list[Speech] | str:
     """The turns of a list of messages, or why there are none."""
     if not isinstance(messages, list):
         return "turns are not a list"
@@ -262,21 +145,21 @@ def spoken(messages: object, tags: Tags) -> list[Said] | str:
     ]
     for role, names in named:
         roles.update(dict.fromkeys([names] if isinstance(names, str) else names, role))
-    made: list[Said] = []
+    turns: list[Speech] = []
     for message in messages:
         if not isinstance(message, dict):
             return "a turn is not a mapping"
         speaker = message.get(tags.role)
         if not isinstance(speaker, str) or speaker not in roles:
             return f"unknown role (allowed: {', '.join(roles)})"
-        text = content(message.get(tags.content))
+        text = _text(message.get(tags.content))
         if text is None:
             return "a turn holds something that is not text"
-        made.append((roles[speaker], text))
-    return made
+        turns.append((roles[speaker], text))
+    return turns
 
 
-def content(value: object) -> str | None:
+def _text(value: object) -> str | None:
     """The text of a message; ``None`` where it is something else."""
     if isinstance(value, list):
         parts = [
@@ -285,100 +168,3 @@ def content(value: object) -> str | None:
         ]
         return "\n".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else None
     return value if isinstance(value, str) else None
-
-
-class PromptCblue(Conversations):
-    """PromptCBLUE: only ``input`` reaches the model, ``target`` is the answer, ``type`` (or
-    ``task_dataset``) the task."""
-
-    format: Literal["promptcblue"]
-    names: Names = Names(id="sample_id", kind="type")
-    task: str = ""
-    """Only the rows of one task, e.g. ``CMeEE-V2``; all where empty. The rows of others are no part
-    of the data set."""
-
-    def records(self, path: Path) -> Iterator[tuple[int, object]]:
-        for line, record in super().records(path):
-            if self.task and isinstance(record, dict) and task_of(record) != self.task:
-                continue
-            yield line, record
-
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        for name in ("input", "target"):
-            if name not in record:
-                raise missing(where, "column", name, record, "format")
-        question, answer = record["input"], record["target"]
-        if not isinstance(question, str) or not isinstance(answer, str):
-            return "a column is not text"
-        return [("user", question), ("assistant", answer)]
-
-
-def task_of(record: dict[str, Any]) -> str:
-    """The task that a row of PromptCBLUE belongs to."""
-    return identifier(record.get("task_dataset")) or identifier(record.get("type"))
-
-
-class Instructions(Conversations):
-    """Plain rows of CSV, TSV or JSON: a question and an answer, or columns that a card puts into
-    words."""
-
-    format: Literal["instructions"]
-    prompt: str = "prompt"
-    answer: str = "response"
-    system: str = ""
-    fields: dict[str, str] = {}
-    """Name in the card -> column, for cards with a prompt of their own; instead of ``prompt`` and
-    ``answer``."""
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Instructions:
-        if self.fields and {"prompt", "answer"} & self.model_fields_set:
-            raise ValueError("give fields, or prompt and answer, not both")
-        return self
-
-    def suffixes(self) -> tuple[str, ...]:
-        return (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
-
-    def records(self, path: Path) -> Iterator[tuple[int, object]]:
-        if path.suffix.lower() not in (".csv", ".tsv"):
-            yield from json_records(path)
-            return
-        header: list[str] | None = None
-        for line, cells in rows_of(path, "\t" if path.suffix.lower() == ".tsv" else self.delimiter):
-            if header is None:
-                header = cells
-                if len(set(header)) < len(header):
-                    raise DataError(f"{path}:{line}: two columns have one name; rename one.")
-            elif len(cells) != len(header):
-                yield line, "number of cells differs from the header's"
-            else:
-                yield line, dict(zip(header, cells, strict=True))
-
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        for setting in ("prompt", "answer"):
-            if getattr(self, setting) not in record:
-                raise missing(where, "column", getattr(self, setting), record, setting)
-        cells = [record.get(name) or "" for name in (self.system, self.prompt, self.answer)]
-        if not all(isinstance(cell, str) for cell in cells):
-            return "a column is not text"
-        return [("system", cells[0]), ("user", cells[1]), ("assistant", cells[2])]
-
-    def _row(self, record: dict[str, Any], line: int, where: str) -> Row:
-        if not self.fields:
-            return super()._row(record, line, where)
-        for name, column in self.fields.items():
-            if column not in record:
-                raise missing(where, "column", column, record, f"fields.{name}")
-        found = {name: record[column] for name, column in self.fields.items()}
-        values = {
-            name: "" if value is None else str(value).strip() for name, value in found.items()
-        }
-        fault = "all columns are empty" if not any(values.values()) else ""
-        return Row(
-            line=line,
-            text="\n".join(values.values()),
-            fields=values,
-            fault=fault,
-            **self._about(record),
-        )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from residency.core.part import Part
-from residency.corpus.reader import missing
+from residency.corpus.reader import require
 from residency.corpus.span_repair import Raw
 
 NOT_A_NUMBER = "offset of a span is not a whole number"
@@ -14,7 +14,7 @@ NO_END = "span has neither an end nor a quote"
 NOT_A_SPAN = "span is neither a dict nor a list of start, end and label"
 
 
-class Keys(Part):
+class EntityKeys(Part):
     """What the keys of an entity are called."""
 
     start: str = "start"
@@ -25,7 +25,9 @@ class Keys(Part):
     """The text of the span; without it offsets cannot be proved."""
 
 
-def read_entities(value: object, keys: Keys, where: str, setting: str) -> tuple[Raw, ...] | str:
+def read_entities(
+    value: object, keys: EntityKeys, where: str, setting: str
+) -> tuple[Raw, ...] | str:
     """The entities of one row, or why there are none.
 
     Offsets may be strings of digits. Raises ``DataError`` for a dict without its start or label.
@@ -37,15 +39,10 @@ def read_entities(value: object, keys: Keys, where: str, setting: str) -> tuple[
     return tuple(_entity(item, keys, where, setting, number) for number, item in enumerate(value))
 
 
-def _entity(item: object, keys: Keys, where: str, setting: str, number: int) -> Raw:
+def _entity(item: object, keys: EntityKeys, where: str, setting: str, number: int) -> Raw:
     if isinstance(item, Mapping):
-        return _dict(item, keys, where, setting, number)
-    if (
-        isinstance(item, Sequence)
-        and not isinstance(item, str)
-        and len(item) >= 3
-        and isinstance(item[2], str)
-    ):
+        return _from_mapping(item, keys, where, setting, number)
+    if isinstance(item, list) and len(item) >= 3 and isinstance(item[2], str):
         start, end = _offset(item[0]), _offset(item[1])
         if start is None or end is None:
             return _bad(item[2], NOT_A_NUMBER)
@@ -53,11 +50,11 @@ def _entity(item: object, keys: Keys, where: str, setting: str, number: int) -> 
     return _bad("", NOT_A_SPAN)
 
 
-def _dict(item: Mapping[str, Any], keys: Keys, where: str, setting: str, number: int) -> Raw:
-    for key in ("start", "label"):
-        name = getattr(keys, key)
-        if name not in item:
-            raise missing(where, "key of an entity", name, item, f"{setting}.{key}")
+def _from_mapping(
+    item: Mapping[str, Any], keys: EntityKeys, where: str, setting: str, number: int
+) -> Raw:
+    wanted = ((keys.start, f"{setting}.start"), (keys.label, f"{setting}.label"))
+    require(where, "key of an entity", item, wanted)
     label, quote = item[keys.label], item.get(keys.quote)
     if not isinstance(label, str) or not label:
         return _bad("", "span has no label")
@@ -68,8 +65,8 @@ def _dict(item: Mapping[str, Any], keys: Keys, where: str, setting: str, number:
         return _bad(label, NOT_A_NUMBER)
     if end is None and not quote:
         return _bad(label, NO_END)
-    attributes = item.get("attributes")
-    score = item.get("score")
+    attributes, score = item.get("attributes"), item.get("score")
+    is_number = isinstance(score, int | float) and not isinstance(score, bool)
     return Raw(
         fragments=((start, start + len(quote) if end is None else end),),
         label=label,
@@ -79,9 +76,7 @@ def _dict(item: Mapping[str, Any], keys: Keys, where: str, setting: str, number:
         if isinstance(attributes, list)
         else (),
         by=_string(item.get("by")),
-        score=float(score)
-        if isinstance(score, int | float) and not isinstance(score, bool)
-        else None,
+        score=float(score) if is_number and score is not None else None,
         key=str(number),
     )
 

@@ -15,7 +15,7 @@ Ties = Mapping[Tie, Sequence[Sequence[int]]]
 """Kind -> sets of notes that share it, two or more each, as positions."""
 
 
-class Joined:
+class DisjointSets:
     """Positions that are joined into sets (union-find)."""
 
     def __init__(self, count: int) -> None:
@@ -73,7 +73,7 @@ def ties(notes: Sequence[Note], near: Clusters = ()) -> Ties:
 def atoms(notes: Sequence[Note], near: Clusters = ()) -> list[list[Note]]:
     """Notes that must stay together, tied directly or through others, in the order of their first
     note."""
-    joined = Joined(len(notes))
+    joined = DisjointSets(len(notes))
     for sets in ties(notes, near).values():
         for members in sets:
             for other in members[1:]:

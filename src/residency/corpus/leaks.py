@@ -35,10 +35,8 @@ class Leak(Value, frozen=True):
         a, b = self.parts
         some = "e.g. " if self.notes > len(self.ids) else ""
         what = NAMES[self.tie][self.sets != 1]
-        concerned = f"{self.notes:,} {b} note{'' if self.notes == 1 else 's'}"
-        return (
-            f"{self.sets:,} {what} in both {a} and {b} ({concerned}, {some}{', '.join(self.ids)})"
-        )
+        notes = f"{self.notes:,} {b} note{'' if self.notes == 1 else 's'}"
+        return f"{self.sets:,} {what} in both {a} and {b} ({notes}, {some}{', '.join(self.ids)})"
 
 
 NAMES: dict[Tie, tuple[str, str]] = {
@@ -72,58 +70,51 @@ class Grouping(Value, frozen=True):
         if self.largest_cluster > limit:
             return (
                 f"one cluster of near-duplicates holds {self.largest_cluster:,} of {self.notes:,} "
-                "notes, so the parts can hardly "
-                "be alike; raise near (0.9 joins less), or lower boilerplate so that lines of a "
-                "form no longer count."
+                "notes, so the parts can hardly be alike; raise near (0.9 joins less), or lower "
+                "boilerplate so that lines of a form no longer count."
             )
         if self.largest > limit:
             return (
                 f"{self.largest:,} of {self.notes:,} notes are tied together (patient, document, "
-                "text or parent), so the parts can "
-                "hardly be alike; check that the group and source fields name patients and "
-                "documents, not wards or forms."
+                "text or parent), so the parts can hardly be alike; check that the group and source "
+                "fields name patients and documents, not wards or forms."
             )
         return ""
 
 
-def audit(
+def find_leaks(
     notes: Sequence[Note], parts: Mapping[str, PartName], near: Clusters = ()
 ) -> tuple[Leak, ...]:
     """Every kind of tie that two parts have in common, by pair of parts; empty where nothing leaks."""
     placed = [note for note in notes if note.id in parts]
-    found: list[Leak] = []
     shared = ties(placed, near)
+    found: dict[tuple[Tie, PartName, PartName], list[Sequence[int]]] = {
+        (tie, a, b): [] for tie in TIES for a, b in combinations(PARTS, 2)
+    }
     for tie in TIES:
-        across: dict[tuple[PartName, PartName], list[Sequence[int]]] = {}
         for members in shared[tie]:
             inside = {parts[placed[position].id] for position in members}
-            for pair in combinations([part for part in PARTS if part in inside], 2):
-                across.setdefault(pair, []).append(members)
-        for pair in combinations(PARTS, 2):
-            if sets := across.get(pair):
-                ids = dict.fromkeys(
-                    placed[p].id
-                    for members in sets
-                    for p in members
-                    if parts[placed[p].id] == pair[1]
-                )
-                found.append(
-                    Leak(
-                        tie=tie, parts=pair, sets=len(sets), notes=len(ids), ids=tuple(ids)[:SHOWN]
-                    )
-                )
-    return tuple(found)
+            for a, b in combinations([part for part in PARTS if part in inside], 2):
+                found[tie, a, b].append(members)
+    leaks = []
+    for (tie, a, b), sets in found.items():
+        every = (placed[position].id for members in sets for position in members)
+        ids = tuple(dict.fromkeys(id for id in every if parts[id] == b))
+        if sets:
+            leak = Leak(tie=tie, parts=(a, b), sets=len(sets), notes=len(ids), ids=ids[:SHOWN])
+            leaks.append(leak)
+    return tuple(leaks)
 
 
 def grouping(notes: Sequence[Note], near: Clusters = ()) -> Grouping:
     """How the notes are tied together."""
     shared = ties(notes, near)
     clusters = [len(members) for members in shared["near-duplicate"]]
-    together = [len(members) for members in atoms(notes, near)]
+    sizes = [len(members) for members in atoms(notes, near)]
     return Grouping(
         notes=len(notes),
-        groups=len(together),
-        largest=max(together, default=0),
+        groups=len(sizes),
+        largest=max(sizes, default=0),
         ties={tie: len(sets) for tie, sets in shared.items()},
         clustered=sum(clusters),
         largest_cluster=max(clusters, default=0),

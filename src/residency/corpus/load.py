@@ -4,99 +4,32 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Union
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
-from residency.core.part import External
 from residency.core.types import PARTS, Note, PartName, Split, Value
-from residency.corpus.acronyms import Acronyms
-from residency.corpus.brat import Brat
-from residency.corpus.conll import Conll
-from residency.corpus.conversations import Alpaca, Instructions, Messages, PromptCblue, ShareGpt
-from residency.corpus.csvfile import Csv
-from residency.corpus.exam import Exam
-from residency.corpus.fhir import Fhir
+from residency.corpus.formats import sources
 from residency.corpus.groups import Clusters
-from residency.corpus.jsonl import Jsonl
-from residency.corpus.labelstudio import LabelStudio
-from residency.corpus.leaks import Grouping, Leak, audit, grouping
+from residency.corpus.leaks import Grouping, Leak, find_leaks, grouping
 from residency.corpus.ledger import Entry, Ledger
 from residency.corpus.near import near_duplicates
-from residency.corpus.parts import given, make, split_by_group, split_by_hash, stop_share
-from residency.corpus.pubmedqa import PubMedQa
-from residency.corpus.pubtator import PubTator
-from residency.corpus.reader import Row, Source, showable
+from residency.corpus.parts import keep_given, make_split, split_by_group, split_by_hash, stop_share
+from residency.corpus.reader import Source, showable
+
+if TYPE_CHECKING:
+    Data = Source
+else:
+    Data = Annotated[Union[sources()], Field(discriminator="format")]  # noqa: UP007
+"""A data set of a recipe, by ``format``."""
 
 Progress = Callable[[int], None]
-"""Called with the notes that were read so far."""
+"""Told now and then how many rows have been read."""
 TOLD_EVERY = 100
-"""Notes between two calls."""
-
-
-class ExternalSource(Source):
-    """A source that lives in another package: ``target`` names a subclass of ``Source``, built from
-    the settings here and from ``options``."""
-
-    format: Literal["external"]
-    target: str = Field(pattern=r"^[\w.]+:\w+$")
-    """``package.module:Class``"""
-    options: dict[str, Any] = {}
-
-    def built(self) -> Source:
-        """The source itself; raises ``UserError`` where it cannot be imported or refuses its
-        options."""
-        shared = {
-            name: value
-            for name, value in self
-            if name in self.model_fields_set & set(Source.model_fields)
-        }
-        try:
-            return External(target=self.target, options={**shared, **self.options}).load(Source)  # type: ignore[type-abstract]
-        except (ValidationError, TypeError) as error:
-            fault = (
-                error.errors()[0]["msg"]
-                if isinstance(error, ValidationError)
-                else type(error).__name__
-            )
-            raise UserError(f"options: {self.target} does not accept them ({fault}).") from None
-
-    def suffixes(self) -> tuple[str, ...]:
-        return self.built().suffixes()
-
-    def companions(self, path: Path) -> list[Path]:
-        return self.built().companions(path)
-
-    def rows(self, path: Path) -> Iterator[Row]:
-        return self.built().rows(path)
-
-    def read(self, path: Path, ledger: Ledger) -> Iterator[Note]:
-        return self.built().read(path, ledger)
-
-
-Data = Annotated[
-    Conll
-    | Brat
-    | PubTator
-    | Jsonl
-    | LabelStudio
-    | Csv
-    | Alpaca
-    | ShareGpt
-    | Messages
-    | PromptCblue
-    | Instructions
-    | Exam
-    | Fhir
-    | Acronyms
-    | PubMedQa
-    | ExternalSource,
-    Field(discriminator="format"),
-]
-"""A data set of a recipe, by ``format``."""
+"""Rows between two reports of progress."""
 
 
 class Corpus(Value, frozen=True):
@@ -126,59 +59,40 @@ def files(data: Data, root: Path, name: str = "NAME") -> list[Path]:
     """Every file that a data set is read from, sorted; ``UserError`` where one of its paths matches
     nothing."""
     inputs = [path for paths in _inputs(data, root, name).values() for path in paths]
-    return sorted({*inputs, *(other for path in inputs for other in data.companions(path))})
+    companions = data.reader().companions
+    return sorted({*inputs, *(other for path in inputs for other in companions(path))})
 
 
 def load(data: Data, name: str, root: Path, seed: int, progress: Progress | None = None) -> Corpus:
     """Read, repair, account for every row, split. The limit counts everything that is learned from:
-    dev is drawn from it. ``progress`` is told how many notes were read so far.
+    dev is drawn from it. ``progress`` is told now and then how many rows have been read.
 
-    Raises ``DataError`` where more rows are lost than ``data.loss`` allows, an id stands twice, or
-    a file cannot be read, and ``UserError`` where a path matches nothing or a label is renamed that
-    the data does not have, ``GateRefused`` where something stands in two parts and ``data.leak``
-    refuses that.
+    Raises ``DataError`` where more rows are rejected than ``data.max_rejected`` allows, an id
+    stands twice, or a file cannot be read, and ``UserError`` where a path matches nothing or a
+    label is renamed that the data does not have, ``GateRefused`` where something stands in two
+    parts and ``data.leak`` refuses that.
     """
     read, ledger = read_parts(data, name, root, progress)
-    near = clusters(data, [note for notes in read.values() for note in notes])
+    every = [note for notes in read.values() for note in notes]
+    near = clusters(data, every)
     if data.path is not None:
-        notes = read["path"]
-        drawn = (
-            split_by_hash(notes, data.shares, seed)
-            if data.draw == "hash"
-            else split_by_group(notes, data.shares, seed, near)
-        )
-        split = _limited(notes, drawn, data.limit)
-        notes = [note for note in notes if note.id in split.parts]
-        share = stop_share(data.stop, sum(part == "train" for part in split.parts.values()))
-        if not data.shares.get("dev") and share:
-            placed = {part: [n for n in notes if split.parts[n.id] == part] for part in PARTS}
-            stopped = given(placed, data.stop, seed, near)
-            split = make(
-                notes, stopped.parts, seed, f"{split.how}; dev: {share:.0%} of train by group"
-            )
+        split, notes = _draw_parts(data, every, near, seed), every
     else:
         parts = {part: read[part] for part in PARTS if part in read}
-        how = ""
-        if data.limit is not None and len(parts.get("train", ())) > data.limit:
-            how = f"; train cut to {data.limit} of {len(parts['train'])} notes"
-            parts["train"] = _sample(parts["train"], data.limit, seed)
-        notes = [note for part in PARTS for note in parts.get(part, [])]
-        split = given(parts, data.stop, seed, near)
-        split = make(notes, split.parts, seed, split.how + how)
-    kept = [note for note in notes if note.id in split.parts]
-    leaks = audit(kept, split.parts, near)
+        split, notes = _keep_parts(data, parts, near, seed)
+    notes = [note for note in notes if note.id in split.parts]
+    leaks = find_leaks(notes, split.parts, near)
     if leaks and data.leak == "refuse":
         raise GateRefused(
             f"data.{name}: {'; '.join(leak.words for leak in leaks)}; give each to one part, or "
-            "accept it with "
-            f"data.{name}.leak=warn."
+            f"accept it with data.{name}.leak=warn."
         )
     return Corpus(
         name=name,
-        notes=tuple(kept),
+        notes=tuple(notes),
         split=split,
         ledger=ledger.entries,
-        grouping=grouping(kept, near),
+        grouping=grouping(notes, near),
         leaks=leaks,
     )
 
@@ -188,21 +102,62 @@ def read_parts(
 ) -> tuple[dict[str, list[Note]], Ledger]:
     """The notes of ``path`` or of each part as they stand in the files, every row accounted for;
     raises as ``load``."""
+    reader = data.reader()
     inputs = _inputs(data, root, name)
     ledger = Ledger(root, _stems([path for paths in inputs.values() for path in paths], root))
     read: dict[str, list[Note]] = {part: [] for part in inputs}
-    count = 0
-    for part, paths in inputs.items():
-        for path in paths:
-            for note in data.read(path, ledger):
+    for part, path in [(part, path) for part, paths in inputs.items() for path in paths]:
+        before = len(ledger)
+        for row in reader.rows(path):
+            if note := ledger.add_row(row, path, reader):
                 read[part].append(note)
-                count += 1
-                if progress is not None and count % TOLD_EVERY == 0:
-                    progress(count)
-    ledger.check(data.loss, f"data.{name}")
+            if progress and not len(ledger) % TOLD_EVERY:
+                progress(len(ledger))
+        if len(ledger) == before:
+            raise DataError(
+                f"{path}: holds no records; check that the file is complete, or leave it out."
+            )
+    if progress:
+        progress(len(ledger))
+    ledger.check(data.max_rejected, f"data.{name}")
     _check_ids(ledger.entries)
     _check_labels(data, name, ledger.labels)
     return read, ledger
+
+
+def _draw_parts(data: Data, notes: Sequence[Note], near: Clusters, seed: int) -> Split:
+    """The split of a data set whose parts are drawn."""
+    if data.draw == "hash":
+        split = split_by_hash(notes, data.shares, seed)
+    else:
+        split = split_by_group(notes, data.shares, seed, near)
+    train = [note for note in notes if split.parts[note.id] == "train"]
+    how = split.how
+    if data.limit is not None and len(train) > data.limit:
+        how += f"; train cut to {data.limit} of {len(train)} notes"
+        kept = {note.id for note in _sample(train, data.limit, seed)}
+        parts = {id: part for id, part in split.parts.items() if part != "train" or id in kept}
+        split = make_split(notes, parts, seed, how)
+    share = stop_share(data.stop, sum(part == "train" for part in split.parts.values()))
+    if share and not data.shares.get("dev"):
+        placed = {part: [n for n in notes if split.parts.get(n.id) == part] for part in PARTS}
+        with_dev = keep_given(placed, data.stop, seed, near)
+        how += f"; dev: {share:.0%} of train by group"
+        split = make_split(notes, with_dev.parts, seed, how)
+    return split
+
+
+def _keep_parts(
+    data: Data, parts: dict[PartName, list[Note]], near: Clusters, seed: int
+) -> tuple[Split, list[Note]]:
+    """The split of a data set whose parts are given, and its notes in the order of the parts."""
+    how, train = "", parts.get("train", [])
+    if data.limit is not None and len(train) > data.limit:
+        how = f"; train cut to {data.limit} of {len(train)} notes"
+        parts["train"] = _sample(train, data.limit, seed)
+    split = keep_given(parts, data.stop, seed, near)
+    notes = [note for part in PARTS for note in parts.get(part, [])]
+    return make_split(notes, split.parts, seed, split.how + how), notes
 
 
 def clusters(data: Source, notes: Sequence[Note]) -> Clusters:
@@ -212,14 +167,12 @@ def clusters(data: Source, notes: Sequence[Note]) -> Clusters:
 
 def _inputs(data: Source, root: Path, name: str) -> dict[str, list[Path]]:
     """The files of ``path`` or of each part."""
+    suffixes = data.reader().suffixes()
     found: dict[str, list[Path]] = {}
     for part in ("path", *PARTS):
-        patterns = data.paths(part)
-        if patterns:
-            matches = [
-                _match(pattern, root, data.suffixes(), f"data.{name}.{part}")
-                for pattern in patterns
-            ]
+        if patterns := data.paths(part):
+            key = f"data.{name}.{part}"
+            matches = [_match(pattern, root, suffixes, key) for pattern in patterns]
             found[part] = sorted({path for paths in matches for path in paths})
     where: dict[Path, str] = {}
     for part, paths in found.items():
@@ -250,9 +203,8 @@ def _match(pattern: str, root: Path, suffixes: Sequence[str], key: str) -> list[
         )
     base = Path(path.anchor) if Path(pattern).is_absolute() else root
     relative = path.relative_to(base).as_posix() if Path(pattern).is_absolute() else pattern
-    matches = (
-        [p for p in base.glob(relative) if p.is_file()] if any(c in pattern for c in "*?[") else []
-    )
+    is_pattern = any(c in pattern for c in "*?[")
+    matches = [p for p in base.glob(relative) if p.is_file()] if is_pattern else []
     if not matches:
         raise UserError(
             f"{key}: {pattern} matches no file in {root}; give a file, a folder or a pattern such "
@@ -266,48 +218,34 @@ def _stems(paths: Sequence[Path], root: Path) -> dict[Path, str]:
     stem."""
     times = Counter(path.stem for path in paths)
     return {
-        path: path.stem
-        if times[path.stem] == 1
-        else (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-        for path in paths
+        path: path.stem if times[path.stem] == 1 else relative_name(path, root) for path in paths
     }
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """How a file is named: relative to the recipe's folder where it lies in it."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _check_ids(entries: Sequence[Entry]) -> None:
     first: dict[str, Entry] = {}
     for entry in entries:
-        if entry.status in ("kept", "repaired"):
-            other = first.setdefault(entry.id, entry)
-            if other is not entry:
-                raise DataError(
-                    f"{entry.file}:{entry.line}: has the id of {other.file}:{other.line}; ids must "
-                    "be unique: "
-                    "correct one of them, or name a field that is."
-                )
-
-
-def _check_labels(data: Source, name: str, found: set[str]) -> None:
-    for label in data.labels:
-        if label not in found:
-            raise UserError(
-                f"data.{name}.labels: {label!r} is no label of the data; "
-                f"{allowed(showable(found), label)}."
+        if entry.status == "rejected":
+            continue
+        other = first.setdefault(entry.id, entry)
+        if other is not entry:
+            raise DataError(
+                f"{entry.file}:{entry.line}: has the id of {other.file}:{other.line}; ids must be "
+                "unique: correct one of them, or name a field that is."
             )
 
 
-def _limited(notes: Sequence[Note], split: Split, limit: int | None) -> Split:
-    """The split with train cut to the limit."""
-    train = [note for note in notes if split.parts[note.id] == "train"]
-    if limit is None or len(train) <= limit:
-        return split
-    kept = {note.id for note in _sample(train, limit, split.seed)}
-    parts = {id: part for id, part in split.parts.items() if part != "train" or id in kept}
-    return make(
-        [n for n in notes if n.id in parts],
-        parts,
-        split.seed,
-        f"{split.how}; train cut to {limit} of {len(train)} notes",
-    )
+def _check_labels(data: Source, name: str, found: set[str]) -> None:
+    if unknown := [label for label in data.labels if label not in found]:
+        raise UserError(
+            f"data.{name}.labels: {unknown[0]!r} is no label of the data; "
+            f"{allowed(showable(found), unknown[0])}."
+        )
 
 
 def _sample(notes: Sequence[Note], limit: int, seed: int) -> list[Note]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 from residency.core.types import Note
-from residency.corpus.groups import Joined
+from residency.corpus.groups import DisjointSets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ def near_duplicates(
     nothing else is like no other.
     """
     texts = _distinct(notes, boilerplate)
-    clusters = Joined(len(notes))
+    clusters = DisjointSets(len(notes))
     first = [positions[0] for positions in texts.values()]
     for positions in texts.values():
         for other in positions[1:]:
@@ -55,11 +55,8 @@ def near_duplicates(
     kept = list(texts)
     for a, b in near_pairs(kept, threshold):
         clusters.join(first[a], first[b])
-    return [
-        [notes[position].id for position in members]
-        for members in clusters.sets()
-        if len(members) > 1
-    ]
+    sets = (members for members in clusters.sets() if len(members) > 1)
+    return [[notes[position].id for position in members] for members in sets]
 
 
 def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int]]:
@@ -70,13 +67,12 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
     if len(texts) < 2:
         return
     signatures = np.stack([signature(grams(text)) for text in texts])
-    joined, failed = Joined(len(texts)), set[tuple[int, int]]()
+    joined, failed = DisjointSets(len(texts)), set[tuple[int, int]]()
     exact = _comparer(texts, threshold)
 
     def near(a: int, b: int) -> bool:
-        if (a, b) in failed or np.count_nonzero(signatures[a] == signatures[b]) < (
-            threshold - 0.3
-        ) * BINS:
+        alike = np.count_nonzero(signatures[a] == signatures[b])
+        if (a, b) in failed or alike < (threshold - 0.3) * BINS:
             return False
         if exact(a, b):
             joined.join(a, b)
@@ -89,7 +85,7 @@ def near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, in
 
 
 def _within(
-    bucket: list[int], joined: Joined, near: Callable[[int, int], bool]
+    bucket: list[int], joined: DisjointSets, near: Callable[[int, int], bool]
 ) -> Iterator[tuple[int, int]]:
     """Near pairs of a bucket. Everything is compared with one note first, which settles a bucket of
     copies in one pass."""
@@ -119,10 +115,8 @@ def grams(text: str) -> Hashes:
     hashes = points[:count].copy()
     for offset in range(1, GRAM):
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) ^ points[offset : offset + count]
-    for shift, factor in (
-        (30, 0xBF58476D1CE4E5B9),
-        (27, 0x94D049BB133111EB),
-    ):  # the finaliser of SplitMix64
+    # The finaliser of SplitMix64.
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
     return np.unique(hashes ^ (hashes >> np.uint64(31)))
 
@@ -204,10 +198,8 @@ def _distinct(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]
     for note, found in zip(notes, lined, strict=True):
         first.setdefault(found, note.group or note.id)
     by_patient: dict[str, set[str]] = defaultdict(set)
-    for (
-        found,
-        patient,
-    ) in first.items():  # copies of one text count once: they make none of its lines a form
+    # Copies of one text count once: they make none of its lines a form.
+    for found, patient in first.items():
         by_patient[patient].update(found)
     held = Counter(line for lines in by_patient.values() for line in lines)
     most = max(FEWEST, boilerplate * len(by_patient))

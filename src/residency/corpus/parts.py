@@ -25,8 +25,7 @@ def split_by_group(
     gets a group where there are enough of them, and train is never empty.
     """
     parts = _draw(notes, shares, seed, near)
-    shown = ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
-    return make(notes, parts, seed, f"random by group: {shown}")
+    return make_split(notes, parts, seed, f"random by group: {_percent(shares)}")
 
 
 def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed: int) -> Split:
@@ -36,18 +35,13 @@ def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed:
     The hash modulo 10, or the smallest power of ten in which every share is whole, counted off as
     train, dev, test: with 80, 10 and 10 per cent, 0 to 7 is train, 8 dev, 9 test. A group is placed
     as a whole, by the first of its texts in order. Near-duplicates are not tied: a new one would
-    move what is there. The audit counts them. Raises ``UserError`` for shares finer than a
+    move what is there. They are counted as leaks. Raises ``UserError`` for shares finer than a
     thousandth.
     """
-    whole = next(
-        (
-            m
-            for m in (10, 100, 1000)
-            if all(abs(s * m - round(s * m)) < 1e-6 for s in shares.values())
-        ),
-        None,
-    )
-    if whole is None:
+    for whole in (10, 100, 1000):
+        if all(abs(share * whole - round(share * whole)) < 1e-6 for share in shares.values()):
+            break
+    else:
         raise UserError(
             "shares: parts drawn by hash take whole per mille; for example {train: 80%, dev: 10%, "
             "test: 10%}."
@@ -58,8 +52,11 @@ def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed:
         first = min(note.text for note in atom)
         part = slots[int(sha256(first.encode()), 16) % whole]
         parts |= {note.id: part for note in atom}
-    shown = ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
-    return make(notes, parts, seed, f"by hash of the text: {shown}")
+    return make_split(notes, parts, seed, f"by hash of the text: {_percent(shares)}")
+
+
+def _percent(shares: Mapping[PartName, float]) -> str:
+    return ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
 
 
 FEW = 1000
@@ -71,7 +68,7 @@ def stop_share(stop: float | Literal["auto"], train: int) -> float:
     return (0.1 if train >= FEW else 0.0) if stop == "auto" else stop
 
 
-def given(
+def keep_given(
     parts: Mapping[PartName, Sequence[Note]],
     stop: float | Literal["auto"],
     seed: int,
@@ -90,22 +87,20 @@ def given(
         placed |= _draw(train, {"train": 1 - share, "dev": share}, seed, near)
         how += f"; dev: {share:.0%} of train by group"
     if train and test:
-        texts = len(
-            {text_key(note.text) for note in train} & {text_key(note.text) for note in test}
-        )
+        texts = len({text_key(note.text) for note in train} & {text_key(n.text) for n in test})
         groups = len({note.group for note in train} & {note.group for note in test})
         how += f"; {texts} texts and {groups} groups are in both train and test"
-    return make([note for part in PARTS for note in parts.get(part, ())], placed, seed, how)
+    return make_split([note for part in PARTS for note in parts.get(part, ())], placed, seed, how)
 
 
-def make(notes: Iterable[Note], parts: Mapping[str, PartName], seed: int, how: str) -> Split:
+def make_split(notes: Iterable[Note], parts: Mapping[str, PartName], seed: int, how: str) -> Split:
     """A split with its balance and its digest; notes without a part are left out."""
     balance: dict[str, dict[str, int]] = {}
     kept: dict[str, PartName] = {}
     for note in notes:
         if note.id in parts:
             part = kept[note.id] = parts[note.id]
-            for label in _labels(note):
+            for label in labels_of(note):
                 counts = balance.setdefault(label, {})
                 counts[part] = counts.get(part, 0) + 1
     return Split(
@@ -117,7 +112,8 @@ def make(notes: Iterable[Note], parts: Mapping[str, PartName], seed: int, how: s
     )
 
 
-def _labels(note: Note) -> list[str]:
+def labels_of(note: Note) -> list[str]:
+    """The labels of a note's spans, then those of the whole note."""
     return [span.label for span in note.spans] + list(note.labels)
 
 
@@ -126,24 +122,26 @@ def _draw(
 ) -> dict[str, PartName]:
     items = sorted(atoms(notes, near), key=lambda atom: min(note.id for note in atom))
     random.Random(seed).shuffle(items)
-    placed = stratify([carriers(atom) for atom in items], shares)
+    placed = stratify([count_labels(atom) for atom in items], shares)
     return {note.id: part for atom, part in zip(items, placed, strict=True) for note in atom}
 
 
-def carriers(notes: Iterable[Note]) -> Counter[str]:
+def count_labels(notes: Iterable[Note]) -> Counter[str]:
     """Label -> notes that carry it, and under ``NOTES`` how many there are."""
     counts: Counter[str] = Counter()
     for note in notes:
-        counts.update({label for label in _labels(note) if label})
+        counts.update({label for label in labels_of(note) if label})
         counts[NOTES] += 1
     return counts
 
 
-def held(notes: Iterable[Note], parts: Mapping[str, PartName]) -> dict[PartName, Counter[str]]:
+def count_parts(
+    notes: Iterable[Note], parts: Mapping[str, PartName]
+) -> dict[PartName, Counter[str]]:
     """Part -> label -> notes of the part that carry it, as ``stratify.worst`` takes it; parts
     without notes are left out."""
     found: dict[PartName, list[Note]] = {}
     for note in notes:
         if note.id in parts:
             found.setdefault(parts[note.id], []).append(note)
-    return {part: carriers(found[part]) for part in PARTS if part in found}
+    return {part: count_labels(found[part]) for part in PARTS if part in found}

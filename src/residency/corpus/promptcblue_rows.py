@@ -19,8 +19,8 @@ import msgspec
 from residency.core import files
 from residency.core.errors import DataError, allowed
 from residency.core.types import Example, Facts, Labels, Node, Prediction, Tree, Value
-from residency.corpus.conversations import task_of
-from residency.corpus.jsonl import INVALID, choices, identifier, json_records
+from residency.corpus.formats.promptcblue import task_of
+from residency.corpus.records import Record, choices, identifier, json_records
 from residency.tasks import scoring
 from residency.tasks.card import CARDS, Card, load_card
 from residency.tasks.codec import CODECS, read
@@ -29,7 +29,7 @@ from residency.tasks.promptcblue_scores import TASKS, Item, official
 Mode = Literal["official", "safe"]
 
 
-class Scored(Value, frozen=True):
+class TaskScore(Value, frozen=True):
     """The score of one task."""
 
     task: str
@@ -45,26 +45,22 @@ class Scored(Value, frozen=True):
 @cache
 def cards() -> dict[str, Card]:
     """The packaged card of each task, by its official name."""
-    found = {
-        card.name: card
-        for card in (
-            load_card(f"promptcblue/{p.stem}") for p in (CARDS / "promptcblue").glob("*.yaml")
-        )
-    }
+    paths = (CARDS / "promptcblue").glob("*.yaml")
+    found = {card.name: card for card in (load_card(f"promptcblue/{p.stem}") for p in paths)}
     return {task: found[task] for task in TASKS}
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path) -> list[Record]:
     """The rows of a file, as they came.
 
     Raises ``DataError`` for a row that is no row of the benchmark, or whose id stands twice in its
     task.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Record] = []
     seen: dict[tuple[str, str], int] = {}
     for line, record in json_records(path):
         where = f"{path}:{line}"
-        if record is INVALID or not isinstance(record, dict):
+        if isinstance(record, str):
             raise DataError(f"{where}: is not a JSON object; each line is one row.")
         for name in ("input", "target", "sample_id"):
             if not isinstance(record.get(name), str):
@@ -89,7 +85,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def score(gold: Path, predictions: Path, mode: Mode) -> list[Scored]:
+def score(gold: Path, predictions: Path, mode: Mode) -> list[TaskScore]:
     """The score of every task that the gold file holds; both files are in PromptCBLUE's layout, the
     predictions' ``target`` is what the model wrote.
 
@@ -108,7 +104,7 @@ def score(gold: Path, predictions: Path, mode: Mode) -> list[Scored]:
 
 
 def _check(
-    wanted: list[dict[str, Any]], found: dict[tuple[str, str], Any], gold: Path, predictions: Path
+    wanted: list[Record], found: dict[tuple[str, str], Any], gold: Path, predictions: Path
 ) -> None:
     keys = {(task_of(row), row["sample_id"]): None for row in wanted}
     missing = [key for key in keys if key not in found]
@@ -122,8 +118,7 @@ def _check(
             )
         raise DataError(
             f"{predictions}: {len(missing)} of {len(keys)} rows of {gold} have no prediction (the "
-            f"first is {id} of {task}); predict "
-            "them all: an unanswered row has an empty target."
+            f"first is {id} of {task}); predict them all: an unanswered row has an empty target."
         )
     more = [key for key in found if key not in keys]
     if more:
@@ -133,7 +128,7 @@ def _check(
         )
 
 
-def _scored(task: str, own: Sequence[dict[str, Any]], said: Sequence[str], mode: Mode) -> Scored:
+def _scored(task: str, own: Sequence[Record], said: Sequence[str], mode: Mode) -> TaskScore:
     card = cards()[task]
     examples, predictions = safe_pairs(card, own, said)
     if mode == "official":
@@ -149,7 +144,7 @@ def _scored(task: str, own: Sequence[dict[str, Any]], said: Sequence[str], mode:
         )
     else:
         value = scoring.main_metric(examples, predictions, card)
-    return Scored(
+    return TaskScore(
         task=task,
         metric=TASKS[task].metric if mode == "official" else card.main_metric,
         score=value,
@@ -160,7 +155,7 @@ def _scored(task: str, own: Sequence[dict[str, Any]], said: Sequence[str], mode:
 
 
 def safe_pairs(
-    card: Card, own: Iterable[dict[str, Any]], said: Iterable[str]
+    card: Card, own: Iterable[Record], said: Iterable[str]
 ) -> tuple[list[Example], list[Prediction]]:
     """Rows as examples of a card, and what was written to them as predictions.
 
@@ -189,13 +184,13 @@ def safe_pairs(
     return examples, predictions
 
 
-def _offered(row: dict[str, Any]) -> tuple[str, ...] | None:
+def _offered(row: Record) -> tuple[str, ...] | None:
     """The choices as the official reader is given them."""
     found = row.get("answer_choices")
     return tuple(found) if isinstance(found, list) else choices(row) or None
 
 
-def submission(asked: Path, answers: Path, out: Path) -> int:
+def write_submission(asked: Path, answers: Path, out: Path) -> int:
     """Write the rows of a file with what ``residency predict`` answered as their target; returns
     how many.
 
@@ -206,7 +201,7 @@ def submission(asked: Path, answers: Path, out: Path) -> int:
     return len(written)
 
 
-def _paired(asked: Path, answers: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _paired(asked: Path, answers: Path) -> Iterator[tuple[Record, Record]]:
     for number, (row, (line, answer)) in enumerate(
         zip_longest(rows(asked), json_records(answers), fillvalue=(0, None)), start=1
     ):
@@ -218,31 +213,24 @@ def _paired(asked: Path, answers: Path) -> Iterator[tuple[dict[str, Any], dict[s
         if not isinstance(answer, dict) or identifier(answer.get("id")) != row["sample_id"]:
             raise DataError(
                 f"{where}: is not the answer to row {row['sample_id']}; predict {asked} with "
-                "--text input --id sample_id, and keep "
-                "the order."
+                "--text input --id sample_id, and keep the order."
             )
         yield row, answer
 
 
-def _answered(row: dict[str, Any], answer: dict[str, Any], where: Path) -> dict[str, Any]:
+def _answered(row: Record, answer: Record, where: Path) -> Record:
     card = cards()[task_of(row)]
+    words = ""  # no answer: it counts as wrong
     try:
         if "answer" in answer:
             words = str(answer["answer"])
-        elif "labels" in answer:
-            words = (
-                CODECS["labels"].render(Labels(labels=tuple(answer["labels"])), "")
-                if answer["labels"]
-                else ""
-            )
+        elif answer.get("labels"):
+            words = CODECS["labels"].render(Labels(labels=tuple(answer["labels"])), "")
         elif "facts" in answer:
             words = CODECS[card.family].render(Facts(facts=tuple(map(tuple, answer["facts"]))), "")
         elif "tree" in answer:
-            words = CODECS["tree"].render(
-                Tree(nodes=msgspec.convert(answer["tree"], tuple[Node, ...])), ""
-            )
-        else:
-            words = ""  # no answer: it counts as wrong
+            nodes = msgspec.convert(answer["tree"], tuple[Node, ...])
+            words = CODECS["tree"].render(Tree(nodes=nodes), "")
     except (TypeError, ValueError):
         raise DataError(
             f"{where}: the answer to row {row['sample_id']} is not one to task {card.name}; "

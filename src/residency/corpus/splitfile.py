@@ -17,12 +17,11 @@ from residency.core.page import Page, Section, write_page
 from residency.core.part import Part, parse
 from residency.core.types import PARTS, Note, PartName, Split, Value
 from residency.corpus import load
-from residency.corpus.leaks import Grouping, Leak, audit
+from residency.corpus.leaks import Grouping, Leak, find_leaks
 from residency.corpus.load import Corpus, Data
-from residency.corpus.parts import held, make
+from residency.corpus.parts import count_parts, make_split
 from residency.corpus.reader import Source
 from residency.corpus.stratify import NOTES, worst
-from residency.corpus.summary import shown
 
 SCHEMA = 1
 SUFFIX = ".split.json"
@@ -56,10 +55,12 @@ class SplitFile(Value, frozen=True):
     """Hash of all the above."""
 
 
-def of(corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str, str]) -> SplitFile:
+def describe(
+    corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str, str]
+) -> SplitFile:
     """The split of a data set that was read, for a file that will lie in ``folder``; ``files``:
     file -> SHA-256."""
-    return sealed(
+    return seal(
         SplitFile(
             schema=SCHEMA,
             name=corpus.name,
@@ -73,10 +74,7 @@ def of(corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str,
             split=corpus.split,
             groups=groups_of(corpus.notes),
             parents={note.id: note.parents for note in corpus.notes if note.parents},
-            carried={
-                part: dict(counts)
-                for part, counts in held(corpus.notes, corpus.split.parts).items()
-            },
+            carried=_carried(corpus.notes, corpus.split),
             grouping=corpus.grouping,
             leaks=corpus.leaks,
             warnings=corpus.warnings,
@@ -84,14 +82,19 @@ def of(corpus: Corpus, data: Data, root: Path, folder: Path, files: Mapping[str,
     )
 
 
+def _carried(notes: Sequence[Note], split: Split) -> dict[PartName, dict[str, int]]:
+    counts = count_parts(notes, split.parts)
+    return {part: dict(found) for part, found in counts.items()}
+
+
 def groups_of(notes: Sequence[Note]) -> dict[str, str]:
     """Note id -> group, where it is not the id itself."""
     return {note.id: note.group for note in notes if note.group not in ("", note.id)}
 
 
-def sealed(file: SplitFile) -> SplitFile:
+def seal(file: SplitFile) -> SplitFile:
     """The same with the hash of what it says."""
-    return msgspec.structs.replace(file, seal=_seal(file))
+    return msgspec.structs.replace(file, seal=_seal_of(file))
 
 
 def read(path: Path) -> SplitFile:
@@ -102,7 +105,7 @@ def read(path: Path) -> SplitFile:
         raise UserError(
             f"{path}: schema {found.schema} is not read by this version, which reads {SCHEMA}."
         )
-    if found.seal != _seal(found):
+    if found.seal != _seal_of(found):
         raise GateRefused(
             f"{path}: was changed after it was written; restore it, or write it anew with "
             "residency split."
@@ -121,10 +124,8 @@ def verify(path: Path) -> SplitFile:
     data = data_of(before, path)
     faults = _changed_files(before, data, root)
     if not faults:
-        read_again, _ = load.read_parts(data, before.name, root)
-        faults = _changed_parts(
-            before, data, [note for notes in read_again.values() for note in notes]
-        )
+        parts, _ = load.read_parts(data, before.name, root)
+        faults = _changed_parts(before, data, [note for notes in parts.values() for note in notes])
     if faults:
         raise GateRefused(
             f"{path}: no longer holds: {'; '.join(faults)}; restore the files, or write it anew "
@@ -135,20 +136,21 @@ def verify(path: Path) -> SplitFile:
 
 def data_of(file: SplitFile, path: Path) -> Data:
     """The data set that a split file is of."""
-    settings: Data = parse(_Entry, {"data": file.data}, f"{path}: data").data
+    settings: Data = parse(_DataSet, {"data": file.data}, f"{path}: data").data
     return settings
 
 
-class _Entry(Part):
+class _DataSet(Part):
     data: Data
 
 
-def _seal(file: SplitFile) -> str:
+def _seal_of(file: SplitFile) -> str:
     return digest(msgspec.structs.replace(file, seal=""))
 
 
 def _changed_files(before: SplitFile, data: Data, root: Path) -> list[str]:
-    now = {shown(path, root): path for path in load.files(data, root, before.name)}
+    paths = load.files(data, root, before.name)
+    now = {load.relative_name(path, root): path for path in paths}
     faults = [f"{name} is gone" for name in before.files if name not in now]
     faults += [f"{name} is new" for name in now if name not in before.files]
     faults += [
@@ -167,19 +169,17 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
     if missing := [id for id in before.split.parts if id not in notes]:
         faults.append(f"{len(missing):,} notes of the split are not in the data, e.g. {missing[0]}")
     placed = [note for id, note in notes.items() if id in before.split.parts]
-    again = make(placed, before.split.parts, before.split.seed, before.split.how)
+    again = make_split(placed, before.split.parts, before.split.seed, before.split.how)
     if not faults and again != before.split:
         faults.append("the parts are not those that were written")
     if groups_of(placed) != before.groups:
         faults.append("the groups are not those that were written")
-    if {
-        part: dict(found) for part, found in held(placed, before.split.parts).items()
-    } != before.carried:
+    if _carried(placed, before.split) != before.carried:
         faults.append("the labels are not those that were counted")
     known = {(leak.tie, leak.parts): leak.sets for leak in before.leaks}
     faults += [
         leak.words
-        for leak in audit(placed, before.split.parts, load.clusters(data, read_again))
+        for leak in find_leaks(placed, before.split.parts, load.clusters(data, read_again))
         if leak.sets > known.get((leak.tie, leak.parts), 0)
     ]
     return faults
@@ -188,27 +188,21 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
 def page(files: Sequence[SplitFile], created: str) -> Page:
     """A page on one or more splits: sizes, balance, groups, leaks."""
     error, label, part = max((worst(file.carried) for file in files), key=lambda found: found[0])
-    said = [f"{file.name}: {words}" for file in files for words in file.warnings]
     far = f" (label {label}, {part} part)" if label else ""
+    leaking = any(file.leaks for file in files)
     return Page(
         title="Split: " + ", ".join(file.name for file in files),
         eyebrow=created,
-        lead=(
-            f"Labels differ by {100 * error:.2f} percentage points at most between a part and "
-            "the "
-            f"whole{far}. "
-        )
-        + (
-            "Something stands in two parts; see below."
-            if any(file.leaks for file in files)
-            else "Nothing stands in two parts."
-        ),
+        lead=f"Labels differ by {100 * error:.2f} percentage points at most between a part and the "
+        f"whole{far}. "
+        + ("Something stands" if leaking else "Nothing stands")
+        + (" in two parts; see below." if leaking else " in two parts."),
         facts=tuple(
             (words if len(files) == 1 else f"{file.name}: {words}", f"{value:,}")
             for file in files
             for words, value in (("notes", file.grouping.notes), ("groups", file.grouping.groups))
         ),
-        caveats=tuple(said),
+        caveats=tuple(f"{file.name}: {words}" for file in files for words in file.warnings),
         sections=tuple(section for file in files for section in _sections(file)),
     )
 
@@ -217,26 +211,6 @@ def _sections(file: SplitFile) -> list[Section]:
     counts = {part: Counter(found) for part, found in file.carried.items()}
     parts = [part for part in PARTS if part in counts]
     placed = sum(counts.values(), Counter[str]())
-    whole = max(placed[NOTES], 1)
-    groups = {
-        part: len({file.groups.get(id, id) for id, p in file.split.parts.items() if p == part})
-        for part in parts
-    }
-    sizes = Section(
-        title=f"{file.name}: parts",
-        text=file.split.how,
-        columns=("part", "notes", "share", "patients"),
-        rows=tuple(
-            (
-                part,
-                f"{counts[part][NOTES]:,}",
-                f"{counts[part][NOTES] / whole:.1%}",
-                f"{groups[part]:,}",
-            )
-            for part in parts
-        ),
-        numeric=(1, 2, 3),
-    )
     labels = sorted(set(placed) - {NOTES}, key=lambda label: -placed[label])
     balance = Section(
         title=f"{file.name}: labels",
@@ -247,36 +221,60 @@ def _sections(file: SplitFile) -> list[Section]:
         numeric=tuple(range(1, len(parts) + 3)),
     )
     grouped = file.grouping
-    ties = Section(
+    ties = (
+        *grouped.ties.items(),
+        ("notes that are near-duplicates", grouped.clustered),
+        ("notes in the largest cluster of near-duplicates", grouped.largest_cluster),
+        ("notes in the largest set in all", grouped.largest),
+    )
+    tied = Section(
         title=f"{file.name}: what stays together",
         columns=("tie", "sets of two or more notes"),
-        rows=(
-            *((tie, f"{number:,}") for tie, number in grouped.ties.items()),
-            ("notes that are near-duplicates", f"{grouped.clustered:,}"),
-            ("notes in the largest cluster of near-duplicates", f"{grouped.largest_cluster:,}"),
-            ("notes in the largest set in all", f"{grouped.largest:,}"),
-        ),
+        rows=tuple((name, f"{number:,}") for name, number in ties),
         numeric=(1,),
     )
-    leaks = Section(
+    return [_sizes(file), *([balance] if labels else []), tied, _leaks(file)]
+
+
+def _sizes(file: SplitFile) -> Section:
+    """How many notes and patients each part has."""
+    notes = {part: found.get(NOTES, 0) for part, found in file.carried.items()}
+    whole = max(sum(notes.values()), 1)
+    patients: dict[str, set[str]] = {part: set() for part in PARTS}
+    for id, part in file.split.parts.items():
+        patients[part].add(file.groups.get(id, id))
+    return Section(
+        title=f"{file.name}: parts",
+        text=file.split.how,
+        columns=("part", "notes", "share", "patients"),
+        rows=tuple(
+            (part, f"{notes[part]:,}", f"{notes[part] / whole:.1%}", f"{len(patients[part]):,}")
+            for part in PARTS
+            if part in notes
+        ),
+        numeric=(1, 2, 3),
+    )
+
+
+def _leaks(file: SplitFile) -> Section:
+    """What stands in two parts."""
+    nothing = "Nothing: no patient, text, near-duplicate, parent or source document."
+    return Section(
         title=f"{file.name}: what stands in two parts",
-        text=""
-        if file.leaks
-        else "Nothing: no patient, text, near-duplicate, parent or source document.",
+        text="" if file.leaks else nothing,
         columns=("tie", "parts", "sets", "notes", "ids"),
         rows=tuple(
             (
-                leak.tie,
-                " and ".join(leak.parts),
-                f"{leak.sets:,}",
-                f"{leak.notes:,}",
-                ", ".join(leak.ids),
+                one.tie,
+                " and ".join(one.parts),
+                f"{one.sets:,}",
+                f"{one.notes:,}",
+                ", ".join(one.ids),
             )
-            for leak in file.leaks
+            for one in file.leaks
         ),
         numeric=(2, 3),
     )
-    return [sizes, *([balance] if labels else []), ties, leaks]
 
 
 def _row(
@@ -303,8 +301,8 @@ def write(
     ``digests``: file -> SHA-256."""
     files = []
     for name, corpus in corpora.items():
-        read_from = {shown(path, root) for path in load.files(data[name], root, name)}
-        file = of(corpus, data[name], root, folder, {one: digests[one] for one in read_from})
+        read_from = {load.relative_name(path, root) for path in load.files(data[name], root, name)}
+        file = describe(corpus, data[name], root, folder, {one: digests[one] for one in read_from})
         write_json(folder / f"{name}{SUFFIX}", file)
         files.append(file)
     write_page(page(files, created), folder)

@@ -1,4 +1,4 @@
-"""Groups of notes dealt out to parts so that every part holds its share of the notes and labels are
+"""Groups of notes assigned to parts so that every part holds its share of the notes and labels are
 equally common in all.
 
 First greedily, in the manner of iterative stratification (Sechidis et al. 2011) with groups as its
@@ -38,16 +38,16 @@ def stratify(
     and under ``NOTES`` how many there are. The order of groups that are alike decides; whoever
     calls draws it."""
     parts = [part for part in PARTS if shares.get(part)]
-    members = _dealt(counts, parts, shares)
+    members = _assign(counts, parts, shares)
     _fill_empty(members, counts)
     placed: list[PartName] = [parts[0]] * len(counts)
     for part, indices in members.items():
         for index in indices:
             placed[index] = part
-    return _repaired(counts, placed, parts, shares) if repaired and len(parts) > 1 else placed
+    return _repair(counts, placed, parts, shares) if repaired and len(parts) > 1 else placed
 
 
-def _dealt(
+def _assign(
     counts: Sequence[Counter[str]], parts: Sequence[PartName], shares: Mapping[PartName, float]
 ) -> dict[PartName, list[int]]:
     """Greedy: groups with the rarest label first, large before small, each where most of what it
@@ -116,7 +116,7 @@ def worst(held: Mapping[PartName, Mapping[str, int]]) -> tuple[float, str, PartN
     return found
 
 
-def _repaired(
+def _repair(
     counts: Sequence[Counter[str]],
     placed: list[PartName],
     parts: Sequence[PartName],

@@ -16,7 +16,7 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import enumerate_lines, write_jsonl
 from residency.core.types import Span
-from residency.corpus.entities import Keys, read_entities
+from residency.corpus.entities import EntityKeys, read_entities
 from residency.label.annotations import Annotation, Given, LabellingTask
 
 TEXT = "text is not the one that was given out; offsets may have moved"
@@ -79,7 +79,7 @@ class Exchange:
             if id in tasks and "text" in row and row["text"] != tasks[id].text:
                 fault = TEXT
             seen.add(id)
-            spans = read_entities(row.get("entities"), Keys(), f"{path}:{number}", "entities")
+            spans = read_entities(row.get("entities"), EntityKeys(), f"{path}:{number}", "entities")
             seconds, choice = row.get("seconds"), row.get("choice")
             yield Given(
                 task=id,

@@ -78,7 +78,7 @@ def _check(rejected: dict[str, str], count: int, max_rejected: float) -> None:
         f"{len(rejected)} of {count} training rows are too long ({times} x {reason}; first: row "
         f"{first}); set base.window "
         "higher, shorten them, cut them with tasks[0].limits.over=cut, or accept the loss with "
-        "data.NAME.loss."
+        "data.NAME.max_rejected."
     )
 
 

@@ -51,14 +51,13 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
     base = attempt(lambda: resolve(recipe.base, recipe.root))
     corpora: dict[str, Corpus] = {}
     for name, data in recipe.data.items():
-        lenient = data.model_copy(
-            update={"loss": 1.0, "leak": "warn"}
-        )  # so that all is named, not what is met first
+        # Lenient, so that all is named, not what is met first.
+        lenient = data.model_copy(update={"max_rejected": 1.0, "leak": "warn"})
         corpus = attempt(partial(load.load, lenient, name, recipe.root, recipe.seed))
         if corpus is not None:
             corpora[name] = corpus
             summaries.append(summary(data, recipe.root, corpus))
-            findings.extend(_rejections(corpus, data.loss, name))
+            findings.extend(_rejections(corpus, data.max_rejected, name))
             refuses = bool(corpus.leaks) and data.leak == "refuse"
             findings.extend(
                 Finding(level="refused" if refuses else "note", message=f"data.{name}: {words}.")
@@ -144,7 +143,7 @@ def _learned(
     rows = examples(corpus.part("train"), card)
     if not rows:
         return []
-    items = conversation_items.build(rows, chat, card, loss_on, recipe.data[data].loss)
+    items = conversation_items.build(rows, chat, card, loss_on, recipe.data[data].max_rejected)
     changed = [
         f"data.{data}: {times} training rows: {why}." for why, times in items.changed.items()
     ]
@@ -165,7 +164,7 @@ def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
     if level == "error":
         share = (
             f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than "
-            f"data.{name}.loss = {limit:.1%}."
+            f"data.{name}.max_rejected = {limit:.1%}."
         )
         found.append(Finding(level="error", message=share))
     return found

@@ -137,9 +137,7 @@ def _point(
 
     name = recipe.tasks[0].data
     overrides = [f"data.{name}.limit={size}", f"seed={seed}", "evaluate.baselines=[]", *changes]
-    changed = Recipe.from_mapping(
-        recipe.model_dump(mode="json", by_alias=True, exclude_unset=True), recipe.root, overrides
-    )
+    changed = Recipe.from_mapping(recipe.mapping(), recipe.root, overrides)
     done = run(changed, runs, tracker or Silent())
     facts = finished_facts(done)
     stages = [

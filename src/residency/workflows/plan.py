@@ -91,7 +91,7 @@ def _subject(recipe: Recipe, base: Base) -> Any:
     if output == "text":
         chat = artefact.chat(base, task.limits)
         made = conversation_items.build(
-            train, chat, card, recipe.stages[0].loss_on, recipe.data[task.data].loss
+            train, chat, card, recipe.stages[0].loss_on, recipe.data[task.data].max_rejected
         )
     else:
         made = items.build(train, artefact.tokeniser(base), card)

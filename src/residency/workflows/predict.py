@@ -20,8 +20,8 @@ from residency.core.files import (
 )
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Facts, Labels, Prediction, RawNote, Spans, Text, Tree, Turn
-from residency.corpus.conversations import MESSAGE_TAGS, spoken
-from residency.corpus.jsonl import choices, identifier
+from residency.corpus.conversations import MESSAGE_TAGS, read_messages
+from residency.corpus.records import choices, identifier
 from residency.workflows.finished import artefact_of, predict
 
 FLUSH = 256
@@ -116,7 +116,7 @@ def notes(
         if position >= skip:
             row = _row(input, number, line, text_field, columns)
             found = (
-                spoken(row["messages"], MESSAGE_TAGS)
+                read_messages(row["messages"], MESSAGE_TAGS)
                 if "messages" in row and text_field not in row
                 else []
             )
@@ -145,7 +145,7 @@ def _row(
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{input}:{number}: {reason(error)}") from None
     if isinstance(row, dict) and text_field not in row and "messages" in row:
-        turns = spoken(row["messages"], MESSAGE_TAGS)
+        turns = read_messages(row["messages"], MESSAGE_TAGS)
         if isinstance(turns, str) or not turns or turns[-1][0] != "user":
             fault = turns if isinstance(turns, str) else "the last turn must be the user's"
             raise DataError(f"{input}:{number}: messages: {fault}.")

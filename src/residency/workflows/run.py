@@ -200,7 +200,7 @@ def job_of_stage(material: Material, number: int, work: Path, out: Path) -> Trai
         output=first.output,
         limits=first.task.limits,
         generate=first.task.generate,
-        max_rejected=recipe.data[first.data].loss,
+        max_rejected=recipe.data[first.data].max_rejected,
         start=start_of(inputs, number),
         forecast=True,
         shard=recipe.launch.shard and processes.world() > 1,

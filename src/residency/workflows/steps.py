@@ -23,7 +23,7 @@ from residency.core.run_folder import (
 from residency.core.types import DataSummary, Value
 from residency.core.zones import assert_outside
 from residency.corpus import load
-from residency.corpus.summary import shown, strictest
+from residency.corpus.summary import strictest
 from residency.models.base import Base, resolve
 from residency.recipe import Recipe, Task
 from residency.train import processes
@@ -69,7 +69,7 @@ def hash_files(recipe: Recipe, memo: Path | None = None) -> dict[str, str]:
         path for name, data in recipe.data.items() for path in load.files(data, recipe.root, name)
     }
     hashes = memoised_digests(sorted(found), memo)
-    return {shown(path, recipe.root): hash for path, hash in hashes.items()}
+    return {load.relative_name(path, recipe.root): hash for path, hash in hashes.items()}
 
 
 def trained_on(recipe: Recipe, task: Task, *stages: Stage) -> list[str]:

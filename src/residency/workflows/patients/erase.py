@@ -31,7 +31,7 @@ from residency.core.run_folder import Run, now
 from residency.core.types import RunFacts, Split, Value
 from residency.corpus import load, splitfile
 from residency.corpus.leaks import grouping
-from residency.corpus.parts import held, make
+from residency.corpus.parts import count_parts, make_split
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.deid.vault import Vault, key_from
 from residency.models import erased
@@ -301,20 +301,20 @@ def _smaller(split: SplitFile, ids: Collection[str], path: Path, log: ErasureLog
         read, _ = load.read_parts(data, split.name, root)
         every = [note for notes in read.values() for note in notes]
         notes = [note for note in every if note.id in smaller.split.parts]
-        counts = held(notes, smaller.split.parts)
+        counts = count_parts(notes, smaller.split.parts)
         smaller = msgspec.structs.replace(
             smaller,
-            split=make(notes, smaller.split.parts, split.split.seed, split.split.how),
+            split=make_split(notes, smaller.split.parts, split.split.seed, split.split.how),
             carried={part: dict(found) for part, found in counts.items()},
             grouping=grouping(notes, load.clusters(data, every)),
         )
-    return splitfile.sealed(smaller)
+    return splitfile.seal(smaller)
 
 
 def _without_ids(split: Split, ids: Collection[str]) -> Split:
     parts = {id: part for id, part in split.parts.items() if id not in ids}
     return msgspec.structs.replace(
-        make([], {}, split.seed, split.how),
+        make_split([], {}, split.seed, split.how),
         parts=parts,
         balance=split.balance,
         digest=digest(sorted(parts.items())),

@@ -16,9 +16,10 @@ from residency.core.errors import ResidencyError
 from residency.core.files import enumerate_lines, file_digest
 from residency.core.types import PARTS, Split, Value
 from residency.corpus import load
-from residency.corpus.jsonl import Jsonl, identifier
+from residency.corpus.formats.jsonl import Jsonl
 from residency.corpus.leaks import Grouping
 from residency.corpus.load import Data
+from residency.corpus.records import identifier
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.recipe import Recipe
 from residency.workflows.finished import open_run
@@ -170,7 +171,9 @@ def _there(data: Data, root: Path, name: str) -> tuple[Path, ...]:
 
 def _read(data: Data, root: Path, name: str, files: tuple[Path, ...]) -> DataSet:
     """Rows that cannot be used are passed over here; ``of_data`` looks at the lines themselves."""
-    lenient = data.model_copy(update={"loss": 0.999999, "labels": {}, "on_bad_span": "drop_span"})
+    lenient = data.model_copy(
+        update={"max_rejected": 0.999999, "labels": {}, "on_bad_span": "drop_span"}
+    )
     read, ledger = load.read_parts(lenient, name, root)
     notes = [note for part in read.values() for note in part]
     lines: dict[Path, dict[int, str]] = {path: {} for path in files}

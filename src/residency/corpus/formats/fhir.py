@@ -19,9 +19,9 @@ import msgspec
 from pydantic import Field
 
 from residency.core.errors import DataError
-from residency.core.files import digest, reason
+from residency.core.files import digest, read_text, reason
 from residency.core.types import Value
-from residency.corpus.reader import Row, Source, whole
+from residency.corpus.reader import Row, Source
 from residency.tasks.retrieval import Index, Term
 
 Resource = dict[str, Any]
@@ -30,7 +30,7 @@ MOST_REFERENCES = 6
 """A question whose answer needs more resources is not asked."""
 
 
-class Asked(Value, frozen=True):
+class RecordQuestion(Value, frozen=True):
     """A question with what the record says."""
 
     kind: str
@@ -39,7 +39,7 @@ class Asked(Value, frozen=True):
     references: tuple[str, ...] = ()
 
 
-class Entry(Value, frozen=True):
+class RecordEntry(Value, frozen=True):
     """A resource, as questions need it."""
 
     type: str
@@ -78,20 +78,16 @@ class Fhir(Source):
         return (".json",)
 
     def rows(self, path: Path) -> Iterator[Row]:
-        patient, entries = record(path)
-        search = Index(
-            [Term(code=entry.reference, name=f"{entry.type} {entry.line}") for entry in entries]
-        )
-        by_reference = {entry.reference: entry for entry in entries}
-        for number, asked in enumerate(
-            chosen(patient, entries, self.language, self.questions), start=1
-        ):
-            question = worded(asked, self.language)
+        patient, entries = read_record(path)
+        terms = [Term(code=one.reference, name=f"{one.type} {one.line}") for one in entries]
+        search = Index(terms)
+        by_reference = {one.reference: one for one in entries}
+        asked_of = choose_questions(patient, entries, self.language, self.questions)
+        for number, asked in enumerate(asked_of, start=1):
+            question = fill_question(asked, self.language)
             found = [by_reference[one.term.code] for one in search.find(question, self.candidates)]
-            lines = "\n".join(
-                entry.line
-                for entry in sorted(found, key=lambda entry: (entry.start, entry.reference))
-            )
+            found.sort(key=lambda entry: (entry.start, entry.reference))
+            lines = "\n".join(entry.line for entry in found)
             yield Row(
                 line=0,
                 id=f"{patient}-{number}",
@@ -108,11 +104,11 @@ class Fhir(Source):
             )
 
 
-def record(path: Path) -> tuple[str, list[Entry]]:
+def read_record(path: Path) -> tuple[str, list[RecordEntry]]:
     """The patient's id and everything else in a bundle; raises ``DataError`` for a file that is not
     one patient's bundle."""
     try:
-        found = msgspec.json.decode(whole(path), type=dict[str, Any])
+        found = msgspec.json.decode(read_text(path), type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise DataError(
             f"{path}: is no FHIR bundle ({reason(error)}); it holds one JSON object."
@@ -132,11 +128,11 @@ def record(path: Path) -> tuple[str, list[Entry]]:
         raise DataError(
             f"{path}: holds {len(patients)} patients; give each patient a bundle of their own."
         )
-    entries = (entry(one) for one in resources)
+    entries = (read_entry(one) for one in resources)
     return patients[0]["id"], [one for one in entries if one is not None]
 
 
-def entry(resource: Resource) -> Entry | None:
+def read_entry(resource: Resource) -> RecordEntry | None:
     """A resource as questions need it; None for one of another type, or without a name."""
     kind, id = str(resource.get("resourceType", "")), resource.get("id")
     if kind not in NAMED or not isinstance(id, str):
@@ -161,7 +157,7 @@ def entry(resource: Resource) -> Entry | None:
         value = _words(reasons[0])
     if kind == "Encounter":
         value = _words(concept)
-    return Entry(
+    return RecordEntry(
         type=kind,
         reference=f"{kind}/{id}",
         name=name,
@@ -175,7 +171,7 @@ def entry(resource: Resource) -> Entry | None:
         reasons=tuple(code for one in reasons for code in _codes(one)),
         status=next((code for _, code in _codings(status)), "")
         if status
-        else _shown(kind, resource),
+        else _status(kind, resource),
     )
 
 
@@ -198,7 +194,7 @@ STARTS = (
 )
 
 
-def _shown(kind: str, resource: Resource) -> str:
+def _status(kind: str, resource: Resource) -> str:
     """The status where it says something: of prescriptions only, as everything else is done."""
     return str(resource.get("status", "")) if kind == "MedicationRequest" else ""
 
@@ -246,16 +242,18 @@ def phrases() -> dict[str, Any]:
     return found
 
 
-def worded(asked: Asked, lang: Lang) -> str:
+def fill_question(asked: RecordQuestion, lang: Lang) -> str:
     """A question in words."""
     words: str = phrases()["questions"][asked.kind][lang]
     return words.replace("NAME", asked.name.rstrip("?？ "))
 
 
-def chosen(patient: str, entries: Iterable[Entry], lang: Lang, most: int) -> list[Asked]:
+def choose_questions(
+    patient: str, entries: Iterable[RecordEntry], lang: Lang, most: int
+) -> list[RecordQuestion]:
     """At most so many questions of each kind, an arbitrary choice that hangs on the patient and the
     names alone."""
-    kinds: defaultdict[str, list[Asked]] = defaultdict(list)
+    kinds: defaultdict[str, list[RecordQuestion]] = defaultdict(list)
     for one in questions(list(entries), lang):
         if len(one.references) <= MOST_REFERENCES and one.answer:
             kinds[one.kind].append(one)
@@ -266,12 +264,12 @@ def chosen(patient: str, entries: Iterable[Entry], lang: Lang, most: int) -> lis
     ]
 
 
-def questions(entries: list[Entry], lang: Lang) -> Iterator[Asked]:
+def questions(entries: list[RecordEntry], lang: Lang) -> Iterator[RecordQuestion]:
     """Everything that can be asked of a record, with the answer that it gives; what it leaves open
     is not asked."""
     yes, no = phrases()["yes"][lang], phrases()["no"][lang]
     for kind, type, answered in KINDS:
-        of_name: defaultdict[str, list[Entry]] = defaultdict(list)
+        of_name: defaultdict[str, list[RecordEntry]] = defaultdict(list)
         for one in entries:
             if one.type == type:
                 of_name[one.name].append(one)
@@ -280,7 +278,7 @@ def questions(entries: list[Entry], lang: Lang) -> Iterator[Asked]:
             if found is not None:
                 answer, cited = found
                 answer = {"YES": yes, "NO": no}.get(answer, answer)
-                yield Asked(
+                yield RecordQuestion(
                     kind=kind,
                     name=name,
                     answer=answer,
@@ -289,45 +287,45 @@ def questions(entries: list[Entry], lang: Lang) -> Iterator[Asked]:
     held = " ".join(f"{one.name} {one.value}" for one in entries).lower()
     for name in phrases()["absent"]:
         if name.lower() not in held:
-            yield Asked(kind="never", name=name, answer=no)
+            yield RecordQuestion(kind="never", name=name, answer=no)
 
 
-Found = tuple[str, list[Entry]] | None
+Found = tuple[str, list[RecordEntry]] | None
 
 
-def _earliest(alike: list[Entry], _: list[Entry]) -> Found:
+def _earliest(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
     first = min((one.start for one in alike if one.start), default="")
     cited = [one for one in alike if one.start == first]
     return (first, cited) if first and len(cited) == 1 else None
 
 
-def _latest(alike: list[Entry]) -> Entry | None:
+def _latest(alike: list[RecordEntry]) -> RecordEntry | None:
     """The last one, where no other is of the same day."""
     last = max((one.start for one in alike), default="")
     cited = [one for one in alike if one.start == last]
     return cited[0] if last and len(cited) == 1 else None
 
 
-def _last_day(alike: list[Entry], _: list[Entry]) -> Found:
+def _last_day(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
     last = _latest(alike)
     return (last.start, [last]) if last else None
 
 
-def _last_value(alike: list[Entry], _: list[Entry]) -> Found:
+def _last_value(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
     last = _latest(alike)
     return (last.value, [last]) if last and last.value else None
 
 
-def _still(alike: list[Entry], _: list[Entry]) -> Found:
+def _still(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
     active = [one for one in alike if one.status == "active"]
     return ("YES", active) if active else ("NO", alike)
 
 
-def _count(alike: list[Entry], _: list[Entry]) -> Found:
+def _count(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
     return str(len(alike)), alike
 
 
-def _purpose(alike: list[Entry], entries: list[Entry]) -> Found:
+def _purpose(alike: list[RecordEntry], entries: list[RecordEntry]) -> Found:
     """What something was prescribed for, where that is one thing and the record holds it as a
     condition."""
     wanted = {one.reasons for one in alike if one.reasons}
@@ -343,7 +341,7 @@ def _purpose(alike: list[Entry], entries: list[Entry]) -> Found:
     )
 
 
-def _category(alike: list[Entry], _: list[Entry]) -> Found:
+def _category(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
     return (
         (alike[0].value, alike)
         if len({one.value for one in alike}) == 1 and alike[0].value
@@ -351,7 +349,7 @@ def _category(alike: list[Entry], _: list[Entry]) -> Found:
     )
 
 
-KINDS: tuple[tuple[str, str, Callable[[list[Entry], list[Entry]], Found]], ...] = (
+KINDS: tuple[tuple[str, str, Callable[[list[RecordEntry], list[RecordEntry]], Found]], ...] = (
     ("onset", "Condition", _earliest),
     ("active", "Condition", _still),
     ("taking", "MedicationRequest", _still),

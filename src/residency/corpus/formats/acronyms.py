@@ -3,20 +3,19 @@ what each may stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from unicodedata import normalize
 
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import reason
+from residency.core.files import read_text, reason
 from residency.core.part import Part
-from residency.corpus.conversations import Conversations, Said
-from residency.corpus.jsonl import INVALID
-from residency.corpus.reader import Row, missing, whole
+from residency.corpus.conversations import Conversations
+from residency.corpus.reader import Row, require
+from residency.corpus.records import Record
 
 
 class AcronymColumns(Part):
@@ -42,28 +41,10 @@ class Acronyms(Conversations):
     def companions(self, path: Path) -> list[Path]:
         return [path.parent / self.dictionary] if self.dictionary else []
 
-    def rows(self, path: Path) -> Iterator[Row]:
-        known = meanings(path.parent / self.dictionary) if self.dictionary else {}
-        for line, record in self.records(path):
-            if isinstance(record, dict):
-                yield self._short_form(record, line, f"{path}:{line}", known)
-            else:
-                yield Row(
-                    line=line,
-                    fault="is not valid JSON" if record is INVALID else "is not a JSON object",
-                )
-
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        raise NotImplementedError  # rows have columns, which a card puts into words
-
-    def _short_form(
-        self, record: dict[str, Any], line: int, where: str, known: dict[str, tuple[str, ...]]
-    ) -> Row:
-        columns = self.columns
-        for setting, name in columns:
-            if name not in record:
-                raise missing(where, "column", name, record, f"columns.{setting}")
-        text, start, length, full = (record[name] for _, name in columns)
+    def row(self, record: Record, path: Path, line: int) -> Row | None:
+        columns = [(name, f"columns.{setting}") for setting, name in self.columns]
+        require(f"{path}:{line}", "column", record, columns)
+        text, start, length, full = (record[name] for name, _ in columns)
         if not isinstance(text, str) or not isinstance(full, str) or not full.strip():
             return Row(line=line, fault="text or expansion is empty or not text")
         if (
@@ -76,19 +57,20 @@ class Acronyms(Conversations):
         if not short:
             return Row(line=line, fault="the short form is empty")
         full = normalize("NFC", full).strip()
-        options = known.get(short.lower(), ())
+        options: tuple[str, ...] = ()
+        if self.dictionary:
+            options = read_dictionary(path.parent / self.dictionary).get(short.lower(), ())
         fields = {"text": normalize("NFC", text), "acronym": short, "expansion": full}
-        about = self._about(record) | {
-            "choices": options if not options or full in options else (*options, full)
-        }
+        choices = options if not options or full in options else (*options, full)
+        about = self.about(record) | {"choices": choices}
         return Row(line=line, text=f"{short}\n{fields['text']}", fields=fields, **about)
 
 
 @cache
-def meanings(path: Path) -> dict[str, tuple[str, ...]]:
+def read_dictionary(path: Path) -> dict[str, tuple[str, ...]]:
     """Short form -> full forms, composed and in lower case."""
     try:
-        found = msgspec.json.decode(whole(path), type=dict[str, list[str]])
+        found = msgspec.json.decode(read_text(path), type=dict[str, list[str]])
     except msgspec.DecodeError as error:
         raise DataError(
             f"{path}: is no dictionary of short forms ({reason(error)}); give {{short form: [full "

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from residency.core.errors import GateRefused
 from residency.core.types import Note, PartName
+from residency.corpus.formats.jsonl import Jsonl
 from residency.corpus.groups import atoms
-from residency.corpus.leaks import audit, grouping
-from residency.corpus.load import Corpus, Jsonl, load
+from residency.corpus.leaks import find_leaks, grouping
+from residency.corpus.load import Corpus, load
 from residency.corpus.near import near_duplicates
-from residency.corpus.parts import given, split_by_group
+from residency.corpus.parts import keep_given, split_by_group
 
 SHARES: dict[PartName, float] = {"train": 0.6, "dev": 0.2, "test": 0.2}
 
@@ -49,11 +50,11 @@ LEAKS = [
 def test_every_tie_between_two_parts_is_a_leak_of_its_kind(
     tie: str, one: Note, two: Note, parts: tuple[PartName, PartName]
 ) -> None:
-    found = audit([one, two, note("c")], {"a": parts[0], "b": parts[1], "c": "train"})
+    found = find_leaks([one, two, note("c")], {"a": parts[0], "b": parts[1], "c": "train"})
     assert [(leak.tie, leak.parts, leak.sets, leak.notes, leak.ids) for leak in found] == [
         (tie, parts, 1, 1, ("b",))
     ]
-    assert audit([one, two], {"a": parts[0], "b": parts[0]}) == ()
+    assert find_leaks([one, two], {"a": parts[0], "b": parts[0]}) == ()
 
 
 def test_near_duplicates_in_two_parts_are_a_leak() -> None:
@@ -64,7 +65,7 @@ def test_near_duplicates_in_two_parts_are_a_leak() -> None:
     )
     notes = [note("a", text=text + "."), note("b", text=text + ", mạch 96.")]
     near = near_duplicates(notes, 0.8)
-    assert [leak.tie for leak in audit(notes, {"a": "train", "b": "test"}, near)] == [
+    assert [leak.tie for leak in find_leaks(notes, {"a": "train", "b": "test"}, near)] == [
         "near-duplicate"
     ]
 
@@ -74,7 +75,7 @@ def test_counts_are_of_sets_and_of_the_notes_of_the_second_part() -> None:
         *(note(f"a{i}", group=f"p{i % 3}") for i in range(9)),
         *(note(f"b{i}", group=f"p{i % 2}") for i in range(7)),
     ]
-    (leak,) = audit(notes, {one.id: "train" if one.id[0] == "a" else "test" for one in notes})
+    (leak,) = find_leaks(notes, {one.id: "train" if one.id[0] == "a" else "test" for one in notes})
     assert (leak.sets, leak.notes, len(leak.ids)) == (2, 7, 5)
     assert leak.words == "2 patients in both train and test (7 test notes, e.g. b0, b2, b4, b6, b1)"
 
@@ -112,7 +113,7 @@ def corpora(draw: st.DrawFn) -> list[Note]:
 def test_a_split_by_group_leaks_nothing(notes: list[Note], seed: int) -> None:
     near = near_duplicates(notes, 0.8)
     split = split_by_group(notes, SHARES, seed, near)
-    assert audit(notes, split.parts, near) == ()
+    assert find_leaks(notes, split.parts, near) == ()
     # The same without the code under test: brute force over all pairs.
     cluster = {id: number for number, ids in enumerate(near) for id in ids}
     for one in notes:
@@ -131,8 +132,8 @@ def test_a_split_by_group_leaks_nothing(notes: list[Note], seed: int) -> None:
 @forall(corpora(), st.integers(0, 5))
 def test_dev_that_is_drawn_from_train_leaks_nothing_into_it(notes: list[Note], seed: int) -> None:
     near = near_duplicates(notes, 0.8)
-    split = given({"train": notes}, 0.3, seed, near)
-    assert audit(notes, split.parts, near) == ()
+    split = keep_given({"train": notes}, 0.3, seed, near)
+    assert find_leaks(notes, split.parts, near) == ()
 
 
 def test_ties_reach_through_others() -> None:

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
+from residency.core.files import text_lines
 from residency.core.types import Value
-from residency.corpus.reader import Row, Source, lines, missing
+from residency.corpus.reader import Row, Source, require
 from residency.corpus.span_repair import Raw
 
 Scheme = Literal["bio", "iob1", "io", "bioes"]
@@ -59,58 +62,55 @@ class Conll(Source):
             starts.append(len(text))
             text += token
         entities, repairs = decode(sentence.tags, scheme)
+        ends = [start + len(token) for start, token in zip(starts, sentence.tokens, strict=True)]
         spans = tuple(
-            Raw(
-                fragments=((starts[first], starts[last] + len(sentence.tokens[last])),), label=label
-            )
+            Raw(fragments=((starts[first], ends[last]),), label=label)
             for first, last, label in entities
         )
         return Row(line=sentence.line, text=text, spans=spans, group=group, repairs=tuple(repairs))
 
     def _sentences(self, path: Path) -> Iterator[Sentence]:
-        tokens: list[str] = []
-        tags: list[str] = []
-        first, fault, document, lines_in, seen = 0, "", 0, 0, False
-        for number, line in lines(path):
+        sentence, document, seen = Sentence(), 0, False
+        for number, line in text_lines(path):
             if not line.strip():
-                if lines_in:
-                    yield Sentence(
-                        line=first, tokens=tokens, tags=tags, document=document, fault=fault
-                    )
-                tokens, tags, fault, lines_in = [], [], "", 0
+                if sentence.line:
+                    yield sentence
+                sentence = Sentence(document=document)
                 continue
             if line.startswith(DOCUMENT):
                 document += 1
+                sentence = replace(sentence, document=document)
                 continue
-            first = first if lines_in else number
-            lines_in += 1
+            sentence = sentence if sentence.line else replace(sentence, line=number)
             cells = _cells(line)
             token, tag = _at(cells, self.token), _at(cells, self.tag)
             if len(cells) < 2 or token is None or tag is None:
                 if not seen:
-                    column = "token" if token is None else "tag"
+                    setting = "token" if token is None else "tag"
                     present = [str(index) for index in range(len(cells))]
-                    raise missing(
-                        f"{path}:{number}", "column", str(getattr(self, column)), present, column
-                    )
-                fault = fault or "a line has too few columns"
+                    wanted = [(str(getattr(self, setting)), setting)]
+                    require(f"{path}:{number}", "column", present, wanted)
+                fault = sentence.fault or "a line has too few columns"
+                sentence = replace(sentence, fault=fault)
                 continue
             seen = True
             # A blank as a token vanishes when columns are parted by blanks: common in Chinese
             # files.
-            tokens.append(token or (" " if not self.joiner else ""))
-            tags.append(tag)
-            fault = fault or ("" if tokens[-1] else "a token is empty")
-        if lines_in:
-            yield Sentence(line=first, tokens=tokens, tags=tags, document=document, fault=fault)
+            sentence.tokens.append(token or (" " if not self.joiner else ""))
+            sentence.tags.append(tag)
+            if not sentence.tokens[-1] and not sentence.fault:
+                sentence = replace(sentence, fault="a token is empty")
+        if sentence.line:
+            yield sentence
 
 
 class Sentence(Value, frozen=True):
     """The lines between two blank lines."""
 
-    line: int
-    tokens: list[str]
-    tags: list[str]
+    line: int = 0
+    """Where it begins, from 1; 0 where no line was read."""
+    tokens: list[str] = []
+    tags: list[str] = []
     document: int = 0
     fault: str = ""
 

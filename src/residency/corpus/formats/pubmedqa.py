@@ -9,9 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import reason
-from residency.corpus.conversations import Conversations, Said
-from residency.corpus.reader import Row, missing, whole
+from residency.core.files import read_text, reason
+from residency.corpus.conversations import Conversations
+from residency.corpus.reader import Row, require
+from residency.corpus.records import Record
 
 
 class PubMedQa(Conversations):
@@ -20,30 +21,23 @@ class PubMedQa(Conversations):
 
     format: Literal["pubmedqa"]
 
-    def records(self, path: Path) -> Iterator[tuple[int, object]]:
+    def records(self, path: Path) -> Iterator[tuple[int, Record | str]]:
         try:
-            found = msgspec.json.decode(whole(path), type=dict[str, Any])
+            found = msgspec.json.decode(read_text(path), type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise DataError(
                 f"{path}: is no PubMedQA file ({reason(error)}); it holds one object, PMID -> "
                 "question."
             ) from None
         for number, (pmid, record) in enumerate(found.items(), start=1):
-            yield number, {**record, "id": pmid} if isinstance(record, dict) else record
+            is_object = isinstance(record, dict)
+            yield number, {**record, "id": pmid} if is_object else "is not a JSON object"
 
-    def said(self, record: dict[str, Any], where: str) -> list[Said] | str:
-        raise NotImplementedError  # rows have columns, which a card puts into words
-
-    def _row(self, record: dict[str, Any], line: int, where: str) -> Row:
-        for name in ("QUESTION", "CONTEXTS", "final_decision"):
-            if name not in record:
-                raise missing(where, "field", name, record, "format")
-        question, contexts, decision = (
-            record["QUESTION"],
-            record["CONTEXTS"],
-            record["final_decision"],
-        )
-        about = self._about(record)
+    def row(self, record: Record, path: Path, line: int) -> Row | None:
+        names = ("QUESTION", "CONTEXTS", "final_decision")
+        require(f"{path}:{line}", "field", record, [(name, "format") for name in names])
+        question, contexts, decision = (record[name] for name in names)
+        about = self.about(record)
         if not isinstance(contexts, list) or not all(
             isinstance(one, str) for one in (question, decision, *contexts)
         ):
@@ -54,6 +48,5 @@ class PubMedQa(Conversations):
             "decision": decision.strip(),
             "conclusion": str(record.get("LONG_ANSWER", "")).strip(),
         }
-        return Row(
-            line=line, text=f"{fields['question']}\n{fields['context']}", fields=fields, **about
-        )
+        text = f"{fields['question']}\n{fields['context']}"
+        return Row(line=line, text=text, fields=fields, **about)

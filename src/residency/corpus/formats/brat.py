@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
 
-from residency.corpus.reader import Row, Source, lines, whole
+from residency.core.files import read_text, text_lines
+from residency.corpus.reader import Row, Source
 from residency.corpus.span_repair import Raw
 
 _ENTITY = re.compile(r"(T\S*)\t([^\t]+?) (\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18})*)(?:\t(.*))?")
@@ -35,20 +36,19 @@ class Brat(Source):
         found = path.with_suffix(".ann")
         return [found] if found.is_file() else []
 
-    def marked(self, path: Path) -> Path:
+    def span_file(self, path: Path) -> Path:
         return path.with_suffix(".ann")
 
     def rows(self, path: Path) -> Iterator[Row]:
         if not self.companions(path):
-            yield Row(
-                line=0,
-                fault="there is no .ann file beside the text; an empty one says that nothing is "
-                "marked",
+            fault = (
+                "there is no .ann file beside the text; an empty one says that nothing is marked"
             )
+            yield Row(line=0, fault=fault)
             return
         spans: dict[str, Raw] = {}
         relations: list[tuple[str, str, str]] = []
-        for number, line in lines(path.with_suffix(".ann")):
+        for number, line in text_lines(path.with_suffix(".ann")):
             line = line.rstrip("\r\n")
             if line.startswith("T") and not _REMARK.fullmatch(line):
                 raw = _entity(line, number)
@@ -61,7 +61,7 @@ class Brat(Source):
                 _describe(line, spans)
         yield Row(
             line=0,
-            text=whole(path),
+            text=read_text(path),
             spans=tuple(spans.values()),
             relations=tuple(relations),
             join_lines=self.join_lines,
@@ -71,17 +71,11 @@ class Brat(Source):
 def _entity(line: str, number: int) -> Raw:
     match = _ENTITY.fullmatch(line)
     if match is None:
-        return Raw(
-            fragments=(),
-            label="",
-            key=f"line {number}",
-            line=number,
-            fault="entity line cannot be read",
-        )
+        key, fault = f"line {number}", "entity line cannot be read"
+        return Raw(fragments=(), label="", key=key, line=number, fault=fault)
     key, label, offsets, quote = match.groups()
-    fragments = tuple(
-        (int(start), int(end)) for start, end in (pair.split() for pair in offsets.split(";"))
-    )
+    pairs = (pair.split() for pair in offsets.split(";"))
+    fragments = tuple((int(start), int(end)) for start, end in pairs)
     return Raw(fragments=fragments, label=label, quote=quote or "", key=key, line=number)
 
 
@@ -89,17 +83,12 @@ def _describe(line: str, spans: dict[str, Raw]) -> None:
     """Add a code (``N1\\tReference T1 MeSH:D061325``) or an attribute (``A1\\tNegated T1``) to the
     span it names."""
     cells = line.split("\t")
-    words = cells[1].split(" ", 2) if len(cells) > 1 else []
-    raw = _named(words, spans)
+    name, key, value, *_ = [*cells[1].split(" ", 2), "", "", ""] if len(cells) > 1 else [""] * 3
+    raw = spans.get(key)
     if raw is None:
         return
-    if line.startswith("N"):
-        if len(words) == 3:
-            spans[raw.key] = replace(raw, code=f"{raw.code}|{words[2]}" if raw.code else words[2])
-    else:
-        attribute = f"{words[0]}={words[2]}" if len(words) == 3 else words[0]
-        spans[raw.key] = replace(raw, attributes=(*raw.attributes, attribute))
-
-
-def _named(words: list[str], spans: Mapping[str, Raw]) -> Raw | None:
-    return spans.get(words[1]) if len(words) > 1 else None
+    if not line.startswith("N"):
+        attribute = f"{name}={value}" if value else name
+        spans[key] = replace(raw, attributes=(*raw.attributes, attribute))
+    elif value:
+        spans[key] = replace(raw, code=f"{raw.code}|{value}" if raw.code else value)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from residency.core.errors import DataError
-from residency.corpus.jsonl import identifier
-from residency.corpus.reader import Row, Source, missing, whole
+from residency.core.files import read_text
+from residency.corpus.reader import Row, Source, require
+from residency.corpus.records import identifier
 from residency.corpus.span_repair import Raw
 
 
@@ -46,33 +47,27 @@ class LabelStudio(Source):
         data = task.get("data") if isinstance(task, Mapping) else None
         if not isinstance(task, Mapping) or not isinstance(data, Mapping):
             return Row(line=number, fault="is not a task with data")
-        for setting in ("text", "id", "group"):
-            name = getattr(self, setting)
-            if name and name not in data:
-                raise missing(where, "field of the task's data", name, data, setting)
+        wanted = [(name, key) for key in ("text", "id", "group") if (name := getattr(self, key))]
+        require(where, "field of the task's data", data, wanted)
         id = identifier(data[self.id] if self.id else task.get("id"))
         text = data[self.text]
         if not isinstance(text, str):
             return Row(line=number, id=id, fault="text is not a string")
-        given = [
-            a for a in _list(task.get("annotations")) if isinstance(a, Mapping) and self._counts(a)
-        ]
+        given = [one for one in _mappings(task.get("annotations")) if self._counts(one)]
         if not given:
             return Row(line=number, id=id, fault="task has no annotation")
-        chosen = [a for a in given if a.get("ground_truth")] or given
-        contents = {_content(_list(a.get("result"))) for a in chosen}
-        if len(contents) > 1:
-            return Row(
-                line=number, id=id, fault="annotations of the task differ; adjudicate them first"
-            )
-        result = _list(chosen[0].get("result"))
+        chosen = [one for one in given if one.get("ground_truth")] or given
+        if len({_content(_mappings(one.get("result"))) for one in chosen}) > 1:
+            fault = "annotations of the task differ; adjudicate them first"
+            return Row(line=number, id=id, fault=fault)
+        result = _mappings(chosen[0].get("result"))
         return Row(
             line=number,
             id=id,
             text=text,
             group=identifier(data[self.group]) if self.group else "",
             spans=tuple(regions(result, _annotator(chosen[0]) or None)),
-            labels=tuple(choices(result)),
+            labels=tuple(_choices(result)),
             relations=tuple(_relations(result)),
         )
 
@@ -83,7 +78,7 @@ class LabelStudio(Source):
 
 def _tasks(path: Path) -> Iterator[object]:
     try:
-        document = msgspec.json.decode(whole(path) or "[]")
+        document = msgspec.json.decode(read_text(path) or "[]")
     except msgspec.DecodeError:
         raise DataError(
             f"{path}: is not valid JSON; export the project again (format JSON)."
@@ -91,8 +86,8 @@ def _tasks(path: Path) -> Iterator[object]:
     if isinstance(document, list):
         yield from document
     elif isinstance(document, Mapping) and isinstance(document.get("projects"), list):
-        for project in document["projects"]:
-            yield from _list(project.get("tasks") if isinstance(project, Mapping) else None)
+        for project in _mappings(document["projects"]):
+            yield from _list(project.get("tasks"))
     else:
         raise DataError(
             f"{path}: is not an export of Label Studio; allowed: a list of tasks, or projects with "
@@ -104,29 +99,35 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    """The mappings of a list; none where it is something else."""
+    return [one for one in _list(value) if isinstance(one, Mapping)]
+
+
 def _annotator(annotation: Mapping[str, Any]) -> str:
     """Id of who made it; never the name or e-mail that some exports give beside it."""
     by = annotation.get("completed_by")
     return identifier(by.get("id") if isinstance(by, Mapping) else by)
 
 
-def _values(result: Sequence[Any], kind: str) -> Iterator[Mapping[str, Any]]:
-    for item in result:
-        if (
-            isinstance(item, Mapping)
-            and item.get("type") == kind
-            and isinstance(item.get("value"), Mapping)
-        ):
-            yield item["value"]
-
-
 def _names(value: Mapping[str, Any], kind: str) -> list[str]:
     return [name for name in _list(value.get(kind)) if isinstance(name, str) and name]
 
 
-def choices(result: Sequence[Any]) -> Iterator[str]:
+def _values(result: Iterable[Any], *kinds: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    """The items of some kinds that have a value, with it."""
+    for item in result:
+        if (
+            isinstance(item, Mapping)
+            and item.get("type") in kinds
+            and isinstance(value := item.get("value"), Mapping)
+        ):
+            yield item, value
+
+
+def _choices(result: Iterable[Any]) -> Iterator[str]:
     """What was chosen for the whole text; choices of one region are its attributes."""
-    for value in _values(result, "choices"):
+    for _, value in _values(result, "choices"):
         if "start" not in value:
             yield from _names(value, "choices")
 
@@ -134,31 +135,19 @@ def choices(result: Sequence[Any]) -> Iterator[str]:
 def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
     """The labelled regions of a result, each with the attributes and the code that were given to
     it."""
-    attributes: dict[str, list[str]] = {}
+    attributes: dict[str, set[str]] = {}
     codes: dict[str, str] = {}
-    for item in result:
-        if (
-            isinstance(item, Mapping)
-            and isinstance(item.get("value"), Mapping)
-            and "start" in item["value"]
-        ):
-            key = identifier(item.get("id"))
-            if item.get("type") == "choices":
-                attributes.setdefault(key, []).extend(_names(item["value"], "choices"))
-            elif item.get("type") == "taxonomy":
-                paths = [
-                    path
-                    for path in _list(item["value"].get("taxonomy"))
-                    if isinstance(path, list) and path
-                ]
-                if paths:
-                    codes[key] = identifier(paths[0][-1]).split(" ", 1)[0]
-    for item in result:
-        if not isinstance(item, Mapping) or item.get("type") not in ("labels", "hypertextlabels"):
+    for item, value in _values(result, "choices", "taxonomy"):
+        if "start" not in value:
             continue
-        value = item.get("value")
-        if not isinstance(value, Mapping):
-            continue
+        key = identifier(item.get("id"))
+        if item["type"] == "choices":
+            attributes.setdefault(key, set()).update(_names(value, "choices"))
+        elif paths := [
+            one for one in _list(value.get("taxonomy")) if isinstance(one, list) and one
+        ]:
+            codes[key] = identifier(paths[0][-1]).split(" ", 1)[0]
+    for item, value in _values(result, "labels", "hypertextlabels"):
         key = identifier(item.get("id"))
         offsets = value.get("globalOffsets")
         offsets = offsets if isinstance(offsets, Mapping) else value
@@ -167,40 +156,32 @@ def regions(result: Sequence[Any], by: str | None) -> Iterator[Raw]:
         if not names:
             yield Raw(fragments=(), label="", fault="region has no label", key=key)
         for name in names:
-            if isinstance(start, int) and isinstance(end, int):
-                quoted = quote if isinstance(quote, str) else ""
-                yield Raw(
-                    fragments=((start, end),),
-                    label=name,
-                    quote=quoted,
-                    by=by,
-                    key=key,
-                    code=codes.get(key) if key else None,
-                    attributes=tuple(sorted(set(attributes.get(key, ())))) if key else (),
-                )
-            else:
-                yield Raw(
-                    fragments=(),
-                    label=name,
-                    fault="offset of a span is not a whole number",
-                    key=key,
-                )
-
-
-def _relations(result: Sequence[Any]) -> Iterator[tuple[str, str, str]]:
-    for item in result:
-        if isinstance(item, Mapping) and item.get("type") == "relation":
-            names = _list(item.get("labels"))
-            head, tail = identifier(item.get("from_id")), identifier(item.get("to_id"))
-            yield (
-                (tail, head, str(names[0] if names else ""))
-                if item.get("direction") == "left"
-                else (head, tail, str(names[0] if names else ""))
+            if not isinstance(start, int) or not isinstance(end, int):
+                fault = "offset of a span is not a whole number"
+                yield Raw(fragments=(), label=name, fault=fault, key=key)
+                continue
+            yield Raw(
+                fragments=((start, end),),
+                label=name,
+                quote=quote if isinstance(quote, str) else "",
+                by=by,
+                key=key,
+                code=codes.get(key) if key else None,
+                attributes=tuple(sorted(attributes.get(key, ()))) if key else (),
             )
 
 
-def _content(result: Sequence[Any]) -> frozenset[tuple[object, ...]]:
+def _relations(result: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    for item in result:
+        if item.get("type") == "relation":
+            names = _list(item.get("labels"))
+            ends = identifier(item.get("from_id")), identifier(item.get("to_id"))
+            head, tail = reversed(ends) if item.get("direction") == "left" else ends
+            yield head, tail, str(names[0] if names else "")
+
+
+def _content(result: Sequence[Mapping[str, Any]]) -> frozenset[tuple[object, ...]]:
     """What an annotation says, for comparison with another: regions and choices, whatever their
     order and ids."""
-    said = ((raw.fragments, raw.label, raw.code, raw.attributes) for raw in regions(result, None))
-    return frozenset([*said, *(("choice", name) for name in choices(result))])
+    spans = ((raw.fragments, raw.label, raw.code, raw.attributes) for raw in regions(result, None))
+    return frozenset([*spans, *(("choice", name) for name in _choices(result))])
