@@ -18,7 +18,8 @@ import numpy as np
 from _common import parser, report, run, say, shared_data
 from residency.core.types import Example, Prediction, Text
 from residency.metrics.intervals import Array, bootstrap
-from residency.tasks import written
+from residency.tasks.card import Card
+from residency.tasks.families import of
 
 MANUAL = (
     "FactualF1",
@@ -86,13 +87,9 @@ def metrics(references: Sequence[str], answers: Sequence[str]) -> dict[str, Arra
     predictions = [
         Prediction(id=str(i), answer=Text(text=one), text=one) for i, one in enumerate(answers)
     ]
-    stats, columns = written.statistics(examples, predictions, "en")
-    values = written.statistic(columns)(stats)
-    return {
-        name: values[:, at]
-        for at, name in enumerate(written.metric_names(columns))
-        if name not in written.LOSSES
-    }
+    card = Card(name="x", family="answers", language="en")
+    tally = of(card).tally(examples, predictions, card)
+    return dict(zip(tally.metrics, tally.statistic(tally.rows).T, strict=True))
 
 
 def plain(values: Array) -> Array:

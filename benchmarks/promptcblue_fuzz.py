@@ -75,7 +75,8 @@ def fuzz(task: str, count: int, seed: int) -> tuple[int, dict[str, int], float]:
     from residency.core.types import Example, Prediction
     from residency.corpus.promptcblue_rows import cards
     from residency.tasks import scoring
-    from residency.tasks.codec import CODECS, read
+    from residency.tasks.codec import read
+    from residency.tasks.families import of
 
     rng, card = random.Random(f"fuzz/{seed}/{task}"), cards()[task]
     failures, kinds, seconds = 0, dict.fromkeys(("read", "repaired", "unread"), 0), 0.0
@@ -87,7 +88,7 @@ def fuzz(task: str, count: int, seed: int) -> tuple[int, dict[str, int], float]:
             examples.append(
                 Example(id=str(number), task=task, input="", gold=gold, choices=offered, lang="zh")
             )
-            written.append(spoiled(CODECS[card.family].render(gold, ""), rng))
+            written.append(spoiled(of(card).render(gold, ""), rng))
         predictions = []
         begun = time.process_time()
         for example, words in zip(examples, written, strict=True):

@@ -16,8 +16,9 @@ from residency.corpus.formats.fhir import Fhir, read_record
 from residency.corpus.ledger import Ledger
 from residency.ingest.synthea import bundles, write_bundles
 from residency.tasks.card import load_card
-from residency.tasks.codec import CODECS, Parsed
 from residency.tasks.examples import examples
+from residency.tasks.families import named
+from residency.tasks.prompts import Parsed
 
 TABLES = {
     "patients": "Id,BIRTHDATE,DEATHDATE,FIRST,LAST,GENDER\np1,1950-02-03,,An,Le,F\np2,1980-01-01,2020-05-05,Bo,Ly,M\n",
@@ -169,8 +170,8 @@ def test_a_card_asks_and_reads_back_the_answer_with_its_references(
     assert {one.lang for one in made} == {lang} and "references: " in made[0].input
     for example in made:
         assert isinstance(example.gold, Facts)
-        words = CODECS["cited"].render(example.gold, "")
-        assert CODECS["cited"].parse(words, "", card) == Parsed(answer=example.gold)
+        words = named("cited").render(example.gold, "")
+        assert named("cited").parse(words, "", card) == Parsed(answer=example.gold)
     yes = [one for one in made if one.kind == "taking"]
     assert (
         yes
@@ -180,7 +181,7 @@ def test_a_card_asks_and_reads_back_the_answer_with_its_references(
 
 
 def test_what_a_model_writes_is_read_leniently_and_never_more_than_it_says() -> None:
-    card, read = load_card("fhir"), CODECS["cited"].parse
+    card, read = load_card("fhir"), named("cited").parse
     found = read(
         "Answer: 2015-05-05.\nReferences: [Condition/conditions-1], Condition/conditions-1",
         "",

@@ -185,16 +185,17 @@ def test_confusion_pairs_by_largest_overlap_and_counts_the_rest_as_nothing() -> 
     gold = spans((0, 10, "drug"), (20, 24, "dose"), (30, 34, "drug"))
     predicted = spans((0, 9, "dose"), (8, 11, "drug"), (20, 24, "dose"), (50, 52, "drug"))
     assert confusion(gold, predicted) == {
-        "drug": {"dose": 1, "-": 1},
-        "dose": {"dose": 1},
-        "-": {"drug": 2},
+        ("drug", "dose"): 1,
+        ("drug", "-"): 1,
+        ("dose", "dose"): 1,
+        ("-", "drug"): 2,
     }
 
 
 def test_confusion_prefers_the_equal_label_among_equal_overlaps() -> None:
     assert confusion(spans((0, 4, "B")), spans((0, 4, "A"), (0, 4, "B"))) == {
-        "B": {"B": 1},
-        "-": {"A": 1},
+        ("B", "B"): 1,
+        ("-", "A"): 1,
     }
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from residency.core.types import Answer, Facts, Labels, Node, Text, Tree
 from residency.corpus.promptcblue_rows import cards
-from residency.tasks.codec import CODECS
+from residency.tasks.families import of
 
 WORDS = [
     "肺炎",
@@ -195,7 +195,7 @@ def spoiled(words: str, rng: random.Random) -> str:
 def cases(task: str, rng: random.Random, rows: int, damaged: bool) -> list[Case]:
     """A submission to a task: some rows right, some another answer of the form, some spoiled."""
     made = []
-    codec = CODECS[cards()[task].family]
+    codec = of(cards()[task])
     for _ in range(rows):
         gold, choices = answer(task, rng)
         right = codec.render(gold, "")

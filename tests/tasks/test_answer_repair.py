@@ -29,7 +29,9 @@ from residency.tasks.answer_repair import (
     UNREAD,
 )
 from residency.tasks.card import Card, Label
-from residency.tasks.codec import LabelCodec, Parsed, SpanCodec
+from residency.tasks.families.labels import LabelFamily
+from residency.tasks.families.spans import SpanFamily
+from residency.tasks.prompts import Parsed
 
 CARD = Card(
     name="c",
@@ -182,7 +184,7 @@ SPANS = [
 def test_entities_are_read_as_far_as_the_words_go(
     words: str, text: str, spans: list[tuple[str, int, str]] | None, repairs: list[str]
 ) -> None:
-    parsed = SpanCodec().parse(words, text, CARD)
+    parsed = SpanFamily().parse(words, text, CARD)
     if spans is None:
         assert parsed == Parsed()
         return
@@ -195,7 +197,7 @@ def test_entities_are_read_as_far_as_the_words_go(
 def test_the_same_item_again_is_the_next_occurrence_while_there_is_one() -> None:
     text = "pain, pain and pain"
     item = '{"label": "DISEASE", "text": "pain"}'
-    parsed = SpanCodec().parse(f"[{item}, {item}, {item}, {item}]", text, CARD)
+    parsed = SpanFamily().parse(f"[{item}, {item}, {item}, {item}]", text, CARD)
     assert isinstance(parsed.answer, Spans)
     assert [span.start for span in parsed.answer.spans] == [0, 6, 15]
     assert parsed.repairs == (NEXT, TWICE)
@@ -236,7 +238,7 @@ LABELS = [
 def test_labels_are_read_as_far_as_the_words_go(
     words: str, card: Card, labels: tuple[str, ...] | None, repairs: list[str]
 ) -> None:
-    parsed = LabelCodec().parse(words, "", card)
+    parsed = LabelFamily().parse(words, "", card)
     assert parsed == (
         Parsed() if labels is None else Parsed(answer=Labels(labels=labels), repairs=tuple(repairs))
     )
@@ -249,7 +251,7 @@ WORDS = st.text(alphabet=list("[]{}\"':,：“”\\n drugDISEASEaspirin阿司匹
 def test_whatever_is_written_every_span_holds_and_is_named_by_the_words(
     words: str, text: str
 ) -> None:
-    parsed = SpanCodec().parse(words, text, CARD)
+    parsed = SpanFamily().parse(words, text, CARD)
     if isinstance(parsed.answer, Spans):
         said = answer_repair.fold(words)
         for span in parsed.answer.spans:
@@ -271,8 +273,8 @@ def test_whatever_is_written_every_span_holds_and_is_named_by_the_words(
 )
 def test_hostile_words_cost_little(words: str) -> None:
     started = time.process_time()
-    SpanCodec().parse(words, EN, CARD)
-    LabelCodec().parse(words, EN, MANY)
+    SpanFamily().parse(words, EN, CARD)
+    LabelFamily().parse(words, EN, MANY)
     assert time.process_time() - started < 2
 
 
@@ -283,4 +285,4 @@ def test_no_repair_quotes_the_note() -> None:
         if name.isupper() and isinstance(value, str)
     }
     for words, text, spans, repairs in SPANS:
-        assert set(SpanCodec().parse(words, text, CARD).repairs) <= said, (words, spans, repairs)
+        assert set(SpanFamily().parse(words, text, CARD).repairs) <= said, (words, spans, repairs)

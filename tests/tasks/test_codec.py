@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from residency.core.types import Example, Labels, Note, Span, Spans
 from residency.tasks.answer_repair import first_list
 from residency.tasks.card import Card, Label, load_card, packaged
-from residency.tasks.codec import CODECS, LabelCodec, Parsed, SpanCodec, occurrence, place
 from residency.tasks.examples import question
+from residency.tasks.families import of
+from residency.tasks.families.labels import LabelFamily
+from residency.tasks.families.spans import SpanFamily, occurrence, place
+from residency.tasks.prompts import Parsed
 
 CARD = Card(name="c", family="spans", labels=(Label(name="drug"), Label(name="疾病")))
 CHOICE = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b, c")))
@@ -41,19 +44,19 @@ def noted(draw: st.DrawFn) -> tuple[str, Spans]:
 @given(noted())
 def test_parse_is_the_inverse_of_render_for_spans(case: tuple[str, Spans]) -> None:
     text, gold = case
-    codec = SpanCodec()
+    codec = SpanFamily()
     assert codec.parse(codec.render(gold, text), text, CARD) == Parsed(answer=gold)
 
 
 @given(st.lists(st.sampled_from(MANY.names), unique=True))
 def test_parse_is_the_inverse_of_render_for_labels(labels: list[str]) -> None:
-    codec, gold = LabelCodec(), Labels(labels=tuple(labels))
+    codec, gold = LabelFamily(), Labels(labels=tuple(labels))
     assert codec.parse(codec.render(gold, ""), "", MANY) == Parsed(answer=gold)
 
 
 def test_words_around_the_list_do_no_harm() -> None:
     words = 'Sure [see below]: [{"label": "drug", "text": "aspirin", "n": 2}] Anything else?'
-    assert SpanCodec().parse(words, "aspirin, aspirin", CARD).answer == Spans(
+    assert SpanFamily().parse(words, "aspirin, aspirin", CARD).answer == Spans(
         spans=(Span(start=9, end=16, label="drug", quote="aspirin"),)
     )
 
@@ -73,13 +76,13 @@ def test_words_around_the_list_do_no_harm() -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_none(words: str) -> None:
-    assert SpanCodec().parse(words, "aspirin, aspirin", CARD).answer is None
+    assert SpanFamily().parse(words, "aspirin, aspirin", CARD).answer is None
 
 
 def test_a_label_that_the_card_does_not_know_is_none() -> None:
-    assert LabelCodec().parse("z", "", CHOICE).answer is None
-    assert LabelCodec().parse('["a", "b, c"]', "", CHOICE).answer is None
-    assert LabelCodec().parse(" b, c\n", "", CHOICE).answer == Labels(labels=("b, c",))
+    assert LabelFamily().parse("z", "", CHOICE).answer is None
+    assert LabelFamily().parse('["a", "b, c"]', "", CHOICE).answer is None
+    assert LabelFamily().parse(" b, c\n", "", CHOICE).answer == Labels(labels=("b, c",))
 
 
 def test_occurrences_may_overlap() -> None:
@@ -113,5 +116,5 @@ def test_every_packaged_card_can_be_asked(name: str) -> None:
         assert all(f"the {one}" in asked for one in named)
         assert "labels" not in card.prompt or "one" in asked
         return
-    prompt = CODECS[card.family].prompt(Example(id="1", task=name, input="the note"), card)
+    prompt = of(card).prompt(Example(id="1", task=name, input="the note"), card)
     assert "the note" in prompt and all(label in prompt for label in card.names)

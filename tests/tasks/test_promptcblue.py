@@ -18,8 +18,10 @@ from residency.core.errors import DataError
 from residency.core.types import Example, Facts, Labels, Prediction, Tree
 from residency.corpus.promptcblue_rows import cards
 from residency.tasks import promptcblue_scores, scoring
-from residency.tasks.codec import CODECS, Parsed, read
+from residency.tasks.codec import read
+from residency.tasks.families import of
 from residency.tasks.promptcblue_scores import TASKS, Item, official
+from residency.tasks.prompts import Parsed
 
 NAMES = tuple(TASKS)
 
@@ -76,9 +78,9 @@ def test_parse_is_the_inverse_of_render(task: str) -> None:
     rng, card = random.Random(task), cards()[task]
     for _ in range(200):
         gold, choices = answer(task, rng)
-        asked = card.asked_of(Example(id="1", task=task, input="", choices=tuple(choices or ())))
-        words = CODECS[card.family].render(gold, "")
-        assert CODECS[card.family].parse(words, "", asked) == Parsed(answer=gold), words
+        asked = card.for_example(Example(id="1", task=task, input="", choices=tuple(choices or ())))
+        words = of(card).render(gold, "")
+        assert of(card).parse(words, "", asked) == Parsed(answer=gold), words
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -108,7 +110,7 @@ def pairs(
 
 @pytest.mark.parametrize("task", NAMES)
 def test_nothing_that_is_written_breaks_the_safe_scores(task: str) -> None:
-    rng, codec = random.Random(f"fuzz/{task}"), CODECS[cards()[task].family]
+    rng, codec = random.Random(f"fuzz/{task}"), of(cards()[task])
     gold, said, choices = [], [], []
     for _ in range(300):
         right, given = answer(task, rng)

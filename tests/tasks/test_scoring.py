@@ -7,7 +7,8 @@ import pytest
 from residency.core.errors import UserError
 from residency.core.types import Answer, Example, Labels, Prediction, Span, Spans, Text
 from residency.tasks.card import Card, Label
-from residency.tasks.scoring import labels_of, main_metric, metric_names, statistic, statistics
+from residency.tasks.families import of
+from residency.tasks.scoring import main_metric
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="dose")))
 CLASSIFY = Card(name="classify", family="labels", labels=(Label(name="a"), Label(name="b")))
@@ -33,9 +34,8 @@ def data(*rows: tuple[Answer, Answer | None]) -> tuple[list[Example], list[Predi
 
 
 def metrics(card: Card, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
-    rows, columns = statistics(examples, predictions, card)
-    values = statistic(card, columns)(rows.sum(axis=0))
-    return dict(zip(metric_names(card, columns), values.tolist(), strict=True))
+    tally = of(card).tally(examples, predictions, card)
+    return dict(zip(tally.metrics, tally.statistic(tally.rows.sum(axis=0)).tolist(), strict=True))
 
 
 def test_span_metrics_by_hand() -> None:
@@ -115,12 +115,12 @@ def test_no_answer_misses_every_gold_span() -> None:
             NER.model_copy(update={"metric": "span_recall/dose"}),
             spans((0, 4, "drug")),
             spans((0, 4, "drug")),
-            0.0,
+            None,  # no dose in gold or prediction: it does not apply
         ),
     ],
 )
 def test_main_metric_is_the_cards(
-    card: Card, gold: Answer, answer: Answer, expected: float
+    card: Card, gold: Answer, answer: Answer, expected: float | None
 ) -> None:
     assert main_metric(*data((gold, answer)), card) == pytest.approx(expected)
 
@@ -136,7 +136,7 @@ def test_a_metric_that_the_task_does_not_have_is_answered_with_the_nearest() -> 
 
 def test_labels_are_the_cards_in_its_order_then_those_found() -> None:
     examples, predictions = data((spans((0, 1, "z"), (2, 3, "dose")), spans((0, 1, "y"))))
-    assert labels_of(NER, examples, predictions) == ("drug", "dose", "y", "z")
+    assert of(NER).occurring(NER, examples, predictions) == ("drug", "dose", "y", "z")
 
 
 def test_examples_without_gold_are_refused() -> None:

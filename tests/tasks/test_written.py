@@ -21,15 +21,10 @@ from residency.core.errors import UserError
 from residency.core.types import Example, Labels, Prediction, Text
 from residency.metrics.intervals import bootstrap
 from residency.tasks.card import Card
-from residency.tasks.scoring import (
-    falls,
-    main_metric,
-    metric_names,
-    signatures,
-    statistic,
-    statistics,
-)
-from residency.tasks.written import METRICS, words
+from residency.tasks.families import of
+from residency.tasks.families.answers import USUAL as METRICS
+from residency.tasks.families.answers import words
+from residency.tasks.scoring import falls, main_metric
 
 QA = Card(name="qa", family="answers")
 OVERLAPS = METRICS[:-2]
@@ -53,9 +48,8 @@ def data(*pairs: Pair, lang: str = "") -> tuple[list[Example], list[Prediction]]
 def metrics(
     examples: list[Example], predictions: list[Prediction], card: Card = QA
 ) -> dict[str, float]:
-    rows, columns = statistics(examples, predictions, card)
-    values = statistic(card, columns)(rows.sum(axis=0))
-    return dict(zip(metric_names(card, columns), values.tolist(), strict=True))
+    tally = of(card).tally(examples, predictions, card)
+    return dict(zip(tally.metrics, tally.statistic(tally.rows.sum(axis=0)).tolist(), strict=True))
 
 
 def lost(*losses: tuple[float | None, int]) -> tuple[list[Example], list[Prediction]]:
@@ -155,15 +149,15 @@ def test_bleu_is_cut_as_chinese_where_the_references_are_whatever_is_stated() ->
         examples, predictions = data(*zip(golds, answers, strict=True), lang=lang)
         expected = sacrebleu.corpus_bleu(answers, [golds], tokenize="zh").score
         assert metrics(examples, predictions)["bleu"] == pytest.approx(expected)
-        assert "|tok:zh|" in signatures(QA, statistics(examples, predictions, QA)[1])["bleu"]
+        assert "|tok:zh|" in of(QA).tally(examples, predictions, QA).signatures["bleu"]
     examples, predictions = data((ENGLISH, CHINESE))
-    assert "|tok:13a|" in signatures(QA, statistics(examples, predictions, QA)[1])["bleu"]
+    assert "|tok:13a|" in of(QA).tally(examples, predictions, QA).signatures["bleu"]
 
 
 def test_the_language_of_the_card_counts_where_an_example_states_none() -> None:
     examples, predictions = data(("COPD 3", "COPD 3"))
     card = QA.model_copy(update={"language": "zh"})
-    assert "|tok:zh|" in signatures(card, statistics(examples, predictions, card)[1])["bleu"]
+    assert "|tok:zh|" in of(card).tally(examples, predictions, card).signatures["bleu"]
 
 
 @pytest.mark.parametrize("gold", [VIETNAMESE, CHINESE, ENGLISH, "?"])
@@ -221,11 +215,9 @@ def test_loss_alone_computes_nothing_else() -> None:
     examples, predictions = lost((3.0, 2), (1.0, 6))
     card = QA.model_copy(update={"metric": "loss"})
     assert main_metric(examples, predictions, card) == pytest.approx(0.5)
-    assert statistics(examples, predictions, card, metrics=["loss"])[1] == (
-        "examples",
-        "gold_loss",
-        "gold_tokens",
-    )
+    tally = of(card).tally(examples, predictions, card, metrics=["loss"])
+    assert tally.metrics == ("loss",)
+    assert tally.rows.tolist() == [[1, 3, 2], [1, 1, 6]]  # examples, -log p, tokens
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -278,9 +270,9 @@ def test_intervals_hold_the_value_and_a_thousand_resamples_take_a_moment() -> No
         Prediction(id=one.id, answer=one.answer, gold_loss=5.0 + len(one.id), gold_tokens=4)
         for one in predictions
     ]
-    rows, columns = statistics(examples, predictions, QA)
+    tally = of(QA).tally(examples, predictions, QA)
     start = time.process_time()
-    value, low, high = bootstrap(rows, [one.id for one in examples], statistic(QA, columns))
+    value, low, high = bootstrap(tally.rows, [one.id for one in examples], tally.statistic)
     assert time.process_time() - start < 3
     some = value != 0  # no pair is an exact match
     assert np.all((low < value)[some]) and np.all((value < high)[some])

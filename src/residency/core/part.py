@@ -65,15 +65,7 @@ class External(Part):
     def load(self, family: type[T]) -> T:
         """The configured part; raises ``UserError`` where it cannot be imported or is of another
         family."""
-        module, _, name = self.target.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
-            raise UserError(
-                f"target: {self.target} cannot be imported; install its package into this "
-                "environment, or check the name."
-            ) from None
-        built = found(**self.options)
+        built = imported(self.target)(**self.options)
         if not isinstance(built, family):
             raise UserError(
                 f"target: {self.target} is not a {family.__name__}; external parts subclass it."
@@ -106,6 +98,18 @@ def _tell_renamed(old: str, new: str) -> None:
     logging.getLogger(__name__).warning(
         "%s is called %s now; the old name is read for two more releases.", old, new
     )
+
+
+def imported(target: str) -> Any:
+    """What ``package.module:name`` stands for; raises ``UserError`` where it cannot be imported."""
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise UserError(
+            f"target: {target} cannot be imported; install its package into this environment, or "
+            "check the name."
+        ) from None
 
 
 def _share(value: object) -> object:

@@ -290,7 +290,8 @@ class Score(Value, frozen=True):
 
     metric: str
     """e.g. ``span_f1``, ``span_f1/drug``"""
-    value: float
+    value: float | None
+    """``None`` where the metric does not apply: nothing that it is about occurs."""
     low: float | None = None
     high: float | None = None
     n: int = 0
@@ -370,8 +371,8 @@ class AnswerItem(Value, frozen=True):
     gold: str = ""
     answer: str = ""
     failure: str = ""
-    score: float = 0.0
-    """The card's main metric on this example alone."""
+    score: float | None = 0.0
+    """The card's main metric on this example alone; ``None`` where it does not apply."""
 
 
 class Report(Value, frozen=True):

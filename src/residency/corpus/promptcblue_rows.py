@@ -18,12 +18,13 @@ import msgspec
 
 from residency.core import files
 from residency.core.errors import DataError, allowed
-from residency.core.types import Example, Facts, Labels, Node, Prediction, Tree, Value
+from residency.core.types import Example, Prediction, Value
 from residency.corpus.formats.promptcblue import task_of
 from residency.corpus.records import Record, choices, identifier, json_records
 from residency.tasks import scoring
 from residency.tasks.card import CARDS, Card, load_card
-from residency.tasks.codec import CODECS, read
+from residency.tasks.codec import read
+from residency.tasks.families import of
 from residency.tasks.promptcblue_scores import TASKS, Item, official
 
 Mode = Literal["official", "safe"]
@@ -143,7 +144,7 @@ def _scored(task: str, own: Sequence[Record], said: Sequence[str], mode: Mode) -
             [Item(one.id, words, one.choices) for one, words in zip(golds, said, strict=True)],
         )
     else:
-        value = scoring.main_metric(examples, predictions, card)
+        value = scoring.main_metric(examples, predictions, card) or 0.0
     return TaskScore(
         task=task,
         metric=TASKS[task].metric if mode == "official" else card.main_metric,
@@ -220,17 +221,10 @@ def _paired(asked: Path, answers: Path) -> Iterator[tuple[Record, Record]]:
 
 def _answered(row: Record, answer: Record, where: Path) -> Record:
     card = cards()[task_of(row)]
-    words = ""  # no answer: it counts as wrong
     try:
-        if "answer" in answer:
-            words = str(answer["answer"])
-        elif answer.get("labels"):
-            words = CODECS["labels"].render(Labels(labels=tuple(answer["labels"])), "")
-        elif "facts" in answer:
-            words = CODECS[card.family].render(Facts(facts=tuple(map(tuple, answer["facts"]))), "")
-        elif "tree" in answer:
-            nodes = msgspec.convert(answer["tree"], tuple[Node, ...])
-            words = CODECS["tree"].render(Tree(nodes=nodes), "")
+        given = of(card).from_columns(answer)
+        words = "" if given is None else of(card).render(given, "")  # no answer counts as wrong
+        words = str(answer.get("answer", words))
     except (TypeError, ValueError):
         raise DataError(
             f"{where}: the answer to row {row['sample_id']} is not one to task {card.name}; "

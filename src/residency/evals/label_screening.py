@@ -7,8 +7,9 @@ from math import isnan
 from typing import NamedTuple
 
 from residency.core.types import Bin, Example, Labels, Prediction, Score, Screening
-from residency.tasks import scoring
 from residency.tasks.card import Card
+from residency.tasks.families import of
+from residency.tasks.families.labels import labels_of
 
 
 class Screened(NamedTuple):
@@ -34,13 +35,13 @@ def screen(
     Several labels: every label of every item counts. One label: the chosen one. An item without an
     answer is negative, and stands for no chance.
     """
-    golds = [set(scoring.labels_in(example.gold, card)) for example in examples]
-    said = [set(scoring.labels_in(prediction.answer, card)) for prediction in predictions]
+    golds = [set(labels_of(example.gold, card)) for example in examples]
+    said = [set(labels_of(prediction.answer, card)) for prediction in predictions]
     chances = [_chances(prediction, card) for prediction in predictions]
     known = all(chances)
     labels = [
         label
-        for label in scoring.labels_of(card, examples)
+        for label in of(card).occurring(card, examples)
         if 0 < sum(label in one for one in golds) < len(golds)
     ]
     tests = tuple(
@@ -119,7 +120,7 @@ def _test(
         fp=fp,
         fn=fn,
         tn=tn,
-        scores=tuple(one for one in scores if not isnan(one.value)),
+        scores=tuple(one for one in scores if one.value is not None),
     )
 
 
@@ -130,7 +131,7 @@ def _score(
     known = not isnan(low)
     return Score(
         metric=metric,
-        value=value,
+        value=None if isnan(value) else value,
         low=low if known else None,
         high=high if known else None,
         n=n,

@@ -26,13 +26,14 @@ from residency.core.types import (
 )
 from residency.evals.formats import MARKS
 from residency.evals.label_screening import Screened, screen
-from residency.metrics import choices, spans
-from residency.tasks import scoring, written
-from residency.tasks.card import MARKED, Card
-from residency.tasks.codec import said
+from residency.metrics.spans import NOTHING
+from residency.tasks import scoring
+from residency.tasks.card import Card
+from residency.tasks.codec import in_words
+from residency.tasks.families import Tally, of
 
 if TYPE_CHECKING:
-    from residency.tasks.scoring import Array
+    from residency.tasks.families import Array
 
 MOST_ERRORS = 40
 MOST_ANSWERS = 40
@@ -59,6 +60,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 0,
     show_text: bool = False,
+    metrics: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Report, tuple[Prediction, ...]]:
     """Ask a predictor about all examples and score its answers.
@@ -67,7 +69,7 @@ def evaluate(
     predictions then carry. ``progress`` is called with the number of examples answered so far. The
     rest, and what is raised, as for ``score``.
     """
-    scoring.check_metric(card)
+    of(card).check_metric(card)
     scoring.check_gold(examples, card)  # before an hour of prediction, not after
     predictions: list[Prediction] = []
     start = time.perf_counter()
@@ -76,7 +78,7 @@ def evaluate(
         if progress is not None:
             progress(len(predictions))
     seconds = time.perf_counter() - start
-    if card.family == "answers" and isinstance(predictor, KnowsLoss):
+    if of(card).asks_loss and isinstance(predictor, KnowsLoss):
         predictions = [
             msgspec.structs.replace(
                 prediction, gold_loss=loss if tokens else None, gold_tokens=tokens
@@ -94,6 +96,7 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
         show_text=show_text,
+        metrics=metrics,
         seconds=seconds,
     )
     return report, tuple(predictions)
@@ -109,34 +112,36 @@ def score(
     bootstrap: int = 1000,
     seed: int = 0,
     show_text: bool = False,
+    metrics: Sequence[str] = (),
     seconds: float = 0.0,
 ) -> Report:
     """Score predictions against gold. Pure: equal input gives an equal report.
 
     ``bootstrap`` is the number of resamples behind the intervals (0: none). The unit that is
     resampled is the example's group, else its note, else the example. ``show_text`` lets errors
-    carry the text around them, and answers their texts. Raises ``UserError`` for no examples,
-    examples without gold or an unknown metric, ``ValueError`` for predictions that do not belong to
-    the examples.
+    carry the text around them, and answers their texts. ``metrics`` are those of written answers
+    that are wanted beside the usual ones. Raises ``UserError`` for no examples, examples without
+    gold or an unknown metric, ``ValueError`` for predictions that do not belong to the examples.
     """
-    rows, columns = scoring.statistics(examples, predictions, card)
+    scoring.check_gold(examples, card)
+    scoring.check_aligned(examples, predictions)
+    family = of(card)
+    wanted = tuple(dict.fromkeys((*usual, *metrics))) if (usual := family.metrics(card)) else ()
+    tally = family.tally(examples, predictions, card, metrics=wanted)
     groups = groups_of(examples)
-    main = scoring.position_of_main(card, columns)
-    scores = _scores(rows, columns, groups, card, bootstrap, seed)
+    main = family.position(card.main_metric, tally, card)
+    scores = _scores(tally, tally.rows, groups, bootstrap, seed)
     slices: dict[str, tuple[Score, ...]] = {}
     for name, positions in _slices(examples):
         chosen = [groups[position] for position in positions]
-        one = _scores(rows[positions], columns, chosen, card, bootstrap, seed)[main]
-        if one.n:
-            slices[name] = (one,)
+        slices[name] = (_scores(tally, tally.rows[positions], chosen, bootstrap, seed)[main],)
+    confused = _confusion(examples, predictions, card, tally.labels)
     answers = (
-        _answers(examples, predictions, rows, columns, card, show_text)
-        if card.family not in MARKED
-        else ()
+        () if family.marks_shown else _answers(examples, predictions, tally, main, card, show_text)
     )
     tests = (
         screen(examples, predictions, card, groups, bootstrap, seed, LEVEL)
-        if card.family == "labels"
+        if family.screened
         else Screened()
     )
     return Report(
@@ -146,9 +151,9 @@ def score(
         data_digest=data_digest(examples),
         n=len(examples),
         groups=len(set(groups)),
-        scores=tuple(one for one in scores if _occurs(one.metric, rows, columns, card)),
+        scores=tuple(one for one in scores if one.n or "/" not in one.metric),
         slices=slices,
-        confusion=_confusion(examples, predictions, card, scoring.labels_of_columns(card, columns)),
+        confusion=confused,
         errors=_spread(_errors(examples, predictions, card, show_text), MOST_ERRORS),
         failures=sum(prediction.answer is None for prediction in predictions),
         repaired=sum(
@@ -179,63 +184,31 @@ def data_digest(examples: Iterable[Example]) -> str:
 
 
 def _scores(
-    rows: Array, columns: Sequence[str], groups: Sequence[str], card: Card, samples: int, seed: int
+    tally: Tally, rows: Array, groups: Sequence[str], samples: int, seed: int
 ) -> list[Score]:
-    """All metrics of the task in the order of ``scoring.metric_names``."""
-    from residency.metrics import intervals
-    from residency.metrics.intervals import bootstrap
+    """All metrics of a tally on some of its rows; one that applies to none of them has no value."""
+    from residency.metrics.intervals import bootstrap, procedure
 
-    shares = [metric not in written.UNBOUNDED for metric in scoring.metric_names(card, columns)]
-    value, low, high = bootstrap(
-        rows, groups, scoring.statistic(card, columns), samples, seed, LEVEL, shares
-    )
+    shares = [metric not in tally.unbounded for metric in tally.metrics]
+    found = bootstrap(rows, groups, tally.statistic, samples, seed, LEVEL, shares)
     units = len(set(groups))
-    known, procedure = units > 1 and samples > 0, intervals.procedure(units, samples, LEVEL)
-    basis, signatures = _basis(rows, columns, card), scoring.signatures(card, columns)
+    known, how = units > 1 and samples > 0, procedure(units, samples, LEVEL)
     return [
         Score(
             metric=metric,
-            value=float(value[position]),
-            low=float(low[position]) if known else None,
-            high=float(high[position]) if known else None,
-            n=basis[position][0],
-            support=basis[position][1],
+            value=float(value) if basis.n else None,
+            low=float(low) if known and basis.n else None,
+            high=float(high) if known and basis.n else None,
+            n=basis.n,
+            support=basis.support,
             groups=units,
-            procedure=procedure,
-            signature=signatures.get(metric, ""),
+            procedure=how,
+            signature=tally.signatures.get(metric, ""),
         )
-        for position, metric in enumerate(scoring.metric_names(card, columns))
+        for metric, basis, value, low, high in zip(
+            tally.metrics, tally.basis(rows), *found, strict=True
+        )
     ]
-
-
-def _basis(rows: Array, columns: Sequence[str], card: Card) -> list[tuple[int, int]]:
-    """Of each metric: on how many examples it was computed, and the gold items behind it."""
-    metrics = scoring.metric_names(card, columns)
-    if card.family == "answers":
-        return [written.covered(metric, columns, rows) for metric in metrics]
-    if not scoring.by_label(card):
-        return [(len(rows), 0) for _ in metrics]
-    support = _supports(rows, columns, card)
-    whole = sum(support.values())
-    labels = [metric.partition("/")[2] for metric in metrics]
-    return [(len(rows), support.get(label, 0) if label else whole) for label in labels]
-
-
-def _supports(rows: Array, columns: Sequence[str], card: Card) -> dict[str, int]:
-    """Label -> gold items."""
-    labels = scoring.labels_of_columns(card, columns)
-    table = rows[:, : 3 * len(labels)].sum(axis=0).reshape(-1, 3)
-    return {label: int(tp + fn) for label, (tp, _, fn) in zip(labels, table.tolist(), strict=True)}
-
-
-def _occurs(metric: str, rows: Array, columns: Sequence[str], card: Card) -> bool:
-    """Whether a metric is about something that gold or predictions hold: labels of the card that do
-    not are left out."""
-    _, slash, label = metric.partition("/")
-    if not slash:
-        return True
-    start = 3 * scoring.labels_of_columns(card, columns).index(label)
-    return bool(rows[:, start : start + 3].any())
 
 
 def _slices(examples: Sequence[Example]) -> Iterator[tuple[str, list[int]]]:
@@ -264,28 +237,11 @@ def _confusion(
     labels: Sequence[str],
 ) -> dict[str, dict[str, int]]:
     """Counts over all examples, only cells that are not 0; rows and columns in the order of the
-    labels, ``-`` last.
-
-    Only of families that mark or choose."""
-    if card.family not in MARKED:
-        return {}
-    cells: Counter[tuple[str, str]] = Counter()
+    labels, ``-`` last."""
+    family, cells = of(card), Counter[tuple[str, str]]()
     for example, prediction in zip(examples, predictions, strict=True):
-        if card.family == "spans":
-            one = spans.confusion(
-                scoring.spans_of(example.gold), scoring.spans_of(prediction.answer)
-            )
-            for row, columns in one.items():
-                for column, count in columns.items():
-                    cells[row, column] += count
-        else:
-            cells.update(
-                choices.pairs(
-                    scoring.labels_in(example.gold, card),
-                    scoring.labels_in(prediction.answer, card),
-                )
-            )
-    order = [*labels, spans.NOTHING]
+        cells.update(family.confused(example.gold, prediction.answer, card))
+    order = [*labels, NOTHING]
     table = {
         row: {column: cells[row, column] for column in order if cells[row, column]} for row in order
     }
@@ -295,66 +251,29 @@ def _confusion(
 def _errors(
     examples: Sequence[Example], predictions: Sequence[Prediction], card: Card, show_text: bool
 ) -> Iterator[ErrorItem]:
+    """Errors about the whole input carry no offsets and show its beginning."""
+    family = of(card)
     for example, prediction in zip(examples, predictions, strict=True):
-        if card.family == "spans":
-            yield from _span_errors(example, prediction, show_text)
-        elif card.family == "labels":
-            yield from _label_errors(example, prediction, card, show_text)
-
-
-def _span_errors(example: Example, prediction: Prediction, show_text: bool) -> Iterator[ErrorItem]:
-    for error in spans.errors(scoring.spans_of(example.gold), scoring.spans_of(prediction.answer)):
-        sides = [span for span in (error.gold, error.predicted) if span is not None]
-        start, end = min(span.start for span in sides), max(span.end for span in sides)
-        yield ErrorItem(
-            example=example.id,
-            kind=error.kind,
-            gold=error.gold.label if error.gold else "",
-            predicted=error.predicted.label if error.predicted else "",
-            start=start,
-            end=end,
-            text=window(example.input, start, end) if show_text else "",
-        )
-
-
-def _label_errors(
-    example: Example, prediction: Prediction, card: Card, show_text: bool
-) -> Iterator[ErrorItem]:
-    """Errors about the whole input, so they carry no offsets and show its beginning."""
-    text = "".join(_around(example.input, 0, AROUND)).strip() if show_text else ""
-    for gold, predicted in choices.pairs(
-        scoring.labels_in(example.gold, card), scoring.labels_in(prediction.answer, card)
-    ):
-        if gold == predicted:
-            continue
-        kind = (
-            "missed"
-            if predicted == spans.NOTHING
-            else "invented"
-            if gold == spans.NOTHING
-            else "type"
-        )
-        yield ErrorItem(
-            example=example.id,
-            kind=kind,
-            gold="" if kind == "invented" else gold,
-            predicted="" if kind == "missed" else predicted,
-            text=text,
-        )
+        for error in family.errors(example, prediction, card):
+            text = window(example.input, error.start, error.end) if show_text else ""
+            yield msgspec.structs.replace(error, text=text)
 
 
 def _answers(
     examples: Sequence[Example],
     predictions: Sequence[Prediction],
-    rows: Array,
-    columns: Sequence[str],
+    tally: Tally,
+    main: int,
     card: Card,
     show_text: bool,
 ) -> tuple[AnswerItem, ...]:
     """Written answers with their own main metric: an arbitrary choice that depends on the examples'
     ids alone, so that it is the same for every system, and that is in such an order that its first
     few are an arbitrary choice too."""
-    values = scoring.statistic(card, columns)(rows)[:, scoring.position_of_main(card, columns)]
+    values = [
+        float(value) if tally.basis(tally.rows[[at]])[main].n else None
+        for at, value in enumerate(tally.statistic(tally.rows)[:, main])
+    ]
     chosen = sorted(range(len(examples)), key=lambda position: digest(examples[position].id))[
         :MOST_ANSWERS
     ]
@@ -362,10 +281,10 @@ def _answers(
         AnswerItem(
             example=examples[position].id,
             input=examples[position].input if show_text else "",
-            gold=said(examples[position].gold, card) if show_text else "",
-            answer=said(predictions[position].answer, card) if show_text else "",
+            gold=in_words(examples[position].gold, card) if show_text else "",
+            answer=in_words(predictions[position].answer, card) if show_text else "",
             failure=predictions[position].failure or "",
-            score=float(values[position]),
+            score=values[position],
         )
         for position in chosen
     )
@@ -373,7 +292,9 @@ def _answers(
 
 def window(text: str, start: int, end: int) -> str:
     """A stretch, marked ``⟦so⟧`` for the report, with the text around it; such signs of the text's
-    own become ``|``."""
+    own become ``|``. Only the beginning of the text where the stretch is empty."""
+    if not end:
+        return "".join(_around(text, 0, AROUND)).strip()
     own = re.compile(f"[{MARKS[0]}{MARKS[1]}]")
     before, inside, after = (own.sub("|", part) for part in _around(text, start, end))
     return f"{before}{MARKS[0]}{inside}{MARKS[1]}{after}".strip()

@@ -9,11 +9,12 @@ import msgspec
 
 from residency.core.types import Comparison, Example, Prediction, PredictorInfo
 from residency.evals.measure import LEVEL, groups_of
-from residency.tasks import scoring, written
+from residency.tasks import scoring
 from residency.tasks.card import Card
+from residency.tasks.families import of
 
 if TYPE_CHECKING:
-    from residency.tasks.scoring import Array
+    from residency.tasks.families import Array
 
 System = tuple[PredictorInfo, Sequence[Prediction]]
 
@@ -35,13 +36,7 @@ def compare(
     where there are fewer than two groups: one patient says nothing about the next. Raises as
     ``evaluate.score``.
     """
-    metrics = [card.main_metric]
-    if (
-        card.family == "answers"
-        and card.main_metric not in written.LOSSES
-        and _same_tokens(a[1], b[1])
-    ):
-        metrics.append(written.LOSSES[0])
+    metrics = of(card).compared_by(card, a[1], b[1])
     compared = (_compared(examples, a, b, card, metric, samples, seed) for metric in metrics)
     return tuple(comparison for comparison in compared if comparison is not None)
 
@@ -68,23 +63,29 @@ def _compared(
     samples: int,
     seed: int,
 ) -> Comparison | None:
-    """The comparison in one metric; None for fewer than two groups."""
+    """The comparison in one metric; None for fewer than two groups, or where the metric does not
+    apply to one of the systems."""
     from residency.metrics.intervals import procedure
     from residency.metrics.paired import approximate_randomisation, paired_bootstrap
 
     (info_a, predictions_a), (info_b, predictions_b) = a, b
     card = card.model_copy(update={"metric": metric})
-    labels = scoring.labels_of(card, examples, predictions_a, predictions_b)
-    rows_a, columns = scoring.statistics(examples, predictions_a, card, labels, [metric])
-    rows_b, columns_b = scoring.statistics(examples, predictions_b, card, labels, [metric])
+    scoring.check_gold(examples, card)
+    family, tallies = of(card), []
+    labels = family.occurring(card, examples, predictions_a, predictions_b)
+    for predictions in (predictions_a, predictions_b):
+        scoring.check_aligned(examples, predictions)
+        tally = family.tally(examples, predictions, card, labels=labels, metrics=[metric])
+        main = family.position(metric, tally, card)  # raises where one system lacks the metric
+        tallies.append(tally)
     groups = groups_of(examples)
-    main, measure = scoring.position_of_main(card, columns), scoring.statistic(card, columns)
-    scoring.position_of_main(card, columns_b)  # raises where only the first system has the metric
-    if len(set(groups)) < 2:
+    applies = all(tally.basis(tally.rows)[main].n for tally in tallies)
+    if len(set(groups)) < 2 or not applies:
         return None
+    rows_a, rows_b = (tally.rows for tally in tallies)
 
     def statistic(sums: Array) -> Array:
-        return measure(sums)[..., main : main + 1]
+        return tallies[0].statistic(sums)[..., main : main + 1]
 
     difference, low, high = paired_bootstrap(
         rows_a, rows_b, groups, statistic, samples, seed, LEVEL
@@ -100,10 +101,3 @@ def _compared(
         procedure=f"paired {procedure(len(set(groups)), samples, LEVEL)}; approximate "
         "randomisation over groups",
     )
-
-
-def _same_tokens(a: Sequence[Prediction], b: Sequence[Prediction]) -> bool:
-    """Whether both know the loss of the same gold tokens: a loss per token says nothing across
-    tokenizers."""
-    counts = [written.gold_loss(prediction)[1] for prediction in a]
-    return any(counts) and counts == [written.gold_loss(prediction)[1] for prediction in b]

@@ -51,7 +51,7 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
             [
                 (row, score)
                 for row, score in enumerate(scores[: len(rows)])
-                if score and isfinite(score.value)
+                if score and score.value is not None and isfinite(score.value)
             ],
         )
         for system, scores in series
@@ -300,8 +300,11 @@ def _curve(stage: StageResult, clock: str, key: str) -> list[tuple[float, float]
 
 
 def _bounds(score: Score) -> tuple[float, float]:
-    low = score.low if score.low is not None and isfinite(score.low) else score.value
-    high = score.high if score.high is not None and isfinite(score.high) else score.value
+    """The interval of a score that has a value; the value itself where there is none."""
+    value = score.value or 0.0
+    low, high = (
+        end if end is not None and isfinite(end) else value for end in (score.low, score.high)
+    )
     return low, high
 
 

@@ -13,7 +13,7 @@ from residency.core.errors import DataError
 from residency.core.files import write_text
 from residency.core.types import Example, Note, Prediction, Predictor, Score, Turn, Value
 from residency.evals.measure import LEVEL
-from residency.tasks.written import text_of
+from residency.tasks.families.answers import text_of
 
 COLUMNS = ("id", "question", "points", "answer", "rater", "mark")
 MOST = 10

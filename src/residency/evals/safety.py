@@ -34,7 +34,7 @@ from residency.evals.floor import PART
 from residency.evals.measure import LEVEL, data_digest
 from residency.evals.paired_tests import corrected
 from residency.tasks.card import Card, load_card
-from residency.tasks.written import text_of
+from residency.tasks.families.answers import text_of
 
 DATA = Path(__file__).parent / "data" / "safety.yaml"
 LANGUAGES = ("vi", "zh", "en")

@@ -220,6 +220,9 @@ def measured(
         """One precision against 32 bits."""
         short = _answers(folder, precision, card, gold)
         (a, before, one), (b, after, two) = whole, short
+        if a is None or b is None:
+            why = f"{card.main_metric} does not apply to the held-out examples"
+            return msgspec.structs.replace(UNMEASURED, reason=why)
         tests: tuple[Comparison, ...] = ()
         if bootstrap:
             tests = compare(gold, (one.info, before), (two.info, after), card, samples=bootstrap)
@@ -245,7 +248,7 @@ def measured(
 
 def _answers(
     folder: Path, precision: Precision, card: Card, gold: Sequence[Example]
-) -> tuple[float, list[Prediction], OnnxEncoder]:
+) -> tuple[float | None, list[Prediction], OnnxEncoder]:
     """The main metric of an export in one precision, and its answers."""
     predictor = OnnxEncoder.from_export(folder, precision, name=precision)
     found = list(predictor.predict(gold))

@@ -226,10 +226,9 @@ class _Counts:
         for given in versions:
             for a, b in self.pairs:
                 if a in given and b in given:
-                    for one, others in confusion(given[a], given[b]).items():
-                        for other, number in others.items():
-                            self._add(one, other, number)
-                            self._add(other, one, number)
+                    for (one, other), number in confusion(given[a], given[b]).items():
+                        self._add(one, other, number)
+                        self._add(other, one, number)
 
     def _add(self, one: str, other: str, number: int) -> None:
         row = self.confusion.setdefault(one, {})

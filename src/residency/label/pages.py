@@ -116,7 +116,7 @@ def agreement_page(
 def _lead(found: Agreement) -> str:
     low = min(
         found.alpha[1:],
-        key=lambda one: one.value if not math.isnan(one.value) else 2.0,
+        key=lambda one: 2.0 if one.value is None or math.isnan(one.value) else one.value,
         default=found.alpha[0],
     )
     name = low.metric.partition("/")[2]
@@ -241,9 +241,9 @@ def said_in_words(version: Version, text: str) -> str:
     )
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Three decimals; a dash for what cannot be computed."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def bounds(score: Score) -> str:

@@ -7,7 +7,7 @@ and the reverse.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -58,22 +58,19 @@ def count(
     return {label: Counts(tp=tp, fp=fp, fn=fn) for label, (tp, fp, fn) in sorted(tally.items())}
 
 
-def confusion(gold: Sequence[Span], predicted: Sequence[Span]) -> dict[str, dict[str, int]]:
-    """Gold label -> predicted label -> number of spans; ``-`` is nothing.
+def confusion(gold: Sequence[Span], predicted: Sequence[Span]) -> Counter[tuple[str, str]]:
+    """(gold label, predicted label) -> number of spans; ``-`` is nothing.
 
     Overlapping spans are paired whatever their labels, the largest intersection over union first
     (equal labels first among equals).
     """
     golds, predictions = _distinct(gold), _distinct(predicted)
     pairs = _closest(golds, predictions, _overlaps(golds, predictions))
-    found: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for g, p in pairs:
-        found[golds[g][2]][predictions[p][2]] += 1
-    for g in _left(len(golds), (g for g, _ in pairs)):
-        found[golds[g][2]][NOTHING] += 1
-    for p in _left(len(predictions), (p for _, p in pairs)):
-        found[NOTHING][predictions[p][2]] += 1
-    return {row: dict(columns) for row, columns in found.items()}
+    found = Counter((golds[g][2], predictions[p][2]) for g, p in pairs)
+    found.update((golds[g][2], NOTHING) for g in _left(len(golds), (g for g, _ in pairs)))
+    invented = _left(len(predictions), (p for _, p in pairs))
+    found.update((NOTHING, predictions[p][2]) for p in invented)
+    return found
 
 
 def errors(gold: Sequence[Span], predicted: Sequence[Span]) -> list[SpanError]:

@@ -28,8 +28,8 @@ from residency.models.chat_template import ChatTokeniser
 from residency.models.generation import Generation, TokenLimits
 from residency.models.tokens import Tokeniser
 from residency.models.weights import head_of, load_causal, load_weights
-from residency.tasks.bio import tag_names
 from residency.tasks.card import Card
+from residency.tasks.families import of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,8 +112,9 @@ class Artefact(Value, frozen=True):
 
 
 def outputs(card: Card) -> tuple[str, ...]:
-    """Names of the model's outputs for a task."""
-    return tag_names(card.names) if card.family == "spans" else card.names
+    """Names of a classifier's outputs for a task; none of a task whose answers are written."""
+    head = of(card).classifier
+    return () if head is None else head.outputs(card)
 
 
 def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Method] = ()) -> Any:

@@ -20,7 +20,8 @@ from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.sampling import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
 from residency.models.weights import size
 from residency.tasks.card import Card
-from residency.tasks.codec import CODECS, conversation, read
+from residency.tasks.codec import conversation, read
+from residency.tasks.families import of
 
 if TYPE_CHECKING:
     import torch
@@ -160,7 +161,7 @@ class CausalPredictor:
         from math import exp
 
         for example in examples:
-            names = self.card.asked_of(example).names
+            names = self.card.for_example(example).names
             started = time.perf_counter()
             turns = conversation(example, self.card)
             known = self._prompt(turns) is not None
@@ -240,7 +241,7 @@ class CausalPredictor:
         if example.gold is None:
             return None
         card = self._asked_of(example)
-        words = CODECS[card.family].render(example.gold, example.input)
+        words = of(card).render(example.gold, example.input)
         encoded = self.chat.encode(conversation(example, card), words, "last")
         return encoded.rows[-1] if encoded.rows else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -12,16 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from residency.core.types import Answer, Example, Labels, Prediction, PredictorInfo, Spans, Value
+from residency.core.types import Answer, Example, Prediction, PredictorInfo, Value
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.running import by_length, evaluating, give_back_memory, on
 from residency.models.tokens import TokenisedText, Tokeniser, Window
 from residency.models.weights import size
-from residency.tasks.bio import best_tags, decode
 from residency.tasks.card import Card
+from residency.tasks.families import classifier_of
+from residency.tasks.heads import TOKENS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +48,7 @@ class EncoderPredictor:
         self.tokeniser = tokeniser
         self.card = card
         self.info = info
+        self.head = classifier_of(card)
 
     @classmethod
     def from_artefact(
@@ -89,17 +88,17 @@ class EncoderPredictor:
         while chunk := list(islice(source, CHUNK)):
             started = time.perf_counter()
             with self.ready():
-                answers, counts = self._answers([example.input for example in chunk])
+                answers = self._answers([example.input for example in chunk])
             each = (time.perf_counter() - started) * 1000 / len(chunk)
             if len(chunk) == CHUNK:  # a request of a few texts would only pay for it
                 give_back_memory()
-            for example, answer, count in zip(chunk, answers, counts, strict=True):
+            for example, (answer, count) in zip(chunk, answers, strict=True):
                 yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
 
     def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
         """The probability of each tag for every slot of each text, in order; for cards of family
         ``spans``."""
-        if self.card.family != "spans":
+        if self.head is not TOKENS:
             raise ValueError(f"card {self.card.name} marks no spans")
         source = iter(texts)
         while chunk := list(islice(source, CHUNK)):
@@ -112,35 +111,7 @@ class EncoderPredictor:
         """Answers and tokens of texts that are read together, each span with how sure the model is
         of it: the geometric mean of the probabilities of its tags."""
         with self.ready():
-            tokens, scores = self._read(texts)
-        if self.card.family != "spans":
-            made = [
-                self._labels(text, found, score)
-                for text, found, score in zip(texts, tokens, scores, strict=True)
-            ]
-        else:
-            made = [
-                self._sure(text, found, score)
-                for text, found, score in zip(texts, tokens, scores, strict=True)
-            ]
-        return [(answer, len(found.ids)) for answer, found in zip(made, tokens, strict=True)]
-
-    def _sure(self, text: str, tokens: TokenisedText, scores: NDArray[np.float32]) -> Answer:
-        """Spans with their scores."""
-        import numpy as np
-
-        if not len(scores):
-            return Spans()
-        tags = best_tags(scores)
-        chosen = np.take_along_axis(scores, np.asarray(tags)[:, None], 1)[:, 0]
-        starts = [start for start, _ in tokens.slots]
-        made = []
-        for span in decode(text, tags.tolist(), tokens.slots, self.card.names):
-            inside = slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
-            made.append(
-                msgspec.structs.replace(span, score=round(float(np.exp(chosen[inside].mean())), 6))
-            )
-        return Spans(spans=tuple(made))
+            return self._answers(texts, sure=True)
 
     def ready(self) -> AbstractContextManager[None]:
         """Within it the model answers, and does not train."""
@@ -161,14 +132,13 @@ class EncoderPredictor:
         ]
         return tokens, self._scores(tokens, work)
 
-    def _answers(self, texts: list[str]) -> tuple[list[Answer], list[int]]:
+    def _answers(self, texts: list[str], sure: bool = False) -> list[tuple[Answer, int]]:
+        """The answer to each text, and how many tokens were read."""
         tokens, scores = self._read(texts)
-        make = self._spans if self.card.family == "spans" else self._labels
-        answers = [
-            make(text, found, score)
+        return [
+            (self.head.answer(text, found.slots, score, self.card, sure), len(found.ids))
             for text, found, score in zip(texts, tokens, scores, strict=True)
         ]
-        return answers, [len(found.ids) for found in tokens]
 
     def _scores(
         self, tokens: list[TokenisedText], work: list[tuple[int, Window]]
@@ -193,35 +163,8 @@ class EncoderPredictor:
     def _read_off(
         self, scores: NDArray[np.float32], tokens: TokenisedText, window: Window
     ) -> NDArray[np.float32]:
-        if self.card.family == "labels":
-            return scores[None, :]
-        firsts = [
-            tokens.firsts[slot] - window.start + len(self.tokeniser.prefix) for slot in window.slots
-        ]
-        return scores[firsts]
-
-    def _spans(self, text: str, tokens: TokenisedText, scores: NDArray[np.float32]) -> Answer:
-        if not len(scores):
-            return Spans()
-        return Spans(spans=decode(text, best_tags(scores).tolist(), tokens.slots, self.card.names))
-
-    def _labels(self, text: str, tokens: TokenisedText, scores: NDArray[np.float32]) -> Answer:
-        import numpy as np
-
-        mean = scores.mean(axis=0)
-        if self.card.multiple:
-            chance = 1 / (1 + np.exp(-mean))
-            chosen = [i for i, p in enumerate(chance) if p >= 0.5]
-        else:
-            chance = np.exp(mean - np.logaddexp.reduce(mean))
-            chosen = [int(mean.argmax())]
-        return Labels(
-            labels=tuple(self.card.names[i] for i in chosen),
-            scores=tuple(round(float(chance[i]), 6) for i in chosen),
-            chances={
-                name: round(float(p), 6) for name, p in zip(self.card.names, chance, strict=True)
-            },
-        )
+        before = len(self.tokeniser.prefix) - window.start
+        return self.head.read_off(scores, [tokens.firsts[slot] + before for slot in window.slots])
 
 
 def forward_all(

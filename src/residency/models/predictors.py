@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from residency.core.errors import UserError
 from residency.models.base import Base
-from residency.tasks.card import MARKED, Card
+from residency.tasks.card import Card
+from residency.tasks.families import of
 
 if TYPE_CHECKING:
     from residency.models.artefact import Output
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -> Output:
     """How a task is answered; raises ``UserError`` where base and card do not go together."""
-    chosen: Output = wanted if wanted != "auto" else ("head" if card.family in MARKED else "text")
-    if chosen == "head" and card.family not in MARKED:
+    able = of(card).classifier is not None
+    chosen: Output = wanted if wanted != "auto" else ("head" if able else "text")
+    if chosen == "head" and not able:
         raise UserError(
             f"tasks[0].output: head cannot answer card {card.name}, whose answers are written; set "
             "auto or text."

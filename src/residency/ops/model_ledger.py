@@ -419,7 +419,7 @@ def safety(run: Path, artefact: Path) -> Report | None:
 
 
 def _share(report: Report) -> float:
-    return next((score.value for score in report.scores if score.metric == "safe"), 0.0)
+    return next((s.value or 0.0 for s in report.scores if s.metric == "safe"), 0.0)
 
 
 def _safe_enough(found: Entry, least: float | None) -> None:

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import yaml
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from residency.core.errors import UserError, allowed
 from residency.core.part import Part, Share, parse
+from residency.tasks import families
 
 if TYPE_CHECKING:
     from residency.core.types import Example
 
 CARDS = Path(__file__).parent / "cards"
-
-Family = Literal[
-    "spans",
-    "labels",
-    "answers",
-    "mentions",
-    "triples",
-    "causes",
-    "events",
-    "attributes",
-    "terms",
-    "cited",
-    "sections",
-    "tree",
-]
-MARKED = ("spans", "labels")
-"""Families that a model may also answer with a head: gold is marked on the note."""
-FACTS = ("mentions", "triples", "causes", "events", "attributes", "terms", "cited")
-"""Families whose answer is a set of facts, each right or wrong as a whole."""
 
 
 class Label(Part):
@@ -53,7 +35,8 @@ class Card(Part):
     """A task."""
 
     name: str
-    family: Family
+    family: str
+    """What its answers are like: a file of ``tasks/families``, or ``package.module:Object``."""
     language: str = ""
     description: str = ""
     labels: tuple[Label, ...] = ()
@@ -79,19 +62,19 @@ class Card(Part):
     """The rule of a benchmark: the largest share of the base's parameters that may be trained; 0:
     none. The report says whether a run keeps it."""
 
+    @field_validator("family")
+    @classmethod
+    def _known(cls, family: str) -> str:
+        try:
+            families.named(family)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("family: ")) from None
+        return family
+
     @model_validator(mode="after")
     def _fits_its_family(self) -> Card:
-        if self.family == "answers" and self.labels:
-            raise ValueError("labels: a card of family answers has none")
-        if self.family not in MARKED and bool(self.prompt) != bool(self.answer):
-            raise ValueError(
-                "give both prompt and answer (the row has columns), or neither (the row has turns)"
-            )
-        if self.family == "spans" and self.answer:
-            raise ValueError(
-                "answer: a card of family spans has none; its answers are marked on the note"
-            )
-        if self.multiple and self.family != "labels":
+        families.of(self).check(self)
+        if self.multiple and not families.of(self).several:
             raise ValueError("multiple: only for family labels")
         return self
 
@@ -103,15 +86,11 @@ class Card(Part):
     @property
     def main_metric(self) -> str:
         """The metric that early stopping and comparisons look at."""
-        if self.metric:
-            return self.metric
-        if self.family == "labels":
-            return "micro_f1" if self.multiple else "macro_f1"
-        return MAIN.get(self.family, "micro_f1")
+        return self.metric or families.of(self).main_metric(self)
 
     def with_labels(self, found: tuple[str, ...]) -> Card:
         """The card with its labels fixed: its own, or those found in the training data."""
-        if self.labels or self.family not in MARKED:
+        if self.labels or families.of(self).classifier is None:
             return self
         return self.model_copy(update={"labels": tuple(Label(name=name) for name in found)})
 
@@ -119,7 +98,7 @@ class Card(Part):
         """The label that a name stands for: itself, unless a label lists it among its other names."""
         return next((label.name for label in self.labels if name in label.also), name)
 
-    def asked_of(self, example: Example) -> Card:
+    def for_example(self, example: Example) -> Card:
         """The card as it is for one example: with the choices of its row, and with what may always
         be chosen."""
         names = dict.fromkeys(
@@ -131,10 +110,6 @@ class Card(Part):
         return self.model_copy(
             update={"labels": tuple(known.get(name) or Label(name=name) for name in names)}
         )
-
-
-MAIN = {"spans": "span_f1", "answers": "rouge_l", "sections": "rouge_l", "tree": "tree_similarity"}
-"""The families' own main metrics, where it is not ``micro_f1``."""
 
 
 def load_card(name: str, root: Path | None = None) -> Card:

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.types import Answer, Example, Labels, Note, RawNote, Spans, Text, Turn
-from residency.tasks.card import MARKED, Card
-from residency.tasks.codec import CODECS, fill, separator
+from residency.core.types import Answer, Example, Note, RawNote, Turn
+from residency.tasks.card import Card
+from residency.tasks.families import of
+from residency.tasks.prompts import fill, separator
 
 
 def examples(notes: Iterable[Note], card: Card) -> list[Example]:
@@ -19,16 +20,13 @@ def examples(notes: Iterable[Note], card: Card) -> list[Example]:
     Raises ``DataError`` where a card needs turns or columns that a note does not have, or where the
     answer of a row is not in the form of the card.
     """
+    family = of(card)
     return [
-        _written(note, card) if is_written(note, card) else _marked(note, card) for note in notes
+        _in_words(note, card)
+        if family.in_words(note, card)
+        else _example(note, card, note.text, family.marked(note), ())
+        for note in notes
     ]
-
-
-def is_written(note: Note, card: Card) -> bool:
-    """Whether the gold answer stands in words, not in marks on the note."""
-    return card.family not in MARKED or (
-        card.family == "labels" and bool(note.turns or (note.fields and card.answer))
-    )
 
 
 def question(note: Note | RawNote, card: Card) -> Example:
@@ -36,12 +34,12 @@ def question(note: Note | RawNote, card: Card) -> Example:
     columns as the card puts them into words, or its text."""
     turns: tuple[Turn, ...] = ()
     text = note.text
-    if card.prompt and note.fields and (card.answer or card.family not in MARKED):
+    if card.prompt and note.fields and of(card).in_words(note, card):
         text = fill(
             card.prompt, _values(note, card), f"row {note.id}: the prompt of card {card.name}"
         )
         turns = (Turn(role="user", text=text),)
-    elif note.turns and card.family != "spans":
+    elif note.turns and of(card).in_words(note, card):
         turns = note.turns if note.turns[-1].role == "user" else note.turns[:-1]
         text = turns[-1].text
     return Example(
@@ -52,17 +50,28 @@ def question(note: Note | RawNote, card: Card) -> Example:
 def _values(note: Note | RawNote, card: Card) -> dict[str, str | tuple[str, ...]]:
     """What a card's prompt may name: the columns of the row, its language, what it may be answered
     with, as one text (``labels``) and as a list (``choices``)."""
-    names = card.asked_of(Example(id=note.id, task=card.name, input="", choices=note.choices)).names
+    names = card.for_example(
+        Example(id=note.id, task=card.name, input="", choices=note.choices)
+    ).names
     lang = (note.lang or card.language).split("-")[0]
     return {"labels": separator(card).join(names), "choices": names, "lang": lang, **note.fields}
 
 
-def _marked(note: Note, card: Card) -> Example:
-    return _example(note, card, note.text, gold(note, card), ())
-
-
-def _written(note: Note, card: Card) -> Example:
+def _in_words(note: Note, card: Card) -> Example:
     """An example of a conversation, or of a row whose columns the card puts into words."""
+    question, answer, turns = _words(note, card)
+    made = _example(note, card, question, None, turns)
+    found = of(card).gold_of(answer, question, card.for_example(made))
+    if found is None:
+        raise DataError(
+            f"row {note.id}: its answer is not in the form of card {card.name} ({card.family}); "
+            "name the card of the task that the row belongs to, or correct the row."
+        )
+    return msgspec.structs.replace(made, gold=found)
+
+
+def _words(note: Note, card: Card) -> tuple[str, str, tuple[Turn, ...]]:
+    """The question of a row, its answer, and the turns that ask it."""
     if card.prompt and note.fields:
         where = f"row {note.id}: the {{}} of card {card.name}"
         question = fill(card.prompt, _values(note, card), where.format("prompt"))
@@ -74,28 +83,16 @@ def _written(note: Note, card: Card) -> Example:
     elif card.prompt:
         raise DataError(
             f"row {note.id}: has no columns for the prompt of card {card.name}; read the data with "
-            "format: "
-            "instructions and name them under fields."
+            "format: instructions and name them under fields."
         )
     else:
         raise DataError(
             f"row {note.id}: is no conversation; card {card.name} needs data of format alpaca, "
-            "sharegpt, messages, "
-            "promptcblue or instructions."
+            "sharegpt, messages, promptcblue or instructions."
         )
     if not answer.strip():
         raise DataError(f"row {note.id}: the answer is empty; complete the row or leave it out.")
-    made = _example(note, card, question, Text(text=answer), turns)
-    if card.family == "answers":
-        return made
-    said = CODECS[card.family].parse(answer, question, card.asked_of(made)).answer
-    if said is None:
-        raise DataError(
-            f"row {note.id}: its answer is not in the form of card {card.name} ({card.family}); "
-            "name the card of the task that the "
-            "row belongs to, or correct the row."
-        )
-    return msgspec.structs.replace(made, gold=said)
+    return question, answer, turns
 
 
 def few_shot(shots: int) -> str:
@@ -119,7 +116,7 @@ def with_shots(
             if shot.gold is not None
             for turn in (
                 asking(shot, card)[-1],
-                Turn(role="assistant", text=CODECS[card.family].render(shot.gold, shot.input)),
+                Turn(role="assistant", text=of(card).render(shot.gold, shot.input)),
             )
         )
         own = asking(example, card)
@@ -130,10 +127,12 @@ def with_shots(
 
 def asking(example: Example, card: Card) -> tuple[Turn, ...]:
     """The turns that ask an example: its own, else the card's prompt about it."""
-    return example.turns or (Turn(role="user", text=CODECS[card.family].prompt(example, card)),)
+    return example.turns or (Turn(role="user", text=of(card).prompt(example, card)),)
 
 
-def _example(note: Note, card: Card, input: str, gold: Answer, turns: tuple[Turn, ...]) -> Example:
+def _example(
+    note: Note, card: Card, input: str, gold: Answer | None, turns: tuple[Turn, ...]
+) -> Example:
     return Example(
         id=note.id,
         task=card.name,
@@ -151,29 +150,25 @@ def _example(note: Note, card: Card, input: str, gold: Answer, turns: tuple[Turn
     )
 
 
-def gold(note: Note, card: Card) -> Answer:
-    """What the note says the answer is, for tasks about marks on the note."""
-    return Spans(spans=note.spans) if card.family == "spans" else Labels(labels=note.labels)
-
-
 def labels_found(notes: Iterable[Note], card: Card) -> tuple[str, ...]:
     """Labels that occur, in alphabetical order."""
     return tuple(sorted({label for note in notes for label in _labels_of(note, card)}))
 
 
 def _labels_of(note: Note, card: Card) -> Iterable[str]:
-    if card.family == "spans":
-        return (span.label for span in note.spans)
-    return _worded(note, card) if is_written(note, card) else note.labels
+    family = of(card)
+    if not family.in_words(note, card):
+        return family.labels(family.marked(note), card)
+    return _stated(note, card)
 
 
-def _worded(note: Note, card: Card) -> tuple[str, ...]:
+def _stated(note: Note, card: Card) -> tuple[str, ...]:
     """The label that a row states in words: one of the card's, else the whole answer, which is then
     a label."""
-    made = _written(note, card.model_copy(update={"family": "answers", "labels": ()}))
-    words = made.gold.text.strip() if isinstance(made.gold, Text) else ""
-    named = CODECS["labels"].parse(words, "", card.asked_of(made)).answer
-    return named.labels if isinstance(named, Labels) else (words,)
+    question, answer, turns = _words(note, card)
+    made = _example(note, card, question, None, turns)
+    named = of(card).parse(answer.strip(), "", card.for_example(made)).answer
+    return (answer.strip(),) if named is None else tuple(of(card).labels(named, card))
 
 
 def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
@@ -181,13 +176,12 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
 
     Raises ``DataError`` where there are none to learn.
     """
-    if card.family not in MARKED:
+    if of(card).classifier is None:
         return card
     found = labels_found(train, card)
     if not found:
-        what = "entities" if card.family == "spans" else "labels"
         raise DataError(
-            f"{where}: the training notes hold no {what}; check the field names and "
+            f"{where}: the training notes hold no {of(card).marks}; check the field names and "
             "data.NAME.labels."
         )
     return card.with_labels(found)
@@ -196,7 +190,7 @@ def fixed(card: Card, train: Sequence[Note], where: str) -> Card:
 def unknown_labels(notes: Sequence[Note], card: Card) -> list[str]:
     """Labels of notes that the card does not have; rows with choices of their own bring their
     labels along."""
-    if card.family not in MARKED:
+    if of(card).classifier is None:
         return []
     known = {*card.names, *(other for label in card.labels for other in label.also), card.otherwise}
     open_ones = [note for note in notes if not note.choices]

@@ -18,15 +18,10 @@ from residency.core.errors import DataError
 from residency.metrics import counts as arrays
 from residency.metrics import trees
 from residency.metrics.overlap import basic_tokens, common_subsequence
-from residency.tasks.line_codecs import (
-    CAUSE,
-    CONDITION,
-    EVENT_FIELDS,
-    KIND,
-    LISTS,
-    SECTIONS,
-    literal,
-)
+from residency.tasks.families.causes import CAUSE, CONDITION, KIND
+from residency.tasks.families.events import EVENT_FIELDS, LISTS
+from residency.tasks.families.sections import SECTIONS
+from residency.tasks.families.tree import literal
 
 Read = Any
 """A target as the official reader makes it: a set, a list of nodes, a mapping of sections or a

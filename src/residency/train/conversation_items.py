@@ -11,7 +11,8 @@ from residency.core.errors import DataError, UserError
 from residency.core.types import SHOWABLE, Example, MaskProof
 from residency.models.chat_template import IGNORED, ChatTokeniser, Encoded
 from residency.tasks.card import Card
-from residency.tasks.codec import CODECS, conversation
+from residency.tasks.codec import conversation
+from residency.tasks.families import of
 from residency.train.items import Items, TrainingItem, check_gold
 
 ANSWER, END = "answer", "end of turn"
@@ -65,7 +66,7 @@ def encode(
 ) -> Encoded:
     """An example as tokens and targets."""
     assert example.gold is not None
-    words = CODECS[card.family].render(example.gold, example.input)
+    words = of(card).render(example.gold, example.input)
     return chat.encode(conversation(example, card), words, loss_on)
 
 

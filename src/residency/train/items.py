@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from residency.core.errors import UserError
-from residency.core.types import SHOWABLE, Example, Labels, MaskProof, Spans, Value
+from residency.core.types import SHOWABLE, Example, MaskProof, Value
 from residency.models.tokens import Tokeniser
-from residency.tasks.bio import encode, tag_names
-from residency.tasks.card import MARKED, Card
-
-IGNORED = -100
-"""Target of a token that is not trained."""
+from residency.tasks.card import Card
+from residency.tasks.families import classifier_of, of
+from residency.tasks.heads import IGNORED as IGNORED
 
 
 class TrainingItem(Value, frozen=True):
@@ -45,6 +43,7 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
     items: list[TrainingItem] = []
     windowed: dict[str, int] = {}
     changed: dict[str, int] = {}
+    head = classifier_of(card)
     tokens_of = tokeniser([example.input for example in examples])
     for example, tokens in zip(examples, tokens_of, strict=True):
         check_gold(example, card)
@@ -55,24 +54,16 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
             )
         if len(windows) > 1:
             windowed[example.id] = len(windows)
-        tags: list[int] = []
-        if isinstance(example.gold, Spans):
-            tags, reasons = encode(example.gold.spans, tokens.slots, card.names)
-            for reason, count in reasons.items():
-                changed[reason] = changed.get(reason, 0) + count
+        targets, reasons = head.targets(example, tokens.slots, card)
+        for reason, count in reasons.items():
+            changed[reason] = changed.get(reason, 0) + count
         for window in windows:
             ids = tokeniser.inputs(tokens, window)
-            if card.family == "labels":
-                items.append(
-                    TrainingItem(example=example.id, ids=ids, targets=class_targets(example, card))
-                )
-                continue
-            if not window.slots:
-                continue  # the inside of a word longer than a window: nothing is read off it
-            targets = [IGNORED] * len(ids)
-            for slot in window.slots:
-                targets[tokens.firsts[slot] - window.start + len(tokeniser.prefix)] = tags[slot]
-            items.append(TrainingItem(example=example.id, ids=ids, targets=targets))
+            before = len(tokeniser.prefix) - window.start
+            places = [(slot, tokens.firsts[slot] + before) for slot in window.slots]
+            own = head.of_window(targets, places, len(ids))
+            if own is not None:
+                items.append(TrainingItem(example=example.id, ids=ids, targets=own))
     return Items(
         items=items,
         windowed=windowed,
@@ -86,19 +77,14 @@ def check_gold(example: Example, card: Card) -> None:
     unknown label."""
     if example.gold is None:
         raise UserError(f"row {example.id}: has no gold answer; label it or leave it out.")
-    names: set[str] = set()
-    family = card.family
-    if isinstance(example.gold, Spans):
-        names, family = {span.label for span in example.gold.spans}, "spans"
-    elif isinstance(example.gold, Labels):
-        names, family = set(example.gold.labels), "labels"
-    elif family in MARKED:
-        family = "answers"
-    if family != card.family:
+    family = of(card)
+    if not isinstance(example.gold, family.answer):
         raise UserError(
-            f"row {example.id}: holds {family}, but card {card.name} is about {card.family}."
+            f"row {example.id}: holds {type(example.gold).__name__.lower()}, but card {card.name} "
+            f"is about {card.family}."
         )
-    if unknown := sorted(names - set(card.asked_of(example).names)):
+    names = set(family.labels(example.gold, card)) if family.classifier is not None else set()
+    if unknown := sorted(names - set(card.for_example(example).names)):
         raise UserError(
             f"row {example.id}: label {unknown[0]!r} is not in card {card.name}; "
             f"allowed: {', '.join(card.names)}; add it to the card, or rename it with "
@@ -106,40 +92,17 @@ def check_gold(example: Example, card: Card) -> None:
         )
 
 
-def class_targets(example: Example, card: Card) -> list[int] | list[float]:
-    """The label's number, or one 0/1 per label."""
-    given = (
-        tuple(map(card.canonical, example.gold.labels)) if isinstance(example.gold, Labels) else ()
-    )
-    if card.multiple:
-        return [1.0 if name in given else 0.0 for name in card.names]
-    if len(given) != 1:
-        raise UserError(
-            f"row {example.id}: has {len(given)} labels, but card {card.name} takes one; use a "
-            "card with multiple: true."
-        )
-    return [card.names.index(given[0])]
-
-
 def prove(
     items: Sequence[TrainingItem], examples: Sequence[Example], tokeniser: Tokeniser, card: Card
 ) -> MaskProof:
     """Count the trained tokens; raise ``UserError`` for a row that has none."""
-    names = tag_names(card.names) if card.family == "spans" else card.names
+    head = classifier_of(card)
     labels: dict[str, int] = {}
-    trained = 0
     by_row: dict[str, int] = {}
     for item in items:
-        if card.family == "spans":
-            found = [names[int(target)] for target in item.targets if target != IGNORED]
-        elif card.multiple:
-            found = [name for name, target in zip(names, item.targets, strict=True) if target]
-        else:
-            found = [names[int(item.targets[0])]]
-        by_row[item.example] = by_row.get(item.example, 0) + (
-            len(found) if card.family == "spans" else 1
-        )
-        trained += len(found) if card.family == "spans" else 1
+        found = head.trained(item.targets, card)
+        count = len(found) if head.by_token else 1
+        by_row[item.example] = by_row.get(item.example, 0) + count
         for name in found:
             labels[name] = labels.get(name, 0) + 1
     if empty := [row for row, count in by_row.items() if not count]:
@@ -150,9 +113,9 @@ def prove(
     return MaskProof(
         rows=len(by_row),
         tokens=sum(len(item.ids) for item in items),
-        trained=trained,
+        trained=sum(by_row.values()),
         labels=dict(sorted(labels.items())),
-        sample=_sample(items, examples, tokeniser, names) if card.family == "spans" else (),
+        sample=_sample(items, examples, tokeniser, head.outputs(card)) if head.by_token else (),
     )
 
 

@@ -455,6 +455,8 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             value = processes.shared(lambda: found)
         else:
             value = processes.shared(self.measure)
+        if math.isnan(value):
+            return  # the metric applies to no row of the stop part: nothing is better or worse
         self.history.append(
             {"step": state.global_step, "epoch": round(state.epoch, 4), self.shown: value}
         )
@@ -478,7 +480,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         return f"dev_{LOSS}" if self.metric == LOSS else self.metric
 
     def measure(self) -> float:
-        """The metric on the stop part."""
+        """The metric on the stop part; nan where it applies to none of its rows."""
         if falls(self.metric) and isinstance(self.predictor, CausalPredictor):
             known = zip(self.job.dev, self.predictor.gold_losses(self.job.dev), strict=True)
             predictions = [
@@ -491,9 +493,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
                 )
         else:
             predictions = list(self.predictor.predict(self.job.dev))
-        return main_metric(
-            self.job.dev, predictions, self.job.card.model_copy(update={"metric": self.metric})
-        )
+        card = self.job.card.model_copy(update={"metric": self.metric})
+        found = main_metric(self.job.dev, predictions, card)
+        return math.nan if found is None else found
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any

@@ -146,7 +146,7 @@ def _point(
     report = facts.reports[-1]
     metric = changed.card(changed.tasks[0]).main_metric
     score = next((one for one in report.scores if one.metric == metric), None)
-    if score is None or not math.isfinite(score.value):
+    if score is None or score.value is None or not math.isfinite(score.value):
         raise UserError(
             f"{done.folder}: has no {metric}; a curve needs a metric that every run has."
         )

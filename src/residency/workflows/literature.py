@@ -228,7 +228,7 @@ def _words(path: Path) -> Iterable[Words]:
 def _example(abstract: Abstract, pairs: int) -> Example:
     """What a generator is asked of an abstract."""
     from residency.tasks.card import load_card
-    from residency.tasks.codec import fill
+    from residency.tasks.prompts import fill
 
     card = load_card("literature")
     words = fill(

@@ -1,0 +1,115 @@
+"""Families whose answers are counted by label: true positives, false positives, false negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from residency.core.types import Answer, Example, Prediction
+from residency.metrics import counts as arrays
+from residency.metrics.counts import Counts
+from residency.tasks.families import Basis, Family, Tally
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from residency.tasks.card import Card
+
+    Array = NDArray[np.float64]
+
+
+class ByLabel(Family):
+    """A family of which each label's items are right, invented or missed.
+
+    A row holds tp, fp and fn of each label, then what is counted over all labels: here whether the
+    whole answer is right, and 1.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall")
+    """What F1, precision and recall are called."""
+    always: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
+    """Metrics that apply where neither gold nor prediction holds an item, too."""
+
+    def overall(self, card: Card) -> tuple[str, ...]:
+        """The metrics over all labels."""
+        return ("exact_match", "macro_f1", "micro_f1", "weighted_f1")
+
+    def measure(self, table: Array, end: Array) -> list[Array]:
+        """Their values, of the counts by label [..., labels, 3] and of what was counted over all."""
+        return [
+            arrays.ratio(end[..., 0], end[..., 1]),
+            arrays.macro_f1(table),
+            arrays.micro_f1(table),
+            arrays.weighted_f1(table),
+        ]
+
+    def count(
+        self, gold: Answer | None, said: Answer | None, card: Card
+    ) -> tuple[dict[str, Counts], tuple[float, ...]]:
+        """The counts of one answer by label, and what is counted over all labels."""
+        raise NotImplementedError
+
+    def occurring(
+        self, card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]
+    ) -> tuple[str, ...]:
+        """The card's labels in its order, then any others that gold or predictions hold,
+        alphabetically."""
+        answers = [
+            *(example.gold for example in examples),
+            *(prediction.answer for predictions in answered for prediction in predictions),
+        ]
+        found = {label for answer in answers for label in self.labels(answer, card)}
+        return card.names + tuple(sorted(found.difference(card.names)))
+
+    def tally(
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[Prediction],
+        card: Card,
+        *,
+        labels: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+    ) -> Tally:
+        """Macro averages are over the labels that occur in gold (scikit-learn and seqeval also take
+        labels only predicted)."""
+        names = tuple(labels) or self.occurring(card, examples, predictions)
+        offset = {label: 3 * position for position, label in enumerate(names)}
+        counted = [
+            self.count(example.gold, prediction.answer, card)
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
+        size = 3 * len(names)
+        rows = np.zeros((len(counted), size + len(counted[0][1])))
+        for row, (counts, end) in zip(rows, counted, strict=True):
+            row[size:] = end
+            for label, count in counts.items():
+                row[offset[label] : offset[label] + 3] = (count.tp, count.fp, count.fn)
+
+        def statistic(sums: Array) -> Array:
+            table = sums[..., :size].reshape(*sums.shape[:-1], len(names), 3)
+            own = np.stack(self.measure(table, sums[..., size:]), axis=-1)
+            by_label = arrays.f1(table), arrays.precision(table), arrays.recall(table)
+            return np.concatenate([own, *by_label], axis=-1)
+
+        overall = self.overall(card)
+        return Tally(
+            rows=rows,
+            metrics=overall + tuple(f"{kind}/{label}" for kind in self.kinds for label in names),
+            statistic=statistic,
+            basis=lambda some: self._basis(some[:, :size], overall),
+            labels=names,
+        )
+
+    def _basis(self, rows: Array, overall: Sequence[str]) -> list[Basis]:
+        table = rows.sum(axis=0).reshape(-1, 3)
+        support = [int(tp + fn) for tp, _, fn in table.tolist()]
+        some = [len(rows) if occurs else 0 for occurs in table.any(axis=-1)]
+        whole = max(some, default=0)
+        return [
+            *(Basis(len(rows) if one in self.always else whole, sum(support)) for one in overall),
+            *(map(Basis, some, support)),
+            *(map(Basis, some, support)),
+            *(map(Basis, some, support)),
+        ]

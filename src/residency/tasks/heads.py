@@ -1,0 +1,209 @@
+"""What a model answers with: an output for each token, one for the whole text, or words.
+
+A classifier also knows how gold becomes its training targets, and how its scores become an answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from residency.core.errors import UserError
+from residency.core.types import Answer, Example, Labels, Spans
+from residency.tasks.bio import best_tags, decode, encode, tag_names
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from residency.tasks.card import Card
+
+    Scores = NDArray[np.float32]
+    Slots = Sequence[tuple[int, int]]
+    Targets = list[int] | list[float]
+
+IGNORED = -100
+"""Target of a token that is not trained."""
+
+
+class Head:
+    """What stands behind the last layer of a model."""
+
+    auto: ClassVar[str]
+    """The class of transformers that loads a base with it."""
+    by_token: ClassVar[bool]
+    """Whether there is a target for each token, not one for the whole text."""
+    read_tokens: ClassVar[int]
+    """Tokens that a predictor reads at once."""
+
+    def outputs(self, card: Card) -> tuple[str, ...]:
+        """Names of the outputs for a task."""
+        raise NotImplementedError
+
+
+class WordsHead(Head):
+    """The next token: how a generative model answers any task."""
+
+    auto, by_token, read_tokens = "AutoModelForCausalLM", True, 4096
+
+    def outputs(self, card: Card) -> tuple[str, ...]:
+        """None beside the vocabulary."""
+        return ()
+
+
+class Classifier(Head):
+    """A layer on the states of a base that is trained with it."""
+
+    read_tokens = 16384
+
+    def targets(self, example: Example, slots: Slots, card: Card) -> tuple[Targets, dict[str, int]]:
+        """The targets of an example whose text has these slots, and how many spans could not be
+        said exactly, by reason."""
+        raise NotImplementedError
+
+    def of_window(
+        self, targets: Targets, places: Sequence[tuple[int, int]], length: int
+    ) -> Targets | None:
+        """The targets of a window of so many tokens; ``None`` where nothing is read off it.
+
+        ``places``: (slot, position of its first token in the window).
+        """
+        raise NotImplementedError
+
+    def trained(self, targets: Targets, card: Card) -> list[str]:
+        """Names of the outputs that targets ask for."""
+        raise NotImplementedError
+
+    def read_off(self, scores: Scores, firsts: Sequence[int]) -> Scores:
+        """The scores of a window that count, one row each; ``firsts`` are the first tokens of its
+        slots."""
+        raise NotImplementedError
+
+    def answer(
+        self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
+    ) -> Answer:
+        """What the scores of all windows say; ``sure``: with how sure the model is of it."""
+        raise NotImplementedError
+
+
+class TokenClassifier(Classifier):
+    """Tags at the first token of each slot (BIO): spans."""
+
+    auto, by_token = "AutoModelForTokenClassification", True
+
+    def outputs(self, card: Card) -> tuple[str, ...]:
+        """``O``, then ``B-x`` and ``I-x`` of each label."""
+        return tag_names(card.names)
+
+    def targets(self, example: Example, slots: Slots, card: Card) -> tuple[Targets, dict[str, int]]:
+        """The tag of each slot."""
+        spans = example.gold.spans if isinstance(example.gold, Spans) else ()
+        return encode(spans, slots, card.names)
+
+    def of_window(
+        self, targets: Targets, places: Sequence[tuple[int, int]], length: int
+    ) -> Targets | None:
+        """Per token a tag or ``IGNORED``; a window inside one word has none."""
+        row = [IGNORED] * length
+        for slot, position in places:
+            row[position] = int(targets[slot])
+        return row if places else None
+
+    def trained(self, targets: Targets, card: Card) -> list[str]:
+        """The tags of the trained tokens."""
+        names = self.outputs(card)
+        return [names[int(target)] for target in targets if target != IGNORED]
+
+    def read_off(self, scores: Scores, firsts: Sequence[int]) -> Scores:
+        """Those of the first tokens: [slots, tags]."""
+        return scores[list(firsts)]
+
+    def answer(
+        self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
+    ) -> Answer:
+        """The spans of the best legal tags; ``sure``: each with the geometric mean of the
+        probabilities of its tags."""
+        import numpy as np
+
+        if not len(scores):
+            return Spans()
+        tags = best_tags(scores)
+        spans = decode(text, tags.tolist(), slots, card.names)
+        if not sure:
+            return Spans(spans=spans)
+        chosen = np.take_along_axis(scores, np.asarray(tags)[:, None], 1)[:, 0]
+        starts = [start for start, _ in slots]
+        inside = [
+            slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
+            for span in spans
+        ]
+        return Spans(
+            spans=tuple(
+                msgspec.structs.replace(span, score=round(float(np.exp(chosen[at].mean())), 6))
+                for span, at in zip(spans, inside, strict=True)
+            )
+        )
+
+
+class SequenceClassifier(Classifier):
+    """One output for each label, for the whole text: the mean over its windows."""
+
+    auto, by_token = "AutoModelForSequenceClassification", False
+
+    def outputs(self, card: Card) -> tuple[str, ...]:
+        """The labels."""
+        return card.names
+
+    def targets(self, example: Example, slots: Slots, card: Card) -> tuple[Targets, dict[str, int]]:
+        """The label's number, or one 0/1 per label where a card allows several."""
+        chosen = example.gold.labels if isinstance(example.gold, Labels) else ()
+        given = tuple(map(card.canonical, chosen))
+        if card.multiple:
+            return [1.0 if name in given else 0.0 for name in card.names], {}
+        if len(given) != 1:
+            raise UserError(
+                f"row {example.id}: has {len(given)} labels, but card {card.name} takes one; use a "
+                "card with multiple: true."
+            )
+        return [card.names.index(given[0])], {}
+
+    def of_window(
+        self, targets: Targets, places: Sequence[tuple[int, int]], length: int
+    ) -> Targets | None:
+        """The same for every window of a text."""
+        return targets
+
+    def trained(self, targets: Targets, card: Card) -> list[str]:
+        """The labels that are right."""
+        if card.multiple:
+            return [name for name, target in zip(card.names, targets, strict=True) if target]
+        return [card.names[int(targets[0])]]
+
+    def read_off(self, scores: Scores, firsts: Sequence[int]) -> Scores:
+        """Those of the whole window: [1, labels]."""
+        return scores[None, :]
+
+    def answer(
+        self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
+    ) -> Answer:
+        """The likeliest label, or all that are likelier than not, with the chances of all."""
+        import numpy as np
+
+        mean = scores.mean(axis=0)
+        if card.multiple:
+            chance = 1 / (1 + np.exp(-mean))
+            chosen = [i for i, p in enumerate(chance) if p >= 0.5]
+        else:
+            chance = np.exp(mean - np.logaddexp.reduce(mean))
+            chosen = [int(mean.argmax())]
+        return Labels(
+            labels=tuple(card.names[i] for i in chosen),
+            scores=tuple(round(float(chance[i]), 6) for i in chosen),
+            chances={name: round(float(p), 6) for name, p in zip(card.names, chance, strict=True)},
+        )
+
+
+TOKENS, SEQUENCE, WORDS = TokenClassifier(), SequenceClassifier(), WordsHead()
