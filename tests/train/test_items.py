@@ -99,7 +99,7 @@ def test_tokens_are_shown_only_where_the_profile_lets_them(
     ("gold", "card", "said"),
     [
         (None, NER, "has no gold answer"),
-        (Text(text="x"), NER, "holds answers, but card ner is about spans"),
+        (Text(text="x"), NER, "holds text, but card ner is about spans"),
         (Labels(labels=("lung",)), NER, "holds labels, but card ner is about spans"),
         (
             spans("ho khan", ("ho", "sing")),
