@@ -323,8 +323,10 @@ def ask(
 
 def main_score(report: Report, card: Card) -> str:
     """The card's main score in words."""
+    from residency.evals.formats import number
+
     found = [score for score in report.scores if score.metric == card.main_metric]
-    return " ".join(f"{score.metric} {score.value:.3f}" for score in found)
+    return " ".join(f"{score.metric} {number(score.value)}" for score in found)
 
 
 def kept_prediction(prediction: Prediction, show_text: bool) -> Prediction:
