@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from residency.cli.shared import Overrides, RecipePath, RunPath, Runs, app, say, terminal, tracking
+from residency.cli.shared import (
+    Overrides,
+    RecipePath,
+    RunPath,
+    Runs,
+    app,
+    argument,
+    load,
+    option,
+    say,
+    table,
+    terminal,
+    tracking,
+)
 from residency.cli.training import print_result
 from residency.core.errors import UserError, allowed
 
@@ -24,15 +37,11 @@ def predict(
     run: RunPath,
     input: Annotated[
         Path,
-        typer.Option(
-            "--input", "-i", help="Notes: JSON lines, one note a line.", show_default=False
-        ),
+        option("--input", "-i", help="Notes: JSON lines, one note a line."),
     ],
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", help="Answers: JSON lines, one per note.", show_default=False
-        ),
+        option("--output", "-o", help="Answers: JSON lines, one per note."),
     ],
     text_field: Annotated[str, typer.Option("--text", help="Field that holds the text.")] = "text",
     id_field: Annotated[
@@ -46,11 +55,10 @@ def predict(
     """
     from residency.workflows.predict import predict_file
 
-    console = terminal()
     _warn_of_erased(run)
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         count = predict_file(run, input, output, text_field, id_field, tracker)
-    say(console, f"{count} note{'' if count == 1 else 's'} answered in {output}")
+    say(f"{count} note{'' if count == 1 else 's'} answered in {output}")
 
 
 @app.command(name="eval")
@@ -58,12 +66,11 @@ def evaluate(
     run: RunPath,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
+        argument(
+            "[KEY=VALUE]...",
             help="Changes to the run's recipe, e.g. evaluate.bootstrap=2000, or "
             "data.NAME.test=FILE "
             "(relative to the recipe's folder).",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -74,18 +81,15 @@ def evaluate(
     """
     from residency.workflows.evaluate import evaluate
 
-    console = terminal()
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         facts, folder = evaluate(run, overrides or [], tracker)
-    print_result(facts, folder, console)
+    print_result(facts, folder)
 
 
 @app.command()
 def chat(
     run: RunPath,
-    only: Annotated[
-        str | None, typer.Option("--only", help="Talk to tuned or base alone.", show_default=False)
-    ] = None,
+    only: Annotated[str | None, option("--only", help="Talk to tuned or base alone.")] = None,
     system: Annotated[
         str | None,
         typer.Option("--system", help="What the model is told first; the card's where not given."),
@@ -143,11 +147,10 @@ def _questions() -> Iterator[str]:
 def compare(
     systems: Annotated[
         list[str],
-        typer.Argument(
-            metavar="SYSTEM... [KEY=VALUE]...",
+        argument(
+            "SYSTEM... [KEY=VALUE]...",
             help="Folders of runs, base, api:NAME (an entry of evaluate.apis); then changes to the "
             "first run's recipe.",
-            show_default=False,
         ),
     ],
     runs: Runs = Path("runs"),
@@ -160,14 +163,13 @@ def compare(
     """
     from residency.workflows.compare import compare as compared
 
-    console = terminal()
     named = [text for text in systems if "=" not in text]
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         facts, folder = compared(named, [text for text in systems if "=" in text], runs, tracker)
-    console.print()
-    console.print(_systems(facts))
-    console.print(_pairs(facts))
-    say(console, f"\nreport  {folder / 'report.html'}")
+    terminal().print()
+    terminal().print(_systems(facts))
+    terminal().print(_pairs(facts))
+    say(f"\nreport  {folder / 'report.html'}")
 
 
 @app.command()
@@ -185,9 +187,6 @@ def bench(
     Latency, throughput and memory, beside the same weights in plain transformers, in turn. Writes
     bench/report.html and bench/bench.json below the run.
     """
-    from rich.table import Table
-
-    from residency.core.errors import UserError
     from residency.workflows.bench import bench as measured
 
     try:
@@ -196,55 +195,30 @@ def bench(
         raise UserError(
             f"--batches: {batches!r} is no list of numbers; write for example 1,4,16."
         ) from None
-    console = terminal()
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         speed, path = measured(run, tokens, sizes, times, tracker)
-    table = Table(
-        "batch",
-        "system",
-        "p50, ms",
-        "p95, ms",
-        "first token, ms",
-        "ms per 100 tokens",
-        "tokens/s",
-        box=None,
-    )
+    figures = ("p50, ms", "p95, ms", "first token, ms", "ms per 100 tokens", "tokens/s")
+    shown = table("batch", "system", *figures, right=figures)
     for one in speed.timings:
         first = f"{one.first_ms:.1f}" if one.first_ms else ""
-        table.add_row(
-            str(one.batch),
-            one.system,
-            f"{one.p50_ms:.1f}",
-            f"{one.p95_ms:.1f}",
-            first,
-            f"{one.ms_per_100:.1f}",
-            f"{one.tokens_per_second:,.0f}",
-        )
-    console.print(table)
-    say(console, f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
-    say(console, f"\nreport  {path}")
+        latency = (f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", first, f"{one.ms_per_100:.1f}")
+        shown.add_row(str(one.batch), one.system, *latency, f"{one.tokens_per_second:,.0f}")
+    terminal().print(shown)
+    say(f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
+    say(f"\nreport  {path}")
 
 
 def _systems(facts: RunFacts) -> Table:
     """What each system reaches and takes."""
-    from rich.table import Table
-
     from residency.evals import formats, report_view
 
     metric = report_view.main_metric(facts.reports)
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("system", overflow="fold")
-    for name in (
-        f"{formats.metric_title(metric)}\n[95 % interval]",
-        "n",
-        "trained",
-        "training",
-        "ms per\n100 tokens",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"{formats.metric_title(metric)}\n[95 % interval]"
+    figures = (title, "n", "trained", "training", "ms per\n100 tokens")
+    shown = table("system", *figures, right=figures)
     for report, cost in zip(facts.reports, facts.costs, strict=True):
         score = next((one for one in report.scores if one.metric == metric), None)
-        table.add_row(
+        shown.add_row(
             cost.system,
             f"{formats.number(score.value)} {formats.interval(score.low, score.high)}"
             if score
@@ -254,27 +228,20 @@ def _systems(facts: RunFacts) -> Table:
             formats.duration(cost.train_seconds) if cost.train_seconds else formats.NONE,
             f"{cost.ms_per_100_tokens:.1f}" if cost.ms_per_100_tokens is not None else formats.NONE,
         )
-    return table
+    return shown
 
 
 def _pairs(facts: RunFacts) -> Table:
     """Which differences are real."""
-    from rich.table import Table
-
     from residency.evals import formats
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("\npair", overflow="fold")
-    table.add_column("\ndifference [95 % interval]", justify="right", no_wrap=True)
-    table.add_column("\np, corrected", justify="right", no_wrap=True)
+    figures = ("\ndifference [95 % interval]", "\np, corrected")
+    listed = table("\npair", *figures, right=figures)
     for test in (test for report in facts.reports for test in report.comparisons):
         shown = f"{formats.signed(test.difference)} {formats.interval(test.low, test.high)}"
-        table.add_row(
-            f"{test.b} minus {test.a} ({test.metric})",
-            shown,
-            formats.probability(test.p if test.p_corrected is None else test.p_corrected),
-        )
-    return table
+        p = formats.probability(test.p if test.p_corrected is None else test.p_corrected)
+        listed.add_row(f"{test.b} minus {test.a} ({test.metric})", shown, p)
+    return listed
 
 
 @app.command()
@@ -293,7 +260,6 @@ def curve(
     Each point is an ordinary run, kept and found again. Says what 100 more records would bring,
     with its uncertainty.
     """
-    from residency.recipe import Recipe
     from residency.workflows import curve as curves
 
     wanted = [int(text) for text in sizes.split(",") if text.strip().isdigit()]
@@ -301,12 +267,11 @@ def curve(
         raise UserError(
             f"--sizes: {sizes!r} is no list of numbers; write for example 100,200,350,500."
         )
-    console = terminal()
-    loaded = Recipe.load(recipe, overrides or [])
-    with tracking(console) as tracker:
+    loaded = load(recipe, overrides)
+    with tracking() as tracker:
         found = curves.curve(loaded, runs, wanted, seeds, full, tracker)
     written = curves.write(found, runs / f"{loaded.name}-curve")
-    say(console, f"\n{curves.answer(found)}\npage  {written}")
+    say(f"\n{curves.answer(found)}\npage  {written}")
 
 
 benchmark = typer.Typer(name="cblue", help="Make and score a submission to PromptCBLUE.")
@@ -314,12 +279,9 @@ benchmark = typer.Typer(name="cblue", help="Make and score a submission to Promp
 
 app.add_typer(benchmark)
 
-
 Asked = Annotated[
     Path,
-    typer.Argument(
-        metavar="ROWS", help="Rows of the benchmark: input, target, type, ...", show_default=False
-    ),
+    argument("ROWS", help="Rows of the benchmark: input, target, type, ..."),
 ]
 
 
@@ -328,13 +290,9 @@ def submit(
     rows: Asked,
     answers: Annotated[
         Path,
-        typer.Argument(
-            metavar="ANSWERS", help="What residency predict answered to them.", show_default=False
-        ),
+        argument("ANSWERS", help="What residency predict answered to them."),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The submission.", show_default=False)
-    ],
+    output: Annotated[Path, option("--output", "-o", help="The submission.")],
 ) -> None:
     """Put a model's answers into the layout of the benchmark.
 
@@ -343,20 +301,18 @@ def submit(
     from residency.corpus.promptcblue_rows import write_submission
 
     count = write_submission(rows, answers, output)
-    say(terminal(), f"{count} row{'' if count == 1 else 's'} in {output}")
+    say(f"{count} row{'' if count == 1 else 's'} in {output}")
 
 
 @benchmark.command()
 def score(
     gold: Annotated[
         Path,
-        typer.Argument(metavar="GOLD", help="Rows with the right targets.", show_default=False),
+        argument("GOLD", help="Rows with the right targets."),
     ],
     predictions: Annotated[
         Path,
-        typer.Argument(
-            metavar="PREDICTIONS", help="The same rows with a model's targets.", show_default=False
-        ),
+        argument("PREDICTIONS", help="The same rows with a model's targets."),
     ],
     mode: Annotated[
         str,
@@ -369,32 +325,22 @@ def score(
 ) -> None:
     """Score predictions in the benchmark's layout, task by task, and over all 18 where all are
     there."""
-    from rich.table import Table
-
-    from residency.core.errors import UserError
     from residency.corpus import promptcblue_rows
     from residency.tasks.promptcblue_scores import TASKS, overall
 
     if mode not in ("official", "safe"):
         raise UserError(f"--mode: {mode!r} is not known; {allowed(('official', 'safe'), mode)}.")
     scored = promptcblue_rows.score(gold, predictions, "official" if mode == "official" else "safe")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("task", "metric", "score", "rows", "unreadable", "repaired"):
-        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+    figures = ("score", "rows", "unreadable", "repaired")
+    shown = table("task", "metric", *figures, right=figures)
     for one in scored:
-        table.add_row(
-            one.task,
-            one.metric,
-            f"{one.score:.4f}",
-            *map(str, (one.rows, one.unread, one.repaired)),
-        )
-    console = terminal()
-    console.print(table)
+        counts = map(str, (one.rows, one.unread, one.repaired))
+        shown.add_row(one.task, one.metric, f"{one.score:.4f}", *counts)
+    terminal().print(shown)
     if len(scored) == len(TASKS):
         say(
-            console,
             f"overall, mean of 18 tasks ({mode}): "
             f"{overall({one.task: one.score for one in scored}):.4f}",
         )
     else:
-        say(console, f"{len(scored)} of 18 tasks; an overall score is over all of them.")
+        say(f"{len(scored)} of 18 tasks; an overall score is over all of them.")

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from residency.cli.shared import Overrides, RecipePath, RunPath, app, say, terminal, tracking
+from residency.cli.shared import (
+    Overrides,
+    RecipePath,
+    RunPath,
+    app,
+    load,
+    option,
+    say,
+    tracking,
+)
 from residency.core.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from residency.label.annotations import Pulled
     from residency.label.duration import TimeEstimate
-
 
 label = typer.Typer(
     help="Have notes labelled by several people, blind.",
@@ -35,12 +41,10 @@ def push(recipe: RecipePath, overrides: Overrides = None) -> None:
     By file, or into a Label Studio project on each one's own server. Doing it again adds what is
     new and puts up again what was deleted.
     """
-    from residency.recipe import Recipe
     from residency.workflows import label
 
-    console = terminal()
-    for one in label.push(Recipe.load(recipe, overrides or [])):
-        say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
+    for one in label.push(load(recipe, overrides)):
+        say(f"{one.annotator}: {one.tasks} notes in {one.where}")
 
 
 @label.command()
@@ -50,13 +54,11 @@ def pull(recipe: RecipePath, overrides: Overrides = None) -> None:
     Every span is checked; what is new or changed is taken over, the rest stays. Exits with 1 where
     something must be mended.
     """
-    from residency.recipe import Recipe
     from residency.workflows import label
 
-    console = terminal()
-    pulled, times = label.pull(Recipe.load(recipe, overrides or []))
-    _say_pulled(console, pulled)
-    _say_times(console, times)
+    pulled, times = label.pull(load(recipe, overrides))
+    _say_pulled(pulled)
+    _say_times(times)
     if any(one.trouble or one.faulty for one in pulled):
         raise UserError(
             f"{recipe}: something must be mended, see above; what could be taken was taken."
@@ -70,17 +72,15 @@ def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
     Alpha on characters, F1 of spans, by label and annotator, confusion, drift and the worst
     disagreements, on one page.
     """
-    from residency.recipe import Recipe
     from residency.workflows import label
 
-    console = terminal()
-    found, page = label.agreement(Recipe.load(recipe, overrides or []))
+    found, page = label.agreement(load(recipe, overrides))
     for one in (found.alpha[0], *(score for score in found.pooled if "/" not in score.metric)):
         between = (
             "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
         )
-        say(console, f"{one.metric:<12} {one.value:.3f}{between}")
-    say(console, f"report  {page}")
+        say(f"{one.metric:<12} {one.value:.3f}{between}")
+    say(f"report  {page}")
 
 
 @label.command()
@@ -91,26 +91,22 @@ def adjudicate(recipe: RecipePath, overrides: Overrides = None) -> None:
     without names. The same command takes the decisions back; gold.jsonl and audit.jsonl say what
     came of it.
     """
-    from residency.recipe import Recipe
     from residency.workflows import label
 
-    console = terminal()
-    loaded = Recipe.load(recipe, overrides or [])
+    loaded = load(recipe, overrides)
     outcome, sent, taken = label.adjudicate(loaded)
     if taken is not None:
-        _say_pulled(console, [taken])
+        _say_pulled([taken])
     how = [one.how for one in outcome.decisions]
     for name in ("unanimous", "majority", "adjudicator"):
-        say(console, f"{name:<12} {how.count(name)} places")
-    say(
-        console, f"open         {len(outcome.open)} places" + (f", in {sent.where}" if sent else "")
-    )
+        say(f"{name:<12} {how.count(name)} places")
+    say(f"open         {len(outcome.open)} places" + (f", in {sent.where}" if sent else ""))
     for reason in sorted(set(outcome.waiting.values())):
-        say(console, f"waiting      {list(outcome.waiting.values()).count(reason)} notes: {reason}")
+        say(f"waiting      {list(outcome.waiting.values()).count(reason)} notes: {reason}")
     for fault in outcome.refused:
-        say(console, f"refused      {fault.reason}")
+        say(f"refused      {fault.reason}")
     folder = loaded.root / (loaded.label.out if loaded.label else "")
-    say(console, f"gold         {len(outcome.gold)} notes in {folder / 'gold.jsonl'}")
+    say(f"gold         {len(outcome.gold)} notes in {folder / 'gold.jsonl'}")
 
 
 @label.command()
@@ -118,9 +114,7 @@ def practice(
     recipe: RecipePath,
     gold: Annotated[
         Path,
-        typer.Option(
-            "--gold", help="JSON lines of notes whose labels are known.", show_default=False
-        ),
+        option("--gold", help="JSON lines of notes whose labels are known."),
     ],
     overrides: Overrides = None,
 ) -> None:
@@ -129,16 +123,13 @@ def practice(
     The first time they are given out; after that they are taken back, and each annotator gets a
     page with every difference.
     """
-    from residency.recipe import Recipe
     from residency.workflows import label
 
-    console = terminal()
-    sent, told = label.practice(Recipe.load(recipe, overrides or []), gold)
+    sent, told = label.practice(load(recipe, overrides), gold)
     for one in sent:
-        say(console, f"{one.annotator}: {one.tasks} notes in {one.where}")
+        say(f"{one.annotator}: {one.tasks} notes in {one.where}")
     for back in told:
         say(
-            console,
             f"{back.annotator}: {back.notes} notes, strict F1 {back.strict:.3f}, relaxed F1 "
             f"{back.relaxed:.3f}",
         )
@@ -158,22 +149,17 @@ def guideline(
 
     Definitions, examples, counter-examples, rules for the border.
     """
-    from residency.recipe import Recipe
     from residency.workflows import label
 
-    page = label.guideline(Recipe.load(recipe, overrides or []), lang)
-    say(terminal(), f"guideline  {page}")
+    page = label.guideline(load(recipe, overrides), lang)
+    say(f"guideline  {page}")
 
 
 @label.command(name="next")
 def next_(
     run: RunPath,
-    pool: Annotated[
-        Path, typer.Option("--pool", help="JSON lines of unlabelled notes.", show_default=False)
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where the chosen ones go.", show_default=False)
-    ],
+    pool: Annotated[Path, option("--pool", help="JSON lines of unlabelled notes.")],
+    output: Annotated[Path, option("--output", "-o", help="Where the chosen ones go.")],
     count: Annotated[int, typer.Option("--count", help="How many.", min=1)] = 100,
     by: Annotated[
         Literal["random", "model"],
@@ -197,13 +183,11 @@ def next_(
     """
     from residency.workflows import suggest
 
-    console = terminal()
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         chosen = suggest.next_notes(
             run, pool, output, count, 1.0 if by == "random" else at_random, tracker
         )
     say(
-        console,
         f"{len(chosen)} notes in {output}, {sum(one.how == 'random' for one in chosen)} of them "
         "drawn at random",
     )
@@ -226,40 +210,34 @@ def errors(
     Where models that did not learn from a note are sure of something else. Trains on the recipe's
     training part, a fold at a time, with the recipe's base and first stage.
     """
-    from residency.recipe import Recipe
     from residency.workflows import suggest
 
-    console = terminal()
-    with tracking(console) as tracker:
-        found, page = suggest.label_errors(
-            Recipe.load(recipe, overrides or []), output, share, folds, tracker
-        )
-    say(console, f"{len(found)} places to look at in {page}")
+    with tracking() as tracker:
+        found, page = suggest.label_errors(load(recipe, overrides), output, share, folds, tracker)
+    say(f"{len(found)} places to look at in {page}")
 
 
-def _say_pulled(console: Console, pulled: list[Pulled]) -> None:
+def _say_pulled(pulled: list[Pulled]) -> None:
     for one in pulled:
         if one.trouble:
-            say(console, f"{one.annotator}: {one.trouble}")
+            say(f"{one.annotator}: {one.trouble}")
         elif not one.done:
-            say(console, f"{one.annotator}: nothing labelled yet, 0 of {one.of}")
+            say(f"{one.annotator}: nothing labelled yet, 0 of {one.of}")
         else:
             gone = f", {one.gone} no longer there (kept)" if one.gone else ""
             strange = f", {one.unknown} that were never given out (left)" if one.unknown else ""
             say(
-                console,
                 f"{one.annotator}: {one.done} of {one.of}; {one.new} new, {one.changed} changed, "
                 f"{one.same} as before{gone}{strange}",
             )
         for fault in one.faults:
-            say(console, f"  {fault}")
+            say(f"  {fault}")
 
 
-def _say_times(console: Console, times: list[TimeEstimate]) -> None:
+def _say_times(times: list[TimeEstimate]) -> None:
     for one in times:
         if one.left:
             say(
-                console,
                 f"{one.annotator}: {one.median:.0f} s a note; the {one.left} left take about "
                 f"{one.hours:.1f} hours "
                 f"({one.low:.1f} to {one.high:.1f})",

@@ -8,32 +8,26 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from residency.cli.shared import app, say, terminal
+from residency.cli.shared import app, argument, option, say, table, terminal
 from residency.core.errors import GateRefused, UserError, allowed
 
 if TYPE_CHECKING:
     from residency.evals.floor import SafetyFloor
-
 
 models = typer.Typer(help="Models: what names point to, and other layouts.", rich_markup_mode=None)
 app.add_typer(models, name="model")
 
 Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
 
-
-Alias = Annotated[
-    str, typer.Argument(metavar="ALIAS", help="The name that requests use.", show_default=False)
-]
-
+Alias = Annotated[str, argument("ALIAS", help="The name that requests use.")]
 
 Safety = Annotated[
     float | None,
-    typer.Option(
+    option(
         "--require-safety",
         min=0,
         max=1,
         help="Least share of safe answers in the run's evaluation.",
-        show_default=False,
     ),
 ]
 
@@ -41,8 +35,6 @@ Safety = Annotated[
 @models.command(name="list")
 def list_models(ledger: Ledger = Path("models")) -> None:
     """List models and the names that point to them."""
-    from rich.table import Table
-
     from residency.ops.model_ledger import Models
 
     found = Models(ledger)
@@ -50,40 +42,22 @@ def list_models(ledger: Ledger = Path("models")) -> None:
     for alias, history in found.aliases().items():
         if history:
             names.setdefault(history[-1], []).append(alias)
-    table = Table(
-        "digest",
-        "names",
-        "base",
-        "method",
-        "task",
-        "profile",
-        "safe",
-        "added",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-    )
+    columns = ("digest", "names", "base", "method", "task", "profile", "safe", "added")
+    listed = table(*columns)
     for one in found.list():
         added = one.at[:10] + (", canary recorded then" if one.recorded == "added" else "")
         safe = "" if one.safety is None else f"{one.safety:.1%}"
-        table.add_row(
-            one.digest[:12],
-            " ".join(names.get(one.digest, [])),
-            one.base,
-            one.method,
-            one.task,
-            one.profile,
-            safe,
-            added,
-        )
-    terminal().print(table)
+        pointing = " ".join(names.get(one.digest, []))
+        described = (one.base, one.method, one.task, one.profile, safe, added)
+        listed.add_row(one.digest[:12], pointing, *described)
+    terminal().print(listed)
 
 
 @models.command()
 def add(
     run: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run's folder, or an artefact.", show_default=False),
+        argument("RUN", help="A run's folder, or an artefact."),
     ],
     ledger: Ledger = Path("models"),
     record: Annotated[
@@ -106,17 +80,15 @@ def add(
         (one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None
     )
     entry = Models(ledger).add(artefact, whole, record=record, link=link, floor=_floor(whole))
-    console = terminal()
-    say(console, f"{entry.digest}")
+    say(f"{entry.digest}")
     if warning := erased.warning(artefact):
-        say(console, warning)
+        say(warning)
     if entry.recorded == "added":
         say(
-            console,
             "What it says was recorded now, not at training time; from here on, any change is "
             "found.",
         )
-    say(console, f"residency model promote ALIAS {entry.digest[:12]}")
+    say(f"residency model promote ALIAS {entry.digest[:12]}")
 
 
 def _floor(run: Path | None) -> SafetyFloor | None:
@@ -137,11 +109,7 @@ def promote(
     alias: Alias,
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL",
-            help="A digest (8 digits and more), or another name.",
-            show_default=False,
-        ),
+        argument("MODEL", help="A digest (8 digits and more), or another name."),
     ],
     ledger: Ledger = Path("models"),
     require_safety: Safety = None,
@@ -168,8 +136,7 @@ def rollback(alias: Alias, ledger: Ledger = Path("models")) -> None:
 def _said(alias: str, digest: str, proof: object) -> None:
     from residency.ops.proof import Proof
 
-    console = terminal()
-    say(console, f"{alias} -> {digest}")
+    say(f"{alias} -> {digest}")
     if isinstance(proof, Proof):
         base = (
             "its base is not on this machine"
@@ -177,7 +144,6 @@ def _said(alias: str, digest: str, proof: object) -> None:
             else f"{proof.from_base:.3g} from its base"
         )
         say(
-            console,
             f"proved on {proof.engine}: {proof.furthest:.2g} from what was recorded (allowed "
             f"{proof.tolerance:g}), {base}",
         )
@@ -188,16 +154,10 @@ audits = typer.Typer(help="Audit log of a server: is it what was written?", rich
 
 app.add_typer(audits, name="audit")
 
-
 Folders = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="FOLDER...",
-        help="The server's folder, and where older chains were moved to.",
-        show_default=False,
-    ),
+    argument("FOLDER...", help="The server's folder, and where older chains were moved to."),
 ]
-
 
 KeyName = Annotated[
     str, typer.Option("--key", help="Environment variable with the log key; also its ..._OLD.")
@@ -209,9 +169,7 @@ def verify(
     folders: Folders,
     anchors: Annotated[
         Path | None,
-        typer.Option(
-            "--anchors", help="What residency audit head printed before.", show_default=False
-        ),
+        option("--anchors", help="What residency audit head printed before."),
     ] = None,
     key: KeyName = "RESIDENCY_LOG_KEY",
 ) -> None:
@@ -222,15 +180,13 @@ def verify(
     """
     from residency.serve.records import verify as chains
 
-    console = terminal()
     given = chains.read_anchors(_read(anchors), str(anchors)) if anchors else []
     found = chains.verify(folders, _keys(folders, key), given)
     for note in found.notes:
-        say(console, f"note: {note}")
+        say(f"note: {note}")
     for fault in found.faults:
-        say(console, f"fault: {fault}")
+        say(f"fault: {fault}")
     say(
-        console,
         f"{found.lines} lines in {len(found.heads)} chains; head {chains.summary(found.heads)}",
     )
     if found.faults:
@@ -272,12 +228,12 @@ def _read(path: Path) -> bytes:
 
 @models.command(name="import")
 def import_model(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="chatglm", show_default=False)],
+    kind: Annotated[str, argument("KIND", help="chatglm")],
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="The checkpoint as published.", show_default=False),
+        argument("FOLDER", help="The checkpoint as published."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
+    out: Annotated[Path, argument("OUT", help="A new folder.")],
     allow_pickle: Annotated[
         bool,
         typer.Option(
@@ -286,7 +242,7 @@ def import_model(
     ] = False,
     rope: Annotated[
         str | None,
-        typer.Option("--rope", help="Long versions: base or positions.", show_default=False),
+        option("--rope", help="Long versions: base or positions."),
     ] = None,
 ) -> None:
     """Turn a ChatGLM2 or ChatGLM3 checkpoint into one that runs without its own code.
@@ -301,4 +257,4 @@ def import_model(
     if rope not in (None, "base", "positions"):
         raise UserError(f"--rope: {rope!r} is not known; {allowed(('base', 'positions'), rope)}.")
     written = convert(folder, out, allow_pickle, cast("Rope | None", rope))
-    say(terminal(), f"wrote {written}; as a base: base={written}")
+    say(f"wrote {written}; as a base: base={written}")

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from residency.cli.shared import app, say, terminal
+from residency.cli.shared import app, argument, option, say, terminal
 from residency.cli.training import execute
 from residency.core.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from residency.recipe import Recipe
 
 
@@ -21,11 +19,7 @@ if TYPE_CHECKING:
 def demo(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="lang=vi (default), zh or en; changes to the recipe.",
-            show_default=False,
-        ),
+        argument("[KEY=VALUE]...", help="lang=vi (default), zh or en; changes to the recipe."),
     ] = None,
     folder: Annotated[
         Path, typer.Option("--folder", help="Where records, recipe and runs go.")
@@ -33,9 +27,9 @@ def demo(
 ) -> None:
     """From an invented hospital's database to two measured models.
 
-    Extraction, de-identification, split, LoRA, evaluation and report, for a model that marks
-    entities; then one that answers questions. With the bundled models: no network, no GPU, a few
-    minutes.
+    Extraction, de-identification, split, LoRA, evaluation and report, for a classifier that finds
+    entities; then a generative model that answers questions. With the bundled models: no network,
+    no GPU, a few minutes.
     """
     import os
 
@@ -45,14 +39,12 @@ def demo(
     from residency.workflows.finished import finished_facts
     from residency.workflows.init import demo_key, write_demo, write_demo_questions
 
-    console = terminal()
     changes = list(overrides or [])
     langs = [text for text in changes if text.startswith("lang=")]
     lang = langs[-1].removeprefix("lang=") if langs else "vi"
     others = [text for text in changes if text not in langs]
     hospital = write_demo(folder, lang)
     say(
-        console,
         f"An invented hospital ({lang}), its database full of names, and a recipe are in "
         f"{hospital.parent}/.",
     )
@@ -60,19 +52,18 @@ def demo(
     deid(hospital)
     recipe = Recipe.load(hospital, others)
     if recipe.label is not None:
-        _rehearse_labelling(recipe, console)
-    finished = execute(recipe, folder / "runs", console)
+        _rehearse_labelling(recipe)
+    finished = execute(recipe, folder / "runs")
     asked = Recipe.load(
         write_demo_questions(folder, lang),
         [text for text in others if not text.startswith("data.")],
     )
-    say(console, "\nNow a model that answers: invented questions, the bundled causal model.")
-    answering = execute(asked, folder / "runs", console)
+    say("\nNow a model that answers: invented questions, the bundled causal model.")
+    answering = execute(asked, folder / "runs")
     if (answers := answers_table(finished_facts(answering))) is not None:
-        say(console, "\nTwo questions that it had not seen, before and after:\n")
-        console.print(answers)
+        say("\nTwo questions that it had not seen, before and after:\n")
+        terminal().print(answers)
     say(
-        console,
         "\nNext, on your own data:\n"
         "  residency init my-project                write a commented recipe, and folders to fill\n"
         "  residency check my-project/recipe.yaml   read all data, report every problem\n"
@@ -81,14 +72,13 @@ def demo(
     )
 
 
-def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
+def _rehearse_labelling(recipe: Recipe) -> None:
     from residency.workflows.label import rehearse
 
     agreement, page, outcome = rehearse(recipe)
     alpha, strict = agreement.alpha[0], agreement.pooled[0]
     by_majority = sum(one.how == "majority" for one in outcome.decisions)
     say(
-        console,
         f"Three invented annotators labelled {agreement.notes} of them: alpha {alpha.value:.3f}, "
         f"strict F1 {strict.value:.3f}; "
         f"{by_majority} differences settled by majority, {len(outcome.open)} left to "
@@ -98,15 +88,11 @@ def _rehearse_labelling(recipe: Recipe, console: Console) -> None:
 
 @app.command()
 def init(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A new folder.", show_default=False)
-    ],
+    folder: Annotated[Path, argument("DIR", help="A new folder.")],
     hospital: Annotated[
         str | None,
-        typer.Option(
-            "--hospital",
-            help="vi, zh or en: with an invented hospital's database to start from.",
-            show_default=False,
+        option(
+            "--hospital", help="vi, zh or en: with an invented hospital's database to start from."
         ),
     ] = None,
 ) -> None:
@@ -119,18 +105,15 @@ def init(
             f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}."
         )
     written = write_hospital_project(folder, hospital) if hospital else write_project(folder)
-    console = terminal()
     for path in written:
-        say(console, f"wrote {path}")
+        say(f"wrote {path}")
     if hospital:
         say(
-            console,
             "Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid "
             f"{folder / 'recipe.yaml'}",
         )
         return
     say(
-        console,
         f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check "
         f"{folder / 'recipe.yaml'}",
     )
@@ -138,12 +121,10 @@ def init(
 
 @app.command(name="import")
 def import_(
-    tool: Annotated[str, typer.Argument(metavar="TOOL", help="llamafactory", show_default=False)],
+    tool: Annotated[str, argument("TOOL", help="llamafactory")],
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="Its training configuration (YAML).", show_default=False
-        ),
+        argument("FILE", help="Its training configuration (YAML)."),
     ],
     info: Annotated[
         Path | None,
@@ -180,10 +161,9 @@ def import_(
         )
     recipe, fates = llamafactory.imported(file, info, base, tuple(ignore or ()))
     write_text(target, llamafactory.written(recipe))
-    console = terminal()
     for fate in fates:
-        say(console, f"{fate.key:<32} {fate.became}")
-    say(console, f"\nwrote {target}; next: residency check {target}")
+        say(f"{fate.key:<32} {fate.became}")
+    say(f"\nwrote {target}; next: residency check {target}")
 
 
 @app.command()

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from residency.cli.shared import Overrides, RecipePath, app, say, terminal, tracking
+from residency.cli.shared import (
+    Overrides,
+    RecipePath,
+    app,
+    argument,
+    load,
+    option,
+    say,
+    table,
+    terminal,
+    tracking,
+)
 from residency.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,16 +39,13 @@ def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
     identified zone and are removed after extract.keep days; residency deid does this first by
     itself.
     """
-    from residency.recipe import Recipe
     from residency.workflows.extract import extract
 
-    console = terminal()
-    loaded = Recipe.load(recipe, overrides or [])
-    with tracking(console) as tracker:
+    loaded = load(recipe, overrides)
+    with tracking() as tracker:
         done = extract(loaded, tracker)
     not_taken = sum(done.skipped.values())
     say(
-        console,
         f"{done.taken} new notes, {done.again} taken before, {not_taken} rows not taken; "
         f"{done.held} notes in the zone",
     )
@@ -48,71 +56,55 @@ def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Take what is new in the hospital's database and de-identify it.
 
     Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is
-    written outside the zone unless the release gate passes (else exit 2); an interrupted command
+    written outside the zone unless the release check passes (else exit 2); an interrupted command
     goes on where it was cut off.
     """
-    from residency.recipe import Recipe
     from residency.workflows.deidentify import deidentify
 
-    console = terminal()
-    loaded = Recipe.load(recipe, overrides or [])
-    with tracking(console) as tracker:
+    loaded = load(recipe, overrides)
+    with tracking() as tracker:
         outcome = deidentify(loaded, tracker)
-    console.print(_deid_table(outcome))
+    terminal().print(_deid_table(outcome))
     if outcome.final and outcome.extracted is None:
         say(
-            console,
             "the vault was destroyed, so nothing can be added; new notes need another name, zone "
             "and deid.out",
         )
     say(
-        console,
         f"{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}",
     )
 
 
 def _deid_table(outcome: Outcome) -> Table:
     """What was replaced, and what was not released."""
-    from rich.table import Table
-
-    table = Table("what", "how many", title="De-identification", title_justify="left")
+    found = table("what", "how many", right=["how many"], title="De-identification")
     for kind, count in outcome.replaced.items():
-        table.add_row(f"{kind.replace('_', ' ')} replaced", f"{count:,}")
+        found.add_row(f"{kind.replace('_', ' ')} replaced", f"{count:,}")
     for reason, count in outcome.refused.items():
-        table.add_row(f"refused: {reason}", f"{count:,}")
-    table.add_row("labelled spans cut by an identifier", f"{sum(outcome.destroyed.values()):,}")
+        found.add_row(f"refused: {reason}", f"{count:,}")
+    found.add_row("labelled spans cut by an identifier", f"{sum(outcome.destroyed.values()):,}")
     gate = outcome.gate
-    table.add_row(
+    found.add_row(
         "planted identifiers that came out",
         f"{gate.leaked} of {gate.canaries} (95 %: at most {gate.upper_bound:.1%})",
     )
-    return table
+    return found
 
 
 @app.command()
 def pubmed(
     query: Annotated[
         str,
-        typer.Argument(
-            metavar="QUERY",
-            help='As at PubMed, e.g. "hepatocellular carcinoma[mesh]".',
-            show_default=False,
-        ),
+        argument("QUERY", help='As at PubMed, e.g. "hepatocellular carcinoma[mesh]".'),
     ] = "",
     out: Annotated[Path, typer.Option("--out", help="JSON lines of public notes.")] = Path(
         "data/abstracts.jsonl"
     ),
     most: Annotated[int, typer.Option("--most", help="The most relevant so many.")] = 1000,
-    email: Annotated[
-        str, typer.Option("--email", help="Yours, which NCBI wants to know.", show_default=False)
-    ] = "",
+    email: Annotated[str, option("--email", help="Yours, which NCBI wants to know.")] = "",
     file: Annotated[
         Path | None,
-        typer.Option(
-            "--file",
-            help="An XML file of PubMed's instead of a search: no network.",
-            show_default=False,
-        ),
+        option("--file", help="An XML file of PubMed's instead of a search: no network."),
     ] = None,
 ) -> None:
     """Fetch abstracts of articles, or read them from PubMed's XML.
@@ -125,22 +117,19 @@ def pubmed(
 
     if bool(query) == (file is not None):
         raise UserError("pubmed: give either a query, or an exported file with --file.")
-    console = terminal()
     if file is not None:
         count = convert(file, out)
     else:
-        with tracking(console) as tracker:
+        with tracking() as tracker:
             count = fetch(query, out, email, most, tracker)
-    say(console, f"{count:,} abstracts in {out}")
+    say(f"{count:,} abstracts in {out}")
 
 
 @app.command()
 def synth(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="ABSTRACTS", help="What residency pubmed wrote.", show_default=False
-        ),
+        argument("ABSTRACTS", help="What residency pubmed wrote."),
     ],
     out: Annotated[Path, typer.Option("--out", help="JSON lines in the Alpaca format.")] = Path(
         "data/pairs.jsonl"
@@ -154,16 +143,10 @@ def synth(
             "address of a server with OpenAI's chat completions.",
         ),
     ] = "conclusions",
-    model: Annotated[
-        str, typer.Option("--model", help="With a server: its model.", show_default=False)
-    ] = "",
+    model: Annotated[str, option("--model", help="With a server: its model.")] = "",
     key: Annotated[
         str,
-        typer.Option(
-            "--key",
-            help="With a server: the environment variable that holds its key.",
-            show_default=False,
-        ),
+        option("--key", help="With a server: the environment variable that holds its key."),
     ] = "",
     pairs: Annotated[
         int, typer.Option("--pairs", min=1, max=20, help="Asked of a model for each abstract.")
@@ -177,14 +160,12 @@ def synth(
     """
     from residency.workflows.literature import OWN, make_pairs
 
-    console = terminal()
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         made = make_pairs(source, out, by, model, key, pairs, tracker)
     for why, count in made.left.items():
-        say(console, f"left out: {why}: {count:,}")
+        say(f"left out: {why}: {count:,}")
     what = "titles that ask a question" if by == OWN else "abstracts"
     say(
-        console,
         f"{made.pairs:,} questions with answers from {made.asked:,} {what} ({made.abstracts:,} "
         f"abstracts) in {out}",
     )
@@ -192,22 +173,19 @@ def synth(
 
 PatientId = Annotated[
     str,
-    typer.Argument(
-        metavar="PATIENT",
+    argument(
+        "PATIENT",
         help="The hospital's id, where the zone's vault and key are at hand, or the group of the "
         "notes; - reads it from standard "
         "input, so that it stands in no list of commands.",
-        show_default=False,
     ),
 ]
 
-
 Folders = Annotated[
     list[Path] | None,
-    typer.Argument(
-        metavar="[PATH]...",
+    argument(
+        "[PATH]...",
         help="Recipes, runs, files of notes, or folders that hold them; . if not given.",
-        show_default=False,
     ),
 ]
 
@@ -216,21 +194,12 @@ Folders = Annotated[
 def split(
     recipe: Annotated[
         Path,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A recipe (YAML); with --verify a split file.",
-            show_default=False,
-        ),
+        argument("RECIPE", help="A recipe (YAML); with --verify a split file."),
     ],
     overrides: Overrides = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder to write to; split/ beside the recipe if not given.",
-            show_default=False,
-        ),
+        option("--output", "-o", help="Folder to write to; split/ beside the recipe if not given."),
     ] = None,
     verify: Annotated[
         bool,
@@ -248,10 +217,8 @@ def split(
     """
     from residency.core.errors import UserError
     from residency.corpus import splitfile
-    from residency.recipe import Recipe
     from residency.workflows.split import split
 
-    console = terminal()
     if verify:
         if overrides or output:
             raise UserError(
@@ -260,31 +227,26 @@ def split(
             )
         held = splitfile.verify(recipe)
         say(
-            console,
             f"{recipe}: holds ({len(held.split.parts):,} notes, digest {held.split.digest[:16]})",
         )
         return
-    loaded = Recipe.load(recipe, overrides or [])
+    loaded = load(recipe, overrides)
     folder = output or recipe.parent / "split"
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         files = split(loaded, folder, tracker)
     for file in files:
-        console.print(_split_table(file))
+        terminal().print(_split_table(file))
         for words in file.warnings:
-            say(console, f"note: data.{file.name}: {words}.")
-        say(console, f"{folder / (file.name + splitfile.SUFFIX)}  digest {file.split.digest[:16]}")
-    say(console, f"{folder / 'report.html'}")
+            say(f"note: data.{file.name}: {words}.")
+        say(f"{folder / (file.name + splitfile.SUFFIX)}  digest {file.split.digest[:16]}")
+    say(f"{folder / 'report.html'}")
 
 
 @app.command()
 def fhir(
     tables: Annotated[
         Path,
-        typer.Argument(
-            metavar="FOLDER",
-            help="Synthea's CSV tables, patients.csv among them.",
-            show_default=False,
-        ),
+        argument("FOLDER", help="Synthea's CSV tables, patients.csv among them."),
     ],
     output: Annotated[
         Path,
@@ -297,32 +259,23 @@ def fhir(
     """
     from residency.ingest.synthea import write_bundles
 
-    say(terminal(), f"{write_bundles(tables, output):,} patients in {output}")
+    say(f"{write_bundles(tables, output):,} patients in {output}")
 
 
 def _split_table(file: SplitFile) -> Table:
     """Notes and labels of the parts."""
     from rich.markup import escape
-    from rich.table import Table
 
     from residency.core.types import PARTS
 
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-        title=f"data.{escape(file.name)}: {file.split.how}",
-        title_justify="left",
-    )
     sizes = Counter(file.split.parts.values())
     parts = [part for part in PARTS if sizes[part]]
-    table.add_column("")
-    for part in parts:
-        table.add_column(part, justify="right")
-    table.add_row("notes", *(f"{sizes[part]:,}" for part in parts))
+    title = f"data.{escape(file.name)}: {file.split.how}"
+    found = table("", *parts, right=parts, title=title)
+    found.add_row("notes", *(f"{sizes[part]:,}" for part in parts))
     for label, counts in file.split.balance.items():
-        table.add_row(escape(label), *(f"{counts.get(part, 0):,}" for part in parts))
-    return table
+        found.add_row(escape(label), *(f"{counts.get(part, 0):,}" for part in parts))
+    return found
 
 
 @app.command()
@@ -344,15 +297,14 @@ def trace(
     from residency.workflows.patients.search import find, identify
     from residency.workflows.patients.trace import trace as traced
 
-    console = terminal()
     places = find(paths or [Path()])
     found = traced(identify(_asked(patient), places), places)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
     if found:
-        console.print(_trace_table(found))
-    say(console, _counted(found) if found else "Nothing of this patient was found.")
+        terminal().print(_trace_table(found))
+    say(_counted(found) if found else "Nothing of this patient was found.")
     _without_key(places.zones, places.key)
 
 
@@ -377,7 +329,6 @@ def erase(
     from residency.workflows.patients.search import find, identify
     from residency.workflows.patients.trace import trace as traced
 
-    console = terminal()
     given = paths or [Path()]
     places = find(given)
     log = ErasureLog(erasing.log_of(places, given), key_from(places.key))
@@ -385,21 +336,19 @@ def erase(
     if not yes:
         found = traced(whom, places)
         if found:
-            console.print(_trace_table(found))
-            say(console, f"{_counted(found)} Nothing was changed: erase with --yes.")
+            terminal().print(_trace_table(found))
+            say(f"{_counted(found)} Nothing was changed: erase with --yes.")
         else:
-            say(console, "Nothing of this patient is left.")
+            say("Nothing of this patient is left.")
         return
     done = erasing.erase(whom, places, log)
     if done is None:
         before = log.finished_at(erasing.hashes_of(whom, log))
         say(
-            console,
             "Nothing of this patient is left" + (f": erased {before}." if before else " here."),
         )
         return
     say(
-        console,
         f"{done.rows:,} rows removed, {done.models} model{'' if done.models == 1 else 's'} marked, "
         f"{done.secrets} secret{'' if done.secrets == 1 else 's'} removed from the vault; recorded "
         f"in {done.log}",
@@ -426,26 +375,16 @@ def _without_key(zones: tuple[Path, ...], key: str) -> None:
 
     if zones and not os.environ.get(key):
         say(
-            terminal(),
             f"The vault was not asked: {key} is not set, so PATIENT was taken for the group of the "
             "notes.",
         )
 
 
 def _trace_table(found: list[Found]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("what", "where", "rows", "lines or notes"):
-        table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
+    listed = table("what", "where", "rows", "lines or notes", right=["rows"])
     for one in found:
         some = [str(line) for line in one.lines[:6]]
         where = ", ".join(some) + (", ..." if len(one.lines) > 6 else "")
-        detail = where or one.detail
-        table.add_row(
-            one.what,
-            one.path,
-            f"{one.rows:,}",
-            detail + (" (remove by hand)" if one.by_hand else ""),
-        )
-    return table
+        detail = (where or one.detail) + (" (remove by hand)" if one.by_hand else "")
+        listed.add_row(one.what, one.path, f"{one.rows:,}", detail)
+    return listed

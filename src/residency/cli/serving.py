@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from residency.cli.shared import RunPath, app, say, terminal, tracking
+from residency.cli.shared import RunPath, app, argument, option, say, tracking
 from residency.core.errors import UserError
 
 if TYPE_CHECKING:
     from residency.serve.settings import Serve
-
 
 exports = typer.Typer(help="Write a run's model for another runtime.", rich_markup_mode=None)
 
@@ -26,7 +25,7 @@ def onnx(
     run: RunPath,
     out: Annotated[
         Path,
-        typer.Option("--out", help="Folder to write; must not hold anything.", show_default=False),
+        option("--out", help="Folder to write; must not hold anything."),
     ],
 ) -> None:
     """Write a run's encoder for OpenVINO and ONNX Runtime.
@@ -41,7 +40,6 @@ def onnx(
     from residency.workflows.evaluate import examples_of_run
     from residency.workflows.finished import artefact_of
 
-    console = terminal()
     artefact = artefact_of(run)
     exportable(artefact)
     try:
@@ -51,14 +49,14 @@ def onnx(
     # kept
     except ResidencyError:
         held_out = []
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         tracker.start("exporting")
         with silent():
             made = export(artefact, out, held_out)
         tracker.end(f"logits within {made.equal_within:.1e} of torch's")
     for name, fewer in (("bfloat16", made.bf16), ("8 bits", made.int8)):
-        say(console, f"{name}: {'kept' if fewer.kept else 'not kept'}; {fewer.reason}")
-    say(console, f"\nexport  {out}")
+        say(f"{name}: {'kept' if fewer.kept else 'not kept'}; {fewer.reason}")
+    say(f"\nexport  {out}")
 
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -68,16 +66,15 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 def serve(
     arguments: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN... [KEY=VALUE]...",
+        argument(
+            "RUN... [KEY=VALUE]...",
             help="Runs' folders, each under its recipe's name or as NAME=RUN, or names of the "
             "model ledger; and settings, e.g. port=9000.",
-            show_default=False,
         ),
     ],
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Settings of the server (YAML).", show_default=False),
+        option("--config", help="Settings of the server (YAML)."),
     ] = None,
     ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path(
         "models"
@@ -92,8 +89,7 @@ def serve(
     models, settings = asked(arguments, config, ledger)
     from residency.serve.launch import serve as start
 
-    console = terminal()
-    start(models, settings, lambda line: say(console, line), ledger if ledger.is_dir() else None)
+    start(models, settings, say, ledger if ledger.is_dir() else None)
 
 
 def asked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +12,10 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from residency.core.progress import Tracker
+    from residency.recipe import Recipe
 
 SECTIONS = {
     "projects": "demo init import schema",
@@ -81,15 +83,45 @@ def terminal() -> Console:
     return Console()
 
 
-def say(console: Console, text: str) -> None:
+def say(text: str) -> None:
     """Print as it is: paths and commands are never wrapped, brackets never read as markup."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    terminal().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def tracking(console: Console) -> Iterator[Tracker]:
+def tracking() -> Iterator[Tracker]:
     """A progress bar on a terminal, plain lines elsewhere."""
     from residency.core.progress import tracker
 
-    with tracker(console) as found:
+    with tracker(terminal()) as found:
         yield found
+
+
+def load(recipe: Path, overrides: list[str] | None) -> Recipe:
+    """The recipe of a file, with the changes of the command line."""
+    from residency.recipe import Recipe
+
+    return Recipe.load(recipe, overrides or [])
+
+
+def option(*names: str, help: str, **more: Any) -> Any:
+    """An option whose default says nothing that its help does not."""
+    return typer.Option(*names, help=help, show_default=False, **more)
+
+
+def argument(metavar: str, help: str) -> Any:
+    """A positional argument."""
+    return typer.Argument(metavar=metavar, help=help, show_default=False)
+
+
+def table(*columns: str, right: Collection[str] = (), title: str | None = None) -> Table:
+    """An empty table without a frame; the columns named in ``right`` hold figures."""
+    from rich.table import Table
+
+    found = Table(box=None, pad_edge=False, header_style="dim", title=title, title_justify="left")
+    for name in columns:
+        figures = name in right
+        found.add_column(
+            name, justify="right" if figures else "left", no_wrap=figures, overflow="fold"
+        )
+    return found

@@ -7,18 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from residency.cli.shared import Overrides, RecipePath, Runs, app, say, terminal, tracking
+from residency.cli.shared import (
+    Overrides,
+    RecipePath,
+    Runs,
+    app,
+    argument,
+    load,
+    option,
+    say,
+    table,
+    terminal,
+    tracking,
+)
 from residency.core.errors import GateRefused, UserError, allowed
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from residency.core.run_folder import Run
     from residency.core.types import DataSummary, RunFacts
     from residency.recipe import Recipe
     from residency.workflows.plan import Forecast, Suggestion
-
 
 Gpu = Annotated[
     str | None,
@@ -36,16 +46,14 @@ def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("ru
     Trains nothing and writes nothing. Exits with 1 where something stands in the way of a run, with
     2 where what stands in two parts is to be refused.
     """
-    from residency.recipe import Recipe
     from residency.workflows import check
 
-    console = terminal()
-    findings, summaries = check.check(Recipe.load(recipe, overrides or []), runs)
+    findings, summaries = check.check(load(recipe, overrides), runs)
     for one in summaries:
-        console.print(_data_table(one))
+        terminal().print(_data_table(one))
     errors = [finding for finding in findings if finding.level == "error"]
     for finding in findings:
-        say(console, f"{finding.level}: {finding.message}")
+        say(f"{finding.level}: {finding.message}")
     if errors:
         raise UserError(
             f"{recipe}: {len(errors)} problem{'s' if len(errors) > 1 else ''} to mend before a run."
@@ -55,7 +63,7 @@ def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("ru
             f"{recipe}: the split leaks; give each of these to one part, or accept it with "
             "data.NAME.leak=warn."
         )
-    say(console, f"{recipe}: nothing stands in the way of residency run.")
+    say(f"{recipe}: nothing stands in the way of residency run.")
 
 
 @app.command()
@@ -78,84 +86,72 @@ def run(
 
     What is done already is not done again; the same command goes on after an interruption.
     """
-    from residency.recipe import Recipe
     from residency.workflows.run import compare_weights, recorded_recipe
     from residency.workflows.run import explain as explained
 
-    console = terminal()
     if from_manifest:
         if runs.resolve() == recipe.resolve().parent:
             raise UserError(
                 f"--runs: {runs} holds the run itself; name another folder for its repetition."
             )
-        again = execute(recorded_recipe(recipe, overrides or []), runs, console)
+        again = execute(recorded_recipe(recipe, overrides or []), runs)
         for words in compare_weights(recipe, again.folder):
-            say(console, words)
+            say(words)
         return
-    loaded = Recipe.load(recipe, overrides or [])
+    loaded = load(recipe, overrides)
     if explain:
         for step, words in explained(loaded, runs):
-            say(console, f"{step:<20} {words}")
+            say(f"{step:<20} {words}")
         return
-    execute(loaded, runs, console)
+    execute(loaded, runs)
 
 
-def execute(recipe: Recipe, runs: Path, console: Console) -> Run:
+def execute(recipe: Recipe, runs: Path) -> Run:
     from residency.workflows.finished import finished_facts
     from residency.workflows.run import run
 
-    with tracking(console) as tracker:
+    with tracking() as tracker:
         finished = run(recipe, runs, tracker)
     if all(how == "cached" for how in finished.done.values()):
-        say(console, "Nothing has changed since this run; its results stand.")
-    print_result(finished_facts(finished), finished.folder, console)
+        say("Nothing has changed since this run; its results stand.")
+    print_result(finished_facts(finished), finished.folder)
     return finished
 
 
-def print_result(facts: RunFacts, folder: Path, console: Console) -> None:
+def print_result(facts: RunFacts, folder: Path) -> None:
     from residency.evals.report import summary_table
 
-    console.print()
-    console.print(summary_table(facts))
+    terminal().print()
+    terminal().print(summary_table(facts))
     for caveat in facts.caveats:
-        console.print(caveat, style="dim", highlight=False, markup=False)
-    say(console, f"\nreport  {folder / 'report.html'}\nrun     {folder}")
+        terminal().print(caveat, style="dim", highlight=False, markup=False)
+    say(f"\nreport  {folder / 'report.html'}\nrun     {folder}")
 
 
 def _data_table(summary: DataSummary) -> Table:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="dim",
+    found = table(
+        *("part", "notes", "groups", "characters", "labels"),
+        right=("notes", "groups", "characters"),
         title=f"data.{escape(summary.name)} ({summary.format}, {summary.profile})",
-        title_justify="left",
     )
-    for column in ("part", "notes", "groups", "characters", "labels"):
-        table.add_column(column, justify="left" if column in ("part", "labels") else "right")
     for name, part in summary.parts.items():
         labels = ", ".join(f"{label} {count}" for label, count in part.labels.items())
-        table.add_row(
-            name, f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}", escape(labels)
-        )
-    table.caption = "rows: " + ", ".join(
+        sizes = (f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}")
+        found.add_row(name, *sizes, escape(labels))
+    found.caption = "rows: " + ", ".join(
         f"{status} {sum(reasons.values())}" for status, reasons in summary.ledger.items()
     )
-    return table
+    return found
 
 
 @app.command()
 def plan(
-    recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe (YAML).", show_default=False)
-    ] = None,
+    recipe: Annotated[Path | None, argument("[RECIPE]", help="A recipe (YAML).")] = None,
     overrides: Overrides = None,
     gpu: Gpu = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="Without a recipe: ner or qa.", show_default=False)
-    ] = None,
+    task: Annotated[str | None, option("--task", help="Without a recipe: ner or qa.")] = None,
 ) -> None:
     """Estimate memory, time and disk before a run.
 
@@ -163,25 +159,23 @@ def plan(
     where a stage does not fit. Without a recipe it says what kind of base and which method fit a
     card and a task.
     """
-    from residency.recipe import Recipe
     from residency.workflows import plan
 
-    console = terminal()
     if recipe is None or task is not None:
         if task not in ("ner", "qa"):
             raise UserError(
                 f"--task: {task!r} is not known; {allowed(('ner', 'qa'), task)}; or give a recipe."
             )
         found = plan.suggestions(cast(Literal["ner", "qa"], task), gpu)
-        console.print(_suggestion_table(found))
-        say(console, plan.advice(found, gpu or "this machine"))
+        terminal().print(_suggestion_table(found))
+        say(plan.advice(found, gpu or "this machine"))
         return
-    forecasts = plan.forecasts(Recipe.load(recipe, overrides or []), gpu)
+    forecasts = plan.forecasts(load(recipe, overrides), gpu)
     for one in forecasts:
-        console.print(_forecast_table(one))
-        say(console, one.verdict)
+        terminal().print(_forecast_table(one))
+        say(one.verdict)
         if one.advice:
-            say(console, one.advice)
+            say(one.advice)
     if not all(one.fits for one in forecasts):
         raise UserError(
             f"{recipe}: does not fit; change it as said above, or plan for another card with --gpu."
@@ -189,26 +183,16 @@ def plan(
 
 
 def _suggestion_table(found: list[Suggestion]) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        "base", "method", "peak memory", "fits", box=None, pad_edge=False, header_style="dim"
-    )
+    listed = table("base", "method", "peak memory", "fits")
     for one in found:
-        table.add_row(one.base, one.method, f"{one.peak / 1e9:.1f} GB", "yes" if one.fits else "no")
-    return table
+        fits = "yes" if one.fits else "no"
+        listed.add_row(one.base, one.method, f"{one.peak / 1e9:.1f} GB", fits)
+    return listed
 
 
 def _forecast_table(found: Forecast) -> Table:
-    from rich.table import Table
-
-    table = Table(
-        box=None,
-        pad_edge=False,
-        show_header=False,
-        title=f"{found.stage} on {found.device}",
-        title_justify="left",
-    )
+    listed = table(title=f"{found.stage} on {found.device}")
+    listed.show_header = False
     for row in found.facts:
-        table.add_row(*row)
-    return table
+        listed.add_row(*row)
+    return listed
