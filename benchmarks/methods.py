@@ -269,8 +269,9 @@ def ours(task: str, settings: dict[str, Any]) -> dict[str, Any]:
     """A stage."""
     from _plain_methods import held_out
     from residency.models import artefact
+    from residency.train.job import TrainingJob
     from residency.train.stage import Stage
-    from residency.train.trainer import TrainingJob, train
+    from residency.train.trainer import train
 
     method = settings["method"]
     base, card, rows, held = subject(task, settings["rows"], settings["held"])
@@ -319,7 +320,7 @@ def ours(task: str, settings: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def timed() -> Iterator[list[float]]:
     """Processor seconds of each training loop that is run inside."""
-    from residency.train.trainer import StageTrainer
+    from residency.train.stage_trainer import StageTrainer
 
     found: list[float] = []
     real = StageTrainer.train

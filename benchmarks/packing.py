@@ -150,10 +150,9 @@ def difference(found: dict[str, list[dict[str, Any]]], name: str) -> str:
 
 def has_bf16() -> bool:
     """Whether this machine multiplies bf16."""
-    from residency.models.running import best_device
-    from residency.train.trainer import has_bf16 as known
+    from residency.train import device
 
-    return known(best_device())
+    return device.has_bf16()
 
 
 def write(path: Path, count: int) -> None:
@@ -203,8 +202,9 @@ def measured(name: str, data: str, base_path: str, given: str) -> dict[str, Any]
 def ours(name: str, data: str, base_path: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Residency's own stage."""
     from residency.train import batches
+    from residency.train.job import TrainingJob
     from residency.train.stage import Stage
-    from residency.train.trainer import TrainingJob, train
+    from residency.train.trainer import train
 
     if name == "random":
         batches.POOL = 1
@@ -252,26 +252,31 @@ def example_losses(base_path: str, rows: list[Example], batch: int, packed: bool
     """Mean loss of each example in batches as training makes them, fp32."""
     import torch
 
-    from residency.models import artefact, documents
+    from residency.models import artefact, attention
     from residency.models.causal import token_losses
     from residency.models.generation import TokenLimits
     from residency.train import conversation_items
-    from residency.train.batches import collate, flat
+    from residency.train.batches import collate
 
     base = resolve(BaseModelSettings(id=base_path), Path.cwd())
     card = load_card("qa")
     chat = artefact.chat(base, TokenLimits())
     model = artefact.fresh(base, card, "text").eval()
     if packed:
-        documents.use(model)
+        attention.use(model)
     items = conversation_items.build(rows, chat, card).items
     found: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(items), batch):
             chosen = items[start : start + batch]
-            losses, _ = token_losses(
-                model, flat(chosen) if packed else collate(chosen, chat.pad_id, "answers", False)
+            given = (
+                attention.lay_end_to_end(
+                    [one.ids for one in chosen], [one.targets for one in chosen]
+                )
+                if packed
+                else collate(chosen, chat.pad_id, "answers", False)
             )
+            losses, _ = token_losses(model, given)
             counts = [sum(target != -100 for target in item.targets) for item in chosen]
             found += [float(part.mean()) for part in torch.split(losses, counts)]
     return found

@@ -165,8 +165,9 @@ def made(folder: str, kind: str, shape: dict[str, Any]) -> str:
 
 def measured(name: str, base_id: str) -> dict[str, Any]:
     """One stage in this process."""
+    from residency.train.job import TrainingJob
     from residency.train.stage import Stage
-    from residency.train.trainer import TrainingJob, train
+    from residency.train.trainer import train
 
     setting = SETTINGS[name]
     base = resolve(BaseModelSettings(id=base_id), Path.cwd())

@@ -112,8 +112,9 @@ def ours(base_path: Path, steps: int, micro_batch: int) -> dict[str, Any]:
     from residency.core.part import parse
     from residency.models.base import BaseModelSettings, resolve
     from residency.tasks.card import load_card
+    from residency.train.job import TrainingJob
     from residency.train.stage import Stage
-    from residency.train.trainer import TrainingJob, train
+    from residency.train.trainer import train
 
     stage = {
         "method": {"kind": "lora", "r": RANK, "targets": "linear"},

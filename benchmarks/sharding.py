@@ -103,8 +103,9 @@ def processes_of(
 def measured(method: str, base_id: str, shard: str, out: str) -> None:
     """One process's part of the stage."""
     from residency.train import processes
+    from residency.train.job import TrainingJob
     from residency.train.stage import Stage
-    from residency.train.trainer import TrainingJob, train
+    from residency.train.trainer import train
 
     base = resolve(BaseModelSettings(id=base_id), Path.cwd())
     stage = {

@@ -29,7 +29,7 @@ from typing import Any
 from residency.models.artefact import read
 
 PROGRAM = (
-    "import sys, residency.train.trainer as trainer; trainer.CHECKPOINT_SECONDS = "
+    "import sys, residency.train.judge as judge; judge.CHECKPOINT_SECONDS = "
     "float(sys.argv.pop(1)); "
     "from residency.cli import main; main()"
 )

@@ -319,7 +319,7 @@ def test_a_full_disk_during_prediction(
 @pytest.mark.slow
 def test_a_full_disk_during_a_checkpoint(project: Path) -> None:
     limit = (
-        "import resource, signal, residency.train.trainer as t; t.CHECKPOINT_SECONDS = 0; "
+        "import resource, signal, residency.train.judge as t; t.CHECKPOINT_SECONDS = 0; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, "
         "(40000, 40000))"
     )

@@ -15,6 +15,7 @@ from conftest import ROOT
 from residency.recipe import Recipe
 from residency.train import estimate
 from residency.train.defaults import resolve as decided
+from residency.train.device import Device
 from residency.workflows import plan
 
 
@@ -102,17 +103,17 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
     base = plan.resolve(recipe.base, recipe.root, weights=False)
     subject, stage = plan._subject(recipe, base), recipe.stages[0]
     whole = decided(
-        stage, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True
+        stage, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, writes=True
     )
 
     def chosen(usable: float) -> Any:
-        card = estimate.Device(kind="cuda", name="toy", usable=usable, bf16=True)
+        card = Device(kind="cuda", name="toy", usable=usable, bf16=True)
         return estimate.fitted(subject, stage, base, whole, False, 0, card)
 
-    card = estimate.Device(kind="cuda", name="toy", usable=0, bf16=True)
+    card = Device(kind="cuda", name="toy", usable=0, bf16=True)
     four = stage.model_copy(update={"micro_batch": 4, "accumulation": whole.batch // 4})
     settled = decided(
-        four, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, True
+        four, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, writes=True
     )
     peak = estimate.of_plan(subject, four, base, settled, card, False, 0).peak
     assert [(one.micro_batch, one.batch) for one in (chosen(peak), chosen(peak - 1))] == [
@@ -143,17 +144,17 @@ def test_processes_that_share_a_model_out_hold_a_part_each(weightless: Path) -> 
         (one,) = plan.forecasts(Recipe.load(weightless, changes), "24GB")
         found[shard] = dict(one.facts)
     count = int(found["true"]["parameters"].split()[0].replace(",", ""))
-    assert found["false"]["weights"] == estimate.shown(4 * count) and found["true"][
+    assert found["false"]["weights"] == estimate.human_size(4 * count) and found["true"][
         "weights"
-    ] == estimate.shown(count)
-    assert found["true"]["gradients and optimiser"] == estimate.shown(3 * count)
+    ] == estimate.human_size(count)
+    assert found["true"]["gradients and optimiser"] == estimate.human_size(3 * count)
     assert (
         found["true"]["sharded"] == "among 4 processes; memory is that of each"
         and "sharded" not in found["false"]
     )
     layer = 4 * 1024 * 1024 + 3 * 1024 * 2816 + 2 * 1024
     table = (count - 9 * layer - 1024) // 2
-    assert found["true"]["put together from all parts"] == estimate.shown(
+    assert found["true"]["put together from all parts"] == estimate.human_size(
         8 * (layer + max(layer, table) + 1024)
     )
 

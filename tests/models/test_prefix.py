@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from residency.core.errors import UserError
-from residency.models import attention, documents, prefix_layers
+from residency.models import attention, prefix_layers
 from residency.models.adapters import Freeze, Lora, Prefix
 
 pytestmark = [
@@ -113,12 +113,12 @@ def test_an_answer_is_the_same_with_and_without_cache_and_padding(name: str) -> 
 def test_documents_laid_end_to_end_see_the_prefix_and_not_each_other(name: str) -> None:
     model = with_prefix(built(CAUSAL[name]))
     rows = [[7, 20, 30, 40, 50, 60], [9, 21], [8, 22, 33, 44]]
-    batch = documents.flat(rows, rows)
+    batch = attention.lay_end_to_end(rows, rows)
     batch.pop("labels")
     together = logits(model, batch.pop("input_ids"), **batch)[0]
     alone = torch.cat([logits(model, torch.tensor([row]))[0] for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    assert documents.holds(model, 100)
+    assert attention.keeps_apart(model)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "bert"])
@@ -368,7 +368,7 @@ def test_a_model_that_cannot_take_a_prefix_is_refused_in_one_sentence() -> None:
 def test_packing_that_ends_leaves_the_prefix_in_place() -> None:
     model = with_prefix(built(CAUSAL["llama"]))
     expected = logits(model)
-    documents.leave(model)
+    attention.leave(model)
     assert model.config._attn_implementation == attention.NAME
     assert torch.equal(logits(model), expected)
 

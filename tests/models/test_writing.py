@@ -19,8 +19,9 @@ from residency.models.sampling import until_stop
 from residency.tasks.card import load_card
 from residency.train import conversation_items
 from residency.train.items import TrainingItem
+from residency.train.job import TrainingJob
 from residency.train.stage import Stage
-from residency.train.trainer import TrainingJob, train
+from residency.train.trainer import train
 
 CARD = load_card("qa")
 QUESTIONS = (

@@ -20,8 +20,10 @@ from residency.models.base import BaseModelSettings, resolve, silent
 from residency.models.generation import Generation
 from residency.tasks.card import load_card
 from residency.train import processes
+from residency.train.job import TrainingJob
 from residency.train.stage import Stop
-from residency.train.trainer import StageTrainer, TrainingJob, train
+from residency.train.stage_trainer import StageTrainer
+from residency.train.trainer import train
 
 QUESTIONS = (
     "Why rest?",

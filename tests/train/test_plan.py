@@ -12,19 +12,19 @@ import transformers
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
 from residency.train import meta_step
+from residency.train.defaults import StagePlan
+from residency.train.device import Device, device_named
 from residency.train.estimate import (
-    Device,
     RowLengths,
     Subject,
     attached,
-    device_named,
     estimate,
     fits,
     micro_batches,
     subject_of,
     verdict,
 )
-from residency.train.meta_step import Batch, rehearse
+from residency.train.meta_step import Batch, measure_step
 
 CARD = Device(kind="cuda", name="24GB", usable=22e9, bf16=True)
 LLAMA_8B = {
@@ -52,20 +52,33 @@ def llama(shape: dict[str, int], rows: int, tokens: int, trained: int) -> Subjec
     )
 
 
-def planned(subject: Subject, method: Any, rows: int, quantise: Any = "none", **more: Any) -> Any:
-    given: dict[str, Any] = {"precision": "bf16", "checkpointing": True, "half": True} | more
+def planned(
+    subject: Subject,
+    method: Any,
+    rows: int,
+    quantise: Any = "none",
+    half: bool = True,
+    **more: Any,
+) -> Any:
+    plan = StagePlan(
+        epochs=1,
+        steps=1,
+        micro_batch=rows,
+        accumulation=1,
+        learning_rate=0,
+        head_learning_rate=0,
+        **({"precision": "bf16", "checkpointing": True} | more),
+    )
     return estimate(
         subject,
         method,
         CARD,
-        micro_batch=rows,
-        accumulation=1,
-        steps=1,
+        plan,
+        half=half,
         quantise=quantise,
         packed=False,
         copies=False,
         program=0,
-        **given,
     )
 
 
@@ -89,19 +102,19 @@ def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
     """Embeddings and output 2 x 100 x 32; a layer 4 x 32 x 32 + 3 x 32 x 48 + 2 x 32; the last norm
     32."""
     count = 2 * 100 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48 + 64) + 32
-    found = rehearse(small(Full()), "answers", Batch(rows=2, tokens=8, trained=4))
+    found = measure_step(small(Full()), "answers", Batch(rows=2, tokens=8, trained=4))
     assert found.parameters == found.trainable == count
     assert found.gradients == 4 * count
     assert found.optimiser == pytest.approx(8 * count, abs=200), (
         "two moments, and a step for each tensor"
     )
-    adapted = rehearse(
+    adapted = measure_step(
         small(Lora(r=3, targets=["q_proj", "down_proj"])),
         "answers",
         Batch(rows=2, tokens=8, trained=4),
     )
     assert adapted.trainable == 2 * 3 * ((32 + 32) + (48 + 32))
-    frozen = rehearse(small(Freeze(last=1)), "answers", Batch(rows=2, tokens=8, trained=4))
+    frozen = measure_step(small(Freeze(last=1)), "answers", Batch(rows=2, tokens=8, trained=4))
     assert frozen.trainable == 4 * 32 * 32 + 3 * 32 * 48 + 64
 
 
@@ -115,7 +128,7 @@ def test_the_peak_is_that_of_a_real_step(
     """The same step on tensors with values, counted as they come and go; rows are padded, so there
     is a mask."""
     batch = Batch(rows=8, tokens=96, trained=20)
-    found = rehearse(small(method), "answers", batch, "fp32", checkpointing)
+    found = measure_step(small(method), "answers", batch, "fp32", checkpointing)
     monkeypatch.setattr(
         transformers.masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: False
     )
@@ -151,7 +164,7 @@ def test_depths_in_between_lie_on_a_straight_line() -> None:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
         model.fresh = ()
         model = Lora(r=4, targets="linear").attach(model)
-    whole = rehearse(model, "answers", Batch(rows=2, tokens=32, trained=8), "bf16", True, True)
+    whole = measure_step(model, "answers", Batch(rows=2, tokens=32, trained=8), "bf16", True, True)
     assert (short.parameters, short.trainable) == (whole.parameters, whole.trainable)
     assert short.peak == pytest.approx(whole.peak, rel=0.05)
 

@@ -13,11 +13,13 @@ from test_training import NER, Killed, assert_equal, drug_rows, job, losses, sta
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
 from residency.train import estimate
-from residency.train import trainer as module
 from residency.train.batches import BLANK, LengthBatches
-from residency.train.recovery import Recovery, fault, known
+from residency.train.device import Device
+from residency.train.judge import MARKER
+from residency.train.recovery import Recovery, fault, read_recovery
 from residency.train.stage import Stop
-from residency.train.trainer import StageTrainer, train
+from residency.train.stage_trainer import StageTrainer
+from residency.train.trainer import train
 
 METHODS = {
     "lora": Lora(r=2, dropout=0.1),
@@ -111,8 +113,8 @@ def test_a_second_divergence_ends_with_a_sentence_and_the_last_good_state(
     ) as refused:
         train(job(found["electra"], tmp_path, NER, drug_rows(12), chosen))
     assert "\n" not in str(refused.value)
-    assert (tmp_path / "work/checkpoint-5" / module.MARKER).is_file()
-    assert known(tmp_path / "work").rate == 0.5
+    assert (tmp_path / "work/checkpoint-5" / MARKER).is_file()
+    assert read_recovery(tmp_path / "work").rate == 0.5
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_the_plan_chooses_the_micro_batch_by_the_memory_at_hand_and_leaves_the_e
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device = estimate.Device(kind="cpu", name="a toy", usable=usable, bf16=False)
+    device = Device(kind="cpu", name="a toy", usable=usable, bf16=False)
     monkeypatch.setattr(estimate, "device_here", lambda: device)
     auto = stage(method=Lora(r=2), steps=2, batch=8, micro_batch="auto")
     result, _ = train(job(found["electra"], tmp_path / "auto", NER, drug_rows(16), auto))
@@ -202,10 +204,10 @@ def test_out_of_memory_with_a_given_micro_batch_is_one_sentence(
 
 
 def test_what_was_mended_is_known_to_the_next_process(tmp_path: Path) -> None:
-    assert known(tmp_path) == Recovery()
+    assert read_recovery(tmp_path) == Recovery()
     changed = Recovery().smaller(8)
     changed.keep(tmp_path)
-    assert known(tmp_path) == changed
+    assert read_recovery(tmp_path) == changed
 
 
 def test_checkpointing_computes_the_same(found: dict[str, Any], tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from residency.core.types import StageResult
 from residency.models import sharding
 from residency.models.artefact import read
 from residency.models.predictors import trained
-from residency.train.trainer import StageTrainer, train
+from residency.train.stage_trainer import StageTrainer
+from residency.train.trainer import train
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all that is trained once
 

@@ -84,18 +84,18 @@ def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_
     } == {1e-2}
     prefix = parse(Stage, {"method": {"kind": "prefix"}}, "s")
     rates = [
-        resolve(prefix, size, 500, "cpu", False, True).learning_rate
+        resolve(prefix, size, 500, "cpu", False, writes=True).learning_rate
         for size in (5_000_000, 6_000_000_000)
     ]
     assert rates == [2e-1, 1e-2], "models that write"
     lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
     large = 7_000_000_000
     rates = [
-        resolve(lora, large, 500, "cuda", True, True, quantised).learning_rate
+        resolve(lora, large, 500, "cuda", True, writes=True, quantised=quantised).learning_rate
         for quantised in (False, True)
     ]
     assert rates == [2e-4, 1e-4]
-    assert resolve(freeze, large, 500, "cuda", True, True).learning_rate == 1e-5
+    assert resolve(freeze, large, 500, "cuda", True, writes=True).learning_rate == 1e-5
 
 
 def test_few_rows_are_passed_over_more_often() -> None:

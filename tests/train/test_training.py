@@ -22,19 +22,15 @@ from residency.models.base import silent
 from residency.models.encoder import EncoderPredictor
 from residency.tasks.card import Card, Label
 from residency.tasks.scoring import main_metric
-from residency.train import trainer as module
+from residency.train import judge as module
 from residency.train.batches import LengthBatches
 from residency.train.defaults import resolve
 from residency.train.items import build
+from residency.train.job import TrainingJob
+from residency.train.judge import Judge
 from residency.train.stage import Stage, Stop
-from residency.train.trainer import (
-    Judge,
-    StageTrainer,
-    TrainingJob,
-    last_checkpoint,
-    seed_everything,
-    train,
-)
+from residency.train.stage_trainer import StageTrainer, optimiser
+from residency.train.trainer import last_checkpoint, seed_everything, train
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"),))
 ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="skin")))
@@ -414,7 +410,6 @@ def test_training_stops_after_patience_and_the_best_weights_are_kept(
         watched.append(self)
         real(self, *arguments)
         watched[0] = self
-        self.model = self.predictor.model  # type: ignore[attr-defined]
 
     monkeypatch.setattr(Judge, "__init__", watch)
     monkeypatch.setattr(module, "main_metric", judged)
@@ -460,12 +455,8 @@ def test_the_head_has_its_own_rate_and_biases_no_decay(
         weight_decay=0.1,
     )
     given = job(found["electra"], tmp_path, NER, drug_rows(2), chosen)
-    model, words = fresh(given.base, NER), tokeniser(given.base)
-    judge = Judge(given, EncoderPredictor(model, words, NER, None), 1)  # type: ignore[arg-type]
-    trainer = StageTrainer(
-        given, resolve(chosen, 1, 2, "cpu", False), build(given.train, words, NER), model, judge
-    )
-    groups = trainer.create_optimizer().param_groups
+    model = fresh(given.base, NER)
+    groups = optimiser(model, chosen, resolve(chosen, 1, 2, "cpu", False)).param_groups
     names = {id(p): name for name, p in model.named_parameters()}
     for group in groups:
         for parameter in group["params"]:

@@ -48,6 +48,56 @@ def leave(model: Any) -> None:
         model.set_attn_implementation("sdpa")
 
 
+def lay_end_to_end(
+    rows: list[list[int]], targets: list[list[int]], device: Any = None
+) -> dict[str, Any]:
+    """Rows of a batch as one long one, without padding: ``input_ids``, ``labels``, ``position_ids`` [1, tokens] and the bounds
+    of the documents.
+
+    Attention computes each document by itself. A block-diagonal mask would give the same numbers in
+    the time of the long row squared.
+    """
+    import torch
+    from transformers import DataCollatorWithFlattening
+
+    collator = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    features = [
+        {"input_ids": ids, "labels": wanted} for ids, wanted in zip(rows, targets, strict=True)
+    ]
+    batch: dict[str, Any] = collator(features, return_tensors="pt")
+    # A mask of four dimensions is handed through as it is, so that none is built for the long row.
+    batch["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def keeps_apart(model: Any) -> bool:
+    """Whether documents laid end to end give what each gives alone: tried with three short ones,
+    whatever the architecture."""
+    import torch
+
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    words = model.config.vocab_size
+    rows = [torch.randint(words, (size,), generator=generator).tolist() for size in (5, 9, 3)]
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            batch = lay_end_to_end(rows, rows, device)
+            batch.pop("labels")
+            together = model(**batch, use_cache=False).logits[0].float()
+            singles = (torch.tensor([row], device=device) for row in rows)
+            alone = [model(input_ids=one, use_cache=False).logits[0].float() for one in singles]
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+    return bool(torch.allclose(together, torch.cat(alone), atol=1e-2, rtol=1e-3))
+
+
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -64,9 +114,8 @@ def attend(
     if cu_seq_lens_q is None:
         return _behind_prefix(module, query, key, value, attention_mask, **kwargs)
     kind = query.dtype
-    if (
-        query.device.type == "cpu"
-    ):  # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
+    # torch's CPU kernel takes twice as long backward in bf16, for documents of a note's length
+    if query.device.type == "cpu":
         query, key, value = query.float(), key.float(), value.float()
     bounds = cu_seq_lens_q.tolist()
     parts = [
@@ -95,9 +144,8 @@ def _behind_prefix(
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         tokens, seen = query.shape[2], key.shape[2]
-        if (
-            mask is None and causal and tokens > 1
-        ):  # torch's own causal mask begins at the first key, the prefix
+        # torch's own causal mask begins at the first key, the prefix
+        if mask is None and causal and tokens > 1:
             mask = torch.ones(1, 1, tokens, seen, dtype=torch.bool, device=key.device).tril(
                 seen - tokens
             )

@@ -124,6 +124,11 @@ class CausalPredictor:
         generation = self.generation.model_copy(update={"max_tokens": "auto"})
         return CausalPredictor(self.model, self.chat, card, generation, self.info)
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills short rows."""
+        return self.chat.pad_id
+
     # Answers
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:

@@ -82,6 +82,11 @@ class EncoderPredictor:
         )
         return cls(on(model), artefacts.tokeniser(base), card, info)
 
+    @property
+    def pad_id(self) -> int:
+        """The token that fills short rows."""
+        return self.tokeniser.pad_id
+
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order."""
         source = iter(examples)
@@ -120,7 +125,7 @@ class EncoderPredictor:
     def forward(self, batches: list[list[list[int]]]) -> Iterator[list[NDArray[np.float32]]]:
         """Per batch of token rows, in order, each row's log-odds ``[tokens, outputs]``, or of the
         whole ``[outputs]``, in fp32."""
-        return forward_all(self.model, batches, self.tokeniser.pad_id)
+        return forward_all(self.model, batches, self.pad_id)
 
     def _read(self, texts: list[str]) -> tuple[list[TokenisedText], list[NDArray[np.float32]]]:
         """Tokens of texts, and the scores of their slots (or of the whole)."""

@@ -72,15 +72,6 @@ class LengthBatches:
         return 1 - real / padded if padded else 0.0
 
 
-def flat(items: Sequence[TrainingItem]) -> dict[str, Any]:
-    """Conversations one behind the other, without padding."""
-    from residency.models import documents
-
-    return documents.flat(
-        [item.ids for item in items], [[int(target) for target in item.targets] for item in items]
-    )
-
-
 def collate(items: Sequence[TrainingItem], pad: int, family: str, multiple: bool) -> dict[str, Any]:
     """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``: per
     token for ``spans`` and ``answers``."""

@@ -60,6 +60,7 @@ def resolve(
     rows: int,
     device: str,
     bf16: bool,
+    *,
     writes: bool = False,
     quantised: bool = False,
     processes: int = 1,

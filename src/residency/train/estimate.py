@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
-import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from residency.core.errors import UserError, allowed
+from residency.core.errors import UserError
 from residency.core.part import Part
 from residency.core.types import Value
 from residency.models import sharding
@@ -25,41 +22,25 @@ from residency.models.base import HEADS, Base, silent
 from residency.models.weights import LARGE, head_of
 from residency.tasks.card import Card
 from residency.train.defaults import StagePlan
+from residency.train.device import Device, device_here, held
 from residency.train.items import IGNORED, TrainingItem
-from residency.train.meta_step import Batch, Precision, Rehearsal, rehearse
+from residency.train.meta_step import Batch, Precision, StepMemory, measure_step
 from residency.train.stage import Stage
 
 Family = Literal["answers", "spans", "labels"]
 
-GPUS = Path(__file__).parent / "gpus.toml"
-CONTEXT = 0.5e9
-"""Bytes that CUDA and its libraries take from a card for themselves."""
-LOSS_OF_GPU = 0.06
-"""Share of a card's memory that is lost between the blocks that are handed out."""
 USED_OF_GPU, USED_OF_CPU = 0.4, 0.5
 """Share of the throughput for large matrices that a training step comes to."""
 CALL = {"cuda": 8e-6, "cpu": 1.5e-5}
 """Seconds that one operator costs beside its arithmetic."""
 SHALLOW = (3, 6)
-"""Deep models are rehearsed at these two depths: layers are alike, so the rest is a straight line."""
+"""Deep models are measured at these two depths: layers are alike, so the rest is a straight line."""
 UNSHARED = ("freeze", "external")
-"""Kinds of methods that treat layers differently; they are rehearsed at full depth."""
+"""Kinds of methods that treat layers differently; they are measured at full depth."""
 Quantise = Literal["none", "nf4", "int8"]
 STORED = {"nf4": 0.5 + 1 / 64 + 4 / (64 * 256), "int8": 1.0}
 """Bytes a weight; NF4: 4 bits, a scale of 8 bits for 64 of them, and one of 32 bits for 256 scales
 (Dettmers et al., 2023)."""
-
-
-class Device(Value, frozen=True):
-    """What is trained on."""
-
-    kind: Literal["cpu", "cuda"]
-    name: str
-    usable: float
-    """Bytes that training may take."""
-    bf16: bool
-    flops: float = 0.0
-    """Per second, for large matrices; 0 where it is not known."""
 
 
 class RowLengths(Value, frozen=True):
@@ -73,10 +54,8 @@ class RowLengths(Value, frozen=True):
         """The heaviest micro-batch that can come up; rows end to end count as rows of their mean
         length."""
         order = sorted(range(len(self.lengths)), key=lambda i: -self.lengths[i])[:micro_batch]
-        lengths, trained = (
-            [self.lengths[i] for i in order],
-            sorted(self.trained, reverse=True)[:micro_batch],
-        )
+        lengths = [self.lengths[i] for i in order]
+        trained = sorted(self.trained, reverse=True)[:micro_batch]
         tokens = math.ceil(sum(lengths) / len(lengths)) if packed else lengths[0]
         return Batch(
             rows=len(order),
@@ -90,11 +69,9 @@ class MemoryEstimate(Value, frozen=True):
 
     parameters: int
     trainable: int
-    micro_batch: int
-    accumulation: int
-    precision: str
-    checkpointing: bool
-    steps: int
+    plan: StagePlan
+    """The settings that it was made for; where several processes share the model out, weights,
+    gradients, the optimiser's state and the best weights are those of one."""
     weights: int
     gradients: int
     optimiser: int
@@ -109,11 +86,8 @@ class MemoryEstimate(Value, frozen=True):
     peak: int
     """Most at once: on a GPU of its memory, on a CPU of the process."""
     artefact: int
-    shares: int
-    """Into how many parts weights, gradients, the optimiser's state and the best weights are cut;
-    all bytes are one process's."""
     borrowed: int
-    """Where they are cut: what is put together from all parts while a layer computes."""
+    """Where the model is shared out: what is put together from all parts while a layer computes."""
     checkpoints: int
     """On disk while it trains."""
     seconds: float
@@ -124,67 +98,6 @@ class MemoryEstimate(Value, frozen=True):
     def disk(self) -> int:
         """Bytes on disk at most."""
         return self.artefact + self.checkpoints
-
-
-def device_named(name: str) -> Device:
-    """A card by its memory (``24GB``) or name (``rtx4090``).
-
-    Raises ``UserError`` for a name that is not known.
-    """
-    cards: dict[str, dict[str, Any]] = tomllib.loads(GPUS.read_text("utf-8"))
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", name.strip(), re.IGNORECASE)
-    card = cards.get(name.lower().replace(" ", "").replace("-", ""))
-    if card is None and size is None:
-        raise UserError(
-            f"gpu: {name!r} is not known; give its memory, for example 24GB, or "
-            f"{allowed(cards, name)}."
-        )
-    memory = float(card["memory"]) if card else float(size[1]) if size else 0.0
-    return Device(
-        kind="cuda",
-        name=name,
-        usable=memory * 2**30 * (1 - LOSS_OF_GPU) - CONTEXT,
-        bf16=bool(card["bf16"]) if card else True,
-        flops=float(card["tflops"]) * 1e12 if card else 0.0,
-    )
-
-
-def device_here() -> Device:
-    """The GPU at hand, else this machine's processor and the memory that is free."""
-    import torch
-
-    if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        name = torch.cuda.get_device_name().lower().replace(" ", "")
-        cards: dict[str, dict[str, Any]] = tomllib.loads(GPUS.read_text("utf-8"))
-        known = next((card for key, card in cards.items() if key in name), None)
-        bf16 = torch.cuda.get_device_capability()[0] >= 8
-        flops = known["tflops"] * 1e12 if known else 0.0
-        return Device(
-            kind="cuda", name=name, usable=free * (1 - LOSS_OF_GPU), bf16=bf16, flops=flops
-        )
-    bf16 = bool(torch.cpu._is_avx512_bf16_supported())
-    return Device(
-        kind="cpu", name="this processor", usable=free_memory(), bf16=bf16, flops=_cpu_flops(bf16)
-    )
-
-
-def free_memory() -> float:
-    """Bytes that this machine can still give, with what this process holds already."""
-    info = Path("/proc/meminfo")
-    if not info.is_file():
-        return math.inf
-    lines = dict(line.split(":", 1) for line in info.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024.0 + held()
-
-
-def held() -> int:
-    """Bytes that this process holds."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(lines["VmRSS"].split()[0]) * 1024
 
 
 @contextmanager
@@ -203,20 +116,8 @@ def footprint(subject: Subject, method: Method) -> int:
         subject.build(None if uneven(method) else min(subject.layers, 1) or None),
         settled(method, subject),
     )
-    rehearse(model, subject.family, Batch(rows=1, tokens=8, trained=1))
+    measure_step(model, subject.family, Batch(rows=1, tokens=8, trained=1))
     return held()
-
-
-def _cpu_flops(bf16: bool) -> float:
-    """Measured: a few multiplications of matrices."""
-    import torch
-
-    one = torch.randn(512, 512, dtype=torch.bfloat16 if bf16 else torch.float32)
-    one @ one
-    began, count = time.perf_counter(), 8
-    for _ in range(count):
-        one @ one
-    return count * 2 * 512**3 / max(time.perf_counter() - began, 1e-6)
 
 
 class Subject(Value, frozen=True):
@@ -238,97 +139,77 @@ def estimate(
     subject: Subject,
     method: Method,
     device: Device,
+    plan: StagePlan,
     *,
-    micro_batch: int,
-    accumulation: int,
-    steps: int,
-    precision: Precision,
-    checkpointing: bool,
     half: bool,
     quantise: Quantise,
     packed: bool,
     copies: bool,
     program: int,
-    shares: int = 1,
 ) -> MemoryEstimate:
     """What the stage will take.
 
     ``half``: weights that are not trained are held in the precision of training; ``quantise``: the
-    frozen linear layers of the body are held in 4 or 8 bits; ``copies``: the best weights so far
-    are kept; ``program``: bytes that the process holds before the base is read; ``shares``:
-    processes that share the model out.
+    frozen linear layers of the body are held in 4 or 8 bits; ``packed``: rows are laid end to end;
+    ``copies``: the best weights so far are kept; ``program``: bytes that the process holds before
+    the base is read.
     """
-    batch = subject.rows.longest(micro_batch, packed)
+    batch = subject.rows.longest(plan.micro_batch, packed)
     reading = _reading(subject) if copies and subject.dev else None
-    made, linear = _rehearsed(
-        subject, method, batch, precision, checkpointing, half or quantise != "none", reading
-    )
+    step, linear = _measured(subject, method, batch, plan, half or quantise != "none", reading)
     saved = 0
     if quantise != "none":
-        width = 4 if precision == "fp32" else 2
+        width = 4 if plan.precision == "fp32" else 2
         taken_out = max(linear, default=0) * width  # for each multiplication
         saved = round(sum(linear) * (width - STORED[quantise])) - taken_out
-    whole = made.weights - saved
-    activations = max(made.peak, made.reading) - made.weights - made.optimiser - made.gradients
+    whole = step.weights - saved
+    activations = max(step.peak, step.reading) - step.weights - step.optimiser - step.gradients
     weights, gradients, states = (
-        math.ceil(size / shares) for size in (whole, made.gradients, made.optimiser)
+        math.ceil(size / plan.shares) for size in (whole, step.gradients, step.optimiser)
     )
     copied = gradients if copies else 0
-    borrowed = _borrowed(subject, method, half, precision) if shares > 1 else 0
-    on_cpu = device.kind == "cpu"
-    kept = (
-        weights if shares > 1 else 0
-    )  # of the whole, which the first process builds again to save it
-    loading = program + whole + kept + subject.file if on_cpu else 0
-    training = (
-        weights + gradients + states + borrowed + activations + (program + copied if on_cpu else 0)
-    )
+    shared = plan.shares > 1
+    borrowed = _borrowed(subject, method, half and plan.precision != "fp32") if shared else 0
+    training = weights + gradients + states + borrowed + activations
+    loading = 0
+    if device.kind == "cpu":
+        training += program + copied
+        # the first process builds the whole again, to save it
+        loading = program + whole + (weights if shared else 0) + subject.file
     return MemoryEstimate(
-        parameters=made.parameters,
-        trainable=made.trainable,
-        micro_batch=micro_batch,
-        accumulation=accumulation,
-        precision=precision,
-        checkpointing=checkpointing,
-        steps=steps,
+        parameters=step.parameters,
+        trainable=step.trainable,
+        plan=plan,
         weights=weights,
         gradients=gradients,
         optimiser=states,
         activations=activations,
-        shares=shares,
         borrowed=borrowed,
         copies=copied,
-        program=program if on_cpu else 0,
+        program=program if device.kind == "cpu" else 0,
         loading=loading,
         peak=max(loading, training),
-        artefact=4 * made.trainable,
-        checkpoints=2 * 4 * made.trainable * (3 + bool(copied)),
-        seconds=_seconds(made, batch, subject.rows, device, steps, micro_batch, accumulation),
+        artefact=4 * step.trainable,
+        checkpoints=2 * 4 * step.trainable * (3 + bool(copied)),
+        seconds=_seconds(step, batch, subject.rows, device, plan),
     )
 
 
 def _seconds(
-    made: Rehearsal,
-    batch: Batch,
-    rows: RowLengths,
-    device: Device,
-    steps: int,
-    micro_batch: int,
-    accumulation: int,
+    step: StepMemory, batch: Batch, rows: RowLengths, device: Device, plan: StagePlan
 ) -> float:
     if not device.flops:
         return 0.0
-    share = min(
-        1.0, sum(rows.lengths) / len(rows.lengths) * micro_batch / (batch.rows * batch.tokens)
-    )
+    mean = sum(rows.lengths) / len(rows.lengths)
+    share = min(1.0, mean * plan.micro_batch / (batch.rows * batch.tokens))
     used = USED_OF_GPU if device.kind == "cuda" else USED_OF_CPU
-    each = made.flops * share / (device.flops * used) + made.calls * CALL[device.kind]
-    return steps * accumulation * each
+    each = step.flops * share / (device.flops * used) + step.calls * CALL[device.kind]
+    return plan.steps * plan.accumulation * each
 
 
-def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> int:
+def _borrowed(subject: Subject, method: Method, half: bool) -> int:
     """Bytes put together at most: what belongs to no layer, and two layers, of which one is on its
-    way, with their gradients."""
+    way, with their gradients. ``half``: what is not trained has 16 bits."""
     shallow = SHALLOW[0]
     depth = None if uneven(method) or subject.layers <= shallow else shallow
     model = attached(subject.build(depth), settled(method, subject))
@@ -337,15 +218,7 @@ def _borrowed(subject: Subject, method: Method, half: bool, precision: str) -> i
     rest = [p for p in model.parameters() if id(p) not in inside]
 
     def size(parameters: Iterable[Any]) -> int:
-        return sum(
-            p.numel()
-            * (
-                (8 if p.requires_grad else 4)
-                if p.requires_grad or not half or precision == "fp32"
-                else 2
-            )
-            for p in parameters
-        )
+        return sum(p.numel() * (8 if p.requires_grad else 2 if half else 4) for p in parameters)
 
     largest = sorted((size(unit.values()) for unit in lent), reverse=True)
     return size(rest) + sum(largest[:2])
@@ -364,23 +237,24 @@ READ_ROWS = 32
 """Tokens and rows that a predictor reads at once."""
 
 
-def _rehearsed(
+def _measured(
     subject: Subject,
     method: Method,
     batch: Batch,
-    precision: Precision,
-    checkpointing: bool,
+    plan: StagePlan,
     half: bool,
     reading: Batch | None,
-) -> tuple[Rehearsal, list[int]]:
-    """A rehearsal at full depth, and the sizes of the frozen linear layers of the body."""
+) -> tuple[StepMemory, list[int]]:
+    """A step at full depth, and the sizes of the frozen linear layers of the body."""
 
-    def at(depth: int | None) -> tuple[Rehearsal, list[int]]:
+    def at(depth: int | None) -> tuple[StepMemory, list[int]]:
         model = attached(subject.build(depth), method)
         linear = frozen_linear(model)
-        return rehearse(
-            model, subject.family, batch, precision, checkpointing, half, reading
-        ), linear
+        precision = cast(Precision, plan.precision)
+        step = measure_step(
+            model, subject.family, batch, precision, plan.checkpointing, half, reading
+        )
+        return step, linear
 
     method = settled(method, subject)
     shallow, deep = SHALLOW
@@ -390,10 +264,10 @@ def _rehearsed(
     times = (subject.layers - shallow) / (deep - shallow)
     fields = {
         name: round(getattr(low, name) + times * (getattr(high, name) - getattr(low, name)))
-        for name in Rehearsal.__struct_fields__
+        for name in StepMemory.__struct_fields__
     }
     more = many[-(len(many) - len(few)) :] if len(many) > len(few) else []
-    return Rehearsal(**fields), [*few, *more * round(times)]
+    return StepMemory(**fields), [*few, *more * round(times)]
 
 
 def uneven(method: Method) -> bool:
@@ -531,18 +405,13 @@ def of_plan(
         subject,
         method,
         device,
-        micro_batch=plan.micro_batch,
-        accumulation=plan.accumulation,
-        steps=plan.steps,
-        precision=cast(Precision, plan.precision),
-        checkpointing=plan.checkpointing,
+        plan,
         half=not method.in_place
         and (base.dtype in ("bf16", "fp16") or (base.dtype == "auto" and large)),
         quantise=base.quantise,
         packed=packed,
         copies=stage.stop is not None and subject.dev > 0,
         program=program,
-        shares=plan.shares,
     )
 
 
@@ -592,13 +461,13 @@ def verdict(found: MemoryEstimate, device: Device) -> str:
     name, size = max(heaviest.items(), key=lambda pair: pair[1])
     says = "yes" if fits(found, device) else "no"
     return (
-        f"fits on {device.name}: {says}, because at most {shown(found.peak)} of the usable "
-        f"{shown(device.usable)} are held at once; "
-        f"most of it is {name} ({shown(size)})."
+        f"fits on {device.name}: {says}, because at most {human_size(found.peak)} of the usable "
+        f"{human_size(device.usable)} are held at once; "
+        f"most of it is {name} ({human_size(size)})."
     )
 
 
-def shown(size: float) -> str:
+def human_size(size: float) -> str:
     """Bytes for a reader: ``7.4 GB``."""
     if math.isinf(size):
         return "any"

@@ -39,7 +39,7 @@ class Batch(Value, frozen=True):
     """Positions of each row that reach the vocabulary; heads look at all."""
 
 
-class Rehearsal(Value, frozen=True):
+class StepMemory(Value, frozen=True):
     """What a step holds at once, in bytes, and computes."""
 
     parameters: int
@@ -48,8 +48,6 @@ class Rehearsal(Value, frozen=True):
     """Of the model, adapters included."""
     gradients: int
     optimiser: int
-    kept: int
-    """What the forward pass keeps for the backward pass."""
     peak: int
     """Most that is held at once, weights included."""
     reading: int
@@ -93,7 +91,7 @@ class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
-def rehearse(
+def measure_step(
     model: Any,
     family: Literal["answers", "spans", "labels"],
     batch: Batch,
@@ -101,7 +99,7 @@ def rehearse(
     checkpointing: bool = False,
     half: bool = False,
     reading: Batch | None = None,
-) -> Rehearsal:
+) -> StepMemory:
     """One optimiser step of a model on the meta device, ready to be trained; afterwards the model
     is of no more use.
 
@@ -119,10 +117,8 @@ def rehearse(
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, fused=True)
         held, flops = HeldBytes(), FlopCounterMode(display=False)
-        with (
-            flops,
-            held,
-        ):  # in this order: the counter takes some operators apart, which none but it should see
+        # in this order: the counter takes some operators apart, which none but it should see
+        with flops, held:
             held.add(tensor for module in model.modules() for tensor in _own(module))
             weights = held.now
             for parameter in trained:
@@ -133,29 +129,32 @@ def rehearse(
             optimiser.zero_grad()
             held.calls = 0
             loss = _loss(model, family, batch, precision)
-            kept = held.now - weights - states
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
             most, calls, computed = held.most, held.calls, flops.get_total_flops()
             del loss
-            held.most = held.now
-            if reading is not None:
-                model.eval()
-                with torch.no_grad():
-                    _loss(model, family, reading, precision)
-    return Rehearsal(
+            read = _read(model, family, reading, precision, held) if reading is not None else 0
+    return StepMemory(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in trained),
         weights=weights,
         gradients=gradients,
         optimiser=states,
-        kept=kept,
         peak=most,
-        reading=held.most if reading is not None else 0,
+        reading=read,
         flops=computed,
         calls=calls,
     )
+
+
+def _read(model: Any, family: str, batch: Batch, precision: Precision, held: HeldBytes) -> int:
+    """Most bytes that are held while a batch is read without gradients."""
+    held.most = held.now
+    model.eval()
+    with torch.no_grad():
+        _loss(model, family, batch, precision)
+    return held.most
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class Recovery(Value, frozen=True):
         write_json(work / FILE, self)
 
 
-def known(work: Path) -> Recovery:
+def read_recovery(work: Path) -> Recovery:
     """What an earlier process of this stage left behind."""
     return read_json(work / FILE, Recovery) if (work / FILE).is_file() else Recovery()
 

@@ -15,6 +15,8 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed
 from residency.train import processes
+from residency.train.defaults import StagePlan
+from residency.train.device import device_here, device_named, held
 from residency.train.stage import Stage
 
 LARGE_WINDOW = 1024
@@ -49,10 +51,9 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError``
     where one of them is missing.
     """
-    from residency.train import estimate as plans
 
     processes.check(recipe.launch)
-    device = plans.device_named(gpu) if gpu else plans.device_here()
+    device = device_named(gpu) if gpu else device_here()
     base = resolve(recipe.base, recipe.root, weights=False)
     return [
         _forecast(recipe, stage, number, base, device)
@@ -115,10 +116,10 @@ def _estimate(
         len(subject.rows.lengths),
         device.kind,
         device.bf16,
-        subject.family == "answers",
-        base.quantise != "none",
-        recipe.launch.processes,
-        recipe.launch.shard,
+        writes=subject.family == "answers",
+        quantised=base.quantise != "none",
+        processes=recipe.launch.processes,
+        sharded=recipe.launch.shard,
     )
     if stage.micro_batch == "auto":
         plan = plans.fitted(subject, stage, base, plan, packed, program, device)
@@ -126,9 +127,9 @@ def _estimate(
 
 
 def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
-    from residency.train.estimate import shown
+    from residency.train.estimate import human_size as shown
 
-    rows = subject.rows
+    rows, plan = subject.rows, found.plan
     facts = [
         ("parameters", f"{found.parameters:,}, of which {found.trainable:,} are trained"),
         (
@@ -138,20 +139,19 @@ def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
         ),
         (
             "steps",
-            f"{found.steps:,} of {found.micro_batch} x {found.accumulation} rows, "
-            f"{found.precision}",
+            f"{plan.steps:,} of {plan.micro_batch} x {plan.accumulation} rows, {plan.precision}",
         ),
-        ("checkpointing", "on" if found.checkpointing else "off"),
+        ("checkpointing", "on" if plan.checkpointing else "off"),
         *(
-            [("sharded", f"among {found.shares} processes; memory is that of each")]
-            if found.shares > 1
+            [("sharded", f"among {plan.shares} processes; memory is that of each")]
+            if plan.shares > 1
             else []
         ),
         ("weights", shown(found.weights)),
         ("gradients and optimiser", shown(found.gradients + found.optimiser)),
         ("within a step", shown(found.activations)),
     ]
-    if found.shares > 1:
+    if plan.shares > 1:
         facts.append(("put together from all parts", shown(found.borrowed)))
     if found.copies:
         facts.append(("best weights so far", shown(found.copies)))
@@ -186,9 +186,7 @@ def _advice(
         said.append(words)
         found = _estimate(changed, changed_stage, changed_base, subject, device, program)
         if plans.fits(found, device):
-            return (
-                f"set {', '.join(said)}: then at most {plans.shown(found.peak)} are held at once."
-            )
+            return f"set {', '.join(said)}: then at most {plans.human_size(found.peak)} are held at once."
     return (
         f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a "
         "larger device."
@@ -296,9 +294,8 @@ def suggestions(task: Kind, gpu: str | None = None) -> list[Suggestion]:
     models with LoRA, on 4-bit weights and not, rows of 1,024 tokens; 16 bits, micro-batch 1 and
     checkpointing on a GPU.
     """
-    from residency.train import estimate as plans
 
-    device = plans.device_named(gpu) if gpu else plans.device_here()
+    device = device_named(gpu) if gpu else device_here()
     return [
         Suggestion(base=base, method=method, peak=peak, fits=peak <= device.usable)
         for base, method, peak in (_encoders(device) if task == "ner" else _writers(device))
@@ -341,20 +338,26 @@ def _peak(
     from residency.train import estimate as plans
 
     subject = plans.subject_of(config, family, ("O", "B", "I"), rows)
+    plan = StagePlan(
+        epochs=1,
+        steps=1,
+        micro_batch=micro_batch,
+        accumulation=1,
+        learning_rate=0,
+        head_learning_rate=0,
+        precision="fp32" if device.kind == "cpu" else "bf16" if device.bf16 else "fp16",
+        checkpointing=family == "answers",
+    )
     found = plans.estimate(
         subject,
         method,
         device,
-        micro_batch=micro_batch,
-        accumulation=1,
-        steps=1,
-        precision="fp32" if device.kind == "cpu" else "bf16" if device.bf16 else "fp16",
-        checkpointing=family == "answers",
+        plan,
         half=device.kind == "cuda" and not method.in_place,
         quantise=quantise,
         packed=False,
         copies=False,
-        program=plans.held() if device.kind == "cpu" else 0,
+        program=held() if device.kind == "cpu" else 0,
     )
     return float(found.peak)
 

@@ -49,7 +49,7 @@ from residency.workflows.steps import (
 
 if TYPE_CHECKING:
     from residency.train.items import Items
-    from residency.train.trainer import TrainingJob
+    from residency.train.job import TrainingJob
 
 
 def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = None) -> Run:
@@ -171,7 +171,7 @@ def job_of_stage(material: Material, number: int, work: Path, out: Path) -> Trai
 
     Raises ``UserError`` where several tasks are not answered in one way.
     """
-    from residency.train.trainer import TrainingJob
+    from residency.train.job import TrainingJob
 
     inputs, recipe = material.inputs, material.inputs.recipe
     stage = recipe.stages[number]

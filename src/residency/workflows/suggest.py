@@ -36,7 +36,8 @@ def fitted(
 ) -> EncoderPredictor:
     """A model trained on notes, in memory only; the card's labels must be fixed."""
     from residency.models.encoder import EncoderPredictor
-    from residency.train.trainer import TrainingJob, train
+    from residency.train.job import TrainingJob
+    from residency.train.trainer import train
 
     with tempfile.TemporaryDirectory(prefix="residency-") as folder, silent():
         job = TrainingJob(

@@ -1,0 +1,51 @@
+"""What a stage needs to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from residency.core.types import Example, Profile
+from residency.models.artefact import Output
+from residency.models.base import Base
+from residency.models.generation import Generation, TokenLimits
+from residency.tasks.card import Card
+from residency.train.stage import Stage
+
+Progress = Callable[[int, int, str], None]
+"""Called with steps done, steps in all, and a few words."""
+
+
+class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one stage needs."""
+
+    stage: Stage
+    name: str
+    base: Base
+    card: Card
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    """What early stopping looks at; never reported."""
+    seed: int
+    profile: Profile
+    work: Path
+    """Checkpoints; kept until the stage is committed."""
+    out: Path
+    """Where the artefact goes (a folder that the caller commits)."""
+    output: Output = "head"
+    limits: TokenLimits = TokenLimits()
+    generate: Generation = Generation()
+    """Generative models: how much they read, and how they write."""
+    max_rejected: float = 1.0
+    """Generative models: most rows, as a share, that may be too long to learn from."""
+    more: tuple[Card, ...] = ()
+    """Generative models: the cards of other tasks that rows are of, which name them."""
+    start: Path | None = None
+    """The artefact of the stage that this one goes on from; the base where not given."""
+    forecast: bool = False
+    """Estimate the memory before, and keep the estimate beside what was measured."""
+    shard: bool = False
+    """Share the model out among the processes at work."""
+    progress: Progress | None = None
