@@ -155,21 +155,18 @@ def begin(base: Base, card: Card, output: Output, method: Method, start: Path | 
     if before.base.digest != base.digest:
         raise UserError(
             f"stages.start: {start} was trained on another base ({before.base.id}) than this "
-            f"recipe's {base.id}; name that "
-            "base, or start: base."
+            f"recipe's {base.id}; name that base, or start: base."
         )
     if (before.output, _shape(before)) != (output, outputs(card) if output == "head" else ()):
         raise UserError(
             f"stages.start: {start} answers card {before.task().name}, whose outputs are not those "
-            f"of card {card.name}; start "
-            "from a stage of the same card, or start: base."
+            f"of card {card.name}; start from a stage of the same card, or start: base."
         )
     tunings = [*before.chain, before.tuning()]
     if base.quantise != "none" and any(one.merges for one in tunings):
         raise UserError(
             f"stages.start: {start} holds a LoRA adapter, which does not merge into quantised "
-            "weights without loss; put it "
-            "last, or set base.quantise: none."
+            "weights without loss; put it last, or set base.quantise: none."
         )
     return _assembled(before, start, base, [method], merge=True)
 
@@ -328,8 +325,7 @@ def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
     if found.digest != artefact.template:
         raise UserError(
             f"{folder}: the chat template writes another prompt than in training (its file or the "
-            "library that fills it "
-            "has changed); restore it, or train again."
+            "library that fills it has changed); restore it, or train again."
         )
     return found
 

@@ -132,9 +132,8 @@ def _from_hub(settings: BaseModelSettings, weights: bool) -> tuple[Path, str]:
     except Exception as error:  # the hub's client raises many kinds; each means: not to be had
         raise UserError(
             f"base: {settings.id} is neither a folder nor to be had from the hub "
-            f"({type(error).__name__}); "
-            "check the name and the network, copy the model to a local folder, or use one of "
-            f"{', '.join(bundled())}."
+            f"({type(error).__name__}); check the name and the network, copy the model to a local "
+            f"folder, or use one of {', '.join(bundled())}."
         ) from None
     path = Path(folder)
     return path, path.name if path.parent.name == "snapshots" else (settings.revision or "")

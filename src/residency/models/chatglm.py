@@ -119,8 +119,7 @@ def configuration(given: dict[str, Any], rope: Rope | None = None) -> dict[str, 
     if "position_encoding_2d" in given or "inner_hidden_size" in given:
         raise UserError(
             "this is ChatGLM-6B (the first one), whose architecture transformers does not have; "
-            "use ChatGLM2-6B or ChatGLM3-6B, which "
-            "have the same size."
+            "use ChatGLM2-6B or ChatGLM3-6B, which have the same size."
         )
     if given.get("model_type") != "chatglm" or "kv_channels" not in given:
         raise UserError(
@@ -183,8 +182,7 @@ def _shards(source: Path, allow_pickle: bool) -> list[Path]:
     if not allow_pickle:
         raise UserError(
             f"{source}: its weights are pickled (*.bin), which can run code when they are opened; "
-            "say --allow-pickle if you trust "
-            "their source."
+            "say --allow-pickle if you trust their source."
         )
     return pickled
 

@@ -30,8 +30,7 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
     if chosen == "text" and base.architecture != "causal":
         raise UserError(
             f"base: {base.id} does not write, and card {card.name} is to be answered in words; "
-            "choose a causal model, "
-            "for example bundled:tiny-lm."
+            "choose a causal model, for example bundled:tiny-lm."
         )
     return chosen
 

@@ -111,8 +111,7 @@ class RemotePredictor:
             if example.profile not in self.api.profiles:
                 raise GateRefused(
                     f"{self.where}: notes of profile {example.profile} may not leave this machine "
-                    "(allowed there: "
-                    f"{', '.join(self.api.profiles)}); nothing was sent."
+                    f"(allowed there: {', '.join(self.api.profiles)}); nothing was sent."
                 )
         source = iter(asked)
         with (
@@ -178,8 +177,7 @@ class RemotePredictor:
         if self.sent + wanted > self.api.budget:
             raise UserError(
                 f"{self.where}.budget: {self.api.budget} requests do not cover {everything} "
-                "examples "
-                f"({len(self.known)} answered so far, which are kept); raise it, or set "
+                f"examples ({len(self.known)} answered so far, which are kept); raise it, or set "
                 "evaluate.limit."
             )
 
@@ -209,8 +207,7 @@ class RemotePredictor:
             break
         raise UserError(
             f"{self.where}: the server does not answer ({why}, asked {attempt + 1} times); "
-            f"{len(self.known)} answers are kept, "
-            "and the same command goes on from there."
+            f"{len(self.known)} answers are kept, and the same command goes on from there."
         )
 
     def _said(self, key: str, answer: httpx2.Response, milliseconds: float) -> KeptAnswer:

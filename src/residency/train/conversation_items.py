@@ -77,9 +77,8 @@ def _check(rejected: dict[str, str], count: int, max_rejected: float) -> None:
     first = next(id for id, why in rejected.items() if why == reason)
     raise DataError(
         f"{len(rejected)} of {count} training rows are too long ({times} x {reason}; first: row "
-        f"{first}); set base.window "
-        "higher, shorten them, cut them with tasks[0].limits.over=cut, or accept the loss with "
-        "data.NAME.max_rejected."
+        f"{first}); set base.window higher, shorten them, cut them with tasks[0].limits.over=cut, "
+        "or accept the loss with data.NAME.max_rejected."
     )
 
 
@@ -104,8 +103,7 @@ def prove(
         ):
             raise UserError(
                 f"row {item.example}: its answer would not teach where it ends; the chat template "
-                "writes nothing behind an "
-                "answer; name another with base.chat_template."
+                "writes nothing behind an answer; name another with base.chat_template."
             )
         ends = _ends([int(target) for target in item.targets], end)
         counts.update({ANSWER: trained - ends * len(end), END: ends})

@@ -462,8 +462,7 @@ def verdict(found: MemoryEstimate, device: Device) -> str:
     says = "yes" if fits(found, device) else "no"
     return (
         f"fits on {device.name}: {says}, because at most {human_size(found.peak)} of the usable "
-        f"{human_size(device.usable)} are held at once; "
-        f"most of it is {name} ({human_size(size)})."
+        f"{human_size(device.usable)} are held at once; most of it is {name} ({human_size(size)})."
     )
 
 

@@ -86,9 +86,8 @@ def check_gold(example: Example, card: Card) -> None:
     names = set(family.labels(example.gold, card)) if family.classifier is not None else set()
     if unknown := sorted(names - set(card.for_example(example).names)):
         raise UserError(
-            f"row {example.id}: label {unknown[0]!r} is not in card {card.name}; "
-            f"allowed: {', '.join(card.names)}; add it to the card, or rename it with "
-            "data.NAME.labels."
+            f"row {example.id}: label {unknown[0]!r} is not in card {card.name}; allowed: "
+            f"{', '.join(card.names)}; add it to the card, or rename it with data.NAME.labels."
         )
 
 

@@ -93,8 +93,7 @@ class Lora(Method):
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
             raise UserError(
                 f"method.adapter: {folder} holds no adapter that can be read; give a folder with "
-                "adapter_config.json and "
-                "adapter_model.safetensors."
+                "adapter_config.json and adapter_model.safetensors."
             ) from None
         if not isinstance(config, LoraConfig):
             raise UserError(
@@ -144,9 +143,8 @@ class Lora(Method):
         if given != wanted:
             raise UserError(
                 f"{folder}: the adapter does not fit this base ({len(given - wanted)} tensors "
-                "without a place, "
-                f"{len(wanted - given)} missing); give the base that it was trained on, or train "
-                "again."
+                f"without a place, {len(wanted - given)} missing); give the base that it was "
+                "trained on, or train again."
             )
         return loaded.merge_and_unload() if merge else loaded
 

@@ -49,8 +49,7 @@ class Prefix(Method):
         elif earlier != {self.length}:
             raise UserError(
                 f"method.length: {self.length} differs from the prefix that this stage starts from "
-                f"({min(earlier)}); give "
-                "that, or start: base."
+                f"({min(earlier)}); give that, or start: base."
             )
         if self.projection is not None:
             prefix_layers.project(model, self.projection)
