@@ -11,13 +11,14 @@ import torch
 
 from residency.core.errors import UserError
 from residency.core.types import Example, Text, Turn
-from residency.models import artefact, documents
+from residency.models import artefact, attention
 from residency.models.base import Base, BaseModelSettings, resolve
-from residency.models.causal import CausalPredictor, padded, token_losses
-from residency.models.chat_template import IGNORED, ChatTokeniser, TokenRow
+from residency.models.causal import CausalPredictor, token_losses
+from residency.models.chat_template import ChatTokeniser, TokenRow
 from residency.models.generation import Generation, TokenLimits
 from residency.tasks.card import load_card
-from residency.train.batches import flat
+from residency.tasks.heads import IGNORED
+from residency.train.batches import collate
 from residency.train.items import TrainingItem
 
 CARD = load_card("qa")
@@ -276,7 +277,7 @@ def test_writing_is_a_plain_loop_over_the_likeliest_token(
     for _ in range(8):
         with torch.inference_mode():
             token = int(predictor.model(torch.tensor([ids])).logits[0, -1].argmax())
-        if token in predictor._ends:
+        if token in predictor.ends:
             break
         ids = [*ids, token]
     words = predictor.chat.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
@@ -315,15 +316,18 @@ def test_rows_end_to_end_give_the_losses_and_gradients_of_padded_ones_or_are_ref
     chat = artefact.chat(bases[name], TokenLimits())
     rows = [chat.encode(example.turns, example.gold.text).rows[0] for example in examples()]  # type: ignore[union-attr]
     models = [artefact.fresh(bases[name], CARD, "text").eval() for _ in range(2)]
-    if not (documents.use(models[1]) and documents.holds(models[1], 256)):
-        documents.leave(models[1])
+    if not (attention.use(models[1]) and attention.keeps_apart(models[1])):
+        attention.leave(models[1])
         assert name == "GPT2"  # its positions cannot be told to begin anew
         return
     items = [
         TrainingItem(example=str(i), ids=row.ids, targets=row.targets) for i, row in enumerate(rows)
     ]
-    first, _ = token_losses(models[0], padded(rows, chat.pad_id))
-    second, _ = token_losses(models[1], flat(items))
+    first, _ = token_losses(models[0], collate(items, chat.pad_id, "answers", False))
+    second, _ = token_losses(
+        models[1],
+        attention.lay_end_to_end([row.ids for row in rows], [row.targets for row in rows]),
+    )
     assert torch.allclose(first, second, atol=1e-5)
     first.mean().backward()
     second.mean().backward()

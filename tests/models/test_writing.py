@@ -10,13 +10,15 @@ import torch
 
 from residency.core.errors import DataError, UserError
 from residency.core.types import Example, Text, Turn
-from residency.models import artefact, documents
+from residency.models import artefact, attention
 from residency.models.base import Base, BaseModelSettings, resolve
-from residency.models.causal import CausalPredictor, padded, token_losses
-from residency.models.chat_template import IGNORED, ChatTokeniser, TokenRow
+from residency.models.causal import CausalPredictor, token_losses
+from residency.models.chat_template import ChatTokeniser, TokenRow
 from residency.models.generation import Generation, TokenLimits
+from residency.models.running import model_inputs, padded
 from residency.models.sampling import until_stop
 from residency.tasks.card import load_card
+from residency.tasks.heads import IGNORED
 from residency.train import conversation_items
 from residency.train.items import TrainingItem
 from residency.train.job import TrainingJob
@@ -196,18 +198,22 @@ def test_rows_end_to_end_have_the_losses_of_padded_ones(base: Base, chat: ChatTo
     ]
     model = artefact.fresh(base, CARD, "text").eval()
     with torch.inference_mode():
-        side, _ = token_losses(model, padded(rows, chat.pad_id))
-        assert documents.use(model) and documents.holds(model, model.config.vocab_size)
-        flat = documents.flat([row.ids for row in rows], [row.targets for row in rows])
+        side, _ = token_losses(
+            model,
+            {
+                **model_inputs([row.ids for row in rows], chat.pad_id),
+                "labels": padded([row.targets for row in rows], IGNORED),
+            },
+        )
+        assert attention.use(model) and attention.keeps_apart(model)
+        flat = attention.lay_end_to_end([row.ids for row in rows], [row.targets for row in rows])
         ends, _ = token_losses(model, flat)
     assert torch.allclose(side, ends, atol=1e-5)
 
 
 def test_rows_that_would_see_each_other_are_found(base: Base) -> None:
     model = artefact.fresh(base, CARD, "text").eval()
-    assert not documents.holds(
-        model, model.config.vocab_size
-    )  # its own attention, which ignores where documents end
+    assert not attention.keeps_apart(model)  # its own attention, which ignores where documents end
 
 
 def test_a_row_without_its_end_is_refused(chat: ChatTokeniser) -> None:

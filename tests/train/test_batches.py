@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from residency.tasks.heads import IGNORED
 from residency.train.batches import LengthBatches, collate
-from residency.train.items import IGNORED, TrainingItem
+from residency.train.items import TrainingItem
 
 LENGTHS = random.Random(0).choices(range(3, 200), k=301)
 

@@ -11,7 +11,8 @@ from residency.core.types import Answer, Example, Labels, MaskProof, Profile, Sp
 from residency.models.artefact import tokeniser
 from residency.models.tokens import Tokeniser
 from residency.tasks.card import Card, Label
-from residency.train.items import IGNORED, TrainingItem, build, prove
+from residency.tasks.heads import IGNORED
+from residency.train.items import TrainingItem, build, prove
 
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"), Label(name="sign")))
 ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="heart")))

@@ -14,14 +14,22 @@ from residency.core.errors import UserError
 from residency.core.types import Example, Labels, Prediction, PredictorInfo, Turn
 from residency.models import artefact as artefacts
 from residency.models.base import Base
-from residency.models.chat_template import IGNORED, ChatTokeniser, TokenRow
+from residency.models.chat_template import ChatTokeniser, TokenRow
 from residency.models.generation import Generation, TokenLimits
-from residency.models.running import by_length, evaluating, give_back_memory, on
+from residency.models.running import (
+    by_length,
+    evaluating,
+    give_back_memory,
+    model_inputs,
+    on,
+    padded,
+)
 from residency.models.sampling import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
-from residency.models.weights import size
+from residency.models.weights import describe
 from residency.tasks.card import Card
 from residency.tasks.codec import conversation, read
 from residency.tasks.families import of
+from residency.tasks.heads import IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -47,13 +55,8 @@ class CausalPredictor:
         info: PredictorInfo,
         more: Sequence[Card] = (),
     ) -> None:
-        self.model, self.chat, self.card, self.generation, self.info = (
-            model,
-            chat,
-            card,
-            generation,
-            info,
-        )
+        self.model, self.chat, self.card = model, chat, card
+        self.generation, self.info = generation, info
         self.more = {one.name: one for one in more}
         """Cards of other tasks that examples may be of, by name."""
         self.full_length = False
@@ -68,41 +71,22 @@ class CausalPredictor:
 
         Raises ``UserError`` where its chat template no longer writes what it wrote in training.
         """
-        artefact, model, chat = artefacts.load_chat(folder)
-        return cls._of(artefact, model, chat, name, artefact.kinds, device, card)
+        found, model, chat = artefacts.load_chat(folder)
+        info = describe(name, found.base, found.kinds, model)
+        asked = found.task() if card is None else card
+        return cls(on(model, device), chat, asked, found.generation(), info, found.others())
 
     @classmethod
     def untuned_of(
         cls, folder: Path, name: str = "base", device: str | None = None, card: Card | None = None
     ) -> CausalPredictor:
         """The base of an artefact, with the artefact's template and settings."""
-        artefact = artefacts.read(folder)
-        base = artefacts.same_base(artefact.base, folder)
-        model = artefacts.fresh(base, artefact.task(), artefact.output).eval()
-        return cls._of(
-            artefact, model, artefacts.chat_of(artefact, folder), name, "none", device, card
-        )
-
-    @classmethod
-    def _of(
-        cls,
-        artefact: artefacts.Artefact,
-        model: Any,
-        chat: ChatTokeniser,
-        name: str,
-        method: str,
-        device: str | None,
-        card: Card | None,
-    ) -> CausalPredictor:
-        info = PredictorInfo(
-            name=name,
-            base=artefact.base.id,
-            method=method,
-            digest=artefact.base.digest,
-            parameters=size(model),
-        )
-        asked = artefact.task() if card is None else card
-        return cls(on(model, device), chat, asked, artefact.generation(), info, artefact.others())
+        found = artefacts.read(folder)
+        base = artefacts.same_base(found.base, folder)
+        model = artefacts.fresh(base, found.task(), found.output).eval()
+        info = describe(name, found.base, "none", model)
+        asked, chat = found.task() if card is None else card, artefacts.chat_of(found, folder)
+        return cls(on(model, device), chat, asked, found.generation(), info, found.others())
 
     @classmethod
     def untuned(
@@ -110,16 +94,10 @@ class CausalPredictor:
     ) -> CausalPredictor:
         """A base as it is."""
         model = artefacts.fresh(base, card, "text").eval()
-        info = PredictorInfo(
-            name="base",
-            base=base.id,
-            method="none",
-            digest=base.digest,
-            parameters=size(model),
-        )
+        info = describe("base", base, "none", model)
         return cls(on(model), artefacts.chat(base, limits), card, generation, info)
 
-    def asked(self, card: Card) -> CausalPredictor:
+    def for_card(self, card: Card) -> CausalPredictor:
         """The same model, asked another task: answers may be as long as its window allows."""
         generation = self.generation.model_copy(update={"max_tokens": "auto"})
         return CausalPredictor(self.model, self.chat, card, generation, self.info)
@@ -133,11 +111,8 @@ class CausalPredictor:
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order; the same words alone and in a batch (in fp32)."""
-        if (
-            self.card.family == "labels"
-            and not self.card.multiple
-            and self.generation.choose == "rank"
-        ):
+        one_label = self.card.family == "labels" and not self.card.multiple
+        if one_label and self.generation.choose == "rank":
             yield from self._ranked(examples)
             return
         source = iter(examples)
@@ -195,9 +170,7 @@ class CausalPredictor:
 
         from transformers import TextIteratorStreamer
 
-        prompt = self._prompt(turns)
-        if prompt is None:
-            raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
+        prompt = self._fitting_prompt(turns)
         streamer = TextIteratorStreamer(
             self.chat.tokenizer, skip_prompt=True, skip_special_tokens=True
         )
@@ -224,10 +197,10 @@ class CausalPredictor:
     def choices(self, turns: Sequence[Turn], options: Sequence[str]) -> list[float]:
         """log p of each of several answers, its end included: what would be written, if it had to
         be one of them."""
-        prompt = self._prompt(turns)
-        if prompt is None:
-            raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
-        rows = [_asked(prompt, self.chat.answer_ids(option)) for option in options]
+        prompt = self._fitting_prompt(turns)
+        answers = [self.chat.answer_ids(option) for option in options]
+        unread = [IGNORED] * len(prompt)
+        rows = [TokenRow(ids=[*prompt, *ids], targets=[*unread, *ids]) for ids in answers]
         with evaluating(self.model):
             return [-loss for loss, _ in self._losses(rows)]
 
@@ -263,12 +236,11 @@ class CausalPredictor:
         return min(most, self.chat.window // 2) if isinstance(most, int) else self.chat.window // 4
 
     @cached_property
-    def _ends(self) -> list[int]:
+    def ends(self) -> list[int]:
         """Tokens at which writing ends: the template's, and the base's own."""
         own = self.model.generation_config.eos_token_id
-        return sorted(
-            {*self.chat.ends, *(own if isinstance(own, list) else [] if own is None else [own])}
-        )
+        own = own if isinstance(own, list) else [] if own is None else [own]
+        return sorted({*self.chat.ends, *own})
 
     @property
     def _stops(self) -> tuple[str, ...]:
@@ -276,6 +248,13 @@ class CausalPredictor:
 
     def _prompt(self, turns: Sequence[Turn]) -> list[int] | None:
         return self.chat.prompt(turns, self.chat.window - self._most)[0]
+
+    def _fitting_prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """The prompt of a conversation; raises ``UserError`` where it is too long."""
+        found = self._prompt(turns)
+        if found is None:
+            raise UserError(f"{TOO_LONG} ({self.chat.window} tokens with the answer); shorten it.")
+        return found
 
     def _written(self, examples: Sequence[Example]) -> list[tuple[str | None, int]]:
         """Per example what was written, and how many tokens it is; None where the question is too
@@ -322,21 +301,11 @@ class CausalPredictor:
         found: dict[int, torch.Tensor] = {}
         with evaluating(self.model), torch.inference_mode():
             for batch in by_length([len(row) for row in rows], BATCH_TOKENS // 4, ROWS):
-                given = padded(
-                    [TokenRow(ids=[*rows[i]], targets=[*rows[i]]) for i in batch],
-                    self.chat.pad_id,
-                    device,
-                )
-                given.pop("labels")
+                given = model_inputs([rows[i] for i in batch], self.pad_id, device)
                 logs = self.model(**given, use_cache=False).logits.float().log_softmax(-1)
                 for position, i in enumerate(batch):
                     found[i] = logs[position, : len(rows[i]) - 1]
         return [found[i] for i in range(len(rows))]
-
-    @property
-    def ends(self) -> list[int]:
-        """Tokens at which writing ends."""
-        return self._ends
 
     def _generate(
         self,
@@ -365,7 +334,7 @@ class CausalPredictor:
             # sampling is done by noise of each row's own, so that a batch changes nothing
             do_sample=False,
             num_beams=1,
-            eos_token_id=self._ends,
+            eos_token_id=self.ends,
             pad_token_id=pad,
             repetition_penalty=self.generation.repetition_penalty,
         )
@@ -378,7 +347,7 @@ class CausalPredictor:
                 stopping_criteria=self._criteria(longest, halt, after),
                 streamer=streamer,
             )
-        return [_until_end(row, self._ends) for row in output[:, longest:].tolist()]
+        return [_until_end(row, self.ends) for row in output[:, longest:].tolist()]
 
     def _processors(self, keys: list[int], before: Any = None) -> Any:
         from transformers import (
@@ -417,29 +386,15 @@ class CausalPredictor:
         device = next(self.model.parameters()).device
         for batch in by_length([len(row.ids) for row in rows], BATCH_TOKENS // 4, ROWS):
             with torch.inference_mode():
-                given = padded([rows[i] for i in batch], self.chat.pad_id, device)
-                losses, owners = token_losses(self.model, given)
+                given = model_inputs([rows[i].ids for i in batch], self.pad_id, device)
+                targets = padded([rows[i].targets for i in batch], IGNORED).to(device)
+                losses, owners = token_losses(self.model, {**given, "labels": targets})
             sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(
                 0, owners.cpu(), losses.double().cpu()
             )
             for i, total in zip(batch, sums.tolist(), strict=True):
                 done[i] = (total, rows[i].trained)
         return done
-
-
-def padded(rows: Sequence[TokenRow], pad: int, device: Any = None) -> dict[str, Any]:
-    """Rows as ``input_ids``, ``attention_mask`` and ``labels`` [rows, tokens], padded behind."""
-    import torch
-
-    longest = max(len(row.ids) for row in rows)
-    behind = [longest - len(row.ids) for row in rows]
-    pairs = list(zip(rows, behind, strict=True))
-    made = {
-        "input_ids": torch.tensor([[*row.ids, *[pad] * n] for row, n in pairs]),
-        "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * n for row, n in pairs]),
-        "labels": torch.tensor([[*row.targets, *[IGNORED] * n] for row, n in pairs]),
-    }
-    return {name: tensor.to(device) for name, tensor in made.items()}
 
 
 def token_losses(
@@ -465,10 +420,6 @@ def token_losses(
         label_smoothing=smoothing,
     )
     return losses, wanted.nonzero()[:, 0]
-
-
-def _asked(prompt: list[int], answer: list[int]) -> TokenRow:
-    return TokenRow(ids=[*prompt, *answer], targets=[*[IGNORED] * len(prompt), *answer])
 
 
 def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:

@@ -14,12 +14,11 @@ from residency.core.errors import UserError
 from residency.core.files import digest
 from residency.core.types import Turn, Value
 from residency.models.generation import TokenLimits
+from residency.tasks.heads import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-"""Target of a token that is not trained."""
 DATE = "1 January 2025"
 """What templates that write today's date are given: the same prompt gives the same tokens on every
 day."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from residency.core.types import Answer, Example, Prediction, PredictorInfo, Value
 from residency.models import artefact as artefacts
 from residency.models.base import Base
-from residency.models.running import by_length, evaluating, give_back_memory, on
+from residency.models.running import by_length, evaluating, give_back_memory, model_inputs, on
 from residency.models.tokens import TokenisedText, Tokeniser, Window
-from residency.models.weights import size
+from residency.models.weights import describe
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of
 from residency.tasks.heads import TOKENS
@@ -44,10 +44,7 @@ class EncoderPredictor:
     """Answers span and label tasks with an encoder."""
 
     def __init__(self, model: Any, tokeniser: Tokeniser, card: Card, info: PredictorInfo) -> None:
-        self.model = model
-        self.tokeniser = tokeniser
-        self.card = card
-        self.info = info
+        self.model, self.tokeniser, self.card, self.info = model, tokeniser, card, info
         self.head = classifier_of(card)
 
     @classmethod
@@ -55,15 +52,9 @@ class EncoderPredictor:
         cls, folder: Path, name: str = "tuned", device: str | None = None
     ) -> EncoderPredictor:
         """The model that a training stage saved."""
-        artefact, model, tokeniser = artefacts.load(folder)
-        info = PredictorInfo(
-            name=name,
-            base=artefact.base.id,
-            method=artefact.kinds,
-            digest=artefact.base.digest,
-            parameters=size(model),
-        )
-        return cls(on(model, device), tokeniser, artefact.task(), info)
+        found, model, tokeniser = artefacts.load(folder)
+        info = describe(name, found.base, found.kinds, model)
+        return cls(on(model, device), tokeniser, found.task(), info)
 
     @classmethod
     def untuned(cls, base: Base, card: Card, seed: int = 0) -> EncoderPredictor:
@@ -71,15 +62,8 @@ class EncoderPredictor:
         import torch
 
         torch.manual_seed(seed)
-        model = artefacts.fresh(base, card)
-        model.eval()
-        info = PredictorInfo(
-            name="base",
-            base=base.id,
-            method="none",
-            digest=base.digest,
-            parameters=size(model),
-        )
+        model = artefacts.fresh(base, card).eval()
+        info = describe("base", base, "none", model)
         return cls(on(model), artefacts.tokeniser(base), card, info)
 
     @property
@@ -183,9 +167,8 @@ def forward_all(
 
     cores = torch.get_num_threads()
     on_gpu = next(model.parameters()).device.type != "cpu"
-    if (
-        cores == 1 or len(batches) == 1 or on_gpu or sharded(model)
-    ):  # parts are lent in one order only
+    # parts of a model that is shared out are lent in one order only
+    if cores == 1 or len(batches) == 1 or on_gpu or sharded(model):
         yield from (forward(model, rows, pad) for rows in batches)
         return
     try:
@@ -207,22 +190,10 @@ def forward(model: Any, rows: list[list[int]], pad: int) -> list[NDArray[np.floa
     """Log-odds of each row's tokens ``[tokens, outputs]``, or of each row ``[outputs]``, in fp32."""
     import torch
 
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-    even = all(len(row) == longest for row in rows)
-    mask = (
-        None
-        if even
-        else torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    )
     device = next(model.parameters()).device
+    given = model_inputs(rows, pad, device)
+    if len(set(map(len, rows))) == 1:
+        del given["attention_mask"]
     with torch.inference_mode():
-        given = {
-            "input_ids": ids.to(device),
-            **({} if mask is None else {"attention_mask": mask.to(device)}),
-        }
         logits = model(**given).logits.float()
-        if logits.dim() == 3:
-            logits = logits.log_softmax(-1)
-        found = logits.cpu().numpy()
-    return list(found)
+        return list((logits.log_softmax(-1) if logits.dim() == 3 else logits).cpu().numpy())

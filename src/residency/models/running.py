@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
 
 
 def by_length(lengths: Sequence[int], most: int, rows: int | None = None) -> Iterator[list[int]]:
@@ -20,6 +23,22 @@ def by_length(lengths: Sequence[int], most: int, rows: int | None = None) -> Ite
         batch.append(i)
     if batch:
         yield batch
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Rows as one tensor [rows, tokens], filled up behind."""
+    import torch
+
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+
+def model_inputs(
+    rows: Sequence[Sequence[int]], pad: int, device: Any = None
+) -> dict[str, torch.Tensor]:
+    """Rows of tokens as ``input_ids`` and ``attention_mask`` [rows, tokens], padded behind."""
+    mask = padded([[1] * len(row) for row in rows], 0)
+    return {"input_ids": padded(rows, pad).to(device), "attention_mask": mask.to(device)}
 
 
 def give_back_memory() -> None:

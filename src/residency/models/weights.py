@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from residency.core.errors import UserError
+from residency.core.types import PredictorInfo
 from residency.models.base import HEADS, Base, silent
 
 LARGE = 1_000_000_000
@@ -183,6 +184,13 @@ def size(model: Any) -> int:
         )
         counted += parameter.quant_state.shape.numel() if packed else parameter.numel()
     return counted
+
+
+def describe(name: str, base: Base, method: str, model: Any) -> PredictorInfo:
+    """What a predictor says of itself in results."""
+    return PredictorInfo(
+        name=name, base=base.id, method=method, digest=base.digest, parameters=size(model)
+    )
 
 
 def fresh_modules(model: Any, missing: Collection[str]) -> tuple[str, ...]:

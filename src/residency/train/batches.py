@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from residency.train.items import IGNORED, TrainingItem
-
-if TYPE_CHECKING:
-    import torch
+from residency.models.running import model_inputs, padded
+from residency.tasks.heads import IGNORED
+from residency.train.items import TrainingItem
 
 POOL = 50
 """Batches that are sorted by length together: large enough to save padding, small enough to stay
 random."""
-
 
 BLANK = -1
 """Position of a row that teaches nothing: what a process reads when the others have the last rows
@@ -77,24 +75,12 @@ def collate(items: Sequence[TrainingItem], pad: int, family: str, multiple: bool
     token for ``spans`` and ``answers``."""
     import torch
 
-    longest = max(len(item.ids) for item in items)
-    padding = [longest - len(item.ids) for item in items]
-    batch: dict[str, torch.Tensor] = {
-        "input_ids": torch.tensor(
-            [[*item.ids, *[pad] * n] for item, n in zip(items, padding, strict=True)]
-        ),
-        "attention_mask": torch.tensor(
-            [[1] * len(item.ids) + [0] * n for item, n in zip(items, padding, strict=True)]
-        ),
-    }
+    batch = model_inputs([item.ids for item in items], pad)
+    targets: Any = [item.targets for item in items]
     if family != "labels":
-        rows = [[*item.targets, *[IGNORED] * n] for item, n in zip(items, padding, strict=True)]
-        batch["labels"] = torch.tensor(rows, dtype=torch.long)
+        batch["labels"] = padded(targets, IGNORED)
+    elif multiple:
+        batch["labels"] = torch.tensor(targets)
     else:
-        targets = [item.targets for item in items]
-        batch["labels"] = (
-            torch.tensor(targets)
-            if multiple
-            else torch.tensor(targets, dtype=torch.long).squeeze(1)
-        )
+        batch["labels"] = torch.tensor(targets, dtype=torch.long).squeeze(1)
     return batch

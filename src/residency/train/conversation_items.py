@@ -9,10 +9,11 @@ from typing import Literal
 
 from residency.core.errors import DataError, UserError
 from residency.core.types import SHOWABLE, Example, MaskProof
-from residency.models.chat_template import IGNORED, ChatTokeniser, Encoded
+from residency.models.chat_template import ChatTokeniser, Encoded
 from residency.tasks.card import Card
 from residency.tasks.codec import conversation
 from residency.tasks.families import of
+from residency.tasks.heads import IGNORED
 from residency.train.items import Items, TrainingItem, check_gold
 
 ANSWER, END = "answer", "end of turn"

@@ -21,9 +21,10 @@ from residency.models.artefact import Output, outputs
 from residency.models.base import HEADS, Base, silent
 from residency.models.weights import LARGE, head_of
 from residency.tasks.card import Card
+from residency.tasks.heads import IGNORED
 from residency.train.defaults import StagePlan
 from residency.train.device import Device, device_here, held
-from residency.train.items import IGNORED, TrainingItem
+from residency.train.items import TrainingItem
 from residency.train.meta_step import Batch, Precision, StepMemory, measure_step
 from residency.train.stage import Stage
 

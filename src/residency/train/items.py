@@ -9,7 +9,7 @@ from residency.core.types import SHOWABLE, Example, MaskProof, Value
 from residency.models.tokens import Tokeniser
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of, of
-from residency.tasks.heads import IGNORED as IGNORED
+from residency.tasks.heads import IGNORED
 
 
 class TrainingItem(Value, frozen=True):

@@ -22,10 +22,11 @@ from residency.models import sharding
 from residency.models.attention import lay_end_to_end
 from residency.models.causal import token_losses
 from residency.models.running import best_device
+from residency.tasks.heads import IGNORED
 from residency.train import processes, trackers
 from residency.train.batches import LengthBatches, collate
 from residency.train.defaults import StagePlan
-from residency.train.items import IGNORED, Items, TrainingItem
+from residency.train.items import Items, TrainingItem
 from residency.train.job import TrainingJob
 from residency.train.judge import Judge
 from residency.train.stage import Stage

@@ -251,7 +251,7 @@ def measure(
             report, predictions = ask(material, one.card, predictor, shots.get(name, test), folder)
             if settings.safety and name not in shots and isinstance(predictor, CausalPredictor):
                 show = material.show_text
-                safe.append(safety.asked(predictor.asked(safety.card()), show_text=show))
+                safe.append(safety.asked(predictor.for_card(safety.card()), show_text=show))
         reports.append(report)
         answered.append((report.system, predictions))
         tracker.end(main_score(report, one.card))

@@ -167,7 +167,7 @@ def _generator(by: str, model: str, key: str, out: Path) -> Predictor:
     if (Path(by) / "manifest.json").is_file():
         from residency.workflows.finished import artefact_of
 
-        return CausalPredictor.from_artefact(artefact_of(Path(by)), card=card).asked(card)
+        return CausalPredictor.from_artefact(artefact_of(Path(by)), card=card).for_card(card)
     base = resolve(BaseModelSettings(id=by), Path.cwd())
     if base.architecture != "causal":
         raise UserError(
