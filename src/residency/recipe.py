@@ -50,11 +50,11 @@ class Task(Part):
     model writes its answer, which is read back. ``auto``: a head, save for cards of family
     answers."""
     limits: TokenLimits = TokenLimits()
-    """Models that write: the most tokens that are read and learned."""
+    """Generative models: the most tokens that are read and learned."""
     generate: Generation = Generation()
-    """Models that write: how answers are written."""
+    """Generative models: how answers are written."""
     shots: int = Field(default=0, ge=0, le=50)
-    """Models that write: the base is also measured with so many worked examples before each
+    """Generative models: the base is also measured with so many worked examples before each
     question, drawn from the training part by the recipe's seed. They count against
     ``limits.source``: what does not fit is left out, oldest first."""
 
@@ -76,7 +76,7 @@ class Evaluate(Part):
     apis: dict[str, Api] = {}
     """Systems on servers that ``residency compare`` knows as ``api:NAME``."""
     safety: bool = False
-    """Models that write: also ask the packaged questions about harm and about what cannot be known,
+    """Generative models: also ask the packaged questions about harm and about what cannot be known,
     in three languages."""
     floor: SafetyFloor = SafetyFloor()
     """What those answers must reach before the model may be promoted; the report says where it

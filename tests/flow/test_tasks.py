@@ -208,9 +208,9 @@ def test_a_head_answers_its_own_card_only_and_is_not_asked_about_harm(
         one.message for one in check(Recipe.load(run / "recipe.yaml", ["evaluate.safety=true"]))[0]
     ]
     assert any(
-        message.startswith("evaluate.safety: is about models that write") for message in words
+        message.startswith("evaluate.safety: is about generative models") for message in words
     )
-    with pytest.raises(UserError, match=r"evaluate.safety: is about models that write"):
+    with pytest.raises(UserError, match=r"evaluate.safety: is about generative models"):
         residency.evaluate(run, ["evaluate.safety=true"])
 
 

@@ -87,7 +87,7 @@ def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_
         resolve(prefix, size, 500, "cpu", False, writes=True).learning_rate
         for size in (5_000_000, 6_000_000_000)
     ]
-    assert rates == [2e-1, 1e-2], "models that write"
+    assert rates == [2e-1, 1e-2], "generative models"
     lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
     large = 7_000_000_000
     rates = [

@@ -56,7 +56,7 @@ def export(
     tokenizer, ``onnx.json``.
 
     ``held_out``: gold examples on which fewer bits are measured against 32; without them they are
-    not kept. Raises ``UserError`` for models that write, prefixes, quantised bases, and a folder
+    not kept. Raises ``UserError`` for generative models, prefixes, quantised bases, and a folder
     that is not empty.
     """
     found = exportable(artefact)

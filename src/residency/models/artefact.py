@@ -41,7 +41,8 @@ EARLIER = "earlier"
 
 
 Output = Literal["head", "text"]
-"""How a model answers: with a head on its states, or in words."""
+"""How a model answers: ``head``, a classifier with a head on its states; ``text``, a generative
+model, in words."""
 
 
 class Earlier(Value, frozen=True):
@@ -74,13 +75,13 @@ class Artefact(Value, frozen=True):
     weights: tuple[str, ...] = ()
     """Those of the files that hold what this stage trained."""
     more: tuple[dict[str, Any], ...] = ()
-    """Models that write: the cards of other tasks that they learned."""
+    """Generative models: the cards of other tasks that they learned."""
     output: Output = "head"
     limits: dict[str, Any] = {}
     generate: dict[str, Any] = {}
-    """Models that write: how."""
+    """Generative models: how."""
     template: str = ""
-    """Models that write: hash of what the chat template made of a fixed conversation."""
+    """Generative models: hash of what the chat template made of a fixed conversation."""
 
     def task(self) -> Card:
         """The task's card, labels fixed."""
@@ -107,7 +108,7 @@ class Artefact(Value, frozen=True):
         )
 
     def generation(self) -> Generation:
-        """How it writes."""
+        """How a generative model writes."""
         return parse(Generation, self.generate, FILE)
 
 
@@ -314,7 +315,7 @@ def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
     training."""
     if artefact.output != "text":
         raise UserError(
-            f"{folder}: its model marks notes and does not write; use residency predict."
+            f"{folder}: its model is a classifier, not a generative model; use residency predict."
         )
     found = ChatTokeniser(
         load_tokenizer(folder),

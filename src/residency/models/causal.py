@@ -1,4 +1,4 @@
-"""The causal predictor: answers in words, alone or in batches, streaming, and how likely given
+"""The predictor of a generative model: answers in words, alone or in batches, streaming, and how likely given
 answers are."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The encoder predictor: spans and labels, streaming, in constant memory."""
+"""The predictor of a classifier: spans (of tokens) and labels (of sequences), streaming, in constant
+memory."""
 
 from __future__ import annotations
 
@@ -88,7 +89,7 @@ class EncoderPredictor:
         """The probability of each tag for every slot of each text, in order; for cards of family
         ``spans``."""
         if self.head is not TOKENS:
-            raise ValueError(f"card {self.card.name} marks no spans")
+            raise ValueError(f"card {self.card.name} is not about spans")
         source = iter(texts)
         while chunk := list(islice(source, CHUNK)):
             with self.ready():

@@ -1,14 +1,14 @@
 """What a model says of a few fixed texts, kept with it when it is trained: the proof that what is
 loaded later is that model.
 
-The texts are invented, in three languages. Of a model that writes: log p of each token after those
+The texts are invented, in three languages. Of a generative model: log p of each token after those
 before it. Of one with a head: the log-probability of each output, at each token or of the whole.
 Numbers only; nothing of the training data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from residency.core.types import Value
@@ -17,6 +17,7 @@ from residency.models.running import evaluating
 from residency.models.tokens import Tokeniser
 
 FILE = "canary.json"
+"""Its name since the first version: artefacts keep it."""
 SCHEMA = 1
 TEXTS = (
     "Bệnh nhân nam 62 tuổi ho khan và sốt 38.5 độ, được chẩn đoán viêm phổi, dùng amoxicillin 500 "
@@ -71,13 +72,8 @@ def record(model: Any, tokenizer: Any, base: Base, output: str) -> Fingerprint |
         values = tuple(
             tuple(round(one, 6) for one in found) for found in measure(model, ids, output)
         )
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        IndexError,
-    ):  # a trained model is kept, whatever its canary says
-        return None
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None  # a trained model is kept, whatever its fingerprint
     if any(one != one or abs(one) == float("inf") for found in values for one in found):
         return None
     device = next(model.parameters()).device.type
@@ -120,33 +116,39 @@ def rows(tokenizer: Any, base: Base, output: str) -> tuple[tuple[int, ...], ...]
 
 def measure(model: Any, ids: Sequence[Sequence[int]], output: str) -> list[list[float]]:
     """Log-probabilities of each row, one row at a time."""
-    import torch
 
-    device, found = next(model.parameters()).device, []
-    with evaluating(model), torch.inference_mode():
-        for row in ids:
-            given = torch.tensor([list(row)], device=device)
-            logits = model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0].float()
-            if output == "text":
-                chosen = logits[:-1].log_softmax(-1).gather(-1, given[0, 1:, None])
-            else:
-                chosen = logits.log_softmax(-1)[..., :MOST_OUTPUTS]
-            found.append(chosen.flatten().double().cpu().tolist())
-    return found
+    def log_probabilities(row: Any, found: Any) -> list[float]:
+        logits = found.logits[0].float()
+        if output == "text":
+            chosen = logits[:-1].log_softmax(-1).gather(-1, row[0, 1:, None])
+        else:
+            chosen = logits.log_softmax(-1)[..., :MOST_OUTPUTS]
+        return chosen.flatten().double().cpu().tolist()  # type: ignore[no-any-return]
+
+    return _each(model, ids, log_probabilities)
 
 
 def states(model: Any, ids: Sequence[Sequence[int]]) -> list[Any]:
     """The last states of the body, for a model whose head says nothing of its base."""
+
+    def last(row: Any, found: Any) -> Any:
+        return found.hidden_states[-1][0].float().cpu()
+
+    return _each(model, ids, last, output_hidden_states=True)
+
+
+def _each(
+    model: Any, ids: Sequence[Sequence[int]], take: Callable[[Any, Any], Any], **more: Any
+) -> list[Any]:
+    """What is taken of the model's output for each row."""
     import torch
 
     device, found = next(model.parameters()).device, []
     with evaluating(model), torch.inference_mode():
         for row in ids:
             given = torch.tensor([list(row)], device=device)
-            out = model(
-                input_ids=given, attention_mask=torch.ones_like(given), output_hidden_states=True
-            )
-            found.append(out.hidden_states[-1][0].float().cpu())
+            mask = torch.ones_like(given)
+            found.append(take(given, model(input_ids=given, attention_mask=mask, **more)))
     return found
 
 

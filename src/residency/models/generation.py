@@ -1,4 +1,4 @@
-"""Settings of models that write: how much they read and write, and how they choose their words."""
+"""Settings of generative models: how much they read and write, and how they choose their words."""
 
 from __future__ import annotations
 

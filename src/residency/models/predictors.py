@@ -29,7 +29,7 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
         )
     if chosen == "text" and base.architecture != "causal":
         raise UserError(
-            f"base: {base.id} does not write, and card {card.name} is to be answered in words; "
+            f"base: {base.id} is no generative model, and card {card.name} is to be answered in words; "
             "choose a causal model, for example bundled:tiny-lm."
         )
     return chosen
@@ -38,7 +38,7 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
 def trained(
     folder: Path, card: Card | None = None, name: str = "tuned"
 ) -> EncoderPredictor | CausalPredictor:
-    """The predictor of an artefact, for the card that it learned; a model that writes can be asked
+    """The predictor of an artefact, for the card that it learned; a generative model can be asked
     another one."""
     from residency.models.artefact import read
     from residency.models.causal import CausalPredictor
@@ -83,7 +83,7 @@ def longest_answer(folders: Iterable[Path]) -> int | None:
 
 
 def allow(predictor: EncoderPredictor | CausalPredictor, most: int | None) -> None:
-    """Let a model that writes write so many tokens, so that systems are compared at one length."""
+    """Let a generative model write so many tokens, so that systems are compared at one length."""
     from residency.models.causal import CausalPredictor
 
     if most is not None and isinstance(predictor, CausalPredictor):

@@ -82,7 +82,7 @@ def load_causal(base: Base, *, in_place: bool = False, whole: Sequence[str] = ()
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
-            f"base: {base.id} cannot be loaded as a model that writes ({type(error).__name__}); "
+            f"base: {base.id} cannot be loaded as a generative model ({type(error).__name__}); "
             "choose a causal model."
         ) from None
     model.fresh = ()

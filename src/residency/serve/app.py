@@ -176,7 +176,7 @@ def _described(app: FastAPI, engines: Mapping[str, Engine]) -> Callable[[], dict
 
 
 def _named(schemas: dict[str, Any], names: list[str]) -> None:
-    """The models that write, where a request must name one."""
+    """The generative models, where a request must name one."""
     for one in ("Chat", "Completion") if names else ():
         schemas[one]["properties"]["model"]["enum"] = names
         schemas[one]["examples"] = [

@@ -1,4 +1,4 @@
-"""From conversations to what a training step of a model that writes reads, with the proof of what
+"""From conversations to what a training step of a generative model reads, with the proof of what
 is trained."""
 
 from __future__ import annotations

@@ -73,9 +73,9 @@ class Stage(Part):
     """Largest gradient norm; 0 for none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     loss_on: Literal["all", "last"] = "all"
-    """Models that write: learn every answer of a conversation, or only the last."""
+    """Generative models: learn every answer of a conversation, or only the last."""
     packing: Literal["auto", "on", "off"] = "auto"
-    """Models that write: put the rows of a batch one behind the other instead of padding them; none
+    """Generative models: put the rows of a batch one behind the other instead of padding them; none
     sees another. ``auto``: where the model allows it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     stop: Stop | None = Stop()

@@ -69,7 +69,7 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
         output = attempt(partial(output_of, task.output, base, card)) if base and card else None
         if recipe.evaluate.safety and output == "head":
             words = (
-                "evaluate.safety: is about models that write, and this one marks or chooses; "
+                "evaluate.safety: is about generative models, and this one marks or chooses; "
                 "set it to false."
             )
             findings.append(Finding(level="error", message=words))

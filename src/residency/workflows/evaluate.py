@@ -230,7 +230,7 @@ def measure(
     settings, test = recipe.evaluate, measured_examples(one, recipe)
     if settings.safety and one.output != "text":
         raise UserError(
-            "evaluate.safety: is about models that write, and this one marks or chooses; set it to "
+            "evaluate.safety: is about generative models, and this one marks or chooses; set it to "
             "false."
         )
     able = _able_systems(one, systems)
@@ -291,7 +291,7 @@ def _questions_with_shots(
 
 
 def untuned(inputs: Inputs, one: TaskOnData, artefact: Path) -> EncoderPredictor | CausalPredictor:
-    """The base as it is; a model that writes has the template and settings of the tuned one."""
+    """The base as it is; a generative model has the template and settings of the tuned one."""
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 

@@ -30,7 +30,7 @@ class Freeze(Method):
     embeddings: bool = False
     """Train the token embeddings too."""
     head: bool = False
-    """Models that write: train the output layer too, which in many models is the embeddings."""
+    """Generative models: train the output layer too, which in many models is the embeddings."""
     in_place: ClassVar[bool] = True
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The engine that computes in a vLLM server on loopback: for models that write, on a GPU."""
+"""The engine that computes in a vLLM server on loopback: for generative models, on a GPU."""
 
 from __future__ import annotations
 
