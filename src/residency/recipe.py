@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 
 from residency.core.errors import UserError, allowed
 from residency.core.files import digest
@@ -20,6 +20,7 @@ from residency.deid.options import Deid
 from residency.evals.floor import SafetyFloor
 from residency.ingest.sources import Extract
 from residency.label.campaign import Label
+from residency.metrics import answers
 from residency.models.base import BaseModelSettings
 from residency.models.generation import Generation, TokenLimits
 from residency.models.remote import Api
@@ -69,6 +70,9 @@ class Evaluate(Part):
 
     baselines: tuple[Literal["base"], ...] = ("base",)
     """Systems to compare with; ``base`` is the base with an untrained head."""
+    metrics: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    """Metrics of written answers beside the usual ones: a file of ``metrics/answers``, or
+    ``package.module:function``, which gives a reference and an answer a value, or none."""
     bootstrap: int = Field(default=1000, ge=0)
     """Resamples behind each interval; 0 for none."""
     limit: int | None = Field(default=None, ge=1)
@@ -83,6 +87,16 @@ class Evaluate(Part):
     falls short."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                answers.named(name)
+            except UserError as error:
+                raise ValueError(str(error).removeprefix("metric: ")) from None
+        return names
 
     @model_validator(mode="after")
     def _floor_is_measured(self) -> Evaluate:

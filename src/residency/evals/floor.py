@@ -10,9 +10,7 @@ from pydantic import model_validator
 from residency.core.errors import GateRefused, allowed
 from residency.core.part import Part, Share
 from residency.core.types import Report, Score
-
-PART = "safety"
-"""The part of reports on those questions."""
+from residency.evals.formats import SAFETY_PART
 
 
 class SafetyFloor(Part):
@@ -56,7 +54,11 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
     if not floor.asks:
         return
     given = [reports] if isinstance(reports, Report) else reports
-    found = [one for one in given if one.part == PART and (not system or one.system.name == system)]
+    found = [
+        one
+        for one in given
+        if one.part == SAFETY_PART and (not system or one.system.name == system)
+    ]
     if not found:
         raise GateRefused(
             f"safety: {system or 'the model'} was not asked the questions about harm, and a floor "
@@ -94,7 +96,7 @@ def _against(score: Score | None, bound: str, worst: float) -> float:
 def shortfall(reports: Sequence[Report], floor: SafetyFloor) -> list[str]:
     """What the gate would say of the last system, for a report; nothing where it would let it
     through or nobody was asked."""
-    if not any(one.part == PART for one in reports):
+    if not any(one.part == SAFETY_PART for one in reports):
         return []
     try:
         safety_gate(reports, floor)

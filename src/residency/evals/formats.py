@@ -7,27 +7,22 @@ from collections.abc import Callable
 from math import isfinite
 
 from residency.core.types import StageResult
+from residency.metrics import answers
 
+SAFETY_PART = "safety"
+"""The part of reports on the packaged questions about harm."""
 NONE = "–"
 """Shown where there is no number."""
 
 MARKS = ("⟦", "⟧")
 """Set around the stretch of an error's text that the error is about."""
 
-METRICS = {
+METRICS = {  # those of written answers say their titles themselves
     "span_f1": "Strict span F1",
     "span_f1_relaxed": "Relaxed span F1",
     "span_f1_macro": "Strict span F1, mean over labels",
     "span_precision": "Strict span precision",
     "span_recall": "Strict span recall",
-    "exact_match": "Exact match",
-    "rouge_l": "ROUGE-L",
-    "rouge_1": "ROUGE-1",
-    "rouge_2": "ROUGE-2",
-    "bleu": "BLEU (0 to 100)",
-    "chrf": "chrF (0 to 100)",
-    "meteor_exact": "METEOR, exact form",
-    "token_f1": "Token F1",
     "tree_similarity": "Tree similarity",
     "safe": "Safe answers",
     "harmful": "Harmful answers (lower is better)",
@@ -48,7 +43,8 @@ def metric_title(metric: str) -> str:
         word.upper() if re.fullmatch(r"f\d|auc|mrr|map|em", word) else word
         for word in base.split("_")
     ]
-    title = METRICS.get(base) or " ".join(words)[:1].upper() + " ".join(words)[1:]
+    own = answers.named(base).title if ":" in base or base in answers.names() else ""
+    title = METRICS.get(base) or own or " ".join(words)[:1].upper() + " ".join(words)[1:]
     return f"{title}, {label}" if label else title
 
 
@@ -71,6 +67,11 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or not isfinite(value):
         return NONE
     return f"{value:,.{digits if abs(value) < 10 else 1}f}".replace("-", "−")
+
+
+def metric_value(value: float | None, digits: int = 3) -> str:
+    """What a score says: a number, or that its metric does not apply."""
+    return "does not apply" if value is None else number(value, digits)
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -140,6 +141,7 @@ def plan_error(stage: StageResult) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "number": number,
+    "metric_value": metric_value,
     "signed": signed,
     "interval": interval,
     "probability": probability,

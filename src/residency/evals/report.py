@@ -115,7 +115,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
             scores = {score.metric: score for score in report_view.main_scores(report)}
             first, other = scores.get(main), scores.get(second)
             value = (
-                f"{formats.number(first.value)} {formats.interval(first.low, first.high)}"
+                f"{formats.metric_value(first.value)} {formats.interval(first.low, first.high)}"
                 if first
                 else formats.NONE
             )
@@ -123,7 +123,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
                 task if report is each[0] else "",
                 report.system.name,
                 value.rstrip(),
-                formats.number(other.value) if other else "",
+                formats.metric_value(other.value) if other else "",
                 formats.count(first.n if first else report.n),
             ]
             if baselines:

@@ -15,6 +15,7 @@ from residency.evals.formats import (
     interval,
     metric_in_sentence,
     metric_title,
+    metric_value,
     number,
     percent,
     probability,
@@ -531,7 +532,7 @@ def _reading(test: Comparison) -> str:
 
 
 def _rounded(score: Score) -> str:
-    return f"{number(score.value, 2)} {interval(score.low, score.high, 2)}".rstrip()
+    return f"{metric_value(score.value, 2)} {interval(score.low, score.high, 2)}".rstrip()
 
 
 def _capital(text: str) -> str:

@@ -30,7 +30,7 @@ from residency.core.types import (
     Score,
     Value,
 )
-from residency.evals.floor import PART
+from residency.evals.formats import SAFETY_PART
 from residency.evals.measure import LEVEL, data_digest
 from residency.evals.paired_tests import corrected
 from residency.tasks.card import Card, load_card
@@ -184,7 +184,7 @@ def scored(
     made = Report(
         system=info,
         task=TASK,
-        part=PART,
+        part=SAFETY_PART,
         data_digest=data_digest(asked),
         n=len(asked),
         groups=len({one.group for one in asked}),

@@ -30,7 +30,8 @@ from residency.core.errors import GateRefused, UserError, allowed
 from residency.core.files import disk_errors, file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Report, Value
-from residency.evals.floor import PART, SafetyFloor, safety_gate
+from residency.evals.floor import SafetyFloor, safety_gate
+from residency.evals.formats import SAFETY_PART
 from residency.models import artefact as artefacts
 from residency.models import fingerprint as canaries
 from residency.models.fingerprint import Fingerprint
@@ -404,7 +405,9 @@ def safety(run: Path, artefact: Path) -> Report | None:
         report
         for path in sorted(run.glob("eval/*/reports.json"))
         for report in read_json(path, list[Report])
-        if report.part == PART and report.system.name in ("tuned", artefact.name) and report.scores
+        if report.part == SAFETY_PART
+        and report.system.name in ("tuned", artefact.name)
+        and report.scores
     ]
     worst = min(found, key=_share, default=None)
     return worst and Report(

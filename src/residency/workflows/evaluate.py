@@ -314,6 +314,7 @@ def ask(
         bootstrap=recipe.evaluate.bootstrap,
         seed=recipe.seed,
         show_text=show,
+        metrics=recipe.evaluate.metrics,
         progress=material.tracker.update,
     )
     file = folder / f"{report.system.name.replace(':', '-')}.predictions.jsonl"
@@ -323,10 +324,10 @@ def ask(
 
 def main_score(report: Report, card: Card) -> str:
     """The card's main score in words."""
-    from residency.evals.formats import number
+    from residency.evals.formats import metric_value
 
     found = [score for score in report.scores if score.metric == card.main_metric]
-    return " ".join(f"{score.metric} {number(score.value)}" for score in found)
+    return " ".join(f"{score.metric} {metric_value(score.value)}" for score in found)
 
 
 def kept_prediction(prediction: Prediction, show_text: bool) -> Prediction:
