@@ -49,7 +49,7 @@ class Depths:
         path = frame.f_code.co_filename
         if event == "return" and OURS in path:
             kind = type(value).__name__
-            if kind in ("RawNote", "Note", "Example", "Item") and "core" not in path:
+            if kind in ("RawNote", "Note", "Example", "Item", "RowOutcome") and "core" not in path:
                 key = f"{kind} in {self._room(path)}"
                 if key not in self.first:
                     self.first[key] = stack(frame)

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from residency.ingest.hl7 import message, messages, moment, split, written
-from residency.ingest.rows import NO_TEXT, Item
+from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Hl7
 
 SETTINGS = Hl7(kind="hl7", path="x", lang="vi")
@@ -25,7 +25,7 @@ MDM = "\r".join(
 )
 
 
-def only(text: str, settings: Hl7 = SETTINGS) -> Item:
+def only(text: str, settings: Hl7 = SETTINGS) -> RowOutcome:
     (found,) = message(settings, text, "f#1")
     return found
 
@@ -87,7 +87,7 @@ def test_results_are_a_note_for_each_order() -> None:
 
 
 def test_a_message_without_words_is_accounted_for() -> None:
-    assert only("MSH|^~\\&|HIS|BV|||20240501||ADT^A01|M3|P|2.5\rPID|1||77001") == Item(
+    assert only("MSH|^~\\&|HIS|BV|||20240501||ADT^A01|M3|P|2.5\rPID|1||77001") == RowOutcome(
         skipped=NO_TEXT, id="\0f#1"
     )
 

@@ -12,7 +12,7 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.progress import Silent
 from residency.ingest.rows import NO_TEXT
-from residency.ingest.sources import Columns, Sql
+from residency.ingest.sources import NoteColumns, Sql
 from residency.ingest.sql import NO_MARK
 from residency.ingest.store import Store
 from residency.ingest.transfer import CHANGED, Extraction, take
@@ -159,7 +159,7 @@ def test_notes_in_bytes_and_in_rtf_are_read_and_what_cannot_be_is_counted(ward: 
         ("b", "P", "2", b"s\xe8t"),
         ("c", "P", "3", r"{\rtf1\ansi s\u7889?t}"),
     )
-    done = ward.take(lang="vi", columns=Columns())
+    done = ward.take(lang="vi", columns=NoteColumns())
     assert (done.taken, done.skipped) == (2, {"the text cannot be read in this encoding": 1})
     assert [note.text for note in ward.store.read(1)] == ["sốt", "sốt"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from residency.core.types import RawNote
 from residency.ingest.decode import tidy
 from residency.ingest.hl7 import moment, written
-from residency.ingest.rows import NO_TEXT, Item
+from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Ccda
 
 BROKEN = "the document cannot be read"
@@ -26,7 +26,7 @@ LINES = frozenset(
 )
 
 
-def document(settings: Ccda, data: bytes, name: str) -> Item:
+def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
     """What became of a document."""
     from lxml import etree
 
@@ -42,14 +42,14 @@ def document(settings: Ccda, data: bytes, name: str) -> Item:
     try:
         root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError):
-        return Item(skipped=BROKEN, id=f"\0{name}")
+        return RowOutcome(skipped=BROKEN, id=f"\0{name}")
     if root.getroottree().docinfo.doctype:
-        return Item(skipped=ENTITIES, id=f"\0{name}")
+        return RowOutcome(skipped=ENTITIES, id=f"\0{name}")
     if root.tag != f"{V3}ClinicalDocument":
-        return Item(skipped=BROKEN, id=f"\0{name}")
+        return RowOutcome(skipped=BROKEN, id=f"\0{name}")
     text = narrative(root)
     if not text:
-        return Item(skipped=NO_TEXT, id=f"\0{name}")
+        return RowOutcome(skipped=NO_TEXT, id=f"\0{name}")
     lang = (
         root.find(f"{V3}languageCode").get("code", "")
         if root.find(f"{V3}languageCode") is not None
@@ -58,7 +58,7 @@ def document(settings: Ccda, data: bytes, name: str) -> Item:
     lang = lang if lang in ("vi", "zh", "en") else settings.lang
     patient, identifiers = people(root, lang)
     code, time = root.find(f"{V3}code"), root.find(f"{V3}effectiveTime")
-    return Item(
+    return RowOutcome(
         note=RawNote(
             id=name,
             patient=patient,

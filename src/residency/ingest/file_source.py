@@ -7,40 +7,31 @@ after patients.
 
 from __future__ import annotations
 
-import csv
 import glob
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
 from residency.core.errors import DataError, UserError
-from residency.core.files import file_digest
-from residency.ingest.decode import Unreadable, decoded
-from residency.ingest.rows import Item, Labels, note_of
-from residency.ingest.sources import AnyFiles, Ccda, Csv, Files, Hl7, Jsonl
+from residency.core.files import csv_rows, enumerate_lines, file_digest
+from residency.ingest.decode import FONTS, Unreadable, decoded
+from residency.ingest.rows import Labels, RowOutcome, note_of
+from residency.ingest.sources import AnyFiles, Ccda, CsvFiles, Hl7, JsonlFiles
 from residency.ingest.store import Store
 
-SUFFIXES = {
-    "csv": (".csv",),
-    "jsonl": (".jsonl",),
-    "hl7": (".hl7", ".txt"),
-    "ccda": (".xml", ".ccda", ".cda"),
-}
-"""What is read of a folder, by kind of source."""
 
-
-def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[Item]:
+def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[RowOutcome]:
     """What became of each row or document of the files that were not taken yet, in the order of
     names.
 
     Raises ``UserError`` where there are no files, or where one that was taken has changed;
     ``DataError`` for a file that is not what it should be.
     """
-    paths = found(settings, root)
+    paths = find_files(settings, root)
     new = []
     for number, path in enumerate(paths, 1):
         name = os.path.relpath(path, root)
@@ -51,145 +42,119 @@ def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[Item]:
         if before is not None and settings.changed == "refuse":
             raise UserError(
                 f"extract.path: file {number} of {len(paths)} (by name) changed after it was "
-                "taken; "
-                "give what is new in a new file, or set extract.changed to new to take notes with "
-                "new ids."
+                "taken; give what is new in a new file, or set extract.changed to new to take "
+                "notes with new ids."
             )
         new.append((path, name, now, f"file {number} of {len(paths)} (by name)"))
     for path, name, content, place in new:
         before_size = path.stat()
-        yield from of_file(settings, path, name, place)
+        yield from READERS[settings.kind][1](settings, path, name, place)
         after = path.stat()
         if (after.st_size, after.st_mtime_ns) != (before_size.st_size, before_size.st_mtime_ns):
             raise UserError(
                 f"extract.path: {place} changed while it was read; run again when it is whole."
             )
-        yield Item(file=(name, content))
+        yield RowOutcome(file=(name, content))
 
 
-def found(settings: Files, root: Path) -> list[Path]:
+def find_files(settings: AnyFiles, root: Path) -> list[Path]:
     """Files of the source, by name; raises ``UserError`` where there are none."""
-    kind = getattr(settings, "kind", "")
+    suffixes = READERS[settings.kind][0]
     base = root / settings.path
     if base.is_dir():
-        paths = [path for path in base.rglob("*") if path.suffix.lower() in SUFFIXES[kind]]
+        paths = [path for path in base.rglob("*") if path.suffix.lower() in suffixes]
     else:
         paths = [Path(name) for name in glob.glob(str(base), recursive=True)]  # noqa: PTH207  (absolute patterns)
     paths = sorted(path for path in paths if path.is_file())
     if not paths:
         raise UserError(
             f"extract.path: there is no file at {settings.path}; give a file, a folder with "
-            f"{' or '.join(SUFFIXES[kind])}, or a pattern."
+            f"{' or '.join(suffixes)}, or a pattern."
         )
     return paths
 
 
-def of_file(settings: AnyFiles, path: Path, name: str, place: str) -> Iterator[Item]:
-    """What became of each row, message or document of a file."""
-    if isinstance(settings, Csv):
-        yield from _csv(settings, path, name, place)
-    elif isinstance(settings, Jsonl):
-        yield from _jsonl(settings, path, name, place)
-    elif isinstance(settings, Hl7):
-        from residency.ingest.hl7 import messages
-
-        yield from messages(settings, path.read_bytes(), name)
-    else:
-        assert isinstance(settings, Ccda)
-        from residency.ingest.ccda import document
-
-        yield document(settings, path.read_bytes(), name)
-
-
-def _csv(settings: Csv, path: Path, name: str, place: str) -> Iterator[Item]:
+def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
     """Rows of a CSV file; a file in a legacy encoding is read as a whole, one in UTF-8 as a stream."""
-    csv.field_size_limit(1 << 28)
-    encoding = "utf-8-sig" if settings.encoding in ("auto", "utf-8") else ""
+    where = f"extract.path: {place}"
+    header: list[str] = []
+    number = 1
     try:
-        if encoding:
-            with path.open(encoding=encoding, newline="") as file:
-                yield from _table(
-                    settings,
-                    csv.reader(file, delimiter=settings.delimiter, strict=True),
-                    name,
-                    place,
-                )
-        else:
-            text = decoded(path.read_bytes(), settings.encoding, settings.lang)
-            rows = csv.reader(
-                io.StringIO(text, newline=""), delimiter=settings.delimiter, strict=True
-            )
-            yield from _table(settings, rows, name, place)
+        with _opened(settings, path) as file:
+            for _, row in csv_rows(file, where, settings.delimiter):
+                if not header:
+                    header = row
+                    _check(settings.wanted(), header, place)
+                    continue
+                number += 1
+                if len(row) != len(header):
+                    raise DataError(
+                        f"{where}, row {number}: has {len(row)} cells and the header "
+                        f"{len(header)}; check delimiter and quotation marks."
+                    )
+                yield note_of(dict(zip(header, row, strict=True)), settings, f"{name}#{number}")
     except UnicodeDecodeError:
-        raise DataError(
-            f"extract.path: {place} is not UTF-8; say in extract.encoding what it is."
-        ) from None
+        raise DataError(f"{where} is not UTF-8; say in extract.encoding what it is.") from None
     except Unreadable:
         raise DataError(
-            f"extract.path: {place} cannot be read as {settings.encoding}; check extract.encoding."
+            f"{where} cannot be read as {settings.encoding}; check extract.encoding."
         ) from None
-    except csv.Error:
-        raise DataError(
-            f"extract.path: {place} is not CSV with the delimiter {settings.delimiter!r}; check "
-            "quotation marks."
-        ) from None
+    _check({} if header else settings.wanted(), header, place)
 
 
-def _table(settings: Csv, rows: Iterator[list[str]], name: str, place: str) -> Iterator[Item]:
-    header = next(rows, [])
-    _check(settings.wanted(), header, place)
-    for number, row in enumerate(rows, 2):
-        if not row:
-            continue
-        if len(row) != len(header):
+def _opened(settings: CsvFiles, path: Path) -> TextIO:
+    if settings.encoding in ("auto", "utf-8"):
+        return path.open(encoding="utf-8-sig", newline="")
+    return io.StringIO(decoded(path.read_bytes(), settings.encoding, settings.lang), newline="")
+
+
+def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
+    columns = settings.columns
+    required = {columns.id, columns.patient, columns.text}
+    for number, line in enumerate_lines(path):
+        where = f"{place}, line {number}"
+        try:
+            if settings.encoding not in ("auto", "utf-8", *FONTS):
+                line = decoded(line, settings.encoding, settings.lang).encode()
+            row = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, Unreadable):
             raise DataError(
-                f"extract.path: {place}, row {number}: has {len(row)} cells and the header "
-                f"{len(header)}; check delimiter and quotation marks."
-            )
-        yield note_of(dict(zip(header, row, strict=True)), settings, place=f"{name}#{number}")
+                f"extract.path: {where}: is not a JSON object; check the file and extract.encoding."
+            ) from None
+        missing = {key: column for key, column in settings.wanted().items() if column not in row}
+        _check({key: column for key, column in missing.items() if column in required}, row, where)
+        full = dict.fromkeys(missing.values()) | row
+        yield note_of(full, settings, f"{name}#{number}", _spans(row, settings, where))
 
 
-def _jsonl(settings: Jsonl, path: Path, name: str, place: str) -> Iterator[Item]:
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                if settings.encoding not in ("auto", "utf-8", "tcvn3", "vni"):
-                    line = decoded(line, settings.encoding, settings.lang).encode()
-                row = decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, Unreadable):
-                raise DataError(
-                    f"extract.path: {place}, line {number}: is not a JSON object; check the file "
-                    "and extract.encoding."
-                ) from None
-            missing = {
-                where: column for where, column in settings.wanted().items() if column not in row
-            }
-            required = {settings.columns.id, settings.columns.patient, settings.columns.text}
-            if lacking := {
-                where: column for where, column in missing.items() if column in required
-            }:
-                _check(lacking, row, f"{place}, line {number}")
-            full = dict.fromkeys(missing.values()) | row
-            yield note_of(
-                full,
-                settings,
-                _spans(row, settings, f"{place}, line {number}"),
-                place=f"{name}#{number}",
-            )
+def _read_hl7(settings: Hl7, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
+    from residency.ingest.hl7 import messages
+
+    return messages(settings, path.read_bytes(), name)
 
 
-def _spans(row: dict[str, Any], settings: Jsonl, where: str) -> Labels:
+def _read_ccda(settings: Ccda, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
+    from residency.ingest.ccda import document
+
+    yield document(settings, path.read_bytes(), name)
+
+
+READERS: dict[str, tuple[tuple[str, ...], Callable[..., Iterator[RowOutcome]]]] = {
+    "csv": ((".csv",), _read_csv),
+    "jsonl": ((".jsonl",), _read_jsonl),
+    "hl7": ((".hl7", ".txt"), _read_hl7),
+    "ccda": ((".xml", ".ccda", ".cda"), _read_ccda),
+}
+"""Kind of source: what is read of a folder, and what gives the outcome of each row, message or
+document of a file."""
+
+
+def _spans(row: dict[str, Any], settings: JsonlFiles, where: str) -> Labels:
     """Labels of a row, from ``spans`` or ``entities``."""
     given = row.get("spans") or row.get("entities") or []
     try:
-        return {
-            str(row[settings.columns.id]): [
-                (int(s["start"]), int(s["end"]), str(s["label"])) for s in given
-            ]
-        }
+        spans = [(int(one["start"]), int(one["end"]), str(one["label"])) for one in given]
+        return {str(row[settings.columns.id]): spans}
     except (TypeError, KeyError, ValueError):
         raise DataError(f"extract.path: {where}: a span needs start, end and label.") from None
 

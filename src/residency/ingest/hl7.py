@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from residency.core.types import RawNote
 from residency.ingest.decode import FONTS, Unreadable, by_font, decoded, read
-from residency.ingest.rows import NO_TEXT, Item
+from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Encoding, Hl7
 
 if TYPE_CHECKING:
@@ -67,16 +67,16 @@ PEOPLE = {
 """Where clinicians are named (XCN)."""
 
 
-def messages(settings: Hl7, data: bytes, name: str) -> Iterator[Item]:
+def messages(settings: Hl7, data: bytes, name: str) -> Iterator[RowOutcome]:
     """What became of each message of a file."""
     try:
         text = decoded(data, _encoding(settings, data), settings.lang)
     except Unreadable as error:
-        yield Item(skipped=str(error), id=f"\0{name}")
+        yield RowOutcome(skipped=str(error), id=f"\0{name}")
         return
     parts = split(text)
     if not parts:
-        yield Item(skipped=BROKEN, id=f"\0{name}")
+        yield RowOutcome(skipped=BROKEN, id=f"\0{name}")
     for number, part in enumerate(parts, 1):
         yield from message(settings, part, f"{name}#{number}")
 
@@ -112,7 +112,7 @@ def split(text: str) -> list[str]:
     return ["\r".join(lines) for lines in found]
 
 
-def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
+def message(settings: Hl7, text: str, id: str) -> Iterator[RowOutcome]:
     """A message as its notes: one for a document (MDM) or a message, one for each order of results
     (ORU)."""
     import hl7
@@ -126,21 +126,21 @@ def message(settings: Hl7, text: str, id: str) -> Iterator[Item]:
         patient, identifiers = people(parsed, settings.lang)
         when = _time(parsed, ("TXA", 4), ("OBR", 7), ("EVN", 2), ("MSH", 7))
     except Unreadable as error:
-        yield Item(skipped=str(error), id=f"\0{id}")
+        yield RowOutcome(skipped=str(error), id=f"\0{id}")
         return
     except (hl7.HL7Exception, KeyError, IndexError, ValueError, AttributeError, TypeError):
-        yield Item(skipped=BROKEN, id=f"\0{id}")
+        yield RowOutcome(skipped=BROKEN, id=f"\0{id}")
         return
     if not pieces:
-        yield Item(skipped=NO_TEXT, id=f"\0{id}")
+        yield RowOutcome(skipped=NO_TEXT, id=f"\0{id}")
     for number, (title, words) in enumerate(pieces, 1):
         name = id if len(pieces) == 1 else f"{id}.{number}"
         try:
             words = read(words, "utf-8", settings.lang, "auto")[0]
         except Unreadable as error:
-            yield Item(skipped=str(error), id=f"\0{name}")
+            yield RowOutcome(skipped=str(error), id=f"\0{name}")
             continue
-        yield Item(
+        yield RowOutcome(
             note=RawNote(
                 id=name,
                 patient=patient,

@@ -10,7 +10,7 @@ from residency.core.edits import Edits
 from residency.core.errors import DataError
 from residency.core.types import RawNote, Span, Value
 from residency.ingest.decode import Unreadable, read
-from residency.ingest.sources import Table
+from residency.ingest.sources import TableSource
 
 Labels = dict[str, list[tuple[int, int, str]]]
 """Note -> (start, stop, label)."""
@@ -18,7 +18,7 @@ NO_ID = "the row has no id"
 NO_TEXT = "the note has no text"
 
 
-class Item(Value, frozen=True):
+class RowOutcome(Value, frozen=True):
     """What became of a row, or of several that share a reason."""
 
     note: RawNote | None = None
@@ -38,17 +38,17 @@ class Item(Value, frozen=True):
 
 def note_of(
     row: Mapping[str, Any],
-    settings: Table,
-    marked: Labels | None = None,
-    mark: tuple[str, str] | None = None,
+    settings: TableSource,
     place: str = "",
-) -> Item:
+    labelled: Labels | None = None,
+    mark: tuple[str, str] | None = None,
+) -> RowOutcome:
     """A row as a note; ``place`` tells a row without an id. Raises ``DataError`` for labels outside
     their text."""
     columns = settings.columns
     if row[columns.id] in (None, ""):
-        return Item(skipped=NO_ID, id=f"\0{place}", mark=mark)
-    id, written = str(row[columns.id]), row[columns.written_at] if columns.written_at else None
+        return RowOutcome(skipped=NO_ID, id=f"\0{place}", mark=mark)
+    id = str(row[columns.id])
     lang = str(row[columns.lang] or "") if columns.lang else settings.lang
     try:
         text, edits = read(row[columns.text], settings.encoding, lang, columns.format)
@@ -59,26 +59,22 @@ def note_of(
         )
         patient = read(row[columns.patient], settings.encoding, lang, "plain")[0]
     except Unreadable as error:
-        return Item(skipped=str(error), id=id, mark=mark)
+        return RowOutcome(skipped=str(error), id=id, mark=mark)
     if not text.strip():
-        return Item(skipped=NO_TEXT, id=id, mark=mark)
-    labels = (marked or {}).get(id, ())
-    spans = (
-        ()
-        if labels and edits is None
-        else spans_of(labels, text, edits or Edits(source_length=len(text)))
-    )
+        return RowOutcome(skipped=NO_TEXT, id=id, mark=mark)
+    labels = (labelled or {}).get(id, ())
+    spans = spans_of(labels, text, edits) if labels and edits else ()
     note = RawNote(
         id=id,
         patient=patient,
         text=text,
         lang=lang,
         kind=str(row[columns.kind] or "") if columns.kind else "",
-        written_at=when(written),
+        written_at=when(row[columns.written_at]) if columns.written_at else None,
         spans=spans,
         identifiers=identifiers,
     )
-    return Item(note=note, mark=mark, left=len(labels) - len(spans))
+    return RowOutcome(note=note, mark=mark, left=len(labels) - len(spans))
 
 
 def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) -> tuple[Span, ...]:

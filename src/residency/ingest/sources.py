@@ -39,7 +39,7 @@ Days = Annotated[int, BeforeValidator(_days), Field(ge=0)]
 """``30`` or ``30 days``."""
 
 
-class Columns(Part):
+class NoteColumns(Part):
     """Which column of a row is what; the empty string where there is none."""
 
     id: str = "id"
@@ -53,7 +53,7 @@ class Columns(Part):
     tags."""
 
 
-class Source(Part):
+class NoteSource(Part):
     """What every source of identified notes has."""
 
     lang: Literal["vi", "zh", "en", ""] = ""
@@ -69,10 +69,10 @@ class Source(Part):
     most."""
 
 
-class Table(Source):
+class TableSource(NoteSource):
     """What sources of rows with columns have."""
 
-    columns: Columns = Columns()
+    columns: NoteColumns = NoteColumns()
     identifiers: dict[Kind, tuple[str, ...] | str] = {}
     """Kind -> column or columns that hold identifiers of the row: they are looked for in every form
     in the note."""
@@ -95,7 +95,7 @@ class Table(Source):
         return named | {f"extract.identifiers.{kind}": column for kind, column in self.columns_of()}
 
 
-class Sql(Table):
+class Sql(TableSource):
     """Notes of a database, read with a login that cannot write."""
 
     kind: Literal["sql"] = "sql"
@@ -134,7 +134,7 @@ class Sql(Table):
         return self
 
 
-class Files(Source):
+class Files(NoteSource):
     """What sources of files have. A file is told by name and content: one that was taken is not
     taken again."""
 
@@ -146,14 +146,14 @@ class Files(Source):
     with new ids are taken."""
 
 
-class Csv(Files, Table):
+class CsvFiles(Files, TableSource):
     """Rows of CSV files with a line of column names."""
 
     kind: Literal["csv"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
 
 
-class Jsonl(Files, Table):
+class JsonlFiles(Files, TableSource):
     """Rows of JSON lines files; ``spans`` of a row, where there are any, hold start, end and label."""
 
     kind: Literal["jsonl"]
@@ -175,9 +175,7 @@ def _sql_by_default(value: object) -> object:
     return {"kind": "sql", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
-AnyFiles = Csv | Jsonl | Hl7 | Ccda
-AnySource = Sql | Csv | Jsonl | Hl7 | Ccda
-Extract = Annotated[
-    Sql | Csv | Jsonl | Hl7 | Ccda, Field(discriminator="kind"), BeforeValidator(_sql_by_default)
-]
+AnyFiles = CsvFiles | JsonlFiles | Hl7 | Ccda
+AnySource = Sql | AnyFiles
+Extract = Annotated[AnySource, Field(discriminator="kind"), BeforeValidator(_sql_by_default)]
 """A recipe's section ``extract``, by ``kind``; ``sql`` where it says none."""

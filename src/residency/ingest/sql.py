@@ -14,7 +14,7 @@ from uuid import UUID
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.ingest.login import writing
-from residency.ingest.rows import Item, Labels, note_of
+from residency.ingest.rows import Labels, RowOutcome, note_of
 from residency.ingest.select import DIALECTS, check_select, tables
 from residency.ingest.sources import Sql
 
@@ -93,7 +93,7 @@ def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connect
         raise UserError(f"extract: the database cannot be used ({type(error).__name__}).") from None
 
 
-def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Iterator[Item]:
+def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Iterator[RowOutcome]:
     """What became of each row from a mark on (that mark's own rows included), in the order of
     marks; constant memory.
 
@@ -112,7 +112,7 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
         with reading(engine, settings, asked) as connection:
             _check_columns(connection, inner, settings)
             if missing := _unmarked(connection, inner, settings):
-                yield Item(skipped=NO_MARK, rows=missing)
+                yield RowOutcome(skipped=NO_MARK, rows=missing)
             statement = ordered(
                 inner,
                 engine.dialect.identifier_preparer.quote_identifier,
@@ -124,10 +124,10 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
             ).execute(text(statement), {"mark": value_of(mark)} if mark else {})
             with _labels(engine, settings, labels) as labels_of, _let_go(result):
                 for group in result.mappings().partitions(settings.fetch):
-                    marked = labels_of([row[settings.columns.id] for row in group])
+                    labelled = labels_of([row[settings.columns.id] for row in group])
                     for row in group:
                         plain = {str(name): value for name, value in row.items()}
-                        yield note_of(plain, settings, marked, mark_of(row[column]))
+                        yield note_of(plain, settings, "", labelled, mark_of(row[column]))
     finally:
         engine.dispose()
 

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS ledger (at TEXT NOT NULL, what TEXT NOT NULL, segment
 """
 
 
-class Head(Value, frozen=True):
+class StoreHead(Value, frozen=True):
     """How far an extraction is."""
 
     store: str
@@ -68,7 +68,7 @@ class Store:
         self.path, self.database = path, database
         self._cipher = AESGCM(hmac.new(key, b"segments", sha256).digest())
         self._index = hmac.new(key, b"segments index", sha256).digest()
-        self.head = Head(store="")
+        self.head = StoreHead(store="")
 
     @classmethod
     def open(cls, folder: Path, name: str, key: bytes) -> Self:
@@ -91,11 +91,11 @@ class Store:
                 database.execute("PRAGMA synchronous=FULL")
                 database.execute("PRAGMA secure_delete=ON")
                 database.executescript(TABLES)
-                head = store.get("head", Head)
+                head = store.get("head", StoreHead)
                 if head is None:
                     if database.execute("SELECT EXISTS (SELECT 1 FROM segments)").fetchone()[0]:
                         raise GateRefused(f"{path}: was tampered with; restore it from a backup.")
-                    head = Head(store=os.urandom(16).hex())
+                    head = StoreHead(store=os.urandom(16).hex())
                     store.put("head", head)
                 store.head = head
                 numbers = [

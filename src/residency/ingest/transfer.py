@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from residency.core.errors import UserError
 from residency.core.files import digest
 from residency.core.progress import Tracker
 from residency.core.types import RawNote, Value
-from residency.ingest.rows import Item
+from residency.ingest.rows import RowOutcome
 from residency.ingest.sources import AnySource, Sql
 from residency.ingest.store import Store, content
 
@@ -60,8 +59,16 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
         store.restart(source)
     tracker.start("extracting")
     work = _Taking(store, settings.segment)
-    for item in items(settings, root, store):
-        work.see(item)
+    if isinstance(settings, Sql):
+        from residency.ingest import sql
+
+        outcomes = sql.notes(settings, root, store.head.mark)
+    else:
+        from residency.ingest import file_source
+
+        outcomes = file_source.notes(settings, root, store)
+    for outcome in outcomes:
+        work.see(outcome)
         tracker.update(work.rows)
     work.flush()
     tracker.end(f"{work.taken} new notes, {sum(work.skipped.values())} rows not taken")
@@ -76,18 +83,6 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
         ever=store.head.counts,
         at=datetime.now(UTC),
     )
-
-
-def items(settings: AnySource, root: Path, store: Store) -> Iterator[Item]:
-    """What a source gives, from where the store is."""
-    if isinstance(settings, Sql):
-        from residency.ingest import sql
-
-        yield from sql.notes(settings, root, store.head.mark)
-    else:
-        from residency.ingest.file_source import notes
-
-        yield from notes(settings, root, store)
 
 
 class _Taking:
@@ -109,16 +104,21 @@ class _Taking:
         self.mark: tuple[str, str] | None = None
         self.seen = 0
 
-    def see(self, item: Item) -> None:
+    def see(self, item: RowOutcome) -> None:
         """Take account of what the source gave."""
         self.mark = item.mark or self.mark
         if item.file:
             self.done.append(item.file)
             self.files += 1
-        elif item.note is None:
-            self._skip(item)
-        else:
+        elif item.note:
             self._note(item.note, item.left)
+        elif not item.id:  # rows that only a count is known of: not a part of the whole account
+            self.skipped[item.skipped] += item.rows
+        elif self.store.taken(item.id) is not None or item.id in self.without:
+            self.again += 1
+        else:
+            self.without.append(item.id)
+            self.counts[item.skipped] += item.rows
         self.rows += 0 if item.file else item.rows
         self.seen += 1
         if len(self.notes) >= self.size or self.seen >= 20 * self.size:
@@ -126,12 +126,9 @@ class _Taking:
 
     def _note(self, note: RawNote, left: int) -> None:
         now = self.store.keyed(content(note))
-        before = self.store.taken(note.id)
-        before = None if before == b"" else before
+        before, reason = self.store.taken(note.id) or None, CHANGED
         if before is None and note.id in self.ids:
             before, reason = self.ids[note.id], TWICE
-        else:
-            reason = CHANGED
         if before is None:
             self.notes.append(note)
             self.ids[note.id] = now
@@ -143,23 +140,10 @@ class _Taking:
             if reason == CHANGED:
                 self.changed.append((note.id, now))
 
-    def _skip(self, item: Item) -> None:
-        if not item.id:  # rows that only a count is known of: not a part of the whole account
-            self.skipped[item.skipped] += item.rows
-        elif self.store.taken(item.id) is not None or item.id in self.without:
-            self.again += 1
-        else:
-            self.without.append(item.id)
-            self.counts[item.skipped] += item.rows
-
     def flush(self) -> None:
         """Make what was seen durable."""
-        if (
-            self.notes
-            or self.counts
-            or self.done
-            or (self.mark and self.mark != self.store.head.mark)
-        ):
+        moved = self.mark and self.mark != self.store.head.mark
+        if self.notes or self.counts or self.done or moved:
             self.store.add(
                 self.notes, dict(self.counts), self.mark, self.done, self.without, self.changed
             )
