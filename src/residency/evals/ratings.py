@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from residency.core.errors import DataError
-from residency.core.files import write_text
+from residency.core.files import csv_records, write_text
 from residency.core.types import Example, Note, Prediction, Predictor, Score, Turn, Value
 from residency.evals.measure import LEVEL
 from residency.tasks.families.answers import text_of
@@ -72,30 +72,23 @@ def read_sheet(path: Path) -> list[Mark]:
     """The marks of a sheet; raises ``DataError`` for one that is missing, double or not between 0
     and 10."""
     marks: dict[tuple[str, str], Mark] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in ("id", "rater", "mark"):
-            if column not in (reader.fieldnames or ()):
-                raise DataError(
-                    f"{path}:1: has no column {column!r}; keep those of the sheet as it was "
-                    "written."
-                )
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if not (row["rater"] or "").strip():
-                raise DataError(f"{where}: says not who marked; write a name or a code into rater.")
-            try:
-                mark = float((row["mark"] or "").replace(",", "."))
-            except ValueError:
-                mark = -1
-            if not 0 <= mark <= MOST:
-                raise DataError(f"{where}: mark must be a number from 0 to {MOST}.")
-            key = (row["id"], row["rater"].strip())
-            if key in marks:
-                raise DataError(
-                    f"{where}: item {key[0]} was marked twice by one rater; keep one of the two."
-                )
-            marks[key] = Mark(id=key[0], rater=key[1], mark=mark)
+    advice = "keep those of the sheet as it was written."
+    for line, row in csv_records(path, ("id", "rater", "mark"), advice):
+        where = f"{path}:{line}"
+        if not row["rater"]:
+            raise DataError(f"{where}: says not who marked; write a name or a code into rater.")
+        try:
+            mark = float(row["mark"].replace(",", "."))
+        except ValueError:
+            mark = -1
+        if not 0 <= mark <= MOST:
+            raise DataError(f"{where}: mark must be a number from 0 to {MOST}.")
+        key = (row["id"], row["rater"])
+        if key in marks:
+            raise DataError(
+                f"{where}: item {key[0]} was marked twice by one rater; keep one of the two."
+            )
+        marks[key] = Mark(id=key[0], rater=key[1], mark=mark)
     if not marks:
         raise DataError(f"{path}: holds no marks.")
     return list(marks.values())

@@ -7,13 +7,12 @@ so that the same tables give the same resources.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from residency.core.errors import DataError
-from residency.core.files import write_json
+from residency.core.files import csv_records, write_json
 
 Resource = dict[str, Any]
 Line = dict[str, str]
@@ -69,19 +68,8 @@ def _rows(folder: Path, table: str, columns: tuple[str, ...]) -> Iterator[tuple[
     path = folder / f"{table}.csv"
     if not path.is_file():
         return
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for column in columns:
-                if column not in (reader.fieldnames or ()):
-                    raise DataError(
-                        f"{path}:1: has no column {column!r}; present: "
-                        f"{', '.join(reader.fieldnames or ())}."
-                    )
-            for number, row in enumerate(reader, start=1):
-                yield number, {name: (value or "").strip() for name, value in row.items() if name}
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is not UTF-8; save it as UTF-8.") from None
+    for number, (_, row) in enumerate(csv_records(path, columns), start=1):
+        yield number, row
 
 
 def _concept(system: str, code: str, text: str) -> Resource:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
 from residency.core.errors import DataError, UserError
+from residency.core.files import csv_records
 from residency.core.types import Value
 from residency.tasks.card import Card
 
@@ -49,26 +49,17 @@ def read_codes(path: Path, columns: tuple[str, str]) -> list[Code]:
             f"{' and '.join(columns)}."
         )
     found: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        for column in columns:
-            if column not in (rows.fieldnames or ()):
-                raise DataError(
-                    f"{path}:1: has no column {column!r}; name its columns with "
-                    "label.code_columns, e.g. [code, name]."
-                )
-        for row in rows:
-            code, name = (row[columns[0]] or "").strip(), (row[columns[1]] or "").strip()
-            if not code or not name:
-                raise DataError(
-                    f"{path}:{rows.line_num}: has no code or no name; complete the row or leave it "
-                    "out."
-                )
-            if found.setdefault(code, name) != name:
-                raise DataError(
-                    f"{path}:{rows.line_num}: the code {code} stands twice with two names; keep "
-                    "one."
-                )
+    advice = "name its columns with label.code_columns, e.g. [code, name]."
+    for line, row in csv_records(path, columns, advice):
+        code, name = (row[column] for column in columns)
+        if not code or not name:
+            raise DataError(
+                f"{path}:{line}: has no code or no name; complete the row or leave it out."
+            )
+        if found.setdefault(code, name) != name:
+            raise DataError(
+                f"{path}:{line}: the code {code} stands twice with two names; keep one."
+            )
     if not found:
         raise DataError(f"{path}: holds no codes.")
     return [Code(code=code, name=name) for code, name in found.items()]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from residency.core.errors import DataError, UserError
+from residency.core.files import csv_records
 from residency.core.types import Span, Value
 from residency.locale.tokenise import units
 from residency.tasks.card import Card
@@ -41,25 +41,17 @@ class TermFinder:
                 "term, label, code."
             )
         found = ahocorasick.Automaton()
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if missing := {"term", "label"} - set(rows.fieldnames or ()):
+        advice = "it needs term and label, and may have code."
+        for line, row in csv_records(path, ("term", "label"), advice):
+            term, label = row["term"], row["label"]
+            if label not in card.names:
                 raise DataError(
-                    f"{path}:1: has no column {sorted(missing)[0]}; it needs term and label, and "
-                    "may have code."
+                    f"{path}:{line}: the label is not in card {card.name}; allowed: "
+                    f"{', '.join(card.names)}."
                 )
-            for row in rows:
-                term, label = (row["term"] or "").strip(), (row["label"] or "").strip()
-                if label not in card.names:
-                    raise DataError(
-                        f"{path}:{rows.line_num}: the label is not in card {card.name}; allowed: "
-                        f"{', '.join(card.names)}."
-                    )
-                if term:
-                    found.add_word(
-                        lower(term),
-                        (len(term), Term(label=label, code=(row.get("code") or "").strip())),
-                    )
+            if term:
+                code = row.get("code", "")
+                found.add_word(lower(term), (len(term), Term(label=label, code=code)))
         if not len(found):
             raise DataError(f"{path}: holds no terms.")
         found.make_automaton()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from residency.core.errors import GateRefused, UserError
-from residency.core.files import digest, disk_errors
+from residency.core.files import digest, disk_errors, read_unfinished
 from residency.core.part import Part
 from residency.core.types import Example, Prediction, PredictorInfo, Profile, Turn, Value
 from residency.tasks.card import Card
@@ -94,7 +94,7 @@ class RemotePredictor:
             digest=digest([api.url, api.model]),
             remote=True,
         )
-        self.known = {said.request: said for said in _read(kept)}
+        self.known = {said.request: said for said in read_unfinished(kept, KeptAnswer)}
         self.sent = 0
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
@@ -251,15 +251,3 @@ def _wait(asked: str | None, otherwise: float) -> float:
         return min(SLOWEST, max(0.0, float(asked or "")))
     except ValueError:
         return otherwise
-
-
-def _read(path: Path) -> Iterator[KeptAnswer]:
-    """Answers that were kept; a last line that was cut off by the end of a process is left out."""
-    import msgspec
-
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                yield msgspec.json.decode(line, type=KeptAnswer)
-            except msgspec.DecodeError:
-                continue

@@ -7,7 +7,6 @@ indexes miss two-character words and conflate marks). Terms of equal score keep 
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from residency.core.errors import DataError
+from residency.core.files import csv_records
 from residency.core.types import Note, Value
 
 GRAMS = (2, 3)
@@ -45,19 +45,8 @@ def read_terms(
 ) -> list[Term]:
     """The entries of a CSV file with a column of codes and one of names; raises ``DataError`` where
     one is not there."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        for column in (code, name):
-            if column not in (reader.fieldnames or ()):
-                raise DataError(
-                    f"{path}:1: has no column {column!r}; present: "
-                    f"{', '.join(reader.fieldnames or ())}."
-                )
-        return [
-            Term(code=row[code].strip(), name=row[name].strip())
-            for row in reader
-            if row[name] and row[name].strip()
-        ]
+    rows = csv_records(path, (code, name))
+    return [Term(code=row[code], name=row[name]) for _, row in rows if row[name]]
 
 
 def grams(text: str) -> Counter[str]:

@@ -4,7 +4,7 @@ and answers, keep what stands on them."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from residency.core.errors import DataError, UserError
-from residency.core.files import digest, disk_errors, read_jsonl, write_jsonl
+from residency.core.files import digest, disk_errors, read_jsonl, read_unfinished, write_jsonl
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Example, Turn, Value
 from residency.corpus.abstracts import Abstract
@@ -66,7 +66,7 @@ def fetch(
             "--email: NCBI wants the address of who is answerable for the requests; give one."
         )
     partial = out.with_name(out.name + ".partial")
-    known = {row.id: row for row in _rows(partial)}
+    known = {row.id: row for row in read_unfinished(partial, Abstract)}
     ids = pubmed.search(query, email, most)
     if not ids:
         raise UserError(
@@ -92,16 +92,6 @@ def fetch(
 def convert(source: Path, out: Path) -> int:
     """Write the abstracts of a PubMed XML file; returns how many."""
     return write_jsonl(out, pubmed.read_xml(source))
-
-
-def _rows(path: Path) -> Iterator[Abstract]:
-    """Rows of an unfinished file; a last line that was cut off is left out."""
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                yield msgspec.json.decode(line, type=Abstract)
-            except msgspec.DecodeError:
-                continue
 
 
 def make_pairs(
@@ -182,7 +172,7 @@ def _written(
     """Pairs that a generator writes, each with its abstract's text; its words are kept until all
     are there."""
     kept = out.with_name(out.name + ".partial-words")
-    known = {one.key: one.text for one in _words(kept)}
+    known = {one.key: one.text for one in read_unfinished(kept, Words)}
     tracker.start("writing questions", len(abstracts))
     source, done = iter(abstracts), 0
     with disk_errors(out):
@@ -214,15 +204,6 @@ def _written(
                         yield pair, abstract.text
     kept.unlink(missing_ok=True)
     tracker.end(f"{done} abstracts")
-
-
-def _words(path: Path) -> Iterable[Words]:
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                yield msgspec.json.decode(line, type=Words)
-            except msgspec.DecodeError:
-                continue
 
 
 def _example(abstract: Abstract, pairs: int) -> Example:
