@@ -174,8 +174,7 @@ class Recipe(Part):
             if getattr(stage.method, "projection", None) is not None:
                 raise ValueError(
                     f"stages[{number}].method.projection: belongs to all layers at once, which "
-                    "launch.shard lends out one by one; "
-                    "leave it out, or set launch.shard=false"
+                    "launch.shard lends out one by one; leave it out, or set launch.shard=false"
                 )
         return self
 

@@ -32,12 +32,7 @@ from residency.workflows.evaluate import (
     write_facts,
 )
 from residency.workflows.finished import artefact_of, finished_facts
-from residency.workflows.material import (
-    Material,
-    TaskOnData,
-    measured_examples,
-    read_material,
-)
+from residency.workflows.material import Material, TaskOnData, measured_examples, read_material
 from residency.workflows.steps import Inputs, data_step, is_finished, report_step, under_way
 
 if TYPE_CHECKING:

@@ -88,8 +88,7 @@ def curve(
     if len(kept) < 2:
         raise UserError(
             f"data.{task.data}: has {there} records to learn from, of the sizes "
-            f"{', '.join(map(str, sizes))} fewer than two; give "
-            "smaller ones with --sizes."
+            f"{', '.join(map(str, sizes))} fewer than two; give smaller ones with --sizes."
         )
     points, metric, device = [], "", ""
     for size in kept:

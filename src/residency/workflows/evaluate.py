@@ -213,11 +213,7 @@ def write_data(material: Material, folder: Path) -> None:
 
 
 def measure(
-    material: Material,
-    one: TaskOnData,
-    systems: Mapping[str, Path],
-    folder: Path,
-    title: str = "",
+    material: Material, one: TaskOnData, systems: Mapping[str, Path], folder: Path, title: str = ""
 ) -> None:
     """Measure the baselines and every trained system that answers the task, and compare each with
     the last. ``systems``: name -> artefact; ``title``: what the tracker is told after a name."""

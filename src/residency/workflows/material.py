@@ -87,8 +87,7 @@ def task_on_data(material: Material, task: Task, data: str = "", name: str = "")
     if unknown := unknown_labels(corpus.notes, card):
         raise DataError(
             f"data.{chosen}: label {unknown[0]!r} is not in card {card.name}; allowed: "
-            f"{', '.join(card.names)}; add it to the card, or rename it with "
-            f"data.{chosen}.labels."
+            f"{', '.join(card.names)}; add it to the card, or rename it with data.{chosen}.labels."
         )
     output = output_of(task.output, material.inputs.base, card)
     called = card.model_copy(update={"name": name}) if name else card

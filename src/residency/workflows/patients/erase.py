@@ -140,8 +140,7 @@ def _no_unfinished(places: Places) -> None:
         if unfinished := next(iter(sorted(zone.glob("*.partial.jsonl"))), None):
             raise UserError(
                 f"{unfinished}: a de-identification is unfinished, and its notes are not looked "
-                "through; end it with residency deid, "
-                "then erase."
+                "through; end it with residency deid, then erase."
             )
 
 
