@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from residency.core.errors import UserError, allowed
 from residency.core.types import Value
@@ -23,108 +26,18 @@ class Fate(Value, frozen=True):
     became: str
 
 
-# Key -> where it goes in the recipe.
-STAGE = {
-    "per_device_train_batch_size": "micro_batch",
-    "gradient_accumulation_steps": "accumulation",
-    "learning_rate": "learning_rate",
-    "num_train_epochs": "epochs",
-    "warmup_ratio": "warmup",
-    "weight_decay": "weight_decay",
-    "adam_epsilon": "epsilon",
-    "max_grad_norm": "clip",
-}
-GENERATE = {
-    "max_new_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "repetition_penalty": "repetition_penalty",
-}
-SCHEDULES = {
-    "linear": "linear",
-    "cosine": "cosine",
-    "constant": "constant",
-    "constant_with_warmup": "constant",
-}
-# Key -> why it needs no counterpart, or what takes its place.
-ALWAYS = {
-    "do_train": "a run trains, evaluates and reports",
-    "do_eval": "a run trains, evaluates and reports",
-    "do_predict": "a run answers the test part; residency predict answers other files",
-    "predict_with_generate": "answers are written and scored in every run",
-    "template": "the tokenizer's own chat template is used; name another with base.chat_template",
-    "overwrite_cache": "steps are done again when their inputs change",
-    "overwrite_output_dir": "each recipe has a run of its own",
-    "preprocessing_num_workers": "no counterpart: tokenising takes seconds",
-    "dataloader_num_workers": "no counterpart: batches are made beside training",
-    "logging_steps": "about 60 points are logged in every run",
-    "save_steps": "a resumable state is kept every 30 seconds",
-    "save_total_limit": "one resumable state is kept",
-    "save_only_model": "the finished stage holds the model alone",
-    "plot_loss": "the report shows the loss",
-    "resume_from_checkpoint": "the same command goes on from where it was cut off",
-    "per_device_eval_batch_size": "batches of evaluation are made by length",
-    "eval_strategy": "the stop part is measured after every epoch",
-    "eval_steps": "the stop part is measured after every epoch",
-    "load_best_model_at_end": "the best model is kept wherever there is a stop part",
-    "metric_for_best_model": "stages[0].stop.metric; the loss of the answers unless given",
-    "ddp_timeout": "no counterpart: one process trains",
-    "trust_remote_code": "no counterpart: code of a model is never run",
-    "flash_attn": "no counterpart: PyTorch's attention is used",
-    "use_cache": "no counterpart: it is off in training",
-    "report_to": "no tracker; name some in stages[0].track",
-    "run_name": "the recipe's name",
-    "dataset_dir": "the folder of dataset_info.json",
-    "media_dir": "no counterpart: texts only",
-    "stage": "instruction tuning",
-    "compute_accuracy": "ROUGE, BLEU, chrF, token F1 and exact match are always computed",
-    "enable_thinking": "no counterpart: templates are told to leave thinking out",
-    "train_on_prompt": "answers alone are learned",
-}
-# Keys whose loss would change the result: refused unless the user names them.
-REFUSED = {
-    "quantization_bit": "4- and 8-bit bases are not there yet",
-    "quantization_method": "4- and 8-bit bases are not there yet",
-    "adapter_name_or_path": "tuning on top of a published adapter is not there yet",
-    "deepspeed": "several processes are not there yet",
-    "fsdp": "several processes are not there yet",
-    "use_dora": "DoRA is not there yet",
-    "use_rslora": "rank-stabilised scaling is not there yet",
-    "loraplus_lr_ratio": "LoRA+ is not there yet",
-    "pissa_init": "PiSSA is not there yet",
-    "additional_target": "trained embeddings beside LoRA are not there yet",
-    "freeze_trainable_layers": "freezing is not there yet",
-    "neftune_noise_alpha": "noise on embeddings is not there yet",
-    "gradient_checkpointing": "it is not there yet; training needs more memory without it",
-}
-OWN = [
-    "model_name_or_path",
-    "finetuning_type",
-    "lora_rank",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target",
-    "dataset",
-    "eval_dataset",
-    "cutoff_len",
-    "max_samples",
-    "val_size",
-    "output_dir",
-    "max_steps",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "adam_beta1",
-    "adam_beta2",
-    "bf16",
-    "pure_bf16",
-    "fp16",
-    "packing",
-    "neat_packing",
-    "mask_history",
-    "seed",
-    "disable_gradient_checkpointing",
-]
+Fates = dict[str, str]
+"""Key -> what became of it."""
+
+KEYS = Path(__file__).parent / "templates" / "llamafactory.yaml"
+ALPACA = ("prompt", "query", "response", "system", "history")
+
+
+@cache
+def keys() -> dict[str, Any]:
+    """Every key that is known, by what becomes of it."""
+    found: dict[str, Any] = yaml.safe_load(KEYS.read_text("utf-8"))
+    return found
 
 
 def imported(
@@ -137,31 +50,21 @@ def imported(
     there yet (unless in ``ignore``).
     """
     given = read_yaml(file)
-    known = {*STAGE, *GENERATE, *ALWAYS, *REFUSED, *OWN}
     if given.get("stage", "sft") != "sft":
         raise UserError(
             f"{file}: stage: {given['stage']!r} is not imported; only sft (instruction tuning) is."
         )
-    if lost := [key for key in REFUSED if _set(given.get(key)) and key not in ignore]:
+    refused = keys()["refused"]
+    if lost := [key for key in refused if _set(given.get(key)) and key not in ignore]:
         raise UserError(
-            f"{file}: {lost[0]}: {REFUSED[lost[0]]}, and leaving it out would change the result; "
+            f"{file}: {lost[0]}: {refused[lost[0]]}, and leaving it out would change the result; "
             f"take it out, or accept that with --ignore {lost[0]}."
         )
-    fates: dict[str, str] = {}
-    for key in given:
-        if key not in known:
-            close = get_close_matches(str(key), sorted(known), n=1, cutoff=0.7)
-            fates[str(key)] = "unknown key" + (
-                f"; did you mean {close[0]}?" if close else "; left out"
-            )
-        elif key in ALWAYS:
-            fates[key] = ALWAYS[key]
-        elif key in REFUSED:
-            fates[key] = f"left out: {REFUSED[key]}" if _set(given[key]) else "off"
+    fates = _without_counterpart(given)
     data = _data(given, file, info, fates)
     stage = _stage(given, fates, file)
     task: dict[str, Any] = {"card": "qa", "data": "data"}
-    if generate := _moved(given, GENERATE, "tasks[0].generate", fates):
+    if generate := _moved(given, "generate", "tasks[0].generate", fates):
         task["generate"] = generate
     settings: dict[str, Any] = {"id": base or given.get("model_name_or_path") or "bundled:tiny-lm"}
     fates["model_name_or_path"] = f"base.id: {settings['id']}"
@@ -170,12 +73,10 @@ def imported(
         fates["cutoff_len"] = (
             "base.window; an answer is never cut, a row that does not fit is counted"
         )
+    wanted = str(given.get("output_dir") or file.stem)
+    name = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:64] or "imported"
     if "seed" in given:
         fates["seed"] = "seed"
-    name = (
-        re.sub(r"[^\w.-]+", "-", str(given.get("output_dir") or file.stem)).strip("-.")[:64]
-        or "imported"
-    )
     if "output_dir" in given:
         fates["output_dir"] = f"name: {name}; runs go to runs/"
     value = {
@@ -188,61 +89,50 @@ def imported(
         "stages": [stage],
     }
     recipe = Recipe.from_mapping(value, file.parent, where=str(file))
-    return recipe, [
-        Fate(key=key, became=fates.get(key, "not looked at")) for key in sorted({*given, *fates})
-    ]
+    names = sorted({*given, *fates})
+    return recipe, [Fate(key=key, became=fates.get(key, "not looked at")) for key in names]
+
+
+def _without_counterpart(given: Mapping[str, Any]) -> Fates:
+    """What became of keys that need no counterpart, are left out, or are not known."""
+    table, fates = keys(), {}
+    known = {
+        key for group in ("stage", "generate", "always", "refused", "own") for key in table[group]
+    }
+    for key in given:
+        if key not in known:
+            close = get_close_matches(str(key), sorted(known), n=1, cutoff=0.7)
+            what = f"did you mean {close[0]}?" if close else "left out"
+            fates[str(key)] = f"unknown key; {what}"
+        elif key in table["always"]:
+            fates[key] = table["always"][key]
+        elif key in table["refused"]:
+            fates[key] = f"left out: {table['refused'][key]}" if _set(given[key]) else "off"
+    return fates
 
 
 def _set(value: object) -> bool:
     return value not in (None, False, "", 0)
 
 
-def _moved(
-    given: Mapping[str, Any], keys: Mapping[str, str], where: str, fates: dict[str, str]
-) -> dict[str, Any]:
+def _moved(given: Mapping[str, Any], group: str, where: str, fates: Fates) -> dict[str, Any]:
+    """The settings of a group of keys that go into the recipe as they are. YAML reads ``1e-4`` as
+    text."""
     found = {}
-    for key, target in keys.items():
+    for key, target in keys()[group].items():
         if key in given:
-            found[target] = _number(given[key])
+            value = given[key]
+            with suppress(ValueError):
+                value = float(value) if isinstance(value, str) else value
+            found[target] = value
             fates[key] = f"{where}.{target}"
     return found
 
 
-def _number(value: object) -> object:
-    """YAML reads ``1e-4`` as text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[str, Any]:
-    stage = _moved(given, STAGE, "stages[0]", fates)
-    kind = given.get("finetuning_type", "lora")
-    if kind not in ("lora", "full"):
-        raise UserError(
-            f"{file}: finetuning_type: {kind!r} is not there yet; "
-            f"{allowed(('lora', 'full'), kind)}."
-        )
-    fates["finetuning_type"] = f"stages[0].method.kind: {kind}"
-    method: dict[str, Any] = {"kind": kind}
-    if kind == "lora":
-        method |= _moved(
-            given,
-            {"lora_rank": "r", "lora_alpha": "alpha", "lora_dropout": "dropout"},
-            "stages[0].method",
-            fates,
-        )
-        method.setdefault("r", 8)
-        target = given.get("lora_target", "all")
-        names = (
-            [name.strip() for name in target.split(",")]
-            if isinstance(target, str)
-            else list(target)
-        )
-        method["targets"] = "linear" if names == ["all"] else names
-        fates["lora_target"] = f"stages[0].method.targets: {method['targets']}"
-    stage["method"] = method
+def _stage(given: Mapping[str, Any], fates: Fates, file: Path) -> dict[str, Any]:
+    """The stage, and what became of its keys."""
+    stage = _moved(given, "stage", "stages[0]", fates)
+    stage["method"] = _method(given, fates, file)
     if _set(given.get("max_steps")) and int(given["max_steps"]) > 0:
         stage["steps"] = given["max_steps"]
         fates["max_steps"] = "stages[0].steps"
@@ -250,14 +140,14 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
             fates["num_train_epochs"] = "left out: max_steps says how long"
     elif "max_steps" in given:
         fates["max_steps"] = "off"
-    if "lr_scheduler_type" in given:
-        wanted = given["lr_scheduler_type"]
-        if wanted not in SCHEDULES:
-            raise UserError(
-                f"{file}: lr_scheduler_type: {wanted!r} is not there; {allowed(SCHEDULES, wanted)}."
-            )
-        stage["schedule"] = SCHEDULES[wanted]
+    schedules = keys()["schedules"]
+    if (wanted := given.get("lr_scheduler_type")) in schedules:
+        stage["schedule"] = schedules[wanted]
         fates["lr_scheduler_type"] = "stages[0].schedule"
+    elif "lr_scheduler_type" in given:
+        raise UserError(
+            f"{file}: lr_scheduler_type: {wanted!r} is not there; {allowed(schedules, wanted)}."
+        )
     if "warmup_steps" in given:
         fates["warmup_steps"] = "no counterpart: set stages[0].warmup, a share of all steps"
     betas = (given.get("adam_beta1", 0.9), given.get("adam_beta2", 0.999))
@@ -266,17 +156,15 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     for number, key in enumerate(("adam_beta1", "adam_beta2")):
         if key in given:
             fates[key] = f"stages[0].betas[{number}]"
-    for key, precision in (("bf16", "bf16"), ("pure_bf16", "bf16"), ("fp16", "fp16")):
+    for key, precision in keys()["precisions"].items():
         if key in given:
             fates[key] = f"stages[0].precision: {precision}" if given[key] else "off"
-            if given[key]:
-                stage["precision"] = precision
+            stage |= {"precision": precision} if given[key] else {}
     for key in ("packing", "neat_packing"):
         if key in given:
             stage["packing"] = "auto" if given[key] else stage.get("packing", "off")
-            fates[key] = (
-                "stages[0].packing: rows end to end, none sees another" if given[key] else "off"
-            )
+            how = "stages[0].packing: rows end to end, none sees another"
+            fates[key] = how if given[key] else "off"
     if "mask_history" in given:
         stage["loss_on"] = "last" if given["mask_history"] else "all"
         fates["mask_history"] = f"stages[0].loss_on: {stage['loss_on']}"
@@ -285,67 +173,75 @@ def _stage(given: Mapping[str, Any], fates: dict[str, str], file: Path) -> dict[
     return stage
 
 
-def _data(
-    given: Mapping[str, Any], file: Path, info: Path | None, fates: dict[str, str]
-) -> dict[str, Any]:
+def _method(given: Mapping[str, Any], fates: Fates, file: Path) -> dict[str, Any]:
+    """The tuning method."""
+    kind = given.get("finetuning_type", "lora")
+    if kind not in ("lora", "full"):
+        raise UserError(
+            f"{file}: finetuning_type: {kind!r} is not there yet; {allowed(('lora', 'full'), kind)}."
+        )
+    fates["finetuning_type"] = f"stages[0].method.kind: {kind}"
+    if kind == "full":
+        return {"kind": kind}
+    method = {"kind": kind, "r": 8, **_moved(given, "method", "stages[0].method", fates)}
+    target = given.get("lora_target", "all")
+    names = target.split(",") if isinstance(target, str) else list(target)
+    names = [name.strip() for name in names]
+    method["targets"] = "linear" if names == ["all"] else names
+    fates["lora_target"] = f"stages[0].method.targets: {method['targets']}"
+    return method
+
+
+def _data(given: Mapping[str, Any], file: Path, info: Path | None, fates: Fates) -> dict[str, Any]:
     """The data set of the recipe; several files of one form become one."""
-    folder = file.parent / str(given.get("dataset_dir", "data"))
-    path = info or next(
-        (
-            p
-            for p in (folder / "dataset_info.json", file.parent / "dataset_info.json")
-            if p.is_file()
-        ),
-        None,
-    )
-    if path is None or not path.is_file():
-        raise UserError(
-            f"{file}: dataset_info.json is not in {folder}; name it with --dataset-info."
-        )
-    try:
-        known: dict[str, dict[str, Any]] = msgspec.json.decode(
-            path.read_bytes(), type=dict[str, dict[str, Any]]
-        )
-    except msgspec.DecodeError:
-        raise UserError(
-            f"{path}: is not a JSON object of data sets; see its documentation."
-        ) from None
-    train = _read(_names(given.get("dataset")), known, path, file, fates)
-    held = (
-        _read(_names(given.get("eval_dataset")), known, path, file, fates)
-        if given.get("eval_dataset")
-        else None
-    )
-    how, files = train
+    path, known = _dataset_info(given, file, info)
+    how, files = _entries(_names(given.get("dataset")), known, path, file, fates)
     data: dict[str, Any] = {**how}
     fates["dataset"] = f"data.data: {', '.join(files)}"
-    if held is not None:
-        if held[0] != how:
+    held_out = bool(given.get("eval_dataset"))
+    if held_out:
+        other, tests = _entries(_names(given["eval_dataset"]), known, path, file, fates)
+        if other != how:
             raise UserError(
                 f"{file}: eval_dataset: is of another form than dataset; bring both into one form."
             )
-        data |= {"train": files, "test": held[1]}
+        data |= {"train": files, "test": tests}
         fates["eval_dataset"] = "data.data.test"
     else:
         data |= {"path": files}
         fates["eval_dataset"] = "none given: parts are drawn 80/10/10, by group"
-    if "val_size" in given:
+    if "val_size" in given and held_out:
         share = float(given["val_size"])
-        if held is not None:
-            data["stop"] = share if share < 1 else "auto"
-            fates["val_size"] = (
-                "data.data.stop: what early stopping looks at"
-                if share < 1
-                else "data.data.stop: auto"
-            )
-        else:
-            fates["val_size"] = (
-                "a tenth is drawn for early stopping, another for the report: set data.data.shares"
-            )
+        data["stop"] = share if share < 1 else "auto"
+        how_far = "what early stopping looks at" if share < 1 else "auto"
+        fates["val_size"] = f"data.data.stop: {how_far}"
+    elif "val_size" in given:
+        fates["val_size"] = (
+            "a tenth is drawn for early stopping, another for the report: set data.data.shares"
+        )
     if "max_samples" in given:
         data["limit"] = given["max_samples"]
         fates["max_samples"] = "data.data.limit: training records; the other parts stay whole"
     return data
+
+
+def _dataset_info(
+    given: Mapping[str, Any], file: Path, info: Path | None
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Path and content of dataset_info.json."""
+    folder = file.parent / str(given.get("dataset_dir", "data"))
+    places = (info,) if info else tuple(one / "dataset_info.json" for one in (folder, file.parent))
+    path = next((one for one in places if one.is_file()), None)
+    if path is None:
+        raise UserError(
+            f"{file}: dataset_info.json is not in {folder}; name it with --dataset-info."
+        )
+    try:
+        return path, msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
+    except msgspec.DecodeError:
+        raise UserError(
+            f"{path}: is not a JSON object of data sets; see its documentation."
+        ) from None
 
 
 def _names(value: object) -> list[str]:
@@ -353,23 +249,14 @@ def _names(value: object) -> list[str]:
     return [str(name).strip() for name in names if str(name).strip()]
 
 
-ALPACA = ("prompt", "query", "response", "system", "history")
-TAGS = {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-    "system_tag": "system",
-}
-
-
-def _read(
+def _entries(
     names: list[str],
     known: Mapping[str, Mapping[str, Any]],
     path: Path,
     file: Path,
-    fates: dict[str, str],
+    fates: Fates,
 ) -> tuple[dict[str, Any], list[str]]:
+    """The form that entries of dataset_info.json share, and their files."""
     if not names:
         raise UserError(f"{file}: dataset: is missing; name an entry of {path.name}.")
     forms: list[dict[str, Any]] = []
@@ -394,10 +281,10 @@ def _read(
             made["columns"] = {key: columns.pop(key) for key in ALPACA if key in columns}
         elif form in ("sharegpt", "openai"):
             made["format"] = "sharegpt"
-            made["columns"] = {
-                key: columns.pop(key) for key in ("messages", "system") if key in columns
-            }
-            made["tags"] = {new: tags.pop(old) for old, new in TAGS.items() if old in tags}
+            both = ("messages", "system")
+            made["columns"] = {key: columns.pop(key) for key in both if key in columns}
+            table = keys()["tags"].items()
+            made["tags"] = {new: tags.pop(old) for old, new in table if old in tags}
         else:
             raise UserError(
                 f"{path}: {name}: formatting: {form!r} is not read; "
