@@ -226,63 +226,19 @@ def _changes(
 
 Kind = Literal["ner", "qa"]
 LLAMA = {"vocab_size": 128256, "head_dim": 128}
-CAUSAL: dict[str, dict[str, int]] = {
-    "a causal model of 0.5B": {
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-    },
-    "a causal model of 1.5B": {
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-    },
-    "a causal model of 3B": {
-        "hidden_size": 2048,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-    },
-    "a causal model of 7 to 8B": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-    },
-    "a causal model of 14B": {
-        "hidden_size": 5120,
-        "intermediate_size": 13824,
-        "num_hidden_layers": 48,
-        "num_attention_heads": 40,
-        "num_key_value_heads": 8,
-    },
-    "a causal model of 32B": {
-        "hidden_size": 5120,
-        "intermediate_size": 27648,
-        "num_hidden_layers": 64,
-        "num_attention_heads": 40,
-        "num_key_value_heads": 8,
-    },
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+CAUSAL = {
+    "a causal model of 0.5B": (896, 4864, 24, 14, 2),
+    "a causal model of 1.5B": (1536, 8960, 28, 12, 2),
+    "a causal model of 3B": (2048, 11008, 36, 16, 2),
+    "a causal model of 7 to 8B": (4096, 14336, 32, 32, 8),
+    "a causal model of 14B": (5120, 13824, 48, 40, 8),
+    "a causal model of 32B": (5120, 27648, 64, 40, 8),
 }
-ENCODERS: dict[str, dict[str, int]] = {
-    "an encoder of 110M": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-    },
-    "an encoder of 340M": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-    },
+"""Kinds of bases: the sizes of ``SHAPE``, and of causal models the heads of keys and values."""
+ENCODERS = {
+    "an encoder of 110M": (768, 3072, 12, 12),
+    "an encoder of 340M": (1024, 4096, 24, 16),
 }
 
 
@@ -309,8 +265,8 @@ def _encoders(device: Any) -> Iterator[tuple[str, str, float]]:
     from residency.train.estimate import RowLengths
 
     rows = RowLengths(lengths=(512,) * 8, trained=(512,) * 8)
-    for name, shape in ENCODERS.items():
-        config = transformers.BertConfig(vocab_size=64000, **shape)
+    for name, sizes in ENCODERS.items():
+        config = transformers.BertConfig(vocab_size=64000, **dict(zip(SHAPE, sizes, strict=True)))
         yield name, "full", _peak(config, "spans", rows, Full(), device, "none", 8)
 
 
@@ -321,7 +277,8 @@ def _writers(device: Any) -> Iterator[tuple[str, str, float]]:
     from residency.train.estimate import RowLengths
 
     rows = RowLengths(lengths=(LARGE_WINDOW,), trained=(LARGE_WINDOW // 2,))
-    for name, shape in CAUSAL.items():
+    for name, sizes in CAUSAL.items():
+        shape = dict(zip((*SHAPE, "num_key_value_heads"), sizes, strict=True))
         config = transformers.LlamaConfig(**LLAMA, **shape)
         for method, quantise in (("lora", "none"), ("lora on base.quantise: nf4", "nf4")):
             if quantise == "none" or device.kind == "cuda":
