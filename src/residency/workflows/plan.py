@@ -4,9 +4,9 @@ what would fit at all."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
+from msgspec.structs import replace
 
 from residency.core.errors import UserError
 from residency.core.types import Value
@@ -18,6 +18,10 @@ from residency.train import processes
 from residency.train.defaults import StagePlan
 from residency.train.device import device_here, device_named, held
 from residency.train.stage import Stage
+
+if TYPE_CHECKING:
+    from residency.train.device import Device
+    from residency.train.estimate import MemoryEstimate, Subject
 
 LARGE_WINDOW = 1024
 """Tokens of the rows that a suggestion reckons with."""
@@ -45,88 +49,97 @@ class Suggestion(Value, frozen=True):
     fits: bool
 
 
+class Setting(Value, frozen=True):
+    """A stage on a device, with what its estimate depends on."""
+
+    recipe: Recipe
+    stage: Stage
+    base: Base
+    subject: Subject
+    device: Device
+    program: int
+    """Bytes that the program itself holds, on a processor."""
+
+
 def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     """What each stage takes on the device at hand, or on a card by name or memory.
 
     Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError``
     where one of them is missing.
     """
+    from residency.train import estimate as plans
 
     processes.check(recipe.launch)
     device = device_named(gpu) if gpu else device_here()
     base = resolve(recipe.base, recipe.root, weights=False)
-    return [
-        _forecast(recipe, stage, number, base, device)
-        for number, stage in enumerate(recipe.stages, start=1)
-    ]
+    subject = subject_of_recipe(recipe, base)
+    found = []
+    for number, stage in enumerate(recipe.stages, start=1):
+        program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
+        setting = Setting(recipe, stage, base, subject, device, program)
+        estimate = _estimate(setting)
+        fits = plans.fits(estimate, device)
+        found.append(
+            Forecast(
+                stage=stage.title(number),
+                device=device.name,
+                fits=fits,
+                verdict=plans.verdict(estimate, device),
+                facts=_facts(estimate, subject),
+                advice="" if fits else _advice(setting),
+            )
+        )
+    return found
 
 
-def _forecast(recipe: Recipe, stage: Stage, number: int, base: Base, device: Any) -> Forecast:
-    from residency.train import estimate as plans
-
-    subject = _subject(recipe, base)
-    program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
-    found = _estimate(recipe, stage, base, subject, device, program)
-    good = plans.fits(found, device)
-    return Forecast(
-        stage=stage.title(number),
-        device=device.name,
-        fits=good,
-        verdict=plans.verdict(found, device),
-        facts=_facts(found, subject),
-        advice="" if good else _advice(recipe, stage, base, subject, device, program),
-    )
-
-
-def _subject(recipe: Recipe, base: Base) -> Any:
+def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
+    """What a recipe trains: the base and the rows of its first task, as the model reads them."""
     from residency.corpus import load
     from residency.models import artefact
     from residency.train import conversation_items, items
     from residency.train import estimate as plans
 
     task = recipe.tasks[0]
-    corpus = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed)
-    card = fixed(recipe.card(task), corpus.part("train"), f"data.{task.data}")
+    data, where = recipe.data[task.data], f"data.{task.data}"
+    corpus = load.load(data, task.data, recipe.root, recipe.seed)
+    card = fixed(recipe.card(task), corpus.part("train"), where)
     output = output_of(task.output, base, card)
     train = examples(corpus.part("train"), card)
     if output == "text":
-        chat = artefact.chat(base, task.limits)
-        made = conversation_items.build(
-            train, chat, card, recipe.stages[0].loss_on, recipe.data[task.data].max_rejected
-        )
+        chat, loss_on = artefact.chat(base, task.limits), recipe.stages[0].loss_on
+        made = conversation_items.build(train, chat, card, loss_on, data.max_rejected)
     else:
         made = items.build(train, artefact.tokeniser(base), card)
     if not made.items:
-        raise UserError(
-            f"data.{task.data}: the training part is empty; there is nothing to plan for."
-        )
+        raise UserError(f"{where}: the training part is empty; there is nothing to plan for.")
     return plans.subject_of_job(base, card, output, made.items, len(corpus.part("dev")))
 
 
-def _estimate(
-    recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int
-) -> Any:
+def _estimate(setting: Setting) -> MemoryEstimate:
     from residency.train import estimate as plans
     from residency.train.defaults import resolve as decided
 
-    packed = subject.family == "answers" and stage.packing != "off"
+    recipe, stage, base = setting.recipe, setting.stage, setting.base
+    subject, device = setting.subject, setting.device
+    generative = subject.family == "answers"
+    packed = generative and stage.packing != "off"
     plan = decided(
         stage,
         plans.parameters_of(subject),
         len(subject.rows.lengths),
         device.kind,
         device.bf16,
-        writes=subject.family == "answers",
+        writes=generative,
         quantised=base.quantise != "none",
         processes=recipe.launch.processes,
         sharded=recipe.launch.shard,
     )
     if stage.micro_batch == "auto":
-        plan = plans.fitted(subject, stage, base, plan, packed, program, device)
-    return plans.of_plan(subject, stage, base, plan, device, packed, program)
+        plan = plans.fitted(subject, stage, base, plan, packed, setting.program, device)
+    return plans.of_plan(subject, stage, base, plan, device, packed, setting.program)
 
 
-def _facts(found: Any, subject: Any) -> tuple[tuple[str, str], ...]:
+def _facts(found: MemoryEstimate, subject: Subject) -> tuple[tuple[str, str], ...]:
     from residency.train.estimate import human_size as shown
 
     rows, plan = subject.rows, found.plan
@@ -175,51 +188,48 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _advice(
-    recipe: Recipe, stage: Stage, base: Base, subject: Any, device: Any, program: int
-) -> str:
+def _advice(setting: Setting) -> str:
     """The fewest changes, of those that change results least, with which it fits."""
     from residency.train import estimate as plans
 
-    said: list[str] = []
-    for words, changed, changed_stage, changed_base in _changes(recipe, stage, base, device.kind):
-        said.append(words)
-        found = _estimate(changed, changed_stage, changed_base, subject, device, program)
-        if plans.fits(found, device):
-            return f"set {', '.join(said)}: then at most {plans.human_size(found.peak)} are held at once."
+    made: list[str] = []
+    for words, changed in _changes(setting):
+        made.append(words)
+        found = _estimate(changed)
+        if plans.fits(found, changed.device):
+            peak = plans.human_size(found.peak)
+            return f"set {', '.join(made)}: then at most {peak} are held at once."
     return (
-        f"not even with {', '.join(said)}; choose a smaller base, a lower base.window, or a "
-        "larger device."
+        f"not even with {', '.join(made)}; choose a smaller base, a lower base.window, or a larger "
+        "device."
     )
 
 
-def _changes(
-    recipe: Recipe, stage: Stage, base: Base, device: str
-) -> Iterator[tuple[str, Recipe, Stage, Base]]:
+def _changes(setting: Setting) -> Iterator[tuple[str, Setting]]:
     """Changes one after the other, each with those before."""
-    plain = (
-        base.quantise == "none"
-        and stage.optimiser == "adamw"
-        and getattr(stage.method, "projection", None) is None
-    )
-    if recipe.launch.processes > 1 and not recipe.launch.shard and plain:
-        recipe = recipe.model_copy(
-            update={"launch": recipe.launch.model_copy(update={"shard": True})}
-        )
-        yield "launch.shard=true", recipe, stage, base
-    if stage.checkpointing is not True:
-        stage = stage.model_copy(update={"checkpointing": True})
-        yield "stages[0].checkpointing=true", recipe, stage, base
-    if stage.micro_batch != 1:
-        stage = stage.model_copy(update={"micro_batch": 1, "accumulation": None})
-        yield "stages[0].micro_batch=1", recipe, stage, base
-    if stage.tuning.in_place:
-        from residency.models.adapters import Lora
+    from residency.models.adapters import Lora
 
-        stage = stage.model_copy(update={"method": Lora()})
-        yield "stages[0].method={kind: lora}", recipe, stage, base
-    if base.quantise == "none" and device == "cuda" and not recipe.launch.shard:
-        yield "base.quantise=nf4", recipe, stage, msgspec.structs.replace(base, quantise="nf4")
+    def of_stage(**changes: object) -> Setting:
+        return replace(setting, stage=setting.stage.model_copy(update=changes))
+
+    recipe, stage, base = setting.recipe, setting.stage, setting.base
+    whole = getattr(stage.method, "projection", None) is None and stage.optimiser == "adamw"
+    sharded = recipe.launch.shard
+    if recipe.launch.processes > 1 and not sharded and base.quantise == "none" and whole:
+        launch, sharded = recipe.launch.model_copy(update={"shard": True}), True
+        setting = replace(setting, recipe=recipe.model_copy(update={"launch": launch}))
+        yield "launch.shard=true", setting
+    if stage.checkpointing is not True:
+        setting = of_stage(checkpointing=True)
+        yield "stages[0].checkpointing=true", setting
+    if stage.micro_batch != 1:
+        setting = of_stage(micro_batch=1, accumulation=None)
+        yield "stages[0].micro_batch=1", setting
+    if stage.tuning.in_place:
+        setting = of_stage(method=Lora())
+        yield "stages[0].method={kind: lora}", setting
+    if base.quantise == "none" and setting.device.kind == "cuda" and not sharded:
+        yield "base.quantise=nf4", replace(setting, base=replace(base, quantise="nf4"))
 
 
 # Without a base
@@ -258,7 +268,7 @@ def suggestions(task: Kind, gpu: str | None = None) -> list[Suggestion]:
     ]
 
 
-def _encoders(device: Any) -> Iterator[tuple[str, str, float]]:
+def _encoders(device: Device) -> Iterator[tuple[str, str, float]]:
     import transformers
 
     from residency.models.adapters import Full
@@ -270,7 +280,7 @@ def _encoders(device: Any) -> Iterator[tuple[str, str, float]]:
         yield name, "full", _peak(config, "spans", rows, Full(), device, "none", 8)
 
 
-def _writers(device: Any) -> Iterator[tuple[str, str, float]]:
+def _writers(device: Device) -> Iterator[tuple[str, str, float]]:
     import transformers
 
     from residency.models.adapters import Lora
