@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from residency.core.errors import ResidencyError
-from residency.core.types import PARTS, DataSummary, Note, PartName, Value
+from residency.core.types import PARTS, DataSummary, PartName, Value
 from residency.corpus import load
 from residency.corpus.load import Corpus
 from residency.corpus.summary import summary
-from residency.models import erased
 from residency.models.base import Base, resolve
+from residency.models.erased import warning
 from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed, unknown_labels
-from residency.workflows.steps import evaluation_tasks, trained_on
-
-T = TypeVar("T")
-LossOn = Literal["all", "last"]
+from residency.workflows.evaluate import NO_SAFETY
+from residency.workflows.steps import EvaluationTask, evaluation_tasks, trained_on
 
 
 class Finding(Value, frozen=True):
@@ -38,105 +36,90 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
     models of the recipe lie."""
     findings: list[Finding] = []
     summaries: list[DataSummary] = []
-
-    def attempt(action: Callable[[], T]) -> T | None:
-        try:
-            return action()
-        except ResidencyError as error:
-            findings.extend(
-                Finding(level="error", message=line) for line in str(error).splitlines()
-            )
-            return None
-
-    base = attempt(lambda: resolve(recipe.base, recipe.root))
-    corpora: dict[str, Corpus] = {}
+    base, corpora = None, {}
+    with _reported(findings):
+        base = resolve(recipe.base, recipe.root)
     for name, data in recipe.data.items():
-        # Lenient, so that all is named, not what is met first.
+        # so that all is named, not what is met first
         lenient = data.model_copy(update={"max_rejected": 1.0, "leak": "warn"})
-        corpus = attempt(partial(load.load, lenient, name, recipe.root, recipe.seed))
-        if corpus is not None:
-            corpora[name] = corpus
+        with _reported(findings):
+            corpora[name] = corpus = load.load(lenient, name, recipe.root, recipe.seed)
             summaries.append(summary(data, recipe.root, corpus))
-            findings.extend(_rejections(corpus, data.max_rejected, name))
-            refuses = bool(corpus.leaks) and data.leak == "refuse"
-            findings.extend(
-                Finding(level="refused" if refuses else "note", message=f"data.{name}: {words}.")
-                for words in corpus.warnings
-            )
+            findings += _rejections(corpus, data.max_rejected, name)
+            level = "refused" if corpus.leaks and data.leak == "refuse" else "note"
+            findings += [_found(level, f"data.{name}: {words}.") for words in corpus.warnings]
     for asked in evaluation_tasks(recipe):
-        task, data_name = asked.task, asked.data
-        card = attempt(partial(recipe.card, task))
-        output = attempt(partial(output_of, task.output, base, card)) if base and card else None
-        if recipe.evaluate.safety and output == "head":
-            words = (
-                "evaluate.safety: is about generative models, and this one marks or chooses; "
-                "set it to false."
-            )
-            findings.append(Finding(level="error", message=words))
-        if card is None or not {data_name, task.data, *trained_on(recipe, task)} <= corpora.keys():
-            continue
-        corpus = corpora[data_name]
-        learns = [stage for stage in recipe.stages if data_name in trained_on(recipe, task, stage)]
-        needed: tuple[PartName, ...] = ("train", "test") if learns else ("test",)
-        empty = [part for part in needed if not corpus.part(part)]
-        findings.extend(
-            Finding(level="error", message=f"data.{data_name}: the {part} part is empty.")
-            for part in empty
-        )
-        labelled = attempt(lambda: fixed(card, _train(recipe, corpora, task), f"data.{task.data}"))  # noqa: B023
-        if labelled is not None:
-            names = ", ".join(labelled.names)
-            findings.extend(
-                Finding(
-                    level="error",
-                    message=f"data.{data_name}: label {label!r} is not in card {labelled.name}; "
-                    f"allowed: {names}.",
-                )
-                for label in unknown_labels(corpus.notes, labelled)
-            )
-            if base is not None and output == "text":
-                loss_on = learns[0].loss_on if learns else "all"
-                about = (task, data_name, loss_on)
-                learned = attempt(partial(_learned, recipe, base, labelled, corpus, about))
-                findings.extend(Finding(level="note", message=words) for words in learned or ())
-        if learns and not corpus.part("dev") and any(stage.stop for stage in learns):
-            findings.append(
-                Finding(
-                    level="note",
-                    message=f"data.{data_name}: no stop part, so the last model is kept.",
-                )
-            )
-    findings.extend(
-        _erased(
-            [*sorted(runs.glob(f"{recipe.name}-*/train/*")), *([Path(base.path)] if base else [])]
-        )
-    )
+        _check_task(recipe, asked, base, corpora, findings)
+    models = [*sorted(runs.glob(f"{recipe.name}-*/train/*")), *([Path(base.path)] if base else [])]
+    findings += [
+        _found("note", f"{folder}: {words}") for folder in models if (words := warning(folder))
+    ]
     return findings, summaries
 
 
-def _train(recipe: Recipe, corpora: dict[str, Corpus], task: Task) -> list[Note]:
-    """The training notes of every data set that a task is trained on."""
+def _found(level: str, message: str) -> Finding:
+    return Finding(level=level, message=message)
+
+
+@contextmanager
+def _reported(findings: list[Finding]) -> Iterator[None]:
+    """Add what stands in the way to the findings, in place of ending there."""
+    try:
+        yield
+    except ResidencyError as error:
+        findings += [_found("error", line) for line in str(error).splitlines()]
+
+
+def _check_task(
+    recipe: Recipe,
+    asked: EvaluationTask,
+    base: Base | None,
+    corpora: Mapping[str, Corpus],
+    findings: list[Finding],
+) -> None:
+    """Look at a task: its card and base, the parts and labels of its data, what is learned."""
+    task, where, card, output = asked.task, f"data.{asked.data}", None, None
+    with _reported(findings):
+        card = recipe.card(task)
+        output = output_of(task.output, base, card) if base else None
+    if recipe.evaluate.safety and output == "head":
+        findings.append(_found("error", NO_SAFETY))
     sets = dict.fromkeys([task.data, *trained_on(recipe, task)])
-    return [note for name in sets for note in corpora[name].part("train")]
+    if card is None or not {asked.data, *sets} <= corpora.keys():
+        return
+    corpus = corpora[asked.data]
+    learns = [stage for stage in recipe.stages if asked.data in trained_on(recipe, task, stage)]
+    needed: tuple[PartName, ...] = ("train", "test") if learns else ("test",)
+    empty = [part for part in needed if not corpus.part(part)]
+    findings += [_found("error", f"{where}: the {part} part is empty.") for part in empty]
+    with _reported(findings):
+        train = [note for name in sets for note in corpora[name].part("train")]
+        labelled = fixed(card, train, f"data.{task.data}")
+        allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
+        unknown = unknown_labels(corpus.notes, labelled)
+        findings += [_found("error", f"{where}: label {one!r} {allowed}") for one in unknown]
+        if base is not None and output == "text":
+            loss_on = learns[0].loss_on if learns else "all"
+            changed = _conversations(recipe, base, labelled, corpus, task, asked.data, loss_on)
+            findings += [_found("note", f"{where}: {words}.") for words in changed]
+    if learns and not corpus.part("dev") and any(stage.stop for stage in learns):
+        findings.append(_found("note", f"{where}: no stop part, so the last model is kept."))
 
 
-def _erased(models: Iterable[Path]) -> list[Finding]:
-    """Models that learned from notes which are gone."""
-    warnings = [(folder, erased.warning(folder)) for folder in models]
-    return [
-        Finding(level="note", message=f"{folder}: {words}") for folder, words in warnings if words
-    ]
-
-
-def _learned(
-    recipe: Recipe, base: Base, card: Card, corpus: Corpus, about: tuple[Task, str, LossOn]
+def _conversations(
+    recipe: Recipe,
+    base: Base,
+    card: Card,
+    corpus: Corpus,
+    task: Task,
+    data: str,
+    loss_on: Literal["all", "last"],
 ) -> list[str]:
     """What becomes of the training conversations on their way to the model; every part is put into
     words."""
     from residency.models import artefact
     from residency.train import conversation_items
 
-    task, data, loss_on = about
     for part in PARTS[1:]:
         examples(corpus.part(part), card)
     chat = artefact.chat(base, task.limits)
@@ -144,12 +127,10 @@ def _learned(
     if not rows:
         return []
     items = conversation_items.build(rows, chat, card, loss_on, recipe.data[data].max_rejected)
-    changed = [
-        f"data.{data}: {times} training rows: {why}." for why, times in items.changed.items()
-    ]
     left = Counter(items.rejected.values())
-    return changed + [
-        f"data.{data}: {times} training rows left out: {why}." for why, times in left.items()
+    return [
+        *(f"{times} training rows: {why}" for why, times in items.changed.items()),
+        *(f"{times} training rows left out: {why}" for why, times in left.items()),
     ]
 
 
@@ -158,13 +139,10 @@ def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
     rows = sum(entry.status in ("kept", "repaired", "rejected") for entry in corpus.ledger)
     level = "error" if rows and len(rejected) / rows > limit else "note"
     found = [
-        Finding(level=level, message=f"{entry.file}:{entry.line}: row rejected: {entry.reason}.")
+        _found(level, f"{entry.file}:{entry.line}: row rejected: {entry.reason}.")
         for entry in rejected
     ]
     if level == "error":
-        share = (
-            f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than "
-            f"data.{name}.max_rejected = {limit:.1%}."
-        )
-        found.append(Finding(level="error", message=share))
+        share = f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than"
+        found.append(_found("error", f"{share} data.{name}.max_rejected = {limit:.1%}."))
     return found

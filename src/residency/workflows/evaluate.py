@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
+NO_SAFETY = (
+    "evaluate.safety: is about generative models, and this one marks or chooses; set it to false."
+)
 DEMO_CAVEAT = (
     "These records are invented: a generator wrote them, and the bundled model has seen text of "
     "the same generator when it was pre-trained. The scores show that the road works; they say "
@@ -225,10 +228,7 @@ def measure(
     recipe, tracker = material.inputs.recipe, material.tracker
     settings, test = recipe.evaluate, measured_examples(one, recipe)
     if settings.safety and one.output != "text":
-        raise UserError(
-            "evaluate.safety: is about generative models, and this one marks or chooses; set it to "
-            "false."
-        )
+        raise UserError(NO_SAFETY)
     able = _able_systems(one, systems)
     longest = predictors.longest_answer(able.values())
     shots = _questions_with_shots(one, test, recipe.seed)
