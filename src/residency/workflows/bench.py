@@ -135,7 +135,7 @@ def bench(
     return speed, write_page(page(speed), target)
 
 
-class Marking:
+class TimedClassifier:
     """A model with a head: notes of a fixed length."""
 
     output = "head"
@@ -164,13 +164,11 @@ class Marking:
             times,
             progress,
         )
-        return [
-            _timing("residency", batch, ours, read),
-            _timing("transformers", batch, plain, read),
-        ]
+        both = {"residency": ours, "transformers": plain}
+        return [_timing(name, batch, took, read) for name, took in both.items()]
 
 
-class Writing:
+class TimedGenerator:
     """A model that writes: a question and an answer that fill a fixed length, the answer a quarter
     of it."""
 
@@ -213,20 +211,14 @@ class Writing:
             times,
             progress,
         )
-        first_ours, first_plain = _in_turn(
-            self._first, lambda: self._plain(1, 1), times, lambda done: None
-        )
+        first = _in_turn(self._first, lambda: self._plain(1, 1), times, lambda done: None)
+        written = batch * self.written
         return [
-            _timing(
-                "residency", batch, ours, batch * self.written, first_ours if batch == 1 else None
-            ),
-            _timing(
-                "transformers",
-                batch,
-                plain,
-                batch * self.written,
-                first_plain if batch == 1 else None,
-            ),
+            _timing(name, batch, took, written, first_token if batch == 1 else None)
+            for name, took, first_token in (
+                ("residency", ours, first[0]),
+                ("transformers", plain, first[1]),
+            )
         ]
 
     def _first(self) -> None:
@@ -253,16 +245,16 @@ class Writing:
             )
 
 
-def _subject(artefact: Path, folder: Path, tokens: int) -> Marking | Writing:
+def _subject(artefact: Path, folder: Path, tokens: int) -> TimedClassifier | TimedGenerator:
     from residency.models import predictors
     from residency.models.causal import CausalPredictor
 
     predictor = predictors.trained(artefact)
     texts = _texts(folder)
     return (
-        Writing(predictor, texts, tokens)
+        TimedGenerator(predictor, texts, tokens)
         if isinstance(predictor, CausalPredictor)
-        else Marking(predictor, texts, tokens)
+        else TimedClassifier(predictor, texts, tokens)
     )
 
 
@@ -365,20 +357,12 @@ def page(speed: Speed) -> Page:
     pairs = list(zip(speed.timings[::2], speed.timings[1::2], strict=True))
     ours, plain = pairs[0]
     verb = "writes" if speed.output == "text" else "reads"
-    rows = tuple(
-        (
-            str(one.batch),
-            one.system,
-            f"{one.p50_ms:.1f}",
-            f"{one.p95_ms:.1f}",
-            f"{one.first_ms:.1f}" if one.first_ms else "–",
-            f"{one.ms_per_100:.1f}",
-            f"{one.tokens_per_second:,.0f}",
-            f"{other.p50_ms / one.p50_ms:.2f}" if one is a else "",
-        )
-        for a, b in pairs
-        for one, other in ((a, b), (b, a))
-    )
+    rows = tuple(_row(one, other, one is a) for a, b in pairs for one, other in ((a, b), (b, a)))
+    lines = {
+        name: [(one.batch, one.tokens_per_second) for one in speed.timings if one.system == name]
+        for name in ("residency", "transformers")
+    }
+    plot = plots.line_plot(lines, "rows in a batch", "tokens/s")
     what = "question and answer together" if speed.output == "text" else "of an input"
     return Page(
         title=f"{speed.model}: speed",
@@ -395,16 +379,7 @@ def page(speed: Speed) -> Page:
         sections=(
             Section(
                 title="Times",
-                columns=(
-                    "batch",
-                    "system",
-                    "p50, ms",
-                    "p95, ms",
-                    "first token, ms",
-                    "ms per 100 tokens",
-                    "tokens/s",
-                    "times plain",
-                ),
+                columns=COLUMNS,
                 rows=rows,
                 numeric=(0, 2, 3, 4, 5, 6, 7),
                 caption="p50 and p95 are of answering a whole batch; both systems took turns in "
@@ -412,23 +387,34 @@ def page(speed: Speed) -> Page:
             ),
             Section(
                 title="Throughput by batch size",
-                svg=plots.inline(
-                    plots.line_plot(
-                        {
-                            name: [
-                                (one.batch, one.tokens_per_second)
-                                for one in speed.timings
-                                if one.system == name
-                            ]
-                            for name in ("residency", "transformers")
-                        },
-                        "rows in a batch",
-                        "tokens/s",
-                    ),
-                    "throughput",
-                    "Tokens a second by batch size",
-                ),
+                svg=plots.inline(plot, "throughput", "Tokens a second by batch size"),
                 caption="The numbers are in the table.",
             ),
         ),
+    )
+
+
+COLUMNS = (
+    "batch",
+    "system",
+    "p50, ms",
+    "p95, ms",
+    "first token, ms",
+    "ms per 100 tokens",
+    "tokens/s",
+    "times plain",
+)
+
+
+def _row(one: Timing, other: Timing, ours: bool) -> tuple[str, ...]:
+    """A system's figures beside the other's."""
+    return (
+        str(one.batch),
+        one.system,
+        f"{one.p50_ms:.1f}",
+        f"{one.p95_ms:.1f}",
+        f"{one.first_ms:.1f}" if one.first_ms else "–",
+        f"{one.ms_per_100:.1f}",
+        f"{one.tokens_per_second:,.0f}",
+        f"{other.p50_ms / one.p50_ms:.2f}" if ours else "",
     )

@@ -174,33 +174,24 @@ def _written(
     kept = out.with_name(out.name + ".partial-words")
     known = {one.key: one.text for one in read_unfinished(kept, Words)}
     tracker.start("writing questions", len(abstracts))
-    source, done = iter(abstracts), 0
+    source, done, info = iter(abstracts), 0, generator.info
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with kept.open("ab") as file:
             while chunk := list(islice(source, CHUNK)):
                 asked = [(one, _example(one, pairs)) for one in chunk]
-                keys = [
-                    digest([generator.info.name, generator.info.digest, example.input])
-                    for _, example in asked
-                ]
-                new = [
-                    (key, example)
-                    for key, (_, example) in zip(keys, asked, strict=True)
-                    if key not in known
-                ]
-                for (key, _), answer in zip(
-                    new, generator.predict([example for _, example in new]), strict=True
-                ):
+                keys = [digest([info.name, info.digest, example.input]) for _, example in asked]
+                both = zip(keys, asked, strict=True)
+                new = {key: example for key, (_, example) in both if key not in known}
+                answers = generator.predict(list(new.values()))
+                for key, answer in zip(new, answers, strict=True):
                     known[key] = answer.text
                     file.write(msgspec.json.encode(Words(key=key, text=answer.text)) + b"\n")
                 file.flush()
                 done += len(chunk)
                 tracker.update(done)
                 for key, (abstract, _) in zip(keys, asked, strict=True):
-                    for pair in read_pairs(
-                        known[key], abstract, generator.info.base or generator.info.name
-                    ):
+                    for pair in read_pairs(known[key], abstract, info.base or info.name):
                         yield pair, abstract.text
     kept.unlink(missing_ok=True)
     tracker.end(f"{done} abstracts")
