@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ import residency
 from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
 from residency.core.errors import UserError
 from residency.core.run_folder import Run
+from residency.corpus import load
 from residency.models.artefact import read
 from residency.recipe import Recipe
 from residency.synth.clinical_notes import records
@@ -101,6 +103,30 @@ def test_a_changed_evaluation_reuses_the_training_of_the_earlier_run(
     assert other.folder != run
     assert list(other.done.values()) == ["borrowed", "borrowed", "run", "run"]
     assert other.folder.name in (other.folder / "report.html").read_text("utf-8")
+
+
+def test_explaining_and_what_is_finished_read_no_row(
+    finished: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, run = finished
+    read: list[str] = []
+    real = load.read_parts
+
+    def counted(data: load.Data, name: str, *others: Any) -> Any:
+        read.append(name)
+        return real(data, name, *others)
+
+    monkeypatch.setattr(load, "read_parts", counted)
+    recipe = Recipe.load(project / "recipe.yaml")
+    assert {words for _, words in residency.explain(recipe, project / "runs")} == {"cached"}
+    assert residency.run(recipe, project / "runs").folder == run
+    other = Recipe.load(project / "recipe.yaml", ["data.notes.limit=20", "seed=8"])
+    assert len(residency.explain(other, project / "runs")) == 4
+    assert read == []
+    residency.evaluate(run, ["evaluate.bootstrap=15"])
+    assert read == ["notes"], "once, for all steps"
+    residency.evaluate(run, ["evaluate.bootstrap=15"])
+    assert read == ["notes"]
 
 
 def test_explaining_writes_nothing(project: Path, cli: CLI) -> None:

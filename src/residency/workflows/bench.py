@@ -271,7 +271,7 @@ def _texts(folder: Path) -> str:
 
 
 def _cut(text: str, most: int, count: Callable[[str], int]) -> str:
-    """The longest beginning of a text, repeated as often as it takes, of at most ``most`` tokens."""
+    """The longest beginning of at most ``most`` tokens of a text, repeated until it is long enough."""
     while count(text) < most:
         text += "\n" + text
     low, high = 1, len(text)

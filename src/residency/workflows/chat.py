@@ -36,7 +36,7 @@ class Side:
         self.turns = [Turn(role="system", text=self.system)] if self.system else []
 
     def ask(self, question: str) -> Iterator[str]:
-        """The answer in pieces, fit for a terminal; question and answer are kept for the next one."""
+        """The answer in pieces, fit for a terminal; both are kept for the next question."""
         asked = [*self.turns, Turn(role="user", text=question)]
         pieces: list[str] = []
         for piece in self.talker.stream(asked):

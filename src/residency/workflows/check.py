@@ -23,7 +23,7 @@ from residency.workflows.evaluate import NO_SAFETY
 from residency.workflows.steps import EvaluationTask, evaluation_tasks, trained_on
 
 
-class Finding(Value, frozen=True):
+class CheckFinding(Value, frozen=True):
     """One thing that ``check`` found."""
 
     level: str
@@ -31,10 +31,12 @@ class Finding(Value, frozen=True):
     message: str
 
 
-def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], list[DataSummary]]:
+def check(
+    recipe: Recipe, runs: Path = Path("runs")
+) -> tuple[list[CheckFinding], list[DataSummary]]:
     """Read all data and look for every problem; trains nothing and writes nothing. ``runs``: where
     models of the recipe lie."""
-    findings: list[Finding] = []
+    findings: list[CheckFinding] = []
     summaries: list[DataSummary] = []
     base, corpora = None, {}
     with _reported(findings):
@@ -57,12 +59,12 @@ def check(recipe: Recipe, runs: Path = Path("runs")) -> tuple[list[Finding], lis
     return findings, summaries
 
 
-def _found(level: str, message: str) -> Finding:
-    return Finding(level=level, message=message)
+def _found(level: str, message: str) -> CheckFinding:
+    return CheckFinding(level=level, message=message)
 
 
 @contextmanager
-def _reported(findings: list[Finding]) -> Iterator[None]:
+def _reported(findings: list[CheckFinding]) -> Iterator[None]:
     """Add what stands in the way to the findings, in place of ending there."""
     try:
         yield
@@ -75,7 +77,7 @@ def _check_task(
     asked: EvaluationTask,
     base: Base | None,
     corpora: Mapping[str, Corpus],
-    findings: list[Finding],
+    findings: list[CheckFinding],
 ) -> None:
     """Look at a task: its card and base, the parts and labels of its data, what is learned."""
     task, where, card, output = asked.task, f"data.{asked.data}", None, None
@@ -134,7 +136,7 @@ def _conversations(
     ]
 
 
-def _rejections(corpus: Corpus, limit: float, name: str) -> list[Finding]:
+def _rejections(corpus: Corpus, limit: float, name: str) -> list[CheckFinding]:
     rejected = [entry for entry in corpus.ledger if entry.status == "rejected"]
     rows = sum(entry.status in ("kept", "repaired", "rejected") for entry in corpus.ledger)
     level = "error" if rows and len(rejected) / rows > limit else "note"

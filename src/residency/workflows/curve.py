@@ -64,7 +64,7 @@ class Curve(Value, frozen=True):
     points: tuple[Point, ...]
     law: Law | None
     full: Point | None
-    """Every weight trained on the largest size; None where the recipe does that itself, or cannot."""
+    """Every weight trained on the largest size; None where the recipe does that, or cannot."""
     device: str
 
 

@@ -219,7 +219,7 @@ class ZoneFiles:
         )
 
     def _count_expired(self) -> None:
-        """Segments that grew too old before anything was made of them are gone, and are said to be."""
+        """Count segments that grew too old, and are gone, before anything was made of them."""
         first = self.store.head.first
         lost = sum(
             rows
@@ -313,7 +313,7 @@ class ZoneFiles:
             self.store.expire(0, "released", upto=state.segment)
 
     def discard(self) -> None:
-        """Nothing of this release is kept; the next command makes it again from the same segments."""
+        """Keep nothing of this release; the next command makes it again from the same segments."""
         self.partial.unlink(missing_ok=True)
         self.keep(
             segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={}

@@ -1,9 +1,11 @@
-"""Labelling from a recipe: give notes out, take them back, measure agreement, settle differences.
+"""Labelling from a recipe: give notes out, take them back, measure agreement, settle
+differences.
 
 Everything lies in ``label.out``:
 
 notes.jsonl               the notes that were given out, in their order
-label/                    a round: tasks, files out and back, annotations/NAME.jsonl as pulled, history.jsonl of what changed
+label/                    a round: tasks, files out and back, annotations/NAME.jsonl as pulled,
+                          history.jsonl of what changed
 practice/  adjudication/  other rounds, the same way
 agreement.html            the report
 gold.jsonl  audit.jsonl   what was settled, and how
@@ -54,7 +56,7 @@ class Sent(Value, frozen=True):
     where: str
 
 
-class Labelling(Value, frozen=True):
+class LabellingSetup(Value, frozen=True):
     """The labelling of one recipe: its settings, its folder and what is labelled."""
 
     recipe: Recipe
@@ -65,7 +67,7 @@ class Labelling(Value, frozen=True):
     card: Card
 
 
-def open_labelling(recipe: Recipe) -> Labelling:
+def open_labelling(recipe: Recipe) -> LabellingSetup:
     """The labelling of a recipe, its card read; that must name its labels, since nobody has
     labelled anything that they could be taken from."""
     settings = recipe.label
@@ -83,7 +85,9 @@ def open_labelling(recipe: Recipe) -> Labelling:
             f"label.card: {name} does not name labels of spans; annotators need labels with "
             "definitions, so write a card (cards/my-card.yaml) and name it here."
         )
-    return Labelling(recipe=recipe, settings=settings, folder=folder, card_name=name, card=card)
+    return LabellingSetup(
+        recipe=recipe, settings=settings, folder=folder, card_name=name, card=card
+    )
 
 
 def read_notes(folder: Path) -> dict[str, Note]:
@@ -96,7 +100,7 @@ def read_notes(folder: Path) -> dict[str, Note]:
     return {note.id: note for note in read_jsonl(path, Note)}
 
 
-def read_annotations(to: Labelling) -> dict[str, dict[str, Annotation]]:
+def read_annotations(to: LabellingSetup) -> dict[str, dict[str, Annotation]]:
     """What was pulled in the round of labelling, by annotator and note."""
     return {name: marks.read(_kept(to.folder, ROUND, name)) for name in to.settings.annotators}
 
@@ -113,7 +117,7 @@ def _tasks(folder: Path, round: str, name: str) -> list[LabellingTask]:
 
 
 def give(
-    to: Labelling, round: str, name: str, tasks: Sequence[LabellingTask], profile: Profile
+    to: LabellingSetup, round: str, name: str, tasks: Sequence[LabellingTask], profile: Profile
 ) -> Sent:
     """Give tasks to one person, by file or server; the list of what they were given is written
     first."""
@@ -126,7 +130,7 @@ def give(
     return Sent(annotator=name, tasks=len(tasks), where=where)
 
 
-def take(to: Labelling, round: str, name: str) -> Pulled:
+def take(to: LabellingSetup, round: str, name: str) -> Pulled:
     """Take back what one person has done: proved, merged with what was taken before, earlier
     versions kept in history.jsonl.
 
@@ -153,7 +157,7 @@ def take(to: Labelling, round: str, name: str) -> Pulled:
     return replace(pulled, annotator=name, of=len(tasks), unknown=len(found) - len(known))
 
 
-def _exchange(to: Labelling, round: str, name: str) -> Exchange | Project:
+def _exchange(to: LabellingSetup, round: str, name: str) -> Exchange | Project:
     """How tasks come to somebody, and back."""
     settings, folder = to.settings, to.folder / round
     if isinstance(settings, InFiles):
@@ -177,14 +181,14 @@ def _exchange(to: Labelling, round: str, name: str) -> Exchange | Project:
     )
 
 
-def _lang(to: Labelling) -> str:
+def _lang(to: LabellingSetup) -> str:
     """The language that the recipe gives for the notes; the guideline is shown in it where there is
     one."""
     data = to.recipe.data.get(to.settings.data)
     return data.lang.partition("-")[0] if data else ""
 
 
-def _choose_notes(to: Labelling) -> list[Note]:
+def _choose_notes(to: LabellingSetup) -> list[Note]:
     """The notes to give out: those of the recipe's data set, as many as it says, and all that were
     given out before."""
     settings, recipe = to.settings, to.recipe
@@ -208,7 +212,7 @@ def _choose_notes(to: Labelling) -> list[Note]:
     return [*given.values(), *new[:most]]
 
 
-def _suggestions(to: Labelling, notes: Sequence[Note]) -> dict[str, tuple[Span, ...]]:
+def _suggestions(to: LabellingSetup, notes: Sequence[Note]) -> dict[str, tuple[Span, ...]]:
     """What is marked beforehand, by note; raises ``UserError`` for a model of another card's
     labels."""
     how = to.settings.prelabel
@@ -389,7 +393,7 @@ def practice(recipe: Recipe, gold: Path) -> tuple[list[Sent], list[practising.Fe
     return sent, []
 
 
-def _feedback(to: Labelling, chosen: list[Note]) -> list[practising.Feedback]:
+def _feedback(to: LabellingSetup, chosen: list[Note]) -> list[practising.Feedback]:
     """Take the practice round back, and write a page for each annotator who has done it."""
     guide = guides(to.card_name, to.recipe.root).get(_lang(to))
     show = strictest(note.profile for note in chosen) in SHOWABLE
@@ -407,7 +411,7 @@ def _feedback(to: Labelling, chosen: list[Note]) -> list[practising.Feedback]:
     return found
 
 
-def _read_gold(to: Labelling, path: Path) -> list[Note]:
+def _read_gold(to: LabellingSetup, path: Path) -> list[Note]:
     """Notes of a JSON lines file whose answers are known."""
     from residency.core.part import parse
 

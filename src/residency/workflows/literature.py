@@ -28,7 +28,7 @@ OWN = "conclusions"
 """The generator that is none."""
 
 
-class Words(Value, frozen=True):
+class KeptAnswer(Value, frozen=True):
     """What a generator wrote about an abstract, kept so that an interrupted command asks nothing
     twice."""
 
@@ -36,7 +36,7 @@ class Words(Value, frozen=True):
     text: str
 
 
-class Made(Value, frozen=True):
+class PairCounts(Value, frozen=True):
     """What became of abstracts."""
 
     abstracts: int
@@ -102,7 +102,7 @@ def make_pairs(
     key: str = "",
     pairs: int = 3,
     tracker: Tracker | None = None,
-) -> Made:
+) -> PairCounts:
     """Write questions with answers about the abstracts of a file, in the Alpaca format.
 
     ``by``: ``conclusions`` (questions that titles ask, answered by the authors' conclusions), a
@@ -123,7 +123,7 @@ def make_pairs(
         found, asked = list(_written(generator, abstracts, pairs, out, tracker)), len(abstracts)
     taken, left = sieved(found)
     write_jsonl(out, (_row(pair) for pair in taken))
-    return Made(len(abstracts), asked, len(taken), dict(Counter(left).most_common()))
+    return PairCounts(len(abstracts), asked, len(taken), dict(Counter(left).most_common()))
 
 
 def _row(pair: Pair) -> dict[str, str]:
@@ -172,7 +172,7 @@ def _written(
     """Pairs that a generator writes, each with its abstract's text; its words are kept until all
     are there."""
     kept = out.with_name(out.name + ".partial-words")
-    known = {one.key: one.text for one in read_unfinished(kept, Words)}
+    known = {one.key: one.text for one in read_unfinished(kept, KeptAnswer)}
     tracker.start("writing questions", len(abstracts))
     source, done, info = iter(abstracts), 0, generator.info
     with disk_errors(out):
@@ -186,7 +186,7 @@ def _written(
                 answers = generator.predict(list(new.values()))
                 for key, answer in zip(new, answers, strict=True):
                     known[key] = answer.text
-                    file.write(msgspec.json.encode(Words(key=key, text=answer.text)) + b"\n")
+                    file.write(msgspec.json.encode(KeptAnswer(key=key, text=answer.text)) + b"\n")
                 file.flush()
                 done += len(chunk)
                 tracker.update(done)

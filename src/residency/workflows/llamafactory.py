@@ -178,7 +178,8 @@ def _method(given: Mapping[str, Any], fates: Fates, file: Path) -> dict[str, Any
     kind = given.get("finetuning_type", "lora")
     if kind not in ("lora", "full"):
         raise UserError(
-            f"{file}: finetuning_type: {kind!r} is not there yet; {allowed(('lora', 'full'), kind)}."
+            f"{file}: finetuning_type: {kind!r} is not there yet; "
+            f"{allowed(('lora', 'full'), kind)}."
         )
     fates["finetuning_type"] = f"stages[0].method.kind: {kind}"
     if kind == "full":

@@ -202,8 +202,8 @@ def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, s
         return "; ".join(f"{span.label} {span.start} to {span.end}" for span in marks) or "-"
 
     def around(one: Suspect) -> str:
-        text = notes[one.note].text
-        return f"{text[max(0, one.start - 40) : one.start]}[{text[one.start : one.end]}]{text[one.end : one.end + 40]}"
+        text, start, end = notes[one.note].text, one.start, one.end
+        return f"{text[max(0, start - 40) : start]}[{text[start:end]}]{text[end : end + 40]}"
 
     columns = ("note", "labelled", "the model says", "log odds", *(("text",) if show else ()))
     rows = [

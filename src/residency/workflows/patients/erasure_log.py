@@ -18,7 +18,7 @@ from residency.core.types import Value
 LOG = "erasures.jsonl"
 
 
-class Line(Value, frozen=True):
+class ErasureLine(Value, frozen=True):
     """One thing that an erasure did."""
 
     at: str
@@ -58,7 +58,7 @@ class ErasureLog:
         after: str = "",
     ) -> None:
         """Append a line; it is on disk when this returns."""
-        line = Line(
+        line = ErasureLine(
             at=now(),
             event=event,
             patient=patient,
@@ -79,7 +79,7 @@ class ErasureLog:
         self._last = sha256(written).hexdigest()
 
     def state(self, hashes: tuple[str, ...]) -> str:
-        """``begun`` or ``finished``, of the last erasure of a patient; empty where there was none."""
+        """``begun`` or ``finished``, of the last erasure of a patient; empty where there is none."""
         about = [
             line.event
             for line in self.lines
@@ -105,7 +105,7 @@ class ErasureLog:
                 digest = line.after
         return digest
 
-    def _read(self) -> list[Line]:
+    def _read(self) -> list[ErasureLine]:
         """All lines; the rest of one that was cut off is dropped. Raises ``GateRefused`` where one
         was changed or removed."""
         if not self.path.is_file():
@@ -116,7 +116,7 @@ class ErasureLog:
                 if not raw.endswith(b"\n"):
                     break
                 try:
-                    line = msgspec.json.decode(raw, type=Line)
+                    line = msgspec.json.decode(raw, type=ErasureLine)
                 except msgspec.DecodeError:
                     line = None
                 if line is None or line.chain != self._last:
