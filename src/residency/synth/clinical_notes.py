@@ -14,78 +14,21 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from residency.core.types import Note
-from residency.synth.knowledge import Knowledge, Template, knowledge
+from residency.synth.knowledge import Knowledge, Template, knowledge, read_data
 from residency.synth.patient import InventedPatient, draw_patient
 from residency.synth.slots import SentenceWriter
 from residency.synth.writer import NoteText
 
-LABELS = (
-    "diagnosis",
-    "symptom",
-    "history",
-    "allergy",
-    "drug",
-    "dose",
-    "test",
-    "result",
-    "procedure",
-    "time",
-)
-
-Plan = tuple[tuple[str, float, int, int], ...]
+CLINICAL = ("diagnosis", "symptom", "history", "allergy", "drug", "dose", "test", "result")
+LABELS = (*CLINICAL, "procedure", "time")
+Plan = list[tuple[str, float, int, int]]
 """Sections of a note in their order: (name, chance that the note has it, sentences from, to)."""
-
-KINDS: dict[str, Plan] = {
-    "admission": (
-        ("complaint", 1, 1, 1),
-        ("present", 1, 2, 4),
-        ("history", 0.9, 1, 2),
-        ("allergies", 0.9, 1, 1),
-        ("family", 0.55, 1, 1),
-        ("exam", 0.9, 1, 1),
-        ("tests", 0.85, 1, 2),
-        ("first_diagnosis", 0.95, 1, 1),
-        ("treatment", 0.75, 1, 1),
-        ("procedure", 0.5, 1, 1),
-        ("plan", 0.4, 1, 1),
-    ),
-    "progress": (
-        ("course", 1, 2, 3),
-        ("exam", 0.9, 1, 1),
-        ("allergies", 0.5, 1, 1),
-        ("tests", 0.9, 1, 2),
-        ("diagnosis", 0.8, 1, 1),
-        ("procedure", 0.8, 1, 1),
-        ("treatment", 1, 1, 2),
-        ("plan", 0.9, 1, 2),
-    ),
-    "discharge": (
-        ("complaint", 1, 1, 1),
-        ("history", 0.75, 1, 2),
-        ("allergies", 0.75, 1, 1),
-        ("tests", 0.9, 1, 2),
-        ("diagnosis", 1, 1, 1),
-        ("treatment", 1, 1, 2),
-        ("procedure", 0.9, 1, 1),
-        ("course", 0.9, 1, 2),
-        ("followup", 0.95, 1, 2),
-    ),
-    "outpatient": (
-        ("visit", 1, 1, 1),
-        ("present", 0.85, 1, 2),
-        ("history", 0.8, 1, 2),
-        ("allergies", 0.75, 1, 1),
-        ("family", 0.4, 1, 1),
-        ("exam", 0.9, 1, 1),
-        ("tests", 0.85, 1, 2),
-        ("diagnosis", 1, 1, 1),
-        ("treatment", 1, 1, 1),
-        ("followup", 0.95, 1, 3),
-    ),
-}
 EMERGENCIES = frozenset(
     {"sepsis", "meningitis", "cholangitis", "aki", "preeclampsia", "ectopic", "obstruction"}
 )
+SICK = ("pale", "cachexia", "icterus", "cold_skin", "hypotension", "face_oedema")
+WEAK = frozenset((*SICK, "unable_walk"))
+"""Signs and symptoms beside which nobody looks well."""
 IMPROVED = ("course", "followup")
 LAYOUTS = {"paragraph": 0.35, "blocks": 0.15, "headed": 0.35, "list": 0.15}
 
@@ -105,11 +48,9 @@ def _records(
     made = number = 0
     while made < count:
         number += 1
-        rng = random.Random(_seed(lang, seed, number))
+        rng = random.Random(seed_of(lang, seed, number))
         patient = draw_patient(rng, known)
-        for kind in _kinds(rng, patient, notes_per_patient):
-            if made == count:
-                return
+        for kind in _kinds(rng, patient, notes_per_patient)[: count - made]:
             made += 1
             page = _write(rng, known, lang, patient, kind)
             yield Note(
@@ -124,10 +65,10 @@ def _records(
             )
 
 
-def _seed(lang: str, seed: int, number: int) -> int:
-    return int.from_bytes(
-        blake2b(f"{lang}/{seed}/{number}".encode(), digest_size=8).digest(), "big"
-    )
+def seed_of(*parts: object) -> int:
+    """A whole number that these parts decide."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def _kinds(rng: random.Random, patient: InventedPatient, notes_per_patient: float) -> list[str]:
@@ -154,23 +95,21 @@ def _write(
     terse = layout == "list" or (layout == "headed" and rng.random() < 0.4)
     if terse:
         slots.plain()
-    for name, chance, low, high in _order(rng, KINDS[kind]):
+    for name, chance, low, high in _order(rng, read_data("plans")[kind]):
         if rng.random() < chance:
             _section(slots, _variant(slots, name), rng.randint(low, high), layout, terse)
     return page
 
 
-def _order(rng: random.Random, plan: Plan) -> list[tuple[str, float, int, int]]:
+def _order(rng: random.Random, plan: Plan) -> Plan:
     """The plan with the background in any order, and sometimes the examination after the tests."""
     sections = list(plan)
     for movable, chance in ((("history", "allergies", "family"), 0.4), (("exam", "tests"), 0.15)):
         places = [place for place, section in enumerate(sections) if section[0] in movable]
         if rng.random() < chance:
-            moved = rng.sample(places, len(places))
-            sections = [
-                sections[moved[places.index(p)]] if p in places else sections[p]
-                for p in range(len(sections))
-            ]
+            moved = [sections[place] for place in rng.sample(places, len(places))]
+            for place, section in zip(places, moved, strict=True):
+                sections[place] = section
     return sections
 
 
@@ -180,7 +119,7 @@ def _variant(slots: SentenceWriter, name: str) -> str:
         return "allergy" if slots.patient.allergens else "no_allergy"
     if name in IMPROVED and slots.kind != "outpatient":
         slots.some_have_passed()
-    own = slots.patient.condition.procedures
+    own = slots.condition.procedures
     slots.procedures = own
     if name == "procedure":
         operations = tuple(key for key in own if slots.known.procedures[key].operation)
@@ -204,10 +143,8 @@ def _section(slots: SentenceWriter, name: str, number: int, layout: str, terse: 
         number = min(number + terse, max(1, len(slots.drugs) // (1 if terse else 2)))
     if terse and name in ("present", "history", "tests", "course"):
         number += 1
-    places = sorted(
-        rng.sample(range(len(chosen)), min(len(chosen), number))
-    )  # templates stand in narrative order
-    lines = [chosen[place] for place in places]
+    places = rng.sample(range(len(chosen)), min(len(chosen), number))
+    lines = [chosen[place] for place in sorted(places)]  # templates stand in narrative order
     if name == "tests":
         lines = _each_study_once(slots, lines)
     if name == "exam":
@@ -239,27 +176,22 @@ def _says_again(line: Template, head: str) -> bool:
 
 def _each_study_once(slots: SentenceWriter, lines: list[Template]) -> list[Template]:
     """Leave out a second sentence on imaging where the patient had one study only."""
-    studies = sum(bool(slots.known.tests[key].findings) for key, _ in slots.patient.condition.tests)
-    on_studies = [
-        line for line in lines if any(piece[1] in ("img", "studytest", "test") for piece in line)
-    ]
+    studies = sum(bool(slots.known.tests[key].findings) for key, _ in slots.condition.tests)
+    slot_names = {"img", "studytest", "test"}
+    on_studies = [line for line in lines if slot_names & {piece[1] for piece in line}]
     return [line for line in lines if line not in on_studies[max(1, studies) :]]
 
 
 def _examination(slots: SentenceWriter, lines: list[Template], terse: bool) -> list[Template]:
     """Vital signs first, then what is abnormal, and a normal finding of another system: words
     without a label."""
-    patient, vitals = slots.patient, slots.style.sections["vitals"]
-    unfit = set(patient.condition.systems)
-    signs, symptoms = set(patient.condition.signs), set(patient.condition.symptoms)
-    if "node" in signs:
+    condition, vitals = slots.condition, slots.style.sections["vitals"]
+    unfit, seen = set(condition.systems), {*condition.signs, *condition.symptoms}
+    if "node" in condition.signs:
         unfit.add("nodes")
-    if (
-        signs & {"pale", "cachexia", "icterus", "cold_skin", "hypotension", "face_oedema"}
-        or "unable_walk" in symptoms
-    ):
+    if seen & WEAK:
         unfit |= {"general", "msk"}
-    if "confusion" in symptoms:
+    if "confusion" in condition.symptoms:
         unfit |= {"alert", "neuro"}
     fine = [line for system, line in slots.style.normal if system not in unfit]
     lines = [slots.pick(vitals.terse if terse else vitals.full), *lines]

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -22,7 +21,7 @@ from unicodedata import normalize
 import msgspec
 
 from residency.core.types import Note, RawNote, Span, Value
-from residency.synth.clinical_notes import records
+from residency.synth.clinical_notes import records, seed_of
 from residency.synth.people import NOW, Person, draw
 from residency.synth.planting import IdentifiedText, IdentifierSlots, PlantedIdentifier
 
@@ -56,11 +55,7 @@ def notes(
     """
     data, made, number = world(lang, folder), 0, first
     while made < count:
-        rng = random.Random(
-            int.from_bytes(
-                blake2b(f"{lang}/{seed}/{number}".encode(), digest_size=8).digest(), "big"
-            )
-        )
+        rng = random.Random(seed_of(lang, seed, number))
         person = draw(data, lang, rng, f"P{number:07d}")
         clinical = list(records(lang, rng.choice((1, 2, 2, 3)), seed=rng.randrange(2**31)))
         when = NOW - timedelta(days=rng.randint(30, 1500))
@@ -84,30 +79,23 @@ def _planted(
 ) -> Planted:
     page, slots = IdentifiedText(), IdentifierSlots(data, lang, rng, person, when)
     shape, loose = data.get("shape", {}), [*data["inserts"], *data.get("clinical", ())]
-    for template in (
-        rng.choice(data["headers"]),
-        *rng.sample(data["lines"], _between(rng, shape.get("lines", (2, 2)))),
-    ):
-        page.fill(template, slots)
-        page.add("\n")
+    head = [rng.choice(data["headers"])]
+    head += rng.sample(data["lines"], _between(rng, shape.get("lines", (2, 2))))
+    for template in head:
+        page.fill_line(template, slots)
     lines = record.text.splitlines(keepends=True)
-    between = (
-        {rng.randrange(1, len(lines) + 1) for _ in range(rng.randint(1, 3))} if lines else set()
-    )
+    number = rng.randint(1, 3) if lines else 0
+    between = {rng.randrange(1, len(lines) + 1) for _ in range(number)}
     offset = 0
     for number, line in enumerate(lines, 1):
         page.clinical(line, record.spans, offset)
         offset += len(line)
         if number in between:
-            if not line.endswith("\n"):
-                page.add("\n")
-            page.fill(rng.choice(loose), slots)
-            page.add("\n")
-    if page.parts and not page.parts[-1].endswith("\n"):
-        page.add("\n")
+            page.end_line()
+            page.fill_line(rng.choice(loose), slots)
+    page.end_line()
     for template in rng.sample(loose, _between(rng, shape.get("after", (0, 0)))):
-        page.fill(template, slots)
-        page.add("\n")
+        page.fill_line(template, slots)
     page.fill(rng.choice(data["footers"]), slots)
     text, marks, spans = "".join(page.parts), page.marks, page.spans
     if lang == "vi" and rng.random() < 0.1:
@@ -139,12 +127,10 @@ def _decomposed(
     starts = [0]
     for sign in text:
         starts.append(starts[-1] + len(normalize("NFD", sign)))
-    moved = [msgspec.structs.replace(m, start=starts[m.start], end=starts[m.end]) for m in marks]
-    return (
-        normalize("NFD", text),
-        moved,
-        [msgspec.structs.replace(s, start=starts[s.start], end=starts[s.end]) for s in spans],
-    )
+    replace = msgspec.structs.replace
+    moved = [replace(m, start=starts[m.start], end=starts[m.end]) for m in marks]
+    spans = [replace(s, start=starts[s.start], end=starts[s.end]) for s in spans]
+    return normalize("NFD", text), moved, spans
 
 
 def write_hospital(path: Path, lang: str, patients: int, seed: int = 0) -> int:
@@ -156,49 +142,37 @@ def write_hospital(path: Path, lang: str, patients: int, seed: int = 0) -> int:
     if path.exists():
         raise FileExistsError(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
+    count, known = 0, set[str]()
     with closing(sqlite3.connect(path)) as database:
         database.executescript(TABLES)
-        known: set[str] = set()
+
+        def insert(table: str, *values: object) -> None:
+            marks = ", ".join("?" * len(values))
+            database.execute(f"INSERT INTO {table} VALUES ({marks})", values)
+
         for planted in notes(lang, patients * 3, seed):
             note = planted.note
             if note.patient not in known:
                 if len(known) == patients:
                     break
                 known.add(note.patient)
-                values = dict(reversed(note.identifiers))
-                relative = [
-                    value for kind, value in note.identifiers if kind in ("relative", "phone")
-                ]
-                database.execute(
-                    "INSERT INTO patients VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        note.patient,
-                        values["name"],
-                        values["birth_date"],
-                        values["national_id"],
-                        values["insurance"],
-                        relative[0],
-                        values["address"],
-                        values["record"],
-                        relative[1],
-                        relative[2],
-                    ),
-                )
+                insert("patients", note.patient, *_columns(note.identifiers))
             when = note.written_at.isoformat(" ") if note.written_at else None
-            database.execute(
-                "INSERT INTO encounters VALUES (?, ?, ?, ?)",
-                (f"E{count:07d}", note.patient, when, note.kind),
-            )
-            database.execute(
-                "INSERT INTO notes VALUES (?, ?, ?, ?, ?)",
-                (note.id, f"E{count:07d}", note.kind, when, note.text),
-            )
-            rows = [(note.id, span.start, span.end, span.label) for span in note.spans]
-            database.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", rows)
+            insert("encounters", f"E{count:07d}", note.patient, when, note.kind)
+            insert("notes", note.id, f"E{count:07d}", note.kind, when, note.text)
+            for span in note.spans:
+                insert("labels", note.id, span.start, span.end, span.label)
             count += 1
         database.commit()
     return count
+
+
+def _columns(identifiers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """A patient's identifiers in the order of the table's columns."""
+    values = dict(reversed(identifiers))
+    phone, relative, relative_phone = (v for k, v in identifiers if k in ("relative", "phone"))
+    own = (values[kind] for kind in ("name", "birth_date", "national_id", "insurance"))
+    return (*own, phone, values["address"], values["record"], relative, relative_phone)
 
 
 TABLES = """

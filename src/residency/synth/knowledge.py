@@ -4,6 +4,7 @@ language's style."""
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +56,11 @@ class Past(NamedTuple):
     sex: str
     youngest: int
     never_with: frozenset[str]
+
+    def fits(self, age: int, sex: str, conditions: Set[str]) -> bool:
+        """Whether a patient of these conditions may have had it."""
+        may = self.sex in ("any", sex) and age >= self.youngest
+        return may and self.never_with.isdisjoint(conditions)
 
 
 class Allergen(NamedTuple):
@@ -131,6 +137,10 @@ class Knowledge(NamedTuple):
     denied: dict[str, frozenset[str]]
     """Symptoms that notes deny, each with those beside which it would contradict itself."""
     absent_signs: dict[str, frozenset[str]]
+    familial: Names
+    """Diseases that are said to run in families."""
+    common: Names
+    """Long-standing diseases that many have."""
     style: Style
 
 
@@ -141,39 +151,49 @@ def knowledge(lang: str) -> Knowledge:
         raise UserError(
             f"lang: {lang!r} is not a language of the generator of records; {allowed(LANGS, lang)}."
         )
-    place, terms = LANGS.index(lang), _read("terms")
-    flat = {
-        kind: {key: _names(row, place) for key, row in terms[kind].items()}
-        for kind in ("symptoms", "signs")
-    }
-    procedures = {
-        key: Procedure(_names(row, place), kind == "operations")
-        for kind in ("operations", "care")
-        for key, row in terms[kind].items()
-    }
+    place, terms = LANGS.index(lang), read_data("terms")
+
+    def named(kind: str) -> dict[str, Names]:
+        return {key: _names(row, place) for key, row in terms[kind].items()}
+
+    def beside(kind: str) -> dict[str, frozenset[str]]:
+        return {key: frozenset(_words(others)) for key, others in terms[kind].items()}
+
     return Knowledge(
-        flat["symptoms"],
-        flat["signs"],
-        {
+        symptoms=named("symptoms"),
+        signs=named("signs"),
+        drugs={
             key: Drug(key, _names(names, place), _parts(strengths), _words(routes), _words(times))
             for key, (names, strengths, routes, times) in terms["drugs"].items()
         },
-        {key: _lab(key, row, place) for key, row in terms["labs"].items()}
-        | {key: _study(key, row, place) for key, row in terms["studies"].items()},
-        procedures,
-        {key: _past(row, place) for key, row in terms["past"].items()},
-        {
+        tests={
+            **{key: _lab(key, row, place) for key, row in terms["labs"].items()},
+            **{key: _study(key, row, place) for key, row in terms["studies"].items()},
+        },
+        procedures={
+            key: Procedure(names, kind == "operations")
+            for kind in ("operations", "care")
+            for key, names in named(kind).items()
+        },
+        past={key: _past(row, place) for key, row in terms["past"].items()},
+        allergens={
             key: Allergen(_names(names, place), frozenset(_words(avoid)))
             for key, (names, avoid) in terms["allergens"].items()
         },
-        {key: _condition(key, row, place) for key, row in _read("conditions").items()},
-        {key: frozenset(_words(others)) for key, others in terms["denied"].items()},
-        {key: frozenset(_words(others)) for key, others in terms["absent_signs"].items()},
-        _style(_read(lang)),
+        conditions={
+            key: _condition(key, row, place) for key, row in read_data("conditions").items()
+        },
+        denied=beside("denied"),
+        absent_signs=beside("absent_signs"),
+        familial=_words(terms["familial"]),
+        common=_words(terms["common"]),
+        style=_style(read_data(lang)),
     )
 
 
-def _read(name: str) -> dict[str, Any]:
+@cache
+def read_data(name: str) -> dict[str, Any]:
+    """A file of ``data/``."""
     text = (DATA / f"{name}.yaml").read_text("utf-8")
     value: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return value
@@ -216,33 +236,30 @@ def _condition(key: str, row: list[Any], place: int) -> Condition:
     codes, names, who, scale, systems, *lists = row
     code, _, standing_code = str(codes).partition(" ")
     variants = _names(names, place)
-    symptoms, signs, tests, drugs, procedures, differential, comorbid = (
-        _words(words) for words in lists
-    )
+    symptoms, signs, tests, *others = map(_words, lists)
     ages, _, sex = str(who).partition(" ")
-    low, high = ages.split("-")
-    results = tuple(
-        (t[:-1], t[-1]) if t[-1] in "-=+" else (t.partition(".")[0], t.partition(".")[2])
-        for t in tests
-    )
+    low, high = map(int, ages.split("-"))
     return Condition(
         key,
         code,
         tuple(name.rstrip("!") for name in variants if not name.endswith("~")),
         standing_code or code,
         tuple(name.rstrip("~") for name in variants if not name.endswith("!")),
-        (int(low), int(high)),
+        (low, high),
         sex or "any",
         scale,
         _words(systems),
         symptoms,
         signs,
-        results,
-        drugs,
-        procedures,
-        differential,
-        comorbid,
+        tuple(map(_outcome, tests)),
+        *others,
     )
+
+
+def _outcome(test: str) -> tuple[str, str]:
+    """``crp+`` -> (crp, +), ``ct.mass`` -> (ct, mass)."""
+    name, _, finding = test.partition(".")
+    return (test[:-1], test[-1]) if test[-1] in "-=+" else (name, finding)
 
 
 _PIECE = re.compile(r"\{(\w+)\}|<(c?)(\d+)-(\d+)>")
@@ -269,36 +286,30 @@ def _templates(lines: str) -> tuple[Template, ...]:
 
 
 def _style(value: dict[str, Any]) -> Style:
-    times = value["times"]
     phrases: dict[str, tuple[Template, ...]] = {}
-    for name, lines in times.items():
-        scales = lines if isinstance(lines, dict) else {"": lines}
-        for scale, line in scales.items():
-            phrases[name + scale] = tuple(template(part) for part in _parts(line))
-    normal = [line.split("> ", 1) for line in value["normal"].splitlines()]
+    for name, lines in value["times"].items():
+        for scale, line in (lines if isinstance(lines, dict) else {"": lines}).items():
+            phrases[name + scale] = tuple(map(template, _parts(line)))
+    normal = (line.split("> ", 1) for line in value["normal"].splitlines())
+    words = ("raised", "lowered", "usual", "operation_verb", "care_verb")
+    sections = {
+        name: NoteSection(
+            _parts(section.get("head", "")),
+            _templates(section["full"]),
+            _templates(section.get("terse", "")),
+        )
+        for name, section in value["sections"].items()
+    }
     return Style(
-        value["words"],
-        {
-            kind: tuple((first, last) for first, last in pairs)
-            for kind, pairs in value["lists"].items()
-        },
-        {name: tuple(value[name]) for name in ("lab_gap", "study_gap", "drug_gap")},
-        {
-            name: _parts(value[name])
-            for name in ("raised", "lowered", "usual", "operation_verb", "care_verb")
-        },
-        value["units"],
-        {name: _parts(line) for name, line in value["route"].items()},
-        {name: _parts(line) for name, line in value["freq"].items()},
-        tuple(value["dose"].splitlines()),
-        phrases,
-        tuple((system, template(text)) for system, text in normal),
-        {
-            name: NoteSection(
-                _parts(section.get("head", "")),
-                _templates(section["full"]),
-                _templates(section.get("terse", "")),
-            )
-            for name, section in value["sections"].items()
-        },
+        words=value["words"],
+        lists={kind: tuple(map(tuple, pairs)) for kind, pairs in value["lists"].items()},
+        gaps={name: tuple(value[name]) for name in ("lab_gap", "study_gap", "drug_gap")},
+        phrases={name: _parts(value[name]) for name in words},
+        units=value["units"],
+        routes={name: _parts(line) for name, line in value["route"].items()},
+        frequencies={name: _parts(line) for name, line in value["freq"].items()},
+        doses=tuple(value["dose"].splitlines()),
+        times=phrases,
+        normal=tuple((system, template(text)) for system, text in normal),
+        sections=sections,
     )

@@ -56,18 +56,11 @@ def read_pairs(words: str, abstract: Abstract, model: str) -> list[Pair]:
     start, end = words.find("["), words.rfind("]")
     found = json_repair.loads(words[start : end + 1] if 0 <= start < end else words)
     rows = found if isinstance(found, list) else [found]
+    said = [(row.get("question"), row.get("answer")) for row in rows if isinstance(row, dict)]
     return [
-        Pair(
-            row["question"].strip(),
-            row["answer"].strip(),
-            abstract.id,
-            abstract.lang,
-            f"model:{model}",
-        )
-        for row in rows
-        if isinstance(row, dict)
-        and isinstance(row.get("question"), str)
-        and isinstance(row.get("answer"), str)
+        Pair(question.strip(), answer.strip(), abstract.id, abstract.lang, f"model:{model}")
+        for question, answer in said
+        if isinstance(question, str) and isinstance(answer, str)
     ]
 
 
@@ -110,16 +103,12 @@ def sieved(pairs: Iterable[tuple[Pair, str]]) -> tuple[list[Pair], Counter[str]]
 
 def _again(questions: Sequence[str]) -> set[int]:
     """Positions of questions that nearly repeat an earlier one."""
-    first: dict[str, int] = {}
-    again = {
-        number
-        for number, question in enumerate(questions)
-        if first.setdefault(_plain(question), number) != number
-    }
-    distinct = list(first)
-    return again | {
-        max(first[distinct[a]], first[distinct[b]]) for a, b in near_pairs(distinct, ALIKE)
-    }
+    plains = list(map(_plain, questions))
+    first = {text: number for number, text in reversed(list(enumerate(plains)))}
+    repeated = {number for number, text in enumerate(plains) if first[text] != number}
+    distinct = sorted(first, key=first.__getitem__)
+    near = near_pairs(distinct, ALIKE)
+    return repeated | {max(first[distinct[a]], first[distinct[b]]) for a, b in near}
 
 
 def _plain(text: str) -> str:

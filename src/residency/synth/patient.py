@@ -7,41 +7,6 @@ from typing import NamedTuple
 
 from residency.synth.knowledge import Condition, Knowledge, Names
 
-FAMILIAL = (
-    "htn",
-    "t2dm",
-    "cad",
-    "stroke",
-    "colonca",
-    "gastricca",
-    "lungca",
-    "asthma",
-    "hepb",
-    "gout",
-    "tb",
-    "depression",
-    "ckd",
-    "epilepsy",
-    "lipid",
-    "psoriasis",
-    "hcc",
-    "parkinson",
-    "graves",
-    "ra",
-)
-COMMON = (
-    "htn",
-    "t2dm",
-    "lipid",
-    "gastritis",
-    "gerd",
-    "gout",
-    "hepb",
-    "asthma",
-    "goitre",
-    "osteoporosis",
-    "insomnia",
-)
 HOME_ROUTES = frozenset({"po", "inh", "neb", "top", "sl", "eye"})
 HOME_INJECTIONS = frozenset({"glargine", "regular_insulin", "epo"})
 
@@ -70,17 +35,11 @@ class InventedPatient(NamedTuple):
     def drugs(self, condition: Condition, known: Knowledge, home: bool) -> Names:
         """The drugs for one of the patient's conditions that are no danger, and can be taken at
         home if asked."""
-        fits = tuple(
-            key
-            for key in condition.drugs
-            if key not in self.banned and (not home or at_home(key, known.drugs[key].routes))
-        )
-        return fits or ("paracetamol",)
-
-
-def at_home(key: str, routes: Names) -> bool:
-    """Whether a drug is taken without a nurse."""
-    return key in HOME_INJECTIONS or routes[-1] in HOME_ROUTES
+        fits = [key for key in condition.drugs if key not in self.banned]
+        if home:  # without a nurse
+            routes = {key: known.drugs[key].routes[-1] for key in fits}
+            fits = [k for k in fits if k in HOME_INJECTIONS or routes[k] in HOME_ROUTES]
+        return tuple(fits) or ("paracetamol",)
 
 
 def draw_patient(rng: random.Random, known: Knowledge) -> InventedPatient:
@@ -90,20 +49,18 @@ def draw_patient(rng: random.Random, known: Knowledge) -> InventedPatient:
     age = rng.randint(*condition.ages)
     sex = condition.sex if condition.sex != "any" else rng.choice(("male", "female"))
     others = _others(rng, known, condition, age, sex)
-    family = rng.sample(FAMILIAL, 3)
+    family = rng.sample(known.familial, 3)
     allergens = tuple(rng.sample(tuple(known.allergens), rng.choice((0, 1, 1, 1, 2))))
     around = {condition.key, *condition.differential, *others}
-    past = [
-        key
-        for key, item in known.past.items()
-        if item.sex in ("any", sex) and age >= item.youngest and not item.never_with & around
-    ]
+    past = [key for key, item in known.past.items() if item.fits(age, sex, around)]
     rng.shuffle(past)
     operations = [key for key in past if known.past[key].operation][:2]
     illnesses = [key for key in past if not known.past[key].operation][:2]
     taken = {condition.key, *others, *family, *condition.differential}
     taken.update(*(known.past[key].never_with for key in operations + illnesses))
-    absent = rng.sample([key for key in dict.fromkeys(FAMILIAL + COMMON) if key not in taken], 4)
+    absent = rng.sample(
+        [key for key in dict.fromkeys(known.familial + known.common) if key not in taken], 4
+    )
     return InventedPatient(
         age=age,
         sex=sex,
@@ -126,17 +83,16 @@ def _others(
     """One to three long-standing diseases, the likely ones first."""
     fits = {
         key: _fits(known.conditions[key], age, sex)
-        for key in (*condition.comorbid, *COMMON)
+        for key in (*condition.comorbid, *known.common)
         if key != condition.key
     }
     likely = [key for key in condition.comorbid if fits.get(key)]
     chosen = rng.sample(likely, min(len(likely), rng.randint(1, 2)))
     if "obs" not in condition.systems and rng.random() < 0.3:
-        rest = [key for key in COMMON if fits.get(key) and key not in likely]
+        rest = [key for key in known.common if fits.get(key) and key not in likely]
         chosen += rng.sample(rest, min(1, len(rest)))
-    return chosen or [
-        rng.choice([key for key in ("gastritis", "rhinitis", "gerd") if key != condition.key])
-    ]
+    mild = [key for key in ("gastritis", "rhinitis", "gerd") if key != condition.key]
+    return chosen or [rng.choice(mild)]
 
 
 def _fits(condition: Condition, age: int, sex: str) -> bool:

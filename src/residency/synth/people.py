@@ -13,6 +13,9 @@ from residency.core.types import Value
 NOW = date(2024, 6, 30)
 COMPOUND = ("欧阳", "上官", "司马", "诸葛", "皇甫", "尉迟", "慕容", "夏侯")
 """Chinese family names of two signs."""
+OWN = ("name", "national_id", "insurance", "phone", "address", "record")
+COLUMNS = {kind: kind for kind in OWN} | {"relative_name": "relative", "relative_phone": "phone"}
+"""Column of a patient's row -> kind of identifier."""
 
 
 class Person(Value, frozen=True):
@@ -28,21 +31,8 @@ class Person(Value, frozen=True):
     @property
     def identifiers(self) -> tuple[tuple[str, str], ...]:
         """(kind, value) of the columns."""
-        kinds = {"relative_name": "relative", "relative_phone": "phone"}
-        known = (
-            "name",
-            "national_id",
-            "insurance",
-            "phone",
-            "address",
-            "record",
-            "relative_name",
-            "relative_phone",
-        )
-        return (
-            *((kinds.get(k, k), self.values[k]) for k in known),
-            ("birth_date", self.born.isoformat()),
-        )
+        found = [(kind, self.values[column]) for column, kind in COLUMNS.items()]
+        return (*found, ("birth_date", self.born.isoformat()))
 
 
 def draw(data: Mapping[str, Any], lang: str, rng: random.Random, id: str) -> Person:
@@ -55,14 +45,12 @@ def draw(data: Mapping[str, Any], lang: str, rng: random.Random, id: str) -> Per
         "phone": phone(lang, rng),
         "relative_phone": phone(lang, rng),
         "national_id": national_id(lang, rng, sex, born),
-        "insurance": insurance(lang, rng)
-        if "insurances" not in data
-        else masked(rng.choice(data["insurances"]), rng),
-        "record": rng.choice(data["records"]).format(
-            n=rng.randint(100_000, 9_999_999), y=rng.randint(15, 24)
-        ),
-        "address": address(data, rng),
     }
+    masks = data.get("insurances")
+    values["insurance"] = masked(rng.choice(masks), rng) if masks else insurance(lang, rng)
+    record = rng.choice(data["records"])
+    values["record"] = record.format(n=rng.randint(100_000, 9_999_999), y=rng.randint(15, 24))
+    values["address"] = address(data, rng)
     return Person(id=id, sex=sex, born=born, values=values)
 
 
@@ -79,20 +67,16 @@ def person_name(data: Mapping[str, Any], lang: str, rng: random.Random, sex: str
         return f"{given}{middle} {family}"
     if sex == "female" and "female_middles" in data:
         return f"{family} {rng.choice(data['female_middles'])} {given}"
-    return f"{family} {'Thị' if sex == 'female' and rng.random() < 0.5 else rng.choice(data['middles'])} {given}"
+    thi = sex == "female" and rng.random() < 0.5
+    return f"{family} {'Thị' if thi else rng.choice(data['middles'])} {given}"
 
 
 def parts(name: str, lang: str) -> tuple[str, str]:
     """(family, given) of a name; for Vietnamese the given name is the last word and the family name
     the first."""
     if lang == "zh":
-        cut = (
-            name.find("·")
-            if "·" in name
-            else 2
-            if len(name) == 4 or name.startswith(COMPOUND)
-            else 1
-        )
+        cut = 2 if len(name) == 4 or name.startswith(COMPOUND) else 1
+        cut = name.find("·") if "·" in name else cut
         return name[:cut], name[cut:].lstrip("·")
     words = name.split()
     return (words[0], words[-1]) if lang == "vi" else (words[-1], words[0])
@@ -115,11 +99,11 @@ def national_id(lang: str, rng: random.Random, sex: str, born: date) -> str:
             f"{rng.randint(1, 96):03d}{century}{born.year % 100:02d}{rng.randint(0, 999_999):06d}"
         )
     if lang == "zh":
-        body = f"{rng.randint(11, 65)}{rng.randint(1, 20):02d}{rng.randint(1, 30):02d}{born:%Y%m%d}{rng.randint(0, 999):03d}"
+        place = f"{rng.randint(11, 65)}{rng.randint(1, 20):02d}{rng.randint(1, 30):02d}"
+        body = f"{place}{born:%Y%m%d}{rng.randint(0, 999):03d}"
         weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-        return (
-            body + "10X98765432"[sum(int(d) * w for d, w in zip(body, weights, strict=True)) % 11]
-        )
+        total = sum(int(digit) * weight for digit, weight in zip(body, weights, strict=True))
+        return body + "10X98765432"[total % 11]
     return f"{rng.randint(1, 665):03d}-{rng.randint(1, 99):02d}-{rng.randint(1, 9999):04d}"
 
 
@@ -127,12 +111,12 @@ def insurance(lang: str, rng: random.Random) -> str:
     """BHYT of 15 signs or its bare ten digits, or a member number."""
     if lang == "vi":
         bare = f"{rng.randint(10**9, 10**10 - 1)}"
-        return (
-            bare
-            if rng.random() < 0.3
-            else f"{rng.choice(('DN', 'GD', 'HT', 'TE', 'CH'))}{rng.randint(1, 5)}{rng.randint(1, 96):02d}{bare}"
-        )
-    return f"{rng.choice(('YB', 'SB')) if lang == 'zh' else rng.choice(('XJH', 'MBR', 'QTA'))}{rng.randint(10**8, 10**9 - 1)}"
+        if rng.random() < 0.3:
+            return bare
+        group = rng.choice(("DN", "GD", "HT", "TE", "CH"))
+        return f"{group}{rng.randint(1, 5)}{rng.randint(1, 96):02d}{bare}"
+    insurer = rng.choice(("YB", "SB")) if lang == "zh" else rng.choice(("XJH", "MBR", "QTA"))
+    return f"{insurer}{rng.randint(10**8, 10**9 - 1)}"
 
 
 def address(data: Mapping[str, Any], rng: random.Random) -> str:

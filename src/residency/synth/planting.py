@@ -21,12 +21,19 @@ from residency.core.types import Span, Value
 from residency.synth.people import Person, address, masked, national_id, parts, person_name, phone
 
 PIECES = re.compile(r"(\[\[\w+:|\]\]|\{[^{}]+\})")
-PEOPLE = {
-    "doctor": "clinician",
-    "colleague": "clinician",
-    "nurse": "clinician",
-    "other": "relative",
+PEOPLE = dict.fromkeys(("doctor", "colleague", "nurse"), "clinician") | {"other": "relative"}
+KINDS = {
+    "relative_phone": "phone",
+    "outside_phone": "phone",
+    "other_national_id": "national_id",
+    "other_address": "address",
+    "old": "age",
+    "age": "",
+    "sex": "",
 }
+"""Slot -> kind of identifier where the two differ; empty for a plain text."""
+KNOWN = ("phone", "relative_phone", "national_id", "insurance", "record", "address")
+"""Slots of what the row holds of the patient."""
 CUTS = {15: (2, 3, 5), 12: (3, 6, 9), 10: (3, 6), 18: (6, 14)}
 """Length of a number -> where people part it with blanks."""
 
@@ -53,12 +60,8 @@ def wide(text: str) -> str:
     )
 
 
-STYLES: dict[str, Callable[[str], str]] = {
-    "upper": str.upper,
-    "lower": str.lower,
-    "bare": bare,
-    "wide": wide,
-}
+STYLES: dict[str, Callable[[str], str]] = {"upper": str.upper, "lower": str.lower}
+STYLES |= {"bare": bare, "wide": wide}
 """Ways to type a whole line; each keeps its length."""
 
 
@@ -83,13 +86,22 @@ class IdentifiedText:
 
     def clinical(self, text: str, spans: Sequence[Span], offset: int) -> None:
         """A line of a record, with those of its spans that lie in it."""
+        by = self.length - offset
         for span in spans:
             if offset <= span.start and span.end <= offset + len(text):
-                start = self.length + span.start - offset
-                self.spans.append(
-                    msgspec.structs.replace(span, start=start, end=start + span.end - span.start)
-                )
+                moved = {"start": span.start + by, "end": span.end + by}
+                self.spans.append(msgspec.structs.replace(span, **moved))
         self.add(text)
+
+    def end_line(self) -> None:
+        """Begin a new line, unless one has just begun."""
+        if self.parts and not self.parts[-1].endswith("\n"):
+            self.add("\n")
+
+    def fill_line(self, template: str, slots: IdentifierSlots) -> None:
+        """A template on a line of its own."""
+        self.fill(template, slots)
+        self.add("\n")
 
     def fill(self, template: str, slots: IdentifierSlots) -> None:
         """A template, typed in one of the world's styles."""
@@ -146,23 +158,18 @@ class IdentifierSlots:
             whole = self.rng.randint(low, high)
             return str(whole) if slot == "n" else f"{whole}.{self.rng.randint(0, 9)}"
         if slot in ("birth", "date", "today"):
-            day = {"birth": self.person.born, "today": self.when}.get(
-                slot
-            ) or self.when - timedelta(days=self.rng.randint(0, 400))
-            return (
-                self.date(day, form),
-                "birth_date" if slot == "birth" else "date",
-                slot == "birth",
-            )
+            day = self.person.born if slot == "birth" else self.when
+            if slot == "date":
+                day -= timedelta(days=self.rng.randint(0, 400))
+            kind = "birth_date" if slot == "birth" else "date"
+            return self.date(day, form), kind, slot == "birth"
         if slot in PEOPLE or slot in ("name", "relative", "given"):
             return self._person(slot, form)
-        found = self._own(slot) if slot in self.data.get("slots", {}) else self._number(slot)
-        return found if isinstance(found, str) else (self._formed(found[0], form), *found[1:])
-
-    def _own(self, slot: str) -> tuple[str, str, bool] | str:
-        own = self.data["slots"][slot]
-        text = masked(self.rng.choice(own["values"]), self.rng)
-        return (text, own["kind"], False) if own["kind"] else text
+        if own := self.data.get("slots", {}).get(slot):
+            text, kind = masked(self.rng.choice(own["values"]), self.rng), own["kind"]
+        else:
+            text, kind = self._text(slot), KINDS.get(slot, slot)
+        return (self._formed(text, form), kind, slot in KNOWN) if kind else text
 
     def _person(self, slot: str, form: str) -> tuple[str, str, bool]:
         values, lang = self.person.values, self.lang
@@ -177,52 +184,37 @@ class IdentifierSlots:
         if slot == "doctor":
             return self._called(self.doctor, form), "clinician", False
         sex = form if form in ("male", "female") else self.rng.choice(("male", "female"))
-        return (
-            self._called(person_name(self.data, lang, self.rng, sex), "" if form == sex else form),
-            PEOPLE[slot],
-            False,
-        )
+        name = person_name(self.data, lang, self.rng, sex)
+        return self._called(name, "" if form == sex else form), PEOPLE[slot], False
 
-    def _number(self, slot: str) -> tuple[str, str, bool] | str:
-        rng, values, lang = self.rng, self.person.values, self.lang
-        if slot in ("phone", "relative_phone"):
-            return self._parted(values[slot]), "phone", True
-        if slot == "outside_phone":
-            return self._parted(phone(lang, rng)), "phone", False
-        if slot in ("national_id", "insurance", "record"):
-            return values[slot], slot, True
-        if slot == "other_national_id":
-            born = self.person.born - timedelta(days=rng.randint(-9000, 9000))
-            return (
-                national_id(lang, rng, rng.choice(("male", "female")), born),
-                "national_id",
-                False,
-            )
-        if slot == "address":
-            return values["address"], "address", True
-        if slot == "other_address":
-            return address(self.data, rng), "address", False
-        if slot == "admission":
-            return (
-                f"{rng.choice(self.data['admissions'])}{rng.randint(10_000, 999_999)}",
-                "admission",
-                False,
-            )
-        if slot == "organisation":
-            return rng.choice(self.data["organisations"]), "organisation", False
-        if slot == "email":
-            domains = self.data.get("domains", ("example.com", "example.net"))
-            return (
-                f"{rng.choice(self.data['logins'])}{rng.randint(1, 99)}@{rng.choice(domains)}",
-                "email",
-                False,
-            )
-        if slot == "old":
-            return str(rng.randint(90, 104)), "age", False
-        if slot == "age":
-            return str((self.when - self.person.born).days // 365)
-        if slot == "sex":
-            return str(self.data["sexes"][self.person.sex])
+    def _text(self, slot: str) -> str:
+        """What a slot that is no person and no date says."""
+        rng, person, data = self.rng, self.person, self.data
+        match slot:
+            case "phone" | "relative_phone":
+                return self._parted(person.values[slot])
+            case "outside_phone":
+                return self._parted(phone(self.lang, rng))
+            case "national_id" | "insurance" | "record" | "address":
+                return person.values[slot]
+            case "other_national_id":
+                born = person.born - timedelta(days=rng.randint(-9000, 9000))
+                return national_id(self.lang, rng, rng.choice(("male", "female")), born)
+            case "other_address":
+                return address(data, rng)
+            case "admission":
+                return f"{rng.choice(data['admissions'])}{rng.randint(10_000, 999_999)}"
+            case "organisation":
+                return str(rng.choice(data["organisations"]))
+            case "email":
+                domains = data.get("domains", ("example.com", "example.net"))
+                return f"{rng.choice(data['logins'])}{rng.randint(1, 99)}@{rng.choice(domains)}"
+            case "old":
+                return str(rng.randint(90, 104))
+            case "age":
+                return str((self.when - person.born).days // 365)
+            case "sex":
+                return str(data["sexes"][person.sex])
         raise KeyError(slot)
 
     def _called(self, name: str, form: str) -> str:
@@ -277,6 +269,7 @@ class IdentifierSlots:
     def date(self, day: date, form: str = "") -> str:
         """A date in one of the world's forms."""
         months = self.data.get("months", [""] * 12)
+        ordinals = {} if day.day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}
         return str(self.rng.choice(self.data[f"dates_{form}" if form else "dates"])).format(
             d=day.day,
             m=day.month,
@@ -287,14 +280,10 @@ class IdentifierSlots:
             cy="".join("〇一二三四五六七八九"[int(s)] for s in str(day.year)),
             cm=_in_chinese(day.month),
             cd=_in_chinese(day.day),
-            th="th"
-            if day.day in (11, 12, 13)
-            else {1: "st", 2: "nd", 3: "rd"}.get(day.day % 10, "th"),
+            th=ordinals.get(day.day % 10, "th"),
         )
 
 
 def _in_chinese(number: int) -> str:
-    tens, ones = divmod(number, 10)
-    return ("" if not tens else "十" if tens == 1 else f"{' 一二三四五六七八九'[tens]}十") + (
-        " 一二三四五六七八九"[ones] if ones else ""
-    )
+    tens, ones = (" 一二三四五六七八九"[int(digit)].strip() for digit in f"{number:02d}")
+    return f"{tens if number > 19 else ''}{'十' if number > 9 else ''}{ones}"

@@ -8,14 +8,11 @@ patients are drawn.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from residency.core.types import Note, Turn
-from residency.synth.knowledge import DATA, Condition, Knowledge, knowledge
+from residency.synth.knowledge import Condition, Knowledge, Names, knowledge, read_data
 
 ORIGIN = "synthetic:residency-questions"
 
@@ -27,7 +24,7 @@ def questions(lang: str, count: int, seed: int) -> Iterator[Note]:
     Every second one is about a patient; the group is the condition, so that the conditions of the
     test part are new to what was learned. Raises ``UserError`` for another language.
     """
-    known, forms = knowledge(lang), _forms()[lang]
+    known, forms = knowledge(lang), read_data("questions")[lang]
     rng = random.Random(f"{lang}/{seed}")
     conditions = sorted(key for key, one in known.conditions.items() if one.symptoms and one.tests)
     kinds = sorted(forms["kinds"])
@@ -57,41 +54,30 @@ def _values(
     the condition."""
     sex = condition.sex if condition.sex != "any" else rng.choice(("male", "female"))
     shown = sorted(rng.sample(range(len(condition.symptoms)), min(3, len(condition.symptoms))))
-    signs = [known.signs[key][0] for key in condition.signs if key in known.signs][:2]
-    drugs = [known.drugs[key].names[0] for key in condition.drugs if key in known.drugs][:3]
-    tests = dict.fromkeys(
-        known.tests[key].names[0] for key, _ in condition.tests if key in known.tests
-    )
-    others = [
-        known.conditions[key].names[0] for key in condition.differential if key in known.conditions
-    ][:2]
-    symptoms = [condition.symptoms[i] for i in shown]
+    tests = dict.fromkeys(key for key, _ in condition.tests)
     listed = {
-        "symptoms": [known.symptoms[key][0] for key in symptoms if key in known.symptoms],
-        "signs": signs,
-        "tests": list(tests)[:3],
-        "drugs": drugs,
-        "differential": others,
+        "symptoms": _first(known.symptoms, [condition.symptoms[i] for i in shown], 3),
+        "signs": _first(known.signs, condition.signs, 2),
+        "tests": _first({key: one.names for key, one in known.tests.items()}, tests, 3),
+        "drugs": _first({key: one.names for key, one in known.drugs.items()}, condition.drugs, 3),
+        "differential": _first(
+            {key: one.names for key, one in known.conditions.items()}, condition.differential, 2
+        ),
     }
     joined = {name: _joined(items, forms["and"]) or forms["none"] for name, items in listed.items()}
     age = str(rng.randint(*condition.ages))
     return {"name": condition.names[0], "sex": forms["sex"][sex], "age": age, **joined}
 
 
+def _first(names: Mapping[str, Names], keys: Iterable[str], most: int) -> list[str]:
+    """The usual name of the first few keys that have one, each name once."""
+    return list(dict.fromkeys(names[key][0] for key in keys if key in names))[:most]
+
+
 def _joined(items: Sequence[str], joints: Sequence[str]) -> str:
     """``a, b and c``."""
-    return (
-        joints[1].join([joints[0].join(items[:-1]), items[-1]])
-        if len(items) > 1
-        else "".join(items)
-    )
+    return joints[1].join([*filter(None, [joints[0].join(items[:-1])]), *items[-1:]])
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-@cache
-def _forms() -> dict[str, Any]:
-    value: dict[str, Any] = yaml.safe_load((DATA / "questions.yaml").read_text("utf-8"))
-    return value

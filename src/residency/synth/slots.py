@@ -17,6 +17,9 @@ T = TypeVar("T")
 CHINESE_DIGITS = "零一两三四五六七八九十"
 NEGATED, FAMILY, UNCERTAIN = ("negated",), ("family",), ("uncertain",)
 EXTRA_LABS = ("na", "k", "plt", "ast", "alt", "inr")
+BEGUN = ("dur", "onset", "before", "earlier")
+"""Slots of time that say how long ago it began."""
+LATER = ("recent", "when", "years", "ago", "course", "soon", "follow", "day")
 BURDEN = ("dialysis", "intubation", "transfusion", "central_line", "niv")
 
 
@@ -32,15 +35,15 @@ class SentenceWriter:
         kind: str,
     ) -> None:
         self.page, self.rng, self.known, self.patient, self.kind = page, rng, known, patient, kind
-        self.style = known.style
+        self.style, self.condition = known.style, patient.condition
         self.joins = {name: self.pick(pairs) for name, pairs in self.style.lists.items()}
         self.joins["symptoms"] = self.pick(self.style.lists["symptoms"][:-1])
         self.gaps = {name: self.pick(gaps) for name, gaps in self.style.gaps.items()}
         self.home = kind == "outpatient"
-        self.drugs = patient.drugs(patient.condition, known, self.home)
-        self.present: Names = patient.condition.symptoms
+        self.drugs = patient.drugs(self.condition, known, self.home)
+        self.present: Names = self.condition.symptoms
         self.gone: Names = ()
-        self.procedures: Names = patient.condition.procedures
+        self.procedures: Names = self.condition.procedures
         self._decks: dict[str, list[str]] = {}
         self._dealt: dict[str, list[str]] = {}
         self._results: dict[str, str] = {}
@@ -58,7 +61,7 @@ class SentenceWriter:
         """From here on the condition's symptoms fall into those that remain and those that are
         gone."""
         if not self.gone:
-            keys = list(self.patient.condition.symptoms)
+            keys = list(self.condition.symptoms)
             self.rng.shuffle(keys)
             half = max(1, len(keys) // 2)
             self.gone, self.present = tuple(keys[:half]), tuple(keys[half:])
@@ -77,9 +80,8 @@ class SentenceWriter:
             recent = self._dealt.get(name, [])[-(len(values) // 2) :] if len(values) > 1 else []
             deck = [value for value in values if value not in recent]
             self.rng.shuffle(deck)
-            deck = self._decks[name] = [
-                value for value in reversed(recent) if value in values
-            ] + deck
+            deck[:0] = [value for value in reversed(recent) if value in values]
+            self._decks[name] = deck
         value = deck.pop()
         self._dealt.setdefault(name, []).append(value)
         return value
@@ -98,16 +100,14 @@ class SentenceWriter:
 
     def can(self, line: Template) -> bool:
         """Whether the patient has what the slots of a sentence ask for."""
-        missing = set()
-        if not self.procedures:
-            missing |= {"proc", "doproc"}
-        if self.kind == "discharge":  # nothing is planned for tomorrow
-            missing.add("when")
-        if not self.patient.operations:
-            missing.add("op")
-        if not self.patient.illnesses:
-            missing.add("ill")
-        return not missing or all(piece[1] not in missing for piece in line if piece[0] == "slot")
+        missing = {
+            "proc": not self.procedures,
+            "doproc": not self.procedures,
+            "when": self.kind == "discharge",  # nothing is planned for tomorrow
+            "op": not self.patient.operations,
+            "ill": not self.patient.illnesses,
+        }
+        return not any(missing.get(piece[1]) for piece in line if piece[0] == "slot")
 
     def _number(self, piece: tuple[str, ...], place: float) -> str:
         low, high = int(piece[1]), int(piece[2])
@@ -124,13 +124,15 @@ class SentenceWriter:
                 self.page.text(last if position == number - 1 else middle)
             item()
 
+    def write(self, names: Names, label: str, attributes: Names = (), code: str = "") -> None:
+        """One of the names, with a label."""
+        self.page.span(self.pick(names), label, attributes, code or None)
+
     # --- symptoms
 
     def symptom(self) -> None:
         """A symptom that the patient has."""
-        self.page.span(
-            self.pick(self.known.symptoms[self.deal("present", self.present)]), "symptom"
-        )
+        self.write(self.known.symptoms[self.deal("present", self.present)], "symptom")
 
     def symptoms(self) -> None:
         """Two or three symptoms."""
@@ -138,25 +140,18 @@ class SentenceWriter:
 
     def gone_symptom(self) -> None:
         """A symptom that has passed."""
-        self.page.span(
-            self._usual(self.known.symptoms[self.deal("gone", self.gone)]), "symptom", NEGATED
-        )
+        self._no_symptom("gone", self.gone)
 
     def absent_symptom(self) -> None:
         """A symptom that the patient does not have."""
-        has = {
-            *self.patient.condition.symptoms,
-            *(key for other in self.patient.others for key in other.symptoms),
-        }
-        pool = [
-            key for key, beside in self.known.denied.items() if key not in has and not beside & has
-        ]
-        self.page.span(
-            self._usual(self.known.symptoms[self.deal("absent", pool)]), "symptom", NEGATED
-        )
+        has = {key for one in (self.condition, *self.patient.others) for key in one.symptoms}
+        denied = self.known.denied.items()
+        self._no_symptom("absent", [k for k, near in denied if k not in has and not near & has])
 
-    def _usual(self, names: Names) -> str:
-        return names[0] if self.rng.random() < 0.7 else self.pick(names)
+    def _no_symptom(self, deck: str, keys: Sequence[str]) -> None:
+        names = self.known.symptoms[self.deal(deck, keys)]
+        usual = self.rng.random() < 0.7
+        self.page.span(names[0] if usual else self.pick(names), "symptom", NEGATED)
 
     def _same(self, key: str, names: Names) -> str:
         """One of the names, the same all through the note: sides and methods must not change."""
@@ -166,62 +161,59 @@ class SentenceWriter:
 
     def sign(self) -> None:
         """A sign found on examination."""
-        key = self.deal("signs", self.patient.condition.signs)
+        key = self.deal("signs", self.condition.signs)
         self.page.span(self._same(key, self.known.signs[key]), "symptom")
 
     def signs(self) -> None:
         """One or two signs."""
-        self.listed(
-            "symptoms", self.sign, min(len(self.patient.condition.signs), self.rng.randint(1, 2))
-        )
+        number = min(len(self.condition.signs), self.rng.randint(1, 2))
+        self.listed("symptoms", self.sign, number)
 
     def absent_sign(self) -> None:
         """A sign looked for and not found."""
-        condition = self.patient.condition
-        symptoms = set(condition.symptoms)
-        pool = [
-            k
-            for k, beside in self.known.absent_signs.items()
-            if k not in condition.signs and not beside & symptoms
-        ]
+        signs, symptoms = self.condition.signs, set(self.condition.symptoms)
+        absent = self.known.absent_signs.items()
+        pool = [key for key, near in absent if key not in signs and not near & symptoms]
         self.page.span(self.known.signs[self.deal("absent signs", pool)][0], "symptom", NEGATED)
 
     # --- diseases
 
-    def diagnosis(self, attributes: tuple[str, ...] = ()) -> None:
+    def diagnosis(self, attributes: Names = ()) -> None:
         """The main condition."""
-        condition = self.patient.condition
-        self.page.span(self.pick(condition.names), "diagnosis", attributes, condition.code)
+        self.write(self.condition.names, "diagnosis", attributes, self.condition.code)
 
-    def differential(self, attributes: tuple[str, ...]) -> None:
+    def differential(self, attributes: Names) -> None:
         """A disease considered or excluded."""
         conditions, others = self.known.conditions, {other.key for other in self.patient.others}
         fits = [
             key
-            for key in self.patient.condition.differential
+            for key in self.condition.differential
             if conditions[key].sex in ("any", self.patient.sex) and key not in others
         ]
         condition = conditions[self.deal("differential", fits or ("anaemia",))]
-        self.page.span(self.pick(condition.names), "diagnosis", attributes, condition.code)
+        self.write(condition.names, "diagnosis", attributes, condition.code)
 
     def other(self, label: str) -> None:
         """A long-standing disease of the patient: history in the past, a diagnosis in the
         conclusion."""
-        others = {other.key: other for other in self.patient.others}
-        self._other = others[self.deal(f"others {label}", tuple(others))]
-        code = self._other.standing_code if label == "diagnosis" else None
-        self.page.span(self.pick(self._other.standing_names), label, (), code)
+        self._other = self._one_of(f"others {label}", self.patient.others)
+        code = self._other.standing_code if label == "diagnosis" else ""
+        self.write(self._other.standing_names, label, (), code)
 
-    def _history(self, condition: Condition, attributes: tuple[str, ...]) -> None:
-        self.page.span(self.pick(condition.standing_names), "history", attributes)
+    def _one_of(self, deck: str, conditions: Sequence[Condition]) -> Condition:
+        by_key = {one.key: one for one in conditions}
+        return by_key[self.deal(deck, tuple(by_key))]
+
+    def _history(self, condition: Condition, attributes: Names) -> None:
+        self.write(condition.standing_names, "history", attributes)
 
     def relative(self, mother: bool = False) -> None:
         """A disease of a relative."""
-        if mother and self.rng.random() < 0.25:
-            self._history(self.known.conditions["breastca"], FAMILY)
-        else:
-            family = {item.key: item for item in self.patient.family}
-            self._history(family[self.deal("family", tuple(family))], FAMILY)
+        breast_cancer = mother and self.rng.random() < 0.25
+        known, family = self.known.conditions, self.patient.family
+        self._history(
+            known["breastca"] if breast_cancer else self._one_of("family", family), FAMILY
+        )
 
     def no_relative(self) -> None:
         """A disease that nobody in the family has."""
@@ -229,33 +221,24 @@ class SentenceWriter:
 
     def not_past(self) -> None:
         """A disease that the patient never had."""
-        absent = {item.key: item for item in self.patient.absent}
-        self._history(absent[self.deal("not past", tuple(absent))], NEGATED)
+        self._history(self._one_of("not past", self.patient.absent), NEGATED)
 
     def past(self, operation: bool) -> None:
         """A past operation or illness."""
         keys = self.patient.operations if operation else self.patient.illnesses
-        self.page.span(
-            self.pick(self.known.past[self.deal(f"past {operation}", keys)].names), "history"
-        )
+        self.write(self.known.past[self.deal(f"past {operation}", keys)].names, "history")
 
     def allergen(self) -> None:
         """What the patient is allergic to."""
         key = self.deal("allergens", self.patient.allergens)
-        self.page.span(self.pick(self.known.allergens[key].names), "allergy")
+        self.write(self.known.allergens[key].names, "allergy")
 
     def no_allergen(self) -> None:
         """What the patient is not allergic to; no drug of an allergic patient's own group."""
-        pool = [
-            key
-            for key, item in self.known.allergens.items()
-            if key not in self.patient.allergens and not item.avoid & self.patient.banned
-        ]
-        self.page.span(
-            self.pick(self.known.allergens[self.deal("no allergens", pool)].names),
-            "allergy",
-            NEGATED,
-        )
+        own, banned = self.patient.allergens, self.patient.banned
+        every = self.known.allergens
+        pool = [key for key, one in every.items() if key not in own and not one.avoid & banned]
+        self.write(every[self.deal("no allergens", pool)].names, "allergy", NEGATED)
 
     # --- drugs
 
@@ -265,31 +248,28 @@ class SentenceWriter:
 
     def home_drug(self) -> None:
         """A drug for the main condition that is taken at home."""
-        keys = self.patient.drugs(self.patient.condition, self.known, True)
+        keys = self.patient.drugs(self.condition, self.known, True)
         self._name_drug(self.deal("home drugs", keys), True)
 
     def _name_drug(self, key: str, home: bool) -> None:
         self._drug, self._drug_at_home = key, home
-        self.page.span(self.pick(self.known.drugs[key].names), "drug")
+        self.write(self.known.drugs[key].names, "drug")
 
     def dose(self) -> None:
         """How much of the last drug, how, how often."""
-        drug, style = self.known.drugs[self._drug], self.style
-        chosen = self.patient.doses.get(drug.key)
-        if chosen is None:
-            chosen = self.patient.doses[drug.key] = (
-                self.pick(drug.strengths),
-                self.pick(drug.times),
-            )
-        strength = chosen[0]
+        drug, style, doses = self.known.drugs[self._drug], self.style, self.patient.doses
+        if drug.key not in doses:
+            doses[drug.key] = (self.pick(drug.strengths), self.pick(drug.times))
+        strength, times = doses[drug.key]
         for unit, word in style.units.items():
             strength = strength.replace(unit, word)
-        if self.page.decimal_comma:
-            strength = strength.replace(".", ",")
         route = self.pick(style.routes[drug.routes[-1 if self._drug_at_home else 0]])
-        frequency = self.pick(style.frequencies[chosen[1]])
-        form = self.pick(style.doses).replace("{s}", strength).replace("{r}", route)
+        frequency = self.pick(style.frequencies[times])
+        form = self.pick(style.doses).replace("{s}", self._decimal(strength)).replace("{r}", route)
         self.page.span(form.replace("{f}", frequency), "dose")
+
+    def _decimal(self, number: str) -> str:
+        return number.replace(".", ",") if self.page.decimal_comma else number
 
     def prescription(self) -> None:
         """A drug and its dose."""
@@ -313,35 +293,31 @@ class SentenceWriter:
     def test(self, study: bool | None = None) -> None:
         """The name of a test; ``study`` asks for imaging and the like, or else for a laboratory
         value."""
-        own = [key for key, _ in self.patient.condition.tests]
-        keys = [
-            key for key in own if study is None or bool(self.known.tests[key].findings) is study
-        ]
+        own, tests = [key for key, _ in self.condition.tests], self.known.tests
+        keys = [key for key in own if study is None or bool(tests[key].findings) is study]
         if study is False:
             keys += [key for key in EXTRA_LABS if key not in own][: max(0, 6 - len(keys))]
         self._test = self.deal(f"tests {study}", keys or own)
-        self.page.span(self.pick(self.known.tests[self._test].names), "test")
+        self.write(tests[self._test].names, "test")
 
     def result(self) -> None:
         """What the last test gave; the same all through the note."""
-        test = self.known.tests[self._test]
-        if test.key not in self._results:
-            self._results[test.key] = self._value(
-                test, dict(self.patient.condition.tests).get(test.key, "=")
-            )
-        self.page.span(self._results[test.key], "result")
+        if self._test not in self._results:
+            self._results[self._test] = self._value(self.known.tests[self._test], self._outcome())
+        self.page.span(self._results[self._test], "result")
+
+    def _outcome(self) -> str:
+        """How the last test turns out: a direction, or the name of a finding."""
+        return dict(self.condition.tests).get(self._test, "=")
 
     def _value(self, test: Test, kind: str) -> str:
         if test.findings:
             return self.pick(test.findings[kind])
         if self.rng.random() < 0.15:
-            return self.pick(
-                self.style.phrases[{"+": "raised", "-": "lowered", "=": "usual"}[kind]]
-            )
+            word = {"+": "raised", "-": "lowered", "=": "usual"}[kind]
+            return self.pick(self.style.phrases[word])
         low, high = test.ranges[kind]
-        number = f"{low + (high - low) * self.rng.random():.{test.digits}f}"
-        if self.page.decimal_comma:
-            number = number.replace(".", ",")
+        number = self._decimal(f"{low + (high - low) * self.rng.random():.{test.digits}f}")
         if not test.unit or self.rng.random() < 0.12:
             return number
         return number + ("" if test.unit == "%" else " ") + test.unit
@@ -349,8 +325,7 @@ class SentenceWriter:
     def finding(self, study: bool) -> None:
         """A test and its result."""
         self.test(study)
-        kind = dict(self.patient.condition.tests).get(self._test, "=")
-        short = kind in ("pos", "score") or not self.known.tests[self._test].findings
+        short = self._outcome() in ("pos", "score") or not self.known.tests[self._test].findings
         self.page.text(self.gaps["lab_gap" if short else "study_gap"])
         self.result()
 
@@ -365,97 +340,64 @@ class SentenceWriter:
         key = self.deal("procedures", self.procedures)
         procedure = self.known.procedures[key]
         if verb:
-            self.page.text(
-                self.pick(
-                    self.style.phrases["operation_verb" if procedure.operation else "care_verb"]
-                )
-            )
+            kind = "operation_verb" if procedure.operation else "care_verb"
+            self.page.text(self.pick(self.style.phrases[kind]))
         self.page.span(self._same(key, procedure.names), "procedure")
 
     def no_procedure(self) -> None:
         """A procedure that is not needed."""
-        keys = [key for key in BURDEN if key not in self.patient.condition.procedures]
-        self.page.span(
-            self.pick(self.known.procedures[self.pick(keys)].names), "procedure", NEGATED
-        )
+        keys = [key for key in BURDEN if key not in self.condition.procedures]
+        self.write(self.known.procedures[self.pick(keys)].names, "procedure", NEGATED)
 
     # --- time and vital signs
 
     def time(self, kind: str) -> None:
         """A time phrase that fits the condition and the kind of note."""
-        scale, times = self.patient.condition.scale, self.style.times
+        scale, times = self.condition.scale, self.style.times
         pace = "acute" if scale in ("hours", "days") else "chronic"
         place = {"outpatient": "clinic", "admission": "arrival"}.get(self.kind, "ward")
         kind = "earlier" if kind == "before" and self.home else kind
-        phrases = next(
-            times[kind + rest] for rest in ("", scale, pace, place) if kind + rest in times
-        )
-        where = (
-            self.patient.onset
-            if kind in ("dur", "onset", "before", "earlier")
-            else self.rng.random()
-        )
-        phrase = self.pick(phrases)
-        self.page.span(
-            "".join(p[1] if p[0] == "text" else self._number(p, where) for p in phrase), "time"
-        )
-
-    def vital(self, name: str) -> None:
-        """A vital sign or the like: plain text without a label."""
-        self.page.text(VITALS[name](self))
+        keys = (kind + rest for rest in ("", scale, pace, place))
+        phrases = next(times[key] for key in keys if key in times)
+        where = self.patient.onset if kind in BEGUN else self.rng.random()
+        pieces = self.pick(phrases)
+        words = (one[1] if one[0] == "text" else self._number(one, where) for one in pieces)
+        self.page.span("".join(words), "time")
 
     def word(self, name: str) -> None:
         """A word that depends on the patient's sex."""
         self.page.text(self.style.words[name][self.patient.sex])
 
+    def temperature(self) -> None:
+        """A body temperature, with or without fever."""
+        ill = "fever" in self.present
+        warm = self.rng.uniform(37.8, 39.6) if ill else self.rng.uniform(36.4, 37.2)
+        self.page.text(self._decimal(f"{warm:.1f}"))
 
-def _temperature(slots: SentenceWriter) -> str:
-    warm = "fever" in slots.present
-    text = f"{slots.rng.uniform(37.8, 39.6) if warm else slots.rng.uniform(36.4, 37.2):.1f}"
-    return text.replace(".", ",") if slots.page.decimal_comma else text
+    def pressure(self) -> None:
+        """A blood pressure."""
+        range_ = (106, 134)
+        if "hypotension" in self.condition.signs and not self.gone:
+            range_ = (82, 98)
+        elif self.condition.key in ("htn", "preeclampsia", "ich"):
+            range_ = (142, 184)
+        elif any(item.key == "htn" for item in self.patient.others):
+            range_ = (126, 158)
+        systolic = self.rng.randint(*range_)
+        diastolic = int(systolic * self.rng.uniform(0.55, 0.63))
+        self.page.text(f"{systolic // 2 * 2}/{diastolic // 2 * 2}")
 
+    def vital(self, symptom: str, ill: tuple[int, int], well: tuple[int, int]) -> None:
+        """A vital sign in one of two ranges, by whether the patient has a symptom."""
+        self.page.text(str(self.rng.randint(*(ill if symptom in self.present else well))))
 
-def _pressure(slots: SentenceWriter) -> str:
-    patient = slots.patient
-    low = "hypotension" in patient.condition.signs and not slots.gone
-    high = patient.condition.key in ("htn", "preeclampsia", "ich")
-    treated = any(item.key == "htn" for item in patient.others)
-    systolic = slots.rng.randint(
-        *((82, 98) if low else (142, 184) if high else (126, 158) if treated else (106, 134))
-    )
-    return f"{systolic // 2 * 2}/{int(systolic * slots.rng.uniform(0.55, 0.63)) // 2 * 2}"
+    def fact(self, name: str) -> None:
+        """What is plain text about the patient, without a label."""
+        patient = self.patient
+        vowel = patient.age == 18 or patient.age // 10 == 8
+        facts = {"age": str(patient.age), "an": "an" if vowel else "a", "icd": self.condition.code}
+        self.page.text(facts.get(name) or {"male": "M", "female": "F"}[patient.sex])
 
-
-def _vital(slots: SentenceWriter, symptom: str, ill: tuple[int, int], well: tuple[int, int]) -> str:
-    return str(slots.rng.randint(*(ill if symptom in slots.present else well)))
-
-
-VITALS: dict[str, Callable[[SentenceWriter], str]] = {
-    "temp": _temperature,
-    "bp": _pressure,
-    "pulse": lambda s: _vital(s, "fever", (92, 118), (66, 96)),
-    "rr": lambda s: _vital(s, "dyspnoea", (22, 30), (16, 20)),
-    "spo2": lambda s: _vital(s, "dyspnoea", (87, 94), (96, 99)),
-    "age": lambda s: str(s.patient.age),
-    "an": lambda s: "an" if s.patient.age == 18 or s.patient.age // 10 == 8 else "a",
-    "mf": lambda s: {"male": "M", "female": "F"}[s.patient.sex],
-    "icd": lambda s: s.patient.condition.code,
-}
-
-TIMES = (
-    "dur",
-    "onset",
-    "before",
-    "earlier",
-    "recent",
-    "when",
-    "years",
-    "ago",
-    "course",
-    "soon",
-    "follow",
-    "day",
-)
 
 SLOTS: dict[str, Callable[[SentenceWriter], None]] = {
     "sym": SentenceWriter.symptom,
@@ -495,7 +437,12 @@ SLOTS: dict[str, Callable[[SentenceWriter], None]] = {
     "proc": SentenceWriter.procedure,
     "doproc": partial(SentenceWriter.procedure, verb=True),
     "noproc": SentenceWriter.no_procedure,
-    **{name: partial(SentenceWriter.time, kind=name) for name in TIMES},
-    **{name: partial(SentenceWriter.vital, name=name) for name in VITALS},
+    "temp": SentenceWriter.temperature,
+    "bp": SentenceWriter.pressure,
+    "pulse": partial(SentenceWriter.vital, symptom="fever", ill=(92, 118), well=(66, 96)),
+    "rr": partial(SentenceWriter.vital, symptom="dyspnoea", ill=(22, 30), well=(16, 20)),
+    "spo2": partial(SentenceWriter.vital, symptom="dyspnoea", ill=(87, 94), well=(96, 99)),
+    **{name: partial(SentenceWriter.time, kind=name) for name in (*BEGUN, *LATER)},
+    **{name: partial(SentenceWriter.fact, name=name) for name in ("age", "an", "mf", "icd")},
     **{name: partial(SentenceWriter.word, name=name) for name in ("sex", "man", "he")},
 }

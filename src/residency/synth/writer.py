@@ -6,19 +6,15 @@ from __future__ import annotations
 import random
 import re
 
+import msgspec
+
 from residency.core.types import Span
 
 _UNIT_SPACE = re.compile(
     r"(?<=\d) (?=(?:mg|g|mcg|ml|IU|U|mmol|G/L|g/L|mm|cm|viên|đơn vị|ngày|lần|°C)\b)"
 )
-_OLD_TONES = (
-    ("hóa", "hoá"),
-    ("hòa", "hoà"),
-    ("thủy", "thuỷ"),
-    ("thùy", "thuỳ"),
-    ("ủy", "uỷ"),
-    ("òe", "oè"),
-)
+_NEW_TONES = ("hóa", "hòa", "thủy", "thùy", "ủy", "òe")
+_OLD_TONES = ("hoá", "hoà", "thuỷ", "thuỳ", "uỷ", "oè")
 _HALF_WIDTH = str.maketrans("，。：；（）？“”", ',.:;()?""')
 
 
@@ -71,17 +67,8 @@ class NoteText:
         piece = self._capital(self._typeset(piece))
         start = self._length
         self.raw(piece)
-        self.spans.append(
-            Span(
-                start=start,
-                end=self._length,
-                label=label,
-                quote=piece,
-                code=code,
-                attributes=attributes,
-                by="records",
-            )
-        )
+        span = Span(start=start, end=self._length, label=label, quote=piece, by="records")
+        self.spans.append(msgspec.structs.replace(span, attributes=attributes, code=code))
 
     def _capital(self, piece: str) -> str:
         if not self._sentence_starts or not piece:
@@ -93,12 +80,10 @@ class NoteText:
         if self.tight:
             piece = _UNIT_SPACE.sub("", piece)
         if self.old_tones:
-            for new, old in _OLD_TONES:
+            for new, old in zip(_NEW_TONES, _OLD_TONES, strict=True):
                 piece = piece.replace(new, old)
         if self.careless and self.rng.random() < 0.3:
-            piece = (
-                piece.replace(", ", ",", 1) if self.lang != "zh" else piece.replace("，", ",", 1)
-            )
+            piece = piece.replace("，" if self.lang == "zh" else ", ", ",", 1)
         if self.half_width:
             piece = piece.translate(_HALF_WIDTH)
         return piece.lower() if self.lower else piece
