@@ -8,10 +8,9 @@ from itertools import pairwise
 import pytest
 
 from residency.core.types import Note, Span
-from residency.label.agreement import agree
+from residency.label.agreement import agree, estimate
 from residency.label.annotations import Annotation
 from residency.label.differences import places
-from residency.label.duration import estimate
 from residency.label.simulate import Habits, simulate
 from residency.synth.clinical_notes import records
 from residency.tasks.card import load_card

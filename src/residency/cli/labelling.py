@@ -20,8 +20,8 @@ from residency.cli.shared import (
 from residency.core.errors import UserError
 
 if TYPE_CHECKING:
+    from residency.label.agreement import TimeEstimate
     from residency.label.annotations import Pulled
-    from residency.label.duration import TimeEstimate
 
 label = typer.Typer(
     help="Have notes labelled by several people, blind.",

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
+from msgspec.structs import replace
 
 from residency.core.types import Note, Span, Value
 from residency.label.annotations import Annotation, AnnotationFault, LabellingTask, Version, ordered
-from residency.label.differences import Place, places
-from residency.label.pages import shown
+from residency.label.differences import Place, places, without_text
+from residency.label.pages import in_context
 
 ADJUDICATOR = "adjudicator"
 
@@ -65,30 +65,23 @@ def settle(
     waiting: dict[str, str] = {}
     refused: list[AnnotationFault] = []
     for note in notes:
-        why = _waits(note.id, active)
-        if why:
+        if why := _waits(note.id, active):
             waiting[note.id] = why
             continue
-        versions = {
-            name: given[note.id].spans for name, given in active.items() if given[note.id].counts
-        }
+        given = {name: done[note.id] for name, done in active.items()}
+        versions = {name: one.spans for name, one in given.items() if one.counts}
         spans: list[Span] = []
-        unsettled = 0
+        before = len(open_)
         for place in places(note.id, versions):
             decision = _by_majority(place, now) or _by_person(place, decided, refused)
             if decision is None:
                 open_.append(place)
-                unsettled += 1
             else:
                 decisions.append(decision)
-                spans += [_proven(span, place, decision) for span in decision.decided]
-        if not unsettled:
-            found = sorted(spans, key=lambda span: (span.start, span.end, span.label))
-            quoted = tuple(
-                msgspec.structs.replace(span, quote=note.text[span.start : span.end])
-                for span in found
-            )
-            gold.append(msgspec.structs.replace(note, spans=quoted, relations=()))
+                spans += [_proven(span, note.text, decision) for span in decision.decided]
+        if len(open_) == before:
+            spans.sort(key=lambda span: (span.start, span.end, span.label))
+            gold.append(replace(note, spans=tuple(spans), relations=()))
     return Adjudication(
         gold=tuple(gold),
         decisions=tuple(decisions),
@@ -110,12 +103,8 @@ def _waits(note: str, active: Mapping[str, Mapping[str, Annotation]]) -> str:
 
 
 def _by_majority(place: Place, now: str) -> Decision | None:
-    version = place.majority
-    return (
-        None
-        if version is None
-        else _decision(place, version, "unanimous" if place.unanimous else "majority", now)
-    )
+    how = "unanimous" if place.unanimous else "majority"
+    return None if place.majority is None else _decision(place, place.majority, how, now)
 
 
 def _by_person(
@@ -126,25 +115,16 @@ def _by_person(
     if given is None or not given.counts:
         return None
     version: Version = tuple(ordered(given.spans))
+    fault = ""
     if given.choice is not None:
-        if not 1 <= given.choice <= len(place.candidates):
-            refused.append(
-                AnnotationFault(
-                    reason=f"{place.id}: there is no candidate {given.choice}",
-                    start=place.start,
-                    end=place.end,
-                )
-            )
-            return None
-        version = place.candidates[given.choice - 1]
+        if 1 <= given.choice <= len(place.candidates):
+            version = place.candidates[given.choice - 1]
+        else:
+            fault = f"{place.id}: there is no candidate {given.choice}"
     elif any(span.end <= place.start or span.start >= place.end for span in version):
-        refused.append(
-            AnnotationFault(
-                reason=f"{place.id}: a span lies elsewhere in the note",
-                start=place.start,
-                end=place.end,
-            )
-        )
+        fault = f"{place.id}: a span lies elsewhere in the note"
+    if fault:
+        refused.append(AnnotationFault(fault, place.start, place.end))
         return None
     return _decision(place, version, ADJUDICATOR, given.at)
 
@@ -156,45 +136,32 @@ def _decision(place: Place, version: Version, how: str, at: str) -> Decision:
         start=place.start,
         end=place.end,
         how=how,
-        versions={name: _bare(spans) for name, spans in place.versions.items()},
-        decided=_bare(version),
+        versions=place.without_text().versions,
+        decided=without_text(version),
         at=at,
     )
 
 
-def _bare(spans: Iterable[Span]) -> Version:
-    return tuple(msgspec.structs.replace(span, quote="") for span in spans)
-
-
-def _proven(span: Span, place: Place, decision: Decision) -> Span:
-    """A span with where it comes from: who said the same, or the adjudicator."""
+def _proven(span: Span, text: str, decision: Decision) -> Span:
+    """A span with its text and where it comes from: who said the same, or the adjudicator."""
     same = [name for name, version in decision.versions.items() if span in version]
     by = ADJUDICATOR if decision.how == ADJUDICATOR else "+".join(same)
-    return msgspec.structs.replace(span, by=by)
+    return replace(span, by=by, quote=text[span.start : span.end])
 
 
 def tasks(open_: Sequence[Place], notes: Mapping[str, Note]) -> list[LabellingTask]:
     """What goes out to be decided: each place alone, candidates without names."""
-    return [
-        LabellingTask(
-            id=place.id,
-            text=notes[place.note].text,
-            suggestions=place.candidates,
-            about=f"Characters {place.start} to {place.end}: "
-            f"{shown(notes[place.note].text, place)}",
-            lang=notes[place.note].lang,
-        )
-        for place in open_
-    ]
+    found = []
+    for place in open_:
+        note = notes[place.note]
+        around = in_context(note.text, place.start, place.end)
+        about = f"Characters {place.start} to {place.end}: {around}"
+        found.append(LabellingTask(place.id, note.text, place.candidates, about, note.lang))
+    return found
 
 
 def new_lines(decisions: Sequence[Decision], trail: Iterable[Decision]) -> list[Decision]:
     """What the audit trail does not say yet: decisions on new places, and those that came out
     another way."""
-    last = {one.place: one for one in trail}
-    return [
-        one
-        for one in decisions
-        if one.place not in last
-        or (last[one.place].how, last[one.place].decided) != (one.how, one.decided)
-    ]
+    last = {one.place: (one.how, one.decided) for one in trail}
+    return [one for one in decisions if last.get(one.place) != (one.how, one.decided)]

@@ -1,14 +1,14 @@
-"""How far annotators agree: alpha on characters, F1 of spans, by label and annotator, over time,
-with intervals over patients."""
+"""How far annotators agree (alpha on characters, F1 of spans, by label and annotator, over time, with
+intervals over patients), and how long the rest of their work will take."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations, pairwise
+from math import isnan
+from statistics import median
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 from residency.core.errors import UserError
 from residency.core.types import Note, Score, Value
@@ -89,84 +89,50 @@ def agree(
 
     Raises ``UserError`` where fewer than two annotators have a note in common.
     """
-    said = {
+    done = {
         name: {id: one.spans for id, one in given.items() if one.counts}
         for name, given in annotations.items()
     }
-    shared = [id for id in notes if sum(id in given for given in said.values()) >= 2]
+    shared = [id for id in notes if sum(id in given for given in done.values()) >= 2]
     if not shared:
-        done = ", ".join(f"{name} {len(given)}" for name, given in said.items())
+        counted = ", ".join(f"{name} {len(given)}" for name, given in done.items())
         raise UserError(
-            f"label: no two annotators have labelled the same note (notes that count: {done}); "
+            f"label: no two annotators have labelled the same note (notes that count: {counted}); "
             "pull again when they have."
         )
-    names = [name for name in said if any(id in said[name] for id in shared)]
+    names = [name for name in done if any(id in done[name] for id in shared)]
     groups = [notes[id].group or id for id in shared]
-    by = f"bootstrap over groups, {samples} samples, 95 %"
-
-    def scored(
-        titles: Sequence[str],
-        stats: Array,
-        statistic: Callable[[Array], Array],
-        where: Sequence[str],
-    ) -> list[Score]:
-        value, low, high = bootstrap(stats, where, statistic, samples, seed)
-        return [
-            Score(
-                metric=title,
-                value=float(value[i]),
-                low=None if math.isnan(low[i]) else float(low[i]),
-                high=None if math.isnan(high[i]) else float(high[i]),
-                n=len(where),
-                groups=len(set(where)),
-                procedure=by,
-            )
-            for i, title in enumerate(titles)
-        ]
-
-    versions = [{name: said[name][id] for name in names if id in said[name]} for id in shared]
-    alpha = _alpha([notes[id].text for id in shared], versions, labels, groups, scored)
+    score = partial(_score, samples=samples, seed=seed)
+    versions = [{name: done[name][id] for name in names if id in done[name]} for id in shared]
     counts = _Counts(versions, names, labels)
     pooled, pairs, people = [], [], []
     for mode in MODES:
         every = counts.of(mode)
-        pooled += scored([f"{mode}_f1"], every.sum(axis=(1, 2)), _f1, groups)
-        pooled += scored(
-            [f"{mode}_f1/{label}" for label in labels],
-            every.sum(axis=1).reshape(len(shared), -1),
-            _f1,
-            groups,
-        )
-        titles = [f"{mode}_f1/{a}~{b}" for a, b in counts.pairs]
-        pairs += scored(titles, every.sum(axis=2).reshape(len(shared), -1), _f1, groups)
-        own = [every[:, counts.with_(name)].sum(axis=(1, 2)) for name in names]
-        people += [
-            score
-            for name, stats in zip(names, own, strict=True)
-            for score in scored([f"{mode}_f1/{name}"], stats, _f1, groups)
-        ]
+        pooled += score([f"{mode}_f1"], every.sum(axis=(1, 2)), _f1, groups)
+        by_label = every.sum(axis=1).reshape(len(shared), -1)
+        pooled += score([f"{mode}_f1/{label}" for label in labels], by_label, _f1, groups)
+        by_pair = every.sum(axis=2).reshape(len(shared), -1)
+        pairs += score([f"{mode}_f1/{a}~{b}" for a, b in counts.pairs], by_pair, _f1, groups)
+        for name in names:
+            own = every[:, counts.pairs_with(name)].sum(axis=(1, 2))
+            people += score([f"{mode}_f1/{name}"], own, _f1, groups)
     strict = counts.of("strict").sum(axis=2)
     drift = []
     for name in names:
-        order = sorted(
-            (i for i, id in enumerate(shared) if id in said[name]),
-            key=lambda i: (annotations[name][shared[i]].at, list(said[name]).index(shared[i])),
+        given, numbers = annotations[name], {id: number for number, id in enumerate(done[name])}
+        own_notes = sorted(
+            (given[id].at, numbers[id], i) for i, id in enumerate(shared) if id in numbers
         )
-        timed = any(annotations[name][shared[i]].at for i in order)
-        if timed and len(order) >= FEWEST:
-            drift.append(
-                _drift(
-                    name,
-                    strict[:, counts.with_(name)].sum(axis=1)[order],
-                    [groups[i] for i in order],
-                    scored,
-                )
-            )
+        order = [i for *_, i in own_notes]
+        if any(at for at, *_ in own_notes) and len(order) >= FEWEST:
+            own = strict[:, counts.pairs_with(name)].sum(axis=1)[order]
+            drift.append(_drift(name, own, [groups[i] for i in order], score))
+    texts = [notes[id].text for id in shared]
     return Agreement(
         notes=len(shared),
         groups=len(set(groups)),
-        done={name: len(given) for name, given in said.items()},
-        alpha=tuple(alpha),
+        done={name: len(given) for name, given in done.items()},
+        alpha=tuple(_alpha(texts, versions, labels, groups, score)),
         pooled=tuple(pooled),
         pairs=tuple(pairs),
         annotators=tuple(people),
@@ -176,7 +142,32 @@ def agree(
     )
 
 
-Scored = Callable[[Sequence[str], "Array", "Callable[[Array], Array]", Sequence[str]], list[Score]]
+Scorer = Callable[[Sequence[str], "Array", "Callable[[Array], Array]", Sequence[str]], list[Score]]
+"""(names of scores, counts of notes, statistic of summed counts, groups of notes) -> scores."""
+
+
+def _score(
+    metrics: Sequence[str],
+    stats: Array,
+    statistic: Callable[[Array], Array],
+    groups: Sequence[str],
+    samples: int,
+    seed: int,
+) -> list[Score]:
+    """Scores with intervals over groups."""
+    value, low, high = bootstrap(stats, groups, statistic, samples, seed)
+    return [
+        Score(
+            metric=metric,
+            value=float(value[i]),
+            low=None if isnan(low[i]) else float(low[i]),
+            high=None if isnan(high[i]) else float(high[i]),
+            n=len(groups),
+            groups=len(set(groups)),
+            procedure=f"bootstrap over groups, {samples} samples, 95 %",
+        )
+        for i, metric in enumerate(metrics)
+    ]
 
 
 def _f1(counts: Array) -> Array:
@@ -189,28 +180,21 @@ def _alpha(
     versions: Sequence[Mapping[str, Version]],
     labels: Sequence[str],
     groups: Sequence[str],
-    scored: Scored,
+    score: Scorer,
 ) -> list[Score]:
     """Alpha of all labels together, then of each."""
-    matrices = [
-        metric.coincidences(text, list(given.values()))
-        for text, given in zip(texts, versions, strict=True)
-    ]
+    pairs = zip(texts, versions, strict=True)
+    matrices = [metric.coincidences(text, list(given.values())) for text, given in pairs]
+    chosen = {"alpha": matrices}
+    chosen |= {f"alpha/{name}": [metric.of_label(one, name) for one in matrices] for name in labels}
     found = []
-    for title, chosen in [
-        ("alpha", matrices),
-        *(
-            (f"alpha/{label}", [metric.of_label(matrix, label) for matrix in matrices])
-            for label in labels
-        ),
-    ]:
-        rows, values = metric.table(chosen)
-        found += scored(
-            [title],
-            rows,
-            lambda counts, values=values: metric.alpha(counts, values)[..., None],  # type: ignore[misc]
-            groups,
-        )
+    for title, counted in chosen.items():
+        rows, values = metric.table(counted)
+
+        def statistic(counts: Array, values: int = values) -> Array:
+            return metric.alpha(counts, values)[..., None]
+
+        found += score([title], rows, statistic, groups)
     return found
 
 
@@ -225,16 +209,17 @@ class _Counts:
         self.confusion: dict[str, dict[str, int]] = {}
         for given in versions:
             for a, b in self.pairs:
-                if a in given and b in given:
-                    for (one, other), number in confusion(given[a], given[b]).items():
-                        self._add(one, other, number)
-                        self._add(other, one, number)
+                if a not in given or b not in given:
+                    continue
+                for (one, other), number in confusion(given[a], given[b]).items():
+                    self._add(one, other, number)
+                    self._add(other, one, number)
 
     def _add(self, one: str, other: str, number: int) -> None:
         row = self.confusion.setdefault(one, {})
         row[other] = row.get(other, 0) + number
 
-    def with_(self, name: str) -> list[int]:
+    def pairs_with(self, name: str) -> list[int]:
         """Positions of the pairs that an annotator is in."""
         return [number for number, pair in enumerate(self.pairs) if name in pair]
 
@@ -253,20 +238,20 @@ class _Counts:
         return found
 
 
-def _drift(name: str, stats: Array, groups: Sequence[str], scored: Scored) -> Drift:
+def _drift(name: str, stats: Array, groups: Sequence[str], score: Scorer) -> Drift:
     """F1 with the others in equal parts of the notes in their order, and of the second half against
     the first."""
     import numpy as np
 
     bounds = [round(len(stats) * part / PERIODS) for part in range(PERIODS + 1)]
     parts = [
-        scored([f"part {number + 1}"], stats[start:end], _f1, groups[start:end])[0]
+        score([f"part {number + 1}"], stats[start:end], _f1, groups[start:end])[0]
         for number, (start, end) in enumerate(pairwise(bounds))
     ]
     half = len(stats) // 2
     wide = np.zeros((len(stats), 6))
     wide[:half, :3], wide[half:, 3:] = stats[:half], stats[half:]
-    change = scored(["change"], wide, lambda counts: np.diff(_f1(counts), axis=-1), groups)[0]
+    change = score(["change"], wide, lambda counts: np.diff(_f1(counts), axis=-1), groups)[0]
     return Drift(annotator=name, periods=tuple(parts), change=change)
 
 
@@ -276,16 +261,59 @@ def _worst(
     """Notes with the lowest F1 first; of equals those with more places."""
     found = []
     for id, given, counts in zip(shared, versions, strict, strict=True):
-        odd = tuple(_without_text(place) for place in places(id, given) if not place.unanimous)
+        odd = tuple(one.without_text() for one in places(id, given) if not one.unanimous)
         if odd:
             found.append(Disagreement(note=id, f1=float(f1(counts)), places=odd))
     return tuple(sorted(found, key=lambda one: (one.f1, -len(one.places), one.note))[:most])
 
 
-def _without_text(place: Place) -> Place:
-    """The figures are kept beside the report, and hold no stretch of a note."""
-    versions = {
-        name: tuple(replace(span, quote="") for span in spans)
-        for name, spans in place.versions.items()
-    }
-    return replace(place, versions=versions)
+FIRST = 20
+"""Notes that an estimate is made from."""
+FEWEST_TIMED = 5
+
+
+class TimeEstimate(Value, frozen=True):
+    """How long one annotator needs for the notes that are left."""
+
+    annotator: str
+    notes: int
+    """Notes that it is made from."""
+    median: float
+    """Seconds a note."""
+    left: int
+    """Notes that are left."""
+    hours: float
+    low: float
+    high: float
+    """Hours for them, with the 95 % interval."""
+
+
+def estimate(
+    annotator: str, done: Mapping[str, Annotation], notes: Mapping[str, Note]
+) -> TimeEstimate | None:
+    """Seconds per character in the first notes, times the characters that are left; None where
+    fewer than ``FEWEST_TIMED`` have a time."""
+    import numpy as np
+
+    every = (one for one in done.values() if one.seconds and one.note in notes)
+    timed = sorted(every, key=lambda one: one.at)[:FIRST]
+    if len(timed) < FEWEST_TIMED:
+        return None
+    seconds = [one.seconds or 0.0 for one in timed]
+    lengths = [max(1, len(notes[one.note].text)) for one in timed]
+    left = [len(note.text) for id, note in notes.items() if id not in done]
+    value, low, high = bootstrap(
+        np.column_stack([seconds, lengths]),
+        list(map(str, range(len(timed)))),
+        lambda sums: (sums[..., 0] / sums[..., 1])[..., None] * sum(left) / 3600,
+        samples=1000,
+    )
+    return TimeEstimate(
+        annotator=annotator,
+        notes=len(timed),
+        median=median(seconds),
+        left=len(left),
+        hours=float(value[0]),
+        low=float(low[0]),
+        high=float(high[0]),
+    )

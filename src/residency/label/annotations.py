@@ -7,8 +7,12 @@ silently lacks a span would be taught as complete.
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import msgspec
 
 from residency.core.errors import DataError, GateRefused
 from residency.core.files import disk_errors, read_jsonl, write_jsonl
@@ -96,29 +100,17 @@ def prove(given: Given, annotator: str, text: str, card: Card) -> Annotation:
     """An annotation with every span checked: range, quote, label, attributes; equal spans and
     blanks at edges are put right."""
     settled = settle(text, given.spans)
-    faults = [AnnotationFault(reason=given.fault)] if given.fault else []
-    faults += [AnnotationFault(reason=fault.reason) for fault in settled.faults]
-    if settled.faults:  # say which ones: each alone has its own verdict
-        faults = [AnnotationFault(reason=given.fault)] if given.fault else []
-        for raw in given.spans:
-            start, end = raw.fragments[0] if raw.fragments else (-1, -1)
-            label = raw.label if raw.label in card.names else ""
-            faults += [
-                AnnotationFault(reason=f.reason, start=start, end=end, label=label)
-                for f in settle(text, [raw]).faults
-            ]
+    faults = [AnnotationFault(given.fault)] if given.fault else []
+    for raw in given.spans if settled.faults else ():  # each alone, to say which ones
+        start, end = raw.fragments[0] if raw.fragments else (-1, -1)
+        label = raw.label if raw.label in card.names else ""
+        alone = settle(text, [raw]).faults
+        faults += [AnnotationFault(fault.reason, start, end, label) for fault in alone]
     for span in settled.spans:
-        if span.label not in card.names:
-            faults.append(
-                AnnotationFault(
-                    reason=OTHER_LABEL, start=span.start, end=span.end, label=span.label
-                )
-            )
-        if unknown := set(span.attributes) - set(card.attributes):
-            reason = f"attribute is not in the card: {sorted(unknown)[0]}"
-            faults.append(
-                AnnotationFault(reason=reason, start=span.start, end=span.end, label=span.label)
-            )
+        reasons = [OTHER_LABEL] if span.label not in card.names else []
+        if unknown := sorted(set(span.attributes) - set(card.attributes)):
+            reasons.append(f"attribute is not in the card: {unknown[0]}")
+        faults += [AnnotationFault(reason, span.start, span.end, span.label) for reason in reasons]
     return Annotation(
         note=given.task,
         annotator=annotator,
@@ -136,18 +128,17 @@ def ordered(spans: Iterable[Span]) -> list[Span]:
     """Spans in the order of the text, without who set them or how sure they were; attributes in
     alphabetical order."""
     bare = {
-        Span(
-            start=span.start,
-            end=span.end,
-            label=span.label,
-            quote=span.quote,
+        msgspec.structs.replace(
+            span,
             code=span.code or None,
             attributes=tuple(sorted(set(span.attributes))),
+            by=None,
+            score=None,
         )
         for span in spans
     }
     return sorted(
-        bare, key=lambda span: (span.start, span.end, span.label, span.code or "", span.attributes)
+        bare, key=lambda one: (one.start, one.end, one.label, one.code or "", one.attributes)
     )
 
 
@@ -179,22 +170,16 @@ def merge(
 ) -> tuple[dict[str, Annotation], Pulled]:
     """The annotations of one annotator by note: new and changed ones taken over, those that are
     gone from the source kept."""
-    kept, new, changed, same = dict(before), 0, 0, 0
-    for one in now:
-        new += one.note not in before
-        same += before.get(one.note) == one
-        changed += one.note in before and before[one.note] != one
-        kept[one.note] = one
-    gone = len(before.keys() - {one.note for one in now})
-    annotator = next((one.annotator for one in (*now, *before.values())), "")
-    faulty = sum(bool(one.faults) for one in kept.values())
+    kept = {**before, **{one.note: one for one in now}}
+    new = sum(one.note not in before for one in now)
+    same = sum(before.get(one.note) == one for one in now)
     pulled = Pulled(
-        annotator=annotator,
+        annotator=next((one.annotator for one in kept.values()), ""),
         new=new,
-        changed=changed,
+        changed=len(now) - new - same,
         same=same,
-        gone=gone,
-        faulty=faulty,
+        gone=len(kept) - len(now),
+        faulty=sum(bool(one.faults) for one in kept.values()),
         done=len(kept),
         faults=tuple(_to_mend(kept.values())),
     )
@@ -211,18 +196,14 @@ def _to_mend(annotations: Iterable[Annotation]) -> Iterator[str]:
     notes: dict[str, dict[str, None]] = {}
     for one in annotations:
         for fault in one.faults:
-            named = (
-                f" ({fault.label})"
-                if fault.reason == OTHER_LABEL and showable([fault.label])
-                else ""
-            )
-            notes.setdefault(fault.reason + named, {})[one.note] = None
+            named = fault.reason == OTHER_LABEL and showable([fault.label])
+            reason = f"{fault.reason} ({fault.label})" if named else fault.reason
+            notes.setdefault(reason, {})[one.note] = None
     for reason, ids in sorted(notes.items()):
-        shown = ", ".join(list(ids)[:SHOWN]) + (
-            f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
-        )
+        more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
         remedy = "; add it to the card, or take another" if reason.startswith(OTHER_LABEL) else ""
-        yield f"{reason}: {len(ids)} note{'' if len(ids) == 1 else 's'} ({shown}){remedy}"
+        plural = "" if len(ids) == 1 else "s"
+        yield f"{reason}: {len(ids)} note{plural} ({', '.join(list(ids)[:SHOWN])}{more}){remedy}"
 
 
 OTHER_LABEL = "label is not in the card"
@@ -240,10 +221,6 @@ def write(path: Path, annotations: Mapping[str, Annotation]) -> None:
 
 def append(path: Path, rows: Sequence[Value]) -> None:
     """Add rows to a file that only grows: an audit trail."""
-    import os
-
-    import msgspec
-
     if not rows:
         return
     with disk_errors(path):
@@ -257,8 +234,6 @@ def append(path: Path, rows: Sequence[Value]) -> None:
 def check_unique(notes: Sequence[Note]) -> None:
     """Raises ``DataError`` where two notes have one id: what is said of one could not be told from
     what is said of the other."""
-    seen: set[str] = set()
-    for note in notes:
-        if note.id in seen:
-            raise DataError(f"label: two notes have the id {note.id}; ids must be unique.")
-        seen.add(note.id)
+    counts = Counter(note.id for note in notes)
+    if twice := next((id for id, number in counts.items() if number > 1), ""):
+        raise DataError(f"label: two notes have the id {twice}; ids must be unique.")

@@ -4,13 +4,16 @@ those that need not."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from typing import TypeVar
 
 import msgspec
 
 from residency.core.types import Span, Value
 from residency.label.annotations import Version, ordered
+
+T = TypeVar("T")
 
 
 class Place(Value, frozen=True):
@@ -45,18 +48,25 @@ class Place(Value, frozen=True):
         """The different versions without names, in an order that says nothing of who said what."""
 
         def drawn(version: Version) -> str:
-            said = msgspec.json.encode([self.note, self.start, _bare(version)])
-            return sha256(said).hexdigest()
+            key = msgspec.json.encode([self.note, self.start, _bare(version)])
+            return sha256(key).hexdigest()
 
         return tuple(sorted(set(self.versions.values()), key=drawn))
+
+    def without_text(self) -> Place:
+        """The same without any stretch of the note."""
+        bare = {name: without_text(version) for name, version in self.versions.items()}
+        return msgspec.structs.replace(self, versions=bare)
+
+
+def without_text(version: Version) -> Version:
+    """Spans without their quotes."""
+    return tuple(msgspec.structs.replace(span, quote="") for span in version)
 
 
 def places(note: str, versions: Mapping[str, Sequence[Span]]) -> list[Place]:
     """Stretches of overlapping spans of anybody, in order: together they hold every span once."""
-    every = sorted(
-        ((span, name) for name, spans in versions.items() for span in ordered(spans)),
-        key=lambda one: (one[0].start, one[0].end),
-    )
+    every = ((span, name) for name, spans in versions.items() for span in ordered(spans))
     return [
         Place(
             note=note,
@@ -66,14 +76,15 @@ def places(note: str, versions: Mapping[str, Sequence[Span]]) -> list[Place]:
                 name: tuple(ordered(span for span, by in group if by == name)) for name in versions
             },
         )
-        for group in _touching(every)
+        for group in touching(every)
     ]
 
 
-def _touching(spans: Sequence[tuple[Span, str]]) -> Iterator[list[tuple[Span, str]]]:
-    group: list[tuple[Span, str]] = []
+def touching(spans: Iterable[tuple[Span, T]]) -> Iterator[list[tuple[Span, T]]]:
+    """Spans, each with whose it is, grouped so that those that overlap are together."""
+    group: list[tuple[Span, T]] = []
     reach = 0
-    for one in spans:
+    for one in sorted(spans, key=lambda one: (one[0].start, one[0].end)):
         if group and one[0].start >= reach:
             yield group
             group, reach = [], 0

@@ -37,27 +37,24 @@ class Exchange:
         Raises ``UserError`` where other notes were given out before.
         """
         path = self.root / "out" / f"{self.annotator}.jsonl"
-        if path.is_file() and not {row.get("id") for _, row in _rows(path)} <= {
-            task.id for task in tasks
-        }:
+        ids = {task.id for task in tasks}
+        if path.is_file() and any(row.get("id") not in ids for _, row in _rows(path)):
             raise UserError(
                 f"{path}: other notes were given out before; finish with them, or choose another "
                 "folder with label.out."
             )
-        write_jsonl(path, (_row(task) for task in tasks))
+        write_jsonl(path, map(_row, tasks))
         return str(path)
 
-    def answer(
-        self, tasks: Sequence[LabellingTask], said: Mapping[str, tuple[Sequence[Span], str, float]]
-    ) -> None:
-        """Write the file that comes back, as a program that labels would: (spans, when, seconds) by
+    def answer(self, tasks: Sequence[LabellingTask], given: Mapping[str, Annotation]) -> None:
+        """Write the file that comes back, as a program that labels would: its annotations by
         task."""
         rows = []
         for task in tasks:
             row = _row(task)
-            if task.id in said:
-                spans, at, seconds = said[task.id]
-                row |= {"entities": [entity(span) for span in spans], "at": at, "seconds": seconds}
+            if one := given.get(task.id):
+                row |= {"entities": list(map(entity, one.spans)), "at": one.at}
+                row["seconds"] = one.seconds
             rows.append(row)
         write_jsonl(self.root / "back" / f"{self.annotator}.jsonl", rows)
 
@@ -71,23 +68,24 @@ class Exchange:
             )
         seen: set[str] = set()
         for number, row in _rows(path):
-            id = row.get("id")
-            id = str(id) if isinstance(id, str | int) else ""
+            id = str(row["id"]) if isinstance(row.get("id"), str | int) else ""
             if row.get("entities") is None and not row.get("skipped") and row.get("choice") is None:
                 continue
-            fault = TWICE if id in seen else ""
-            if id in tasks and "text" in row and row["text"] != tasks[id].text:
-                fault = TEXT
+            changed = id in tasks and row.get("text", tasks[id].text) != tasks[id].text
+            fault = TEXT if changed else TWICE if id in seen else ""
             seen.add(id)
             spans = read_entities(row.get("entities"), EntityKeys(), f"{path}:{number}", "entities")
-            seconds, choice = row.get("seconds"), row.get("choice")
+            if isinstance(spans, str):
+                fault = fault or spans
+                spans = ()
+            at, seconds, choice = row.get("at"), row.get("seconds"), row.get("choice")
             yield Given(
                 task=id,
-                spans=spans if not isinstance(spans, str) else (),
-                at=row["at"] if isinstance(row.get("at"), str) else "",
+                spans=spans,
+                at=at if isinstance(at, str) else "",
                 seconds=float(seconds) if isinstance(seconds, int | float) else None,
                 skipped=bool(row.get("skipped")),
-                fault=fault or (spans if isinstance(spans, str) else ""),
+                fault=fault,
                 choice=choice if isinstance(choice, int) else None,
             )
 
@@ -113,22 +111,18 @@ def _row(task: LabellingTask) -> dict[str, Any]:
     row: dict[str, Any] = {"id": task.id, "text": task.text, "entities": None}
     if task.about:
         row["about"] = task.about
-    if len(task.suggestions) == 1:
-        row["suggested"] = [entity(span) for span in task.suggestions[0]]
-    elif task.suggestions:
-        row["candidates"] = [[entity(span) for span in version] for version in task.suggestions]
-        row["choice"] = None
+    versions = [list(map(entity, version)) for version in task.suggestions]
+    if len(versions) == 1:
+        row["suggested"] = versions[0]
+    elif versions:
+        row |= {"candidates": versions, "choice": None}
     return row
 
 
 def entity(span: Span) -> dict[str, Any]:
     """A span as files have it."""
-    found: dict[str, Any] = {
-        "start": span.start,
-        "end": span.end,
-        "label": span.label,
-        "text": span.quote,
-    }
+    place = {"start": span.start, "end": span.end}
+    found: dict[str, Any] = {**place, "label": span.label, "text": span.quote}
     if span.code:
         found["code"] = span.code
     if span.attributes:

@@ -11,20 +11,8 @@ from residency.core.files import csv_records
 from residency.core.types import Value
 from residency.tasks.card import Card
 
-COLOURS = (
-    "#0f857c",
-    "#b3702b",
-    "#7d63b5",
-    "#c0392b",
-    "#2471a3",
-    "#7d8b2f",
-    "#ad4f8a",
-    "#4f6d7a",
-    "#a37b00",
-    "#2e8b57",
-    "#8e5b3a",
-    "#5b6abf",
-)
+HUES = "0f857c b3702b 7d63b5 c0392b 2471a3 7d8b2f ad4f8a 4f6d7a a37b00 2e8b57 8e5b3a 5b6abf"
+COLOURS = tuple(f"#{hue}" for hue in HUES.split())
 OWN = "own"
 """The choice of whoever decides for neither candidate and marks it anew."""
 KEYS = "1234567890qwertyuiopasdfghjkl"
@@ -71,15 +59,14 @@ def tree(codes: Sequence[Code]) -> list[tuple[Code, list[Code]]]:
 
     A subdivision whose category is not in the list stands by itself.
     """
-    heads = {code.code: code for code in codes if "." not in code.code}
-    found: dict[str, tuple[Code, list[Code]]] = {code: (head, []) for code, head in heads.items()}
-    for code in codes:
-        if code.code not in heads:
-            head = code.code.partition(".")[0]
-            if head in found and head in heads:
-                found[head][1].append(code)
-            else:
-                found[code.code] = (code, [])
+    heads = {code.code for code in codes if "." not in code.code}
+    found: dict[str, tuple[Code, list[Code]]] = {}
+    for code in sorted(codes, key=lambda code: code.code not in heads):  # categories first
+        head = code.code.partition(".")[0]
+        if head in heads and head != code.code:
+            found[head][1].append(code)
+        else:
+            found[code.code] = (code, [])
     return [found[key] for key in sorted(found)]
 
 
@@ -109,61 +96,35 @@ def interface(
     for disagreements: the candidates of a task are offered first.
     """
     view = Xml.Element("View")
+
+    def add(tag: str, parent: Xml.Element = view, **attributes: str) -> Xml.Element:
+        return Xml.SubElement(parent, tag, attributes)
+
     if decides:
-        Xml.SubElement(view, "Header", value="$about", size="5")
-        pick = Xml.SubElement(
-            view,
-            "Choices",
-            name="decision",
-            toName="text",
-            value="$candidates",
-            choice="single-radio",
-            required="true",
-        )
+        add("Header", value="$about", size="5")
+        pick = add("Choices", name="decision", toName="text", value="$candidates")
+        pick.attrib |= {"choice": "single-radio", "required": "true"}
         pick.set("requiredMessage", "Choose a candidate, or own and mark the text yourself.")
-    labels = Xml.SubElement(view, "Labels", name="label", toName="text", showInline="true")
+    labels = add("Labels", name="label", toName="text", showInline="true")
     for number, label in enumerate(card.labels):
-        one = Xml.SubElement(
-            labels, "Label", value=label.name, background=COLOURS[number % len(COLOURS)]
-        )
+        one = add("Label", labels, value=label.name, background=COLOURS[number % len(COLOURS)])
         if number < len(KEYS):
             one.set("hotkey", KEYS[number])
         if hint := hints.get(label.name, label.definition):
             one.set("hint", hint)
-    box = Xml.SubElement(view, "View", style="line-height: 1.9; font-size: 1.05em")
-    Xml.SubElement(
-        box, "Text", name="text", value="$text", granularity="symbol", saveTextResult="yes"
-    )
+    box = add("View", style="line-height: 1.9; font-size: 1.05em")
+    add("Text", box, name="text", value="$text", granularity="symbol", saveTextResult="yes")
     if card.attributes:
-        said = Xml.SubElement(
-            view,
-            "Choices",
-            name="attributes",
-            toName="text",
-            perRegion="true",
-            choice="multiple",
-            showInline="true",
-        )
-        said.set("visibleWhen", "region-selected")
+        chosen = add("Choices", name="attributes", toName="text", perRegion="true")
+        chosen.attrib |= {"choice": "multiple", "showInline": "true"}
+        chosen.set("visibleWhen", "region-selected")
         for name in card.attributes:
-            Xml.SubElement(said, "Choice", value=name)
+            add("Choice", chosen, value=name)
     coded = [label.name for label in card.labels if label.coded]
     if coded and codes_url:
-        Xml.SubElement(
-            view,
-            "Taxonomy",
-            {
-                "name": "code",
-                "toName": "text",
-                "perRegion": "true",
-                "apiUrl": codes_url,
-                "maxUsages": "1",
-                "placeholder": "code or name",
-                "visibleWhen": "region-selected",
-                "whenTagName": "label",
-                "whenLabelValue": ",".join(coded),
-                "minWidth": "420px",
-            },
-        )
+        codes = add("Taxonomy", name="code", toName="text", perRegion="true", apiUrl=codes_url)
+        codes.attrib |= {"maxUsages": "1", "placeholder": "code or name"}
+        codes.attrib |= {"visibleWhen": "region-selected", "whenTagName": "label"}
+        codes.attrib |= {"whenLabelValue": ",".join(coded), "minWidth": "420px"}
     Xml.indent(view)
     return Xml.tostring(view, encoding="unicode")

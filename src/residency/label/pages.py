@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from residency.core.page import Page, Section
 from residency.core.types import Note, Score, Span
-from residency.label.agreement import Agreement
-from residency.label.annotations import Version
-from residency.label.differences import Place
-from residency.label.duration import TimeEstimate
+from residency.label.agreement import Agreement, TimeEstimate
 
 CONTEXT = 40
 """Characters shown on either side of a place."""
@@ -31,29 +28,18 @@ def agreement_page(
 ) -> Page:
     """Agreement as a page; ``plots`` are SVG by section (``labels``, ``drift``)."""
     plots = plots or {}
-    alpha, strict, relaxed = (
-        found.alpha[0],
-        _named(found.pooled, "strict_f1"),
-        _named(found.pooled, "relaxed_f1"),
+    by_label = tuple(
+        (label, number(one.value), bounds(one), *_f1_cells(found.pooled, label))
+        for one in found.alpha[1:]
+        for label in [_of(one)]
     )
     sections = [
         Section(
             title="By label",
             text=GUIDE,
-            columns=("label", "alpha of characters", "95 %", "strict F1", "95 %", "relaxed F1"),
+            columns=("label", "alpha of characters", "95 %", *F1_COLUMNS),
             numeric=(1, 2, 3, 4, 5),
-            rows=tuple(
-                (
-                    label,
-                    number(one.value),
-                    bounds(one),
-                    number(_named(found.pooled, f"strict_f1/{label}").value),
-                    bounds(_named(found.pooled, f"strict_f1/{label}")),
-                    number(_named(found.pooled, f"relaxed_f1/{label}").value),
-                )
-                for one in found.alpha[1:]
-                for label in [one.metric.partition("/")[2]]
-            ),
+            rows=by_label,
             svg=plots.get("labels", ""),
             caption="F1 of all pairs of annotators together, with 95 % intervals over patients.",
         ),
@@ -61,35 +47,20 @@ def agreement_page(
             title="By annotator",
             text="F1 of each with all the others together. Who stands out low may have read the "
             "guideline in another way.",
-            columns=("annotator", "notes", "strict F1", "95 %", "relaxed F1"),
+            columns=("annotator", "notes", *F1_COLUMNS),
             numeric=(1, 2, 3, 4),
             rows=tuple(
-                (
-                    name,
-                    f"{found.done[name]:,}",
-                    number(one.value),
-                    bounds(one),
-                    number(_named(found.annotators, f"relaxed_f1/{name}").value),
-                )
-                for one in found.annotators
-                if one.metric.startswith("strict")
-                for name in [one.metric.partition("/")[2]]
+                (name, f"{found.done[name]:,}", *_f1_cells(found.annotators, name))
+                for name in _strict(found.annotators)
             ),
         ),
         Section(
             title="By pair",
-            columns=("pair", "strict F1", "95 %", "relaxed F1"),
+            columns=("pair", *F1_COLUMNS),
             numeric=(1, 2, 3),
             rows=tuple(
-                (
-                    pair.replace("~", " and "),
-                    number(one.value),
-                    bounds(one),
-                    number(_named(found.pairs, f"relaxed_f1/{pair}").value),
-                )
-                for one in found.pairs
-                if one.metric.startswith("strict")
-                for pair in [one.metric.partition("/")[2]]
+                (pair.replace("~", " and "), *_f1_cells(found.pairs, pair))
+                for pair in _strict(found.pairs)
             ),
         ),
         _confusion(found),
@@ -99,58 +70,68 @@ def agreement_page(
     if estimates:
         sections.append(time_section(estimates))
     sections.append(_worst(found, notes, show_text))
+    facts = {
+        "alpha of characters": found.alpha[0],
+        "strict F1": _named(found.pooled, "strict_f1"),
+        "relaxed F1": _named(found.pooled, "relaxed_f1"),
+    }
     return Page(
         title="Agreement",
         eyebrow=f"{found.notes:,} notes of {found.groups:,} patients, {len(found.done)} annotators",
         lead=_lead(found),
-        facts=(
-            ("alpha of characters", f"{number(alpha.value)} ({bounds(alpha)})"),
-            ("strict F1", f"{number(strict.value)} ({bounds(strict)})"),
-            ("relaxed F1", f"{number(relaxed.value)} ({bounds(relaxed)})"),
-        ),
+        facts=tuple((name, f"{number(one.value)} ({bounds(one)})") for name, one in facts.items()),
         caveats=tuple(caveats),
         sections=tuple(sections),
     )
+
+
+F1_COLUMNS = ("strict F1", "95 %", "relaxed F1")
+
+
+def _of(score: Score) -> str:
+    """Of what a score is: its metric's name behind the slash."""
+    return score.metric.partition("/")[2]
+
+
+def _strict(scores: Sequence[Score]) -> list[str]:
+    """Of what there are strict scores, in their order."""
+    return [_of(one) for one in scores if one.metric.startswith("strict")]
+
+
+def _f1_cells(scores: Sequence[Score], of: str) -> tuple[str, str, str]:
+    """The cells of ``F1_COLUMNS``."""
+    strict, relaxed = _named(scores, f"strict_f1/{of}"), _named(scores, f"relaxed_f1/{of}")
+    return number(strict.value), bounds(strict), number(relaxed.value)
 
 
 def _lead(found: Agreement) -> str:
     low = min(
         found.alpha[1:],
         key=lambda one: 2.0 if one.value is None or math.isnan(one.value) else one.value,
-        default=found.alpha[0],
+        default=None,
     )
-    name = low.metric.partition("/")[2]
+    differ = f"They differ most on {_of(low)} ({number(low.value)}). " if low else ""
+    places = sum(len(one.places) for one in found.worst)
     return (
         f"The annotators agree with an alpha of {number(found.alpha[0].value)} on characters. "
-        + (f"They differ most on {name} ({number(low.value)}). " if name else "")
-        + (
-            f"{sum(len(one.places) for one in found.worst)} places in the {len(found.worst)} worst "
-            "notes are listed below."
-        )
+        f"{differ}{places} places in the {len(found.worst)} worst notes are listed below."
     )
 
 
 def _confusion(found: Agreement) -> Section:
-    labels = [one.metric.partition("/")[2] for one in found.alpha[1:]]
-    columns = [*labels, "-"]
-    rows = []
-    for one in [*labels, "-"]:
-        row = found.confusion.get(one, {})
-        if row:
-            rows.append(
-                (
-                    one if one != "-" else "nothing",
-                    *(f"{row[c]:,}" if c in row else "" for c in columns),
-                )
-            )
+    names = {**{_of(one): _of(one) for one in found.alpha[1:]}, "-": "nothing"}
+    rows = tuple(
+        (name, *(f"{row[column]:,}" if column in row else "" for column in names))
+        for label, name in names.items()
+        if (row := found.confusion.get(label))
+    )
     return Section(
         title="Confusion",
         text="What one annotator calls as the row says, another calls as the column says. Both "
-        "directions of each pair are counted, so "
-        "the table is symmetric.",
-        columns=("", *labels, "nothing"),
-        numeric=tuple(range(1, len(columns) + 1)),
-        rows=tuple(rows),
+        "directions of each pair are counted, so the table is symmetric.",
+        columns=("", *names.values()),
+        numeric=tuple(range(1, len(names) + 1)),
+        rows=rows,
     )
 
 
@@ -158,8 +139,7 @@ def _drift(found: Agreement, svg: str) -> Section:
     return Section(
         title="Drift",
         text="Strict F1 with the others in four equal parts of each annotator's notes, in the "
-        "order in which they were done. A change "
-        "whose interval leaves out 0 is more than chance.",
+        "order in which they were done. A change whose interval leaves out 0 is more than chance.",
         columns=("annotator", "first", "second", "third", "last", "second half - first", "95 %"),
         numeric=(1, 2, 3, 4, 5, 6),
         rows=tuple(
@@ -179,19 +159,18 @@ def _worst(found: Agreement, notes: Mapping[str, Note], show_text: bool) -> Sect
     rows = []
     for note in found.worst:
         for place in note.places:
-            row = [note.note, number(note.f1), f"{place.start} to {place.end}"]
-            row += [
-                "; ".join(_said(span) for span in place.versions.get(name, ())) or "-"
-                for name in found.done
-            ]
-            rows.append((*row, shown(notes[note.note].text, place) if show_text else ""))
+            versions = (place.versions.get(name, ()) for name in found.done)
+            cells = ("; ".join(map(_cell, version)) or "-" for version in versions)
+            row = (note.note, number(note.f1), f"{place.start} to {place.end}", *cells)
+            text = (in_context(notes[note.note].text, place.start, place.end),) if show_text else ()
+            rows.append((*row, *text))
     columns = ("note", "F1", "characters", *found.done, *(("text",) if show_text else ()))
     return Section(
         title="Worst disagreements",
         text="The notes with the lowest strict F1, with every place at which annotators differ."
         + ("" if show_text else " Their text is not shown: the notes are pseudonymised only."),
         columns=columns,
-        rows=tuple(row[: len(columns)] for row in rows),
+        rows=tuple(rows),
         numeric=(1,),
     )
 
@@ -218,27 +197,16 @@ def time_section(estimates: Sequence[TimeEstimate]) -> Section:
     )
 
 
-def shown(text: str, place: Place) -> str:
-    """A place with its surroundings."""
-    start, end = max(0, place.start - CONTEXT), min(len(text), place.end + CONTEXT)
-    before, inside, after = (
-        text[start : place.start],
-        text[place.start : place.end],
-        text[place.end : end],
-    )
-    return f"{'…' if start else ''}{before}[{inside}]{after}{'…' if end < len(text) else ''}"
+def in_context(text: str, start: int, end: int) -> str:
+    """A place in brackets with its surroundings."""
+    first, last = max(0, start - CONTEXT), min(len(text), end + CONTEXT)
+    before, after = "…" if first else "", "…" if last < len(text) else ""
+    return f"{before}{text[first:start]}[{text[start:end]}]{text[end:last]}{after}"
 
 
-def _said(span: Span) -> str:
+def _cell(span: Span) -> str:
     extra = [*span.attributes, *([span.code] if span.code else [])]
     return f"{span.label} {span.start} to {span.end}" + (f" ({', '.join(extra)})" if extra else "")
-
-
-def said_in_words(version: Version, text: str) -> str:
-    """A version with its quotes, for whoever decides."""
-    return (
-        "; ".join(f"{span.label}: {text[span.start : span.end]}" for span in version) or "nothing"
-    )
 
 
 def number(value: float | None) -> str:

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from msgspec.structs import replace
 
 from residency.core.types import Note, Span, Value
+from residency.label.annotations import Annotation
 from residency.locale.tokenise import units
 from residency.tasks.card import Card
 
@@ -41,18 +42,9 @@ PEOPLE = (
 BEGAN = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
 
-class Made(Value, frozen=True):
-    """What an invented annotator gives back for a note."""
-
-    note: str
-    spans: tuple[Span, ...]
-    at: str
-    seconds: float
-
-
 def simulate(
     notes: Sequence[Note], card: Card, name: str, seed: int = 0, habits: Habits | None = None
-) -> Iterator[Made]:
+) -> Iterator[Annotation]:
     """What one annotator makes of notes whose spans are the truth, in the order given. Equal
     arguments, equal result."""
     number = int(name.lstrip("a") or 1) - 1 if name.lstrip("a").isdecimal() else 0
@@ -62,18 +54,13 @@ def simulate(
         drawn = blake2b(f"{seed}/{name}/{note.id}".encode(), digest_size=8).digest()
         rng = random.Random(int.from_bytes(drawn, "big"))
         more = 1 + habits.tires * position / max(1, len(notes) - 1)
-        spans = [
-            made for span in note.spans if (made := _marked(note, span, card, habits, more, rng))
-        ]
+        marked = (_marked(note, span, card, habits, more, rng) for span in note.spans)
+        spans = [span for span in marked if span is not None]
         spans += _invented(note, card, habits, more, rng)
         seconds = round((5 + habits.seconds * len(note.text)) * rng.lognormvariate(0, 0.35), 1)
         clock += timedelta(seconds=seconds)
-        yield Made(
-            note=note.id,
-            spans=tuple(_apart(spans)),
-            at=clock.isoformat(timespec="seconds"),
-            seconds=seconds,
-        )
+        at = clock.isoformat(timespec="seconds")
+        yield Annotation(note.id, name, tuple(_apart(spans)), at, seconds)
 
 
 def _marked(
@@ -99,9 +86,8 @@ def _moved(note: Note, span: Span, rng: random.Random) -> Span:
     first = next(i for i, (_, end) in enumerate(bounds) if end > span.start)
     last = max(i for i, (start, _) in enumerate(bounds) if start < span.end)
     ends = [(first - 1, last), (first + 1, last), (first, last - 1), (first, last + 1)]
-    low, high = rng.choice(
-        [(low, high) for low, high in ends if 0 <= low <= high < len(bounds)] or [(first, last)]
-    )
+    fits = [(low, high) for low, high in ends if 0 <= low <= high < len(bounds)]
+    low, high = rng.choice(fits or [(first, last)])
     start, end = bounds[low][0], bounds[high][1]
     return replace(span, start=start, end=end, quote=note.text[start:end])
 
@@ -114,9 +100,8 @@ def _invented(
         if bounds and rng.random() < habits.invented * more:
             start, end = rng.choice(bounds)
             if not any(start < span.end and end > span.start for span in note.spans):
-                yield Span(
-                    start=start, end=end, label=rng.choice(card.names), quote=note.text[start:end]
-                )
+                label, quote = rng.choice(card.names), note.text[start:end]
+                yield Span(start=start, end=end, label=label, quote=quote)
 
 
 def _apart(spans: Sequence[Span]) -> list[Span]:

@@ -7,6 +7,8 @@ import ipaddress
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -50,29 +52,25 @@ def check_profile(server: Server, profile: Profile, where: str) -> None:
         )
 
 
+@dataclass(frozen=True)
 class Project:
     """One person's project of one round."""
 
-    def __init__(
-        self,
-        server: Server,
-        where: str,
-        title: str,
-        card: Card,
-        hints: Mapping[str, str],
-        codes: Sequence[Code] = (),
-        decides: bool = False,
-        transport: httpx2.BaseTransport | None = None,
-    ) -> None:
-        self.server, self.where, self.title, self.card, self.hints, self.codes = (
-            server,
-            where,
-            title,
-            card,
-            hints,
-            codes,
-        )
-        self.decides, self.transport = decides, transport
+    server: Server
+    where: str
+    """The key of the recipe that names the server, for messages."""
+    title: str
+    card: Card
+    hints: Mapping[str, str]
+    codes: Sequence[Code] = ()
+    decides: bool = False
+    """Whether disagreements are decided in it."""
+    transport: httpx2.BaseTransport | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address without a slash at its end."""
+        return self.server.url.rstrip("/")
 
     def push(self, tasks: Sequence[LabellingTask], known: Mapping[str, Annotation]) -> str:
         """Create the project, or complete it; returns its address.
@@ -86,13 +84,11 @@ class Project:
             if project is None:
                 project = self._create(client)
             there = {identifier(row["data"].get("note")) for row in self._tasks(client, project)}
-            missing = [task for task in tasks if task.id not in there]
-            for start in range(0, len(missing), BATCH):
-                rows = [
-                    self._row(task, known.get(task.id)) for task in missing[start : start + BATCH]
-                ]
-                self._ask(client, "POST", f"/api/projects/{project}/import", json=rows)
-        return f"{self.server.url.rstrip('/')}/projects/{project}"
+            rows = [self._row(one, known.get(one.id)) for one in tasks if one.id not in there]
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                self._ask(client, "POST", f"/api/projects/{project}/import", json=batch)
+        return f"{self.url}/projects/{project}"
 
     def pull(self, tasks: Mapping[str, LabellingTask]) -> Iterator[Given]:
         """What its annotator has finished, newest of several annotations of a task; drafts and
@@ -109,17 +105,12 @@ class Project:
                     "more; what was pulled before is kept, "
                     "and residency label push puts it up again with it."
                 )
-            rows = self._ask(
-                client, "GET", f"/api/projects/{project}/export", params={"exportType": "JSON"}
-            )
+            path, wanted = f"/api/projects/{project}/export", {"exportType": "JSON"}
+            rows = self._ask(client, "GET", path, params=wanted)
         for row in rows if isinstance(rows, list) else []:
-            annotations = [one for one in row.get("annotations") or [] if isinstance(one, Mapping)]
-            if annotations:
-                latest = max(
-                    annotations,
-                    key=lambda one: (not one.get("was_cancelled"), str(one.get("updated_at"))),
-                )
-                yield _given(row, latest, tasks)
+            found = [one for one in row.get("annotations") or [] if isinstance(one, Mapping)]
+            if found:
+                yield _given(row, max(found, key=_newness), tasks)
 
     def check(self) -> None:
         """Raises ``UserError`` where the server cannot be reached or refuses the token."""
@@ -129,21 +120,23 @@ class Project:
     def _client(self) -> httpx2.Client:
         import httpx2
 
-        name = self.server.token.removeprefix("env:")
-        token = os.environ.get(name, "")
+        token = os.environ.get(self._variable, "")
         if not token:
             raise UserError(
-                f"{self.where}.token: the environment variable {name} is not set; put the access "
-                "token of the account on "
-                f"{self.server.url} into it."
+                f"{self.where}.token: the environment variable {self._variable} is not set; put "
+                f"the access token of the account on {self.server.url} into it."
             )
         return httpx2.Client(
-            base_url=self.server.url.rstrip("/"),
+            base_url=self.url,
             headers={"Authorization": f"Token {token}"},
             timeout=SECONDS,
             transport=self.transport,
             trust_env=False,
         )
+
+    @property
+    def _variable(self) -> str:
+        return self.server.token.removeprefix("env:")
 
     def _ask(self, client: httpx2.Client, method: str, path: str, **given: Any) -> Any:
         import httpx2
@@ -153,13 +146,11 @@ class Project:
         except httpx2.HTTPError as error:
             raise UserError(
                 f"{self.where}: {self.server.url} does not answer ({type(error).__name__}); start "
-                "it (scripts/label_studio.py "
-                "start), or correct its url."
+                "it (scripts/label_studio.py start), or correct its url."
             ) from None
         if reply.status_code in (401, 403):
             raise UserError(
-                f"{self.where}.token: {self.server.url} refuses the token in "
-                f"{self.server.token.removeprefix('env:')} "
+                f"{self.where}.token: {self.server.url} refuses the token in {self._variable} "
                 f"({reply.status_code}); copy the access token of an account there that may create "
                 "projects."
             )
@@ -172,18 +163,16 @@ class Project:
 
     def _find(self, client: httpx2.Client) -> int | None:
         """The project of this title, if the account sees one."""
-        page = 1
-        while True:
-            found = self._ask(
-                client, "GET", "/api/projects", params={"page": page, "page_size": 100}
-            )
+        for page in count(1):
+            wanted = {"page": page, "page_size": 100}
+            found = self._ask(client, "GET", "/api/projects", params=wanted)
             rows = found["results"] if isinstance(found, Mapping) else found
             for row in rows:
                 if row["title"] == self.title:
                     return int(row["id"])
             if not isinstance(found, Mapping) or not found.get("next"):
-                return None
-            page += 1
+                break
+        return None
 
     def _create(self, client: httpx2.Client) -> int:
         plain = interface(self.card, self.hints, "", self.decides)
@@ -209,50 +198,41 @@ class Project:
                 params={"commit_to_project": "false"},
                 files={"codes.json": ("codes.json", text, "application/json")},
             )
-            upload = self._ask(
-                client, "GET", f"/api/import/file-upload/{sent['file_upload_ids'][0]}"
-            )
-            url = f"{self.server.url.rstrip('/')}/data/upload/{project}/{str(upload['file']).rpartition('/')[2]}"
-            with_codes = interface(self.card, self.hints, url, self.decides)
-            self._ask(
-                client, "PATCH", f"/api/projects/{project}", json={"label_config": with_codes}
-            )
+            path = f"/api/import/file-upload/{sent['file_upload_ids'][0]}"
+            file = str(self._ask(client, "GET", path)["file"]).rpartition("/")[2]
+            url = f"{self.url}/data/upload/{project}/{file}"
+            coded = {"label_config": interface(self.card, self.hints, url, self.decides)}
+            self._ask(client, "PATCH", f"/api/projects/{project}", json=coded)
         return project
 
     def _tasks(self, client: httpx2.Client, project: int) -> Iterator[Mapping[str, Any]]:
-        page = 1
-        while True:
-            found = self._ask(
-                client,
-                "GET",
-                "/api/tasks",
-                params={"project": project, "page": page, "page_size": 500, "fields": "all"},
-            )
+        for page in count(1):
+            wanted = {"project": project, "page": page, "page_size": 500, "fields": "all"}
+            found = self._ask(client, "GET", "/api/tasks", params=wanted)
             yield from found["tasks"]
             if page * 500 >= int(found["total"]):
                 return
-            page += 1
 
     def _row(self, task: LabellingTask, known: Annotation | None) -> dict[str, Any]:
         """A task as the server takes it."""
         data: dict[str, Any] = {"note": task.id, "text": task.text}
         row: dict[str, Any] = {"data": data}
         if self.decides:
+            versions = enumerate(map(_in_a_line, task.suggestions), 1)
+            own = {"value": OWN, "html": "none of these: marked below"}
             data["about"] = task.about
-            data["candidates"] = [
-                *(
-                    {"value": str(number), "html": _shown(version)}
-                    for number, version in enumerate(task.suggestions, 1)
-                ),
-                {"value": OWN, "html": "none of these: marked below"},
-            ]
+            data["candidates"] = [{"value": str(n), "html": html} for n, html in versions] + [own]
         elif task.suggestions:
             row["predictions"] = [{"model_version": VERSION, "result": result(task.suggestions[0])}]
         if known is not None and not known.skipped:
-            row["annotations"] = [
-                {"result": result(known.spans), "lead_time": known.seconds or 0.0}
-            ]
+            done = {"result": result(known.spans), "lead_time": known.seconds or 0.0}
+            row["annotations"] = [done]
         return row
+
+
+def _newness(annotation: Mapping[str, Any]) -> tuple[bool, str]:
+    """Of several annotations of a task the newest counts, a cancelled one only where all are."""
+    return not annotation.get("was_cancelled"), str(annotation.get("updated_at"))
 
 
 def result(spans: Sequence[Span]) -> list[dict[str, Any]]:
@@ -260,68 +240,49 @@ def result(spans: Sequence[Span]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for number, span in enumerate(spans):
         place = {"start": span.start, "end": span.end, "text": span.quote}
-        common = {"id": f"r{number}", "to_name": "text"}
-        found.append(
-            common
-            | {"from_name": "label", "type": "labels", "value": place | {"labels": [span.label]}}
-        )
-        if span.attributes:
-            chosen = place | {"choices": list(span.attributes)}
-            found.append(common | {"from_name": "attributes", "type": "choices", "value": chosen})
-        if span.code:
-            found.append(
-                common
-                | {
-                    "from_name": "code",
-                    "type": "taxonomy",
-                    "value": place | {"taxonomy": [[span.code]]},
-                }
-            )
+        chosen: dict[tuple[str, str], list[Any]] = {
+            ("label", "labels"): [span.label],
+            ("attributes", "choices"): list(span.attributes),
+            ("code", "taxonomy"): [[span.code]] if span.code else [],
+        }
+        for (name, kind), values in chosen.items():
+            if values:
+                common = {"id": f"r{number}", "to_name": "text", "from_name": name, "type": kind}
+                found.append({**common, "value": {**place, kind: values}})
     return found
 
 
 def _given(
     row: Mapping[str, Any], annotation: Mapping[str, Any], tasks: Mapping[str, LabellingTask]
 ) -> Given:
-    data = row.get("data") or {}
+    data, found = row.get("data") or {}, annotation.get("result")
     id = identifier(data.get("note"))
-    found = annotation.get("result")
     found = found if isinstance(found, list) else []
-    decision = next(
-        (
-            identifier((one["value"].get("choices") or [""])[0])
-            for one in found
-            if isinstance(one, Mapping)
-            and one.get("from_name") == "decision"
-            and isinstance(one.get("value"), Mapping)
-        ),
-        "",
-    )
-    seconds = annotation.get("lead_time")
-    changed = id in tasks and data.get("text") != tasks[id].text
+    decisions = (one for one in found if isinstance(one, Mapping))
+    values = (one.get("value") for one in decisions if one.get("from_name") == "decision")
+    decided = next((one.get("choices") or [""] for one in values if isinstance(one, Mapping)), [""])
+    decision, seconds = identifier(decided[0]), annotation.get("lead_time")
     return Given(
         task=id,
         spans=tuple(regions(found, None)),
         at=str(annotation.get("updated_at") or ""),
         seconds=float(seconds) if isinstance(seconds, int | float) else None,
         skipped=bool(annotation.get("was_cancelled")),
-        fault=TEXT if changed else "",
+        fault=TEXT if id in tasks and data.get("text") != tasks[id].text else "",
         choice=int(decision) if decision.isdecimal() else None,
     )
 
 
-def _shown(version: Sequence[Span]) -> str:
+def _in_a_line(version: Sequence[Span]) -> str:
     """A candidate in a line; the interface takes HTML here, so what notes hold is escaped."""
     from markupsafe import escape
 
-    said = []
+    found = []
     for span in version:
-        extra = [*span.attributes, *([span.code] if span.code else [])]
-        said.append(
-            f"<b>{escape(span.label)}</b> {escape(span.quote)}"
-            + (f" ({escape(', '.join(extra))})" if extra else "")
-        )
-    return "; ".join(said) or "nothing is marked here"
+        extra = ", ".join([*span.attributes, *([span.code] if span.code else [])])
+        more = f" ({escape(extra)})" if extra else ""
+        found.append(f"<b>{escape(span.label)}</b> {escape(span.quote)}{more}")
+    return "; ".join(found) or "nothing is marked here"
 
 
 def _instruction(card: Card, hints: Mapping[str, str]) -> str:

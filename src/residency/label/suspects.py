@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from residency.core.types import Note, Span, Value
+from residency.label.differences import touching
 from residency.tasks.bio import best_tags, decode, encode
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Suspect(Value, frozen=True):
     believed: tuple[Span, ...]
     """What the model says."""
     score: float
-    """Mean log odds of the model's reading against the labels', over the slots where they differ."""
+    """Mean log odds of the model's reading against the labels', over slots where they differ."""
 
     @property
     def kind(self) -> str:
@@ -37,10 +38,9 @@ class Suspect(Value, frozen=True):
         rest)."""
         if not self.labelled or not self.believed:
             return "invented" if self.labelled else "missing"
-        bounds = [
-            [(span.start, span.end) for span in side] for side in (self.labelled, self.believed)
-        ]
-        return "label" if bounds[0] == bounds[1] else "boundary"
+        given = [(span.start, span.end) for span in self.labelled]
+        believed = [(span.start, span.end) for span in self.believed]
+        return "label" if given == believed else "boundary"
 
 
 def find_suspects(
@@ -62,7 +62,7 @@ def find_suspects(
     same = {_key(span) for span in believed} & {_key(span) for span in labelled}
     odd = [(span, 0) for span in labelled if _key(span) not in same]
     odd += [(span, 1) for span in believed if _key(span) not in same]
-    for place in _touching(odd):
+    for place in touching(odd):
         start, end = min(span.start for span, _ in place), max(span.end for span, _ in place)
         inside = [
             i
@@ -91,25 +91,10 @@ def rank_suspects(found: Iterable[Suspect], share: float, spans: int) -> list[Su
     kinds: defaultdict[str, list[Suspect]] = defaultdict(list)
     for one in sorted(found, key=lambda one: (-one.score, one.note, one.start)):
         kinds[one.kind].append(one)
-    turns = (
-        (turn, -one.score, one.note, one.start, one)
-        for group in kinds.values()
-        for turn, one in enumerate(group)
-    )
-    return [one for *_, one in sorted(turns, key=lambda turn: turn[:4])][: math.ceil(share * spans)]
+    turns = [(turn, one) for group in kinds.values() for turn, one in enumerate(group)]
+    turns.sort(key=lambda pair: (pair[0], -pair[1].score, pair[1].note, pair[1].start))
+    return [one for _, one in turns][: math.ceil(share * spans)]
 
 
 def _key(span: Span) -> tuple[int, int, str]:
     return span.start, span.end, span.label
-
-
-def _touching(spans: Sequence[tuple[Span, int]]) -> Iterator[list[tuple[Span, int]]]:
-    """Spans grouped so that those that overlap are together."""
-    group: list[tuple[Span, int]] = []
-    for one in sorted(spans, key=lambda one: (one[0].start, one[0].end)):
-        if group and one[0].start >= max(span.end for span, _ in group):
-            yield group
-            group = []
-        group.append(one)
-    if group:
-        yield group

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from residency.core.errors import DataError, UserError
 from residency.core.files import csv_records
-from residency.core.types import Span, Value
+from residency.core.types import Span
 from residency.locale.tokenise import units
 from residency.tasks.card import Card
 
 
-class Term(Value, frozen=True):
-    """A term with what it is marked as."""
-
-    label: str
-    code: str = ""
-
-
 class TermFinder:
-    """Finds the terms of a list: the longest at each place, whatever the case, never inside a word."""
+    """Finds the terms of a list: the longest at each place, in any case, never inside a word."""
 
     def __init__(self, automaton: Any) -> None:
         self.automaton = automaton
@@ -50,8 +42,7 @@ class TermFinder:
                     f"{', '.join(card.names)}."
                 )
             if term:
-                code = row.get("code", "")
-                found.add_word(lower(term), (len(term), Term(label=label, code=code)))
+                found.add_word(lower(term), (len(term), label, row.get("code") or None))
         if not len(found):
             raise DataError(f"{path}: holds no terms.")
         found.make_automaton()
@@ -61,26 +52,25 @@ class TermFinder:
         """The terms in a text, in order, without overlap."""
         bounds = units(text)
         starts, ends = {start for start, _ in bounds}, {end for _, end in bounds}
+        hits = (
+            Span(
+                start=last + 1 - length,
+                end=last + 1,
+                label=label,
+                quote=text[last + 1 - length : last + 1],
+                code=code,
+                by="terms",
+            )
+            for last, (length, label, code) in self.automaton.iter(lower(text))
+        )
         spans: list[Span] = []
-        for start, end, term in sorted(self._hits(text), key=lambda hit: (hit[0], -hit[1])):
-            if start in starts and end in ends and (not spans or start >= spans[-1].end):
-                spans.append(
-                    Span(
-                        start=start,
-                        end=end,
-                        label=term.label,
-                        quote=text[start:end],
-                        code=term.code or None,
-                        by="terms",
-                    )
-                )
+        for span in sorted(hits, key=lambda span: (span.start, -span.end)):
+            apart = not spans or span.start >= spans[-1].end
+            if apart and span.start in starts and span.end in ends:
+                spans.append(span)
         return tuple(spans)
-
-    def _hits(self, text: str) -> Iterator[tuple[int, int, Term]]:
-        for last, (length, term) in self.automaton.iter(lower(text)):
-            yield last + 1 - length, last + 1, term
 
 
 def lower(text: str) -> str:
-    """Small letters, one for one: what has two in their place stays as it is, so that offsets hold."""
+    """Small letters, one for one: what has two in their place stays, so that offsets hold."""
     return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)

@@ -31,10 +31,9 @@ from residency.label import adjudicate as settling
 from residency.label import annotations as marks
 from residency.label import practice as practising
 from residency.label.adjudicate import ADJUDICATOR, Adjudication, Decision
-from residency.label.agreement import Agreement, agree
+from residency.label.agreement import Agreement, TimeEstimate, agree, estimate
 from residency.label.annotations import Annotation, LabellingTask, Pulled, merge, prove, releasable
 from residency.label.campaign import ByModel, ByNotes, ByTerms, InFiles, Label
-from residency.label.duration import TimeEstimate, estimate
 from residency.label.exchange import Exchange
 from residency.label.guideline import guideline_page, guides, hints
 from residency.label.interface import read_codes
@@ -440,9 +439,7 @@ def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Adjudication]:
     for name in to.settings.annotators:
         tasks = _tasks(to.folder, ROUND, name)
         made = simulate([truth[task.id] for task in tasks], to.card, name, recipe.seed)
-        Exchange(to.folder / ROUND, name).answer(
-            tasks, {one.note: (one.spans, one.at, one.seconds) for one in made}
-        )
+        Exchange(to.folder / ROUND, name).answer(tasks, {one.note: one for one in made})
     pull(recipe)
     found, page = agreement(recipe)
     outcome, _, _ = adjudicate(recipe)
