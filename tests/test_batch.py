@@ -3,6 +3,7 @@ kept."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from residency.core.errors import DataError, UserError
 from residency.core.types import Labels, Prediction, RawNote, Span, Spans
+from residency.tasks.card import load_card
 from residency.workflows import predict
 
 KEY = "k" * 64
@@ -18,7 +20,8 @@ KEY = "k" * 64
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose model finds the first letter of every note."""
-    (tmp_path / "artefact.json").write_text("{}", "utf-8")
+    card = {"name": "letters", "family": "spans"}
+    (tmp_path / "artefact.json").write_text(json.dumps({"card": card}), "utf-8")
 
     def answers(folder: Path, notes: Iterable[RawNote]) -> Iterator[Prediction]:
         for note in notes:
@@ -30,8 +33,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ids(path: Path) -> list[str]:
-    import json
-
     return [json.loads(line)["id"] for line in path.read_text("utf-8").splitlines()]
 
 
@@ -114,13 +115,18 @@ def test_a_bad_line_is_found_before_the_first_answer(run: Path) -> None:
 
 def test_an_answer_is_written_as_users_read_it() -> None:
     span = Span(start=1, end=3, label="drug", quote="bc")
-    assert predict.answer(Prediction(id="1", answer=Spans(spans=(span,)))) == {
+    assert predict.answer(Prediction(id="1", answer=Spans(spans=(span,))), load_card("ner")) == {
         "id": "1",
         "entities": [{"start": 1, "end": 3, "label": "drug", "text": "bc"}],
     }
-    assert predict.answer(Prediction(id="2", answer=Labels(labels=("a",), scores=(0.5,)))) == {
+    assert predict.answer(
+        Prediction(id="2", answer=Labels(labels=("a",), scores=(0.5,))), load_card("classify")
+    ) == {
         "id": "2",
         "labels": ["a"],
         "scores": [0.5],
     }
-    assert predict.answer(Prediction(id="3", answer=None)) == {"id": "3", "failure": "no answer"}
+    assert predict.answer(Prediction(id="3", answer=None), load_card("ner")) == {
+        "id": "3",
+        "failure": "no answer",
+    }

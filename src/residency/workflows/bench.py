@@ -28,6 +28,8 @@ from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Example, Note, Value
 from residency.models.base import silent
 from residency.tasks.examples import question
+from residency.tasks.families import of
+from residency.tasks.heads import TOKENS
 from residency.workflows.evaluate import examples_of_run
 from residency.workflows.finished import artefact_of
 
@@ -147,7 +149,8 @@ class TimedClassifier:
         self.length = min(tokens, predictor.tokeniser.room)
         text = _cut(texts, self.length, lambda text: len(predictor.tokeniser([text])[0].ids))
         self.example = Example(id="0", task="bench", input=text)
-        task = "token-classification" if predictor.card.family == "spans" else "text-classification"
+        by_token = of(predictor.card).classifier is TOKENS
+        task = "token-classification" if by_token else "text-classification"
         tokenizer = predictor.tokeniser.tokenizer
         self.plain = pipeline(
             task, model=predictor.model, tokenizer=tokenizer, device=predictor.model.device

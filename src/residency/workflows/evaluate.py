@@ -16,16 +16,12 @@ from residency.core.run_folder import Run, Step, hardware, now, packages
 from residency.core.types import (
     DataSummary,
     Example,
-    Facts,
     PartName,
     Prediction,
     Predictor,
     Report,
     RunFacts,
-    Spans,
     StageResult,
-    Text,
-    Tree,
     Value,
 )
 from residency.corpus import splitfile
@@ -37,6 +33,7 @@ from residency.models.base import Base, silent
 from residency.recipe import Recipe, read_yaml
 from residency.tasks.card import Card, rule_of
 from residency.tasks.examples import few_shot, fixed, with_shots
+from residency.tasks.families import of
 from residency.workflows.finished import artefact_of, finished_facts, open_run
 from residency.workflows.material import (
     Material,
@@ -314,7 +311,7 @@ def ask(
         progress=material.tracker.update,
     )
     file = folder / f"{report.system.name.replace(':', '-')}.predictions.jsonl"
-    write_jsonl(file, (kept_prediction(one, show) for one in predictions))
+    write_jsonl(file, (kept_prediction(one, card, show) for one in predictions))
     return report, predictions
 
 
@@ -326,15 +323,12 @@ def main_score(report: Report, card: Card) -> str:
     return " ".join(f"{score.metric} {metric_value(score.value)}" for score in found)
 
 
-def kept_prediction(prediction: Prediction, show_text: bool) -> Prediction:
+def kept_prediction(prediction: Prediction, card: Card, show_text: bool) -> Prediction:
     """A prediction as a run keeps it: offsets and labels, what was written only where notes may be
     shown."""
-    answer = prediction.answer
-    if isinstance(answer, Spans):
-        spans = tuple(msgspec.structs.replace(span, quote="") for span in answer.spans)
-        answer = Spans(spans=spans)
-    elif isinstance(answer, Text | Facts | Tree) and not show_text:
-        answer = type(answer)()
+    family, answer = of(card), prediction.answer
+    if answer is not None and (family.classifier or not show_text):
+        answer = family.without_text(answer)
     text = prediction.text if show_text else ""
     return msgspec.structs.replace(prediction, answer=answer, text=text)
 

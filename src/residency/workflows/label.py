@@ -23,7 +23,7 @@ import msgspec
 from residency.core.errors import UserError, allowed
 from residency.core.files import read_jsonl, write_json, write_jsonl
 from residency.core.page import write_page
-from residency.core.types import SHOWABLE, Note, Profile, Span, Spans, Value
+from residency.core.types import SHOWABLE, Note, Profile, Span, Value
 from residency.core.zones import assert_outside
 from residency.corpus import load, write
 from residency.corpus.summary import strictest
@@ -43,6 +43,9 @@ from residency.label.studio import Project, check_profile
 from residency.label.terms import TermFinder
 from residency.recipe import Recipe
 from residency.tasks.card import Card, load_card
+from residency.tasks.families import of
+from residency.tasks.families.spans import spans_of
+from residency.tasks.heads import TOKENS
 
 ROUND, PRACTICE, DECIDE = "label", "practice", "adjudication"
 
@@ -79,7 +82,7 @@ def open_labelling(recipe: Recipe) -> LabellingSetup:
     assert_outside(folder)
     name = settings.card or recipe.tasks[0].card
     card = load_card(name, recipe.root)
-    if card.family != "spans" or not card.labels:
+    if of(card).classifier is not TOKENS or not card.labels:
         raise UserError(
             f"label.card: {name} does not name labels of spans; annotators need labels with "
             "definitions, so write a card (cards/my-card.yaml) and name it here."
@@ -224,10 +227,7 @@ def _suggestions(to: LabellingSetup, notes: Sequence[Note]) -> dict[str, tuple[S
         from residency.workflows.finished import predict
 
         answers = (one.answer for one in predict(to.recipe.root / how.run, notes))
-        found = {
-            note.id: answer.spans if isinstance(answer, Spans) else ()
-            for note, answer in zip(notes, answers, strict=True)
-        }
+        found = {note.id: spans_of(one) for note, one in zip(notes, answers, strict=True)}
     else:
         return {}
     for spans in found.values():

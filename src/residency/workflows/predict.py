@@ -18,10 +18,13 @@ from residency.core.files import (
     reason,
     sha256,
 )
+from residency.core.part import parse
 from residency.core.progress import Silent, Tracker
-from residency.core.types import Facts, Labels, Prediction, RawNote, Spans, Text, Tree, Turn
+from residency.core.types import Prediction, RawNote, Turn
 from residency.corpus.conversations import MESSAGE_TAGS, read_messages
 from residency.corpus.records import choices, identifier
+from residency.tasks.card import Card
+from residency.tasks.families import of
 from residency.workflows.finished import artefact_of, predict
 
 FLUSH = 256
@@ -51,7 +54,8 @@ def predict_file(
             f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for "
             "the output."
         )
-    columns = asks_by_columns(artefact)
+    card = card_of(artefact)
+    columns = bool(card.prompt and card.answer)  # which the card puts into words
     check_fields(input, text_field, columns)
     partial = output.with_name(output.name + ".partial")
     key = sha256(
@@ -75,7 +79,7 @@ def predict_file(
                 file.write(key.encode() + b"\n")
             lines = bytearray()
             for prediction in predictions:
-                lines += encoder.encode(answer(prediction)) + b"\n"
+                lines += encoder.encode(answer(prediction, card)) + b"\n"
                 count += 1
                 if count % FLUSH == 0:
                     file.write(lines)
@@ -88,10 +92,10 @@ def predict_file(
     return count
 
 
-def asks_by_columns(artefact: Path) -> bool:
-    """Whether the model's card puts the columns of a row into words."""
-    card = msgspec.json.decode((artefact / "artefact.json").read_bytes()).get("card", {})
-    return bool(card.get("prompt")) and bool(card.get("answer"))
+def card_of(artefact: Path) -> Card:
+    """The card that a model learned."""
+    found = msgspec.json.decode((artefact / "artefact.json").read_bytes())
+    return parse(Card, found.get("card", {}), str(artefact / "artefact.json"))
 
 
 def check_fields(input: Path, text_field: str, columns: bool = False) -> None:
@@ -184,25 +188,10 @@ def _finish(partial: Path, output: Path) -> None:
     partial.unlink()
 
 
-def answer(prediction: Prediction) -> dict[str, Any]:
+def answer(prediction: Prediction, card: Card) -> dict[str, Any]:
     """A prediction as the user reads it."""
     row: dict[str, Any] = {"id": prediction.id}
-    if isinstance(prediction.answer, Spans):
-        row["entities"] = [
-            {"start": span.start, "end": span.end, "label": span.label, "text": span.quote}
-            for span in prediction.answer.spans
-        ]
-    elif isinstance(prediction.answer, Labels):
-        row["labels"] = list(prediction.answer.labels)
-        row["scores"] = list(prediction.answer.scores)
-    elif isinstance(prediction.answer, Text):
-        row["answer"] = prediction.answer.text
-    elif isinstance(prediction.answer, Facts):
-        row["facts"] = [list(fact) for fact in prediction.answer.facts]
-    elif isinstance(prediction.answer, Tree):
-        row["tree"] = msgspec.to_builtins(prediction.answer.nodes)
     if prediction.answer is None:
-        row["failure"] = prediction.failure or "no answer"
-    elif prediction.failure:
-        row["note"] = prediction.failure
-    return row
+        return row | {"failure": prediction.failure or "no answer"}
+    row |= of(card).columns(prediction.answer)
+    return row | ({"note": prediction.failure} if prediction.failure else {})

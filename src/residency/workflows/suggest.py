@@ -23,6 +23,8 @@ from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed
+from residency.tasks.families import of
+from residency.tasks.heads import TOKENS
 from residency.train.stage import Stage
 
 if TYPE_CHECKING:
@@ -112,7 +114,8 @@ def next_notes(
 
     tracker = tracker or Silent()
     artefact = artefact_of(run)
-    if read(artefact).output == "text" or read(artefact).task().family != "spans":
+    found = read(artefact)
+    if found.output == "text" or of(found.task()).classifier is not TOKENS:
         raise UserError(
             f"{run}: its model does not mark spans with a head, so it cannot say how sure it is; "
             "give one that does."
@@ -160,7 +163,7 @@ def label_errors(
     notes = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed).part("train")
     base = resolve(recipe.base, recipe.root)
     card = recipe.card(task)
-    if card.family != "spans" or base.architecture != "encoder":
+    if of(card).classifier is not TOKENS or base.architecture != "encoder":
         raise UserError(
             "label errors: needs a card of family spans and a base that is an encoder, such as "
             "bundled:tiny-encoder."
