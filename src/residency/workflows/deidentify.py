@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class State(Value, frozen=True):
     """Bytes that ``deid.out`` has once it is released; 0 where no release is on its way."""
 
 
+UNBEGUN: dict[str, Any] = {"size": 0, "made": 0, "refused": {}, "kinds": {}, "destroyed": {}}
+"""The state where nothing of a release is made yet."""
 SEEN_BYTES = 1 << 16
 """Bytes of the gate's knowledge that a segment pays for: the more it knows, the less often it is
 kept."""
@@ -227,9 +230,8 @@ class ZoneFiles:
             if what == "removed" and reason != "erasure" and self.state.segment < number < first
         )
         if lost:
-            refused = Counter(self.state.refused_ever)
-            refused[EXPIRED] += lost
-            self.keep(segment=max(self.state.segment, first - 1), refused_ever=dict(refused))
+            ever = dict(Counter(self.state.refused_ever) + Counter({EXPIRED: lost}))
+            self.keep(segment=max(self.state.segment, first - 1), refused_ever=ever)
 
     def add(
         self,
@@ -239,46 +241,33 @@ class ZoneFiles:
         gate: ReleaseCheck,
     ) -> None:
         """Make a segment durable: notes first, then the state."""
-        encoder, lines, made = msgspec.json.Encoder(), bytearray(), 0
-        state = self.state
-        refused, kinds, destroyed = (
-            Counter(state.refused),
-            Counter(state.kinds),
-            Counter(state.destroyed),
-        )
+        encoder, state = msgspec.json.Encoder(), self.state
         for raw, result in zip(notes, results, strict=True):
             gate.add(raw, result)
-            if isinstance(result, Deidentified):
-                lines += encoder.encode(row_of(result.note)) + b"\n"
-                made += 1
-                kinds.update(finding.kind for finding in result.findings)
-                destroyed.update(span.label for span in result.destroyed)
-            else:
-                refused[result.reason] += 1
+        done = [one for one in results if isinstance(one, Deidentified)]
+        lines = b"".join(encoder.encode(row_of(one.note)) + b"\n" for one in done)
         with disk_errors(self.partial), self.partial.open("ab") as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
+        refused = (one.reason for one in results if isinstance(one, Refused))
+        kinds = (finding.kind for one in done for finding in one.findings)
+        destroyed = (span.label for one in done for span in one.destroyed)
         self.keep(
             segment=number,
             size=state.size + len(lines),
-            made=state.made + made,
-            refused=dict(refused),
-            kinds=dict(kinds),
-            destroyed=dict(destroyed),
+            made=state.made + len(done),
+            refused=_add_counts(state.refused, refused),
+            kinds=_add_counts(state.kinds, kinds),
+            destroyed=_add_counts(state.destroyed, destroyed),
         )
         self.waiting += 1
         if self.waiting * SEEN_BYTES >= self.kept:
             self._keep_seen(gate)
 
     def _keep_seen(self, gate: ReleaseCheck) -> None:
-        seen = pickle.dumps(
-            {
-                n: value
-                for n, value in vars(gate).items()
-                if not isinstance(value, Deidentifier | Part)
-            }
-        )
+        held = {n: one for n, one in vars(gate).items() if not isinstance(one, Deidentifier | Part)}
+        seen = pickle.dumps(held)
         with self.store.writing():
             self.store.put("gate", Seen(segment=self.state.segment, gate=seen))
         self.kept, self.waiting = len(seen), 0
@@ -295,16 +284,10 @@ class ZoneFiles:
 
     def _released(self) -> None:
         state = self.state
-        ever = Counter(state.refused_ever)
-        ever.update(state.refused)
         self.keep(
+            **UNBEGUN,
             releasing=0,
-            size=0,
-            made=0,
-            refused={},
-            kinds={},
-            destroyed={},
-            refused_ever=dict(ever),
+            refused_ever=dict(Counter(state.refused_ever) + Counter(state.refused)),
             released=state.released + state.made,
             released_segment=state.segment,
         )
@@ -315,9 +298,7 @@ class ZoneFiles:
     def discard(self) -> None:
         """Keep nothing of this release; the next command makes it again from the same segments."""
         self.partial.unlink(missing_ok=True)
-        self.keep(
-            segment=self.state.released_segment, size=0, made=0, refused={}, kinds={}, destroyed={}
-        )
+        self.keep(**UNBEGUN, segment=self.state.released_segment)
 
     def ledger(self) -> dict[str, int]:
         """What became of every row that was ever read."""
@@ -339,8 +320,7 @@ def _joined(out: Path, partial: Path) -> None:
         for source in (out, partial):
             if source.exists():
                 with source.open("rb") as file:
-                    while block := file.read(1 << 20):
-                        target.write(block)
+                    shutil.copyfileobj(file, target, 1 << 20)
         target.flush()
         os.fsync(target.fileno())
     ready.replace(out)
@@ -350,8 +330,7 @@ def _refuse(
     recipe: Recipe, work: ZoneFiles, verdict: ReleaseVerdict, extracted: Extraction
 ) -> None:
     """Write a page that says why, keep nothing else, and raise."""
-    state = work.state
-    outcome = _outcome(recipe, work, state, verdict, extracted)
+    outcome = _outcome(work, work.state, verdict, extracted)
     write_page(
         outcome_page(recipe.name, outcome), report_folder(recipe), f"{work.out.stem}.refused"
     )
@@ -370,7 +349,7 @@ def _write_outcome(
     state = work.state
     if release:
         work.release()
-    outcome = _outcome(recipe, work, state, verdict, extracted)
+    outcome = _outcome(work, state, verdict, extracted)
     write_json(work.out.with_suffix(".report.json"), outcome)
     write_page(outcome_page(recipe.name, outcome), work.out.parent, f"{work.out.stem}.report")
     for suffix in ("html", "md"):
@@ -379,12 +358,9 @@ def _write_outcome(
 
 
 def _outcome(
-    recipe: Recipe,
-    work: ZoneFiles,
-    state: State,
-    verdict: ReleaseVerdict,
-    extracted: Extraction | None,
+    work: ZoneFiles, state: State, verdict: ReleaseVerdict, extracted: Extraction | None
 ) -> Outcome:
+    """What was done; ``state``: how far it was before the release."""
     return Outcome(
         profile=work.settings.profile,
         out=work.settings.out,
@@ -399,6 +375,13 @@ def _outcome(
         ledger=work.ledger(),
         final=work.settings.profile == "anonymised" and bool(work.state.released),
     )
+
+
+def _add_counts(before: Mapping[str, int], found: Iterable[str]) -> dict[str, int]:
+    """Counts with what was found since."""
+    counts = Counter(before)
+    counts.update(found)
+    return dict(counts)
 
 
 def outcome_page(name: str, done: Outcome) -> Page:
@@ -468,16 +451,11 @@ def _gate_rows(gate: ReleaseVerdict) -> Iterator[tuple[str, str]]:
 
 def row_of(note: Note) -> dict[str, Any]:
     """A note as the JSON lines format of this project has it."""
-    row: dict[str, Any] = {
-        "id": note.id,
-        "group": note.group,
-        "text": note.text,
-        "profile": note.profile,
-    }
+    row = {"id": note.id, "group": note.group, "text": note.text, "profile": note.profile}
     row |= {name: value for name, value in (("lang", note.lang), ("kind", note.kind)) if value}
     if note.written_at:
         row["written_at"] = note.written_at.isoformat()
-    row["entities"] = [
+    spans = [
         {"start": s.start, "end": s.end, "label": s.label, "text": s.quote} for s in note.spans
     ]
-    return row
+    return {**row, "entities": spans}

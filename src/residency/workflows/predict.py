@@ -3,6 +3,7 @@ where it was cut off."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,7 @@ def _finish(partial: Path, output: Path) -> None:
     ready = output.with_name(output.name + ".ready")
     with partial.open("rb") as source, ready.open("wb") as target:
         source.readline()
-        while block := source.read(1 << 20):
-            target.write(block)
+        shutil.copyfileobj(source, target, 1 << 20)
     ready.replace(output)
     partial.unlink()
 
