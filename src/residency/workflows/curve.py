@@ -7,7 +7,7 @@ is not done again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from residency.core.files import write_json
 from residency.core.page import Page, Section, write_page
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import now
-from residency.core.types import StageResult, Value
+from residency.core.types import Value
 from residency.recipe import Recipe
 
 SIZES = (100, 200, 350, 500)
@@ -102,15 +102,7 @@ def curve(
         )
     lower = falls(metric)
     law = fitted([(one.records, one.value) for one in points], lower)
-    return Curve(
-        name=recipe.name,
-        metric=metric,
-        lower=lower,
-        points=tuple(points),
-        law=law,
-        full=beside,
-        device=device,
-    )
+    return Curve(recipe.name, metric, lower, tuple(points), law, beside, device)
 
 
 def _records(recipe: Recipe) -> int:
@@ -130,7 +122,6 @@ def _point(
     changes: Sequence[str],
     tracker: Tracker | None,
 ) -> tuple[Point, str, str]:
-    from residency.core.files import read_json
     from residency.workflows.finished import finished_facts
     from residency.workflows.run import run
 
@@ -139,9 +130,6 @@ def _point(
     changed = Recipe.from_mapping(recipe.mapping(), recipe.root, overrides)
     done = run(changed, runs, tracker or Silent())
     facts = finished_facts(done)
-    stages = [
-        read_json(path, StageResult) for path in sorted(done.folder.glob("train/*/stage.json"))
-    ]
     report = facts.reports[-1]
     metric = changed.card(changed.tasks[0]).main_metric
     score = next((one for one in report.scores if one.metric == metric), None)
@@ -149,10 +137,8 @@ def _point(
         raise UserError(
             f"{done.folder}: has no {metric}; a curve needs a metric that every run has."
         )
-    seconds = sum(stage.seconds for stage in stages)
-    point = Point(
-        records=size, seed=seed, value=score.value, seconds=seconds, run=done.folder.as_posix()
-    )
+    seconds = sum(stage.seconds for stage in facts.stages)
+    point = Point(size, seed, score.value, seconds, done.folder.as_posix())
     return point, metric, facts.hardware
 
 
@@ -187,15 +173,8 @@ def fitted(
             drawn.append(one - other)
     low, high = np.quantile(drawn, [0.025, 0.975])
     best = 0.0 if lower else 1.0
-    return Law(
-        scale=scale,
-        rate=rate,
-        now=abs(best - at),
-        later=abs(best - then),
-        gain=at - then,
-        low=float(low),
-        high=float(high),
-    )
+    now, later = abs(best - at), abs(best - then)
+    return Law(scale, rate, now, later, at - then, float(low), float(high))
 
 
 def write(found: Curve, folder: Path) -> Path:
@@ -209,33 +188,9 @@ def page(found: Curve) -> Page:
     from residency.evals.plots import inline, learning_plot
 
     sizes = sorted({point.records for point in found.points})
-    rows = []
-    for size in sizes:
-        here = [point for point in found.points if point.records == size]
-        values, seconds = [point.value for point in here], [point.seconds for point in here]
-        rows.append(
-            (
-                f"{size:,}",
-                f"{np.mean(values):.3f}",
-                _interval(values),
-                str(len(here)),
-                _hours(float(np.mean(seconds))),
-            )
-        )
-    if found.full:
-        rows.append(
-            (
-                f"{found.full.records:,}, every weight trained",
-                f"{found.full.value:.3f}",
-                "-",
-                "1",
-                _hours(found.full.seconds),
-            )
-        )
-    svg = learning_plot(
-        [(point.records, point.value) for point in found.points], _line(found, sizes), found.metric
-    )
-    few = len(found.points) // len(sizes) < 3
+    points = [(point.records, point.value) for point in found.points]
+    svg = learning_plot(points, _line(found, sizes), found.metric)
+    few = "Fewer than three seeds: the intervals say little; give --seeds 3 or more."
     return Page(
         title=f"{found.name}: how many records are enough",
         eyebrow=f"Learning curve, {now()[:10]}",
@@ -249,11 +204,7 @@ def page(found: Curve) -> Page:
             "Each seed draws its records anew, and the test part too where the recipe draws it; "
             "intervals are over seeds alone. Beyond the "
             "largest size the law is a guess that the same kind of records follows.",
-            *(
-                ("Fewer than three seeds: the intervals say little; give --seeds 3 or more.",)
-                if few
-                else ()
-            ),
+            *([few] if len(found.points) // len(sizes) < 3 else []),
         ),
         sections=(
             Section(
@@ -264,11 +215,23 @@ def page(found: Curve) -> Page:
             Section(
                 title="Points",
                 columns=("records", found.metric, "95 % over seeds", "runs", "training"),
-                rows=tuple(rows),
+                rows=tuple(_rows(found, sizes)),
                 numeric=(1, 2, 3, 4),
             ),
         ),
     )
+
+
+def _rows(found: Curve, sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    """The points of each size, and beside them the model whose every weight was trained."""
+    for size in sizes:
+        here = [point for point in found.points if point.records == size]
+        values = [point.value for point in here]
+        hours = _hours(float(np.mean([point.seconds for point in here])))
+        yield f"{size:,}", f"{np.mean(values):.3f}", _interval(values), str(len(here)), hours
+    if found.full:
+        what = f"{found.full.records:,}, every weight trained"
+        yield what, f"{found.full.value:.3f}", "-", "1", _hours(found.full.seconds)
 
 
 def answer(found: Curve) -> str:
@@ -303,24 +266,14 @@ def _interval(values: Sequence[float]) -> str:
     """Student's t over the seeds."""
     if len(values) < 2:
         return "-"
-    half = (
-        STUDENT.get(len(values) - 1, 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    )
+    freedom = len(values) - 1
+    point = STUDENT[freedom - 1] if freedom <= len(STUDENT) else 1.96
+    half = point * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return f"{np.mean(values) - half:.3f} to {np.mean(values) + half:.3f}"
 
 
-STUDENT = {
-    1: 12.706,
-    2: 4.303,
-    3: 3.182,
-    4: 2.776,
-    5: 2.571,
-    6: 2.447,
-    7: 2.365,
-    8: 2.306,
-    9: 2.262,
-}
-"""97.5 % points of Student's distribution by degrees of freedom."""
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""97.5 % points of Student's distribution by degrees of freedom, from 1."""
 
 
 def _hours(seconds: float) -> str:
