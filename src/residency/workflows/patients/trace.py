@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -33,8 +33,9 @@ LINKS = ("id", "note", "example")
 """Fields by which rows of a run name the note that they are about."""
 
 What = Literal[
-    "data", "split", "prediction", "ledger", "report", "model", "derived model", "vault", "zone"
+    "data", "split", "ledger", "prediction", "report", "model", "derived model", "zone", "vault"
 ]
+"""What may hold something of a patient, in the order of the road."""
 
 
 class Found(Value, frozen=True):
@@ -88,9 +89,8 @@ def trace(patient: Patient, places: Places) -> list[Found]:
     for one in sets:
         found += of_data(one, patient.groups, known)
     for path in places.splits:
-        if (split := read_split(path)) is not None and (
-            ids := ids_of(split, patient.groups, known)
-        ):
+        split = read_split(path)
+        if split is not None and (ids := ids_of(split, patient.groups, known)):
             found.append(_in_split(path, split, ids))
             known |= ids
     learned: dict[Path, str] = {}
@@ -98,33 +98,18 @@ def trace(patient: Patient, places: Places) -> list[Found]:
         reached = of_run(run, patient.groups, known)
         found += reached.found
         known |= reached.ids
-        words = ", ".join(f"{number} {part}" for part, number in reached.learned.items())
-        learned |= {
-            path.parent: words for path in sorted(run.glob("train/*/artefact.json")) if words
-        }
+        if words := ", ".join(f"{number} {part}" for part, number in reached.learned.items()):
+            learned |= {path.parent: words for path in sorted(run.glob("train/*/artefact.json"))}
     found += _models(learned, places.runs)
     for path in places.files:
         if path not in covered and (lines := matching(path, patient.groups, codes(known))):
             found.append(_rows("data", path, lines))
+    encrypted = "encrypted notes of the hospital"
     for path, count in segments.held(patient, places).items():
-        found.append(
-            Found(what="zone", path=str(path), rows=count, detail="encrypted notes of the hospital")
-        )
-    found += [
-        Found(what="vault", path=str(zone), rows=1, detail="the patient's secret")
-        for zone in patient.entries
-    ]
-    order: tuple[What, ...] = (
-        "data",
-        "split",
-        "ledger",
-        "prediction",
-        "report",
-        "model",
-        "derived model",
-        "zone",
-        "vault",
-    )
+        found.append(Found(what="zone", path=str(path), rows=count, detail=encrypted))
+    for zone in patient.entries:
+        found.append(Found(what="vault", path=str(zone), rows=1, detail="the patient's secret"))
+    order = get_args(What)
     return sorted(found, key=lambda one: order.index(one.what))
 
 
@@ -140,9 +125,8 @@ def data_sets(places: Places) -> list[DataSet]:
         loaded = Recipe.load(recipe)
         named += [(name, data, loaded.root, True) for name, data in loaded.data.items()]
     for run in places.runs:
-        with suppress(
-            ResidencyError
-        ):  # a run of another version: its own files are looked at all the same
+        # of a run of another version its own files are looked at all the same
+        with suppress(ResidencyError):
             _, of = open_run(run)
             named += [(name, data, of.root, False) for name, data in of.data.items()]
     found: dict[tuple[str, ...], DataSet] = {}
@@ -153,9 +137,8 @@ def data_sets(places: Places) -> list[DataSet]:
             try:
                 found[key] = _read(data, root, name, files)
             except ResidencyError:
-                if (
-                    ours
-                ):  # what a run read may have been changed since; it keeps its own list of notes
+                # what a run read may have been changed since; it keeps its own list of notes
+                if ours:
                     raise
     return list(found.values())
 
@@ -216,9 +199,8 @@ def of_data(one: DataSet, groups: Collection[str], known: Collection[str]) -> li
     for path, every in one.lines.items():
         lines = {number: id for number, id in every.items() if id in ids}
         plain = isinstance(one.data, Jsonl) and not _is_list(path)
-        if (
-            isinstance(one.data, Jsonl) and plain
-        ):  # rows that could not be used are the patient's too
+        # rows that could not be used are the patient's too
+        if isinstance(one.data, Jsonl) and plain:
             lines |= matching(path, groups, ids, one.data.fields.group, one.data.fields.id)
         if lines:
             found.append(msgspec.structs.replace(_rows("data", path, lines), by_hand=not plain))
@@ -286,15 +268,9 @@ def of_run(run: Path, groups: Collection[str], known: Collection[str] = ()) -> R
     for path in documents_of_run(run):
         shown = sum(1 for _ in examples_of(msgspec.json.decode(path.read_bytes()), ids))
         if shown:
-            detail = "errors and answers of the notes"
+            detail, hash = "errors and answers of the notes", file_digest(path)
             found.append(
-                Found(
-                    what="report",
-                    path=str(path),
-                    rows=shown,
-                    digest=file_digest(path),
-                    detail=detail,
-                )
+                Found(what="report", path=str(path), rows=shown, digest=hash, detail=detail)
             )
     learned = {part: parts[part] for part in ("train", "dev") if parts[part]}
     return Reached(found=tuple(found), ids=frozenset(ids), learned=learned)
@@ -359,20 +335,10 @@ def read_split(path: Path) -> SplitFile | None:
         pass
     with suppress(msgspec.DecodeError, OSError):
         old = msgspec.json.decode(path.read_bytes(), type=Split)
-        nothing = Grouping(
-            notes=len(old.parts), groups=0, largest=0, ties={}, clustered=0, largest_cluster=0
-        )
-        return SplitFile(
-            schema=0,
-            name="",
-            root="",
-            data={},
-            files={},
-            split=old,
-            groups={},
-            carried={},
-            grouping=nothing,
-        )
+        none: dict[str, Any] = {"groups": {}, "carried": {}, "data": {}, "files": {}}
+        count = len(old.parts)
+        tied = Grouping(notes=count, groups=0, largest=0, ties={}, clustered=0, largest_cluster=0)
+        return SplitFile(schema=0, name="", root="", split=old, grouping=tied, **none)
     return None
 
 
