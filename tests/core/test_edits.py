@@ -209,17 +209,6 @@ def test_back_undoes_project_and_project_undoes_back(pair: tuple[str, Edits]) ->
             assert edits.project(*found) == span
 
 
-@given(edited())
-def test_inverse_leads_back(pair: tuple[str, Edits]) -> None:
-    text, edits = pair
-    inverse = edits.inverse(text)
-    target = edits.apply(text)
-    assert inverse.apply(target) == text
-    assert inverse.inverse(target) == edits
-    for span in spans_of(len(target)):
-        assert inverse.project(*span) == edits.back(*span)
-
-
 @given(edited_thrice())
 def test_composition_applies_one_after_the_other(case: tuple[str, Edits, Edits, Edits]) -> None:
     text, first, second, third = case

@@ -2,7 +2,6 @@
 
 import pytest
 
-from residency.core.errors import DataError
 from residency.core.types import (
     ErrorItem,
     Example,
@@ -11,7 +10,6 @@ from residency.core.types import (
     RawNote,
     Span,
     Text,
-    check_spans,
 )
 
 SECRET = "Nguyễn Văn A"
@@ -43,29 +41,3 @@ def test_repr_shows_what_is_not_text() -> None:
 def test_values_do_not_change() -> None:
     with pytest.raises(AttributeError):
         Span(0, 1, "X").start = 3  # type: ignore[misc]
-
-
-def test_check_spans_fills_in_quotes_by_code_points() -> None:
-    text = "😀 đau bụng"
-    assert check_spans(text, [Span(2, 5, "SYMPTOM"), Span(0, 1, "FACE", quote="😀")], "here") == (
-        Span(2, 5, "SYMPTOM", quote="đau"),
-        Span(0, 1, "FACE", quote="😀"),
-    )
-
-
-@pytest.mark.parametrize(("start", "end"), [(-1, 2), (2, 2), (3, 2), (0, 13), (12, 13)])
-def test_a_span_outside_the_text_is_refused_with_its_number_and_label(start: int, end: int) -> None:
-    with pytest.raises(DataError) as caught:
-        check_spans(SECRET, [Span(0, 1, "A"), Span(start, end, "NAME")], "notes.jsonl:3")
-    assert str(caught.value) == (
-        f"notes.jsonl:3: span 2 (NAME) is [{start}, {end}), outside the text of 12 characters; "
-        "offsets count code points from 0, end exclusive."
-    )
-
-
-def test_a_span_that_quotes_something_else_is_refused_without_either_text() -> None:
-    with pytest.raises(DataError) as caught:
-        check_spans(SECRET, [Span(0, 6, "NAME", quote="Trần")], "notes.jsonl:3")
-    assert "span 1 (NAME) does not quote what [0, 6) holds" in str(caught.value)
-    assert "Nguyễn" not in str(caught.value)
-    assert "Trần" not in str(caught.value)

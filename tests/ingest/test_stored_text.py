@@ -10,11 +10,11 @@ from residency.ingest.decode import (
     Unreadable,
     by_font,
     decoded,
+    format_of,
     of_html,
     of_rtf,
     read,
     tcvn3,
-    told,
     vni,
 )
 from residency.ingest.rows import spans_of
@@ -171,7 +171,7 @@ def test_html_gives_its_words_a_line_for_each_block_and_no_scripts() -> None:
     ],
 )
 def test_formatted_text_is_told_by_its_signs(text: str, kind: str) -> None:
-    assert told(text) == kind
+    assert format_of(text) == kind
 
 
 def test_offsets_do_not_survive_formatted_text() -> None:

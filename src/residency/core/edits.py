@@ -146,12 +146,6 @@ class Edits(Value, frozen=True, dict=True):
                 destroyed.append(span)
         return tuple(kept), tuple(destroyed)
 
-    def inverse(self, text: str) -> Edits:
-        """The edits that lead from the target back to the source ``text``."""
-        old = (text[piece.start : piece.end] for piece in self.pieces)
-        pieces = (Edit(start, end, new) for start, end, new in zip(*self._target, old, strict=True))
-        return Edits(source_length=self.target_length, pieces=tuple(pieces))
-
     def then(self, other: Edits) -> Edits:
         """These edits followed by others of their target: ``a.then(b).apply(t) ==
         b.apply(a.apply(t))``.

@@ -6,37 +6,31 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 
-class Tracker(Protocol):
-    """Told of each piece of work: a title, then how far it is, then its end."""
-
-    def start(self, title: str, total: int | None = None) -> None: ...
-
-    def update(self, done: int, total: int | None = None, words: str = "") -> None: ...
-
-    def end(self, words: str = "") -> None: ...
-
-
-class Silent:
-    """Says nothing."""
+class Tracker:
+    """Told of each piece of work: a title, then how far it is, then its end. This one says
+    nothing."""
 
     def start(self, title: str, total: int | None = None) -> None:
-        pass
+        """A piece of work begins."""
 
     def update(self, done: int, total: int | None = None, words: str = "") -> None:
-        pass
+        """So much of it is done."""
 
     def end(self, words: str = "") -> None:
-        pass
+        """It has ended."""
 
 
-class Lines:
+Silent = Tracker
+
+
+class Lines(Tracker):
     """One line at the start, every 15 seconds, and at the end."""
 
     EVERY = 15.0
@@ -55,18 +49,16 @@ class Lines:
         if time.monotonic() - self.said >= self.EVERY:
             self.said = time.monotonic()
             of = f"/{self.total}" if self.total else ""
-            self.console.print(
-                f"{self.title}: {done}{of} {words}".rstrip(), highlight=False, markup=False
-            )
+            line = f"{self.title}: {done}{of} {words}".rstrip()
+            self.console.print(line, highlight=False, markup=False)
 
     def end(self, words: str = "") -> None:
         seconds = time.monotonic() - self.began
-        self.console.print(
-            f"{self.title}: {words or 'done'} ({seconds:.1f} s)", highlight=False, markup=False
-        )
+        line = f"{self.title}: {words or 'done'} ({seconds:.1f} s)"
+        self.console.print(line, highlight=False, markup=False)
 
 
-class Bars:
+class Bars(Tracker):
     """A bar for each piece of work."""
 
     def __init__(self, console: Console) -> None:
@@ -98,10 +90,8 @@ class Bars:
 
     def update(self, done: int, total: int | None = None, words: str = "") -> None:
         if self.bar is not None:
-            task = self.bar.tasks[0].id
-            self.bar.update(
-                task, completed=done, total=total or self.bar.tasks[0].total, words=words
-            )
+            task = self.bar.tasks[0]
+            self.bar.update(task.id, completed=done, total=total or task.total, words=words)
 
     def end(self, words: str = "") -> None:
         from rich.markup import escape

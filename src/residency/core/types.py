@@ -12,8 +12,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from residency.core.errors import DataError
-
 Profile = Literal["public", "synthetic", "anonymised", "safe-harbor", "pseudonymised"]
 """How a note became fit for use; decides what may leave the machine (``pseudonymised`` never does
 by default)."""
@@ -42,7 +40,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 PRIVATE = frozenset(
-    {
+    [
         "text",
         "quote",
         "input",
@@ -59,7 +57,7 @@ PRIVATE = frozenset(
         "ids",
         "texts",
         "top",
-    }
+    ]
 )
 
 
@@ -519,27 +517,3 @@ class RunFacts(Value, frozen=True):
     caveats: tuple[str, ...] = ()
     show_text: bool = False
     """Whether the text of errors may be shown (decided by profile)."""
-
-
-def check_spans(text: str, spans: Iterable[Span], where: str) -> tuple[Span, ...]:
-    """Spans with their quotes filled in and checked.
-
-    Raises ``DataError`` for a span outside the text or whose quote is not ``text[start:end]``.
-    """
-    checked = []
-    for number, span in enumerate(spans, start=1):
-        if not 0 <= span.start < span.end <= len(text):
-            raise DataError(
-                f"{where}: span {number} ({span.label}) is [{span.start}, {span.end}), outside the "
-                "text of "
-                f"{len(text)} characters; offsets count code points from 0, end exclusive."
-            )
-        quote = text[span.start : span.end]
-        if span.quote and span.quote != quote:
-            raise DataError(
-                f"{where}: span {number} ({span.label}) does not quote what [{span.start}, "
-                f"{span.end}) holds; "
-                "correct the offsets or leave the quote out."
-            )
-        checked.append(msgspec.structs.replace(span, quote=quote))
-    return tuple(checked)

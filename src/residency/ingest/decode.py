@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from residency.core.edits import Edits
 from residency.ingest.sources import Encoding, Format
@@ -66,17 +68,14 @@ def read(value: object, encoding: Encoding, lang: str, format: Format) -> tuple[
         return "", Edits(source_length=0)
     if isinstance(value, datetime | date):
         value = value.isoformat()
-    stored = (
-        decoded(bytes(value), encoding, lang)
-        if isinstance(value, bytes | bytearray | memoryview)
-        else str(value)
-    )
-    text, edits = (
-        by_font(stored, encoding)
-        if encoding in FONTS
-        else (stored, Edits(source_length=len(stored)))
-    )
-    kind = told(text) if format == "auto" else format
+    if isinstance(value, bytes | bytearray | memoryview):
+        text = decoded(bytes(value), encoding, lang)
+    else:
+        text = str(value)
+    edits = Edits(source_length=len(text))
+    if encoding in FONTS:
+        text, edits = by_font(text, encoding)
+    kind = format_of(text) if format == "auto" else format
     if kind == "plain":
         return text, edits
     return (of_rtf(text) if kind == "rtf" else of_html(text)), None
@@ -85,31 +84,19 @@ def read(value: object, encoding: Encoding, lang: str, format: Format) -> tuple[
 def decoded(data: bytes, encoding: Encoding, lang: str = "") -> str:
     """Bytes as text, strictly; raises ``Unreadable``."""
     if encoding in FONTS:
-        return _single(data)
-    if encoding == "auto":
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            tried = ["utf-16"]
-        else:
-            tried = ["utf-8-sig", *(["gb18030"] if lang == "zh" else [])]
-    else:
+        # Each byte is the sign that a Western system shows; or the bytes are these signs in UTF-8,
+        # which texts in these fonts never look like.
+        tried = ["utf-8-sig", "cp1252", "latin-1"]
+    elif encoding != "auto":
         tried = [{"utf-8": "utf-8-sig"}.get(encoding, encoding)]
+    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        tried = ["utf-16"]
+    else:
+        tried = ["utf-8-sig", "gb18030"] if lang == "zh" else ["utf-8-sig"]
     for name in tried:
-        try:
+        with suppress(UnicodeDecodeError):
             return data.decode(name)
-        except UnicodeDecodeError:
-            continue
     raise Unreadable(UNREADABLE)
-
-
-def _single(data: bytes) -> str:
-    """Each byte the sign that a Western system shows; or these signs themselves in UTF-8, which
-    texts in these fonts never look like."""
-    for name in ("utf-8-sig", "cp1252"):
-        try:
-            return data.decode(name)
-        except UnicodeDecodeError:
-            continue
-    return data.decode("latin-1")
 
 
 # Vietnamese by font
@@ -127,13 +114,10 @@ def vni() -> dict[str, str]:
     """Stored sign, or letter and sign -> letter; capitals too, also where only the letter is one."""
     data = tomllib.loads(DATA.read_text("utf-8"))["vni"]
     small = dict(data["single"])
-    small |= {
-        pair[0] + sign: pair[1] for sign, pairs in data["pair"].items() for pair in pairs.split()
-    }
+    for sign, pairs in data["pair"].items():
+        small |= {pair[0] + sign: pair[1] for pair in pairs.split()}
     capital = {key.upper(): letter.upper() for key, letter in small.items()}
-    mixed = {
-        key[0].upper() + key[1]: letter.upper() for key, letter in small.items() if len(key) == 2
-    }
+    mixed = {key[0].upper() + key[1:]: letter.upper() for key, letter in small.items()}
     return small | mixed | capital
 
 
@@ -146,24 +130,20 @@ def by_font(stored: str, encoding: Encoding) -> tuple[str, Edits]:
     pieces: list[tuple[int, int, str]] = []
     position = 0
     while position < len(stored):
-        sign = stored[position]
-        pair = stored[position : position + 2]
-        if encoding == "tcvn3":
-            letter = table.get(sign, sign)
-            if len(pair) == 2 and pair[1] in MARKS and letter in LETTERS:
-                pieces.append((position, position + 2, normalize("NFC", letter + MARKS[pair[1]])))
-                position += 2
-                continue
-            if sign in MARKS or (sign not in table and _foreign(sign)):
-                raise Unreadable(UNREADABLE)
+        sign, pair = stored[position], stored[position : position + 2]
+        letter = table.get(sign, sign)
+        if encoding == "vni":
+            both = table.get(pair, "") if len(pair) == 2 else ""
         else:
-            if len(pair) == 2 and pair in table:
-                pieces.append((position, position + 2, table[pair]))
-                position += 2
-                continue
-            letter = table.get(sign, sign)
-            if sign not in table and _foreign(sign):
-                raise Unreadable(UNREADABLE)
+            marked = len(pair) == 2 and pair[1] in MARKS and letter in LETTERS
+            both = normalize("NFC", letter + MARKS[pair[1]]) if marked else ""
+        if both:
+            pieces.append((position, position + 2, both))
+            position += 2
+            continue
+        stray = encoding == "tcvn3" and sign in MARKS
+        if stray or (sign not in table and _foreign(sign)):
+            raise Unreadable(UNREADABLE)
         if letter != sign:
             pieces.append((position, position + 1, letter))
         position += 1
@@ -179,7 +159,7 @@ def _foreign(sign: str) -> bool:
 # Formatted text
 
 
-def told(text: str) -> Format:
+def format_of(text: str) -> Format:
     """What a text is, by how it begins and by its tags."""
     if text.lstrip()[:5] == "{\\rtf":
         return "rtf"
@@ -217,29 +197,25 @@ def of_html(text: str) -> str:
     return tidy("".join(out))
 
 
-def _words(node: object, out: list[str]) -> None:
+def _words(node: Any, out: list[str]) -> None:
     """Append the words of an element, in order, without those of scripts and styles."""
-    tag = getattr(node, "tag", "")
+    tag = node.tag
     if not isinstance(tag, str) or tag in ("script", "style", "head", "title"):
         return
-    keep = tag == "pre"
-    if tag in BLOCKS:
-        out.append("\n")
-    text = getattr(node, "text", None) or ""
-    out.append(text if keep else re.sub(r"[ \t\r\n\f]+", " ", text))
-    for child in node:  # type: ignore[attr-defined]
+    around = "\n" if tag in BLOCKS else ""
+    out += (around, _blanks(node.text, tag))
+    for child in node:
         _words(child, out)
-        tail = child.tail or ""
-        out.append(tail if keep else re.sub(r"[ \t\r\n\f]+", " ", tail))
-    if tag in BLOCKS:
-        out.append("\n")
-    elif tag in ("td", "th"):
-        out.append("\t")
+        out.append(_blanks(child.tail, tag))
+    out.append("\t" if tag in ("td", "th") else around)
+
+
+def _blanks(text: str | None, tag: str) -> str:
+    """A text with single blanks, save in preformatted text."""
+    return (text or "") if tag == "pre" else re.sub(r"[ \t\r\n\f]+", " ", text or "")
 
 
 def tidy(text: str) -> str:
     """Lines without blanks at their ends, none of them empty twice in a row."""
-    lines = [
-        re.sub(r" *\t *", "\t", re.sub(r" {2,}", " ", line)).strip() for line in text.split("\n")
-    ]
-    return "\n".join(line for line in lines if line)
+    single = re.sub(r" *\t *", "\t", re.sub(r" {2,}", " ", text))
+    return "\n".join(line for line in map(str.strip, single.split("\n")) if line)

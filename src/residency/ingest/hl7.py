@@ -7,7 +7,7 @@ OBR), 7 (OBX) and 9 (TXA).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,24 +32,45 @@ CHARSETS: dict[str, Encoding] = {
     "UNICODE": "utf-16",
 }
 ID_KINDS = {
-    "SS": "national_id",
-    "NI": "national_id",
-    "NNVNM": "national_id",
-    "NNCHN": "national_id",
-    "PPN": "national_id",
-    "DL": "other",
-    "HC": "insurance",
-    "MC": "insurance",
-    "MA": "insurance",
-    "MI": "insurance",
-    "NIIP": "insurance",
-    "SN": "insurance",
-    "AN": "account",
+    **dict.fromkeys(("SS", "NI", "NNVNM", "NNCHN", "PPN"), "national_id"),
+    **dict.fromkeys(("HC", "MC", "MA", "MI", "NIIP", "SN"), "insurance"),
+    **dict.fromkeys(("AN", "BA"), "account"),
     "VN": "admission",
-    "BA": "account",
+    "DL": "other",
 }
 """Table 0203's type of an identifier -> our kind; every other is a record number."""
-PEOPLE = {
+NAMED: dict[str, tuple[tuple[str, str, tuple[int, ...]], ...]] = {
+    "PID": (
+        ("first", "account", (18,)),
+        ("first", "national_id", (19,)),
+        ("name", "name", (5, 9)),
+        ("name", "relative", (6,)),
+        ("birth", "birth_date", (7,)),
+        ("address", "address", (11, 12)),
+        ("phone", "phone", (13, 14, 40)),
+    ),
+    "NK1": (
+        ("name", "relative", (2, 26, 30)),
+        ("address", "address", (4, 32)),
+        ("phone", "phone", (5, 6, 7, 31)),
+    ),
+    "GT1": (
+        ("name", "relative", (3, 4)),
+        ("address", "address", (5,)),
+        ("phone", "phone", (6, 7)),
+        ("first", "national_id", (12,)),
+    ),
+    "IN1": (
+        ("name", "relative", (16,)),
+        ("address", "address", (19,)),
+        ("every", "insurance", (36, 49)),
+    ),
+    "PV1": (("first", "admission", (19,)),),
+    "MRG": (("every", "record", (1, 4)), ("name", "name", (7,))),
+    "OBR": (("result_staff", "clinician", (32, 33, 34, 35)),),
+}
+"""Segment -> how its fields are read, what they identify, and which they are."""
+STAFF = {
     "PV1": (7, 8, 9, 17, 52),
     "PV2": (13,),
     "OBR": (10, 16, 28),
@@ -176,101 +197,82 @@ def _pieces(parsed: hl7.Message, kind: str) -> Iterator[tuple[str, str]]:
 
 def people(parsed: hl7.Message, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """(patient, known identifiers) of a message."""
+    ids = [
+        (
+            next((ID_KINDS[part] for part in (*id[4:5], *id[3:4]) if part in ID_KINDS), "record"),
+            id[0],
+        )
+        for segment in _segments(parsed, "PID")
+        for number in (3, 2, 4)
+        for id in _fields(parsed, segment, number)
+    ]
     found: list[tuple[str, str]] = []
-    ids: list[tuple[str, str]] = []
-    for segment in _segments(parsed, "PID"):
-        for number in (3, 2, 4):
-            ids += [
-                (_kind(one), one[0]) for one in _fields(parsed, segment, number) if one and one[0]
-            ]
-        found += [("account", one[0]) for one in _fields(parsed, segment, 18)[:1] if one and one[0]]
-        found += [
-            ("national_id", one[0]) for one in _fields(parsed, segment, 19)[:1] if one and one[0]
-        ]
-        found += _named(parsed, segment, "name", (5, 9), lang) + _named(
-            parsed, segment, "relative", (6,), lang
-        )
-        found += _born(parsed, segment, 7) + _reached(parsed, segment, (11, 12), (13, 14, 40))
-    for segment in _segments(parsed, "NK1"):
-        found += _named(parsed, segment, "relative", (2, 26, 30), lang) + _reached(
-            parsed, segment, (4, 32), (5, 6, 7, 31)
-        )
-    for segment in _segments(parsed, "GT1"):
-        found += _named(parsed, segment, "relative", (3, 4), lang) + _reached(
-            parsed, segment, (5,), (6, 7)
-        )
-        found += [
-            ("national_id", one[0]) for one in _fields(parsed, segment, 12)[:1] if one and one[0]
-        ]
-    for segment in _segments(parsed, "IN1"):
-        found += _named(parsed, segment, "relative", (16,), lang) + _reached(
-            parsed, segment, (19,), ()
-        )
-        found += [
-            ("insurance", one[0])
-            for number in (36, 49)
-            for one in _fields(parsed, segment, number)
-            if one and one[0]
-        ]
-    for segment in _segments(parsed, "PV1"):
-        found += [
-            ("admission", one[0]) for one in _fields(parsed, segment, 19)[:1] if one and one[0]
-        ]
-    for segment in _segments(parsed, "MRG"):
-        found += [
-            ("record", one[0])
-            for number in (1, 4)
-            for one in _fields(parsed, segment, number)
-            if one and one[0]
-        ]
-        found += _named(parsed, segment, "name", (7,), lang)
-    for segment in _segments(parsed, "OBR"):
-        for number in (32, 33, 34, 35):  # NDL: the person is one component, number & family & given
-            for one in _fields(parsed, segment, number, parts=True):
-                _, family, given, more, *_ = _padded(one[0].split("\0"), 4)
-                found += (
-                    [("clinician", written(family, given, more, lang))] if family and given else []
-                )
-    for name, numbers in PEOPLE.items():
+    for name, rules in NAMED.items():
         for segment in _segments(parsed, name):
-            found += [
-                ("clinician", one)
-                for number in numbers
-                for one in _staff(parsed, segment, number, lang)
-            ]
+            for form, kind, numbers in rules:
+                for number in numbers:
+                    found += _read(parsed, segment, number, form, kind, lang)
+    for name, staff in STAFF.items():
+        for segment in _segments(parsed, name):
+            for number in staff:
+                found += [("clinician", one) for one in _staff(parsed, segment, number, lang)]
+    ids = [pair for pair in ids if pair[1]]
     patient = next((value for kind, value in ids if kind == "record"), ids[0][1] if ids else "")
     return patient, tuple(dict.fromkeys(pair for pair in ids + found if len(pair[1].strip()) > 1))
 
 
-def _kind(field: Sequence[str]) -> str:
-    return next(
-        (ID_KINDS[part] for part in (*field[4:5], *field[3:4]) if part in ID_KINDS), "record"
-    )
+def _read(
+    parsed: hl7.Message, segment: Any, number: int, form: str, kind: str, lang: str
+) -> Iterator[tuple[str, str]]:
+    """(kind, value) of what a field identifies someone by, read in one of the forms of ``NAMED``."""
+    fields = _fields(parsed, segment, number, parts=form in ("address", "result_staff"))
+    if form == "birth" and (born := moment(_text(parsed, segment, number))):
+        yield kind, born.date().isoformat()
+    for field in fields[: 1 if form == "first" else None]:
+        if form in ("first", "every") and field[0]:
+            yield kind, field[0]
+        elif form == "name":  # XPN
+            family, given, more, *_ = _padded(field, 3)
+            yield kind, written(family, given, more, lang)
+        elif form == "result_staff":  # NDL: the person is one component, number & family & given
+            _, family, given, more, *_ = _padded(field[0].split("\0"), 4)
+            if family and given:
+                yield kind, written(family, given, more, lang)
+        elif form == "address":
+            yield from ((kind, line) for line in _address(field))
+        elif form == "phone":
+            yield from _phone(field)
 
 
-def _named(
-    parsed: hl7.Message, segment: Any, kind: str, numbers: Iterable[int], lang: str
-) -> list[tuple[str, str]]:
-    """Names (XPN) of some fields, each as it is written in the language."""
-    found = []
-    for number in numbers:
-        for family, given, more, *_ in (
-            _padded(one, 3) for one in _fields(parsed, segment, number)
-        ):
-            found.append((kind, written(family, given, more, lang)))
-    return [pair for pair in found if pair[1]]
+def _address(field: Sequence[str]) -> Iterator[str]:
+    """An address (XAD) as a whole, and the line with a number in it."""
+    pieces = (" ".join(map(str.strip, filter(str.strip, one.split("\0")))) for one in field[:5])
+    lines = [line for line in pieces if line]
+    if len(lines) > 1:
+        yield ", ".join(lines)
+    if lines and re.search(r"\d", lines[0]) and re.search(r"[^\W\d]{2}", lines[0]):
+        yield lines[0]
 
 
-def _staff(parsed: hl7.Message, segment: Any, number: int, lang: str) -> list[str]:
+def _phone(field: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Ways to call or write (XTN)."""
+    parts = _padded(field, 12)
+    yield from (("email", part) for part in (parts[0], parts[3]) if "@" in part)
+    for part in (parts[0], parts[11]):
+        if len(re.sub(r"\D", "", part)) > 5:
+            yield "phone", part
+    if len(local := f"{parts[5]}{parts[6]}") > 5:
+        yield "phone", local
+
+
+def _staff(parsed: hl7.Message, segment: Any, number: int, lang: str) -> Iterator[str]:
     """Names (XCN: number, family, given, further) of a field; a bare text is a name too."""
-    names = []
     for one in _fields(parsed, segment, number):
         first, family, given, more, *_ = _padded(one, 4)
         if family.strip() and given.strip():  # a lone word may be any word
-            names.append(written(family, given, more, lang))
+            yield written(family, given, more, lang)
         elif not family.strip() and re.search(r"[^\W\d]\s+[^\W\d]", first):
-            names.append(first)
-    return names
+            yield first
 
 
 def written(family: str, given: str, more: str, lang: str) -> str:
@@ -279,43 +281,6 @@ def written(family: str, given: str, more: str, lang: str) -> str:
         return f"{family}{given}".strip()
     order = (family, more, given) if lang == "vi" else (given, more, family)
     return " ".join(part.strip() for part in order if part.strip())
-
-
-def _born(parsed: hl7.Message, segment: Any, number: int) -> list[tuple[str, str]]:
-    when = moment(_text(parsed, segment, number))
-    return [("birth_date", when.date().isoformat())] if when else []
-
-
-def _reached(
-    parsed: hl7.Message, segment: Any, addresses: Iterable[int], phones: Iterable[int]
-) -> list[tuple[str, str]]:
-    """Addresses (XAD) and ways to call (XTN)."""
-    found = []
-    for number in addresses:
-        for one in _fields(parsed, segment, number, parts=True):
-            lines = [
-                " ".join(part.strip() for part in piece.split("\0") if part.strip())
-                for piece in one[:5]
-            ]
-            lines = [line for line in lines if line]
-            found += [("address", ", ".join(lines))] if len(lines) > 1 else []
-            found += [
-                ("address", line)
-                for line in lines[:1]
-                if re.search(r"\d", line) and re.search(r"[^\W\d]{2}", line)
-            ]
-    for number in phones:
-        for one in _fields(parsed, segment, number):
-            parts = _padded(one, 12)
-            found += [("email", part) for part in (parts[0], parts[3]) if "@" in part]
-            found += [
-                ("phone", part)
-                for part in (parts[0], parts[11])
-                if len(re.sub(r"\D", "", part)) > 5
-            ]
-            if len(local := f"{parts[5]}{parts[6]}") > 5:
-                found.append(("phone", local))
-    return found
 
 
 # Fields

@@ -48,7 +48,7 @@ SELECT CASE
 
 HIDDEN = "hidden"
 READING = frozenset(
-    {
+    [
         "USAGE",
         "SELECT",
         "SHOW VIEW",
@@ -59,7 +59,7 @@ READING = frozenset(
         "SLAVE MONITOR",
         "REPLICA MONITOR",
         "SHOW CREATE ROUTINE",
-    }
+    ]
 )
 """Rights of MariaDB and MySQL that change nothing; a login with any other (EXECUTE and FILE among
 them) is refused."""

@@ -48,9 +48,41 @@ VERBS = frozenset(
 two statements."""
 
 LOCKING = frozenset(
-    {"TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"}
+    ["TABLOCK", "TABLOCKX", "XLOCK", "UPDLOCK", "HOLDLOCK", "PAGLOCK", "ROWLOCK", "SERIALIZABLE"]
 )
 """Table hints of SQL Server that hold others up."""
+
+
+DOING = [
+    "DML",
+    "Create",
+    "Drop",
+    "Alter",
+    "Command",
+    "Into",
+    "Lock",
+    "Set",
+    "SetItem",
+    "TruncateTable",
+    "Copy",
+    "LoadData",
+    "Merge",
+    "Kill",
+    "Use",
+    "Pragma",
+    "Attach",
+    "Detach",
+    "Transaction",
+    "Commit",
+    "Rollback",
+    "Grant",
+    "Revoke",
+    "Execute",
+    "Analyze",
+    "NextValueFor",
+    "PropertyEQ",
+]
+"""sqlglot's names of expressions that do more than read."""
 
 
 def check_select(statement: str, where: str, dialect: str = "") -> str:
@@ -72,10 +104,8 @@ def check_select(statement: str, where: str, dialect: str = "") -> str:
             f"{where}: holds a comment; take it out of the statement (the recipe has # for "
             "comments)."
         )
-    if any(
-        token.text.upper() in VERBS and token.token_type.name not in ("STRING", "IDENTIFIER")
-        for token in tokens
-    ):
+    quoted = ("STRING", "IDENTIFIER")
+    if any(one.text.upper() in VERBS and one.token_type.name not in quoted for one in tokens):
         raise UserError(
             f"{where}: is not a plain SELECT; columns that are named like a change go into "
             "quotation marks."
@@ -121,49 +151,15 @@ def _acting(tree: object) -> str:
 
     if not isinstance(tree, exp.Query):
         return type(tree).__name__.upper()
-    doing = (
-        exp.DML,
-        exp.Create,
-        exp.Drop,
-        exp.Alter,
-        exp.Command,
-        exp.Into,
-        exp.Lock,
-        exp.Set,
-        exp.SetItem,
-        exp.TruncateTable,
-        exp.Copy,
-        exp.LoadData,
-        exp.Merge,
-        exp.Kill,
-        exp.Use,
-        exp.Pragma,
-        exp.Attach,
-        exp.Detach,
-        exp.Transaction,
-        exp.Commit,
-        exp.Rollback,
-        exp.Grant,
-        exp.Revoke,
-        exp.Execute,
-        exp.Analyze,
-        exp.NextValueFor,
-        exp.PropertyEQ,
-    )
+    doing = tuple(getattr(exp, name) for name in DOING)
     for node in tree.walk():
         if isinstance(node, doing):
             return type(node).__name__.upper()
         if isinstance(node, exp.Func):
-            names = {
-                node.name,
-                getattr(node, "sql_name", lambda: "")()
-                if not isinstance(node, exp.Anonymous)
-                else "",
-            }
-            if acting := next((name for name in names if name and ACTING.match(name)), ""):
+            own = "" if isinstance(node, exp.Anonymous) else getattr(node, "sql_name", str)()
+            if acting := next((name for name in (node.name, own) if ACTING.match(name)), ""):
                 return f"the function {acting.lower()}"
-        if isinstance(node, exp.WithTableHint) and any(
-            hint.name.upper() in LOCKING for hint in node.expressions
-        ):
+        hints = node.expressions if isinstance(node, exp.WithTableHint) else ()
+        if any(hint.name.upper() in LOCKING for hint in hints):
             return "a lock"
     return ""
