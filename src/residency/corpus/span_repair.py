@@ -20,6 +20,7 @@ all its fragments also covers what was left out. The one exception must be asked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from unicodedata import normalize
@@ -233,12 +234,11 @@ def _candidates(
 ) -> Iterator[tuple[tuple[int, int], str]]:
     """Every place where the quote may stand, each with the repair that puts the span there."""
     for form in dict.fromkeys((quote, normalize("NFC", quote), normalize("NFD", quote))):
-        places = _occurrences(text, form)
+        # The look-ahead finds overlapping places too.
+        found = (match.start() for match in re.finditer(f"(?={re.escape(form)})", text))
+        places = [(at, at + len(form)) for at in found]
         at_bound = [place for place in places if place[0] == start or place[1] == end]
-        if at_bound:
-            yield from ((place, BOUND) for place in at_bound)
-        else:
-            yield from ((place, MOVED) for place in places)
+        yield from ((place, BOUND if at_bound else MOVED) for place in at_bound or places)
     if 0 <= start < end <= len(text):
         here = text[start:end]
         if normalize("NFC", here) == normalize("NFC", quote):
@@ -249,18 +249,8 @@ def _candidates(
             yield (start, end), BLANKS
 
 
-def _occurrences(text: str, quote: str) -> list[tuple[int, int]]:
-    """All places of a quote, overlapping ones too."""
-    places, at = [], text.find(quote)
-    while at >= 0:
-        places.append((at, at + len(quote)))
-        at = text.find(quote, at + 1)
-    return places
-
-
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
+    """The span without the blanks at its edges; empty where it holds nothing else."""
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    return start, start + len(part.strip())

@@ -175,17 +175,20 @@ def mark_of(value: Any) -> tuple[str, str]:
 
 def value_of(mark: tuple[str, str]) -> Any:
     """The mark as the database takes it."""
-    kinds: dict[str, Any] = {
-        "bool": lambda text: text == "True",
-        "int": int,
-        "float": float,
-        "Decimal": Decimal,
-        "UUID": UUID,
-        "datetime": datetime.fromisoformat,
-        "date": date.fromisoformat,
-        "bytes": bytes.fromhex,
-    }
-    return kinds.get(mark[0], str)(mark[1])
+    return KINDS.get(mark[0], str)(mark[1])
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    "bool": "True".__eq__,
+    "int": int,
+    "float": float,
+    "Decimal": Decimal,
+    "UUID": UUID,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "bytes": bytes.fromhex,
+}
+"""Type of a mark -> what makes it of its text."""
 
 
 def _check_columns(connection: Connection, inner: str, settings: Sql) -> None:

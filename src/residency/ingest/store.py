@@ -16,11 +16,12 @@ import os
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -29,7 +30,12 @@ from residency.core.errors import GateRefused, UserError
 from residency.core.types import RawNote, Value
 
 T = TypeVar("T", bound=msgspec.Struct)
-SCHEMA = 1
+SETTINGS = (
+    "auto_vacuum=INCREMENTAL",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "secure_delete=ON",
+)
 TABLES = """
 CREATE TABLE IF NOT EXISTS sealed (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, notes INTEGER NOT NULL, taken_at TEXT NOT NULL, value BLOB NOT NULL);
@@ -86,29 +92,28 @@ class Store:
                 raise UserError(f"{path}: cannot be opened; check the folder.") from None
             store = cls(path, key, database)
             with store.faults():
-                database.execute("PRAGMA auto_vacuum=INCREMENTAL")
-                database.execute("PRAGMA journal_mode=WAL")
-                database.execute("PRAGMA synchronous=FULL")
-                database.execute("PRAGMA secure_delete=ON")
-                database.executescript(TABLES)
-                head = store.get("head", StoreHead)
-                if head is None:
-                    if database.execute("SELECT EXISTS (SELECT 1 FROM segments)").fetchone()[0]:
-                        raise GateRefused(f"{path}: was tampered with; restore it from a backup.")
-                    head = StoreHead(store=os.urandom(16).hex())
-                    store.put("head", head)
-                store.head = head
-                numbers = [
-                    row[0]
-                    for row in database.execute("SELECT number FROM segments ORDER BY number")
-                ]
-                if numbers != list(range(head.first, head.last + 1)):
-                    raise GateRefused(
-                        f"{path}: segments are missing or were added; restore it from a backup."
-                    )
+                store._prepare()
         finally:
             os.umask(before)
         return store
+
+    def _prepare(self) -> None:
+        """Make the tables where there are none, and read and check the head."""
+        for setting in SETTINGS:
+            self.database.execute(f"PRAGMA {setting}")
+        self.database.executescript(TABLES)
+        head = self.get("head", StoreHead)
+        if head is None:
+            if self._first("SELECT EXISTS (SELECT 1 FROM segments)"):
+                raise GateRefused(f"{self.path}: was tampered with; restore it from a backup.")
+            head = StoreHead(store=os.urandom(16).hex())
+            self.put("head", head)
+        self.head = head
+        numbers = self.database.execute("SELECT number FROM segments ORDER BY number").fetchall()
+        if [number for (number,) in numbers] != list(range(head.first, head.last + 1)):
+            raise GateRefused(
+                f"{self.path}: segments are missing or were added; restore it from a backup."
+            )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -159,8 +164,8 @@ class Store:
 
     def get(self, name: str, kind: type[T]) -> T | None:
         """The value under a name, if there is one."""
-        row = self.database.execute("SELECT value FROM sealed WHERE name = ?", (name,)).fetchone()
-        return msgspec.json.decode(self._opened(row[0], name), type=kind) if row else None
+        value = self._first("SELECT value FROM sealed WHERE name = ?", name)
+        return msgspec.json.decode(self._opened(value, name), type=kind) if value else None
 
     def _sealed(self, value: bytes, name: str) -> bytes:
         nonce = os.urandom(12)
@@ -181,86 +186,84 @@ class Store:
 
     def keyed(self, text: str | bytes) -> bytes:
         """What stands for an id or a content outside the sealed values."""
-        return hmac.new(
-            self._index,
-            text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"),
-            sha256,
-        ).digest()[:16]
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+        return hmac.new(self._index, data, sha256).digest()[:16]
 
     def taken(self, id: str) -> bytes | None:
         """The keyed content of a note that was taken; nothing (``b""``) for a row that was not."""
-        row = self.database.execute(
-            "SELECT content FROM taken WHERE id = ?", (self.keyed(id),)
-        ).fetchone()
-        return row[0] if row else None
+        found: bytes | None = self._first("SELECT content FROM taken WHERE id = ?", self.keyed(id))
+        return found
 
     def file(self, name: str) -> bytes | None:
         """The keyed content of a file that was taken."""
-        row = self.database.execute(
-            "SELECT content FROM files WHERE name = ?", (self.keyed(name),)
-        ).fetchone()
-        return row[0] if row else None
+        query = "SELECT content FROM files WHERE name = ?"
+        found: bytes | None = self._first(query, self.keyed(name))
+        return found
 
     def add(
         self,
         notes: Sequence[RawNote],
-        counts: dict[str, int] | None = None,
+        counts: Mapping[str, int] = MappingProxyType({}),
         mark: tuple[str, str] | None = None,
         files: Iterable[tuple[str, bytes]] = (),
         skipped: Iterable[str] = (),
         changed: Iterable[tuple[str, bytes]] = (),
     ) -> None:
         """A segment, what else was read with it, and how far that is: all of it, or nothing."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         with self.writing():
             total = Counter(self.head.counts)
-            total.update({**(counts or {}), **({"taken": len(notes)} if notes else {})})
+            total.update({**counts, **({"taken": len(notes)} if notes else {})})
             number = self.head.last + bool(notes)
-            self.head = msgspec.structs.replace(
-                self.head, last=number, counts=dict(total), mark=mark or self.head.mark
-            )
+            mark = mark or self.head.mark
             if notes:
-                packed = zlib.compress(msgspec.msgpack.encode(notes), 1)
-                sealed = self._sealed(packed, self._name(number, len(notes)))
+                now, sealed = _now(), self._packed(notes, number)
                 self.database.execute(
                     "INSERT INTO segments VALUES (?, ?, ?, ?)", (number, len(notes), now, sealed)
                 )
-                self.database.execute(
-                    "INSERT INTO ledger VALUES (?, 'taken', ?, ?, '')", (now, number, len(notes))
-                )
-                self.database.executemany(
-                    "INSERT OR REPLACE INTO taken VALUES (?, ?)",
-                    [(self.keyed(note.id), self.keyed(content(note))) for note in notes],
-                )
-            self.database.executemany(
-                "INSERT INTO ledger VALUES (?, 'not taken', ?, ?, ?)",
-                [(now, number, count, reason) for reason, count in (counts or {}).items()],
-            )
-            self.database.executemany(
-                "INSERT OR IGNORE INTO taken VALUES (?, X'')", [(self.keyed(id),) for id in skipped]
-            )
-            self.database.executemany(
-                "INSERT OR REPLACE INTO taken VALUES (?, ?)",
-                [(self.keyed(id), now_is) for id, now_is in changed],
-            )
-            self.database.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?)", [(self.keyed(n), c) for n, c in files]
-            )
-            self.put("head", self.head)
+                self._log("taken", number, len(notes))
+            for reason, count in counts.items():
+                self._log("not taken", number, count, reason)
+            own = [(note.id, self.keyed(content(note))) for note in notes]
+            for statement, pairs in (
+                ("INSERT OR REPLACE INTO taken VALUES (?, ?)", own),
+                ("INSERT OR IGNORE INTO taken VALUES (?, ?)", [(id, b"") for id in skipped]),
+                ("INSERT OR REPLACE INTO taken VALUES (?, ?)", changed),
+                ("INSERT OR REPLACE INTO files VALUES (?, ?)", files),
+            ):
+                rows = [(self.keyed(name), found) for name, found in pairs]
+                self.database.executemany(statement, rows)
+            self._change_head(last=number, counts=dict(total), mark=mark)
+
+    def _first(self, statement: str, *values: object) -> Any:
+        """The first column of the first row of a query, None where there is no row."""
+        row = self.database.execute(statement, values).fetchone()
+        return row[0] if row else None
+
+    def _log(self, what: str, segment: int, rows: int, reason: str = "") -> None:
+        """A line in the ledger."""
+        line = (_now(), what, segment, rows, reason)
+        self.database.execute("INSERT INTO ledger VALUES (?, ?, ?, ?, ?)", line)
+
+    def _change_head(self, **changes: Any) -> None:
+        self.head = msgspec.structs.replace(self.head, **changes)
+        self.put("head", self.head)
+
+    def _packed(self, notes: Sequence[RawNote], number: int) -> bytes:
+        """Notes as a segment holds them."""
+        packed = zlib.compress(msgspec.msgpack.encode(notes), 1)
+        return self._sealed(packed, self._name(number, len(notes)))
 
     def restart(self, source: str) -> None:
         """The source was changed: read it from its beginning, and take what was not taken."""
         with self.writing():
-            self.head = msgspec.structs.replace(self.head, source=source, mark=None)
             self.database.execute("DELETE FROM files")
-            self.put("head", self.head)
+            self._change_head(source=source, mark=None)
 
     def end(self) -> None:
         """Take nothing any more, and keep no identified note."""
         self.expire(0, "anonymised", upto=self.head.last)
         with self.writing():
-            self.head = msgspec.structs.replace(self.head, final=True)
-            self.put("head", self.head)
+            self._change_head(final=True)
 
     # Segments
 
@@ -286,43 +289,25 @@ class Store:
 
     def held(self) -> int:
         """Notes in the segments that are kept."""
-        return int(
-            self.database.execute("SELECT coalesce(sum(notes), 0) FROM segments").fetchone()[0]
-        )
+        return int(self._first("SELECT coalesce(sum(notes), 0) FROM segments"))
 
     def expire(self, days: int, reason: str = "kept long enough", upto: int | None = None) -> int:
         """Remove segments that are older, or all up to a number, with a line in the ledger; how
         many notes that is."""
-        now = datetime.now(UTC)
-        before = (now - timedelta(days=days)).isoformat(timespec="seconds")
-        old = [
-            (number, notes)
-            for number, notes, taken in self.database.execute(
-                "SELECT number, notes, taken_at FROM segments ORDER BY number"
-            )
-            if (taken < before if upto is None else number <= upto)
-        ]
-        if not old:
+        before = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
+        # The oldest are the lowest, save where a clock was set back.
+        last = upto
+        if last is None:
+            last = self._first("SELECT max(number) FROM segments WHERE taken_at < ?", before)
+        query = "SELECT number, notes FROM segments WHERE number <= ? ORDER BY number"
+        gone = self.database.execute(query, (last,)).fetchall()
+        if not gone:
             return 0
-        last = max(
-            number for number, _ in old
-        )  # the oldest are the lowest, save where a clock was set back
-        gone = [
-            (n, c)
-            for n, c in self.database.execute("SELECT number, notes FROM segments")
-            if n <= last
-        ]
         with self.writing():
             self.database.execute("DELETE FROM segments WHERE number <= ?", (last,))
-            self.database.executemany(
-                "INSERT INTO ledger VALUES (?, 'removed', ?, ?, ?)",
-                [
-                    (now.isoformat(timespec="seconds"), number, count, reason)
-                    for number, count in gone
-                ],
-            )
-            self.head = msgspec.structs.replace(self.head, first=last + 1)
-            self.put("head", self.head)
+            for number, count in gone:
+                self._log("removed", number, count, reason)
+            self._change_head(first=gone[-1][0] + 1)
         self._shrink()
         return sum(count for _, count in gone)
 
@@ -336,18 +321,11 @@ class Store:
             if len(kept) == len(notes):
                 continue
             with self.writing():
-                sealed = self._sealed(
-                    zlib.compress(msgspec.msgpack.encode(kept), 1), self._name(number, len(kept))
-                )
                 self.database.execute(
                     "UPDATE segments SET notes = ?, value = ? WHERE number = ?",
-                    (len(kept), sealed, number),
+                    (len(kept), self._packed(kept, number), number),
                 )
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                self.database.execute(
-                    "INSERT INTO ledger VALUES (?, 'removed', ?, ?, 'erasure')",
-                    (now, number, len(notes) - len(kept)),
-                )
+                self._log("removed", number, len(notes) - len(kept), "erasure")
             gone += len(notes) - len(kept)
         self._shrink()
         return gone
@@ -369,3 +347,7 @@ class Store:
 def content(note: RawNote) -> str:
     """What makes a note another one under the same id."""
     return f"{note.patient}\0{note.text}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
