@@ -138,40 +138,44 @@ def read_entry(resource: Resource) -> RecordEntry | None:
     if kind not in NAMED or not isinstance(id, str):
         return None
     concept = _first(resource.get(NAMED[kind]))
-    name = _words(resource.get("class")) if kind == "Encounter" else _words(concept)
+    name = _words(resource.get("class") if kind == "Encounter" else concept)
     if not name:
         return None
     reasons = [one for one in resource.get("reasonCode") or () if isinstance(one, dict)]
     period = _first(resource.get("period") or resource.get("performedPeriod"))
     valid = _first(_first(resource.get("dispenseRequest")).get("validityPeriod"))
     starts = (resource.get(key) for key in STARTS)
+    is_prescription = kind == "MedicationRequest"
+    end = resource.get("abatementDateTime") or (valid.get("end") if is_prescription else None)
     status = _first(resource.get("clinicalStatus"))
-    value = (
-        resource.get("valueString")
-        or _quantity(resource.get("valueQuantity"))
-        or _words(resource.get("valueCodeableConcept"))
-    )
-    if kind == "AllergyIntolerance":
-        value = next((one for one in resource.get("category") or () if isinstance(one, str)), "")
-    if kind in ("MedicationRequest", "Procedure") and reasons:
-        value = _words(reasons[0])
-    if kind == "Encounter":
-        value = _words(concept)
+    # The status of everything but a prescription says nothing: it is done.
+    state = str(resource.get("status", "")) if is_prescription else ""
     return RecordEntry(
         type=kind,
         reference=f"{kind}/{id}",
         name=name,
         codes=_codes(concept),
         start=_day(next((one for one in starts if one), None) or period.get("start")),
-        end=_day(
-            resource.get("abatementDateTime")
-            or (valid.get("end") if kind == "MedicationRequest" else None)
-        ),
-        value=str(value or ""),
+        end=_day(end),
+        value=_value(kind, resource, concept, reasons),
         reasons=tuple(code for one in reasons for code in _codes(one)),
-        status=next((code for _, code in _codings(status)), "")
-        if status
-        else _status(kind, resource),
+        status=next((code for _, code in _codings(status)), "") if status else state,
+    )
+
+
+def _value(kind: str, resource: Resource, concept: Resource, reasons: list[Resource]) -> str:
+    """What was measured, which category an allergy has, what for something was prescribed or
+    done, which visit it was."""
+    if kind == "AllergyIntolerance":
+        return next((one for one in resource.get("category") or () if isinstance(one, str)), "")
+    if kind in ("MedicationRequest", "Procedure") and reasons:
+        return _words(reasons[0])
+    if kind == "Encounter":
+        return _words(concept)
+    return str(
+        resource.get("valueString")
+        or _quantity(resource.get("valueQuantity"))
+        or _words(resource.get("valueCodeableConcept"))
     )
 
 
@@ -192,11 +196,6 @@ STARTS = (
     "performedDateTime",
     "occurrenceDateTime",
 )
-
-
-def _status(kind: str, resource: Resource) -> str:
-    """The status where it says something: of prescriptions only, as everything else is done."""
-    return str(resource.get("status", "")) if kind == "MedicationRequest" else ""
 
 
 def _first(value: object) -> Resource:
@@ -274,16 +273,11 @@ def questions(entries: list[RecordEntry], lang: Lang) -> Iterator[RecordQuestion
             if one.type == type:
                 of_name[one.name].append(one)
         for name, alike in of_name.items():
-            found = answered(alike, entries)
-            if found is not None:
-                answer, cited = found
-                answer = {"YES": yes, "NO": no}.get(answer, answer)
-                yield RecordQuestion(
-                    kind=kind,
-                    name=name,
-                    answer=answer,
-                    references=tuple(one.reference for one in cited),
-                )
+            if (found := answered(alike, entries)) is None:
+                continue
+            answer = {"YES": yes, "NO": no}.get(found[0], found[0])
+            cited = tuple(one.reference for one in found[1])
+            yield RecordQuestion(kind=kind, name=name, answer=answer, references=cited)
     held = " ".join(f"{one.name} {one.value}" for one in entries).lower()
     for name in phrases()["absent"]:
         if name.lower() not in held:
@@ -328,25 +322,17 @@ def _count(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
 def _purpose(alike: list[RecordEntry], entries: list[RecordEntry]) -> Found:
     """What something was prescribed for, where that is one thing and the record holds it as a
     condition."""
-    wanted = {one.reasons for one in alike if one.reasons}
-    if len(wanted) != 1 or not all(one.reasons for one in alike):
+    wanted = {one.reasons for one in alike}
+    if len(wanted) != 1 or not (codes := set(wanted.pop())):
         return None
-    conditions = [
-        one for one in entries if one.type == "Condition" and {*one.codes} & {*next(iter(wanted))}
-    ]
-    return (
-        (conditions[0].name, [*alike, *conditions])
-        if len({one.name for one in conditions}) == 1
-        else None
-    )
+    found = [one for one in entries if one.type == "Condition" and codes & {*one.codes}]
+    names = {one.name for one in found}
+    return (names.pop(), [*alike, *found]) if len(names) == 1 else None
 
 
 def _category(alike: list[RecordEntry], _: list[RecordEntry]) -> Found:
-    return (
-        (alike[0].value, alike)
-        if len({one.value for one in alike}) == 1 and alike[0].value
-        else None
-    )
+    values = {one.value for one in alike}
+    return (alike[0].value, alike) if len(values) == 1 and alike[0].value else None
 
 
 KINDS: tuple[tuple[str, str, Callable[[list[RecordEntry], list[RecordEntry]], Found]], ...] = (
