@@ -12,7 +12,7 @@ from test_training import NER, Killed, assert_equal, drug_rows, job, losses, sta
 
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
-from residency.train import estimate
+from residency.train import estimate, trainer
 from residency.train.batches import BLANK, LengthBatches
 from residency.train.device import Device
 from residency.train.judge import MARKER
@@ -201,6 +201,22 @@ def test_out_of_memory_with_a_given_micro_batch_is_one_sentence(
     chosen = stage(method=Lora(r=2), steps=3, micro_batch=4, accumulation=1)
     with pytest.raises(UserError, match="memory ran out with micro_batch 4; set micro_batch lower"):
         train(job(found["electra"], tmp_path, NER, drug_rows(16), chosen))
+
+
+@pytest.mark.parametrize(("free", "steady"), [(math.inf, False), (1e6, True)])
+def test_memory_is_returned_at_once_only_where_the_estimate_leaves_little(
+    free: float,
+    steady: bool,
+    found: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(trainer, "free_memory", lambda: free)
+    monkeypatch.setattr(trainer, "steady_memory", lambda: calls.append(True))
+    chosen = stage(method=Lora(r=2), steps=1, batch=4)
+    train(job(found["electra"], tmp_path, NER, drug_rows(4), chosen, forecast=True))
+    assert bool(calls) == steady
 
 
 def test_what_was_mended_is_known_to_the_next_process(tmp_path: Path) -> None:

@@ -379,7 +379,10 @@ def test_a_half_written_checkpoint_is_ignored_and_removed(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         if marked:
             (tmp_path / name / module.MARKER).write_text("{}", "utf-8")
+    earlier = tmp_path / "checkpoint-10" / "trained.safetensors"
+    earlier.write_bytes(b"of an earlier version")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert earlier.with_name("model.safetensors").read_bytes() == b"of an earlier version"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
     assert last_checkpoint(tmp_path / "nothing") is None
 

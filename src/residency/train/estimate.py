@@ -445,9 +445,19 @@ def parameters_of(subject: Subject) -> int:
     return sum(p.numel() for p in subject.build(None).parameters())
 
 
+TIGHT = 0.9
+"""Share of the memory that is free above which a planned peak is too close to it."""
+
+
 def fits(found: MemoryEstimate, device: Device) -> bool:
     """Whether a device has the memory."""
     return found.peak <= device.usable
+
+
+def is_tight(found: MemoryEstimate, device: Device) -> bool:
+    """Whether a process on a CPU has so little room that it takes its memory in the steady way
+    (``models.running.steady_memory``)."""
+    return device.kind == "cpu" and found.peak > TIGHT * device.usable
 
 
 def verdict(found: MemoryEstimate, device: Device) -> str:
@@ -461,10 +471,16 @@ def verdict(found: MemoryEstimate, device: Device) -> str:
     }
     name, size = max(heaviest.items(), key=lambda pair: pair[1])
     says = "yes" if fits(found, device) else "no"
-    return (
+    words = (
         f"fits on {device.name}: {says}, because at most {human_size(found.peak)} of the usable "
         f"{human_size(device.usable)} are held at once; most of it is {name} ({human_size(size)})."
     )
+    if fits(found, device) and is_tight(found, device):
+        words += (
+            " Little is left, so large tensors go back to the system at once, which takes up to "
+            "2.2 times the processor time."
+        )
+    return words
 
 
 def human_size(size: float) -> str:

@@ -36,10 +36,6 @@ from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, out_of_memory, read_recovery
 from residency.train.stage_trainer import TRAINED, StageTrainer
 
-TIGHT = 0.9
-"""Share of the memory that is free from which an estimate is too close to it: then the process
-takes its memory in the steady way, which costs time (``steady_memory``)."""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -131,9 +127,9 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
     plan = settle_plan(job, subject, parameters, packed, program, recovery)
     expected = None
     if job.forecast:
-        device = Device(kind=kind, name=kind, usable=math.inf, bf16=has_bf16())
+        device = Device(kind=kind, name=kind, usable=free_memory(), bf16=has_bf16())
         expected = estimate.of_plan(subject, job.stage, job.base, plan, device, packed, program)
-        if kind == "cpu" and expected.peak > TIGHT * free_memory():
+        if estimate.is_tight(expected, device):
             steady_memory()
     model = model if job.shard else job.stage.tuning.attach(model)
     if plan.checkpointing:
@@ -361,6 +357,7 @@ def settings_of(job: TrainingJob, prepared: Prepared) -> dict[str, str]:
         found["sharded"] = f"weights, gradients and optimiser, among {plan.processes} processes"
     found |= {
         "checkpointing": "on" if plan.checkpointing else "off",
+        "memory": "steady (returned at once)" if memory_is_steady() else "kept by the allocator",
         "learning_rate": f"{plan.learning_rate:g}",
         "head_learning_rate": f"{plan.head_learning_rate:g}",
         "schedule": f"{stage.schedule}, warm-up {stage.warmup:g}",
@@ -371,8 +368,6 @@ def settings_of(job: TrainingJob, prepared: Prepared) -> dict[str, str]:
         "seed": str(job.seed),
         **{f"method.{k}": str(v) for k, v in stage.method.model_dump(mode="json").items()},
     }
-    if memory_is_steady():
-        found["memory"] = "steady: taken from the system and returned at once"
     if prepared.settings is None:
         return found
     limits, chat, generation = job.limits, prepared.settings.chat, prepared.settings.generation
