@@ -146,15 +146,8 @@ def _offline() -> bool:
 def weights_digest(path: Path) -> str:
     """Hash over the files that decide what a base computes."""
     names = ("*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.codes")
-    files = sorted(
-        {
-            file
-            for pattern in names
-            for file in path.glob(pattern)
-            if file.name not in {"sources.json"}
-        }
-    )
-    return digest({file.name: file_digest(file) for file in files})
+    files = sorted({file for pattern in names for file in path.glob(pattern)})
+    return digest({file.name: file_digest(file) for file in files if file.name != "sources.json"})
 
 
 def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = True) -> Base:
@@ -165,11 +158,8 @@ def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = Tr
     """
     path, revision = locate(settings, root, weights)
     config = read_config(path)
-    if (
-        weights
-        and not any(path.glob("*.safetensors"))
-        and not (settings.allow_pickle and any(path.glob("*.bin")))
-    ):
+    pickled = settings.allow_pickle and any(path.glob("*.bin"))
+    if weights and not pickled and not any(path.glob("*.safetensors")):
         raise UserError(
             f"base: {settings.id} has no *.safetensors; convert it, or set base.allow_pickle: true "
             "if you trust its source."
@@ -180,18 +170,16 @@ def resolve(settings: BaseModelSettings, root: Path = Path(), weights: bool = Tr
             (rule["segmenter"] for rule in _known() if _matches(rule, settings.id, path)), "none"
         )
     causal = _is_causal(config)
-    longest = (
-        int(config.get("max_position_embeddings") or 2048) if causal else max_positions(config)
-    )
+    longest = max_positions(config)
+    if causal:
+        longest = int(config.get("max_position_embeddings") or 2048)
     return Base(
         id=settings.id,
         path=str(path),
         digest=weights_digest(path) if weights else "",
         revision=revision,
         segmenter="" if segmenter == "none" else segmenter,
-        window=min(
-            settings.window or (min(longest, CAUSAL_WINDOW) if causal else longest), longest
-        ),
+        window=min(settings.window or (CAUSAL_WINDOW if causal else longest), longest),
         architecture="causal" if causal else "encoder",
         allow_pickle=settings.allow_pickle,
         chat_template=_template(settings.chat_template, root),
@@ -218,19 +206,16 @@ def _known() -> list[dict[str, Any]]:
 
 
 def _matches(rule: dict[str, Any], name: str, path: Path) -> bool:
-    hub = (
-        name.lower() if "snapshots" in path.parts else Path(name).name.lower()
-    )  # folders above a local base say nothing
-    names = (hub, path.name.lower(), path.resolve().name.lower())
-    return any(fnmatch.fnmatch(each, rule["match"]) for each in names)
+    # folders above a local base say nothing
+    hub = name if "snapshots" in path.parts else Path(name).name
+    names = (hub, path.name, path.resolve().name)
+    return any(fnmatch.fnmatch(each.lower(), rule["match"]) for each in names)
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The model's configuration as its file has it."""
     try:
-        found: dict[str, Any] = msgspec.json.decode(
-            (path / "config.json").read_bytes(), type=dict[str, Any]
-        )
+        found = msgspec.json.decode((path / "config.json").read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         raise UserError(
             f"base: {path / 'config.json'} cannot be read; copy the model again."
@@ -260,14 +245,11 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"base: the tokenizer in {path} cannot be loaded ({type(error).__name__})."
         ) from None
-    return tokenizer
 
 
 @contextmanager
@@ -275,15 +257,13 @@ def silent() -> Iterator[None]:
     """No bar while weights are read, no warning that the head is new: that is what we asked for."""
     import transformers
 
-    level, bar = (
-        transformers.logging.get_verbosity(),
-        transformers.logging.is_progress_bar_enabled(),
-    )
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    logging = transformers.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(level)
+        logging.set_verbosity(level)
         if bar:
-            transformers.logging.enable_progress_bar()
+            logging.enable_progress_bar()

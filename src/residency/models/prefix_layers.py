@@ -119,11 +119,8 @@ def put(model: Any, tensors: dict[str, torch.Tensor], offset: int) -> None:
             raise UserError(
                 f"the prefix is of another base: this one has no module {name}."
             ) from None
-        found = [
-            tensors[f"{name}.{attention.PREFIX}.{part}"].float().to(device)
-            for part in ("keys", "values")
-        ]
-        module.add_module(attention.PREFIX, LayerPrefix(*found))
+        both = (tensors[f"{name}.{attention.PREFIX}.{part}"] for part in ("keys", "values"))
+        module.add_module(attention.PREFIX, LayerPrefix(*(one.float().to(device) for one in both)))
     place(model, offset)
 
 
@@ -170,9 +167,8 @@ def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, tor
             for start in range(0, len(tokens), window):
                 found.clear()
                 given = tokens[start : start + window].to(device)[None]
-                mask = (
-                    {} if given.is_meta else {"attention_mask": torch.ones_like(given)}
-                )  # its values would be looked at
+                # on the meta device there is none: its values would be looked at
+                mask = {} if given.is_meta else {"attention_mask": torch.ones_like(given)}
                 model(input_ids=given, **mask)
                 pieces.append(dict(found))
     except (RuntimeError, ValueError, TypeError):
@@ -233,14 +229,10 @@ def vocabulary(model: Any) -> int:
 
 def _table(model: Any) -> Any:
     """The learned table of positions; None where positions turn the keys instead."""
-    return next(
-        (
-            module
-            for name, module in model.named_modules()
-            if name.rsplit(".", 1)[-1] in TABLES and isinstance(module, torch.nn.Embedding)
-        ),
-        None,
-    )
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in TABLES and isinstance(module, torch.nn.Embedding):
+            return module
+    return None
 
 
 def _most_positions(model: Any) -> int:
@@ -329,9 +321,8 @@ def to_peft(model: Any, folder: Path, base: str = "") -> None:
             "a prefix of an encoder that was trained here does not fit peft, which would move its "
             "text."
         )
-    split = torch.stack(
-        [torch.stack(one.both()) for one in found]
-    )  # layers, 2, heads, length, size
+    # layers, 2, heads, length, size
+    split = torch.stack([torch.stack(one.both()) for one in found])
     table = split.permute(3, 0, 1, 2, 4).reshape(found[0].length, -1).detach().cpu().contiguous()
     heads, size = split.shape[2], split.shape[4]
     config = PrefixTuningConfig(

@@ -7,7 +7,6 @@ cover is not asked.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -17,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from pydantic import Field, model_validator
 
 from residency.core.errors import GateRefused, UserError
@@ -126,16 +126,10 @@ class RemotePredictor:
             while chunk := list(islice(source, CHUNK)):
                 bodies = [self._body(conversation(example, self.card)) for example in chunk]
                 keys = [digest([self.api.url, body]) for body in bodies]
-                new = {
-                    key: body
-                    for key, body in zip(keys, bodies, strict=True)
-                    if key not in self.known
-                }
+                new = {k: b for k, b in zip(keys, bodies, strict=True) if k not in self.known}
                 self._within_budget(len(new), len(asked))
                 failure: UserError | None = None
-                for future in [
-                    threads.submit(self._ask, client, key, body) for key, body in new.items()
-                ]:
+                for future in [threads.submit(self._ask, client, *one) for one in new.items()]:
                     try:
                         self._keep(future.result())
                     except UserError as error:
@@ -143,16 +137,18 @@ class RemotePredictor:
                 if failure:
                     raise failure
                 for example, key in zip(chunk, keys, strict=True):
-                    said = self.known[key]
-                    answer, why = read(said.text, example, self.card)
-                    yield Prediction(
-                        id=example.id,
-                        answer=answer,
-                        text=said.text,
-                        failure=why,
-                        latency_ms=said.milliseconds,
-                        tokens=said.tokens,
-                    )
+                    yield self._prediction(example, self.known[key])
+
+    def _prediction(self, example: Example, said: KeptAnswer) -> Prediction:
+        answer, why = read(said.text, example, self.card)
+        return Prediction(
+            id=example.id,
+            answer=answer,
+            text=said.text,
+            failure=why,
+            latency_ms=said.milliseconds,
+            tokens=said.tokens,
+        )
 
     def _headers(self) -> dict[str, str]:
         if not self.api.key:
@@ -229,20 +225,11 @@ class RemotePredictor:
 
     def _keep(self, said: KeptAnswer) -> None:
         self.known[said.request] = said
-        line = json.dumps(
-            {
-                "request": said.request,
-                "text": said.text,
-                "milliseconds": said.milliseconds,
-                "tokens": said.tokens,
-            },
-            ensure_ascii=False,
-        )
         with disk_errors(self.kept):
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.kept, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with os.fdopen(descriptor, "ab") as file:
+                file.write(msgspec.json.encode(said) + b"\n")
 
 
 def _wait(asked: str | None, otherwise: float) -> float:

@@ -42,21 +42,17 @@ def shard(model: Any, mesh: Any) -> Any:
             "launch.shard: this base has single numbers among its weights, which cannot be shared "
             "out; set false."
         )
-    warnings.filterwarnings(
-        "ignore", "FSDP2-wrapped module", UserWarning
-    )  # of work in place on its output, which nothing here does
-    for unit in units(model):
+    # of work in place on its output, which nothing here does
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
+    # the model last: or what the root holds would stay whole after judging
+    for unit in (*units(model), model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True)
-    fully_shard(
-        model, mesh=mesh, reshard_after_forward=True
-    )  # or what the root holds would stay whole after judging
     if hasattr(model, "peft_config"):  # writes with the model inside it, beside its own hooks
         register_fsdp_forward_method(model, "generate")
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     setattr(model, MARK, True)
-    inner._is_distributed_loading_by_transformers = (
-        True  # so that transformers' Trainer leaves it as it is
-    )
+    # so that transformers' Trainer leaves it as it is
+    inner._is_distributed_loading_by_transformers = True
     return model
 
 

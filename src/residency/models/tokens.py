@@ -42,14 +42,12 @@ class Tokeniser:
     """A tokenizer with its word segmentation: what an artefact carries and every step shares."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, segmenter: str, window: int) -> None:
-        self.tokenizer = tokenizer
-        self.segmenter = segmenter
-        empty = (
-            tokenizer.build_inputs_with_special_tokens([])
-            if not tokenizer.is_fast
-            else tokenizer("")["input_ids"]
-        )
-        self.prefix, self.suffix = _specials(tokenizer, list(empty))
+        self.tokenizer, self.segmenter = tokenizer, segmenter
+        if tokenizer.is_fast:
+            empty = list(tokenizer("")["input_ids"])
+        else:
+            empty = list(tokenizer.build_inputs_with_special_tokens([]))
+        self.prefix, self.suffix = _specials(tokenizer, empty)
         self.longest, self.room = window, window - len(empty)
         self.pad_id = int(tokenizer.pad_token_id or 0)
 
@@ -74,13 +72,10 @@ class Tokeniser:
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if self.tokenizer.is_fast:
-            backend = (
-                self.tokenizer.backend_tokenizer
-            )  # the wrapper's conversions cost as much as the tokenising
-            return [
-                (found.ids, found.offsets)
-                for found in backend.encode_batch(list(texts), add_special_tokens=False)
-            ]
+            # the wrapper's conversions cost as much as the tokenising
+            encode = self.tokenizer.backend_tokenizer.encode_batch
+            found = encode(list(texts), add_special_tokens=False)
+            return [(one.ids, one.offsets) for one in found]
         return [self._slowly(text) for text in texts]
 
     def _slowly(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

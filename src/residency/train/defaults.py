@@ -150,9 +150,8 @@ def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float
     of weights that are trained in place, prefixes the 1e-2 of the published settings and tiny
     models more. On a quantised large base adapters take half, as published."""
     method = stage.tuning
-    if (
-        isinstance(method, Prefix) and method.projection is None
-    ):  # the matrices of a projection are like an adapter's
+    # the matrices of a projection are like an adapter's
+    if isinstance(method, Prefix) and method.projection is None:
         return TINY_PREFIX_RATE if writes and parameters < TINY else PREFIX_RATE
     in_place = method.in_place
     if parameters >= LARGE:

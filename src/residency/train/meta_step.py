@@ -179,35 +179,25 @@ def materialise(model: Any, frozen: torch.dtype | None) -> None:
                     continue
                 if id(old) not in known:  # tied weights stay one
                     learned = isinstance(old, torch.nn.Parameter)
-                    smaller = frozen if frozen and learned and not old.requires_grad else None
-                    new = torch.empty(
-                        old.shape,
-                        dtype=smaller if smaller and old.is_floating_point() else old.dtype,
-                    )
-                    made = (
-                        torch.nn.Parameter(new, requires_grad=old.requires_grad) if learned else new
-                    )
-                    known[id(old)] = (made, old)
+                    smaller = frozen and learned and not old.requires_grad
+                    kind = frozen if smaller and old.is_floating_point() else old.dtype
+                    new = torch.empty(old.shape, dtype=kind)
+                    if learned:
+                        new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+                    known[id(old)] = (new, old)
                 own[name] = known[id(old)][0]
 
 
 def checkpoint(model: Any) -> None:
     """Keep only the inputs of each layer for the backward pass, and compute the rest again."""
-    enable = (
-        getattr(model, "activation_checkpointing_enable", None)
-        or model.gradient_checkpointing_enable
-    )  # its older name
+    enable = getattr(model, "activation_checkpointing_enable", None)
     with silent():
-        enable({"use_reentrant": False})
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})  # its older name
 
 
 def _own(module: Any) -> Iterator[torch.Tensor]:
-    yield from (
-        tensor
-        for own in (module._parameters, module._buffers)
-        for tensor in own.values()
-        if tensor is not None
-    )
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    yield from (tensor for tensor in tensors if tensor is not None)
 
 
 def _loss(model: Any, family: str, batch: Batch, precision: Precision) -> torch.Tensor:
@@ -220,7 +210,5 @@ def _loss(model: Any, family: str, batch: Batch, precision: Precision) -> torch.
     with mixed:
         logits = model(**given).logits.float()
         rows = logits.reshape(-1, logits.shape[-1])
-        loss: torch.Tensor = torch.nn.functional.cross_entropy(
-            rows, torch.zeros(rows.shape[0], dtype=torch.long)
-        )
-        return loss
+        targets = torch.zeros(rows.shape[0], dtype=torch.long)
+        return torch.nn.functional.cross_entropy(rows, targets)

@@ -46,9 +46,8 @@ class Freeze(Method):
         from residency.models.prefix_layers import prefixes
 
         for _, one in prefixes(model):
-            one.requires_grad_(
-                False
-            )  # an earlier stage's prefix lies within the layers, and stays as it is
+            # an earlier stage's prefix lies within the layers, and stays as it is
+            one.requires_grad_(False)
         return model
 
     def unquantised(self, model: Any) -> list[str]:
@@ -57,9 +56,9 @@ class Freeze(Method):
         Raises ``UserError`` where there are fewer layers than asked for.
         """
         name, count = layers(model)
-        which, wanted = (
-            ("first", self.first) if self.first is not None else ("last", self.last or 2)
-        )
+        which, wanted = "last", self.last or 2
+        if self.first is not None:
+            which, wanted = "first", self.first
         if wanted > count:
             raise UserError(
                 f"method.{which}: {wanted} is more than this base's {count} layers; give at most "
@@ -68,16 +67,10 @@ class Freeze(Method):
         chosen = range(wanted) if which == "first" else range(count - wanted, count)
         found = [f"{name}.{number}" for number in chosen]
         wholes = [model.get_input_embeddings()] if self.embeddings else []
-        wholes += (
-            [model.get_output_embeddings()]
-            if self.head and model.get_output_embeddings() is not None
-            else []
-        )
-        return found + [
-            name
-            for name, module in model.named_modules()
-            if any(module is whole for whole in wholes)
-        ]
+        if self.head and model.get_output_embeddings() is not None:
+            wholes.append(model.get_output_embeddings())
+        modules = model.named_modules()
+        return found + [name for name, one in modules if any(one is whole for whole in wholes)]
 
     def save(self, model: Any, folder: Path) -> None:
         save_trained(model, folder)

@@ -102,11 +102,8 @@ class Lora(Method):
             )
         kept = set(config.modules_to_save or ())
         config.modules_to_save = sorted(kept | set(fresh(model))) or None
-        config.inference_mode, config.lora_dropout, config.base_model_name_or_path = (
-            False,
-            self.dropout,
-            None,
-        )
+        config.inference_mode, config.lora_dropout = False, self.dropout
+        config.base_model_name_or_path = None
         config.task_type = "CAUSAL_LM" if writes(model) else None
         refusal = UserError(
             f"method.adapter: {folder} does not fit this base; give the base it was trained on."
@@ -156,9 +153,8 @@ def expected_warnings() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
-        warnings.filterwarnings(
-            "ignore", "Found missing adapter keys", UserWarning
-        )  # said by ``load``, as an error
+        # said by ``load``, as an error
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
         yield
 
 
@@ -168,6 +164,9 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
     Raises ``UserError`` for names that the model does not have.
     """
     import torch
+
+    def ends(name: str, target: str) -> bool:
+        return name == target or name.endswith("." + target)
 
     untrained = fresh(model)
     names = [
@@ -179,22 +178,13 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
         and not (writes(model) and module is model.get_output_embeddings())
     ]
     if isinstance(wanted, list):
-        unknown = [
-            target
-            for target in wanted
-            if not any(name == target or name.endswith("." + target) for name in names)
-        ]
+        unknown = [target for target in wanted if not any(ends(name, target) for name in names)]
         if unknown:
-            have = sorted({name.rsplit(".", 1)[-1] for name in names})
+            have = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in names}))
             raise UserError(
-                f"method.targets: {', '.join(unknown)} not in this base; allowed: "
-                f"{', '.join(have)}."
+                f"method.targets: {', '.join(unknown)} not in this base; allowed: {have}."
             )
-        return [
-            name
-            for name in names
-            if any(name == target or name.endswith("." + target) for target in wanted)
-        ]
+        return [name for name in names if any(ends(name, target) for target in wanted)]
     if wanted == "linear" or (wanted == "auto" and size(model) < 400_000_000):
         return names
     attention = [name for name in names if "att" in name.lower()]

@@ -23,9 +23,8 @@ class Method(Part):
 
     def attach(self, model: Any) -> Any:
         """The model with only what this method trains left trainable."""
-        raise TypeError(
-            f"{type(self).__name__} attaches nothing."
-        )  # an external method that forgot to say what it does
+        # an external method that forgot to say what it does
+        raise TypeError(f"{type(self).__name__} attaches nothing.")
 
     def save(self, model: Any, folder: Path) -> None:
         """Write what was trained, and nothing else, as safetensors."""
