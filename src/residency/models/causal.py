@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from residency.core.errors import UserError
 from residency.core.types import Example, Labels, Prediction, PredictorInfo, Turn
 from residency.models import artefact as artefacts
@@ -24,7 +26,15 @@ from residency.models.running import (
     on,
     padded,
 )
-from residency.models.sampling import Halted, RowNoise, StopTexts, hash_of, noise_key, until_stop
+from residency.models.sampling import (
+    Halted,
+    RowNoise,
+    StopTexts,
+    decode,
+    hash_of,
+    noise_key,
+    until_stop,
+)
 from residency.models.weights import describe
 from residency.tasks.card import Card
 from residency.tasks.codec import conversation, read
@@ -126,15 +136,9 @@ class CausalPredictor:
                 if words is None:
                     yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
                     continue
-                answer, failure = read(words, example, self._asked_of(example))
-                yield Prediction(
-                    id=example.id,
-                    answer=answer,
-                    text=words,
-                    failure=failure,
-                    latency_ms=each,
-                    tokens=count,
-                )
+                answer, why = read(words, example, self._asked_of(example))
+                found = Prediction(id=example.id, answer=answer, text=words, failure=why)
+                yield msgspec.structs.replace(found, latency_ms=each, tokens=count)
 
     def _ranked(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Of each example the likeliest label, and how likely it is among the card's."""
@@ -270,9 +274,7 @@ class CausalPredictor:
                 [prompts[i] or [] for i in chosen], [noise_key(asked[i]) for i in chosen]
             )
             for i, ids in zip(chosen, rows, strict=True):
-                words = self.chat.tokenizer.decode(
-                    ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
+                words = decode(self.chat.tokenizer, ids)
                 done[i] = ("".join(until_stop([words], self._stops)).strip(), len(ids))
         return done
 
@@ -319,15 +321,11 @@ class CausalPredictor:
     ) -> list[list[int]]:
         """What is written behind each prompt, without the tokens behind its end."""
         import torch
-
-        longest, pad = max(map(len, prompts)), self.chat.pad_id
-        device = next(self.model.parameters()).device
-        ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)
-        mask = torch.tensor(
-            [[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device
-        )
         from transformers import GenerationConfig
 
+        longest, pad = max(map(len, prompts)), self.pad_id
+        device = next(self.model.parameters()).device
+        before_row = [(longest - len(row), row) for row in prompts]
         settings = GenerationConfig(
             max_new_tokens=most or self._most,
             min_new_tokens=self._most if self.full_length else None,
@@ -340,8 +338,10 @@ class CausalPredictor:
         )
         with torch.inference_mode():
             output = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
+                input_ids=torch.tensor([[pad] * n + row for n, row in before_row], device=device),
+                attention_mask=torch.tensor(
+                    [[0] * n + [1] * len(row) for n, row in before_row], device=device
+                ),
                 generation_config=settings,
                 logits_processor=self._processors(keys, before),
                 stopping_criteria=self._criteria(longest, halt, after),
@@ -350,23 +350,18 @@ class CausalPredictor:
         return [_until_end(row, self.ends) for row in output[:, longest:].tolist()]
 
     def _processors(self, keys: list[int], before: Any = None) -> Any:
-        from transformers import (
-            LogitsProcessorList,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-            TopPLogitsWarper,
-        )
+        from transformers.generation import logits_process as steps
 
         chosen = self.generation
-        watched = [] if before is None else [before]
-        if chosen.temperature == 0:
-            return LogitsProcessorList(watched)
-        made: list[Any] = [*watched, TemperatureLogitsWarper(chosen.temperature)]
-        if chosen.top_k:
-            made.append(TopKLogitsWarper(chosen.top_k))
-        if chosen.top_p < 1:
-            made.append(TopPLogitsWarper(chosen.top_p))
-        return LogitsProcessorList([*made, RowNoise([hash_of(chosen.seed, key) for key in keys])])
+        made: list[Any] = [] if before is None else [before]
+        if chosen.temperature:
+            made.append(steps.TemperatureLogitsWarper(chosen.temperature))
+            if chosen.top_k:
+                made.append(steps.TopKLogitsWarper(chosen.top_k))
+            if chosen.top_p < 1:
+                made.append(steps.TopPLogitsWarper(chosen.top_p))
+            made.append(RowNoise([hash_of(chosen.seed, key) for key in keys]))
+        return steps.LogitsProcessorList(made)
 
     def _criteria(self, prompt: int, halt: Any, after: Any = None) -> Any:
         from transformers import StoppingCriteriaList

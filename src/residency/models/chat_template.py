@@ -72,14 +72,10 @@ class ChatTokeniser:
         self.tokenizer, self.window, self.limits, self.where = tokenizer, window, limits, where
         self.system = self._knows_system()
         self.end, self.behind = self._tail()
-        self.pad_id = int(
-            tokenizer.pad_token_id
-            if tokenizer.pad_token_id is not None
-            else tokenizer.eos_token_id or 0
-        )
-        self.special = tuple(
-            sorted((s for s in tokenizer.all_special_tokens if len(s) > 1), key=len, reverse=True)
-        )
+        pad = tokenizer.pad_token_id
+        self.pad_id = int(pad if pad is not None else tokenizer.eos_token_id or 0)
+        special = (token for token in tokenizer.all_special_tokens if len(token) > 1)
+        self.special = tuple(sorted(special, key=len, reverse=True))
 
     # Words
 
@@ -145,9 +141,8 @@ class ChatTokeniser:
     @property
     def stop(self) -> tuple[str, ...]:
         """Texts at which writing ends where the template has no special token for it."""
-        return (
-            () if self.end.endswith(self.special) or not self.end.strip() else (self.end.strip(),)
-        )
+        end = self.end.strip()
+        return (end,) if end and not self.end.endswith(self.special) else ()
 
     @property
     def digest(self) -> str:
@@ -199,10 +194,8 @@ class ChatTokeniser:
             opened = self.render(turns[:i], open=True)
             if not opened.startswith(words):
                 return None
-            pieces += [
-                self.ids(opened[len(words) :]),
-                [*self.ids(turns[i].text), *self.ids(self.end)],
-            ]
+            answer = [*self.ids(turns[i].text), *self.ids(self.end)]
+            pieces += [self.ids(opened[len(words) :]), answer]
             words = opened + turns[i].text + self.end
         opened = self.render(turns, open=True)
         return [*pieces, self.ids(opened[len(words) :])] if opened.startswith(words) else None
@@ -210,11 +203,9 @@ class ChatTokeniser:
     def _read(self, turns: Sequence[Turn]) -> list[int]:
         """Tokens of what a model reads before it writes."""
         pieces = self._pieces(turns)
-        return (
-            self.ids(self.render(turns, open=True))
-            if pieces is None
-            else [id for piece in pieces for id in piece]
-        )
+        if pieces is None:
+            return self.ids(self.render(turns, open=True))
+        return [id for piece in pieces for id in piece]
 
     def prompt(self, turns: Sequence[Turn], room: int) -> tuple[list[int] | None, tuple[str, ...]]:
         """Tokens of a conversation that waits for an answer, at most ``room`` of them (and
@@ -227,10 +218,8 @@ class ChatTokeniser:
             changes = ["earlier turns left out"]
         if len(ids) > room and self.limits.over == "cut":
             cut = self._cut(made, room)
-            return (None if cut is None else self._read(cut)), (
-                *changes,
-                "the end of the question cut off",
-            )
+            words = (*changes, "the end of the question cut off")
+            return (None if cut is None else self._read(cut)), words
         return (ids if len(ids) <= room else None), tuple(changes)
 
     def _cut(self, turns: list[Turn], room: int) -> list[Turn] | None:
@@ -249,35 +238,25 @@ class ChatTokeniser:
         """A conversation and its last answer, to learn from. One row; several where the template or
         the window does not let all answers stand in one. No answer is cut unless the limits say
         so."""
-        made = self._turns(turns)
-        changes = (
-            ("a token of the template inside a text, spaced",)
-            if self._spoken(turns, answer)
-            else ()
-        )
+        made, changes = self._turns(turns), tuple[str, ...]()
+        if self._spoken(turns, answer):
+            changes = ("a token of the template inside a text, spaced",)
         final, cut, fault = self._target(answer)
         if fault:
             return Encoded(fault=fault)
-        earlier = (
-            [i for i, turn in enumerate(made) if turn.role == "assistant"]
-            if loss_on == "all"
-            else []
-        )
+        answers = [i for i, turn in enumerate(made) if turn.role == "assistant"]
+        earlier = answers if loss_on == "all" else []
         pieces = self._pieces(made)
-        whole = 0 if pieces is None else sum(map(len, pieces)) + len(final)
-        if (
-            pieces is not None
-            and whole <= self.window
-            and len(final) + 1 <= self.window
-            and not self._limited(pieces)
-        ):
-            row = _row([*pieces, final], learned=len(earlier))
-            return Encoded(rows=[row], changes=(*changes, *cut))
+        if pieces is not None and not self._limited(pieces):
+            whole = sum(map(len, pieces)) + len(final)
+            if whole <= self.window and len(final) + 1 <= self.window:
+                row = _row([*pieces, final], learned=len(earlier))
+                return Encoded(rows=[row], changes=(*changes, *cut))
         rows: list[TokenRow] = []
         for i in (*earlier, len(made)):
-            target, words, fault = (
-                (final, cut, "") if i == len(made) else self._target(made[i].text)
-            )
+            target, words, fault = final, cut, ""
+            if i < len(made):
+                target, words, fault = self._target(made[i].text)
             if fault:
                 return Encoded(fault=fault)
             ids, left_out = self.prompt(made[:i], self.window - len(target))
@@ -304,19 +283,13 @@ class ChatTokeniser:
             return ids, (), ""
         if self.limits.over == "cut":
             return ids[:most], ("the end of the answer cut off, not trained to end there",), ""
-        limit = (
-            "limits.target"
-            if self.limits.target and self.limits.target <= self.window - 4
-            else "the model reads at once"
-        )
+        limited = self.limits.target and self.limits.target <= self.window - 4
+        limit = "limits.target" if limited else "the model reads at once"
         return [], (), f"the answer is longer than {limit}"
 
     def _spoken(self, turns: Sequence[Turn], answer: str) -> bool:
-        return any(
-            token in text
-            for text in (*(turn.text for turn in turns), answer)
-            for token in self.special
-        )
+        texts = (*(turn.text for turn in turns), answer)
+        return any(token in text for text in texts for token in self.special)
 
 
 def _without_oldest(turns: list[Turn]) -> list[Turn] | None:

@@ -72,19 +72,17 @@ class Unpacked:
         return self._new(whole=False)
 
     def _new(self, whole: bool) -> str:
-        before, now = (
-            self._words(self.ids[self.start : self.read]),
-            self._words(self.ids[self.start :]),
-        )
+        before = decode(self.tokenizer, self.ids[self.start : self.read])
+        now = decode(self.tokenizer, self.ids[self.start :])
         if whole and now.endswith("\ufffd"):
             return ""
         self.start, self.read = self.read, len(self.ids)
         return now[len(before) :]
 
-    def _words(self, ids: list[int]) -> str:
-        return str(
-            self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Tokens as text, without special ones."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def noise_key(turns: Sequence[Turn]) -> int:
@@ -109,9 +107,8 @@ class RowNoise:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         import torch
 
-        uniform = torch.stack(
-            [torch.rand(scores.shape[-1], generator=one) for one in self.generators]
-        )
+        words = scores.shape[-1]
+        uniform = torch.stack([torch.rand(words, generator=one) for one in self.generators])
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + gumbel.to(scores.device)
 
@@ -128,10 +125,9 @@ class StopTexts:
         import torch
 
         tails = input_ids[:, max(self.prompt, input_ids.shape[1] - self.reach) :].tolist()
-        words = [self.chat.tokenizer.decode(tail, skip_special_tokens=True) for tail in tails]
-        return torch.tensor(
-            [any(stop in text for stop in self.stops) for text in words], device=input_ids.device
-        )
+        words = (self.chat.tokenizer.decode(tail, skip_special_tokens=True) for tail in tails)
+        ended = [any(stop in text for stop in self.stops) for text in words]
+        return torch.tensor(ended, device=input_ids.device)
 
 
 class Halted:

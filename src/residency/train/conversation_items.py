@@ -99,14 +99,13 @@ def prove(
             raise UserError(
                 f"row {item.example}: has no trained token; nothing would be learned from it."
             )
-        if item.example not in cut and (
-            not end or [int(t) for t in item.targets[-len(end) :]] != end
-        ):
+        targets = [int(target) for target in item.targets]
+        if item.example not in cut and (not end or targets[-len(end) :] != end):
             raise UserError(
                 f"row {item.example}: its answer would not teach where it ends; the chat template "
                 "writes nothing behind an answer; name another with base.chat_template."
             )
-        ends = _ends([int(target) for target in item.targets], end)
+        ends = _ends(targets, end)
         counts.update({ANSWER: trained - ends * len(end), END: ends})
     return MaskProof(
         rows=len({item.example for item in items}),
@@ -119,12 +118,9 @@ def prove(
 
 def _ends(targets: list[int], end: list[int]) -> int:
     """How many trained turns end in the template's way."""
-    last = [
-        i
-        for i, t in enumerate(targets)
-        if t != IGNORED and (i + 1 == len(targets) or targets[i + 1] == IGNORED)
-    ]
-    return sum(targets[i + 1 - len(end) : i + 1] == end for i in last) if end else 0
+    pairs = enumerate(zip(targets, [*targets[1:], IGNORED], strict=True), start=1)
+    behind = [i for i, (one, following) in pairs if one != IGNORED and following == IGNORED]
+    return sum(targets[i - len(end) : i] == end for i in behind) if end else 0
 
 
 def _sample(

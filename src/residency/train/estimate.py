@@ -113,10 +113,8 @@ def undisturbed() -> Iterator[None]:
 @undisturbed()
 def footprint(subject: Subject, method: Method) -> int:
     """Bytes that this process holds once everything is imported that training the subject imports."""
-    model = attached(
-        subject.build(None if uneven(method) else min(subject.layers, 1) or None),
-        settled(method, subject),
-    )
+    depth = None if uneven(method) else min(subject.layers, 1) or None
+    model = attached(subject.build(depth), settled(method, subject))
     measure_step(model, subject.family, Batch(rows=1, tokens=8, trained=1))
     return held()
 
@@ -252,10 +250,8 @@ def _measured(
         model = attached(subject.build(depth), method)
         linear = frozen_linear(model)
         precision = cast(Precision, plan.precision)
-        step = measure_step(
-            model, subject.family, batch, precision, plan.checkpointing, half, reading
-        )
-        return step, linear
+        given = (model, subject.family, batch, precision, plan.checkpointing, half, reading)
+        return measure_step(*given), linear
 
     method = settled(method, subject)
     shallow, deep = SHALLOW
@@ -273,9 +269,8 @@ def _measured(
 
 def uneven(method: Method) -> bool:
     """Whether a method may treat layers differently."""
-    return getattr(method, "kind", "") in UNSHARED or isinstance(
-        getattr(method, "targets", None), list
-    )
+    named = isinstance(getattr(method, "targets", None), list)
+    return named or getattr(method, "kind", "") in UNSHARED
 
 
 def settled(method: Method, subject: Subject) -> Method:

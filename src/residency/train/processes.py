@@ -136,14 +136,8 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> None:
 
     Raises ``UserError`` with the sentence of the process that failed.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes)]
     threads = max(1, (os.cpu_count() or 1) // processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(
@@ -161,20 +155,10 @@ def start(processes: int, module: str, arguments: Sequence[str]) -> None:
             raise
     if process.returncode:
         ours = [line.removeprefix(MARK) for line in said if line.startswith(MARK)]
-        kinds = [
-            found[0]
-            for line in said
-            if (found := re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line))
-        ]
-        why = f" ({kinds[0]})" if kinds else ""
-        raise UserError(
-            ours[0]
-            if ours
-            else (
-                f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run "
-                "again."
-            )
-        )
+        matches = (re.match(r"[\w.]*(?:Error|Exception|Interrupt)\b", line) for line in said)
+        why = next((f" ({found[0]})" for found in matches if found), "")
+        unknown = f"launch.processes: a process ended unexpectedly{why}; set 1 to see why, or run "
+        raise UserError(ours[0] if ours else unknown + "again.")
 
 
 MARK = "residency: "

@@ -23,11 +23,8 @@ def leaves(tracker: Logger, environment: Mapping[str, str]) -> bool:
         return environment.get("WANDB_MODE", "online") not in {"offline", "disabled", "dryrun"}
     if tracker == "mlflow":
         uri = urlparse(environment.get("MLFLOW_TRACKING_URI", ""))
-        return uri.scheme in {"http", "https"} and uri.hostname not in {
-            "localhost",
-            "127.0.0.1",
-            "::1",
-        }
+        here = {"localhost", "127.0.0.1", "::1"}
+        return uri.scheme in {"http", "https"} and uri.hostname not in here
     return False
 
 
@@ -64,13 +61,10 @@ def callbacks(track: Sequence[Logger], folder: Path) -> list[Any]:
         if tracker == "tensorboard":
             from torch.utils.tensorboard import SummaryWriter
 
-            found.append(
-                integrations.TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))
-            )
+            writer = SummaryWriter(str(folder / "tensorboard"))
+            found.append(integrations.TensorBoardCallback(writer))
+        elif tracker == "mlflow":
+            found.append(integrations.MLflowCallback())
         else:
-            found.append(
-                {"mlflow": integrations.MLflowCallback, "wandb": integrations.WandbCallback}[
-                    tracker
-                ]()
-            )
+            found.append(integrations.WandbCallback())
     return found
