@@ -50,6 +50,7 @@ def shard(model: Any, mesh: Any) -> Any:
     if hasattr(model, "peft_config"):  # writes with the model inside it, beside its own hooks
         register_fsdp_forward_method(model, "generate")
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    model.register_load_state_dict_pre_hook(_cut_weights)
     setattr(model, MARK, True)
     # so that transformers' Trainer leaves it as it is
     inner._is_distributed_loading_by_transformers = True
@@ -150,6 +151,14 @@ def cut(parameter: Any, tensor: torch.Tensor) -> Any:
     return distribute_tensor(
         tensor.to(mesh.device_type), mesh, parameter.placements, src_data_rank=None
     )
+
+
+def _cut_weights(model: Any, whole: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Lets a model that is shared out load tensors that are whole."""
+    own = dict(model.named_parameters())
+    for name, tensor in whole.items():
+        if name in own:
+            whole[name] = cut(own[name], tensor)
 
 
 def read_parts(model: Any, file: Path) -> dict[str, torch.Tensor]:
