@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -87,47 +87,40 @@ def choose(
     note with the largest product of uncertainty and novelty against the texts ``labelled`` and
     those chosen so far. ``uncertain`` holds ``uncertainty`` of each.
     """
-    import numpy as np
-
     rng = random.Random(seed)
     count = min(count, len(pool))
-    drawn = set(rng.sample(range(len(pool)), round(count * at_random)))
-    order = sorted(
-        (i for i in range(len(pool)) if i not in drawn), key=lambda i: (-uncertain[i], pool[i].id)
-    )
-    if not diverse:
-        found = [
-            Choice(note=pool[i].id, how="model", uncertainty=uncertain[i], novelty=1.0)
-            for i in order[: count - len(drawn)]
-        ]
-    else:
+    drawn = sorted(rng.sample(range(len(pool)), round(count * at_random)))
+    order = sorted(set(range(len(pool))) - {*drawn}, key=lambda i: (-uncertain[i], pool[i].id))
+    wanted = count - len(drawn)
+    if diverse:
+        known = [*labelled, *(pool[i].text for i in drawn)]
         order = order[: max(CANDIDATES, count)]
-        vectors = profiles(pool[i].text for i in order)
-        known = [*labelled, *(pool[i].text for i in sorted(drawn))]
-        nearest = np.zeros(len(order), dtype=np.float32)
-        for start in range(0, len(known), 512):
-            nearest = np.maximum(
-                nearest, (vectors @ profiles(known[start : start + 512]).T).max(axis=1, initial=0)
-            )
-        weight = np.array([uncertain[i] for i in order], dtype=np.float32)
-        left = np.ones(len(order), dtype=bool)
-        found = []
-        for _ in range(count - len(drawn)):
-            worth = np.where(left, weight * (1 - nearest), -1)
-            best = int(worth.argmax())
-            left[best] = False
-            found.append(
-                Choice(
-                    note=pool[order[best]].id,
-                    how="model",
-                    uncertainty=float(weight[best]),
-                    novelty=float(max(0.0, 1 - nearest[best])),
-                )
-            )
-            nearest = np.maximum(nearest, vectors @ vectors[best])
-    found += [
-        Choice(note=pool[i].id, how="random", uncertainty=uncertain[i], novelty=0.0)
-        for i in sorted(drawn)
-    ]
+        texts, doubts = [pool[i].text for i in order], [uncertain[i] for i in order]
+        unlike = _unlike(texts, doubts, known, wanted)
+        found = [Choice(pool[order[at]].id, "model", doubt, new) for at, doubt, new in unlike]
+    else:
+        found = [Choice(pool[i].id, "model", uncertain[i], 1.0) for i in order[:wanted]]
+    found += [Choice(pool[i].id, "random", uncertain[i], 0.0) for i in drawn]
     rng.shuffle(found)  # whoever labels cannot tell which are which
     return found
+
+
+def _unlike(
+    texts: Sequence[str], uncertain: Sequence[float], known: Sequence[str], count: int
+) -> Iterator[tuple[int, float, float]]:
+    """(position, uncertainty, novelty) of texts, one by one: the largest product of uncertainty and
+    novelty against the known texts and those before."""
+    import numpy as np
+
+    vectors = profiles(texts)
+    nearest = np.zeros(len(texts), dtype=np.float32)
+    for start in range(0, len(known), 512):
+        alike = vectors @ profiles(known[start : start + 512]).T
+        nearest = np.maximum(nearest, alike.max(axis=1, initial=0))
+    weight = np.array(uncertain, dtype=np.float32)
+    left = np.ones(len(texts), dtype=bool)
+    for _ in range(count):
+        best = int(np.where(left, weight * (1 - nearest), -1).argmax())
+        left[best] = False
+        yield best, float(weight[best]), float(max(0.0, 1 - nearest[best]))
+        nearest = np.maximum(nearest, vectors @ vectors[best])

@@ -1,4 +1,4 @@
-"""The recipe's section ``label``: which notes, by whom, where they label, and what they see first."""
+"""The recipe's section ``label``: which notes, by whom, where, and what they see first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ByTerms(Part):
 
     by: Literal["terms"]
     path: str
-    """CSV with the columns ``term``, ``label`` and, where wanted, ``code``; relative to the recipe."""
+    """CSV with the columns ``term``, ``label`` and, if wanted, ``code``; relative to the recipe."""
 
 
 class ByNotes(Part):
@@ -45,7 +45,7 @@ class ByNotes(Part):
 Prelabel = Annotated[Nothing | ByModel | ByTerms | ByNotes, Field(discriminator="by")]
 
 
-class Labelling(Part):
+class LabelSettings(Part):
     """What all ways of labelling share."""
 
     data: str
@@ -69,25 +69,23 @@ class Labelling(Part):
     """Resamples of notes behind each interval."""
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> Labelling:
-        if not self.annotators or len(set(self.annotators)) < len(self.annotators):
+    def _distinct_names(self) -> LabelSettings:
+        names = self.annotators
+        if not names or len(set(names)) < len(names):
             raise ValueError("annotators: give different names, or how many there are")
-        if bad := [
-            name
-            for name in self.annotators
-            if not name.isascii() or not name.replace("-", "").isalnum()
-        ]:
-            raise ValueError(
-                f"annotators: {bad[0]!r} cannot name a file; use letters, digits and hyphens"
-            )
-        if "adjudicator" in self.annotators:
+        for name in names:
+            if not name.isascii() or not name.replace("-", "").isalnum():
+                raise ValueError(
+                    f"annotators: {name!r} cannot name a file; use letters, digits and hyphens"
+                )
+        if "adjudicator" in names:
             raise ValueError(
                 "annotators: adjudicator is the name of whoever decides; choose another"
             )
         return self
 
 
-class InFiles(Labelling):
+class InFiles(LabelSettings):
     """Each annotator gets a file of JSON lines and gives one back."""
 
     via: Literal["files"]
@@ -105,7 +103,7 @@ class Server(Part):
     notes may go there."""
 
 
-class InLabelStudio(Labelling):
+class InLabelStudio(LabelSettings):
     """Each annotator has a Label Studio server of their own.
 
     Its free edition shows every project to every account, so one server for all would not be blind.
@@ -129,8 +127,8 @@ class InLabelStudio(Labelling):
         if len({server.url.rstrip("/").lower() for server in everyone}) < len(everyone):
             raise ValueError(
                 "servers: two have the same address, and Label Studio shows every project of a "
-                "server to every account on it; "
-                "start one for each annotator (scripts/label_studio.py start)"
+                "server to every account on it; start one for each annotator "
+                "(scripts/label_studio.py start)"
             )
         return self
 

@@ -70,7 +70,8 @@ def hints(card: Card, guide: Guide | None) -> dict[str, str]:
 
 
 def guideline_page(card: Card, guide: Guide | None, lang: str) -> Page:
-    """The guideline as a page; raises ``UserError`` for another language or a card without labels."""
+    """The guideline as a page; raises ``UserError`` for another language or a card without
+    labels."""
     if lang not in LANGUAGES:
         raise UserError(f"--lang: {lang!r} is not known; {allowed(LANGUAGES, lang)}.")
     if not card.labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from residency.core.errors import UserError
@@ -12,7 +13,7 @@ from residency.label.annotations import Annotation
 from residency.label.guideline import Guide, hints
 from residency.label.pages import CONTEXT
 from residency.metrics.counts import Counts
-from residency.metrics.spans import count, errors
+from residency.metrics.spans import SpanError, count, errors
 from residency.tasks.card import Card
 
 NOTES = 10
@@ -36,13 +37,12 @@ class Feedback(Value, frozen=True):
 
 
 def draw(gold: Sequence[Note], seed: int, number: int = NOTES) -> list[Note]:
-    """Notes for practice, drawn by the seed among those with at least one span, in a fixed order."""
+    """Notes for practice, drawn by the seed among those with a span, in a fixed order."""
     able = [note for note in gold if note.spans]
     if len(able) < number:
         raise UserError(
             f"--gold: holds {len(able)} notes with spans, and practice needs {number}; give more, "
-            "for example written by "
-            "the lead."
+            "for example written by the lead."
         )
     return random.Random(seed).sample(able, number)
 
@@ -60,46 +60,22 @@ def feedback(
     there = [note for note in gold if note.id in done and done[note.id].counts]
     if not there:
         return None
-    totals = {mode: Counts() for mode in ("strict", "relaxed")}
-    by_label: dict[str, Counts] = {}
-    rows, touched = [], dict.fromkeys(card.names, 0)
-    for note in there:
-        said = done[note.id].spans
-        for label, counts in count(note.spans, said, "strict").items():
-            totals["strict"] += counts
+    spans = [(note, done[note.id].spans) for note in there]
+    strict, relaxed, by_label = Counts(), Counts(), dict[str, Counts]()
+    for note, given in spans:
+        relaxed += sum(count(note.spans, given, "relaxed").values(), Counts())
+        for label, counts in count(note.spans, given, "strict").items():
+            strict += counts
             by_label[label] = by_label.get(label, Counts()) + counts
-        for counts in count(note.spans, said, "relaxed").values():
-            totals["relaxed"] += counts
-        for one in errors(note.spans, said):
-            spans = [span for span in (one.gold, one.predicted) if span is not None]
-            start, end = min(span.start for span in spans), max(span.end for span in spans)
-            for label in {span.label for span in spans}:
-                touched[label] += 1
-            right = f"{one.gold.label} {one.gold.start} to {one.gold.end}" if one.gold else "-"
-            yours = (
-                f"{one.predicted.label} {one.predicted.start} to {one.predicted.end}"
-                if one.predicted
-                else "-"
-            )
-            rows.append(
-                (
-                    note.id,
-                    ADVICE[one.kind],
-                    right,
-                    yours,
-                    *((_around(note.text, start, end),) if show else ()),
-                )
-            )
+    wrong = [(note, one) for note, given in spans for one in errors(note.spans, given)]
+    touched = Counter(label for _, one in wrong for label in _labels(one))
     defined = hints(card, guide)
+    most = sorted(touched.items(), key=lambda one: (-one[1], one[0]))
     page = Page(
         title=f"Practice: {annotator}",
         eyebrow=f"{len(there)} notes whose answer is known",
-        lead=f"{totals['strict'].tp} of {totals['strict'].tp + totals['strict'].fn} entities are "
-        "exactly as they should be.",
-        facts=(
-            ("strict F1", f"{totals['strict'].f1:.3f}"),
-            ("relaxed F1", f"{totals['relaxed'].f1:.3f}"),
-        ),
+        lead=f"{strict.tp} of {strict.tp + strict.fn} entities are exactly as they should be.",
+        facts=(("strict F1", f"{strict.f1:.3f}"), ("relaxed F1", f"{relaxed.f1:.3f}")),
         sections=(
             Section(
                 title="By label",
@@ -114,27 +90,28 @@ def feedback(
                 title="What to read again",
                 columns=("label", "differences", "what it means"),
                 numeric=(1,),
-                rows=tuple(
-                    (label, str(number), defined[label])
-                    for label, number in sorted(touched.items(), key=lambda one: (-one[1], one[0]))
-                    if number
-                ),
+                rows=tuple((label, str(number), defined[label]) for label, number in most),
             ),
             Section(
                 title="Every difference",
                 columns=("note", "what", "known answer", "yours", *(("text",) if show else ())),
-                rows=tuple(rows),
+                rows=tuple(_row(note, one, show) for note, one in wrong),
             ),
         ),
     )
-    return Feedback(
-        annotator=annotator,
-        notes=len(there),
-        strict=totals["strict"].f1,
-        relaxed=totals["relaxed"].f1,
-        page=page,
-    )
+    return Feedback(annotator, len(there), strict.f1, relaxed.f1, page)
 
 
-def _around(text: str, start: int, end: int) -> str:
-    return f"{text[max(0, start - CONTEXT) : start]}[{text[start:end]}]{text[end : end + CONTEXT]}"
+def _labels(error: SpanError) -> set[str]:
+    return {span.label for span in (error.gold, error.predicted) if span is not None}
+
+
+def _row(note: Note, error: SpanError, show: bool) -> tuple[str, ...]:
+    """A difference in cells: the note, what it is, the known answer, the given one, the text."""
+    sides = (error.gold, error.predicted)
+    cells = (f"{span.label} {span.start} to {span.end}" if span else "-" for span in sides)
+    spans = [span for span in sides if span is not None]
+    start, end = min(span.start for span in spans), max(span.end for span in spans)
+    before, after = note.text[max(0, start - CONTEXT) : start], note.text[end : end + CONTEXT]
+    text = (f"{before}[{note.text[start:end]}]{after}",) if show else ()
+    return (note.id, ADVICE[error.kind], *cells, *text)
