@@ -31,21 +31,24 @@ def _leads_in(name: str) -> list[str]:
     return [lead for sign in known.keys() & set(name) for lead in known[sign]]
 
 
-def _luhn(value: str, text: str, start: int) -> tuple[int, int] | None:
+Meant = tuple[int, int] | None
+"""What of a value is meant, by offsets from its beginning."""
+
+
+def _luhn(value: str, text: str, start: int) -> Meant:
     from stdnum import luhn
 
-    digits = "".join(sign for sign in value if sign.isdigit())
-    return (0, len(value)) if luhn.is_valid(digits) else None
+    return (0, len(value)) if luhn.is_valid("".join(filter(str.isdigit, value))) else None
 
 
-def _iban(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _iban(value: str, text: str, start: int) -> Meant:
     """The checksum of ISO 13616; countries' own formats are not asked."""
     from stdnum import iban
 
     return (0, len(value)) if iban.is_valid(value, check_country=False) else None
 
 
-def _ric(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _ric(value: str, text: str, start: int) -> Meant:
     """The checksum of a Chinese identity number; its county table rejects valid ones and is not
     asked."""
     from stdnum.cn import ric
@@ -54,14 +57,14 @@ def _ric(value: str, text: str, start: int) -> tuple[int, int] | None:
     return (0, len(value)) if ric.calc_check_digit(compact) == compact[-1] else None
 
 
-def _ric15(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _ric15(value: str, text: str, start: int) -> Meant:
     from calendar import monthrange
 
     year, month, day = 1900 + int(value[6:8]), int(value[8:10]), int(value[10:12])
     return (0, len(value)) if 1 <= month <= 12 and 1 <= day <= monthrange(year, month)[1] else None
 
 
-def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _vi_address(value: str, text: str, start: int) -> Meant:
     """An address has two parts, or one that is named (street, ward, district); a bare number is a
     room or a dose."""
     parts, units = word_set("vi", "address"), word_set("vi", "units")
@@ -70,27 +73,21 @@ def _vi_address(value: str, text: str, start: int) -> tuple[int, int] | None:
     if found and found[0] == "tp" and before and before[-1] in word_set("vi", "before_total"):
         return None
     last = value.rstrip(" ,.-\n").rpartition(" ")[2]
-    if (
-        not found
-        or (found[-1] in units and last.islower())
-        or (len(found) > 1 and found[1] in units and found[1] != "ho")
-    ):
+    if not found or (found[-1] in units and last.islower()):
         return None
-    capitals = [
-        word
-        for word in value.replace(",", " ").split()
-        if word[0].isupper() and plain(word) not in parts
-    ]
-    if not capitals or (
-        found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3
-    ):
+    if len(found) > 1 and found[1] in units and found[1] != "ho":
+        return None
+    capitals = (word for word in value.replace(",", " ").split() if word[0].isupper())
+    if all(plain(word) in parts for word in capitals):
+        return None
+    if found[0] in word_set("vi", "loose") and "," not in value and len(found) < 3:
         return None
     if len(found[0]) == 1 and "." not in value[:3] and (found[0] != "q" or "," not in value):
         return None
     return 0, len(value.rstrip(" ,-\n"))
 
 
-def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _vi_street(value: str, text: str, start: int) -> Meant:
     """A number and a street of two words at least, or with a second part: one capitalised word is a
     drug or a unit."""
     parts = word_set("vi", "address")
@@ -100,16 +97,13 @@ def _vi_street(value: str, text: str, start: int) -> tuple[int, int] | None:
         return None
     if found and plain(found[0]) in word_set("vi", "not_streets"):
         return None
-    if (
-        comma
-        and len(found) < 2
-        and not any(plain(word).strip(".") in parts for word in rest.split())
-    ):
+    named = any(plain(word).strip(".") in parts for word in rest.split())
+    if comma and len(found) < 2 and not named:
         return None
     return 0, len(value.rstrip(" ,-\n"))
 
 
-def _vi_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _vi_organisation(value: str, text: str, start: int) -> Meant:
     """The head (``bệnh viện``), what it is for (``đa khoa khu vực``) and its own name; not a
     department (``phòng khám Nội``), and not what leads to a hospital (``ra viện``)."""
     folded = plain(value)
@@ -134,19 +128,13 @@ def _vi_named(value: str, at: int, sure: bool) -> int:
         name = word[:1].isupper() or number or word[0] in '“"' or calm
         if not key:
             continue
-        if (
-            _among("trades", word, value)
-            and not (own and word[:1].islower() and not calm)
-            and (key not in ends or sure or taken)
-        ):
+        within = own and word[:1].islower() and not calm
+        trade = _among("trades", word, value) and not within
+        if trade and (key not in ends or sure or taken):
             taken += 1
             end = at if word[:1].isupper() or own else end
             own += calm and own > 0
-        elif (
-            not name
-            or ((shout or calm) and key in ends)
-            or (number and (not key[:1].isdigit() or len(key) > 4 or calm))
-        ):
+        elif not name or ((shout or calm) and key in ends) or (number and (len(key) > 4 or calm)):
             break
         elif not own and not taken and _among("wards", word, value):
             return 0
@@ -178,7 +166,7 @@ def _heads() -> tuple[str, ...]:
     return tuple(sorted(set(map(plain, cues)), key=len, reverse=True))
 
 
-def _zh_address(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _zh_address(value: str, text: str, start: int) -> Meant:
     leads = _leads_by_first().get(value[:1], ())
     cut = next((len(lead) for lead in leads if value.startswith(lead) and len(lead) > 1), 0)
     bare = value[cut:].strip(" 。，,；")
@@ -208,59 +196,45 @@ def _led(name: str, least: int) -> str:
     return name[cut:]
 
 
-def _zh_road(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _zh_road(value: str, text: str, start: int) -> Meant:
     """A road with its number, back to a mark or to a word that leads to a place."""
     name = _led(_back(text, start, 16), 2)
-    return (
-        (-len(name), len(value))
-        if len(name) >= 2 and not name.startswith(words("zh", "not_places"))
-        else None
-    )
+    if len(name) < 2 or name.startswith(words("zh", "not_places")):
+        return None
+    return -len(name), len(value)
 
 
-def _zh_village(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be an
-    ordinary word."""
+def _zh_village(value: str, text: str, start: int) -> Meant:
+    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be
+    an ordinary word."""
     name = _led(_back(text, start, 16), 2)
-    if not any(unit in name[1:] for unit in words("zh", "units")) or name.startswith(
-        words("zh", "not_places")
-    ):
+    within = any(unit in name[1:] for unit in words("zh", "units"))
+    if not within or name.startswith(words("zh", "not_places")):
         return None
     return -len(name), len(value)
 
 
-def _zh_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
-    """The name before ``医院`` and the like: signs back to a mark, or to a word that leads to a name."""
-    name = _back(text, start, 14)
-    whole, cut = name, 0
-    for lead in _leads_in(name):
-        place = name.rfind(lead)
-        if (
-            place < 0
-            or len(name) - place - len(lead) < (0 if lead in words("zh", "sure_leads") else 2)
-            or name.startswith(words("zh", "not_leads"), place)
-        ):
+def _zh_organisation(value: str, text: str, start: int) -> Meant:
+    """The name before ``医院`` and the like: signs back to a mark, or to a word that leads to one."""
+    whole = _back(text, start, 14)
+    cut, sure = 0, words("zh", "sure_leads")
+    for lead in _leads_in(whole):
+        place = whole.rfind(lead)
+        end, least = place + len(lead), 0 if lead in sure else 2
+        inner = whole.startswith(words("zh", "not_leads"), place)
+        if place < 0 or len(whole) - end < least or inner:
             continue
-        if (
-            len(lead) > 1
-            or place == 0
-            or len(name) - place > 5
-            or lead in words("zh", "sure_leads")
-        ):
-            cut = max(cut, place + len(lead))
+        if len(lead) > 1 or place == 0 or len(whole) - place > 5 or lead in sure:
+            cut = max(cut, end)
     name = whole[cut:]
-    if any(word in name for word in words("zh", "not_within")):
+    if len(name) < 2 or any(word in name for word in words("zh", "not_within")):
         return None
-    if (
-        len(name) < 2
-        or name.startswith(words("zh", "not_organisations"))
-        or name.endswith(words("zh", "not_ends"))
-    ):
+    if name.startswith(words("zh", "not_organisations")) or name.endswith(words("zh", "not_ends")):
         return None
     return -len(name), len(value)
 
 
-def _en_organisation(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _en_organisation(value: str, text: str, start: int) -> Meant:
     """The capitalised words before ``Hospital`` and the like, without those that only lead to it
     (``The Hospital``)."""
     if not value[0].isupper():
@@ -281,54 +255,44 @@ def _en_words() -> frozenset[str]:
     """Words that stand capitalised and are of no name."""
     data = name_data("en")
     names = {word.lower() for word in data["more_families"]}
-    return (
-        word_set("en", "plain")
-        | frozenset(word.lower() for word in data["stops"])
-        | (frozenset(data["words"]) - names)
-    )
+    return word_set("en", "plain") | _en_stops() | (frozenset(data["words"]) - names)
 
 
 @cache
 def _en_stops() -> frozenset[str]:
-    return frozenset(name_data("en")["stops"])
+    return frozenset(word.lower() for word in name_data("en")["stops"])
 
 
-def _en_place(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _en_place(value: str, text: str, start: int) -> Meant:
     """Capitalised words behind ``works at``, up to a sentence's end; one of them at least is no
     word of wards and plans."""
     end = value.find(". ") if ". " in value.replace("St. ", "St_ ") else len(value)
     value = value[:end].rstrip(".")
     heads = [word.lower().strip(".,'’") for word in value.split(" ") if word[:1].isupper()]
     known = [head in _en_words() for head in heads]
-    return (
-        None
-        if all(known) or len(heads) < 2 or (value.isupper() and any(known[:2]))
-        else (0, len(value))
-    )
+    if all(known) or len(heads) < 2 or (value.isupper() and any(known[:2])):
+        return None
+    return 0, len(value)
 
 
-def _en_small(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _en_small(value: str, text: str, start: int) -> Meant:
     """An organisation in a line without capitals: the words before its kind, up to one that only
     leads to it."""
     line = text.rfind("\n", 0, start) + 1
-    if (
-        value.split(" ")[-1] in word_set("en", "common_places")
-        or not text[line : start + len(value)].islower()
-    ):
+    common = value.split(" ")[-1] in word_set("en", "common_places")
+    if common or not text[line : start + len(value)].islower():
         return None
     found: list[str] = []
     for word in reversed(text[line:start].rstrip(" ").split(" ")[-4:]):
         if word in _en_stops() or not word[-1:].isalpha() or len(word) < 3:
             break
         found.insert(0, word)
-    return (
-        (-len(" ".join(found)) - 1, len(value))
-        if any(word not in _en_words() for word in found)
-        else None
-    )
+    if all(word in _en_words() for word in found):
+        return None
+    return -len(" ".join(found)) - 1, len(value)
 
 
-def _en_city(value: str, text: str, start: int) -> tuple[int, int] | None:
+def _en_city(value: str, text: str, start: int) -> Meant:
     """The city before a state and its code."""
     before = text[:start].rstrip(" ,")
     found = _capitalised(before, len(before))
@@ -340,10 +304,8 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
     too; one with a sign of ``ends`` behind it ends what stands before."""
     found: list[str] = []
     for word in reversed(text[max(0, end - 60) : end].rstrip(" ").rpartition("\n")[2].split(" ")):
-        if (
-            not (word[:1].isupper() or (found and word in ("of", "and", "the", "&", "for")))
-            or len(found) == 6
-        ):
+        joins = found and word in ("of", "and", "the", "&", "for")
+        if len(found) == 6 or not (word[:1].isupper() or joins):
             break
         if word[-1:] in ends and word not in ("St.", "Mt.", "Ft."):
             break
@@ -353,7 +315,7 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
     return found
 
 
-CHECKS: dict[str, Callable[[str, str, int], tuple[int, int] | None]] = {
+CHECKS: dict[str, Callable[[str, str, int], Meant]] = {
     "luhn": _luhn,
     "iban": _iban,
     "ric": _ric,

@@ -95,9 +95,8 @@ def _spacy(models: Mapping[str, str]) -> Any:
                 "name a folder."
             )
     chosen = [{"lang_code": lang, "model_name": model} for lang, model in models.items()]
-    return NlpEngineProvider(
-        nlp_configuration={"nlp_engine_name": "spacy", "models": chosen}
-    ).create_engine()
+    configuration = {"nlp_engine_name": "spacy", "models": chosen}
+    return NlpEngineProvider(nlp_configuration=configuration).create_engine()
 
 
 def _no_model(languages: Sequence[str]) -> Any:
@@ -130,24 +129,9 @@ class Tagger:
         score: float = 0.5,
         name: str = "tagger",
     ) -> None:
-        self.name, self.languages, self.kinds, self.score = (
-            name,
-            frozenset(languages),
-            _checked(kinds),
-            score,
-        )
-        folder = Path(model)
-        own = next(
-            (
-                path.parent
-                for path in (
-                    folder / "artefact.json",
-                    *sorted(folder.glob("train/*/artefact.json")),
-                )
-                if path.is_file()
-            ),
-            None,
-        )
+        self.name, self.languages, self.kinds = name, frozenset(languages), _checked(kinds)
+        paths = (Path(model) / "artefact.json", *sorted(Path(model).glob("train/*/artefact.json")))
+        own = next((path.parent for path in paths if path.is_file()), None)
         self.spans = _own_run(own) if own else _transformer(model, score)
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
@@ -192,17 +176,11 @@ def _transformer(model: str, score: float) -> Any:
             f"deid.plugins: {model} is no token classification model on this machine; name a "
             "folder that holds one."
         ) from None
-    window = min(
-        tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", 512), 512
-    )
+    longest = getattr(network.config, "max_position_embeddings", 512)
+    window = min(tokenizer.model_max_length, longest, 512)
     tokenizer.model_max_length = window
-    ask = pipeline(
-        "token-classification",
-        model=network,
-        tokenizer=tokenizer,
-        aggregation_strategy="simple",
-        stride=window // 4,
-    )
+    how = {"aggregation_strategy": "simple", "stride": window // 4}
+    ask = pipeline("token-classification", model=network, tokenizer=tokenizer, **how)
 
     def spans(text: str) -> Iterable[tuple[int, int, str]]:
         if not text.strip():

@@ -103,9 +103,8 @@ class Surrogates:
         return f"[{kind}]"
 
     def _number(self, what: str) -> int:
-        return int.from_bytes(
-            blake2b(what.encode(), key=self.secret, digest_size=8).digest(), "big"
-        )
+        drawn = blake2b(what.encode(), key=self.secret, digest_size=8)
+        return int.from_bytes(drawn.digest(), "big")
 
     def _drawn(self, kind: str, value: str, rng: _Draw) -> str:
         if kind in ("name", "relative", "clinician"):
@@ -115,7 +114,8 @@ class Surrogates:
         if kind == "address":
             return self._address(value, rng)
         if kind == "email":
-            return f"{''.join(rng.choice('abcdefghijkmnpqrstuvwxyz') for _ in range(7))}{10 + rng.below(90)}@example.org"
+            login = "".join(rng.choice("abcdefghijkmnpqrstuvwxyz") for _ in range(7))
+            return f"{login}{10 + rng.below(90)}@example.org"
         if kind == "url":
             return f"https://example.org/{rng.below(16**6):06x}"
         return _like(value, rng, kind)
@@ -125,61 +125,20 @@ class Surrogates:
     def _name(self, value: str, rng: _Draw) -> str:
         if any(sign >= "\u4e00" for sign in value):
             return self._chinese(value, rng)
-        data = name_data("vi" if self.lang == "vi" else "en")
-        parts = value.split()
-        if all(len(part.strip(".,")) <= 1 for part in parts) or (
-            len(parts) == 1 and "." in value.strip(".")
-        ):
+        data, parts = name_data("vi" if self.lang == "vi" else "en"), value.split()
+        short = len(parts) == 1 and "." in value.strip(".")
+        if short or all(len(part.strip(".,")) <= 1 for part in parts):  # initials
             return "".join(
                 rng.choice("ABCDGHKLMNPQSTV") if sign.isalpha() else sign for sign in value
             )
         female = self._female(value, parts, data)
-        if self.lang == "vi":
-            given = rng.choice(data["female" if female else "male"])
-            if len(parts) == 1:
-                made = [given]
-            else:
-                middle = (
-                    "Thị"
-                    if female and len(parts) == 3 and plain(parts[1]) == "thi"
-                    else rng.choice(data["middles"])
-                )
-                made = [
-                    rng.choice(data["families"][:30]),
-                    *([middle] if len(parts) > 2 else []),
-                    *(rng.choice(data["middles"]) for _ in parts[3:]),
-                    given,
-                ]
-        else:
-            given, family = (
-                rng.choice(data["female" if female else "male"]),
-                rng.choice(data["families"]),
-            )
-            if len(parts) == 1:
-                made = [family if parts[0].strip(",.").title() in data["families"] else given]
-            elif parts[0].endswith(","):
-                made = [f"{family},", given, *(f"{rng.choice('ABCDEJKLMR')}." for _ in parts[2:])]
-            else:
-                made = [
-                    given,
-                    *(
-                        f"{rng.choice('ABCDEJKLMR')}."
-                        if len(p.strip(".")) == 1
-                        else rng.choice(data["male"])
-                        for p in parts[1:-1]
-                    ),
-                    family,
-                ]
-        text = " ".join(made)
-        if plain(value) == value.lower() and self.lang == "vi":
+        write = _vietnamese if self.lang == "vi" else _english
+        text = " ".join(write(parts, female, data, rng))
+        if self.lang == "vi" and plain(value) == value.lower():
             text = _unmarked(text)
-        return (
-            text.upper()
-            if value.isupper() and len(value) > 1
-            else text.lower()
-            if value.islower()
-            else text
-        )
+        if value.isupper() and len(value) > 1:
+            return text.upper()
+        return text.lower() if value.islower() else text
 
     def _female(self, value: str, parts: Sequence[str], data: Any) -> bool:
         words = {plain(part.strip(".,")) for part in parts}
@@ -197,24 +156,18 @@ class Surrogates:
         family: str = rng.choice(data["families"][:60])
         if len(bare) == 1:
             return family
-        given: str = rng.choice(
-            [
-                name
-                for name in data["female" if self._number("gender/" + bare) % 2 else "male"]
-                if len(name) == min(len(bare) - 1, 2)
-            ]
-        )
-        return family + given
+        sex = "female" if self._number("gender/" + bare) % 2 else "male"
+        length = min(len(bare) - 1, 2)
+        return family + str(rng.choice([name for name in data[sex] if len(name) == length]))
 
     # Places
 
     def _organisation(self, value: str, rng: _Draw) -> str:
-        ending = next(
-            (word for word in _data()[self.lang]["endings"] if plain(value).endswith(plain(word))),
-            "",
-        )
-        made = rng.choice(_data()[self.lang]["organisations"])
-        return f"{made}{' ' if self.lang == 'en' and ending else ''}{value[len(value) - len(ending) :] if ending else ''}"
+        data, folded = _data()[self.lang], plain(value)
+        ends = next((word for word in data["endings"] if folded.endswith(plain(word))), "")
+        ending = value[len(value) - len(ends) :] if ends else ""
+        blank = " " if self.lang == "en" and ends else ""
+        return f"{rng.choice(data['organisations'])}{blank}{ending}"
 
     def _address(self, value: str, rng: _Draw) -> str:
         data, number = _data()[self.lang], 1 + rng.below(299)
@@ -225,6 +178,32 @@ class Surrogates:
         if self.lang == "zh":
             return f"{place if long else ''}{street}{number}号"
         return f"{number} {street}, {place}" if long else f"{number} {street}"
+
+
+def _vietnamese(parts: Sequence[str], female: bool, data: Any, rng: _Draw) -> list[str]:
+    """A name of as many words: family, middle names, given name."""
+    given = rng.choice(data["female" if female else "male"])
+    if len(parts) == 1:
+        return [given]
+    thi = female and len(parts) == 3 and plain(parts[1]) == "thi"
+    middle = "Thị" if thi else rng.choice(data["middles"])
+    family = rng.choice(data["families"][:30])
+    middles = [middle, *(rng.choice(data["middles"]) for _ in parts[3:])]
+    return [family, *(middles if len(parts) > 2 else []), given]
+
+
+def _english(parts: Sequence[str], female: bool, data: Any, rng: _Draw) -> list[str]:
+    """A name of the same form: given first or family first, initials as such."""
+    given, family = rng.choice(data["female" if female else "male"]), rng.choice(data["families"])
+    if len(parts) == 1:
+        return [family if parts[0].strip(",.").title() in data["families"] else given]
+    if parts[0].endswith(","):
+        return [f"{family},", given, *(f"{rng.choice('ABCDEJKLMR')}." for _ in parts[2:])]
+    middles = (
+        f"{rng.choice('ABCDEJKLMR')}." if len(part.strip(".")) == 1 else rng.choice(data["male"])
+        for part in parts[1:-1]
+    )
+    return [given, *middles, family]
 
 
 PARTS = frozenset(" -./()+_")
@@ -240,20 +219,17 @@ def _like(value: str, rng: _Draw, kind: str) -> str:
     digits = iter(f"{rng.below(10**count):0{count}d}" if count else "")
     made = []
     for sign, plainly in zip(value, shown, strict=True):
+        new = sign
         if plainly in PARTS:
-            made.append(sign)
+            pass
         elif plainly.isdigit():
-            new = next(digits)
-            if kept > 0:
-                kept -= 1
-                made.append(sign)
-            else:
-                made.append(new if sign.isascii() else chr(ord(new) + 0xFEE0))
+            digit, kept = next(digits), kept - 1
+            if kept < 0:
+                new = digit if sign.isascii() else chr(ord(digit) + 0xFEE0)
         elif sign.isalpha() and plainly.isascii():
-            new = "ABCDEFGHJKLMNPRSTUVWXYZ"[rng.below(23)]
-            made.append(new if sign.isupper() else new.lower())
-        else:
-            made.append(sign)
+            letter = "ABCDEFGHJKLMNPRSTUVWXYZ"[rng.below(23)]
+            new = letter if sign.isupper() else letter.lower()
+        made.append(new)
     return "".join(made)
 
 
@@ -270,6 +246,5 @@ def _words(value: str) -> list[str]:
 
 def _unmarked(text: str) -> str:
     """Without Vietnamese marks, case kept."""
-    return "".join(
-        low.upper() if sign.isupper() else low for sign, low in zip(text, plain(text), strict=True)
-    )
+    pairs = zip(text, plain(text), strict=True)
+    return "".join(low.upper() if sign.isupper() else low for sign, low in pairs)

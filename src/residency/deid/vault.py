@@ -59,26 +59,7 @@ class Vault:
         try:
             database = sqlite3.connect(path, timeout=30, isolation_level=None)
             vault = cls(path, key, database)
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=FULL")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS secrets (patient BLOB PRIMARY KEY, secret BLOB NOT "
-                "NULL) WITHOUT ROWID"
-            )
-            row = database.execute(
-                "SELECT secret FROM secrets WHERE patient = ?", (b"check",)
-            ).fetchone()
-            if row is None:
-                if database.execute("SELECT count(*) FROM secrets").fetchone()[0]:
-                    raise GateRefused(f"{path}: was tampered with; restore it from a backup.")
-                database.execute(
-                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
-                    (b"check", vault._sealed(CHECK, b"check")),
-                )
-            elif vault._opened(row[0], b"check") != CHECK:
-                raise GateRefused(
-                    f"{path}: was written by another residency version; open it with that one."
-                )
+            vault._prepare()
         except sqlite3.Error:
             database.close()
             raise _damaged(path) from None
@@ -89,29 +70,52 @@ class Vault:
             os.umask(before)
         return vault
 
+    def _prepare(self) -> None:
+        """Make the table where there is none; raises ``GateRefused`` where the key does not fit."""
+        execute = self.database.execute
+        execute("PRAGMA journal_mode=WAL")
+        execute("PRAGMA synchronous=FULL")
+        execute(
+            "CREATE TABLE IF NOT EXISTS secrets (patient BLOB PRIMARY KEY, secret BLOB NOT NULL) "
+            "WITHOUT ROWID"
+        )
+        sealed = self._sealed_of(b"check")
+        if sealed is None:
+            if execute("SELECT count(*) FROM secrets").fetchone()[0]:
+                raise GateRefused(f"{self.path}: was tampered with; restore it from a backup.")
+            self._insert(b"check", CHECK)
+        elif self._opened(sealed, b"check") != CHECK:
+            raise GateRefused(
+                f"{self.path}: was written by another residency version; open it with that one."
+            )
+
+    def _sealed_of(self, name: bytes) -> bytes | None:
+        query = "SELECT secret FROM secrets WHERE patient = ?"
+        row = self.database.execute(query, (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _insert(self, name: bytes, value: bytes) -> None:
+        """Keep a value under a name, unless another process did so before."""
+        query = "INSERT OR IGNORE INTO secrets VALUES (?, ?)"
+        self.database.execute(query, (name, self._sealed(value, name)))
+
     def secret(self, patient: str) -> bytes:
         """The patient's 32 random bytes: drawn the first time, the same ever after, in every
         process."""
         if (known := self._known.get(patient)) is not None:
             return known
-        name = hmac.new(self._index, patient.encode(), sha256).digest()
+        name = self.entry(patient)
         try:
-            row = self.database.execute(
-                "SELECT secret FROM secrets WHERE patient = ?", (name,)
-            ).fetchone()
-            if row is None:
-                self.database.execute(
-                    "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
-                    (name, self._sealed(os.urandom(32), name)),
-                )
-                row = self.database.execute(
-                    "SELECT secret FROM secrets WHERE patient = ?", (name,)
-                ).fetchone()
+            sealed = self._sealed_of(name)
+            if sealed is None:
+                self._insert(name, os.urandom(32))
+                sealed = self._sealed_of(name)
+                assert sealed is not None
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError):
                 raise
             raise _damaged(self.path) from None
-        found = self._opened(row[0], name)
+        found = self._opened(sealed, name)
         if len(self._known) > 100_000:
             self._known.clear()
         self._known[patient] = found
@@ -119,11 +123,7 @@ class Vault:
 
     def knows(self, patient: str) -> bool:
         """Whether a patient has a secret here."""
-        name = hmac.new(self._index, patient.encode(), sha256).digest()
-        return (
-            self.database.execute("SELECT 1 FROM secrets WHERE patient = ?", (name,)).fetchone()
-            is not None
-        )
+        return self._sealed_of(self.entry(patient)) is not None
 
     def entry(self, patient: str) -> bytes:
         """Under what a patient stands here, known or not: a keyed hash."""

@@ -13,8 +13,7 @@ CONTEXT = 40
 """Characters shown on either side of a place."""
 GUIDE = (
     "Krippendorff suggests to rely on data from an alpha of 0.80 on, and on tentative conclusions "
-    "only from 0.667. An alpha of 0 is "
-    "what chance would give."
+    "only from 0.667. An alpha of 0 is what chance would give."
 )
 
 
