@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from residency.deid.find import Finding
@@ -14,7 +15,7 @@ from residency.deid.words import SpacedWords
 
 
 def _bare(word: str) -> str:
-    """A word in small letters, without what its end may carry (``Parkinson's,`` -> ``parkinson``)."""
+    """A word in small letters, without what its end may carry (``Crohn's,`` -> ``crohn``)."""
     return word.lower().strip(".,").removesuffix("'s").removesuffix("’s").rstrip("'’")
 
 
@@ -73,14 +74,12 @@ class English:
         text, low = view.shown, view.low
         for start, end, kinds in self.words.find(view.low_words):
             if (match := self.behind.match(text, end)) and (found := self._cued(match.group("v"))):
-                if self._apart(
-                    low[start:end], text[end : match.start("v")], text, match.start("v") + found
-                ):
+                at, cue = match.start("v"), low[start:end]
+                if self._apart(cue, text[end:at], text, at + found):
                     continue
-                if text[start:end].isupper() and end - start < 3 and not match.group("v").isupper():
+                if text[start:end].isupper() and end - start < 3 and not match["v"].isupper():
                     continue  # MS is multiple sclerosis, PT physiotherapy
-                if self._is_name(match.group("v")[:found], low[start:end], kinds[0]):
-                    at = match.start("v")
+                if self._is_name(match["v"][:found], cue, kinds[0]):
                     yield Finding(at, at + found, kinds[0], "rule:en/name-cue")
             elif (match := self.small.match(text, end)) and self.shapes.lowered(match["v"]):
                 yield Finding(*match.span("v"), kinds[0], "rule:en/name-cue")
@@ -92,13 +91,11 @@ class English:
             yield from self._listed(run, at)
         for comma in COMMA.finditer(text):
             if match := self.swapped.search(text, max(0, comma.start() - 24)):
-                family, given = match.group("v").split(",", 1)
+                family, given = match["v"].split(",", 1)
                 if match.start("v") > comma.start() or given.split()[0].lower() not in self.given:
                     continue
-                if (
-                    self.shapes.kind_of(family) != KNOWN
-                    and family.lower() not in self.stops | self.vetoes
-                ):
+                word = self.shapes.kind_of(family) == KNOWN
+                if not word and family.lower() not in self.stops | self.vetoes:
                     yield Finding(match.start("v"), match.end("v"), "name", "rule:en/name-list")
 
     def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
@@ -115,13 +112,11 @@ class English:
             at = low.find(word)
             while at >= 0:
                 end = at + len(word)
-                if not (low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()) and (
-                    text[at].isupper()
-                    or (len(word) > 4 and _small_line(text, at, self.shapes.is_listed(word)))
-                ):
-                    more.append(
-                        Finding(*self.shapes.grown(text, at, end), kind, "rule:en/name-again")
-                    )
+                within = low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()
+                small = len(word) > 4 and _small_line(text, at, self.shapes.is_listed(word))
+                if not within and (small or text[at].isupper()):
+                    place = self.shapes.grown(text, at, end)
+                    more.append(Finding(*place, kind, "rule:en/name-again"))
                 at = low.find(word, end)
         return more
 
@@ -144,13 +139,9 @@ class English:
             if self._plain(word):
                 break
             kept.append(word)
-        if kept and any(len(word.strip(".")) > 1 for word in kept):
-            yield Finding(
-                match.end("v") - len(" ".join(kept)),
-                match.end("v"),
-                "clinician",
-                "rule:en/name-degree",
-            )
+        if any(len(word.strip(".")) > 1 for word in kept):
+            end = match.end("v")
+            yield Finding(end - len(" ".join(kept)), end, "clinician", "rule:en/name-degree")
 
     def _is_name(self, found: str, cue: str, kind: str) -> bool:
         """Whether words behind a cue are a name: behind a weak one (``patient``, ``per``) one must
@@ -185,18 +176,14 @@ class English:
     def _listed(self, found: str, start: int) -> Iterator[Finding]:
         """A known given name with what follows it."""
         words = found.split()
-        for index, word in enumerate(words[:-1]):
-            key, last = word.lower(), words[-1].lower()
-            if (
-                key in self.given
-                and not self._plain(words[index + 1])
-                and (
-                    last not in self.vetoes or (last in self.families and key not in self.ambiguous)
-                )
-                and not self._plain(words[-1])
-            ):
-                if key in self.ambiguous and last not in self.families:
-                    continue
-                at = found.index(word)
-                yield Finding(start + at, start + len(found), "name", "rule:en/name-list")
+        last = words[-1].lower()
+        if self._plain(words[-1]):
+            return
+        for word, behind in pairwise(words):
+            key = word.lower()
+            ambiguous = key in self.ambiguous and last not in self.families
+            veto = last in self.vetoes and (last not in self.families or key in self.ambiguous)
+            if key in self.given and not (ambiguous or veto or self._plain(behind)):
+                at = start + found.index(word)
+                yield Finding(at, start + len(found), "name", "rule:en/name-list")
                 return

@@ -13,7 +13,10 @@ from residency.deid.names.lists import LETTER, LOWER, UPPER
 from residency.deid.view import View
 from residency.deid.words import SpacedWords
 
-LIKE = rf"(?:[{UPPER}]['’][{UPPER}][{LETTER}]+|[{UPPER}][{LOWER}]+(?:[{UPPER}][{LOWER}]+)?|[{UPPER}]{{2,}})"
+LIKE = (
+    rf"(?:[{UPPER}]['’][{UPPER}][{LETTER}]+|[{UPPER}][{LOWER}]+(?:[{UPPER}][{LOWER}]+)?"
+    rf"|[{UPPER}]{{2,}})"
+)
 WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
 """A capitalised word: Smith, O'Rourke, McAllister, Smith-Jones, SMITH."""
 PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos|do|du|y)"

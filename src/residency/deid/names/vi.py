@@ -21,19 +21,24 @@ NEXT = re.compile(r"[ \t.:\-–]*([^\W\d]+)")
 """The word behind a cue."""
 
 
+def _forms(words: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Words in small letters, and plain."""
+    small = {word.lower() for word in words}
+    return small, set(map(plain, small))
+
+
 class Vietnamese:
     """Capitalised syllables behind a cue, or that begin with a family name; families, stops and
     vetoes are compared without marks."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self.marked = {name.lower() for name in [*data["families"], *data["more_families"]]}
-        self.calls = {name.lower() for name in [*data["male"], *data["female"], *data["middles"]]}
-        self.families = {plain(name) for name in [*data["families"], *data["more_families"]]}
-        self.given = {plain(name) for name in [*data["male"], *data["female"], *data["middles"]]}
-        self.middles = {plain(name) for name in [*data["middles"], *data["more_middles"]]}
-        self.marked_middles = {name.lower() for name in [*data["middles"], *data["more_middles"]]}
-        self.ends = {word.lower() for word in data["stops"]}
-        self.stops = {plain(word) for word in data["stops"]}
+        families = [*data["families"], *data["more_families"]]
+        middles = [*data["middles"], *data["more_middles"]]
+        given = [*data["male"], *data["female"], *data["middles"]]
+        self.marked, self.families = _forms(families)
+        self.calls, self.given = _forms(given)
+        self.marked_middles, self.middles = _forms(middles)
+        self.ends, self.stops = _forms(data["stops"])
         self.vetoes = {tuple(plain(words).split()) for words in data["vetoes"]}
         self.not_asked = frozenset(map(plain, data["not_asked"]))
         self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
@@ -55,16 +60,9 @@ class Vietnamese:
         )
         self.words = SpacedWords((cue, kind) for kind in PEOPLE for cue in data["cues"][kind])
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
-        families = any_of(
-            {name.lower() for name in data["families"]}
-            | {name.upper() for name in data["families"]}
-            | set(data["families"])
-            | self.families
-        )
-        self.cell = re.compile(
-            rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>(?:{families})(?:[ ][{LETTER}'’]+){{1,4}})(?=[ "
-            r"]?(?:[|\t]|[\-–][ ]))"
-        )
+        written = {form(name) for name in data["families"] for form in (str, str.lower, str.upper)}
+        cell = rf"(?:{any_of(written | self.families)})(?:[ ][{LETTER}'’]+){{1,4}}"
+        self.cell = re.compile(rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>{cell})(?=[ ]?(?:[|\t]|[\-–][ ]))")
         self.alone = re.compile(rf"(?P<v>[{UPPER}][{LOWER}]+)(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z))")
         self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
 
@@ -74,14 +72,11 @@ class Vietnamese:
             kind = kinds[0]
             next_ = NEXT.match(text, end)
             if next_ and next_[1][0].islower():
-                match = self.lower.match(text, self._behind(low, end)) or self.lower.match(
-                    text, end
-                )
-                small = list(self._small(match.group("v"), match.start("v"), kind)) if match else []
-                if small:
-                    yield from small
-                    continue
-                if kind != "name" and next_[1].lower() not in self.skipped:
+                behind = (self._behind(low, end), end)
+                match = next(filter(None, (self.lower.match(text, at) for at in behind)), None)
+                small = list(self._small(match["v"], match.start("v"), kind)) if match else []
+                yield from small
+                if small or (kind != "name" and next_[1].lower() not in self.skipped):
                     continue
             at = self._behind(low, end)
             if text[at : at + 1].isupper() and (match := self.name.match(text, at)):
@@ -104,12 +99,11 @@ class Vietnamese:
 
     def _begins(self, text: str, start: int, end: int, cue: int) -> bool:
         """Whether one capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""
-        if " " in text[start:end] or not (behind := NEXT.match(text, end)):
+        behind, between = NEXT.match(text, end), text[cue:start]
+        if " " in text[start:end] or not behind:
             return False
         known = text[start:end].lower() in self.calls
-        if "\n" in text[cue:start] or (
-            ":" in text[cue:start] and behind[1][0].islower() and not known
-        ):
+        if "\n" in between or (":" in between and behind[1][0].islower() and not known):
             return True
         return (plain(text[start:end]), plain(behind[1])) in self.vetoes
 
@@ -139,47 +133,29 @@ class Vietnamese:
         end = taken = 0
         folded: list[str] = []
         words = list(_words(found))
-        titled = [
-            word
-            for word, _ in words[1:4]
-            if not word.isupper() and not self._is_stop(word.strip("."))
-        ]
+        bare = (word for word, _ in words[1:4] if not word.isupper())
+        titled = sum(not self._is_stop(word.strip(".")) for word in bare)
         for word, at in words:
             key = plain(word).strip(".")
-            if (
-                not taken
-                and (cue in self.asking or len(titled) > 1)
-                and key not in self.not_asked
-                and len(words) > 1
-            ):
-                folded.append(key)  # whatever it means else
-                end, taken = at + len(word), 1
-                continue
-            given = taken and key in self.given and word[0].isupper() and not word.isupper()
-            given = (
-                given
-                or (taken == 2 and self._third(words, folded, word))
-                or (taken == 1 and self._second(words, key))
-            )
-            if self._is_stop(word.strip(".")) and not given and not word.endswith("."):
-                break
-            if (
-                taken
-                and word.isupper()
-                and len(word) > 1
-                and not found[:end].isupper()
-                and not word.endswith(".")
-            ):
-                break  # an abbreviation behind a name
+            asked = not taken and (cue in self.asking or titled > 1) and len(words) > 1
+            if not asked or key in self.not_asked:  # else a name, whatever it means else
+                given = taken and key in self.given and word[0].isupper() and not word.isupper()
+                given = given or (taken == 2 and self._third(words, folded, word))
+                given = given or (taken == 1 and self._second(words, key))
+                ended = word.endswith(".")
+                if self._is_stop(word.strip(".")) and not given and not ended:
+                    break
+                short = word.isupper() and len(word) > 1 and not ended
+                if taken and short and not found[:end].isupper():
+                    break  # an abbreviation behind a name
             folded.append(key)
             end, taken = at + len(word), taken + 1
             if taken == 5:
                 break
-        if not taken or tuple(folded[:2]) in self.vetoes or (folded[0],) in self.vetoes:
+        if not taken or not self.vetoes.isdisjoint((tuple(folded[:2]), (folded[0],))):
             return None
-        return (
-            (start, start + end) if self._is_name(found[:end].strip(), folded, cue, kind) else None
-        )
+        name = self._is_name(found[:end].strip(), folded, cue, kind)
+        return (start, start + end) if name else None
 
     def _second(self, words: list[tuple[str, int]], key: str) -> bool:
         """Whether a word may be the middle name behind a family name and before a given one."""
@@ -198,24 +174,18 @@ class Vietnamese:
     def _is_name(self, found: str, folded: list[str], cue: str, kind: str) -> bool:
         """Whether words behind a cue are a name: known ones, or such as could be one."""
         words = found.split()
-        shaped = all(
-            SYLLABLE.fullmatch(key) or "." in word for key, word in zip(folded, words, strict=False)
-        )
+        pairs = zip(folded, words, strict=False)
+        shaped = all(SYLLABLE.fullmatch(key) or "." in word for key, word in pairs)
         if cue in self.asking:
             return len(found) > 1
         if "." in found:
             return True
         if len(words) == 1:
-            if (
-                (cue in self.addressing or kind == "clinician")
-                and len(found) > 1
-                and not found.isupper()
-                and shaped
-            ):
+            called = cue in self.addressing or kind == "clinician"
+            if called and len(found) > 1 and not found.isupper() and shaped:
                 return True
-            return found.lower() in self.calls or (
-                found.isascii() and folded[0] in self.given and not found.isupper()
-            )
+            bare = found.isascii() and folded[0] in self.given and not found.isupper()
+            return found.lower() in self.calls or bare
         if self._is_family(words[0]) or any(word.lower() in self.calls for word in words):
             return True
         return shaped and not found.isupper()
@@ -224,52 +194,36 @@ class Vietnamese:
         """Family names with what follows them."""
         words = list(_words(found))
         folded = [plain(word) for word, _ in words]
-        position = 0
-        while position < len(words) - 1:
-            if (
-                self._is_family(words[position][0])
-                and tuple(folded[position : position + 2]) not in self.vetoes
-            ):
-                last = position + 1
-                while (
-                    last < len(words)
-                    and last - position < 5
-                    and (
-                        not self._is_stop(words[last][0])
-                        or folded[last] in self.given
-                        or (last - position == 1 and self._second(words[position:], folded[last]))
-                        or (
-                            last - position == 2
-                            and self._third(words[position:], folded[position:], words[last][0])
-                        )
-                    )
-                    and SYLLABLE.fullmatch(folded[last])
-                ):
-                    last += 1
-                shout = words[position][0].isupper() and len(words[position][0]) > 1
-                taken = last - position
-                sure = not shout or any(word in self.given for word in folded[position + 1 : last])
-                if (
-                    taken >= 2
-                    and sure
-                    and not (shout and taken == 2 and folded[position + 1] not in self.given)
-                ):
-                    end = words[last - 1][1] + len(words[last - 1][0])
-                    yield Finding(
-                        start + words[position][1], start + end, "name", "rule:vi/name-list"
-                    )
-                    position = last
-                    continue
-            position += 1
+        first = 0
+        while first < len(words) - 1:
+            last = self._last(words[first:], folded[first:]) + first
+            if last > first:
+                end = words[last - 1][1] + len(words[last - 1][0])
+                yield Finding(start + words[first][1], start + end, "name", "rule:vi/name-list")
+            first = max(last, first + 1)
+
+    def _last(self, words: list[tuple[str, int]], folded: list[str]) -> int:
+        """How many of these words are a name that begins with a family name."""
+        if not self._is_family(words[0][0]) or tuple(folded[:2]) in self.vetoes:
+            return 0
+        taken = 1
+        for (word, _), key in zip(words[1:5], folded[1:5], strict=True):
+            fits = not self._is_stop(word) or key in self.given
+            fits = fits or (taken == 1 and self._second(words, key))
+            fits = fits or (taken == 2 and self._third(words, folded, word))
+            if not fits or not SYLLABLE.fullmatch(key):
+                break
+            taken += 1
+        shout = words[0][0].isupper() and len(words[0][0]) > 1
+        if shout and self.given.isdisjoint(folded[1:taken]):
+            return 0
+        return taken if taken > 1 else 0
 
     def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
         """Given names of people who were found, alone elsewhere: capitalised within a sentence."""
         text, more = view.shown, list[Finding]()
-        names = {
-            text[one.start : one.end].rpartition(" ")[2]: one.kind
-            for one in found
-            if " " in text[one.start : one.end]
-        }
+        whole = ((text[one.start : one.end], one.kind) for one in found)
+        names = {name.rpartition(" ")[2]: kind for name, kind in whole if " " in name}
         for name, kind in names.items():
             if len(name) < 2 or not name[0].isalpha():
                 continue
@@ -280,11 +234,9 @@ class Vietnamese:
                 while at >= 0:
                     end = at + len(form)
                     before = text[max(0, at - 2) : at]
-                    if (
-                        before[-1:] in (" ", "(")
-                        and (before[:1].islower() or before[:1] in ",(")
-                        and not text[end : end + 1].isalnum()
-                    ):
+                    within = before[:1].islower() or before[:1] in ",("
+                    within = within and before[-1:] in (" ", "(")
+                    if within and not text[end : end + 1].isalnum():
                         more.append(Finding(at, end, kind, "rule:vi/name-again"))
                     at = text.find(form, end)
         return more

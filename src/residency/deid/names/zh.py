@@ -28,15 +28,22 @@ class Chinese:
         parts = f"(?:{any_of(data['elements'])})"
         sounds = f"[{data['sounds']}]{{2,8}}·[{data['sounds']}]{{2,8}}"
         sure = f"{veto}{family}[{data['given']}]{{2}}"
-        name = rf"{veto}(?P<v>{sounds}|{parts}{{1,3}}|{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
-        asked = rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}](?:\s[{HAN}·]){{1,12}})"
+        name = (
+            rf"{veto}(?P<v>{sounds}|{parts}{{1,3}}|{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}"
+            rf"|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
+        )
+        asked = (
+            rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}"
+            rf"|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}](?:\s[{HAN}·]){{1,12}})"
+        )
         end = rf"(?=[^{HAN}]|$|{any_of(data['follows'])})"
         link = r"(?:姓名)?(?:\s*(?:\([^)\n]{1,8}\))?\s*[:为是叫]\s*|\s*)[“\"(]?"
         self.behind = re.compile(f"{link}{name}{end}")
         self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
         self.sure = re.compile(f"{link}(?P<v>{sounds}|{parts}{{1,3}}|{sure})")
         self.between = re.compile(f"[{HAN}·]{{3,}}")
-        lasted = "(?!史[一二两三四五六七八九十数多半][年月周天日])"  # "有IDA史四年": a history, and for how long
+        # "有IDA史四年": a history, and for how long
+        lasted = "(?!史[一二两三四五六七八九十数多半][年月周天日])"
         self.alone = re.compile(f"{sounds}|{parts}{{2,3}}|{lasted}{sure}")
         self.long = frozenset(data["sounds"]).union(word[0] for word in data["elements"])
         self.short = 2 + max(map(len, data["compound"]))
@@ -44,12 +51,8 @@ class Chinese:
         self.cues = GluedWords(
             [(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]]
         )
-        self.titles = GluedWords(
-            [
-                *((word, "clinician") for word in data["titles"]),
-                *((word, "relative") for word in data["doing"]),
-            ]
-        )
+        whose = (("titles", "clinician"), ("doing", "relative"))
+        self.titles = GluedWords((word, kind) for key, kind in whose for word in data[key])
         self.titled = re.compile(any_of(data["titles"]))
         self.prepositions = frozenset(data["prepositions"])
         self.not_title = re.compile("[科室台]")
@@ -84,9 +87,8 @@ class Chinese:
                 yield from self._before(text, at, whose[0])
         for match in self.between.finditer(text):
             start, stop = match.span()
-            if stop - start > self.short and (
-                stop - start >= LONGEST or text[start] not in self.long
-            ):
+            long = stop - start >= LONGEST or text[start] not in self.long
+            if long and stop - start > self.short:
                 continue
             if self.alone.fullmatch(text, start, stop):
                 yield Finding(start, stop, "name", "rule:zh/name-alone")
@@ -97,11 +99,8 @@ class Chinese:
             for length in (2, 3, 4):
                 if at > length and "\u4e00" <= text[at - length - 1] <= "\u9fff":
                     continue
-                if (
-                    at >= length
-                    and self.before.match(text, at - length, at)
-                    and not self.titled.search(text, at - 2, at)
-                ):
+                name = at >= length and self.before.match(text, at - length, at)
+                if name and not self.titled.search(text, at - 2, at):
                     yield Finding(at - length, at, "name", "rule:zh/name-list")
 
     def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
@@ -110,20 +109,15 @@ class Chinese:
 
     def _before(self, text: str, at: int, kind: str) -> Iterator[Finding]:
         """A name before a title, or before what people do."""
-        if "·" in text[max(0, at - 9) : at] and (
-            dotted := self.dotted.search(text, max(0, at - 17), at)
-        ):
+        near = "·" in text[max(0, at - 9) : at]
+        if near and (dotted := self.dotted.search(text, max(0, at - 17), at)):
             yield Finding(dotted.start(), at, kind, "rule:zh/name-title")
         for length in (1, 2, 3, 4):
             if kind == "relative" and length == 1:
                 continue
             found = self.before.match(text, at - length, at) if at >= length else None
-            if (
-                length == 1
-                and text[at - 1] in self.prepositions
-                and at > 1
-                and "\u4e00" <= text[at - 2] <= "\u9fff"
-            ):
+            led = at > 1 and "\u4e00" <= text[at - 2] <= "\u9fff"
+            if length == 1 and led and text[at - 1] in self.prepositions:
                 continue
             whole = length == 1 or text[at - length : at] in self.compound
             if found and (whole or self._stands_alone(text, at - length)):
