@@ -87,7 +87,7 @@ def main() -> None:
 def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[str, Any]]:
     """One corpus with one seed: both systems, each round."""
     from residency.label.active import choose, uncertainty
-    from residency.workflows.suggest import fitted
+    from residency.workflows.suggest import fit_on_notes
 
     _, how = CORPORA[corpus]
     notes = load(
@@ -99,7 +99,7 @@ def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[st
     stage = Stage.model_validate({"method": {"kind": "full"}, "epochs": epochs, "stop": None})
     train = train[: 500 if quick else None]
     random.Random(seed).shuffle(train)
-    first = fitted(base, card, train[:START], stage, seed)
+    first = fit_on_notes(base, card, train[:START], stage, seed)
     found = []
     for system in ("random", "chosen"):
         labelled, model = train[:START], first
@@ -121,7 +121,7 @@ def measured(corpus: str, seed: int, epochs: float, quick: bool) -> list[dict[st
                 labelled = [*labelled, *(note for note in pool if note.id in picked)]
             else:
                 labelled = [*labelled, *pool[:more]]
-            model = fitted(base, card, labelled, stage, seed)
+            model = fit_on_notes(base, card, labelled, stage, seed)
             one = {
                 "corpus": corpus,
                 "seed": seed,

@@ -109,13 +109,13 @@ def cleanlab_ready() -> str:
 def measured(given: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """Both systems on the same corrupted notes and the same predictions."""
     from residency.label.suspects import ranked, suspects
-    from residency.workflows.suggest import crossed
+    from residency.workflows.suggest import cross_validate
 
     notes, card = corpus(given.corpus, given.quick)
     wrong, places = corrupted(notes, card, given.share, seed)
     base = resolve(BaseModelSettings(id=TINY), Path.cwd())
     stage = Stage.model_validate({"method": {"kind": "full"}, "epochs": given.epochs, "stop": None})
-    beliefs = crossed(base, card, wrong, stage, seed)
+    beliefs = cross_validate(base, card, wrong, stage, seed)
     spans = sum(len(note.spans) for note in wrong)
     most = len(places)
     every = [

@@ -10,12 +10,12 @@ import pytest
 from residency.core.errors import UserError
 from residency.recipe import Recipe
 from residency.synth.clinical_notes import records
-from residency.workflows.curve import Curve, Point, answer, curve, fitted, page, write
+from residency.workflows.curve import Curve, Point, answer, curve, fit_law, page, write
 
 
 def test_a_power_law_is_found_again() -> None:
     """What is missing is 2 n^-0.5: 0.2 at 100, 0.0816 at 600."""
-    law = fitted([(size, 1 - 2 * size**-0.5) for size in (100, 200, 350, 500) for _ in range(3)])
+    law = fit_law([(size, 1 - 2 * size**-0.5) for size in (100, 200, 350, 500) for _ in range(3)])
     assert law is not None
     assert (law.scale, law.rate) == (pytest.approx(2), pytest.approx(0.5))
     assert law.later == pytest.approx(1 - 2 / 600**0.5)
@@ -26,18 +26,18 @@ def test_a_power_law_is_found_again() -> None:
 
 
 def test_losses_fall_by_the_law_themselves() -> None:
-    law = fitted([(size, 3 * size**-0.25) for size in (100, 400)], lower=True)
+    law = fit_law([(size, 3 * size**-0.25) for size in (100, 400)], lower=True)
     assert law is not None and law.now == pytest.approx(3 * 400**-0.25)
 
 
 def test_points_that_scatter_leave_doubt() -> None:
-    law = fitted([(100, 0.50), (100, 0.62), (200, 0.55), (200, 0.70), (500, 0.66), (500, 0.78)])
+    law = fit_law([(100, 0.50), (100, 0.62), (200, 0.55), (200, 0.70), (500, 0.66), (500, 0.78)])
     assert law is not None and law.low < law.gain < law.high
 
 
 def test_perfect_points_and_a_single_size_have_no_law() -> None:
-    assert fitted([(100, 1.0), (200, 1.0)]) is None
-    assert fitted([(100, 0.5), (100, 0.6)]) is None
+    assert fit_law([(100, 1.0), (200, 1.0)]) is None
+    assert fit_law([(100, 0.5), (100, 0.6)]) is None
 
 
 def of(values: dict[int, float]) -> Curve:
@@ -46,7 +46,7 @@ def of(values: dict[int, float]) -> Curve:
         for n, v in values.items()
         for s in range(3)
     )
-    law = fitted([(one.records, one.value) for one in points])
+    law = fit_law([(one.records, one.value) for one in points])
     return Curve(
         name="x",
         metric="span_f1",

@@ -93,7 +93,7 @@ def configured(folder: Path, value: dict[str, Any]) -> Path:
 
 
 def test_a_plain_lora_configuration_keeps_its_settings(folder: Path) -> None:
-    recipe, fates = llamafactory.imported(configured(folder, PLAIN))
+    recipe, fates = llamafactory.import_recipe(configured(folder, PLAIN))
     stage = recipe.stages[0]
     assert isinstance(stage.method, Lora)
     assert (stage.method.r, stage.method.alpha, stage.method.targets) == (64, 128, "linear")
@@ -119,9 +119,11 @@ def test_a_plain_lora_configuration_keeps_its_settings(folder: Path) -> None:
 )
 def test_what_is_imported_runs_on_the_bundled_model(value: dict[str, Any], folder: Path) -> None:
     file = configured(folder, value)
-    recipe, _ = llamafactory.imported(file, base="bundled:tiny-lm", ignore=("quantization_bit",))
+    recipe, _ = llamafactory.import_recipe(
+        file, base="bundled:tiny-lm", ignore=("quantization_bit",)
+    )
     target = folder / "recipe.yaml"
-    target.write_text(llamafactory.written(recipe), "utf-8")
+    target.write_text(llamafactory.recipe_text(recipe), "utf-8")
     again = Recipe.load(
         target, ["stages[0].steps=1", "stages[0].epochs=auto", "evaluate.bootstrap=0"]
     )
@@ -134,18 +136,20 @@ def test_what_would_change_the_result_is_refused_unless_named(folder: Path) -> N
         UserError,
         match=r"quantization_bit: 4- and 8-bit bases are not there yet.*--ignore quantization_bit",
     ):
-        llamafactory.imported(configured(folder, FOUR_BIT))
+        llamafactory.import_recipe(configured(folder, FOUR_BIT))
 
 
 def test_unknown_keys_are_named_with_the_nearest(folder: Path) -> None:
-    _, fates = llamafactory.imported(configured(folder, {**PLAIN, "learnin_rate": 1, "zzz": 1}))
+    _, fates = llamafactory.import_recipe(
+        configured(folder, {**PLAIN, "learnin_rate": 1, "zzz": 1})
+    )
     said = {fate.key: fate.became for fate in fates}
     assert said["learnin_rate"] == "unknown key; did you mean learning_rate?"
     assert said["zzz"] == "unknown key; left out"
 
 
 def test_keys_of_dataset_info_without_counterpart_are_named(folder: Path) -> None:
-    _, fates = llamafactory.imported(configured(folder, ANSWERING))
+    _, fates = llamafactory.import_recipe(configured(folder, ANSWERING))
     said = {fate.key: fate.became for fate in fates}
     assert said["dataset_info.json: talks.hf_hub_url"] == "no counterpart; left out"
 
@@ -163,4 +167,4 @@ def test_what_cannot_be_imported_is_one_sentence(
     change: dict[str, Any], said: str, folder: Path
 ) -> None:
     with pytest.raises(UserError, match=said):
-        llamafactory.imported(configured(folder, {**PLAIN, **change}))
+        llamafactory.import_recipe(configured(folder, {**PLAIN, **change}))

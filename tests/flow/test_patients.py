@@ -221,7 +221,7 @@ def test_an_erasure_that_is_cut_off_anywhere_is_ended_by_the_same_command(
     assert NOTHING in cli("erase", patient, ward, "--yes", check=0).stdout
     cli("split", "--verify", run_of(ward) / "data/ward.split.json", check=0)
     log = ErasureLog(ward / "identified/erasures.jsonl", bytes.fromhex(KEY))
-    assert log.state((log.hashed(patient),)) == "finished"
+    assert log.state((log.hash_id(patient),)) == "finished"
 
 
 @pytest.fixture

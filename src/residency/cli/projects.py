@@ -159,8 +159,8 @@ def import_(
         raise UserError(
             f"{target}: must lie beside {file.name}: the recipe's paths are relative to its folder."
         )
-    recipe, fates = llamafactory.imported(file, info, base, tuple(ignore or ()))
-    write_text(target, llamafactory.written(recipe))
+    recipe, fates = llamafactory.import_recipe(file, info, base, tuple(ignore or ()))
+    write_text(target, llamafactory.recipe_text(recipe))
     for fate in fates:
         say(f"{fate.key:<32} {fate.became}")
     say(f"\nwrote {target}; next: residency check {target}")

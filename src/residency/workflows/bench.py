@@ -324,7 +324,7 @@ def _memory(folder: Path, tokens: int) -> float:
     it could not say."""
     code = (
         "import sys; from residency.workflows.bench import measured; "
-        "print(measured(sys.argv[1], int(sys.argv[2])))"
+        "print(measure_memory(sys.argv[1], int(sys.argv[2])))"
     )
     asked = subprocess.run(
         [sys.executable, "-c", code, folder, str(tokens)],
@@ -338,7 +338,7 @@ def _memory(folder: Path, tokens: int) -> float:
         return 0.0
 
 
-def measured(folder: str, tokens: int) -> float:
+def measure_memory(folder: str, tokens: int) -> float:
     """In a process of its own: load, answer once, and say how much memory that took at most, in
     megabytes."""
     import torch

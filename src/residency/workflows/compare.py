@@ -194,7 +194,7 @@ def _ask_all(contest: Contest, material: Material, one: TaskOnData, folder: Path
         answered.append((report.system, predictions))
         costs.append(cost(system, name, report.system.method, predictions))
         material.tracker.end(main_score(report, one.card))
-    tests = tested(test, answered, one.card, recipe.seed)
+    tests = test_pairs(test, answered, one.card, recipe.seed)
     reports[-1] = replace(reports[-1], comparisons=tests)
     write_json(folder / "reports.json", reports)
     write_json(folder / "costs.json", costs)
@@ -216,7 +216,7 @@ def _report(
     write_facts(material, facts, folder)
 
 
-def tested(
+def test_pairs(
     examples: Sequence[Any],
     answered: Sequence[tuple[Any, Sequence[Prediction]]],
     card: Card,

@@ -101,7 +101,7 @@ def curve(
             recipe, runs, kept[-1], recipe.seed, ("stages[0].method={kind: full}",), tracker
         )
     lower = falls(metric)
-    law = fitted([(one.records, one.value) for one in points], lower)
+    law = fit_law([(one.records, one.value) for one in points], lower)
     return Curve(recipe.name, metric, lower, tuple(points), law, beside, device)
 
 
@@ -142,7 +142,7 @@ def _point(
     return point, metric, facts.hardware
 
 
-def fitted(
+def fit_law(
     points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS
 ) -> Law | None:
     """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew

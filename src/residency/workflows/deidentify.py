@@ -35,7 +35,7 @@ from residency.ingest.store import Store
 from residency.ingest.transfer import Extraction
 from residency.recipe import Recipe
 from residency.workflows.deid_workers import Workers, recognisers
-from residency.workflows.extract import extract_into, opened, report_folder
+from residency.workflows.extract import extract_into, open_store, report_folder
 
 EXPIRED = "removed from the zone before it was de-identified"
 
@@ -112,7 +112,7 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
             f"{missing}: the recipe has no such section; de-identification needs extract (where "
             "notes are) and deid (how)."
         )
-    with opened(recipe) as store:
+    with open_store(recipe) as store:
         work = ZoneFiles(recipe, settings, store)
         work.recover()
         if store.head.final:

@@ -25,7 +25,7 @@ def extract(recipe: Recipe, tracker: Tracker | None = None) -> Extraction:
     Raises ``UserError`` for missing settings, key or source, ``GateRefused`` for a zone that is
     open, a wrong key or a login that can write.
     """
-    with opened(recipe) as store:
+    with open_store(recipe) as store:
         return extract_into(recipe, store, tracker or Silent())
 
 
@@ -48,7 +48,7 @@ def report_folder(recipe: Recipe) -> Path:
 
 
 @contextmanager
-def opened(recipe: Recipe) -> Iterator[Store]:
+def open_store(recipe: Recipe) -> Iterator[Store]:
     """The store of a recipe's notes in its identified zone."""
     settings = recipe.deid or Deid()
     key = key_from(settings.key)

@@ -40,7 +40,7 @@ def keys() -> dict[str, Any]:
     return found
 
 
-def imported(
+def import_recipe(
     file: Path, info: Path | None = None, base: str | None = None, ignore: tuple[str, ...] = ()
 ) -> tuple[Recipe, list[Fate]]:
     """The recipe, with paths relative to the folder of ``file``, and what became of every key.
@@ -302,6 +302,6 @@ def _entries(
     return forms[0], files
 
 
-def written(recipe: Recipe) -> str:
+def recipe_text(recipe: Recipe) -> str:
     """The recipe as a file."""
     return "# Imported from a LLaMA-Factory configuration.\n" + recipe.yaml()

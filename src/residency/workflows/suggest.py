@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 
 
-def fitted(
+def fit_on_notes(
     base: Base, card: Card, notes: Sequence[Note], stage: Stage, seed: int
 ) -> EncoderPredictor:
     """A model trained on notes, in memory only; the card's labels must be fixed."""
@@ -58,7 +58,7 @@ def fitted(
         return EncoderPredictor.from_artefact(job.out)
 
 
-def crossed(
+def cross_validate(
     base: Base,
     card: Card,
     notes: Sequence[Note],
@@ -87,7 +87,7 @@ def crossed(
         inside = [fold_of[note.group or note.id] == fold for note in notes]
         learned = [note for note, held in zip(notes, inside, strict=True) if not held]
         asked = [number for number, held in enumerate(inside) if held]
-        model = fitted(base, card, learned, stage, seed + fold)
+        model = fit_on_notes(base, card, learned, stage, seed + fold)
         found |= zip(asked, model.marginals(notes[number].text for number in asked), strict=True)
         tracker.update(fold + 1)
     tracker.end(f"{len(notes)} notes, {folds} folds")
@@ -170,7 +170,7 @@ def label_errors(
         )
     card = fixed(card, notes, f"data.{task.data}")
     stage = stage.model_copy(update={"stop": None, "track": ()})
-    beliefs = crossed(base, card, notes, stage, recipe.seed, folds, tracker)
+    beliefs = cross_validate(base, card, notes, stage, recipe.seed, folds, tracker)
     every = (
         one
         for note, belief in zip(notes, beliefs, strict=True)
@@ -201,7 +201,7 @@ def _bare(one: Suspect) -> dict[str, object]:
 
 
 def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, spans: int) -> Page:
-    def said(marks: tuple[Span, ...]) -> str:
+    def describe(marks: tuple[Span, ...]) -> str:
         return "; ".join(f"{span.label} {span.start} to {span.end}" for span in marks) or "-"
 
     def around(one: Suspect) -> str:
@@ -212,8 +212,8 @@ def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, s
     rows = [
         (
             one.note,
-            said(one.labelled),
-            said(one.believed),
+            describe(one.labelled),
+            describe(one.believed),
             f"{one.score:.1f}",
             *((around(one),) if show else ()),
         )

@@ -41,12 +41,12 @@ from residency.workflows.patients.erasure_log import LOG, ErasureLog
 from residency.workflows.patients.search import Patient, Places
 from residency.workflows.patients.trace import (
     Found,
-    decoded,
+    decode_object,
     documents_of_run,
     ids_of,
-    of_run,
     read_split,
     trace,
+    trace_run,
 )
 
 
@@ -74,7 +74,7 @@ def log_of(places: Places, given: Sequence[Path]) -> Path:
 
 def hashes_of(patient: Patient, log: ErasureLog) -> tuple[str, ...]:
     """The patient as the log names it."""
-    return tuple(sorted({log.hashed(name) for name in (patient.given, *patient.groups)}))
+    return tuple(sorted({log.hash_id(name) for name in (patient.given, *patient.groups)}))
 
 
 def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
@@ -102,7 +102,7 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
             _mark(Path(one.path), 0, log, hashes)
     files = [one for one in found if one.what == "data" and not one.by_hand]
     for one in sorted(files, key=_children_first(patient)):
-        rows += _rewritten(Path(one.path), set(one.lines), log, hashes, numbered=True)
+        rows += _rewrite(Path(one.path), set(one.lines), log, hashes, numbered=True)
     for path in [
         *places.splits,
         *(path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}"))),
@@ -150,7 +150,7 @@ def _children_first(patient: Patient) -> Any:
 
     def key(one: Found) -> tuple[bool, str]:
         groups = {
-            decoded(line).get("group")
+            decode_object(line).get("group")
             for number, line in enumerate_lines(Path(one.path))
             if number in one.lines
         }
@@ -159,7 +159,7 @@ def _children_first(patient: Patient) -> Any:
     return key
 
 
-def _rewritten(
+def _rewrite(
     path: Path,
     lines: Collection[int],
     log: ErasureLog,
@@ -171,7 +171,7 @@ def _rewritten(
     before = file_digest(path)
     with path.open("rb") as file:
         every = file.readlines()
-    emptied = numbered and not all("id" in decoded(line) for line in every if line.strip())
+    emptied = numbered and not all("id" in decode_object(line) for line in every if line.strip())
     kept = [
         b"\n" if number in lines else line
         for number, line in enumerate(every, start=1)
@@ -187,7 +187,7 @@ def _from_run(
     run: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]
 ) -> int:
     """Take the patient out of what a run keeps, all but its split files, and mark its models."""
-    reached, rows = of_run(run, patient.groups, known), 0
+    reached, rows = trace_run(run, patient.groups, known), 0
     if not reached.ids:
         return 0
     with Run(run).locked():
@@ -199,7 +199,7 @@ def _from_run(
                 _mark(path.parent, sum(reached.learned.values()), log, hashes)
         for one in reached.found:
             if one.what in ("prediction", "ledger"):
-                rows += _rewritten(Path(one.path), set(one.lines), log, hashes)
+                rows += _rewrite(Path(one.path), set(one.lines), log, hashes)
         _documents(run, reached.ids, bool(reached.learned))
     return rows
 
@@ -216,7 +216,7 @@ def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
         if path == run / "facts.json":
             continue  # the last, together with the pages that are made from it
         value = msgspec.json.decode(path.read_bytes())
-        if (new := without(value, ids)) != value:
+        if (new := drop_examples(value, ids)) != value:
             write_json(path, new)
     if learned:
         for path in sorted(run.glob("train/*/stage.json")):
@@ -224,7 +224,7 @@ def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
     facts_file = run / "facts.json"
     if not facts_file.is_file():
         return
-    value = without(msgspec.json.decode(facts_file.read_bytes()), ids)
+    value = drop_examples(msgspec.json.decode(facts_file.read_bytes()), ids)
     if learned:
         value["stages"] = [_without_sample(stage) for stage in value.get("stages", [])]
     facts = msgspec.convert(value, RunFacts)
@@ -242,13 +242,13 @@ def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
     write_json(facts_file, facts)
 
 
-def without(value: Any, ids: Collection[str]) -> Any:
+def drop_examples(value: Any, ids: Collection[str]) -> Any:
     """A document without the items of its lists that are about notes with these ids."""
     if isinstance(value, dict):
-        return {name: without(inner, ids) for name, inner in value.items()}
+        return {name: drop_examples(inner, ids) for name, inner in value.items()}
     if isinstance(value, list):
         return [
-            without(inner, ids)
+            drop_examples(inner, ids)
             for inner in value
             if not (isinstance(inner, dict) and inner.get("example") in ids)
         ]
@@ -271,7 +271,7 @@ def _from_split(
         return 0
     before = file_digest(path)
     new: SplitFile | Split = (
-        _smaller(split, ids, path, log) if split.schema else _without_ids(split.split, ids)
+        _shrink_split(split, ids, path, log) if split.schema else _without_ids(split.split, ids)
     )
     data = msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n"
     log.add("rewrote", hashes, path=str(path), rows=len(ids), before=before, after=sha256(data))
@@ -282,14 +282,14 @@ def _from_split(
     return len(ids)
 
 
-def _smaller(split: SplitFile, ids: Collection[str], path: Path, log: ErasureLog) -> SplitFile:
+def _shrink_split(split: SplitFile, ids: Collection[str], path: Path, log: ErasureLog) -> SplitFile:
     """Counted anew from the data where it can be read."""
     smaller = msgspec.structs.replace(
         split,
         split=_without_ids(split.split, ids),
         groups={id: group for id, group in split.groups.items() if id not in ids},
         parents={id: parents for id, parents in split.parents.items() if id not in ids},
-        files={name: log.renewed(before) for name, before in split.files.items()},
+        files={name: log.current_digest(before) for name, before in split.files.items()},
         leaks=tuple(
             msgspec.structs.replace(leak, ids=tuple(id for id in leak.ids if id not in ids))
             for leak in split.leaks

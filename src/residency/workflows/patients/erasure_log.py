@@ -44,7 +44,7 @@ class ErasureLog:
         self._last = ""
         self.lines = self._read()
 
-    def hashed(self, text: str) -> str:
+    def hash_id(self, text: str) -> str:
         """What stands for an id in the log; nobody without the key can tell whose it is."""
         return hmac.new(self._key, text.encode(), sha256).hexdigest()[:32]
 
@@ -98,7 +98,7 @@ class ErasureLog:
             "",
         )
 
-    def renewed(self, digest: str) -> str:
+    def current_digest(self, digest: str) -> str:
         """What a file with a hash has become through erasures."""
         for line in self.lines:
             if line.event == "rewrote" and line.before == digest:

@@ -16,7 +16,7 @@ from residency.workflows.patients.search import Patient, Places
 SUFFIX = ".notes.sqlite"
 
 
-def held(patient: Patient, places: Places) -> dict[Path, int]:
+def count_notes(patient: Patient, places: Places) -> dict[Path, int]:
     """Store -> the patient's notes in it; only where the key is in the environment."""
     found: dict[Path, int] = {}
     for path in _stores(places):

@@ -87,7 +87,7 @@ def trace(patient: Patient, places: Places) -> list[Found]:
     known = ids_in(sets, patient.groups)
     covered = {path for one in sets for path in one.files}
     for one in sets:
-        found += of_data(one, patient.groups, known)
+        found += trace_data(one, patient.groups, known)
     for path in places.splits:
         split = read_split(path)
         if split is not None and (ids := ids_of(split, patient.groups, known)):
@@ -95,17 +95,19 @@ def trace(patient: Patient, places: Places) -> list[Found]:
             known |= ids
     learned: dict[Path, str] = {}
     for run in places.runs:
-        reached = of_run(run, patient.groups, known)
+        reached = trace_run(run, patient.groups, known)
         found += reached.found
         known |= reached.ids
         if words := ", ".join(f"{number} {part}" for part, number in reached.learned.items()):
             learned |= {path.parent: words for path in sorted(run.glob("train/*/artefact.json"))}
     found += _models(learned, places.runs)
     for path in places.files:
-        if path not in covered and (lines := matching(path, patient.groups, codes(known))):
+        if path not in covered and (
+            lines := matching_rows(path, patient.groups, stable_codes(known))
+        ):
             found.append(_rows("data", path, lines))
     encrypted = "encrypted notes of the hospital"
-    for path, count in segments.held(patient, places).items():
+    for path, count in segments.count_notes(patient, places).items():
         found.append(Found(what="zone", path=str(path), rows=count, detail=encrypted))
     for zone in patient.entries:
         found.append(Found(what="vault", path=str(zone), rows=1, detail="the patient's secret"))
@@ -113,7 +115,7 @@ def trace(patient: Patient, places: Places) -> list[Found]:
     return sorted(found, key=lambda one: order.index(one.what))
 
 
-def codes(ids: Iterable[str]) -> set[str]:
+def stable_codes(ids: Iterable[str]) -> set[str]:
     """Those that mean the same note in whatever file they stand."""
     return {id for id in ids if CODE.fullmatch(id)}
 
@@ -131,7 +133,7 @@ def data_sets(places: Places) -> list[DataSet]:
             named += [(name, data, of.root, False) for name, data in of.data.items()]
     found: dict[tuple[str, ...], DataSet] = {}
     for name, data, root, ours in named:
-        files = _there(data, root, name)
+        files = _existing_files(data, root, name)
         key = (data.format, *map(str, files))
         if files and key not in found:
             try:
@@ -143,7 +145,7 @@ def data_sets(places: Places) -> list[DataSet]:
     return list(found.values())
 
 
-def _there(data: Data, root: Path, name: str) -> tuple[Path, ...]:
+def _existing_files(data: Data, root: Path, name: str) -> tuple[Path, ...]:
     """Files of a data set that are there and not empty."""
     try:
         files = load.files(data, root, name)
@@ -180,34 +182,34 @@ def ids_in(sets: Sequence[DataSet], groups: Collection[str]) -> set[str]:
     while size != len(known):
         size = len(known)
         for one in sets:
-            known |= _own(one, groups, known)
+            known |= _ids_in_set(one, groups, known)
     return known
 
 
-def _own(one: DataSet, groups: Collection[str], known: Collection[str]) -> set[str]:
-    elsewhere = codes(known)
+def _ids_in_set(one: DataSet, groups: Collection[str], known: Collection[str]) -> set[str]:
+    elsewhere = stable_codes(known)
     begun = {id for id, group in one.groups.items() if group in groups}
-    return closed(
+    return with_descendants(
         begun | {id for id, made_from in one.parents.items() if elsewhere & set(made_from)},
         one.parents,
     )
 
 
-def of_data(one: DataSet, groups: Collection[str], known: Collection[str]) -> list[Found]:
+def trace_data(one: DataSet, groups: Collection[str], known: Collection[str]) -> list[Found]:
     """Rows of a data set's files that are the patient's."""
-    ids, found = _own(one, groups, known), []
+    ids, found = _ids_in_set(one, groups, known), []
     for path, every in one.lines.items():
         lines = {number: id for number, id in every.items() if id in ids}
         plain = isinstance(one.data, Jsonl) and not _is_list(path)
         # rows that could not be used are the patient's too
         if isinstance(one.data, Jsonl) and plain:
-            lines |= matching(path, groups, ids, one.data.fields.group, one.data.fields.id)
+            lines |= matching_rows(path, groups, ids, one.data.fields.group, one.data.fields.id)
         if lines:
             found.append(msgspec.structs.replace(_rows("data", path, lines), by_hand=not plain))
     return found
 
 
-def closed(ids: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]:
+def with_descendants(ids: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]:
     """Ids with those of everything that was made from them, directly or through others."""
     found, size = set(ids), -1
     while size != len(found):
@@ -216,7 +218,7 @@ def closed(ids: Iterable[str], parents: Mapping[str, Sequence[str]]) -> set[str]
     return found
 
 
-def matching(
+def matching_rows(
     path: Path,
     groups: Collection[str],
     ids: Collection[str],
@@ -227,7 +229,7 @@ def matching(
     were made from one."""
     found = {}
     for number, line in enumerate_lines(path):
-        row = decoded(line)
+        row = decode_object(line)
         id = identifier(row.get(id_field))
         parents = row.get("parents")
         made_from = set(map(identifier, parents)) if isinstance(parents, list) else set()
@@ -236,7 +238,7 @@ def matching(
     return found
 
 
-def decoded(line: bytes) -> dict[str, Any]:
+def decode_object(line: bytes) -> dict[str, Any]:
     """A JSON object of a line; empty where there is none."""
     try:
         row = msgspec.json.decode(line)
@@ -245,7 +247,7 @@ def decoded(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def of_run(run: Path, groups: Collection[str], known: Collection[str] = ()) -> Reached:
+def trace_run(run: Path, groups: Collection[str], known: Collection[str] = ()) -> Reached:
     """What a run holds of a patient, its evaluations' results left out: they are runs.
 
     ``known``: ids found elsewhere, for runs of a version whose split files name no groups.
@@ -262,7 +264,7 @@ def of_run(run: Path, groups: Collection[str], known: Collection[str] = ()) -> R
     if not ids:
         return Reached()
     for path in rows_of_run(run):
-        if lines := dict(_linked(path, ids, groups)):
+        if lines := dict(_linked_rows(path, ids, groups)):
             what: What = "prediction" if path.name.endswith("predictions.jsonl") else "ledger"
             found.append(_rows(what, path, lines))
     for path in documents_of_run(run):
@@ -303,9 +305,11 @@ def _files(run: Path, pattern: str) -> list[Path]:
     )
 
 
-def _linked(path: Path, ids: Collection[str], groups: Collection[str]) -> Iterator[tuple[int, str]]:
+def _linked_rows(
+    path: Path, ids: Collection[str], groups: Collection[str]
+) -> Iterator[tuple[int, str]]:
     for number, line in enumerate_lines(path):
-        row = decoded(line)
+        row = decode_object(line)
         names = [row[field] for field in LINKS if isinstance(row.get(field), str)]
         if match := next((name for name in names if name in ids), "") or (
             names[0] if names and row.get("group") in groups else ""
@@ -347,7 +351,7 @@ def ids_of(split: SplitFile, groups: Collection[str], known: Collection[str] = (
     own = {id for id in split.split.parts if split.groups.get(id, id) in groups}
     if split.schema == 0:
         own |= split.split.parts.keys() & set(known)
-    return closed(own, split.parents) & split.split.parts.keys()
+    return with_descendants(own, split.parents) & split.split.parts.keys()
 
 
 def _in_split(path: Path, split: SplitFile, ids: Collection[str]) -> Found:
@@ -384,7 +388,7 @@ def _models(learned: Mapping[Path, str], runs: Sequence[Path]) -> list[Found]:
     weights, or stand on them."""
     found = [_model("model", folder, f"learned from {words}") for folder, words in learned.items()]
     described = {
-        path.parent: decoded(path.read_bytes())
+        path.parent: decode_object(path.read_bytes())
         for run in runs
         for path in sorted(run.glob("train/*/artefact.json"))
     }
