@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from residency.ingest.hl7 import message, messages, moment, split, written
+from residency.ingest.hl7 import message, messages, moment, order_name, split
 from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Hl7
 
@@ -133,7 +133,7 @@ def test_bytes_are_read_as_the_header_says(charset: str, encoding: str) -> None:
     ("lang", "name"), [("vi", "Nguyễn Văn An"), ("zh", "NguyễnAn"), ("en", "An Văn Nguyễn")]
 )
 def test_names_are_written_in_the_order_of_the_language(lang: str, name: str) -> None:
-    assert written("Nguyễn", "An", "Văn", lang) == name
+    assert order_name("Nguyễn", "An", "Văn", lang) == name
 
 
 @pytest.mark.parametrize(

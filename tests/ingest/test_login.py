@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlglot
 
-from residency.ingest.login import MSSQL, granted, split
+from residency.ingest.login import MSSQL, find_granted, split
 
 READER = "GRANT USAGE ON *.* TO `reader`@`%` IDENTIFIED BY PASSWORD '*0'"
 
@@ -42,7 +42,7 @@ READER = "GRANT USAGE ON *.* TO `reader`@`%` IDENTIFIED BY PASSWORD '*0'"
     ],
 )
 def test_only_rights_that_read_are_let_through(lines: list[str], why: str) -> None:
-    assert granted(lambda asked: list(lines)) == why
+    assert find_granted(lambda asked: list(lines)) == why
 
 
 def test_rights_of_roles_count_also_where_one_role_holds_another() -> None:
@@ -55,7 +55,7 @@ def test_rights_of_roles_count_also_where_one_role_holds_another() -> None:
         ],
         "SHOW GRANTS FOR `inner`": ["GRANT DELETE ON `his`.* TO `inner`"],
     }
-    assert granted(lambda asked: list(shown[asked])) == "it has the right DELETE"
+    assert find_granted(lambda asked: list(shown[asked])) == "it has the right DELETE"
 
 
 def test_a_comma_inside_brackets_or_names_parts_nothing() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mssql, mysql, postgresql, sqlite
 from residency.core.errors import UserError
 from residency.ingest.select import DIALECTS, check_select
 from residency.ingest.sources import Sql
-from residency.ingest.sql import connect, mark_of, ordered, value_of
+from residency.ingest.sql import connect, mark_of, order_by_mark, value_of
 
 SENT = {
     "postgresql": (
@@ -43,14 +43,14 @@ DIALECT = {"postgresql": postgresql, "mysql": mysql, "mssql": mssql, "sqlite": s
 def test_the_statement_is_the_users_from_a_mark_on_in_the_order_of_marks(name: str) -> None:
     settings = Sql(url="env:X", notes="SELECT ::x FROM notes", mark="changed at")
     quote = DIALECT[name].dialect().identifier_preparer.quote
-    assert ordered("SELECT ::x FROM notes", quote, settings, resumed=True) == SENT[name]
+    assert order_by_mark("SELECT ::x FROM notes", quote, settings, resumed=True) == SENT[name]
 
 
 @pytest.mark.parametrize("name", SENT)
 def test_what_is_sent_is_one_select_in_the_servers_own_dialect(name: str) -> None:
     settings = Sql(url="env:X", notes="SELECT id, patient, text FROM notes")
     quote = DIALECT[name].dialect().identifier_preparer.quote_identifier
-    sent = ordered(settings.notes, quote, settings, resumed=False)
+    sent = order_by_mark(settings.notes, quote, settings, resumed=False)
     assert sqlglot.parse_one(sent, read=DIALECTS[name]).sql(DIALECTS[name])
     assert check_select(sent, "sent", DIALECTS[name]) == sent
 

@@ -9,7 +9,7 @@ import pytest
 from residency.ingest.decode import (
     Unreadable,
     by_font,
-    decoded,
+    decode_bytes,
     format_of,
     of_html,
     of_rtf,
@@ -120,7 +120,7 @@ def test_labels_of_the_stored_text_move_to_the_letters() -> None:
 def test_bytes_are_read_in_the_encoding_that_is_named_or_plain_to_see(
     data: bytes, encoding: str, lang: str, text: str
 ) -> None:
-    assert decoded(data, encoding, lang) == text  # type: ignore[arg-type]
+    assert decode_bytes(data, encoding, lang) == text  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_bytes_that_are_not_plain_to_see_are_not_guessed(
     data: bytes, encoding: str, lang: str
 ) -> None:
     with pytest.raises(Unreadable):
-        decoded(data, encoding, lang)  # type: ignore[arg-type]
+        decode_bytes(data, encoding, lang)  # type: ignore[arg-type]
 
 
 RTF = (

@@ -220,14 +220,14 @@ def test_mariadb_rights_of_roles_other_schemas_and_files_are_seen(
 def test_the_server_itself_says_that_the_reader_may_not_delete(hospital: Hospital) -> None:
     from sqlalchemy import create_engine
 
-    from residency.ingest.login import planned
+    from residency.ingest.login import plan_deletions
 
     hospital.fill(1)
     hospital.login("writer", "SELECT", "DELETE")
     for login, answer in (("reader", ""), ("writer", "the server would let it delete rows")):
         engine = create_engine(hospital.login_url(login))
         with engine.connect() as connection:
-            assert planned(connection, ["notes"]) == answer
+            assert plan_deletions(connection, ["notes"]) == answer
             connection.rollback()
         engine.dispose()
     assert hospital.value("SELECT count(*) FROM notes") == 1
@@ -250,14 +250,14 @@ def test_a_write_in_the_transaction_that_reads_is_refused_by_the_server(
 
     from residency.core.errors import UserError
     from residency.ingest.sources import Sql
-    from residency.ingest.sql import reading
+    from residency.ingest.sql import open_to_read
 
     hospital.fill(10)
     settings = Sql(url="env:X", notes="SELECT * FROM notes", writing_login=True)
     engine = create_engine(hospital.url.set(database="his"))
     with (
         pytest.raises(UserError, match="the database refused"),
-        reading(engine, settings, []) as connection,
+        open_to_read(engine, settings, []) as connection,
     ):
         connection.execute(text(statement))
     engine.dispose()

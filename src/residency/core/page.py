@@ -77,29 +77,29 @@ def write_page(page: Page, folder: Path, name: str = "report") -> Path:
 
 def markdown(page: Page) -> str:
     """The page for a terminal, a mail or a pull request; plots are left out."""
-    lines = [f"# {escaped(page.title)}", ""]
+    lines = [f"# {escape_markdown(page.title)}", ""]
     for text in (page.eyebrow, page.lead):
-        lines += [escaped(text), ""] if text else []
-    lines += [f"- {escaped(name)}: {escaped(value)}" for name, value in page.facts] + [""] * bool(
-        page.facts
-    )
-    lines += [f"> {escaped(caveat)}" for caveat in page.caveats] + [""] * bool(page.caveats)
+        lines += [escape_markdown(text), ""] if text else []
+    lines += [
+        f"- {escape_markdown(name)}: {escape_markdown(value)}" for name, value in page.facts
+    ] + [""] * bool(page.facts)
+    lines += [f"> {escape_markdown(caveat)}" for caveat in page.caveats] + [""] * bool(page.caveats)
     for section in page.sections:
-        lines += [f"## {escaped(section.title)}", ""]
+        lines += [f"## {escape_markdown(section.title)}", ""]
         for text in (section.text, section.caption):
-            lines += [escaped(text), ""] if text else []
+            lines += [escape_markdown(text), ""] if text else []
         if section.rows:
             rules = [
                 "---:" if position in section.numeric else "---"
                 for position in range(len(section.columns))
             ]
             rows = [section.columns, *section.rows]
-            table = ["| " + " | ".join(map(escaped, row)) + " |" for row in rows]
+            table = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
             lines += [table[0], "|" + "|".join(rules) + "|", *table[1:], ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text of one Markdown line or table cell: no markup, link, HTML or line break comes from the
     data."""
     text = re.sub(r"\s+", " ", CONTROL.sub(" ", text))

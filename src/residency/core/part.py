@@ -43,7 +43,8 @@ T = TypeVar("T")
 
 
 class Part(BaseModel):
-    """Base of every configurable part: unknown keys are errors, values do not change after loading."""
+    """Base of every configurable part: unknown keys are errors, values do not change after
+    loading."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid",
@@ -55,7 +56,8 @@ class Part(BaseModel):
 
 
 class External(Part):
-    """A part that lives outside this package; ``load`` imports it and builds it from ``options``."""
+    """A part that lives outside this package; ``load`` imports it and builds it from
+    ``options``."""
 
     kind: Literal["external"] = "external"
     target: str = Field(pattern=r"^[\w.]+:\w+$")
@@ -141,7 +143,8 @@ def parse(kind: type[T] | Any, value: object, where: str) -> T:
 
 
 def _follows(fault: ErrorDetails, others: list[ErrorDetails]) -> bool:
-    """Whether a list is only too short because of faulty items, which have sentences of their own."""
+    """Whether a list is only too short because of faulty items, which have sentences of their
+    own."""
     deeper = (other["loc"] for other in others if len(other["loc"]) > len(fault["loc"]))
     return fault["type"] == "too_short" and any(
         loc[: len(fault["loc"])] == fault["loc"] for loc in deeper

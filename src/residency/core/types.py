@@ -118,7 +118,8 @@ class Note(Value, frozen=True):
     assistant's. ``text`` then holds what the user says, so that the same question never falls into
     two parts."""
     fields: dict[str, str] = {}
-    """Columns of the row, for a card that puts them into words; they take the place of ``turns``."""
+    """Columns of the row, for a card that puts them into words; they take the place of
+    ``turns``."""
     choices: tuple[str, ...] = ()
     """What this row may be answered with, where that is not the same for every row of a task."""
     department: str = ""

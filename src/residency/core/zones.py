@@ -101,7 +101,8 @@ def in_zone(path: Path) -> bool:
 
 
 def assert_outside(path: Path) -> None:
-    """Raises ``GateRefused`` where a folder of a run lies in an identified zone, or a zone in it."""
+    """Raises ``GateRefused`` where a folder of a run lies in an identified zone, or a zone in
+    it."""
     if in_zone(path):
         raise GateRefused(
             f"{path}: lies in an identified zone; runs hold no identified text, choose a folder "

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from residency.core.part import Part
 from residency.core.types import Role, Turn
+from residency.corpus.json_records import Record, Records, choices, identifier
 from residency.corpus.reader import Row
-from residency.corpus.records import Record, Records, choices, identifier
 
 Speech = tuple[Role, str]
 """Who speaks, and what."""

@@ -76,8 +76,8 @@ class Grouping(Value, frozen=True):
         if self.largest > limit:
             return (
                 f"{self.largest:,} of {self.notes:,} notes are tied together (patient, document, "
-                "text or parent), so the parts can hardly be alike; check that the group and source "
-                "fields name patients and documents, not wards or forms."
+                "text or parent), so the parts can hardly be alike; check that the group and "
+                "source fields name patients and documents, not wards or forms."
             )
         return ""
 
@@ -85,7 +85,8 @@ class Grouping(Value, frozen=True):
 def find_leaks(
     notes: Sequence[Note], parts: Mapping[str, PartName], near: Clusters = ()
 ) -> tuple[Leak, ...]:
-    """Every kind of tie that two parts have in common, by pair of parts; empty where nothing leaks."""
+    """Every kind of tie that two parts have in common, by pair of parts; empty where nothing
+    leaks."""
     placed = [note for note in notes if note.id in parts]
     shared = ties(placed, near)
     found: dict[tuple[Tie, PartName, PartName], list[Sequence[int]]] = {

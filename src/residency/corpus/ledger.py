@@ -16,10 +16,10 @@ from residency.corpus.span_repair import MERGED, Remark, settle
 
 Status = Literal["kept", "windowed", "truncated", "repaired", "rejected"]
 ROWS: tuple[Status, ...] = ("kept", "repaired", "rejected")
-"""The statuses of which each input row has exactly one; the others say more about a row that is in."""
+"""The statuses of which each input row has exactly one; the others say more about a used row."""
 
 
-class Entry(Value, frozen=True):
+class LedgerEntry(Value, frozen=True):
     """What became of one row. Never holds text."""
 
     file: str
@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, root: Path | None = None, stems: Mapping[Path, str] | None = None) -> None:
         self._root = root
         self._stems = dict(stems or {})
-        self._entries: list[Entry] = []
+        self._entries: list[LedgerEntry] = []
         self.labels: set[str] = set()
         """Every label met, as it stands in the files."""
 
@@ -48,7 +48,7 @@ class Ledger:
         lies in it."""
         inside = self._root and path.is_relative_to(self._root)
         file = path.relative_to(self._root).as_posix() if self._root and inside else str(path)
-        entry = Entry(file=file, line=line, status=status, id=id, reason=reason, count=count)
+        entry = LedgerEntry(file=file, line=line, status=status, id=id, reason=reason, count=count)
         self._entries.append(entry)
 
     def add_row(self, row: Row, path: Path, settings: Source) -> Note | None:
@@ -109,7 +109,7 @@ class Ledger:
         return len(self._entries)
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         """All entries in the order of reading."""
         return tuple(self._entries)
 
@@ -134,7 +134,7 @@ class Ledger:
 
 
 def count_entries(
-    entries: Iterable[Entry], counted: Mapping[str, Mapping[str, int]] | None = None
+    entries: Iterable[LedgerEntry], counted: Mapping[str, Mapping[str, int]] | None = None
 ) -> dict[str, dict[str, int]]:
     """Status -> reason -> rows, on top of what was counted before; of an entry that names no row,
     its own count."""
@@ -146,7 +146,7 @@ def count_entries(
 
 
 def _rename(spans: Sequence[Span], labels: Mapping[str, str]) -> tuple[tuple[Span, ...], list[int]]:
-    """Spans with new labels, those that became equal merged, and where each of the old ones went."""
+    """Spans with new labels, equal ones merged, and where each of the old ones went."""
     if not labels:
         return tuple(spans), list(range(len(spans)))
     renamed: dict[Span, int] = {}

@@ -15,7 +15,7 @@ from residency.core.types import PARTS, Note, PartName, Split, Value
 from residency.corpus.formats import sources
 from residency.corpus.groups import Clusters
 from residency.corpus.leaks import Grouping, Leak, find_leaks, grouping
-from residency.corpus.ledger import Entry, Ledger
+from residency.corpus.ledger import Ledger, LedgerEntry
 from residency.corpus.near import near_duplicates
 from residency.corpus.parts import keep_given, make_split, split_by_group, split_by_hash, stop_share
 from residency.corpus.reader import Source, showable
@@ -38,7 +38,7 @@ class Corpus(Value, frozen=True):
     name: str
     notes: tuple[Note, ...]
     split: Split
-    ledger: tuple[Entry, ...]
+    ledger: tuple[LedgerEntry, ...]
     grouping: Grouping
     """How the notes are tied together."""
     leaks: tuple[Leak, ...] = ()
@@ -227,8 +227,8 @@ def relative_name(path: Path, root: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def _check_ids(entries: Sequence[Entry]) -> None:
-    first: dict[str, Entry] = {}
+def _check_ids(entries: Sequence[LedgerEntry]) -> None:
+    first: dict[str, LedgerEntry] = {}
     for entry in entries:
         if entry.status == "rejected":
             continue

@@ -20,7 +20,7 @@ from residency.core import files
 from residency.core.errors import DataError, allowed
 from residency.core.types import Example, Prediction, Value
 from residency.corpus.formats.promptcblue import task_of
-from residency.corpus.records import Record, choices, identifier, json_records
+from residency.corpus.json_records import Record, choices, identifier, json_records
 from residency.tasks import scoring
 from residency.tasks.card import CARDS, Card, load_card
 from residency.tasks.codec import read
@@ -100,7 +100,7 @@ def score(gold: Path, predictions: Path, mode: Mode) -> list[TaskScore]:
     for task in (task for task in TASKS if any(task_of(row) == task for row in wanted)):
         own = [row for row in wanted if task_of(row) == task]
         said = [found[task, row["sample_id"]]["target"] for row in own]
-        scored.append(_scored(task, own, said, mode))
+        scored.append(_score_task(task, own, said, mode))
     return scored
 
 
@@ -129,11 +129,11 @@ def _check(
         )
 
 
-def _scored(task: str, own: Sequence[Record], said: Sequence[str], mode: Mode) -> TaskScore:
+def _score_task(task: str, own: Sequence[Record], said: Sequence[str], mode: Mode) -> TaskScore:
     card = cards()[task]
     examples, predictions = safe_pairs(card, own, said)
     if mode == "official":
-        offered = [_offered(row) for row in own]
+        offered = [_official_choices(row) for row in own]
         golds = [
             Item(row["sample_id"], row["target"], given)
             for row, given in zip(own, offered, strict=True)
@@ -185,7 +185,7 @@ def safe_pairs(
     return examples, predictions
 
 
-def _offered(row: Record) -> tuple[str, ...] | None:
+def _official_choices(row: Record) -> tuple[str, ...] | None:
     """The choices as the official reader is given them."""
     found = row.get("answer_choices")
     return tuple(found) if isinstance(found, list) else choices(row) or None
@@ -197,12 +197,12 @@ def write_submission(asked: Path, answers: Path, out: Path) -> int:
 
     Raises ``DataError`` where the answers are not those to the rows, in their order.
     """
-    written = [_answered(row, answer, answers) for row, answer in _paired(asked, answers)]
+    written = [_with_answer(row, answer, answers) for row, answer in _pair_answers(asked, answers)]
     files.write_jsonl(out, written)
     return len(written)
 
 
-def _paired(asked: Path, answers: Path) -> Iterator[tuple[Record, Record]]:
+def _pair_answers(asked: Path, answers: Path) -> Iterator[tuple[Record, Record]]:
     for number, (row, (line, answer)) in enumerate(
         zip_longest(rows(asked), json_records(answers), fillvalue=(0, None)), start=1
     ):
@@ -219,7 +219,7 @@ def _paired(asked: Path, answers: Path) -> Iterator[tuple[Record, Record]]:
         yield row, answer
 
 
-def _answered(row: Record, answer: Record, where: Path) -> Record:
+def _with_answer(row: Record, answer: Record, where: Path) -> Record:
     card = cards()[task_of(row)]
     try:
         given = of(card).from_columns(answer)

@@ -160,18 +160,18 @@ def _convention(text: str, raws: Sequence[Raw]) -> tuple[Table | None, str]:
     """How the offsets of a row were counted: the way that confirms most of its quotes, code points
     where in doubt."""
     quoted = [raw for raw in raws if raw.quote and not raw.fault]
-    best = _confirmed(text, quoted, None)
+    best = _count_confirmed(text, quoted, None)
     chosen: tuple[Table | None, str] = (None, "")
     if best == len(quoted):
         return chosen
     for name, table in _conventions(text):
-        confirmed = _confirmed(text, quoted, table)
+        confirmed = _count_confirmed(text, quoted, table)
         if confirmed > best:
             best, chosen = confirmed, (table, name)
     return chosen
 
 
-def _confirmed(text: str, raws: Iterable[Raw], table: Table | None) -> int:
+def _count_confirmed(text: str, raws: Iterable[Raw], table: Table | None) -> int:
     return sum(_reads(text, raw, _convert(raw.fragments, table)) for raw in raws)
 
 
@@ -200,7 +200,7 @@ def _place(
     if places is not None and tuple(places) != raw.fragments:
         reasons.append(counted)
     if len(raw.fragments) > 1:
-        return _joined(text, raw, places, reasons) if join_lines else DISCONTINUOUS
+        return _join(text, raw, places, reasons) if join_lines else DISCONTINUOUS
     start, end = places[0] if places else raw.fragments[0]
     inside = 0 <= start < end <= len(text)
     if not raw.quote:
@@ -215,7 +215,7 @@ def _place(
     return SEVERAL if candidates else (NOWHERE if inside else OUTSIDE)
 
 
-def _joined(
+def _join(
     text: str, raw: Raw, places: Sequence[tuple[int, int]] | None, reasons: list[str]
 ) -> tuple[int, int] | str:
     if places is None or not all(0 <= start < end <= len(text) for start, end in places):

@@ -74,7 +74,7 @@ def describe(
             split=corpus.split,
             groups=groups_of(corpus.notes),
             parents={note.id: note.parents for note in corpus.notes if note.parents},
-            carried=_carried(corpus.notes, corpus.split),
+            carried=_count_labels(corpus.notes, corpus.split),
             grouping=corpus.grouping,
             leaks=corpus.leaks,
             warnings=corpus.warnings,
@@ -82,7 +82,7 @@ def describe(
     )
 
 
-def _carried(notes: Sequence[Note], split: Split) -> dict[PartName, dict[str, int]]:
+def _count_labels(notes: Sequence[Note], split: Split) -> dict[PartName, dict[str, int]]:
     counts = count_parts(notes, split.parts)
     return {part: dict(found) for part, found in counts.items()}
 
@@ -122,10 +122,10 @@ def verify(path: Path) -> SplitFile:
     before = read(path)
     root = (path.parent / before.root).resolve()
     data = data_of(before, path)
-    faults = _changed_files(before, data, root)
+    faults = _compare_files(before, data, root)
     if not faults:
         parts, _ = load.read_parts(data, before.name, root)
-        faults = _changed_parts(before, data, [note for notes in parts.values() for note in notes])
+        faults = _compare_parts(before, data, [note for notes in parts.values() for note in notes])
     if faults:
         raise GateRefused(
             f"{path}: no longer holds: {'; '.join(faults)}; restore the files, or write it anew "
@@ -148,7 +148,7 @@ def _seal_of(file: SplitFile) -> str:
     return digest(msgspec.structs.replace(file, seal=""))
 
 
-def _changed_files(before: SplitFile, data: Data, root: Path) -> list[str]:
+def _compare_files(before: SplitFile, data: Data, root: Path) -> list[str]:
     paths = load.files(data, root, before.name)
     now = {load.relative_name(path, root): path for path in paths}
     faults = [f"{name} is gone" for name in before.files if name not in now]
@@ -161,7 +161,7 @@ def _changed_files(before: SplitFile, data: Data, root: Path) -> list[str]:
     return faults[:5]
 
 
-def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) -> list[str]:
+def _compare_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) -> list[str]:
     """What is not as the file says, though the data files are: the notes are judged by the file's
     parts, not drawn anew."""
     notes = {note.id: note for note in read_again}
@@ -174,7 +174,7 @@ def _changed_parts(before: SplitFile, data: Source, read_again: Sequence[Note]) 
         faults.append("the parts are not those that were written")
     if groups_of(placed) != before.groups:
         faults.append("the groups are not those that were written")
-    if _carried(placed, before.split) != before.carried:
+    if _count_labels(placed, before.split) != before.carried:
         faults.append("the labels are not those that were counted")
     known = {(leak.tie, leak.parts): leak.sets for leak in before.leaks}
     faults += [

@@ -177,7 +177,8 @@ class _State:
             yield int(part), int(label)
 
     def improve(self, cell: tuple[int, int]) -> bool:
-        """Make the best move or exchange that brings a part's label nearer; whether there was one."""
+        """Make the best move or exchange that brings a part's label nearer; whether there was
+        one."""
         part, label = cell
         sign = 1.0 if self.errors(self.held[part])[label] > 0 else -1.0
         effect = sign * (self.table[:, label + 1] - self.prevalence[label] * self.table[:, 0])

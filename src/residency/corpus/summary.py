@@ -10,7 +10,7 @@ import msgspec
 
 from residency.core.types import PARTS, PROFILES, DataSummary, PartSummary, Profile
 from residency.corpus import load
-from residency.corpus.ledger import Entry, count_entries
+from residency.corpus.ledger import LedgerEntry, count_entries
 from residency.corpus.load import Corpus, Data
 from residency.corpus.parts import labels_of
 
@@ -40,7 +40,7 @@ def summary(data: Data, root: Path, corpus: Corpus) -> DataSummary:
     )
 
 
-def with_entries(data: DataSummary, entries: Iterable[Entry]) -> DataSummary:
+def with_entries(data: DataSummary, entries: Iterable[LedgerEntry]) -> DataSummary:
     """A summary with what windowing and tagging added to the ledger."""
     return msgspec.structs.replace(data, ledger=count_entries(entries, data.ledger))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residency.core.files import write_text
-from residency.core.page import CONTROL, escaped, style
+from residency.core.page import CONTROL, escape_markdown, style
 from residency.core.types import RunFacts, Value
 from residency.evals import formats, plots, report_view
 from residency.evals.report_view import TaskView
@@ -302,7 +302,7 @@ def _markdown_text(value: object) -> object:
 
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
-    return Markup(escaped(value))
+    return Markup(escape_markdown(value))
 
 
 def _fence(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from residency.core.types import RawNote
 from residency.ingest.decode import tidy
-from residency.ingest.hl7 import moment, written
+from residency.ingest.hl7 import moment, order_name
 from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Ccda
 
@@ -152,10 +152,10 @@ def _names(person: Any, lang: str) -> Iterator[str]:
         family = " ".join(
             _blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}family")
         )
-        yield written(family, (given or [""])[0], "", lang)
+        yield order_name(family, (given or [""])[0], "", lang)
         if len(given) > 1:
-            yield written(family, given[0], " ".join(given[1:]), lang)
-            yield written(family, given[1], "", lang)
+            yield order_name(family, given[0], " ".join(given[1:]), lang)
+            yield order_name(family, given[1], "", lang)
         if not given and not family:
             yield _blank("".join(name.itertext())).strip()
 

@@ -69,7 +69,7 @@ def read(value: object, encoding: Encoding, lang: str, format: Format) -> tuple[
     if isinstance(value, datetime | date):
         value = value.isoformat()
     if isinstance(value, bytes | bytearray | memoryview):
-        text = decoded(bytes(value), encoding, lang)
+        text = decode_bytes(bytes(value), encoding, lang)
     else:
         text = str(value)
     edits = Edits(source_length=len(text))
@@ -81,7 +81,7 @@ def read(value: object, encoding: Encoding, lang: str, format: Format) -> tuple[
     return (of_rtf(text) if kind == "rtf" else of_html(text)), None
 
 
-def decoded(data: bytes, encoding: Encoding, lang: str = "") -> str:
+def decode_bytes(data: bytes, encoding: Encoding, lang: str = "") -> str:
     """Bytes as text, strictly; raises ``Unreadable``."""
     if encoding in FONTS:
         # Each byte is the sign that a Western system shows; or the bytes are these signs in UTF-8,
@@ -111,7 +111,8 @@ def tcvn3() -> dict[str, str]:
 
 @cache
 def vni() -> dict[str, str]:
-    """Stored sign, or letter and sign -> letter; capitals too, also where only the letter is one."""
+    """Stored sign, or letter and sign -> letter; capitals too, also where only the letter is
+    one."""
     data = tomllib.loads(DATA.read_text("utf-8"))["vni"]
     small = dict(data["single"])
     for sign, pairs in data["pair"].items():

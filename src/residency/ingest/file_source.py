@@ -18,7 +18,7 @@ import msgspec
 
 from residency.core.errors import DataError, UserError
 from residency.core.files import csv_rows, enumerate_lines, file_digest
-from residency.ingest.decode import FONTS, Unreadable, decoded
+from residency.ingest.decode import FONTS, Unreadable, decode_bytes
 from residency.ingest.rows import Labels, RowOutcome, note_of
 from residency.ingest.sources import AnyFiles, Ccda, CsvFiles, Hl7, JsonlFiles
 from residency.ingest.store import Store
@@ -35,7 +35,7 @@ def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[RowOutcome]:
     new = []
     for number, path in enumerate(paths, 1):
         name = os.path.relpath(path, root)
-        now = store.keyed(file_digest(path))
+        now = store.hash_with_key(file_digest(path))
         before = store.file(name)
         if before == now:
             continue
@@ -75,7 +75,8 @@ def find_files(settings: AnyFiles, root: Path) -> list[Path]:
 
 
 def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
-    """Rows of a CSV file; a file in a legacy encoding is read as a whole, one in UTF-8 as a stream."""
+    """Rows of a CSV file; a file in a legacy encoding is read as a whole, one in UTF-8 as a
+    stream."""
     where = f"extract.path: {place}"
     header: list[str] = []
     number = 1
@@ -105,7 +106,9 @@ def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator
 def _opened(settings: CsvFiles, path: Path) -> TextIO:
     if settings.encoding in ("auto", "utf-8"):
         return path.open(encoding="utf-8-sig", newline="")
-    return io.StringIO(decoded(path.read_bytes(), settings.encoding, settings.lang), newline="")
+    return io.StringIO(
+        decode_bytes(path.read_bytes(), settings.encoding, settings.lang), newline=""
+    )
 
 
 def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
@@ -115,7 +118,7 @@ def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iter
         where = f"{place}, line {number}"
         try:
             if settings.encoding not in ("auto", "utf-8", *FONTS):
-                line = decoded(line, settings.encoding, settings.lang).encode()
+                line = decode_bytes(line, settings.encoding, settings.lang).encode()
             row = msgspec.json.decode(line, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, Unreadable):
             raise DataError(

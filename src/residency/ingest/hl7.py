@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from residency.core.types import RawNote
-from residency.ingest.decode import FONTS, Unreadable, by_font, decoded, read
+from residency.ingest.decode import FONTS, Unreadable, by_font, decode_bytes, read
 from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Encoding, Hl7
 
@@ -91,7 +91,7 @@ STAFF = {
 def messages(settings: Hl7, data: bytes, name: str) -> Iterator[RowOutcome]:
     """What became of each message of a file."""
     try:
-        text = decoded(data, _encoding(settings, data), settings.lang)
+        text = decode_bytes(data, _encoding(settings, data), settings.lang)
     except Unreadable as error:
         yield RowOutcome(skipped=str(error), id=f"\0{name}")
         return
@@ -224,7 +224,8 @@ def people(parsed: hl7.Message, lang: str) -> tuple[str, tuple[tuple[str, str], 
 def _read(
     parsed: hl7.Message, segment: Any, number: int, form: str, kind: str, lang: str
 ) -> Iterator[tuple[str, str]]:
-    """(kind, value) of what a field identifies someone by, read in one of the forms of ``NAMED``."""
+    """(kind, value) of what a field identifies someone by, read in one of the forms of
+    ``NAMED``."""
     fields = _fields(parsed, segment, number, parts=form in ("address", "result_staff"))
     if form == "birth" and (born := moment(_text(parsed, segment, number))):
         yield kind, born.date().isoformat()
@@ -233,11 +234,11 @@ def _read(
             yield kind, field[0]
         elif form == "name":  # XPN
             family, given, more, *_ = _padded(field, 3)
-            yield kind, written(family, given, more, lang)
+            yield kind, order_name(family, given, more, lang)
         elif form == "result_staff":  # NDL: the person is one component, number & family & given
             _, family, given, more, *_ = _padded(field[0].split("\0"), 4)
             if family and given:
-                yield kind, written(family, given, more, lang)
+                yield kind, order_name(family, given, more, lang)
         elif form == "address":
             yield from ((kind, line) for line in _address(field))
         elif form == "phone":
@@ -270,12 +271,12 @@ def _staff(parsed: hl7.Message, segment: Any, number: int, lang: str) -> Iterato
     for one in _fields(parsed, segment, number):
         first, family, given, more, *_ = _padded(one, 4)
         if family.strip() and given.strip():  # a lone word may be any word
-            yield written(family, given, more, lang)
+            yield order_name(family, given, more, lang)
         elif not family.strip() and re.search(r"[^\W\d]\s+[^\W\d]", first):
             yield first
 
 
-def written(family: str, given: str, more: str, lang: str) -> str:
+def order_name(family: str, given: str, more: str, lang: str) -> str:
     """A name in its language's order."""
     if lang == "zh":
         return f"{family}{given}".strip()
@@ -295,7 +296,7 @@ def _repeats(parsed: hl7.Message, segment: Any, number: int) -> list[str]:
     if len(segment) <= number:
         return []
     field = segment[number]
-    return [unescaped(parsed, str(one)) for one in (field if _nested(field) else [field])]
+    return [unescape(parsed, str(one)) for one in (field if _nested(field) else [field])]
 
 
 def _fields(parsed: hl7.Message, segment: Any, number: int, parts: bool = False) -> list[list[str]]:
@@ -309,7 +310,7 @@ def _fields(parsed: hl7.Message, segment: Any, number: int, parts: bool = False)
     return [
         [
             "\0".join(
-                unescaped(parsed, inner) for inner in piece.split(part)[: None if parts else 1]
+                unescape(parsed, inner) for inner in piece.split(part)[: None if parts else 1]
             )
             for piece in one.split(component)
         ]
@@ -333,7 +334,7 @@ def _padded(parts: Sequence[str], count: int) -> list[str]:
     return [*parts, *[""] * (count - len(parts))]
 
 
-def unescaped(parsed: hl7.Message, text: str) -> str:
+def unescape(parsed: hl7.Message, text: str) -> str:
     r"""A text without escape sequences: ``\F\`` and its like, ``\.br\`` and ``\.sp\`` as line ends,
     ``\Xdd..\`` as UTF-8, others left out."""
     sign = str(parsed.segment("MSH")[2])[2:3] or "\\"

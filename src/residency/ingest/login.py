@@ -17,18 +17,26 @@ if TYPE_CHECKING:
 
 POSTGRESQL = """
 WITH mine AS (SELECT r.* FROM pg_roles r WHERE pg_has_role(current_user, r.oid, 'MEMBER')),
-  spaces AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp)'),
-  things AS (SELECT c.oid, c.relkind, c.relowner FROM pg_class c JOIN spaces s ON s.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))
+  spaces AS (SELECT oid, nspname FROM pg_namespace WHERE nspname NOT IN ('pg_catalog',
+      'information_schema') AND nspname !~ '^pg_(toast|temp)'),
+  things AS (SELECT c.oid, c.relkind, c.relowner FROM pg_class c JOIN spaces s ON s.oid =
+      c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S'))
 SELECT CASE
   WHEN EXISTS (SELECT 1 FROM mine WHERE rolsuper) THEN 'it is a superuser, or may become one'
-  WHEN EXISTS (SELECT 1 FROM mine WHERE rolcreaterole OR rolcreatedb) THEN 'it may create roles or databases'
-  WHEN EXISTS (SELECT 1 FROM mine WHERE rolname IN ('pg_write_all_data', 'pg_write_server_files', 'pg_execute_server_program', 'pg_maintain'))
+  WHEN EXISTS (SELECT 1 FROM mine WHERE rolcreaterole OR rolcreatedb) THEN
+      'it may create roles or databases'
+  WHEN EXISTS (SELECT 1 FROM mine WHERE rolname IN ('pg_write_all_data', 'pg_write_server_files',
+      'pg_execute_server_program', 'pg_maintain'))
     THEN 'it is in a role that writes'
   WHEN EXISTS (SELECT 1 FROM things t JOIN mine m ON t.relowner = m.oid) THEN 'it owns tables'
-  WHEN EXISTS (SELECT 1 FROM pg_database d JOIN mine m ON d.datdba = m.oid WHERE d.datname = current_database()) THEN 'it owns the database'
-  WHEN EXISTS (SELECT 1 FROM mine m WHERE has_database_privilege(m.oid, current_database(), 'CREATE')) THEN 'it may create schemas'
-  WHEN EXISTS (SELECT 1 FROM mine m, spaces s WHERE has_schema_privilege(m.oid, s.oid, 'CREATE')) THEN 'it may create tables in a schema'
-  WHEN EXISTS (SELECT 1 FROM things t, mine m WHERE CASE WHEN t.relkind = 'S' THEN has_sequence_privilege(m.oid, t.oid, 'USAGE, UPDATE')
+  WHEN EXISTS (SELECT 1 FROM pg_database d JOIN mine m ON d.datdba = m.oid WHERE d.datname =
+      current_database()) THEN 'it owns the database'
+  WHEN EXISTS (SELECT 1 FROM mine m WHERE has_database_privilege(m.oid, current_database(),
+      'CREATE')) THEN 'it may create schemas'
+  WHEN EXISTS (SELECT 1 FROM mine m, spaces s WHERE has_schema_privilege(m.oid, s.oid, 'CREATE'))
+      THEN 'it may create tables in a schema'
+  WHEN EXISTS (SELECT 1 FROM things t, mine m WHERE CASE WHEN t.relkind = 'S' THEN
+      has_sequence_privilege(m.oid, t.oid, 'USAGE, UPDATE')
     ELSE has_table_privilege(m.oid, t.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER')
       OR has_any_column_privilege(m.oid, t.oid, 'INSERT, UPDATE') END) THEN 'it may change tables'
   ELSE '' END
@@ -37,12 +45,16 @@ SELECT CASE
 MSSQL = """
 SELECT CASE
   WHEN IS_SRVROLEMEMBER('sysadmin') = 1 OR IS_MEMBER('db_owner') = 1 THEN 'it is an administrator'
-  WHEN IS_MEMBER('db_datawriter') = 1 OR IS_MEMBER('db_ddladmin') = 1 OR IS_MEMBER('db_securityadmin') = 1 THEN 'it is in a role that writes'
+  WHEN IS_MEMBER('db_datawriter') = 1 OR IS_MEMBER('db_ddladmin') = 1 OR
+      IS_MEMBER('db_securityadmin') = 1 THEN 'it is in a role that writes'
   WHEN EXISTS (SELECT 1 FROM fn_my_permissions(NULL, 'DATABASE') WHERE permission_name NOT IN
-    ('CONNECT', 'SELECT', 'VIEW DEFINITION', 'VIEW DATABASE STATE', 'SHOWPLAN', 'VIEW ANY COLUMN MASTER KEY DEFINITION',
+    ('CONNECT', 'SELECT', 'VIEW DEFINITION', 'VIEW DATABASE STATE', 'SHOWPLAN',
+    'VIEW ANY COLUMN MASTER KEY DEFINITION',
      'VIEW ANY COLUMN ENCRYPTION KEY DEFINITION')) THEN 'it has rights in the database beyond reading'
-  WHEN EXISTS (SELECT 1 FROM sys.objects o CROSS APPLY fn_my_permissions(QUOTENAME(SCHEMA_NAME(o.schema_id)) + '.' + QUOTENAME(o.name), 'OBJECT') p
-    WHERE o.type IN ('U', 'V') AND p.permission_name IN ('INSERT', 'UPDATE', 'DELETE', 'ALTER', 'CONTROL', 'TAKE OWNERSHIP')) THEN 'it may change tables'
+  WHEN EXISTS (SELECT 1 FROM sys.objects o CROSS APPLY
+      fn_my_permissions(QUOTENAME(SCHEMA_NAME(o.schema_id)) + '.' + QUOTENAME(o.name), 'OBJECT') p
+    WHERE o.type IN ('U', 'V') AND p.permission_name IN ('INSERT', 'UPDATE', 'DELETE', 'ALTER',
+    'CONTROL', 'TAKE OWNERSHIP')) THEN 'it may change tables'
   ELSE '' END
 """
 
@@ -65,7 +77,7 @@ READING = frozenset(
 them) is refused."""
 
 
-def writing(connection: Connection, tables: Iterable[str]) -> str:
+def find_write_access(connection: Connection, tables: Iterable[str]) -> str:
     """Why a login can write, or an empty string. ``tables``: those that are read, as SQL."""
     from sqlalchemy import text
 
@@ -73,12 +85,12 @@ def writing(connection: Connection, tables: Iterable[str]) -> str:
     if dialect == "postgresql":
         found = str(connection.execute(text(POSTGRESQL)).scalar() or "")
     elif dialect in ("mysql", "mariadb"):
-        found = granted(lambda asked: _shown(connection, asked))
+        found = find_granted(lambda asked: _shown(connection, asked))
     elif dialect == "mssql":
         return str(connection.execute(text(MSSQL)).scalar() or "")
     else:
         return ""  # SQLite: the file itself is opened for reading only
-    return found or planned(connection, tables)
+    return found or plan_deletions(connection, tables)
 
 
 def _shown(connection: Connection, asked: str) -> list[str]:
@@ -94,7 +106,7 @@ def _shown(connection: Connection, asked: str) -> list[str]:
         return [HIDDEN]
 
 
-def planned(connection: Connection, tables: Iterable[str]) -> str:
+def plan_deletions(connection: Connection, tables: Iterable[str]) -> str:
     """Ask the server to plan, not to run, the deletion of no row of each table; it answers whether
     the login might."""
     from sqlalchemy import text
@@ -115,7 +127,7 @@ def planned(connection: Connection, tables: Iterable[str]) -> str:
     return ""
 
 
-def granted(ask: Callable[[str], list[str]]) -> str:
+def find_granted(ask: Callable[[str], list[str]]) -> str:
     """Why the grants of MariaDB or MySQL let a login write, roles included, or an empty string.
     ``ask`` runs a SHOW statement."""
     lines, seen = ask("SHOW GRANTS"), set()

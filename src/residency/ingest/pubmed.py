@@ -140,9 +140,8 @@ def _reachable() -> Iterator[None]:
         why = f"status {error.code}" if isinstance(error, HTTPError) else type(error).__name__
         raise UserError(
             f"PubMed does not answer ({why}); what was fetched is kept, and the same command goes "
-            "on from there. "
-            "Without a network, export the search at PubMed as XML elsewhere and give it with "
-            "--file."
+            "on from there. Without a network, export the search at PubMed as XML elsewhere and "
+            "give it with --file."
         ) from None
 
 

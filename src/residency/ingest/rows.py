@@ -31,7 +31,8 @@ class RowOutcome(Value, frozen=True):
     mark: tuple[str, str] | None = None
     """How far the source was read."""
     file: tuple[str, bytes] | None = None
-    """A file that was read to its end, by name and keyed content; such an item stands for no row."""
+    """A file that was read to its end, by name and keyed content; such an item stands for no
+    row."""
     left: int = 0
     """Labels that were left out, as their offsets count a text that was taken apart."""
 

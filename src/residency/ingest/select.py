@@ -112,7 +112,7 @@ def check_select(statement: str, where: str, dialect: str = "") -> str:
         )
     if len(found) != 1:
         raise UserError(f"{where}: holds {len(found)} statements; give one SELECT.")
-    if fault := _acting(found[0]):
+    if fault := _find_action(found[0]):
         raise UserError(
             f"{where}: is not a plain SELECT ({fault}); extraction only reads: give one SELECT "
             "without INTO, locks or changes."
@@ -145,7 +145,7 @@ def _copy(node: object) -> object:
     return copied() if copied else None
 
 
-def _acting(tree: object) -> str:
+def _find_action(tree: object) -> str:
     """What in a statement does more than read, or an empty string."""
     from sqlglot import exp
 

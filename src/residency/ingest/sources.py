@@ -105,7 +105,8 @@ class Sql(TableSource):
     notes: str = Field(min_length=8)
     """One SELECT that gives a row per note."""
     labels: str = ""
-    """One SELECT that gives note, start, stop and label of entities, where the database holds any."""
+    """One SELECT that gives note, start, stop and label of entities, where the database holds
+    any."""
     mark: str = ""
     """Column that only grows (a number or a time): the next extraction takes what is beyond; the id
     where empty."""
@@ -154,7 +155,8 @@ class CsvFiles(Files, TableSource):
 
 
 class JsonlFiles(Files, TableSource):
-    """Rows of JSON lines files; ``spans`` of a row, where there are any, hold start, end and label."""
+    """Rows of JSON lines files; ``spans`` of a row, where there are any, hold start, end and
+    label."""
 
     kind: Literal["jsonl"]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
-from residency.ingest.login import writing
+from residency.ingest.login import find_write_access
 from residency.ingest.rows import Labels, RowOutcome, note_of
 from residency.ingest.select import DIALECTS, check_select, tables
 from residency.ingest.sources import Sql
@@ -55,7 +55,7 @@ def connect(settings: Sql, root: Path) -> Engine:
 
 
 @contextmanager
-def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connection]:
+def open_to_read(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connection]:
     """A connection in a read-only transaction, its login tried on the tables that are asked for.
 
     Raises ``GateRefused`` for a login that can write, ``UserError`` where the database cannot be
@@ -75,7 +75,7 @@ def reading(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Connect
             if statement := readonly.get(engine.dialect.name):
                 connection.execute(text(statement))
                 connection.commit()
-            if not settings.writing_login and (why := writing(connection, asked)):
+            if not settings.writing_login and (why := find_write_access(connection, asked)):
                 raise GateRefused(
                     f"extract.url: this login can write to the hospital's database ({why}); use "
                     "one with SELECT alone, "
@@ -109,11 +109,11 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
     asked = [table for one in (inner, labels) if one for table in tables(one, dialect)]
     column = settings.mark or settings.columns.id
     try:
-        with reading(engine, settings, asked) as connection:
+        with open_to_read(engine, settings, asked) as connection:
             _check_columns(connection, inner, settings)
             if missing := _unmarked(connection, inner, settings):
                 yield RowOutcome(skipped=NO_MARK, rows=missing)
-            statement = ordered(
+            statement = order_by_mark(
                 inner,
                 engine.dialect.identifier_preparer.quote_identifier,
                 settings,
@@ -145,16 +145,18 @@ def _let_go(result: CursorResult[Any]) -> Iterator[None]:
         raise
 
 
-def ordered(inner: str, quote: Any, settings: Sql, resumed: bool) -> str:
+def order_by_mark(inner: str, quote: Any, settings: Sql, resumed: bool) -> str:
     """The statement that is sent: the user's, from a mark on, in the order of marks."""
     mark, id = quote(settings.mark or settings.columns.id), quote(settings.columns.id)
     beyond = f"{mark} >= :mark" if resumed else f"{mark} IS NOT NULL"
     both = "" if mark == id else f" AND {id} IS NOT NULL"
     order = mark if mark == id else f"{mark}, {id}"
-    return f"SELECT * FROM ({escaped(inner)}\n) AS taken WHERE {beyond}{both} ORDER BY {order}"
+    return (
+        f"SELECT * FROM ({escape_colons(inner)}\n) AS taken WHERE {beyond}{both} ORDER BY {order}"
+    )
 
 
-def escaped(statement: str) -> str:
+def escape_colons(statement: str) -> str:
     """A statement whose colons are no parameters."""
     return statement.replace(":", r"\:")
 
@@ -195,7 +197,9 @@ def _check_columns(connection: Connection, inner: str, settings: Sql) -> None:
     from sqlalchemy import text
 
     present = list(
-        connection.execute(text(f"SELECT * FROM ({escaped(inner)}\n) AS taken WHERE 1 = 0")).keys()
+        connection.execute(
+            text(f"SELECT * FROM ({escape_colons(inner)}\n) AS taken WHERE 1 = 0")
+        ).keys()
     )
     wanted = settings.wanted() | ({"extract.mark": settings.mark} if settings.mark else {})
     for where, column in wanted.items():
@@ -214,7 +218,7 @@ def _unmarked(connection: Connection, inner: str, settings: Sql) -> int:
     none = " OR ".join(f"{name} IS NULL" for name in names)
     return int(
         connection.execute(
-            text(f"SELECT count(*) FROM ({escaped(inner)}\n) AS taken WHERE {none}")
+            text(f"SELECT count(*) FROM ({escape_colons(inner)}\n) AS taken WHERE {none}")
         ).scalar()
         or 0
     )
@@ -234,16 +238,16 @@ def _labels(
     if not statement:
         yield lambda ids: {}
         return
-    with reading(engine, settings, []) as connection:
+    with open_to_read(engine, settings, []) as connection:
         first = connection.execute(
-            text(f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE 1 = 0")
+            text(f"SELECT * FROM ({escape_colons(statement)}\n) AS marked WHERE 1 = 0")
         )
         names = list(first.keys())
         if len(names) != 4:
             raise UserError("extract.labels: must give four columns: note, start, stop and label.")
         note = engine.dialect.identifier_preparer.quote_identifier(names[0])
         asked = text(
-            f"SELECT * FROM ({escaped(statement)}\n) AS marked WHERE {note} IN :ids"
+            f"SELECT * FROM ({escape_colons(statement)}\n) AS marked WHERE {note} IN :ids"
         ).bindparams(bindparam("ids", expanding=True))
 
         def of(ids: Sequence[Any]) -> Labels:

@@ -38,10 +38,12 @@ SETTINGS = (
 )
 TABLES = """
 CREATE TABLE IF NOT EXISTS sealed (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, notes INTEGER NOT NULL, taken_at TEXT NOT NULL, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, notes INTEGER NOT NULL, taken_at
+    TEXT NOT NULL, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS taken (id BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (name BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS ledger (at TEXT NOT NULL, what TEXT NOT NULL, segment INTEGER NOT NULL, rows INTEGER NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS ledger (at TEXT NOT NULL, what TEXT NOT NULL, segment INTEGER NOT NULL,
+    rows INTEGER NOT NULL, reason TEXT NOT NULL);
 """
 
 
@@ -159,19 +161,19 @@ class Store:
 
     def put(self, name: str, value: msgspec.Struct) -> None:
         """Keep a value under a name."""
-        sealed = self._sealed(msgspec.json.encode(value), name)
+        sealed = self._encrypt(msgspec.json.encode(value), name)
         self.database.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?)", (name, sealed))
 
     def get(self, name: str, kind: type[T]) -> T | None:
         """The value under a name, if there is one."""
         value = self._first("SELECT value FROM sealed WHERE name = ?", name)
-        return msgspec.json.decode(self._opened(value, name), type=kind) if value else None
+        return msgspec.json.decode(self._decrypt(value, name), type=kind) if value else None
 
-    def _sealed(self, value: bytes, name: str) -> bytes:
+    def _encrypt(self, value: bytes, name: str) -> bytes:
         nonce = os.urandom(12)
         return nonce + self._cipher.encrypt(nonce, value, name.encode())
 
-    def _opened(self, value: bytes, name: str) -> bytes:
+    def _decrypt(self, value: bytes, name: str) -> bytes:
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -184,20 +186,22 @@ class Store:
 
     # What was taken
 
-    def keyed(self, text: str | bytes) -> bytes:
+    def hash_with_key(self, text: str | bytes) -> bytes:
         """What stands for an id or a content outside the sealed values."""
         data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
         return hmac.new(self._index, data, sha256).digest()[:16]
 
     def taken(self, id: str) -> bytes | None:
         """The keyed content of a note that was taken; nothing (``b""``) for a row that was not."""
-        found: bytes | None = self._first("SELECT content FROM taken WHERE id = ?", self.keyed(id))
+        found: bytes | None = self._first(
+            "SELECT content FROM taken WHERE id = ?", self.hash_with_key(id)
+        )
         return found
 
     def file(self, name: str) -> bytes | None:
         """The keyed content of a file that was taken."""
         query = "SELECT content FROM files WHERE name = ?"
-        found: bytes | None = self._first(query, self.keyed(name))
+        found: bytes | None = self._first(query, self.hash_with_key(name))
         return found
 
     def add(
@@ -216,21 +220,21 @@ class Store:
             number = self.head.last + bool(notes)
             mark = mark or self.head.mark
             if notes:
-                now, sealed = _now(), self._packed(notes, number)
+                now, sealed = _now(), self._pack(notes, number)
                 self.database.execute(
                     "INSERT INTO segments VALUES (?, ?, ?, ?)", (number, len(notes), now, sealed)
                 )
                 self._log("taken", number, len(notes))
             for reason, count in counts.items():
                 self._log("not taken", number, count, reason)
-            own = [(note.id, self.keyed(content(note))) for note in notes]
+            own = [(note.id, self.hash_with_key(content(note))) for note in notes]
             for statement, pairs in (
                 ("INSERT OR REPLACE INTO taken VALUES (?, ?)", own),
                 ("INSERT OR IGNORE INTO taken VALUES (?, ?)", [(id, b"") for id in skipped]),
                 ("INSERT OR REPLACE INTO taken VALUES (?, ?)", changed),
                 ("INSERT OR REPLACE INTO files VALUES (?, ?)", files),
             ):
-                rows = [(self.keyed(name), found) for name, found in pairs]
+                rows = [(self.hash_with_key(name), found) for name, found in pairs]
                 self.database.executemany(statement, rows)
             self._change_head(last=number, counts=dict(total), mark=mark)
 
@@ -248,10 +252,10 @@ class Store:
         self.head = msgspec.structs.replace(self.head, **changes)
         self.put("head", self.head)
 
-    def _packed(self, notes: Sequence[RawNote], number: int) -> bytes:
+    def _pack(self, notes: Sequence[RawNote], number: int) -> bytes:
         """Notes as a segment holds them."""
         packed = zlib.compress(msgspec.msgpack.encode(notes), 1)
-        return self._sealed(packed, self._name(number, len(notes)))
+        return self._encrypt(packed, self._name(number, len(notes)))
 
     def restart(self, source: str) -> None:
         """The source was changed: read it from its beginning, and take what was not taken."""
@@ -284,7 +288,7 @@ class Store:
             raise GateRefused(
                 f"{self.path}: segment {number} is missing; restore it from a backup."
             )
-        packed = self._opened(row[1], self._name(number, row[0]))
+        packed = self._decrypt(row[1], self._name(number, row[0]))
         return msgspec.msgpack.decode(zlib.decompress(packed), type=list[RawNote])
 
     def held(self) -> int:
@@ -323,7 +327,7 @@ class Store:
             with self.writing():
                 self.database.execute(
                     "UPDATE segments SET notes = ?, value = ? WHERE number = ?",
-                    (len(kept), self._packed(kept, number), number),
+                    (len(kept), self._pack(kept, number), number),
                 )
                 self._log("removed", number, len(notes) - len(kept), "erasure")
             gone += len(notes) - len(kept)

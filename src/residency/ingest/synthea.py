@@ -51,7 +51,7 @@ def bundles(folder: Path) -> Iterator[Resource]:
         yield {
             "resourceType": "Bundle",
             "type": "collection",
-            "entry": [{"resource": _filled(resource)} for resource in resources],
+            "entry": [{"resource": _without_empty(resource)} for resource in resources],
         }
 
 
@@ -108,7 +108,7 @@ def _patient(row: Line) -> Resource:
     return {
         "resourceType": "Patient",
         "id": row["Id"],
-        "name": [_filled(name)] if any(name.values()) else [],
+        "name": [_without_empty(name)] if any(name.values()) else [],
         "gender": GENDERS.get(row["GENDER"], "unknown"),
         "birthDate": row["BIRTHDATE"],
         "deceasedDateTime": row.get("DEATHDATE", ""),
@@ -122,7 +122,7 @@ def _encounter(row: Line, _: str) -> Resource:
         "status": "finished" if row["STOP"] else "in-progress",
         "class": {"system": ACT, "code": CLASSES.get(kind, "AMB"), "display": kind},
         "type": [_concept(SNOMED, row["CODE"], row["DESCRIPTION"])],
-        "period": _filled({"start": row["START"], "end": row["STOP"]}),
+        "period": _without_empty({"start": row["START"], "end": row["STOP"]}),
         "reasonCode": _reason(row),
     }
 
@@ -145,7 +145,9 @@ def _medication(row: Line, id: str) -> Resource:
         "medicationCodeableConcept": _concept(RXNORM, row["CODE"], row["DESCRIPTION"]),
         "authoredOn": row["START"],
         "reasonCode": _reason(row),
-        "dispenseRequest": {"validityPeriod": _filled({"start": row["START"], "end": row["STOP"]})},
+        "dispenseRequest": {
+            "validityPeriod": _without_empty({"start": row["START"], "end": row["STOP"]})
+        },
     }
 
 
@@ -164,7 +166,7 @@ def _observation(row: Line, id: str) -> Resource:
     except ValueError:
         value = None
     if value is not None:
-        return found | {"valueQuantity": _filled({"value": value, "unit": row["UNITS"]})}
+        return found | {"valueQuantity": _without_empty({"value": value, "unit": row["UNITS"]})}
     return found | {"valueString": row["VALUE"]}
 
 
@@ -173,7 +175,7 @@ def _procedure(row: Line, id: str) -> Resource:
         **_common("Procedure", row, id),
         "status": "completed",
         "code": _concept(SNOMED, row["CODE"], row["DESCRIPTION"]),
-        "performedPeriod": _filled({"start": row["START"], "end": row["STOP"]}),
+        "performedPeriod": _without_empty({"start": row["START"], "end": row["STOP"]}),
         "reasonCode": _reason(row),
     }
 
@@ -189,7 +191,7 @@ def _immunization(row: Line, id: str) -> Resource:
 
 def _allergy(row: Line, id: str) -> Resource:
     reactions = [
-        _filled(
+        _without_empty(
             {"manifestation": [_concept(SNOMED, row[f"REACTION{n}"], words)], "severity": severity}
         )
         for n in (1, 2)
@@ -208,7 +210,7 @@ def _allergy(row: Line, id: str) -> Resource:
     }
 
 
-def _filled(value: Resource) -> Resource:
+def _without_empty(value: Resource) -> Resource:
     """Without fields that hold nothing, which FHIR does not allow."""
     return {name: one for name, one in value.items() if one not in ("", [], {}, None)}
 

@@ -125,7 +125,7 @@ class _Taking:
             self.flush()
 
     def _note(self, note: RawNote, left: int) -> None:
-        now = self.store.keyed(content(note))
+        now = self.store.hash_with_key(content(note))
         before, reason = self.store.taken(note.id) or None, CHANGED
         if before is None and note.id in self.ids:
             before, reason = self.ids[note.id], TWICE

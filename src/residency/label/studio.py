@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import SHOWABLE, Profile, Span
 from residency.corpus.formats.label_studio import regions
-from residency.corpus.records import identifier
+from residency.corpus.json_records import identifier
 from residency.label.annotations import Annotation, Given, LabellingTask
 from residency.label.campaign import Server
 from residency.label.interface import OWN, Code, interface, items

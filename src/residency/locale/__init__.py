@@ -29,7 +29,8 @@ class Locale(Value, frozen=True, forbid_unknown_fields=True):
     abbreviations: tuple[str, ...] = ()
     """Written with a full stop that ends no sentence, case as written."""
     spellings: dict[str, str] = {}
-    """Ends of words in one of two accepted spellings -> in the other, so that both compare equal."""
+    """Ends of words in one of two accepted spellings -> in the other, so that both compare
+    equal."""
     segmenter: str = ""
     """What joins the syllables of its words (see ``residency.locale.segment``); empty where spaces
     part words."""

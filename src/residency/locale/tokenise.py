@@ -10,11 +10,15 @@ from functools import cache
 from residency.locale import Locale, load
 
 # Scripts that are written without spaces and whose characters stand for themselves.
-HAN = "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+HAN = (
+    "\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003fffd"
+)
 CJK = (
     f"{HAN}"
     # kana
-    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f\U0001aff0-\U0001b16f"
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+    "\U0001aff0-\U0001b16f"
     "\uac00-\ud7a3"  # Hangul syllables
 )
 JAMO = "\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb"

@@ -25,7 +25,7 @@ from residency.core.types import (
     Value,
 )
 from residency.corpus import splitfile
-from residency.corpus.ledger import Entry
+from residency.corpus.ledger import LedgerEntry
 from residency.corpus.summary import summary, with_entries
 from residency.evals.floor import shortfall
 from residency.models import erased
@@ -401,14 +401,14 @@ def report_facts(
 
 def _training_entries(
     recipe: Recipe, trained: Sequence[Path], evaluation: Evaluation | None
-) -> dict[str, list[Entry]]:
+) -> dict[str, list[LedgerEntry]]:
     """Data set -> what became of its rows in training: of each trained system, under the data that
     its own stage learned from (the first of several tasks')."""
     if evaluation is not None:
         learned_from = [evaluation.asked.data]
     else:
         learned_from = [one.data or recipe.tasks_of(one)[0].data for one in recipe.stages]
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[LedgerEntry]] = {}
     for name, path in zip(learned_from, trained, strict=True):
-        found.setdefault(name, []).extend(read_jsonl(path / "ledger.jsonl", Entry))
+        found.setdefault(name, []).extend(read_jsonl(path / "ledger.jsonl", LedgerEntry))
     return found

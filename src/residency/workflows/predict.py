@@ -23,7 +23,7 @@ from residency.core.part import parse
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Prediction, RawNote, Turn
 from residency.corpus.conversations import MESSAGE_TAGS, read_messages
-from residency.corpus.records import choices, identifier
+from residency.corpus.json_records import choices, identifier
 from residency.tasks.card import Card
 from residency.tasks.families import of
 from residency.workflows.finished import artefact_of, predict

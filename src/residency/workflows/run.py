@@ -18,7 +18,7 @@ from residency.core.errors import ResidencyError, UserError
 from residency.core.files import read_json, write_jsonl
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import Run, packages
-from residency.corpus.ledger import Entry
+from residency.corpus.ledger import LedgerEntry
 from residency.models.artefact import FILE, Artefact
 from residency.models.base import silent
 from residency.recipe import Recipe, read_yaml
@@ -149,19 +149,19 @@ def join_training(recipe: Recipe, runs: Path) -> None:
     raise SystemExit(0)
 
 
-def _entries(items: Items) -> list[Entry]:
+def _entries(items: Items) -> list[LedgerEntry]:
     """What became of rows on their way to the model, for the ledger."""
     whole = "longer than the model reads at once"
     found = [
-        Entry(file="", line=0, id=id, status="windowed", reason=whole, count=count)
+        LedgerEntry(file="", line=0, id=id, status="windowed", reason=whole, count=count)
         for id, count in items.windowed.items()
     ]
     found += [
-        Entry(file="", line=0, status="repaired", reason=f"for training: {why}", count=count)
+        LedgerEntry(file="", line=0, status="repaired", reason=f"for training: {why}", count=count)
         for why, count in items.changed.items()
     ]
     return found + [
-        Entry(file="", line=0, id=id, status="rejected", reason=f"for training: {why}")
+        LedgerEntry(file="", line=0, id=id, status="rejected", reason=f"for training: {why}")
         for id, why in items.rejected.items()
     ]
 

@@ -14,8 +14,8 @@ from residency.core.errors import DataError
 from residency.core.files import read_text, reason
 from residency.core.part import Part
 from residency.corpus.conversations import Conversations
+from residency.corpus.json_records import Record
 from residency.corpus.reader import Row, require
-from residency.corpus.records import Record
 
 
 class AcronymColumns(Part):

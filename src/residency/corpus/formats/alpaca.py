@@ -8,8 +8,8 @@ import msgspec
 
 from residency.core.part import Part
 from residency.corpus.conversations import Conversations, Speech
+from residency.corpus.json_records import Record
 from residency.corpus.reader import require
-from residency.corpus.records import Record
 
 
 class AlpacaColumns(Part):

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from residency.core.part import Part
 from residency.corpus.entities import EntityKeys, read_entities
+from residency.corpus.json_records import Record, Records, csv_records
 from residency.corpus.reader import Row, require
-from residency.corpus.records import Record, Records, csv_records
 
 
 class CsvColumns(Part):

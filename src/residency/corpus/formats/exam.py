@@ -12,8 +12,8 @@ from string import ascii_uppercase
 from typing import Literal
 
 from residency.corpus.conversations import Conversations
+from residency.corpus.json_records import Record, identifier
 from residency.corpus.reader import Row, require
-from residency.corpus.records import Record, identifier
 
 
 class Exam(Conversations):

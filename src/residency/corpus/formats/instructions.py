@@ -1,4 +1,4 @@
-"""Plain rows of CSV, TSV or JSON: a question and an answer, or columns that a card puts into words."""
+"""Plain rows of CSV, TSV or JSON: a question and an answer, or columns for a card."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from residency.core.errors import DataError
 from residency.corpus.conversations import Conversations, Speech
+from residency.corpus.json_records import Record, csv_records, json_records
 from residency.corpus.reader import Row, require
-from residency.corpus.records import Record, csv_records, json_records
 
 
 class Instructions(Conversations):

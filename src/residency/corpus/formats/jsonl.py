@@ -11,8 +11,8 @@ import msgspec
 
 from residency.core.types import PROFILES
 from residency.corpus.entities import EntityKeys, read_entities
+from residency.corpus.json_records import Record, Records, choices, identifier
 from residency.corpus.reader import Row, require
-from residency.corpus.records import Record, Records, choices, identifier
 
 
 class JsonFields(EntityKeys):

@@ -10,8 +10,8 @@ import msgspec
 
 from residency.core.errors import DataError
 from residency.core.files import read_text
+from residency.corpus.json_records import identifier
 from residency.corpus.reader import Row, Source, require
-from residency.corpus.records import identifier
 from residency.corpus.span_repair import Raw
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from residency.corpus.conversations import MESSAGE_TAGS, Conversations, Speech, read_messages
+from residency.corpus.json_records import Record
 from residency.corpus.reader import require
-from residency.corpus.records import Record
 
 
 class Messages(Conversations):

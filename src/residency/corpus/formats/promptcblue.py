@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from residency.corpus.conversations import Conversations, RecordColumns, Speech
+from residency.corpus.json_records import Record, identifier, json_records
 from residency.corpus.reader import require
-from residency.corpus.records import Record, identifier, json_records
 
 
 class PromptCblue(Conversations):

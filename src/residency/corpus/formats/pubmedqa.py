@@ -11,8 +11,8 @@ import msgspec
 from residency.core.errors import DataError
 from residency.core.files import read_text, reason
 from residency.corpus.conversations import Conversations
+from residency.corpus.json_records import Record
 from residency.corpus.reader import Row, require
-from residency.corpus.records import Record
 
 
 class PubMedQa(Conversations):

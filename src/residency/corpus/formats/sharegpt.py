@@ -6,8 +6,8 @@ from typing import Literal
 
 from residency.core.part import Part
 from residency.corpus.conversations import Conversations, Speech, Tags, read_messages
+from residency.corpus.json_records import Record
 from residency.corpus.reader import require
-from residency.corpus.records import Record
 
 
 class ShareGptColumns(Part):

@@ -17,9 +17,9 @@ from residency.core.files import enumerate_lines, file_digest
 from residency.core.types import PARTS, Split, Value
 from residency.corpus import load
 from residency.corpus.formats.jsonl import Jsonl
+from residency.corpus.json_records import identifier
 from residency.corpus.leaks import Grouping
 from residency.corpus.load import Data
-from residency.corpus.records import identifier
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.recipe import Recipe
 from residency.workflows.finished import open_run
