@@ -81,12 +81,12 @@ def exported(artefact: Path, held_out: Sequence[Example], folder: Path) -> Path:
 
 def texts(artefact: Path, length: int, most: int) -> list[str]:
     """Different invented notes of about so many tokens."""
-    from residency.serve.engines.tokenizer import reader_of
+    from residency.models import artefact as artefacts
 
-    reader, found = reader_of(artefact, "notes"), []
+    tokeniser, found = artefacts.tokeniser(artefacts.read(artefact).base, artefact), []
     for seed in count(100):
         for note in records("vi", 100, seed=seed):
-            if abs(reader.count(note.text) - length) <= WITHIN:
+            if abs(len(tokeniser([note.text])[0].ids) - length) <= WITHIN:
                 found.append(note.text)
             if len(found) == most:
                 return found

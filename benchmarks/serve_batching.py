@@ -10,7 +10,7 @@ machine, servers in turn in every round.
   ours-export  the same with the run's export (residency export onnx): bfloat16 on OpenVINO where the processor computes in it and the score on
                the run's held-out part holds; its entities are compared with those of ours
 
-The gateway's part: one client after another over HTTP, minus engine.mark() called directly in a
+The gateway's part: one client after another over HTTP, minus engine.classify() called directly in a
 process of the same settings, in turn.
 """
 
@@ -173,7 +173,7 @@ def overhead(
         took, until, number = [], time.time() + given.seconds, 0
         while time.time() < until:
             begun = time.perf_counter()
-            await engine.mark(plan["texts"][number % len(plan["texts"])])
+            await engine.classify(plan["texts"][number % len(plan["texts"])])
             took.append(1000 * (time.perf_counter() - begun))
             number += 7
         return median(took)

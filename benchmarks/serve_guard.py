@@ -23,19 +23,18 @@ from statistics import median
 from typing import Any
 
 from _common import ROOT, parser, report, run, say
-from residency.serve.auth.bearer import OidcTokens, local_key, make_tokens
+from residency.serve.auth import OidcTokens, local_key, make_tokens
 from residency.serve.auth.rate import Rate
-from residency.serve.limits import Limited
-from residency.serve.settings import Limits, LocalKey, Oidc
-from residency.serve.sizes import fit
-from residency.serve.types import Refusal
+from residency.serve.limits import Limited, fit
+from residency.serve.refusals import Refusal
+from residency.serve.settings import LocalKey, Oidc, RequestLimits
 
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
 from provider import AUDIENCE, Clock, Provider
 
 MINUTES = 10
 COOLDOWN = 10.0
-LIMITS = Limits()
+LIMITS = RequestLimits()
 
 
 def main() -> None:
@@ -126,11 +125,11 @@ async def costs(provider: Provider, requests: int, rounds: int) -> list[list[str
     rows.append(
         [
             "request counted in memory, 200 users",
-            await rate(Limits(per_second=1_000_000), requests, rounds, time.process_time),
+            await rate(RequestLimits(per_second=1_000_000), requests, rounds, time.process_time),
         ]
     )
     if address := os.environ.get("RESIDENCY_TEST_REDIS"):
-        limits = Limits(per_second=1_000_000, redis=address)
+        limits = RequestLimits(per_second=1_000_000, redis=address)
         rows.append(
             [
                 "request counted in Redis, 200 users",
@@ -144,7 +143,9 @@ async def costs(provider: Provider, requests: int, rounds: int) -> list[list[str
     return [*rows, ["layer of limits around an application", f"{around - bare:,.0f} µs"]]
 
 
-async def rate(limits: Limits, requests: int, rounds: int, clock: Callable[[], float]) -> str:
+async def rate(
+    limits: RequestLimits, requests: int, rounds: int, clock: Callable[[], float]
+) -> str:
     counted = Rate(limits)
     run_ = secrets.token_hex(4)
     took = await timed(

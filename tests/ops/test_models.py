@@ -24,7 +24,7 @@ from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
 from residency.models.artefact import Artefact, GenerativeSettings, fresh, save
 from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
-from residency.ops.model_ledger import LEDGER, Models
+from residency.ops.model_ledger import LEDGER, ModelLedger
 from residency.ops.proof import address, prove
 from residency.tasks.card import Card, Label, load_card
 
@@ -79,8 +79,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, encoder: Base, writer: Base) 
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> Models:
-    return Models(tmp_path / "models")
+def models(tmp_path: Path) -> ModelLedger:
+    return ModelLedger(tmp_path / "models")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_is_recorded_is_what_transformers_says(made: dict[str, Path]) -> No
     assert -sum(known["values"][0]) / len(known["values"][0]) == pytest.approx(loss, abs=1e-4)
 
 
-def test_promote_and_roll_back(made: dict[str, Path], models: Models) -> None:
+def test_promote_and_roll_back(made: dict[str, Path], models: ModelLedger) -> None:
     first, second = models.add(made["head lora"]), models.add(made["other"])
     assert [one.digest for one in models.list()] == [first.digest, second.digest]
     assert first.digest == file_digest(made["head lora"] / "artefact.json")
@@ -128,7 +128,7 @@ def test_promote_and_roll_back(made: dict[str, Path], models: Models) -> None:
 
 
 def test_the_stored_artefact_stands_alone_and_holds_only_what_it_names(
-    made: dict[str, Path], models: Models, tmp_path: Path
+    made: dict[str, Path], models: ModelLedger, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(made["head lora"], tmp_path / "run"))
     (source / "ledger.jsonl").write_text('{"id": "BN-1"}\n')
@@ -138,10 +138,7 @@ def test_the_stored_artefact_stands_alone_and_holds_only_what_it_names(
     named = msgspec.json.decode((folder / "artefact.json").read_bytes(), type=Artefact).files
     assert {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    } == {
-        *named,
-        "artefact.json",
-    }
+    } == {*named, "artefact.json"}
     models.promote("ner", entry.digest)
 
 
@@ -257,7 +254,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_what_is_not_what_was_trained_is_refused(
-    fault: str, made: dict[str, Path], models: Models, tmp_path: Path
+    fault: str, made: dict[str, Path], models: ModelLedger, tmp_path: Path
 ) -> None:
     break_it, sentence = BROKEN[fault]
     good = models.add(made["other"])
@@ -283,7 +280,7 @@ def test_what_is_not_what_was_trained_is_refused(
 
 
 def test_a_stored_file_that_changes_later_stops_a_rollback(
-    made: dict[str, Path], models: Models
+    made: dict[str, Path], models: ModelLedger
 ) -> None:
     first, second = models.add(made["head lora"]), models.add(made["other"])
     models.promote("ner", first.digest)
@@ -297,7 +294,7 @@ def test_a_stored_file_that_changes_later_stops_a_rollback(
 
 
 def test_an_older_artefact_is_recorded_when_it_is_added_and_the_ledger_says_so(
-    made: dict[str, Path], models: Models, tmp_path: Path
+    made: dict[str, Path], models: ModelLedger, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(made["head lora"], tmp_path / "older"))
     no_canary(source)
@@ -314,7 +311,7 @@ def test_an_older_artefact_is_recorded_when_it_is_added_and_the_ledger_says_so(
         models.rollback("ner")
 
 
-def test_the_floor_of_safety(made: dict[str, Path], models: Models, tmp_path: Path) -> None:
+def test_the_floor_of_safety(made: dict[str, Path], models: ModelLedger, tmp_path: Path) -> None:
     def run(share: float) -> Path:
         folder = tmp_path / f"run-{share}"
         score = Score(metric="safe", value=share, low=share, high=share, n=4, groups=4)
@@ -342,7 +339,7 @@ def test_the_floor_of_safety(made: dict[str, Path], models: Models, tmp_path: Pa
 
 
 def test_the_floor_of_the_recipe_holds_without_being_asked_for(
-    made: dict[str, Path], models: Models
+    made: dict[str, Path], models: ModelLedger
 ) -> None:
     entry = models.add(made["text prefix"], floor=SafetyFloor(safe=0.5))
     with pytest.raises(GateRefused, match="was not asked the questions about harm"):
@@ -354,7 +351,7 @@ def test_the_floor_of_the_recipe_holds_without_being_asked_for(
 
 @pytest.mark.parametrize("how", ["edit", "remove", "swap"])
 def test_a_ledger_that_was_changed_is_refused(
-    how: str, made: dict[str, Path], models: Models
+    how: str, made: dict[str, Path], models: ModelLedger
 ) -> None:
     for name in ("head lora", "other", "text lora"):
         models.add(made[name])
@@ -371,7 +368,7 @@ def test_a_ledger_that_was_changed_is_refused(
         models.list()
 
 
-def test_half_a_line_counts_as_none(made: dict[str, Path], models: Models) -> None:
+def test_half_a_line_counts_as_none(made: dict[str, Path], models: ModelLedger) -> None:
     first = models.add(made["head lora"])
     path = models.folder / LEDGER
     with path.open("ab") as file:
@@ -381,7 +378,7 @@ def test_half_a_line_counts_as_none(made: dict[str, Path], models: Models) -> No
     assert [one.digest for one in models.list()] == [first.digest, second.digest]
 
 
-def test_names_are_said(made: dict[str, Path], models: Models) -> None:
+def test_names_are_said(made: dict[str, Path], models: ModelLedger) -> None:
     with pytest.raises(UserError, match="add one with residency model add RUN"):
         models.resolve("ner")
     entry = models.add(made["head lora"])

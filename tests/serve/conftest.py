@@ -101,21 +101,37 @@ def engines(artefacts: dict[str, Path]) -> dict[str, Any]:
 def app(engines: dict[str, Any]) -> Callable[..., Any]:
     """Makes the application with other settings."""
     from residency.serve.app import create_app
-    from residency.serve.auth.bearer import LocalTokens
+    from residency.serve.auth import LocalTokens
     from residency.serve.auth.rate import Rate
-    from residency.serve.guard import Gate
-    from residency.serve.records.server_log import Users
+    from residency.serve.guard import Guard
+    from residency.serve.promote import ModelChanges
+    from residency.serve.records.monitoring import Users
 
-    def make(served: dict[str, Any] | None = None, admin: Any = None, **more: Any) -> Any:
-        parts = {key: more.pop(key) for key in ("guard", "audit", "rate", "metrics") if key in more}
-        settings = more
+    def make(
+        served: dict[str, Any] | None = None,
+        tokens: Any = None,
+        audit: Any = None,
+        rate: Any = None,
+        metrics: Any = None,
+        load: Any = None,
+        ledger: Path | None = None,
+        stop: Any = None,
+        **settings: Any,
+    ) -> Any:
         settings.setdefault("limits", {"per_second": 1000})
         given = Serve.model_validate(settings)
-        chosen = engines if served is None else served
-        guard, audit = parts.get("guard") or LocalTokens(KEY), parts.get("audit")
-        rate = parts.get("rate") or Rate(given.limits)
-        gate = Gate(given, chosen, guard, rate, Users(b"x" * 32), audit, parts.get("metrics"))
-        return create_app(gate, admin=admin)
+        guard = Guard(
+            given,
+            engines if served is None else served,
+            tokens or LocalTokens(KEY),
+            rate or Rate(given.limits),
+            Users(b"x" * 32),
+            audit,
+            metrics,
+            stop=stop,
+        )
+        changes = ModelChanges(guard, ledger, load) if ledger is not None else None
+        return create_app(guard, changes)
 
     return make
 

@@ -33,9 +33,7 @@ class Server:
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        config = uvicorn.Config(
-            limited(app, app.state.gate.settings), log_config=None, access_log=False, lifespan="on"
-        )
+        config = uvicorn.Config(limited(app), log_config=None, access_log=False, lifespan="on")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
         self.thread.start()
@@ -94,7 +92,7 @@ class Started:
         except httpx2.HTTPError:
             return 0
 
-    def until(self, good: Callable[[], bool], seconds: float = 90) -> None:
+    def until(self, good: Callable[[], bool], seconds: float = 200) -> None:
         end = time.monotonic() + seconds
         while not good():
             assert time.monotonic() < end and self.process.poll() is None, self.out.read_text()[
@@ -102,18 +100,16 @@ class Started:
             ]
             time.sleep(0.1)
 
-    def children(self, what: str) -> list[int]:
+    def workers(self) -> list[int]:
+        """Processes that the server started to answer."""
         found = subprocess.run(
             ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],
             capture_output=True,
             text=True,
             check=False,
         )
-        return [
-            int(line.split()[0])
-            for line in found.stdout.splitlines()
-            if line.rstrip().endswith(f"supervisor {what}")
-        ]
+        lines = found.stdout.splitlines()
+        return [int(line.split()[0]) for line in lines if "spawn_main" in line]
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)

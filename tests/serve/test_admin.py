@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from fastapi.testclient import TestClient
 from serve_tools import HEADERS, KEY, NOTE, Server, Started
 
 from residency.core.errors import GateRefused
-from residency.ops.model_ledger import Models
-from residency.serve.auth.bearer import LocalTokens
-from residency.serve.changes import standing
-from residency.serve.engines.choose import load
+from residency.ops.model_ledger import ModelLedger
+from residency.serve.app import ROUTES
+from residency.serve.auth import Caller, LocalTokens
+from residency.serve.launch import load
+from residency.serve.promote import current_models
 from residency.serve.records.audit_chain import GLOB, Audit
-from residency.serve.routes.admin import Admin
+from residency.serve.records.monitoring import Metrics
 from residency.serve.settings import Serve
-from residency.serve.types import Caller
 
 
 class Hospital:
@@ -30,7 +31,7 @@ class Hospital:
     def __init__(
         self, trained: list[Path], folder: Path, app: Callable[..., Any], **more: Any
     ) -> None:
-        self.models = Models(folder / "models")
+        self.models = ModelLedger(folder / "models")
         self.old, self.new = (self.models.add(one).digest for one in trained)
         self.models.promote("ner", self.old)
         self.audit = Audit.open(folder / "serve", 0, b"k" * 32)
@@ -41,7 +42,7 @@ class Hospital:
 
         self.first = engine(self.models.path(self.old), "ner")
         self.app = app(
-            {"ner": self.first}, Admin(folder / "models", engine), audit=self.audit, **more
+            {"ner": self.first}, ledger=folder / "models", load=engine, audit=self.audit, **more
         )
 
     def lines(self) -> str:
@@ -182,7 +183,7 @@ class Reader(LocalTokens):
 
 
 def test_the_scope_is_needed(trained: list[Path], tmp_path: Path, app: Callable[..., Any]) -> None:
-    hospital = Hospital(trained, tmp_path, app, guard=Reader(KEY))
+    hospital = Hospital(trained, tmp_path, app, tokens=Reader(KEY))
     with TestClient(hospital.app, headers=HEADERS) as client:
         assert asked(client) == hospital.old
         for path in ("promote", "rollback"):
@@ -196,40 +197,74 @@ def test_where_models_cannot_be_changed_it_is_said(client: Any) -> None:
     assert (found.status_code, found.json()["error"]["code"]) == (409, "no_ledger")
 
 
-def test_what_the_command_promoted_is_taken_over(hospital: Hospital) -> None:
-    hospital.models.promote("ner", hospital.new)
-    count = len(hospital.models.entries())
+def until(good: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not good():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_the_command_promoted_is_followed(hospital: Hospital) -> None:
     with TestClient(hospital.app, headers=HEADERS) as client:
         assert asked(client) == hospital.old
-        assert (
-            client.post("/admin/models/ner/promote", json={"digest": hospital.new}).status_code
-            == 200
-        )
-        assert asked(client) == hospital.new
-    assert len(hospital.models.entries()) == count
+        hospital.models.promote("ner", hospital.new)
+        count = len(hospital.models.entries())
+        until(lambda: asked(client) == hospital.new)
+        until(lambda: hospital.first.closed)
+        assert client.get("/readyz").status_code == 200
+        assert len(hospital.models.entries()) == count, "who follows writes no line"
+        again = client.post("/admin/models/ner/promote", json={"digest": hospital.new})
+        assert again.status_code == 409 and "already" in again.json()["error"]["message"]
+        hospital.models.rollback("ner")
+        until(lambda: asked(client) == hospital.old)
+
+
+def test_what_is_not_proved_here_is_not_followed_and_figures_say_so(
+    trained: list[Path], tmp_path: Path, app: Callable[..., Any]
+) -> None:
+    figures = Metrics(ROUTES, ["ner"])
+    hospital = Hospital(trained, tmp_path, app, metrics=figures)
+    with TestClient(hospital.app, headers=HEADERS) as client:
+        assert asked(client) == hospital.old
+        weights = hospital.models.path(hospital.new) / "adapter_model.safetensors"
+        whole = weights.read_bytes()
+        hospital.models.promote("ner", hospital.new)
+        weights.write_bytes(whole[:-8])
+        behind = 'residency_model_behind{model="ner"} 1.0'
+        until(lambda: behind in client.get("/metrics").text)
+        assert asked(client) == hospital.old and not hospital.first.closed
+        assert client.get("/readyz").status_code == 200
+        weights.write_bytes(whole)
+        found = client.post("/admin/models/ner/promote", json={"digest": hospital.new})
+        assert found.status_code == 200, found.text
+        assert asked(client) == hospital.new == hospital.now()
+        assert behind not in client.get("/metrics").text
 
 
 def test_what_starts_again_serves_what_the_ledger_says(trained: list[Path], tmp_path: Path) -> None:
-    models = Models(tmp_path / "models")
+    models = ModelLedger(tmp_path / "models")
     old, new = (models.add(one).digest for one in trained)
     models.promote("ner", old)
     given = {"ner": models.path(old), "run": trained[0]}
-    assert standing(given, tmp_path / "models") == given == standing(given, None)
+    assert current_models(given, tmp_path / "models") == given == current_models(given, None)
     models.promote("ner", new)
-    assert standing(given, tmp_path / "models") == {"ner": models.path(new), "run": trained[0]}
-    assert standing({"ner": trained[0]}, tmp_path / "models") == {
+    assert current_models(given, tmp_path / "models") == {
+        "ner": models.path(new),
+        "run": trained[0],
+    }
+    assert current_models({"ner": trained[0]}, tmp_path / "models") == {
         "ner": models.path(new)
     }  # its name, its digest
     ledger = tmp_path / "models" / "ledger.jsonl"
     ledger.write_text(ledger.read_text().replace('"alias":"ner"', '"alias":"nor"', 1))
     with pytest.raises(GateRefused, match="was changed"):
-        standing(given, tmp_path / "models")
-    assert standing({"run": trained[0]}, tmp_path / "models") == {"run": trained[0]}
+        current_models(given, tmp_path / "models")
+    assert current_models({"run": trained[0]}, tmp_path / "models") == {"run": trained[0]}
 
 
 @pytest.mark.slow
 def test_the_server_as_it_is_started(trained: list[Path], tmp_path: Path) -> None:
-    models = Models(tmp_path / "models")
+    models = ModelLedger(tmp_path / "models")
     old, new = (models.add(one).digest for one in trained)
     models.promote("ner", old)
     server = Started(tmp_path, "ner", "--models", str(tmp_path / "models"))

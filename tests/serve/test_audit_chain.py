@@ -17,15 +17,14 @@ from hypothesis import strategies as st
 
 from residency.core.errors import UserError
 from residency.serve.records import audit_chain
-from residency.serve.records.audit_chain import Audit, Request
-from residency.serve.records.verify import verify
-from residency.serve.types import Refusal
+from residency.serve.records.audit_chain import Audit, AuditEntry, verify
+from residency.serve.refusals import Refusal
 
 KEY = bytes(range(32))
 
 
-def request(number: int) -> Request:
-    return Request(
+def request(number: int) -> AuditEntry:
+    return AuditEntry(
         user=f"{number:064x}",
         route="POST /extract",
         status=200,
@@ -87,7 +86,7 @@ def test_any_change_of_any_line_is_found(
     elif how == "double":
         lines.insert(at, lines[at])
     elif how == "insert":
-        false = audit_chain.Line(
+        false = audit_chain.AuditLine(
             n=at, at=datetime.now(UTC), what="request", previous="", entry=request(9)
         )
         lines.insert(at, audit_chain.signed(false, audit_chain.signing(bytes(32)))[0])
@@ -147,10 +146,10 @@ def test_a_whole_folder_put_back_is_found_only_by_heads_written_down_elsewhere(
 WRITER = """
 import sys, os
 from pathlib import Path
-from residency.serve.records.audit_chain import Audit, Request
+from residency.serve.records.audit_chain import Audit, AuditEntry
 log = Audit.open(Path(sys.argv[1]), 0, bytes(range(32)))
 for number in range(20):
-    log.write(Request(user="0" * 64, route="POST /extract", status=200, outcome="ok", ms=1.0))
+    log.write(AuditEntry(user="0" * 64, route="POST /extract", status=200, outcome="ok", ms=1.0))
 os.write(log._file, b'{"n":21,"at":"2026')
 print("written", flush=True)
 sys.stdin.read()

@@ -20,9 +20,9 @@ from provider import AUDIENCE, Provider
 
 from residency.core.errors import UserError
 from residency.serve import refusals
-from residency.serve.auth.bearer import bearer, local_key, make_tokens, require, scopes
+from residency.serve.auth import Caller, bearer, local_key, make_tokens, require, scopes
+from residency.serve.refusals import Refusal
 from residency.serve.settings import LocalKey, Oidc
-from residency.serve.types import Caller, Refusal
 
 
 @pytest.fixture(scope="module")

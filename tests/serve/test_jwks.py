@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from provider import AUDIENCE, Clock, Provider
 
-from residency.serve.auth.bearer import OidcTokens
-from residency.serve.auth.jwks import WAITING, Keys, Unanswered, usable
+from residency.serve.auth import OidcTokens
+from residency.serve.auth.jwks import WAITING, ProviderKeys, Unanswered, usable
+from residency.serve.refusals import Refusal
 from residency.serve.settings import Oidc
-from residency.serve.types import Refusal
 
 FRESH, STALE, COOLDOWN, TIMEOUT = 300.0, 3600.0, 10.0, 1.0
 
@@ -401,7 +401,7 @@ def test_only_keys_that_verify_signatures_are_taken(provider: Provider) -> None:
 
 def test_keys_end_what_they_began(provider: Provider) -> None:
     async def play() -> None:
-        keys = Keys(Oidc(kind="oidc", issuer=provider.issuer, audience=AUDIENCE))
+        keys = ProviderKeys(Oidc(kind="oidc", issuer=provider.issuer, audience=AUDIENCE))
         provider.hang = threading.Event()
         keys.start()
         keys.look()
@@ -418,7 +418,7 @@ def test_whoever_asks_hears_how_each_fetch_ended(provider: Provider) -> None:
     async def whole() -> None:
         settings = Oidc(kind="oidc", issuer=provider.issuer, audience=AUDIENCE, jwks=provider.jwks)
         for address in (provider.jwks, "http://127.0.0.1:9/nobody-listens"):
-            keys = Keys(settings.model_copy(update={"jwks": address}), told=heard.append)
+            keys = ProviderKeys(settings.model_copy(update={"jwks": address}), told=heard.append)
             with contextlib.suppress(Refusal):
                 await keys.find("old")
             await keys.close()

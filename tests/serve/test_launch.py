@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from serve_tools import Started, free
+from serve_tools import NEEDS_REDIS, Redis, Started, free
 
 from residency.cli.serving import asked
 from residency.core.errors import GateRefused, UserError
@@ -95,70 +96,66 @@ def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-def test_what_is_killed_comes_back_and_readiness_says_so(
-    start: Callable[..., Started], artefacts: dict[str, Path], tmp_path: Path
+@NEEDS_REDIS
+def test_a_worker_that_is_killed_comes_back(
+    start: Callable[..., Started], artefacts: dict[str, Path], redis: Redis
 ) -> None:
-    port = free()
-    redis = subprocess.Popen(
-        [
-            "redis-server",
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            str(tmp_path),
-        ],
-        stdout=subprocess.DEVNULL,
+    server = start(
+        str(artefacts["ner"]),
+        str(artefacts["words"]),
+        "workers=2",
+        f"limits.redis=redis://127.0.0.1:{redis.port}",
+        "limits.per_second=1000",
+        "canary_seconds=0.5",
     )
-    try:
-        server = start(
-            str(artefacts["ner"]),
-            str(artefacts["words"]),
-            "workers=2",
-            f"limits.redis=redis://127.0.0.1:{port}",
-            "limits.per_second=1000",
-            "canary_seconds=0.5",
-        )
-        right = server.client.post("/extract", json=NOTE).json()
-        (engine,) = server.children("engine")
-        os.kill(engine, signal.SIGKILL)
-        found = server.client.post("/extract", json=NOTE)
-        assert found.status_code == 503 and "retry-after" in found.headers
-        server.until(lambda: server.ready() == 503)
-        server.until(
-            lambda: (
-                server.ready() == 200
-                and server.client.post("/extract", json=NOTE).status_code == 200
-            )
-        )
-        assert server.client.post("/extract", json=NOTE).json() == right
-        before = server.children("worker")
-        os.kill(before[0], signal.SIGKILL)
-        server.until(
-            lambda: (
-                len(server.children("worker")) == 2 and before[0] not in server.children("worker")
-            )
-        )
-        with httpx2.Client(
-            base_url=server.address, headers=dict(server.client.headers), timeout=60
-        ) as client:
-            asked = {
-                "model": "words",
-                "messages": [{"role": "user", "content": "a?"}],
-                "max_tokens": 4,
-                "stream": True,
-            }
-            assert client.post("/v1/chat/completions", json=asked).text.endswith("data: [DONE]\n\n")
-        children = [*server.children("worker"), *server.children("engine")]
-        assert server.end() == 0
-        assert not any(Path(f"/proc/{pid}").exists() for pid in children)
-    finally:
-        redis.kill()
-        redis.wait()
+    said = server.out.read_text()
+    assert re.search(
+        r"2 workers, each with engines of its own: about 0\.0[1-9] GB of weights", said
+    )
+    assert "redis://" not in said
+    right = server.client.post("/extract", json=NOTE).json()
+    server.until(lambda: len(server.workers()) == 2)
+    before = server.workers()
+    os.kill(before[0], signal.SIGKILL)
+    server.until(lambda: len(set(server.workers()) - {before[0]}) == 2)
+    server.until(lambda: server.ready() == 200)
+    with httpx2.Client(
+        base_url=server.address, headers=dict(server.client.headers), timeout=60
+    ) as client:
+        assert client.post("/extract", json=NOTE).json() == right
+        asked = {
+            "model": "words",
+            "messages": [{"role": "user", "content": "a?"}],
+            "max_tokens": 4,
+            "stream": True,
+        }
+        assert client.post("/v1/chat/completions", json=asked).text.endswith("data: [DONE]\n\n")
+    children = server.workers()
+    assert server.end() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+@pytest.mark.slow
+@NEEDS_REDIS
+def test_a_worker_that_cannot_start_ends_the_server_with_a_sentence(
+    artefacts: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(artefacts["ner"], folder)
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-8])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "residency.cli", "serve", str(folder), f"port={free()}"),
+            *("workers=2", "limits.redis=redis://127.0.0.1:1", f"logs.folder={tmp_path / 'serve'}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_the_greeting_names_each_kind_once(engines: dict[str, Any]) -> None:
@@ -170,9 +167,9 @@ def test_the_greeting_names_each_kind_once(engines: dict[str, Any]) -> None:
 
 def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_path: Path) -> None:
     from residency.core.files import file_digest
-    from residency.ops.model_ledger import Models
+    from residency.ops.model_ledger import ModelLedger
 
-    ledger = Models(tmp_path / "models")
+    ledger = ModelLedger(tmp_path / "models")
     ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
     models, _ = asked(["cardiology"], None, tmp_path / "models")
     assert file_digest(models["cardiology"] / "artefact.json") == file_digest(
@@ -196,63 +193,52 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
     answered: int,
     start: Callable[..., Started],
     artefacts: dict[str, Path],
-    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Told to end when so many of them have been answered. Accepted is what the audit log has: each
     such request has its whole answer."""
-    redis, more = None, list[str]()
+    more = list[str]()
     if workers > 1:
         if shutil.which("redis-server") is None:
             pytest.skip("redis-server is not installed")
-        port = free()
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-        redis = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        more = ["workers=2", f"limits.redis=redis://127.0.0.1:{port}"]
-    try:
-        server = start(
-            str(artefacts["ner"]),
-            str(artefacts["words"]),
-            "limits.per_second=100000",
-            "limits.at_once=256",
-            *more,
-        )
-        whole, refused, unheard, broken = list[str](), list[str](), list[str](), list[str]()
-        headers = dict(server.client.headers)
+        redis = request.getfixturevalue("redis")
+        more = ["workers=2", f"limits.redis=redis://127.0.0.1:{redis.port}"]
+    server = start(
+        str(artefacts["ner"]),
+        str(artefacts["words"]),
+        "limits.per_second=100000",
+        "limits.at_once=256",
+        *more,
+    )
+    whole, refused, unheard, broken = list[str](), list[str](), list[str](), list[str]()
+    headers = dict(server.client.headers)
 
-        def ask(number: int) -> None:
-            path, body = KINDS[number % len(KINDS)]
-            try:
-                with httpx2.Client(
-                    base_url=server.address, headers=headers, timeout=60, trust_env=False
-                ) as client:
-                    found = client.post(path, json=body)
-            except httpx2.HTTPError as error:
-                unheard.append(type(error).__name__)
-                return
-            complete = (
-                found.text.endswith("data: [DONE]\n\n")
-                if body.get("stream")
-                else bool(found.json())
-            )
-            if found.status_code == 503:
-                refused.append(found.headers["retry-after"])
-            else:
-                (whole if found.status_code == 200 and complete else broken).append(found.text)
-
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(200)]
-        for thread in threads:
-            thread.start()
-        server.until(lambda: len(whole) >= answered)
-        assert server.end() == 0
-        for thread in threads:
-            thread.join(60)
-        assert len(whole) + len(refused) + len(unheard) == 200 and not broken
-        lines = "".join(
-            path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl")
+    def ask(number: int) -> None:
+        path, body = KINDS[number % len(KINDS)]
+        try:
+            with httpx2.Client(
+                base_url=server.address, headers=headers, timeout=60, trust_env=False
+            ) as client:
+                found = client.post(path, json=body)
+        except httpx2.HTTPError as error:
+            unheard.append(type(error).__name__)
+            return
+        complete = (
+            found.text.endswith("data: [DONE]\n\n") if body.get("stream") else bool(found.json())
         )
-        assert len(re.findall(r'"status":200', lines)) == len(whole) >= answered
-        assert '"cancelled"' not in lines and '"failed"' not in lines
-    finally:
-        if redis is not None:
-            redis.kill()
-            redis.wait()
+        if found.status_code == 503:
+            refused.append(found.headers["retry-after"])
+        else:
+            (whole if found.status_code == 200 and complete else broken).append(found.text)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(200)]
+    for thread in threads:
+        thread.start()
+    server.until(lambda: len(whole) >= answered)
+    assert server.end() == 0
+    for thread in threads:
+        thread.join(60)
+    assert len(whole) + len(refused) + len(unheard) == 200 and not broken
+    lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
+    assert len(re.findall(r'"status":200', lines)) == len(whole) >= answered
+    assert '"cancelled"' not in lines and '"failed"' not in lines

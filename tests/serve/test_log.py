@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from residency.core.errors import UserError
-from residency.serve.records import server_log
-from residency.serve.records.server_log import Log, Users, log_key, log_keys
+from residency.serve.records import monitoring
+from residency.serve.records.monitoring import Log, Users, log_key, log_keys
 from residency.serve.settings import Logs
 
 MARK = "Nguyễn Văn Mười 0912345678"
 
 PLANTED = """
 import asyncio, logging, sys, threading, warnings
-from residency.serve.records.server_log import Log, silence, silence_loop
+from residency.serve.records.monitoring import Log, silence, silence_loop
 
 MARK = "Nguyễn Văn Mười 0912345678"
 early = logging.getLogger("uvicorn.error")
@@ -127,9 +127,9 @@ def test_a_path_that_is_none_of_the_servers_is_other() -> None:
 
 
 def test_every_field_has_a_shape_that_refuses_words() -> None:
-    for name in server_log.FIELDS:
+    for name in monitoring.FIELDS:
         for text in (MARK, "ho khan va sot", "患者", "a b", ""):
-            assert not server_log.allowed(name, text), name
+            assert not monitoring.allowed(name, text), name
 
 
 def test_an_error_is_named_by_class_and_place() -> None:
@@ -140,7 +140,7 @@ def test_an_error_is_named_by_class_and_place() -> None:
         Log(stream).failed("request", error)
     line = json.loads(stream.getvalue())
     assert line["error"] == "AttributeError"
-    assert line["place"].startswith("serve/log.py:")
+    assert line["place"].startswith("serve/records/monitoring.py:")
 
 
 def test_hashes_of_users() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from residency.serve.records.metrics import MOST_CODES, Metrics
-from residency.serve.types import Served
+from residency.serve.engines import Served
+from residency.serve.records.monitoring import MOST_CODES, Metrics
 from residency.tasks.card import Card, Label
 
 ROUTES = ("POST /extract", "POST /v1/chat/completions")
@@ -77,7 +77,7 @@ def test_a_flipped_alias_shows_the_new_artefact_only() -> None:
 
 WORKER = """
 import os, sys
-from residency.serve.records.metrics import Metrics
+from residency.serve.records.monitoring import Metrics
 metrics = Metrics(("POST /extract",), ["ner"])
 metrics.request("POST /extract", 200, 0.1, "ner")
 metrics.ready("ner", len(sys.argv) < 2)

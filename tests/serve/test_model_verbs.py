@@ -14,7 +14,7 @@ from residency import cli
 from residency.models.adapters import Lora
 from residency.models.artefact import fresh, save
 from residency.models.base import BaseModelSettings, resolve
-from residency.serve.records.audit_chain import GLOB, Audit, Request
+from residency.serve.records.audit_chain import GLOB, Audit, AuditEntry
 from residency.tasks.card import Card, Label
 
 Call = Callable[..., tuple[int, str, str]]
@@ -78,7 +78,9 @@ def test_the_audit_log_is_verified(
     monkeypatch.setenv("RESIDENCY_LOG_KEY", key)
     for _ in range(2):
         log = Audit.open(tmp_path / "serve", 0, bytes.fromhex(key))
-        log.write(Request(user="0" * 64, route="POST /extract", status=200, outcome="ok", ms=1.0))
+        log.write(
+            AuditEntry(user="0" * 64, route="POST /extract", status=200, outcome="ok", ms=1.0)
+        )
         log.close()
     code, out, err = call("audit", "verify", str(tmp_path / "serve"))
     assert (code, err) == (0, "")

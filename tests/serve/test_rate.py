@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from residency.core.errors import UserError
 from residency.serve.auth.rate import Rate
-from residency.serve.settings import Limits
-from residency.serve.types import Refusal
+from residency.serve.refusals import Refusal
+from residency.serve.settings import RequestLimits
 
 PER_SECOND = 5
 
@@ -51,7 +51,7 @@ def test_never_more_than_allowed_in_any_second_and_never_less(steps: list[float]
 
     async def play() -> None:
         now = 1_000_000.0
-        rate = Rate(Limits(per_second=PER_SECOND), clock=lambda: now)
+        rate = Rate(RequestLimits(per_second=PER_SECOND), clock=lambda: now)
         taken: list[float] = []
         for step in steps:
             now += step
@@ -67,7 +67,7 @@ def test_never_more_than_allowed_in_any_second_and_never_less(steps: list[float]
 def test_users_who_left_are_forgotten() -> None:
     async def play() -> None:
         now = 50.0
-        rate = Rate(Limits(), clock=lambda: now)
+        rate = Rate(RequestLimits(), clock=lambda: now)
         for number in range(10_000):
             now += 0.001
             assert await accepted(rate, f"user-{number}")
@@ -80,7 +80,7 @@ def test_users_who_left_are_forgotten() -> None:
 
 def test_never_more_than_allowed_in_any_second_of_real_time() -> None:
     async def play() -> list[float]:
-        rate = Rate(Limits(per_second=PER_SECOND))
+        rate = Rate(RequestLimits(per_second=PER_SECOND))
         taken: list[float] = []
         begun = time.time()
         while time.time() - begun < 2.5:
@@ -99,7 +99,7 @@ def test_never_more_than_allowed_in_any_second_of_real_time() -> None:
 
 def test_users_do_not_count_for_each_other() -> None:
     async def play() -> None:
-        rate = Rate(Limits(per_second=2))
+        rate = Rate(RequestLimits(per_second=2))
         assert [await accepted(rate, user) for user in "aababbc"] == [
             True,
             True,
@@ -115,15 +115,15 @@ def test_users_do_not_count_for_each_other() -> None:
 
 def test_several_workers_need_redis() -> None:
     with pytest.raises(UserError, match=r"limits\.redis"):
-        Rate(Limits(), workers=2)
+        Rate(RequestLimits(), workers=2)
     for address in ("http://127.0.0.1/", "127.0.0.1:6379", "memory://"):
         with pytest.raises(UserError, match=r"limits\.redis"):
-            Rate(Limits(redis=address), workers=2)
+            Rate(RequestLimits(redis=address), workers=2)
 
 
 def test_a_redis_that_is_not_there_is_503_and_not_uncounted() -> None:
     async def play() -> None:
-        rate = Rate(Limits(redis="redis://:secret@127.0.0.1:1/0"), workers=2)
+        rate = Rate(RequestLimits(redis="redis://:secret@127.0.0.1:1/0"), workers=2)
         begun = time.perf_counter()
         with pytest.raises(Refusal) as refusal:
             await rate.take("user")
@@ -145,7 +145,7 @@ def test_a_redis_that_hangs_is_503_in_bounded_time() -> None:
 
         server = await asyncio.start_server(mute, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        rate = Rate(Limits(redis=f"redis://127.0.0.1:{port}/0"))
+        rate = Rate(RequestLimits(redis=f"redis://127.0.0.1:{port}/0"))
         begun = time.perf_counter()
         with pytest.raises(Refusal) as refusal:
             await rate.take("user")

@@ -15,8 +15,8 @@ import pytest
 import uvicorn
 
 from residency.serve.limits import App, Limited
-from residency.serve.settings import Limits
-from residency.serve.types import Refusal
+from residency.serve.refusals import Refusal
+from residency.serve.settings import RequestLimits
 
 BODY = 2048
 
@@ -83,7 +83,9 @@ async def served(
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, Limited, int]]:
     """A real server on loopback with a client of it."""
     limited = Limited(
-        application(told), Limits(**{"body_bytes": BODY} | limits), crashed=told.problems.append
+        application(told),
+        RequestLimits(**{"body_bytes": BODY} | limits),
+        crashed=told.problems.append,
     )
     config = uvicorn.Config(limited, port=0, lifespan="off", log_level="critical", access_log=False)
     server = uvicorn.Server(config)

@@ -20,11 +20,11 @@ from residency.core.types import Example, Turn
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
 from residency.serve.app import ROUTES
-from residency.serve.auth.bearer import LocalTokens
+from residency.serve.auth import Caller, LocalTokens
 from residency.serve.engines.in_process import load
-from residency.serve.records.metrics import Metrics
+from residency.serve.records.monitoring import Metrics
+from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
-from residency.serve.types import Caller, Refusal
 
 ASK = {
     "model": "words",
@@ -145,7 +145,7 @@ def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
 ) -> None:
     from fastapi.testclient import TestClient
 
-    from residency.serve.routes.clinical import Findings, asked_of
+    from residency.serve.routes.clinical import Findings, conversation_of
 
     asked = {
         "patient_info": "man, 62",
@@ -157,7 +157,7 @@ def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
     with TestClient(app(threshold=0, limits=limits), headers=HEADERS) as client:
         found = client.post("/diagnose", json=asked | {"model": "words"}).json()
         engine = engines["words"]
-        prompt, _ = engine.chat.prompt(asked_of(engine.served.card, Findings(**asked)), 200)
+        prompt, _ = engine.chat.prompt(conversation_of(engine.served.card, Findings(**asked)), 200)
         body = {"model": "words", "prompt": prompt, "logprobs": 1, "max_tokens": 6}
         tokens = client.post("/v1/completions", json=body).json()["choices"][0]["logprobs"][
             "token_logprobs"
@@ -366,7 +366,7 @@ def test_an_encoder_in_16_bits_says_so_and_answers_about_the_same(
     assert (
         one.shape == two.shape and 0 < abs(one - two).max() < 0.1
     )  # it is another number, and near
-    assert asyncio.run(short.canary())
+    assert asyncio.run(short.probe())
     with pytest.raises(
         UserError, match=r"^dtype: .*words cannot be served in bf16 .* set dtype: auto\.$"
     ):
@@ -414,7 +414,7 @@ def test_figures_say_what_is_under_way(app: Callable[..., Any], engines: dict[st
             seen.append(figures.registry.get_sample_value("residency_running"))
             return await super().caller(authorization)
 
-    with TestClient(app(guard=Watching(KEY), metrics=figures), headers=HEADERS) as client:
+    with TestClient(app(tokens=Watching(KEY), metrics=figures), headers=HEADERS) as client:
         for body in ({"text": "ho khan"}, {"text": 7}):
             client.post("/extract", json=body)
     assert seen == [1.0, 1.0]

@@ -446,7 +446,7 @@ def test_the_patient_is_found_in_answers_alone(
         settled(server)
         assert not marked(httpx2.get(f"{server.address}/metrics", trust_env=False).content)
         if sys.platform == "linux":
-            pids = [*server.children("engine"), *server.children("worker"), server.process.pid]
+            pids = [*server.workers(), server.process.pid]
             assert {limit_of_cores(pid) for pid in pids} == {"0"}
         assert leaks([tmp_path]) == []
         dying(ask, workers)

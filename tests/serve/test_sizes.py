@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residency.serve.settings import Limits
-from residency.serve.sizes import Sizes, fit, fit_text, user_tokens
-from residency.serve.types import Refusal
+from residency.serve.limits import Sizes, check_text, fit, user_tokens
+from residency.serve.refusals import Refusal
+from residency.serve.settings import RequestLimits
 
-LIMITS = Limits(input_tokens=512, context_tokens=2048, output_tokens=512)
+LIMITS = RequestLimits(input_tokens=512, context_tokens=2048, output_tokens=512)
 
 
 def test_what_just_fits_is_taken() -> None:
@@ -49,11 +49,9 @@ def test_an_answer_of_any_length_gets_what_is_left() -> None:
 
 
 def test_a_text_to_mark_must_fit_too() -> None:
-    assert fit_text(LIMITS, 512) == Sizes(512, 0, 0)
+    check_text(LIMITS, 512)
     with pytest.raises(Refusal, match="too_long"):
-        fit_text(LIMITS, 513)
-    with pytest.raises(Refusal, match="too_long"):
-        fit_text(LIMITS, 300, window=256)
+        check_text(LIMITS, 513)
 
 
 def test_all_of_the_users_words_count() -> None:

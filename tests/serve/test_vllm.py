@@ -16,18 +16,20 @@ import msgspec
 import pytest
 
 from residency.core.errors import UserError
+from residency.core.files import process_alive
 from residency.core.types import Turn
 from residency.models.adapters import Full, Lora, Prefix, method_of
 from residency.models.artefact import GenerativeSettings, chat, fresh, read, save
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
+from residency.serve.engines import Piece, WritingRequest
 from residency.serve.engines.vllm import VllmEngine
-from residency.serve.types import Asked, Piece, Refusal
+from residency.serve.refusals import Refusal
 from residency.tasks.card import load_card
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_vllm.py")))
 CARD = load_card("qa")
-ASKED = Asked(turns=(Turn(role="user", text="Gan?"),), max_tokens=8)
+ASKED = WritingRequest(turns=(Turn(role="user", text="Gan?"),), max_tokens=8)
 
 
 def trained(folder: Path, method: Any) -> Path:
@@ -81,9 +83,7 @@ def test_an_answer_comes_in_pieces_and_only_one_route_is_asked(artefact: Path, s
             Piece(" nhiễm", 2, ids=(12,), log_probability=-1.0),
             Piece(" mỡ", 3, "stop", ids=(13,), log_probability=-1.5),
         ]
-        assert await engine.canary()
-        with pytest.raises(ValueError, match="not a route"):
-            await engine.process.ask("/invocations", {})
+        assert await engine.probe()
         assert all(engine.process.key not in part for part in engine.process.command)
 
     served(artefact, use)
@@ -143,24 +143,45 @@ def test_a_stream_that_breaks_off_is_no_answer(
     served(artefact, use)
 
 
-def test_a_dead_process_is_503_and_is_started_again(artefact: Path) -> None:
+def test_a_dead_process_is_503_and_not_started_again(artefact: Path) -> None:
     async def use(engine: VllmEngine) -> None:
-        pid, starts = engine.process.pid, engine.process.starts
-        os.kill(pid, signal.SIGKILL)
+        assert engine.fault() == ""
+        os.kill(engine.process.pid, signal.SIGKILL)
         while engine.process.alive:
             await asyncio.sleep(0.01)
         with pytest.raises(Refusal) as refused:
             await pieces(engine)
         assert (refused.value.status, refused.value.code) == (503, "engine_unavailable")
-        assert not await engine.canary(), "not ready while it starts"
-        for _ in range(400):
-            if await engine.canary():
-                break
-            await asyncio.sleep(0.05)
-        assert "".join(piece.text for piece in await pieces(engine)) == "Gan nhiễm mỡ"
-        assert (engine.process.starts, engine.process.pid != pid) == (starts + 1, True)
+        assert not await engine.probe()
+        assert engine.fault() == "the vLLM process of gan has ended"
 
     served(artefact, use)
+
+
+def test_workers_share_a_process_that_the_last_one_ends(artefact: Path, tmp_path: Path) -> None:
+    async def whole() -> None:
+        async def launched() -> VllmEngine:
+            return await VllmEngine.launch(
+                artefact, "gan", "", command=FAKE, seconds=20, shared=tmp_path / "vllm"
+            )
+
+        first, second = await launched(), await launched()
+        assert first.process.pid == second.process.pid
+        (address,) = (tmp_path / "vllm").glob("*/address.json")
+        assert address.stat().st_mode & 0o777 == 0o600
+        pid = first.process.pid
+        await first.close()
+        assert [piece.text for piece in await pieces(second)][-1] == " mỡ"
+        third = await launched()
+        assert third.process.pid == pid
+        await second.close()
+        assert await third.probe() and third.fault() == ""
+        await third.close()
+        while process_alive(pid):
+            await asyncio.sleep(0.01)
+        assert not address.exists()
+
+    asyncio.run(whole())
 
 
 def test_one_that_hangs_is_not_ready_whatever_its_flag_says(artefact: Path) -> None:
@@ -169,7 +190,7 @@ def test_one_that_hangs_is_not_ready_whatever_its_flag_says(artefact: Path) -> N
         await engine.process._client.aclose()
         engine.process._client = None
         os.kill(engine.process.pid, signal.SIGSTOP)
-        assert engine.process.alive and not await engine.canary()
+        assert engine.process.alive and not await engine.probe()
         os.kill(engine.process.pid, signal.SIGCONT)
 
     served(artefact, use)

@@ -13,13 +13,12 @@ import httpx2
 from marks import TEXTS
 
 from residency.serve.app import ROUTES, create_app, limited
-from residency.serve.auth.bearer import LocalTokens
+from residency.serve.auth import LocalTokens
 from residency.serve.auth.rate import Rate
 from residency.serve.engines.vllm import VllmEngine
-from residency.serve.guard import Gate
+from residency.serve.guard import Guard
 from residency.serve.records.audit_chain import Audit
-from residency.serve.records.metrics import Metrics
-from residency.serve.records.server_log import Log, Users, silence
+from residency.serve.records.monitoring import Log, Metrics, Users, silence
 from residency.serve.settings import Serve
 
 KEY = "k" * 43
@@ -35,10 +34,12 @@ async def main(artefact: Path, folder: Path) -> list[dict[str, Any]]:
     audit, metrics = Audit.open(folder, 0, b"x" * 32), Metrics(ROUTES, engines)
     users = Users(b"x" * 32)
     app = create_app(
-        Gate(settings, engines, LocalTokens(KEY), Rate(settings.limits), users, audit, metrics, log)
+        Guard(
+            settings, engines, LocalTokens(KEY), Rate(settings.limits), users, audit, metrics, log
+        )
     )
     said = []
-    transport: Any = httpx2.ASGITransport(app=limited(app, settings))  # type: ignore[arg-type]
+    transport: Any = httpx2.ASGITransport(app=limited(app))  # type: ignore[arg-type]
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://server", headers=headers

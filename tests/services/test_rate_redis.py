@@ -17,17 +17,17 @@ import pytest
 from real_servers import needed
 
 from residency.serve.auth.rate import Rate
-from residency.serve.settings import Limits
-from residency.serve.types import Refusal
+from residency.serve.refusals import Refusal
+from residency.serve.settings import RequestLimits
 
 WORKER = """
 import asyncio, json, sys, time
 from residency.serve.auth.rate import Rate
-from residency.serve.settings import Limits
-from residency.serve.types import Refusal
+from residency.serve.settings import RequestLimits
+from residency.serve.refusals import Refusal
 
 async def main(address, user, until):
-    rate, taken, refused = Rate(Limits(redis=address), workers=2), [], 0
+    rate, taken, refused = Rate(RequestLimits(redis=address), workers=2), [], 0
     await rate.ready()
     while time.time() < until:
         asked = time.time()
@@ -109,7 +109,7 @@ def test_a_killed_redis_is_503_until_it_is_back(tmp_path: Path) -> None:
         port = free.getsockname()[1]
 
     async def play() -> None:
-        rate = Rate(Limits(redis=f"redis://127.0.0.1:{port}/0"), workers=2)
+        rate = Rate(RequestLimits(redis=f"redis://127.0.0.1:{port}/0"), workers=2)
         with redis(tmp_path, port):
             await up(rate)
             assert (
@@ -142,7 +142,7 @@ def test_a_stopped_redis_is_503_in_bounded_time_and_goes_on(tmp_path: Path) -> N
         port = free.getsockname()[1]
 
     async def play() -> None:
-        rate = Rate(Limits(redis=f"redis://127.0.0.1:{port}/0"), workers=2)
+        rate = Rate(RequestLimits(redis=f"redis://127.0.0.1:{port}/0"), workers=2)
         with redis(tmp_path, port) as process:
             await up(rate)
             assert await status(rate, "user") == 200

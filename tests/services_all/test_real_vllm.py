@@ -16,8 +16,8 @@ from residency.models.artefact import GenerativeSettings, chat, fresh, load_chat
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor
 from residency.models.generation import Generation, TokenLimits
+from residency.serve.engines import WritingRequest
 from residency.serve.engines.vllm import VllmEngine
-from residency.serve.types import Asked
 from residency.tasks.card import load_card
 
 PYTHON = os.environ.get("RESIDENCY_TEST_VLLM", "")
@@ -76,12 +76,12 @@ def test_tokens_in_vllm_are_those_in_process(artefact: Path) -> None:
         try:
             written = []
             for one in turns:
-                asked = Asked(turns=one, max_tokens=24)
+                asked = WritingRequest(turns=one, max_tokens=24)
                 written.append("".join([piece.text async for piece in engine.write(asked)]))
             assert written == expected
             scored = await engine.score(ids)
             assert scored.log_probabilities[1:] == pytest.approx(plain, abs=1e-3)
-            assert await engine.canary()
+            assert await engine.probe()
         finally:
             await engine.close()
 

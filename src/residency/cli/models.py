@@ -14,7 +14,9 @@ from residency.core.errors import GateRefused, UserError, allowed
 if TYPE_CHECKING:
     from residency.evals.floor import SafetyFloor
 
-models = typer.Typer(help="Models: what names point to, and other layouts.", rich_markup_mode=None)
+models = typer.Typer(
+    help="ModelLedger: what names point to, and other layouts.", rich_markup_mode=None
+)
 app.add_typer(models, name="model")
 
 Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
@@ -35,9 +37,9 @@ Safety = Annotated[
 @models.command(name="list")
 def list_models(ledger: Ledger = Path("models")) -> None:
     """List models and the names that point to them."""
-    from residency.ops.model_ledger import Models
+    from residency.ops.model_ledger import ModelLedger
 
-    found = Models(ledger)
+    found = ModelLedger(ledger)
     names: dict[str, list[str]] = {}
     for alias, history in found.aliases().items():
         if history:
@@ -72,14 +74,14 @@ def add(
 ) -> None:
     """Take up a trained model into the ledger, under its content address."""
     from residency.models import erased
-    from residency.ops.model_ledger import Models
+    from residency.ops.model_ledger import ModelLedger
     from residency.workflows.finished import artefact_of
 
     artefact = artefact_of(run)
     whole = next(
         (one for one in (run, *artefact.parents) if (one / "manifest.json").is_file()), None
     )
-    entry = Models(ledger).add(artefact, whole, record=record, link=link, floor=_floor(whole))
+    entry = ModelLedger(ledger).add(artefact, whole, record=record, link=link, floor=_floor(whole))
     say(f"{entry.digest}")
     if warning := erased.warning(artefact):
         say(warning)
@@ -118,18 +120,18 @@ def promote(
 
     Exits with 2, and changes nothing, where the proof fails.
     """
-    from residency.ops.model_ledger import Models
+    from residency.ops.model_ledger import ModelLedger
 
-    entry = Models(ledger).promote(alias, model, require_safety=require_safety)
+    entry = ModelLedger(ledger).promote(alias, model, require_safety=require_safety)
     _said(alias, entry.digest, entry.proof)
 
 
 @models.command()
 def rollback(alias: Alias, ledger: Ledger = Path("models")) -> None:
     """Let a name point to what it pointed to before, once that is proved too."""
-    from residency.ops.model_ledger import Models
+    from residency.ops.model_ledger import ModelLedger
 
-    entry = Models(ledger).rollback(alias)
+    entry = ModelLedger(ledger).rollback(alias)
     _said(alias, entry.digest, entry.proof)
 
 
@@ -178,7 +180,7 @@ def verify(
     Exits with 2 where a line or a file was edited, removed, inserted or moved. A whole folder put
     back to an older copy of itself shows only against heads that were written down elsewhere.
     """
-    from residency.serve.records import verify as chains
+    from residency.serve.records import audit_chain as chains
 
     given = chains.read_anchors(_read(anchors), str(anchors)) if anchors else []
     found = chains.verify(folders, _keys(folders, key), given)
@@ -201,7 +203,7 @@ def head(folders: Folders, key: KeyName = "RESIDENCY_LOG_KEY") -> None:
     --anchors."""
     import msgspec
 
-    from residency.serve.records import verify as chains
+    from residency.serve.records import audit_chain as chains
 
     found = chains.verify(folders, _keys(folders, key))
     if found.faults:
@@ -211,7 +213,7 @@ def head(folders: Folders, key: KeyName = "RESIDENCY_LOG_KEY") -> None:
 
 
 def _keys(folders: list[Path], name: str) -> list[bytes]:
-    from residency.serve.records.server_log import log_keys
+    from residency.serve.records.monitoring import log_keys
     from residency.serve.settings import Logs
 
     return log_keys(Logs(key=name), folders[0])

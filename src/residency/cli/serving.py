@@ -141,11 +141,11 @@ def _is_setting(text: str, names: set[str]) -> bool:
 
 def _promoted(ledger: Path, name: str) -> Path | None:
     """The model that a name of the ledger points to."""
-    from residency.ops.model_ledger import Models
+    from residency.ops.model_ledger import ModelLedger
 
     if not ledger.is_dir():
         return None
-    found = Models(ledger)
+    found = ModelLedger(ledger)
     return found.path(found.resolve(name).digest) if name in found.aliases() else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -233,3 +234,25 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return f"cannot be read ({os.strerror(error.errno)})."
     return "cannot be read."
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Alone in a folder, among all processes of this machine that ask."""
+    file = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def process_alive(pid: int) -> bool:
+    """Whether there is a process of a number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -13,7 +13,6 @@ A line is added whole or not at all; half a line at the end (a power cut) counts
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.errors import GateRefused, UserError, allowed
-from residency.core.files import disk_errors, file_digest, read_json, write_json
+from residency.core.files import disk_errors, file_digest, locked, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Report, Value
 from residency.evals.floor import SafetyFloor, safety_gate
@@ -43,7 +42,7 @@ ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 Prove = Callable[[Path, Path | None], Proof]
 
 
-class Entry(Value, frozen=True):
+class LedgerEntry(Value, frozen=True):
     """A line of the ledger."""
 
     n: int
@@ -81,7 +80,7 @@ class Entry(Value, frozen=True):
     """Promotions and rollbacks: what the canary found."""
 
 
-class Ready(Value, frozen=True):
+class ProvedChange(Value, frozen=True):
     """A change of a name that was proved, and is not made yet."""
 
     what: Literal["promote", "rollback"]
@@ -93,7 +92,7 @@ class Ready(Value, frozen=True):
     """What the name pointed to when it was proved."""
 
 
-class Models:
+class ModelLedger:
     """A model ledger in a folder."""
 
     def __init__(self, folder: Path, prove: Prove = proof.prove) -> None:
@@ -101,15 +100,15 @@ class Models:
 
     # Reading
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LedgerEntry]:
         """All lines, their chain checked. Raises ``GateRefused`` where one was changed, removed or
         moved."""
         path = self.folder / LEDGER
-        found: list[Entry] = []
+        found: list[LedgerEntry] = []
         previous = ""
         for number, line in enumerate(self._lines(), start=1):
             try:
-                entry = msgspec.json.decode(line, type=Entry)
+                entry = msgspec.json.decode(line, type=LedgerEntry)
             except msgspec.DecodeError:
                 raise _tampered(path, number) from None
             if (entry.n, entry.previous) != (number, previous):
@@ -123,7 +122,7 @@ class Models:
         with disk_errors(path):
             return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
-    def list(self) -> list[Entry]:
+    def list(self) -> list[LedgerEntry]:
         """The models that were added, oldest first."""
         return list({one.digest: one for one in self.entries() if one.what == "add"}.values())
 
@@ -138,7 +137,7 @@ class Models:
                 found[one.alias] = found[one.alias][:-1]
         return found
 
-    def resolve(self, name: str) -> Entry:
+    def resolve(self, name: str) -> LedgerEntry:
         """The model of a name, a digest or the beginning of one (8 digits and more).
 
         Raises ``UserError`` where there is none, or several.
@@ -175,7 +174,7 @@ class Models:
         record: bool = False,
         link: bool = False,
         floor: SafetyFloor | None = None,
-    ) -> Entry:
+    ) -> LedgerEntry:
         """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is
         noted); a known one stays as it is.
 
@@ -203,7 +202,7 @@ class Models:
             if not own and not self._beside(digest).is_file():
                 write_json(self._beside(digest), proof.record(self.path(digest)))
             return self._append(
-                Entry(
+                LedgerEntry(
                     n=0,
                     at="",
                     previous="",
@@ -251,7 +250,7 @@ class Models:
 
     def promote(
         self, alias: str, name: str, *, require_safety: float | None = None, by: str = ""
-    ) -> Entry:
+    ) -> LedgerEntry:
         """Let a name point to a model; as of ``ready``."""
         return self.commit(self.ready(alias, name, require_safety=require_safety, by=by))
 
@@ -263,7 +262,7 @@ class Models:
         require_safety: float | None = None,
         by: str = "",
         again: bool = False,
-    ) -> Ready:
+    ) -> ProvedChange:
         """The promotion of a model (its digest, or another name) under a name, once the canary has
         proved it. ``again``: also where the name points to it already, as a server that runs may
         not know; then no line is added.
@@ -282,11 +281,11 @@ class Models:
             raise UserError(f"{alias}: points to {found.digest[:12]} already.")
         return self._ready("promote", alias, found, by)
 
-    def rollback(self, alias: str, *, by: str = "") -> Entry:
+    def rollback(self, alias: str, *, by: str = "") -> LedgerEntry:
         """Let a name point to what it pointed to before; as of ``ready_back``."""
         return self.commit(self.ready_back(alias, by=by))
 
-    def ready_back(self, alias: str, *, by: str = "") -> Ready:
+    def ready_back(self, alias: str, *, by: str = "") -> ProvedChange:
         """The way back to what a name pointed to before, once the canary has proved that too."""
         history = self.aliases().get(alias)
         if history is None:
@@ -298,10 +297,10 @@ class Models:
         return self._ready("rollback", alias, self.resolve(history[-2]), by)
 
     def _ready(
-        self, what: Literal["promote", "rollback"], alias: str, found: Entry, by: str
-    ) -> Ready:
+        self, what: Literal["promote", "rollback"], alias: str, found: LedgerEntry, by: str
+    ) -> ProvedChange:
         before = self.aliases().get(alias, ())
-        return Ready(
+        return ProvedChange(
             what=what,
             alias=alias,
             digest=found.digest,
@@ -310,7 +309,7 @@ class Models:
             before=before,
         )
 
-    def commit(self, ready: Ready, last: Callable[[], object] | None = None) -> Entry:
+    def commit(self, ready: ProvedChange, last: Callable[[], object] | None = None) -> LedgerEntry:
         """Make a change that was proved. ``last`` is called when nothing but the disk can prevent
         it any more; what it raises does.
 
@@ -331,7 +330,7 @@ class Models:
                     if (one.alias, one.digest) == (ready.alias, ready.digest)
                 )
             return self._append(
-                Entry(
+                LedgerEntry(
                     n=0,
                     at="",
                     previous="",
@@ -348,7 +347,7 @@ class Models:
         folder, beside = self.path(digest), self._beside(digest)
         return proof.recorded(folder, artefacts.read(folder), beside if beside.is_file() else None)
 
-    def proved(self, found: Entry) -> Proof:
+    def proved(self, found: LedgerEntry) -> Proof:
         """The canary's proof of a model in the ledger; raises ``GateRefused``."""
         folder, beside = self.path(found.digest), self._beside(found.digest)
         if not (folder / artefacts.FILE).is_file() or proof.address(folder) != found.digest:
@@ -364,7 +363,7 @@ class Models:
             )
         return self._prove(folder, beside if found.recorded == "added" else None)
 
-    def _append(self, entry: Entry) -> Entry:
+    def _append(self, entry: LedgerEntry) -> LedgerEntry:
         """Add a line, forced to disk; half a line that a power cut left is cut off first."""
         path, lines = self.folder / LEDGER, self._lines()
         made = msgspec.structs.replace(
@@ -390,12 +389,8 @@ class Models:
         """Alone in the folder."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.folder):
             yield
-        finally:
-            os.close(file)
 
 
 def safety(run: Path, artefact: Path) -> Report | None:
@@ -425,7 +420,7 @@ def _share(report: Report) -> float:
     return next((s.value or 0.0 for s in report.scores if s.metric == "safe"), 0.0)
 
 
-def _safe_enough(found: Entry, least: float | None) -> None:
+def _safe_enough(found: LedgerEntry, least: float | None) -> None:
     """Raises ``GateRefused`` where a model falls short of its recipe's floor, or of the share that
     is asked for now."""
     floors = [parse(SafetyFloor, found.floor, "evaluate.floor")] if found.floor else []

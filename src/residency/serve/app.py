@@ -1,31 +1,29 @@
-"""The server's application: its routes behind the gate, its probes, its own words for every fault."""
+"""The server's application: its routes behind the guard, its probes, its page of routes, its own
+words for every fault."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from html import escape
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from residency.deid import loose
-from residency.serve.guard import Gate, failed, invalid, refused
+from residency.serve import promote
+from residency.serve.guard import Guard, guard_of, invalid, refused
 from residency.serve.limits import Limited
-from residency.serve.records.server_log import silence_loop
-from residency.serve.routes import admin as changes
-from residency.serve.routes import clinical, health, openai
-from residency.serve.routes.page import page
-from residency.serve.settings import Serve
-from residency.serve.types import Engine, Refusal
-
-if TYPE_CHECKING:
-    pass
+from residency.serve.records.monitoring import CONTENT_TYPE, silence_loop
+from residency.serve.refusals import Refusal, server_failed
+from residency.serve.routes import clinical, openai
 
 DESCRIPTION = "A hospital's own models. Every answer is an aid and replaces no doctor's decision."
 ROUTES = (
@@ -42,31 +40,7 @@ ROUTES = (
     "/readyz",
     "/metrics",
 )
-
-
-class Fault(BaseModel):
-    code: str
-    message: str
-
-
-class ErrorBody(BaseModel):
-    """What went wrong; never a word of the request."""
-
-    error: Fault
-
-
-class OpenAIFault(Fault):
-    type: str
-    param: None = None
-
-
-class OpenAIErrorBody(BaseModel):
-    """The same in OpenAI's form."""
-
-    error: OpenAIFault
-
-
-SAID = {
+MEANINGS = {
     400: "The body is not as described, or too long for the model.",
     401: "No token, or one that is not valid.",
     403: "The token does not hold the scope.",
@@ -79,40 +53,77 @@ SAID = {
     503: "Busy, shutting down, or the model is not ready; Retry-After says when to come back.",
     504: "It took too long.",
 }
-
-
 REFUSED = "The other model was not proved, or models cannot be changed here; the old one goes on."
+UNREADY = (
+    "A model does not give its fixed answer, requests cannot be counted, or the server shuts down."
+)
+SOON = 0.5
+"""Seconds after which a model that is not ready is asked again."""
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "pre{background:#f4f4f4;padding:.8rem;overflow-x:auto}h2{margin-top:2.5rem}"
+)
+probes = APIRouter(tags=["probes"])
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """What went wrong; never a word of the request."""
+
+    error: ErrorDetail
+
+
+class OpenAIErrorDetail(ErrorDetail):
+    type: str
+    param: None = None
+
+
+class OpenAIErrorBody(BaseModel):
+    """The same in OpenAI's form."""
+
+    error: OpenAIErrorDetail
 
 
 def _responses(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": model, "description": words} for status, words in SAID.items()}
+    return {status: {"model": model, "description": words} for status, words in MEANINGS.items()}
 
 
-def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = None) -> FastAPI:
-    """The application behind a gate. ``limited`` puts the outermost layer around it; ``owned``:
-    tokens, rate and engines end with it. ``admin``: how models are changed."""
+def create_app(
+    guard: Guard,
+    changes: promote.ModelChanges | None = None,
+    on_start: Callable[[FastAPI], None] | None = None,
+    owned: bool = False,
+) -> FastAPI:
+    """The application behind a guard. ``limited`` puts the outermost layer around it. ``changes``:
+    how models are changed; ``on_start`` is called in the event loop before anything else;
+    ``owned``: tokens, rate and engines end with it."""
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
-        if gate.log is not None:
-            silence_loop(asyncio.get_running_loop(), gate.log)
-        await gate.tokens.start()
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        if on_start is not None:
+            on_start(app)
+        if guard.log is not None:
+            silence_loop(asyncio.get_running_loop(), guard.log)
+        await guard.tokens.start()
         await asyncio.to_thread(loose.warm)
-        if admin is not None:
-            await admin.start(gate)
-        await health.ask(gate)
-        asking = asyncio.create_task(health.keep_asking(gate))
+        await ask(guard)
+        tasks = [asyncio.create_task(keep_asking(guard))]
+        if changes is not None:
+            tasks.append(asyncio.create_task(changes.watch()))
         try:
             yield
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-            for part in (gate.tokens, gate.rate, gate.swap) if owned else ():
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for part in (guard.tokens, guard.rate, guard.aliases) if owned else ():
                 await part.close()
-            if admin is not None:
-                await admin.close()
-            if gate.audit is not None:
-                gate.audit.close()
+            if guard.audit is not None:
+                guard.audit.close()
 
     app = FastAPI(
         title="Residency",
@@ -123,18 +134,15 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = 
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat the address, and what stands in it
     )
-    app.state.gate, app.state.admin = gate, admin
+    app.state.guard, app.state.changes = guard, changes
     app.include_router(openai.router, responses=_responses(OpenAIErrorBody))
     app.include_router(clinical.router, responses=_responses(ErrorBody))
-    app.include_router(
-        changes.router,
-        responses=_responses(ErrorBody) | {409: {"model": ErrorBody, "description": REFUSED}},
-    )
-    app.include_router(health.router)
-    app.add_exception_handler(Refusal, _refusal)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.openapi = _described(app, gate.engines)  # type: ignore[method-assign]
+    conflict: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody, "description": REFUSED}}
+    app.include_router(promote.router, responses=_responses(ErrorBody) | conflict)
+    app.include_router(probes)
+    for kind in (Refusal, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _fault)
+    app.openapi = _described(app, guard)  # type: ignore[method-assign]
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -143,28 +151,131 @@ def create_app(gate: Gate, owned: bool = False, admin: changes.Changes | None = 
     return app
 
 
-def limited(app: FastAPI, settings: Serve) -> Limited:
+def limited(app: FastAPI) -> Limited:
     """The application within its limits: what a server is given."""
-    gate: Gate = app.state.gate
-    found = Limited(app, settings.limits, gate.crashed)
-    app.state.limited = found
-    return found
+    guard: Guard = app.state.guard
+    app.state.limited = Limited(app, guard.settings.limits, guard.crashed)
+    return app.state.limited  # type: ignore[no-any-return]
 
 
-def _described(app: FastAPI, engines: Mapping[str, Engine]) -> Callable[[], dict[str, Any]]:
+async def _fault(request: Request, error: Exception) -> Response:
+    """The answer to what the framework, or a route, refused."""
+    path, allow = request.url.path, ""
+    if isinstance(error, Refusal):
+        problem = error
+    elif isinstance(error, RequestValidationError):
+        problem = invalid(error)
+    elif not isinstance(error, HTTPException):
+        problem = server_failed()
+    elif error.status_code == 404:
+        problem = Refusal(404, "no_route", "There is no such route; see /openapi.json.")
+    elif error.status_code == 405:
+        problem = Refusal(405, "bad_method", "This route takes another method; see Allow.")
+        allow = {name.lower(): value for name, value in (error.headers or {}).items()}.get(
+            "allow", ""
+        )
+    else:
+        problem = Refusal(error.status_code, "bad_request", "The request cannot be read.")
+    made = refused(path, problem)
+    if allow:
+        made.headers["allow"] = allow
+    return made
+
+
+# Probes: what machines ask of the server. No key is needed; nothing of a request is in them.
+
+
+@probes.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process lives."""
+    return {"status": "ok"}
+
+
+@probes.get("/readyz", responses={503: {"description": UNREADY}})
+async def readyz(request: Request) -> JSONResponse:
+    """Every model gave its fixed answer when it was last asked, and requests can be counted.
+    ``keys`` says whether the identity provider answered last; known keys are accepted for a while
+    where it did not."""
+    guard = guard_of(request)
+    limits: Limited | None = getattr(request.app.state, "limited", None)
+    draining = limits is not None and limits.draining
+    counting = await guard.rate.ready()
+    ready = not draining and counting and bool(guard.ready) and all(guard.ready.values())
+    found = {
+        "ready": ready,
+        "models": guard.ready,
+        "counting": counting,
+        "keys": not guard.tokens.trouble(),
+        "draining": draining,
+    }
+    return JSONResponse(found, 200 if ready else 503)
+
+
+METRICS: dict[str, Any] = {
+    "content": {"text/plain": {"schema": {"type": "string"}}},
+    "description": "Prometheus' text format.",
+}
+
+
+@probes.get("/metrics", response_class=Response, responses={200: METRICS})
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus."""
+    guard = guard_of(request)
+    return Response(guard.metrics.render() if guard.metrics else b"", media_type=CONTENT_TYPE)
+
+
+async def ask(guard: Guard) -> None:
+    """Ask every model its fixed question. Where an engine is gone for good the server is told to
+    stop."""
+
+    async def one(name: str) -> None:
+        good, asked = False, None
+        with suppress(Exception):  # whatever it is, the model does not answer
+            async with (
+                guard.aliases.using(name) as asked,
+                asyncio.timeout(guard.settings.limits.seconds),
+            ):
+                good = await asked.probe()
+        if asked is None or asked is not guard.engines.get(name):
+            return  # another took its place meanwhile, and was asked then
+        guard.set_ready(name, good)
+        if not good and guard.stop is not None and (why := asked.fault()):
+            guard.stop(why)
+
+    await asyncio.gather(*(one(name) for name in guard.engines))
+
+
+async def keep_asking(
+    guard: Guard, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """Ask again and again."""
+    with suppress(asyncio.CancelledError):
+        while True:
+            waited, whole = 0.0, guard.settings.canary_seconds
+            while waited < whole:
+                step = min(SOON, whole)
+                await sleep(step)
+                waited = waited + step if all(guard.ready.values()) else whole
+            await ask(guard)
+
+
+# The description of the routes, and the page that is made of it: no script, nothing from elsewhere
+
+
+def _described(app: FastAPI, guard: Guard) -> Callable[[], dict[str, Any]]:
     """OpenAPI with the key that every route but the probes wants, and without the answer 422, which
     is never given."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
         made = plain()
-        made.setdefault("components", {})["securitySchemes"] = {
-            "key": {"type": "http", "scheme": "bearer"}
-        }
-        _named(
-            made["components"]["schemas"],
-            [name for name, one in engines.items() if openai.writes(one.served)],
-        )
+        parts = made.setdefault("components", {})
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        names = [name for name, one in guard.engines.items() if one.served.writes]
+        for one in ("ChatBody", "CompletionBody") if names else ():
+            schema = parts["schemas"][one]
+            schema["properties"]["model"]["enum"] = names
+            schema["examples"] = [each | {"model": names[0]} for each in schema["examples"]]
         for path, item in made["paths"].items():
             for operation in item.values():
                 operation["responses"].pop("422", None)
@@ -175,41 +286,35 @@ def _described(app: FastAPI, engines: Mapping[str, Engine]) -> Callable[[], dict
     return described
 
 
-def _named(schemas: dict[str, Any], names: list[str]) -> None:
-    """The generative models, where a request must name one."""
-    for one in ("Chat", "Completion") if names else ():
-        schemas[one]["properties"]["model"]["enum"] = names
-        schemas[one]["examples"] = [
-            example | {"model": names[0]} for example in schemas[one]["examples"]
-        ]
+def page(described: dict[str, Any]) -> str:
+    """Every route with what it does, the scope that it needs, and examples as ``curl``."""
+    info = described["info"]
+    title = escape(info["title"])
+    parts = [
+        f"<h1>{title} {escape(info['version'])}</h1>",
+        f"<p>{escape(info.get('description', ''))} <a href=/openapi.json>openapi.json</a></p>",
+    ]
+    for path, item in described["paths"].items():
+        for method, operation in item.items():
+            parts.append(f"<h2>{method.upper()} {escape(path)}</h2>")
+            parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
+            if operation.get("security"):
+                parts.append(f"<p>Scope: {escape(operation['tags'][0])}</p>")
+            examples = _examples(described, operation)
+            parts += [f"<pre>{escape(_curl(path, one))}</pre>" for one in examples]
+    head = f"<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
+    return f"<!doctype html>{head}{''.join(parts)}"
 
 
-async def _refusal(request: Request, error: Exception) -> Response:
-    return refused(request.url.path, error if isinstance(error, Refusal) else failed())
+def _examples(described: dict[str, Any], operation: dict[str, Any]) -> list[dict[str, Any]]:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    schema = described["components"]["schemas"].get(name, {})
+    found: list[dict[str, Any]] = schema.get("examples", [])
+    return found
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
-    return refused(
-        request.url.path, invalid(error) if isinstance(error, RequestValidationError) else failed()
-    )
-
-
-async def _http(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        return refused(request.url.path, failed())
-    if error.status_code == 404:
-        return refused(
-            request.url.path, Refusal(404, "no_route", "There is no such route; see /openapi.json.")
-        )
-    if error.status_code == 405:
-        made = refused(
-            request.url.path,
-            Refusal(405, "bad_method", "This route takes another method; see Allow."),
-        )
-        made.headers["allow"] = (error.headers or {}).get(
-            "Allow", (error.headers or {}).get("allow", "")
-        )
-        return made
-    return refused(
-        request.url.path, Refusal(error.status_code, "bad_request", "The request cannot be read.")
-    )
+def _curl(path: str, body: dict[str, Any]) -> str:
+    words = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
+    headers = "-H \"Authorization: Bearer $KEY\" -H 'Content-Type: application/json'"
+    return f"curl {headers} -d '{words}' http://HOST:PORT{path}"

@@ -1,5 +1,5 @@
-"""The outermost layer of the server (plain ASGI): size of a body, time, how many at once, a client
-that left, and an orderly end.
+"""What a request may ask for. The outermost layer of the server (plain ASGI): size of a body, time,
+how many at once, a client that left, and an orderly end; and how many tokens.
 
 The body is read here to its end, within its limits, before the application runs: so it can be
 measured, and what comes from the client after it can only be that he left, which cancels the
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from residency.core.types import Value
 from residency.serve import refusals
-from residency.serve.settings import Limits
-from residency.serve.types import Refusal
+from residency.serve.refusals import Refusal, server_failed
+from residency.serve.settings import RequestLimits
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -37,7 +38,7 @@ DISCARDED = 8_388_608
 connection."""
 
 
-class Left(Exception):
+class ClientGone(Exception):
     """The client is gone."""
 
 
@@ -46,7 +47,10 @@ class Limited:
     no further: no server logs their text."""
 
     def __init__(
-        self, app: App, limits: Limits, crashed: Callable[[BaseException], None] | None = None
+        self,
+        app: App,
+        limits: RequestLimits,
+        crashed: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.app, self.limits, self.crashed = app, limits, crashed
         self.draining = False
@@ -68,7 +72,7 @@ class Limited:
             await answer.refuse(
                 scope["path"], refusal, close=refusal.status in (408, 413) or self.draining
             )
-        except Left:
+        except ClientGone:
             answer.closed = True
         finally:
             self._under_way -= 1
@@ -161,9 +165,7 @@ class Limited:
         elif isinstance(problem, Refusal):
             await answer.refuse(path, problem)
         elif problem is not None or not answer.complete:
-            await answer.refuse(
-                path, Refusal(500, "internal", "The server failed; the request was not answered.")
-            )
+            await answer.refuse(path, server_failed())
 
     def _report(self, work: asyncio.Task[None]) -> None:
         problem = None if work.cancelled() else work.exception()
@@ -171,7 +173,7 @@ class Limited:
             self.crashed(problem)
 
     async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
-        """The whole body. Raises ``Refusal`` 408, 413 or 503, and ``Left``."""
+        """The whole body. Raises ``Refusal`` 408, 413 or 503, and ``ClientGone``."""
         declared = _declared(scope)
         most = self.limits.body_bytes
         if self.reading >= READING * self.limits.at_once:
@@ -204,12 +206,10 @@ class Answer:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            kinds = [
-                value
+            self.stream = any(
+                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
                 for name, value in message.get("headers", ())
-                if name.lower() == b"content-type"
-            ]
-            self.stream = any(kind.startswith(b"text/event-stream") for kind in kinds)
+            )
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True
         await self._send(message)
@@ -226,26 +226,15 @@ class Answer:
     async def _refuse(self, path: str, refusal: Refusal, begun: bool, close: bool) -> None:
         body = refusals.body(path, refusal)
         if begun:
-            await self._send(
-                {
-                    "type": "http.response.body",
-                    "body": b"data: " + body + b"\n\n",
-                    "more_body": False,
-                }
-            )
+            last = b"data: " + body + b"\n\n"
+            await self._send({"type": "http.response.body", "body": last, "more_body": False})
             return
         self.status = refusal.status
-        headers = (
-            refusals.headers(refusal)
-            | {"content-length": str(len(body))}
-            | ({"connection": "close"} if close else {})
-        )
-        pairs = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
-        ]
-        await self._send(
-            {"type": "http.response.start", "status": refusal.status, "headers": pairs}
-        )
+        headers = refusals.headers(refusal) | {"content-length": str(len(body))}
+        if close:
+            headers["connection"] = "close"
+        pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": self.status, "headers": pairs})
         await self._send({"type": "http.response.body", "body": body})
 
 
@@ -261,11 +250,8 @@ def shutting_down() -> Refusal:
 
 def too_large(most: int) -> Refusal:
     """413: more bytes than a body may have."""
-    return Refusal(
-        413,
-        "body_too_large",
-        f"The request's body is larger than {most} bytes, the most that is read.",
-    )
+    said = f"The request's body is larger than {most} bytes, the most that is read."
+    return Refusal(413, "body_too_large", said)
 
 
 def _declared(scope: MutableMapping[str, Any]) -> int:
@@ -282,7 +268,7 @@ async def _read(receive: Receive, most: int) -> bytes:
     while more and size <= DISCARDED:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Left
+            raise ClientGone
         piece = message.get("body", b"")
         size += len(piece)
         if size <= most:
@@ -312,3 +298,88 @@ async def _disconnect(receive: Receive, gone: asyncio.Event) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     gone.set()
+
+
+# How much may be asked: counts are the served tokenizer's, the same on every route; nothing is cut
+
+
+class Sizes(Value, frozen=True):
+    """Tokens of a request that was found to fit."""
+
+    input: int
+    """What the user says: all of his words."""
+    context: int
+    """What is around them: template, system text, earlier answers, passages."""
+    answer: int
+    """Most tokens of the answer."""
+
+
+def user_tokens(count: Callable[[str], int], texts: Iterable[str]) -> int:
+    """Tokens of all that the user says in a request, each text by itself."""
+    return sum(count(text) for text in texts)
+
+
+def fit(
+    limits: RequestLimits,
+    user: int,
+    prompt: int | None = None,
+    answer: int | None = None,
+    window: int = 0,
+) -> Sizes:
+    """Check a request: ``user`` tokens of the user's, ``prompt`` in all (``user`` and what is
+    around it; ``None``: nothing is), ``answer`` that he asks for (``None``: as many as there may
+    be), ``window`` of the model (0: it reads any length).
+
+    Raises ``Refusal`` 400 ``too_long``.
+    """
+    whole = user if prompt is None else max(prompt, user)
+    check_text(limits, user)
+    if whole - user > limits.context_tokens:
+        raise too_long(
+            f"The request holds {whole - user} tokens around the user's words (template, system "
+            f"text, earlier answers, passages); at most {limits.context_tokens} are taken. Send "
+            "fewer earlier turns or passages."
+        )
+    wanted = _answer(limits, answer)
+    return Sizes(user, whole - user, _window(whole, wanted, window, exact=answer is not None))
+
+
+def check_text(limits: RequestLimits, user: int) -> None:
+    """All words of the user. Raises ``Refusal`` 400."""
+    if user > limits.input_tokens:
+        raise too_long(
+            f"The request holds {user} tokens of user input; at most {limits.input_tokens} are "
+            "taken. Shorten it: nothing is cut here."
+        )
+
+
+def _answer(limits: RequestLimits, answer: int | None) -> int:
+    """The length of answer that is asked for; the most there may be where none is."""
+    most = limits.output_tokens
+    if answer is None:
+        return most
+    if answer < 1:
+        raise Refusal(400, "bad_max_tokens", f"max_tokens is {answer}; allowed: 1 to {most}.")
+    if answer > most:
+        said = f"max_tokens is {answer}; at most {most} tokens are written. Ask for fewer."
+        raise too_long(said)
+    return answer
+
+
+def _window(prompt: int, answer: int, window: int, exact: bool) -> int:
+    """Prompt and answer together must fit what the model reads. Where no length was asked for
+    (``exact`` is off), the answer gets what is left."""
+    if not window:
+        return answer
+    if prompt >= window or (exact and prompt + answer > window):
+        wanted = f" and {answer} of answer" if exact else ""
+        raise too_long(
+            f"The prompt has {prompt} tokens{wanted}; this model reads {window} in all. Shorten "
+            "one of them."
+        )
+    return min(answer, window - prompt)
+
+
+def too_long(sentence: str) -> Refusal:
+    """400, with counts and limits in its sentence."""
+    return Refusal(400, "too_long", sentence)

@@ -1,12 +1,10 @@
-"""A refusal as it leaves the server: OpenAI's shape under ``/v1/``, a shorter one elsewhere; never
-a word of the request."""
+"""A request that is not answered, and how it leaves the server: OpenAI's shape under ``/v1/``, a
+shorter one elsewhere; never a word of the request."""
 
 from __future__ import annotations
 
 import json
 from math import ceil
-
-from residency.serve.types import Refusal
 
 TYPES = {
     400: "invalid_request_error",
@@ -20,20 +18,35 @@ TYPES = {
 """OpenAI's families of errors by status; what is not here is the server's fault."""
 
 
+class Refusal(Exception):
+    """A request that is not answered: the status, a code for programs, one sentence for people that
+    holds nothing of the request."""
+
+    def __init__(
+        self, status: int, code: str, sentence: str, retry_after: float | None = None
+    ) -> None:
+        super().__init__(code)
+        self.status, self.code, self.sentence = status, code, sentence
+        self.retry_after = retry_after
+
+
+def not_ready() -> Refusal:
+    """503: the model cannot answer at the moment."""
+    return Refusal(503, "not_ready", "The model is not ready; try again shortly.", 1.0)
+
+
+def server_failed() -> Refusal:
+    """500."""
+    return Refusal(500, "internal", "The server failed; the request was not answered.")
+
+
 def content(path: str, refusal: Refusal) -> dict[str, object]:
     """The error body that belongs to a path."""
     if path == "/v1" or path.startswith("/v1/"):
-        kind = TYPES.get(
-            refusal.status, "server_error" if refusal.status >= 500 else "invalid_request_error"
-        )
-        return {
-            "error": {
-                "message": refusal.sentence,
-                "type": kind,
-                "code": refusal.code,
-                "param": None,
-            }
-        }
+        other = "server_error" if refusal.status >= 500 else "invalid_request_error"
+        kind = TYPES.get(refusal.status, other)
+        said = {"message": refusal.sentence, "type": kind, "code": refusal.code, "param": None}
+        return {"error": said}
     return {"error": {"code": refusal.code, "message": refusal.sentence}}
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from residency.core.part import Part
-from residency.serve.types import Scope
 
+Scope = Literal["chat", "extract", "diagnose", "deidentify", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "extract", "diagnose", "deidentify", "admin")
 
 
@@ -51,7 +51,7 @@ class Oidc(Part):
 Auth = Annotated[LocalKey | Oidc, Field(discriminator="kind")]
 
 
-class Limits(Part):
+class RequestLimits(Part):
     """What one request, and one user, may ask for."""
 
     per_second: int = Field(default=5, ge=1)
@@ -96,7 +96,7 @@ class Serve(Part):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=64)
-    """HTTP processes; the weights are held once, whatever their number."""
+    """Processes, each with engines (and memory for weights) of its own; a vLLM server is shared."""
     engine: Literal["auto", "process", "onnx", "vllm"] = "auto"
     """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else
     this process. ``vllm``: it must be installed; what it cannot serve is still served by this
@@ -112,9 +112,9 @@ class Serve(Part):
     batch_rows: int = Field(default=32, ge=1)
     """Most requests computed together."""
     canary_seconds: float = Field(default=10, gt=0)
-    """How often readiness asks the model its fixed question."""
+    """How often readiness asks the model its fixed question (its canary, in older versions)."""
     auth: Auth = LocalKey()
-    limits: Limits = Limits()
+    limits: RequestLimits = RequestLimits()
     logs: Logs = Logs()
     deidentify_answers: bool = False
     """Whether answers pass through the rules of de-identification before they leave."""

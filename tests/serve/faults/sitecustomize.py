@@ -58,7 +58,7 @@ def handler(*given: Any) -> str:
 
 
 def _encoder(module: Any) -> None:
-    before(module.EncoderPredictor, "marked", lambda _, texts: " ".join(texts))
+    before(module.EncoderPredictor, "classify", lambda _, texts: " ".join(texts))
 
 
 def _causal(module: Any) -> None:
@@ -71,15 +71,15 @@ def _loose(module: Any) -> None:
 
 
 def _reading(module: Any) -> None:
-    before(module.Texts, "count", handler)
-    before(module.Chats, "count", handler)
+    before(module.TextReader, "count", handler)
+    before(module.ChatReader, "count", handler)
 
 
 PATCHES = {
     "residency.models.encoder": _encoder,
     "residency.models.causal": _causal,
     "residency.deid.loose": _loose,
-    "residency.serve.engines.tokenizer": _reading,
+    "residency.serve.engines": _reading,
 }
 
 

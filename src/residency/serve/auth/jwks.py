@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import time
 import warnings
@@ -23,9 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from residency.core.errors import UserError
-from residency.serve.auth.addresses import loopback, safe
+from residency.serve.refusals import Refusal
 from residency.serve.settings import Oidc
-from residency.serve.types import Refusal
 
 if TYPE_CHECKING:
     import httpx2
@@ -51,7 +51,7 @@ class Unanswered(Exception):
     """A fetch brought no keys; says why, without an address."""
 
 
-class Keys:
+class ProviderKeys:
     """The provider's keys by their id. ``trouble`` says in a sentence why the last fetch failed
     (empty: it did not)."""
 
@@ -343,3 +343,36 @@ def _usable(entry: dict[str, Any], algorithms: tuple[str, ...]) -> PyJWK | None:
     except (PyJWTError, ValueError, TypeError):
         return None
     return key if kind == "ES256" or key.key.key_size >= 2048 else None
+
+
+# Addresses that a secret may travel to, or keys come from
+
+
+def loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or number alone (no look-up)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def safe(address: str, where: str) -> str:
+    """An address with TLS, or of this machine; raises ``UserError`` otherwise."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+        parts = urlsplit("")
+    if (
+        host
+        and port != 0
+        and (parts.scheme == "https" or (parts.scheme == "http" and loopback(host)))
+    ):
+        return address
+    raise UserError(
+        f"{where}: not a safe address; allowed: https://HOST/..., or http:// on this machine "
+        "(127.0.0.1, ::1, localhost)."
+    )

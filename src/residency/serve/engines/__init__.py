@@ -1,0 +1,357 @@
+"""What an engine is: what it is asked and answers, how it reads, and which one answers for a name.
+
+Engines that compute in this process are in ``in_process``, those that stand for a vLLM server in
+``vllm``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from residency.core.errors import UserError
+from residency.core.types import Answer, Prediction, Turn, Value
+from residency.serve.refusals import Refusal
+from residency.tasks.card import Card
+from residency.tasks.families import of
+
+if TYPE_CHECKING:
+    from residency.models.chat_template import ChatTokeniser
+    from residency.models.tokens import Tokeniser
+
+Kind = Literal["process", "onnx", "vllm"]
+"""Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in
+a vLLM server on loopback."""
+
+
+class Served(Value, frozen=True):
+    """What is known of a served model."""
+
+    name: str
+    """The alias that requests name, e.g. ``cardiology``."""
+    digest: str
+    """Content address of the artefact (SHA-256 of its ``artefact.json``), the same in ledger, audit
+    log and answers."""
+    base: str
+    method: str
+    """``lora``; ``prefix, freeze``: the methods of all stages."""
+    output: Literal["head", "text"]
+    card: Card
+    kind: Kind = "process"
+    dtype: str = "float32"
+    window: int = 0
+    """Most tokens that are read at once."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether the model is generative: it answers in words."""
+        return self.output == "text"
+
+    @property
+    def answers(self) -> type[Answer]:
+        """The kind of answer of its task: ``Spans``, ``Labels``, ``Text``, ..."""
+        return of(self.card).answer
+
+
+class WritingRequest(Value, frozen=True):
+    """A conversation that waits for its next turn, and how that is to be written."""
+
+    turns: tuple[Turn, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Piece(Value, frozen=True):
+    """A part of an answer. The last one names why writing ended."""
+
+    text: str
+    tokens: int = 0
+    """Tokens written so far."""
+    end: Literal["stop", "length"] | None = None
+    ids: tuple[int, ...] = ()
+    """The tokens that have been written since the last piece."""
+    log_probability: float = 0.0
+    """Sum of log p over the tokens written so far."""
+
+
+class TokenScores(Value, frozen=True):
+    """How likely given tokens are, each after those before it (the first has no value)."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    """Each token's own words."""
+    offsets: tuple[int, ...]
+    log_probabilities: tuple[float | None, ...]
+    top: tuple[dict[str, float] | None, ...]
+    """The likeliest tokens at each place."""
+
+
+class Reader(Protocol):
+    """A tokenizer as engines need it."""
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, by the served tokenizer, nothing added."""
+        ...
+
+    def count_turns(self, turns: Sequence[Turn]) -> int:
+        """Tokens of a whole prompt, template included."""
+        ...
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """A text as tokens, nothing added; of a generative model."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as text; of a generative model."""
+        ...
+
+
+class ModelEngine(Protocol):
+    """One served model. Methods raise ``Refusal`` (503) while it cannot answer; closing an iterator
+    ends the writing."""
+
+    served: Served
+
+    @property
+    def reader(self) -> Reader:
+        """Its tokenizer."""
+        ...
+
+    async def classify(self, text: str) -> Prediction:
+        """Spans or labels of a text, by a classifier; or by a generative model, whose words are
+        read back."""
+        ...
+
+    def write(self, request: WritingRequest) -> AsyncIterator[Piece]:
+        """The answer to a conversation, piece by piece."""
+        ...
+
+    def continue_(self, ids: Sequence[int], request: WritingRequest) -> AsyncIterator[Piece]:
+        """What follows tokens as they are, without a template: ``/v1/completions``."""
+        ...
+
+    async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
+        """How likely given tokens are."""
+        ...
+
+    async def probe(self) -> bool:
+        """Whether a fixed question gets the answer that it got when the model was loaded: readiness
+        is this, not a flag."""
+        ...
+
+    def fault(self) -> str:
+        """Why the engine will never answer again, in a sentence; nothing while it may."""
+        ...
+
+    async def close(self) -> None:
+        """End what runs, free the memory."""
+        ...
+
+
+# Tokenizers
+
+
+class TextReader:
+    """The tokenizer of a classifier."""
+
+    def __init__(self, tokeniser: Tokeniser, name: str) -> None:
+        self.tokeniser, self.name = tokeniser, name
+
+    def count(self, text: str) -> int:
+        """As of ``Reader``."""
+        return len(self.tokeniser([text])[0].ids)
+
+    def count_turns(self, turns: Sequence[Turn]) -> int:
+        """Tokens of a conversation's texts: this model has no template."""
+        return sum(self.count(turn.text) for turn in turns)
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Refused: what this model reads is no prompt."""
+        raise not_generative(self.name)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Refused: what this model reads is no prompt."""
+        raise not_generative(self.name)
+
+
+class ChatReader:
+    """The tokenizer of a generative model."""
+
+    def __init__(self, chat: ChatTokeniser) -> None:
+        self.chat, self.size = chat, len(chat.tokenizer)
+
+    def count(self, text: str) -> int:
+        """As of ``Reader``."""
+        return self.chat.count(text)
+
+    def count_turns(self, turns: Sequence[Turn]) -> int:
+        """As of ``Reader``."""
+        return self.chat.count_turns(turns)
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """As of ``Reader``."""
+        return tuple(self.chat.ids(text))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """As of ``Reader``."""
+        self.check(ids)
+        return self._decoded(ids)
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.chat.tokenizer.decode([*ids], clean_up_tokenization_spaces=False))
+
+    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
+        """Tokens of a conversation that waits for an answer of at most ``answer`` tokens. Raises
+        ``Refusal`` 400 where they do not fit the window whole: no turn is ever left out."""
+        try:
+            ids, changes = self.chat.prompt(turns, window - answer)
+        except UserError:
+            raise bad_order() from None
+        if ids is None or changes:
+            fits = f"The conversation does not fit the {window} tokens that this model reads."
+            raise Refusal(400, "too_long", fits)
+        return ids
+
+    def check_room(self, ids: Sequence[int], answer: int, window: int) -> None:
+        """Raises ``Refusal`` 400 for tokens that are none, or that do not fit the window together
+        with what follows them."""
+        self.check(ids)
+        if len(ids) + answer > window:
+            fits = f"Prompt and answer exceed the {window} tokens of this model."
+            raise Refusal(400, "too_long", fits)
+
+    def scores(
+        self,
+        ids: Sequence[int],
+        values: Sequence[float | None],
+        top: Sequence[dict[str, float] | None],
+    ) -> TokenScores:
+        """How likely tokens are, with their words and places."""
+        texts = tuple(self.word(token) for token in ids)
+        offsets = tuple(accumulate(map(len, texts[:-1]), initial=0))
+        return TokenScores(tuple(ids), texts, offsets, tuple(values), tuple(top))
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raises ``Refusal`` 400 for what are no tokens of this model."""
+        if not ids or min(ids) < 0 or max(ids) >= self.size:
+            said = f"Token ids go from 0 to {self.size - 1}, and a prompt has at least one."
+            raise Refusal(400, "bad_tokens", said)
+
+    def word(self, token: int) -> str:
+        """One token as text; parts of a character as the tokenizer names them, so that no two
+        tokens look alike."""
+        text = self._decoded([token])
+        if "\ufffd" in text:
+            return f"bytes:{self.chat.tokenizer.convert_ids_to_tokens(token)}"
+        return text
+
+
+def not_generative(name: str) -> Refusal:
+    """400: the model has no words."""
+    said = f"Model {name} marks notes and does not write; use /extract or /diagnose."
+    return Refusal(400, "wrong_model", said)
+
+
+def unknown_model(names: Iterable[str]) -> Refusal:
+    """404, with the names that there are."""
+    said = f"There is no model of that name here; there is: {', '.join(names)}."
+    return Refusal(404, "model_not_found", said)
+
+
+def bad_order() -> Refusal:
+    """400: a conversation that the template does not know."""
+    return Refusal(400, "bad_turns", "The model's chat template refuses this order of turns.")
+
+
+# Names
+
+
+class Slot:
+    """An engine that answers, or answered, for a name, and how many requests run on it."""
+
+    def __init__(self, engine: ModelEngine) -> None:
+        self.engine, self.running, self.retired, self.closed = engine, 0, False, False
+
+    async def close(self) -> None:
+        """Close the engine, once."""
+        if not self.closed:
+            self.closed = True
+            await self.engine.close()
+
+
+class Aliases:
+    """Names of models and the engines behind them. For one event loop.
+
+    An engine that another has taken the place of is closed after its last request.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._leaving: set[Slot] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def engines(self) -> dict[str, ModelEngine]:
+        """What answers now, by name."""
+        return {name: slot.engine for name, slot in self._slots.items()}
+
+    @asynccontextmanager
+    async def using(self, name: str) -> AsyncIterator[ModelEngine]:
+        """The engine behind a name for the length of a request: it is not closed before, whatever
+        takes its place meanwhile."""
+        slot = self.hold(name)
+        try:
+            yield slot.engine
+        finally:
+            if (closing := self.release(slot)) is not None:
+                await asyncio.shield(closing)
+
+    def hold(self, name: str) -> Slot:
+        """The same where a request's end is not the end of a block; give it to ``release``. Raises
+        ``Refusal`` (404)."""
+        if (slot := self._slots.get(name)) is None:
+            raise unknown_model(self._slots)
+        slot.running += 1
+        return slot
+
+    def release(self, slot: Slot) -> asyncio.Task[None] | None:
+        """A request has ended; where its engine is retired, what may close it now."""
+        slot.running -= 1
+        if not slot.retired:
+            return None
+        closing = asyncio.get_running_loop().create_task(self._leave(slot))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        return closing
+
+    async def _leave(self, slot: Slot) -> None:
+        if not slot.running:
+            self._leaving.discard(slot)
+            await slot.close()
+
+    async def put(self, name: str, engine: ModelEngine) -> None:
+        """Let an engine answer for a name from now on. Requests that run end on the one before."""
+        before = self.start(name, engine)
+        if before is not None:
+            before.retired = True
+            self._leaving.add(before)
+            await self._leave(before)
+
+    def start(self, name: str, engine: ModelEngine) -> Slot | None:
+        """The same before any request; what answered before."""
+        before, self._slots[name] = self._slots.get(name), Slot(engine)
+        return before
+
+    async def close(self) -> None:
+        """Close every engine, also those that requests still run on."""
+        slots = [*self._slots.values(), *self._leaving]
+        self._slots.clear()
+        self._leaving.clear()
+        for slot in slots:
+            await slot.close()

@@ -1,39 +1,53 @@
-"""Models in this process: one that marks (an encoder with a head), one that writes; each computes
+"""Models in this process: a classifier (an encoder with a head), a generative model; each computes
 in one thread, in batches."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest
-from residency.core.types import Example, Labels, Prediction, Spans, Turn
+from residency.core.types import Example, Prediction, Turn
 from residency.models.sampling import Stops, Unpacked, noise_key
-from residency.serve.engines.batching import Batcher
-from residency.serve.engines.tokenizer import Chats, Reader, Reading, Texts, silent_model
+from residency.serve.engines import (
+    ChatReader,
+    Piece,
+    Reader,
+    Served,
+    TextReader,
+    TokenScores,
+    WritingRequest,
+    not_generative,
+)
+from residency.serve.refusals import not_ready
 from residency.serve.settings import Serve
-from residency.serve.types import Asked, Piece, Refusal, Scored, Served
+from residency.tasks.families import of
 
 if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
+    from residency.models.chat_template import ChatTokeniser
     from residency.models.encoder import EncoderPredictor
 
-CANARY = "Bệnh nhân ho khan, sốt 38.5 độ. 患者咳嗽、发热三天。 The patient takes metformin 500 mg."
-CANARY_TOKENS = 8
+QUESTION = (
+    "Bệnh nhân ho khan, sốt 38.5 độ. 患者咳嗽、发热三天。 The patient takes metformin 500 mg."
+)
+QUESTION_TOKENS = 8
+In = TypeVar("In")
+Out = TypeVar("Out")
 Watch = Callable[[int, int], None]
 """Told how many requests wait, and how many are computed together."""
 
 
 def load(
     folder: Path, name: str, settings: Serve = Serve(), device: str | None = None
-) -> Marker | Writer:
+) -> ClassifierEngine | GenerativeEngine:
     """The engine of an artefact; raises ``UserError`` where it cannot be loaded."""
     from residency.models import artefact, onnx_encoder
     from residency.models.base import silent
@@ -43,7 +57,7 @@ def load(
     if (folder / onnx_encoder.FILE).is_file():
         _as_trained(settings, folder, "an export has numbers of its own")
         exported = onnx_encoder.OnnxEncoder.from_export(folder, name=name)
-        return Marker(exported, served_export(folder, name), settings)
+        return ClassifierEngine(exported, served_export(folder, name), settings)
     if settings.engine == "onnx":
         raise UserError(
             f"engine: {folder} is no export; make one with residency export onnx, and serve its "
@@ -54,13 +68,13 @@ def load(
         if found.output == "text":
             _as_trained(settings, folder, "it is no encoder")
             writer = CausalPredictor.from_artefact(folder, name, device)
-            return Writer(writer, served(folder, name, found, writer.model), settings)
+            return GenerativeEngine(writer, served(folder, name, found, writer.model), settings)
         marker = EncoderPredictor.from_artefact(folder, name, device)
         if settings.dtype == "bf16":
             import torch
 
             marker.model.to(torch.bfloat16)
-        return Marker(marker, served(folder, name, found, marker.model), settings)
+        return ClassifierEngine(marker, served(folder, name, found, marker.model), settings)
 
 
 def _as_trained(settings: Serve, folder: Path, why: str) -> None:
@@ -71,18 +85,23 @@ def _as_trained(settings: Serve, folder: Path, why: str) -> None:
         )
 
 
-def served(folder: Path, name: str, artefact: Any, model: Any) -> Served:
-    """What is known of a served artefact."""
-    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), "torch.float32")
+def served(folder: Path, name: str, found: Any = None, model: Any = None) -> Served:
+    """What is known of a served artefact or export; of a loaded one its numbers too."""
+    from residency.models import artefact, onnx_encoder
+
+    if (folder / onnx_encoder.FILE).is_file():
+        return served_export(folder, name)
+    found = found or artefact.read(folder)
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point()) if model else iter(())
     return Served(
         name=name,
         digest=file_digest(folder / "artefact.json"),
-        base=artefact.base.id,
-        method=artefact.kinds,
-        output=artefact.output,
-        card=artefact.task(),
-        dtype=str(kind).removeprefix("torch."),
-        window=artefact.base.window,
+        base=found.base.id,
+        method=found.kinds,
+        output=found.output,
+        card=found.task(),
+        dtype=str(next(floats, "float32")).removeprefix("torch."),
+        window=found.base.window,
     )
 
 
@@ -106,30 +125,134 @@ def served_export(folder: Path, name: str) -> Served:
     )
 
 
-class InProcess(Reading):
-    """What both kinds share: a thread, the canary, and an end."""
+class Batcher(Generic[In, Out]):
+    """Collects items and computes them together. ``compute`` runs in ``pool``; items whose ``key``
+    differs are never together.
+
+    The first item waits ``wait`` seconds for others; while a batch is computed the next one
+    gathers, and follows at once.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[In]], Sequence[Out]],
+        pool: ThreadPoolExecutor,
+        wait: float,
+        most: int,
+        key: Callable[[In], Hashable] = lambda _: None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.compute, self.pool, self.wait, self.most = compute, pool, wait, most
+        self.key, self.watch = key, watch
+        self.waiting: list[tuple[In, asyncio.Future[Out]]] = []
+        self.timer: asyncio.TimerHandle | None = None
+        self.busy = False
+
+    async def __call__(self, item: In) -> Out:
+        """The result of one item; an error of another item of its batch does not reach it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Out] = loop.create_future()
+        self.waiting.append((item, future))
+        if not self.busy and len(self.waiting) >= self.most:
+            self._start()
+        elif not self.busy and self.timer is None:
+            self.timer = loop.call_later(self.wait, self._start)
+        return await future
+
+    def _start(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.waiting = [pair for pair in self.waiting if not pair[1].cancelled()]
+        if self.busy or not self.waiting:
+            return
+        wanted = self.key(self.waiting[0][0])
+        chosen = [pair for pair in self.waiting if self.key(pair[0]) == wanted][: self.most]
+        taken = {id(future) for _, future in chosen}
+        self.waiting = [pair for pair in self.waiting if id(pair[1]) not in taken]
+        self.busy = True
+        if self.watch:
+            self.watch(len(self.waiting), len(chosen))
+        asyncio.get_running_loop().create_task(self._compute(chosen))
+
+    async def _compute(self, chosen: list[tuple[In, asyncio.Future[Out]]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(
+                self.pool, self._results, [item for item, _ in chosen]
+            )
+            for (_, future), result in zip(chosen, results, strict=True):
+                if future.done():
+                    continue
+                if isinstance(result, BaseException):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+        except BaseException as error:
+            for _, future in chosen:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            self.busy = False
+            self._start()
+
+    def _results(self, items: list[In]) -> list[Out | BaseException]:
+        """Results, or errors; where a batch fails each item is tried alone, so that only the one at
+        fault fails."""
+        try:
+            return list(self.compute(items))
+        except Exception as error:
+            if len(items) == 1:
+                return [error]
+            return [result for item in items for result in self._results([item])]
+
+
+class EngineInProcess:
+    """What both kinds share: a thread, the fixed question, and an end."""
 
     def __init__(self, served: Served, settings: Serve, reader: Reader) -> None:
-        super().__init__(served, reader)
-        self.settings = settings
+        self.served, self.reader, self.settings = served, reader, settings
         self.pool = ThreadPoolExecutor(1, thread_name_prefix=f"engine-{served.name}")
         self.watch: Watch | None = None
         self.closed = False
+        self.batch: Batcher[str, Prediction] = self._batcher(self._classify)
         self.expected: object = self.pool.submit(self._fixed).result()
 
     def _fixed(self) -> object:
         """The answer to the fixed question."""
         raise NotImplementedError
 
+    def _classify(self, texts: Sequence[str]) -> list[Prediction]:
+        raise NotImplementedError
+
+    async def classify(self, text: str) -> Prediction:
+        """Spans or labels of a text."""
+        self._open()
+        return await self.batch(text)
+
+    def _batcher(
+        self,
+        compute: Callable[[Sequence[In]], Sequence[Out]],
+        key: Callable[[In], Hashable] = lambda _: None,
+        watched: bool = True,
+    ) -> Batcher[In, Out]:
+        wait, most = self.settings.batch_ms / 1000, self.settings.batch_rows
+        return Batcher(compute, self.pool, wait, most, key, self._watched if watched else None)
+
     def _open(self) -> None:
+        """Raises ``Refusal`` (503) where it is closed."""
         if self.closed:
-            raise Refusal(503, "not_ready", "The model is not ready; try again shortly.", 1.0)
+            raise not_ready()
 
     def _watched(self, waiting: int, rows: int) -> None:
         if self.watch is not None:
             self.watch(waiting, rows)
 
-    async def canary(self) -> bool:
+    def fault(self) -> str:
+        """Nothing: it lives as long as its process."""
+        return ""
+
+    async def probe(self) -> bool:
         """Whether the fixed question gets the answer that it got when the model was loaded."""
         if self.closed:
             return False
@@ -145,78 +268,55 @@ class InProcess(Reading):
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Marker(InProcess):
+class ClassifierEngine(EngineInProcess):
     """An encoder: spans or labels of texts that come together are read together."""
 
     def __init__(self, predictor: EncoderPredictor, served: Served, settings: Serve) -> None:
         self.predictor = predictor
-        super().__init__(served, settings, Texts(predictor.tokeniser, served.name))
-        wait, most = settings.batch_ms / 1000, settings.batch_rows
-        self.batch: Batcher[str, Prediction] = Batcher(
-            self._mark, self.pool, wait, most, watch=self._watched
-        )
+        super().__init__(served, settings, TextReader(predictor.tokeniser, served.name))
 
     def _fixed(self) -> object:
-        answer, tokens = self.predictor.classify([CANARY])[0]
-        if isinstance(answer, Spans):
-            return tuple((span.start, span.end, span.label) for span in answer.spans), tokens
-        return (answer.labels if isinstance(answer, Labels) else answer), tokens
+        answer, tokens = self.predictor.classify([QUESTION])[0]
+        return of(self.served.card).columns(answer) | {"scores": None}, tokens
 
-    def _mark(self, texts: Sequence[str]) -> list[Prediction]:
+    def _classify(self, texts: Sequence[str]) -> list[Prediction]:
         return [
             Prediction(id="", answer=answer, tokens=count)
             for answer, count in self.predictor.classify([*texts])
         ]
 
-    async def mark(self, text: str) -> Prediction:
-        """Spans or labels of a text."""
-        self._open()
-        return await self.batch(text)
-
-    def write(self, asked: Asked) -> AsyncIterator[Piece]:
+    def write(self, request: WritingRequest) -> AsyncIterator[Piece]:
         """Refused: this model does not write."""
-        raise silent_model(self.served.name)
+        raise not_generative(self.served.name)
 
-    def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
+    def continue_(self, ids: Sequence[int], request: WritingRequest) -> AsyncIterator[Piece]:
         """Refused: this model does not write."""
-        raise silent_model(self.served.name)
+        raise not_generative(self.served.name)
 
-    async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
+    async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
         """Refused: this model does not write."""
-        raise silent_model(self.served.name)
+        raise not_generative(self.served.name)
 
 
-class Job:
-    """An answer that is being written: its prompt, its reader, and where it stands. ``halted`` is
-    set by the reader."""
-
-    def __init__(self, ids: list[int], key: int, asked: Asked) -> None:
-        self.ids, self.key, self.asked, self.halted = ids, key, asked, False
-        self.queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
-        self.loop = asyncio.get_running_loop()
-
-    def tell(self, what: Piece | BaseException) -> None:
-        """Hand something to the reader, from the computing thread."""
-        with suppress(RuntimeError):  # the reader's loop has ended
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, what)
-
-
-class Written:
-    """One row of a batch as it grows."""
+class WrittenRow:
+    """An answer as it is written, one row of a batch: its prompt, its words so far, and its reader,
+    who sets ``halted`` when he leaves."""
 
     def __init__(
-        self, job: Job, tokenizer: Any, ends: frozenset[int], stops: Sequence[str]
+        self, ids: list[int], key: int, request: WritingRequest, chat: ChatTokeniser
     ) -> None:
-        self.job, self.ends = job, ends
-        self.words, self.stops = Unpacked(tokenizer), Stops(stops)
+        self.ids, self.key, self.request, self.halted = ids, key, request, False
+        self.queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self.words, self.stops = Unpacked(chat.tokenizer), Stops(request.stop)
         self.count, self.fresh, self.sum, self.done = 0, list[int](), 0.0, False
 
-    def take(self, token: int, log_probability: float) -> bool:
+    def take(self, token: int, log_probability: float, ends: frozenset[int]) -> bool:
         """A token more; whether the row has ended."""
-        if self.done or self.job.halted:
+        if self.done or self.halted:
             self.done = True
             return True
-        if token in self.ends:
+        if token in ends:
             return self._end(self.stops.push(self.words.rest()), "stop")
         self.count += 1
         self.sum += log_probability
@@ -224,33 +324,36 @@ class Written:
         text = self.stops.push(self.words.push(token))
         if self.stops.found:
             return self._end(text, "stop")
-        if self.count >= self.job.asked.max_tokens:
+        if self.count >= self.request.max_tokens:
             return self._end(text + self.stops.push(self.words.rest()), "length")
         if text:
             self._tell(text, None)
         return False
 
-    def _end(self, text: str, why: Any) -> bool:
+    def _end(self, text: str, why: Literal["stop", "length"]) -> bool:
         self.done = True
-        self._tell(
-            text if self.stops.found else text + self.stops.rest(),
-            "stop" if self.stops.found else why,
-        )
+        if self.stops.found:
+            self._tell(text, "stop")
+        else:
+            self._tell(text + self.stops.rest(), why)
         return True
 
-    def _tell(self, text: str, end: Any) -> None:
+    def _tell(self, text: str, end: Literal["stop", "length"] | None) -> None:
         ids, self.fresh = tuple(self.fresh), []
-        self.job.tell(
-            Piece(text=text, tokens=self.count, end=end, ids=ids, log_probability=self.sum)
-        )
+        self.tell(Piece(text, self.count, end, ids, self.sum))
+
+    def tell(self, what: Piece | BaseException) -> None:
+        """Hand something to the reader, from the computing thread."""
+        with suppress(RuntimeError):  # the reader's loop has ended
+            self.loop.call_soon_threadsafe(self.queue.put_nowait, what)
 
 
-class Rows:
+class BatchWatch:
     """Watches a batch while it is written: hands each row's words on as they come, and ends rows
     one by one."""
 
-    def __init__(self, rows: Sequence[Written]) -> None:
-        self.rows = rows
+    def __init__(self, rows: Sequence[WrittenRow], ends: frozenset[int]) -> None:
+        self.rows, self.ends = rows, ends
         self.scores: Any = None
 
     def before(self, input_ids: Any, scores: Any) -> Any:
@@ -263,46 +366,34 @@ class Rows:
         import torch
 
         new = input_ids[:, -1]
-        logs = (
-            self.scores.float()
-            .log_softmax(-1)
-            .gather(1, new[:, None].to(self.scores.device))[:, 0]
-            .tolist()
-        )
-        done = [
-            row.take(token, log)
-            for row, token, log in zip(self.rows, new.tolist(), logs, strict=True)
-        ]
+        logs = self.scores.float().log_softmax(-1)
+        logs = logs.gather(1, new[:, None].to(self.scores.device))[:, 0].tolist()
+        taken = zip(self.rows, new.tolist(), logs, strict=True)
+        done = [row.take(token, log, self.ends) for row, token, log in taken]
         return torch.tensor(done, device=input_ids.device)
 
 
-class Writer(InProcess):
+class GenerativeEngine(EngineInProcess):
     """A causal model: answers whose settings agree are written side by side, each read piece by
     piece."""
 
+    reader: ChatReader
+
     def __init__(self, predictor: CausalPredictor, served: Served, settings: Serve) -> None:
         self.predictor, self.chat = predictor, predictor.chat
-        self.words = Chats(predictor.chat)
         self.ends = frozenset(predictor.ends)
-        super().__init__(served, settings, self.words)
-        wait, most = settings.batch_ms / 1000, settings.batch_rows
-        self.marks: Batcher[str, Prediction] = Batcher(
-            self._mark, self.pool, wait, most, watch=self._watched
-        )
-        self.jobs: Batcher[Job, None] = Batcher(
-            self._write, self.pool, wait, most, _settings, self._watched
-        )
-        self.scores: Batcher[tuple[tuple[int, ...], int], Scored] = Batcher(
-            self._score, self.pool, wait, most
+        super().__init__(served, settings, ChatReader(predictor.chat))
+        self.rows: Batcher[WrittenRow, None] = self._batcher(self._write, _settings)
+        self.scores: Batcher[tuple[tuple[int, ...], int], TokenScores] = self._batcher(
+            self._score, watched=False
         )
 
     # Computed in the thread
 
     def _fixed(self) -> object:
-        turns = (Turn(role="user", text=CANARY),)
-        found = self.chat.prompt(turns, self.chat.window - CANARY_TOKENS)[0] or list(
-            self.words.tokens(CANARY)
-        )
+        turns = (Turn(role="user", text=QUESTION),)
+        prompt = self.chat.prompt(turns, self.chat.window - QUESTION_TOKENS)[0]
+        prompt = prompt or list(self.reader.tokens(QUESTION))
         how = self.predictor.generation.model_copy(update={"temperature": 0.0})
         seen: list[int] = []
 
@@ -310,96 +401,87 @@ class Writer(InProcess):
             seen.extend(input_ids[:, -1].tolist())
             return input_ids[:, -1] < 0
 
-        self.predictor.write_rows([found], [0], how, CANARY_TOKENS, None, after)
+        self.predictor.write_rows([prompt], [0], how, QUESTION_TOKENS, None, after)
         return tuple(seen)
 
-    def _write(self, jobs: Sequence[Job]) -> list[None]:
-        running = [job for job in jobs if not job.halted]
+    def _write(self, rows: Sequence[WrittenRow]) -> list[None]:
+        running = [row for row in rows if not row.halted]
         try:
             if running:
-                asked = running[0].asked
+                temperature, top_p = _settings(running[0])
                 how = self.predictor.generation.model_copy(
-                    update={"temperature": asked.temperature, "top_p": asked.top_p, "top_k": 0}
+                    update={"temperature": temperature, "top_p": top_p, "top_k": 0}
                 )
-                rows = [
-                    Written(job, self.chat.tokenizer, self.ends, job.asked.stop) for job in running
-                ]
-                watch = Rows(rows)
-                most = max(job.asked.max_tokens for job in running)
-                keys = [job.key for job in running]
-                self.predictor.write_rows(
-                    [job.ids for job in running], keys, how, most, watch.before, watch.after
-                )
+                watch = BatchWatch(running, self.ends)
+                most = max(row.request.max_tokens for row in running)
+                ids, keys = [row.ids for row in running], [row.key for row in running]
+                self.predictor.write_rows(ids, keys, how, most, watch.before, watch.after)
         except BaseException as error:
-            for job in running:
-                job.tell(error)
-        return [None] * len(jobs)
+            for row in running:
+                row.tell(error)
+        return [None] * len(rows)
 
-    def _mark(self, texts: Sequence[str]) -> list[Prediction]:
-        card = self.served.card
-        return list(
-            self.predictor.predict(
-                Example(id=str(i), task=card.name, input=t) for i, t in enumerate(texts)
-            )
-        )
+    def _classify(self, texts: Sequence[str]) -> list[Prediction]:
+        name = self.served.card.name
+        examples = (Example(id=str(i), task=name, input=text) for i, text in enumerate(texts))
+        return list(self.predictor.predict(examples))
 
-    def _score(self, asked: Sequence[tuple[tuple[int, ...], int]]) -> list[Scored]:
-        made = []
+    def _score(self, asked: Sequence[tuple[tuple[int, ...], int]]) -> list[TokenScores]:
+        made, word = [], self.reader.word
         rows = self.predictor.log_probabilities([ids for ids, _ in asked])
         for (ids, top), logs in zip(asked, rows, strict=True):
             best = logs.topk(max(1, top), -1)
+            places = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             names = [
-                {self.words.word(i): p for i, p in zip(where, values, strict=True)}
-                for where, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                {word(token): p for token, p in zip(where, values, strict=True)}
+                for where, values in places
             ]
             given = [float(logs[place, token]) for place, token in enumerate(ids[1:])]
-            made.append(self.words.scored(ids, (None, *given), (None, *names)))
+            made.append(self.reader.scores(ids, (None, *given), (None, *names)))
         return made
 
     # Answers
 
-    async def mark(self, text: str) -> Prediction:
-        """What the model's words say of a text, read back as its card has them."""
-        self._open()
-        return await self.marks(text)
-
-    def write(self, asked: Asked) -> AsyncIterator[Piece]:
+    def write(self, request: WritingRequest) -> AsyncIterator[Piece]:
         """The answer to a conversation. Refused (400) where it does not fit the window whole: no
         turn is ever left out."""
-        ids = self.words.prompt(asked.turns, asked.max_tokens, self.served.window)
-        stops = (*asked.stop, *self.predictor.generation.stop, *self.chat.stop)
-        asked = msgspec.structs.replace(asked, stop=stops)
-        return self._pieces(ids, noise_key(asked.turns), asked)
+        ids = self.reader.prompt(request.turns, request.max_tokens, self.served.window)
+        stops = (*request.stop, *self.predictor.generation.stop, *self.chat.stop)
+        request = msgspec.structs.replace(request, stop=stops)
+        return self._pieces(ids, noise_key(request.turns), request)
 
-    def continue_(self, ids: Sequence[int], asked: Asked) -> AsyncIterator[Piece]:
+    def continue_(self, ids: Sequence[int], request: WritingRequest) -> AsyncIterator[Piece]:
         """What follows tokens as they are."""
-        self.words.room(ids, asked.max_tokens, self.served.window)
-        return self._pieces([*ids], noise_key((Turn(role="user", text=repr(tuple(ids))),)), asked)
+        self.reader.check_room(ids, request.max_tokens, self.served.window)
+        key = noise_key((Turn(role="user", text=repr(tuple(ids))),))
+        return self._pieces([*ids], key, request)
 
-    async def _pieces(self, ids: list[int], key: int, asked: Asked) -> AsyncIterator[Piece]:
+    async def _pieces(
+        self, ids: list[int], key: int, request: WritingRequest
+    ) -> AsyncIterator[Piece]:
         self._open()
-        job = Job(ids, key, asked)
-        task = asyncio.ensure_future(self.jobs(job))
+        row = WrittenRow(ids, key, request, self.chat)
+        task = asyncio.ensure_future(self.rows(row))
         task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
         try:
             while True:
-                piece = await job.queue.get()
+                piece = await row.queue.get()
                 if isinstance(piece, BaseException):
                     raise piece
                 yield piece
                 if piece.end is not None:
                     return
         finally:
-            job.halted = True
+            row.halted = True
             task.cancel()
 
-    async def score(self, ids: Sequence[int], top: int = 1) -> Scored:
+    async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
         """How likely given tokens are."""
         self._open()
-        self.words.room(ids, 0, self.served.window)
+        self.reader.check_room(ids, 0, self.served.window)
         return await self.scores((tuple(ids), top))
 
 
-def _settings(job: Job) -> tuple[float, float]:
+def _settings(row: WrittenRow) -> tuple[float, float]:
     """What must agree between answers that are written side by side."""
-    return job.asked.temperature, job.asked.top_p
+    return row.request.temperature, row.request.top_p

@@ -13,12 +13,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.errors import UserError
-from residency.core.types import Labels, Note, Spans, Turn
-from residency.serve.guard import Gate, Guarded, Visit, gate_of, visit_of
-from residency.serve.routes.openai import gathered
-from residency.serve.routes.openai_bodies import Body
-from residency.serve.sizes import check_input
-from residency.serve.types import Asked, Engine, Refusal, Served
+from residency.core.types import Labels, Note, Spans, Text, Turn
+from residency.serve.engines import ModelEngine, Served, WritingRequest
+from residency.serve.guard import Exchange, Guard, Guarded, exchange_of, guard_of
+from residency.serve.refusals import Refusal
+from residency.serve.routes.openai import Body, gathered
 from residency.tasks.card import Card, load_card
 from residency.tasks.codec import conversation
 from residency.tasks.examples import question
@@ -41,32 +40,32 @@ DISCLAIMERS: dict[str, str] = {
 }
 
 
+def _examples(*bodies: dict[str, str]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [dict(one) for one in bodies]})
+
+
 class Findings(Body):
     """What is known of a patient."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "patient_info": "Nam, 62 tuổi, hút thuốc lá 30 năm",
-                    "symptoms": "ho khan, sốt 38.5 độ, đau ngực",
-                    "test_results": "X-quang: mờ thùy dưới phổi phải",
-                    "lang": "vi",
-                },
-                {
-                    "patient_info": "男，62岁，吸烟30年",
-                    "symptoms": "咳嗽、发热三天",
-                    "test_results": "胸片：右下肺阴影",
-                    "lang": "zh",
-                },
-                {
-                    "patient_info": "Man, 62, smoker for 30 years",
-                    "symptoms": "dry cough, fever of 38.5 C",
-                    "test_results": "X-ray: shadow in the right lower lobe",
-                    "lang": "en",
-                },
-            ]
-        }
+    model_config = _examples(
+        {
+            "patient_info": "Nam, 62 tuổi, hút thuốc lá 30 năm",
+            "symptoms": "ho khan, sốt 38.5 độ, đau ngực",
+            "test_results": "X-quang: mờ thùy dưới phổi phải",
+            "lang": "vi",
+        },
+        {
+            "patient_info": "男，62岁，吸烟30年",
+            "symptoms": "咳嗽、发热三天",
+            "test_results": "胸片：右下肺阴影",
+            "lang": "zh",
+        },
+        {
+            "patient_info": "Man, 62, smoker for 30 years",
+            "symptoms": "dry cough, fever of 38.5 C",
+            "test_results": "X-ray: shadow in the right lower lobe",
+            "lang": "en",
+        },
     )
 
     patient_info: Words
@@ -93,14 +92,10 @@ class Diagnosis(BaseModel):
 class Passage(Body):
     """A text."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg.", "lang": "vi"},
-                {"text": "患者咳嗽、发热三天，予以阿莫西林治疗。", "lang": "zh"},
-                {"text": "The patient takes metformin 500 mg twice daily.", "lang": "en"},
-            ]
-        }
+    model_config = _examples(
+        {"text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg.", "lang": "vi"},
+        {"text": "患者咳嗽、发热三天，予以阿莫西林治疗。", "lang": "zh"},
+        {"text": "The patient takes metformin 500 mg twice daily.", "lang": "en"},
     )
 
     text: Words
@@ -132,19 +127,13 @@ class Entities(BaseModel):
 class Identified(Body):
     """A text that may identify somebody."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "text": (
-                        "Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678."
-                    ),
-                    "lang": "vi",
-                },
-                {"text": "患者王小明，电话13812345678，2024年3月12日入院。", "lang": "zh"},
-                {"text": "Mr. John Smith, born 12 March 1961, phone 555-0134.", "lang": "en"},
-            ]
-        }
+    model_config = _examples(
+        {
+            "text": ("Bệnh nhân Nguyễn Văn An, sinh ngày 12/03/1961, điện thoại 0912 345 678."),
+            "lang": "vi",
+        },
+        {"text": "患者王小明，电话13812345678，2024年3月12日入院。", "lang": "zh"},
+        {"text": "Mr. John Smith, born 12 March 1961, phone 555-0134.", "lang": "en"},
     )
 
     text: Words
@@ -172,17 +161,18 @@ class Deidentified(BaseModel):
 async def diagnose(body: Findings, request: Request) -> Response:
     """From findings to the most likely diagnosis, with its confidence; none where that is below the
     server's threshold."""
-    gate, visit = gate_of(request), visit_of(request)
-    engine = gate.engine(visit, named(body.model, body.department), _diagnoses)
+    guard, exchange = guard_of(request), exchange_of(request)
+    engine = guard.engine(exchange, named(body.model, body.department), _diagnoses)
     served = engine.served
     if not _diagnoses(served):
         raise Refusal(400, "wrong_model", f"Model {served.name} marks entities; use /extract.")
-    labels = served.card.family == "labels"
-    found, sure = await (_chosen if labels else _written)(gate, visit, engine, body)
-    abstained = found is None or sure is None or sure < gate.settings.threshold
+    answer = _chosen if _chooses(served) else _written
+    found, sure = await answer(guard, exchange, engine, body)
+    abstained = found is None or sure is None or sure < guard.settings.threshold
+    shown = None if abstained or found is None else await guard.deidentified(found, body.lang)
     return JSONResponse(
         {
-            "diagnosis": None if abstained or found is None else await gate.shown(found, body.lang),
+            "diagnosis": shown,
             "confidence": sure,
             "abstained": abstained,
             "disclaimer": DISCLAIMERS[body.lang],
@@ -197,19 +187,21 @@ def named(model: str | None, department: str | None) -> str | None:
     return model if model is not None else department
 
 
+def _chooses(served: Served) -> bool:
+    return served.answers is Labels
+
+
 def _diagnoses(served: Served) -> bool:
-    return served.card.family == "labels" or (
-        served.output == "text" and served.card.family == "answers"
-    )
+    return _chooses(served) or (served.writes and served.answers is Text)
 
 
 async def _chosen(
-    gate: Gate, visit: Visit, engine: Engine, body: Findings
+    guard: Guard, exchange: Exchange, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
     """The likeliest label and its chance."""
     text = "\n".join(part for part in (body.patient_info, body.symptoms, body.test_results) if part)
-    gate.sized_text(visit, engine, text)
-    answer = (await engine.mark(text)).answer
+    guard.check_text(exchange, engine, text)
+    answer = (await engine.classify(text)).answer
     if not isinstance(answer, Labels) or not answer.labels:
         return None, None
     best = answer.labels[0]
@@ -219,19 +211,19 @@ async def _chosen(
 
 
 async def _written(
-    gate: Gate, visit: Visit, engine: Engine, body: Findings
+    guard: Guard, exchange: Exchange, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
     """What the model writes, and the mean likelihood of its tokens."""
-    turns = asked_of(engine.served.card, body)
-    said = [body.patient_info, body.symptoms, body.test_results]
-    sizes = gate.sized(visit, engine, said, lambda: engine.count_turns(turns), None)
-    answer = await gathered(engine.write(Asked(turns=turns, max_tokens=sizes.answer)))
-    visit.written += answer.tokens
+    turns = conversation_of(engine.served.card, body)
+    texts = [body.patient_info, body.symptoms, body.test_results]
+    sizes = guard.check_words(exchange, engine, texts, turns, None)
+    answer = await gathered(engine.write(WritingRequest(turns=turns, max_tokens=sizes.answer)))
+    exchange.written += answer.tokens
     sure = round(exp(answer.log_probability / answer.tokens), 6) if answer.tokens else None
     return answer.text.strip() or None, sure
 
 
-def asked_of(card: Card, body: Findings) -> tuple[Turn, ...]:
+def conversation_of(card: Card, body: Findings) -> tuple[Turn, ...]:
     """Findings as the served card puts them into words, where it knows them; else as the card
     ``consultation`` does."""
     fields = {"patient": body.patient_info, "symptoms": body.symptoms, "results": body.test_results}
@@ -248,48 +240,37 @@ def asked_of(card: Card, body: Findings) -> tuple[Turn, ...]:
 @router.post("/extract", tags=["extract"], response_model=Entities)
 async def extract(body: Passage, request: Request) -> Response:
     """The entities of a text, with offsets in code points of the text as it was sent."""
-    gate, visit = gate_of(request), visit_of(request)
-    engine = gate.engine(visit, named(body.model, body.department), _extracts)
+    guard, exchange = guard_of(request), exchange_of(request)
+    engine = guard.engine(exchange, named(body.model, body.department), _extracts)
     served = engine.served
     if not _extracts(served):
-        raise Refusal(
-            400,
-            "wrong_model",
-            f"Model {served.name} marks no entities; use /diagnose or /v1/chat/completions.",
-        )
-    gate.sized_text(visit, engine, body.text)
-    found = await engine.mark(body.text)
+        other = "use /diagnose or /v1/chat/completions"
+        raise Refusal(400, "wrong_model", f"Model {served.name} marks no entities; {other}.")
+    guard.check_text(exchange, engine, body.text)
+    found = await engine.classify(body.text)
     if not isinstance(found.answer, Spans):
-        if served.output == "text" and not found.text:
-            raise Refusal(
-                400,
-                "too_long",
-                f"The text does not fit the {served.window} tokens that this model reads.",
-            )
+        if served.writes and not found.text:
+            fits = f"The text does not fit the {served.window} tokens that this model reads."
+            raise Refusal(400, "too_long", fits)
         raise Refusal(502, "unreadable", "What the model wrote cannot be read as entities.")
-    visit.written = (found.tokens or 0) if served.output == "text" else 0
-    return JSONResponse(
+    exchange.written = (found.tokens or 0) if served.writes else 0
+    entities = [
         {
-            "entities": [
-                {
-                    "start": span.start,
-                    "end": span.end,
-                    "label": span.label,
-                    "quote": body.text[span.start : span.end],
-                    "code": span.code,
-                    "attributes": list(span.attributes),
-                    "score": span.score,
-                }
-                for span in found.answer.spans
-            ],
-            "model": served.name,
-            "digest": served.digest,
+            "start": span.start,
+            "end": span.end,
+            "label": span.label,
+            "quote": body.text[span.start : span.end],
+            "code": span.code,
+            "attributes": list(span.attributes),
+            "score": span.score,
         }
-    )
+        for span in found.answer.spans
+    ]
+    return JSONResponse({"entities": entities, "model": served.name, "digest": served.digest})
 
 
 def _extracts(served: Served) -> bool:
-    return served.card.family == "spans"
+    return served.answers is Spans
 
 
 @router.post("/deidentify", tags=["deidentify"], response_model=Deidentified)
@@ -299,9 +280,7 @@ async def deidentify(body: Identified, request: Request) -> Response:
     the hospital."""
     from residency.deid.loose import replace_identifiers
 
-    gate, visit = gate_of(request), visit_of(request)
-    engine = next(iter(gate.engines.values()))
-    visit.read = engine.count(body.text)
-    check_input(gate.settings.limits, visit.read)
+    guard, exchange = guard_of(request), exchange_of(request)
+    guard.check_text(exchange, next(iter(guard.engines.values())), body.text)
     found = await asyncio.to_thread(replace_identifiers, body.text, body.lang)
     return JSONResponse({"text": found.text, "replaced": msgspec.to_builtins(found.replacements)})

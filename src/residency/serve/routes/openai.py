@@ -5,58 +5,259 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 from uuid import uuid4
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.types import Turn
 from residency.serve import refusals
-from residency.serve.guard import Gate, Guarded, Visit, failed, gate_of, visit_of
-from residency.serve.routes.openai_bodies import (
-    Chat,
-    ChatAnswer,
-    Completion,
-    Message,
-    Model,
-    Models,
-    TextAnswer,
+from residency.serve.engines import (
+    ModelEngine,
+    Piece,
+    Served,
+    TokenScores,
+    WritingRequest,
+    not_generative,
 )
-from residency.serve.sizes import fit
-from residency.serve.types import Asked, Engine, Piece, Refusal, Scored, Served
+from residency.serve.guard import Exchange, Guard, Guarded, exchange_of, guard_of
+from residency.serve.limits import fit
+from residency.serve.refusals import Refusal, server_failed
 
 router = APIRouter(route_class=Guarded)
-ENDED = b"data: [DONE]\n\n"
-
-
+LAST = b"data: [DONE]\n\n"
 STREAMS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "The answer, or a stream."}
 }
 STARTED = int(time.time())
 
+# Bodies as they come
 
-@router.get("/v1/models", tags=["chat"], response_model=Models)
-async def models(request: Request) -> Response:
-    """The models that are served."""
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": [_model(one.served) for one in gate_of(request).engines.values()],
+
+class Body(BaseModel):
+    """A request's body: no value is turned into another kind, no field is ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Words = Annotated[str, Field(max_length=100_000)]
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ContentPart(Body):
+    """A part of what is said; only text is read."""
+
+    type: Literal["text"]
+    text: Words
+
+
+class Message(Body):
+    """A turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Words | Annotated[list[ContentPart], Field(min_length=1, max_length=64)]
+
+    @property
+    def text(self) -> str:
+        """Its words."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(Body):
+    """What a stream tells beside the answer."""
+
+    include_usage: bool = False
+
+
+class ResponseFormat(Body):
+    """Plain text."""
+
+    type: Literal["text"]
+
+
+class Common(Body):
+    """How an answer is written; both routes."""
+
+    model: Annotated[str, Field(min_length=1, max_length=128)]
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] = 0
+    stop: Stop | Annotated[list[Stop], Field(max_length=8)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=1)] = 1
+    user: Annotated[str, Field(max_length=512)] | None = None
+    """Not read: who asks is known by the token."""
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with its counts of tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def request(self, turns: tuple[Turn, ...], most: int) -> WritingRequest:
+        """The same as an engine reads it."""
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return WritingRequest(turns, most, self.temperature, self.top_p, self.seed, stops)
+
+
+def _question(model: str, text: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 64}
+
+
+QUESTIONS = (
+    "Bệnh nhân nam 62 tuổi, ho khan và sốt 38.5 độ. Chẩn đoán?",
+    "患者男性，咳嗽、发热三天。诊断是什么？",
+    "A 62-year-old man with a dry cough and a fever of 38.5 C. Diagnosis?",
+)
+
+
+class ChatBody(Common):
+    """A conversation that waits for its next turn."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [_question("NAME", text) for text in QUESTIONS]}
+    )
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    """Only of /v1/completions."""
+
+
+Prompt = Annotated[str, Field(min_length=1, max_length=100_000)]
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=65_536)]
+
+
+class CompletionBody(Common):
+    """A text, or tokens, to go on from."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "NAME", "prompt": text, "max_tokens": 64} for text in QUESTIONS]
         }
     )
 
+    prompt: (
+        Prompt
+        | Ids
+        | Annotated[list[Prompt], Field(min_length=1, max_length=64)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=64)]
+    )
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] = 1
 
-@router.get("/v1/models/{name}", tags=["chat"], response_model=Model)
+    def prompts(self) -> list[str | list[int]]:
+        """Every prompt."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return cast(list[str | list[int]], self.prompt)
+
+
+# Bodies as they leave
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: AssistantMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+class Answered(BaseModel):
+    """What both kinds of answers name. ``system_fingerprint``: the digest of the model that wrote
+    it."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    usage: Usage
+
+
+class ChatAnswer(Answered):
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+
+
+class LogProbs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
+
+
+class TextChoice(BaseModel):
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    logprobs: LogProbs | None
+
+
+class TextAnswer(Answered):
+    object: Literal["text_completion"]
+    choices: list[TextChoice]
+
+
+class ListedModel(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    digest: str
+    base: str
+    method: str
+    card: str
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ListedModel]
+
+
+# Routes
+
+
+@router.get("/v1/models", tags=["chat"], response_model=ModelList)
+async def models(request: Request) -> Response:
+    """The models that are served."""
+    data = [_listed(one.served) for one in guard_of(request).engines.values()]
+    return JSONResponse({"object": "list", "data": data})
+
+
+@router.get("/v1/models/{name}", tags=["chat"], response_model=ListedModel)
 async def model(name: str, request: Request) -> Response:
     """One of them."""
-    return JSONResponse(_model(gate_of(request).engine(visit_of(request), name, writes).served))
+    found = guard_of(request).engine(exchange_of(request), name, lambda _: True)
+    return JSONResponse(_listed(found.served))
 
 
-def _model(served: Served) -> dict[str, Any]:
+def _listed(served: Served) -> dict[str, Any]:
     return {
         "id": served.name,
         "object": "model",
@@ -69,128 +270,113 @@ def _model(served: Served) -> dict[str, Any]:
     }
 
 
-def writes(served: Served) -> bool:
-    """Whether a model writes."""
-    return served.output == "text"
-
-
-def writer(gate: Gate, visit: Visit, name: str | None) -> Engine:
-    """A model that writes; raises ``Refusal`` 404, or 400 for one that marks."""
-    engine = gate.engine(visit, name, writes)
-    if not writes(engine.served):
-        raise Refusal(
-            400,
-            "wrong_model",
-            f"Model {engine.served.name} marks notes and does not write; use /extract or "
-            "/diagnose.",
-        )
+def generative(guard: Guard, exchange: Exchange, name: str) -> ModelEngine:
+    """A generative model; raises ``Refusal`` 404, or 400 for a classifier."""
+    engine = guard.engine(exchange, name, lambda served: served.writes)
+    if not engine.served.writes:
+        raise not_generative(engine.served.name)
     return engine
 
 
 def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
     """A conversation as engines read it; raises ``Refusal`` where it cannot be answered."""
-    made = tuple(
-        Turn(
-            role="system" if one.role in ("system", "developer") else cast(Any, one.role),
-            text=one.text,
-        )
-        for one in messages
-    )
-    if made[-1].role != "user":
+    roles = [cast(Any, "system" if one.role == "developer" else one.role) for one in messages]
+    if roles[-1] != "user":
         raise Refusal(400, "bad_turns", "The last message must be the user's.")
-    if any(turn.role == "system" for turn in made[1:]):
+    if "system" in roles[1:]:
         raise Refusal(400, "bad_turns", "A system message must be the first, and the only one.")
-    return made
+    return tuple(Turn(role, one.text) for role, one in zip(roles, messages, strict=True))
 
 
 @router.post("/v1/chat/completions", tags=["chat"], response_model=ChatAnswer, responses=STREAMS)
-async def chat(body: Chat, request: Request) -> Response:
+async def chat(body: ChatBody, request: Request) -> Response:
     """The next turn of a conversation, whole or as a stream of events."""
-    gate, visit = gate_of(request), visit_of(request)
-    engine = writer(gate, visit, body.model)
+    guard, exchange = guard_of(request), exchange_of(request)
+    engine = generative(guard, exchange, body.model)
     if body.logprobs:
-        raise Refusal(
-            400,
-            "no_logprobs",
-            "Likelihoods are given by /v1/completions, not here; leave logprobs out.",
-        )
+        given = "Likelihoods are given by /v1/completions, not here; leave logprobs out."
+        raise Refusal(400, "no_logprobs", given)
     turns = turns_of(body.messages)
-    said = [turn.text for turn in turns if turn.role == "user"]
-    wanted = (
-        body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
-    )
-    sizes = gate.sized(visit, engine, said, lambda: engine.count_turns(turns), wanted)
+    texts = [turn.text for turn in turns if turn.role == "user"]
+    wanted = body.max_completion_tokens
+    if wanted is None:
+        wanted = body.max_tokens
+    sizes = guard.check_words(exchange, engine, texts, turns, wanted)
     head = _head("chatcmpl", engine.served)
-    pieces = engine.write(body.asked(turns, sizes.answer))
+    pieces = engine.write(body.request(turns, sizes.answer))
     if body.stream:
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return await streamed(
-            gate, visit, pieces, head | {"object": "chat.completion.chunk"}, _delta, with_usage
-        )
-    answer = await whole(gate, visit, pieces)
+        head |= {"object": "chat.completion.chunk"}
+        return await streamed(guard, exchange, pieces, head, _delta, body.with_usage)
+    answer = await whole(guard, exchange, pieces)
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": answer.text},
         "finish_reason": answer.end or "stop",
         "logprobs": None,
     }
-    return JSONResponse(
-        head | {"object": "chat.completion", "choices": [choice], "usage": _usage(visit)}
-    )
+    head |= {"object": "chat.completion", "choices": [choice]}
+    return JSONResponse(head | {"usage": _usage(exchange)})
 
 
 @router.post("/v1/completions", tags=["chat"], response_model=TextAnswer, responses=STREAMS)
-async def completions(body: Completion, request: Request) -> Response:
+async def completions(body: CompletionBody, request: Request) -> Response:
     """What follows a text or tokens, without a template. With ``echo`` and ``logprobs`` the
     prompt's own likelihood comes along, as evaluation programs ask for it (``max_tokens`` may then
     be 0)."""
-    gate, visit = gate_of(request), visit_of(request)
-    engine = writer(gate, visit, body.model)
+    guard, exchange = guard_of(request), exchange_of(request)
+    engine = generative(guard, exchange, body.model)
+    _check_completion(body, guard)
+    prompts = body.prompts()
+    reader, limits, window = engine.reader, guard.settings.limits, engine.served.window
+    ids = [reader.tokens(one) if isinstance(one, str) else tuple(one) for one in prompts]
+    texts = [one if isinstance(one, str) else reader.text(one) for one in prompts]
+    if not all(ids):
+        raise Refusal(400, "bad_value", "A prompt holds no token.")
+    wanted = 16 if body.max_tokens is None else body.max_tokens
+    most = max(1, wanted)
+    exchange.read = sum(map(len, ids))
+    fit(limits, exchange.read, answer=most)
+    for prompt in ids:
+        fit(limits, len(prompt), answer=most, window=window + (wanted == 0))
+    head = _head("cmpl", engine.served) | {"object": "text_completion"}
+    asked = body.request((), most)
+    if body.stream:
+        if len(ids) > 1:
+            raise _not_streamed()
+        pieces = engine.continue_(ids[0], asked)
+        return await streamed(guard, exchange, pieces, head, _chunk, body.with_usage)
+
+    async def answered(number: int) -> dict[str, Any]:
+        """The answer to one prompt."""
+        new = Piece(text="", end="length")
+        if wanted:
+            new = await whole(guard, exchange, engine.continue_(ids[number], asked))
+        likely = await _likely(engine, body, ids[number], new)
+        words = texts[number] + new.text if body.echo else new.text
+        end = new.end or "stop"
+        return {"index": number, "text": words, "finish_reason": end, "logprobs": likely}
+
+    choices = await together([answered(number) for number in range(len(ids))])
+    return JSONResponse(head | {"choices": choices, "usage": _usage(exchange)})
+
+
+def _check_completion(body: CompletionBody, guard: Guard) -> None:
     if body.max_tokens == 0 and not body.echo:
         raise Refusal(400, "bad_value", "max_tokens 0 needs echo: nothing else would be answered.")
-    if body.logprobs is not None and body.max_tokens != 0 and gate.settings.deidentify_answers:
+    if body.logprobs is not None and body.max_tokens != 0 and guard.settings.deidentify_answers:
         raise Refusal(
             400,
             "no_logprobs",
             "Answers are de-identified here, and likelihoods would name their words; leave "
             "logprobs out, or set max_tokens 0.",
         )
-    prompts = body.prompts()
-    ids = [engine.tokens(one) if isinstance(one, str) else tuple(one) for one in prompts]
-    texts = [one if isinstance(one, str) else engine.text(one) for one in prompts]
-    if not all(ids):
-        raise Refusal(400, "bad_value", "A prompt holds no token.")
-    wanted = 16 if body.max_tokens is None else body.max_tokens
-    fit(gate.settings.limits, sum(map(len, ids)), answer=max(1, wanted))
-    visit.read = sum(map(len, ids))
-    for one in ids:
-        fit(
-            gate.settings.limits,
-            len(one),
-            answer=max(1, wanted),
-            window=engine.served.window + (wanted == 0),
-        )
-    head = _head("cmpl", engine.served) | {"object": "text_completion"}
-    asked = body.asked((), max(1, wanted))
-    if body.stream:
-        if len(ids) > 1 or body.echo or body.logprobs is not None:
-            raise Refusal(
-                400,
-                "not_streamed",
-                "Several prompts, echo and logprobs are not streamed; leave stream out.",
-            )
-        with_usage = body.stream_options is not None and body.stream_options.include_usage
-        return await streamed(
-            gate, visit, engine.continue_(ids[0], asked), head, _chunk, with_usage
-        )
-    work = [
-        _completed(gate, visit, engine, body, one, text, asked, wanted)
-        for one, text in zip(ids, texts, strict=True)
-    ]
-    choices = await together(work)
-    for number, choice in enumerate(choices):
-        choice["index"] = number
-    return JSONResponse(head | {"choices": choices, "usage": _usage(visit)})
+    if body.stream and (body.echo or body.logprobs is not None):
+        raise _not_streamed()
+
+
+def _not_streamed() -> Refusal:
+    said = "Several prompts, echo and logprobs are not streamed; leave stream out."
+    return Refusal(400, "not_streamed", said)
 
 
 async def together(work: Sequence[Any]) -> list[Any]:
@@ -206,39 +392,22 @@ async def together(work: Sequence[Any]) -> list[Any]:
     raise problem
 
 
-async def _completed(
-    gate: Gate,
-    visit: Visit,
-    engine: Engine,
-    body: Completion,
-    ids: Sequence[int],
-    text: str,
-    asked: Asked,
-    wanted: int,
-) -> dict[str, Any]:
-    """One prompt's answer."""
-    nothing = Piece(text="", end="length")
-    new = nothing if wanted == 0 else await whole(gate, visit, engine.continue_(ids, asked))
-    likely = None
-    if body.logprobs is not None and new.text and not new.ids:
-        raise Refusal(
-            400,
-            "no_logprobs",
-            "This model's engine does not name the tokens that it writes; leave logprobs out.",
-        )
-    if body.logprobs is not None:
-        scored = await engine.score([*ids, *new.ids], max(1, body.logprobs))
-        likely = _likely(scored, 0 if body.echo else len(ids), body.logprobs)
-    words = text + new.text if body.echo else new.text
-    return {"index": 0, "text": words, "finish_reason": new.end or "stop", "logprobs": likely}
-
-
-def _likely(scored: Scored, start: int, top: int) -> dict[str, Any]:
+async def _likely(
+    engine: ModelEngine, body: CompletionBody, ids: Sequence[int], new: Piece
+) -> dict[str, Any] | None:
+    """How likely the tokens of an answer are, with ``echo`` those of the prompt too."""
+    if body.logprobs is None:
+        return None
+    if new.text and not new.ids:
+        unnamed = "This model's engine does not name the tokens that it writes"
+        raise Refusal(400, "no_logprobs", f"{unnamed}; leave logprobs out.")
+    scored: TokenScores = await engine.score([*ids, *new.ids], max(1, body.logprobs))
+    start = 0 if body.echo else len(ids)
     first = scored.offsets[start] if start < len(scored.offsets) else 0
     return {
         "tokens": list(scored.texts[start:]),
         "token_logprobs": list(scored.log_probabilities[start:]),
-        "top_logprobs": list(scored.top[start:]) if top else None,
+        "top_logprobs": list(scored.top[start:]) if body.logprobs else None,
         "text_offset": [place - first for place in scored.offsets[start:]],
     }
 
@@ -253,11 +422,11 @@ async def gathered(pieces: AsyncIterator[Piece]) -> Piece:
     return msgspec.structs.replace(last, text="".join(words), ids=tuple(ids))
 
 
-async def whole(gate: Gate, visit: Visit, pieces: AsyncIterator[Piece]) -> Piece:
+async def whole(guard: Guard, exchange: Exchange, pieces: AsyncIterator[Piece]) -> Piece:
     """The same, as it leaves, and counted."""
     found = await gathered(pieces)
-    visit.written += found.tokens
-    return msgspec.structs.replace(found, text=await gate.shown(found.text))
+    exchange.written += found.tokens
+    return msgspec.structs.replace(found, text=await guard.deidentified(found.text))
 
 
 def _head(kind: str, served: Served) -> dict[str, Any]:
@@ -270,12 +439,16 @@ def _head(kind: str, served: Served) -> dict[str, Any]:
     }
 
 
-def _usage(visit: Visit) -> dict[str, int]:
+def _usage(exchange: Exchange) -> dict[str, int]:
     return {
-        "prompt_tokens": visit.read,
-        "completion_tokens": visit.written,
-        "total_tokens": visit.read + visit.written,
+        "prompt_tokens": exchange.read,
+        "completion_tokens": exchange.written,
+        "total_tokens": exchange.read + exchange.written,
     }
+
+
+Choice = Callable[[str, str | None, bool], dict[str, Any]]
+"""A piece's text, why writing ended, and whether it is the first -> a choice of an event."""
 
 
 def _delta(text: str, end: str | None, first: bool) -> dict[str, Any]:
@@ -289,7 +462,7 @@ def _chunk(text: str, end: str | None, first: bool) -> dict[str, Any]:
     return {"index": 0, "text": text, "finish_reason": end, "logprobs": None}
 
 
-class Events(StreamingResponse):
+class EventStream(StreamingResponse):
     """A stream of events whose source is closed whatever ends it."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -301,43 +474,41 @@ class Events(StreamingResponse):
 
 
 async def streamed(
-    gate: Gate,
-    visit: Visit,
+    guard: Guard,
+    exchange: Exchange,
     pieces: AsyncIterator[Piece],
     head: dict[str, Any],
-    choice: Any,
+    choice: Choice,
     with_usage: bool,
 ) -> Response:
     """An answer as server-sent events. The first piece is awaited, so that a refusal still has its
     status."""
     source = cast(Any, pieces)
-    if gate.settings.deidentify_answers:
-        source = _at_once(gate, source)
+    if guard.settings.deidentify_answers:
+        source = _at_once(guard, source)
     try:
         first = await anext(source)
     except BaseException:
         await source.aclose()
         raise
-    visit.streams = True
-    return Events(
-        _events(gate, visit, first, source, head, choice, with_usage),
-        media_type="text/event-stream",
-    )
+    exchange.streams = True
+    events = _events(guard, exchange, first, source, head, choice, with_usage)
+    return EventStream(events, media_type="text/event-stream")
 
 
-async def _at_once(gate: Gate, pieces: Any) -> AsyncIterator[Piece]:
+async def _at_once(guard: Guard, pieces: Any) -> AsyncIterator[Piece]:
     """The whole answer as one piece: an identifier could lie across pieces."""
     found = await gathered(pieces)
-    yield msgspec.structs.replace(found, text=await gate.shown(found.text))
+    yield msgspec.structs.replace(found, text=await guard.deidentified(found.text))
 
 
 async def _events(
-    gate: Gate,
-    visit: Visit,
+    guard: Guard,
+    exchange: Exchange,
     first: Piece,
     source: Any,
     head: dict[str, Any],
-    choice: Any,
+    choice: Choice,
     with_usage: bool,
 ) -> AsyncIterator[bytes]:
     def event(what: dict[str, Any]) -> bytes:
@@ -347,7 +518,7 @@ async def _events(
     try:
         piece, begun = first, False
         while True:
-            visit.written = piece.tokens
+            exchange.written = piece.tokens
             if piece.text or piece.end or not begun:
                 yield event(head | {"choices": [choice(piece.text, piece.end, not begun)]} | blank)
             begun = True
@@ -355,19 +526,20 @@ async def _events(
                 break
             piece = await anext(source)
         if with_usage:
-            yield event(head | {"choices": [], "usage": _usage(visit)})
-        gate.end(visit, 200)
-        yield ENDED
+            yield event(head | {"choices": [], "usage": _usage(exchange)})
+        guard.end(exchange, 200)
+        yield LAST
     except Refusal as refusal:
-        gate.noticed(visit, refusal)
-        gate.end(visit, refusal.status, refusal.code)
+        guard.noticed(exchange, refusal)
+        guard.end(exchange, refusal.status, refusal.code)
         yield event(refusals.content("/v1/", refusal))
     except (asyncio.CancelledError, GeneratorExit):
-        gate.cancelled(visit)
+        guard.cancelled(exchange)
         raise
     except Exception as error:
-        gate.crashed(error)
-        gate.end(visit, 500, "internal")
-        yield event(refusals.content("/v1/", failed()))
+        guard.crashed(error)
+        problem = server_failed()
+        guard.end(exchange, problem.status, problem.code)
+        yield event(refusals.content("/v1/", problem))
     finally:
         await source.aclose()

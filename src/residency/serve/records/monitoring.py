@@ -1,9 +1,13 @@
-"""What the server says of itself: JSON lines on stderr from an allow-list of fields, each of a
-shape that holds no words of a request.
+"""What the server says of itself: log lines and figures for Prometheus, neither with a word of a
+request.
 
-Libraries log what they please, request and answer included; so a record's message, arguments and
+Log lines are JSON on stderr, from an allow-list of fields, each of a fixed shape. Libraries log what they please, request and answer included; so a record's message, arguments and
 traceback are dropped where it is made, before any handler can see them. What is left: who logged,
 how grave, where in the code, and the class of an error.
+
+Figures are in a registry of our own. No label holds a user, and each takes its values from a fixed
+set. With several workers, ``PROMETHEUS_MULTIPROC_DIR`` names an empty folder before
+``prometheus_client`` is first imported; any worker then answers for all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -27,7 +31,9 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.files import write_once
+from residency.core.files import process_alive, write_once
+from residency.serve.engines import Served
+from residency.serve.records.audit_chain import AuditEntry
 from residency.serve.settings import Logs
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -50,7 +56,7 @@ FIELDS: dict[str, str] = {
     "address": r"[0-9A-Fa-f:.\[\]]{2,48}",
     "version": r"[0-9][0-9A-Za-z.+-]{0,30}",
     **dict.fromkeys(
-        (
+        [
             "status",
             "ms",
             "input_tokens",
@@ -68,7 +74,7 @@ FIELDS: dict[str, str] = {
             "exit",
             "count",
             "retry_after",
-        ),
+        ],
         _NUMBER,
     ),
 }
@@ -78,6 +84,15 @@ template of ours, never a path of a request."""
 _SHAPES = {name: re.compile(shape) for name, shape in FIELDS.items() if shape}
 _EVENT = re.compile(_WORD)
 KEY_FILE = "log.key"
+OTHER = "other"
+STATUSES = frozenset(
+    {200, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 499, 500, 502, 503, 504}
+)
+MOST_CODES = 64
+LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Log:
@@ -179,10 +194,8 @@ def _record(
     made = _Silent(name, level, path, line, "dropped", None, None)
     error = raised[1] if isinstance(raised, tuple) and len(raised) > 1 else raised
     if isinstance(error, BaseException):
-        made.residency_error, made.residency_place = (
-            class_of(type(error)),
-            place(error.__traceback__),
-        )
+        made.residency_error = class_of(type(error))
+        made.residency_place = place(error.__traceback__)
     elif isinstance(message, BaseException):
         made.residency_error = class_of(type(message))
     return made
@@ -197,16 +210,14 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         grave = record.levelno
-        level: Level = (
-            "error" if grave >= logging.ERROR else "warning" if grave >= logging.WARNING else "info"
-        )
+        warns: Level = "warning" if grave >= logging.WARNING else "info"
+        where = getattr(record, "residency_place", None)
         self.log.write(
             "log",
-            level,
+            "error" if grave >= logging.ERROR else warns,
             logger=record.name,
             error=getattr(record, "residency_error", None),
-            place=getattr(record, "residency_place", None)
-            or _short(Path(record.pathname), record.lineno),
+            place=where or _short(Path(record.pathname), record.lineno),
         )
 
 
@@ -297,14 +308,11 @@ def log_key(logs: Logs) -> bytes:
 def log_keys(logs: Logs, folder: Path) -> list[bytes]:
     """The keys that may have signed a folder's chains: the environment's (also ``..._OLD``), and
     ``log.key*`` in the folder."""
-    named = [
-        (os.environ.get(name), f"environment variable {name}")
-        for name in (logs.key, f"{logs.key}_OLD")
-    ]
+    names = (logs.key, f"{logs.key}_OLD")
+    named = [(os.environ.get(name), f"environment variable {name}") for name in names]
+    paths = sorted(folder.glob(f"{KEY_FILE}*"))
     try:
-        kept = [
-            (path.read_text("ascii"), str(path)) for path in sorted(folder.glob(f"{KEY_FILE}*"))
-        ]
+        kept = [(path.read_text("ascii"), str(path)) for path in paths]
     except (OSError, UnicodeDecodeError):
         raise UserError(
             f"{folder}: its {KEY_FILE} cannot be read; verify as the server's user, or set "
@@ -327,3 +335,139 @@ def _parsed(value: str, where: str) -> bytes:
             f"{where}: is no key of 64 hexadecimal digits; make one with: openssl rand -hex 32."
         )
     return bytes.fromhex(value.strip())
+
+
+# Figures
+
+
+class Metrics:
+    """The server's figures. ``routes``: templates of its paths; ``models``: the aliases that it
+    serves."""
+
+    def __init__(self, routes: Iterable[str], models: Iterable[str]) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self._routes, self._models, self._codes = frozenset(routes), frozenset(models), set[str]()
+        self.registry = CollectorRegistry()
+        self._shown: dict[str, tuple[str, ...]] = {}
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"residency_{name}", what, labels, registry=self.registry)
+
+        def gauge(name: str, what: str, mode: Any, *labels: str) -> Gauge:
+            made = f"residency_{name}", what, labels
+            return Gauge(*made, registry=self.registry, multiprocess_mode=mode)
+
+        def histogram(name: str, what: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            made = f"residency_{name}", what, labels
+            return Histogram(*made, registry=self.registry, buckets=buckets)
+
+        self._requests = counter("requests", "Requests that ended.", "route", "status", "model")
+        whole = "Time from the first byte in to the last byte out."
+        self._seconds = histogram("request_seconds", whole, LATENCIES, "route", "model")
+        self._tokens = counter("tokens", "Tokens read and written.", "model", "direction")
+        self._refusals = counter("refusals", "Requests that were refused.", "code")
+        self._queue = gauge("queue", "Requests that wait for the model.", "livesum", "model")
+        together = "Requests computed together."
+        self._batch = histogram("batch_rows", together, BATCHES, "model")
+        self._running = gauge("running", "Requests under way.", "livesum")
+        good = "1 where the model gave its fixed answer when last asked."
+        self._ready = gauge("ready", good, "livemin", "model")
+        fetches = "Fetches of the identity provider's keys."
+        self._keys = counter("key_fetches", fetches, "outcome")
+        behind = "1 where the model ledger names another model than the one that answers."
+        self._behind = gauge("model_behind", behind, "livemax", "model")
+        changes = "Changes of models, in this process, by whether the new one was proved."
+        self._changes = counter("model_changes", changes, "model", "outcome")
+        named = "1 for the artefact that an alias names, 0 for one that it named before."
+        labels = ("model", "digest", "base", "method", "kind")
+        self._info = gauge("model_info", named, "livemostrecent", *labels)
+
+    def ended(self, entry: AuditEntry, seconds: float, model: str, code: str) -> None:
+        """A request ended; ``model`` is the name that it asked, ``code`` that of a refusal."""
+        self._running.dec()
+        self.request(entry.route, entry.status, seconds, model)
+        if entry.status < 400:
+            self.tokens(model, entry.input_tokens, entry.output_tokens)
+        elif code:
+            self.refused(code)
+
+    def request(self, route: str, status: int, seconds: float, model: str = "") -> None:
+        """A request that ended; ``route`` is a template, a path that is none counts as ``other``."""
+        where, which = route if route in self._routes else OTHER, self._model(model)
+        self._requests.labels(where, str(status) if status in STATUSES else OTHER, which).inc()
+        self._seconds.labels(where, which).observe(seconds)
+
+    def tokens(self, model: str, read: int, written: int) -> None:
+        """Tokens of an answered request."""
+        self._tokens.labels(self._model(model), "input").inc(read)
+        self._tokens.labels(self._model(model), "output").inc(written)
+
+    def refused(self, code: str) -> None:
+        """A refusal, by its code."""
+        if code not in self._codes and _CODE.fullmatch(code) and len(self._codes) < MOST_CODES:
+            self._codes.add(code)
+        self._refusals.labels(code if code in self._codes else OTHER).inc()
+
+    def batches_of(self, model: str) -> Callable[[int, int], None]:
+        """What an engine tells of: how many requests wait for it, how many it computes together."""
+        which = self._model(model)
+        queue, batch = self._queue.labels(which), self._batch.labels(which)
+
+        def told(waiting: int, rows: int) -> None:
+            queue.set(waiting)
+            batch.observe(rows)
+
+        return told
+
+    def running(self, change: int) -> None:
+        """A request begins (1) or ends (-1)."""
+        self._running.inc(change)
+
+    def ready(self, model: str, yes: bool) -> None:
+        """What readiness found."""
+        self._ready.labels(self._model(model)).set(1 if yes else 0)
+
+    def keys(self, outcome: Literal["ok", "failed"]) -> None:
+        """A fetch of the provider's keys."""
+        self._keys.labels(outcome).inc()
+
+    def changed(self, model: str, outcome: Literal["ok", "failed"]) -> None:
+        """Another model took, or should have taken, a name over; where it was not proved this
+        process is behind the ledger until it is."""
+        self._changes.labels(self._model(model), outcome).inc()
+        self._behind.labels(self._model(model)).set(outcome == "failed")
+
+    def serves(self, served: Served) -> None:
+        """Which artefact an alias names from now on."""
+        labels = (self._model(served.name), served.digest, served.base, served.method, served.kind)
+        before = self._shown.get(labels[0])
+        if before is not None and before != labels:
+            self._info.labels(*before).set(0)
+        self._shown[labels[0]] = labels
+        self._info.labels(*labels).set(1)
+
+    def _model(self, name: str) -> str:
+        return name if name in self._models else OTHER if name else ""
+
+    def render(self) -> bytes:
+        """The page of ``/metrics``, in ``CONTENT_TYPE``; of all workers where there are several."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        every = CollectorRegistry()
+        MultiProcessCollector(every)  # type: ignore[no-untyped-call]
+        return generate_latest(every)
+
+
+def forget_dead_workers() -> None:
+    """Queues and readiness of workers that are gone count no more; called by those that begin."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not process_alive(int(pid)):
+            mark_process_dead(int(pid))  # type: ignore[no-untyped-call]

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from residency.core.errors import GateRefused, UserError
 from residency.models.fingerprint import Fingerprint
-from residency.serve.swap import Swap
-from residency.serve.types import Refusal, Scored, Served
+from residency.serve import promote
+from residency.serve.engines import Aliases, Served, TokenScores
+from residency.serve.refusals import Refusal
 from residency.tasks.card import Card
 
 CARD = Card(name="qa", family="answers")
@@ -38,11 +40,11 @@ class Fake:
         )
         self.says, self.ready, self.closed = says, ready, 0
 
-    async def canary(self) -> bool:
+    async def probe(self) -> bool:
         return self.ready
 
-    async def score(self, ids: Any, top: int = 1) -> Scored:
-        return Scored(
+    async def score(self, ids: Any, top: int = 1) -> TokenScores:
+        return TokenScores(
             ids=tuple(ids), texts=(), offsets=(), log_probabilities=(None, *self.says), top=()
         )
 
@@ -56,40 +58,35 @@ class Fake:
         return self.served.digest
 
 
-def swap_of(engine: Fake) -> Swap:
-    swap = Swap()
-    swap.put("qa", engine)  # type: ignore[arg-type]
-    return swap
+def aliases_of(engine: Fake) -> Aliases:
+    aliases = Aliases()
+    aliases.start("qa", engine)  # type: ignore[arg-type]
+    return aliases
 
 
 def test_requests_end_on_the_engine_that_they_began_on() -> None:
     async def run() -> None:
         engines = [Fake(str(number)) for number in range(6)]
-        swap, seen = swap_of(engines[0]), list[tuple[str, str]]()
+        aliases, seen = aliases_of(engines[0]), list[tuple[str, str]]()
         chance = random.Random(1)
 
         async def request() -> None:
             await asyncio.sleep(chance.random() * 0.2)
-            async with swap.using("qa") as engine:
+            async with aliases.using("qa") as engine:
                 before = engine.served.digest
                 seen.append((before, await engine.answer(chance.randrange(60))))  # type: ignore[attr-defined]
 
         async def flips() -> None:
             for engine in engines[1:]:
-                await asyncio.sleep(0.03)
-
-                def load(engine: Fake = engine) -> Fake:
-                    time.sleep(0.01)
-                    return engine
-
-                await swap.flip("qa", load, KNOWN)  # type: ignore[arg-type]
+                await asyncio.sleep(0.04)
+                await aliases.put("qa", engine)  # type: ignore[arg-type]
 
         await asyncio.gather(flips(), *(request() for _ in range(300)))
         assert len(seen) == 300
         assert all(before == after for before, after in seen)
         assert len({before for before, _ in seen}) >= 3  # it was under load all along
         assert [engine.closed for engine in engines] == [1, 1, 1, 1, 1, 0]
-        await swap.close()
+        await aliases.close()
         assert engines[-1].closed == 1
 
     asyncio.run(run())
@@ -98,15 +95,15 @@ def test_requests_end_on_the_engine_that_they_began_on() -> None:
 def test_a_request_that_is_cancelled_or_fails_lets_go_too() -> None:
     async def run() -> None:
         old, new = Fake("old"), Fake("new")
-        swap = swap_of(old)
+        aliases = aliases_of(old)
 
         async def request() -> None:
-            async with swap.using("qa") as engine:
+            async with aliases.using("qa") as engine:
                 await engine.answer(10_000)  # type: ignore[attr-defined]
 
         task = asyncio.create_task(request())
         await asyncio.sleep(0.01)
-        await swap.flip("qa", lambda: new, KNOWN)  # type: ignore[arg-type,return-value]
+        await aliases.put("qa", new)  # type: ignore[arg-type]
         assert old.closed == 0
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -130,20 +127,21 @@ def unreadable() -> Fake:
         (lambda: Fake("new", says=(-1.0, float("nan"))), "not those of training time"),
     ],
 )
-def test_what_is_not_proved_never_answers(load: Any, sentence: str) -> None:
+def test_what_is_not_proved_never_answers(
+    load: Any, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promote, "_check_alike", lambda *_: None)
+    made: list[Fake] = []
+
+    def loaded(*_: Any) -> Any:
+        made.append(load())
+        return made[-1]
+
     async def run() -> None:
-        old = Fake("old")
-        swap, made = swap_of(old), []
-
-        def loaded() -> Any:
-            made.append(load())
-            return made[-1]
-
+        ledger: Any = SimpleNamespace(path=Path, recorded=lambda _: KNOWN)
+        changes = promote.ModelChanges(SimpleNamespace(), Path("models"), loaded)  # type: ignore[arg-type]
         with pytest.raises(GateRefused, match=sentence):
-            await swap.flip("qa", loaded, KNOWN)
-        async with swap.using("qa") as engine:
-            assert engine is old
-        assert old.closed == 0
+            await changes._loaded(ledger, Fake("old").served, "new")
         assert all(one.closed == 1 for one in made)
 
     asyncio.run(run())
@@ -151,5 +149,5 @@ def test_what_is_not_proved_never_answers(load: Any, sentence: str) -> None:
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(Refusal) as refused:
-        swap_of(Fake("old")).now("other")
+        aliases_of(Fake("old")).hold("other")
     assert refused.value.status == 404
