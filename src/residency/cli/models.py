@@ -14,9 +14,7 @@ from residency.core.errors import GateRefused, UserError, allowed
 if TYPE_CHECKING:
     from residency.evals.floor import SafetyFloor
 
-models = typer.Typer(
-    help="ModelLedger: what names point to, and other layouts.", rich_markup_mode=None
-)
+models = typer.Typer(help="Models: what names point to, and other layouts.", rich_markup_mode=None)
 app.add_typer(models, name="model")
 
 Ledger = Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")]
