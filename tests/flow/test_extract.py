@@ -109,7 +109,7 @@ def test_de_identification_extracts_first_and_accounts_for_every_row(ward: Path,
         "not taken: the id was given twice, with different texts": 1,
     }
     page = (ward.parent / "data/deidentified.report.html").read_text("utf-8")
-    assert "What became of every row" in page and "The release gate" in page
+    assert "What became of every row" in page and "The release check" in page
     nowhere(ward.parent, done.stdout, done.stderr)
 
 
@@ -292,9 +292,9 @@ def test_a_refused_release_says_why_on_a_page_and_keeps_the_notes_for_the_next_t
     assert (
         "were refused" in refused.stderr and not (ward.parent / "data/deidentified.jsonl").exists()
     )
-    assert "The release gate said no" in (ward.parent / "data/deidentified.refused.html").read_text(
-        "utf-8"
-    )
+    assert "The release check said no" in (
+        ward.parent / "data/deidentified.refused.html"
+    ).read_text("utf-8")
     cli("deid", ward, check=0)
     assert len((ward.parent / "data/deidentified.jsonl").read_text("utf-8").splitlines()) == 30
     assert not (ward.parent / "data/deidentified.refused.html").exists()

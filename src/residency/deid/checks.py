@@ -205,8 +205,8 @@ def _zh_road(value: str, text: str, start: int) -> Meant:
 
 
 def _zh_village(value: str, text: str, start: int) -> Meant:
-    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may be
-    an ordinary word."""
+    """A village or quarter within another unit (``石桥镇李家村``): the name of one unit alone may
+    be an ordinary word."""
     name = _led(_back(text, start, 16), 2)
     within = any(unit in name[1:] for unit in words("zh", "units"))
     if not within or name.startswith(words("zh", "not_places")):
@@ -215,7 +215,7 @@ def _zh_village(value: str, text: str, start: int) -> Meant:
 
 
 def _zh_organisation(value: str, text: str, start: int) -> Meant:
-    """The name before ``医院`` and the like: signs back to a mark, or to a word that leads to one."""
+    """The name before ``医院`` and the like: signs back to a mark, or a word that leads to one."""
     whole = _back(text, start, 14)
     cut, sure = 0, words("zh", "sure_leads")
     for lead in _leads_in(whole):

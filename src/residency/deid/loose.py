@@ -17,7 +17,7 @@ from residency.deid.view import View
 
 
 class Replacement(Value, frozen=True):
-    """What was replaced: offsets (code points) in the text that came, and in the one that leaves."""
+    """What was replaced: offsets (code points) in the text that came and in the one that leaves."""
 
     start: int
     end: int

@@ -15,7 +15,7 @@ from residency.deid.options import Release
 from residency.deid.view import narrow, plain, small
 
 SHORTEST_NUMBER, SHORTEST_NAME = 8, 5
-"""Digits of a number and letters of a name word from which on one sign more or less is no chance."""
+"""Digits of a number and letters of a name from which on one sign more or less is no chance."""
 
 
 class ReleaseVerdict(Value, frozen=True):
@@ -206,7 +206,7 @@ def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
 
 
 def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
-    """One-sided upper limit of a proportion (Clopper and Pearson 1934); 1 where nothing was tried."""
+    """One-sided upper limit of a proportion (Clopper and Pearson 1934); 1 where none was tried."""
     from math import comb
 
     if events >= trials:

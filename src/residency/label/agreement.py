@@ -1,5 +1,5 @@
-"""How far annotators agree (alpha on characters, F1 of spans, by label and annotator, over time, with
-intervals over patients), and how long the rest of their work will take."""
+"""How far annotators agree (alpha on characters, F1 of spans, by label and annotator, over time,
+with intervals over patients), and how long the rest of their work will take."""
 
 from __future__ import annotations
 
@@ -117,16 +117,11 @@ def agree(
             own = every[:, counts.pairs_with(name)].sum(axis=(1, 2))
             people += score([f"{mode}_f1/{name}"], own, _f1, groups)
     strict = counts.of("strict").sum(axis=2)
-    drift = []
-    for name in names:
-        given, numbers = annotations[name], {id: number for number, id in enumerate(done[name])}
-        own_notes = sorted(
-            (given[id].at, numbers[id], i) for i, id in enumerate(shared) if id in numbers
-        )
-        order = [i for *_, i in own_notes]
-        if any(at for at, *_ in own_notes) and len(order) >= FEWEST:
-            own = strict[:, counts.pairs_with(name)].sum(axis=1)[order]
-            drift.append(_drift(name, own, [groups[i] for i in order], score))
+    drift = [
+        _drift(name, strict[:, counts.pairs_with(name)].sum(axis=1), order, groups, score)
+        for name in names
+        if (order := _order(shared, annotations[name], list(done[name])))
+    ]
     texts = [notes[id].text for id in shared]
     return Agreement(
         notes=len(shared),
@@ -238,21 +233,35 @@ class _Counts:
         return found
 
 
-def _drift(name: str, stats: Array, groups: Sequence[str], score: Scorer) -> Drift:
+def _order(
+    shared: Sequence[str], given: Mapping[str, Annotation], done: Sequence[str]
+) -> list[int]:
+    """Positions of an annotator's shared notes in the order in which they were done; nothing where
+    no time is known, or there are too few to look for drift."""
+    place = {id: number for number, id in enumerate(done)}
+    timed = sorted((given[id].at, place[id], i) for i, id in enumerate(shared) if id in place)
+    enough = len(timed) >= FEWEST and any(at for at, *_ in timed)
+    return [i for *_, i in timed] if enough else []
+
+
+def _drift(
+    name: str, counts: Array, order: Sequence[int], groups: Sequence[str], score: Scorer
+) -> Drift:
     """F1 with the others in equal parts of the notes in their order, and of the second half against
     the first."""
     import numpy as np
 
+    stats, where = counts[order], [groups[i] for i in order]
     bounds = [round(len(stats) * part / PERIODS) for part in range(PERIODS + 1)]
     parts = [
-        score([f"part {number + 1}"], stats[start:end], _f1, groups[start:end])[0]
+        score([f"part {number + 1}"], stats[start:end], _f1, where[start:end])[0]
         for number, (start, end) in enumerate(pairwise(bounds))
     ]
     half = len(stats) // 2
     wide = np.zeros((len(stats), 6))
     wide[:half, :3], wide[half:, 3:] = stats[:half], stats[half:]
-    change = score(["change"], wide, lambda counts: np.diff(_f1(counts), axis=-1), groups)[0]
-    return Drift(annotator=name, periods=tuple(parts), change=change)
+    change = score(["change"], wide, lambda counts: np.diff(_f1(counts), axis=-1), where)[0]
+    return Drift(name, tuple(parts), change)
 
 
 def _worst(

@@ -27,43 +27,7 @@ def agreement_page(
 ) -> Page:
     """Agreement as a page; ``plots`` are SVG by section (``labels``, ``drift``)."""
     plots = plots or {}
-    by_label = tuple(
-        (label, number(one.value), bounds(one), *_f1_cells(found.pooled, label))
-        for one in found.alpha[1:]
-        for label in [_of(one)]
-    )
-    sections = [
-        Section(
-            title="By label",
-            text=GUIDE,
-            columns=("label", "alpha of characters", "95 %", *F1_COLUMNS),
-            numeric=(1, 2, 3, 4, 5),
-            rows=by_label,
-            svg=plots.get("labels", ""),
-            caption="F1 of all pairs of annotators together, with 95 % intervals over patients.",
-        ),
-        Section(
-            title="By annotator",
-            text="F1 of each with all the others together. Who stands out low may have read the "
-            "guideline in another way.",
-            columns=("annotator", "notes", *F1_COLUMNS),
-            numeric=(1, 2, 3, 4),
-            rows=tuple(
-                (name, f"{found.done[name]:,}", *_f1_cells(found.annotators, name))
-                for name in _strict(found.annotators)
-            ),
-        ),
-        Section(
-            title="By pair",
-            columns=("pair", *F1_COLUMNS),
-            numeric=(1, 2, 3),
-            rows=tuple(
-                (pair.replace("~", " and "), *_f1_cells(found.pairs, pair))
-                for pair in _strict(found.pairs)
-            ),
-        ),
-        _confusion(found),
-    ]
+    sections = [*_by(found, plots.get("labels", "")), _confusion(found)]
     if found.drift:
         sections.append(_drift(found, plots.get("drift", "")))
     if estimates:
@@ -82,6 +46,40 @@ def agreement_page(
         caveats=tuple(caveats),
         sections=tuple(sections),
     )
+
+
+def _by(found: Agreement, svg: str) -> list[Section]:
+    """Agreement by label, by annotator and by pair."""
+    by_label = ((_of(one), number(one.value), bounds(one)) for one in found.alpha[1:])
+    people, pairs = found.annotators, found.pairs
+    done = {name: f"{found.done[name]:,}" for name in _strict(people)}
+    return [
+        Section(
+            title="By label",
+            text=GUIDE,
+            columns=("label", "alpha of characters", "95 %", *F1_COLUMNS),
+            numeric=(1, 2, 3, 4, 5),
+            rows=tuple((*cells, *_f1_cells(found.pooled, cells[0])) for cells in by_label),
+            svg=svg,
+            caption="F1 of all pairs of annotators together, with 95 % intervals over patients.",
+        ),
+        Section(
+            title="By annotator",
+            text="F1 of each with all the others together. Who stands out low may have read the "
+            "guideline in another way.",
+            columns=("annotator", "notes", *F1_COLUMNS),
+            numeric=(1, 2, 3, 4),
+            rows=tuple((name, notes, *_f1_cells(people, name)) for name, notes in done.items()),
+        ),
+        Section(
+            title="By pair",
+            columns=("pair", *F1_COLUMNS),
+            numeric=(1, 2, 3),
+            rows=tuple(
+                (pair.replace("~", " and "), *_f1_cells(pairs, pair)) for pair in _strict(pairs)
+            ),
+        ),
+    ]
 
 
 F1_COLUMNS = ("strict F1", "95 %", "relaxed F1")

@@ -176,9 +176,12 @@ def _columns(identifiers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
 
 
 TABLES = """
-CREATE TABLE patients (id TEXT PRIMARY KEY, name TEXT, birth_date TEXT, national_id TEXT, insurance TEXT, phone TEXT, address TEXT,
+CREATE TABLE patients (id TEXT PRIMARY KEY, name TEXT, birth_date TEXT, national_id TEXT, \
+insurance TEXT, phone TEXT, address TEXT,
   record_number TEXT, relative_name TEXT, relative_phone TEXT);
-CREATE TABLE encounters (id TEXT PRIMARY KEY, patient_id TEXT REFERENCES patients, admitted_at TEXT, department TEXT);
-CREATE TABLE notes (id TEXT PRIMARY KEY, encounter_id TEXT REFERENCES encounters, kind TEXT, written_at TEXT, text TEXT);
+CREATE TABLE encounters (id TEXT PRIMARY KEY, patient_id TEXT REFERENCES patients, \
+admitted_at TEXT, department TEXT);
+CREATE TABLE notes (id TEXT PRIMARY KEY, encounter_id TEXT REFERENCES encounters, kind TEXT, \
+written_at TEXT, text TEXT);
 CREATE TABLE labels (note_id TEXT REFERENCES notes, start INTEGER, stop INTEGER, label TEXT);
 """

@@ -1,8 +1,9 @@
 """Templates filled with identifiers and clinical words, the place of each kept.
 
 In a template ``{slot}`` is an identifier or a plain text, ``{slot:form}`` the same in a form (see
-``IdentifierSlots``), and ``[[drug:metformin 500 mg]]`` words with a label of ``records.LABELS``. In a value,
-what stands before ``^`` is written and is no part of the identifier: "ngày ^12/3/2024".
+``IdentifierSlots``), and ``[[drug:metformin 500 mg]]`` words with a label of
+``clinical_notes.LABELS``. In a value, what stands before ``^`` is written and is no part of the
+identifier: "ngày ^12/3/2024".
 """
 
 from __future__ import annotations

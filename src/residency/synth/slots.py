@@ -4,11 +4,11 @@ page."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from residency.synth.knowledge import Condition, Knowledge, Names, Template, Test
+from residency.synth.knowledge import Allergen, Condition, Knowledge, Names, Past, Template, Test
 from residency.synth.patient import InventedPatient
 from residency.synth.writer import NoteText
 
@@ -74,7 +74,7 @@ class SentenceWriter:
         return values[int(self.rng.random() * len(values))]
 
     def deal(self, name: str, values: Sequence[str]) -> str:
-        """The next of the values in shuffled order; when all are dealt, those dealt last come last."""
+        """The next of the values in shuffled order; once all are dealt, the latest come last."""
         deck = self._decks.get(name)
         if not deck:
             recent = self._dealt.get(name, [])[-(len(values) // 2) :] if len(values) > 1 else []
@@ -128,6 +128,12 @@ class SentenceWriter:
         """One of the names, with a label."""
         self.page.span(self.pick(names), label, attributes, code or None)
 
+    def draw(
+        self, deck: str, keys: Sequence[str], table: Mapping[str, Past | Allergen], label: str
+    ) -> None:
+        """A name of the next of the keys, with a label."""
+        self.write(table[self.deal(deck, keys)].names, label)
+
     # --- symptoms
 
     def symptom(self) -> None:
@@ -138,17 +144,14 @@ class SentenceWriter:
         """Two or three symptoms."""
         self.listed("symptoms", self.symptom, min(len(self.present), self.rng.randint(2, 3)))
 
-    def gone_symptom(self) -> None:
-        """A symptom that has passed."""
-        self._no_symptom("gone", self.gone)
-
     def absent_symptom(self) -> None:
         """A symptom that the patient does not have."""
         has = {key for one in (self.condition, *self.patient.others) for key in one.symptoms}
         denied = self.known.denied.items()
-        self._no_symptom("absent", [k for k, near in denied if k not in has and not near & has])
+        self.no_symptom("absent", [k for k, near in denied if k not in has and not near & has])
 
-    def _no_symptom(self, deck: str, keys: Sequence[str]) -> None:
+    def no_symptom(self, deck: str, keys: Sequence[str]) -> None:
+        """A symptom that has passed or never was."""
         names = self.known.symptoms[self.deal(deck, keys)]
         usual = self.rng.random() < 0.7
         self.page.span(names[0] if usual else self.pick(names), "symptom", NEGATED)
@@ -196,42 +199,24 @@ class SentenceWriter:
     def other(self, label: str) -> None:
         """A long-standing disease of the patient: history in the past, a diagnosis in the
         conclusion."""
-        self._other = self._one_of(f"others {label}", self.patient.others)
+        self._other = self.one_of(f"others {label}", self.patient.others)
         code = self._other.standing_code if label == "diagnosis" else ""
         self.write(self._other.standing_names, label, (), code)
 
-    def _one_of(self, deck: str, conditions: Sequence[Condition]) -> Condition:
+    def one_of(self, deck: str, conditions: Sequence[Condition]) -> Condition:
+        """The next of several conditions."""
         by_key = {one.key: one for one in conditions}
         return by_key[self.deal(deck, tuple(by_key))]
 
-    def _history(self, condition: Condition, attributes: Names) -> None:
+    def history(self, condition: Condition, attributes: Names) -> None:
+        """A disease of the past or of the family."""
         self.write(condition.standing_names, "history", attributes)
 
     def relative(self, mother: bool = False) -> None:
         """A disease of a relative."""
         breast_cancer = mother and self.rng.random() < 0.25
         known, family = self.known.conditions, self.patient.family
-        self._history(
-            known["breastca"] if breast_cancer else self._one_of("family", family), FAMILY
-        )
-
-    def no_relative(self) -> None:
-        """A disease that nobody in the family has."""
-        self._history(self.pick(self.patient.absent[:2]), ("family", "negated"))
-
-    def not_past(self) -> None:
-        """A disease that the patient never had."""
-        self._history(self._one_of("not past", self.patient.absent), NEGATED)
-
-    def past(self, operation: bool) -> None:
-        """A past operation or illness."""
-        keys = self.patient.operations if operation else self.patient.illnesses
-        self.write(self.known.past[self.deal(f"past {operation}", keys)].names, "history")
-
-    def allergen(self) -> None:
-        """What the patient is allergic to."""
-        key = self.deal("allergens", self.patient.allergens)
-        self.write(self.known.allergens[key].names, "allergy")
+        self.history(known["breastca"] if breast_cancer else self.one_of("family", family), FAMILY)
 
     def no_allergen(self) -> None:
         """What the patient is not allergic to; no drug of an allergic patient's own group."""
@@ -244,14 +229,10 @@ class SentenceWriter:
 
     def drug(self) -> None:
         """A drug for the main condition."""
-        self._name_drug(self.deal("drugs", self.drugs), self.home)
+        self.name_drug(self.deal("drugs", self.drugs), self.home)
 
-    def home_drug(self) -> None:
-        """A drug for the main condition that is taken at home."""
-        keys = self.patient.drugs(self.condition, self.known, True)
-        self._name_drug(self.deal("home drugs", keys), True)
-
-    def _name_drug(self, key: str, home: bool) -> None:
+    def name_drug(self, key: str, home: bool) -> None:
+        """A drug, to be followed by its dose."""
         self._drug, self._drug_at_home = key, home
         self.write(self.known.drugs[key].names, "drug")
 
@@ -284,7 +265,7 @@ class SentenceWriter:
 
     def standing_prescription(self) -> None:
         """What is taken for the disease named last."""
-        self._name_drug(self.pick(self.patient.drugs(self._other, self.known, True)), True)
+        self.name_drug(self.pick(self.patient.drugs(self._other, self.known, True)), True)
         self.page.text(self.gaps["drug_gap"])
         self.dose()
 
@@ -403,7 +384,7 @@ SLOTS: dict[str, Callable[[SentenceWriter], None]] = {
     "sym": SentenceWriter.symptom,
     "syms": SentenceWriter.symptoms,
     "nosym": SentenceWriter.absent_symptom,
-    "gone": SentenceWriter.gone_symptom,
+    "gone": lambda s: s.no_symptom("gone", s.gone),
     "sign": SentenceWriter.sign,
     "signs": SentenceWriter.signs,
     "nosign": SentenceWriter.absent_sign,
@@ -414,16 +395,18 @@ SLOTS: dict[str, Callable[[SentenceWriter], None]] = {
     "nodx": partial(SentenceWriter.differential, attributes=NEGATED),
     "hx": partial(SentenceWriter.other, label="history"),
     "hxrx": SentenceWriter.standing_prescription,
-    "op": partial(SentenceWriter.past, operation=True),
-    "ill": partial(SentenceWriter.past, operation=False),
-    "nohx": SentenceWriter.not_past,
+    "op": lambda s: s.draw("past True", s.patient.operations, s.known.past, "history"),
+    "ill": lambda s: s.draw("past False", s.patient.illnesses, s.known.past, "history"),
+    "nohx": lambda s: s.history(s.one_of("not past", s.patient.absent), NEGATED),
     "fam": SentenceWriter.relative,
     "famf": partial(SentenceWriter.relative, mother=True),
-    "nofam": SentenceWriter.no_relative,
-    "allergen": SentenceWriter.allergen,
+    "nofam": lambda s: s.history(s.pick(s.patient.absent[:2]), ("family", "negated")),
+    "allergen": lambda s: s.draw("allergens", s.patient.allergens, s.known.allergens, "allergy"),
     "noallergen": SentenceWriter.no_allergen,
     "drug": SentenceWriter.drug,
-    "homedrug": SentenceWriter.home_drug,
+    "homedrug": lambda s: s.name_drug(
+        s.deal("home drugs", s.patient.drugs(s.condition, s.known, True)), True
+    ),
     "dose": SentenceWriter.dose,
     "rx": SentenceWriter.prescription,
     "rxs": SentenceWriter.prescriptions,

@@ -2,7 +2,7 @@
 release.
 
 Identified notes lie encrypted in the zone, a segment at a time; what is made of them lies in the
-zone too until the release gate has passed, and is then moved to ``deid.out``. A killed process goes
+zone too until the release check has passed, and is then moved to ``deid.out``. A killed process goes
 on behind the last segment; the next command takes what is new.
 """
 
@@ -87,12 +87,12 @@ class State(Value, frozen=True):
 UNBEGUN: dict[str, Any] = {"size": 0, "made": 0, "refused": {}, "kinds": {}, "destroyed": {}}
 """The state where nothing of a release is made yet."""
 SEEN_BYTES = 1 << 16
-"""Bytes of the gate's knowledge that a segment pays for: the more it knows, the less often it is
+"""Bytes of what the check knows that a segment pays for: the more it knows, the less often it is
 kept."""
 
 
 class Seen(Value, frozen=True):
-    """What the gate has seen of the notes that are not released yet, up to a segment."""
+    """What the release check has seen of the notes that are not released yet, up to a segment."""
 
     segment: int
     gate: bytes
@@ -102,7 +102,7 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
     """Take what is new at the source, de-identify what is in the zone, and release it.
 
     Raises ``UserError`` for missing settings, key or source, ``GateRefused`` where the zone, a key
-    or the release gate says no: then nothing is at ``deid.out`` that was not there before.
+    or the release check says no: then nothing is at ``deid.out`` that was not there before.
     """
     tracker = tracker or Silent()
     settings = recipe.deid
@@ -149,7 +149,7 @@ class ZoneFiles:
         )
         self.state = State(profile=settings.profile)
         self.kept, self.waiting = 0, 0
-        """Bytes of what is kept of the gate, and segments since."""
+        """Bytes of what is kept of the release check, and segments since."""
 
     def recover(self) -> None:
         """Find out where to go on; raises ``UserError`` where the output is not what this zone
@@ -189,7 +189,7 @@ class ZoneFiles:
             self.store.put("deid", self.state)
 
     def _seen(self, gate: ReleaseCheck, workers: Workers) -> None:
-        """Give the gate back what it knew of the notes that are made and not released; what it was
+        """Give the release check back what it knew of the notes that are made and not released; what it was
         not kept of is shown again."""
         kept = self.store.get("gate", Seen)
         after = self.state.released_segment
@@ -204,7 +204,7 @@ class ZoneFiles:
                 gate.add(raw, result)
 
     def through(self, engine: Deidentifier, tracker: Tracker) -> ReleaseVerdict:
-        """De-identify every segment that was not yet, and ask the gate."""
+        """De-identify every segment that was not yet, and ask the release check."""
         gate = ReleaseCheck(self.settings.release, engine)
         self._count_expired()
         numbers = self.store.numbers(self.state.segment)
@@ -390,7 +390,7 @@ def outcome_page(name: str, done: Outcome) -> Page:
     lead = (
         f"{done.new:,} new notes were released; {done.out} holds {done.notes:,}."
         if gate.passed
-        else f"The release gate said no: {'; '.join(gate.reasons)}. Nothing was released."
+        else f"The release check said no: {'; '.join(gate.reasons)}. Nothing was released."
     )
     caveats = []
     if done.profile != "anonymised":
@@ -409,7 +409,7 @@ def outcome_page(name: str, done: Outcome) -> Page:
         _counts("Notes that were refused", "reason", done.refused),
         _counts("Labelled spans that an identifier cut", "label", done.destroyed),
         Section(
-            title="The release gate",
+            title="The release check",
             columns=("what", "found"),
             rows=tuple(_gate_rows(gate)),
             numeric=(1,),
@@ -437,7 +437,7 @@ def _counts(title: str, what: str, found: dict[str, int]) -> Section:
 
 
 def _gate_rows(gate: ReleaseVerdict) -> Iterator[tuple[str, str]]:
-    """The figures of the release gate, by name."""
+    """The figures of the release check, by name."""
     for name in gate.__struct_fields__:
         value = getattr(gate, name)
         if isinstance(value, bool):

@@ -98,7 +98,7 @@ class Vietnamese:
         return match.end() if match else end
 
     def _begins(self, text: str, start: int, end: int, cue: int) -> bool:
-        """Whether one capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""
+        """Whether a capitalised word behind a cue only begins a sentence (``BS: Triệu chứng``)."""
         behind, between = NEXT.match(text, end), text[cue:start]
         if " " in text[start:end] or not behind:
             return False

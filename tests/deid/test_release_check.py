@@ -1,4 +1,4 @@
-"""The release gate: each of its limits can stop a corpus, and says why in one sentence without a
+"""The release check: each of its limits can stop a corpus, and says why in one sentence without a
 word of any note."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def engine(tmp_path: Path) -> Deidentifier:
 
 
 def verdict(engine: Deidentifier, texts: list[str], **limits: object) -> ReleaseVerdict:
-    gate = ReleaseCheck(Release.model_validate(limits), engine)
+    check = ReleaseCheck(Release.model_validate(limits), engine)
     for number, text in enumerate(texts):
         spans = (Span(start=0, end=4, label="finding", quote=text[:4]),)
         raw = RawNote(
@@ -38,8 +38,8 @@ def verdict(engine: Deidentifier, texts: list[str], **limits: object) -> Release
             spans=spans,
             identifiers=PERSON,
         )
-        gate.add(raw, engine.process(raw))
-    return gate.verdict()
+        check.add(raw, engine.process(raw))
+    return check.verdict()
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_what_was_put_in_is_not_taken_for_the_patients_own(engine: Deidentifier)
 
 
 def test_refused_notes_stop_a_corpus(engine: Deidentifier) -> None:
-    gate = ReleaseCheck(Release(), engine)
-    gate.add(
+    check = ReleaseCheck(Release(), engine)
+    check.add(
         RawNote(id="1", patient="", text="x"), engine.process(RawNote(id="1", patient="", text="x"))
     )
-    assert "deid.release.refused = 5.0%" in gate.verdict().reasons[0]
+    assert "deid.release.refused = 5.0%" in check.verdict().reasons[0]
 
 
 def test_rare_combinations_are_counted_and_stop_a_corpus_where_the_settings_say_so(
