@@ -135,7 +135,7 @@ def score(
 
 def ours(system: str, cases: Iterable[Case]) -> Tally:
     """The engine, whole."""
-    from residency.deid.engine import Deidentified, Deidentifier, normalised
+    from residency.deid.engine import DeidentifiedNote, Deidentifier, normalised
     from residency.deid.options import Deid
     from residency.deid.vault import Vault
 
@@ -148,7 +148,7 @@ def ours(system: str, cases: Iterable[Case]) -> Tally:
             begun = time.process_time()
             done = engine.process(case.note)
             tally.seconds += time.process_time() - begun
-            if not isinstance(done, Deidentified):
+            if not isinstance(done, DeidentifiedNote):
                 tally.refused += 1
                 continue
             tally.add(case, [(f.start, f.end) for f in done.findings])

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from _common import parser, report, run, say
 from residency.deid.dates import find_dates
-from residency.deid.engine import Deidentified, Deidentifier, normalised
+from residency.deid.engine import DeidentifiedNote, Deidentifier, normalised
 from residency.deid.options import Deid
 from residency.deid.vault import Vault
 from residency.synth.hospital_notes import Planted, notes
@@ -60,7 +60,7 @@ def counted(lang: str, count: int, seed: int) -> list[str]:
         engine = Deidentifier(Deid(), vault)
         for planted in notes(lang, count, seed):
             done = engine.process(planted.note)
-            if isinstance(done, Deidentified):
+            if isinstance(done, DeidentifiedNote):
                 entities(planted, done, tally)
                 for before, after in dates(planted, done, lang):
                     moved[planted.note.patient][(before - after).days] += 1
@@ -82,7 +82,7 @@ def counted(lang: str, count: int, seed: int) -> list[str]:
     ]
 
 
-def entities(planted: Planted, done: Deidentified, tally: Counter[str]) -> None:
+def entities(planted: Planted, done: DeidentifiedNote, tally: Counter[str]) -> None:
     """Count what became of identifiers and labelled spans."""
     before = normalised(planted.note.text)
     text = before.apply(planted.note.text)
@@ -110,7 +110,7 @@ def entities(planted: Planted, done: Deidentified, tally: Counter[str]) -> None:
         tally["other"] += not inside and done.note.text[slice(*landed)] != text[slice(*place)]
 
 
-def dates(planted: Planted, done: Deidentified, lang: str) -> list[tuple[date, date]]:
+def dates(planted: Planted, done: DeidentifiedNote, lang: str) -> list[tuple[date, date]]:
     """Full dates of a note and what stands in their place."""
     after = {mention.start: mention for mention in find_dates(done.note.text, lang)}
     before = normalised(planted.note.text)

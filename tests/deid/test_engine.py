@@ -21,7 +21,7 @@ from residency.deid.engine import (
     REFUSED_DATE,
     REFUSED_EMPTY,
     REFUSED_RESIDUAL,
-    Deidentified,
+    DeidentifiedNote,
     Deidentifier,
     Refused,
 )
@@ -148,7 +148,7 @@ def test_the_same_patient_has_the_same_surrogate_in_all_notes_and_another_has_an
         done = made.process(
             RawNote(id=patient, patient=patient, text="BN Trần Thị Hoài, ĐT 0912345678.", lang="vi")
         )
-        assert isinstance(done, Deidentified)
+        assert isinstance(done, DeidentifiedNote)
         texts.append(done.note.text)
     assert texts[0] == texts[1] != texts[2]
     assert "Hoài" not in texts[0] and "0912345678" not in texts[0]
@@ -176,7 +176,7 @@ def test_dates_of_a_note_move_together_and_keep_their_form(vault: Vault) -> None
     done = engine(vault).process(
         note("Vào viện 12/03/2024, mổ ngày 15 tháng 3 năm 2024, ra viện 2024-03-20.")
     )
-    assert isinstance(done, Deidentified)
+    assert isinstance(done, DeidentifiedNote)
     first, second, third = (mention.value for mention in find_dates(done.note.text, "vi"))
     assert first and second and third
     assert ((second - first).days, (third - second).days) == (3, 5)
@@ -189,7 +189,7 @@ def test_dates_of_a_note_move_together_and_keep_their_form(vault: Vault) -> None
 def test_safe_harbor_leaves_years_and_caps_ages(vault: Vault) -> None:
     text = "Cụ 93 tuổi, vào viện 12/03/2024, tái khám ngày 15/4."
     done = engine(vault, profile="safe-harbor").process(note(text))
-    assert isinstance(done, Deidentified)
+    assert isinstance(done, DeidentifiedNote)
     assert done.note.text == "Cụ 90 tuổi, vào viện 2024, tái khám [ngày]."
     assert done.note.profile == "safe-harbor"
 
@@ -197,7 +197,7 @@ def test_safe_harbor_leaves_years_and_caps_ages(vault: Vault) -> None:
 def test_a_date_that_cannot_be_read_fails_closed(vault: Vault) -> None:
     text = "sinh 31/02/1980"
     done = engine(vault).process(note(text))
-    assert isinstance(done, Deidentified) and done.note.text == "sinh [ngày]"
+    assert isinstance(done, DeidentifiedNote) and done.note.text == "sinh [ngày]"
     assert engine(vault, unreadable_dates="refuse").process(note(text)) == Refused(
         "n1", REFUSED_DATE
     )
@@ -213,7 +213,7 @@ def test_spans_move_with_the_text_and_are_destroyed_only_where_an_identifier_cut
         Span(start=b, end=b + 7, label="y", quote="Hoài bị"),
     )
     done = engine(vault).process(note(text, spans=spans))
-    assert isinstance(done, Deidentified)
+    assert isinstance(done, DeidentifiedNote)
     assert [(s.quote, done.note.text[s.start : s.end]) for s in done.note.spans] == [
         ("hen phế quản", "hen phế quản")
     ]
@@ -248,7 +248,7 @@ def test_plug_ins_are_asked_too(vault: Vault) -> None:
             return [Finding(at, at + 6, "other", "plugin:wards")] if at >= 0 else []
 
     done = Deidentifier(Deid(), vault, [Wards()]).process(note("seen on Ward 9 today", "en"))
-    assert isinstance(done, Deidentified) and "Ward 9" not in done.note.text
+    assert isinstance(done, DeidentifiedNote) and "Ward 9" not in done.note.text
 
 
 # The vault
@@ -345,7 +345,7 @@ def test_nothing_of_a_date_that_cannot_be_read_is_left_and_a_note_with_one_can_b
     vault: Vault, lang: str, text: str, parts: list[str]
 ) -> None:
     done = engine(vault).process(note(text, lang))
-    assert isinstance(done, Deidentified)
+    assert isinstance(done, DeidentifiedNote)
     assert not [part for part in parts if part in done.note.text]
     assert engine(vault, unreadable_dates="refuse").process(note(text, lang)) == Refused(
         "n1", REFUSED_DATE
@@ -359,7 +359,7 @@ def test_under_safe_harbor_no_element_of_a_date_but_the_year_and_no_age_over_89_
     made = engine(vault, profile="safe-harbor")
     for planted in notes(lang, 150, seed=4):
         done = made.process(planted.note)
-        assert isinstance(done, Deidentified)
+        assert isinstance(done, DeidentifiedNote)
         assert find_dates(done.note.text, lang) == ()
         ages = [
             int(age)
@@ -384,7 +384,7 @@ def test_a_name_that_touches_a_date_is_not_kept_with_it(vault: Vault) -> None:
     done = Deidentifier(Deid(), vault, [Wide()]).process(
         note("Ferdinand 12/03/2024 Isabella", "en")
     )
-    assert isinstance(done, Deidentified)
+    assert isinstance(done, DeidentifiedNote)
     assert "Ferdinand" not in done.note.text and "Isabella" not in done.note.text
 
 

@@ -13,7 +13,7 @@ import pytest
 from residency.core.errors import UserError
 from residency.core.part import External
 from residency.core.types import RawNote
-from residency.deid.engine import Deidentified, Deidentifier
+from residency.deid.engine import DeidentifiedNote, Deidentifier
 from residency.deid.options import Deid
 from residency.deid.plugins import Presidio, Tagger
 from residency.deid.vault import Vault
@@ -71,7 +71,7 @@ def test_what_presidio_finds_of_our_kinds_is_replaced(presidio: None, tmp_path: 
     done = engine.process(
         RawNote(id="1", patient="p", text="seen with zorbax and Zorbax today", lang="en")
     )
-    assert isinstance(done, Deidentified)
+    assert isinstance(done, DeidentifiedNote)
     assert "Zorbax" not in done.note.text and "zorbax" in done.note.text
     assert [(one.kind, one.by) for one in done.findings] == [("name", "plugin:presidio")]
 
@@ -166,7 +166,7 @@ def test_the_plug_in_of_the_guide_works(tmp_path: Path) -> None:
     done = engine.process(
         RawNote(id="1", patient="p", text="moved to Ward Magnolia at night", lang="en")
     )
-    assert isinstance(done, Deidentified) and "Magnolia" not in done.note.text
+    assert isinstance(done, DeidentifiedNote) and "Magnolia" not in done.note.text
 
 
 def test_the_rule_of_the_guide_is_one(tmp_path: Path) -> None:

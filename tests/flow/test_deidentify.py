@@ -144,13 +144,13 @@ def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(
 ) -> None:
     folder = hospital.parent
     program = (
-        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = "
-        "d._Work.add\n"
+        "import sys, os, signal; from residency.workflows import deidentify as d; done = [0]; add = "
+        "d.ZoneFiles.add\n"
         "def killed(self, *given):\n"
         "    done[0] += 1\n"
         "    if done[0] == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return add(self, *given)\n"
-        "d._Work.add = killed\n"
+        "d.ZoneFiles.add = killed\n"
         "from residency.cli import main; sys.argv[0] = 'residency'; main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
@@ -245,14 +245,14 @@ def test_the_gate_knows_after_a_kill_what_it_knew_before(
     of a run that was not killed."""
     folder = hospital.parent
     program = (
-        "import sys, os, signal; from residency import deidentify as d; done = [0]; add = "
-        "d._Work.add\n"
+        "import sys, os, signal; from residency.workflows import deidentify as d; done = [0]; add = "
+        "d.ZoneFiles.add\n"
         f"d.SEEN_BYTES = {1 << 30 if kept_every == 1 else 0}\n"
         "def killed(self, *given):\n"
         "    done[0] += 1\n"
         "    if done[0] == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return add(self, *given)\n"
-        "d._Work.add = killed\n"
+        "d.ZoneFiles.add = killed\n"
         "from residency.cli import main; sys.argv[0] = 'residency'; main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}

@@ -320,7 +320,7 @@ def test_a_release_that_was_killed_half_way_is_ended_once(
 ) -> None:
     """Killed with the joined file ready or already in its place, and nothing noted of it."""
     program = (
-        "import sys, os, signal; from residency import deidentify as d; joined = d._joined\n"
+        "import sys, os, signal; from residency.workflows import deidentify as d; joined = d._joined\n"
         "def killed(*given):\n"
         f"    if {moment!r} == 'after': joined(*given)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -28,7 +28,7 @@ REFUSED_LONG = "the note is longer than a million characters"
 LONGEST = 1_000_000
 
 
-class Deidentified(Value, frozen=True):
+class DeidentifiedNote(Value, frozen=True):
     """A note that may be used, how it came about, and what of its labels was lost."""
 
     note: Note
@@ -55,7 +55,7 @@ class Deidentifier:
     ) -> None:
         self.settings, self.vault, self.recognisers = settings, vault, tuple(recognisers)
 
-    def process(self, raw: RawNote) -> Deidentified | Refused:
+    def process(self, raw: RawNote) -> DeidentifiedNote | Refused:
         """The note without what identifies, or why not."""
         if not raw.patient:
             return Refused(raw.id, REFUSED_EMPTY)
@@ -87,7 +87,7 @@ class Deidentifier:
             spans=kept,
         )
         bare = tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed)
-        return Deidentified(note, whole, tuple(findings), bare)
+        return DeidentifiedNote(note, whole, tuple(findings), bare)
 
     def findings(self, view: View, dates: Sequence[DateMention], own: KnownFinder) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from residency.core.types import RawNote, Value
-from residency.deid.engine import Deidentified, Deidentifier, normalised
+from residency.deid.engine import DeidentifiedNote, Deidentifier, normalised
 from residency.deid.known import CODES, NAMES, SEPARATORS
 from residency.deid.names.lists import name_data
 from residency.deid.options import Release
@@ -54,7 +54,7 @@ class ReleaseCheck:
     def add(self, raw: RawNote, result: object) -> None:
         """Take account of a note and what became of it."""
         self.notes += 1
-        if not isinstance(result, Deidentified):
+        if not isinstance(result, DeidentifiedNote):
             self.refused += 1
             return
         group, most = result.note.group, self.settings.rare
@@ -77,7 +77,7 @@ class ReleaseCheck:
         planted = msgspec.structs.replace(raw, text=f"{raw.text}\n{' ; '.join(values)}", spans=())
         done = self.engine.process(planted)
         self.tried.add(group)
-        if isinstance(done, Deidentified):
+        if isinstance(done, DeidentifiedNote):
             out = squeezed(done.note.text)
             self.leaked += any(
                 len(key) > 3 and key in out for key in (squeezed(value) for value in values)
@@ -141,7 +141,7 @@ NUMBER = re.compile(r"(?<!\d)\d(?:[ .\-]?\d){7,18}(?!\d)", re.ASCII)
 WORD = re.compile(r"[^\W\d_]+")
 
 
-def is_similar(raw: RawNote, done: Deidentified) -> bool:
+def is_similar(raw: RawNote, done: DeidentifiedNote) -> bool:
     """Whether what was kept of a note holds a number with one digit wrong or two neighbours
     swapped, or a capitalised word one letter away from the patient's own. What was put in is not
     looked at."""
@@ -157,7 +157,7 @@ def is_similar(raw: RawNote, done: Deidentified) -> bool:
     return _near_number(kept, numbers) or _near_name(kept, names, raw.lang)
 
 
-def _kept(done: Deidentified) -> str:
+def _kept(done: DeidentifiedNote) -> str:
     """The text of a note with what was put in blanked."""
     parts: list[str] = []
     position, shift, text = 0, 0, done.note.text

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, cast
 
 from residency.core.errors import UserError
 from residency.core.types import RawNote
-from residency.deid.engine import Deidentified, Deidentifier, Refused
+from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
 from residency.deid.find import Recogniser
 from residency.deid.options import Deid
 from residency.deid.vault import Vault, key_from
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WORTH = 8
 """Segments from which several processes pay for being started."""
-Result = Deidentified | Refused
+Result = DeidentifiedNote | Refused
 
 
 class Workers:

@@ -26,7 +26,7 @@ from residency.core.part import Part
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Note, RawNote, Value
 from residency.core.zones import open_zone
-from residency.deid.engine import Deidentified, Deidentifier, Refused
+from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
 from residency.deid.options import Deid
 from residency.deid.release import ReleaseCheck, ReleaseVerdict
 from residency.deid.vault import NAME as VAULT
@@ -237,14 +237,14 @@ class ZoneFiles:
         self,
         number: int,
         notes: list[RawNote],
-        results: list[Deidentified | Refused],
+        results: list[DeidentifiedNote | Refused],
         gate: ReleaseCheck,
     ) -> None:
         """Make a segment durable: notes first, then the state."""
         encoder, state = msgspec.json.Encoder(), self.state
         for raw, result in zip(notes, results, strict=True):
             gate.add(raw, result)
-        done = [one for one in results if isinstance(one, Deidentified)]
+        done = [one for one in results if isinstance(one, DeidentifiedNote)]
         lines = b"".join(encoder.encode(row_of(one.note)) + b"\n" for one in done)
         with disk_errors(self.partial), self.partial.open("ab") as file:
             file.write(lines)

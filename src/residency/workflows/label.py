@@ -38,9 +38,9 @@ from residency.label.exchange import Exchange
 from residency.label.guideline import guideline_page, guides, hints
 from residency.label.interface import read_codes
 from residency.label.pages import agreement_page
+from residency.label.prelabel import TermFinder
 from residency.label.simulate import simulate
 from residency.label.studio import Project, check_profile
-from residency.label.terms import TermFinder
 from residency.recipe import Recipe
 from residency.tasks.card import Card, load_card
 from residency.tasks.families import of
