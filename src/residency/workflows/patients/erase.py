@@ -9,7 +9,7 @@ the last of all. An erasure that was cut off is taken up by the same command.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,21 @@ def hashes_of(patient: Patient, log: ErasureLog) -> tuple[str, ...]:
     return tuple(sorted({log.hash_id(name) for name in (patient.given, *patient.groups)}))
 
 
+class Erasing(Value, frozen=True):
+    """An erasure under way: of whom, and where it is recorded."""
+
+    patient: Patient
+    known: frozenset[str]
+    """Ids of the patient's notes."""
+    log: ErasureLog
+    hashes: tuple[str, ...]
+    """The patient as the log names it."""
+
+    def record(self, event: str, path: Path, rows: int, before: str = "", after: str = "") -> None:
+        """Add a line to the log."""
+        self.log.add(event, self.hashes, str(path), rows, before, after)
+
+
 def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     """Remove everything that ``trace`` finds and mark the models; None where nothing is left to
     remove.
@@ -89,25 +104,22 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     hashes = hashes_of(patient, log)
     found = trace(patient, places)
     models = [one for one in found if one.what in ("model", "derived model")]
-    if not [one for one in found if one not in models] and log.state(hashes) != "begun":
+    begun = log.state(hashes) == "begun"
+    if len(models) == len(found) and not begun:
         return None
-    if log.state(hashes) != "begun":
+    if not begun:
         log.add("begun", hashes)
-    known = {id for one in found for id in one.ids}
-    rows = 0
-    for run in places.runs:
-        rows += _from_run(run, patient, known, log, hashes)
+    known = frozenset(id for one in found for id in one.ids)
+    own = Erasing(patient=patient, known=known, log=log, hashes=hashes)
+    rows = sum(_from_run(run, own) for run in places.runs)
     for one in models:
         if one.what == "derived model":
-            _mark(Path(one.path), 0, log, hashes)
+            _mark(Path(one.path), 0, own)
     files = [one for one in found if one.what == "data" and not one.by_hand]
     for one in sorted(files, key=_children_first(patient)):
-        rows += _rewrite(Path(one.path), set(one.lines), log, hashes, numbered=True)
-    for path in [
-        *places.splits,
-        *(path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}"))),
-    ]:
-        rows += _from_split(path, patient, known, log, hashes)
+        rows += _rewrite(Path(one.path), set(one.lines), own, numbered=True)
+    of_runs = [path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}"))]
+    rows += sum(_from_split(path, own) for path in [*places.splits, *of_runs])
     by_hand = [one for one in found if one.by_hand]
     if by_hand:
         where = "; ".join(f"{one.path}:{','.join(map(str, one.lines[:5]))}" for one in by_hand)
@@ -144,30 +156,22 @@ def _no_unfinished(places: Places) -> None:
             )
 
 
-def _children_first(patient: Patient) -> Any:
+def _children_first(patient: Patient) -> Callable[[Found], tuple[bool, str]]:
     """Files that hold only what was made from the patient's notes before those that hold the notes:
     their ids lead there."""
 
     def key(one: Found) -> tuple[bool, str]:
-        groups = {
-            decode_object(line).get("group")
-            for number, line in enumerate_lines(Path(one.path))
-            if number in one.lines
-        }
+        rows = enumerate_lines(Path(one.path))
+        groups = {decode_object(line).get("group") for n, line in rows if n in one.lines}
         return bool(groups & patient.groups), one.path
 
     return key
 
 
-def _rewrite(
-    path: Path,
-    lines: Collection[int],
-    log: ErasureLog,
-    hashes: tuple[str, ...],
-    numbered: bool = False,
-) -> int:
-    """A file of JSON lines without some of them. ``numbered``: where rows have no id, their line
-    numbers are their ids; then lines are emptied instead, so that the others keep theirs."""
+def _rewrite(path: Path, lines: Collection[int], own: Erasing, numbered: bool = False) -> int:
+    """Write a file of JSON lines without some of them; how many. ``numbered``: where rows have no
+    id, their line numbers are their ids; then lines are emptied instead, so that the others keep
+    theirs."""
     before = file_digest(path)
     with path.open("rb") as file:
         every = file.readlines()
@@ -177,36 +181,37 @@ def _rewrite(
         for number, line in enumerate(every, start=1)
         if emptied or number not in lines
     ]
-    data = b"".join(kept)
-    log.add("rewrote", hashes, path=str(path), rows=len(lines), before=before, after=sha256(data))
-    write_bytes(path, data)
+    _replace(path, b"".join(kept), len(lines), before, own)
     return len(lines)
 
 
-def _from_run(
-    run: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]
-) -> int:
+def _replace(path: Path, data: bytes, rows: int, before: str, own: Erasing) -> None:
+    """Write a file anew; the log knows of it first."""
+    own.record("rewrote", path, rows, before, sha256(data))
+    write_bytes(path, data)
+
+
+def _from_run(run: Path, own: Erasing) -> int:
     """Take the patient out of what a run keeps, all but its split files, and mark its models."""
-    reached, rows = trace_run(run, patient.groups, known), 0
+    reached, rows = trace_run(run, own.patient.groups, own.known), 0
     if not reached.ids:
         return 0
     with Run(run).locked():
-        shutil.rmtree(
-            run / ".work", ignore_errors=True
-        )  # unfinished work has the patient's notes too
+        # unfinished work has the patient's notes too
+        shutil.rmtree(run / ".work", ignore_errors=True)
         if reached.learned:
             for path in sorted(run.glob("train/*/artefact.json")):
-                _mark(path.parent, sum(reached.learned.values()), log, hashes)
+                _mark(path.parent, sum(reached.learned.values()), own)
         for one in reached.found:
             if one.what in ("prediction", "ledger"):
-                rows += _rewrite(Path(one.path), set(one.lines), log, hashes)
+                rows += _rewrite(Path(one.path), set(one.lines), own)
         _documents(run, reached.ids, bool(reached.learned))
     return rows
 
 
-def _mark(folder: Path, rows: int, log: ErasureLog, hashes: tuple[str, ...]) -> None:
-    erased.mark(folder, Erasure(at=now(), rows=rows, patient=hashes[0]))
-    log.add("marked", hashes, path=str(folder), rows=rows)
+def _mark(folder: Path, rows: int, own: Erasing) -> None:
+    erased.mark(folder, Erasure(at=now(), rows=rows, patient=own.hashes[0]))
+    own.record("marked", folder, rows)
 
 
 def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
@@ -229,13 +234,11 @@ def _documents(run: Path, ids: Collection[str], learned: bool) -> None:
         value["stages"] = [_without_sample(stage) for stage in value.get("stages", [])]
     facts = msgspec.convert(value, RunFacts)
     if learned:
-        said = [
-            words
-            for path in sorted(run.glob("train/*/artefact.json"))
-            if (words := erased.warning(path.parent))
-        ]
+        models = sorted(run.glob("train/*/artefact.json"))
+        warnings = [words for path in models if (words := erased.warning(path.parent))]
         others = [words for words in facts.caveats if "erased (last on" not in words]
-        facts = msgspec.structs.replace(facts, caveats=tuple(dict.fromkeys([*said, *others])))
+        caveats = tuple(dict.fromkeys([*warnings, *others]))
+        facts = msgspec.structs.replace(facts, caveats=caveats)
     from residency.evals.report import render
 
     render(facts, run)
@@ -260,22 +263,18 @@ def _without_sample(stage: dict[str, Any]) -> dict[str, Any]:
     return {**stage, "mask": mask} if "mask" in stage else stage
 
 
-def _from_split(
-    path: Path, patient: Patient, known: Collection[str], log: ErasureLog, hashes: tuple[str, ...]
-) -> int:
+def _from_split(path: Path, own: Erasing) -> int:
     """A split file without the patient, with the hashes that its data files have now, and the page
     that was made from it."""
     split = read_split(path)
-    ids = ids_of(split, patient.groups, known) if split is not None else set()
+    ids = ids_of(split, own.patient.groups, own.known) if split is not None else set()
     if split is None or not ids:
         return 0
-    before = file_digest(path)
-    new: SplitFile | Split = (
-        _shrink_split(split, ids, path, log) if split.schema else _without_ids(split.split, ids)
-    )
+    new: SplitFile | Split = _without_ids(split.split, ids)
+    if split.schema:
+        new = _shrink_split(split, ids, path, own.log)
     data = msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n"
-    log.add("rewrote", hashes, path=str(path), rows=len(ids), before=before, after=sha256(data))
-    write_bytes(path, data)
+    _replace(path, data, len(ids), file_digest(path), own)
     if split.schema and (path.parent / "report.html").is_file():
         pages = [read_json(one, SplitFile) for one in sorted(path.parent.glob(f"*{SUFFIX}"))]
         write_page(splitfile.page(pages, f"{now()}, after an erasure"), path.parent)
