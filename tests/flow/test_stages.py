@@ -274,12 +274,13 @@ def test_a_stage_from_an_artefact_of_another_base_is_refused(
 def test_replayed_rows_stand_among_the_stages_own(tmp_path: Path) -> None:
     from residency import Recipe
     from residency.core.progress import Silent
-    from residency.workflows.material import read_material
+    from residency.workflows.material import material_of, read_data
     from residency.workflows.run import job_of_stage
     from residency.workflows.steps import read_inputs
 
     recipe = Recipe.load(project(tmp_path / "p"), ["stages[1].replay={data: general, share: 20%}"])
-    material = read_material(read_inputs(recipe, tmp_path / "runs"), Silent())
+    inputs = read_inputs(recipe, tmp_path / "runs")
+    material = material_of(inputs, read_data(recipe, Silent()), Silent())
     own = len(material.corpora["special"].part("train"))
     job = job_of_stage(material, 1, tmp_path / "w", tmp_path / "o")
     replayed = [row for row in job.train if row.id.startswith("general:")]

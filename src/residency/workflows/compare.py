@@ -32,7 +32,13 @@ from residency.workflows.evaluate import (
     write_facts,
 )
 from residency.workflows.finished import artefact_of, finished_facts
-from residency.workflows.material import Material, TaskOnData, measured_examples, read_material
+from residency.workflows.material import (
+    Material,
+    TaskOnData,
+    material_of,
+    measured_examples,
+    read_data,
+)
 from residency.workflows.steps import Inputs, data_step, is_finished, report_step, under_way
 
 if TYPE_CHECKING:
@@ -91,7 +97,8 @@ def compare(
     material = None
     if not is_finished(done, [data, asked, report]):
         # what is missing, and what may not leave, is said before anything is written
-        material = read_material(wanted.inputs, tracker or Silent())
+        tracker = tracker or Silent()
+        material = material_of(wanted.inputs, read_data(recipe, tracker), tracker)
         one = task_of_evaluation(wanted, material)
         for system in contest.names:
             _check(contest, one, system)

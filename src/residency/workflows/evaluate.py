@@ -39,8 +39,9 @@ from residency.workflows.material import (
     Material,
     TaskOnData,
     examples_of,
+    material_of,
     measured_examples,
-    read_material,
+    read_data,
 )
 from residency.workflows.steps import (
     EvaluationTask,
@@ -99,7 +100,8 @@ def evaluate(
     report = report_step(recipe, data, [asked])
     with under_way(done, [data, asked, report], wanted.inputs) as unfinished:
         if unfinished:
-            material = read_material(wanted.inputs, tracker or Silent())
+            tracker = tracker or Silent()
+            material = material_of(wanted.inputs, read_data(recipe, tracker), tracker)
             one = task_of_evaluation(wanted, material)
             systems = {"tuned": wanted.artefact}
             done.do(data, partial(write_data, material))
@@ -194,7 +196,8 @@ def trained_keys(wanted: Evaluation) -> list[str]:
 def examples_of_run(run: Run | Path | str, *parts: PartName) -> list[Example]:
     """The examples of some parts of a run's data, as its model is asked them."""
     wanted = read_evaluation(run)
-    one = task_of_evaluation(wanted, read_material(wanted.inputs, Silent()))
+    corpora = read_data(wanted.inputs.recipe, Silent())
+    one = task_of_evaluation(wanted, material_of(wanted.inputs, corpora, Silent()))
     return [example for part in parts for example in examples_of(one, part)]
 
 

@@ -52,9 +52,8 @@ class TaskOnData(Value, frozen=True):
     output: Output
 
 
-def read_material(inputs: Inputs, tracker: Tracker) -> Material:
-    """Read every data set of a run; raises as ``load.load`` does."""
-    corpora = read_data(inputs.recipe, tracker)
+def material_of(inputs: Inputs, corpora: dict[str, Corpus], tracker: Tracker) -> Material:
+    """What the steps of a run work with, from its data sets as ``read_data`` gives them."""
     profile = strictest(note.profile for corpus in corpora.values() for note in corpus.notes)
     return Material(inputs=inputs, corpora=corpora, profile=profile, tracker=tracker)
 

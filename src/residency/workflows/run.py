@@ -30,7 +30,8 @@ from residency.workflows.material import (
     Material,
     TaskOnData,
     joined_examples,
-    read_material,
+    material_of,
+    read_data,
     task_on_data,
     training_examples,
 )
@@ -63,7 +64,8 @@ def run(recipe: Recipe, runs: Path | str = "runs", tracker: Tracker | None = Non
         steps, done = steps_of_run(inputs), Run(inputs.folder)
         with under_way(done, steps, inputs) as unfinished:
             if unfinished:
-                material = read_material(inputs, tracker or Silent())
+                tracker = tracker or Silent()
+                material = material_of(inputs, read_data(recipe, tracker), tracker)
                 train = train_stage if processes.world() == 1 else train_together
                 stages = [partial(train, material, n) for n in range(len(recipe.stages))]
                 asked = [partial(measure_task, material, one) for one in evaluation_tasks(recipe)]
@@ -144,7 +146,9 @@ def join_training(recipe: Recipe, runs: Path) -> None:
 
     material: Material | None = None
     while (order := processes.shared(nothing)) is not None:
-        material = material or read_material(read_inputs(recipe, runs), Silent())
+        if material is None:
+            corpora = read_data(recipe, Silent())
+            material = material_of(read_inputs(recipe, runs), corpora, Silent())
         train_stage(material, order[1], Path(order[0]))
     raise SystemExit(0)
 
@@ -295,7 +299,8 @@ def main(folder: Path, root: Path, out: Path, stage: int) -> None:
     folder that the run commits."""
     recipe = Recipe.from_mapping(read_yaml(folder / "recipe.yaml"), root)
     try:
-        material = read_material(read_inputs(recipe, folder.parent, folder), Silent())
+        inputs = read_inputs(recipe, folder.parent, folder)
+        material = material_of(inputs, read_data(recipe, Silent()), Silent())
         train_stage(material, stage, out)
     finally:
         processes.leave()
