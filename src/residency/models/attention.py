@@ -21,7 +21,7 @@ PREFIX = "prefix"
 
 
 def use(model: Any) -> bool:
-    """Let a model attend this way; False where its architecture does not let attention be chosen."""
+    """Let a model attend this way; False where its architecture does not let it be chosen."""
     return choose(model, NAME, attend)
 
 
@@ -51,8 +51,8 @@ def leave(model: Any) -> None:
 def lay_end_to_end(
     rows: list[list[int]], targets: list[list[int]], device: Any = None
 ) -> dict[str, Any]:
-    """Rows of a batch as one long one, without padding: ``input_ids``, ``labels``, ``position_ids`` [1, tokens] and the bounds
-    of the documents.
+    """Rows of a batch as one long one, without padding: ``input_ids``, ``labels``, ``position_ids``
+    [1, tokens] and the bounds of the documents.
 
     Attention computes each document by itself. A block-diagonal mask would give the same numbers in
     the time of the long row squared.

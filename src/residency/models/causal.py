@@ -1,5 +1,5 @@
-"""The predictor of a generative model: answers in words, alone or in batches, streaming, and how likely given
-answers are."""
+"""The predictor of a generative model: answers in words, alone or in batches, streaming, and how
+likely given answers are."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class CausalPredictor:
         return "".join(self.stream(turns))
 
     def stream(self, turns: Sequence[Turn]) -> Iterator[str]:
-        """The answer, piece by piece as it is written; an iterator that is closed ends the writing."""
+        """The answer, piece by piece as it is written; closing the iterator ends the writing."""
         from threading import Event, Thread
 
         from transformers import TextIteratorStreamer

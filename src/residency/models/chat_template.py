@@ -103,7 +103,7 @@ class ChatTokeniser:
         return str(text)
 
     def _knows_system(self) -> bool:
-        """Whether the template writes a system turn; where not, it goes before the first question."""
+        """Whether the template writes a system turn; if not, it goes before the first question."""
         try:
             return PROBE[0].text in self.render(PROBE[:2], open=True)
         except UserError:
@@ -293,7 +293,7 @@ class ChatTokeniser:
 
 
 def _without_oldest(turns: list[Turn]) -> list[Turn] | None:
-    """A conversation without its oldest question and answer; None where only one question is left."""
+    """A conversation without its oldest question and answer; None where one question is left."""
     first = 1 if turns[0].role == "system" else 0
     return [*turns[:first], *turns[first + 2 :]] if len(turns) - first > 2 else None
 

@@ -194,16 +194,11 @@ def _weights(shards: list[Path], target: Path, config: dict[str, Any]) -> None:
     weight_map: dict[str, str] = {}
     total = 0
     for number, shard in enumerate(shards, start=1):
-        tensors = {
-            name: tensor
-            for old, found in _read(shard)
-            for name, tensor in renamed(old, found, config)
-        }
-        file = (
-            "model.safetensors"
-            if len(shards) == 1
-            else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        )
+        pairs = (renamed(old, found, config) for old, found in _read(shard))
+        tensors = {name: tensor for each in pairs for name, tensor in each}
+        file = "model.safetensors"
+        if len(shards) > 1:
+            file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         safetensors.torch.save_file(tensors, target / file, {"format": "pt"})
         weight_map |= dict.fromkeys(tensors, file)
         total += sum(tensor.nbytes for tensor in tensors.values())
@@ -276,15 +271,9 @@ def renamed(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, A
 
 def expected(config: dict[str, Any]) -> set[str]:
     """Names of all tensors of a model."""
-    parts = [
-        *IN_LAYER.values(),
-        *(f"self_attn.{which}_proj.{kind}" for which in "qkv" for kind in ("weight", "bias")),
-    ]
-    layers = {
-        f"model.layers.{number}.{part}"
-        for number in range(config["num_hidden_layers"])
-        for part in parts
-    }
+    own = (f"self_attn.{which}_proj.{kind}" for which in "qkv" for kind in ("weight", "bias"))
+    parts, numbers = [*IN_LAYER.values(), *own], range(config["num_hidden_layers"])
+    layers = {f"model.layers.{number}.{part}" for number in numbers for part in parts}
     return layers | set(NAMES.values())
 
 
@@ -335,14 +324,10 @@ def _tokenizer(source: Path, target: Path, config: dict[str, Any]) -> None:
 
 def is_third(source: Path) -> bool:
     """Whether a checkpoint is of ChatGLM3: its tokenizer knows roles."""
-    files = (
-        source / "tokenizer_config.json",
-        source / "tokenization_chatglm.py",
-        source / "special_tokens_map.json",
-    )
-    return any(
-        file.is_file() and "<|user|>" in file.read_text("utf-8", errors="replace") for file in files
-    )
+    names = ("tokenizer_config.json", "tokenization_chatglm.py", "special_tokens_map.json")
+    files = (source / name for name in names)
+    texts = (file.read_text("utf-8", errors="replace") for file in files if file.is_file())
+    return any("<|user|>" in text for text in texts)
 
 
 def fast(path: Path, special: tuple[str, ...]) -> Any:

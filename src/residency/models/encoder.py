@@ -1,5 +1,5 @@
-"""The predictor of a classifier: spans (of tokens) and labels (of sequences), streaming, in constant
-memory."""
+"""The predictor of a classifier: spans (of tokens) and labels (of sequences), streaming, in
+constant memory."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def workers(cores: int) -> ThreadPoolExecutor:
 
 
 def forward(model: Any, rows: list[list[int]], pad: int) -> list[NDArray[np.float32]]:
-    """Log-odds of each row's tokens ``[tokens, outputs]``, or of each row ``[outputs]``, in fp32."""
+    """Log-odds of each row's tokens ``[tokens, outputs]`` or of each row ``[outputs]``, in fp32."""
     import torch
 
     device = next(model.parameters()).device

@@ -239,7 +239,7 @@ def openvino() -> Any:
 
 @cache
 def bf16_here() -> bool:
-    """Whether OpenVINO is installed and this processor computes in bfloat16 (AVX512-BF16 or AMX)."""
+    """Whether OpenVINO is installed and this processor has bfloat16 (AVX512-BF16 or AMX)."""
     found = openvino()
     return found is not None and "BF16" in found.Core().get_property(
         "CPU", "OPTIMIZATION_CAPABILITIES"

@@ -29,8 +29,8 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
         )
     if chosen == "text" and base.architecture != "causal":
         raise UserError(
-            f"base: {base.id} is no generative model, and card {card.name} is to be answered in words; "
-            "choose a causal model, for example bundled:tiny-lm."
+            f"base: {base.id} is no generative model, and card {card.name} is to be answered in "
+            "words; choose a causal model, for example bundled:tiny-lm."
         )
     return chosen
 
@@ -50,7 +50,7 @@ def trained(
 
 
 def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> OnnxEncoder:
-    """The predictor of an encoder that was exported to ONNX, in 8 bits where that answers as well."""
+    """The predictor of an encoder in ONNX, in 8 bits where that answers as well."""
     from residency.models.onnx_encoder import OnnxEncoder
 
     return OnnxEncoder.from_export(folder, threads=threads, name=name)

@@ -178,12 +178,11 @@ def probe(model: Any, tokens: torch.Tensor) -> dict[str, tuple[torch.Tensor, tor
     if not pieces[0]:
         raise _refusal(model)
     names = {module: name for name, module in model.named_modules()}
-    return {
-        names[module]: tuple(
-            torch.cat([piece[module][part] for piece in pieces], dim=1) for part in (0, 1)
-        )  # type: ignore[misc]
-        for module in pieces[0]
-    }
+
+    def joined(module: Any, part: int) -> torch.Tensor:
+        return torch.cat([piece[module][part] for piece in pieces], dim=1)
+
+    return {names[module]: (joined(module, 0), joined(module, 1)) for module in pieces[0]}
 
 
 def place(model: Any, offset: int) -> None:
@@ -211,7 +210,7 @@ def place(model: Any, offset: int) -> None:
 
 
 def _positions(args: tuple[Any, ...], given: dict[str, Any]) -> torch.Tensor:
-    """Positions of a text's tokens [rows, tokens], padding and what the cache holds accounted for."""
+    """Positions of a text's tokens [rows, tokens], padding and the cache accounted for."""
     text = args[0] if args else given.get("input_ids")
     text = given["inputs_embeds"] if text is None else text
     tokens, mask, cache = text.shape[1], given.get("attention_mask"), given.get("past_key_values")
@@ -281,14 +280,13 @@ def from_peft(model: Any, folder: Path) -> None:
     sizes = {keys.shape[::2] for keys, _ in states.values()}
     heads, size = next(iter(sizes))
     if len(sizes) != 1 or table.shape[1] != len(states) * 2 * heads * size:
+        takes = sum(part[:, 0].numel() for both in states.values() for part in both)
         raise UserError(
             f"method.adapter: the prefix in {folder} is of another base: it has {table.shape[1]} "
-            "numbers a position, this "
-            f"base takes {sum(keys[:, 0].numel() + values[:, 0].numel() for keys, values in states.values())}."
+            f"numbers a position, this base takes {takes}."
         )
-    split = (
-        table.float().view(length, len(states), 2, heads, size).permute(1, 2, 3, 0, 4).contiguous()
-    )
+    shaped = table.float().view(length, len(states), 2, heads, size)
+    split = shaped.permute(1, 2, 3, 0, 4).contiguous()
     names = {
         f"{name}.{attention.PREFIX}.{part}": split[layer, which].clone()
         for layer, name in enumerate(states)
@@ -298,11 +296,8 @@ def from_peft(model: Any, folder: Path) -> None:
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in tensors.items():
-            target = own.get(
-                name.removeprefix("base_model.")
-                .replace(".modules_to_save.default", "")
-                .removeprefix("model.")
-            )
+            plain = name.removeprefix("base_model.").replace(".modules_to_save.default", "")
+            target = own.get(plain.removeprefix("model."))
             if target is not None and target.shape == tensor.shape:
                 target.copy_(tensor)
 
@@ -337,7 +332,5 @@ def to_peft(model: Any, folder: Path, base: str = "") -> None:
     )
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file({"prompt_embeddings": table}, folder / "adapter_model.safetensors")
-    write_json(
-        folder / "adapter_config.json",
-        {k: v for k, v in config.to_dict().items() if k != "auto_mapping"},
-    )
+    told = {name: value for name, value in config.to_dict().items() if name != "auto_mapping"}
+    write_json(folder / "adapter_config.json", told)

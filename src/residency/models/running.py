@@ -54,8 +54,9 @@ def steady_memory() -> None:
 
     For a training process that would else outgrow the memory that there is: it keeps to what is in
     use, where glibc's own way took 10 to 70 % more. What it costs, measured on the bundled causal
-    model (LoRA, 16 x 500 tokens, two threads): 2.2 times the processor time, since the system clears
-    every page anew (437,000 page faults a step instead of 8,000); what it saved there: 0.3 GB.
+    model (LoRA, 16 x 500 tokens, two threads): 2.2 times the processor time, since the system
+    clears every page anew (437,000 page faults a step instead of 8,000); what it saved there: 0.3
+    GB.
     """
     global _steady
     with suppress(OSError, AttributeError):  # another C library has no such call
@@ -91,5 +92,5 @@ def best_device() -> Literal["cpu", "cuda"]:
 
 
 def on(model: Any, device: str | None = None) -> Any:
-    """A model on a device, the best where none is given; a quantised one stays where it was loaded."""
+    """A model on a device, the best where none is given; a quantised one stays where it is."""
     return model if getattr(model, "is_quantized", False) else model.to(device or best_device())

@@ -61,17 +61,11 @@ def units(model: Any) -> list[Any]:
     """The modules that are borrowed whole, one after the other: layers, and embeddings of their
     own."""
     wanted = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0))
-    lists = (
-        each
-        for each in model.modules()
-        if isinstance(each, torch.nn.ModuleList) and len(each) == wanted
-    )
+    modules = (each for each in model.modules() if isinstance(each, torch.nn.ModuleList))
+    lists = (each for each in modules if len(each) == wanted)
     layers = list(next(lists, ()))
-    ends = [
-        getattr(model, name)()
-        for name in ("get_input_embeddings", "get_output_embeddings")
-        if hasattr(model, name)
-    ]
+    names = ("get_input_embeddings", "get_output_embeddings")
+    ends = [getattr(model, name)() for name in names if hasattr(model, name)]
     apart = [end for end in ends if isinstance(end, torch.nn.Module) and not _tied(model, end)]
     return [*layers, *apart]
 

@@ -1,4 +1,4 @@
-"""What a stage is trained on: a GPU or the processor, the memory that it can give, and its speed."""
+"""What a stage is trained on: a GPU or the processor, the memory that it has, and its speed."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ USED_OF_GPU, USED_OF_CPU = 0.4, 0.5
 CALL = {"cuda": 8e-6, "cpu": 1.5e-5}
 """Seconds that one operator costs beside its arithmetic."""
 SHALLOW = (3, 6)
-"""Deep models are measured at these two depths: layers are alike, so the rest is a straight line."""
+"""Deep models are measured at these two depths: layers are alike, the rest is a straight line."""
 UNSHARED = ("freeze", "external")
 """Kinds of methods that treat layers differently; they are measured at full depth."""
 Quantise = Literal["none", "nf4", "int8"]
@@ -112,7 +112,7 @@ def undisturbed() -> Iterator[None]:
 
 @undisturbed()
 def footprint(subject: Subject, method: Method) -> int:
-    """Bytes that this process holds once everything is imported that training the subject imports."""
+    """Bytes that this process holds once everything is imported that training imports."""
     depth = None if uneven(method) else min(subject.layers, 1) or None
     model = attached(subject.build(depth), settled(method, subject))
     measure_step(model, subject.family, Batch(rows=1, tokens=8, trained=1))

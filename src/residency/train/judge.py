@@ -78,7 +78,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     # Measuring
 
     def judge(self, stop: Stop, state: Any, control: Any) -> None:
-        """Measure on the stop part; keep the weights where they are the best, and say when to end."""
+        """Measure on the stop part; keep the weights where they are best, and say when to end."""
         if sharding.sharded(self.model):  # each lends its part while all read the same rows
             found = self.measure()
             value = processes.shared(lambda: found)

@@ -1,4 +1,4 @@
-"""A stage: a tuning method and how it is optimised. Every published setting can be given literally."""
+"""A stage: a tuning method and how it is optimised. Published settings can be given literally."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """``transformers.Trainer`` with our batches, our loss and our rates.
 
-Overridden are three public methods (``get_train_dataloader``, ``compute_loss``, ``save_model``), and
-of the private ones, which an upgrade may take away, one: ``_load_optimizer_and_scheduler``. Nothing
-public comes between reading the state of the optimiser and its first step, and there the rates of
-this attempt have to take the place of those of the one that wrote the checkpoint; and a state that
-processes share out would be read whole onto each GPU.
+Overridden are three public methods (``get_train_dataloader``, ``compute_loss``, ``save_model``),
+and of the private ones, which an upgrade may take away, one: ``_load_optimizer_and_scheduler``.
+Nothing public comes between reading the state of the optimiser and its first step, and there the
+rates of this attempt have to take the place of those of the one that wrote the checkpoint; and a
+state that processes share out would be read whole onto each GPU.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Prefix(Method):
     ``prefix_projection`` with this ``encoder_hidden_size``); only the prefix that it makes is kept.
     None where not given."""
     adapter: str | None = None
-    """Go on from a prefix in peft's format: a folder, relative to the recipe. Its length is kept."""
+    """Go on from a prefix in peft's format: a folder relative to the recipe. Its length is kept."""
 
     def attach(self, model: Any) -> Any:
         from residency.models import prefix_layers
