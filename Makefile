@@ -31,8 +31,10 @@ check: setup ## lint, formatting, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: ## list the measurements under benchmarks/; make bench-NAME runs one, ARGS="..." goes to it
-	@$(if $(BENCHES),for name in $(BENCHES); do printf 'make bench-%-20s ' "$$name"; sed -n '1s/^"""//;1s/"""$$//;1p' "benchmarks/$$name.py"; done,echo "benchmarks/ holds no script yet.")
+bench: ## list the subjects under benchmarks/ and what each measures; make bench-SUBJECT ARGS="MEASUREMENT ..." runs one
+	@for name in $(BENCHES); do awk -v name=$$name 'NR == 1 {gsub(/"""/, ""); print "make bench-" name ": " $$0} \
+		/^@measure/ {here = 1} here && /^def / {split($$2, parts, "("); sub(/_$$/, "", parts[1]); gsub(/_/, "-", parts[1]); getline; \
+		gsub(/^ *"""|"""$$/, ""); printf "    %-12s %s\n", parts[1], $$0; here = 0}' benchmarks/$$name.py; done
 
 $(addprefix bench-,$(BENCHES)): bench-%: setup
 	$(BIN)/python benchmarks/$*.py $(ARGS)

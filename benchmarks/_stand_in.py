@@ -37,10 +37,8 @@ def marker(notes: Sequence[Note]) -> Answerer:
         seen = sum(len(pattern(quote).findall(text)) for text in texts)
         if len(quote) > 1 and 2 * labels.total() >= seen:
             known[quote] = labels.most_common(1)[0][0]
-    longest_first = sorted(known, key=lambda quote: (-len(quote), quote))
-    found = (
-        re.compile("|".join(pattern(quote).pattern for quote in longest_first)) if known else None
-    )
+    ordered = sorted(known, key=lambda quote: (-len(quote), quote))
+    found = re.compile("|".join(pattern(quote).pattern for quote in ordered)) if known else None
 
     def answer(prompt: str) -> str:
         text = NOTE.split(prompt, maxsplit=1)[-1]
@@ -61,12 +59,13 @@ def pattern(quote: str) -> re.Pattern[str]:
     return re.compile(start + re.escape(quote) + end)
 
 
-def neighbour(decisions: Mapping[str, str]) -> Answerer:
-    """Answers a question as the nearest training question was answered (BM25)."""
+def neighbour(items: Mapping[str, Mapping[str, str]]) -> Answerer:
+    """Answers a question of PubMedQA as the nearest training question was answered (BM25)."""
     from residency.tasks.retrieval import Index, Term
 
-    index = Index([Term(code=decision, name=question) for question, decision in decisions.items()])
-    most = Counter(decisions.values()).most_common(1)[0][0]
+    pairs = {one["QUESTION"].strip(): one["final_decision"] for one in items.values()}
+    index = Index([Term(code=decision, name=question) for question, decision in pairs.items()])
+    most = Counter(pairs.values()).most_common(1)[0][0]
 
     def answer(prompt: str) -> str:
         asked = re.search(r"^Question: (.*)$", prompt, re.M)
@@ -87,11 +86,8 @@ def served(answer: Answerer) -> Iterator[str]:
             text = answer(asked["messages"][-1]["content"])
             # words, and Chinese characters: a count as servers give it, without a tokenizer
             tokens = max(1, len(re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+|[^\w\s]", text)))
-            body = {
-                "choices": [{"message": {"content": text}}],
-                "usage": {"completion_tokens": tokens},
-            }
-            said = json.dumps(body).encode()
+            body = {"choices": [{"message": {"content": text}}]}
+            said = json.dumps({**body, "usage": {"completion_tokens": tokens}}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(said)))
             self.end_headers()

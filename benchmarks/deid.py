@@ -1,268 +1,488 @@
-"""Scoreboard of de-identification: ours with and without the row's identifiers, Presidio with the
-same patterns, and openmed.
-
-Texts: notes of the invented hospitals (development: the rules were written on it; validation:
-written without sight of the rules, may be looked at; test: the same, scored only with --final) and
-public texts. One rule of scoring for every system:
-
-- found: every letter and digit of a marked identifier is replaced. Recall is the share found, of
-  identifiers that the row's columns hold (known) and of the others (unknown); without columns the
-  known ones are scored too, as if they were not known.
-- precision: findings that overlap are joined; one that touches no identifier is false. Where the
-  authors of a public text mark something that is not counted here (a title, a country), a finding
-  there is neither.
-- letters rightly replaced: of the letters and digits replaced, those that belong to identifiers;
-  tells of findings that are too wide.
-- damaged: a labelled clinical span that a false finding touches.
-- refused: notes given back with no text; they count in no other column.
-- notes/s and core: processor time from a RawNote in memory to a verified Note (normalise, find,
-  resolve, replace, scan again, carry spans); for the others, of finding alone. Each system runs in
-  a process of its own, except ours.
-
-pyDeid (of GEMINI) is in no package registry under its name (``pydeid`` there is another project),
-so it is not run.
-"""
+"""De-identification: what it finds and harms, its speed, and the whole road killed on the way."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
+import cProfile
+import csv
 import json
 import os
+import pstats
+import re
+import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-import venv
-from collections.abc import Iterable, Sequence
+from argparse import Namespace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import cycle, groupby, islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
 
-from _common import ROOT, parser, peak_memory_mb, report, run, say, shared_data
-from _deid_score import COLUMNS, Case, Tally, kinds_table
-from _deid_text import WORLDS, of_world, public
+import _common as common
+from _common import LANGUAGES, Subject, Table, report, say
+from _deid_cases import COLUMNS, WORLDS, Case, Tally, engine, kinds_table, of_world, public, touches
 from residency.core.errors import UserError
+from residency.core.types import RawNote, Span
+from residency.deid.engine import Deidentified, keyed, normalised
+from residency.deid.rules import rules, rules_of
+from residency.deid.vault import Vault
+from residency.synth.clinical_notes import records
+from residency.synth.hospital_notes import Planted, notes
 
-LANGUAGES = ("vi", "zh", "en")
-RULES, SOURCE = "residency, rules only", "residency, with columns"
-OTHERS = {
-    "presidio": (
-        "presidio, same patterns",
-        ("presidio-analyzer==2.2.366", "spacy>=3.8"),
-        "_deid_presidio.py",
-    ),
-    "openmed": ("openmed, rules only", ("openmed==3.1.0",), "_deid_openmed.py"),
+SUBJECT = Subject(__doc__)
+measure = SUBJECT.measure
+PEERS = {
+    "presidio": ("presidio, same patterns", "presidio-analyzer==2.2.366", "spacy>=3.8"),
+    "openmed": ("openmed, rules only", "openmed==3.1.0"),
 }
 Scored = list[tuple[str, str, Tally]]
 
 
-def main() -> None:
-    given = options().parse_args()
-    if given.quick:
-        given.notes, given.presidio, given.openmed, given.known = 60, 0, 0, min(given.known, 90)
+@measure(
+    "--notes 2000 --presidio 300 --openmed 60 --langs vi zh en --worlds [] --final --no-public "
+    "--seed 1",
+    quick="--notes 60 --presidio 0 --openmed 0",
+    worlds=WORLDS,
+    langs=LANGUAGES,
+)
+def scoreboard(given: Namespace) -> None:
+    """Ours with and without the row's identifiers, Presidio with the same patterns, and openmed.
+
+    Notes of invented hospitals (development: the rules were written on it; validation: written
+    without sight of the rules, may be looked at; test: the same, scored only with --final) and
+    public texts. --presidio, --openmed: so many notes for the slow ones. notes/s and core:
+    processor time from a RawNote in memory to a verified Note; for the others, of finding alone.
+    """
+    parts: dict[str, dict[tuple[str, str], list[Case]]] = {"-test" if given.final else "": {}}
+    for lang, name in [(lang, name) for lang in given.langs for name in worlds_of(given)]:
+        cases = list(of_world(name, lang, given.notes, given.seed))
+        parts["-test" if given.final else ""][lang, name] = cases
+    if not (given.no_public or given.final):
+        parts["-public"] = public()
+    for suffix, texts in parts.items():
+        scored = [line for key, cases in texts.items() for line in scores(*key, cases, given)]
+        table, kinds = Table(COLUMNS), Table("")
+        table.lines += [tally.row(lang, text) for lang, text, tally in scored]
+        kinds.lines = kinds_table(scored)
+        report(given, table, suffix)
+        report(given, kinds, suffix, name="deid-kinds")
+
+
+def worlds_of(given: Namespace) -> list[str]:
+    """The worlds asked for; the test world is not looked at by accident."""
     worlds = given.worlds or (["test"] if given.final else ["development", "validation"])
     if "test" in worlds and not given.final:
         raise UserError(
             "the test world is scored once, for the figure that is published; add --final."
         )
-    if given.known:
-        return known(given, worlds)
-    scored: Scored = []
-    for lang in given.langs:
-        for name in worlds:
-            cases = list(of_world(name, lang, given.notes, given.seed))
-            score(scored, lang, name, cases, given)
-    suffix = "_test" if given.final else ""
-    report(f"deid{suffix}", given, COLUMNS, [tally.row(lang, text) for lang, text, tally in scored])
-    report(f"deid_kinds{suffix}", given, *kinds_table(scored))
-    if given.public and not given.final:
-        shared_data()
-        scored = []
-        for (lang, name), cases in public().items():
-            score(scored, lang, name, cases, given)
-        report(
-            "deid_public", given, COLUMNS, [tally.row(lang, text) for lang, text, tally in scored]
-        )
-    return None
+    return worlds
 
 
-def options() -> argparse.ArgumentParser:
-    """What can be asked."""
-    made = parser(__doc__)
-    made.add_argument(
-        "--notes", type=int, default=2000, help="per language and world (default 2,000)"
-    )
-    made.add_argument(
-        "--presidio", type=int, default=300, help="notes that Presidio is given (0: none)"
-    )
-    made.add_argument(
-        "--openmed", type=int, default=60, help="notes that openmed is given (0: none)"
-    )
-    made.add_argument("--langs", nargs="+", choices=LANGUAGES, default=LANGUAGES)
-    made.add_argument(
-        "--worlds", nargs="+", choices=sorted(WORLDS), help="default: development validation"
-    )
-    made.add_argument("--final", action="store_true", help="score the test world, and nothing else")
-    made.add_argument(
-        "--no-public", dest="public", action="store_false", help="leave the public texts out"
-    )
-    made.add_argument(
-        "--known",
-        type=int,
-        default=0,
-        help="only this: identifiers of the columns over so many notes, e.g. 20000",
-    )
-    made.add_argument("--seed", type=int, default=1)
-    return made
-
-
-def score(
-    scored: Scored, lang: str, name: str, cases: Sequence[Case], given: argparse.Namespace
-) -> None:
+def scores(lang: str, name: str, cases: Sequence[Case], given: Namespace) -> Scored:
     """Every system on the same cases; the slow ones on the first of them."""
-    tallies = [ours(RULES, [without(case) for case in cases])]
+    bare = [replace(one, note=msgspec.structs.replace(one.note, identifiers=())) for one in cases]
+    tallies = [ours("residency, rules only", bare)]
     if any(case.note.identifiers for case in cases):
-        tallies.append(ours(SOURCE, cases))
-    for tool in OTHERS:
-        if few := getattr(given, tool):
-            tallies += other(tool, lang, cases[:few])
+        tallies.append(ours("residency, with columns", cases))
+    for tool in PEERS:
+        if few := vars(given)[tool]:
+            found, seconds = peer(tool, lang, [case.text for case in cases[:few]])
+            tallies.append(Tally(PEERS[tool][0], seconds=seconds))
+            for case, ranges in zip(cases, found, strict=False):
+                tallies[-1].add(case, [(start, end) for start, end in ranges])
     for tally in tallies:
-        scored.append((lang, name, tally))
         say(" | ".join(tally.row(lang, name)))
+    return [(lang, name, tally) for tally in tallies]
 
 
 def ours(system: str, cases: Iterable[Case]) -> Tally:
     """The engine, whole."""
-    from residency.deid.engine import DeidentifiedNote, Deidentifier, normalised
-    from residency.deid.options import Deid
-    from residency.deid.vault import Vault
-
     tally = Tally(system)
-    with tempfile.TemporaryDirectory() as folder:
-        vault = Vault.open(Path(folder), os.urandom(32))
-        vault.begin()
-        engine = Deidentifier(Deid(), vault)
+    with engine() as ready:
         for case in cases:
             begun = time.process_time()
-            done = engine.process(case.note)
+            done = ready.process(case.note)
             tally.seconds += time.process_time() - begun
-            if not isinstance(done, DeidentifiedNote):
-                tally.refused += 1
-                continue
-            tally.add(case, [(f.start, f.end) for f in done.findings])
-            if done.destroyed:
-                edits = normalised(case.note.text)
-                lost = [edits.project(span.start, span.end) for span in done.destroyed]
-                tally.destroyed += sum(
-                    not any(
-                        span and place.start < span[1] and span[0] < place.end
-                        for place in case.places
-                    )
-                    for span in lost
-                )
-        vault.close()
+            if isinstance(done, Deidentified):
+                tally.add(case, [(found.start, found.end) for found in done.findings])
+            else:
+                tally.sums["refused"] += 1
     return tally
 
 
-def without(case: Case) -> Case:
-    """The case with nothing known about its patient."""
-    return dataclasses.replace(case, note=msgspec.structs.replace(case.note, identifiers=()))
-
-
-def other(tool: str, lang: str, cases: Sequence[Case]) -> list[Tally]:
-    """A tool in an environment of its own; it knows no identifiers of the row. Empty where it could
-    not run."""
-    system, packages, script = OTHERS[tool]
-    task: dict[str, Any] = {"lang": lang, "texts": [case.text for case in cases]}
-    if tool == "presidio":
-        from residency.deid.rules import rules
-
-        task["patterns"] = [
-            (rule.kind, plainly(rule.pattern)) for pack in ("common", lang) for rule in rules(pack)
-        ]
-    python = environment(tool, packages)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "notes.json"
-        path.write_text(json.dumps(task), "utf-8")
-        command = [python, ROOT / "benchmarks" / script, path]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        say(f"{system}, {lang}: {(done.stderr.strip().splitlines() or ['nothing was said'])[-1]}")
-        return []
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    tally = Tally(system, seconds=result["seconds"])
-    for case, found in zip(cases, result["found"], strict=True):
-        tally.add(case, [(start, end) for start, end in found])
-    return [tally]
-
-
-def known(given: argparse.Namespace, worlds: Sequence[str]) -> None:
-    """Identifiers of the row's columns, at every place where the generator wrote one, over
-    ``--known`` notes."""
-    scored: Scored = []
-    each = given.known // (len(given.langs) * len(worlds))
-    for lang in given.langs:
-        for name in worlds:
-            tally = ours(SOURCE, of_world(name, lang, each, given.seed + 1000))
-            scored.append((lang, name, tally))
-            say(" | ".join(tally.row(lang, name)))
-    columns = (
-        "language",
-        "text",
-        "notes",
-        "known identifiers",
-        "found",
-        "recall",
-        "refused",
-        "entities lost beside identifiers",
-    )
-    rows = []
-    for lang, name, tally in scored:
-        total = sum(n for key, n in tally.all.items() if key[1])
-        found = sum(n for key, n in tally.found.items() if key[1])
-        asked = tally.notes + tally.refused
-        share = f"{found / total:.6f}"
-        rows.append(
-            [
-                lang,
-                name,
-                f"{asked:,}",
-                f"{total:,}",
-                f"{found:,}",
-                share,
-                f"{tally.refused / asked:.3%}",
-                f"{tally.destroyed:,} of {tally.clinical:,}",
-            ]
-        )
-    report("deid_known", given, columns, rows, peak_memory_mb=round(peak_memory_mb()))
+def peer(tool: str, lang: str, texts: Sequence[str]) -> tuple[list[Any], float]:
+    """Findings and seconds of a tool in an environment of its own; it knows no identifiers."""
+    task: dict[str, Any] = {"lang": lang, "texts": texts}
+    every = [rule for pack in ("common", lang) for rule in rules(pack)]
+    task["patterns"] = [(rule.kind, plainly(rule.pattern)) for rule in every]
+    python = common.foreign_python(tool, *PEERS[tool][1:])
+    with common.folder() as work:
+        (work / "notes.json").write_text(json.dumps(task), "utf-8")
+        command = [python, common.HERE / "_deid_peers.py", tool, work / "notes.json"]
+        result = json.loads(common.ended(command, 1).splitlines()[-1])
+    return result["found"], result["seconds"]
 
 
 def plainly(pattern: str) -> str:
     """A pattern whose group v is what is found, as Presidio takes the whole match: what stands
     before v becomes a look-behind that the regex module allows."""
     head, mark, tail = pattern.partition("(?P<v>")
-    return (
-        pattern
-        if not mark or "(?P<v>" in tail or "|" in tail.rpartition(")")[2]
-        else f"{head}\\K(?:{tail}"
+    if not mark or "(?P<v>" in tail or "|" in tail.rpartition(")")[2]:
+        return pattern
+    return f"{head}\\K(?:{tail}"
+
+
+@measure("--most 100000", quick="--most 50")
+def corpora(given: Namespace) -> None:
+    """How much the rules find in texts of medical corpora, which hold hardly any identifier.
+
+    An upper limit of what is taken without need: the real dates and names in them count as well.
+    """
+    table = Table("text | language | characters | findings per 1,000 characters | by kind")
+    for name, lang, texts in medical(common.shared_data(), given.most):
+        kinds, length = Counter[str](), 0
+        for text in islice(texts, given.most):
+            plain = normalised(text).apply(text)
+            length += len(plain)
+            kinds.update(one.kind for one in rules_of(lang).find(plain, lang))
+        each = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+        rate = 1000 * kinds.total() / max(length, 1)
+        table.add(f"{name} | {lang} | {length:,} | {rate:.3f} | {each}")
+    report(given, table)
+
+
+def medical(data: Path, most: int) -> Iterator[tuple[str, str, Iterable[str]]]:
+    """Name, language and texts of each corpus."""
+    paths = sorted((data / "vi/vietbioner/brat_annotator_a").rglob("*.txt"))
+    yield "VietBioNER, brat texts", "vi", (path.read_text("utf-8", "replace") for path in paths)
+    names = next(path for path in (data / "vi/icd10").rglob("*") if path.is_file())
+    yield "ICD-10 names", "vi", [names.read_text("utf-8")]
+    train = json.loads((data / "vi/acrdraid/train.json").read_text("utf-8"))
+    yield "acrDrAid, train", "vi", (str(one["text"]) for one in train)
+    rows = common.huatuo("general")[: min(most, 3000)]
+    pairs = [f"{row['instruction']}\n{row.get('output', '')}" for row in rows]
+    yield "Huatuo, general", "zh", pairs
+    liver = (data / "zh/huatuo/liver_cancer.json").read_text("utf-8")
+    yield "Huatuo, liver cancer", "zh", liver.splitlines()
+    lines = (data / "zh/cmedqaner/train.json").read_text("utf-8").splitlines()
+    yield "cMedQANER, train", "zh", (json.loads(line)["text"] for line in lines if line)
+    with (data / "en/mts_dialog/MTS-Dialog-TrainingSet.csv").open(encoding="utf-8") as file:
+        sections = list(csv.DictReader(file))
+    yield "MTS-Dialog, notes", "en", (row["section_text"] for row in sections)
+    yield "MTS-Dialog, dialogues", "en", (row["dialogue"] for row in sections)
+    yield "NCBI disease, train", "en", (note.text for note in common.corpus("ncbi")[0])
+
+
+@measure(
+    "--notes 34000 --langs vi zh en --worlds [] --final --seed 29",
+    quick="--notes 60",
+    worlds=WORLDS,
+)
+def properties(given: Namespace) -> None:
+    """What must hold for every note: known identifiers gone, entities whole, dates at distances.
+
+    --notes invented hospital notes a language and world with every identifier's place recorded, as
+    the row's columns know them. An entity is destroyed without need where a replacement cuts it
+    although no recorded identifier touches it. A date is moved right where the patient's dates all
+    moved by the same whole weeks.
+    """
+    table = Table(
+        "language | text | notes | refused | known identifiers found | entities destroyed without "
+        "need | surviving entities with other text | full dates moved with the patient's | "
+        "weekdays changed"
     )
-
-
-def environment(name: str, packages: Sequence[str]) -> Path:
-    """Python of an environment that holds a tool to compare with; made once, under .bench/."""
-    folder = ROOT / ".bench" / name
-    python = folder / "bin/python"
-    if not (folder / "ready").is_file():
-        say(f"installing {', '.join(packages)} into {folder.relative_to(ROOT)} ...")
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *packages], check=True, stdout=sys.stderr
+    for lang, name in [(lang, name) for lang in given.langs for name in worlds_of(given)]:
+        count, moved = Counter[str](), defaultdict[str, Counter[int]](Counter)
+        with engine() as ready:
+            for planted in notes(lang, given.notes, given.seed, WORLDS[name]):
+                done = ready.process(planted.note)
+                if isinstance(done, Deidentified):
+                    check(planted, done, count)
+                    moved[planted.note.patient].update(shifts(planted, done, lang))
+                else:
+                    count["refused"] += 1
+        alike = sum(days.most_common(1)[0][1] for days in moved.values() if days)
+        weekdays = sum(n for days in moved.values() for shift, n in days.items() if shift % 7)
+        table.add(
+            f"{lang} | {name} | {given.notes:,} | {count['refused'] / given.notes:.2%} | "
+            f"{count['found']:,} of {count['known']:,} | {count['needless']:,} of "
+            f"{count['spans']:,} | {count['other']:,} of {count['kept']:,} | {alike:,} of "
+            f"{sum(days.total() for days in moved.values()):,} | {weekdays:,}"
         )
-        (folder / "ready").touch()
-    return python
+    report(given, table, peak_memory_mb=round(common.peak_memory_mb()))
+
+
+def check(planted: Planted, done: Deidentified, tally: Counter[str]) -> None:
+    """Count what became of identifiers and labelled spans."""
+    before = normalised(planted.note.text)
+    text = before.apply(planted.note.text)
+    covered = {i for one in done.findings for i in range(one.start, one.end)}
+    marks = [(one, before.project(one.start, one.end)) for one in planted.marks]
+    for mark, place in marks:
+        if place and mark.known:
+            tally["known"] += 1
+            tally["found"] += all(i in covered for i in range(*place) if text[i].isalnum())
+    for span in planted.note.spans:
+        if (place := before.project(span.start, span.end)) is None:
+            continue
+        tally["spans"] += 1
+        if (landed := done.edits.project(span.start, span.end)) is None:
+            tally["needless"] += not touches(place, [at for _, at in marks if at])
+            continue
+        tally["kept"] += 1
+        inside = any(place[0] <= one.start and one.end <= place[1] for one in done.findings)
+        tally["other"] += not inside and done.note.text[slice(*landed)] != text[slice(*place)]
+
+
+def shifts(planted: Planted, done: Deidentified, lang: str) -> Iterator[int]:
+    """By how many days each full date of a note was moved."""
+    from residency.deid.dates import find_dates
+
+    after = {mention.start: mention for mention in find_dates(done.note.text, lang)}
+    before = normalised(planted.note.text)
+    for mention in find_dates(before.apply(planted.note.text), lang):
+        place = (mention.start, mention.end)
+        back = before.back(*place) if before.pieces else place
+        landed = done.edits.project(*back) if back else None
+        new = after.get(landed[0]) if landed else None
+        if new and mention.precision == new.precision == "day" and mention.value and new.value:
+            yield (mention.value - new.value).days
+
+
+SIZE = 1500
+
+
+@measure("--notes 1000 --rounds 5 --presidio 300", quick="--notes 20 --rounds 1 --presidio 0")
+def speed(given: Namespace) -> None:
+    """Notes of about 1,500 characters a second on one core, beside Presidio with the same patterns.
+
+    Processor time from a RawNote in memory to a verified Note, a process for each round. Every
+    patient has one note, so nothing of a patient is ever remembered. Presidio finds only. Shares
+    are those of what the engine calls, by the profiler, in a round that is not counted.
+    """
+    columns = "slowest and fastest round | Presidio, notes/s | share of stages"
+    table = Table(f"language | notes | mean characters | notes/s | {columns}")
+    for lang in LANGUAGES:
+        call = (timed, lang, given.notes)
+        rates = [common.apart(*call, threads=1)["rate"] for _ in range(given.rounds)]
+        made, other = [note.text for note in long_notes(lang, given.notes)], "-"
+        if given.presidio:
+            texts = [normalised(text).apply(text) for text in made[: given.presidio]]
+            other = f"{len(texts) / peer('presidio', lang, texts)[1]:,.0f}"
+        length, shares = sum(map(len, made)) / len(made), common.apart(*call, True, threads=1)
+        table.add(
+            f"{lang} | {len(made):,} | {length:,.0f} | {median(rates):,.0f} | {min(rates):,.0f} to "
+            f"{max(rates):,.0f} | {other} | {shares['shares']}"
+        )
+    report(given, table)
+
+
+def long_notes(lang: str, count: int) -> Iterator[RawNote]:
+    """Notes of about 1,500 characters: a patient's notes joined, filled up with lines of invented
+    records and cut at a line end; known identifiers and labelled spans are kept."""
+    patients = groupby(notes(lang, count * 4, seed=5), key=lambda one: one.note.patient)
+    for number, (_, planted) in enumerate(islice(patients, count)):
+        own, text, spans = [one.note for one in planted], "", list[Span]()
+        for one in own:
+            at, moved = len(text), msgspec.structs.replace
+            spans += [moved(s, start=s.start + at, end=s.end + at) for s in one.spans]
+            text += one.text.rstrip("\n") + "\n"
+        for filler in records(lang, 8, seed=number) if len(text) < SIZE else ():
+            text += filler.text.rstrip("\n") + "\n"
+        end = max(text.rfind("\n", SIZE - 100, SIZE + 100), SIZE - 100)
+        kept = tuple(span for span in spans if span.end <= end)
+        yield msgspec.structs.replace(own[0], text=text[:end], spans=kept)
+
+
+def timed(lang: str, count: int, profiled: bool = False) -> dict[str, Any]:
+    """Notes a second, or the shares of what the engine calls; warmed up with other notes."""
+    made = list(long_notes(lang, count + 50))
+    with engine() as ready, cProfile.Profile() as profile:
+        profile.disable()
+        for note in made[count:]:
+            ready.process(note)
+        if profiled:
+            profile.enable()
+        begun = time.process_time()
+        for note in made[:count]:
+            ready.process(note)
+        rate = count / (time.process_time() - begun)
+        profile.disable()
+    if not profiled:
+        return {"rate": rate}
+    stats: Any = pstats.Stats(profile)
+    process = next(key for key in stats.stats if key[2] == "process" and "engine" in key[0])
+    every = stats.stats[process][3]
+    called = {
+        key[2]: callers[process][3] / every
+        for key, (*_, callers) in stats.stats.items()
+        if process in callers
+    }
+    shares = sorted(called.items(), key=lambda one: -one[1])
+    return {"shares": ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.01)}
+
+
+KEY = "c3" * 32
+FIELDS = [
+    "name",
+    "relative",
+    "phone",
+    "national_id",
+    "insurance",
+    "address",
+    "record",
+    "birth_date",
+]
+
+
+@measure(
+    "--notes 1000000 --lang vi --different 4000 --folder ''", quick="--notes 3000 --different 300"
+)
+def million(given: Namespace) -> None:
+    """From a database to released notes at constant memory, killed on the way: none lost or doubled.
+
+    Invented notes (--different of the generator, told over and over for other patients) in SQLite.
+    ``residency deid`` is killed with kill -9 in the middle of extraction and in the middle of
+    de-identification, and then left to end. The set of released ids is compared with the set that
+    the database and the vault give. Memory is the most that all processes held at one time.
+    """
+    with tempfile.TemporaryDirectory(dir=given.folder or None) as work:
+        road = Road(Path(work), given)
+        found = road.travel() | road.compare()
+    columns = "released | refused | lost | doubled | not of the database | peak MB, all processes"
+    table = Table(f"notes | language | {columns} | seconds | notes/s")
+    faults = [found[name] for name in ("lost", "doubled", "foreign")]
+    table.add(
+        f"{given.notes:,} | {given.lang} | {found['released']:,} | {found['refused']:,} | "
+        f"{' | '.join(f'{fault:,}' for fault in faults)} | {found['peak_mb']:,.0f} | "
+        f"{found['seconds']:,.0f} | {given.notes / found['seconds']:,.0f}"
+    )
+    report(given, table, measured=found)
+    if any(faults):
+        raise UserError("notes were lost or doubled.")
+
+
+class Road:
+    """A database, a recipe and the command that is killed, in a folder."""
+
+    def __init__(self, folder: Path, given: Namespace) -> None:
+        self.folder, self.count, self.counted = folder, given.notes, (0, 0)
+        made = [one.note for one in notes(given.lang, min(given.different, given.notes), seed=11)]
+        with sqlite3.connect(folder / "hospital.db") as database:
+            columns = "".join(f", {name} TEXT" for name in FIELDS)
+            database.execute(
+                "CREATE TABLE notes (id INTEGER PRIMARY KEY, patient TEXT, written_at TEXT, "
+                f"text TEXT{columns})"
+            )
+            marks = ", ".join("?" * (4 + len(FIELDS)))
+            rows = zip(range(1, given.notes + 1), cycle(made), strict=False)
+            database.executemany(
+                f"INSERT INTO notes VALUES ({marks})",
+                (row(number, len(made), note) for number, note in rows),
+            )
+        recipe = f"""
+            {{schema: 1, name: million, extract: {{url: 'sqlite:///hospital.db', notes: SELECT * FROM notes,
+              columns: {{written_at: written_at}}, lang: {given.lang},
+              identifiers: {{{", ".join(f"{name}: {name}" for name in FIELDS)}}}}},
+            deid: {{profile: pseudonymised, jobs: {given.threads}}},
+            data: {{notes: {{format: jsonl, path: data/deidentified.jsonl, lang: {given.lang}}}}},
+            tasks: [{{card: clinical, data: notes}}]}}"""
+        (folder / "recipe.yaml").write_text(recipe, "utf-8")
+
+    def travel(self) -> dict[str, Any]:
+        """Two commands that are killed, and one that ends; seconds and memory of all."""
+        peak, begun, states = 0.0, time.perf_counter(), []
+        for what in ("extraction", "de-identification", ""):
+            status, most = self.command(what)
+            peak = max(peak, most)
+            states.append(f"killed in {what}: {status}" if what else f"ended: {status}")
+            say(f"{states[-1]}; {self.stored():,} notes in the zone, {self.lines():,} made")
+        return {"peak_mb": peak, "seconds": time.perf_counter() - begun, "commands": states}
+
+    def command(self, kill_in: str) -> tuple[int, float]:
+        """(exit status, peak MB of all its processes together) of one command, killed half way
+        through one of its steps."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"],
+            cwd=self.folder,
+            env={**os.environ, "RESIDENCY_KEY": KEY, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        done, peak = self.stored if kill_in == "extraction" else self.lines, 0.0
+        while process.poll() is None:
+            peak = max(peak, held(process.pid))
+            if kill_in and done() >= self.count // 2:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.5)
+        if not kill_in and process.returncode:
+            said = (process.stderr or sys.stdin).read()[-300:]
+            raise UserError(f"the command ended with {process.returncode}: {said!r}")
+        return process.returncode, peak
+
+    def stored(self) -> int:
+        """Notes in the zone's store."""
+        path = f"file:{self.folder}/identified/million.notes.sqlite?mode=ro"
+        try:
+            with sqlite3.connect(path, uri=True, timeout=10) as database:
+                found = database.execute("SELECT coalesce(sum(notes), 0) FROM segments")
+                return int(found.fetchone()[0])
+        except sqlite3.Error:
+            return 0
+
+    def lines(self) -> int:
+        """Lines of what is being made or was released, counted on from where it was counted."""
+        names = ("identified/million.partial.jsonl", "data/deidentified.jsonl")
+        path = next((self.folder / name for name in names if (self.folder / name).exists()), None)
+        if path is None:
+            return 0
+        size, count = self.counted if path.stat().st_size >= self.counted[0] else (0, 0)
+        with path.open("rb") as file:
+            file.seek(size)
+            while block := file.read(1 << 22):
+                size, count = size + len(block), count + block.count(b"\n")
+        self.counted = size, count
+        return count
+
+    def compare(self) -> dict[str, Any]:
+        """Released ids beside those that the database and the vault give."""
+        with (self.folder / "data/deidentified.jsonl").open("rb") as file:
+            released = [json.loads(line)["id"] for line in file]
+        vault = Vault.open(self.folder / "identified", bytes.fromhex(KEY))
+        with sqlite3.connect(self.folder / "hospital.db") as database:
+            rows = database.execute("SELECT id, patient FROM notes")
+            wanted = {keyed(vault.secret(patient), f"note/{id}") for id, patient in rows}
+        vault.close()
+        told = json.loads((self.folder / "data/deidentified.report.json").read_text("utf-8"))
+        refused, found = sum(told.get("refused", {}).values()), set(released)
+        faults = {"lost": len(wanted - found) - refused, "doubled": len(released) - len(found)}
+        faults |= {"foreign": len(found - wanted), "ledger": told["ledger"]}
+        return {"released": len(released), "refused": refused, **faults}
+
+
+def row(number: int, different: int, note: RawNote) -> tuple[Any, ...]:
+    """A line of the database: a note of the generator, told for another patient."""
+    values = dict(reversed(note.identifiers))
+    patient = f"{number // different}-{note.patient}"
+    return number, patient, str(note.written_at), note.text, *(values[name] for name in FIELDS)
+
+
+def held(pid: int) -> float:
+    """Memory that a process and its children hold now, in MB."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found = [re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())]
+    except OSError:
+        return 0.0
+    return sum(int(one[1]) / 1024 for one in found if one) + sum(held(int(c)) for c in children)
 
 
 if __name__ == "__main__":
-    run(main)
+    SUBJECT.main()

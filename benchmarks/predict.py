@@ -1,247 +1,124 @@
-"""Notes a second of residency predict against a transformers pipeline in a loop, equal answers, and
-memory by file size.
-
-A model is tuned on invented notes (Vietnamese, Chinese, English) and answers other notes of the
-same generator:
-
-  ours   batch.predict_file, what residency predict calls: the whole file, loading the model and writing included
-  plain  transformers.pipeline("token-classification"), one note per call, on the same weights in the Hugging Face layout;
-         the first --sample notes, loading the model not included
-
-Both in processes of their own, in turn. The pipeline's tags, read off the same tokens, are decoded
-as ours are, and compared note by note; notes longer than the model's window are left out of that
-(the pipeline cuts them). Where the likeliest tags are no legal sequence, ours takes the best legal
-one: those notes are counted apart.
-
-``--kind sentences`` takes the notes' sentences instead: short inputs, where a call's fixed costs
-weigh most.
-"""
+"""Answering on a processor: a file beside a pipeline in a loop, and an encoder's milliseconds beside
+plain transformers."""
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import json
-import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
 
-from _common import TINY, child, parser, peak_memory_mb, report, rotated, run, say
-from residency.core.types import Note
+import _common as common
+import _plain
+from _common import TINY, Subject, Table, report, say
+from residency.core.types import Example, Note
 from residency.corpus.write import write_jsonl
 from residency.locale.tokenise import sentences
-from residency.synth.clinical_notes import records
 
-LANGUAGES = ("vi", "zh", "en")
-SYSTEMS = ("ours", "plain")
-WARM_UP = 10
-"""Notes that the pipeline answers before its time is taken."""
+SUBJECT = Subject(__doc__)
+measure = SUBJECT.measure
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument(
-        "--base", default=TINY, help="encoder to tune (default bundled:tiny-encoder)"
-    )
-    options.add_argument("--kind", choices=("notes", "sentences"), default="notes")
-    options.add_argument(
-        "--notes", type=int, default=10_000, help="notes that ours answers (default 10000)"
-    )
-    options.add_argument(
-        "--sample", type=int, default=500, help="notes that the pipeline answers (default 500)"
-    )
-    options.add_argument("--runs", type=int, default=5, help="rounds (default 5)")
-    options.add_argument(
-        "--memory", type=int, nargs="*", default=[1_000, 10_000, 50_000], help="file sizes to watch"
-    )
-    options.add_argument(
-        "--train", type=int, default=300, help="invented notes to tune on (default 300)"
-    )
-    options.add_argument("--epochs", type=float, default=8, help="passes over them (default 8)")
-    options.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.child:
-        what, *paths = given.child
-        print(json.dumps(CHILDREN[what](*map(Path, paths))))
-        return
-    if given.quick:
-        given.notes, given.sample, given.runs, given.memory, given.train, given.epochs = (
-            60,
-            20,
-            2,
-            [30, 60],
-            12,
-            1,
-        )
-    with tempfile.TemporaryDirectory() as work:
-        compare(given, Path(work))
+@measure(
+    f"--base {TINY} --kind notes --notes 10000 --sample 500 --runs 5 --memory 1000 10000 50000 "
+    "--train 300 --epochs 8.0",
+    quick="--notes 60 --sample 20 --runs 2 --memory 30 60 --train 12 --epochs 1",
+    kind=("notes", "sentences"),
+)
+def file(given: Namespace) -> None:
+    """Notes a second of residency predict against a pipeline in a loop, equal answers, memory.
+
+      ours   the whole file, loading the model and writing included
+      plain  transformers.pipeline, one note per call, the same weights, --sample notes, no loading
+
+    A model tuned on invented notes (vi, zh, en) answers others. The pipeline's tags are decoded as
+    ours are, and compared note by note; notes longer than the model's window are left out of that.
+    Where the likeliest tags are no legal sequence, ours takes the best legal one: those notes are
+    counted apart. --kind sentences: the notes' sentences, where a call's fixed costs weigh most.
+    """
+    make = partial(invented, sentences=given.kind == "sentences")
+    with common.folder() as work:
+        artefact = tune(given, work)
+        notes, sample, answers = (work / f"{n}.jsonl" for n in ("notes", "sample", "ours"))
+        write_jsonl(make(given.notes), notes)
+        write_jsonl(make(given.sample), sample)
+        calls: dict[str, tuple[Any, ...]] = {"ours": (ours, artefact, notes, answers)}
+        calls["plain"] = (_plain.pipeline, work / "hf", sample, work / "plain.jsonl", 10)
+        rates: dict[str, list[float]] = {"ours": [], "plain": []}
+        for turn, system in common.in_turn([*calls], given.runs):
+            found = common.apart(*calls[system], threads=given.threads)
+            rates[system].append(found["notes"] / found["seconds"])
+            say(f"round {turn + 1} {system}: {rates[system][-1]:.0f} notes/s")
+        equal = same_answers(artefact, sample, answers, work / "plain.jsonl")
+        table = Table("what | measured")
+        table.add(f"notes/s, ours (median) | {median(rates['ours']):,.0f}")
+        table.add(f"notes/s, pipeline (median) | {median(rates['plain']):,.0f}")
+        times = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
+        table.add(f"ours / pipeline (median, range) | {common.spread(times, '.1f')}")
+        table.add(f"notes with equal answers | {equal['equal']} of {equal['compared']}")
+        legal = f"{equal['equal_where_legal']} of {equal['legal']}"
+        table.add(f"... where the likeliest tags are legal | {legal}")
+        table.add(f"spans in ours | {equal['spans']:,}")
+        memory = {}
+        for size in given.memory:
+            write_jsonl(make(size), notes)
+            memory[size] = common.apart(*calls["ours"], threads=given.threads)["memory_mb"]
+            table.add(f"peak memory, {size:,} notes | {memory[size]:,.0f} MB")
+    suffix = "-sentences" if given.kind == "sentences" else ""
+    report(given, table, suffix, rates=rates, answers=equal, memory_mb=memory)
 
 
-def compare(given: argparse.Namespace, work: Path) -> None:
-    """Tune, time both in turn, compare the answers, watch the memory."""
-    artefact = tune(given, work)
-    say("model tuned")
-    input, sample = work / "notes.jsonl", work / "sample.jsonl"
-    make = invented if given.kind == "notes" else invented_sentences
-    write_jsonl(make(given.notes), input)
-    write_jsonl(make(given.sample), sample)
-    calls: dict[str, list[str | Path]] = {
-        "ours": ["ours", artefact, input, work / "ours.jsonl"],
-        "plain": ["plain", work / "hf", sample, work / "plain.jsonl"],
-    }
-    rounds: list[dict[str, float]] = []
-    for turn in range(given.runs):
-        rates = {}
-        for system in rotated(SYSTEMS, turn):
-            found, _ = child([__file__, "--child", *calls[system]], given.threads)
-            rates[system] = found["notes"] / found["seconds"]
-            say(f"round {turn + 1} {system}: {rates[system]:.0f} notes/s")
-        rounds.append(rates)
-    equal = same_answers(artefact, sample, work / "ours.jsonl", work / "plain.jsonl")
-    memory = {}
-    for size in given.memory:
-        write_jsonl(make(size), input)
-        found, _ = child(
-            [__file__, "--child", "ours", artefact, input, work / "ours.jsonl"], given.threads
-        )
-        memory[size] = found["memory_mb"]
-        say(f"{size} notes: {memory[size]:.0f} MB")
-    ratios = [one["ours"] / one["plain"] for one in rounds]
-    rows = [
-        ["notes/s, ours (median)", f"{median(one['ours'] for one in rounds):,.0f}"],
-        ["notes/s, pipeline (median)", f"{median(one['plain'] for one in rounds):,.0f}"],
-        [
-            "ours / pipeline (median, range)",
-            f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
-        ],
-        ["notes with equal answers", f"{equal['equal']} of {equal['compared']}"],
-        [
-            "... where the likeliest tags are legal",
-            f"{equal['equal_where_legal']} of {equal['legal']}",
-        ],
-        ["spans in ours", f"{equal['spans']:,}"],
-        *([f"peak memory, {size:,} notes", f"{mb:,.0f} MB"] for size, mb in memory.items()),
-    ]
-    characters = sum(len(note.text) for note in itertools.islice(make(given.notes), 1000)) / min(
-        given.notes, 1000
-    )
-    report(
-        "predict" if given.kind == "notes" else "predict-sentences",
-        given,
-        ("what", "measured"),
-        rows,
-        rounds=rounds,
-        answers=equal,
-        memory_mb=memory,
-        mean_characters=round(characters),
-    )
-
-
-def invented(count: int, seed: int = 90_000) -> Iterator[Note]:
-    """Notes in turn Vietnamese, Chinese and English."""
-    each = [records(lang, -(-count // len(LANGUAGES)), seed=seed) for lang in LANGUAGES]
-    return itertools.islice(itertools.chain.from_iterable(zip(*each, strict=True)), count)
-
-
-def invented_sentences(count: int) -> Iterator[Note]:
-    """The sentences of such notes, in turn."""
-    notes = invented(count)
+def invented(count: int, sentences: bool, seed: int = 90_000) -> Iterator[Note]:
+    """Invented notes, or so many of their sentences."""
     pieces = (
-        Note(
-            id=f"{note.lang}-{note.id}-{i}",
-            text=note.text[start:end],
-            profile="synthetic",
-            lang=note.lang,
-        )
-        for note in notes
-        for i, (start, end) in enumerate(sentences(note.text, note.lang))
+        in_sentences(common.invented(count, seed)) if sentences else common.invented(count, seed)
     )
-    return itertools.islice(pieces, count)
+    return (note for note, _ in zip(pieces, range(count), strict=False))
 
 
-def tune(given: argparse.Namespace, work: Path) -> Path:
+def in_sentences(notes: Iterator[Note]) -> Iterator[Note]:
+    """The sentences of notes, in turn."""
+    for note in notes:
+        for number, (start, end) in enumerate(sentences(note.text, note.lang)):
+            id, text = f"{note.lang}-{note.id}-{number}", note.text[start:end]
+            yield Note(id=id, text=text, profile="synthetic", lang=note.lang)
+
+
+def tune(given: Namespace, work: Path) -> Path:
     """The tuned artefact, and beside it the same model as ``save_pretrained`` writes it."""
-    from transformers.utils.logging import disable_progress_bar
-
-    import residency
     from residency.models.artefact import load
-    from residency.recipe import Recipe
-    from residency.workflows.finished import artefact_of
 
-    write_jsonl(invented(given.train, seed=80_000), work / "train.jsonl")
-    test = (
-        msgspec.structs.replace(note, id=f"test-{note.id}") for note in invented(6, seed=80_001)
+    renamed = (
+        msgspec.structs.replace(note, id=f"test-{note.id}") for note in common.invented(6, 80_001)
     )
-    write_jsonl(test, work / "test.jsonl")
-    value: dict[str, Any] = {
-        "schema": 1,
-        "name": "predict",
-        "base": given.base
-        if given.base.startswith("bundled:")
-        else str(Path(given.base).resolve()),
-        "data": {
-            "notes": {
-                "format": "jsonl",
-                "train": "train.jsonl",
-                "test": "test.jsonl",
-                "stop": 0,
-                "profile": "synthetic",
-            }
-        },
-        "tasks": [{"card": "clinical", "data": "notes"}],
-        "stages": [{"method": {"kind": "full"}, "epochs": given.epochs, "stop": None}],
-        "evaluate": {"baselines": [], "bootstrap": 0},
-    }
-    artefact = artefact_of(
-        residency.run(Recipe.from_mapping(value, root=work), work / "runs").folder
-    )
-    disable_progress_bar()
+    train = common.invented(given.train, 80_000)
+    data = common.write_parts(work, None, train=train, test=renamed) | {"profile": "synthetic"}
+    stage = {"method": {"kind": "full"}, "epochs": given.epochs, "stop": None}
+    value = common.recipe("predict", given.base, data, "clinical", stage, bootstrap=0)
+    artefact = common.artefact(common.finish(value, work, given.threads)[0])
     _, model, tokeniser = load(artefact)
     model.save_pretrained(work / "hf")
-    tokeniser.tokenizer.model_max_length = (
-        tokeniser.room + len(tokeniser.prefix) + len(tokeniser.suffix)
-    )
+    longest = tokeniser.room + len(tokeniser.prefix) + len(tokeniser.suffix)
+    tokeniser.tokenizer.model_max_length = longest
     tokeniser.tokenizer.save_pretrained(work / "hf")
     return artefact
 
 
-def ours(artefact: Path, input: Path, output: Path) -> dict[str, Any]:
+def ours(artefact: str, source: str, output: str) -> dict[str, Any]:
     """What ``residency predict`` does."""
     from residency.workflows.predict import predict_file
 
-    output.unlink(missing_ok=True)
+    Path(output).unlink(missing_ok=True)
     started = time.perf_counter()
-    notes = predict_file(artefact, input, output)
-    return {"notes": notes, "seconds": time.perf_counter() - started, "memory_mb": peak_memory_mb()}
-
-
-def plain(model: Path, input: Path, output: Path) -> dict[str, Any]:
-    """What a short script does."""
-    import transformers
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    texts = [json.loads(line)["text"] for line in input.read_text("utf-8").splitlines()]
-    tagger = transformers.pipeline(
-        "token-classification", model=str(model), aggregation_strategy="none", ignore_labels=[]
-    )
-    for text in texts[:WARM_UP]:
-        tagger(text)
-    started = time.perf_counter()
-    answers = [tagger(text) for text in texts]
+    notes = predict_file(Path(artefact), Path(source), Path(output))
     seconds = time.perf_counter() - started
-    with output.open("w", encoding="utf-8") as file:
-        for answer in answers:
-            file.write(json.dumps([token["entity"] for token in answer]) + "\n")
-    return {"notes": len(texts), "seconds": seconds}
-
-
-CHILDREN = {"ours": ours, "plain": plain}
+    return {"notes": notes, "seconds": seconds, "memory_mb": common.peak_memory_mb()}
 
 
 def same_answers(artefact: Path, sample: Path, ours: Path, plain: Path) -> dict[str, int]:
@@ -254,38 +131,134 @@ def same_answers(artefact: Path, sample: Path, ours: Path, plain: Path) -> dict[
     read, _, tokeniser = load(artefact)
     labels = read.task().names
     number = {name: i for i, name in enumerate(tag_names(labels))}
-    counts = dict.fromkeys(
-        ("compared", "equal", "legal", "equal_where_legal", "longer_than_window", "spans"), 0
-    )
-    with sample.open("rb") as notes, ours.open("rb") as ours_lines, plain.open("rb") as plain_lines:
-        for note, mine, theirs in zip(notes, ours_lines, plain_lines, strict=False):
-            text, entities, tags = (
-                json.loads(note)["text"],
-                json.loads(mine)["entities"],
-                json.loads(theirs),
-            )
-            tokens = tokeniser([text])[0]
-            if len(tokens.ids) > tokeniser.room:
-                counts["longer_than_window"] += 1
-                continue
-            if len(tags) != len(tokens.ids):
-                raise ValueError(f"the pipeline gave {len(tags)} tags for {len(tokens.ids)} tokens")
-            found = [number[tags[first]] for first in tokens.firsts]
-            spans = {
-                (span.start, span.end, span.label)
-                for span in decode(text, found, tokens.slots, labels)
-            }
-            equal = spans == {
-                (entity["start"], entity["end"], entity["label"]) for entity in entities
-            }
-            lawful = legal(np.array(found))
-            counts["compared"] += 1
-            counts["equal"] += equal
-            counts["legal"] += lawful
-            counts["equal_where_legal"] += equal and lawful
-            counts["spans"] += len(entities)
+    keys = ("compared", "equal", "legal", "equal_where_legal", "longer_than_window", "spans")
+    counts = dict.fromkeys(keys, 0)
+    lines = (path.read_text("utf-8").splitlines() for path in (sample, ours, plain))
+    for note, mine, tags in (map(json.loads, row) for row in zip(*lines, strict=False)):
+        tokens = tokeniser([note["text"]])[0]
+        if len(tokens.ids) > tokeniser.room:
+            counts["longer_than_window"] += 1
+            continue
+        if len(tags) != len(tokens.ids):
+            raise ValueError(f"the pipeline gave {len(tags)} tags for {len(tokens.ids)} tokens")
+        found = [number[tags[first]] for first in tokens.firsts]
+        spans = decode(note["text"], found, tokens.slots, labels)
+        theirs = {(span.start, span.end, span.label) for span in spans}
+        equal = theirs == {(one["start"], one["end"], one["label"]) for one in mine["entities"]}
+        lawful = bool(legal(np.array(found)))
+        counts["compared"] += 1
+        counts["equal"] += equal
+        counts["legal"] += lawful
+        counts["equal_where_legal"] += equal and lawful
+        counts["spans"] += len(mine["entities"])
     return counts
 
 
+SYSTEMS = ("plain", "torch", "fp32", "bf16", "int8")
+LEARNED = 2000
+"""Training sentences of NCBI disease that are learned from."""
+
+
+@measure(
+    "--keep '' --lengths 32 128 240 --batches 1 16 --rounds 9 --out ''",
+    quick="--lengths 32 --batches 1 --rounds 2",
+)
+def encoder(given: Namespace) -> None:
+    """Milliseconds per 100 tokens of a tuned encoder on the CPU: plain, ours in torch, exported.
+
+      plain   _plain.tagged: a script of a few lines
+      torch   EncoderPredictor: windows, legal tags, spans
+      fp32, bf16, int8   the export on OpenVINO, and on ONNX Runtime (int8), kept or not
+
+    One process, equal weights, systems in turn; medians of paired ratios. The encoder is tuned for
+    six passes over 2,000 training sentences of NCBI disease; its F1 with each system on the others
+    and the development part is compared with torch's, paired. --keep FOLDER finds the run again.
+    """
+    import torch
+
+    from residency.evals.paired_tests import compare
+    from residency.export import onnx as exports
+    from residency.models.base import load_tokenizer
+    from residency.models.encoder import EncoderPredictor
+    from residency.models.onnx_encoder import FP32, INT8, OnnxEncoder, graph
+
+    torch.set_num_threads(given.threads)
+    with common.folder(given.keep) as work, common.folder() as temporary:
+        artefact, held_out = prepared(given, work)
+        out = temporary / "out"
+        made = exports.export(artefact, out, held_out)
+        own = EncoderPredictor.from_artefact(artefact, "torch", "cpu")
+        fp32 = OnnxEncoder.from_export(out, "fp32", given.threads)
+        if not (out / INT8).is_file():
+            exports.write_int8(out / FP32, out / INT8)
+        int8 = graph(out, "int8", given.threads)
+        predictors: dict[str, Any] = {"torch": own, "fp32": fp32}
+        predictors["bf16"] = OnnxEncoder.from_export(out, "bf16", given.threads)
+        predictors["int8"] = OnnxEncoder(int8, fp32.tokeniser, fp32.card, fp32.info)
+        table = Table(
+            f"batch | tokens | {' | '.join(f'{n}, ms/100 tokens (of plain)' for n in SYSTEMS)}"
+        )
+        tokenizer, timings = load_tokenizer(artefact), []
+        text = "\n".join(example.input for example in held_out)
+        for batch, length in [(b, n) for b in given.batches for n in given.lengths]:
+            inputs = list(stretches(own, text, length, batch))
+            chosen = [Example(id=str(i), task="t", input=one) for i, one in enumerate(inputs)]
+            tokens = sum(len(found.ids) for found in own.tokeniser(inputs))
+            took: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+            for turn, name in common.in_turn(SYSTEMS, given.rounds, warm=2):
+                begun = time.perf_counter()
+                if name == "plain":
+                    _plain.tagged(own.model, tokenizer, inputs)
+                else:
+                    list(predictors[name].predict(chosen))
+                took[name] += [time.perf_counter() - begun] if turn >= 0 else []
+            pairs = {n: zip(took[n], took["plain"], strict=True) for n in SYSTEMS}
+            ratios = {n: median(a / b for a, b in each) for n, each in pairs.items()}
+            cells = [f"{1e5 * median(took[n]) / tokens:.2f} ({ratios[n]:.2f})" for n in SYSTEMS]
+            table.add(f"{batch} | {length} | {' | '.join(cells)}")
+            timings.append({"batch": batch, "tokens": length, "of_plain": ratios, "seconds": took})
+        answers, f1 = {n: list(p.predict(held_out)) for n, p in predictors.items()}, {}
+        for name in SYSTEMS[2:]:
+            both = [(predictors[n].info, answers[n]) for n in ("torch", name)]
+            one = compare(held_out, *both, own.card)[0]
+            ends = common.interval(100 * one.difference, 100 * one.low, 100 * one.high, "+.2f")
+            table.add(f"F1, {name} minus torch | {ends} points{' | ' * len(SYSTEMS)}")
+            f1[name] = {"difference": one.difference, "low": one.low, "high": one.high, "p": one.p}
+    kept = {
+        n: {"kept": o.kept, "reason": o.reason}
+        for n, o in (("bf16", made.bf16), ("int8", made.int8))
+    }
+    more = {"f1": f1, "held_out": len(held_out), "kept": kept, "equal_within": made.equal_within}
+    report(given, table, f"-{given.threads}{given.out}", timings=timings, **more)
+
+
+def prepared(given: Namespace, work: Path) -> tuple[Path, list[Example]]:
+    """The artefact, and gold examples that it has not seen."""
+    from residency.tasks.card import load_card
+    from residency.tasks.examples import examples, fixed
+
+    train, gold = common.corpus("ncbi")
+    train, rest = train[: 100 if given.quick else LEARNED], [*train[LEARNED:], *gold]
+    data = common.write_parts(work, "en", train=train, test=rest)
+    stage = {"method": {"kind": "full"}, "epochs": 1 if given.quick else 6, "stop": None}
+    run, _ = common.finish(
+        common.recipe("ncbi", TINY, data, "ner", stage, limit=1), work, given.threads
+    )
+    held_out = examples(
+        rest[: 100 if given.quick else None], fixed(load_card("ner"), train, "ncbi")
+    )
+    return common.artefact(run), held_out
+
+
+def stretches(predictor: Any, text: str, length: int, count: int) -> Iterator[str]:
+    """Different stretches of a text, of about so many tokens (at most)."""
+    found = predictor.tokeniser([text])[0]
+    places = list(zip(found.slots, found.firsts, strict=True))
+    for number in range(count):
+        start = (number * length) % max(1, len(found.ids) - 2 * length)
+        inside = [slot for slot, first in places if start <= first < start + length - 2]
+        yield text[inside[0][0] : inside[-1][1]]
+
+
 if __name__ == "__main__":
-    run(main)
+    SUBJECT.main()

@@ -1,107 +1,101 @@
-"""Seconds from the command to its answer: residency --help, and a run that is done already, with
-the modules they load.
-
-``residency --help`` 20 times (median) and, after one run of the demo's recipe with few steps, the
-same ``residency run`` again 5 times: everything is found to be unchanged, and nothing heavy may be
-imported for that.
-"""
+"""Seconds from a command to its answer: help, an unchanged run, and a finished run of many notes."""
 
 from __future__ import annotations
 
-import argparse
-import subprocess
+import json
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from statistics import median
 
-from _common import TINY, child, environment, parser, report, run, say
-from residency.core.errors import UserError
-from residency.workflows.init import write_demo
+import _common as common
+from _common import TINY, Subject, Table, report, say
 
+SUBJECT = Subject(__doc__)
+measure = SUBJECT.measure
 HEAVY = ("torch", "transformers", "peft", "numpy", "pydantic", "matplotlib")
-COUNT = f"""
-import json, sys
-sys.argv = ["residency", *sys.argv[1:]]
-from residency.cli import main
-sys.stdout, kept = sys.stderr, sys.stdout
-try:
-    main()
-except SystemExit:
-    pass
-print(json.dumps({{"modules": len(sys.modules), "heavy": [n for n in {HEAVY!r} if n in sys.modules]}}), file=kept)
-"""
 
 
-def main() -> None:
-    options = parser(__doc__)
-    options.add_argument(
-        "--base", default=TINY, help="base of the demo's recipe (default bundled:tiny-encoder)"
-    )
-    options.add_argument(
-        "--help-times", type=int, default=20, help="how often residency --help (default 20)"
-    )
-    options.add_argument(
-        "--run-times", type=int, default=5, help="how often the cached run (default 5)"
-    )
-    given = options.parse_args()
-    if given.quick:
-        given.help_times, given.run_times = 3, 2
-    with tempfile.TemporaryDirectory() as work:
-        measure(given, Path(work))
-
-
-def measure(given: argparse.Namespace, work: Path) -> None:
-    """Both commands, timed and then once more with their modules counted."""
-    recipe = write_demo(work, "vi", *([40] if given.quick else []))
-    base = given.base if given.base.startswith("bundled:") else str(Path(given.base).resolve())
-    cached = ["run", str(recipe), f"base={base}", "stages[0].steps=2", "--runs", str(work / "runs")]
-    say(f"first run: {seconds(cached, given.threads):.1f} s")
-    times = {
-        "residency --help": [seconds(["--help"], given.threads) for _ in range(given.help_times)],
-        "residency run, unchanged": [
-            seconds(cached, given.threads) for _ in range(given.run_times)
-        ],
-    }
-    loaded = {
-        name: child(["-c", COUNT, *what], given.threads)[0]
-        for name, what in zip(times, (["--help"], cached), strict=True)
-    }
-    rows = [
-        [
-            name,
-            str(len(taken)),
-            f"{median(taken):.3f}",
-            f"{min(taken):.3f} to {max(taken):.3f}",
-            str(loaded[name]["modules"]),
-            ", ".join(loaded[name]["heavy"]) or "none",
-        ]
-        for name, taken in times.items()
-    ]
-    columns = ("command", "times", "seconds (median)", "range", "modules", "of " + ", ".join(HEAVY))
-    report("startup", given, columns, rows, seconds=times, loaded=loaded)
-
-
-def seconds(arguments: Sequence[str], threads: int) -> float:
-    """Wall-clock time of the command line, interpreter included; raises ``UserError`` where it
-    fails."""
+def command(*arguments: str | Path) -> list[str | Path]:
+    """The command line as it is installed, else as a module."""
     installed = Path(sys.executable).parent / "residency"
-    command = [str(installed)] if installed.exists() else [sys.executable, "-m", "residency.cli"]
-    started = time.perf_counter()
-    done = subprocess.run(
-        [*command, *arguments],
-        env=environment(threads),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    taken = time.perf_counter() - started
-    if done.returncode:
-        raise UserError((done.stderr.strip().splitlines() or ["residency said nothing"])[-1])
-    return taken
+    found = [installed] if installed.exists() else [sys.executable, "-m", "residency.cli"]
+    return [*found, *arguments]
+
+
+def seconds(given: Namespace, times: int, *arguments: str | Path) -> list[float]:
+    """Wall-clock time of a command, interpreter included, each time."""
+    line = command(*arguments)
+    return [common.timed(lambda: common.ended(line, given.threads)) for _ in range(times)]
+
+
+def modules(*arguments: str) -> dict[str, object]:
+    """How many modules a command loads, and which of the heavy ones."""
+    from residency.cli import main
+
+    sys.argv = ["residency", *arguments]
+    kept, sys.stdout = sys.stdout, sys.stderr
+    try:
+        main()
+    except SystemExit:
+        pass
+    finally:
+        sys.stdout = kept
+    heavy = [name for name in HEAVY if name in sys.modules]
+    return {"modules": len(sys.modules), "heavy": heavy}
+
+
+def project(work: Path, notes: int, base: str) -> list[str]:
+    """The command that runs a recipe on so many invented notes, one step, few of them measured."""
+    data = common.write_parts(work, None, notes=common.invented(notes))
+    data = {"format": "jsonl", "path": data["notes"], "profile": "synthetic"}
+    stage = {"method": {"kind": "full"}, "steps": 1, "stop": None}
+    recipe = common.recipe("finished", base, data, "clinical", stage, bootstrap=0, limit=10)
+    (work / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
+    return ["run", str(work / "recipe.yaml"), "--runs", str(work / "runs")]
+
+
+@measure(f"--base {TINY} --help-times 20 --run-times 5", quick="--help-times 3 --run-times 2")
+def commands(given: Namespace) -> None:
+    """residency --help, and a run that is done already, with the modules they load."""
+    columns = f"seconds (median) | range | modules | of {', '.join(HEAVY)}"
+    table, found = Table(f"command | times | {columns}"), {}
+    with common.folder() as work:
+        run = project(work, 200, given.base)
+        say(f"first run: {seconds(given, 1, *run)[0]:.1f} s")
+        for name, times, line in (
+            ("residency --help", given.help_times, ["--help"]),
+            ("residency run, unchanged", given.run_times, run),
+        ):
+            took, loaded = seconds(given, times, *line), common.apart(modules, *line, threads=1)
+            found[name] = {"seconds": took, **loaded}
+            table.add(
+                f"{name} | {times} | {median(took):.3f} | {min(took):.3f} to {max(took):.3f} | "
+                f"{loaded['modules']} | {', '.join(loaded['heavy']) or 'none'}"
+            )
+    report(given, table, each=found)
+
+
+@measure("--notes 20000 --times 5", quick="--notes 200 --times 2")
+def finished(given: Namespace) -> None:
+    """residency run --explain, and a finished run of many notes again: no row need be read.
+
+    The aim is below 1 s each. Seconds of the clock, the interpreter included.
+    """
+    table, found = Table("command | notes | times | seconds (median) | range"), {}
+    with common.folder() as work:
+        run = project(work, given.notes, TINY)
+        for name, times, line in (
+            ("--explain, nothing done", given.times, [*run, "--explain"]),
+            ("first run", 1, run),
+            ("--explain, all done", given.times, [*run, "--explain"]),
+            ("finished run, again", given.times, run),
+        ):
+            found[name] = took = seconds(given, times, *line)
+            spread = f"{min(took):.2f} to {max(took):.2f}"
+            table.add(f"{name} | {given.notes:,} | {times} | {median(took):.2f} | {spread}")
+    report(given, table, seconds=found)
 
 
 if __name__ == "__main__":
-    run(main)
+    SUBJECT.main()

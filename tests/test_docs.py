@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+ACCOUNTS = sorted(ROOT.glob("benchmarks/results/*.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ACCOUNTS])
 needs_cli = pytest.mark.skipif(
     importlib.util.find_spec("residency.cli") is None, reason="needs residency.cli"
 )
@@ -70,6 +71,31 @@ def test_every_make_target_in_the_documentation_exists() -> None:
         for name in re.findall(r"`make ([a-z-]+)[ `]", page.read_text("utf-8"))
     }
     assert named - targets <= {"bench-"}
+
+
+def test_every_measurement_in_the_documentation_exists() -> None:
+    measured = {
+        (path.stem, name.strip("_").replace("_", "-"))
+        for path in (ROOT / "benchmarks").glob("[a-z]*.py")
+        for name in re.findall(r"^@measure(?:.|\n)*?\ndef (\w+)", path.read_text("utf-8"), re.M)
+    }
+    named = {
+        found
+        for page in PAGES
+        for found in re.findall(
+            r'(?:make |`)bench-([a-z]+) (?:ARGS="?)?([a-z][a-z-]*)', page.read_text("utf-8")
+        )
+    }
+    assert len(named) > 20
+    assert named - measured == set()
+
+
+def test_the_page_of_benchmarks_is_short_and_every_account_is_linked_from_it() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    prose = re.sub(r"^```.*?^```|^\|.*?$", "", page, flags=re.M | re.S)
+    assert len(prose.split()) <= 1500
+    linked = set(re.findall(r"\.\./benchmarks/results/([\w-]+\.md)", page))
+    assert {path.name for path in ACCOUNTS} - linked == set()
 
 
 @needs_cli

@@ -10,7 +10,7 @@ import pytest
 from residency.core.types import RawNote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from _deid_score import Case, Place, Tally, joined, kinds_table
+from _deid_cases import Case, Place, Tally, joined, kinds_table
 
 #       0         1         2         3
 #       0123456789012345678901234567890123456789
@@ -37,23 +37,23 @@ def test_found_means_every_letter_and_digit_and_nothing_of_the_signs_between() -
 
 def test_a_finding_that_touches_an_identifier_is_right_and_another_false() -> None:
     tally = counted((0, 5), (28, 30))
-    assert (tally.findings, tally.false) == (2, 1)
+    assert (tally.sums["findings"], tally.sums["false"]) == (2, 1)
 
 
 def test_findings_that_overlap_count_once() -> None:
     assert joined([(4, 10), (7, 12), (12, 14), (3, 3)]) == [(4, 12), (12, 14)]
-    assert counted((4, 10), (4, 8), (5, 10)).findings == 1
+    assert counted((4, 10), (4, 8), (5, 10)).sums["findings"] == 1
 
 
 def test_a_clinical_span_is_damaged_only_by_a_finding_that_touches_no_identifier() -> None:
-    assert counted((22, 24)).damaged == 1
-    assert counted((17, 24)).damaged == 0
-    assert counted((17, 20)).damaged == 0
+    assert counted((22, 24)).sums["damaged"] == 1
+    assert counted((17, 24)).sums["damaged"] == 0
+    assert counted((17, 20)).sums["damaged"] == 0
 
 
 def test_letters_rightly_replaced_tell_of_findings_that_are_too_wide() -> None:
     tally = counted((17, 27))  # 3/4, Foley: two digits of seven letters and digits
-    assert (tally.right_letters, tally.letters) == (2, 7)
+    assert (tally.sums["right"], tally.sums["letters"]) == (2, 7)
 
 
 def test_recall_is_apart_for_what_the_columns_hold_and_the_rest() -> None:
@@ -66,7 +66,8 @@ def test_findings_in_neutral_places_are_neither_right_nor_wrong_but_beside_ident
     None
 ):
     case = Case(CASE.note, TEXT, PLACES, neutral=((0, 11),))
-    assert (counted((0, 3), case=case).findings, counted((0, 5), case=case).findings) == (0, 1)
+    findings = [counted((0, end), case=case).sums["findings"] for end in (3, 5)]
+    assert findings == [0, 1]
 
 
 def test_where_not_every_identifier_is_marked_precision_is_not_said() -> None:
@@ -78,7 +79,7 @@ def test_where_not_every_identifier_is_marked_precision_is_not_said() -> None:
 
 def test_refused_notes_count_as_asked_and_in_no_other_column() -> None:
     tally = counted((4, 10))
-    tally.refused = 1
+    tally.sums["refused"] = 1
     assert tally.row("en", "x")[3] == "2"
     assert tally.row("en", "x")[-2] == "50.00%"
 
@@ -86,18 +87,14 @@ def test_refused_notes_count_as_asked_and_in_no_other_column() -> None:
 def test_the_table_of_kinds_has_a_column_for_each_system() -> None:
     one, two = counted((4, 10)), counted((17, 20))
     two.system = "other"
-    columns, rows = kinds_table([("en", "x", one), ("en", "x", two)])
+    columns, *rows = kinds_table([("en", "x", one), ("en", "x", two)])
     assert columns == ["language", "text", "kind", "it", "other"]
     assert ["en", "x", "name", "1.0000 (1)", "0.0000 (1)"] in rows
 
 
 @pytest.mark.parametrize("option", [["--worlds", "test"], ["--worlds", "validation", "test"]])
-def test_the_test_world_is_scored_only_with_final(
-    option: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_test_world_is_scored_only_with_final(option: list[str]) -> None:
     import deid
-    from residency.core.errors import UserError
 
-    monkeypatch.setattr(sys, "argv", ["deid.py", *option])
-    with pytest.raises(UserError, match="--final"):
-        deid.main()
+    with pytest.raises(SystemExit, match="--final"):
+        deid.SUBJECT.main(["scoreboard", *option])

@@ -56,7 +56,7 @@ def test_nominal_95_percent_covers_the_truth_90_to_98_percent_of_the_time() -> N
 @pytest.mark.parametrize("groups", [3, 5, 8, 29, 30, 60])
 @pytest.mark.parametrize("even", [True, False])
 def test_few_and_uneven_patients_are_covered_as_well(groups: int, even: bool) -> None:
-    """F1 of patients who differ in how much is found and invented; benchmarks/coverage.py has more
+    """F1 of patients who differ in how much is found and invented; benchmarks/scores.py has more
     of them."""
     generator, covered, truth = np.random.default_rng(groups), 0, 2 * 0.7 / (0.7 + 1 + 0.3)
 

@@ -9,7 +9,7 @@ Student's t asks for that number of groups (Hesterberg 2015), of which uneven gr
 (Kish 1965). With fewer than ``FEW`` groups there are too few different draws: each group is left
 out in turn instead (jackknife), with t, on the logit scale for metrics that end at 0 and 1. On
 simulated patients both cover 93 to 97 % (``tests/metrics/test_intervals.py``,
-``benchmarks/coverage.py``).
+``benchmarks/scores.py coverage``).
 """
 
 from __future__ import annotations
