@@ -330,16 +330,7 @@ def timed(lang: str, count: int, profiled: bool = False) -> dict[str, Any]:
 
 
 KEY = "c3" * 32
-FIELDS = [
-    "name",
-    "relative",
-    "phone",
-    "national_id",
-    "insurance",
-    "address",
-    "record",
-    "birth_date",
-]
+KEYS = ("name", "relative", "phone", "national_id", "insurance", "address", "record", "birth_date")
 
 
 @measure(
@@ -376,12 +367,12 @@ class Road:
         self.folder, self.count, self.counted = folder, given.notes, (0, 0)
         made = [one.note for one in notes(given.lang, min(given.different, given.notes), seed=11)]
         with sqlite3.connect(folder / "hospital.db") as database:
-            columns = "".join(f", {name} TEXT" for name in FIELDS)
+            columns = "".join(f", {name} TEXT" for name in KEYS)
             database.execute(
                 "CREATE TABLE notes (id INTEGER PRIMARY KEY, patient TEXT, written_at TEXT, "
                 f"text TEXT{columns})"
             )
-            marks = ", ".join("?" * (4 + len(FIELDS)))
+            marks = ", ".join("?" * (4 + len(KEYS)))
             rows = zip(range(1, given.notes + 1), cycle(made), strict=False)
             database.executemany(
                 f"INSERT INTO notes VALUES ({marks})",
@@ -390,7 +381,7 @@ class Road:
         recipe = f"""
             {{schema: 1, name: million, extract: {{url: 'sqlite:///hospital.db', notes: SELECT * FROM notes,
               columns: {{written_at: written_at}}, lang: {given.lang},
-              identifiers: {{{", ".join(f"{name}: {name}" for name in FIELDS)}}}}},
+              identifiers: {{{", ".join(f"{name}: {name}" for name in KEYS)}}}}},
             deid: {{profile: pseudonymised, jobs: {given.threads}}},
             data: {{notes: {{format: jsonl, path: data/deidentified.jsonl, lang: {given.lang}}}}},
             tasks: [{{card: clinical, data: notes}}]}}"""
@@ -471,7 +462,7 @@ def row(number: int, different: int, note: RawNote) -> tuple[Any, ...]:
     """A line of the database: a note of the generator, told for another patient."""
     values = dict(reversed(note.identifiers))
     patient = f"{number // different}-{note.patient}"
-    return number, patient, str(note.written_at), note.text, *(values[name] for name in FIELDS)
+    return number, patient, str(note.written_at), note.text, *(values[name] for name in KEYS)
 
 
 def held(pid: int) -> float:

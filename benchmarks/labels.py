@@ -84,10 +84,10 @@ def errors(given: Namespace) -> None:
 def listed(notes: list[Note], card: Card, given: Namespace, seed: int) -> list[dict[str, Any]]:
     """Both systems on the same corrupted notes and the same predictions."""
     from residency.label.suspects import find_suspects, rank_suspects
-    from residency.workflows.suggest import crossed
+    from residency.workflows.suggest import cross_validate
 
     wrong, places = corrupted(notes, card, given.share, seed)
-    beliefs = crossed(common.base_of(TINY), card, wrong, full(given.epochs), seed)
+    beliefs = cross_validate(common.base_of(TINY), card, wrong, full(given.epochs), seed)
     spans, most = sum(len(note.spans) for note in wrong), len(places)
     every = [
         one
@@ -235,12 +235,12 @@ def next_(given: Namespace) -> None:
 def learned(corpus: str, seed: int, given: Namespace) -> list[dict[str, Any]]:
     """One corpus with one seed: both systems, each round."""
     from residency.label.active import choose, uncertainty
-    from residency.workflows.suggest import fitted
+    from residency.workflows.suggest import fit_on_notes
 
     train, test = common.corpus(corpus)
     train, test = common.shuffled(train, seed), test[: 20 if given.quick else None]
     card, stage = fixed(load_card("ner"), train, corpus), full(given.epochs)
-    fit: Callable[[list[Note]], Any] = lambda notes: fitted(  # noqa: E731
+    fit: Callable[[list[Note]], Any] = lambda notes: fit_on_notes(  # noqa: E731
         common.base_of(TINY), card, notes, stage, seed
     )
     first, found = fit(train[:START]), []

@@ -65,11 +65,8 @@ def defaults(given: Namespace) -> None:
     table = Table(f"system | F1 by seed | {columns}")
     for system in given.systems:
         by_seed = {one["seed"]: one[system]["f1"] for one in reversed(rounds)}
-        own, its, versus = (
-            [one.get("ours", {}) for one in rounds],
-            [one[system] for one in rounds],
-            "",
-        )
+        own, its = [one.get("ours", {}) for one in rounds], [one[system] for one in rounds]
+        versus = ""
         if system != "ours" and "ours" in given.systems:
             gain = median(a["f1"] - b["f1"] for a, b in zip(own, its, strict=True))
             versus = f"{common.spread(common.ratios(own, its, 'seconds'), '.2f')} | {gain:+.3f}"
@@ -117,7 +114,7 @@ def learned(
 
 
 def plainly(path: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The plain script on our tokens in this process; its tags read as seqeval reads them."""
+    """The plain script on our tokens in this process; its tags read as ours are."""
     from residency.models.artefact import outputs, tokeniser
     from residency.tasks.bio import decode
     from residency.tasks.card import load_card
@@ -177,14 +174,9 @@ def tune(given: Namespace) -> None:
                         _, facts = common.finish(value, work, given.threads)
                         one = {"run": name, "in_all": time.perf_counter() - begun, **told(facts)}
                         found.append(one)
+                        start = f"{corpus} | {{}} | {output} | {begin} | {seed}"
                         for report in facts.reports[1 if number else 0 :]:
-                            lines(
-                                table,
-                                f"{corpus} | {{}} | {output} | {begin} | {seed}",
-                                method,
-                                report,
-                                facts,
-                            )
+                            lines(table, start, method, report, facts)
     common.report(given, table, measurements=found)
 
 
@@ -275,9 +267,8 @@ def compare(given: Namespace) -> None:
             used = {"epochs": given.epochs if marks else given.lm_epochs, "stop": None}
             folders, more = {}, {"seed": given.seed, "limit": given.test}
             for kind in METHODS:
-                value = common.recipe(
-                    kind, base, data, card, {"method": {"kind": kind}, **used}, **more
-                )
+                stage = {"method": {"kind": kind}, **used}
+                value = common.recipe(kind, base, data, card, stage, **more)
                 folders[str(common.finish(value, here, given.threads)[0])] = kind
             with served(answer(train)) as url:
                 api = f"evaluate.apis.stand-in={{url: '{url}', model: dictionary, budget: 5000}}"

@@ -177,12 +177,8 @@ def ours(
     writes = base.architecture == "causal"
     precision, packed = "bf16" if given["bf16"] else "fp32", given["system"] == "ours" and writes
     settings = {"method": KINDS[given["method"]], "steps": given["steps"], "weight_decay": 0}
-    settings |= {
-        "stop": None,
-        "accumulation": 1,
-        "micro_batch": given["batch"],
-        "precision": precision,
-    }
+    settings |= {"stop": None, "accumulation": 1, "micro_batch": given["batch"]}
+    settings |= {"precision": precision}
     settings |= dict.fromkeys(("learning_rate", "head_learning_rate"), given["rate"])
     settings["packing"] = "on" if packed else "off"
     pool, batches.POOL = batches.POOL, 1 if given["system"] == "random" else batches.POOL

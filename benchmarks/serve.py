@@ -217,9 +217,8 @@ def users(given: Namespace) -> None:
         names = [f"nurse-{user}" for user in range(given.users)]
         tokens, port = [provider.token("hospital", sub=name, **more) for name in names], free()
         oidc = {"kind": "oidc", "issuer": provider.issuer, "audience": AUDIENCE}
-        settings = [
-            f"auth.{key}={value}" for key, value in (oidc | {"jwks": provider.jwks}).items()
-        ]
+        oidc["jwks"] = provider.jwks
+        settings = [f"auth.{key}={value}" for key, value in oidc.items()]
         settings += [f"workers={given.workers}", f"limits.redis={address}", *given.settings]
         stack.enter_context(ours(port, served, given, work / "ours", *settings))
         plan = {"port": port, "texts": texts(run, given.tokens, 64), "tokens": tokens}
@@ -228,9 +227,8 @@ def users(given: Namespace) -> None:
         for kind in ("paced", "clock"):
             found = [once(given, kind, plan, address, turn) for turn in range(given.rounds)]
             measured += found
-            middle = {
-                key: median(one[key] for one in found) for key in found[0] if key != "statuses"
-            }
+            keys = ("asked", "accepted", "perfect", "p50", "p95")
+            middle = {key: median(one[key] for one in found) for key in keys}
             codes = sum((one["statuses"] for one in found), Counter[int]())
             others = codes.total() - codes[200] - codes[429]
             table.add(
@@ -255,10 +253,8 @@ def once(
     answers = load(kind=kind, rate=given.rate, seconds=given.seconds, seed=turn, **plan)
     over.set()
     watch.join()
-    each, took = (
-        Counter(user for user, _, _, status in answers if status == 200),
-        milliseconds(answers),
-    )
+    each = Counter(user for user, _, _, status in answers if status == 200)
+    took = milliseconds(answers)
     sent: dict[int, list[float]] = defaultdict(list)
     for user, at, _, _ in answers:
         sent[user].append(at)
