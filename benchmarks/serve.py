@@ -135,7 +135,7 @@ def overhead(given: Namespace, plan: dict[str, Any], run: Path, table: Table) ->
         took, until, number = [], time.time() + given.seconds, 0
         while time.time() < until:
             begun = time.perf_counter()
-            await engine.mark(plan["texts"][number % len(plan["texts"])])
+            await engine.classify(plan["texts"][number % len(plan["texts"])])
             took.append(1000 * (time.perf_counter() - begun))
             number += 7
         return median(took)
@@ -325,11 +325,10 @@ async def costs(given: Namespace, table: Table) -> None:
     """Microseconds of each check."""
     from provider import AUDIENCE, Provider
 
-    from residency.serve.auth.bearer import OidcTokens, local_key, make_tokens
+    from residency.serve.auth import OidcTokens, local_key, make_tokens
     from residency.serve.auth.rate import Rate
-    from residency.serve.limits import Limited
-    from residency.serve.settings import Limits, LocalKey, Oidc
-    from residency.serve.sizes import fit
+    from residency.serve.limits import Limited, fit
+    from residency.serve.settings import LocalKey, Oidc, RequestLimits
 
     async def timed(each: Callable[[int], Awaitable[Any]], clock: Any = time.process_time) -> float:
         marks = [clock()]
@@ -354,18 +353,18 @@ async def costs(given: Namespace, table: Table) -> None:
         table.add(f"key of this machine checked | {took:,.1f} µs")
     address, salt = os.environ.get("RESIDENCY_TEST_REDIS"), secrets.token_hex(4)
     for where, more in (("memory", {}), *([("Redis", {"redis": address})] if address else [])):
-        rate = Rate(Limits(per_second=1_000_000, **more))
+        rate = Rate(RequestLimits(per_second=1_000_000, **more))
         clock = time.perf_counter if more else time.process_time
         took = await timed(lambda n, rate=rate: rate.take(f"{salt}-{n % 200}"), clock)
         await rate.close()
         table.add(f"request counted in {where}, 200 users | {took:,.0f} µs")
 
     async def sized(_: int) -> None:
-        fit(Limits(), 400, 1200, 256, 4096)
+        fit(RequestLimits(), 400, 1200, 256, 4096)
 
     table.add(f"sizes checked | {await timed(sized):,.1f} µs")
     scope = {"type": "http", "path": "/extract", "headers": [(b"content-length", b"1000")]}
-    around = await timed(lambda _: Limited(answering, Limits())(scope, receiver(), ignore))
+    around = await timed(lambda _: Limited(answering, RequestLimits())(scope, receiver(), ignore))
     bare = await timed(lambda _: answering(scope, receiver(), ignore))
     table.add(f"layer of limits around an application | {around - bare:,.0f} µs")
 
