@@ -30,7 +30,7 @@ from _common import LANGUAGES, Subject, Table, report, say
 from _deid_cases import COLUMNS, WORLDS, Case, Tally, engine, kinds_table, of_world, public, touches
 from residency.core.errors import UserError
 from residency.core.types import RawNote, Span
-from residency.deid.engine import Deidentified, keyed, normalised
+from residency.deid.engine import DeidentifiedNote, keyed, normalised
 from residency.deid.rules import rules, rules_of
 from residency.deid.vault import Vault
 from residency.synth.clinical_notes import records
@@ -110,7 +110,7 @@ def ours(system: str, cases: Iterable[Case]) -> Tally:
             begun = time.process_time()
             done = ready.process(case.note)
             tally.seconds += time.process_time() - begun
-            if isinstance(done, Deidentified):
+            if isinstance(done, DeidentifiedNote):
                 tally.add(case, [(found.start, found.end) for found in done.findings])
             else:
                 tally.sums["refused"] += 1
@@ -203,7 +203,7 @@ def properties(given: Namespace) -> None:
         with engine() as ready:
             for planted in notes(lang, given.notes, given.seed, WORLDS[name]):
                 done = ready.process(planted.note)
-                if isinstance(done, Deidentified):
+                if isinstance(done, DeidentifiedNote):
                     check(planted, done, count)
                     moved[planted.note.patient].update(shifts(planted, done, lang))
                 else:
@@ -219,7 +219,7 @@ def properties(given: Namespace) -> None:
     report(given, table, peak_memory_mb=round(common.peak_memory_mb()))
 
 
-def check(planted: Planted, done: Deidentified, tally: Counter[str]) -> None:
+def check(planted: Planted, done: DeidentifiedNote, tally: Counter[str]) -> None:
     """Count what became of identifiers and labelled spans."""
     before = normalised(planted.note.text)
     text = before.apply(planted.note.text)
@@ -241,7 +241,7 @@ def check(planted: Planted, done: Deidentified, tally: Counter[str]) -> None:
         tally["other"] += not inside and done.note.text[slice(*landed)] != text[slice(*place)]
 
 
-def shifts(planted: Planted, done: Deidentified, lang: str) -> Iterator[int]:
+def shifts(planted: Planted, done: DeidentifiedNote, lang: str) -> Iterator[int]:
     """By how many days each full date of a note was moved."""
     from residency.deid.dates import find_dates
 
