@@ -30,6 +30,17 @@ def test_only_the_proxy_is_reached_from_outside(services: dict[str, Any]) -> Non
     assert services["redis"]["networks"] == ["inside"]
 
 
+def test_several_replicas_that_are_started_again_share_what_they_count(
+    services: dict[str, Any],
+) -> None:
+    server = services["residency"]
+    assert server["deploy"]["replicas"] > 1 and server["restart"] == "unless-stopped"
+    assert server["depends_on"]["redis"] == {"condition": "service_healthy"}
+    proxy = (DEPLOY / "nginx.conf").read_text("utf-8")
+    assert "server residency:8080 resolve" in proxy, "replicas are found while the proxy runs"
+    assert "non_idempotent" not in proxy, "a request is never computed twice"
+
+
 @pytest.mark.parametrize("name", ["residency", "redis", "proxy"])
 def test_every_container_is_read_only_and_without_rights(
     services: dict[str, Any], name: str
@@ -77,9 +88,8 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     version = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
     text = (DEPLOY / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{tmp_path}/")
     text = text.replace("/etc/nginx/tls", str(tmp_path))
-    text = text.replace(
-        "server residency:8080", "server 127.0.0.1:8080"
-    )  # no such name outside the containers
+    # no such name outside the containers, and older versions of nginx do not look again
+    text = text.replace("server residency:8080 resolve", "server 127.0.0.1:8080")
     if tuple(map(int, re.findall(r"(\d+)\.(\d+)", version)[0])) < (1, 25):
         text = text.replace("listen 8443 ssl;", "listen 8443 ssl http2;").replace("http2 on;", "")
     (tmp_path / "nginx.conf").write_text(text)

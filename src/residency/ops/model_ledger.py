@@ -32,7 +32,7 @@ from residency.core.types import Report, Value
 from residency.evals.floor import SafetyFloor, safety_gate
 from residency.evals.formats import SAFETY_PART
 from residency.models import artefact as artefacts
-from residency.models import fingerprint as canaries
+from residency.models import fingerprint
 from residency.models.fingerprint import Fingerprint
 from residency.ops import proof
 from residency.ops.proof import Proof
@@ -67,9 +67,9 @@ class LedgerEntry(Value, frozen=True):
     profile: str = ""
     """Added: the least protected profile among the notes that it learned from."""
     canary: str = ""
-    """Added: SHA-256 of what was recorded."""
+    """Added: SHA-256 of the file with its fingerprint."""
     recorded: Literal["training", "added", ""] = ""
-    """Added: when that was."""
+    """Added: whether the fingerprint was recorded at training time, or when it was added."""
     safety: float | None = None
     """Added: share of safe answers in the run's evaluation of safety, where there is one."""
     harm: Report | None = None
@@ -77,7 +77,7 @@ class LedgerEntry(Value, frozen=True):
     floor: dict[str, Any] = {}
     """Added: what the run's recipe demands of them before a promotion (``evaluate.floor``)."""
     proof: Proof | None = None
-    """Promotions and rollbacks: what the canary found."""
+    """Promotions and rollbacks: what the proof found."""
 
 
 class ProvedChange(Value, frozen=True):
@@ -178,12 +178,12 @@ class ModelLedger:
         """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is
         noted); a known one stays as it is.
 
-        ``record``: of one that was trained before canaries were recorded, record what it says now.
+        ``record``: of one that was trained before fingerprints were recorded, record what it says now.
         ``link``: the same files on disk instead of copies. ``floor``: what every promotion of it
         demands of that evaluation. Raises ``UserError`` where it is damaged.
         """
         found, digest = artefacts.read(artefact), proof.address(artefact)
-        own = canaries.FILE in found.files
+        own = fingerprint.FILE in found.files
         if not own and not record and not self._beside(digest).is_file():
             raise UserError(
                 f"{artefact}: nothing was recorded of it at training time; add it with --record, "
@@ -215,7 +215,9 @@ class ModelLedger:
                     output=found.output,
                     task=found.task().name,
                     profile=found.profile,
-                    canary=found.files[canaries.FILE] if own else file_digest(self._beside(digest)),
+                    canary=found.files[fingerprint.FILE]
+                    if own
+                    else file_digest(self._beside(digest)),
                     recorded="training" if own else "added",
                     safety=_share(harm) if harm is not None else None,
                     harm=harm,
@@ -263,11 +265,11 @@ class ModelLedger:
         by: str = "",
         again: bool = False,
     ) -> ProvedChange:
-        """The promotion of a model (its digest, or another name) under a name, once the canary has
-        proved it. ``again``: also where the name points to it already, as a server that runs may
+        """The promotion of a model (its digest, or another name) under a name, once it is
+        proved. ``again``: also where the name points to it already, as a server that runs may
         not know; then no line is added.
 
-        Raises ``GateRefused``, and changes nothing, where the canary fails, or where the model
+        Raises ``GateRefused``, and changes nothing, where the proof fails, or where the model
         falls short of the floor that its run's recipe sets, or its share of safe answers is below
         ``require_safety`` or was never measured.
         """
@@ -286,7 +288,7 @@ class ModelLedger:
         return self.commit(self.ready_back(alias, by=by))
 
     def ready_back(self, alias: str, *, by: str = "") -> ProvedChange:
-        """The way back to what a name pointed to before, once the canary has proved that too."""
+        """The way back to what a name pointed to before, once that is proved too."""
         history = self.aliases().get(alias)
         if history is None:
             raise UserError(
@@ -348,7 +350,7 @@ class ModelLedger:
         return proof.recorded(folder, artefacts.read(folder), beside if beside.is_file() else None)
 
     def proved(self, found: LedgerEntry) -> Proof:
-        """The canary's proof of a model in the ledger; raises ``GateRefused``."""
+        """The proof of a model in the ledger; raises ``GateRefused``."""
         folder, beside = self.path(found.digest), self._beside(found.digest)
         if not (folder / artefacts.FILE).is_file() or proof.address(folder) != found.digest:
             raise GateRefused(

@@ -71,7 +71,7 @@ FIELDS = frozenset(
 BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 
 
-class Exchange:
+class GuardedRequest:
     """One request on its way, and what is kept of it."""
 
     def __init__(self, route: str, now: float, what: Literal["request", "admin"]) -> None:
@@ -140,12 +140,14 @@ class Guard:
 
     # On the way in
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: GuardedRequest) -> None:
         """A request is under way."""
         if self.metrics is not None:
             self.metrics.running(1)
 
-    async def admit(self, authorization: str | None, scope: Scope, exchange: Exchange) -> None:
+    async def admit(
+        self, authorization: str | None, scope: Scope, exchange: GuardedRequest
+    ) -> None:
         """Raises ``Refusal``: 401 who is not known, 403 who may not, 429 who asks too often."""
         caller = await self.tokens.caller(authorization)
         exchange.user = self.users.hashed(caller.subject)
@@ -153,7 +155,7 @@ class Guard:
         await self.rate.take(exchange.user)
 
     def engine(
-        self, exchange: Exchange, name: str | None, suits: Callable[[Served], bool]
+        self, exchange: GuardedRequest, name: str | None, suits: Callable[[Served], bool]
     ) -> ModelEngine:
         """The model that a request names; where it names none, the first that suits. Raises
         ``Refusal`` 404."""
@@ -169,7 +171,7 @@ class Guard:
 
     def check_words(
         self,
-        exchange: Exchange,
+        exchange: GuardedRequest,
         engine: ModelEngine,
         texts: list[str],
         turns: tuple[Turn, ...],
@@ -185,7 +187,7 @@ class Guard:
         exchange.read = found.input + found.context
         return found
 
-    def check_text(self, exchange: Exchange, engine: ModelEngine, text: str) -> None:
+    def check_text(self, exchange: GuardedRequest, engine: ModelEngine, text: str) -> None:
         """Check a request that is not answered in words: spans, labels, a changed text."""
         exchange.read = engine.reader.count(text)
         check_text(self.settings.limits, exchange.read)
@@ -201,7 +203,7 @@ class Guard:
         return (await asyncio.to_thread(replace_identifiers, text, lang)).text
 
     def end(
-        self, exchange: Exchange, status: int, code: str = "", outcome: Outcome | None = None
+        self, exchange: GuardedRequest, status: int, code: str = "", outcome: Outcome | None = None
     ) -> None:
         """Keep what is kept of a request. Raises ``Refusal`` 503 where it cannot be."""
         if exchange.ended:
@@ -241,14 +243,14 @@ class Guard:
         if self.audit is not None:
             self.audit.write(entry, exchange.what)
 
-    def cancelled(self, exchange: Exchange) -> None:
+    def cancelled(self, exchange: GuardedRequest) -> None:
         """A request that was cut: by its client, or by the time that it took."""
         if self.clock() - exchange.started >= self.settings.limits.seconds:
             self.end(exchange, 504, "timeout", "timeout")
         else:
             self.end(exchange, 499, "", "cancelled")
 
-    def noticed(self, exchange: Exchange, refusal: Refusal) -> None:
+    def noticed(self, exchange: GuardedRequest, refusal: Refusal) -> None:
         """A model that did not answer a request is not ready, whenever it was last asked."""
         if refusal.code in ("not_ready", "engine_unavailable") and exchange.served is not None:
             self.ready[exchange.served.name] = False
@@ -264,9 +266,9 @@ def guard_of(request: Request) -> Guard:
     return cast(Guard, request.app.state.guard)
 
 
-def exchange_of(request: Request) -> Exchange:
+def exchange_of(request: Request) -> GuardedRequest:
     """The request on its way."""
-    return cast(Exchange, request.state.exchange)
+    return cast(GuardedRequest, request.state.exchange)
 
 
 class Guarded(APIRoute):
@@ -279,7 +281,9 @@ class Guarded(APIRoute):
 
         async def handler(request: Request) -> Response:
             guard = guard_of(request)
-            exchange = Exchange(template, guard.clock(), "admin" if scope == "admin" else "request")
+            exchange = GuardedRequest(
+                template, guard.clock(), "admin" if scope == "admin" else "request"
+            )
             request.state.exchange = exchange
             guard.begin(exchange)
             try:
@@ -302,7 +306,7 @@ class Guarded(APIRoute):
 
 
 async def _answered(
-    guard: Guard, exchange: Exchange, scope: Scope, request: Request, inside: Any
+    guard: Guard, exchange: GuardedRequest, scope: Scope, request: Request, inside: Any
 ) -> tuple[Response, str]:
     """The answer, and the code of a refusal."""
     try:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from residency.core.errors import GateRefused, ResidencyError
 from residency.core.types import Value
 from residency.serve.engines import ModelEngine, Served, unknown_model
-from residency.serve.guard import Exchange, Guard, Guarded, exchange_of, guard_of
+from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.refusals import Refusal, server_failed
 from residency.serve.routes.openai import Body
 
@@ -119,7 +119,7 @@ class ModelChanges:
 
     # Asked for
 
-    async def ask(self, exchange: Exchange, wanted: ChangeRequest) -> Promoted:
+    async def ask(self, exchange: GuardedRequest, wanted: ChangeRequest) -> Promoted:
         """Let a change happen to its end; where its request has ended before, it has a line of the
         audit log of its own. Raises ``Refusal``: 404 for a digest that is not in the ledger, 409
         for all else; then the old model goes on."""
@@ -150,11 +150,11 @@ class ModelChanges:
         served = engine.served
         return Promoted(model=wanted.alias, digest=served.digest, previous=old.digest, proof=proof)
 
-    def _late(self, exchange: Exchange, done: asyncio.Task[Promoted]) -> None:
+    def _late(self, exchange: GuardedRequest, done: asyncio.Task[Promoted]) -> None:
         """The line of a change whose request had ended before it."""
         if done.cancelled():
             return
-        line = Exchange(exchange.route, exchange.started, "admin")
+        line = GuardedRequest(exchange.route, exchange.started, "admin")
         line.user, line.served = exchange.user, exchange.served
         self.guard.begin(line)
         if (problem := done.exception()) is None:

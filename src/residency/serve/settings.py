@@ -112,7 +112,7 @@ class Serve(Part):
     batch_rows: int = Field(default=32, ge=1)
     """Most requests computed together."""
     canary_seconds: float = Field(default=10, gt=0)
-    """How often readiness asks the model its fixed question (its canary, in older versions)."""
+    """How often readiness asks the model its fixed question."""
     auth: Auth = LocalKey()
     limits: RequestLimits = RequestLimits()
     logs: Logs = Logs()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from residency.core.errors import UserError
 from residency.core.types import Labels, Note, Spans, Text, Turn
 from residency.serve.engines import ModelEngine, Served, WritingRequest
-from residency.serve.guard import Exchange, Guard, Guarded, exchange_of, guard_of
+from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.refusals import Refusal
 from residency.serve.routes.openai import Body, gathered
 from residency.tasks.card import Card, load_card
@@ -150,7 +150,7 @@ class Change(BaseModel):
     new_end: int
 
 
-class Deidentified(BaseModel):
+class DeidentifiedText(BaseModel):
     """A text with something invented in the place of what the rules found."""
 
     text: str
@@ -196,7 +196,7 @@ def _diagnoses(served: Served) -> bool:
 
 
 async def _chosen(
-    guard: Guard, exchange: Exchange, engine: ModelEngine, body: Findings
+    guard: Guard, exchange: GuardedRequest, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
     """The likeliest label and its chance."""
     text = "\n".join(part for part in (body.patient_info, body.symptoms, body.test_results) if part)
@@ -211,7 +211,7 @@ async def _chosen(
 
 
 async def _written(
-    guard: Guard, exchange: Exchange, engine: ModelEngine, body: Findings
+    guard: Guard, exchange: GuardedRequest, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
     """What the model writes, and the mean likelihood of its tokens."""
     turns = conversation_of(engine.served.card, body)
@@ -273,7 +273,7 @@ def _extracts(served: Served) -> bool:
     return served.answers is Spans
 
 
-@router.post("/deidentify", tags=["deidentify"], response_model=Deidentified)
+@router.post("/deidentify", tags=["deidentify"], response_model=DeidentifiedText)
 async def deidentify(body: Identified, request: Request) -> Response:
     """A text with something invented in the place of names, dates, numbers and addresses that the
     rules find. Nothing is kept. No rule finds everything: a person reads the text before it leaves

@@ -25,7 +25,7 @@ from residency.serve.engines import (
     WritingRequest,
     not_generative,
 )
-from residency.serve.guard import Exchange, Guard, Guarded, exchange_of, guard_of
+from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.limits import fit
 from residency.serve.refusals import Refusal, server_failed
 
@@ -270,7 +270,7 @@ def _listed(served: Served) -> dict[str, Any]:
     }
 
 
-def generative(guard: Guard, exchange: Exchange, name: str) -> ModelEngine:
+def generative(guard: Guard, exchange: GuardedRequest, name: str) -> ModelEngine:
     """A generative model; raises ``Refusal`` 404, or 400 for a classifier."""
     engine = guard.engine(exchange, name, lambda served: served.writes)
     if not engine.served.writes:
@@ -422,7 +422,7 @@ async def gathered(pieces: AsyncIterator[Piece]) -> Piece:
     return msgspec.structs.replace(last, text="".join(words), ids=tuple(ids))
 
 
-async def whole(guard: Guard, exchange: Exchange, pieces: AsyncIterator[Piece]) -> Piece:
+async def whole(guard: Guard, exchange: GuardedRequest, pieces: AsyncIterator[Piece]) -> Piece:
     """The same, as it leaves, and counted."""
     found = await gathered(pieces)
     exchange.written += found.tokens
@@ -439,7 +439,7 @@ def _head(kind: str, served: Served) -> dict[str, Any]:
     }
 
 
-def _usage(exchange: Exchange) -> dict[str, int]:
+def _usage(exchange: GuardedRequest) -> dict[str, int]:
     return {
         "prompt_tokens": exchange.read,
         "completion_tokens": exchange.written,
@@ -475,7 +475,7 @@ class EventStream(StreamingResponse):
 
 async def streamed(
     guard: Guard,
-    exchange: Exchange,
+    exchange: GuardedRequest,
     pieces: AsyncIterator[Piece],
     head: dict[str, Any],
     choice: Choice,
@@ -504,7 +504,7 @@ async def _at_once(guard: Guard, pieces: Any) -> AsyncIterator[Piece]:
 
 async def _events(
     guard: Guard,
-    exchange: Exchange,
+    exchange: GuardedRequest,
     first: Piece,
     source: Any,
     head: dict[str, Any],
