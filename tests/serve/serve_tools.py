@@ -103,13 +103,13 @@ class Started:
     def workers(self) -> list[int]:
         """Processes that the server started to answer."""
         found = subprocess.run(
-            ["ps", "--ppid", str(self.process.pid), "-o", "pid=,args="],
+            ["ps", "-ww", "--ppid", str(self.process.pid), "-o", "pid=,args="],
             capture_output=True,
             text=True,
             check=False,
         )
         lines = found.stdout.splitlines()
-        return [int(line.split()[0]) for line in lines if "spawn_main" in line]
+        return [int(line.split()[0]) for line in lines if "multiprocessing.spawn" in line]
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
