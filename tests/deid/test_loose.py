@@ -6,6 +6,7 @@ from unicodedata import normalize
 
 import pytest
 
+from residency.deid.known import known_finder
 from residency.deid.loose import replace_identifiers
 
 TEXTS = {
@@ -50,3 +51,14 @@ def test_a_line_end_of_two_signs_is_one_before_and_counted_right() -> None:
 
 def test_two_calls_do_not_agree() -> None:
     assert len({replace_identifiers(TEXTS["en"][0], "en").text for _ in range(8)}) > 1
+
+
+def test_what_is_replaced_by_itself_is_left_and_the_rest_is_replaced() -> None:
+    done = replace_identifiers("Mr. John Smith is 90 years old.", "en")
+    assert "90 years old" in done.text and "Smith" not in done.text
+    assert [one.kind for one in done.replacements] == ["name"]
+
+
+def test_a_lone_dot_in_a_known_name_is_no_part_of_it() -> None:
+    finder = known_finder((("name", "Nguyễn . An"),), "vi")
+    assert list(finder.find("Hôm qua Nguyễn An đã về.", "vi"))
