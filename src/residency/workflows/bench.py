@@ -2,7 +2,7 @@
 memory.
 
 Ours is what ``predict`` does: windows, batches, decoding, reading the answer back. Plain is what a
-script of a few lines does: ``transformers.pipeline`` for a model that marks, ``generate`` behind
+script of a few lines does: ``transformers.pipeline`` for a classifier, ``generate`` behind
 the chat template for one that writes. Both take turns in one process, so that a machine that slows
 down slows both; memory is taken of a process of its own for each.
 """
@@ -54,9 +54,9 @@ class Timing(Value, frozen=True):
     """Of answering a batch."""
     p95_ms: float
     tokens: int
-    """Tokens of a batch, padding apart: read by a model that marks, written by one that writes."""
+    """Tokens of a batch, padding apart: read by a classifier, written by a generative model."""
     first_ms: float | None = None
-    """To the first token, of a model that writes."""
+    """To the first token, of a generative model."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -76,7 +76,7 @@ class Speed(Value, frozen=True):
     base: str
     output: str
     length: int
-    """Tokens of an input (a model that marks), or of question and answer together."""
+    """Tokens of an input (a classifier), or of question and answer together."""
     times: int
     timings: tuple[Timing, ...]
     memory_mb: float
@@ -172,7 +172,7 @@ class TimedClassifier:
 
 
 class TimedGenerator:
-    """A model that writes: a question and an answer that fill a fixed length, the answer a quarter
+    """A generative model: a question and an answer that fill a fixed length, the answer a quarter
     of it."""
 
     output = "text"

@@ -42,7 +42,7 @@ def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Ite
     """Answers of a run's model, one per note, in order, in constant memory. Identified notes stay
     in memory only.
 
-    A model that writes is given the note's turns or columns where it has some, else its text as the
+    A generative model is given the note's turns or columns where it has some, else its text as the
     question. The model is loaded, and its faults are raised, before the first answer is asked for.
     """
     from residency.models import predictors
