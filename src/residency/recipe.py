@@ -239,8 +239,8 @@ class Recipe(Part):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that the recipe says, defaults included, as keys of steps are made of it: under
-        the names that it had in earlier versions, so that their runs are found again."""
+        """Everything that the recipe says, defaults included, as keys of steps are made of it,
+        under the names that it had in earlier versions: so their runs are found again."""
         return self.model_dump(mode="json", by_alias=True)
 
     def card(self, task: Task) -> Card:

@@ -38,7 +38,7 @@ class Item(NamedTuple):
     choices: tuple[str, ...] | None = None
 
 
-class Task(NamedTuple):
+class OfficialTask(NamedTuple):
     """How the official scorer reads and scores a task."""
 
     read: Callable[[Item], Read]
@@ -72,7 +72,7 @@ def overall(scores: dict[str, float]) -> float:
     return sum(scores[task] for task in TASKS) / len(TASKS)
 
 
-def _read(known: Task, task: str, item: Item) -> Read:
+def _read(known: OfficialTask, task: str, item: Item) -> Read:
     try:
         return known.read(item)
     except (IndexError, AssertionError, TypeError, AttributeError):
@@ -286,16 +286,16 @@ def _trees(gold: Sequence[list[trees.Node]], said: Sequence[list[trees.Node]]) -
     return 1 - sum(map(trees.distance, said, gold)) / most
 
 
-def _facts(read: Callable[[Item], Read]) -> Task:
-    return Task(read, _sets, "Micro-F1")
+def _facts(read: Callable[[Item], Read]) -> OfficialTask:
+    return OfficialTask(read, _sets, "Micro-F1")
 
 
-def _choice(first: str, average: str, read: Callable[[Item], Read] = _label) -> Task:
+def _choice(first: str, average: str, read: Callable[[Item], Read] = _label) -> OfficialTask:
     metric = "Macro-F1" if average == "macro" else "Micro-F1"  # as the scorer calls it
-    return Task(read, partial(_classes, first=first, average=average), metric)
+    return OfficialTask(read, partial(_classes, first=first, average=average), metric)
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, OfficialTask] = {
     "CMeEE-V2": _facts(_mentions),
     "CMeIE-V2": _facts(_triples),
     "CHIP-CDN": _facts(_terms),
@@ -304,15 +304,15 @@ TASKS: dict[str, Task] = {
     "CHIP-MDCFNPC": _facts(partial(_attributes, default="不标注")),
     "IMCS-V2-SR": _facts(partial(_attributes, default="无法根据上下文确定病人是否患有该症状")),
     "IMCS-V2-DAC": _choice("非上述类型", "macro"),
-    "IMCS-V2-MRG": Task(_sections, _reports, "RougeL"),
+    "IMCS-V2-MRG": OfficialTask(_sections, _reports, "RougeL"),
     "CHIP-CTC": _choice("非上述类型", "macro"),
     "CHIP-STS": _choice("是的", "weighted", _same),
     "KUAKE-IR": _choice("相关", "weighted"),
     "KUAKE-QIC": _choice("非上述类型", "macro"),
     "KUAKE-QQR": _choice("完全一致", "weighted"),
     "KUAKE-QTR": _choice("完全不匹配或者没有参考价值", "weighted"),
-    "MedDG": Task(_label, _texts, "RougeL"),
-    "Text2DT": Task(_tree, _trees, "TreeLenvRatio"),
+    "MedDG": OfficialTask(_label, _texts, "RougeL"),
+    "Text2DT": OfficialTask(_tree, _trees, "TreeLenvRatio"),
     "CMedCausal": _facts(_causes),
 }
 """The 18 tasks by their official names."""

@@ -274,7 +274,7 @@ def _texts(folder: Path) -> str:
 
 
 def _cut(text: str, most: int, count: Callable[[str], int]) -> str:
-    """The longest beginning of at most ``most`` tokens of a text, repeated until it is long enough."""
+    """The longest beginning of at most ``most`` tokens of a text, repeated while it is short."""
     while count(text) < most:
         text += "\n" + text
     low, high = 1, len(text)

@@ -2,8 +2,8 @@
 release.
 
 Identified notes lie encrypted in the zone, a segment at a time; what is made of them lies in the
-zone too until the release check has passed, and is then moved to ``deid.out``. A killed process goes
-on behind the last segment; the next command takes what is new.
+zone too until the release check has passed, and is then moved to ``deid.out``. A killed process
+goes on behind the last segment; the next command takes what is new.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class ZoneFiles:
             self.store.put("deid", self.state)
 
     def _seen(self, gate: ReleaseCheck, workers: Workers) -> None:
-        """Give the release check back what it knew of the notes that are made and not released; what it was
-        not kept of is shown again."""
+        """Give the release check back what it knew of notes that are made and not released; those
+        that it was not kept of are shown again."""
         kept = self.store.get("gate", Seen)
         after = self.state.released_segment
         if kept is not None and after < kept.segment <= self.state.segment:

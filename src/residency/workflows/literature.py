@@ -28,7 +28,7 @@ OWN = "conclusions"
 """The generator that is none."""
 
 
-class KeptAnswer(Value, frozen=True):
+class KeptWords(Value, frozen=True):
     """What a generator wrote about an abstract, kept so that an interrupted command asks nothing
     twice."""
 
@@ -172,7 +172,7 @@ def _written(
     """Pairs that a generator writes, each with its abstract's text; its words are kept until all
     are there."""
     kept = out.with_name(out.name + ".partial-words")
-    known = {one.key: one.text for one in read_unfinished(kept, KeptAnswer)}
+    known = {one.key: one.text for one in read_unfinished(kept, KeptWords)}
     tracker.start("writing questions", len(abstracts))
     source, done, info = iter(abstracts), 0, generator.info
     with disk_errors(out):
@@ -186,7 +186,7 @@ def _written(
                 answers = generator.predict(list(new.values()))
                 for key, answer in zip(new, answers, strict=True):
                     known[key] = answer.text
-                    file.write(msgspec.json.encode(KeptAnswer(key=key, text=answer.text)) + b"\n")
+                    file.write(msgspec.json.encode(KeptWords(key=key, text=answer.text)) + b"\n")
                 file.flush()
                 done += len(chunk)
                 tracker.update(done)

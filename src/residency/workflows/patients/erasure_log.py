@@ -79,7 +79,7 @@ class ErasureLog:
         self._last = sha256(written).hexdigest()
 
     def state(self, hashes: tuple[str, ...]) -> str:
-        """``begun`` or ``finished``, of the last erasure of a patient; empty where there is none."""
+        """``begun`` or ``finished``, of a patient's last erasure; empty where there was none."""
         about = [
             line.event
             for line in self.lines
