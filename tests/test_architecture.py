@@ -14,6 +14,7 @@ SRC = ROOT / "src/residency"
 MAP = (ROOT / "docs/architecture.md").read_text("utf-8")
 STEP = re.compile(r"`([\w/]+\.py)` `([\w.]+)`")
 """A file of the package, and a function, class or method in it."""
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def defined(path: Path) -> set[str]:
@@ -21,9 +22,9 @@ def defined(path: Path) -> set[str]:
     found = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.ClassDef):
-            inner = (one for one in node.body if isinstance(one, ast.FunctionDef))
+            inner = (one for one in node.body if isinstance(one, FUNCTION))
             found |= {node.name, *(f"{node.name}.{one.name}" for one in inner)}
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        elif isinstance(node, FUNCTION):
             found.add(node.name)
         elif isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
