@@ -16,6 +16,7 @@ from residency.models.artefact import fresh
 from residency.models.base import BaseModelSettings, max_positions, resolve
 from residency.models.weights import load_weights
 from residency.tasks.card import Card, Label
+from residency.tasks.heads import SEQUENCE
 
 CLASSES = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b")))
 SPANS = Card(name="s", family="spans", labels=(Label(name="a"),))
@@ -172,7 +173,8 @@ def test_modules_without_weights_of_the_base_are_known(found: dict[str, Any]) ->
 def test_a_base_that_was_tuned_for_other_labels_gets_a_fresh_head(
     found: dict[str, Any], tmp_path: Path
 ) -> None:
-    tuned = load_weights(found["roberta"], "labels", ("x", "y", "z"))
+    three = Card(name="t", family="labels", labels=tuple(Label(name=name) for name in "xyz"))
+    tuned = load_weights(found["roberta"], SEQUENCE, three)
     tuned.save_pretrained(tmp_path)
     shutil.copy(Path(found["roberta"].path) / "tokenizer.json", tmp_path)
     shutil.copy(Path(found["roberta"].path) / "tokenizer_config.json", tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residency.tasks.heads import IGNORED
+from residency.tasks.heads import IGNORED, SEQUENCE, TOKENS
 from residency.train.batches import LengthBatches, collate
 from residency.train.items import TrainingItem
 
@@ -58,7 +58,7 @@ def test_rows_are_padded_and_the_padding_is_not_trained() -> None:
         TrainingItem(example="a", ids=[5, 6, 7], targets=[IGNORED, 1, 0]),
         TrainingItem(example="b", ids=[8], targets=[2]),
     ]
-    found = collate(items, 9, "spans", False)
+    found = collate(items, 9, TOKENS, False)
     assert found["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
     assert found["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert found["labels"].tolist() == [[IGNORED, 1, 0], [2, IGNORED, IGNORED]]
@@ -69,10 +69,10 @@ def test_classes_are_numbers_or_one_share_per_label() -> None:
         TrainingItem(example="a", ids=[5], targets=[2]),
         TrainingItem(example="b", ids=[8], targets=[0]),
     ]
-    assert collate(one, 0, "labels", False)["labels"].tolist() == [2, 0]
+    assert collate(one, 0, SEQUENCE, False)["labels"].tolist() == [2, 0]
     several = [
         TrainingItem(example="a", ids=[5], targets=[0.0, 1.0]),
         TrainingItem(example="b", ids=[8], targets=[1.0, 1.0]),
     ]
-    labels = collate(several, 0, "labels", True)["labels"]
+    labels = collate(several, 0, SEQUENCE, True)["labels"]
     assert labels.tolist() == [[0, 1], [1, 1]] and labels.is_floating_point()

@@ -11,6 +11,7 @@ import transformers
 
 from residency.core.errors import UserError
 from residency.models.adapters import Freeze, Full, Lora, Prefix
+from residency.tasks.heads import WORDS
 from residency.train import meta_step
 from residency.train.defaults import StagePlan
 from residency.train.device import Device, device_named
@@ -48,7 +49,7 @@ LLAMA_7B = {
 def llama(shape: dict[str, int], rows: int, tokens: int, trained: int) -> Subject:
     config = transformers.LlamaConfig(**shape)
     return subject_of(
-        config, "answers", (), RowLengths(lengths=(tokens,) * rows, trained=(trained,) * rows)
+        config, WORDS, (), RowLengths(lengths=(tokens,) * rows, trained=(trained,) * rows)
     )
 
 
@@ -102,7 +103,7 @@ def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
     """Embeddings and output 2 x 100 x 32; a layer 4 x 32 x 32 + 3 x 32 x 48 + 2 x 32; the last norm
     32."""
     count = 2 * 100 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48 + 64) + 32
-    found = measure_step(small(Full()), "answers", Batch(rows=2, tokens=8, trained=4))
+    found = measure_step(small(Full()), WORDS, Batch(rows=2, tokens=8, trained=4))
     assert found.parameters == found.trainable == count
     assert found.gradients == 4 * count
     assert found.optimiser == pytest.approx(8 * count, abs=200), (
@@ -110,11 +111,11 @@ def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
     )
     adapted = measure_step(
         small(Lora(r=3, targets=["q_proj", "down_proj"])),
-        "answers",
+        WORDS,
         Batch(rows=2, tokens=8, trained=4),
     )
     assert adapted.trainable == 2 * 3 * ((32 + 32) + (48 + 32))
-    frozen = measure_step(small(Freeze(last=1)), "answers", Batch(rows=2, tokens=8, trained=4))
+    frozen = measure_step(small(Freeze(last=1)), WORDS, Batch(rows=2, tokens=8, trained=4))
     assert frozen.trainable == 4 * 32 * 32 + 3 * 32 * 48 + 64
 
 
@@ -128,7 +129,7 @@ def test_the_peak_is_that_of_a_real_step(
     """The same step on tensors with values, counted as they come and go; rows are padded, so there
     is a mask."""
     batch = Batch(rows=8, tokens=96, trained=20)
-    found = measure_step(small(method), "answers", batch, "fp32", checkpointing)
+    found = measure_step(small(method), WORDS, batch, "fp32", checkpointing)
     monkeypatch.setattr(
         transformers.masking_utils, "_ignore_causal_mask_sdpa", lambda *_, **__: False
     )
@@ -145,7 +146,7 @@ def test_the_peak_is_that_of_a_real_step(
         held.add(tensor for module in model.modules() for tensor in meta_step._own(module))
         assert held.now == pytest.approx(found.weights, rel=0.02)
         for _ in range(2):
-            meta_step._loss(model, "answers", batch, "fp32").backward()  # type: ignore[no-untyped-call]
+            meta_step._loss(model, WORDS, batch, "fp32").backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
     if (
@@ -164,7 +165,7 @@ def test_depths_in_between_lie_on_a_straight_line() -> None:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shape))
         model.fresh = ()
         model = Lora(r=4, targets="linear").attach(model)
-    whole = measure_step(model, "answers", Batch(rows=2, tokens=32, trained=8), "bf16", True, True)
+    whole = measure_step(model, WORDS, Batch(rows=2, tokens=32, trained=8), "bf16", True, True)
     assert (short.parameters, short.trainable) == (whole.parameters, whole.trainable)
     assert short.peak == pytest.approx(whole.peak, rel=0.05)
 

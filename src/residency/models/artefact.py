@@ -16,7 +16,6 @@ from residency.core.types import Profile, Value
 from residency.models import fingerprint
 from residency.models.adapters import Configured, Full, Method, Methods, method_of
 from residency.models.base import (
-    HEADS,
     Base,
     BaseModelSettings,
     load_tokenizer,
@@ -27,9 +26,10 @@ from residency.models.base import (
 from residency.models.chat_template import ChatTokeniser
 from residency.models.generation import Generation, TokenLimits
 from residency.models.tokens import Tokeniser
-from residency.models.weights import head_of, load_causal, load_weights
+from residency.models.weights import bare, load_weights
 from residency.tasks.card import Card
-from residency.tasks.families import of
+from residency.tasks.families import head_of
+from residency.tasks.heads import Head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,6 +87,11 @@ class Artefact(Value, frozen=True):
         """The task's card, labels fixed."""
         return parse(Card, self.card, FILE)
 
+    @property
+    def head(self) -> Head:
+        """What answers its task."""
+        return head_of(self.task(), self.output)
+
     def others(self) -> list[Card]:
         """The cards of other tasks that it learned."""
         return [parse(Card, card, FILE) for card in self.more]
@@ -112,12 +117,6 @@ class Artefact(Value, frozen=True):
         return parse(Generation, self.generate, FILE)
 
 
-def outputs(card: Card) -> tuple[str, ...]:
-    """Names of a classifier's outputs for a task; none of a task whose answers are written."""
-    head = of(card).classifier
-    return () if head is None else head.outputs(card)
-
-
 def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Method] = ()) -> Any:
     """The base as it is tuned for a card: with an untrained head, or as it writes; held as
     ``methods`` need it.
@@ -125,21 +124,18 @@ def fresh(base: Base, card: Card, output: Output = "head", methods: Sequence[Met
     Raises ``UserError`` where a method cannot work on it.
     """
     in_place = any(method.in_place for method in methods)
-    whole = _whole(base, card, output, methods) if base.quantise != "none" else ()
-    if output == "text":
-        return load_causal(base, in_place=in_place, whole=whole)
-    return load_weights(
-        base, card.family, outputs(card), card.multiple, in_place=in_place, whole=whole
-    )
+    head = head_of(card, output)
+    whole = _whole(base, head, methods) if base.quantise != "none" else ()
+    return load_weights(base, head, card, in_place=in_place, whole=whole)
 
 
-def _whole(base: Base, card: Card, output: Output, methods: Sequence[Method]) -> list[str]:
+def _whole(base: Base, head: Head, methods: Sequence[Method]) -> list[str]:
     """Modules of a quantised base that keep their numbers: its output layer, and what methods train
     whole."""
     import torch
 
     with silent(), torch.device("meta"):
-        model = _bare(Path(base.path), "answers" if output == "text" else card.family)
+        model = _bare(Path(base.path), head)
     last = model.get_output_embeddings()
     names = [name for name, module in model.named_modules() if last is not None and module is last]
     return [*names, *(name for method in methods for name in method.unquantised(model))]
@@ -158,7 +154,8 @@ def begin(base: Base, card: Card, output: Output, method: Method, start: Path | 
             f"stages.start: {start} was trained on another base ({before.base.id}) than this "
             f"recipe's {base.id}; name that base, or start: base."
         )
-    if (before.output, _shape(before)) != (output, outputs(card) if output == "head" else ()):
+    outputs = head_of(card, output).outputs(card)
+    if (before.output, before.head.outputs(before.task())) != (output, outputs):
         raise UserError(
             f"stages.start: {start} answers card {before.task().name}, whose outputs are not those "
             f"of card {card.name}; start from a stage of the same card, or start: base."
@@ -170,10 +167,6 @@ def begin(base: Base, card: Card, output: Output, method: Method, start: Path | 
             "weights without loss; put it last, or set base.quantise: none."
         )
     return _assembled(before, start, base, [method], merge=True)
-
-
-def _shape(artefact: Artefact) -> tuple[str, ...]:
-    return outputs(artefact.task()) if artefact.output == "head" else ()
 
 
 def chat(base: Base, limits: TokenLimits, folder: Path | None = None) -> ChatTokeniser:
@@ -219,7 +212,7 @@ def save(
         writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
     )
     tokenizer.save_pretrained(folder)
-    said = fingerprint.record(model, tokenizer, base, "text" if writing else "head")
+    said = fingerprint.record(model, tokenizer, base, head_of(card, "text" if writing else "head"))
     if said is not None:
         write_json(folder / fingerprint.FILE, said)
     inside = [*folder.iterdir(), *(folder / EARLIER).rglob("*")]
@@ -310,10 +303,17 @@ def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, ChatT
     return artefact, _model(artefact, folder, merge), speaker
 
 
+def load_model(artefact: Artefact, folder: Path) -> Any:
+    """The trained model alone, merged as it is served; raises as ``load`` and ``load_chat``."""
+    if artefact.head.generates:
+        chat_of(artefact, folder)
+    return _model(artefact, folder, merge=True)
+
+
 def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
     """An artefact's tokenizer with its template and limits, checked to write what it wrote in
     training."""
-    if artefact.output != "text":
+    if not artefact.head.generates:
         raise UserError(
             f"{folder}: its model is a classifier, not a generative model; use residency predict."
         )
@@ -348,22 +348,14 @@ def _assembled(
     Adapters of earlier stages are merged, as they were when the next stage began; the last one's
     where ``merge`` says so.
     """
-    card, family = (
-        artefact.task(),
-        "answers" if artefact.output == "text" else artefact.task().family,
-    )
     parts = [(one.tuning(), folder / one.folder) for one in artefact.earlier] + [
         (artefact.tuning(), folder)
     ]
     if isinstance(parts[0][0], Full):
-        model = _bare(parts[0][1], family)
-        model.fresh = (
-            ()
-            if artefact.output == "text"
-            else tuple(name for name in HEADS if hasattr(model, name))
-        )
+        model = _bare(parts[0][1], artefact.head)
     else:
-        model = fresh(base, card, artefact.output, [*(method for method, _ in parts), *more])
+        methods = [*(method for method, _ in parts), *more]
+        model = fresh(base, artefact.task(), artefact.output, methods)
     for number, (method, where) in enumerate(parts, start=1):
         model = method.load(model, where, merge=merge or number < len(parts))
     return model.requires_grad_(False)
@@ -385,10 +377,8 @@ def same_base(base: Base, folder: Path) -> Base:
     return msgspec.structs.replace(base, path=str(path))
 
 
-def _bare(folder: Path, family: str) -> Any:
-    """A model built from a configuration, its weights still to be loaded."""
-    import torch
+def _bare(folder: Path, head: Head) -> Any:
+    """A model built from the configuration in a folder."""
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(folder)
-    return head_of(family).from_config(config, dtype=torch.float32)
+    return bare(transformers.AutoConfig.from_pretrained(folder), head)

@@ -15,6 +15,7 @@ from residency.core.types import Value
 from residency.models.base import Base
 from residency.models.running import evaluating
 from residency.models.tokens import Tokeniser
+from residency.tasks.heads import Head
 
 FILE = "canary.json"
 """Its name since the first version: artefacts keep it."""
@@ -65,13 +66,11 @@ class Fingerprint(Value, frozen=True):
     tolerances: dict[str, float]
 
 
-def record(model: Any, tokenizer: Any, base: Base, output: str) -> Fingerprint | None:
+def record(model: Any, tokenizer: Any, base: Base, head: Head) -> Fingerprint | None:
     """What a model says now; nothing where it cannot be asked or says what is no number."""
     try:
-        ids = rows(tokenizer, base, output)
-        values = tuple(
-            tuple(round(one, 6) for one in found) for found in measure(model, ids, output)
-        )
+        ids = rows(tokenizer, base, head)
+        values = tuple(tuple(round(one, 6) for one in found) for found in measure(model, ids, head))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None  # a trained model is kept, whatever its fingerprint
     if any(one != one or abs(one) == float("inf") for found in values for one in found):
@@ -97,9 +96,9 @@ def numbers(model: Any, base: Base) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def rows(tokenizer: Any, base: Base, output: str) -> tuple[tuple[int, ...], ...]:
+def rows(tokenizer: Any, base: Base, head: Head) -> tuple[tuple[int, ...], ...]:
     """The fixed texts as tokens."""
-    if output == "text":
+    if head.generates:
         most = min(MOST_TOKENS, base.window or MOST_TOKENS)
         return tuple(tuple(tokenizer(text)["input_ids"][:most]) for text in TEXTS)
     tokeniser = Tokeniser(tokenizer, base.segmenter, base.window)
@@ -114,16 +113,12 @@ def rows(tokenizer: Any, base: Base, output: str) -> tuple[tuple[int, ...], ...]
     )
 
 
-def measure(model: Any, ids: Sequence[Sequence[int]], output: str) -> list[list[float]]:
+def measure(model: Any, ids: Sequence[Sequence[int]], head: Head) -> list[list[float]]:
     """Log-probabilities of each row, one row at a time."""
 
     def log_probabilities(row: Any, found: Any) -> list[float]:
-        logits = found.logits[0].float()
-        if output == "text":
-            chosen = logits[:-1].log_softmax(-1).gather(-1, row[0, 1:, None])
-        else:
-            chosen = logits.log_softmax(-1)[..., :MOST_OUTPUTS]
-        return chosen.flatten().double().cpu().tolist()  # type: ignore[no-any-return]
+        said = head.log_probabilities(found.logits[0].float(), row[0])
+        return said[..., :MOST_OUTPUTS].flatten().double().cpu().tolist()  # type: ignore[no-any-return]
 
     return _each(model, ids, log_probabilities)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from residency.core.errors import UserError
 from residency.models.base import Base
 from residency.tasks.card import Card
-from residency.tasks.families import of
+from residency.tasks.families import head_of, of
 
 if TYPE_CHECKING:
     from residency.models.artefact import Output
@@ -44,7 +44,7 @@ def trained(
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
-    if read(folder).output == "text":
+    if read(folder).head.generates:
         return CausalPredictor.from_artefact(folder, name, card=card)
     return EncoderPredictor.from_artefact(folder, name)
 
@@ -59,13 +59,10 @@ def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> On
 def answers(folder: Path, card: Card, output: str) -> bool:
     """Whether an artefact can be asked a card: in words any, with a head only one of the same
     outputs."""
-    from residency.models.artefact import outputs, read
+    from residency.models.artefact import read
 
-    found = read(folder)
-    if found.output != output:
-        return False
-    learned = found.task()
-    return output == "text" or (learned.family, outputs(learned)) == (card.family, outputs(card))
+    found, head = read(folder), head_of(card, output)
+    return found.head is head and head.outputs(found.task()) == head.outputs(card)
 
 
 def longest_answer(folders: Iterable[Path]) -> int | None:
@@ -74,7 +71,7 @@ def longest_answer(folders: Iterable[Path]) -> int | None:
     from residency.models.artefact import read
 
     found = [read(folder) for folder in folders]
-    counts = [one.generation().max_tokens for one in found if one.output == "text"]
+    counts = [one.generation().max_tokens for one in found]
     return (
         max((count for count in counts if isinstance(count, int)), default=None)
         if len(found) > 1

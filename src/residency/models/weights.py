@@ -10,54 +10,34 @@ from typing import Any
 from residency.core.errors import UserError
 from residency.core.types import PredictorInfo
 from residency.models.base import HEADS, Base, silent
+from residency.tasks.card import Card
+from residency.tasks.heads import Head
 
 LARGE = 1_000_000_000
 """Parameters from which weights that stay as they are are held in 16 bits on a GPU."""
 
 
-def head_of(family: str) -> Any:
-    """The class of transformers that answers a family of tasks."""
-    import transformers
-
-    return {
-        "spans": transformers.AutoModelForTokenClassification,
-        "labels": transformers.AutoModelForSequenceClassification,
-        "answers": transformers.AutoModelForCausalLM,
-    }[family]
-
-
 def load_weights(
-    base: Base,
-    family: str,
-    labels: tuple[str, ...],
-    multiple: bool = False,
-    *,
-    in_place: bool = False,
-    whole: Sequence[str] = (),
+    base: Base, head: Head, card: Card, *, in_place: bool = False, whole: Sequence[str] = ()
 ) -> Any:
-    """The base with a fresh head for a family of tasks (``spans``: one output per tag; ``labels``:
-    one per label).
+    """The base with what answers a task: with a fresh classifier, or as it writes.
 
     ``in_place`` and ``whole`` as for ``weights_options``.
     """
-    problem = {
-        "problem_type": "multi_label_classification" if multiple else "single_label_classification"
-    }
-    options: dict[str, Any] = {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: number for number, label in enumerate(labels)},
-        **weights_options(base, in_place, [*whole, *HEADS, "pooler"]),
-        **({} if family == "spans" else problem),
-    }
+    own = head.config(card)
+    kept = [*whole, *HEADS, "pooler"] if own else whole
     try:
         with silent():
-            model, report = head_of(family).from_pretrained(
-                base.path, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            model, report = transformers_class(head).from_pretrained(
+                base.path,
+                output_loading_info=True,
+                ignore_mismatched_sizes=bool(own),
+                **own,
+                **weights_options(base, in_place, kept),
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
-            f"base: {base.id} cannot be loaded for {family} ({type(error).__name__}); choose "
+            f"base: {base.id} cannot be loaded as {head.title} ({type(error).__name__}); choose "
             "another base."
         ) from None
     resized = [str(found[0]) for found in report["mismatched_keys"]]
@@ -65,28 +45,26 @@ def load_weights(
         raise UserError(
             f"base: the weights of {base.id} do not fit its config.json; copy the model again."
         )
-    model.fresh = fresh_modules(model, {*report["missing_keys"], *resized})
+    model.fresh = fresh_modules(model, {*report["missing_keys"], *resized}) if own else ()
     for name in model.fresh:
         in_32_bits(model.get_submodule(name))
     return quantised(model)
 
 
-def load_causal(base: Base, *, in_place: bool = False, whole: Sequence[str] = ()) -> Any:
-    """The base as it writes; ``in_place`` and ``whole`` as for ``weights_options``."""
+def bare(config: Any, head: Head) -> Any:
+    """A model in 32 bits that is built from a configuration, its weights still to be loaded."""
+    import torch
+
+    model = transformers_class(head).from_config(config, dtype=torch.float32)
+    model.fresh = tuple(name for name in HEADS if hasattr(model, name))
+    return model
+
+
+def transformers_class(head: Head) -> Any:
+    """The class of transformers that has a head."""
     import transformers
 
-    try:
-        with silent():
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                base.path, **weights_options(base, in_place, whole)
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"base: {base.id} cannot be loaded as a generative model ({type(error).__name__}); "
-            "choose a causal model."
-        ) from None
-    model.fresh = ()
-    return quantised(model)
+    return getattr(transformers, head.auto)
 
 
 def weights_options(base: Base, in_place: bool, whole: Sequence[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from residency.models.adapters import Full
 from residency.models.artefact import Artefact
 from residency.models.base import load_tokenizer, silent
 from residency.models.fingerprint import Fingerprint
+from residency.tasks.heads import Head
 
 ENGINE = "process"
 SAME = 1e-4
@@ -109,30 +110,26 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
 
 
 def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
-    output, base = artefact.output, _base(artefact, folder)
-    if fingerprint.rows(load_tokenizer(folder), artefact.base, output) != known.ids:
+    head, base = artefact.head, _base(artefact, folder)
+    if fingerprint.rows(load_tokenizer(folder), artefact.base, head) != known.ids:
         raise GateRefused(
             f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at "
             "training time."
         )
     before = None
     if base is not None:
-        model = artefacts.fresh(base, artefact.task(), output)
-        before = (
-            fingerprint.measure(model, known.ids, "text")
-            if output == "text"
-            else fingerprint.states(model, known.ids)
-        )
+        model = artefacts.fresh(base, artefact.task(), artefact.output)
+        before = _state(model, known, head)
         del model
-    model = loaded(folder, artefact)
+    model = artefacts.load_model(artefact, folder)
     engine = f"{ENGINE} {fingerprint.numbers(model, artefact.base)}"
     gap, most = (
-        fingerprint.furthest(known.values, fingerprint.measure(model, known.ids, output)),
+        fingerprint.furthest(known.values, fingerprint.measure(model, known.ids, head)),
         known.tolerances.get(engine),
     )
     if most is None:
         raise GateRefused(f"not promoted: {folder}: no tolerance was recorded for {engine}.")
-    change = None if before is None else _change(model, before, known, output)
+    change = None if before is None else _change(before, _state(model, known, head), head)
     if change is not None and change <= SAME:
         raise GateRefused(
             f"not promoted: {folder}: it answers as its base does (difference {change:.2g}); its "
@@ -152,18 +149,19 @@ def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     )
 
 
-def _change(model: Any, before: list[Any], known: Fingerprint, output: str) -> float:
-    """How far a model is from its base: in what it says, or, with a head, in the states below it."""
-    if output == "text":
-        return fingerprint.furthest(before, fingerprint.measure(model, known.ids, "text"))
-    now = fingerprint.states(model, known.ids)
+def _state(model: Any, known: Fingerprint, head: Head) -> list[Any]:
+    """What is compared with the base: what a generative model says; of a classifier, whose head is
+    new, the states below it."""
+    if head.generates:
+        return fingerprint.measure(model, known.ids, head)
+    return fingerprint.states(model, known.ids)
+
+
+def _change(before: list[Any], now: list[Any], head: Head) -> float:
+    """How far a model is from its base."""
+    if head.generates:
+        return fingerprint.furthest(before, now)
     return max(float((one - other).abs().max()) for one, other in zip(before, now, strict=True))
-
-
-def loaded(folder: Path, artefact: Artefact) -> Any:
-    """The model, merged as it is served."""
-    found = artefacts.load_chat(folder) if artefact.output == "text" else artefacts.load(folder)
-    return found[1]
 
 
 def _base(artefact: Artefact, folder: Path) -> Any:
@@ -184,7 +182,10 @@ def record(folder: Path) -> Fingerprint:
     artefact = artefacts.read(folder)
     with silent():
         found = fingerprint.record(
-            loaded(folder, artefact), load_tokenizer(folder), artefact.base, artefact.output
+            artefacts.load_model(artefact, folder),
+            load_tokenizer(folder),
+            artefact.base,
+            artefact.head,
         )
     if found is None:
         raise UserError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -34,6 +34,10 @@ class Head:
 
     auto: ClassVar[str]
     """The class of transformers that loads a base with it."""
+    title: ClassVar[str]
+    """What a model with it is called."""
+    generates: ClassVar[bool] = False
+    """Whether it answers in words."""
     by_token: ClassVar[bool]
     """Whether there is a target for each token, not one for the whole text."""
     read_tokens: ClassVar[int]
@@ -43,21 +47,47 @@ class Head:
         """Names of the outputs for a task."""
         raise NotImplementedError
 
+    def config(self, card: Card) -> dict[str, Any]:
+        """What the configuration of a base must say for it."""
+        return {}
+
+    def log_probabilities(self, logits: Any, ids: Any) -> Any:
+        """Of what a model makes [tokens, outputs] or [outputs] of tokens [tokens]."""
+        raise NotImplementedError
+
 
 class WordsHead(Head):
     """The next token: how a generative model answers any task."""
 
-    auto, by_token, read_tokens = "AutoModelForCausalLM", True, 4096
+    auto, title = "AutoModelForCausalLM", "a generative model"
+    generates, by_token, read_tokens = True, True, 4096
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """None beside the vocabulary."""
         return ()
+
+    def log_probabilities(self, logits: Any, ids: Any) -> Any:
+        """Of each token but the first."""
+        return logits[:-1].log_softmax(-1).gather(-1, ids[1:, None])
 
 
 class Classifier(Head):
     """A layer on the states of a base that is trained with it."""
 
     read_tokens = 16384
+
+    def config(self, card: Card) -> dict[str, Any]:
+        """The outputs by number and name."""
+        names = self.outputs(card)
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: number for number, name in enumerate(names)},
+        }
+
+    def log_probabilities(self, logits: Any, ids: Any) -> Any:
+        """Of each output, at each token or of the whole."""
+        return logits.log_softmax(-1)
 
     def targets(self, example: Example, slots: Slots, card: Card) -> tuple[Targets, dict[str, int]]:
         """The targets of an example whose text has these slots, and how many spans could not be
@@ -92,7 +122,8 @@ class Classifier(Head):
 class TokenClassifier(Classifier):
     """Tags at the first token of each slot (BIO): spans."""
 
-    auto, by_token = "AutoModelForTokenClassification", True
+    auto, title = "AutoModelForTokenClassification", "a token classifier"
+    by_token = True
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """``O``, then ``B-x`` and ``I-x`` of each label."""
@@ -151,7 +182,13 @@ class TokenClassifier(Classifier):
 class SequenceClassifier(Classifier):
     """One output for each label, for the whole text: the mean over its windows."""
 
-    auto, by_token = "AutoModelForSequenceClassification", False
+    auto, title = "AutoModelForSequenceClassification", "a sequence classifier"
+    by_token = False
+
+    def config(self, card: Card) -> dict[str, Any]:
+        """Also whether an item has one label or several."""
+        kind = "multi_label" if card.multiple else "single_label"
+        return {**super().config(card), "problem_type": f"{kind}_classification"}
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """The labels."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from residency.models.running import model_inputs, padded
-from residency.tasks.heads import IGNORED
+from residency.tasks.heads import IGNORED, Head
 from residency.train.items import TrainingItem
 
 POOL = 50
@@ -70,14 +70,14 @@ class LengthBatches:
         return 1 - real / padded if padded else 0.0
 
 
-def collate(items: Sequence[TrainingItem], pad: int, family: str, multiple: bool) -> dict[str, Any]:
+def collate(items: Sequence[TrainingItem], pad: int, head: Head, multiple: bool) -> dict[str, Any]:
     """Items as padded tensors: ``input_ids``, ``attention_mask`` [batch, length], ``labels``: per
-    token for ``spans`` and ``answers``."""
+    token, or for the whole."""
     import torch
 
     batch = model_inputs([item.ids for item in items], pad)
     targets: Any = [item.targets for item in items]
-    if family != "labels":
+    if head.by_token:
         batch["labels"] = padded(targets, IGNORED)
     elif multiple:
         batch["labels"] = torch.tensor(targets)

@@ -17,18 +17,15 @@ from residency.core.part import Part
 from residency.core.types import Value
 from residency.models import sharding
 from residency.models.adapters import Method
-from residency.models.artefact import Output, outputs
-from residency.models.base import HEADS, Base, silent
-from residency.models.weights import LARGE, head_of
+from residency.models.base import Base, silent
+from residency.models.weights import LARGE, bare
 from residency.tasks.card import Card
-from residency.tasks.heads import IGNORED
+from residency.tasks.heads import IGNORED, Head
 from residency.train.defaults import StagePlan
 from residency.train.device import Device, device_here, held
 from residency.train.items import TrainingItem
 from residency.train.meta_step import Batch, Precision, StepMemory, measure_step
 from residency.train.stage import Stage
-
-Family = Literal["answers", "spans", "labels"]
 
 USED_OF_GPU, USED_OF_CPU = 0.4, 0.5
 """Share of the throughput for large matrices that a training step comes to."""
@@ -115,7 +112,7 @@ def footprint(subject: Subject, method: Method) -> int:
     """Bytes that this process holds once everything is imported that training imports."""
     depth = None if uneven(method) else min(subject.layers, 1) or None
     model = attached(subject.build(depth), settled(method, subject))
-    measure_step(model, subject.family, Batch(rows=1, tokens=8, trained=1))
+    measure_step(model, subject.head, Batch(rows=1, tokens=8, trained=1))
     return held()
 
 
@@ -125,7 +122,7 @@ class Subject(Value, frozen=True):
     build: Callable[[int | None], Any]
     """A model on the meta device, with so many layers (all where None)."""
     layers: int
-    family: Family
+    head: Head
     rows: RowLengths
     file: int = 0
     """Bytes of the base's weights on disk; 0 where they are not here."""
@@ -227,13 +224,12 @@ def _reading(subject: Subject) -> Batch:
     """The heaviest batch of the stop part, whose rows are taken to be like those of the training
     part."""
     longest = max(subject.rows.lengths)
-    count = max(1, min(subject.dev, READ_ROWS, READ_TOKENS[subject.family] // longest))
+    count = max(1, min(subject.dev, READ_ROWS, subject.head.read_tokens // longest))
     return Batch(rows=count, tokens=longest, trained=min(longest, max(subject.rows.trained)))
 
 
-READ_TOKENS: dict[str, int] = {"answers": 4096, "spans": 16384, "labels": 16384}
 READ_ROWS = 32
-"""Tokens and rows that a predictor reads at once."""
+"""Rows that a predictor reads at once."""
 
 
 def _measured(
@@ -250,7 +246,7 @@ def _measured(
         model = attached(subject.build(depth), method)
         linear = frozen_linear(model)
         precision = cast(Precision, plan.precision)
-        given = (model, subject.family, batch, precision, plan.checkpointing, half, reading)
+        given = (model, subject.head, batch, precision, plan.checkpointing, half, reading)
         return measure_step(*given), linear
 
     method = settled(method, subject)
@@ -323,13 +319,13 @@ def frozen_linear(model: Any) -> list[int]:
 
 def subject_of(
     config: Any,
-    family: Family,
+    head: Head,
     outputs: Sequence[str],
     rows: RowLengths,
     file: int = 0,
     dev: int = 0,
 ) -> Subject:
-    """A base as its configuration describes it, with what a family of tasks needs at its end."""
+    """A base as its configuration describes it, with what answers at its end."""
 
     def build(depth: int | None) -> Any:
         import torch
@@ -339,17 +335,13 @@ def subject_of(
             given.num_hidden_layers = depth
             if getattr(given, "layer_types", None):
                 given.layer_types = list(given.layer_types)[:depth]
-        if family != "answers":
+        if not head.generates:
             given.num_labels = len(outputs)
         with torch.device("meta"), silent():
-            model = head_of(family).from_config(given, dtype=torch.float32)
-        model.fresh = (
-            () if family == "answers" else tuple(name for name in HEADS if hasattr(model, name))
-        )
-        return model
+            return bare(given, head)
 
     layers = int(getattr(config.get_text_config(), "num_hidden_layers", 0))
-    return Subject(build=build, layers=layers, family=family, rows=rows, file=file, dev=dev)
+    return Subject(build=build, layers=layers, head=head, rows=rows, file=file, dev=dev)
 
 
 def config_of(path: Path) -> Any:
@@ -369,20 +361,17 @@ def config_of(path: Path) -> Any:
 
 
 def subject_of_job(
-    base: Base, card: Card, output: Output, items: Sequence[TrainingItem], dev: int
+    base: Base, card: Card, head: Head, items: Sequence[TrainingItem], dev: int
 ) -> Subject:
     """What a job trains."""
-    family: Family = (
-        "answers" if output == "text" else "spans" if card.family == "spans" else "labels"
-    )
     trained = (
-        sum(target != IGNORED for target in item.targets) if family == "answers" else len(item.ids)
+        sum(target != IGNORED for target in item.targets) if head.generates else len(item.ids)
         for item in items
     )
     rows = RowLengths(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
     path = Path(base.path)
     stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    return subject_of(config_of(path), family, outputs(card), rows, stored, dev)
+    return subject_of(config_of(path), head, head.outputs(card), rows, stored, dev)
 
 
 def of_plan(

@@ -12,6 +12,8 @@ from residency.models.artefact import Output
 from residency.models.base import Base
 from residency.models.generation import Generation, TokenLimits
 from residency.tasks.card import Card
+from residency.tasks.families import head_of
+from residency.tasks.heads import Head
 from residency.train.stage import Stage
 
 Progress = Callable[[int, int, str], None]
@@ -49,3 +51,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     shard: bool = False
     """Share the model out among the processes at work."""
     progress: Progress | None = None
+
+    @property
+    def head(self) -> Head:
+        """What the model answers with."""
+        return head_of(self.card, self.output)

@@ -22,6 +22,7 @@ from residency.models import sharding
 from residency.models.adapters.method import put_back
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
+from residency.tasks.families import of
 from residency.tasks.scoring import falls, main_metric
 from residency.train import processes
 from residency.train.job import TrainingJob
@@ -57,9 +58,9 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.history: list[dict[str, float]] = []
         self.weights: dict[str, torch.Tensor] = {}
         self.saved = time.monotonic()
-        usual = LOSS if job.card.family == "answers" or job.more else job.card.main_metric
+        usual = LOSS if of(job.card).asks_loss or job.more else job.card.main_metric
         self.metric = (job.stage.stop.metric if job.stage.stop else "") or usual
-        if self.metric == LOSS and job.output == "head":
+        if self.metric == LOSS and not job.head.generates:
             raise UserError(
                 f"stage {job.name}: stop.metric: loss is only for generative models; name a score "
                 "of the task."

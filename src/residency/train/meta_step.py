@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_iter
 
 from residency.core.types import Value
 from residency.models.base import silent
+from residency.tasks.heads import Head
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,7 +94,7 @@ class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def measure_step(
     model: Any,
-    family: Literal["answers", "spans", "labels"],
+    head: Head,
     batch: Batch,
     precision: Precision = "fp32",
     checkpointing: bool = False,
@@ -128,13 +129,13 @@ def measure_step(
             states = held.now - weights - gradients
             optimiser.zero_grad()
             held.calls = 0
-            loss = _loss(model, family, batch, precision)
+            loss = _loss(model, head, batch, precision)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             optimiser.zero_grad()
             most, calls, computed = held.most, held.calls, flops.get_total_flops()
             del loss
-            read = _read(model, family, reading, precision, held) if reading is not None else 0
+            read = _read(model, head, reading, precision, held) if reading is not None else 0
     return StepMemory(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in trained),
@@ -148,12 +149,12 @@ def measure_step(
     )
 
 
-def _read(model: Any, family: str, batch: Batch, precision: Precision, held: HeldBytes) -> int:
+def _read(model: Any, head: Head, batch: Batch, precision: Precision, held: HeldBytes) -> int:
     """Most bytes that are held while a batch is read without gradients."""
     held.most = held.now
     model.eval()
     with torch.no_grad():
-        _loss(model, family, batch, precision)
+        _loss(model, head, batch, precision)
     return held.most
 
 
@@ -200,11 +201,11 @@ def _own(module: Any) -> Iterator[torch.Tensor]:
     yield from (tensor for tensor in tensors if tensor is not None)
 
 
-def _loss(model: Any, family: str, batch: Batch, precision: Precision) -> torch.Tensor:
+def _loss(model: Any, head: Head, batch: Batch, precision: Precision) -> torch.Tensor:
     """As the trainer's, with targets of no meaning."""
     ids = torch.zeros(batch.rows, batch.tokens, dtype=torch.long)
     given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if family == "answers":
+    if head.generates:
         given |= {"logits_to_keep": batch.trained, "use_cache": False}
     mixed = nullcontext() if precision == "fp32" else torch.autocast("cpu", dtype=TYPES[precision])
     with mixed:

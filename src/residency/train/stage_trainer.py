@@ -73,9 +73,8 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         if self.packed:
             targets = [[int(target) for target in item.targets] for item in batch]
             return lay_end_to_end([item.ids for item in batch], targets)
-        family = "answers" if self.job.output == "text" else self.job.card.family
         pad = self.judge.predictor.pad_id
-        return collate(batch, pad, family, self.job.card.multiple)
+        return collate(batch, pad, self.job.head, self.job.card.multiple)
 
     def _epoch(self) -> int:
         return int(self.state.global_step // self.judge.per_epoch)
@@ -134,7 +133,7 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         weigh right. Gradients are averaged over processes, while the loss is already a mean over
         the rows of all, so it counts as often as there are processes."""
         output, smoothing = None, self.job.stage.label_smoothing
-        if self.job.output == "text":
+        if self.job.head.generates:
             losses, _ = token_losses(model, inputs, smoothing)
             total, count = losses.sum(), losses.numel()
         else:

@@ -114,7 +114,7 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
     """The items, the model and the settings of a stage, nothing left open."""
     seed_everything(job.seed)
     reader, items = read_items(job)
-    subject = estimate.subject_of_job(job.base, job.card, job.output, items.items, len(job.dev))
+    subject = estimate.subject_of_job(job.base, job.card, job.head, items.items, len(job.dev))
     foresee = job.forecast or job.stage.micro_batch == "auto"
     program = estimate.footprint(subject, job.stage.tuning) if foresee else 0
     processes.join()
@@ -143,7 +143,7 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
 def read_items(job: TrainingJob) -> tuple[ChatTokeniser | Tokeniser, Items]:
     """What reads the stage's rows, and what it makes of them."""
     reader: ChatTokeniser | Tokeniser
-    if job.output == "text":
+    if job.head.generates:
         reader = artefact.chat(job.base, job.limits)
         items = conversation_items.build(
             job.train, reader, job.card, job.stage.loss_on, job.max_rejected, job.more
@@ -174,7 +174,7 @@ def settle_plan(
         len(subject.rows.lengths),
         best_device(),
         has_bf16(),
-        writes=job.output == "text",
+        writes=job.head.generates,
         quantised=base.quantise != "none",
         processes=processes.world(),
         sharded=job.shard,
@@ -226,7 +226,7 @@ def packing(job: TrainingJob, model: Any) -> tuple[bool, str]:
     """Whether rows are laid end to end, and why; tried on the model itself, whatever its
     architecture claims."""
     wanted = job.stage.packing
-    if job.output == "head" or wanted == "off":
+    if not job.head.generates or wanted == "off":
         return False, "off"
     if attention.use(model) and attention.keeps_apart(model):
         return True, "on"

@@ -14,6 +14,8 @@ from residency.models.base import Base, resolve
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed
+from residency.tasks.families import head_of
+from residency.tasks.heads import TOKENS, WORDS, Head
 from residency.train import processes
 from residency.train.defaults import StagePlan
 from residency.train.device import device_here, device_named, held
@@ -103,16 +105,16 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
     data, where = recipe.data[task.data], f"data.{task.data}"
     corpus = load.load(data, task.data, recipe.root, recipe.seed)
     card = fixed(recipe.card(task), corpus.part("train"), where)
-    output = output_of(task.output, base, card)
+    head = head_of(card, output_of(task.output, base, card))
     train = examples(corpus.part("train"), card)
-    if output == "text":
+    if head.generates:
         chat, loss_on = artefact.chat(base, task.limits), recipe.stages[0].loss_on
         made = conversation_items.build(train, chat, card, loss_on, data.max_rejected)
     else:
         made = items.build(train, artefact.tokeniser(base), card)
     if not made.items:
         raise UserError(f"{where}: the training part is empty; there is nothing to plan for.")
-    return plans.subject_of_job(base, card, output, made.items, len(corpus.part("dev")))
+    return plans.subject_of_job(base, card, head, made.items, len(corpus.part("dev")))
 
 
 def _estimate(setting: Setting) -> MemoryEstimate:
@@ -121,7 +123,7 @@ def _estimate(setting: Setting) -> MemoryEstimate:
 
     recipe, stage, base = setting.recipe, setting.stage, setting.base
     subject, device = setting.subject, setting.device
-    generative = subject.family == "answers"
+    generative = subject.head.generates
     packed = generative and stage.packing != "off"
     plan = decided(
         stage,
@@ -295,16 +297,16 @@ def _writers(device: Device) -> Iterator[tuple[str, str, float]]:
                 yield (
                     name,
                     method,
-                    _peak(config, "answers", rows, Lora(targets="linear"), device, quantise, 1),
+                    _peak(config, WORDS, rows, Lora(targets="linear"), device, quantise, 1),
                 )
 
 
 def _peak(
-    config: Any, family: Any, rows: Any, method: Any, device: Any, quantise: Any, micro_batch: int
+    config: Any, head: Head, rows: Any, method: Any, device: Any, quantise: Any, micro_batch: int
 ) -> float:
     from residency.train import estimate as plans
 
-    subject = plans.subject_of(config, family, ("O", "B", "I"), rows)
+    subject = plans.subject_of(config, head, ("O", "B", "I"), rows)
     plan = StagePlan(
         epochs=1,
         steps=1,
@@ -313,7 +315,7 @@ def _peak(
         learning_rate=0,
         head_learning_rate=0,
         precision="fp32" if device.kind == "cpu" else "bf16" if device.bf16 else "fp16",
-        checkpointing=family == "answers",
+        checkpointing=head.generates,
     )
     found = plans.estimate(
         subject,
