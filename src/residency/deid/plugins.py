@@ -145,20 +145,21 @@ class Tagger:
 
 def _own_run(folder: Path) -> Any:
     """What marks spans with the model of a run."""
-    from residency.core.types import Example, Spans
+    from residency.core.types import Example
     from residency.models.encoder import EncoderPredictor
+    from residency.tasks.families.spans import spans_of
+    from residency.tasks.heads import TOKENS
 
     predictor = EncoderPredictor.from_artefact(folder)
-    if predictor.card.family != "spans":
+    if predictor.head is not TOKENS:
         raise UserError(
             f"deid.plugins: the model of {folder} does not mark spans; name a run whose task does."
         )
 
     def spans(text: str) -> Iterable[tuple[int, int, str]]:
         for answer in predictor.predict([Example(id="", task="", input=text)]):
-            if isinstance(answer.answer, Spans):
-                for span in answer.answer.spans:
-                    yield span.start, span.end, span.label
+            for span in spans_of(answer.answer):
+                yield span.start, span.end, span.label
 
     return spans
 

@@ -107,7 +107,7 @@ def export(
 def exportable(folder: Path) -> artefacts.Artefact:
     """An artefact that can be exported; raises ``UserError`` with the reason where it cannot."""
     found = artefacts.read(folder)
-    if found.output == "text":
+    if found.head.generates:
         raise UserError(
             f"{folder}: its model writes; ONNX is for encoders. Serve it in process, or with vLLM."
         )

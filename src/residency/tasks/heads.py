@@ -36,6 +36,8 @@ class Head:
     """The class of transformers that loads a base with it."""
     title: ClassVar[str]
     """What a model with it is called."""
+    pipeline: ClassVar[str]
+    """The pipeline of transformers that runs it."""
     generates: ClassVar[bool] = False
     """Whether it answers in words."""
     by_token: ClassVar[bool]
@@ -60,6 +62,7 @@ class WordsHead(Head):
     """The next token: how a generative model answers any task."""
 
     auto, title = "AutoModelForCausalLM", "a generative model"
+    pipeline = "text-generation"
     generates, by_token, read_tokens = True, True, 4096
 
     def outputs(self, card: Card) -> tuple[str, ...]:
@@ -123,7 +126,7 @@ class TokenClassifier(Classifier):
     """Tags at the first token of each slot (BIO): spans."""
 
     auto, title = "AutoModelForTokenClassification", "a token classifier"
-    by_token = True
+    pipeline, by_token = "token-classification", True
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """``O``, then ``B-x`` and ``I-x`` of each label."""
@@ -183,7 +186,7 @@ class SequenceClassifier(Classifier):
     """One output for each label, for the whole text: the mean over its windows."""
 
     auto, title = "AutoModelForSequenceClassification", "a sequence classifier"
-    by_token = False
+    pipeline, by_token = "text-classification", False
 
     def config(self, card: Card) -> dict[str, Any]:
         """Also whether an item has one label or several."""

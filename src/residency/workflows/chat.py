@@ -59,7 +59,7 @@ def sides(
     from residency.models.causal import CausalPredictor
 
     folder = artefact_of(run)
-    if read(folder).output != "text":
+    if not read(folder).head.generates:
         raise UserError(f"{run}: its model marks notes and does not write; use residency predict.")
     with silent():
         found = []

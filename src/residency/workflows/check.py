@@ -19,6 +19,7 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed, unknown_labels
+from residency.tasks.families import head_of
 from residency.workflows.evaluate import NO_SAFETY
 from residency.workflows.steps import EvaluationTask, evaluation_tasks, trained_on
 
@@ -80,11 +81,11 @@ def _check_task(
     findings: list[CheckFinding],
 ) -> None:
     """Look at a task: its card and base, the parts and labels of its data, what is learned."""
-    task, where, card, output = asked.task, f"data.{asked.data}", None, None
+    task, where, card, head = asked.task, f"data.{asked.data}", None, None
     with _reported(findings):
         card = recipe.card(task)
-        output = output_of(task.output, base, card) if base else None
-    if recipe.evaluate.safety and output == "head":
+        head = head_of(card, output_of(task.output, base, card)) if base else None
+    if recipe.evaluate.safety and head and not head.generates:
         findings.append(_found("error", NO_SAFETY))
     sets = dict.fromkeys([task.data, *trained_on(recipe, task)])
     if card is None or not {asked.data, *sets} <= corpora.keys():
@@ -100,7 +101,7 @@ def _check_task(
         allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
         unknown = unknown_labels(corpus.notes, labelled)
         findings += [_found("error", f"{where}: label {one!r} {allowed}") for one in unknown]
-        if base is not None and output == "text":
+        if base and head and head.generates:
             loss_on = learns[0].loss_on if learns else "all"
             changed = _conversations(recipe, base, labelled, corpus, task, asked.data, loss_on)
             findings += [_found("note", f"{where}: {words}.") for words in changed]

@@ -19,6 +19,8 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed, unknown_labels
+from residency.tasks.families import head_of
+from residency.tasks.heads import Head
 from residency.train.stage import Stage
 from residency.workflows.steps import Inputs, trained_on
 
@@ -50,6 +52,11 @@ class TaskOnData(Value, frozen=True):
     corpus: Corpus
     card: Card
     output: Output
+
+    @property
+    def head(self) -> Head:
+        """What answers it."""
+        return head_of(self.card, self.output)
 
 
 def material_of(inputs: Inputs, corpora: dict[str, Corpus], tracker: Tracker) -> Material:

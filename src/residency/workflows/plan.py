@@ -15,7 +15,7 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed
 from residency.tasks.families import head_of
-from residency.tasks.heads import TOKENS, WORDS, Head
+from residency.tasks.heads import WORDS, Head
 from residency.train import processes
 from residency.train.defaults import StagePlan
 from residency.train.device import device_here, device_named, held

@@ -237,8 +237,8 @@ def _check_answers(
             "with the same limits and generate; name one of them, or set output: text."
         )
     if general and stage.replay:
-        names = general.card.names != first.card.names
-        if general.output != first.output or (first.output == "head" and names):
+        head, outputs = first.head, first.head.outputs(first.card)
+        if (general.head, general.head.outputs(general.card)) != (head, outputs):
             raise UserError(
                 f"stages[{number}].replay.data: {stage.replay.data} is answered in another way "
                 "than the stage's task."
