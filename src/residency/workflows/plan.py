@@ -15,7 +15,7 @@ from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed
 from residency.tasks.families import head_of
-from residency.tasks.heads import WORDS, Head
+from residency.tasks.heads import TOKENS, WORDS, Head
 from residency.train import processes
 from residency.train.defaults import StagePlan
 from residency.train.device import device_here, device_named, held
@@ -279,7 +279,7 @@ def _encoders(device: Device) -> Iterator[tuple[str, str, float]]:
     rows = RowLengths(lengths=(512,) * 8, trained=(512,) * 8)
     for name, sizes in ENCODERS.items():
         config = transformers.BertConfig(vocab_size=64000, **dict(zip(SHAPE, sizes, strict=True)))
-        yield name, "full", _peak(config, "spans", rows, Full(), device, "none", 8)
+        yield name, "full", _peak(config, TOKENS, rows, Full(), device, "none", 8)
 
 
 def _writers(device: Device) -> Iterator[tuple[str, str, float]]:
