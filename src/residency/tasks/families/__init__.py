@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from residency.core.errors import UserError, allowed
 from residency.core.part import imported
 from residency.core.types import Answer, ErrorItem, Example, Facts, Note, Prediction, RawNote
+from residency.tasks.heads import WORDS, Classifier, Head
 from residency.tasks.prompts import Parsed, ask
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from residency.tasks.card import Card
-    from residency.tasks.heads import Classifier
 
     Array = NDArray[np.float64]
     Statistic = Callable[[Array], Array]
@@ -201,6 +201,12 @@ class Family:
 def of(card: Card) -> Family:
     """The family of a card."""
     return named(card.family)
+
+
+def head_of(card: Card, output: str) -> Head:
+    """What answers a card: ``text``, in words; ``head``, the classifier of its family."""
+    # The word that recipes and artefacts hold becomes the object that all else asks.
+    return WORDS if output == "text" else classifier_of(card)
 
 
 def classifier_of(card: Card) -> Classifier:
