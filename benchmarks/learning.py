@@ -115,16 +115,17 @@ def learned(
 
 def plainly(path: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The plain script on our tokens in this process; its tags read as ours are."""
-    from residency.models.artefact import outputs, tokeniser
+    from residency.models.artefact import tokeniser
     from residency.tasks.bio import decode
     from residency.tasks.card import load_card
     from residency.tasks.examples import examples, fixed
+    from residency.tasks.heads import TOKENS
 
     train, devel = msgspec.json.decode(Path(path).read_bytes(), type=list[list[Note]])
     base, card = common.base_of(common.minilm()), fixed(load_card("ner"), train, "data.ncbi")
     each = [common.items(base, card, examples(part, card)) for part in (train, devel)]
     rows, held = ([common.as_tokens(item) for item in part] for part in each)
-    data = {"rows": rows, "held": held, "labels": len(outputs(card))}
+    data = {"rows": rows, "held": held, "labels": len(TOKENS.outputs(card))}
     result, read = _plain.method(data, base.path, settings), tokeniser(base)
     answers = []
     for note, tags in zip(devel, result.pop("tags"), strict=True):

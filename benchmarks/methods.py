@@ -125,13 +125,13 @@ def compared(task: str, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any
 def alternating(task: str, settings: Any, systems: list[str]) -> dict[str, list[dict[str, Any]]]:
     """A method with every system in this process, in turn; before that a few steps of each, which
     are not counted."""
-    from residency.models.artefact import outputs
+    from residency.tasks.heads import TOKENS
 
     base = common.base_of(TINY if task == "entities" else TINY_LM)
     card, rows, held = subject(task, settings["rows"], settings["held"])
     tokens = {"rows": common.items(base, card, rows), "held": common.items(base, card, held)}
     data = {name: [common.as_tokens(one) for one in found] for name, found in tokens.items()}
-    data["labels"] = len(outputs(card)) if task == "entities" else 0
+    data["labels"] = len(TOKENS.outputs(card)) if task == "entities" else 0
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     for turn, name in common.in_turn(systems, settings["rounds"], warm=1):
         few = {"steps": 2} if turn < 0 else {}
@@ -223,6 +223,7 @@ def differs(base: Any, card: Card, rows: Any, batch: int, system: str) -> float:
 
     from residency.models import artefact, attention
     from residency.models.causal import token_losses
+    from residency.tasks import heads
     from residency.train.batches import collate
 
     model = artefact.fresh(base, card, "text").eval()
@@ -234,7 +235,7 @@ def differs(base: Any, card: Card, rows: Any, batch: int, system: str) -> float:
         rows_of = [one.ids for one in chosen], [one.targets for one in chosen]
         packed = system == "ours"
         given = (
-            attention.lay_end_to_end(*rows_of) if packed else collate(chosen, 0, "answers", False)
+            attention.lay_end_to_end(*rows_of) if packed else collate(chosen, 0, heads.WORDS, False)
         )
         with torch.inference_mode():
             losses, _ = token_losses(model, given)

@@ -410,9 +410,12 @@ def four_bits(given: Namespace) -> None:
 
     if not torch.cuda.is_available():
         raise UserError("this measures a GPU, and there is none here; run it where there is one.")
-    from residency.models.weights import load_causal
+    from residency.models.weights import load_weights
+    from residency.tasks.card import Card
+    from residency.tasks.heads import WORDS
 
-    model = load_causal(common.base_of(given.base, quantise="nf4"), whole=["lm_head"]).eval()
+    base, card = common.base_of(given.base, quantise="nf4"), Card(name="qa", family="answers")
+    model = load_weights(base, WORDS, card, whole=["lm_head"]).eval()
     planned = estimate(model, given.prompt + given.written) / 2**30
     ids = torch.randint(10, model.config.vocab_size, (1, given.prompt), device="cuda")
     how = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False}
