@@ -16,8 +16,9 @@ from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.chat_template import ChatTokeniser, TokenRow
 from residency.models.generation import Generation, TokenLimits
+from residency.tasks import heads
 from residency.tasks.card import load_card
-from residency.tasks.heads import IGNORED, WORDS
+from residency.tasks.heads import IGNORED
 from residency.train.batches import collate
 from residency.train.items import TrainingItem
 
@@ -323,7 +324,7 @@ def test_rows_end_to_end_give_the_losses_and_gradients_of_padded_ones_or_are_ref
     items = [
         TrainingItem(example=str(i), ids=row.ids, targets=row.targets) for i, row in enumerate(rows)
     ]
-    first, _ = token_losses(models[0], collate(items, chat.pad_id, WORDS, False))
+    first, _ = token_losses(models[0], collate(items, chat.pad_id, heads.WORDS, False))
     second, _ = token_losses(
         models[1],
         attention.lay_end_to_end([row.ids for row in rows], [row.targets for row in rows]),
