@@ -359,14 +359,16 @@ def page(speed: Speed) -> Page:
 
     pairs = list(zip(speed.timings[::2], speed.timings[1::2], strict=True))
     ours, plain = pairs[0]
-    verb = "writes" if speed.output == "text" else "reads"
+    # A record of a measurement holds the word, not the model.
+    writes = speed.output == "text"
+    verb = "writes" if writes else "reads"
     rows = tuple(_row(one, other, one is a) for a, b in pairs for one, other in ((a, b), (b, a)))
     lines = {
         name: [(one.batch, one.tokens_per_second) for one in speed.timings if one.system == name]
         for name in ("residency", "transformers")
     }
     plot = plots.line_plot(lines, "rows in a batch", "tokens/s")
-    what = "question and answer together" if speed.output == "text" else "of an input"
+    what = "question and answer together" if writes else "of an input"
     return Page(
         title=f"{speed.model}: speed",
         eyebrow=f"Speed of a model, {speed.created}",

@@ -148,13 +148,13 @@ def _learned_card(folder: Path, now: Card, base: Base) -> Card | None:
     artefact = read(folder)
     learned = artefact.task()
     if learned.name != now.name:
-        if artefact.output != "text":
+        if not artefact.head.generates:
             raise UserError(
                 f"tasks[0].card: the model answers card {learned.name} with a head and cannot be "
                 f"asked {now.name}."
             )
         return None
-    if artefact.output == "text":
+    if artefact.head.generates:
         parts = ("system", "prompt", "answer")
         changed = [part for part in parts if getattr(learned, part) != getattr(now, part)]
         if artefact.base.chat_template != base.chat_template:
@@ -227,7 +227,7 @@ def measure(
 
     recipe, tracker = material.inputs.recipe, material.tracker
     settings, test = recipe.evaluate, measured_examples(one, recipe)
-    if settings.safety and one.output != "text":
+    if settings.safety and not one.head.generates:
         raise UserError(NO_SAFETY)
     able = _able_systems(one, systems)
     longest = predictors.longest_answer(able.values())
@@ -281,7 +281,7 @@ def _questions_with_shots(
     """The questions behind worked examples of the training part, under the name of the system that
     is asked so; none unless wanted."""
     shots = one.task.shots
-    if not shots or one.output != "text":
+    if not shots or not one.head.generates:
         return {}
     return {few_shot(shots): with_shots(test, examples_of(one, "train"), one.card, shots, seed)}
 
@@ -291,7 +291,7 @@ def untuned(inputs: Inputs, one: TaskOnData, artefact: Path) -> EncoderPredictor
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
-    if one.output == "text":
+    if one.head.generates:
         return CausalPredictor.untuned_of(artefact, card=one.card)
     return EncoderPredictor.untuned(inputs.base, one.card, inputs.recipe.seed)
 

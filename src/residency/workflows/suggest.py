@@ -115,7 +115,7 @@ def next_notes(
     tracker = tracker or Silent()
     artefact = artefact_of(run)
     found = read(artefact)
-    if found.output == "text" or of(found.task()).classifier is not TOKENS:
+    if found.head is not TOKENS:
         raise UserError(
             f"{run}: its model does not mark spans with a head, so it cannot say how sure it is; "
             "give one that does."

@@ -65,7 +65,7 @@ def load(
         )
     found = artefact.read(folder)
     with silent():
-        if found.output == "text":
+        if found.head.generates:
             _as_trained(settings, folder, "it is no encoder")
             writer = CausalPredictor.from_artefact(folder, name, device)
             return GenerativeEngine(writer, served(folder, name, found, writer.model), settings)
