@@ -178,7 +178,7 @@ class ModelLedger:
         """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is
         noted); a known one stays as it is.
 
-        ``record``: of one that was trained before fingerprints were recorded, record what it says now.
+        ``record``: of one that was trained before fingerprints were, record what it says now.
         ``link``: the same files on disk instead of copies. ``floor``: what every promotion of it
         demands of that evaluation. Raises ``UserError`` where it is damaged.
         """

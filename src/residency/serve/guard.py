@@ -89,7 +89,7 @@ class GuardedRequest:
 
 
 class Guard:
-    """What all routes share. ``stop`` is called with a sentence where an engine is gone for good."""
+    """What all routes share. ``stop`` gets a sentence where an engine is gone for good."""
 
     def __init__(
         self,

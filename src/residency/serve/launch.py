@@ -400,6 +400,7 @@ def worker() -> Limited:
 
     log = Log(routes=ROUTES)
     silence(log)
+    in_order = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who answers nothing yet may just end
     try:
         with ThreadPoolExecutor(1) as pool:  # engines begin in an event loop of their own
             return pool.submit(_worker, Path(os.environ[PLACE]), log).result()
@@ -407,6 +408,8 @@ def worker() -> Limited:
         print(f"residency: {error}", file=sys.stderr)
     except Exception as error:
         log.failed("crash", error)
+    finally:
+        signal.signal(signal.SIGTERM, in_order)
     sys.exit(STARTUP_FAILURE)  # which ends the manager: it would fail again
 
 

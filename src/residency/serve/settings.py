@@ -1,4 +1,4 @@
-"""Settings of the server: the recipe's ``serve`` section, a file of its own, or the command line."""
+"""Settings of the server: a section of the recipe, a file of its own, or the command line."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Logs(Part):
     """What is written down, and where."""
 
     folder: str = "serve"
-    """Folder of audit chains and of the local key, relative to where the server starts; mode 0700."""
+    """Folder of audit chains and of the local key, from where the server starts; mode 0700."""
     user: Literal["keyed", "plain"] = "keyed"
     """``keyed``: HMAC-SHA-256 of the user id, which cannot be guessed by trying names; ``plain``:
     SHA-256, for sites whose rule wants it."""

@@ -106,7 +106,7 @@ def served(folder: Path, name: str, found: Any = None, model: Any = None) -> Ser
 
 
 def served_export(folder: Path, name: str) -> Served:
-    """What is known of an exported encoder; its digest is that of the artefact that it was made of."""
+    """What is known of an exported encoder; its digest is that of its artefact."""
     from residency.core.part import parse
     from residency.models import onnx_encoder
     from residency.tasks.card import Card

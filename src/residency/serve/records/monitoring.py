@@ -1,7 +1,8 @@
 """What the server says of itself: log lines and figures for Prometheus, neither with a word of a
 request.
 
-Log lines are JSON on stderr, from an allow-list of fields, each of a fixed shape. Libraries log what they please, request and answer included; so a record's message, arguments and
+Log lines are JSON on stderr, from an allow-list of fields, each of a fixed shape. Libraries
+log what they please, request and answer included; so a record's message, arguments and
 traceback are dropped where it is made, before any handler can see them. What is left: who logged,
 how grave, where in the code, and the class of an error.
 
@@ -393,7 +394,7 @@ class Metrics:
             self.refused(code)
 
     def request(self, route: str, status: int, seconds: float, model: str = "") -> None:
-        """A request that ended; ``route`` is a template, a path that is none counts as ``other``."""
+        """A request that ended; ``route`` is a template, any other path is ``other``."""
         where, which = route if route in self._routes else OTHER, self._model(model)
         self._requests.labels(where, str(status) if status in STATUSES else OTHER, which).inc()
         self._seconds.labels(where, which).observe(seconds)

@@ -183,7 +183,7 @@ async def diagnose(body: Findings, request: Request) -> Response:
 
 
 def named(model: str | None, department: str | None) -> str | None:
-    """The model that a request names: by its name, else by the department that it is called after."""
+    """The model that a request names: by its name, else by its department."""
     return model if model is not None else department
 
 
