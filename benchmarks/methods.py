@@ -293,9 +293,10 @@ def finished(
         start = row["text"].index("metformin")
         row["entities"] = [{"start": start, "end": start + 9, "label": "drug"}]
     lines = [json.dumps({"id": str(number), **row}) + "\n" for number in range(rows[0] * 3)]
-    (work / "rows.jsonl").write_text("".join(lines), "utf-8")
+    for part in ("train", "test"):
+        (work / f"{part}.jsonl").write_text("".join(lines), "utf-8")
     data = {"format": "alpaca" if causal else "jsonl", "profile": "synthetic", "near": "off"}
-    data |= {part: str(work / "rows.jsonl") for part in ("train", "test")} | {"stop": 0}
+    data |= {part: str(work / f"{part}.jsonl") for part in ("train", "test")} | {"stop": 0}
     stage = {"stop": None, "steps": 3, "micro_batch": rows[0], "precision": "fp32", **stage}
     card = "qa" if causal else "ner"
     value = common.recipe(name, found.path, data, card, stage, limit=1, bootstrap=0) | more
