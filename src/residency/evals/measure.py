@@ -26,6 +26,7 @@ from residency.core.types import (
 )
 from residency.evals.formats import MARKS
 from residency.evals.label_screening import Screened, screen
+from residency.metrics import intervals
 from residency.metrics.spans import NOTHING
 from residency.tasks import scoring
 from residency.tasks.card import Card
@@ -128,22 +129,19 @@ def score(
     family = of(card)
     wanted = tuple(dict.fromkeys((*usual, *metrics))) if (usual := family.metrics(card)) else ()
     tally = family.tally(examples, predictions, card, metrics=wanted)
-    groups = groups_of(examples)
+    groups, everything = groups_of(examples), list(range(len(examples)))
     main = family.position(card.main_metric, tally, card)
-    scores = _scores(tally, tally.rows, groups, bootstrap, seed)
-    slices: dict[str, tuple[Score, ...]] = {}
-    for name, positions in _slices(examples):
-        chosen = [groups[position] for position in positions]
-        slices[name] = (_scores(tally, tally.rows[positions], chosen, bootstrap, seed)[main],)
-    confused = _confusion(examples, predictions, card, tally.labels)
-    answers = (
-        () if family.marks_shown else _answers(examples, predictions, tally, main, card, show_text)
-    )
-    tests = (
-        screen(examples, predictions, card, groups, bootstrap, seed, LEVEL)
-        if family.screened
-        else Screened()
-    )
+    shares = [metric not in tally.unbounded for metric in tally.metrics]
+    found: dict[str, list[Score]] = {}
+    for name, positions in (("", everything), *_slices(examples)):
+        rows, units = tally.rows[positions], [groups[position] for position in positions]
+        figures = intervals.bootstrap(rows, units, tally.statistic, bootstrap, seed, LEVEL, shares)
+        found[name] = _scores(tally, rows, len(set(units)), bootstrap, figures)
+    scores = found.pop("")
+    answers = _answers(examples, predictions, tally, main, card, show_text)
+    sizes = (bootstrap, seed, LEVEL)
+    tests = screen(examples, predictions, card, groups, *sizes) if family.screened else Screened()
+    origins = sorted(Counter(example.origin for example in examples).items())
     return Report(
         system=info,
         task=card.name,
@@ -152,17 +150,13 @@ def score(
         n=len(examples),
         groups=len(set(groups)),
         scores=tuple(one for one in scores if one.n or "/" not in one.metric),
-        slices=slices,
-        confusion=confused,
+        slices={name: (one[main],) for name, one in found.items()},
+        confusion=_confusion(examples, predictions, card, tally.labels),
         errors=_spread(_errors(examples, predictions, card, show_text), MOST_ERRORS),
-        failures=sum(prediction.answer is None for prediction in predictions),
-        repaired=sum(
-            prediction.answer is not None and bool(prediction.failure) for prediction in predictions
-        ),
+        failures=sum(one.answer is None for one in predictions),
+        repaired=sum(one.answer is not None and bool(one.failure) for one in predictions),
         answers=answers,
-        references=dict(sorted(Counter(example.origin for example in examples).items()))
-        if answers
-        else {},
+        references=dict(origins) if answers else {},
         screening=tests.labels,
         calibration=tests.bins,
         calibration_error=tests.error,
@@ -184,15 +178,11 @@ def data_digest(examples: Iterable[Example]) -> str:
 
 
 def _scores(
-    tally: Tally, rows: Array, groups: Sequence[str], samples: int, seed: int
+    tally: Tally, rows: Array, units: int, samples: int, figures: Sequence[Array]
 ) -> list[Score]:
-    """All metrics of a tally on some of its rows; one that applies to none of them has no value."""
-    from residency.metrics.intervals import bootstrap, procedure
-
-    shares = [metric not in tally.unbounded for metric in tally.metrics]
-    found = bootstrap(rows, groups, tally.statistic, samples, seed, LEVEL, shares)
-    units = len(set(groups))
-    known, how = units > 1 and samples > 0, procedure(units, samples, LEVEL)
+    """All metrics of a tally on some of its rows, from their values and bounds (``figures``); one
+    that applies to none of the rows has no value."""
+    known, how = units > 1 and samples > 0, intervals.procedure(units, samples, LEVEL)
     return [
         Score(
             metric=metric,
@@ -206,7 +196,7 @@ def _scores(
             signature=tally.signatures.get(metric, ""),
         )
         for metric, basis, value, low, high in zip(
-            tally.metrics, tally.basis(rows), *found, strict=True
+            tally.metrics, tally.basis(rows), *figures, strict=True
         )
     ]
 
@@ -269,7 +259,9 @@ def _answers(
 ) -> tuple[AnswerItem, ...]:
     """Written answers with their own main metric: an arbitrary choice that depends on the examples'
     ids alone, so that it is the same for every system, and that is in such an order that its first
-    few are an arbitrary choice too."""
+    few are an arbitrary choice too. None of families whose errors are shown instead."""
+    if of(card).marks_shown:
+        return ()
     values = [
         float(value) if tally.basis(tally.rows[[at]])[main].n else None
         for at, value in enumerate(tally.statistic(tally.rows)[:, main])

@@ -64,25 +64,7 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
         left = (12 + 5.8 * max(map(_columns, rows))) / (72 * WIDTH)
         axes = figure.add_axes((left, 0.5 / height, 0.97 - left, 1 - 0.85 / height))
         for number, (system, drawn) in enumerate(points):
-            style = (len(points) - 1 - number) % len(SERIES)
-            offset = ((len(points) - 1) / 2 - number) * 0.62 / len(points)
-            for row, score in drawn:
-                low, high = _bounds(score)
-                axes.plot(
-                    [low, high],
-                    [row + offset] * 2,
-                    color=SERIES[style],
-                    linewidth=1.6,
-                    solid_capstyle="round",
-                )
-            axes.plot(
-                [score.value for _, score in drawn],
-                [row + offset for row, _ in drawn],
-                MARKERS[style],
-                color=SERIES[style],
-                markersize=5.5,
-                label=_printable(system),
-            )
+            _draw_system(axes, system, drawn, number, len(points))
         values = [bound for _, drawn in points for _, score in drawn for bound in _bounds(score)]
         if min(values) >= 0 and max(values) <= 1:
             axes.set_xlim(-0.02, 1.02)
@@ -104,6 +86,21 @@ def score_plot(rows: Sequence[str], series: Sequence[Series], metric: str) -> st
             bbox_to_anchor=(0.98, 1),
         )
     return saved[0]
+
+
+def _draw_system(
+    axes: Any, system: str, drawn: Sequence[tuple[int, Score]], number: int, systems: int
+) -> None:
+    """The dots and whiskers of one system, a little below those of the one before."""
+    style = (systems - 1 - number) % len(SERIES)
+    offset = ((systems - 1) / 2 - number) * 0.62 / systems
+    line = {"color": SERIES[style], "linewidth": 1.6, "solid_capstyle": "round"}
+    for row, score in drawn:
+        axes.plot(_bounds(score), [row + offset] * 2, **line)
+    values = [score.value for _, score in drawn]
+    rows = [row + offset for row, _ in drawn]
+    dots = {"color": SERIES[style], "markersize": 5.5, "label": _printable(system)}
+    axes.plot(values, rows, MARKERS[style], **dots)
 
 
 def reliability_plot(bins: Sequence[Bin]) -> str | None:

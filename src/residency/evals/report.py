@@ -112,20 +112,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     for (task, each), (main, second) in zip(tasks.items(), heads, strict=True):
         tests = [test for report in each for test in report.comparisons if test.metric == main]
         for report in each:
-            scores = {score.metric: score for score in report_view.main_scores(report)}
-            first, other = scores.get(main), scores.get(second)
-            value = (
-                f"{formats.metric_value(first.value)} {formats.interval(first.low, first.high)}"
-                if first
-                else formats.NONE
-            )
-            cells = [
-                task if report is each[0] else "",
-                report.system.name,
-                value.rstrip(),
-                formats.metric_value(other.value) if other else "",
-                formats.count(first.n if first else report.n),
-            ]
+            cells = _summary_cells(report, main, second)
             if baselines:
                 cells.append(
                     "\n".join(
@@ -135,9 +122,22 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
                         if test.b == report.system.name
                     )
                 )
+            cells.insert(0, task if report is each[0] else "")
             table.add_row(*(Text(_clean(cell)) for cell in cells))
         table.add_section()
     return table
+
+
+def _summary_cells(report: Report, main: str, second: str) -> list[str]:
+    """System, main metric with its interval, second metric, and on how many examples."""
+    scores = {score.metric: score for score in report_view.main_scores(report)}
+    first, other = scores.get(main), scores.get(second)
+    value = formats.NONE
+    if first:
+        interval = formats.interval(first.low, first.high)
+        value = f"{formats.metric_value(first.value)} {interval}".rstrip()
+    other_value = formats.metric_value(other.value) if other else ""
+    return [report.system.name, value, other_value, formats.count(first.n if first else report.n)]
 
 
 def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | None:

@@ -233,50 +233,19 @@ def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
 
 
 def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
-    systems, tuned, metric = (
-        tuple(report.system.name for report in reports),
-        reports[-1],
-        main_metric(reports),
-    )
+    systems, tuned, metric = _systems(reports), reports[-1], main_metric(reports)
     groups = groups if tuned.part != "safety" else "items"
-    keys = _unique(score.metric for report in reports for score in report.scores)
-    main = [key for key in keys if "/" not in key]
-    labelled = sorted(
-        _unique(key.partition("/")[0] for key in keys if "/" in key),
-        key=lambda base: base != metric,
-    )
+    labels = _label_tables(reports, metric)
     predicted, confusion = _confusion(tuned)
     return TaskView(
         name=name,
         part=PARTS.get(tuned.part, tuned.part),
         verdict=verdict(reports, groups),
         metric=metric,
-        label_metric=next(iter(labelled), ""),
+        label_metric=next(iter(labels), ""),
         reports=tuple(reports),
-        main=_table(
-            "Scores over all answers"
-            + (" (references written by a model)" if model_written(tuned) else "")
-            if tuned.references
-            else "Scores over all labels",
-            "Metric",
-            systems,
-            [(metric_title(key), [_find(report, key) for report in reports]) for key in main],
-        ),
-        labels=tuple(
-            _table(
-                f"{metric_title(base)} per label",
-                "Label",
-                systems,
-                _by_support(
-                    [
-                        (key.partition("/")[2], [_find(report, key) for report in reports])
-                        for key in keys
-                        if key.startswith(f"{base}/")
-                    ]
-                ),
-            )
-            for base in labelled
-        ),
+        main=_main_table(reports),
+        labels=tuple(labels.values()),
         slices=_slices(reports, systems, metric),
         comparisons=_comparisons(reports),
         procedures=_unique(
@@ -300,6 +269,39 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         counts=tuple((one.label, one.tp, one.fp, one.fn, one.tn) for one in tuned.screening),
         calibration=_calibration(tuned),
     )
+
+
+def _systems(reports: Sequence[Report]) -> tuple[str, ...]:
+    return tuple(report.system.name for report in reports)
+
+
+def _main_table(reports: Sequence[Report]) -> ScoreTable:
+    """The scores over all labels, or over all answers."""
+    tuned, title = reports[-1], "Scores over all labels"
+    if tuned.references:
+        written = " (references written by a model)" if model_written(tuned) else ""
+        title = f"Scores over all answers{written}"
+    keys = _unique(score.metric for report in reports for score in main_scores(report))
+    rows = [(metric_title(key), [_find(report, key) for report in reports]) for key in keys]
+    return _table(title, "Metric", _systems(reports), rows)
+
+
+def _label_tables(reports: Sequence[Report], metric: str) -> dict[str, ScoreTable]:
+    """Metric of a label -> its table, the one that decides first."""
+    keys = [key.partition("/") for report in reports for key in (s.metric for s in report.scores)]
+    by_metric: dict[str, dict[str, None]] = {}
+    for base, slash, label in keys:
+        if slash:
+            by_metric.setdefault(base, {})[label] = None
+    tables = {}
+    for base in sorted(by_metric, key=lambda base: base != metric):
+        rows = [
+            (label, [_find(report, f"{base}/{label}") for report in reports])
+            for label in by_metric[base]
+        ]
+        title = f"{metric_title(base)} per label"
+        tables[base] = _table(title, "Label", _systems(reports), _by_support(rows))
+    return tables
 
 
 def side_by_side(reports: Sequence[Report]) -> tuple[AnswerView, ...]:

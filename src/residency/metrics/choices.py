@@ -35,18 +35,20 @@ def count(gold: Sequence[Choice], predicted: Sequence[Choice]) -> dict[str, Coun
 def micro_f1(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
     """F1 of the pooled counts; equals accuracy where each item has one gold and one predicted
     label."""
-    return float(arrays.micro_f1(arrays.table(count(gold, predicted))))
+    return float(arrays.f1(arrays.table(count(gold, predicted)).sum(axis=0)))
 
 
 def macro_f1(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
     """Mean F1 over the labels that occur in gold (scikit-learn's mean also takes labels that were
     only predicted)."""
-    return float(arrays.macro_f1(arrays.table(count(gold, predicted))))
+    table = arrays.table(count(gold, predicted))
+    return float(arrays.macro_f1(table, arrays.f1(table)))
 
 
 def weighted_f1(gold: Sequence[Choice], predicted: Sequence[Choice]) -> float:
     """Mean F1 weighted by gold frequency."""
-    return float(arrays.weighted_f1(arrays.table(count(gold, predicted))))
+    table = arrays.table(count(gold, predicted))
+    return float(arrays.weighted_f1(table, arrays.f1(table)))
 
 
 def pairs(gold: Choice, predicted: Choice) -> list[tuple[str, str]]:

@@ -8,15 +8,13 @@ label scores 0 for it: an interval is then too wide rather than too narrow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from residency.core.types import Value
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 
 class Counts(Value, frozen=True):
@@ -48,51 +46,53 @@ class Counts(Value, frozen=True):
 
 def table(counts: Mapping[str, Counts]) -> Array:
     """Counts per label as an array [labels, 3], in the mapping's order."""
-    import numpy as np
-
     rows = [(count.tp, count.fp, count.fn) for count in counts.values()]
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
 def precision(counts: Array) -> Array:
     """Precision for each row of [..., 3]."""
-    return ratio(counts[..., 0], counts[..., 0] + counts[..., 1])
+    found = counts[..., 0] + counts[..., 1]
+    return np.divide(counts[..., 0], found, out=np.zeros(found.shape), where=found != 0)
 
 
 def recall(counts: Array) -> Array:
     """Recall for each row of [..., 3]."""
-    return ratio(counts[..., 0], counts[..., 0] + counts[..., 2])
+    gold = counts[..., 0] + counts[..., 2]
+    return np.divide(counts[..., 0], gold, out=np.zeros(gold.shape), where=gold != 0)
 
 
 def f1(counts: Array) -> Array:
     """F1 for each row of [..., 3]."""
-    return ratio(2 * counts[..., 0], 2 * counts[..., 0] + counts[..., 1] + counts[..., 2])
+    twice = 2 * counts[..., 0]
+    items = twice + counts[..., 1] + counts[..., 2]
+    return np.divide(twice, items, out=np.zeros(items.shape), where=items != 0)
 
 
-def micro_f1(counts: Array) -> Array:
-    """F1 of the pooled counts: [..., labels, 3] -> [...]."""
-    return f1(counts.sum(axis=-2))
-
-
-def macro_f1(counts: Array) -> Array:
-    """Mean F1 over the labels that occur in gold: [..., labels, 3] -> [...].
+def macro_f1(counts: Array, each: Array) -> Array:
+    """Mean F1 over the labels that occur in gold: [..., labels, 3] and the F1 of each label,
+    [..., labels] -> [...].
 
     scikit-learn and seqeval average over every label that occurs in gold *or* predictions, so there
     an invented label pulls the mean down; here it costs precision in the micro average only.
     """
     occurs = counts[..., 0] + counts[..., 2] > 0
-    return ratio((f1(counts) * occurs).sum(axis=-1), occurs.sum(axis=-1))
+    labels = occurs.sum(axis=-1)
+    total: Array = (each * occurs).sum(axis=-1)
+    mean: Array = np.divide(total, labels, out=np.zeros(labels.shape), where=labels != 0)
+    return mean
 
 
-def weighted_f1(counts: Array) -> Array:
-    """Mean F1 weighted by the number of gold items of each label: [..., labels, 3] -> [...]."""
+def weighted_f1(counts: Array, each: Array) -> Array:
+    """Mean F1 weighted by the number of gold items of each label: as for ``macro_f1``."""
     support = counts[..., 0] + counts[..., 2]
-    return ratio((f1(counts) * support).sum(axis=-1), support.sum(axis=-1))
+    gold = support.sum(axis=-1)
+    total: Array = (each * support).sum(axis=-1)
+    mean: Array = np.divide(total, gold, out=np.zeros(gold.shape), where=gold != 0)
+    return mean
 
 
 def ratio(part: Array, whole: Array) -> Array:
     """``part / whole``, 0.0 where ``whole`` is 0."""
-    import numpy as np
-
     part = np.asarray(part, dtype=np.float64)
     return np.divide(part, whole, out=np.zeros_like(part), where=np.asarray(whole) != 0)

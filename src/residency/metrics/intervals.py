@@ -53,9 +53,8 @@ def bootstrap(
         unknown = np.full_like(value, np.nan)
         return value, unknown, unknown.copy()
     if len(sums) < FEW:
-        return value, *_jackknife(
-            sums, value, statistic, level, np.broadcast_to(np.asarray(shares), value.shape)
-        )
+        left = statistic(sums.sum(axis=0) - sums)
+        return value, *_jackknife(left, value, level, np.broadcast_to(shares, value.shape))
     drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
     low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
     return value, low, high
@@ -84,12 +83,11 @@ def percentiles(groups: float, level: float) -> tuple[float, float]:
 
 
 def _jackknife(
-    sums: Array, value: Array, statistic: Statistic, level: float, shares: NDArray[np.bool_]
+    left: Array, value: Array, level: float, shares: NDArray[np.bool_]
 ) -> tuple[Array, Array]:
-    """Bounds by leaving out each group: value and t times the standard error, of its logit where it
-    is a share."""
-    count = len(sums)
-    left = statistic(sums.sum(axis=0) - sums)
+    """Bounds by leaving out each group, ``left`` [groups, m] without it: value and t times the
+    standard error, of its logit where it is a share."""
+    count = len(left)
     error = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
     reach = student(level, count - 1) * error
     inside = shares & (value > 0) & (value < 1)

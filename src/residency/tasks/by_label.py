@@ -36,13 +36,14 @@ class ByLabel(Family):
         """The metrics over all labels."""
         return ("exact_match", "macro_f1", "micro_f1", "weighted_f1")
 
-    def measure(self, table: Array, end: Array) -> list[Array]:
-        """Their values, of the counts by label [..., labels, 3] and of what was counted over all."""
+    def measure(self, table: Array, end: Array, each: Array) -> list[Array]:
+        """Their values, of the counts by label [..., labels, 3], of what was counted over all, and
+        of the F1 of each label."""
         return [
             arrays.ratio(end[..., 0], end[..., 1]),
-            arrays.macro_f1(table),
-            arrays.micro_f1(table),
-            arrays.weighted_f1(table),
+            arrays.macro_f1(table, each),
+            arrays.f1(table.sum(axis=-2)),
+            arrays.weighted_f1(table, each),
         ]
 
     def count(
@@ -89,8 +90,9 @@ class ByLabel(Family):
 
         def statistic(sums: Array) -> Array:
             table = sums[..., :size].reshape(*sums.shape[:-1], len(names), 3)
-            own = np.stack(self.measure(table, sums[..., size:]), axis=-1)
-            by_label = arrays.f1(table), arrays.precision(table), arrays.recall(table)
+            each = arrays.f1(table)
+            own = np.stack(self.measure(table, sums[..., size:], each), axis=-1)
+            by_label = each, arrays.precision(table), arrays.recall(table)
             return np.concatenate([own, *by_label], axis=-1)
 
         overall = self.overall(card)

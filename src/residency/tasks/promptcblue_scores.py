@@ -251,7 +251,8 @@ def _classes(gold: Sequence[str], said: Sequence[str], first: str, average: str)
         else:
             table[names[other], 1] += 1
             table[names[one], 2] += 1
-    return float(arrays.weighted_f1(table) if average == "weighted" else arrays.f1(table).mean())
+    each = arrays.f1(table)
+    return float(arrays.weighted_f1(table, each) if average == "weighted" else each.mean())
 
 
 def _texts(gold: Sequence[str], said: Sequence[str]) -> float:

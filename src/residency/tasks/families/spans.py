@@ -101,7 +101,7 @@ class SpanFamily(ByLabel):
     def overall(self, card: Card) -> tuple[str, ...]:
         return (*self.kinds, "span_f1_relaxed", "span_f1_macro")
 
-    def measure(self, table: Array, end: Array) -> list[Array]:
+    def measure(self, table: Array, end: Array, each: Array) -> list[Array]:
         """``end`` holds the counts of all labels where any overlap of equal labels is a hit."""
         pooled = table.sum(axis=-2)
         return [
@@ -109,7 +109,7 @@ class SpanFamily(ByLabel):
             arrays.precision(pooled),
             arrays.recall(pooled),
             arrays.f1(end),
-            arrays.macro_f1(table),
+            arrays.macro_f1(table, each),
         ]
 
     def count(
