@@ -22,6 +22,8 @@ from typing import Any
 OURS = f"{os.sep}residency{os.sep}"
 SCORERS = ("evals/measure.score", "evals/evaluate.score")
 """What is given predictions and asked for a report, now and before."""
+WAYS = (".bootstrap", ".tally", ".statistics")
+"""A prediction is counted, and counts become a score, in these; errors are listed beside them."""
 LEFT_OUT = ("<", "__getattr__", "__init__")
 PATIENTS = 6
 CHANGES = ("stages[0].epochs=0.2", "evaluate.bootstrap=0")
@@ -60,7 +62,8 @@ class Depths:
             elif f"{OURS}metrics{os.sep}" in path:
                 found = stack(frame)
                 first = next((i for i, name in enumerate(found) if name in SCORERS), None)
-                if first is not None and first >= len(self.scoring):
+                counted = any(name.endswith(WAYS) for name in found)
+                if counted and first is not None and first >= len(self.scoring):
                     self.scoring = found[: first + 1]
 
     @staticmethod

@@ -132,8 +132,9 @@ def training_examples(
 
 def joined_examples(tasks: Sequence[TaskOnData], part: PartName) -> list[Example]:
     """A part of several tasks, the ids of all but the first told apart."""
-    rows = examples_of(tasks[0], part)
-    return rows + [row for one in tasks[1:] for row in tag_ids(examples_of(one, part), one.data)]
+    found = [examples(one.corpus.part(part), one.card) for one in tasks]
+    others = zip(tasks[1:], found[1:], strict=True)
+    return [*found[0], *(row for one, rows in others for row in tag_ids(rows, one.data))]
 
 
 def tag_ids(rows: Sequence[Example], data: str) -> list[Example]:
