@@ -292,12 +292,13 @@ def finished(
         row = {"text": text_of(length - 2, found.path)}
         start = row["text"].index("metformin")
         row["entities"] = [{"start": start, "end": start + 9, "label": "drug"}]
-    lines = [json.dumps({"id": str(number), **row}) + "\n" for number in range(rows[0] * 3)]
     for part in ("train", "test"):
+        lines = [json.dumps({"id": f"{part}{n}", **row}) + "\n" for n in range(rows[0] * 3)]
         (work / f"{part}.jsonl").write_text("".join(lines), "utf-8")
     data = {"format": "alpaca" if causal else "jsonl", "profile": "synthetic", "near": "off"}
     data |= {part: str(work / f"{part}.jsonl") for part in ("train", "test")} | {"stop": 0}
-    stage = {"stop": None, "steps": 3, "micro_batch": rows[0], "precision": "fp32", **stage}
+    stage = {"stop": None, "steps": 3, "batch": rows[0], "micro_batch": rows[0], **stage}
+    stage.setdefault("precision", "fp32")
     card = "qa" if causal else "ner"
     value = common.recipe(name, found.path, data, card, stage, limit=1, bootstrap=0) | more
     value |= {"base": base} if isinstance(base, dict) else {}
@@ -433,7 +434,7 @@ def qlora(given: Namespace) -> None:
     found: dict[str, list[dict[str, float]]] = {"residency": [], "plain": []}
     lora = {"kind": "lora", "r": RANK, "targets": "linear"}
     stage = {"method": lora, "steps": given.steps, "micro_batch": given.micro_batch}
-    stage |= {"accumulation": BATCH // given.micro_batch, "learning_rate": 1e-4}
+    stage |= {"learning_rate": 1e-4}
     stage |= {"checkpointing": True, "precision": "auto"}
     with common.folder() as work:
         base = made(work / "base", "llama", gpu=True, num_hidden_layers=given.layers, **SEVEN)
