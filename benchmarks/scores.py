@@ -147,25 +147,28 @@ BATCH = 1000
 def promptcblue(given: Namespace) -> None:
     """PromptCBLUE: official scores beside a second implementation, safe ones of spoiled answers.
 
-    For each of the 18 tasks: generated submissions, half of them with spoiled rows, scored by both
-    implementations of the official scorer (the second one is in tests/tasks); and spoiled answers
-    read and scored in the safe mode, where nothing may raise. The answers are invented.
+    For each of the 18 tasks: valid and damaged submissions, scored by ours and by an implementation
+    written from the facts alone (in tests/tasks): those whose answers the facts settle, which must
+    agree, and those that agree whole. And spoiled answers read and scored in the safe mode, where
+    nothing may raise. The answers are invented.
     """
     sys.path.insert(0, str(ROOT / "tests/tasks"))
-    from test_promptcblue import NAMES, agree
+    from test_promptcblue_blind import NAMES, compare
 
     table = Table(
-        "task | submissions | refused by both | largest difference | spoiled answers | exceptions | "
+        "task | submissions | valid: settled, equal | damaged: settled, equal | spoiled answers | "
+        "exceptions | "
         "read as they are | repaired | unreadable | answers/s"
     )
     for task in NAMES:
-        refused, largest = agree(task, given.submissions, given.seed)
+        each = [compare(task, given.submissions, given.seed, damaged=one) for one in (False, True)]
+        alike = " | ".join(f"{one.settled:,}, {one.equal:,}" for one in each)
         kinds, seconds = fuzz(task, given.answers, given.seed)
         shares = " | ".join(
             f"{kinds[k] / given.answers:.1%}" for k in ("read", "repaired", "unread")
         )
         table.add(
-            f"{task} | {given.submissions:,} | {refused:,} | {largest:.1e} | {given.answers:,} | "
+            f"{task} | {given.submissions:,} | {alike} | {given.answers:,} | "
             f"{kinds['raised']:,} | {shares} | {given.answers / seconds:,.0f}"
         )
     report(given, table)
