@@ -4,7 +4,7 @@ BIN := .venv/bin
 BENCHES := $(sort $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-services test-services-all check bench docs-help $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test test-fast test-services test-services-all check bench docs-help $(addprefix bench-,$(BENCHES))
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -17,7 +17,10 @@ demo: setup ## invented records to a tuned model and its report, in one command;
 	$(BIN)/residency demo $(ARGS)
 
 test: setup ## run the tests; ARGS="-k name" for some of them
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-fast: setup ## the tests that need no training, no server and no big sample
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile fast -m "not (training or server or sample or data or services)" $(ARGS)
 
 test-services: setup ## tests on real PostgreSQL, MariaDB, Redis and Chromium (Debian packages, installed where missing)
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py tests/serve/test_several.py $(ARGS)

@@ -24,9 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src/residency"
 ANSWERS = {"Spans", "Labels", "Text", "Facts", "Tree"}
 """Types of answers: a question for one of them is a question for the family."""
-KINDS = {"family", "output"}
-"""Names and attributes that hold a family or a kind of output."""
-VALUES = {"head", "text", "spans", "labels", "answers", "sections", "tree", "MARKED", "FACTS"}
+KINDS = {"family", "output", "head", "classifier"}
+"""Names and attributes that hold a family, a kind of output, or what gives it."""
+VALUES = {"head", "text", "spans", "labels", "answers", "sections", "tree", "MARKED", "FACTS"} | {
+    "TOKENS",
+    "SEQUENCE",
+    "WORDS",
+}
 
 
 def main() -> None:
@@ -145,7 +149,9 @@ def family_branches(src: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def asks(node: ast.AST) -> bool:
-    """Whether a piece of code asks for a family or a kind of output."""
+    """Whether a piece of code asks for a family, a kind of output, or what kind of model it is."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "generates" and isinstance(node.ctx, ast.Load)
     if isinstance(node, ast.Compare):
         sides = [node.left, *node.comparators]
         return any(_kind(side) for side in sides) and any(_value(side) for side in sides)

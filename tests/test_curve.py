@@ -64,7 +64,7 @@ def test_the_answer_is_a_sentence() -> None:
     assert "Points" in [section.title for section in page(of({100: 0.2, 500: 0.6})).sections]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_each_point_is_a_run_that_is_found_again(tmp_path: Path) -> None:
     rows = [
         {

@@ -34,7 +34,7 @@ ARTICLE = """<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>7</PMID><Ar
 </MedlineCitation></PubmedArticle></PubmedArticleSet>"""
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.training,
     pytest.mark.timeout(900),
 ]  # many commands, each a process of its own
 

@@ -171,7 +171,7 @@ def reduced(name: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_a_published_recipe_runs_at_reduced_size(path: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def scores(facts: Any) -> dict[str, Any]:
     return {score["metric"]: score for score in facts["reports"][-1]["scores"]}
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_family_is_one_new_file(source: Path, tmp_path: Path) -> None:
     (source / "residency/tasks/families/amounts.py").write_text(FAMILY, "utf-8")
     card = {"name": "dose", "family": "amounts", "prompt": "{{ question }}", "answer": "{{ dose }}"}
@@ -135,7 +135,7 @@ def test_a_family_is_one_new_file(source: Path, tmp_path: Path) -> None:
     assert "| Near |" in page
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_metric_is_one_new_file_and_says_where_it_does_not_apply(
     source: Path, tmp_path: Path
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_metric_is_one_new_file_and_says_where_it_does_not_apply(
     assert "| Length kept |" in page and "| Never asked | does not apply |" in page
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_metric_of_another_package_is_named_by_its_function(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package/ward_metrics.py").write_text(METRIC, "utf-8")

@@ -66,7 +66,7 @@ def deidentified(source: Path, folder: Path) -> str:
     return str(json.loads(line)["text"])
 
 
-@pytest.mark.slow
+@pytest.mark.sample
 @pytest.mark.parametrize("name", ["locker", "en_locker"])
 def test_a_rule_in_one_new_file_is_found_by_the_command_line(
     source: Path, tmp_path: Path, name: str
@@ -79,7 +79,7 @@ def test_a_rule_in_one_new_file_is_found_by_the_command_line(
     assert found.startswith("Cough for three days. Valuables in locker ")
 
 
-@pytest.mark.slow
+@pytest.mark.sample
 def test_a_rule_for_a_language_that_is_not_known_is_one_sentence(
     source: Path, tmp_path: Path
 ) -> None:

@@ -388,7 +388,7 @@ def test_a_name_that_touches_a_date_is_not_kept_with_it(vault: Vault) -> None:
     assert "Ferdinand" not in done.note.text and "Isabella" not in done.note.text
 
 
-@pytest.mark.slow
+@pytest.mark.sample
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_over_many_notes_every_known_identifier_is_found_and_no_entity_is_destroyed_without_need(
     vault: Vault, lang: str

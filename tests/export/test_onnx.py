@@ -27,6 +27,8 @@ from residency.models.encoder import EncoderPredictor
 from residency.models.onnx_encoder import FP32, INT8, OnnxEncoder
 from residency.tasks.card import Card, Label
 
+pytestmark = pytest.mark.training
+
 SPANS = Card(name="s", family="spans", labels=(Label(name="thuốc"), Label(name="病")))
 LABELS = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b"), Label(name="c")))
 TEXTS = (

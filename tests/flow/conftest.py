@@ -23,9 +23,11 @@ CLI = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """peft asks transformers for a name that it will drop; that is theirs to settle."""
+    """Whole flows train. And peft asks transformers for a name that it will drop; that is theirs to
+    settle."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.training)
             item.add_marker(
                 pytest.mark.filterwarnings(
                     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"

@@ -199,7 +199,7 @@ def test_a_folder_that_may_not_be_written(project: Path, cli: CLI) -> None:
     assert "cannot be written" in sentence(cli("init", project / "file" / "new"))
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_run_of_another_schema_and_a_folder_that_is_no_run(
     finished: tuple[Path, Path], tmp_path: Path, cli: CLI
 ) -> None:
@@ -215,7 +215,7 @@ def test_a_run_of_another_schema_and_a_folder_that_is_no_run(
     assert not output.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_model_whose_file_was_changed(
     finished: tuple[Path, Path], tmp_path: Path, cli: CLI
 ) -> None:
@@ -229,7 +229,7 @@ def test_a_model_whose_file_was_changed(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "run"]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -254,7 +254,7 @@ def test_prediction_of_a_file_with_a_bad_line(
     assert list(tmp_path.iterdir()) == [source]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_prediction_onto_its_input_a_folder_or_from_nothing(
     finished: tuple[Path, Path], tmp_path: Path, cli: CLI
 ) -> None:
@@ -293,7 +293,7 @@ FULL = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("left", [4, 60, 160])
 def test_a_full_disk_during_a_run(project: Path, small_disk: Path, cli: CLI, left: int) -> None:
     (small_disk / "ballast").write_bytes(b"x" * (512 - left) * 1024)
@@ -303,7 +303,7 @@ def test_a_full_disk_during_a_run(project: Path, small_disk: Path, cli: CLI, lef
     assert [path for path in small_disk.rglob("*") if ".partial" in path.name] == []
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_full_disk_during_prediction(
     finished: tuple[Path, Path], tmp_path: Path, small_disk: Path, cli: CLI
 ) -> None:
@@ -316,7 +316,7 @@ def test_a_full_disk_during_prediction(
     assert not output.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_full_disk_during_a_checkpoint(project: Path) -> None:
     limit = (
         "import resource, signal, residency.train.judge as t; t.CHECKPOINT_SECONDS = 0; "

@@ -16,7 +16,7 @@ from conftest import CLI, SECRET, recipe_of, write_recipe
 from residency.recipe import Recipe
 from residency.workflows.compare import compare
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 
 class StandIn(ThreadingHTTPServer):

@@ -138,7 +138,7 @@ def test_the_next_extraction_takes_only_what_is_new_and_patients_keep_their_code
     assert rows(folder) == after
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(
     hospital: Path, tmp_path: Path, cli: CLI
 ) -> None:
@@ -236,7 +236,7 @@ def test_an_anonymised_corpus_leaves_no_vault(hospital: Path, cli: CLI) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("kept_every", [1, 1000])
 def test_the_gate_knows_after_a_kill_what_it_knew_before(
     hospital: Path, cli: CLI, kept_every: int

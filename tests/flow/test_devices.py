@@ -65,7 +65,7 @@ def losses(runs: Path) -> tuple[list[float], dict[str, Any], dict[str, Any]]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
     project: Path, tiny: Path, tmp_path: Path
 ) -> None:
@@ -100,7 +100,7 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
         assert stage["settings"]["batch"] == "8 (2 x 2 x 2 processes)"
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(
     project: Path, tmp_path: Path
 ) -> None:
@@ -121,7 +121,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_as_of_one_process(
     project: Path, tiny: Path, tmp_path: Path
 ) -> None:

@@ -231,7 +231,7 @@ def test_a_source_that_cannot_be_used_is_one_sentence(
     nowhere(ward.parent, failed.stdout, failed.stderr)
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("limit", [6_000, 40_000, 60_000, 80_000, 200_000])
 def test_a_full_disk_leaves_nothing_half_written_and_the_next_command_goes_on(
     ward: Path, cli: CLI, limit: int

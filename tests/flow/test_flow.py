@@ -23,7 +23,7 @@ from residency.recipe import Recipe
 from residency.synth.clinical_notes import records
 from residency.workflows.finished import finished_facts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 
 def test_a_run_holds_artefact_scores_report_and_manifest_and_no_text_in_its_log(

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_killed_run_ends_with_identical_numbers_and_nothing_half_written(
     project: Path, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import CLI, SECRET, lines, recipe_of, row, write_recipe
 from residency.synth.clinical_notes import records
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 
 def rows(path: Path) -> list[dict[str, object]]:

@@ -248,7 +248,7 @@ def test_the_report_shows_answers_side_by_side_and_who_wrote_the_references(
     assert (run / "report.html").read_text("utf-8").count("references were written by a model") >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_killed_run_of_a_model_that_writes_ends_with_identical_numbers(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     recipe = project(folder)

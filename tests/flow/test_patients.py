@@ -95,7 +95,7 @@ def someone(ward: Path, part: str) -> tuple[str, str, list[str]]:
     return patient, group, [id for id, of in split["groups"].items() if of == group]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_test_patient_is_found_everywhere_and_nothing_of_it_is_left_after_erasure(
     ward: Path, cli: CLI
 ) -> None:
@@ -155,7 +155,7 @@ def test_a_test_patient_is_found_everywhere_and_nothing_of_it_is_left_after_eras
     )
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_model_that_learned_from_an_erased_patient_says_so_wherever_it_is_used(
     ward: Path, cli: CLI
 ) -> None:
@@ -194,7 +194,7 @@ def test_a_model_that_learned_from_an_erased_patient_says_so_wherever_it_is_used
     assert "sample" not in stage["mask"]
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_an_erasure_that_is_cut_off_anywhere_is_ended_by_the_same_command(
     ward: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

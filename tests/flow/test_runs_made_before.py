@@ -25,7 +25,7 @@ from serve_tools import Started
 
 PACK = Path(__file__).parent / "data" / "runs-made-before.tar.xz"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 
 @pytest.fixture

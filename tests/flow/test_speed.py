@@ -10,7 +10,7 @@ import pytest
 from conftest import CLI, SECRET
 from residency.workflows.bench import Timing, _cut
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 
 def test_a_run_is_measured_beside_plain_transformers(finished: tuple[Path, Path], cli: CLI) -> None:

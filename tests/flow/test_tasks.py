@@ -20,7 +20,7 @@ from residency.workflows.check import check
 from residency.workflows.compare import compare
 from residency.workflows.finished import finished_facts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.training
 
 CARD = """
 name: drugs-of-note

@@ -16,6 +16,8 @@ from residency.core.errors import UserError
 from residency.models.base import BaseModelSettings, load_tokenizer, resolve
 from residency.models.chatglm import configuration, convert
 
+pytestmark = pytest.mark.training
+
 pytest.importorskip("sentencepiece", reason="the extra chatglm is not installed")
 
 CONFIG: dict[str, Any] = {

@@ -19,9 +19,10 @@ from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.weights import size
 from residency.tasks.card import Card, Label
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"
-)
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning"),
+]
 
 SPANS = Card(name="s", family="spans", labels=(Label(name="a"), Label(name="b")))
 METHODS: dict[str, Method] = {

@@ -22,6 +22,8 @@ from residency.tasks.heads import IGNORED
 from residency.train.batches import collate
 from residency.train.items import TrainingItem
 
+pytestmark = pytest.mark.training
+
 CARD = load_card("qa")
 SPECIAL = [
     "<pad>",

@@ -262,7 +262,7 @@ def test_what_starts_again_serves_what_the_ledger_says(trained: list[Path], tmp_
     assert current_models({"run": trained[0]}, tmp_path / "models") == {"run": trained[0]}
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_server_as_it_is_started(trained: list[Path], tmp_path: Path) -> None:
     models = ModelLedger(tmp_path / "models")
     old, new = (models.add(one).digest for one in trained)

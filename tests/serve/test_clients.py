@@ -138,7 +138,7 @@ def test_many_at_once_get_what_they_get_alone(
     assert alone == together and max(sizes) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_a_fuzzer_finds_no_fault(live: Callable[..., str], tmp_path: Path) -> None:
     address = live(limits={"per_second": 100_000, "output_tokens": 4})
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection,ignored_auth,unsupported_method"

@@ -51,7 +51,7 @@ def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_
 NOTE = {"text": "Zyxwvutsrq ho khan, metformin 500mg", "model": "ner"}
 
 
-@pytest.mark.slow
+@pytest.mark.server
 def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
     start: Callable[..., Started], artefacts: dict[str, Path]
 ) -> None:
@@ -95,7 +95,7 @@ def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
     assert "Zyxwvutsrq" not in lines
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @NEEDS_REDIS
 def test_a_worker_that_is_killed_comes_back(
     start: Callable[..., Started], artefacts: dict[str, Path], redis: Redis
@@ -135,7 +135,7 @@ def test_a_worker_that_is_killed_comes_back(
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @NEEDS_REDIS
 def test_a_worker_that_cannot_start_ends_the_server_with_a_sentence(
     artefacts: dict[str, Path], tmp_path: Path
@@ -185,7 +185,7 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("workers", "answered"), [(1, 0), (1, 60), (1, 150), (2, 30)])
 def test_of_200_requests_under_way_none_that_was_accepted_is_lost(

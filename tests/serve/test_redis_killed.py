@@ -15,7 +15,7 @@ from serve_tools import NEEDS_REDIS, NOTE, Redis, Started, Threads
 RATE = 5
 BACK_SECONDS = 5.0
 """In which requests are counted again once Redis takes connections."""
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), NEEDS_REDIS]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(240), NEEDS_REDIS]
 
 
 class Row(NamedTuple):

@@ -25,7 +25,7 @@ from residency.models.generation import Generation, TokenLimits
 from residency.ops.model_ledger import ModelLedger
 from residency.tasks.card import load_card
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), NEEDS_REDIS]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(300), NEEDS_REDIS]
 
 
 @pytest.fixture(scope="module")

@@ -396,7 +396,7 @@ def limit_of_cores(pid: int) -> str:
     return next(line for line in lines if line.startswith("Max core file size")).split()[4]
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_patient_is_found_in_answers_alone(
@@ -463,7 +463,7 @@ def test_the_patient_is_found_in_answers_alone(
     assert '"outcome":"cancelled"' in out
 
 
-@pytest.mark.slow
+@pytest.mark.server
 @pytest.mark.parametrize("how", ["status", "event", "garbage"])
 def test_what_a_failing_vllm_repeats_goes_nowhere(
     how: str, artefacts: dict[str, Path], tmp_path: Path

@@ -15,7 +15,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "tests/services" in item.path.as_posix():
             item.add_marker(pytest.mark.services)
             item.add_marker(pytest.mark.timeout(480))
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.server)
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])

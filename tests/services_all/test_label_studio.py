@@ -49,7 +49,7 @@ HOSTILE = {
 }
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.server,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
         os.environ.get("RESIDENCY_SERVICES") != "all",

@@ -120,7 +120,7 @@ def test_official_scores_are_those_written_from_the_facts_alone(task: str) -> No
     hold(task, 30, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.sample
 @pytest.mark.parametrize("task", NAMES)
 def test_official_scores_are_those_written_from_the_facts_alone_over_two_thousand_submissions(
     task: str,

@@ -170,7 +170,7 @@ def test_depths_in_between_lie_on_a_straight_line() -> None:
     assert short.peak == pytest.approx(whole.peak, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_7b_shape_by_the_published_sizes() -> None:
     """6.74e9 weights: 13.5 GB in 16 bits; their linear layers (6.48e9) in 4 bits 0.516 bytes each."""
     subject = llama(LLAMA_7B, 1, 512, 128)
@@ -182,7 +182,7 @@ def test_a_7b_shape_by_the_published_sizes() -> None:
     assert four.peak < 14e9, "the published account's card"
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_published_runs_of_8b_models() -> None:
     """torchtune, batch 2 of packed 2,048 tokens on one card: LoRA 16.2 GiB, QLoRA 7.4 GiB, rank 8
     on attention.

@@ -21,6 +21,8 @@ from residency.train.stage import Stop
 from residency.train.stage_trainer import StageTrainer
 from residency.train.trainer import train
 
+pytestmark = pytest.mark.training
+
 METHODS = {
     "lora": Lora(r=2, dropout=0.1),
     "prefix": Prefix(length=4),

@@ -28,7 +28,8 @@ from residency.models.predictors import trained
 from residency.train.stage_trainer import StageTrainer
 from residency.train.trainer import train
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for all that is trained once
+# the first test waits for all that is trained once
+pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -157,7 +158,7 @@ def runs(still: dict[str, str], folder: Path) -> dict[str, tuple[Path, Path]]:
     return {name: (root / "one" / name, root / "two" / name) for name in NAMES}
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("name", NAMES)
 def test_parts_learn_what_the_whole_learns(
     name: str, runs: dict[str, tuple[Path, Path]], still: dict[str, str]
@@ -192,7 +193,7 @@ def test_parts_learn_what_the_whole_learns(
     assert said[0] == said[1] and len(said[0]) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("name", KILLED)
 def test_a_killed_run_goes_on_to_the_same_losses_and_so_does_one_process_from_its_state(
     name: str, runs: dict[str, tuple[Path, Path]], still: dict[str, str], tmp_path: Path
@@ -215,7 +216,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_so_does_one_process_from_it
     assert losses[0] == pytest.approx(losses[1], abs=TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_a_loss_that_is_not_a_number_takes_all_parts_back(
     still: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,8 @@ from residency.train.stage import Stage, Stop
 from residency.train.stage_trainer import StageTrainer, optimiser
 from residency.train.trainer import last_checkpoint, seed_everything, train
 
+pytestmark = pytest.mark.training
+
 NER = Card(name="ner", family="spans", labels=(Label(name="drug"),))
 ONE = Card(name="one", family="labels", labels=(Label(name="lung"), Label(name="skin")))
 SEVERAL = Card(

@@ -47,7 +47,14 @@ def count(
     label: read its total, not its labels.
     """
     golds, predictions = _distinct(gold), _distinct(predicted)
-    pairs = _PAIRING[mode](golds, predictions)
+    if mode == "relaxed" and golds != predictions:
+        edges: list[list[int]] = [[] for _ in golds]
+        for g, p in _overlaps(golds, predictions):
+            if golds[g][2] == predictions[p][2]:
+                edges[g].append(p)
+        pairs = _maximum_matching(edges)
+    else:
+        pairs = (_boundary if mode == "boundary" else _strict)(golds, predictions)
     hit_gold, hit_predicted = {g for g, _ in pairs}, {p for _, p in pairs}
     tally: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for position, (_, _, label) in enumerate(golds):
@@ -165,16 +172,6 @@ def _strict(golds: list[Key], predictions: list[Key]) -> list[Pair]:
     return [(g, positions[key]) for g, key in enumerate(golds) if key in positions]
 
 
-def _relaxed(golds: list[Key], predictions: list[Key]) -> list[Pair]:
-    if golds == predictions:
-        return _strict(golds, predictions)
-    edges: list[list[int]] = [[] for _ in golds]
-    for g, p in _overlaps(golds, predictions):
-        if golds[g][2] == predictions[p][2]:
-            edges[g].append(p)
-    return _maximum_matching(edges)
-
-
 def _boundary(golds: list[Key], predictions: list[Key]) -> list[Pair]:
     pairs = _strict(golds, predictions)
     waiting: defaultdict[tuple[int, int], deque[int]] = defaultdict(deque)
@@ -184,9 +181,6 @@ def _boundary(golds: list[Key], predictions: list[Key]) -> list[Pair]:
         if free := waiting.get(golds[g][:2]):
             pairs.append((g, free.popleft()))
     return pairs
-
-
-_PAIRING = {"strict": _strict, "relaxed": _relaxed, "boundary": _boundary}
 
 
 def _maximum_matching(edges: Sequence[Sequence[int]]) -> list[Pair]:
