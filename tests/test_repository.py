@@ -342,6 +342,7 @@ def test_the_makefile_describes_every_target() -> None:
         "setup",
         "demo",
         "test",
+        "test-fast",
         "test-services",
         "test-services-all",
         "check",
