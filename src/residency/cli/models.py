@@ -44,6 +44,8 @@ def list_models(ledger: Ledger = Path("models")) -> None:
             names.setdefault(history[-1], []).append(alias)
     columns = ("digest", "names", "base", "method", "task", "profile", "safe", "added")
     listed = table(*columns)
+    for column in listed.columns:
+        column.overflow = "ellipsis"  # a model is one line
     for one in found.list():
         added = one.at[:10] + (", canary recorded then" if one.recorded == "added" else "")
         safe = "" if one.safety is None else f"{one.safety:.1%}"
