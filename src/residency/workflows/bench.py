@@ -323,7 +323,7 @@ def _memory(folder: Path, tokens: int) -> float:
     """Megabytes that a process of its own takes at most to load the model and answer once; 0 where
     it could not say."""
     code = (
-        "import sys; from residency.workflows.bench import measured; "
+        "import sys; from residency.workflows.bench import measure_memory; "
         "print(measure_memory(sys.argv[1], int(sys.argv[2])))"
     )
     asked = subprocess.run(
