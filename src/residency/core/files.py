@@ -6,6 +6,7 @@ import csv
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +67,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` to write to; takes its place on success, removed on failure. An
+    empty folder gives way."""
+    partial = path.with_name(path.name + ".partial")
+    with disk_errors(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            partial.replace(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

