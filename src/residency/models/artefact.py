@@ -215,19 +215,13 @@ def save(
     said = fingerprint.record(model, tokenizer, base, head_of(card, "text" if writing else "head"))
     if said is not None:
         write_json(folder / fingerprint.FILE, said)
-    inside = [*folder.iterdir(), *(folder / EARLIER).rglob("*")]
-    files = {
-        path.relative_to(folder).as_posix(): file_digest(path)
-        for path in sorted(inside)
-        if path.is_file() and path.name != FILE
-    }
     artefact = Artefact(
         schema=SCHEMA,
         base=base,
         method=method.model_dump(mode="json"),
         card=card.model_dump(mode="json"),
         profile=profile,
-        files=files,
+        files={},
         earlier=earlier,
         weights=weights,
         more=tuple(one.model_dump(mode="json") for one in more),
@@ -240,7 +234,18 @@ def save(
             generate=writing.generation.model_dump(mode="json"),
             template=writing.chat.digest,
         )
-    write_json(folder / FILE, artefact)
+    seal(folder, artefact)
+
+
+def seal(folder: Path, artefact: Artefact) -> None:
+    """Write what an artefact says of itself, with the hash of every file that lies there."""
+    inside = [*folder.iterdir(), *(folder / EARLIER).rglob("*")]
+    files = {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in sorted(inside)
+        if path.is_file() and path.name != FILE
+    }
+    write_json(folder / FILE, msgspec.structs.replace(artefact, files=files))
 
 
 def _take_along(start: Path, folder: Path) -> tuple[Earlier, ...]:

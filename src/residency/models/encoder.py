@@ -12,11 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residency.core.types import Answer, Example, Prediction, PredictorInfo, Value
+from residency.core.types import Answer, Example, Prediction, PredictorInfo
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.running import by_length, evaluating, give_back_memory, model_inputs, on
-from residency.models.tokens import TokenisedText, Tokeniser, Window
+from residency.models.tokens import Marginals, TokenisedText, Tokeniser, Window
 from residency.models.weights import describe
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of
@@ -30,15 +30,6 @@ CHUNK = 512
 """Examples held in memory at once; windows are sorted by length within a chunk."""
 BATCH_TOKENS = 2048
 """Tokens in a forward pass, padding included."""
-
-
-class Marginals(Value, frozen=True):
-    """What an encoder believes of each slot of a text."""
-
-    slots: list[tuple[int, int]]
-    """Each slot's offsets in the text."""
-    log_probabilities: NDArray[np.float32]
-    """[slots, tags]; the tags are those of ``tag_names``."""
 
 
 class EncoderPredictor:

@@ -17,6 +17,8 @@ from residency.locale.segment import segment
 from residency.locale.tokenise import units
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 
@@ -28,6 +30,15 @@ class TokenisedText(Value, frozen=True):
     """Position of each slot's first token."""
     slots: list[tuple[int, int]]
     """Each slot's offsets in the text."""
+
+
+class Marginals(Value, frozen=True):
+    """What a model believes of each slot of a text."""
+
+    slots: list[tuple[int, int]]
+    """Each slot's offsets in the text."""
+    log_probabilities: NDArray[np.float32]
+    """[slots, tags]; the tags are those of ``tag_names``."""
 
 
 class Window(Value, frozen=True):

@@ -160,24 +160,31 @@ class TokenClassifier(Classifier):
     ) -> Answer:
         """The spans of the best legal tags; ``sure``: each with the geometric mean of the
         probabilities of its tags."""
-        import numpy as np
-
         if not len(scores):
             return Spans()
-        tags = best_tags(scores)
-        spans = decode(text, tags.tolist(), slots, card.names)
+        tags = best_tags(scores).tolist()
         if not sure:
-            return Spans(spans=spans)
+            return Spans(spans=decode(text, tags, slots, card.names))
+        return self.spans(text, slots, tags, scores, card)
+
+    def spans(
+        self, text: str, slots: Slots, tags: Sequence[int], scores: Scores, card: Card
+    ) -> Spans:
+        """The spans of given tags, each with how sure the model is of it: the geometric mean of the
+        probabilities of its tags."""
+        import numpy as np
+
+        found = decode(text, tags, slots, card.names)
         chosen = np.take_along_axis(scores, np.asarray(tags)[:, None], 1)[:, 0]
         starts = [start for start, _ in slots]
         inside = [
             slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
-            for span in spans
+            for span in found
         ]
         return Spans(
             spans=tuple(
                 msgspec.structs.replace(span, score=round(float(np.exp(chosen[at].mean())), 6))
-                for span, at in zip(spans, inside, strict=True)
+                for span, at in zip(found, inside, strict=True)
             )
         )
 

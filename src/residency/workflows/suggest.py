@@ -28,7 +28,8 @@ from residency.tasks.heads import TOKENS
 from residency.train.stage import Stage
 
 if TYPE_CHECKING:
-    from residency.models.encoder import EncoderPredictor, Marginals
+    from residency.models.encoder import EncoderPredictor
+    from residency.models.tokens import Marginals
 
 FOLDS = 5
 

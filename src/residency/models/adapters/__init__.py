@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from residency.core.part import External
+from residency.models.adapters.crf import Crf
 from residency.models.adapters.freeze import Freeze
 from residency.models.adapters.full import Full
 from residency.models.adapters.lora import Lora, lora_targets
@@ -16,6 +17,7 @@ from residency.models.adapters.prefix import Prefix
 
 __all__ = [
     "Configured",
+    "Crf",
     "ExternalMethod",
     "Freeze",
     "Full",
@@ -34,7 +36,7 @@ class ExternalMethod(External):
     """A method of another package."""
 
 
-Configured = Lora | Prefix | Freeze | Full | ExternalMethod
+Configured = Lora | Prefix | Freeze | Full | Crf | ExternalMethod
 Methods = Annotated[Configured, Field(discriminator="kind")]
 
 

@@ -20,6 +20,8 @@ class Method(Part):
     more."""
     in_place: ClassVar[bool] = False
     """Whether it changes weights of the base: they must be there in 32 bits, and not quantised."""
+    needs_base: ClassVar[bool] = True
+    """Whether it changes a base; one that does not is a model of its own (``models/crf.py``)."""
 
     def attach(self, model: Any) -> Any:
         """The model with only what this method trains left trainable."""
