@@ -6,10 +6,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_json
@@ -22,9 +21,10 @@ from residency.models.adapters.crf import Crf
 from residency.models.base import Base
 from residency.models.lexical import Slots, Terms, word
 from residency.models.tokens import Marginals, TokenisedText
+from residency.tasks.bio import decode
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of
-from residency.tasks.heads import TOKENS
+from residency.tasks.heads import SEQUENCE, TOKENS, Head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,10 @@ NO_BASE = Base(id="none", path="", digest="", architecture="encoder")
 """What stands where other models name their base."""
 YES, NO = "yes", "no"
 """Outputs for a label of a card that allows several: each label is asked alone."""
-CHUNK = 512
-"""Examples between two looks at the clock."""
+Seen = list[list[str]]
+"""Features of each place of a sequence."""
+Own = frozenset[tuple[str, str]]
+"""Terms of a text's own patient or document, with their labels."""
 SMALLEST = 1e-9
 """Least probability that is told of an output."""
 
@@ -53,9 +55,17 @@ class LexicalFeatures(Value, frozen=True):
     lists: dict[str, tuple[str, ...]] = {}
     """Name of a list -> its terms."""
 
-    def settings(self) -> Crf:
-        """The method as it was configured."""
-        return parse(Crf, self.method, FEATURES)
+
+class Seer:
+    """How features are made: the method and its dictionaries."""
+
+    def __init__(self, features: LexicalFeatures) -> None:
+        lists = {name: {t: {"term": 1} for t in one} for name, one in features.lists.items()}
+        self.method: Crf = parse(Crf, features.method, FEATURES)
+        self.terms = [
+            ("dictionary", Terms(features.terms)),
+            *((f"list {name}", Terms(entries)) for name, entries in lists.items()),
+        ]
 
 
 class LexicalTokeniser:
@@ -73,6 +83,114 @@ class LexicalTokeniser:
         ]
 
 
+class Way:
+    """How one kind of classifier is read off lexical features."""
+
+    def terms(self, row: Learned, card: Card) -> set[tuple[str, str]]:
+        """(term, label) of what an example teaches the dictionary; nothing unless it is spans."""
+        return set()
+
+    def rows(
+        self, seen: Seen, targets: Sequence[float], outputs: Sequence[str], several: bool
+    ) -> Iterator[tuple[list[list[str]], list[str]]]:
+        """What the library learns from an example: sequences of features with their outputs."""
+        raise NotImplementedError
+
+    def features(self, text: str, slots: Slots, seen_by: Seer, own: Own = frozenset()) -> Seen:
+        """The features of a text."""
+        raise NotImplementedError
+
+    def scores(self, model: CrfPredictor, text: str, slots: Slots) -> NDArray[np.float32]:
+        """log p, [slots, tags] or [1, labels]; of labels that do not exclude each other log-odds."""
+        raise NotImplementedError
+
+    def answer(self, model: CrfPredictor, text: str, slots: Slots) -> Answer:
+        """The answer to a text."""
+        raise NotImplementedError
+
+
+class Tags(Way):
+    """A chain of tags: spans."""
+
+    def terms(self, row: Learned, card: Card) -> set[tuple[str, str]]:
+        tags, text = [int(tag) for tag in row.targets], row.example.input
+        spans = decode(text, tags, row.slots, card.names)
+        return {(as_term(span.quote), span.label) for span in spans}
+
+    def rows(
+        self, seen: Seen, targets: Sequence[float], outputs: Sequence[str], several: bool
+    ) -> Iterator[tuple[list[list[str]], list[str]]]:
+        yield seen, [outputs[int(tag)] for tag in targets]
+
+    def features(self, text: str, slots: Slots, seen_by: Seer, own: Own = frozenset()) -> Seen:
+        method = seen_by.method
+        return lexical.of_slots(text, slots, method.features, method.window, seen_by.terms, own)
+
+    def scores(self, model: CrfPredictor, text: str, slots: Slots) -> NDArray[np.float32]:
+        if slots:
+            model.tagger.set(self.features(text, slots, model.seer))
+        return model.probabilities(len(slots))
+
+    def answer(self, model: CrfPredictor, text: str, slots: Slots) -> Answer:
+        """The likeliest sequence as a whole: strict F1 is 0.003 to 0.006 above that of the best tag
+        of each slot (training parts of VietBioNER, cMedQANER, NCBI)."""
+        if not slots:
+            return Spans()
+        scores = self.scores(model, text, slots)
+        number = {name: at for at, name in enumerate(model.features.outputs)}
+        tags = [number[name] for name in model.tagger.tag()]
+        return TOKENS.spans(text, slots, tags, scores, model.card)
+
+
+class Whole(Way):
+    """A chain of one place, which is a logistic regression: labels."""
+
+    def rows(
+        self, seen: Seen, targets: Sequence[float], outputs: Sequence[str], several: bool
+    ) -> Iterator[tuple[list[list[str]], list[str]]]:
+        if not several:
+            yield seen, [outputs[int(targets[0])]]
+            return
+        for name, given in zip(outputs, targets, strict=True):
+            yield [alone(seen[0], name)], [YES if given else NO]
+
+    def features(self, text: str, slots: Slots, seen_by: Seer, own: Own = frozenset()) -> Seen:
+        return [lexical.of_text(text, slots, seen_by.method.features) or ["no words"]]
+
+    def scores(self, model: CrfPredictor, text: str, slots: Slots) -> NDArray[np.float32]:
+        import numpy as np
+
+        seen = self.features(text, slots, model.seer)
+        if not model.card.multiple:
+            model.tagger.set(seen)
+            return model.probabilities(1)
+        odds = []
+        for name in model.features.outputs:
+            model.tagger.set([alone(seen[0], name)])
+            p = model.tagger.marginal(YES, 0) if YES in model.known else 0.0
+            p = min(max(p, SMALLEST), 1 - SMALLEST)
+            odds.append(math.log(p / (1 - p)))
+        return np.array([odds], np.float32)
+
+    def answer(self, model: CrfPredictor, text: str, slots: Slots) -> Answer:
+        return SEQUENCE.answer(text, slots, self.scores(model, text, slots), model.card)
+
+
+WAYS: dict[Head, Way] = {TOKENS: Tags(), SEQUENCE: Whole()}
+
+
+def way_of(card: Card) -> Way:
+    """How a card is answered; raises ``UserError`` where its answers are written, or given by a
+    classifier of another package."""
+    way = WAYS.get(classifier_of(card))
+    if way is None:
+        raise UserError(
+            f"method.kind: crf: answers families spans and labels, and card {card.name} is of "
+            f"{card.family}; use lora or full."
+        )
+    return way
+
+
 class CrfPredictor:
     """Answers span and label tasks from lexical features."""
 
@@ -80,9 +198,8 @@ class CrfPredictor:
         self, tagger: Any, features: LexicalFeatures, card: Card, info: PredictorInfo
     ) -> None:
         self.tagger, self.features, self.card, self.info = tagger, features, card, info
-        self.head, self.method = classifier_of(card), features.settings()
-        self.tokeniser = LexicalTokeniser()
-        self.terms = terms_of(features)
+        self.way = way_of(card)
+        self.tokeniser, self.seer = LexicalTokeniser(), Seer(features)
         self.known = frozenset(tagger.labels())
 
     @classmethod
@@ -97,35 +214,32 @@ class CrfPredictor:
         tagger = crfsuite().Tagger()
         try:
             tagger.open(str(folder / WEIGHTS))
-        except ValueError:
+            parameters = tagger.info().header["num_features"]
+        except (ValueError, OSError):
             raise UserError(
                 f"{folder / WEIGHTS}: cannot be read; restore it, or train again."
             ) from None
         features = read_json(folder / FEATURES, LexicalFeatures)
-        size = (folder / WEIGHTS).stat().st_size // 20  # bytes of a weight and its feature's name
-        info = PredictorInfo(name=name, base=NO_BASE.id, method=method, parameters=size)
+        info = PredictorInfo(name=name, base=NO_BASE.id, method=method, parameters=int(parameters))
         return cls(tagger, features, card, info)
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order."""
-        source = iter(examples)
-        while chunk := list(islice(source, CHUNK)):
+        for example in examples:
             started = time.perf_counter()
-            answers = self.classify([example.input for example in chunk])
-            each = (time.perf_counter() - started) * 1000 / len(chunk)
-            for example, (answer, count) in zip(chunk, answers, strict=True):
-                yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
+            ((answer, count),) = self.classify([example.input])
+            took = (time.perf_counter() - started) * 1000
+            yield Prediction(id=example.id, answer=answer, latency_ms=took, tokens=count)
 
     def classify(self, texts: Sequence[str]) -> list[tuple[Answer, int]]:
         """Answers and slots of texts: spans of the likeliest sequence of tags, each with the
         geometric mean of the probabilities of its tags; labels with the chances of all."""
-        return [self._answer(text) for text in texts]
+        read = [(text, units(text)) for text in texts]
+        return [(self.way.answer(self, text, slots), len(slots)) for text, slots in read]
 
     def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
         """The probability of each tag for every slot of each text, in order; for cards of family
         ``spans``."""
-        if self.head is not TOKENS:
-            raise ValueError(f"card {self.card.name} is not about spans")
         for text in texts:
             slots = units(text)
             yield Marginals(slots=slots, log_probabilities=self.log_marginals(text, slots))
@@ -133,17 +247,11 @@ class CrfPredictor:
     def log_marginals(self, text: str, slots: Slots | None = None) -> NDArray[np.float32]:
         """log p of each tag for each slot, [slots, tags], in the order of the head's outputs; the
         slots of another model (``Tokeniser``) may take the place of the text's units."""
-        slots = units(text) if slots is None else slots
-        if slots:
-            self.tagger.set(self._features(text, slots))
-        return self._probabilities(len(slots))
+        return self.way.scores(self, text, units(text) if slots is None else slots)
 
-    def _features(self, text: str, slots: Slots) -> list[list[str]]:
-        method = self.method
-        return lexical.of_slots(text, slots, method.features, method.window, self.terms)
-
-    def _probabilities(self, count: int) -> NDArray[np.float32]:
-        """Of the sequence that the tagger was last given."""
+    def probabilities(self, count: int) -> NDArray[np.float32]:
+        """log p of each output at each of so many places of the sequence that the tagger was last
+        given."""
         import numpy as np
 
         known, marginal = self.known, self.tagger.marginal
@@ -155,58 +263,16 @@ class CrfPredictor:
         values = np.array(found, np.float32).reshape(count, len(outputs))
         return np.log(np.maximum(values, SMALLEST))
 
-    def _answer(self, text: str) -> tuple[Answer, int]:
-        slots = units(text)
-        if self.head is TOKENS:
-            return self._spans(text, slots), len(slots)
-        return self._labels(text, slots), len(slots)
-
-    def _spans(self, text: str, slots: Slots) -> Spans:
-        """The best sequence as a whole: strict F1 is 0.003 to 0.006 above that of the best tag of
-        each slot (training parts of VietBioNER, cMedQANER, NCBI)."""
-        if not slots:
-            return Spans()
-        scores = self.log_marginals(text, slots)
-        number = {name: at for at, name in enumerate(self.features.outputs)}
-        tags = [number[name] for name in self.tagger.tag()]
-        return TOKENS.spans(text, slots, tags, scores, self.card)
-
-    def _labels(self, text: str, slots: Slots) -> Answer:
-        found = lexical.of_text(text, slots, self.method.features)
-        return self.head.answer(text, slots, self.label_scores(found), self.card)
-
-    def label_scores(self, found: Sequence[str]) -> NDArray[np.float32]:
-        """Of each label of a text with these features, [1, labels]: log p, or log-odds where a card
-        allows several."""
-        import numpy as np
-
-        if not self.card.multiple:
-            self.tagger.set([list(found) or ["nothing"]])
-            return self._probabilities(1)
-        odds = []
-        for name in self.features.outputs:
-            self.tagger.set([alone(found, name)])
-            p = self.tagger.marginal(YES, 0) if YES in self.known else 0.0
-            p = min(max(p, SMALLEST), 1 - SMALLEST)
-            odds.append(math.log(p / (1 - p)))
-        return np.array([odds], np.float32)
-
     def record(self) -> fingerprint.Fingerprint:
         """What it says of the fixed texts."""
-        values = []
-        for text in fingerprint.TEXTS:
-            slots = units(text)
-            if self.head is TOKENS:
-                scores = self.log_marginals(text, slots)
-            else:
-                scores = self.label_scores(lexical.of_text(text, slots, self.method.features))
-            values.append(tuple(round(float(one), 6) for one in scores.flatten()))
+        read = [(text, units(text)) for text in fingerprint.TEXTS]
+        said = [self.way.scores(self, text, slots).flatten() for text, slots in read]
         return fingerprint.Fingerprint(
             schema=fingerprint.SCHEMA,
             dtype="float32",
             device="cpu",
-            ids=tuple(tuple(end for _, end in units(text)) for text in fingerprint.TEXTS),
-            values=tuple(values),
+            ids=tuple(tuple(end for _, end in slots) for _, slots in read),
+            values=tuple(tuple(round(float(one), 6) for one in found) for found in said),
             tolerances=dict(fingerprint.TOLERANCES),
         )
 
@@ -245,47 +311,49 @@ def fit(examples: Sequence[Example], card: Card, method: Crf, folder: Path) -> d
 
     Raises ``UserError`` where there is nothing to learn from, or a row's gold does not fit.
     """
-    head = classifier_of(card)
+    way, head = way_of(card), classifier_of(card)
     trainer = crfsuite().Trainer("lbfgs", options(method), verbose=False)
     changed: Counter[str] = Counter()
-    rows = [(example, units(example.input)) for example in examples]
-    rows = [(example, slots) for example, slots in rows if slots]
+    rows: list[Learned] = []
+    for example in examples:
+        if slots := units(example.input):
+            targets, reasons = head.targets(example, slots, card)
+            rows.append(Learned(example, slots, targets))
+            changed.update(reasons)
     if not rows:
         raise UserError(
             f"card {card.name}: there is nothing to train on; the training part is empty or has no "
             "words."
         )
-    targets = []
-    for example, slots in rows:
-        found, reasons = head.targets(example, slots, card)
-        targets.append(found)
-        changed.update(reasons)
-    outputs = head.outputs(card)
+    owns = own_terms(rows, way, card) if "dictionary" in method.features else {}
     features = LexicalFeatures(
         method=method.model_dump(mode="json"),
-        outputs=outputs,
-        terms=count_terms(rows) if head is TOKENS and "dictionary" in method.features else {},
+        outputs=head.outputs(card),
+        terms=count_terms(owns),
         lists={Path(name).stem: read_terms(Path(name)) for name in method.dictionaries},
     )
-    terms = terms_of(features)
-    owns = own_terms(rows) if features.terms else {}
-    for (example, slots), found in zip(rows, targets, strict=True):
-        if head is TOKENS:
-            own = owns.get(group_of(example), frozenset())
-            seen = lexical.of_slots(
-                example.input, slots, method.features, method.window, terms, own
-            )
-            trainer.append(seen, [outputs[int(tag)] for tag in found])
-            continue
-        whole = lexical.of_text(example.input, slots, method.features)
-        if not card.multiple:
-            trainer.append([whole], [outputs[int(found[0])]])
-            continue
-        for name, given in zip(outputs, found, strict=True):
-            trainer.append([alone(whole, name)], [YES if given else NO])
+    seer = Seer(features)
+    for row in rows:
+        own = owns.get(row.group, frozenset())
+        seen = way.features(row.example.input, row.slots, seer, own)
+        for sequence, said in way.rows(seen, row.targets, features.outputs, card.multiple):
+            trainer.append(sequence, said)
     trainer.train(str(folder / WEIGHTS))
     write_json(folder / FEATURES, features)
     return dict(changed)
+
+
+class Learned(NamedTuple):
+    """An example that is learned from."""
+
+    example: Example
+    slots: Slots
+    targets: Sequence[float]
+
+    @property
+    def group(self) -> str:
+        """Its patient or document."""
+        return self.example.group or self.example.note or self.example.id
 
 
 def options(method: Crf) -> dict[str, Any]:
@@ -316,40 +384,26 @@ def alone(features: Sequence[str], label: str) -> list[str]:
     return [f"{label}|{one}" for one in ("", *features)]
 
 
-def group_of(example: Example) -> str:
-    """The patient or document of an example."""
-    return example.group or example.note or example.id
-
-
-def spans_as_terms(example: Example, slots: Slots) -> set[tuple[str, str]]:
-    """(term, label) of each gold span."""
-    spans = example.gold.spans if isinstance(example.gold, Spans) else ()
-    text = example.input
-    return {
-        (" ".join(word(text[a:b]) for a, b in _shifted(text, span.start, span.end)), span.label)
-        for span in spans
-    }
-
-
-def _shifted(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    return [(start + a, start + b) for a, b in units(text[start:end])]
-
-
-def own_terms(rows: Sequence[tuple[Example, Slots]]) -> dict[str, frozenset[tuple[str, str]]]:
+def own_terms(rows: Sequence[Learned], way: Way, card: Card) -> dict[str, Own]:
     """The spans of each patient or document."""
     found: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-    for example, slots in rows:
-        found[group_of(example)] |= spans_as_terms(example, slots)
-    return {group: frozenset(terms) for group, terms in found.items()}
+    for row in rows:
+        found[row.group] |= way.terms(row, card)
+    return {group: frozenset(terms) for group, terms in found.items() if terms}
 
 
-def count_terms(rows: Sequence[tuple[Example, Slots]]) -> dict[str, dict[str, int]]:
+def count_terms(owns: Mapping[str, Own]) -> dict[str, dict[str, int]]:
     """Each span of the training part with its labels, and in how many groups it has them."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for terms in own_terms(rows).values():
+    for terms in owns.values():
         for term, label in terms:
             counts[term][label] += 1
-    return {term: dict(sorted(labels.items())) for term, labels in sorted(counts.items()) if term}
+    return {term: dict(sorted(labels.items())) for term, labels in sorted(counts.items())}
+
+
+def as_term(text: str) -> str:
+    """A stretch of text as dictionaries hold it."""
+    return " ".join(word(text[start:end]) for start, end in units(text))
 
 
 def read_terms(path: Path) -> tuple[str, ...]:
@@ -361,14 +415,4 @@ def read_terms(path: Path) -> tuple[str, ...]:
         raise UserError(
             f"method.dictionaries: {path} cannot be read; name a file in UTF-8 with a term a line."
         ) from None
-    terms = (" ".join(word(line[a:b]) for a, b in units(line)) for line in lines)
-    return tuple(sorted({term for term in terms if term}))
-
-
-def terms_of(features: LexicalFeatures) -> list[tuple[str, Terms]]:
-    """The dictionary of the training part, then the lists that were given."""
-    lists = {name: {term: {"term": 1} for term in terms} for name, terms in features.lists.items()}
-    return [
-        ("dictionary", Terms(features.terms)),
-        *((f"list {n}", Terms(e)) for n, e in lists.items()),
-    ]
+    return tuple(sorted({term for line in lines if (term := as_term(line))}))
