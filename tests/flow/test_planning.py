@@ -14,6 +14,7 @@ import transformers
 from conftest import ROOT
 from residency.recipe import Recipe
 from residency.train import estimate
+from residency.train.defaults import GENERATIVE_RATES
 from residency.train.defaults import resolve as decided
 from residency.train.device import Device
 from residency.workflows import plan
@@ -103,7 +104,12 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
     base = plan.resolve(recipe.base, recipe.root, weights=False)
     subject, stage = plan.subject_of_recipe(recipe, base), recipe.stages[0]
     whole = decided(
-        stage, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, writes=True
+        stage,
+        estimate.parameters_of(subject),
+        len(subject.rows.lengths),
+        "cuda",
+        True,
+        tiny=GENERATIVE_RATES,
     )
 
     def chosen(usable: float) -> Any:
@@ -113,7 +119,12 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
     card = Device(kind="cuda", name="toy", usable=0, bf16=True)
     four = stage.model_copy(update={"micro_batch": 4, "accumulation": whole.batch // 4})
     settled = decided(
-        four, estimate.parameters_of(subject), len(subject.rows.lengths), "cuda", True, writes=True
+        four,
+        estimate.parameters_of(subject),
+        len(subject.rows.lengths),
+        "cuda",
+        True,
+        tiny=GENERATIVE_RATES,
     )
     peak = estimate.of_plan(subject, four, base, settled, card, False, 0).peak
     assert [(one.micro_batch, one.batch) for one in (chosen(peak), chosen(peak - 1))] == [

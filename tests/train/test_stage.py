@@ -9,7 +9,7 @@ import pytest
 from residency.core.errors import UserError
 from residency.core.part import parse
 from residency.models.adapters import Full, Lora, Prefix
-from residency.train.defaults import StagePlan, resolve, updates_per_epoch
+from residency.train.defaults import GENERATIVE_RATES, StagePlan, resolve, updates_per_epoch
 from residency.train.stage import Stage
 
 PUBLISHED = {
@@ -84,18 +84,20 @@ def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_
     } == {1e-2}
     prefix = parse(Stage, {"method": {"kind": "prefix"}}, "s")
     rates = [
-        resolve(prefix, size, 500, "cpu", False, writes=True).learning_rate
+        resolve(prefix, size, 500, "cpu", False, tiny=GENERATIVE_RATES).learning_rate
         for size in (5_000_000, 6_000_000_000)
     ]
     assert rates == [2e-1, 1e-2], "generative models"
     lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
     large = 7_000_000_000
     rates = [
-        resolve(lora, large, 500, "cuda", True, writes=True, quantised=quantised).learning_rate
+        resolve(
+            lora, large, 500, "cuda", True, tiny=GENERATIVE_RATES, quantised=quantised
+        ).learning_rate
         for quantised in (False, True)
     ]
     assert rates == [2e-4, 1e-4]
-    assert resolve(freeze, large, 500, "cuda", True, writes=True).learning_rate == 1e-5
+    assert resolve(freeze, large, 500, "cuda", True, tiny=GENERATIVE_RATES).learning_rate == 1e-5
 
 
 def test_few_rows_are_passed_over_more_often() -> None:
@@ -154,7 +156,9 @@ def test_a_stage_is_named_after_its_method_or_by_the_user() -> None:
 def test_the_matrices_of_a_projection_take_the_rate_of_an_adapter() -> None:
     """The rate of bare keys and values, more than a hundred times as high, would tear them apart."""
     rate = {
-        name: resolve(Stage(method=method), 4_000_000, 500, "cpu", False, writes=True).learning_rate
+        name: resolve(
+            Stage(method=method), 4_000_000, 500, "cpu", False, tiny=GENERATIVE_RATES
+        ).learning_rate
         for name, method in (
             ("bare", Prefix()),
             ("projected", Prefix(projection=64)),

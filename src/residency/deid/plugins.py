@@ -146,15 +146,13 @@ class Tagger:
 def _own_run(folder: Path) -> Any:
     """What marks spans with the model of a run."""
     from residency.core.types import Example
-    from residency.models.encoder import EncoderPredictor
+    from residency.models.predictors import marker
     from residency.tasks.families.spans import spans_of
-    from residency.tasks.heads import TOKENS
 
-    predictor = EncoderPredictor.from_artefact(folder)
-    if predictor.head is not TOKENS:
-        raise UserError(
-            f"deid.plugins: the model of {folder} does not mark spans; name a run whose task does."
-        )
+    predictor = marker(
+        folder,
+        f"deid.plugins: the model of {folder} does not mark spans; name a run whose task does.",
+    )
 
     def spans(text: str) -> Iterable[tuple[int, int, str]]:
         for answer in predictor.predict([Example(id="", task="", input=text)]):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import NamedTuple
 
-from residency.core.types import Bin, Example, Labels, Prediction, Score, Screening
+from residency.core.types import Bin, Example, Prediction, Score, Screening
 from residency.tasks.card import Card
 from residency.tasks.families import of
 from residency.tasks.families.labels import labels_of
@@ -68,10 +68,9 @@ def screen(
 def _chances(prediction: Prediction, card: Card) -> dict[str, float]:
     """Label -> chance; names that stand for one label are added up."""
     found: dict[str, float] = {}
-    if isinstance(prediction.answer, Labels):
-        for name, chance in prediction.answer.chances.items():
-            label = card.canonical(name)
-            found[label] = min(1.0, found.get(label, 0.0) + chance)
+    for name, chance in of(card).chances(prediction.answer).items():
+        label = card.canonical(name)
+        found[label] = min(1.0, found.get(label, 0.0) + chance)
     return found
 
 

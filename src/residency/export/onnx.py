@@ -36,6 +36,7 @@ from residency.models.onnx_encoder import (
     openvino,
     session,
 )
+from residency.models.predictors import kind_of
 from residency.models.weights import size
 from residency.tasks.card import Card
 
@@ -106,10 +107,7 @@ def export(
 def exportable(folder: Path) -> artefacts.Artefact:
     """An artefact that can be exported; raises ``UserError`` with the reason where it cannot."""
     found = artefacts.read(folder)
-    if found.head.generates:
-        raise UserError(
-            f"{folder}: its model writes; ONNX is for encoders. Serve it in process, or with vLLM."
-        )
+    kind_of(found).check_able("onnx", folder)
     if "prefix" in found.kinds.split(", "):
         raise UserError(
             f"{folder}: a trained prefix is added inside every attention layer, which an ONNX "

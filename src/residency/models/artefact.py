@@ -309,16 +309,15 @@ def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, ChatT
 
 
 def load_model(artefact: Artefact, folder: Path) -> Any:
-    """The trained model alone, merged as it is served; raises as ``load`` and ``load_chat``."""
-    if artefact.head.generates:
-        chat_of(artefact, folder)
+    """The trained model alone, merged as it is served; raises as ``load``."""
     return _model(artefact, folder, merge=True)
 
 
 def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
     """An artefact's tokenizer with its template and limits, checked to write what it wrote in
     training."""
-    if not artefact.head.generates:
+    # A guard: a classifier has no template, and what it would be asked is not what it learned.
+    if artefact.output != "text":
         raise UserError(
             f"{folder}: its model is a classifier, not a generative model; use residency predict."
         )

@@ -39,7 +39,7 @@ from residency.models.weights import describe
 from residency.tasks.card import Card
 from residency.tasks.codec import conversation, read
 from residency.tasks.families import of
-from residency.tasks.heads import IGNORED, SEQUENCE
+from residency.tasks.heads import IGNORED
 
 if TYPE_CHECKING:
     import torch
@@ -121,8 +121,7 @@ class CausalPredictor:
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order; the same words alone and in a batch (in fp32)."""
-        one_label = of(self.card).classifier is SEQUENCE and not self.card.multiple
-        if one_label and self.generation.choose == "rank":
+        if self.generation.choose == "rank" and of(self.card).chooses_one(self.card):
             yield from self._ranked(examples)
             return
         source = iter(examples)

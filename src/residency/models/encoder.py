@@ -20,7 +20,6 @@ from residency.models.tokens import Marginals, TokenisedText, Tokeniser, Window
 from residency.models.weights import describe
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of
-from residency.tasks.heads import TOKENS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,13 +78,12 @@ class EncoderPredictor:
     def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
         """The probability of each tag for every slot of each text, in order; for cards of family
         ``spans``."""
-        if self.head is not TOKENS:
-            raise ValueError(f"card {self.card.name} is not about spans")
         source = iter(texts)
         while chunk := list(islice(source, CHUNK)):
             with self.ready():
                 tokens, scores = self._read(chunk)
             for found, score in zip(tokens, scores, strict=True):
+                score = self.head.of_slots(score, self.card)
                 yield Marginals(slots=found.slots, log_probabilities=score)
 
     def classify(self, texts: list[str]) -> list[tuple[Answer, int]]:

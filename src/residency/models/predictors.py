@@ -1,52 +1,219 @@
-"""Which predictor answers for a model."""
+"""The kinds of models, one object each, and which predictor answers for a model.
+
+What differs between the kinds in this room is a method of these objects; ``kind_of`` is where an
+artefact's kind is looked up. What cannot be done with a kind is said by the object too (``cannot``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from residency.core.errors import UserError
 from residency.models.base import Base
 from residency.tasks.card import Card
-from residency.tasks.families import head_of, of
+from residency.tasks.families import check_marks_spans, head_of, of
+from residency.tasks.heads import Head
 
 if TYPE_CHECKING:
-    from residency.models.artefact import Output
+    from residency.models.artefact import Artefact, Output
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
     from residency.models.onnx_encoder import OnnxEncoder
+
+    Trained = EncoderPredictor | CausalPredictor
+
+
+class ModelKind:
+    """A kind of model: what is done in another way with it than with the others."""
+
+    cannot: ClassVar[Mapping[str, str]] = {}
+    """What is not done with it, and why, as the end of a sentence."""
+
+    def check_able(self, use: str, where: object) -> None:
+        """Raise ``UserError``, which begins with ``where``, for what is not done with it."""
+        if use in self.cannot:
+            raise UserError(f"{where}: {self.cannot[use]}")
+
+    def trained(
+        self, folder: Path, name: str, card: Card | None = None, most: int | None = None
+    ) -> Trained:
+        """The predictor of an artefact; ``card`` and ``most`` (tokens of an answer) where it
+        writes."""
+        raise NotImplementedError
+
+    def untuned(
+        self, base: Base, card: Card, seed: int, artefact: Path, most: int | None = None
+    ) -> Trained:
+        """The base as it is, asked as the artefact's model is."""
+        raise NotImplementedError
+
+    def model(self, artefact: Artefact, folder: Path) -> Any:
+        """The trained model alone, merged as it is served; raises ``UserError`` where it would not
+        be asked as it was trained."""
+        from residency.models import artefact as artefacts
+
+        return artefacts.load_model(artefact, folder)
+
+    def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
+        """The card as a model learned it, where it is still ``now``; ``None`` where ``now`` is
+        another one that it can be asked. Raises ``UserError`` where it cannot."""
+        raise NotImplementedError
+
+    def probe(self, model: Any, ids: tuple[tuple[int, ...], ...], head: Head) -> list[Any]:
+        """What of a model's work on the fixed texts is compared with that of its base."""
+        raise NotImplementedError
+
+    def distance(self, before: list[Any], now: list[Any]) -> float:
+        """The largest difference between two probes."""
+        raise NotImplementedError
+
+
+class ClassifierKind(ModelKind):
+    """Encoders with a head."""
+
+    cannot: ClassVar = {
+        "chat": "its model marks notes and does not write; use residency predict.",
+        "safety": "is about generative models, and this one marks or chooses; set it to false.",
+        "shots": "worked examples are for models that are asked in words.",
+        "vllm": "its model answers with a head, which vLLM does not serve",
+    }
+
+    def trained(
+        self, folder: Path, name: str, card: Card | None = None, most: int | None = None
+    ) -> EncoderPredictor:
+        from residency.models.encoder import EncoderPredictor
+
+        return EncoderPredictor.from_artefact(folder, name)
+
+    def untuned(
+        self, base: Base, card: Card, seed: int, artefact: Path, most: int | None = None
+    ) -> EncoderPredictor:
+        from residency.models.encoder import EncoderPredictor
+
+        return EncoderPredictor.untuned(base, card, seed)
+
+    def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
+        learned = artefact.task()
+        if learned.name != now.name:
+            raise UserError(
+                f"tasks[0].card: the model answers card {learned.name} with a head and cannot be "
+                f"asked {now.name}."
+            )
+        return learned
+
+    def probe(self, model: Any, ids: tuple[tuple[int, ...], ...], head: Head) -> list[Any]:
+        """The states below the head, which is new."""
+        from residency.models import fingerprint
+
+        return fingerprint.states(model, ids)
+
+    def distance(self, before: list[Any], now: list[Any]) -> float:
+        return max(float((one - other).abs().max()) for one, other in zip(before, now, strict=True))
+
+
+class GenerativeKind(ModelKind):
+    """Models that write."""
+
+    cannot: ClassVar = {
+        "onnx": "its model writes; ONNX is for encoders. Serve it in process, or with vLLM."
+    }
+
+    def trained(
+        self, folder: Path, name: str, card: Card | None = None, most: int | None = None
+    ) -> CausalPredictor:
+        from residency.models.causal import CausalPredictor
+
+        return _limited(CausalPredictor.from_artefact(folder, name, card=card), most)
+
+    def untuned(
+        self, base: Base, card: Card, seed: int, artefact: Path, most: int | None = None
+    ) -> CausalPredictor:
+        """With the template and settings of the tuned one."""
+        from residency.models.causal import CausalPredictor
+
+        return _limited(CausalPredictor.untuned_of(artefact, card=card), most)
+
+    def model(self, artefact: Artefact, folder: Path) -> Any:
+        from residency.models import artefact as artefacts
+
+        artefacts.chat_of(artefact, folder)
+        return super().model(artefact, folder)
+
+    def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
+        learned = artefact.task()
+        if learned.name != now.name:
+            return None
+        parts = ("system", "prompt", "answer")
+        changed = [part for part in parts if getattr(learned, part) != getattr(now, part)]
+        if artefact.base.chat_template != base.chat_template:
+            changed.append("chat_template")
+        if changed:
+            raise UserError(
+                f"card {learned.name}: {' and '.join(changed)} changed after training, so the "
+                "model would be asked what it did not learn; restore the file, or train again with "
+                "residency run."
+            )
+        return learned
+
+    def probe(self, model: Any, ids: tuple[tuple[int, ...], ...], head: Head) -> list[Any]:
+        """What it says."""
+        from residency.models import fingerprint
+
+        return fingerprint.measure(model, ids, head)
+
+    def distance(self, before: list[Any], now: list[Any]) -> float:
+        from residency.models import fingerprint
+
+        return fingerprint.furthest(before, now)
+
+
+KINDS: Mapping[str, ModelKind] = {"classifier": ClassifierKind(), "generative": GenerativeKind()}
+
+
+def kind_of(asked: Artefact | Head) -> ModelKind:
+    """The kind of a trained model, or of what answers with a head."""
+    head = asked if isinstance(asked, Head) else asked.head
+    return KINDS[head.kind]  # the one place of this room that goes by the kind
 
 
 def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -> Output:
     """How a task is answered; raises ``UserError`` where base and card do not go together."""
     able = of(card).classifier is not None
-    chosen: Output = wanted if wanted != "auto" else ("head" if able else "text")
-    if chosen == "head" and not able:
+    output: Output = wanted if wanted != "auto" else ("head" if able else "text")
+    if output == "text":  # the recipe's word, of which the head is yet to be made
+        if base.architecture != "causal":
+            raise UserError(
+                f"base: {base.id} is no generative model, and card {card.name} is to be answered "
+                "in words; choose a causal model, for example bundled:tiny-lm."
+            )
+    elif not able:
         raise UserError(
             f"tasks[0].output: head cannot answer card {card.name}, whose answers are written; set "
             "auto or text."
         )
-    if chosen == "text" and base.architecture != "causal":
-        raise UserError(
-            f"base: {base.id} is no generative model, and card {card.name} is to be answered in "
-            "words; choose a causal model, for example bundled:tiny-lm."
-        )
-    return chosen
+    return output
 
 
 def trained(
-    folder: Path, card: Card | None = None, name: str = "tuned"
-) -> EncoderPredictor | CausalPredictor:
+    folder: Path, card: Card | None = None, name: str = "tuned", most: int | None = None
+) -> Trained:
     """The predictor of an artefact, for the card that it learned; a generative model can be asked
-    another one."""
+    another one, and allowed so many tokens of an answer."""
     from residency.models.artefact import read
-    from residency.models.causal import CausalPredictor
+
+    return kind_of(read(folder)).trained(folder, name, card, most)
+
+
+def marker(folder: Path, otherwise: str) -> EncoderPredictor:
+    """The predictor of an artefact that marks spans, and says how sure it is of each token; raises
+    ``UserError``, which says ``otherwise``, for other models."""
+    from residency.models.artefact import read
     from residency.models.encoder import EncoderPredictor
 
-    if read(folder).head.generates:
-        return CausalPredictor.from_artefact(folder, name, card=card)
-    return EncoderPredictor.from_artefact(folder, name)
+    check_marks_spans(read(folder).head, otherwise)
+    return EncoderPredictor.from_artefact(folder)
 
 
 def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> OnnxEncoder:
@@ -79,9 +246,8 @@ def longest_answer(folders: Iterable[Path]) -> int | None:
     )
 
 
-def allow(predictor: EncoderPredictor | CausalPredictor, most: int | None) -> None:
-    """Let a generative model write so many tokens, so that systems are compared at one length."""
-    from residency.models.causal import CausalPredictor
-
-    if most is not None and isinstance(predictor, CausalPredictor):
+def _limited(predictor: CausalPredictor, most: int | None) -> CausalPredictor:
+    """A predictor that may write so many tokens, so that systems are compared at one length."""
+    if most is not None:
         predictor.generation = predictor.generation.model_copy(update={"max_tokens": most})
+    return predictor

@@ -20,7 +20,7 @@ from residency.models.adapters import Full
 from residency.models.artefact import Artefact
 from residency.models.base import load_tokenizer, silent
 from residency.models.fingerprint import Fingerprint
-from residency.tasks.heads import Head
+from residency.models.predictors import kind_of
 
 ENGINE = "process"
 SAME = 1e-4
@@ -110,7 +110,7 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
 
 
 def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
-    head, base = artefact.head, _base(artefact, folder)
+    head, kind, base = artefact.head, kind_of(artefact), _base(artefact, folder)
     if fingerprint.rows(load_tokenizer(folder), artefact.base, head) != known.ids:
         raise GateRefused(
             f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at "
@@ -119,9 +119,9 @@ def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     before = None
     if base is not None:
         model = artefacts.fresh(base, artefact.task(), artefact.output)
-        before = _state(model, known, head)
+        before = kind.probe(model, known.ids, head)
         del model
-    model = artefacts.load_model(artefact, folder)
+    model = kind.model(artefact, folder)
     engine = f"{ENGINE} {fingerprint.numbers(model, artefact.base)}"
     gap, most = (
         fingerprint.furthest(known.values, fingerprint.measure(model, known.ids, head)),
@@ -129,7 +129,7 @@ def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     )
     if most is None:
         raise GateRefused(f"not promoted: {folder}: no tolerance was recorded for {engine}.")
-    change = None if before is None else _change(before, _state(model, known, head), head)
+    change = None if before is None else kind.distance(before, kind.probe(model, known.ids, head))
     if change is not None and change <= SAME:
         raise GateRefused(
             f"not promoted: {folder}: it answers as its base does (difference {change:.2g}); its "
@@ -147,21 +147,6 @@ def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
         tolerance=most,
         from_base=None if change is None else round(change, 6),
     )
-
-
-def _state(model: Any, known: Fingerprint, head: Head) -> list[Any]:
-    """What is compared with the base: what a generative model says; of a classifier, whose head is
-    new, the states below it."""
-    if head.generates:
-        return fingerprint.measure(model, known.ids, head)
-    return fingerprint.states(model, known.ids)
-
-
-def _change(before: list[Any], now: list[Any], head: Head) -> float:
-    """How far a model is from its base."""
-    if head.generates:
-        return fingerprint.furthest(before, now)
-    return max(float((one - other).abs().max()) for one, other in zip(before, now, strict=True))
 
 
 def _base(artefact: Artefact, folder: Path) -> Any:
@@ -182,7 +167,7 @@ def record(folder: Path) -> Fingerprint:
     artefact = artefacts.read(folder)
     with silent():
         found = fingerprint.record(
-            artefacts.load_model(artefact, folder),
+            kind_of(artefact).model(artefact, folder),
             load_tokenizer(folder),
             artefact.base,
             artefact.head,

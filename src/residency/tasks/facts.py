@@ -15,7 +15,7 @@ from residency.core.types import Answer, Example, Facts, Prediction
 from residency.metrics.counts import Counts
 from residency.tasks import answer_repair
 from residency.tasks.by_label import ByLabel
-from residency.tasks.families import Family
+from residency.tasks.families import Family, checked
 from residency.tasks.prompts import Parsed
 
 if TYPE_CHECKING:
@@ -116,11 +116,8 @@ class FactFamily(LineFamily, ByLabel):
 
 def facts_of(answer: Answer | None) -> set[Fact]:
     """The facts of an answer, none for no answer."""
-    if answer is None:
-        return set()
-    if not isinstance(answer, Facts):
-        raise ValueError(f"a task of facts got an answer of type {type(answer).__name__}")
-    return set(answer.facts)
+    found = checked(answer, Facts, "facts")
+    return set(found.facts) if found else set()
 
 
 def known(name: str, card: Card) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
@@ -38,8 +38,9 @@ class Head:
     """What a model with it is called."""
     pipeline: ClassVar[str]
     """The pipeline of transformers that runs it."""
-    generates: ClassVar[bool] = False
-    """Whether it answers in words."""
+    kind: ClassVar[Literal["classifier", "generative"]]
+    """Which kind of model has it. A room that treats the kinds apart has an object for each, and
+    looks it up under this name in one place."""
     by_token: ClassVar[bool]
     """Whether there is a target for each token, not one for the whole text."""
     read_tokens: ClassVar[int]
@@ -53,6 +54,19 @@ class Head:
         """What the configuration of a base must say for it."""
         return {}
 
+    def sizes(self, outputs: Sequence[str]) -> dict[str, Any]:
+        """What the configuration of a base must say of its shape alone."""
+        return {}
+
+    def computed(self, ids: Sequence[int], targets: Sequence[float]) -> int:
+        """Of how many tokens of a training row outputs are computed."""
+        return len(ids)
+
+    def asked(self, trained: int) -> dict[str, Any]:
+        """What a model is told beside its tokens, so that outputs are computed of ``trained`` tokens
+        at most."""
+        return {}
+
     def log_probabilities(self, logits: Any, ids: Any) -> Any:
         """Of what a model makes [tokens, outputs] or [outputs] of tokens [tokens]."""
         raise NotImplementedError
@@ -63,11 +77,19 @@ class WordsHead(Head):
 
     auto, title = "AutoModelForCausalLM", "a generative model"
     pipeline = "text-generation"
-    generates, by_token, read_tokens = True, True, 4096
+    kind, by_token, read_tokens = "generative", True, 4096
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """None beside the vocabulary."""
         return ()
+
+    def computed(self, ids: Sequence[int], targets: Sequence[float]) -> int:
+        """Of the trained ones."""
+        return sum(target != IGNORED for target in targets)
+
+    def asked(self, trained: int) -> dict[str, Any]:
+        """To leave out the words behind other tokens, and to keep nothing for further ones."""
+        return {"logits_to_keep": trained, "use_cache": False}
 
     def log_probabilities(self, logits: Any, ids: Any) -> Any:
         """Of each token but the first."""
@@ -77,16 +99,20 @@ class WordsHead(Head):
 class Classifier(Head):
     """A layer on the states of a base that is trained with it."""
 
-    read_tokens = 16384
+    kind, read_tokens = "classifier", 16384
 
     def config(self, card: Card) -> dict[str, Any]:
         """The outputs by number and name."""
         names = self.outputs(card)
         return {
-            "num_labels": len(names),
+            **self.sizes(names),
             "id2label": dict(enumerate(names)),
             "label2id": {name: number for number, name in enumerate(names)},
         }
+
+    def sizes(self, outputs: Sequence[str]) -> dict[str, Any]:
+        """How many outputs there are."""
+        return {"num_labels": len(outputs)}
 
     def log_probabilities(self, logits: Any, ids: Any) -> Any:
         """Of each output, at each token or of the whole."""
@@ -115,6 +141,10 @@ class Classifier(Head):
         slots."""
         raise NotImplementedError
 
+    def of_slots(self, scores: Scores, card: Card) -> Scores:
+        """The scores of each slot of a text [slots, tags]; raises ``ValueError`` where it has none."""
+        raise ValueError(f"card {card.name} is not about spans")
+
     def answer(
         self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
     ) -> Answer:
@@ -134,8 +164,8 @@ class TokenClassifier(Classifier):
 
     def targets(self, example: Example, slots: Slots, card: Card) -> tuple[Targets, dict[str, int]]:
         """The tag of each slot."""
-        spans = example.gold.spans if isinstance(example.gold, Spans) else ()
-        return encode(spans, slots, card.names)
+        assert isinstance(example.gold, Spans)
+        return encode(example.gold.spans, slots, card.names)
 
     def of_window(
         self, targets: Targets, places: Sequence[tuple[int, int]], length: int
@@ -154,6 +184,10 @@ class TokenClassifier(Classifier):
     def read_off(self, scores: Scores, firsts: Sequence[int]) -> Scores:
         """Those of the first tokens: [slots, tags]."""
         return scores[list(firsts)]
+
+    def of_slots(self, scores: Scores, card: Card) -> Scores:
+        """All of them."""
+        return scores
 
     def answer(
         self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
@@ -206,8 +240,8 @@ class SequenceClassifier(Classifier):
 
     def targets(self, example: Example, slots: Slots, card: Card) -> tuple[Targets, dict[str, int]]:
         """The label's number, or one 0/1 per label where a card allows several."""
-        chosen = example.gold.labels if isinstance(example.gold, Labels) else ()
-        given = tuple(map(card.canonical, chosen))
+        assert isinstance(example.gold, Labels)
+        given = tuple(map(card.canonical, example.gold.labels))
         if card.multiple:
             return [1.0 if name in given else 0.0 for name in card.names], {}
         if len(given) != 1:

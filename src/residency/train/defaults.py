@@ -15,6 +15,7 @@ beside the score.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from residency.core.errors import UserError
 from residency.core.types import Value
@@ -25,6 +26,22 @@ LARGE = 1_000_000_000
 """Parameters from which the published settings of 7B models apply."""
 TINY = 12_000_000
 """Parameters below which a model is as small as the bundled one."""
+PREFIX_RATE = 1e-2
+"""Of P-Tuning v2 in the published settings of 6B models."""
+
+
+class TinyRates(NamedTuple):
+    """Rates of models below TINY."""
+
+    prefix: float
+    adapter: float
+
+
+CLASSIFIER_RATES = TinyRates(prefix=PREFIX_RATE, adapter=2e-3)
+GENERATIVE_RATES = TinyRates(prefix=2e-1, adapter=1.5e-3)
+"""Of prefixes on 800 questions of Huatuo (training part; loss on 50 of the dev part after 50 steps,
+2.081 before) 2.076, 2.031, 1.990, 1.989 at 1e-2, 5e-2, 2e-1, 6e-1; beginning as noise instead of
+tokens 1.990 at 2e-1."""
 
 
 class StagePlan(Value, frozen=True):
@@ -61,14 +78,14 @@ def resolve(
     device: str,
     bf16: bool,
     *,
-    writes: bool = False,
+    tiny: TinyRates = CLASSIFIER_RATES,
     quantised: bool = False,
     processes: int = 1,
     sharded: bool = False,
 ) -> StagePlan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items;
-    ``writes``: answers in words, without a fresh head; ``quantised``: the base's weights have 4 or
-    8 bits.
+    ``tiny``: the rates of its kind where it is tiny; ``quantised``: the base's weights have 4 or 8
+    bits.
 
     Raises ``UserError`` where the batch cannot be shared out among the processes, and for fp16
     without a GPU.
@@ -81,7 +98,7 @@ def resolve(
         epochs = _epochs(rows, parameters) if stage.epochs == "auto" else float(stage.epochs)
         steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
     rate = (
-        _rate(stage, parameters, writes, quantised)
+        _rate(stage, parameters, tiny, quantised)
         if stage.learning_rate == "auto"
         else stage.learning_rate
     )
@@ -103,12 +120,6 @@ def resolve(
     )
 
 
-PREFIX_RATE = 1e-2
-"""Of P-Tuning v2 in the published settings of 6B models."""
-TINY_PREFIX_RATE = 2e-1
-"""Of models below TINY that write: on 800 questions of Huatuo (training part; loss on 50 of the dev
-part after 50 steps, 2.081 before) 2.076, 2.031, 1.990, 1.989 at 1e-2, 5e-2, 2e-1, 6e-1; beginning
-as noise instead of tokens 1.990 at 2e-1."""
 HEAD_RATE = 2e-3
 """A fresh head starts from noise; on a small model it may move faster than the trained body."""
 
@@ -145,20 +156,20 @@ def _epochs(rows: int, parameters: int) -> float:
     return float(min(20, max(3, round(base * math.sqrt(500 / max(rows, 1))))))
 
 
-def _rate(stage: Stage, parameters: int, writes: bool, quantised: bool) -> float:
+def _rate(stage: Stage, parameters: int, tiny: TinyRates, quantised: bool) -> float:
     """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate
     of weights that are trained in place, prefixes the 1e-2 of the published settings and tiny
     models more. On a quantised large base adapters take half, as published."""
     method = stage.tuning
     # the matrices of a projection are like an adapter's
     if isinstance(method, Prefix) and method.projection is None:
-        return TINY_PREFIX_RATE if writes and parameters < TINY else PREFIX_RATE
+        return tiny.prefix if parameters < TINY else PREFIX_RATE
     in_place = method.in_place
     if parameters >= LARGE:
         return 1e-5 if in_place else (1e-4 if quantised else 2e-4)
     if parameters >= 60_000_000:
         return 5e-5 if in_place else 5e-4
-    return 3e-4 if in_place else (2e-3 if parameters < TINY and not writes else 1.5e-3)
+    return 3e-4 if in_place else (tiny.adapter if parameters < TINY else 1.5e-3)
 
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:

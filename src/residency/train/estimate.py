@@ -20,7 +20,7 @@ from residency.models.adapters import Method
 from residency.models.base import Base, silent
 from residency.models.weights import LARGE, bare
 from residency.tasks.card import Card
-from residency.tasks.heads import IGNORED, Head
+from residency.tasks.heads import Head
 from residency.train.defaults import StagePlan
 from residency.train.device import Device, device_here, held
 from residency.train.items import TrainingItem
@@ -335,8 +335,8 @@ def subject_of(
             given.num_hidden_layers = depth
             if getattr(given, "layer_types", None):
                 given.layer_types = list(given.layer_types)[:depth]
-        if not head.generates:
-            given.num_labels = len(outputs)
+        for name, value in head.sizes(outputs).items():
+            setattr(given, name, value)
         with torch.device("meta"), silent():
             return bare(given, head)
 
@@ -364,10 +364,7 @@ def subject_of_job(
     base: Base, card: Card, head: Head, items: Sequence[TrainingItem], dev: int
 ) -> Subject:
     """What a job trains."""
-    trained = (
-        sum(target != IGNORED for target in item.targets) if head.generates else len(item.ids)
-        for item in items
-    )
+    trained = (head.computed(item.ids, item.targets) for item in items)
     rows = RowLengths(lengths=tuple(len(item.ids) for item in items), trained=tuple(trained))
     path = Path(base.path)
     stored = sum(file.stat().st_size for file in path.glob("*.safetensors"))

@@ -15,9 +15,7 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from residency.core.errors import UserError
 from residency.core.files import write_json
-from residency.core.types import Prediction
 from residency.models import sharding
 from residency.models.adapters.method import put_back
 from residency.models.causal import CausalPredictor
@@ -26,6 +24,7 @@ from residency.tasks.families import of
 from residency.tasks.scoring import falls, main_metric
 from residency.train import processes
 from residency.train.job import TrainingJob
+from residency.train.kinds import LOSS, training_of
 from residency.train.recovery import Diverged, fault
 from residency.train.stage import Stop
 
@@ -35,9 +34,6 @@ MARKER = "complete.json"
 """Written last: a checkpoint without it was cut off while it was written."""
 BEST = "best.safetensors"
 """The best weights so far, in a checkpoint."""
-LOSS = "loss"
-"""-log p per token of the answers of the stop part: what generative models are judged by unless the
-recipe says otherwise."""
 
 
 class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
@@ -60,11 +56,8 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         self.saved = time.monotonic()
         usual = LOSS if of(job.card).asks_loss or job.more else job.card.main_metric
         self.metric = (job.stage.stop.metric if job.stage.stop else "") or usual
-        if self.metric == LOSS and not job.head.generates:
-            raise UserError(
-                f"stage {job.name}: stop.metric: loss is only for generative models; name a score "
-                "of the task."
-            )
+        self.training = training_of(job.head)
+        self.training.check_stop(job, self.metric)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
@@ -105,16 +98,10 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     def measure(self) -> float:
         """The metric on the stop part; nan where it applies to none of its rows."""
         dev = self.job.dev
-        if falls(self.metric) and isinstance(self.predictor, CausalPredictor):
-            losses = list(self.predictor.gold_losses(dev))
-            if self.job.more:  # rows of several families are scored by what they share
-                return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
-            predictions = [
-                Prediction(id=one.id, gold_loss=loss, gold_tokens=count)
-                for one, (loss, count) in zip(dev, losses, strict=True)
-            ]
-        else:
-            predictions = list(self.predictor.predict(dev))
+        predictions = self.training.judged(self.predictor, dev, self.metric)
+        if self.job.more and falls(self.metric):  # rows of several families: by what they share
+            losses = sum(one.gold_loss or 0.0 for one in predictions)
+            return losses / sum(one.gold_tokens for one in predictions)
         card = self.job.card.model_copy(update={"metric": self.metric})
         found = main_metric(dev, predictions, card)
         return math.nan if found is None else found

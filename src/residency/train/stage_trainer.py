@@ -20,7 +20,6 @@ import transformers
 from residency.core.errors import UserError
 from residency.models import sharding
 from residency.models.attention import lay_end_to_end
-from residency.models.causal import token_losses
 from residency.models.running import best_device
 from residency.tasks.heads import IGNORED
 from residency.train import processes, trackers
@@ -29,6 +28,7 @@ from residency.train.defaults import StagePlan
 from residency.train.items import Items, TrainingItem
 from residency.train.job import TrainingJob
 from residency.train.judge import Judge
+from residency.train.kinds import training_of
 from residency.train.stage import Stage
 
 TRAINED = "model.safetensors"
@@ -132,33 +132,11 @@ class StageTrainer(transformers.Trainer):  # type: ignore[misc]
         """Mean over the trained tokens (or labels) of the whole effective batch, so micro-batches
         weigh right. Gradients are averaged over processes, while the loss is already a mean over
         the rows of all, so it counts as often as there are processes."""
-        output, smoothing = None, self.job.stage.label_smoothing
-        if self.job.head.generates:
-            losses, _ = token_losses(model, inputs, smoothing)
-            total, count = losses.sum(), losses.numel()
-        else:
-            targets = inputs.pop("labels")
-            output = model(**inputs)
-            total = head_loss(output.logits.float(), targets, self.job.card.multiple, smoothing)
-            count = targets.ne(IGNORED).sum()
+        training, smoothing = training_of(self.job.head), self.job.stage.label_smoothing
+        total, count, output = training.loss(model, inputs, self.job.card.multiple, smoothing)
         counted = num_items_in_batch if num_items_in_batch is not None else count
         loss = total / counted * self.plan.processes
         return (loss, output) if return_outputs else loss
-
-
-def head_loss(logits: Any, targets: Any, multiple: bool, smoothing: float) -> Any:
-    """The summed loss of a classifier's outputs; ``multiple``: each output says yes or no."""
-    if multiple:
-        return torch.nn.functional.binary_cross_entropy_with_logits(
-            logits, targets.float(), weight=targets.ne(IGNORED).float(), reduction="sum"
-        )
-    return torch.nn.functional.cross_entropy(
-        logits.view(-1, logits.shape[-1]),
-        targets.view(-1),
-        ignore_index=IGNORED,
-        reduction="sum",
-        label_smoothing=smoothing,
-    )
 
 
 def optimiser(model: Any, stage: Stage, plan: StagePlan) -> Any:

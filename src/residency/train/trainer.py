@@ -3,7 +3,6 @@ reports."""
 
 from __future__ import annotations
 
-import math
 import random
 import shutil
 import time
@@ -17,7 +16,7 @@ import torch
 
 from residency.core.errors import UserError
 from residency.core.files import write_json, write_jsonl
-from residency.core.types import PredictorInfo, StageResult
+from residency.core.types import StageResult
 from residency.models import artefact, attention, sharding
 from residency.models.artefact import GenerativeSettings
 from residency.models.causal import CausalPredictor
@@ -26,12 +25,13 @@ from residency.models.encoder import EncoderPredictor
 from residency.models.running import best_device, memory_is_steady, steady_memory
 from residency.models.tokens import Tokeniser
 from residency.models.weights import size
-from residency.train import conversation_items, estimate, processes, trackers
+from residency.train import estimate, processes, trackers
 from residency.train.defaults import StagePlan, resolve, updates_per_epoch
 from residency.train.device import Device, free_memory, has_bf16, peak_memory
-from residency.train.items import Items, build
+from residency.train.items import Items
 from residency.train.job import TrainingJob
 from residency.train.judge import MARKER, Judge
+from residency.train.kinds import training_of
 from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, out_of_memory, read_recovery
 from residency.train.stage_trainer import TRAINED, StageTrainer
@@ -134,7 +134,7 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
     model = model if job.shard else job.stage.tuning.attach(model)
     if plan.checkpointing:
         checkpoint(model)
-    predictor, settings = stop_predictor(job, model, reader, items)
+    predictor, settings = training_of(job.head).judge(job, model, reader, items)
     return Prepared(
         items, model, parameters, plan, packed, why, predictor, settings, expected, recovery
     )
@@ -142,15 +142,10 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
 
 def read_items(job: TrainingJob) -> tuple[ChatTokeniser | Tokeniser, Items]:
     """What reads the stage's rows, and what it makes of them."""
-    reader: ChatTokeniser | Tokeniser
-    if job.head.generates:
-        reader = artefact.chat(job.base, job.limits)
-        items = conversation_items.build(
-            job.train, reader, job.card, job.stage.loss_on, job.max_rejected, job.more
-        )
-    else:
-        reader = artefact.tokeniser(job.base)
-        items = build(job.train, reader, job.card)
+    loss_on, limits = job.stage.loss_on, job.limits
+    reader, items = training_of(job.head).read(
+        job.train, job.base, job.card, limits, loss_on, job.max_rejected, job.more
+    )
     if not items.items:
         raise UserError(
             f"stage {job.name}: there is nothing to train on; the training part is empty."
@@ -174,7 +169,7 @@ def settle_plan(
         len(subject.rows.lengths),
         best_device(),
         has_bf16(),
-        writes=job.head.generates,
+        tiny=training_of(job.head).rates,
         quantised=base.quantise != "none",
         processes=processes.world(),
         sharded=job.shard,
@@ -184,23 +179,6 @@ def settle_plan(
             lambda: estimate.fitted(subject, stage, base, plan, packed, program)
         )
     return recovered(plan, recovery)
-
-
-def stop_predictor(
-    job: TrainingJob, model: Any, reader: ChatTokeniser | Tokeniser, items: Items
-) -> tuple[EncoderPredictor | CausalPredictor, GenerativeSettings | None]:
-    """What answers the stop part while the model is trained; of a generative model also how it
-    reads and writes, nothing left open."""
-    info = PredictorInfo(name="dev", base=job.base.id)
-    if isinstance(reader, Tokeniser):
-        return EncoderPredictor(model, reader, job.card, info), None
-    generation = job.generate
-    if generation.max_tokens == "auto":
-        most = math.ceil(1.25 * conversation_items.longest_answer(items.items))
-        most = max(8, min(most, job.base.window // 2))
-        generation = generation.model_copy(update={"max_tokens": most})
-    predictor = CausalPredictor(model, reader, job.card, generation, info, job.more)
-    return predictor, GenerativeSettings(chat=reader, generation=generation)
 
 
 def build_model(job: TrainingJob, device: str, mesh: Any = None) -> tuple[Any, int, bool, str]:
@@ -225,8 +203,8 @@ def build_model(job: TrainingJob, device: str, mesh: Any = None) -> tuple[Any, i
 def packing(job: TrainingJob, model: Any) -> tuple[bool, str]:
     """Whether rows are laid end to end, and why; tried on the model itself, whatever its
     architecture claims."""
-    wanted = job.stage.packing
-    if not job.head.generates or wanted == "off":
+    wanted = training_of(job.head).packing(job.stage)
+    if wanted == "off":
         return False, "off"
     if attention.use(model) and attention.keeps_apart(model):
         return True, "on"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,8 +28,6 @@ from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Example, Note, Value
 from residency.models.base import silent
 from residency.tasks.examples import question
-from residency.tasks.families import of
-from residency.tasks.heads import TOKENS
 from residency.workflows.evaluate import examples_of_run
 from residency.workflows.finished import artefact_of
 
@@ -141,6 +139,7 @@ class TimedClassifier:
     """A model with a head: notes of a fixed length."""
 
     output = "head"
+    verb, measured = "reads", "of an input"
 
     def __init__(self, predictor: EncoderPredictor, texts: str, tokens: int) -> None:
         from transformers import pipeline
@@ -149,11 +148,11 @@ class TimedClassifier:
         self.length = min(tokens, predictor.tokeniser.room)
         text = _cut(texts, self.length, lambda text: len(predictor.tokeniser([text])[0].ids))
         self.example = Example(id="0", task="bench", input=text)
-        by_token = of(predictor.card).classifier is TOKENS
-        task = "token-classification" if by_token else "text-classification"
-        tokenizer = predictor.tokeniser.tokenizer
         self.plain = pipeline(
-            task, model=predictor.model, tokenizer=tokenizer, device=predictor.model.device
+            predictor.head.pipeline,
+            model=predictor.model,
+            tokenizer=predictor.tokeniser.tokenizer,
+            device=predictor.model.device,
         )
 
     def timed(self, batch: int, times: int, progress: Callable[[int], None]) -> list[Timing]:
@@ -176,6 +175,7 @@ class TimedGenerator:
     of it."""
 
     output = "text"
+    verb, measured = "writes", "question and answer together"
 
     def __init__(self, predictor: CausalPredictor, texts: str, tokens: int) -> None:
         chat = predictor.chat
@@ -250,15 +250,16 @@ class TimedGenerator:
 
 def _subject(artefact: Path, folder: Path, tokens: int) -> TimedClassifier | TimedGenerator:
     from residency.models import predictors
-    from residency.models.causal import CausalPredictor
+    from residency.models.artefact import read
 
-    predictor = predictors.trained(artefact)
-    texts = _texts(folder)
-    return (
-        TimedGenerator(predictor, texts, tokens)
-        if isinstance(predictor, CausalPredictor)
-        else TimedClassifier(predictor, texts, tokens)
-    )
+    predictor: Any = predictors.trained(artefact)
+    return timed_by(read(artefact).output)(predictor, _texts(folder), tokens)
+
+
+def timed_by(output: str) -> type[TimedClassifier | TimedGenerator]:
+    """What times a model that answers so."""
+    # A record of a measurement holds the word, not the model, so the word is what is looked up.
+    return {one.output: one for one in (TimedClassifier, TimedGenerator)}[output]
 
 
 def _texts(folder: Path) -> str:
@@ -359,25 +360,22 @@ def page(speed: Speed) -> Page:
 
     pairs = list(zip(speed.timings[::2], speed.timings[1::2], strict=True))
     ours, plain = pairs[0]
-    # A record of a measurement holds the word, not the model.
-    writes = speed.output == "text"
-    verb = "writes" if writes else "reads"
+    timed = timed_by(speed.output)
     rows = tuple(_row(one, other, one is a) for a, b in pairs for one, other in ((a, b), (b, a)))
     lines = {
         name: [(one.batch, one.tokens_per_second) for one in speed.timings if one.system == name]
         for name in ("residency", "transformers")
     }
     plot = plots.line_plot(lines, "rows in a batch", "tokens/s")
-    what = "question and answer together" if writes else "of an input"
     return Page(
         title=f"{speed.model}: speed",
         eyebrow=f"Speed of a model, {speed.created}",
-        lead=f"At batch {ours.batch} it {verb} 100 tokens in {ours.ms_per_100:.1f} ms (median of "
+        lead=f"At batch {ours.batch} it {timed.verb} 100 tokens in {ours.ms_per_100:.1f} ms (median of "
         f"{speed.times}); plain transformers with the same "
         f"weights in {plain.ms_per_100:.1f} ms.",
         facts=(
             ("Base model", speed.base),
-            ("Tokens", f"{speed.length:,} {what}"),
+            ("Tokens", f"{speed.length:,} {timed.measured}"),
             ("Hardware", speed.hardware),
             ("Memory of a process that answers", f"{speed.memory_mb:,.0f} MB"),
         ),

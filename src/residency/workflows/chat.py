@@ -57,10 +57,10 @@ def sides(
     from residency.models.artefact import read
     from residency.models.base import silent
     from residency.models.causal import CausalPredictor
+    from residency.models.predictors import kind_of
 
     folder = artefact_of(run)
-    if not read(folder).head.generates:
-        raise UserError(f"{run}: its model marks notes and does not write; use residency predict.")
+    kind_of(read(folder)).check_able("chat", run)
     with silent():
         found = []
         if only != "tuned":

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from residency.core.errors import ResidencyError
-from residency.core.types import PARTS, DataSummary, PartName, Value
+from residency.core.types import DataSummary, PartName, Value
 from residency.corpus import load
 from residency.corpus.load import Corpus
 from residency.corpus.summary import summary
 from residency.models.base import Base, resolve
 from residency.models.erased import warning
-from residency.models.predictors import output_of
-from residency.recipe import Recipe, Task
-from residency.tasks.card import Card
+from residency.models.predictors import kind_of, output_of
+from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed, unknown_labels
 from residency.tasks.families import head_of
-from residency.workflows.evaluate import NO_SAFETY
 from residency.workflows.steps import EvaluationTask, evaluation_tasks, trained_on
 
 
@@ -81,12 +77,15 @@ def _check_task(
     findings: list[CheckFinding],
 ) -> None:
     """Look at a task: its card and base, the parts and labels of its data, what is learned."""
+    from residency.train.kinds import training_of
+
     task, where, card, head = asked.task, f"data.{asked.data}", None, None
     with _reported(findings):
         card = recipe.card(task)
         head = head_of(card, output_of(task.output, base, card)) if base else None
-    if recipe.evaluate.safety and head and not head.generates:
-        findings.append(_found("error", NO_SAFETY))
+    if recipe.evaluate.safety and head:
+        with _reported(findings):
+            kind_of(head).check_able("safety", "evaluate.safety")
     sets = dict.fromkeys([task.data, *trained_on(recipe, task)])
     if card is None or not {asked.data, *sets} <= corpora.keys():
         return
@@ -101,40 +100,18 @@ def _check_task(
         allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
         unknown = unknown_labels(corpus.notes, labelled)
         findings += [_found("error", f"{where}: label {one!r} {allowed}") for one in unknown]
-        if base and head and head.generates:
-            loss_on = learns[0].loss_on if learns else "all"
-            changed = _conversations(recipe, base, labelled, corpus, task, asked.data, loss_on)
+        if base and head:
+            changed = training_of(head).changes(
+                lambda part: examples(corpus.part(part), labelled),
+                base,
+                labelled,
+                task.limits,
+                learns[0].loss_on if learns else "all",
+                recipe.data[asked.data].max_rejected,
+            )
             findings += [_found("note", f"{where}: {words}.") for words in changed]
     if learns and not corpus.part("dev") and any(stage.stop for stage in learns):
         findings.append(_found("note", f"{where}: no stop part, so the last model is kept."))
-
-
-def _conversations(
-    recipe: Recipe,
-    base: Base,
-    card: Card,
-    corpus: Corpus,
-    task: Task,
-    data: str,
-    loss_on: Literal["all", "last"],
-) -> list[str]:
-    """What becomes of the training conversations on their way to the model; every part is put into
-    words."""
-    from residency.models import artefact
-    from residency.train import conversation_items
-
-    for part in PARTS[1:]:
-        examples(corpus.part(part), card)
-    chat = artefact.chat(base, task.limits)
-    rows = examples(corpus.part("train"), card)
-    if not rows:
-        return []
-    items = conversation_items.build(rows, chat, card, loss_on, recipe.data[data].max_rejected)
-    left = Counter(items.rejected.values())
-    return [
-        *(f"{times} training rows: {why}" for why, times in items.changed.items()),
-        *(f"{times} training rows left out: {why}" for why, times in left.items()),
-    ]
 
 
 def _rejections(corpus: Corpus, limit: float, name: str) -> list[CheckFinding]:

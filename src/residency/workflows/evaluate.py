@@ -29,7 +29,8 @@ from residency.corpus.ledger import LedgerEntry
 from residency.corpus.summary import summary, with_entries
 from residency.evals.floor import shortfall
 from residency.models import erased
-from residency.models.base import Base, silent
+from residency.models.base import silent
+from residency.models.predictors import kind_of
 from residency.recipe import Recipe, read_yaml
 from residency.tasks.card import Card, rule_of
 from residency.tasks.examples import few_shot, fixed, with_shots
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
-NO_SAFETY = (
-    "evaluate.safety: is about generative models, and this one marks or chooses; set it to false."
-)
 DEMO_CAVEAT = (
     "These records are invented: a generator wrote them, and the bundled model has seen text of "
     "the same generator when it was pre-trained. The scores show that the road works; they say "
@@ -128,7 +126,8 @@ def read_evaluation(
                 data.pop(key, None)
     recipe = Recipe.from_mapping(value, before.root, overrides, where="recipe")
     artefact = artefact_of(folder)
-    learned = read(artefact).task().name
+    found = read(artefact)
+    learned = found.task().name
     named = (task for task in recipe.tasks if learned in (task.name, recipe.card(task).name))
     task = next(named, recipe.tasks[0])
     inputs = read_inputs(recipe, runs or folder / "evaluations")
@@ -137,35 +136,8 @@ def read_evaluation(
         asked=EvaluationTask(name="", task=task, data=task.data),
         artefact=artefact,
         trained_in=folder,
-        card=_learned_card(artefact, recipe.card(task), inputs.base),
+        card=kind_of(found).learned_card(found, recipe.card(task), inputs.base),
     )
-
-
-def _learned_card(folder: Path, now: Card, base: Base) -> Card | None:
-    """The card as a model learned it, where it is still the recipe's."""
-    from residency.models.artefact import read
-
-    artefact = read(folder)
-    learned = artefact.task()
-    if learned.name != now.name:
-        if not artefact.head.generates:
-            raise UserError(
-                f"tasks[0].card: the model answers card {learned.name} with a head and cannot be "
-                f"asked {now.name}."
-            )
-        return None
-    if artefact.head.generates:
-        parts = ("system", "prompt", "answer")
-        changed = [part for part in parts if getattr(learned, part) != getattr(now, part)]
-        if artefact.base.chat_template != base.chat_template:
-            changed.append("chat_template")
-        if changed:
-            raise UserError(
-                f"card {learned.name}: {' and '.join(changed)} changed after training, so the "
-                "model would be asked what it did not learn; restore the file, or train again with "
-                "residency run."
-            )
-    return learned
 
 
 def task_of_evaluation(wanted: Evaluation, material: Material) -> TaskOnData:
@@ -227,8 +199,8 @@ def measure(
 
     recipe, tracker = material.inputs.recipe, material.tracker
     settings, test = recipe.evaluate, measured_examples(one, recipe)
-    if settings.safety and not one.head.generates:
-        raise UserError(NO_SAFETY)
+    if settings.safety:
+        kind_of(one.head).check_able("safety", "evaluate.safety")
     able = _able_systems(one, systems)
     longest = predictors.longest_answer(able.values())
     shots = _questions_with_shots(one, test, recipe.seed)
@@ -237,14 +209,14 @@ def measure(
         tracker.start(f"evaluating {name}{title}", len(test))
         with silent():
             if name in able:
-                predictor = predictors.trained(able[name], one.card, name)
+                predictor = predictors.trained(able[name], one.card, name, longest)
                 trainable = read_json(able[name] / "stage.json", StageResult).trainable
             else:
-                predictor = untuned(material.inputs, one, list(able.values())[-1])
+                predictor = untuned(material.inputs, one, list(able.values())[-1], longest)
                 trainable = 0
-            predictors.allow(predictor, longest)
             predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trainable)
             report, predictions = ask(material, one.card, predictor, shots.get(name, test), folder)
+            # Of a written task too a baseline may not write; only what writes can be asked this.
             if settings.safety and name not in shots and isinstance(predictor, CausalPredictor):
                 show = material.show_text
                 safe.append(safety.asked(predictor.for_card(safety.card()), show_text=show))
@@ -281,19 +253,17 @@ def _questions_with_shots(
     """The questions behind worked examples of the training part, under the name of the system that
     is asked so; none unless wanted."""
     shots = one.task.shots
-    if not shots or not one.head.generates:
+    if not shots or "shots" in kind_of(one.head).cannot:
         return {}
     return {few_shot(shots): with_shots(test, examples_of(one, "train"), one.card, shots, seed)}
 
 
-def untuned(inputs: Inputs, one: TaskOnData, artefact: Path) -> EncoderPredictor | CausalPredictor:
-    """The base as it is; a generative model has the template and settings of the tuned one."""
-    from residency.models.causal import CausalPredictor
-    from residency.models.encoder import EncoderPredictor
-
-    if one.head.generates:
-        return CausalPredictor.untuned_of(artefact, card=one.card)
-    return EncoderPredictor.untuned(inputs.base, one.card, inputs.recipe.seed)
+def untuned(
+    inputs: Inputs, one: TaskOnData, artefact: Path, most: int | None = None
+) -> EncoderPredictor | CausalPredictor:
+    """The base as it is, asked as a trained model of it is."""
+    seed = inputs.recipe.seed
+    return kind_of(one.head).untuned(inputs.base, one.card, seed, artefact, most)
 
 
 def ask(

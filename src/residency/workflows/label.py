@@ -43,9 +43,8 @@ from residency.label.simulate import simulate
 from residency.label.studio import Project, check_profile
 from residency.recipe import Recipe
 from residency.tasks.card import Card, load_card
-from residency.tasks.families import of
+from residency.tasks.families import check_marks_spans, of
 from residency.tasks.families.spans import spans_of
-from residency.tasks.heads import TOKENS
 
 ROUND, PRACTICE, DECIDE = "label", "practice", "adjudication"
 
@@ -82,11 +81,13 @@ def open_labelling(recipe: Recipe) -> LabellingSetup:
     assert_outside(folder)
     name = settings.card or recipe.tasks[0].card
     card = load_card(name, recipe.root)
-    if of(card).classifier is not TOKENS or not card.labels:
-        raise UserError(
-            f"label.card: {name} does not name labels of spans; annotators need labels with "
-            "definitions, so write a card (cards/my-card.yaml) and name it here."
-        )
+    unfit = (
+        f"label.card: {name} does not name labels of spans; annotators need labels with "
+        "definitions, so write a card (cards/my-card.yaml) and name it here."
+    )
+    check_marks_spans(of(card).classifier, unfit)
+    if not card.labels:
+        raise UserError(unfit)
     return LabellingSetup(
         recipe=recipe, settings=settings, folder=folder, card_name=name, card=card
     )

@@ -97,9 +97,8 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
 def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
     """What a recipe trains: the base and the rows of its first task, as the model reads them."""
     from residency.corpus import load
-    from residency.models import artefact
-    from residency.train import conversation_items, items
     from residency.train import estimate as plans
+    from residency.train.kinds import training_of
 
     task = recipe.tasks[0]
     data, where = recipe.data[task.data], f"data.{task.data}"
@@ -107,11 +106,8 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
     card = fixed(recipe.card(task), corpus.part("train"), where)
     head = head_of(card, output_of(task.output, base, card))
     train = examples(corpus.part("train"), card)
-    if head.generates:
-        chat, loss_on = artefact.chat(base, task.limits), recipe.stages[0].loss_on
-        made = conversation_items.build(train, chat, card, loss_on, data.max_rejected)
-    else:
-        made = items.build(train, artefact.tokeniser(base), card)
+    loss_on = recipe.stages[0].loss_on
+    _, made = training_of(head).read(train, base, card, task.limits, loss_on, data.max_rejected)
     if not made.items:
         raise UserError(f"{where}: the training part is empty; there is nothing to plan for.")
     return plans.subject_of_job(base, card, head, made.items, len(corpus.part("dev")))
@@ -120,18 +116,19 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
 def _estimate(setting: Setting) -> MemoryEstimate:
     from residency.train import estimate as plans
     from residency.train.defaults import resolve as decided
+    from residency.train.kinds import training_of
 
     recipe, stage, base = setting.recipe, setting.stage, setting.base
     subject, device = setting.subject, setting.device
-    generative = subject.head.generates
-    packed = generative and stage.packing != "off"
+    training = training_of(subject.head)
+    packed = training.packing(stage) != "off"
     plan = decided(
         stage,
         plans.parameters_of(subject),
         len(subject.rows.lengths),
         device.kind,
         device.bf16,
-        writes=generative,
+        tiny=training.rates,
         quantised=base.quantise != "none",
         processes=recipe.launch.processes,
         sharded=recipe.launch.shard,
@@ -297,12 +294,19 @@ def _writers(device: Device) -> Iterator[tuple[str, str, float]]:
                 yield (
                     name,
                     method,
-                    _peak(config, WORDS, rows, Lora(targets="linear"), device, quantise, 1),
+                    _peak(config, WORDS, rows, Lora(targets="linear"), device, quantise, 1, True),
                 )
 
 
 def _peak(
-    config: Any, head: Head, rows: Any, method: Any, device: Any, quantise: Any, micro_batch: int
+    config: Any,
+    head: Head,
+    rows: Any,
+    method: Any,
+    device: Any,
+    quantise: Any,
+    micro_batch: int,
+    checkpointing: bool = False,
 ) -> float:
     from residency.train import estimate as plans
 
@@ -315,7 +319,7 @@ def _peak(
         learning_rate=0,
         head_learning_rate=0,
         precision="fp32" if device.kind == "cpu" else "bf16" if device.bf16 else "fp16",
-        checkpointing=head.generates,
+        checkpointing=checkpointing,
     )
     found = plans.estimate(
         subject,

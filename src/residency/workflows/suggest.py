@@ -23,8 +23,7 @@ from residency.models.base import Base, resolve, silent
 from residency.recipe import Recipe
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed
-from residency.tasks.families import of
-from residency.tasks.heads import TOKENS
+from residency.tasks.families import check_marks_spans, of
 from residency.train.stage import Stage
 
 if TYPE_CHECKING:
@@ -110,17 +109,16 @@ def next_notes(
     was learned.
     """
     from residency.models.artefact import read
-    from residency.models.encoder import EncoderPredictor
+    from residency.models.predictors import marker
     from residency.workflows.finished import artefact_of, open_run
 
     tracker = tracker or Silent()
     artefact = artefact_of(run)
-    found = read(artefact)
-    if found.head is not TOKENS:
-        raise UserError(
-            f"{run}: its model does not mark spans with a head, so it cannot say how sure it is; "
-            "give one that does."
-        )
+    unfit = (
+        f"{run}: its model does not mark spans with a head, so it cannot say how sure it is; give "
+        "one that does."
+    )
+    check_marks_spans(read(artefact).head, unfit)
     _, recipe = open_run(run)
     task = recipe.tasks[0]
     learned = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed)
@@ -133,7 +131,7 @@ def next_notes(
     tracker.start("reading the pool", len(fresh))
     doubts = []
     with silent():
-        model = EncoderPredictor.from_artefact(artefact)
+        model = marker(artefact, unfit)
         for one in model.marginals(note.text for note in fresh):
             doubts.append(uncertainty(one.log_probabilities))
             tracker.update(len(doubts))
@@ -164,11 +162,13 @@ def label_errors(
     notes = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed).part("train")
     base = resolve(recipe.base, recipe.root)
     card = recipe.card(task)
-    if of(card).classifier is not TOKENS or base.architecture != "encoder":
-        raise UserError(
-            "label errors: needs a card of family spans and a base that is an encoder, such as "
-            "bundled:tiny-encoder."
-        )
+    unfit = (
+        "label errors: needs a card of family spans and a base that is an encoder, such as "
+        "bundled:tiny-encoder."
+    )
+    check_marks_spans(of(card).classifier, unfit)
+    if base.architecture != "encoder":
+        raise UserError(unfit)
     card = fixed(card, notes, f"data.{task.data}")
     stage = stage.model_copy(update={"stop": None, "track": ()})
     beliefs = cross_validate(base, card, notes, stage, recipe.seed, folds, tracker)

@@ -4,7 +4,7 @@ in one thread, in batches."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +31,7 @@ from residency.serve.settings import Serve
 from residency.tasks.families import of
 
 if TYPE_CHECKING:
+    from residency.models.artefact import Artefact
     from residency.models.causal import CausalPredictor
     from residency.models.chat_template import ChatTokeniser
     from residency.models.encoder import EncoderPredictor
@@ -51,8 +52,6 @@ def load(
     """The engine of an artefact; raises ``UserError`` where it cannot be loaded."""
     from residency.models import artefact, onnx_encoder
     from residency.models.base import silent
-    from residency.models.causal import CausalPredictor
-    from residency.models.encoder import EncoderPredictor
 
     if (folder / onnx_encoder.FILE).is_file():
         _as_trained(settings, folder, "an export has numbers of its own")
@@ -64,17 +63,9 @@ def load(
             "folder, or set engine: process."
         )
     found = artefact.read(folder)
+    engine = ENGINES[found.head.kind]  # the one place of this room that goes by the kind
     with silent():
-        if found.head.generates:
-            _as_trained(settings, folder, "it is no encoder")
-            writer = CausalPredictor.from_artefact(folder, name, device)
-            return GenerativeEngine(writer, served(folder, name, found, writer.model), settings)
-        marker = EncoderPredictor.from_artefact(folder, name, device)
-        if settings.dtype == "bf16":
-            import torch
-
-            marker.model.to(torch.bfloat16)
-        return ClassifierEngine(marker, served(folder, name, found, marker.model), settings)
+        return engine.of_artefact(found, folder, name, settings, device)
 
 
 def _as_trained(settings: Serve, folder: Path, why: str) -> None:
@@ -271,6 +262,20 @@ class EngineInProcess:
 class ClassifierEngine(EngineInProcess):
     """An encoder: spans or labels of texts that come together are read together."""
 
+    @classmethod
+    def of_artefact(
+        cls, found: Artefact, folder: Path, name: str, settings: Serve, device: str | None
+    ) -> ClassifierEngine:
+        """Of a trained model, in the numbers that the settings want."""
+        from residency.models.encoder import EncoderPredictor
+
+        predictor = EncoderPredictor.from_artefact(folder, name, device)
+        if settings.dtype == "bf16":
+            import torch
+
+            predictor.model.to(torch.bfloat16)
+        return cls(predictor, served(folder, name, found, predictor.model), settings)
+
     def __init__(self, predictor: EncoderPredictor, served: Served, settings: Serve) -> None:
         self.predictor = predictor
         super().__init__(served, settings, TextReader(predictor.tokeniser, served.name))
@@ -379,6 +384,17 @@ class GenerativeEngine(EngineInProcess):
 
     reader: ChatReader
 
+    @classmethod
+    def of_artefact(
+        cls, found: Artefact, folder: Path, name: str, settings: Serve, device: str | None
+    ) -> GenerativeEngine:
+        """Of a trained model, in the numbers that it was trained in."""
+        from residency.models.causal import CausalPredictor
+
+        _as_trained(settings, folder, "it is no encoder")
+        predictor = CausalPredictor.from_artefact(folder, name, device)
+        return cls(predictor, served(folder, name, found, predictor.model), settings)
+
     def __init__(self, predictor: CausalPredictor, served: Served, settings: Serve) -> None:
         self.predictor, self.chat = predictor, predictor.chat
         self.ends = frozenset(predictor.ends)
@@ -480,6 +496,12 @@ class GenerativeEngine(EngineInProcess):
         self._open()
         self.reader.check_room(ids, 0, self.served.window)
         return await self.scores((tuple(ids), top))
+
+
+ENGINES: Mapping[str, type[ClassifierEngine | GenerativeEngine]] = {
+    "classifier": ClassifierEngine,
+    "generative": GenerativeEngine,
+}
 
 
 def _settings(row: WrittenRow) -> tuple[float, float]:

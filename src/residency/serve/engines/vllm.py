@@ -32,6 +32,7 @@ from residency.models.adapters import Full, Lora
 from residency.models.artefact import Artefact
 from residency.models.base import Base
 from residency.models.chat_template import ChatTokeniser
+from residency.models.predictors import kind_of
 from residency.serve.engines import ChatReader, Piece, Served, TokenScores, WritingRequest
 from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
@@ -146,8 +147,8 @@ class VllmEngine:
         if base.quantise != "none":
             others = "vLLM would load it with other numbers than it was trained on"
             return f"its base is quantised ({base.quantise}), and {others}"
-        if artefact.output != "text":
-            return "its model answers with a head, which vLLM does not serve"
+        if why := kind_of(artefact).cannot.get("vllm"):
+            return why
         if "prefix" in kinds.split(", "):
             return "vLLM no longer serves trained prefixes"
         if artefact.earlier:

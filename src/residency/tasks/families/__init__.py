@@ -12,12 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from residency.core.errors import UserError, allowed
 from residency.core.part import imported
-from residency.core.types import Answer, ErrorItem, Example, Facts, Note, Prediction, RawNote
-from residency.tasks.heads import WORDS, Classifier, Head
+from residency.core.types import (
+    Answer,
+    ErrorItem,
+    Example,
+    Facts,
+    Labels,
+    Note,
+    Prediction,
+    RawNote,
+)
+from residency.tasks.heads import SEQUENCE, TOKENS, WORDS, Classifier, Head
 from residency.tasks.prompts import Parsed, ask
 
 if TYPE_CHECKING:
@@ -28,6 +37,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
     Statistic = Callable[[Array], Array]
+
+
+A = TypeVar("A", bound=Answer)
 
 
 class Basis(NamedTuple):
@@ -111,6 +123,14 @@ class Family:
     def labels(self, answer: Answer | None, card: Card) -> Iterable[str]:
         """The labels of an answer by the card's names, repeated as they occur."""
         return ()
+
+    def chooses_one(self, card: Card) -> bool:
+        """Whether an answer is exactly one of a few labels."""
+        return self.classifier is SEQUENCE and not card.multiple
+
+    def chances(self, answer: Answer | None) -> Mapping[str, float]:
+        """How likely a model takes each label to be, where it says so."""
+        return answer.chances if isinstance(answer, Labels) else {}
 
     def occurring(
         self, card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]
@@ -218,6 +238,20 @@ def classifier_of(card: Card) -> Classifier:
             "text."
         )
     return found
+
+
+def check_marks_spans(head: Head | None, otherwise: str) -> None:
+    """Raise ``UserError``, which says ``otherwise``, where a head is not the one that says of each
+    token how likely each label is."""
+    if head is not TOKENS:
+        raise UserError(otherwise)
+
+
+def checked(answer: Answer | None, wanted: type[A], about: str) -> A | None:
+    """An answer, sure to be of the type that a task has; raises ``ValueError`` for another one."""
+    if answer is None or isinstance(answer, wanted):
+        return answer
+    raise ValueError(f"a task of {about} got an answer of type {type(answer).__name__}")
 
 
 @cache

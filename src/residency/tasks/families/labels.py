@@ -14,6 +14,7 @@ from residency.metrics.counts import Counts
 from residency.metrics.spans import NOTHING
 from residency.tasks import answer_repair
 from residency.tasks.by_label import ByLabel
+from residency.tasks.families import checked
 from residency.tasks.heads import SEQUENCE
 from residency.tasks.prompts import Parsed, ask
 
@@ -121,11 +122,8 @@ FAMILY = LabelFamily()
 
 def labels_of(answer: Answer | None, card: Card) -> tuple[str, ...]:
     """The chosen labels of an answer by the card's names, none for no answer."""
-    if answer is None:
-        return ()
-    if not isinstance(answer, Labels):
-        raise ValueError(f"a task of family labels got an answer of type {type(answer).__name__}")
-    return tuple(map(card.canonical, answer.labels))
+    found = checked(answer, Labels, "family labels")
+    return tuple(map(card.canonical, found.labels)) if found else ()
 
 
 def _named(rows: Sequence[object], names: answer_repair.Names, repairs: list[str]) -> Parsed:

@@ -25,6 +25,7 @@ from residency.metrics import spans as matching
 from residency.metrics.counts import Counts
 from residency.tasks import answer_repair
 from residency.tasks.by_label import ByLabel
+from residency.tasks.families import checked
 from residency.tasks.heads import TOKENS
 from residency.tasks.prompts import Parsed, ask
 
@@ -153,11 +154,8 @@ FAMILY = SpanFamily()
 
 def spans_of(answer: Answer | None) -> tuple[Span, ...]:
     """The spans of an answer, none for no answer."""
-    if answer is None:
-        return ()
-    if not isinstance(answer, Spans):
-        raise ValueError(f"a task of family spans got an answer of type {type(answer).__name__}")
-    return answer.spans
+    found = checked(answer, Spans, "family spans")
+    return found.spans if found else ()
 
 
 def _read(

@@ -1,0 +1,203 @@
+"""The kinds of models in training, one object each: how rows become items, how they are laid into
+batches, what the loss is, and what judges the stop part."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from residency.core.errors import UserError
+from residency.core.types import Example, PartName, Prediction, PredictorInfo
+from residency.models import artefact
+from residency.models.artefact import GenerativeSettings
+from residency.models.base import Base
+from residency.models.causal import CausalPredictor, token_losses
+from residency.models.encoder import EncoderPredictor
+from residency.models.generation import TokenLimits
+from residency.tasks.card import Card
+from residency.tasks.heads import IGNORED, Head
+from residency.tasks.scoring import falls
+from residency.train import conversation_items, items
+from residency.train.defaults import CLASSIFIER_RATES, GENERATIVE_RATES, TinyRates
+from residency.train.items import Items
+from residency.train.stage import Stage
+
+if TYPE_CHECKING:
+    from residency.train.job import TrainingJob
+
+LOSS = "loss"
+"""-log p per token of the answers of the stop part: what generative models are judged by unless the
+recipe says otherwise."""
+
+
+class ClassifierTraining:
+    """Encoders with a head: windows of notes, whose slots or labels are trained."""
+
+    rates: TinyRates = CLASSIFIER_RATES
+
+    def read(
+        self,
+        examples: Sequence[Example],
+        base: Base,
+        card: Card,
+        limits: TokenLimits,
+        loss_on: Literal["all", "last"],
+        max_rejected: float,
+        more: Sequence[Card] = (),
+    ) -> tuple[Any, Items]:
+        """What reads rows for a base, and what it makes of them; ``limits`` and what follows are of
+        rows that are asked in words."""
+        reader = artefact.tokeniser(base)
+        return reader, items.build(examples, reader, card)
+
+    def changes(
+        self,
+        part: Callable[[PartName], list[Example]],
+        base: Base,
+        card: Card,
+        limits: TokenLimits,
+        loss_on: Literal["all", "last"],
+        max_rejected: float,
+    ) -> list[str]:
+        """What becomes of the rows of a part on their way to the model, for ``residency check``:
+        notes stay as they are."""
+        return []
+
+    def packing(self, stage: Stage) -> str:
+        """Whether rows are laid end to end: ``auto``, ``on`` or ``off``. Windows never are."""
+        return "off"
+
+    def check_stop(self, job: TrainingJob, metric: str) -> None:
+        """Raise ``UserError`` where the stop part cannot be judged by a metric."""
+        if metric == LOSS:
+            raise UserError(
+                f"stage {job.name}: stop.metric: loss is only for generative models; name a score "
+                "of the task."
+            )
+
+    def judge(
+        self, job: TrainingJob, model: Any, reader: Any, made: Items
+    ) -> tuple[EncoderPredictor | CausalPredictor, GenerativeSettings | None]:
+        """What answers the stop part while the model is trained; of a generative model also how it
+        reads and writes, nothing left open."""
+        info = PredictorInfo(name="dev", base=job.base.id)
+        return EncoderPredictor(model, reader, job.card, info), None
+
+    def judged(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
+        """What a metric is made of."""
+        return list(predictor.predict(dev))
+
+    def loss(
+        self, model: Any, inputs: dict[str, Any], multiple: bool, smoothing: float
+    ) -> tuple[Any, Any, Any]:
+        """The summed loss of a batch, over how many tokens (or labels), and what the model said."""
+        targets = inputs.pop("labels")
+        output = model(**inputs)
+        total = head_loss(output.logits.float(), targets, multiple, smoothing)
+        return total, targets.ne(IGNORED).sum(), output
+
+
+class GenerativeTraining(ClassifierTraining):
+    """Models that write: conversations, whose answers are trained."""
+
+    rates = GENERATIVE_RATES
+
+    def read(
+        self,
+        examples: Sequence[Example],
+        base: Base,
+        card: Card,
+        limits: TokenLimits,
+        loss_on: Literal["all", "last"],
+        max_rejected: float,
+        more: Sequence[Card] = (),
+    ) -> tuple[Any, Items]:
+        """``max_rejected``: most rows, as a share, that may be too long to learn from."""
+        chat = artefact.chat(base, limits)
+        return chat, conversation_items.build(examples, chat, card, loss_on, max_rejected, more)
+
+    def changes(
+        self,
+        part: Callable[[PartName], list[Example]],
+        base: Base,
+        card: Card,
+        limits: TokenLimits,
+        loss_on: Literal["all", "last"],
+        max_rejected: float,
+    ) -> list[str]:
+        """What is cut, repaired or left out; every part is put into words."""
+        part("dev")
+        part("test")
+        chat, rows = artefact.chat(base, limits), part("train")
+        if not rows:
+            return []
+        made = conversation_items.build(rows, chat, card, loss_on, max_rejected)
+        left = Counter(made.rejected.values())
+        return [
+            *(f"{times} training rows: {why}" for why, times in made.changed.items()),
+            *(f"{times} training rows left out: {why}" for why, times in left.items()),
+        ]
+
+    def packing(self, stage: Stage) -> str:
+        return stage.packing
+
+    def check_stop(self, job: TrainingJob, metric: str) -> None:
+        """Any will do."""
+
+    def judge(
+        self, job: TrainingJob, model: Any, reader: Any, made: Items
+    ) -> tuple[EncoderPredictor | CausalPredictor, GenerativeSettings | None]:
+        generation = job.generate
+        if generation.max_tokens == "auto":
+            most = math.ceil(1.25 * conversation_items.longest_answer(made.items))
+            most = max(8, min(most, job.base.window // 2))
+            generation = generation.model_copy(update={"max_tokens": most})
+        info = PredictorInfo(name="dev", base=job.base.id)
+        predictor = CausalPredictor(model, reader, job.card, generation, info, job.more)
+        return predictor, GenerativeSettings(chat=reader, generation=generation)
+
+    def judged(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
+        """Of metrics that fall, how probable the gold answers are."""
+        if not falls(metric):
+            return super().judged(predictor, dev, metric)
+        losses = predictor.gold_losses(dev)
+        return [
+            Prediction(id=one.id, gold_loss=loss, gold_tokens=count)
+            for one, (loss, count) in zip(dev, losses, strict=True)
+        ]
+
+    def loss(
+        self, model: Any, inputs: dict[str, Any], multiple: bool, smoothing: float
+    ) -> tuple[Any, Any, Any]:
+        losses, _ = token_losses(model, inputs, smoothing)
+        return losses.sum(), losses.numel(), None
+
+
+KINDS: Mapping[str, ClassifierTraining] = {
+    "classifier": ClassifierTraining(),
+    "generative": GenerativeTraining(),
+}
+
+
+def training_of(head: Head) -> ClassifierTraining:
+    """How what answers with a head is trained."""
+    return KINDS[head.kind]  # the one place of this room that goes by the kind
+
+
+def head_loss(logits: Any, targets: Any, multiple: bool, smoothing: float) -> Any:
+    """The summed loss of a classifier's outputs; ``multiple``: each output says yes or no."""
+    import torch
+
+    if multiple:
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, targets.float(), weight=targets.ne(IGNORED).float(), reduction="sum"
+        )
+    return torch.nn.functional.cross_entropy(
+        logits.view(-1, logits.shape[-1]),
+        targets.view(-1),
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
