@@ -23,14 +23,20 @@ import grimp
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src/residency"
 ANSWERS = {"Spans", "Labels", "Text", "Facts", "Tree"}
-"""Types of answers: a question for one of them is a question for the family."""
-KINDS = {"family", "output", "head", "classifier"}
-"""Names and attributes that hold a family, a kind of output, or what gives it."""
-VALUES = {"head", "text", "spans", "labels", "answers", "sections", "tree", "MARKED", "FACTS"} | {
-    "TOKENS",
-    "SEQUENCE",
-    "WORDS",
-}
+PREDICTORS = {"EncoderPredictor", "CausalPredictor", "OnnxEncoder", "CrfPredictor"}
+HEADS = {"TOKENS", "SEQUENCE", "WORDS"}
+CLASSES = {"TokenClassifier", "SequenceClassifier", "Classifier", "WordsHead"}
+NAMED = ANSWERS | PREDICTORS | HEADS | CLASSES | {"output_layer"}
+"""What names a kind of answer or of model: to compare with it, or to ask whether something is one,
+is a branch. ``output_layer`` is what the methods of tuning know a model that writes by."""
+WORDS = {"family", "output"}
+"""Names and attributes that hold a family or a kind of output as a word: to compare one with a
+string is a branch."""
+KEYS = WORDS | {"answers", "classifier"}
+"""Attributes (and of words names) under which a table is looked up: the same branch, written as a
+table."""
+FLAGS = {"generates", "writes"}
+"""Names and attributes that would say yes or no for a kind: to read one is a branch."""
 
 
 def main() -> None:
@@ -135,51 +141,107 @@ def functions(paths: Iterable[Path]) -> Iterator[tuple[str, str, int]]:
 
 
 def family_branches(src: Path) -> Iterator[tuple[str, int, str]]:
-    """Places outside ``tasks/families`` that ask for the family of a task, the kind of its output
-    or the type of an answer: comparisons, ``isinstance``, ``match``, and tables looked up by them.
+    """Places outside ``tasks/families`` that go by the family of a task, or by what kind of output
+    or model it has.
+
+    The rule: a name counts only where it holds such a thing. That is a head (an attribute
+    ``.head``, a call of ``head_of``, a parameter or variable so annotated or given), a family or an
+    output compared with a string, a type of answer, of predictor or of head. The ``head`` of a
+    relation, a table or a request is none, and so is a name that the file itself gives to something
+    else. Two values compared with each other name no kind. An
+    ``assert`` takes no way: it tells the type checker what is known.
     """
     for path in sorted(src.rglob("*.py")):
         if (src / "tasks/families") in path.parents:
             continue
         text = path.read_text("utf-8")
-        source = text.splitlines()
-        for node in ast.walk(ast.parse(text)):
-            if asks(node):
+        source, tree = text.splitlines(), ast.parse(text)
+        heads, named = set(head_names(tree)), NAMED - own_names(tree)
+        for node in walk_but_asserts(tree):
+            if asks(node, heads, named):
                 yield path.relative_to(src).as_posix(), node.lineno, source[node.lineno - 1].strip()
 
 
-def asks(node: ast.AST) -> bool:
-    """Whether a piece of code asks for a family, a kind of output, or what kind of model it is."""
-    if isinstance(node, ast.Attribute):
-        return node.attr == "generates" and isinstance(node.ctx, ast.Load)
+def walk_but_asserts(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node below, what is asserted left out."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.Assert):
+            yield node
+            yield from walk_but_asserts(node)
+
+
+def head_names(tree: ast.AST) -> Iterator[str]:
+    """Names of a file that hold heads."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            if re.search(r"\b(Head|Classifier)\b", ast.unparse(node.annotation)):
+                yield node.arg
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                names, values = _elements(target), _elements(node.value)
+                for name, value in zip(names, values, strict=False):
+                    if isinstance(name, ast.Name) and _is_head(value, set()):
+                        yield name.id
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """Names that a file gives to values of its own."""
+    targets = (one.targets for one in tree.body if isinstance(one, ast.Assign))
+    return {_name(target) for each in targets for target in each}
+
+
+def asks(node: ast.AST, heads: set[str], named: set[str]) -> bool:
+    """Whether a piece of code goes by a family, a kind of output or of model."""
+    if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+        return _name(node) in FLAGS
     if isinstance(node, ast.Compare):
-        sides = [node.left, *node.comparators]
-        return any(_kind(side) for side in sides) and any(_value(side) for side in sides)
+        sides = [each for side in (node.left, *node.comparators) for each in _elements(side)]
+        if any(_called(side) in named for side in sides):
+            return True
+        strings = any(isinstance(side, ast.Constant) and type(side.value) is str for side in sides)
+        return strings and any(_name(side) in WORDS or _is_kind(side, heads) for side in sides)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id != "isinstance" or len(node.args) != 2:
+        if node.func.id not in ("isinstance", "issubclass") or len(node.args) != 2:
             return False
-        return any(
-            isinstance(one, ast.Name) and one.id in ANSWERS for one in ast.walk(node.args[1])
-        )
+        return any(_name(one) in named for one in ast.walk(node.args[1]))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr == "get" and bool(node.args) and _kind(node.args[0])
+        return node.func.attr == "get" and bool(node.args) and _is_key(node.args[0], heads)
     if isinstance(node, ast.Match):
-        return _kind(node.subject)
+        return _is_key(node.subject, heads)
     if isinstance(node, ast.MatchClass):
-        return isinstance(node.cls, ast.Name) and node.cls.id in ANSWERS
-    return isinstance(node, ast.Subscript) and _kind(node.slice)
+        return _name(node.cls) in named
+    return isinstance(node, ast.Subscript) and _is_key(node.slice, heads)
 
 
-def _kind(node: ast.AST) -> bool:
-    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-    return name in KINDS
+def _name(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
-def _value(node: ast.AST) -> bool:
-    if isinstance(node, ast.Tuple | ast.Set | ast.List):
-        return any(map(_value, node.elts))
-    found = node.value if isinstance(node, ast.Constant) else getattr(node, "id", None)
-    return found in VALUES
+def _called(node: ast.AST) -> str:
+    return _name(node.func if isinstance(node, ast.Call) else node)
+
+
+def _elements(node: ast.expr) -> list[ast.expr]:
+    return list(node.elts) if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+
+
+def _is_head(node: ast.AST, heads: set[str]) -> bool:
+    """Whether an expression gives a head."""
+    if isinstance(node, ast.Call):
+        return _name(node.func) in ("head_of", "classifier_of")
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("head", "classifier")
+    return isinstance(node, ast.Name) and node.id in heads
+
+
+def _is_kind(node: ast.AST, heads: set[str]) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "kind" and _is_head(node.value, heads)
+
+
+def _is_key(node: ast.AST, heads: set[str]) -> bool:
+    """Whether a table looked up under an expression is one of families, outputs or kinds."""
+    word = _name(node) in (KEYS if isinstance(node, ast.Attribute) else WORDS)
+    return word or _is_kind(node, heads) or _is_head(node, heads)
 
 
 def frames() -> dict[str, int]:

@@ -212,7 +212,8 @@ def save(
         writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
     )
     tokenizer.save_pretrained(folder)
-    said = fingerprint.record(model, tokenizer, base, head_of(card, "text" if writing else "head"))
+    reader = writing.chat if writing else Tokeniser(tokenizer, base.segmenter, base.window)
+    said = fingerprint.record(model, reader, base, head_of(card, "text" if writing else "head"))
     if said is not None:
         write_json(folder / fingerprint.FILE, said)
     artefact = Artefact(

@@ -207,6 +207,11 @@ class ChatTokeniser:
             return self.ids(self.render(turns, open=True))
         return [id for piece in pieces for id in piece]
 
+    def beginnings(self, texts: Sequence[str], most: int) -> list[list[int]]:
+        """The first tokens of texts, without a template, at most so many."""
+        most = min(most, self.window or most)
+        return [list(self.tokenizer(text)["input_ids"][:most]) for text in texts]
+
     def prompt(self, turns: Sequence[Turn], room: int) -> tuple[list[int] | None, tuple[str, ...]]:
         """Tokens of a conversation that waits for an answer, at most ``room`` of them (and
         ``limits.source``), and what was left out for it; None where it does not fit even so."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from residency.core.types import Value
 from residency.models.base import Base
+from residency.models.chat_template import ChatTokeniser
 from residency.models.running import evaluating
 from residency.models.tokens import Tokeniser
 from residency.tasks.heads import Head
@@ -66,10 +67,12 @@ class Fingerprint(Value, frozen=True):
     tolerances: dict[str, float]
 
 
-def record(model: Any, tokenizer: Any, base: Base, head: Head) -> Fingerprint | None:
+def record(
+    model: Any, reader: Tokeniser | ChatTokeniser, base: Base, head: Head
+) -> Fingerprint | None:
     """What a model says now; nothing where it cannot be asked or says what is no number."""
     try:
-        ids = rows(tokenizer, base, head)
+        ids = rows(reader)
         values = tuple(tuple(round(one, 6) for one in found) for found in measure(model, ids, head))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None  # a trained model is kept, whatever its fingerprint
@@ -96,33 +99,9 @@ def numbers(model: Any, base: Base) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def rows(tokenizer: Any, base: Base, head: Head) -> tuple[tuple[int, ...], ...]:
+def rows(reader: Tokeniser | ChatTokeniser) -> tuple[tuple[int, ...], ...]:
     """The fixed texts as tokens."""
-    # The objects of ``models.predictors`` know artefacts, which know fingerprints: not to be asked.
-    return READ[head.kind](tokenizer, base)
-
-
-def _words(tokenizer: Any, base: Base) -> tuple[tuple[int, ...], ...]:
-    """As a generative model reads them."""
-    most = min(MOST_TOKENS, base.window or MOST_TOKENS)
-    return tuple(tuple(tokenizer(text)["input_ids"][:most]) for text in TEXTS)
-
-
-def _windows(tokenizer: Any, base: Base) -> tuple[tuple[int, ...], ...]:
-    """As a classifier reads them."""
-    tokeniser = Tokeniser(tokenizer, base.segmenter, base.window)
-    most = min(MOST_TOKENS, base.window)
-    return tuple(
-        (
-            *tokeniser.prefix,
-            *found.ids[: most - len(tokeniser.prefix) - len(tokeniser.suffix)],
-            *tokeniser.suffix,
-        )
-        for found in tokeniser(TEXTS)
-    )
-
-
-READ = {"generative": _words, "classifier": _windows}
+    return tuple(tuple(ids) for ids in reader.beginnings(TEXTS, MOST_TOKENS))
 
 
 def measure(model: Any, ids: Sequence[Sequence[int]], head: Head) -> list[list[float]]:

@@ -6,12 +6,16 @@ artefact's kind is looked up. What cannot be done with a kind is said by the obj
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from residency.core.errors import UserError
+from residency.core.part import parse
+from residency.models import artefact as artefacts
+from residency.models import fingerprint
 from residency.models.base import Base
+from residency.models.generation import TokenLimits
 from residency.tasks.card import Card
 from residency.tasks.families import check_marks_spans, head_of, of
 from residency.tasks.heads import Head
@@ -25,11 +29,16 @@ if TYPE_CHECKING:
     Trained = EncoderPredictor | CausalPredictor
 
 
-class ModelKind:
-    """A kind of model: what is done in another way with it than with the others."""
+class ClassifierKind:
+    """Encoders with a head. Other kinds say where they depart from it."""
 
-    cannot: ClassVar[Mapping[str, str]] = {}
-    """What is not done with it, and why, as the end of a sentence."""
+    cannot: ClassVar[Mapping[str, str]] = {
+        "chat": "its model marks notes and does not write; use residency predict.",
+        "safety": "is about generative models, and this one marks or chooses; set it to false.",
+        "shots": "worked examples are for models that are asked in words.",
+        "vllm": "its model answers with a head, which vLLM does not serve",
+    }
+    """What is not done with the kind, and why, as the end of a sentence."""
 
     def check_able(self, use: str, where: object) -> None:
         """Raise ``UserError``, which begins with ``where``, for what is not done with it."""
@@ -39,62 +48,32 @@ class ModelKind:
     def trained(
         self, folder: Path, name: str, card: Card | None = None, most: int | None = None
     ) -> Trained:
-        """The predictor of an artefact; ``card`` and ``most`` (tokens of an answer) where it
-        writes."""
-        raise NotImplementedError
-
-    def untuned(
-        self, base: Base, card: Card, seed: int, artefact: Path, most: int | None = None
-    ) -> Trained:
-        """The base as it is, asked as the artefact's model is."""
-        raise NotImplementedError
-
-    def model(self, artefact: Artefact, folder: Path) -> Any:
-        """The trained model alone, merged as it is served; raises ``UserError`` where it would not
-        be asked as it was trained."""
-        from residency.models import artefact as artefacts
-
-        return artefacts.load_model(artefact, folder)
-
-    def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
-        """The card as a model learned it, where it is still ``now``; ``None`` where ``now`` is
-        another one that it can be asked. Raises ``UserError`` where it cannot."""
-        raise NotImplementedError
-
-    def probe(self, model: Any, ids: tuple[tuple[int, ...], ...], head: Head) -> list[Any]:
-        """What of a model's work on the fixed texts is compared with that of its base."""
-        raise NotImplementedError
-
-    def distance(self, before: list[Any], now: list[Any]) -> float:
-        """The largest difference between two probes."""
-        raise NotImplementedError
-
-
-class ClassifierKind(ModelKind):
-    """Encoders with a head."""
-
-    cannot: ClassVar = {
-        "chat": "its model marks notes and does not write; use residency predict.",
-        "safety": "is about generative models, and this one marks or chooses; set it to false.",
-        "shots": "worked examples are for models that are asked in words.",
-        "vllm": "its model answers with a head, which vLLM does not serve",
-    }
-
-    def trained(
-        self, folder: Path, name: str, card: Card | None = None, most: int | None = None
-    ) -> EncoderPredictor:
+        """The predictor of an artefact; where it writes it can be asked another ``card``, and have
+        at most so many tokens of an answer."""
         from residency.models.encoder import EncoderPredictor
 
         return EncoderPredictor.from_artefact(folder, name)
 
     def untuned(
         self, base: Base, card: Card, seed: int, artefact: Path, most: int | None = None
-    ) -> EncoderPredictor:
+    ) -> Trained:
+        """The base as it is, asked as the artefact's model is."""
         from residency.models.encoder import EncoderPredictor
 
         return EncoderPredictor.untuned(base, card, seed)
 
+    def model(self, artefact: Artefact, folder: Path) -> Any:
+        """The trained model alone, merged as it is served; raises ``UserError`` where it would not
+        be asked as it was trained."""
+        return artefacts.load_model(artefact, folder)
+
+    def reader(self, artefact: Artefact, folder: Path) -> Any:
+        """What reads texts for the model, as the artefact carries it."""
+        return artefacts.tokeniser(artefact.base, folder)
+
     def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
+        """The card as a model learned it, where it is still ``now``; ``None`` where ``now`` is
+        another one that it can be asked. Raises ``UserError`` where it cannot."""
         learned = artefact.task()
         if learned.name != now.name:
             raise UserError(
@@ -103,17 +82,17 @@ class ClassifierKind(ModelKind):
             )
         return learned
 
-    def probe(self, model: Any, ids: tuple[tuple[int, ...], ...], head: Head) -> list[Any]:
-        """The states below the head, which is new."""
-        from residency.models import fingerprint
-
+    def probe(self, model: Any, ids: Sequence[Sequence[int]], head: Head) -> list[Any]:
+        """What of a model's work on the fixed texts is compared with that of its base: the states
+        below the head, which is new."""
         return fingerprint.states(model, ids)
 
     def distance(self, before: list[Any], now: list[Any]) -> float:
+        """The largest difference between two probes."""
         return max(float((one - other).abs().max()) for one, other in zip(before, now, strict=True))
 
 
-class GenerativeKind(ModelKind):
+class GenerativeKind(ClassifierKind):
     """Models that write."""
 
     cannot: ClassVar = {
@@ -122,24 +101,26 @@ class GenerativeKind(ModelKind):
 
     def trained(
         self, folder: Path, name: str, card: Card | None = None, most: int | None = None
-    ) -> CausalPredictor:
+    ) -> Trained:
         from residency.models.causal import CausalPredictor
 
         return _limited(CausalPredictor.from_artefact(folder, name, card=card), most)
 
     def untuned(
         self, base: Base, card: Card, seed: int, artefact: Path, most: int | None = None
-    ) -> CausalPredictor:
+    ) -> Trained:
         """With the template and settings of the tuned one."""
         from residency.models.causal import CausalPredictor
 
         return _limited(CausalPredictor.untuned_of(artefact, card=card), most)
 
     def model(self, artefact: Artefact, folder: Path) -> Any:
-        from residency.models import artefact as artefacts
-
         artefacts.chat_of(artefact, folder)
         return super().model(artefact, folder)
+
+    def reader(self, artefact: Artefact, folder: Path) -> Any:
+        limits: TokenLimits = parse(TokenLimits, artefact.limits, str(folder))
+        return artefacts.chat(artefact.base, limits, folder)
 
     def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
         learned = artefact.task()
@@ -157,22 +138,21 @@ class GenerativeKind(ModelKind):
             )
         return learned
 
-    def probe(self, model: Any, ids: tuple[tuple[int, ...], ...], head: Head) -> list[Any]:
+    def probe(self, model: Any, ids: Sequence[Sequence[int]], head: Head) -> list[Any]:
         """What it says."""
-        from residency.models import fingerprint
-
         return fingerprint.measure(model, ids, head)
 
     def distance(self, before: list[Any], now: list[Any]) -> float:
-        from residency.models import fingerprint
-
         return fingerprint.furthest(before, now)
 
 
-KINDS: Mapping[str, ModelKind] = {"classifier": ClassifierKind(), "generative": GenerativeKind()}
+KINDS: Mapping[str, ClassifierKind] = {
+    "classifier": ClassifierKind(),
+    "generative": GenerativeKind(),
+}
 
 
-def kind_of(asked: Artefact | Head) -> ModelKind:
+def kind_of(asked: Artefact | Head) -> ClassifierKind:
     """The kind of a trained model, or of what answers with a head."""
     head = asked if isinstance(asked, Head) else asked.head
     return KINDS[head.kind]  # the one place of this room that goes by the kind
@@ -201,18 +181,15 @@ def trained(
 ) -> Trained:
     """The predictor of an artefact, for the card that it learned; a generative model can be asked
     another one, and allowed so many tokens of an answer."""
-    from residency.models.artefact import read
-
-    return kind_of(read(folder)).trained(folder, name, card, most)
+    return kind_of(artefacts.read(folder)).trained(folder, name, card, most)
 
 
 def marker(folder: Path, otherwise: str) -> EncoderPredictor:
     """The predictor of an artefact that marks spans, and says how sure it is of each token; raises
     ``UserError``, which says ``otherwise``, for other models."""
-    from residency.models.artefact import read
     from residency.models.encoder import EncoderPredictor
 
-    check_marks_spans(read(folder).head, otherwise)
+    check_marks_spans(artefacts.read(folder).head, otherwise)
     return EncoderPredictor.from_artefact(folder)
 
 
@@ -226,18 +203,14 @@ def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> On
 def answers(folder: Path, card: Card, output: str) -> bool:
     """Whether an artefact can be asked a card: in words any, with a head only one of the same
     outputs."""
-    from residency.models.artefact import read
-
-    found, head = read(folder), head_of(card, output)
+    found, head = artefacts.read(folder), head_of(card, output)
     return found.head is head and head.outputs(found.task()) == head.outputs(card)
 
 
 def longest_answer(folders: Iterable[Path]) -> int | None:
     """Most tokens of an answer that any of several artefacts was given; None for a single one,
     whose own counts."""
-    from residency.models.artefact import read
-
-    found = [read(folder) for folder in folders]
+    found = [artefacts.read(folder) for folder in folders]
     counts = [one.generation().max_tokens for one in found]
     return (
         max((count for count in counts if isinstance(count, int)), default=None)

@@ -71,6 +71,12 @@ class Tokeniser:
             for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)
         ]
 
+    def beginnings(self, texts: Sequence[str], most: int) -> list[list[int]]:
+        """What a model reads of the first tokens of texts, at most so many in all."""
+        most = min(most, self.longest)
+        kept = most - len(self.prefix) - len(self.suffix)
+        return [[*self.prefix, *found.ids[:kept], *self.suffix] for found in self(texts)]
+
     def _segmented(self, text: str) -> TokenisedText:
         edits = segment(text, self.segmenter)
         joined = edits.apply(text)

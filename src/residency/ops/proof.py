@@ -18,7 +18,7 @@ from residency.models import artefact as artefacts
 from residency.models import fingerprint
 from residency.models.adapters import Full
 from residency.models.artefact import Artefact
-from residency.models.base import load_tokenizer, silent
+from residency.models.base import silent
 from residency.models.fingerprint import Fingerprint
 from residency.models.predictors import kind_of
 
@@ -111,7 +111,7 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
 
 def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     head, kind, base = artefact.head, kind_of(artefact), _base(artefact, folder)
-    if fingerprint.rows(load_tokenizer(folder), artefact.base, head) != known.ids:
+    if fingerprint.rows(kind.reader(artefact, folder)) != known.ids:
         raise GateRefused(
             f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at "
             "training time."
@@ -168,7 +168,7 @@ def record(folder: Path) -> Fingerprint:
     with silent():
         found = fingerprint.record(
             kind_of(artefact).model(artefact, folder),
-            load_tokenizer(folder),
+            kind_of(artefact).reader(artefact, folder),
             artefact.base,
             artefact.head,
         )

@@ -271,7 +271,7 @@ def _described(app: FastAPI, guard: Guard) -> Callable[[], dict[str, Any]]:
         made = plain()
         parts = made.setdefault("components", {})
         parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        names = [name for name, one in guard.engines.items() if one.served.writes]
+        names = [name for name, one in guard.engines.items() if "chat" in one.served.routes]
         for one in ("ChatBody", "CompletionBody") if names else ():
             schema = parts["schemas"][one]
             schema["properties"]["model"]["enum"] = names

@@ -154,13 +154,11 @@ class Guard:
         require(caller, scope)
         await self.rate.take(exchange.user)
 
-    def engine(
-        self, exchange: GuardedRequest, name: str | None, suits: Callable[[Served], bool]
-    ) -> ModelEngine:
-        """The model that a request names; where it names none, the first that suits. Raises
-        ``Refusal`` 404."""
+    def engine(self, exchange: GuardedRequest, name: str | None, route: str) -> ModelEngine:
+        """The model that a request names; where it names none, the first that answers the route.
+        Raises ``Refusal`` 404."""
         if name is None:
-            found = (key for key, one in self.engines.items() if suits(one.served))
+            found = (key for key, one in self.engines.items() if route in one.served.routes)
             if (name := next(found, None)) is None:
                 said = "No model that is served here answers this route."
                 raise Refusal(404, "no_model", said)

@@ -27,7 +27,7 @@ import msgspec
 from residency.core.errors import GateRefused, ResidencyError, UserError
 from residency.core.files import write_once
 from residency.core.part import parse
-from residency.core.types import Labels, Value
+from residency.core.types import Value
 from residency.serve.settings import LocalKey, Serve
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
     headers = f"-H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json'"
     examples: dict[str, dict[str, Any]] = {}
     for one in served.values():
-        path, body = _example(one)
+        path, body = EXAMPLES[one.routes[0]]
         examples.setdefault(path, {"model": one.name} | body)
     for path, body in examples.items():
         words = msgspec.json.encode(body).decode().replace("'", "'\\''")
@@ -137,14 +137,15 @@ def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
     return lines
 
 
-def _example(served: Served) -> tuple[str, dict[str, Any]]:
-    if served.writes:
-        turn = {"role": "user", "content": "Triệu chứng của viêm phổi là gì?"}
-        return "/v1/chat/completions", {"messages": [turn], "max_tokens": 64}
-    if served.answers is Labels:
-        found = {"patient_info": "Nam, 62 tuổi", "symptoms": "ho khan, sốt 38.5 độ"}
-        return "/diagnose", found
-    return "/extract", {"text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg."}
+TURN = {"role": "user", "content": "Triệu chứng của viêm phổi là gì?"}
+EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", {"messages": [TURN], "max_tokens": 64}),
+    "diagnose": ("/diagnose", {"patient_info": "Nam, 62 tuổi", "symptoms": "ho khan, sốt 38.5 độ"}),
+    "extract": (
+        "/extract",
+        {"text": "Bệnh nhân ho khan, được điều trị bằng metformin 500mg."},
+    ),
+}
 
 
 def memory_of_workers(models: Mapping[str, Path], settings: Serve) -> str:

@@ -277,7 +277,7 @@ async def check_engine(engine: ModelEngine, known: Fingerprint | None) -> None:
     name = engine.served.name
     if not await engine.probe():
         raise GateRefused(f"{name}: not promoted: it does not answer the fixed question.")
-    if known is None or not engine.served.writes:
+    if known is None or "chat" not in engine.served.routes:
         return
     from residency.models import fingerprint
 

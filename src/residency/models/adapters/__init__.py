@@ -12,7 +12,7 @@ from residency.models.adapters.crf import Crf
 from residency.models.adapters.freeze import Freeze
 from residency.models.adapters.full import Full
 from residency.models.adapters.lora import Lora, lora_targets
-from residency.models.adapters.method import Method, fresh, writes
+from residency.models.adapters.method import Method, fresh
 from residency.models.adapters.prefix import Prefix
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "fresh",
     "lora_targets",
     "method_of",
-    "writes",
 ]
 
 

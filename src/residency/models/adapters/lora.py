@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from residency.core.errors import UserError
-from residency.models.adapters.method import Method, fresh, writes
+from residency.models.adapters.method import Method, fresh, output_layer
 from residency.models.weights import size
 
 
@@ -70,7 +70,7 @@ class Lora(Method):
             bias="none",
             use_rslora=self.rslora,
             use_dora=self.dora,
-            task_type="CAUSAL_LM" if writes(model) else None,
+            task_type=task_type(model),
         )
         with expected_warnings():
             return get_peft_model(model, config)
@@ -104,7 +104,7 @@ class Lora(Method):
         config.modules_to_save = sorted(kept | set(fresh(model))) or None
         config.inference_mode, config.lora_dropout = False, self.dropout
         config.base_model_name_or_path = None
-        config.task_type = "CAUSAL_LM" if writes(model) else None
+        config.task_type = task_type(model)
         refusal = UserError(
             f"method.adapter: {folder} does not fit this base; give the base it was trained on."
         )
@@ -158,6 +158,11 @@ def expected_warnings() -> Iterator[None]:
         yield
 
 
+def task_type(model: Any) -> str | None:
+    """What peft calls a model that writes, whose adapter other programs load by this word."""
+    return None if output_layer(model) is None else "CAUSAL_LM"
+
+
 def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
     """Names of the linear modules that get an adapter; fresh modules and embeddings never do.
 
@@ -168,14 +173,14 @@ def lora_targets(model: Any, wanted: str | list[str]) -> list[str]:
     def ends(name: str, target: str) -> bool:
         return name == target or name.endswith("." + target)
 
-    untrained = fresh(model)
+    untrained, last = fresh(model), output_layer(model)
     names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
         and not any(name == head or name.startswith(head + ".") for head in untrained)
         and "embeddings_project" not in name
-        and not (writes(model) and module is model.get_output_embeddings())
+        and module is not last
     ]
     if isinstance(wanted, list):
         unknown = [target for target in wanted if not any(ends(name, target) for name in names)]

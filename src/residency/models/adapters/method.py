@@ -48,16 +48,16 @@ class Method(Part):
 
 def fresh(model: Any) -> tuple[str, ...]:
     """Modules without the base's weights: they are trained whole and saved, whatever the method."""
-    if writes(model):
+    if output_layer(model) is not None:  # a method is given a model, and knows no head
         return ()
     return tuple(getattr(model, "fresh", ())) or tuple(
         name for name in HEADS if hasattr(model, name)
     )
 
 
-def writes(model: Any) -> bool:
-    """Whether a model has an output for each token of its vocabulary, and no head."""
-    return getattr(model, "get_output_embeddings", lambda: None)() is not None
+def output_layer(model: Any) -> Any:
+    """What gives a model an output for each token of its vocabulary; ``None`` for one with a head."""
+    return getattr(model, "get_output_embeddings", lambda: None)()
 
 
 def freeze(model: Any) -> None:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from residency.core.errors import UserError
-from residency.core.types import Answer, Prediction, Turn, Value
+from residency.core.types import Answer, Labels, Prediction, Spans, Text, Turn, Value
 from residency.serve.refusals import Refusal
 from residency.tasks.card import Card
 from residency.tasks.families import of
@@ -46,14 +46,24 @@ class Served(Value, frozen=True):
     """Most tokens that are read at once."""
 
     @property
-    def writes(self) -> bool:
-        """Whether the model is generative: it answers in words."""
-        return self.output == "text"
-
-    @property
     def answers(self) -> type[Answer]:
         """The kind of answer of its task: ``Spans``, ``Labels``, ``Text``, ..."""
         return of(self.card).answer
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes that it answers: ``chat``, ``diagnose``, ``extract``."""
+        own = ROUTES.get(self.answers, ())  # the one place that goes by what is answered
+        # A record holds the word of the artefact, so the word is what is asked.
+        return ("chat", *own) if self.output == "text" else own
+
+
+ROUTES: dict[type[Answer], tuple[str, ...]] = {
+    Labels: ("diagnose",),
+    Text: ("diagnose",),
+    Spans: ("extract",),
+}
+"""Answers of a task, and which route is theirs."""
 
 
 class WritingRequest(Value, frozen=True):

@@ -13,14 +13,16 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.errors import UserError
-from residency.core.types import Labels, Note, Spans, Text, Turn
-from residency.serve.engines import ModelEngine, Served, WritingRequest
+from residency.core.types import Labels, Note, Text, Turn
+from residency.serve.engines import ModelEngine, WritingRequest
 from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.refusals import Refusal
 from residency.serve.routes.openai import Body, gathered
 from residency.tasks.card import Card, load_card
 from residency.tasks.codec import conversation
 from residency.tasks.examples import question
+from residency.tasks.families import checked
+from residency.tasks.families.spans import spans_of
 
 router = APIRouter(route_class=Guarded)
 
@@ -162,11 +164,12 @@ async def diagnose(body: Findings, request: Request) -> Response:
     """From findings to the most likely diagnosis, with its confidence; none where that is below the
     server's threshold."""
     guard, exchange = guard_of(request), exchange_of(request)
-    engine = guard.engine(exchange, named(body.model, body.department), _diagnoses)
+    engine = guard.engine(exchange, named(body.model, body.department), "diagnose")
     served = engine.served
-    if not _diagnoses(served):
+    if "diagnose" not in served.routes:
         raise Refusal(400, "wrong_model", f"Model {served.name} marks entities; use /extract.")
-    answer = _chosen if _chooses(served) else _written
+    # What chooses says its chance, what writes is asked in words.
+    answer = {Labels: _chosen, Text: _written}[served.answers]
     found, sure = await answer(guard, exchange, engine, body)
     abstained = found is None or sure is None or sure < guard.settings.threshold
     shown = None if abstained or found is None else await guard.deidentified(found, body.lang)
@@ -187,22 +190,14 @@ def named(model: str | None, department: str | None) -> str | None:
     return model if model is not None else department
 
 
-def _chooses(served: Served) -> bool:
-    return served.answers is Labels
-
-
-def _diagnoses(served: Served) -> bool:
-    return _chooses(served) or (served.writes and served.answers is Text)
-
-
 async def _chosen(
     guard: Guard, exchange: GuardedRequest, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
     """The likeliest label and its chance."""
     text = "\n".join(part for part in (body.patient_info, body.symptoms, body.test_results) if part)
     guard.check_text(exchange, engine, text)
-    answer = (await engine.classify(text)).answer
-    if not isinstance(answer, Labels) or not answer.labels:
+    answer = checked((await engine.classify(text)).answer, Labels, "family labels")
+    if answer is None or not answer.labels:
         return None, None
     best = answer.labels[0]
     sure = answer.chances.get(best, answer.scores[0] if answer.scores else None)
@@ -241,19 +236,19 @@ def conversation_of(card: Card, body: Findings) -> tuple[Turn, ...]:
 async def extract(body: Passage, request: Request) -> Response:
     """The entities of a text, with offsets in code points of the text as it was sent."""
     guard, exchange = guard_of(request), exchange_of(request)
-    engine = guard.engine(exchange, named(body.model, body.department), _extracts)
+    engine = guard.engine(exchange, named(body.model, body.department), "extract")
     served = engine.served
-    if not _extracts(served):
+    if "extract" not in served.routes:
         other = "use /diagnose or /v1/chat/completions"
         raise Refusal(400, "wrong_model", f"Model {served.name} marks no entities; {other}.")
     guard.check_text(exchange, engine, body.text)
     found = await engine.classify(body.text)
-    if not isinstance(found.answer, Spans):
-        if served.writes and not found.text:
+    if found.answer is None:
+        if not found.text:
             fits = f"The text does not fit the {served.window} tokens that this model reads."
             raise Refusal(400, "too_long", fits)
         raise Refusal(502, "unreadable", "What the model wrote cannot be read as entities.")
-    exchange.written = (found.tokens or 0) if served.writes else 0
+    exchange.written = (found.tokens or 0) if "chat" in served.routes else 0
     entities = [
         {
             "start": span.start,
@@ -264,13 +259,9 @@ async def extract(body: Passage, request: Request) -> Response:
             "attributes": list(span.attributes),
             "score": span.score,
         }
-        for span in found.answer.spans
+        for span in spans_of(found.answer)
     ]
     return JSONResponse({"entities": entities, "model": served.name, "digest": served.digest})
-
-
-def _extracts(served: Served) -> bool:
-    return served.answers is Spans
 
 
 @router.post("/deidentify", tags=["deidentify"], response_model=DeidentifiedText)

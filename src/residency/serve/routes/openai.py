@@ -253,7 +253,7 @@ async def models(request: Request) -> Response:
 @router.get("/v1/models/{name}", tags=["chat"], response_model=ListedModel)
 async def model(name: str, request: Request) -> Response:
     """One of them."""
-    found = guard_of(request).engine(exchange_of(request), name, lambda _: True)
+    found = guard_of(request).engine(exchange_of(request), name, "")
     return JSONResponse(_listed(found.served))
 
 
@@ -272,8 +272,8 @@ def _listed(served: Served) -> dict[str, Any]:
 
 def generative(guard: Guard, exchange: GuardedRequest, name: str) -> ModelEngine:
     """A generative model; raises ``Refusal`` 404, or 400 for a classifier."""
-    engine = guard.engine(exchange, name, lambda served: served.writes)
-    if not engine.served.writes:
+    engine = guard.engine(exchange, name, "chat")
+    if "chat" not in engine.served.routes:
         raise not_generative(engine.served.name)
     return engine
 
