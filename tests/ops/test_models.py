@@ -196,7 +196,7 @@ def as_the_base(folder: Path) -> None:
         lambda found: {name: one * (0 if "lora_B" in name else 1) for name, one in found.items()},
     )
     found, model, tokeniser = artefacts.load(folder)
-    said = canaries.record(model, tokeniser.tokenizer, found.base, found.head)
+    said = canaries.record(model, tokeniser, found.base, found.head)
     write_json(folder / canaries.FILE, said)
     rehashed(folder)
 
