@@ -317,8 +317,7 @@ def load_model(artefact: Artefact, folder: Path) -> Any:
 def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
     """An artefact's tokenizer with its template and limits, checked to write what it wrote in
     training."""
-    # A guard: a classifier has no template, and what it would be asked is not what it learned.
-    if artefact.output != "text":
+    if not artefact.template:  # nothing that a question could be put into was learned
         raise UserError(
             f"{folder}: its model is a classifier, not a generative model; use residency predict."
         )
