@@ -13,7 +13,7 @@ import torch
 from residency.core.errors import UserError
 from residency.models import base as module
 from residency.models.artefact import fresh
-from residency.models.base import BaseModelSettings, max_positions, resolve
+from residency.models.base import BaseModelSettings, load_tokenizer, max_positions, resolve
 from residency.models.weights import load_weights
 from residency.tasks.card import Card, Label
 from residency.tasks.heads import SEQUENCE
@@ -191,6 +191,27 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 300}), "utf-8")
     with pytest.raises(UserError, match=r"do not fit its config\.json"):
         fresh(resolve(BaseModelSettings(id=str(folder))), CLASSES)
+
+
+def test_a_vocabulary_that_is_not_the_models_is_refused(
+    found: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "phobert-like"
+    folder.mkdir()
+    config = {"model_type": "roberta", "vocab_size": 64001, "architectures": ["RobertaModel"]}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "vocab.txt").write_text("".join(f"word{i} 1\n" for i in range(500)), "utf-8")
+    (folder / "bpe.codes").write_text("", "utf-8")
+    with pytest.raises(
+        UserError, match=r"tokens, but config.json says vocab_size 64,001: its files"
+    ):
+        load_tokenizer(folder)
+    shutil.copytree(found["bert"].path, tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text("utf-8"))
+    few = json.dumps(config | {"vocab_size": 20})
+    (tmp_path / "bert" / "config.json").write_text(few, "utf-8")
+    with pytest.raises(UserError, match="says vocab_size 20: its files"):
+        load_tokenizer(tmp_path / "bert")
 
 
 def test_loading_says_nothing_on_the_terminal(

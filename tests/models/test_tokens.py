@@ -160,7 +160,9 @@ def test_a_tokenizer_file_that_cuts_and_pads_is_not_obeyed(
 
 def test_the_model_never_reads_nothing() -> None:
     class Bare:
-        is_fast, pad_token_id, bos_token_id = False, 3, None
+        is_fast, pad_token_id, bos_token_id, eos_token_id, unk_token_id = False, 3, *[None] * 3
+        all_special_tokens: tuple[str, ...] = ()
+        added_tokens_decoder: dict[int, Any] = {}
 
         def build_inputs_with_special_tokens(self, ids: list[int]) -> list[int]:
             return ids
@@ -173,13 +175,47 @@ def test_the_model_never_reads_nothing() -> None:
     assert [tokeniser.inputs(tokens, window) for window in tokeniser.windows(tokens)] == [[3]]
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_decomposed_text_has_the_tokens_of_composed_text_and_its_own_places(
+    tokenisers: dict[str, Tokeniser], base: str
+) -> None:
+    text = "Bệnh nhân sốt cao, đau bụng."
+    taken_apart = unicodedata.normalize("NFD", text)
+    composed, decomposed = tokenisers[base]([text, taken_apart])
+    assert decomposed.ids == composed.ids and decomposed.firsts == composed.firsts
+    words = [unicodedata.normalize("NFC", taken_apart[a:b]) for a, b in decomposed.slots]
+    assert words == [text[a:b] for a, b in composed.slots]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_no_special_token_can_be_spoken_in_a_text(
+    found: dict[str, Any], tokenisers: dict[str, Tokeniser], base: str
+) -> None:
+    from transformers import AddedToken
+
+    tokenizer = load_tokenizer(Path(found[base].path))
+    tokenizer.add_tokens(AddedToken("<|start|>", special=True), special_tokens=False)
+    tokeniser = Tokeniser(tokenizer, "", 64)
+    spoken = {*tokenizer.all_special_tokens, "<|start|>"}
+    ids = set(tokenizer.convert_tokens_to_ids(sorted(spoken))) - {tokenizer.unk_token_id}
+    assert len(ids) >= 4
+    text = "ho " + " sốt".join(sorted(spoken)) + "<<|start|><|start|>|start|>"
+    tokens = tokeniser([text])[0]
+    assert not ids & set(tokens.ids)
+    assert [text[a:b] for a, b in tokens.slots] == [text[a:b] for a, b in units(text)], (
+        "places are those of the user's text"
+    )
+
+
 # Tokenizers without offsets
 
 
 class Slow:
     """A tokenizer of the old kind: three letters a piece, no offsets."""
 
-    is_fast, pad_token_id, bos_token_id = False, 0, 1
+    is_fast, pad_token_id, bos_token_id, eos_token_id, unk_token_id = False, 0, 1, 2, None
+    all_special_tokens = ("<s>", "</s>")
+    added_tokens_decoder: dict[int, Any] = {}
 
     def build_inputs_with_special_tokens(self, ids: list[int]) -> list[int]:
         return [1, *ids, 2]

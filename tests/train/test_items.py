@@ -57,6 +57,21 @@ def test_the_first_token_of_each_slot_is_trained_and_nothing_else(words: Tokenis
     assert [item.targets[first + 1] for first in tokens.firsts] == [3, 4, 0, 1]
 
 
+def test_the_ceiling_is_what_the_gold_reaches_as_tags(words: Tokeniser) -> None:
+    whole = example("ho khan", spans("ho khan", ("ho", "sign"), ("khan", "drug")))
+    inside = example("ho khan", spans("ho khan", ("kha", "sign"), ("ho", "sign")), id="8")
+    assert build([whole], words, NER).proof.ceiling == 1
+    # Of four gold spans "kha" comes back as "khan": three of four found, three of four right.
+    assert build([whole, inside], words, NER).proof.ceiling == pytest.approx(0.75)
+
+
+def test_text_that_the_tokenizer_does_not_know_is_refused(words: Tokeniser) -> None:
+    some = build([example("ho khan " * 99 + "☃ ☃", Spans())], words, NER)
+    assert some.proof.unknown == pytest.approx(2 / 200)
+    with pytest.raises(UserError, match=r"^base: its tokenizer does not know 33% of the tokens"):
+        build([example("ho khan ☃ " * 30, Spans())], words, NER)
+
+
 def test_the_proof_counts_what_is_trained(words: Tokeniser) -> None:
     rows = [
         TrainingItem(example="a", ids=[2, 10, 11, 3], targets=[IGNORED, 1, 2, IGNORED]),

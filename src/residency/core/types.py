@@ -417,6 +417,11 @@ class MaskProof(Value, frozen=True):
     """Tokens that carry a loss."""
     labels: dict[str, int] = {}
     """Target -> how many trained tokens carry it."""
+    ceiling: float = 1.0
+    """Strict F1 of the gold spans after they have become tags and back: what no model can exceed
+    with this tokenizer."""
+    unknown: float = 0.0
+    """Share of the tokens that stand for what the tokenizer does not know."""
     sample: tuple[tuple[str, str], ...] = ()
     """The tokens of one row with their targets (empty target: not trained); only where the profile
     lets it be shown."""

@@ -269,11 +269,35 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(
             f"base: the tokenizer in {path} cannot be loaded ({type(error).__name__})."
         ) from None
+    _check_vocabulary(found, path)
+    return found
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Raise ``UserError`` where a tokenizer is not that of the model beside it: without the right
+    ``tokenizer_class`` a vocabulary is not found, and an empty one is made instead, silently."""
+    rows = read_config(path).get("vocab_size") if (path / "config.json").is_file() else None
+    if not isinstance(rows, int):
+        return
+    # a model may have rows to spare, and tokens that were added and have none are never met
+    if tokenizer.vocab_size > rows or len(tokenizer) < rows / 10:
+        files = sorted(
+            one.name for pattern in ("vocab*", "*.codes", "merges*") for one in path.glob(pattern)
+        )
+        named = f" ({', '.join(files)})" if files else ""
+        raise UserError(
+            f"base: the tokenizer in {path} has {len(tokenizer):,} tokens, but config.json says "
+            f"vocab_size {rows:,}: its files{named} are of another model, or tokenizer_config.json "
+            "names no tokenizer_class that reads them (PhobertTokenizer for vocab.txt with "
+            "bpe.codes)."
+        )
 
 
 @contextmanager

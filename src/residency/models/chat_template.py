@@ -14,6 +14,7 @@ from residency.core.errors import UserError
 from residency.core.files import digest
 from residency.core.types import Turn, Value
 from residency.models.generation import TokenLimits
+from residency.models.tokens import apart, special_texts
 from residency.tasks.heads import IGNORED
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ class ChatTokeniser:
         self.end, self.behind = self._tail()
         pad = tokenizer.pad_token_id
         self.pad_id = int(pad if pad is not None else tokenizer.eos_token_id or 0)
-        special = (token for token in tokenizer.all_special_tokens if len(token) > 1)
-        self.special = tuple(sorted(special, key=len, reverse=True))
+        self.special = special_texts(tokenizer)
 
     # Words
 
@@ -152,12 +152,9 @@ class ChatTokeniser:
         return digest([words, self.ids(words), self.end, self.behind])
 
     def safe(self, text: str) -> str:
-        """A text in which no token of the template can be spoken: nobody but the template ends a
+        """A text in which no special token can be spoken: nobody but the template begins or ends a
         turn."""
-        for token in self.special:
-            if token in text:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text.strip()
+        return apart(text, self.special).apply(text).strip()
 
     def _turns(self, turns: Sequence[Turn]) -> list[Turn]:
         """Turns that the template can write: safe texts, the system turn where it belongs."""

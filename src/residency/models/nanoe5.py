@@ -337,7 +337,9 @@ def _tokenizer(
     from transformers import PreTrainedTokenizerFast
 
     unknown = next(i for i, one in enumerate(pieces) if one.text == "<unk>")
-    vocabulary = [(one.text, one.score) for one in pieces]
+    # Text is never read as special tokens, as in sentencepiece: any other pieces are likelier.
+    never = 2 * min(one.score for one in pieces)
+    vocabulary = [(one.text, never if one.text in SPECIAL else one.score) for one in pieces]
     backend = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, unknown, False))
     backend.normalizer = normalizers.Sequence(
         [

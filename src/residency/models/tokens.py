@@ -3,15 +3,20 @@
 A *slot* is the smallest stretch that can be labelled: a unit of ``locale.text``, or several where
 one token covers them. Each slot is read off its first token; so no answer begins or ends inside a
 character, a mark or a letter run.
+
+What a text is changed in on its way is edits, so places lead back: it is composed (NFC, as what
+models were trained on), and no special token can be spoken in it.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from residency.core.edits import Edits, normalise
 from residency.core.types import Value
 from residency.locale.segment import segment
 from residency.locale.tokenise import units
@@ -61,14 +66,18 @@ class Tokeniser:
         self.prefix, self.suffix = _specials(tokenizer, empty)
         self.longest, self.room = window, window - len(empty)
         self.pad_id = int(tokenizer.pad_token_id or 0)
+        self.special = special_texts(tokenizer)
+        self.unknown_id = unknown_id(tokenizer)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenisedText]:
         """Tokens of texts; long ones whole."""
-        if self.segmenter:
-            return [self._segmented(text) for text in texts]
+        edits = [self.edits(text) for text in texts]
+        read = [edit.apply(text) for edit, text in zip(edits, texts, strict=True)]
         return [
-            slotted(text, ids, offsets)
-            for text, (ids, offsets) in zip(texts, self._encode(texts), strict=True)
+            slotted(text, ids, placed(edit, said, offsets))
+            for text, edit, said, (ids, offsets) in zip(
+                texts, edits, read, self._encode(read), strict=True
+            )
         ]
 
     def beginnings(self, texts: Sequence[str], most: int) -> list[list[int]]:
@@ -77,15 +86,12 @@ class Tokeniser:
         kept = most - len(self.prefix) - len(self.suffix)
         return [[*self.prefix, *found.ids[:kept], *self.suffix] for found in self(texts)]
 
-    def _segmented(self, text: str) -> TokenisedText:
-        edits = segment(text, self.segmenter)
-        joined = edits.apply(text)
-        ids, offsets = self._encode([joined])[0]
-        places = [trimmed(joined, start, end) for start, end in offsets]
-        back = [edits.back(start, end) if end > start else None for start, end in places]
-        # A token that ends inside a joined word has no place of its own in the text: it belongs to
-        # the whole word.
-        return slotted(text, ids, [place or (0, 0) for place in back])
+    def edits(self, text: str) -> Edits:
+        """From a text to what is given to the tokenizer: composed, without special tokens,
+        segmented."""
+        found = normalise(text, "NFC")
+        found = found.then(apart(found.apply(text), self.special))
+        return found.then(segment(found.apply(text), self.segmenter)) if self.segmenter else found
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if self.tokenizer.is_fast:
@@ -116,6 +122,41 @@ class Tokeniser:
     def inputs(self, tokens: TokenisedText, window: Window) -> list[int]:
         """What the model reads: the window's tokens between special ones; never nothing."""
         return [*self.prefix, *tokens.ids[window.start : window.end], *self.suffix] or [self.pad_id]
+
+
+def special_texts(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Texts that a tokenizer reads as special tokens, whether or not they have a role by name
+    (``<|start_header_id|>``); those of one character are only text."""
+    marked = (str(one) for one in tokenizer.added_tokens_decoder.values() if one.special)
+    return tuple(sorted({text for text in (*tokenizer.all_special_tokens, *marked) if text[1:]}))
+
+
+def unknown_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that says that a text has no token; -1 where there is none, or it also says
+    something else."""
+    other = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    found = tokenizer.unk_token_id
+    return -1 if found is None or found in other else int(found)
+
+
+def apart(text: str, special: Sequence[str]) -> Edits:
+    """Edits after which none of these is in a text: a space goes behind its first character."""
+    if not any(one in text for one in special):
+        return Edits(source_length=len(text))
+    begins = re.finditer(f"(?={'|'.join(map(re.escape, special))})", text)
+    return Edits.of(text, ((at.start() + 1, at.start() + 1, " ") for at in begins))
+
+
+def placed(
+    edits: Edits, edited: str, offsets: Sequence[tuple[int, int]]
+) -> Sequence[tuple[int, int]]:
+    """Places in an edited text as places in its source. A token that ends inside an edit (a joined
+    word) has none of its own: it belongs to the whole of it."""
+    if not edits.pieces:
+        return offsets
+    places = (trimmed(edited, start, end) for start, end in offsets)
+    back = (edits.back(start, end) if end > start else None for start, end in places)
+    return [place or (0, 0) for place in back]
 
 
 def _specials(tokenizer: PreTrainedTokenizerBase, empty: list[int]) -> tuple[list[int], list[int]]:

@@ -13,6 +13,8 @@ import msgspec
 
 from residency.core.errors import UserError
 from residency.core.types import Answer, Example, Labels, Spans
+from residency.metrics.counts import Counts
+from residency.metrics.spans import count
 from residency.tasks.bio import best_tags, decode, encode, tag_names
 
 if TYPE_CHECKING:
@@ -123,6 +125,11 @@ class Classifier(Head):
         said exactly, by reason."""
         raise NotImplementedError
 
+    def kept(self, example: Example, targets: Targets, slots: Slots, card: Card) -> Counts:
+        """Strict counts of the gold beside what its targets say: what tokens can lose of it. Of a
+        whole text nothing is lost, and nothing counted."""
+        return Counts()
+
     def of_window(
         self, targets: Targets, places: Sequence[tuple[int, int]], length: int
     ) -> Targets | None:
@@ -166,6 +173,12 @@ class TokenClassifier(Classifier):
         """The tag of each slot."""
         assert isinstance(example.gold, Spans)
         return encode(example.gold.spans, slots, card.names)
+
+    def kept(self, example: Example, targets: Targets, slots: Slots, card: Card) -> Counts:
+        """Of gold spans and those of the tags."""
+        assert isinstance(example.gold, Spans)
+        back = decode(example.input, [int(tag) for tag in targets], slots, card.names)
+        return sum(count(example.gold.spans, back).values(), Counts())
 
     def of_window(
         self, targets: Targets, places: Sequence[tuple[int, int]], length: int

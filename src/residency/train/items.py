@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from residency.core.errors import UserError
 from residency.core.types import SHOWABLE, Example, MaskProof, Value
-from residency.models.tokens import Tokeniser
+from residency.metrics.counts import Counts
+from residency.models.tokens import TokenisedText, Tokeniser
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of, of
 from residency.tasks.heads import IGNORED
+
+MOST_UNKNOWN = 0.05
+"""Share of unknown tokens above which a tokenizer does not read the text that it is given."""
+FEW_UNKNOWN = 20
+"""Unknown tokens that may as well be chance."""
 
 
 class TrainingItem(Value, frozen=True):
@@ -45,6 +53,8 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
     changed: dict[str, int] = {}
     head = classifier_of(card)
     tokens_of = tokeniser([example.input for example in examples])
+    unknown = unknown_share(tokens_of, tokeniser)
+    said = Counts()
     for example, tokens in zip(examples, tokens_of, strict=True):
         check_gold(example, card)
         windows = tokeniser.windows(tokens)
@@ -57,6 +67,7 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
         targets, reasons = head.targets(example, tokens.slots, card)
         for reason, count in reasons.items():
             changed[reason] = changed.get(reason, 0) + count
+        said += head.kept(example, targets, tokens.slots, card)
         for window in windows:
             ids = tokeniser.inputs(tokens, window)
             before = len(tokeniser.prefix) - window.start
@@ -64,12 +75,37 @@ def build(examples: Sequence[Example], tokeniser: Tokeniser, card: Card) -> Item
             own = head.of_window(targets, places, len(ids))
             if own is not None:
                 items.append(TrainingItem(example=example.id, ids=ids, targets=own))
+    proof = prove(items, examples, tokeniser, card)
+    ceiling = said.f1 if said.tp + said.fn else 1.0
     return Items(
         items=items,
         windowed=windowed,
         changed=changed,
-        proof=prove(items, examples, tokeniser, card),
+        proof=replace(proof, ceiling=ceiling, unknown=unknown),
     )
+
+
+def unknown_share(tokens: Sequence[TokenisedText], tokeniser: Tokeniser) -> float:
+    """Share of unknown tokens; raises ``UserError`` where it is above ``MOST_UNKNOWN``."""
+    total = sum(len(one.ids) for one in tokens)
+    unknown = sum(one.ids.count(tokeniser.unknown_id) for one in tokens)
+    if unknown > max(MOST_UNKNOWN * total, FEW_UNKNOWN):
+        raise UserError(
+            f"base: its tokenizer does not know {unknown / total:.0%} of the tokens of the training "
+            f"part (at most {MOST_UNKNOWN:.0%} may be unknown); it was made for other languages or "
+            "characters: choose another base."
+        )
+    return unknown / total if total else 0.0
+
+
+def limits(proof: MaskProof) -> list[str]:
+    """What the tokenizer keeps a model from."""
+    capped = (
+        f"the gold itself reaches strict F1 {proof.ceiling:.4f} once it has become tags and back; no "
+        "model can exceed that with this tokenizer"
+    )
+    unknown = f"{proof.unknown:.2%} of the tokens are unknown to the base's tokenizer"
+    return [*([capped] if proof.ceiling < 1 else []), *([unknown] if proof.unknown else [])]
 
 
 def check_gold(example: Example, card: Card) -> None:

@@ -61,9 +61,13 @@ class ClassifierTraining:
         loss_on: Literal["all", "last"],
         max_rejected: float,
     ) -> list[str]:
-        """What becomes of the rows of a part on their way to the model, for ``residency check``:
-        notes stay as they are."""
-        return []
+        """What becomes of training rows on their way to the model, for ``residency check``."""
+        rows = part("train")
+        if not rows:
+            return []
+        made = items.build(rows, artefact.tokeniser(base), card)
+        changed = (f"{times} training spans: {why}" for why, times in made.changed.items())
+        return [*changed, *items.limits(made.proof)]
 
     def packing(self, stage: Stage) -> str:
         """Whether rows are laid end to end: ``auto``, ``on`` or ``off``. Windows never are."""

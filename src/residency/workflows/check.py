@@ -102,7 +102,9 @@ def _check_task(
         findings += [_found("error", f"{where}: label {one!r} {allowed}") for one in unknown]
         if base and head:
             changed = training_of(head).changes(
-                lambda part: examples(corpus.part(part), labelled),
+                lambda part: examples(
+                    corpus.part(part) if learns or part != "train" else [], labelled
+                ),
                 base,
                 labelled,
                 task.limits,

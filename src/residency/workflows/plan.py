@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec.structs import replace
 
 from residency.core.errors import UserError
-from residency.core.types import Value
+from residency.core.types import MaskProof, Value
 from residency.models.base import Base, resolve
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
@@ -70,11 +70,12 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     where one of them is missing.
     """
     from residency.train import estimate as plans
+    from residency.train.items import limits
 
     processes.check(recipe.launch)
     device = device_named(gpu) if gpu else device_here()
     base = resolve(recipe.base, recipe.root, weights=False)
-    subject = subject_of_recipe(recipe, base)
+    subject, proof = subject_of_recipe(recipe, base)
     found = []
     for number, stage in enumerate(recipe.stages, start=1):
         program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
@@ -87,15 +88,19 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
                 device=device.name,
                 fits=fits,
                 verdict=plans.verdict(estimate, device),
-                facts=_facts(estimate, subject),
+                facts=(
+                    *_facts(estimate, subject),
+                    *(("tokenizer", said) for said in limits(proof)),
+                ),
                 advice="" if fits else _advice(setting),
             )
         )
     return found
 
 
-def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
-    """What a recipe trains: the base and the rows of its first task, as the model reads them."""
+def subject_of_recipe(recipe: Recipe, base: Base) -> tuple[Subject, MaskProof]:
+    """What a recipe trains: the base and the rows of its first task, as the model reads them; and
+    what of these is trained."""
     from residency.corpus import load
     from residency.train import estimate as plans
     from residency.train.kinds import training_of
@@ -110,7 +115,8 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> Subject:
     _, made = training_of(head).read(train, base, card, task.limits, loss_on, data.max_rejected)
     if not made.items:
         raise UserError(f"{where}: the training part is empty; there is nothing to plan for.")
-    return plans.subject_of_job(base, card, head, made.items, len(corpus.part("dev")))
+    subject = plans.subject_of_job(base, card, head, made.items, len(corpus.part("dev")))
+    return subject, made.proof
 
 
 def _estimate(setting: Setting) -> MemoryEstimate:

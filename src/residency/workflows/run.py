@@ -119,6 +119,7 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
         processes.start(launch.processes, "residency.workflows.run", given)
         tracker.end()
         return
+    from residency.train.items import limits
     from residency.train.trainer import train
 
     tracker.start(f"training {stage.title(number + 1)}")
@@ -129,7 +130,8 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
     if processes.first():
         write_jsonl(folder / "ledger.jsonl", _entries(items))
         best = f"best {result.metric} {result.best:.3f} at epoch {result.best_epoch:g}"
-        tracker.end(best if result.best else "last model kept")
+        said = [best if result.best else "last model kept", *limits(items.proof)]
+        tracker.end("; ".join(said))
 
 
 def train_together(material: Material, number: int, folder: Path) -> None:
