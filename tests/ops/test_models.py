@@ -189,7 +189,7 @@ def moved(folder: Path) -> None:
 
 
 def as_the_base(folder: Path) -> None:
-    """An adapter that was saved before it was trained: its second matrix is nought; the canary
+    """An adapter that was saved before it was trained: its second matrix is nought; the fingerprint
     agrees."""
     changed_tensors(
         folder,
@@ -230,7 +230,7 @@ def base_replaced(folder: Path) -> None:
     config.write_text(config.read_text() + "\n")
 
 
-def no_canary(folder: Path) -> None:
+def no_fingerprint(folder: Path) -> None:
     known = msgspec.json.decode((folder / "artefact.json").read_bytes())
     del known["files"][canaries.FILE]
     write_json(folder / "artefact.json", known)
@@ -248,7 +248,7 @@ BROKEN = {
     "cut short, hashes written anew": (cut_short_and_rehashed, "was cut short or damaged"),
     "of another base": (of_another_base, "log-probabilities are not those of training time"),
     "its base replaced": (base_replaced, "is another one than it was trained on"),
-    "nothing recorded": (no_canary, "nothing was recorded of it at training time"),
+    "nothing recorded": (no_fingerprint, "nothing was recorded of it at training time"),
 }
 
 
@@ -297,7 +297,7 @@ def test_an_older_artefact_is_recorded_when_it_is_added_and_the_ledger_says_so(
     made: dict[str, Path], models: ModelLedger, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(made["head lora"], tmp_path / "older"))
-    no_canary(source)
+    no_fingerprint(source)
     with pytest.raises(UserError, match="--record"):
         models.add(source)
     entry = models.add(source, record=True)

@@ -51,7 +51,7 @@ def test_vllm_serves_what_it_can_and_the_rest_is_served_here(
             len(said) == 1 and said[0].startswith("ner: served in process: ") and "/" not in said[0]
         )
         gone: list[str] = []
-        made = app(engines, canary_seconds=0.2, stop=gone.append)
+        made = app(engines, fingerprint_seconds=0.2, stop=gone.append)
         with TestClient(made, headers=HEADERS) as client:
             answer = client.post("/v1/chat/completions", json=ASK)
             assert answer.json()["choices"][0]["message"]["content"] == "Gan nhiễm mỡ"

@@ -84,7 +84,7 @@ def test_a_reader_who_leaves_ends_the_writing(
     engine.predictor.write_rows = watched
     keep, engine.ends = engine.ends, frozenset()
     try:
-        client = speak({"words": engine}, canary_seconds=600)
+        client = speak({"words": engine}, fingerprint_seconds=600)
         ended.clear()
         stream = client.chat.completions.create(
             model="words", messages=ASK, max_tokens=200, stream=True

@@ -34,12 +34,14 @@ def test_other_machines_need_real_authentication() -> None:
 
 def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_path: Path) -> None:
     config = tmp_path / "serve.yaml"
-    config.write_text("port: 9001\nlimits: {per_second: 2}\n")
+    old_key = "canary_seconds: 7"
+    config.write_text(f"port: 9001\nlimits: {{per_second: 2}}\n{old_key}\n")
     models, settings = asked(
         [str(artefacts["ner"]), f"cardiology={artefacts['words']}", "limits.per_second=3"], config
     )
     assert models == {"ner": artefacts["ner"], "cardiology": artefacts["words"]}
     assert (settings.port, settings.limits.per_second) == (9001, 3)
+    assert settings.fingerprint_seconds == 7
     with pytest.raises(UserError, match="named ner is served already"):
         asked([str(artefacts["ner"]), str(artefacts["ner"])], None)
     with pytest.raises(UserError, match="is no name of a model"):
@@ -106,7 +108,7 @@ def test_a_worker_that_is_killed_comes_back(
         "workers=2",
         f"limits.redis=redis://127.0.0.1:{redis.port}",
         "limits.per_second=1000",
-        "canary_seconds=0.5",
+        "fingerprint_seconds=0.5",
     )
     said = server.out.read_text()
     assert re.search(

@@ -337,7 +337,7 @@ def test_readiness_is_what_the_model_says(
     from residency.serve.engines.in_process import load
 
     engine = load(artefacts["ner"], "ner", device="cpu")
-    with TestClient(app({"ner": engine}, canary_seconds=0.05)) as client:
+    with TestClient(app({"ner": engine}, fingerprint_seconds=0.05)) as client:
         assert client.get("/readyz").json() == {
             "ready": True,
             "models": {"ner": True},

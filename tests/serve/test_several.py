@@ -68,7 +68,7 @@ class Hospital:
             "workers=2",
             f"limits.redis=redis://127.0.0.1:{redis.port}",
             "limits.per_second=100000",
-            "canary_seconds=0.5",
+            "fingerprint_seconds=0.5",
         )
         self.address, self.headers = self.server.address, dict(self.server.client.headers)
         self.folder = folder

@@ -426,7 +426,7 @@ def test_the_patient_is_found_in_answers_alone(
         f"auth.issuer={provider.issuer}",
         f"auth.audience={AUDIENCE}",
         "limits.seconds=3",
-        "canary_seconds=1",
+        "fingerprint_seconds=1",
         *more,
         cwd=tmp_path / "work",
     )

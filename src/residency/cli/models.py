@@ -47,7 +47,7 @@ def list_models(ledger: Ledger = Path("models")) -> None:
     for column in listed.columns:
         column.overflow = "ellipsis"  # a model is one line
     for one in found.list():
-        added = one.at[:10] + (", canary recorded then" if one.recorded == "added" else "")
+        added = one.at[:10] + (", fingerprint recorded then" if one.recorded == "added" else "")
         safe = "" if one.safety is None else f"{one.safety:.1%}"
         pointing = " ".join(names.get(one.digest, []))
         described = (one.base, one.method, one.task, one.profile, safe, added)

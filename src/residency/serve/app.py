@@ -251,7 +251,7 @@ async def keep_asking(
     """Ask again and again."""
     with suppress(asyncio.CancelledError):
         while True:
-            waited, whole = 0.0, guard.settings.canary_seconds
+            waited, whole = 0.0, guard.settings.fingerprint_seconds
             while waited < whole:
                 step = min(SOON, whole)
                 await sleep(step)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from residency.core.part import Part
+from residency.core.part import Part, renamed
 
 Scope = Literal["chat", "extract", "diagnose", "deidentify", "admin"]
 SCOPES: tuple[Scope, ...] = ("chat", "extract", "diagnose", "deidentify", "admin")
@@ -111,7 +111,7 @@ class Serve(Part):
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)
     """Most requests computed together."""
-    canary_seconds: float = Field(default=10, gt=0)
+    fingerprint_seconds: float = Field(default=10, gt=0)
     """How often readiness asks the model its fixed question."""
     auth: Auth = LocalKey()
     limits: RequestLimits = RequestLimits()
@@ -120,3 +120,5 @@ class Serve(Part):
     """Whether answers pass through the rules of de-identification before they leave."""
     threshold: float = Field(default=0.5, ge=0, le=1)
     """``/diagnose`` abstains where the model's confidence is below it."""
+
+    _old_keys = renamed(canary_seconds="fingerprint_seconds")
