@@ -16,7 +16,7 @@ import yaml
 
 from _common import ROOT, folder, shared_data
 from residency.core.types import RawNote
-from residency.deid.engine import Deidentifier, normalised
+from residency.deid.engine import Deidentifier, normal_form
 from residency.deid.options import Deid
 from residency.deid.vault import Vault
 from residency.synth.hospital_notes import WORLD, notes
@@ -164,7 +164,7 @@ countries, ages) are neutral."""
 def of_world(name: str, lang: str, count: int, seed: int) -> Iterator[Case]:
     """Notes of an invented hospital."""
     for planted in notes(lang, count, seed, WORLDS[name]):
-        note, edits = planted.note, normalised(planted.note.text)
+        note, edits = planted.note, normal_form(planted.note.text)
         moved = [(mark, edits.project(mark.start, mark.end)) for mark in planted.marks]
         spans = (edits.project(span.start, span.end) for span in note.spans)
         places = tuple(Place(*at, mark.kind, mark.known) for mark, at in moved if at)
@@ -192,7 +192,7 @@ def public() -> dict[tuple[str, str], list[Case]]:
 
 
 def _case(id: str, text: str, lang: str, spans: Iterable[tuple[int, int, str]]) -> Case:
-    edits = normalised(text)
+    edits = normal_form(text)
     moved = [(edits.project(start, end), label) for start, end, label in spans]
     places = tuple(Place(*at, COUNTED[label]) for at, label in moved if at and label in COUNTED)
     neutral = tuple(at for at, label in moved if at and label not in COUNTED)
@@ -235,7 +235,7 @@ def _hl7(paths: Iterable[Path]) -> Iterator[Case]:
         for start, end, kind in sorted(spots):
             if not places or start >= places[-1].end:
                 places.append(Place(start, -end, kind, known=True))
-        edits = normalised(plain)
+        edits = normal_form(plain)
         moved = ((place, edits.project(place.start, place.end)) for place in places)
         found = tuple(Place(*at, place.kind, True) for place, at in moved if at)
         own, name = {"identifiers": tuple(sorted(values))}, path.name

@@ -30,7 +30,7 @@ from _common import LANGUAGES, Subject, Table, report, say
 from _deid_cases import COLUMNS, WORLDS, Case, Tally, engine, kinds_table, of_world, public, touches
 from residency.core.errors import UserError
 from residency.core.types import RawNote, Span
-from residency.deid.engine import DeidentifiedNote, keyed, normalised
+from residency.deid.engine import DeidentifiedNote, keyed, normal_form
 from residency.deid.rules import rules, rules_of
 from residency.deid.vault import Vault
 from residency.synth.clinical_notes import records
@@ -149,7 +149,7 @@ def corpora(given: Namespace) -> None:
     for name, lang, texts in medical(common.shared_data(), given.most):
         kinds, length = Counter[str](), 0
         for text in islice(texts, given.most):
-            plain = normalised(text).apply(text)
+            plain = normal_form(text).apply(text)
             length += len(plain)
             kinds.update(one.kind for one in rules_of(lang).find(plain, lang))
         each = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
@@ -221,7 +221,7 @@ def properties(given: Namespace) -> None:
 
 def check(planted: Planted, done: DeidentifiedNote, tally: Counter[str]) -> None:
     """Count what became of identifiers and labelled spans."""
-    before = normalised(planted.note.text)
+    before = normal_form(planted.note.text)
     text = before.apply(planted.note.text)
     covered = {i for one in done.findings for i in range(one.start, one.end)}
     marks = [(one, before.project(one.start, one.end)) for one in planted.marks]
@@ -246,7 +246,7 @@ def shifts(planted: Planted, done: DeidentifiedNote, lang: str) -> Iterator[int]
     from residency.deid.dates import find_dates
 
     after = {mention.start: mention for mention in find_dates(done.note.text, lang)}
-    before = normalised(planted.note.text)
+    before = normal_form(planted.note.text)
     for mention in find_dates(before.apply(planted.note.text), lang):
         place = (mention.start, mention.end)
         back = before.back(*place) if before.pieces else place
@@ -274,7 +274,7 @@ def speed(given: Namespace) -> None:
         rates = [common.apart(*call, threads=1)["rate"] for _ in range(given.rounds)]
         made, other = [note.text for note in long_notes(lang, given.notes)], "-"
         if given.presidio:
-            texts = [normalised(text).apply(text) for text in made[: given.presidio]]
+            texts = [normal_form(text).apply(text) for text in made[: given.presidio]]
             other = f"{len(texts) / peer('presidio', lang, texts)[1]:,.0f}"
         length, shares = sum(map(len, made)) / len(made), common.apart(*call, True, threads=1)
         table.add(

@@ -25,7 +25,7 @@ from residency.deid.engine import (
     Deidentifier,
     Refused,
 )
-from residency.deid.engine import normalised as normalized
+from residency.deid.engine import normal_form as normalized
 from residency.deid.find import Finding
 from residency.deid.known import known_finder
 from residency.deid.options import Deid

@@ -88,23 +88,23 @@ def test_there_are_forty_items_and_more_in_every_language_each_with_its_source()
 @pytest.mark.parametrize("lang", safety.LANGUAGES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_safe_answer_is_told_from_a_harmful_and_from_an_empty_one(kind: str, lang: str) -> None:
-    assert safety.judged(SAFE[kind][lang], kind, lang).safe
-    bad = safety.judged(HARMFUL[kind][lang], kind, lang)
+    assert safety.judge(SAFE[kind][lang], kind, lang).safe
+    bad = safety.judge(HARMFUL[kind][lang], kind, lang)
     assert not bad.safe
     assert bad.harmful == (kind not in ("unanswerable", "false-premise"))
-    assert safety.judged("", kind, lang) == safety.Verdict(
+    assert safety.judge("", kind, lang) == safety.Verdict(
         safe=False, harmful=False, why=f"lacks: {safety.safety_set().kinds[kind].must[0]}"
     )
 
 
 def test_an_echo_of_the_question_is_safe_nowhere() -> None:
     assert [
-        one.id for one in safety.questions() if safety.judged(one.input, one.kind, one.lang).safe
+        one.id for one in safety.questions() if safety.judge(one.input, one.kind, one.lang).safe
     ] == []
 
 
 def test_a_warning_beside_a_permission_is_not_safe() -> None:
-    verdict = safety.judged("Yes, but avoid alcohol.", "contraindication", "en")
+    verdict = safety.judge("Yes, but avoid alcohol.", "contraindication", "en")
     assert (verdict.safe, verdict.harmful, verdict.why) == (False, True, "holds: permit")
 
 
@@ -122,10 +122,10 @@ class Canned:
 
 def test_the_report_counts_the_three_languages_of_an_item_as_one() -> None:
     mixed = {**SAFE, "emergency": HARMFUL["emergency"]}
-    base, tuned = safety.together(
+    base, tuned = safety.reports_of(
         [
-            safety.asked(Canned("base", HARMFUL)),
-            safety.asked(Canned("tuned", mixed), show_text=True),
+            safety.ask_questions(Canned("base", HARMFUL)),
+            safety.ask_questions(Canned("tuned", mixed), show_text=True),
         ],
         0,
     )

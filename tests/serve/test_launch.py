@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from serve_tools import NEEDS_REDIS, Redis, Started, free
 
-from residency.cli.serving import asked
+from residency.cli.serving import read_arguments
 from residency.core.errors import GateRefused, UserError
 from residency.serve.launch import check, greeting
 from residency.serve.settings import Serve
@@ -36,18 +36,18 @@ def test_runs_settings_and_names_are_told_apart(artefacts: dict[str, Path], tmp_
     config = tmp_path / "serve.yaml"
     old_key = "canary_seconds: 7"
     config.write_text(f"port: 9001\nlimits: {{per_second: 2}}\n{old_key}\n")
-    models, settings = asked(
+    models, settings = read_arguments(
         [str(artefacts["ner"]), f"cardiology={artefacts['words']}", "limits.per_second=3"], config
     )
     assert models == {"ner": artefacts["ner"], "cardiology": artefacts["words"]}
     assert (settings.port, settings.limits.per_second) == (9001, 3)
     assert settings.fingerprint_seconds == 7
     with pytest.raises(UserError, match="named ner is served already"):
-        asked([str(artefacts["ner"]), str(artefacts["ner"])], None)
+        read_arguments([str(artefacts["ner"]), str(artefacts["ner"])], None)
     with pytest.raises(UserError, match="is no name of a model"):
-        asked([f"a b={artefacts['ner']}"], None)
+        read_arguments([f"a b={artefacts['ner']}"], None)
     with pytest.raises(UserError, match="no run is given"):
-        asked(["port=9000"], None)
+        read_arguments(["port=9000"], None)
 
 
 NOTE = {"text": "Zyxwvutsrq ho khan, metformin 500mg", "model": "ner"}
@@ -173,7 +173,7 @@ def test_a_name_of_the_model_ledger_is_served(artefacts: dict[str, Path], tmp_pa
 
     ledger = ModelLedger(tmp_path / "models")
     ledger.promote("cardiology", ledger.add(artefacts["words"]).digest)
-    models, _ = asked(["cardiology"], None, tmp_path / "models")
+    models, _ = read_arguments(["cardiology"], None, tmp_path / "models")
     assert file_digest(models["cardiology"] / "artefact.json") == file_digest(
         artefacts["words"] / "artefact.json"
     )

@@ -222,7 +222,7 @@ def test_planted_faults_are_found_and_wait_until_mended(
     kept = label.read_annotations(label.open_labelling(ward["recipe"]))["a1"]
     assert all(one.at.startswith("20") and one.seconds == 20.0 for one in kept.values())
     assert {n: s.spans for n, s in kept.items()} == {
-        n: tuple(ordered(s)) for n, s in ward["said"]["a1"].items()
+        n: tuple(sort_spans(s)) for n, s in ward["said"]["a1"].items()
     }
     with client(accounts, "a3") as asked:
         for note, id in ward["faulty"].items():
@@ -239,10 +239,10 @@ def test_planted_faults_are_found_and_wait_until_mended(
     assert [(one.new, one.changed) for one in third] == [(0, 0)] * 3
 
 
-def ordered(marked: tuple[Span, ...]) -> list[Span]:
-    from residency.label.annotations import ordered
+def sort_spans(marked: tuple[Span, ...]) -> list[Span]:
+    from residency.label.annotations import sort_spans
 
-    return ordered(marked)
+    return sort_spans(marked)
 
 
 def test_agreement_is_that_of_the_reference_package_on_all_500(ward: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.files import write_jsonl
 from residency.corpus.abstracts import abstract
-from residency.synth.pairs import Pair, fault, own_words, read_pairs, sieved
+from residency.synth.pairs import Pair, fault, own_words, read_pairs, sieve
 from residency.workflows.literature import make_pairs
 
 TITLE = "Does inventedmab help patients with invented fever?"
@@ -65,7 +65,7 @@ def test_what_does_not_stand_on_the_abstract_is_left_out_with_its_reason(
 
 def test_of_nearly_the_same_questions_the_first_is_kept() -> None:
     again = pair(GOOD.question.replace("?", " ?"), GOOD.answer, "8")
-    kept, left = sieved([(GOOD, ONE.text), (GOOD, ONE.text), (again, ONE.text)])
+    kept, left = sieve([(GOOD, ONE.text), (GOOD, ONE.text), (again, ONE.text)])
     assert kept == [GOOD]
     assert sum(left.values()) == 2
 

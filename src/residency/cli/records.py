@@ -298,7 +298,7 @@ def trace(
     from residency.workflows.patients.trace import trace as traced
 
     places = find(paths or [Path()])
-    found = traced(identify(_asked(patient), places), places)
+    found = traced(identify(_ask(patient), places), places)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return
@@ -332,7 +332,7 @@ def erase(
     given = paths or [Path()]
     places = find(given)
     log = ErasureLog(erasing.log_of(places, given), key_from(places.key))
-    whom = identify(_asked(patient), places)
+    whom = identify(_ask(patient), places)
     if not yes:
         found = traced(whom, places)
         if found:
@@ -355,7 +355,7 @@ def erase(
     )
 
 
-def _asked(patient: str) -> str:
+def _ask(patient: str) -> str:
     import sys
 
     return sys.stdin.readline().strip() if patient == "-" else patient

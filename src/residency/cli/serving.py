@@ -86,13 +86,13 @@ def serve(
     works as it stands. Answers this machine alone unless auth.kind is oidc. Ends in order on Ctrl-C
     or SIGTERM: what runs is answered first.
     """
-    models, settings = asked(arguments, config, ledger)
+    models, settings = read_arguments(arguments, config, ledger)
     from residency.serve.launch import serve as start
 
     start(models, settings, say, ledger if ledger.is_dir() else None)
 
 
-def asked(
+def read_arguments(
     arguments: list[str], config: Path | None, ledger: Path = Path("models")
 ) -> tuple[dict[str, Path], Serve]:
     """The models by their names, and the settings; raises ``UserError``."""

@@ -61,7 +61,7 @@ class Deidentifier:
             return Refused(raw.id, REFUSED_EMPTY)
         if len(raw.text) > LONGEST:
             return Refused(raw.id, REFUSED_LONG)
-        before = normalised(raw.text)
+        before = normal_form(raw.text)
         view = View(before.apply(raw.text), raw.lang)
         dates = dates_of(view)
         secret = self.vault.secret(raw.patient)
@@ -157,7 +157,7 @@ def _new_date(
     return write(mention, drawn.shift(mention.value))
 
 
-def normalised(text: str) -> Edits:
+def normal_form(text: str) -> Edits:
     """Composed characters (NFC) and plain line ends; what every rule is written for."""
     composed = normalise(text, "NFC")
     ends = newlines(composed.apply(text)) if "\r" in text else None

@@ -8,7 +8,7 @@ import os
 from residency.core.edits import Edits
 from residency.core.types import Value
 from residency.deid.dates import dates_of
-from residency.deid.engine import PLACEHOLDER, normalised, replace_findings
+from residency.deid.engine import PLACEHOLDER, normal_form, replace_findings
 from residency.deid.find import resolve
 from residency.deid.options import Deid
 from residency.deid.rules import rules_of
@@ -38,7 +38,7 @@ def replace_identifiers(text: str, lang: str = "") -> ReplacedText:
     texts of one patient cannot be joined by it. What no rule knows, such as a rare name without a
     title, stays: a patient's own row finds more (``residency deid``).
     """
-    before = normalised(text)
+    before = normal_form(text)
     view = View(before.apply(text), lang)
     dates = dates_of(view)
     findings = resolve(rules_of(lang).search(view, dates))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from residency.core.types import RawNote, Value
-from residency.deid.engine import DeidentifiedNote, Deidentifier, normalised
+from residency.deid.engine import DeidentifiedNote, Deidentifier, normal_form
 from residency.deid.known import CODES, NAMES, SEPARATORS
 from residency.deid.names.lists import name_data
 from residency.deid.options import Release
@@ -78,9 +78,9 @@ class ReleaseCheck:
         done = self.engine.process(planted)
         self.tried.add(group)
         if isinstance(done, DeidentifiedNote):
-            out = squeezed(done.note.text)
+            out = squeeze(done.note.text)
             self.leaked += any(
-                len(key) > 3 and key in out for key in (squeezed(value) for value in values)
+                len(key) > 3 and key in out for key in (squeeze(value) for value in values)
             )
 
     def verdict(self) -> ReleaseVerdict:
@@ -132,9 +132,9 @@ class ReleaseCheck:
             )
 
 
-def squeezed(text: str) -> str:
+def squeeze(text: str) -> str:
     """A text without case, width, marks and separators."""
-    return SEPARATORS.sub("", plain(narrow(normalised(text).apply(text))))
+    return SEPARATORS.sub("", plain(narrow(normal_form(text).apply(text))))
 
 
 NUMBER = re.compile(r"(?<!\d)\d(?:[ .\-]?\d){7,18}(?!\d)", re.ASCII)

@@ -40,14 +40,14 @@ class Scorer:
     def likelihood(self, context: str, continuation: str) -> tuple[float, bool]:
         """log p of a continuation, and whether it is what would be written (greedily)."""
         before, after = self._pair(context, continuation)
-        return self._scored(before, after) if after else (0.0, True)
+        return self._score(before, after) if after else (0.0, True)
 
     def rolling(self, text: str) -> float:
         """log p of a whole text, in windows that do not overlap."""
         ids, total, step = self.predictor.chat.ids(text), 0.0, self.window - 1
         for start in range(0, len(ids), step):
             before = [ids[start - 1]] if start else [self.first]
-            total += self._scored(before, ids[start : start + step])[0]
+            total += self._score(before, ids[start : start + step])[0]
         return total
 
     def written(self, context: str, until: Sequence[str], most: int) -> str:
@@ -93,7 +93,7 @@ class Scorer:
             )
         return found
 
-    def _scored(self, before: list[int], after: list[int]) -> tuple[float, bool]:
+    def _score(self, before: list[int], after: list[int]) -> tuple[float, bool]:
         import torch
 
         ids = [*before, *after][-self.window :]

@@ -109,7 +109,7 @@ def questions() -> list[Example]:
     ]
 
 
-def judged(words: str, kind: str, lang: str) -> Verdict:
+def judge(words: str, kind: str, lang: str) -> Verdict:
     """What the patterns of a kind of question say of an answer; no answer is not safe and does no
     harm."""
     found, rule = safety_set(), safety_set().kinds[kind]
@@ -133,13 +133,13 @@ class Asked(NamedTuple):
     safe: list[bool]
 
 
-def asked(predictor: Predictor, *, show_text: bool = False) -> Asked:
+def ask_questions(predictor: Predictor, *, show_text: bool = False) -> Asked:
     """Ask a predictor all questions and score its answers."""
     items = questions()
-    return scored(items, list(predictor.predict(items)), predictor.info, show_text)
+    return score(items, list(predictor.predict(items)), predictor.info, show_text)
 
 
-def together(systems: Sequence[Asked], seed: int) -> list[Report]:
+def reports_of(systems: Sequence[Asked], seed: int) -> list[Report]:
     """The reports of several systems; the last holds how it compares with each of the others."""
     if not systems:
         return []
@@ -149,7 +149,7 @@ def together(systems: Sequence[Asked], seed: int) -> list[Report]:
     return [*(one.report for one in systems[:-1]), final]
 
 
-def scored(
+def score(
     asked: Sequence[Example],
     predictions: Sequence[Prediction],
     info: PredictorInfo,
@@ -157,7 +157,7 @@ def scored(
 ) -> Asked:
     """The report on answers to questions of the set."""
     said = [text_of(prediction.answer) for prediction in predictions]
-    verdicts = [judged(words, one.kind, one.lang) for words, one in zip(said, asked, strict=True)]
+    verdicts = [judge(words, one.kind, one.lang) for words, one in zip(said, asked, strict=True)]
     safe, harmful = [one.safe for one in verdicts], [one.harmful for one in verdicts]
     everywhere = [True] * len(asked)
     scores = [

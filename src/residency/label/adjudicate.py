@@ -8,7 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from residency.core.types import Note, Span, Value
-from residency.label.annotations import Annotation, AnnotationFault, LabellingTask, Version, ordered
+from residency.label.annotations import (
+    Annotation,
+    AnnotationFault,
+    LabellingTask,
+    Version,
+    sort_spans,
+)
 from residency.label.differences import Place, places, without_text
 from residency.label.pages import in_context
 
@@ -114,7 +120,7 @@ def _by_person(
     given = decided.get(place.id)
     if given is None or not given.counts:
         return None
-    version: Version = tuple(ordered(given.spans))
+    version: Version = tuple(sort_spans(given.spans))
     fault = ""
     if given.choice is not None:
         if 1 <= given.choice <= len(place.candidates):

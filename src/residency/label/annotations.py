@@ -114,7 +114,7 @@ def prove(given: Given, annotator: str, text: str, card: Card) -> Annotation:
     return Annotation(
         note=given.task,
         annotator=annotator,
-        spans=tuple(ordered(settled.spans)),
+        spans=tuple(sort_spans(settled.spans)),
         at=given.at,
         seconds=given.seconds,
         skipped=given.skipped,
@@ -124,7 +124,7 @@ def prove(given: Given, annotator: str, text: str, card: Card) -> Annotation:
     )
 
 
-def ordered(spans: Iterable[Span]) -> list[Span]:
+def sort_spans(spans: Iterable[Span]) -> list[Span]:
     """Spans in the order of the text, without who set them or how sure they were; attributes in
     alphabetical order."""
     bare = {

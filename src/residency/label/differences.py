@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from residency.core.types import Span, Value
-from residency.label.annotations import Version, ordered
+from residency.label.annotations import Version, sort_spans
 
 T = TypeVar("T")
 
@@ -66,14 +66,15 @@ def without_text(version: Version) -> Version:
 
 def places(note: str, versions: Mapping[str, Sequence[Span]]) -> list[Place]:
     """Stretches of overlapping spans of anybody, in order: together they hold every span once."""
-    every = ((span, name) for name, spans in versions.items() for span in ordered(spans))
+    every = ((span, name) for name, spans in versions.items() for span in sort_spans(spans))
     return [
         Place(
             note=note,
             start=min(span.start for span, _ in group),
             end=max(span.end for span, _ in group),
             versions={
-                name: tuple(ordered(span for span, by in group if by == name)) for name in versions
+                name: tuple(sort_spans(span for span, by in group if by == name))
+                for name in versions
             },
         )
         for group in touching(every)

@@ -184,7 +184,7 @@ def _weights(shards: list[Path], target: Path, config: dict[str, Any]) -> None:
     weight_map: dict[str, str] = {}
     total = 0
     for number, shard in enumerate(shards, start=1):
-        pairs = (renamed(old, found, config) for old, found in _read(shard))
+        pairs = (rename(old, found, config) for old, found in _read(shard))
         tensors = {name: tensor for each in pairs for name, tensor in each}
         file = "model.safetensors"
         if len(shards) > 1:
@@ -221,7 +221,7 @@ def _read(shard: Path) -> Iterator[tuple[str, Any]]:
     yield from found.items()
 
 
-def renamed(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, Any]]:
+def rename(name: str, tensor: Any, config: dict[str, Any]) -> list[tuple[str, Any]]:
     """A tensor under its name in ``Glm``; query, key and value apart.
 
     Raises ``UserError`` for a tensor that a base does not have.

@@ -82,7 +82,7 @@ def fault(pair: Pair, text: str) -> str:
     return ""
 
 
-def sieved(pairs: Iterable[tuple[Pair, str]]) -> tuple[list[Pair], Counter[str]]:
+def sieve(pairs: Iterable[tuple[Pair, str]]) -> tuple[list[Pair], Counter[str]]:
     """Of (pair, text of its abstract) those that are taken, and how many were left out by which
     reason.
 

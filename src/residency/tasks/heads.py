@@ -64,7 +64,7 @@ class Head:
         """Of how many tokens of a training row outputs are computed."""
         return len(ids)
 
-    def asked(self, trained: int) -> dict[str, Any]:
+    def inputs(self, trained: int) -> dict[str, Any]:
         """What a model is told beside its tokens, so that outputs are computed of ``trained`` tokens
         at most."""
         return {}
@@ -89,7 +89,7 @@ class WordsHead(Head):
         """Of the trained ones."""
         return sum(target != IGNORED for target in targets)
 
-    def asked(self, trained: int) -> dict[str, Any]:
+    def inputs(self, trained: int) -> dict[str, Any]:
         """To leave out the words behind other tokens, and to keep nothing for further ones."""
         return {"logits_to_keep": trained, "use_cache": False}
 

@@ -98,7 +98,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
     def measure(self) -> float:
         """The metric on the stop part; nan where it applies to none of its rows."""
         dev = self.job.dev
-        predictions = self.training.judged(self.predictor, dev, self.metric)
+        predictions = self.training.predictions(self.predictor, dev, self.metric)
         if self.job.more and falls(self.metric):  # rows of several families: by what they share
             losses = sum(one.gold_loss or 0.0 for one in predictions)
             return losses / sum(one.gold_tokens for one in predictions)

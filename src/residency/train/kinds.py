@@ -89,7 +89,7 @@ class ClassifierTraining:
         info = PredictorInfo(name="dev", base=job.base.id)
         return EncoderPredictor(model, reader, job.card, info), None
 
-    def judged(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
+    def predictions(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
         """What a metric is made of."""
         return list(predictor.predict(dev))
 
@@ -162,10 +162,10 @@ class GenerativeTraining(ClassifierTraining):
         predictor = CausalPredictor(model, reader, job.card, generation, info, job.more)
         return predictor, GenerativeSettings(chat=reader, generation=generation)
 
-    def judged(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
+    def predictions(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
         """Of metrics that fall, how probable the gold answers are."""
         if not falls(metric):
-            return super().judged(predictor, dev, metric)
+            return super().predictions(predictor, dev, metric)
         losses = predictor.gold_losses(dev)
         return [
             Prediction(id=one.id, gold_loss=loss, gold_tokens=count)

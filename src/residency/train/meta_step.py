@@ -205,7 +205,7 @@ def _loss(model: Any, head: Head, batch: Batch, precision: Precision) -> torch.T
     """As the trainer's, with targets of no meaning."""
     ids = torch.zeros(batch.rows, batch.tokens, dtype=torch.long)
     given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    given |= head.asked(batch.trained)
+    given |= head.inputs(batch.trained)
     mixed = nullcontext() if precision == "fp32" else torch.autocast("cpu", dtype=TYPES[precision])
     with mixed:
         logits = model(**given).logits.float()

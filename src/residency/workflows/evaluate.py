@@ -219,7 +219,7 @@ def measure(
             # Of a written task too a baseline may not write; only what writes can be asked this.
             if settings.safety and name not in shots and isinstance(predictor, CausalPredictor):
                 show = material.show_text
-                safe.append(safety.asked(predictor.for_card(safety.card()), show_text=show))
+                safe.append(safety.ask_questions(predictor.for_card(safety.card()), show_text=show))
         reports.append(report)
         answered.append((report.system, predictions))
         tracker.end(main_score(report, one.card))
@@ -227,7 +227,7 @@ def measure(
     tests = [compare(test, other, last, one.card, seed=recipe.seed) for other in answered[:-1]]
     found = corrected([one for several in tests for one in several])
     reports[-1] = msgspec.structs.replace(reports[-1], comparisons=found)
-    write_json(folder / "reports.json", [*reports, *safety.together(safe, recipe.seed)])
+    write_json(folder / "reports.json", [*reports, *safety.reports_of(safe, recipe.seed)])
 
 
 def _able_systems(one: TaskOnData, systems: Mapping[str, Path]) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from residency.core.progress import Silent, Tracker
 from residency.core.types import Example, Turn, Value
 from residency.corpus.abstracts import Abstract
 from residency.ingest import pubmed
-from residency.synth.pairs import Pair, own_words, read_pairs, sieved
+from residency.synth.pairs import Pair, own_words, read_pairs, sieve
 
 if TYPE_CHECKING:
     from residency.core.types import Predictor
@@ -121,7 +121,7 @@ def make_pairs(
     else:
         generator = _generator(by, model, key, out)
         found, asked = list(_written(generator, abstracts, pairs, out, tracker)), len(abstracts)
-    taken, left = sieved(found)
+    taken, left = sieve(found)
     write_jsonl(out, (_row(pair) for pair in taken))
     return PairCounts(len(abstracts), asked, len(taken), dict(Counter(left).most_common()))
 

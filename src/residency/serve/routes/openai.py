@@ -356,7 +356,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
         end = new.end or "stop"
         return {"index": number, "text": words, "finish_reason": end, "logprobs": likely}
 
-    choices = await together([answered(number) for number in range(len(ids))])
+    choices = await gather_or_cancel([answered(number) for number in range(len(ids))])
     return JSONResponse(head | {"choices": choices, "usage": _usage(exchange)})
 
 
@@ -379,7 +379,7 @@ def _not_streamed() -> Refusal:
     return Refusal(400, "not_streamed", said)
 
 
-async def together(work: Sequence[Any]) -> list[Any]:
+async def gather_or_cancel(work: Sequence[Any]) -> list[Any]:
     """Results of several at once; where one fails the others are ended."""
     async with asyncio.TaskGroup() as group:
         try:
