@@ -187,10 +187,10 @@ def trained(
 def marker(folder: Path, otherwise: str) -> EncoderPredictor:
     """The predictor of an artefact that marks spans, and says how sure it is of each token; raises
     ``UserError``, which says ``otherwise``, for other models."""
-    from residency.models.encoder import EncoderPredictor
-
-    check_marks_spans(artefacts.read(folder).head, otherwise)
-    return EncoderPredictor.from_artefact(folder)
+    found = artefacts.read(folder)
+    check_marks_spans(found.head, otherwise)
+    predictor: Any = kind_of(found).trained(folder, "tuned")
+    return predictor  # type: ignore[no-any-return]
 
 
 def exported(folder: Path, threads: int | None = None, name: str = "onnx") -> OnnxEncoder:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from residency.core.errors import UserError
 from residency.core.types import Example, PartName, Prediction, PredictorInfo
@@ -32,40 +32,35 @@ LOSS = "loss"
 recipe says otherwise."""
 
 
+class Reading(NamedTuple):
+    """How rows are read for a base."""
+
+    base: Base
+    card: Card
+    limits: TokenLimits
+    loss_on: Literal["all", "last"]
+    max_rejected: float
+    """Most rows, as a share, that may be too long to learn from. This, ``limits`` and ``loss_on``
+    are of rows that are asked in words."""
+    more: tuple[Card, ...] = ()
+
+
 class ClassifierTraining:
     """Encoders with a head: windows of notes, whose slots or labels are trained."""
 
     rates: TinyRates = CLASSIFIER_RATES
 
-    def read(
-        self,
-        examples: Sequence[Example],
-        base: Base,
-        card: Card,
-        limits: TokenLimits,
-        loss_on: Literal["all", "last"],
-        max_rejected: float,
-        more: Sequence[Card] = (),
-    ) -> tuple[Any, Items]:
-        """What reads rows for a base, and what it makes of them; ``limits`` and what follows are of
-        rows that are asked in words."""
-        reader = artefact.tokeniser(base)
-        return reader, items.build(examples, reader, card)
+    def read(self, examples: Sequence[Example], how: Reading) -> tuple[Any, Items]:
+        """What reads rows for a base, and what it makes of them."""
+        reader = artefact.tokeniser(how.base)
+        return reader, items.build(examples, reader, how.card)
 
-    def changes(
-        self,
-        part: Callable[[PartName], list[Example]],
-        base: Base,
-        card: Card,
-        limits: TokenLimits,
-        loss_on: Literal["all", "last"],
-        max_rejected: float,
-    ) -> list[str]:
+    def changes(self, part: Callable[[PartName], list[Example]], how: Reading) -> list[str]:
         """What becomes of training rows on their way to the model, for ``residency check``."""
         rows = part("train")
         if not rows:
             return []
-        made = items.build(rows, artefact.tokeniser(base), card)
+        _, made = self.read(rows, how)
         changed = (f"{times} training spans: {why}" for why, times in made.changed.items())
         return [*changed, *items.limits(made.proof)]
 
@@ -108,36 +103,21 @@ class GenerativeTraining(ClassifierTraining):
 
     rates = GENERATIVE_RATES
 
-    def read(
-        self,
-        examples: Sequence[Example],
-        base: Base,
-        card: Card,
-        limits: TokenLimits,
-        loss_on: Literal["all", "last"],
-        max_rejected: float,
-        more: Sequence[Card] = (),
-    ) -> tuple[Any, Items]:
-        """``max_rejected``: most rows, as a share, that may be too long to learn from."""
-        chat = artefact.chat(base, limits)
-        return chat, conversation_items.build(examples, chat, card, loss_on, max_rejected, more)
+    def read(self, examples: Sequence[Example], how: Reading) -> tuple[Any, Items]:
+        chat = artefact.chat(how.base, how.limits)
+        return chat, conversation_items.build(
+            examples, chat, how.card, how.loss_on, how.max_rejected, how.more
+        )
 
-    def changes(
-        self,
-        part: Callable[[PartName], list[Example]],
-        base: Base,
-        card: Card,
-        limits: TokenLimits,
-        loss_on: Literal["all", "last"],
-        max_rejected: float,
-    ) -> list[str]:
+    def changes(self, part: Callable[[PartName], list[Example]], how: Reading) -> list[str]:
         """What is cut, repaired or left out; every part is put into words."""
         part("dev")
         part("test")
-        chat, rows = artefact.chat(base, limits), part("train")
+        artefact.chat(how.base, how.limits)  # says what is wrong with a template, without rows too
+        rows = part("train")
         if not rows:
             return []
-        made = conversation_items.build(rows, chat, card, loss_on, max_rejected)
+        _, made = self.read(rows, how)
         left = Counter(made.rejected.values())
         return [
             *(f"{times} training rows: {why}" for why, times in made.changed.items()),

@@ -31,7 +31,7 @@ from residency.train.device import Device, free_memory, has_bf16, peak_memory
 from residency.train.items import Items
 from residency.train.job import TrainingJob
 from residency.train.judge import MARKER, Judge
-from residency.train.kinds import training_of
+from residency.train.kinds import Reading, training_of
 from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, out_of_memory, read_recovery
 from residency.train.stage_trainer import TRAINED, StageTrainer
@@ -142,10 +142,8 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
 
 def read_items(job: TrainingJob) -> tuple[ChatTokeniser | Tokeniser, Items]:
     """What reads the stage's rows, and what it makes of them."""
-    loss_on, limits = job.stage.loss_on, job.limits
-    reader, items = training_of(job.head).read(
-        job.train, job.base, job.card, limits, loss_on, job.max_rejected, job.more
-    )
+    how = Reading(job.base, job.card, job.limits, job.stage.loss_on, job.max_rejected, job.more)
+    reader, items = training_of(job.head).read(job.train, how)
     if not items.items:
         raise UserError(
             f"stage {job.name}: there is nothing to train on; the training part is empty."

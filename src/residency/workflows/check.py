@@ -77,7 +77,7 @@ def _check_task(
     findings: list[CheckFinding],
 ) -> None:
     """Look at a task: its card and base, the parts and labels of its data, what is learned."""
-    from residency.train.kinds import training_of
+    from residency.train.kinds import Reading, training_of
 
     task, where, card, head = asked.task, f"data.{asked.data}", None, None
     with _reported(findings):
@@ -105,11 +105,13 @@ def _check_task(
                 lambda part: examples(
                     corpus.part(part) if learns or part != "train" else [], labelled
                 ),
-                base,
-                labelled,
-                task.limits,
-                learns[0].loss_on if learns else "all",
-                recipe.data[asked.data].max_rejected,
+                Reading(
+                    base,
+                    labelled,
+                    task.limits,
+                    learns[0].loss_on if learns else "all",
+                    recipe.data[asked.data].max_rejected,
+                ),
             )
             findings += [_found("note", f"{where}: {words}.") for words in changed]
     if learns and not corpus.part("dev") and any(stage.stop for stage in learns):

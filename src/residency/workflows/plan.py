@@ -103,7 +103,7 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> tuple[Subject, MaskProof]:
     what of these is trained."""
     from residency.corpus import load
     from residency.train import estimate as plans
-    from residency.train.kinds import training_of
+    from residency.train.kinds import Reading, training_of
 
     task = recipe.tasks[0]
     data, where = recipe.data[task.data], f"data.{task.data}"
@@ -111,8 +111,8 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> tuple[Subject, MaskProof]:
     card = fixed(recipe.card(task), corpus.part("train"), where)
     head = head_of(card, output_of(task.output, base, card))
     train = examples(corpus.part("train"), card)
-    loss_on = recipe.stages[0].loss_on
-    _, made = training_of(head).read(train, base, card, task.limits, loss_on, data.max_rejected)
+    how = Reading(base, card, task.limits, recipe.stages[0].loss_on, data.max_rejected)
+    _, made = training_of(head).read(train, how)
     if not made.items:
         raise UserError(f"{where}: the training part is empty; there is nothing to plan for.")
     subject = plans.subject_of_job(base, card, head, made.items, len(corpus.part("dev")))
