@@ -346,15 +346,14 @@ def base_of(name: str | Path, **more: Any) -> Any:
 
 
 def items(base: Any, card: Any, rows: list[Example]) -> Any:
-    """Rows as training makes them."""
-    from residency.models import artefact
+    """Rows as training makes them, with the proof of what is trained."""
     from residency.models.generation import TokenLimits
-    from residency.train import conversation_items
-    from residency.train import items as encoder_items
+    from residency.models.predictors import output_of
+    from residency.tasks.families import head_of
+    from residency.train.kinds import training_of
 
-    if base.architecture == "causal":
-        return conversation_items.build(rows, artefact.chat(base, TokenLimits()), card).items
-    return encoder_items.build(rows, artefact.tokeniser(base), card).items
+    way = training_of(head_of(card, output_of("auto", base, card)))
+    return way.read(rows, base, card, TokenLimits(), "all", 1.0)[1]
 
 
 def as_tokens(item: Any) -> dict[str, list[int]]:

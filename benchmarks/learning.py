@@ -123,7 +123,7 @@ def plainly(path: str, settings: dict[str, Any]) -> dict[str, Any]:
 
     train, devel = msgspec.json.decode(Path(path).read_bytes(), type=list[list[Note]])
     base, card = common.base_of(common.minilm()), fixed(load_card("ner"), train, "data.ncbi")
-    each = [common.items(base, card, examples(part, card)) for part in (train, devel)]
+    each = [common.items(base, card, examples(part, card)).items for part in (train, devel)]
     rows, held = ([common.as_tokens(item) for item in part] for part in each)
     data = {"rows": rows, "held": held, "labels": len(TOKENS.outputs(card))}
     result, read = _plain.method(data, base.path, settings), tokeniser(base)

@@ -129,7 +129,10 @@ def alternating(task: str, settings: Any, systems: list[str]) -> dict[str, list[
 
     base = common.base_of(TINY if task == "entities" else TINY_LM)
     card, rows, held = subject(task, settings["rows"], settings["held"])
-    tokens = {"rows": common.items(base, card, rows), "held": common.items(base, card, held)}
+    tokens = {
+        "rows": common.items(base, card, rows).items,
+        "held": common.items(base, card, held).items,
+    }
     data = {name: [common.as_tokens(one) for one in found] for name, found in tokens.items()}
     data["labels"] = len(TOKENS.outputs(card)) if task == "entities" else 0
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
