@@ -22,6 +22,7 @@ from residency.ingest.sources import Extract
 from residency.label.campaign import Label
 from residency.metrics import answers
 from residency.models.base import BaseModelSettings
+from residency.models.baselines import BaselineName
 from residency.models.generation import Generation, TokenLimits
 from residency.models.remote import Api
 from residency.tasks.card import Card, load_card
@@ -68,8 +69,11 @@ class Task(Part):
 class Evaluate(Part):
     """How the result is measured, on the test part."""
 
-    baselines: tuple[Literal["base"], ...] = ("base",)
-    """Systems to compare with; ``base`` is the base with an untrained head."""
+    baselines: Literal["auto"] | tuple[BaselineName, ...] = "auto"
+    """Systems to compare with. ``base``: the base with an untrained head; the others learn from the
+    training part: ``crf`` (words, shapes, affixes), ``dictionary`` (its spans, the longest match),
+    ``majority`` (its commonest labels), ``chance`` (drawn as often as they occur there). ``auto``:
+    those of the card's family, and of answers in free words only ``base``."""
     metrics: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Metrics of written answers beside the usual ones: a file of ``metrics/answers``, or
     ``package.module:function``, which gives a reference and an answer a value, or none."""
@@ -149,6 +153,7 @@ class Recipe(Part):
                 )
         for number, stage in enumerate(self.stages):
             self._stage_fits(f"stages[{number}]", stage)
+            self._start_fits(number, stage)
         titles = [stage.title(number) for number, stage in enumerate(self.stages, start=1)]
         if {"base", "tuned"} & {stage.name for stage in self.stages} or len(titles) != len(
             set(titles)
@@ -198,6 +203,22 @@ class Recipe(Part):
                 f"{where}.data: the stage trains several tasks; name one of them with {where}.tasks"
             )
 
+    def _start_fits(self, number: int, stage: Stage) -> None:
+        """Whether a stage without a base, and the one behind it, go on from nothing."""
+        goes_on = stage.start != "base" and (number or stage.start != "previous")
+        before = self.stages[number - 1] if number and stage.start == "previous" else stage
+        if goes_on and not (stage.tuning.needs_base and before.tuning.needs_base):
+            raise ValueError(
+                f"stages[{number}].start: a crf starts from no model, and none goes on from it; "
+                "set start: base"
+            )
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether anything in it starts from a base."""
+        asked = "base" in self.evaluate.baselines and self.evaluate.baselines != "auto"
+        return asked or any(stage.tuning.needs_base for stage in self.stages)
+
     def tasks_of(self, stage: Stage) -> tuple[Task, ...]:
         """The tasks that a stage trains: those that it names, or all."""
         return tuple(task for task in self.tasks if not stage.tasks or task.title in stage.tasks)
@@ -241,7 +262,10 @@ class Recipe(Part):
     def settings(self) -> dict[str, Any]:
         """Everything that the recipe says, defaults included, as keys of steps are made of it,
         under the names that it had in earlier versions: so their runs are found again."""
-        return self.model_dump(mode="json", by_alias=True)
+        found = self.model_dump(mode="json", by_alias=True)
+        if self.evaluate.baselines == "auto":  # the default of earlier versions
+            found["evaluate"]["baselines"] = ["base"]
+        return found
 
     def card(self, task: Task) -> Card:
         """The card of a task."""

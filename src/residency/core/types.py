@@ -459,6 +459,9 @@ class StageResult(Value, frozen=True):
     """That trained together."""
     recovered: str = ""
     """What went wrong on the way and was mended."""
+    heaviest: dict[str, tuple[tuple[str, float], ...]] = {}
+    """Lexical models: output -> the features that speak most for it, with their weights. They hold
+    words of the notes."""
 
 
 class PartSummary(Value, frozen=True):

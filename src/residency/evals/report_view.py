@@ -501,6 +501,14 @@ def _comparisons(reports: Sequence[Report]) -> tuple[Comparison, ...]:
     return tuple(comparison for report in reports for comparison in report.comparisons)
 
 
+WHO = {
+    "tuned": "the tuned model",
+    "base": "the untuned base model",
+    "crf": "a CRF over words, shapes and affixes",
+    "dictionary": "the dictionary of the training part",
+    "majority": "the commonest labels",
+    "chance": "chance",
+}
 CLEAR = 0.05
 """p below which a difference is called clear."""
 
@@ -519,9 +527,7 @@ def _find(report: Report, metric: str) -> Score | None:
 
 def _who(report: Report) -> str:
     name = report.system.name
-    return {"tuned": "the tuned model", "base": "the untuned base model"}.get(
-        name, f"the system {name}"
-    )
+    return WHO.get(name, f"the system {name}")
 
 
 def _reading(test: Comparison) -> str:
@@ -531,6 +537,24 @@ def _reading(test: Comparison) -> str:
         return ", no clear difference"
     worse = test.low > 0 if falls(test.metric) else test.high < 0
     return ", clearly worse" if worse else ""
+
+
+def below_floor(reports: Iterable[Report]) -> list[str]:
+    """A sentence for each task whose last system is not better than a CRF that learned from the
+    same training part, by their paired test."""
+    found = []
+    for task, each in by_task(reports).items():
+        metric, tuned = main_metric(each), each[-1]
+        pair = (metric, "crf", tuned.system.name)
+        test = next((c for c in _comparisons(each) if (c.metric, c.a, c.b) == pair), None)
+        if test is None or (not _reading(test) and test.low > 0):
+            continue
+        found.append(
+            f"{task}: {_who(tuned)} is not better than the CRF on this test part "
+            f"({metric_in_sentence(metric)} differs by {signed(test.difference, 2)} "
+            f"{interval(test.low, test.high, 2)}): words, shapes and affixes do as well."
+        )
+    return found
 
 
 def _rounded(score: Score) -> str:

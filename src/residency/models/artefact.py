@@ -92,6 +92,11 @@ class Artefact(Value, frozen=True):
         """What answers its task."""
         return head_of(self.task(), self.output)
 
+    @property
+    def kind(self) -> str:
+        """What kind of model it is: that of its head, or ``lexical`` where it has no base."""
+        return self.head.kind if self.tuning().needs_base else "lexical"
+
     def others(self) -> list[Card]:
         """The cards of other tasks that it learned."""
         return [parse(Card, card, FILE) for card in self.more]

@@ -82,6 +82,10 @@ class Base(Value, frozen=True):
     dtype: Dtype = "auto"
 
 
+NO_BASE = Base(id="none", path="", digest="")
+"""What stands in the place of a base where nothing starts from one."""
+
+
 def bundled() -> list[str]:
     """Names of the bundled bases."""
     return sorted(f"bundled:{path.parent.name}" for path in BUNDLED.glob("*/config.json"))

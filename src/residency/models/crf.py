@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_json
 from residency.core.part import parse
@@ -18,7 +20,7 @@ from residency.locale.tokenise import units
 from residency.models import artefact as artefacts
 from residency.models import fingerprint, lexical
 from residency.models.adapters.crf import Crf
-from residency.models.base import Base
+from residency.models.base import NO_BASE
 from residency.models.lexical import Slots, Terms, word
 from residency.models.tokens import Marginals, TokenisedText
 from residency.tasks.bio import decode
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 
 WEIGHTS, FEATURES = "crf.crfsuite", "crf.json"
-NO_BASE = Base(id="none", path="", digest="", architecture="encoder")
-"""What stands where other models name their base."""
 YES, NO = "yes", "no"
 """Outputs for a label of a card that allows several: each label is asked alone."""
 Seen = list[list[str]]
@@ -54,6 +54,8 @@ class LexicalFeatures(Value, frozen=True):
     """A span of the training part -> label -> patients (or documents) in whose notes it stands."""
     lists: dict[str, tuple[str, ...]] = {}
     """Name of a list -> its terms."""
+    parameters: int = 0
+    """Weights that are not 0."""
 
 
 class Seer:
@@ -214,13 +216,14 @@ class CrfPredictor:
         tagger = crfsuite().Tagger()
         try:
             tagger.open(str(folder / WEIGHTS))
-            parameters = tagger.info().header["num_features"]
         except (ValueError, OSError):
             raise UserError(
                 f"{folder / WEIGHTS}: cannot be read; restore it, or train again."
             ) from None
         features = read_json(folder / FEATURES, LexicalFeatures)
-        info = PredictorInfo(name=name, base=NO_BASE.id, method=method, parameters=int(parameters))
+        info = PredictorInfo(
+            name=name, base=NO_BASE.id, method=method, parameters=features.parameters
+        )
         return cls(tagger, features, card, info)
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
@@ -276,13 +279,17 @@ class CrfPredictor:
             tolerances=dict(fingerprint.TOLERANCES),
         )
 
-    def weights(self) -> list[tuple[str, str, float]]:
-        """(feature, output, weight) of every feature of a slot, heaviest first."""
-        found = [
-            (feature, output, weight)
-            for (feature, output), weight in self.tagger.info().state_features.items()
-        ]
-        return sorted(found, key=lambda one: (-abs(one[2]), one[0], one[1]))
+    def heaviest(self, most: int = 12) -> dict[str, tuple[tuple[str, float], ...]]:
+        """Output -> the features that speak most for it, with their weights. They hold words of the
+        notes."""
+        found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+        for (feature, output), weight in self.tagger.info().state_features.items():
+            if weight > 0:
+                found[output].append((-weight, feature))
+        return {
+            output: tuple((name, round(-weight, 3)) for weight, name in sorted(each)[:most])
+            for output, each in sorted(found.items())
+        }
 
 
 # Training
@@ -305,27 +312,30 @@ def save(folder: Path, card: Card, method: Crf, profile: Profile) -> CrfPredicto
     return predictor
 
 
-def fit(examples: Sequence[Example], card: Card, method: Crf, folder: Path) -> dict[str, int]:
-    """Learn from examples and write ``WEIGHTS`` and ``FEATURES`` into a folder; how many spans
-    could not be said exactly, by reason. Equal examples, equal files.
+class Fitted(NamedTuple):
+    """What came of learning."""
+
+    changed: dict[str, int]
+    """Reason -> spans that could not be said exactly."""
+    outputs: dict[str, int]
+    """Output -> slots (or texts) that have it."""
+    slots: int
+    parameters: int
+    losses: tuple[float, ...]
+    """By iteration."""
+
+
+def fit(examples: Sequence[Example], card: Card, method: Crf, folder: Path) -> Fitted:
+    """Learn from examples and write ``WEIGHTS`` and ``FEATURES`` into a folder. Equal examples,
+    equal files.
 
     Raises ``UserError`` where there is nothing to learn from, or a row's gold does not fit.
     """
     way, head = way_of(card), classifier_of(card)
     trainer = crfsuite().Trainer("lbfgs", options(method), verbose=False)
-    changed: Counter[str] = Counter()
-    rows: list[Learned] = []
-    for example in examples:
-        if slots := units(example.input):
-            targets, reasons = head.targets(example, slots, card)
-            rows.append(Learned(example, slots, targets))
-            changed.update(reasons)
-    if not rows:
-        raise UserError(
-            f"card {card.name}: there is nothing to train on; the training part is empty or has no "
-            "words."
-        )
-    owns = own_terms(rows, way, card) if "dictionary" in method.features else {}
+    rows = learned(examples, card)
+    outputs = Counter(name for row in rows for name in head.trained(list(row.targets), card))
+    owns = own_terms(rows, card) if "dictionary" in method.features else {}
     features = LexicalFeatures(
         method=method.model_dump(mode="json"),
         outputs=head.outputs(card),
@@ -339,8 +349,14 @@ def fit(examples: Sequence[Example], card: Card, method: Crf, folder: Path) -> d
         for sequence, said in way.rows(seen, row.targets, features.outputs, card.multiple):
             trainer.append(sequence, said)
     trainer.train(str(folder / WEIGHTS))
-    write_json(folder / FEATURES, features)
-    return dict(changed)
+    losses = tuple(float(one["loss"]) for one in trainer.logparser.iterations)
+    kept = int(trainer.logparser.last_iteration["active_features"]) if losses else 0
+    write_json(folder / FEATURES, msgspec.structs.replace(features, parameters=kept))
+    slots, changed = 0, Counter[str]()
+    for row in rows:
+        slots += len(row.slots)
+        changed.update(row.changed)
+    return Fitted(dict(changed), dict(sorted(outputs.items())), slots, kept, losses)
 
 
 class Learned(NamedTuple):
@@ -349,6 +365,8 @@ class Learned(NamedTuple):
     example: Example
     slots: Slots
     targets: Sequence[float]
+    changed: dict[str, int]
+    """Reason -> spans that could not be said exactly."""
 
     @property
     def group(self) -> str:
@@ -384,8 +402,29 @@ def alone(features: Sequence[str], label: str) -> list[str]:
     return [f"{label}|{one}" for one in ("", *features)]
 
 
-def own_terms(rows: Sequence[Learned], way: Way, card: Card) -> dict[str, Own]:
+def learned(examples: Sequence[Example], card: Card) -> list[Learned]:
+    """Examples with their slots and targets; those without words are left out.
+
+    Raises ``UserError`` where none are left.
+    """
+    head = classifier_of(card)
+    read = [(example, units(example.input)) for example in examples]
+    rows = [
+        Learned(example, slots, *head.targets(example, slots, card))
+        for example, slots in read
+        if slots
+    ]
+    if not rows:
+        raise UserError(
+            f"card {card.name}: there is nothing to train on; the training part is empty or has no "
+            "words."
+        )
+    return rows
+
+
+def own_terms(rows: Sequence[Learned], card: Card) -> dict[str, Own]:
     """The spans of each patient or document."""
+    way = way_of(card)
     found: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in rows:
         found[row.group] |= way.terms(row, card)

@@ -14,7 +14,7 @@ from residency.core.errors import UserError
 from residency.core.part import parse
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
-from residency.models.base import Base
+from residency.models.base import NO_BASE, Base
 from residency.models.generation import TokenLimits
 from residency.tasks.card import Card
 from residency.tasks.families import check_marks_spans, head_of, of
@@ -22,11 +22,14 @@ from residency.tasks.heads import Head
 
 if TYPE_CHECKING:
     from residency.models.artefact import Artefact, Output
+    from residency.models.baselines import Baseline
     from residency.models.causal import CausalPredictor
+    from residency.models.crf import CrfPredictor
     from residency.models.encoder import EncoderPredictor
     from residency.models.onnx_encoder import OnnxEncoder
 
-    Trained = EncoderPredictor | CausalPredictor
+    Trained = EncoderPredictor | CausalPredictor | CrfPredictor
+    Answering = Trained | Baseline
 
 
 class ClassifierKind:
@@ -146,22 +149,46 @@ class GenerativeKind(ClassifierKind):
         return fingerprint.furthest(before, now)
 
 
+class LexicalKind(ClassifierKind):
+    """Models without a base: a CRF over lexical features."""
+
+    cannot: ClassVar = {
+        **ClassifierKind.cannot,
+        "onnx": "its model is a CRF, which ONNX has no operators for; use residency export crf.",
+        "bench": "times a model beside the same weights in transformers, which has no CRF; its "
+        "report and residency compare say how long it takes.",
+        "vllm": "its model is a CRF, which vLLM does not serve",
+    }
+
+    def trained(
+        self, folder: Path, name: str, card: Card | None = None, most: int | None = None
+    ) -> Trained:
+        from residency.models.crf import CrfPredictor
+
+        return CrfPredictor.from_artefact(folder, name)
+
+
 KINDS: Mapping[str, ClassifierKind] = {
     "classifier": ClassifierKind(),
+    "lexical": LexicalKind(),
     "generative": GenerativeKind(),
 }
 
 
 def kind_of(asked: Artefact | Head) -> ClassifierKind:
     """The kind of a trained model, or of what answers with a head."""
-    head = asked if isinstance(asked, Head) else asked.head
-    return KINDS[head.kind]  # the one place of this room that goes by the kind
+    return KINDS[asked.kind]  # the one place of this room that goes by the kind
 
 
 def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -> Output:
     """How a task is answered; raises ``UserError`` where base and card do not go together."""
     able = of(card).classifier is not None
     output: Output = wanted if wanted != "auto" else ("head" if able else "text")
+    if base is NO_BASE and output == "text":
+        raise UserError(
+            "stages[0].method.kind: crf marks spans and chooses labels, and the answers of card "
+            f"{card.name} are to be written; use lora or full."
+        )
     if output == "text":  # the recipe's word, of which the head is yet to be made
         if base.architecture != "causal":
             raise UserError(
@@ -184,7 +211,7 @@ def trained(
     return kind_of(artefacts.read(folder)).trained(folder, name, card, most)
 
 
-def marker(folder: Path, otherwise: str) -> EncoderPredictor:
+def marker(folder: Path, otherwise: str) -> EncoderPredictor | CrfPredictor:
     """The predictor of an artefact that marks spans, and says how sure it is of each token; raises
     ``UserError``, which says ``otherwise``, for other models."""
     found = artefacts.read(folder)

@@ -74,6 +74,8 @@ def prove(folder: Path, beside: Path | None = None) -> Proof:
         artefact = artefacts.read(folder)
         known = recorded(folder, artefact, beside)
         finite(folder, artefact)
+        if not artefact.tuning().needs_base:
+            return _says_the_same(folder, artefact, known)
         with silent():
             return _compared(folder, artefact, known)
     except UserError as error:
@@ -107,6 +109,23 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
             raise GateRefused(
                 f"not promoted: {folder / file}: cannot be read; it was cut short or damaged."
             ) from None
+
+
+def _says_the_same(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
+    """The proof of a model without a base: it reads the fixed texts as it did, and says what it
+    said of them."""
+    from residency.models.crf import CrfPredictor
+
+    now = CrfPredictor.from_artefact(folder).record()
+    engine = f"{ENGINE} {now.dtype}"
+    gap, most = fingerprint.furthest(known.values, now.values), known.tolerances.get(engine, 0.0)
+    if now.ids != known.ids or not gap <= most:
+        raise GateRefused(
+            f"not promoted: {folder}: it does not say of the fixed texts what it said at training "
+            f"time (largest difference {gap:.3g}, allowed {most:g}); it was changed, or is read by "
+            "another version of the program."
+        )
+    return Proof(engine=engine, furthest=round(gap, 8), tolerance=most)
 
 
 def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
@@ -165,6 +184,10 @@ def record(folder: Path) -> Fingerprint:
     """What an artefact says now, for one that was trained before this was recorded. It proves that
     nothing changes from here on."""
     artefact = artefacts.read(folder)
+    if not artefact.tuning().needs_base:
+        from residency.models.crf import CrfPredictor
+
+        return CrfPredictor.from_artefact(folder).record()
     with silent():
         found = fingerprint.record(
             kind_of(artefact).model(artefact, folder),

@@ -115,10 +115,9 @@ def held() -> int:
 
 def peak_memory() -> float:
     """Most that was held at once, in MB: of the GPU where there is one, else by this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
+    torch = sys.modules.get("torch")  # what was not loaded holds nothing
+    if torch is not None and torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated()) / 1e6
     # getrusage also counts what the parent held when it started us
     found = _kilobytes("/proc/self/status", "VmHWM")
     if found is not None:

@@ -93,6 +93,21 @@ class Stage(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
+        if not self.tuning.needs_base:
+            of_networks = self.model_fields_set - {
+                "name",
+                "start",
+                "tasks",
+                "data",
+                "replay",
+                "method",
+                "stop",
+            }
+            if of_networks:
+                raise ValueError(
+                    f"{sorted(of_networks)[0]} is about neural networks, and method.kind "
+                    f"{self.method.kind} is none; leave it out"
+                )
         if self.steps is not None and self.epochs != "auto":
             raise ValueError("give epochs or steps, not both")
         if isinstance(self.epochs, float) and not 0 < self.epochs < math.inf:

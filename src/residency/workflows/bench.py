@@ -252,6 +252,7 @@ def _subject(artefact: Path, folder: Path, tokens: int) -> TimedClassifier | Tim
     from residency.models import predictors
     from residency.models.artefact import read
 
+    predictors.kind_of(read(artefact)).check_able("bench", "bench")
     predictor: Any = predictors.trained(artefact)
     return timed_by(read(artefact).output)(predictor, _texts(folder), tokens)
 

@@ -11,13 +11,14 @@ from residency.core.types import DataSummary, PartName, Value
 from residency.corpus import load
 from residency.corpus.load import Corpus
 from residency.corpus.summary import summary
-from residency.models.base import Base, resolve
+from residency.models.base import Base
 from residency.models.erased import warning
 from residency.models.predictors import kind_of, output_of
 from residency.recipe import Recipe
 from residency.tasks.examples import examples, fixed, unknown_labels
 from residency.tasks.families import head_of
-from residency.workflows.steps import EvaluationTask, evaluation_tasks, trained_on
+from residency.train.stage import Stage
+from residency.workflows.steps import EvaluationTask, base_of, evaluation_tasks, trained_on
 
 
 class CheckFinding(Value, frozen=True):
@@ -37,7 +38,7 @@ def check(
     summaries: list[DataSummary] = []
     base, corpora = None, {}
     with _reported(findings):
-        base = resolve(recipe.base, recipe.root)
+        base = base_of(recipe)
     for name, data in recipe.data.items():
         # so that all is named, not what is met first
         lenient = data.model_copy(update={"max_rejected": 1.0, "leak": "warn"})
@@ -49,11 +50,25 @@ def check(
             findings += [_found(level, f"data.{name}: {words}.") for words in corpus.warnings]
     for asked in evaluation_tasks(recipe):
         _check_task(recipe, asked, base, corpora, findings)
-    models = [*sorted(runs.glob(f"{recipe.name}-*/train/*")), *([Path(base.path)] if base else [])]
+    models = sorted(runs.glob(f"{recipe.name}-*/train/*"))
+    models += [Path(base.path)] if base and base.path else []
+    for stage in recipe.stages:
+        with _reported(findings):
+            _check_lexical(recipe, stage)
     findings += [
         _found("note", f"{folder}: {words}") for folder in models if (words := warning(folder))
     ]
     return findings, summaries
+
+
+def _check_lexical(recipe: Recipe, stage: Stage) -> None:
+    """Whether a stage without a base has its library and its files."""
+    from residency.models import crf
+
+    if not stage.tuning.needs_base:
+        crf.crfsuite()
+        for name in getattr(stage.method, "dictionaries", ()):
+            crf.read_terms(recipe.root / name)
 
 
 def _found(level: str, message: str) -> CheckFinding:
@@ -100,7 +115,7 @@ def _check_task(
         allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
         unknown = unknown_labels(corpus.notes, labelled)
         findings += [_found("error", f"{where}: label {one!r} {allowed}") for one in unknown]
-        if base and head:
+        if base and base.path and head:
             changed = training_of(head).changes(
                 lambda part: examples(
                     corpus.part(part) if learns or part != "train" else [], labelled
@@ -114,7 +129,8 @@ def _check_task(
                 ),
             )
             findings += [_found("note", f"{where}: {words}.") for words in changed]
-    if learns and not corpus.part("dev") and any(stage.stop for stage in learns):
+    stopped = [stage for stage in learns if stage.stop and stage.tuning.needs_base]
+    if stopped and not corpus.part("dev"):
         findings.append(_found("note", f"{where}: no stop part, so the last model is kept."))
 
 

@@ -42,12 +42,11 @@ from residency.workflows.material import (
 from residency.workflows.steps import Inputs, data_step, is_finished, report_step, under_way
 
 if TYPE_CHECKING:
-    from residency.models.causal import CausalPredictor
-    from residency.models.encoder import EncoderPredictor
+    from residency.models.predictors import Answering
     from residency.models.remote import RemotePredictor
     from residency.tasks.card import Card
 
-    AnyPredictor = CausalPredictor | EncoderPredictor | RemotePredictor
+    AnyPredictor = Answering | RemotePredictor
 
 BASE = "base"
 API = "api:"

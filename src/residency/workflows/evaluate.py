@@ -28,6 +28,7 @@ from residency.corpus import splitfile
 from residency.corpus.ledger import LedgerEntry
 from residency.corpus.summary import summary, with_entries
 from residency.evals.floor import shortfall
+from residency.evals.report_view import below_floor
 from residency.models import erased
 from residency.models.base import silent
 from residency.models.predictors import kind_of
@@ -47,6 +48,7 @@ from residency.workflows.material import (
 from residency.workflows.steps import (
     EvaluationTask,
     Inputs,
+    baselines_of,
     data_step,
     evaluation_step,
     read_inputs,
@@ -55,13 +57,16 @@ from residency.workflows.steps import (
 )
 
 if TYPE_CHECKING:
-    from residency.models.causal import CausalPredictor
-    from residency.models.encoder import EncoderPredictor
+    from residency.models.predictors import Answering, Trained
 
 DEMO_CAVEAT = (
     "These records are invented: a generator wrote them, and the bundled model has seen text of "
     "the same generator when it was pre-trained. The scores show that the road works; they say "
     "nothing about real notes."
+)
+LEXICAL_CAVEAT = (
+    "The CRF's files hold words of its training notes, and every span that was labelled there, as "
+    "they are written: keep and share the model as you would the notes."
 )
 BUNDLED_CAVEAT = (
     "The bundled base is a very small model for learning the tool and for tests, never for care; "
@@ -194,7 +199,7 @@ def measure(
     the last. ``systems``: name -> artefact; ``title``: what the tracker is told after a name."""
     from residency.evals import safety
     from residency.evals.paired_tests import compare, corrected
-    from residency.models import predictors
+    from residency.models import baselines, predictors
     from residency.models.causal import CausalPredictor
 
     recipe, tracker = material.inputs.recipe, material.tracker
@@ -205,15 +210,19 @@ def measure(
     longest = predictors.longest_answer(able.values())
     shots = _questions_with_shots(one, test, recipe.seed)
     reports, answered, safe = [], [], []
-    for name in (*settings.baselines, *shots, *able):
+    for name in (*measured_baselines(material, one), *shots, *able):
         tracker.start(f"evaluating {name}{title}", len(test))
         with silent():
+            trainable = 0
+            predictor: Answering
             if name in able:
                 predictor = predictors.trained(able[name], one.card, name, longest)
                 trainable = read_json(able[name] / "stage.json", StageResult).trainable
+            elif name in baselines.KINDS:
+                learned_from = examples_of(one, "train")
+                predictor = baselines.learn(name, learned_from, one.card, recipe.seed)
             else:
                 predictor = untuned(material.inputs, one, list(able.values())[-1], longest)
-                trainable = 0
             predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trainable)
             report, predictions = ask(material, one.card, predictor, shots.get(name, test), folder)
             # Of a written task too a baseline may not write; only what writes can be asked this.
@@ -228,6 +237,12 @@ def measure(
     found = corrected([one for several in tests for one in several])
     reports[-1] = msgspec.structs.replace(reports[-1], comparisons=found)
     write_json(folder / "reports.json", [*reports, *safety.reports_of(safe, recipe.seed)])
+
+
+def measured_baselines(material: Material, one: TaskOnData) -> list[str]:
+    """The baselines of a task; where data has no training part, only those that need none."""
+    wanted = baselines_of(material.inputs.recipe, one.card)
+    return [name for name in wanted if name == "base" or one.corpus.part("train")]
 
 
 def _able_systems(one: TaskOnData, systems: Mapping[str, Path]) -> dict[str, Path]:
@@ -258,9 +273,7 @@ def _questions_with_shots(
     return {few_shot(shots): with_shots(test, examples_of(one, "train"), one.card, shots, seed)}
 
 
-def untuned(
-    inputs: Inputs, one: TaskOnData, artefact: Path, most: int | None = None
-) -> EncoderPredictor | CausalPredictor:
+def untuned(inputs: Inputs, one: TaskOnData, artefact: Path, most: int | None = None) -> Trained:
     """The base as it is, asked as a trained model of it is."""
     seed = inputs.recipe.seed
     return kind_of(one.head).untuned(inputs.base, one.card, seed, artefact, most)
@@ -341,6 +354,11 @@ def report_facts(
     inputs, recipe, trained = material.inputs, material.inputs.recipe, list(systems.values())
     data = read_json(inputs.folder / "data/summary.json", list[DataSummary])
     stages = tuple(read_json(path / "stage.json", StageResult) for path in trained)
+    if not material.show_text:  # features are words of notes
+        stages = tuple(
+            msgspec.structs.replace(stage, heaviest=dict.fromkeys(stage.heaviest, ()))
+            for stage in stages
+        )
     reports = tuple(
         report
         for step in measured
@@ -350,6 +368,13 @@ def report_facts(
     caveats += [f"data.{each.name}: {words}" for each in data for words in each.warnings]
     if all(note.origin.startswith("synthetic:") for note in one.corpus.notes):
         caveats.append(DEMO_CAVEAT)
+    if left := set(baselines_of(recipe, one.card)) - {*measured_baselines(material, one)}:
+        caveats.append(
+            f"Not compared with {', '.join(sorted(left))}: this data has no training part to learn "
+            "them from."
+        )
+    caveats += below_floor(reports)
+    caveats += [LEXICAL_CAVEAT] if any(stage.heaviest for stage in stages) else []
     if inputs.base.id.startswith("bundled:"):
         caveats.append(BUNDLED_CAVEAT)
     caveats += rule_of(one.card, stages[-1].trainable, stages[-1].parameters)

@@ -9,7 +9,6 @@ from residency.core.errors import UserError
 from residency.core.files import read_json
 from residency.core.run_folder import Run
 from residency.core.types import Note, Prediction, RawNote, RunFacts
-from residency.models.base import silent
 from residency.recipe import Recipe, read_yaml
 from residency.tasks.examples import question
 
@@ -48,8 +47,7 @@ def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Ite
     from residency.models import predictors
 
     folder = run.folder if isinstance(run, Run) else run
-    with silent():
-        predictor = predictors.trained(artefact_of(folder))
+    predictor = predictors.trained(artefact_of(folder))
     return predictor.predict(
         question(
             Note(id=str(number), text=note, profile="pseudonymised")

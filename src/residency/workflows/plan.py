@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec.structs import replace
 
 from residency.core.errors import UserError
-from residency.core.types import MaskProof, Value
-from residency.models.base import Base, resolve
+from residency.core.types import Example, MaskProof, Value
+from residency.models.base import NO_BASE, Base, resolve
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
+from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed
 from residency.tasks.families import head_of
 from residency.tasks.heads import TOKENS, WORDS, Head
@@ -74,10 +75,14 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
 
     processes.check(recipe.launch)
     device = device_named(gpu) if gpu else device_here()
-    base = resolve(recipe.base, recipe.root, weights=False)
-    subject, proof = subject_of_recipe(recipe, base)
+    based = any(stage.tuning.needs_base for stage in recipe.stages)
+    base = resolve(recipe.base, recipe.root, weights=False) if based else NO_BASE
+    subject, proof = subject_of_recipe(recipe, base) if based else (None, None)
     found = []
     for number, stage in enumerate(recipe.stages, start=1):
+        if subject is None or proof is None or not stage.tuning.needs_base:
+            found.append(_lexical(recipe, stage, number))
+            continue
         program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
         setting = Setting(recipe, stage, base, subject, device, program)
         estimate = _estimate(setting)
@@ -98,24 +103,56 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     return found
 
 
+def _lexical(recipe: Recipe, stage: Stage, number: int) -> Forecast:
+    """What a stage without a base takes; the processor does it, whatever else is there."""
+    from residency.train import lexical
+    from residency.train.device import free_memory
+    from residency.train.estimate import human_size as shown
+
+    card, train, _ = rows_of_recipe(recipe)
+    found = lexical.estimate(train, card, stage.tuning)
+    fits = found.memory <= free_memory()
+    return Forecast(
+        stage=stage.title(number),
+        device="processor",
+        fits=fits,
+        verdict=f"{shown(found.memory)} at most, {'which fits' if fits else 'more than is free'}",
+        facts=(
+            ("rows", f"{len(train):,}, {found.slots:,} words and characters in all"),
+            ("features", f"about {found.features:,} in them"),
+            ("peak memory", shown(found.memory)),
+            ("time", f"about {_time(found.seconds)}, right within a factor of two"),
+        ),
+        advice="" if fits else f"learn from fewer records: data.{recipe.tasks[0].data}.limit=1000",
+    )
+
+
+def rows_of_recipe(recipe: Recipe) -> tuple[Card, list[Example], int]:
+    """The card of a recipe's first task with its labels, the rows that it learns from, and how many
+    stand in the stop part."""
+    from residency.corpus import load
+
+    task = recipe.tasks[0]
+    corpus = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed)
+    card = fixed(recipe.card(task), corpus.part("train"), f"data.{task.data}")
+    return card, examples(corpus.part("train"), card), len(corpus.part("dev"))
+
+
 def subject_of_recipe(recipe: Recipe, base: Base) -> tuple[Subject, MaskProof]:
     """What a recipe trains: the base and the rows of its first task, as the model reads them; and
     what of these is trained."""
-    from residency.corpus import load
     from residency.train import estimate as plans
     from residency.train.kinds import Reading, training_of
 
     task = recipe.tasks[0]
     data, where = recipe.data[task.data], f"data.{task.data}"
-    corpus = load.load(data, task.data, recipe.root, recipe.seed)
-    card = fixed(recipe.card(task), corpus.part("train"), where)
+    card, train, stop = rows_of_recipe(recipe)
     head = head_of(card, output_of(task.output, base, card))
-    train = examples(corpus.part("train"), card)
     how = Reading(base, card, task.limits, recipe.stages[0].loss_on, data.max_rejected)
     _, made = training_of(head).read(train, how)
     if not made.items:
         raise UserError(f"{where}: the training part is empty; there is nothing to plan for.")
-    subject = plans.subject_of_job(base, card, head, made.items, len(corpus.part("dev")))
+    subject = plans.subject_of_job(base, card, head, made.items, stop)
     return subject, made.proof
 
 

@@ -18,6 +18,7 @@ from residency.core.errors import ResidencyError, UserError
 from residency.core.files import read_json, write_jsonl
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import Run, packages
+from residency.core.types import StageResult
 from residency.corpus.ledger import LedgerEntry
 from residency.models.artefact import FILE, Artefact
 from residency.models.base import silent
@@ -112,7 +113,7 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
     """Train a stage, counted from 0, in this process or in several that are started for it."""
     inputs, tracker = material.inputs, material.tracker
     stage, launch = inputs.recipe.stages[number], inputs.recipe.launch
-    if launch.processes > 1 and processes.world() == 1:
+    if launch.processes > 1 and processes.world() == 1 and stage.tuning.needs_base:
         tracker.start(f"training in {launch.processes} processes")
         folders = (inputs.folder, inputs.recipe.root, folder)
         given = [*(str(path.resolve()) for path in folders), str(number)]
@@ -120,18 +121,28 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
         tracker.end()
         return
     from residency.train.items import limits
-    from residency.train.trainer import train
 
     tracker.start(f"training {stage.title(number + 1)}")
     scratch = Run(inputs.folder).scratch(stage_step(inputs, number))
     scratch.mkdir(parents=True, exist_ok=True)
-    with silent():
-        result, items = train(job_of_stage(material, number, scratch, folder))
+    result, items = fit_stage(job_of_stage(material, number, scratch, folder))
     if processes.first():
         write_jsonl(folder / "ledger.jsonl", _entries(items))
         best = f"best {result.metric} {result.best:.3f} at epoch {result.best_epoch:g}"
         said = [best if result.best else "last model kept", *limits(items.proof)]
         tracker.end("; ".join(said))
+
+
+def fit_stage(job: TrainingJob) -> tuple[StageResult, Items]:
+    """Train a stage: a network, or what needs no base."""
+    if not job.stage.tuning.needs_base:
+        from residency.train import lexical
+
+        return lexical.train(job)
+    from residency.train import trainer
+
+    with silent():
+        return trainer.train(job)
 
 
 def train_together(material: Material, number: int, folder: Path) -> None:
@@ -188,6 +199,9 @@ def job_of_stage(material: Material, number: int, work: Path, out: Path) -> Trai
     others = {one.card.name: one.card for one in (*chosen[1:], *([general] if general else []))}
     others.pop(first.card.name, None)
     method = stage.method
+    if dictionaries := getattr(method, "dictionaries", ()):
+        paths = tuple(str(recipe.root / name) for name in dictionaries)
+        method = method.model_copy(update={"dictionaries": paths})
     if adapter := getattr(method, "adapter", None):
         method = method.model_copy(update={"adapter": str(recipe.root / adapter)})
     return TrainingJob(

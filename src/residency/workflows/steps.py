@@ -24,8 +24,10 @@ from residency.core.types import DataSummary, Value
 from residency.core.zones import assert_outside
 from residency.corpus import load
 from residency.corpus.summary import strictest
-from residency.models.base import Base, resolve
+from residency.models.base import NO_BASE, Base, resolve
 from residency.recipe import Recipe, Task
+from residency.tasks.card import Card
+from residency.tasks.families import of
 from residency.train import processes
 from residency.train.stage import Stage
 from residency.workflows.finished import artefact_of
@@ -58,9 +60,22 @@ def read_inputs(recipe: Recipe, runs: Path, folder: Path | None = None) -> Input
     Raises ``UserError`` where a file or the base is missing.
     """
     files = hash_files(recipe, runs / ".digests.json")
-    base = resolve(recipe.base, recipe.root)
+    base = base_of(recipe)
     own = runs / f"{recipe.name}-{recipe.digest[:8]}"
     return Inputs(recipe=recipe, folder=folder or own, base=base, files=files)
+
+
+def base_of(recipe: Recipe, weights: bool = True) -> Base:
+    """The base of a recipe; ``NO_BASE`` where nothing starts from one."""
+    return resolve(recipe.base, recipe.root, weights) if recipe.needs_base else NO_BASE
+
+
+def baselines_of(recipe: Recipe, card: Card) -> tuple[str, ...]:
+    """What the trained systems of a recipe are compared with on a card."""
+    if recipe.evaluate.baselines != "auto":
+        return recipe.evaluate.baselines
+    left_out = () if recipe.needs_base else ("base", "crf")  # there is none; it is one
+    return tuple(name for name in of(card).baselines if name not in left_out)
 
 
 def hash_files(recipe: Recipe, memo: Path | None = None) -> dict[str, str]:
@@ -118,8 +133,9 @@ def stage_steps(inputs: Inputs) -> list[Step]:
 
 def stage_step(inputs: Inputs, number: int) -> Step:
     """The step of a stage, counted from 0. What cannot change its result is left out."""
-    recipe, base = inputs.recipe, inputs.base
-    stage, settings = recipe.stages[number], recipe.settings["stages"][number]
+    recipe, stage = inputs.recipe, inputs.recipe.stages[number]
+    base = inputs.base if stage.tuning.needs_base else NO_BASE
+    settings = recipe.settings["stages"][number]
     settings.pop("track")
     kept = {"data", "output", "limits", "generate"}
     tasks = {
@@ -154,6 +170,13 @@ def _start_inputs(inputs: Inputs, number: int) -> dict[str, str]:
         found["start"] = stage_step(inputs, number - 1).key
     elif stage.start not in ("base", "previous"):
         found["start"] = file_digest(artefact_of(root / stage.start) / "artefact.json")
+    for name in getattr(stage.method, "dictionaries", ()):
+        if not (root / name).is_file():
+            raise UserError(
+                f"stages[{number}].method.dictionaries: {root / name} does not exist; name a file "
+                "with a term a line."
+            )
+        found[f"dictionary {name}"] = file_digest(root / name)
     adapter = getattr(stage.method, "adapter", None)
     if adapter is not None:
         files = sorted((root / adapter).glob("adapter_*"))
@@ -183,6 +206,7 @@ def evaluation_step(
     ``several``: whether there are other such steps."""
     into = f"eval/{asked.name or recipe.card(asked.task).name}"
     kept = {k: v for k, v in recipe.settings["evaluate"].items() if k != "floor"}
+    kept["baselines"] = list(baselines_of(recipe, recipe.card(asked.task)))
     settings = {"evaluate": kept, "seed": recipe.seed}
     settings |= {"data": asked.data} if several else {}
     settings |= {"shots": asked.task.shots} if asked.task.shots else {}

@@ -92,6 +92,8 @@ class Family:
     """Whether a report shows errors and a confusion table, not answers side by side."""
     screened: ClassVar[bool] = False
     """Whether a report also shows each label as a screening test."""
+    baselines: ClassVar[tuple[str, ...]] = ("base",)
+    """What a trained model is compared with by default (``models/baselines.py``)."""
     asks_loss: ClassVar[bool] = False
     """Whether a system that can is also asked how probable the gold answers are."""
 

@@ -26,6 +26,7 @@ class LabelFamily(ByLabel):
     """A single label bare, several as a JSON list."""
 
     answer, classifier, several, screened = Labels, SEQUENCE, True, True
+    baselines = ("base", "crf", "majority", "chance")
     marks_shown = True
 
     def check(self, card: Card) -> None:

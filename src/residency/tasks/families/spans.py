@@ -42,6 +42,7 @@ class SpanFamily(ByLabel):
     """Entities as a JSON list; a quote that occurs several times says which occurrence is meant."""
 
     answer, classifier, metric, marks = Spans, TOKENS, "span_f1", "entities"
+    baselines = ("base", "crf", "dictionary")
     marks_shown = True
     kinds = ("span_f1", "span_precision", "span_recall")
 
