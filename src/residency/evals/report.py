@@ -326,7 +326,7 @@ def _front_matter(facts: RunFacts) -> object:
     matter = {
         "model_name": facts.name,
         "language": languages,
-        "base_model": facts.base,
+        "base_model": facts.base if facts.base != "none" else "",
         "library_name": "residency",
         "tags": list(
             dict.fromkeys(

@@ -167,7 +167,10 @@ def weights_bytes(folder: Path) -> int:
 
     if (folder / onnx_encoder.FILE).is_file():
         return max((path.stat().st_size for path in folder.glob("*.onnx")), default=0)
-    base = Path(artefact.read(folder).base.path)
+    found = artefact.read(folder)
+    if not found.tuning().needs_base:
+        return sum((folder / name).stat().st_size for name in found.weights)
+    base = Path(found.base.path)
     files = [*folder.glob("*.safetensors"), *base.glob("*.safetensors")]
     if not any(base.glob("*.safetensors")):
         files += base.glob("*.bin")

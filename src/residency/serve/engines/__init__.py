@@ -20,6 +20,7 @@ from residency.tasks.families import of
 
 if TYPE_CHECKING:
     from residency.models.chat_template import ChatTokeniser
+    from residency.models.crf import LexicalTokeniser
     from residency.models.tokens import Tokeniser
 
 Kind = Literal["process", "onnx", "vllm"]
@@ -170,7 +171,7 @@ class ModelEngine(Protocol):
 class TextReader:
     """The tokenizer of a classifier."""
 
-    def __init__(self, tokeniser: Tokeniser, name: str) -> None:
+    def __init__(self, tokeniser: Tokeniser | LexicalTokeniser, name: str) -> None:
         self.tokeniser, self.name = tokeniser, name
 
     def count(self, text: str) -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from residency.models.artefact import Artefact
     from residency.models.causal import CausalPredictor
     from residency.models.chat_template import ChatTokeniser
+    from residency.models.crf import CrfPredictor
     from residency.models.encoder import EncoderPredictor
 
 QUESTION = (
@@ -63,7 +64,7 @@ def load(
             "folder, or set engine: process."
         )
     found = artefact.read(folder)
-    engine = ENGINES[found.head.kind]  # the one place of this room that goes by the kind
+    engine = ENGINES[found.kind]  # the one place of this room that goes by the kind
     with silent():
         return engine.of_artefact(found, folder, name, settings, device)
 
@@ -276,7 +277,9 @@ class ClassifierEngine(EngineInProcess):
             predictor.model.to(torch.bfloat16)
         return cls(predictor, served(folder, name, found, predictor.model), settings)
 
-    def __init__(self, predictor: EncoderPredictor, served: Served, settings: Serve) -> None:
+    def __init__(
+        self, predictor: EncoderPredictor | CrfPredictor, served: Served, settings: Serve
+    ) -> None:
         self.predictor = predictor
         super().__init__(served, settings, TextReader(predictor.tokeniser, served.name))
 
@@ -301,6 +304,19 @@ class ClassifierEngine(EngineInProcess):
     async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
         """Refused: this model does not write."""
         raise not_generative(self.served.name)
+
+
+class LexicalEngine(ClassifierEngine):
+    """A CRF over lexical features: no base, nothing of torch."""
+
+    @classmethod
+    def of_artefact(
+        cls, found: Artefact, folder: Path, name: str, settings: Serve, device: str | None
+    ) -> ClassifierEngine:
+        from residency.models.crf import CrfPredictor
+
+        _as_trained(settings, folder, "it is no neural network")
+        return cls(CrfPredictor.from_artefact(folder, name), served(folder, name, found), settings)
 
 
 class WrittenRow:
@@ -500,6 +516,7 @@ class GenerativeEngine(EngineInProcess):
 
 ENGINES: Mapping[str, type[ClassifierEngine | GenerativeEngine]] = {
     "classifier": ClassifierEngine,
+    "lexical": LexicalEngine,
     "generative": GenerativeEngine,
 }
 

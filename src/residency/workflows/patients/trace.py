@@ -28,7 +28,7 @@ from residency.workflows.patients.search import Patient, Places
 
 CODE = re.compile(r"[0-9a-f]{16}")
 """An id that de-identification made: it means the same note in whatever file it stands."""
-WEIGHTS = (".safetensors", ".bin", ".pt")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".crfsuite")
 LINKS = ("id", "note", "example")
 """Fields by which rows of a run name the note that they are about."""
 
