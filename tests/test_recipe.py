@@ -28,7 +28,7 @@ def test_a_minimal_recipe_has_sensible_defaults() -> None:
     assert (recipe.base.id, recipe.stages[0].method.kind, recipe.evaluate.baselines) == (
         "bundled:tiny-encoder",
         "lora",
-        ("base",),
+        "auto",
     )
 
 

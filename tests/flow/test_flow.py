@@ -34,13 +34,18 @@ def test_a_run_holds_artefact_scores_report_and_manifest_and_no_text_in_its_log(
     assert artefact.task().names[:2] == ("diagnosis", "symptom")
     assert artefact.files.keys() >= {"adapter_model.safetensors", "tokenizer.json"}
     facts = json.loads((run / "facts.json").read_text())
-    assert [report["system"]["name"] for report in facts["reports"]] == ["base", "tuned"]
+    assert [report["system"]["name"] for report in facts["reports"]] == [
+        "base",
+        "crf",
+        "dictionary",
+        "tuned",
+    ]
     assert (
-        facts["reports"][1]["n"]
+        facts["reports"][-1]["n"]
         + sum(facts["data"][0]["parts"][p]["notes"] for p in ("train", "dev"))
         == 60
     )
-    assert facts["reports"][1]["comparisons"][0]["metric"] == "span_f1"
+    assert facts["reports"][-1]["comparisons"][0]["metric"] == "span_f1"
     for name in (
         "report.html",
         "report.md",
@@ -218,7 +223,7 @@ def test_evaluation_from_another_folder_with_other_settings_and_other_data(
     assert {
         tuple(r["scores"][0]["procedure"][:18] for r in one["reports"]) for one in settings
     } >= {
-        ("jackknife over 4 g",) * 2,
+        ("jackknife over 4 g",) * 4,
         ("jackknife over 7 g",) * 2,
     }
     assert {"bootstrap: 50\n" in one["recipe"] for one in settings} == {False, True}

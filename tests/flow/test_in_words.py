@@ -77,7 +77,7 @@ def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_ca
     tmp_path: Path,
 ) -> None:
     run = residency.run(recipe(tmp_path, "ner", generate={"max_tokens": 40}), tmp_path / "runs")
-    base, tuned = finished_facts(run).reports
+    base, *_, tuned = finished_facts(run).reports
     f1 = {
         r.system.name: next(s.value for s in r.scores if s.metric == "span_f1")
         for r in (base, tuned)
@@ -106,7 +106,7 @@ def test_entities_in_words_are_learned_scored_as_spans_and_counted_where_they_ca
 def test_one_label_is_ranked_among_the_cards_and_never_unreadable(tmp_path: Path) -> None:
     plan = recipe(tmp_path, "classify")
     run = residency.run(plan, tmp_path / "runs")
-    base, tuned = finished_facts(run).reports
+    base, *_, tuned = finished_facts(run).reports
     assert (base.failures, tuned.failures, tuned.repaired) == (0, 0, 0)
     score = {
         r.system.name: next(s.value for s in r.scores if s.metric == "accuracy")

@@ -145,14 +145,17 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
     reports = finished_facts(run).reports
     assert [(one.task, one.system.name) for one in reports] == [
         ("KUAKE-QIC", "base"),
+        ("KUAKE-QIC", "crf"),
+        ("KUAKE-QIC", "majority"),
+        ("KUAKE-QIC", "chance"),
         ("KUAKE-QIC", "tuned"),
         ("safety", "base"),
         ("safety", "tuned"),
     ]
-    assert main(reports[1], "macro_f1") == 1
-    assert set(reports[1].confusion) <= {"治疗方案", "病因分析"}
-    assert reports[1].calibration_error is not None and reports[1].screening
-    assert reports[3].n == len(few) and reports[3].comparisons[0].metric == "safe"
+    assert main(reports[4], "macro_f1") == 1
+    assert set(reports[4].confusion) <= {"治疗方案", "病因分析"}
+    assert reports[4].calibration_error is not None and reports[4].screening
+    assert reports[6].n == len(few) and reports[6].comparisons[0].metric == "safe"
     page = (run.folder / "report.html").read_text("utf-8")
     assert (
         "Labels as tests" in page and "Results: safety" in page and "questions about harm" in page

@@ -169,7 +169,13 @@ def learn(
             f"evaluate.baselines: {name} does not answer card {card.name}; "
             f"{allowed(['base', *able], name)}."
         )
-    return KINDS[name].learned(examples, card, seed)
+    # a row may bring choices of its own, which the card does not have
+    known = [
+        one
+        for one in examples
+        if one.gold is not None and set(of(card).labels(one.gold, card)) <= {*card.names}
+    ]
+    return KINDS[name].learned(known, card, seed)
 
 
 def label_sets(rows: Sequence[crf.Learned], card: Card) -> list[tuple[str, ...]]:

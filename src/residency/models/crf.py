@@ -283,12 +283,12 @@ class CrfPredictor:
         """Output -> the features that speak most for it, with their weights. They hold words of the
         notes."""
         found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
-        for (feature, output), weight in self.tagger.info().state_features.items():
+        for (feature, target), weight in self.tagger.info().state_features.items():
             if weight > 0:
-                found[output].append((-weight, feature))
+                found[target].append((-weight, feature))
         return {
-            output: tuple((name, round(-weight, 3)) for weight, name in sorted(each)[:most])
-            for output, each in sorted(found.items())
+            target: tuple((name, round(-weight, 3)) for weight, name in sorted(each)[:most])
+            for target, each in sorted(found.items())
         }
 
 

@@ -184,12 +184,12 @@ def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -
     """How a task is answered; raises ``UserError`` where base and card do not go together."""
     able = of(card).classifier is not None
     output: Output = wanted if wanted != "auto" else ("head" if able else "text")
-    if base is NO_BASE and output == "text":
-        raise UserError(
-            "stages[0].method.kind: crf marks spans and chooses labels, and the answers of card "
-            f"{card.name} are to be written; use lora or full."
-        )
     if output == "text":  # the recipe's word, of which the head is yet to be made
+        if base is NO_BASE:
+            raise UserError(
+                "stages[0].method.kind: crf marks spans and chooses labels, and the answers of "
+                f"card {card.name} are to be written; use lora or full."
+            )
         if base.architecture != "causal":
             raise UserError(
                 f"base: {base.id} is no generative model, and card {card.name} is to be answered "
