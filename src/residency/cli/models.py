@@ -141,7 +141,7 @@ def _said(alias: str, digest: str, proof: object) -> None:
     say(f"{alias} -> {digest}")
     if isinstance(proof, Proof):
         base = (
-            "its base is not on this machine"
+            ("its base is not on this machine" if proof.based else "it has no base")
             if proof.from_base is None
             else f"{proof.from_base:.3g} from its base"
         )

@@ -59,6 +59,27 @@ def onnx(
     say(f"\nexport  {out}")
 
 
+@exports.command()
+def crf(
+    run: RunPath,
+    out: Annotated[
+        Path,
+        option("--out", help="Folder to write; must not hold anything."),
+    ],
+) -> None:
+    """Write a run's CRF for CRFsuite.
+
+    The model file of CRFsuite, its features and dictionaries, its outputs and the hash of every
+    file as JSON, and a README that says how to use them. The files hold words of notes.
+    """
+    from residency.export.crf import export
+    from residency.workflows.finished import artefact_of
+
+    for name in export(artefact_of(run), out):
+        say(name)
+    say(f"\nexport  {out}")
+
+
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

@@ -40,6 +40,7 @@ class ClassifierKind:
         "safety": "is about generative models, and this one marks or chooses; set it to false.",
         "shots": "worked examples are for models that are asked in words.",
         "vllm": "its model answers with a head, which vLLM does not serve",
+        "crf": "its model is a neural network; use residency export onnx.",
     }
     """What is not done with the kind, and why, as the end of a sentence."""
 
@@ -99,7 +100,8 @@ class GenerativeKind(ClassifierKind):
     """Models that write."""
 
     cannot: ClassVar = {
-        "onnx": "its model writes; ONNX is for encoders. Serve it in process, or with vLLM."
+        "crf": "its model writes; serve it in process, or with vLLM.",
+        "onnx": "its model writes; ONNX is for encoders. Serve it in process, or with vLLM.",
     }
 
     def trained(
@@ -153,7 +155,7 @@ class LexicalKind(ClassifierKind):
     """Models without a base: a CRF over lexical features."""
 
     cannot: ClassVar = {
-        **ClassifierKind.cannot,
+        **{use: why for use, why in ClassifierKind.cannot.items() if use != "crf"},
         "onnx": "its model is a CRF, which ONNX has no operators for; use residency export crf.",
         "bench": "times a model beside the same weights in transformers, which has no CRF; its "
         "report and residency compare say how long it takes.",

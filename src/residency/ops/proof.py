@@ -39,6 +39,8 @@ class Proof(Value, frozen=True):
     from_base: float | None = None
     """Largest difference from the base; none where a fully trained model's base is not on this
     machine."""
+    based: bool = True
+    """Whether it has a base."""
 
 
 def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Fingerprint:
@@ -125,7 +127,7 @@ def _says_the_same(folder: Path, artefact: Artefact, known: Fingerprint) -> Proo
             f"time (largest difference {gap:.3g}, allowed {most:g}); it was changed, or is read by "
             "another version of the program."
         )
-    return Proof(engine=engine, furthest=round(gap, 8), tolerance=most)
+    return Proof(engine=engine, furthest=round(gap, 8), tolerance=most, based=False)
 
 
 def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:

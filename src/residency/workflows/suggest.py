@@ -19,14 +19,16 @@ from residency.corpus import load, write
 from residency.corpus.summary import strictest
 from residency.label.active import Choice, choose, uncertainty
 from residency.label.suspects import Suspect, find_suspects, rank_suspects
-from residency.models.base import Base, resolve, silent
+from residency.models.base import Base, silent
 from residency.recipe import Recipe
 from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed
 from residency.tasks.families import check_marks_spans, of
 from residency.train.stage import Stage
+from residency.workflows.steps import base_of
 
 if TYPE_CHECKING:
+    from residency.models.crf import CrfPredictor
     from residency.models.encoder import EncoderPredictor
     from residency.models.tokens import Marginals
 
@@ -35,11 +37,11 @@ FOLDS = 5
 
 def fit_on_notes(
     base: Base, card: Card, notes: Sequence[Note], stage: Stage, seed: int
-) -> EncoderPredictor:
+) -> EncoderPredictor | CrfPredictor:
     """A model trained on notes, in memory only; the card's labels must be fixed."""
-    from residency.models.encoder import EncoderPredictor
+    from residency.models.predictors import marker
     from residency.train.job import TrainingJob
-    from residency.train.trainer import train
+    from residency.workflows.run import fit_stage
 
     with tempfile.TemporaryDirectory(prefix="residency-") as folder, silent():
         job = TrainingJob(
@@ -54,8 +56,9 @@ def fit_on_notes(
             work=Path(folder) / "work",
             out=Path(folder) / "model",
         )
-        train(job)
-        return EncoderPredictor.from_artefact(job.out)
+        job.out.mkdir()
+        fit_stage(job)
+        return marker(job.out, "label errors: needs a card of family spans.")
 
 
 def cross_validate(
@@ -160,7 +163,7 @@ def label_errors(
     """
     task, stage = recipe.tasks[0], recipe.stages[0]
     notes = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed).part("train")
-    base = resolve(recipe.base, recipe.root)
+    base = base_of(recipe)
     card = recipe.card(task)
     unfit = (
         "label errors: needs a card of family spans and a base that is an encoder, such as "

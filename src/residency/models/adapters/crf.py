@@ -24,7 +24,7 @@ class Crf(Method):
     """Weight of the L1 penalty, which makes features fewer; 0 for none."""
     c2: float = Field(default=0.1, ge=0)
     """Weight of the L2 penalty."""
-    iterations: int = Field(default=100, ge=1)
+    iterations: int = Field(default=60, ge=1)
     """Of L-BFGS, at most."""
     features: tuple[Group, ...] = Field(default=GROUPS, min_length=1)
     """``words``, ``shapes``, ``affixes``, ``characters`` (of words), ``neighbours``, ``phrases``
