@@ -52,11 +52,13 @@ def run_of(folder: Path, name: str) -> Path:
 
 
 def scores(path: Path) -> list[tuple[str, str, float]]:
-    """System, metric and value of every score of a reports file."""
+    """System, metric and value of every score of a reports file; of the systems that the version
+    before measured."""
     reports = json.loads(path.read_text("utf-8"))
     return [
         (report["system"]["name"], score["metric"], score["value"])
         for report in reports
+        if report["system"]["name"] in ("base", "tuned")
         for score in report["scores"]
     ]
 

@@ -206,8 +206,9 @@ def evaluation_step(
     ``several``: whether there are other such steps."""
     into = f"eval/{asked.name or recipe.card(asked.task).name}"
     kept = {k: v for k, v in recipe.settings["evaluate"].items() if k != "floor"}
-    kept["baselines"] = list(baselines_of(recipe, recipe.card(asked.task)))
     settings = {"evaluate": kept, "seed": recipe.seed}
+    if recipe.evaluate.baselines != "auto":  # a run of an earlier version stands as it is
+        settings["baselines"] = "as named"
     settings |= {"data": asked.data} if several else {}
     settings |= {"shots": asked.task.shots} if asked.task.shots else {}
     key = trained[0] if len(trained) == 1 else digest(trained)
