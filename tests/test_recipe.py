@@ -111,6 +111,19 @@ def test_overrides_leave_the_given_mapping_alone() -> None:
             "stages[0].method.kind: 'lorra' is not known; ",
         ),
         ({"evaluate": {"bootstrap": -1}}, "evaluate.bootstrap: "),
+        ({"evaluate": {"baselines": ["crv"]}}, "evaluate.baselines"),
+        (
+            {"stages": [{"method": {"kind": "crf"}, "epochs": 3}]},
+            "epochs is about neural networks, and method.kind crf is none; leave it out",
+        ),
+        (
+            {"stages": [{"method": {"kind": "crf"}}, {"method": {"kind": "lora"}}]},
+            "stages[1].start: a crf starts from no model, and none goes on from it; set start: base",
+        ),
+        (
+            {"stages": [{"method": {"kind": "lora"}}, {"method": {"kind": "crf"}}]},
+            "stages[1].start: a crf starts from no model",
+        ),
     ],
 )
 def test_each_fault_is_one_sentence_with_its_dotted_key(change: dict[str, Any], said: str) -> None:
@@ -118,6 +131,21 @@ def test_each_fault_is_one_sentence_with_its_dotted_key(change: dict[str, Any], 
         Recipe.from_mapping({**MINIMAL, **change}, where="r.yaml")
     (line,) = str(refused.value).splitlines()
     assert line.startswith("r.yaml: ") and said in line
+
+
+def test_a_base_is_needed_only_where_something_starts_from_one() -> None:
+    crf = {**MINIMAL, "stages": [{"method": {"kind": "crf"}}]}
+    assert not Recipe.from_mapping(crf).needs_base
+    assert Recipe.from_mapping(crf, overrides=["evaluate.baselines=[base]"]).needs_base
+    mixed = [{"method": {"kind": "crf"}}, {"method": {"kind": "lora"}, "start": "base"}]
+    assert Recipe.from_mapping({**MINIMAL, "stages": mixed}).needs_base
+
+
+def test_baselines_that_were_the_default_leave_a_runs_folder_where_it_is() -> None:
+    chosen = Recipe.from_mapping(MINIMAL, overrides=["evaluate.baselines=[base]"])
+    assert Recipe.from_mapping(MINIMAL).digest == chosen.digest
+    other = Recipe.from_mapping(MINIMAL, overrides=["evaluate.baselines=[crf]"])
+    assert other.digest != chosen.digest
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -41,7 +41,7 @@ from residency.evals.formats import (
 from residency.evals.measure import window
 from residency.evals.plots import score_plot, training_plot
 from residency.evals.report import render, summary_table
-from residency.evals.report_view import task_views, verdict
+from residency.evals.report_view import below_floor, task_views, verdict
 
 SCRIPT = "<script>alert(1)</script>"
 LABELS = ("Triệu chứng", "药物", SCRIPT, "a|b $x$ _c_ [here](ftp:x)")
@@ -293,6 +293,44 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
     assert "no clear difference)" in verdict(
         (base, system_report("tuned", 0.7, comparisons=(among_many,)))
     )
+
+
+def test_a_model_that_is_not_better_than_the_crf_is_said_to_be_none() -> None:
+    def said(low: float, high: float, corrected: float | None = None) -> list[str]:
+        test = msgspec.structs.replace(
+            COMPARISON, a="crf", difference=0.02, low=low, high=high, p=0.01, p_corrected=corrected
+        )
+        floor, tuned = system_report("crf", 0.8), system_report("tuned", 0.82, comparisons=(test,))
+        return below_floor([floor, tuned])
+
+    assert said(0.01, 0.03) == []
+    (sentence,) = said(-0.01, 0.05)
+    assert sentence.startswith(
+        "ner: the tuned model is not better than the CRF on this test part (strict span F1 differs "
+        "by +0.02 [−0.01, 0.05])"
+    )
+    assert said(-0.05, -0.01) and said(0.01, 0.03, corrected=0.2)
+    assert below_floor(FACTS.reports) == []
+
+
+def test_features_are_shown_with_their_weights_only_where_notes_may_be(tmp_path: Path) -> None:
+    heaviest = {"B-药物": ((f"w={SECRET_TOKEN}", 1.234),)}
+    facts = msgspec.structs.replace(
+        FACTS,
+        base="none",
+        stages=(msgspec.structs.replace(STAGE, method="crf", heaviest=heaviest),),
+    )
+    for name in ("report.html", "report.md"):
+        render(facts, tmp_path / "shown")
+        assert SECRET_TOKEN in (tmp_path / "shown" / name).read_text("utf-8")
+        hidden = msgspec.structs.replace(facts, show_text=False)
+        # as a run hands them over
+        stage = msgspec.structs.replace(facts.stages[0], heaviest={"B-药物": ()})
+        render(msgspec.structs.replace(hidden, stages=(stage,)), tmp_path / "hidden")
+        page = (tmp_path / "hidden" / name).read_text("utf-8")
+        assert SECRET_TOKEN not in page and "withheld" in page
+    card = (tmp_path / "shown" / "model_card.md").read_text("utf-8")
+    assert SECRET_TOKEN not in card and "starts from no base" in card and "## Base" not in card
 
 
 def test_a_group_for_each_note_is_not_called_a_patient() -> None:

@@ -17,7 +17,7 @@ from residency.core.files import digest, read_json, write_json
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import Run, Step, hardware
 from residency.core.types import Comparison, Cost, Prediction, RunFacts, StageResult, Value
-from residency.models.base import silent
+from residency.models.base import NO_BASE, silent
 from residency.models.remote import Api
 from residency.recipe import Recipe
 from residency.workflows.evaluate import (
@@ -156,7 +156,13 @@ def _check(contest: Contest, one: TaskOnData, system: str) -> None:
                 f"(evaluate.apis.{system.removeprefix(API)}.profiles allows "
                 f"{', '.join(api.profiles)}); nothing was sent."
             )
-    elif system != BASE:
+    elif system == BASE:
+        if contest.wanted.inputs.base is NO_BASE:
+            raise UserError(
+                "base: the first run starts from no base; leave it out, or name a run that has one "
+                "first."
+            )
+    else:
         learned, asked = artefacts.read(artefact_of(system)).task(), one.card
         if (learned.family, sorted(learned.names)) != (asked.family, sorted(asked.names)):
             raise UserError(
