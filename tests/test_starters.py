@@ -30,9 +30,8 @@ def test_a_new_project_lacks_nothing_but_its_data(
     recipe = Recipe.load(tmp_path / "liver-2024" / "recipe.yaml")
     assert recipe.name == "liver-2024"
     assert load_card("cards/my-card.yaml", recipe.root).family == "spans"
-    monkeypatch.setattr(
-        check, "resolve", lambda settings, root: None
-    )  # the base is not what is asked here
+    # the base is not what is asked here
+    monkeypatch.setattr(check, "base_of", lambda recipe: None)
     findings, _ = check.check(recipe)
     (finding,) = findings
     assert finding.level == "error"
