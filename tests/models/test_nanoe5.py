@@ -153,22 +153,28 @@ def test_text_is_read_through_the_table_of_the_file_and_composed(
     assert tokens(out, "")[:1] == []
 
 
-def test_each_chinese_character_is_a_token_unless_the_published_pieces_are_asked_for(
+def test_chinese_is_read_in_published_pieces_or_each_character_apart(
     file: tuple[Path, str], tmp_path: Path
 ) -> None:
-    apart = convert(file[0], tmp_path / "apart", sha=file[1])
-    whole = convert(file[0], tmp_path / "whole", published_pieces=True, sha=file[1])
+    apart = convert(file[0], tmp_path / "apart", characters=True, sha=file[1])
+    whole = convert(file[0], tmp_path / "whole", sha=file[1])
     assert tokens(apart, "sốt患者12") == ["▁sốt", "患", "者", "12"]
     assert tokens(whole, "sốt患者12") == ["▁sốt", "患者", "12"]
 
 
+@pytest.mark.parametrize(("characters", "gone"), [(False, {"привет"}), (True, {"привет", "患者"})])
 def test_a_trimmed_vocabulary_reads_its_languages_as_the_whole_one_does(
-    made: tuple[bytes, dict[str, list[list[float]]]], file: tuple[Path, str], tmp_path: Path
+    made: tuple[bytes, dict[str, list[list[float]]]],
+    file: tuple[Path, str],
+    tmp_path: Path,
+    characters: bool,
+    gone: set[str],
 ) -> None:
-    whole = convert(file[0], tmp_path / "whole", sha=file[1])
-    trimmed = convert(file[0], tmp_path / "trimmed", ("en", "vi", "zh"), sha=file[1])
+    how = {"characters": characters, "sha": file[1]}
+    whole = convert(file[0], tmp_path / "whole", **how)
+    trimmed = convert(file[0], tmp_path / "trimmed", ("en", "vi", "zh"), **how)
     read = load_tokenizer(trimmed)
-    kept = [text for text, _ in PIECES if text not in ("患者", "привет")]
+    kept = [text for text, _ in PIECES if text not in gone]
     assert read.convert_ids_to_tokens(list(range(len(read)))) == kept
     for text in ("sốt 12", "sốt患者 12 sét", "é"):
         assert read.tokenize(text) == tokens(whole, text)

@@ -87,7 +87,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return convert(None, tmp_path_factory.mktemp("base") / "e5", published_pieces=True)
+    return convert(None, tmp_path_factory.mktemp("base") / "e5")
 
 
 @pytest.fixture(scope="module")

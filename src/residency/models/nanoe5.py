@@ -117,15 +117,15 @@ def convert(
     source: Path | None,
     target: Path,
     languages: Sequence[str] = (),
-    published_pieces: bool = False,
+    characters: bool = False,
     sha: str = SHA256,
 ) -> Path:
     """Write the base into a new folder, whole or not at all; downloads nothing.
 
     ``source``: a wheel, or the file that it holds; the installed package where not given.
     ``languages``: keep only pieces that are written in their letters (and single characters); texts
-    in these letters get the same tokens. ``published_pieces``: Chinese, Japanese and Korean pieces
-    of several characters stay; else each character is a token, so that a span can end behind any.
+    in these letters get the same tokens. ``characters``: each Chinese, Japanese or Korean
+    character is a token, so that a span can end behind any; the published pieces hold several.
     ``sha``: what the file must hash to. Raises ``UserError`` where it is missing or another.
     """
     if unknown := [code for code in languages if code not in LETTERS]:
@@ -141,7 +141,7 @@ def convert(
             "damaged or is of another version; copy it again."
         )
     found = parse(data)
-    kept = [one for one in found.pieces if is_kept(one.text, languages, published_pieces)]
+    kept = [one for one in found.pieces if is_kept(one.text, languages, characters)]
     config = found.config
     if len(kept) < len(found.pieces):
         config = config | {"vocab_size": len(kept)}
@@ -149,7 +149,7 @@ def convert(
     with whole_folder(target) as partial:
         write_json(partial / "config.json", config)
         _weights(found, rows, partial)
-        _tokenizer(kept, found, published_pieces, partial)
+        _tokenizer(kept, found, characters, partial)
         write_text(partial / "LICENSE", LICENCE)
         write_json(
             partial / "sources.json",
@@ -160,15 +160,15 @@ def convert(
                 "licence": "MIT",
                 "languages": sorted(languages) or "all",
                 "pieces": len(kept),
-                "characters": "in published pieces" if published_pieces else "a token each",
+                "characters": "a token each" if characters else "in published pieces",
             },
         )
     return target
 
 
-def name_of(languages: Sequence[str], published_pieces: bool) -> str:
+def name_of(languages: Sequence[str], characters: bool) -> str:
     """What the folder is called where the user does not say: by what is in it."""
-    return "-".join(["e5-small", *sorted(languages), *(["published"] if published_pieces else [])])
+    return "-".join(["e5-small", *sorted(languages), *(["characters"] if characters else [])])
 
 
 def is_installed() -> bool:
@@ -268,13 +268,13 @@ def parse(data: bytes) -> Checkpoint:
     return Checkpoint(data=data, config=config, pieces=pieces, table=table, tensors=tensors)
 
 
-def is_kept(piece: str, languages: Sequence[str], published_pieces: bool) -> bool:
+def is_kept(piece: str, languages: Sequence[str], characters: bool) -> bool:
     """Whether a piece stays: special ones, single characters, and what has no letters but those of
     the languages (all, where none is named)."""
     text = piece.replace("▁", "")
     if piece in SPECIAL or len(text) <= 1:
         return True
-    if languages and not published_pieces and re.search(f"[{CJK}]", text):
+    if languages and characters and re.search(f"[{CJK}]", text):
         return False  # is never met
     allowed_letters = "".join(LETTERS[code] for code in languages)
     return not languages or not any(
@@ -324,9 +324,7 @@ def renamed(name: str) -> str:
     return f"encoder.layer.{layer[1:]}.{IN_LAYER[part]}.{'weight' if kind == 'w' else 'bias'}"
 
 
-def _tokenizer(
-    pieces: list[Piece], found: Checkpoint, published_pieces: bool, target: Path
-) -> None:
+def _tokenizer(pieces: list[Piece], found: Checkpoint, characters: bool, target: Path) -> None:
     """Write a fast unigram tokenizer with the file's own table.
 
     Text is composed first (NFC): the table has single characters only, and the model was trained on
@@ -350,9 +348,9 @@ def _tokenizer(
     )
     apart = pre_tokenizers.Split(tokenizers.Regex(f"[{CJK}]"), "isolated")
     backend.pre_tokenizer = (
-        pre_tokenizers.Metaspace(prepend_scheme="always")
-        if published_pieces
-        else pre_tokenizers.Sequence([apart, pre_tokenizers.Metaspace(prepend_scheme="first")])
+        pre_tokenizers.Sequence([apart, pre_tokenizers.Metaspace(prepend_scheme="first")])
+        if characters
+        else pre_tokenizers.Metaspace(prepend_scheme="always")
     )
     backend.decoder = decoders.Metaspace(prepend_scheme="always")
     backend.add_special_tokens(list(SPECIAL))
