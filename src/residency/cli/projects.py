@@ -56,7 +56,7 @@ def demo(
     finished = execute(recipe, folder / "runs")
     asked = Recipe.load(
         write_demo_questions(folder, lang),
-        [text for text in others if not text.startswith(_of_notes(recipe))],
+        [text for text in others if not text.startswith(of_notes(recipe))],
     )
     say("\nNow a model that answers: invented questions, the bundled causal model.")
     answering = execute(asked, folder / "runs")
@@ -72,7 +72,7 @@ def demo(
     )
 
 
-def _of_notes(recipe: Recipe) -> tuple[str, ...]:
+def of_notes(recipe: Recipe) -> tuple[str, ...]:
     """How changes begin that are of the recipe of notes alone: its data, and a base that cannot
     write."""
     from residency.models.base import resolve
