@@ -25,7 +25,6 @@ from residency.core.types import Note, Report, RunFacts, Span
 SUBJECT = Subject(__doc__)
 measure = SUBJECT.measure
 ENTITIES = ("vietbioner", "cmedqaner", "ncbi")
-METHODS = ("lora", "full")
 METRICS = ("span_f1", "accuracy", "loss", "rouge_l", "bleu", "chrf")
 
 
@@ -138,7 +137,7 @@ def plainly(path: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 @measure(
     "--corpora vietbioner cmedqaner ncbi-1500 --methods lora full --starts pretrained scratch "
-    "--outputs head text --base '' --limit 0 --test 0 --epochs 0.0 --seeds 1",
+    "--outputs head text --base '' --limit 0 --test 0 --epochs 0.0 --seeds 1 --folds 0",
     quick="--limit 40 --test 8 --epochs 1 --starts pretrained",
     corpora=(*CORPORA, "pubmedqa", "huatuo-general", "huatuo-liver"),
 )
@@ -149,7 +148,7 @@ def tune(given: Namespace) -> None:
     the questions of Huatuo (the causal model), on held-out parts, 95 % intervals, paired with the
     base. --limit, --test: so many records (0: all). --epochs 0: a recipe that leaves every setting
     out, else so many passes over all of train, the last model kept. From scratch: random weights of
-    the same configuration, another draw for each seed.
+    the same configuration, another draw for each seed. --folds: seed k is asked block k of train.
     """
     found: list[dict[str, Any]] = []
     table = Table(
@@ -161,7 +160,7 @@ def tune(given: Namespace) -> None:
             for output in given.outputs if corpus in CORPORA else ["text"]:
                 base = common.base_of(given.base or (TINY if output == "head" else TINY_LM))
                 for begin, seed in [(s, n) for s in given.starts for n in range(given.seeds)]:
-                    data, card, _ = source(corpus, work / corpus, given.limit, seed)
+                    data, card, _ = source(corpus, work / corpus, given.limit, seed, given.folds)
                     path = base.path if begin == "pretrained" else scratch(base.path, work, seed)
                     for number, method in enumerate(given.methods):
                         stage: dict[str, Any] = {"method": {"kind": method}}
@@ -181,7 +180,7 @@ def tune(given: Namespace) -> None:
     common.report(given, table, measurements=found)
 
 
-def source(corpus: str, work: Path, limit: int, seed: int) -> tuple[dict[str, Any], str, Any]:
+def source(corpus: str, work: Path, limit: int, seed: int, folds: int = 0) -> Any:
     """The settings that read a corpus, its card, and the training records: so many, drawn."""
     if corpus.startswith("huatuo"):
         data = {**parts_of(corpus.removeprefix("huatuo-"), work), "limit": limit or None}
@@ -196,6 +195,9 @@ def source(corpus: str, work: Path, limit: int, seed: int) -> tuple[dict[str, An
         how = {"format": "pubmedqa", "profile": "public", "lang": "en", "stop": 0}
         return {**how, **common.write_json_parts(work, rows)}, "pubmedqa", rows["train"]
     train, test = common.corpus(corpus)
+    if folds:  # sentences of a document stand together
+        first, behind = (len(train) * at // folds for at in (seed, seed + 1))
+        train, test = train[:first] + train[behind:], train[first:behind]
     train = Random(seed).sample(train, min(limit, len(train))) if limit else train
     lang = CORPORA[corpus]["lang"]
     return common.write_parts(work, lang, train=train, test=test), "ner", train
@@ -267,7 +269,7 @@ def compare(given: Namespace) -> None:
             base, answer = (TINY, marker) if marks else (TINY_LM, neighbour)
             used = {"epochs": given.epochs if marks else given.lm_epochs, "stop": None}
             folders, more = {}, {"seed": given.seed, "limit": given.test}
-            for kind in METHODS:
+            for kind in ("lora", "full"):
                 stage = {"method": {"kind": kind}, **used}
                 value = common.recipe(kind, base, data, card, stage, **more)
                 folders[str(common.finish(value, here, given.threads)[0])] = kind
@@ -297,8 +299,7 @@ def compare(given: Namespace) -> None:
                     f"{cost.ms_per_100_tokens or 0:.1f}"
                 )
                 found.append({"system": name, "scores": [*map(asdict, one.scores)], **asdict(cost)})
-            paired_tests = [asdict(test) for test in tests]
-            common.report(given, table, f"-{corpus}", systems=found, tests=paired_tests)
+            common.report(given, table, f"-{corpus}", systems=found, tests=[*map(asdict, tests)])
 
 
 def compared(api: str, runs: str, *folders: str) -> str:
