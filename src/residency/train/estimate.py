@@ -24,6 +24,7 @@ from residency.tasks.heads import Head
 from residency.train.defaults import StagePlan
 from residency.train.device import Device, device_here, held
 from residency.train.items import TrainingItem
+from residency.train.kinds import training_of
 from residency.train.meta_step import Batch, Precision, StepMemory, measure_step
 from residency.train.stage import Stage
 
@@ -152,7 +153,8 @@ def estimate(
     """
     batch = subject.rows.longest(plan.micro_batch, packed)
     reading = _reading(subject) if copies and subject.dev else None
-    step, linear = _measured(subject, method, batch, plan, half or quantise != "none", reading)
+    smaller = half or quantise != "none"
+    step, linear = _measured(subject, method, batch, plan, smaller, reading, device)
     saved = 0
     if quantise != "none":
         width = 4 if plan.precision == "fp32" else 2
@@ -239,11 +241,13 @@ def _measured(
     plan: StagePlan,
     half: bool,
     reading: Batch | None,
+    device: Device,
 ) -> tuple[StepMemory, list[int]]:
     """A step at full depth, and the sizes of the frozen linear layers of the body."""
 
     def at(depth: int | None) -> tuple[StepMemory, list[int]]:
         model = attached(subject.build(depth), method)
+        training_of(subject.head).speed_up(model, device.kind)
         linear = frozen_linear(model)
         precision = cast(Precision, plan.precision)
         given = (model, subject.head, batch, precision, plan.checkpointing, half, reading)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from residency.core.errors import UserError
 from residency.core.types import Example, PartName, Prediction, PredictorInfo
-from residency.models import artefact
+from residency.models import artefact, attention
 from residency.models.artefact import GenerativeSettings
 from residency.models.base import Base
 from residency.models.causal import CausalPredictor, token_losses
@@ -67,6 +67,11 @@ class ClassifierTraining:
     def packing(self, stage: Stage) -> str:
         """Whether rows are laid end to end: ``auto``, ``on`` or ``off``. Windows never are."""
         return "off"
+
+    def speed_up(self, model: Any, device: str) -> None:
+        """Let a model compute as fast as it can be trained on a kind of device."""
+        if device == "cpu":
+            attention.use_plain(model)
 
     def check_stop(self, job: TrainingJob, metric: str) -> None:
         """Raise ``UserError`` where the stop part cannot be judged by a metric."""
@@ -126,6 +131,9 @@ class GenerativeTraining(ClassifierTraining):
 
     def packing(self, stage: Stage) -> str:
         return stage.packing
+
+    def speed_up(self, model: Any, device: str) -> None:
+        """Nothing: rows laid end to end have an attention of their own."""
 
     def check_stop(self, job: TrainingJob, metric: str) -> None:
         """Any will do."""

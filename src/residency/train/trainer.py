@@ -132,6 +132,7 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
         if estimate.is_tight(expected, device):
             steady_memory()
     model = model if job.shard else job.stage.tuning.attach(model)
+    training_of(job.head).speed_up(model, kind)
     if plan.checkpointing:
         checkpoint(model)
     predictor, settings = training_of(job.head).judge(job, model, reader, items)
