@@ -270,7 +270,8 @@ def _measured(
 def uneven(method: Method) -> bool:
     """Whether a method may treat layers differently."""
     named = isinstance(getattr(method, "targets", None), list)
-    return named or getattr(method, "kind", "") in UNSHARED
+    unlike = getattr(method, "kind", "") in UNSHARED and getattr(method, "last", None) != "all"
+    return named or unlike
 
 
 def settled(method: Method, subject: Subject) -> Method:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,8 +23,10 @@ class Freeze(Method):
     what changed is saved."""
 
     kind: Literal["freeze"] = "freeze"
-    last: int | None = Field(default=None, ge=1)
-    """So many layers nearest the output; 2 where neither ``last`` nor ``first`` is given."""
+    last: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    """So many layers nearest the output, or all of them; 2 where neither ``last`` nor ``first`` is
+    given. ``all`` leaves the token embeddings as they are, which in a multilingual base are most of
+    its weights and hardly move."""
     first: int | None = Field(default=None, ge=1)
     """So many layers nearest the input."""
     embeddings: bool = False
@@ -56,7 +58,7 @@ class Freeze(Method):
         Raises ``UserError`` where there are fewer layers than asked for.
         """
         name, count = layers(model)
-        which, wanted = "last", self.last or 2
+        which, wanted = "last", count if self.last == "all" else self.last or 2
         if self.first is not None:
             which, wanted = "first", self.first
         if wanted > count:
