@@ -17,6 +17,7 @@ from residency.core.types import Comparison, Example, Prediction
 from residency.evals.measure import score
 from residency.evals.paired_tests import compare
 from residency.models import artefact as artefacts
+from residency.models import blend
 from residency.models.base import load_tokenizer
 from residency.models.onnx_encoder import (
     FILE,
@@ -77,6 +78,7 @@ def export(
             )
         write_int8(partial / FP32, partial / INT8)
         load_tokenizer(artefact).save_pretrained(partial)
+        blend.take_along(artefact, partial)
         made = Export(
             schema=SCHEMA,
             artefact=file_digest(artefact / artefacts.FILE),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from residency.core.types import Answer, Example, Prediction, PredictorInfo
 from residency.models import artefact as artefacts
 from residency.models.base import Base
+from residency.models.blend import Blend
 from residency.models.running import by_length, evaluating, give_back_memory, model_inputs, on
 from residency.models.tokens import Marginals, TokenisedText, Tokeniser, Window
 from residency.models.weights import describe
@@ -34,8 +35,16 @@ BATCH_TOKENS = 2048
 class EncoderPredictor:
     """Answers span and label tasks with an encoder."""
 
-    def __init__(self, model: Any, tokeniser: Tokeniser, card: Card, info: PredictorInfo) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokeniser: Tokeniser,
+        card: Card,
+        info: PredictorInfo,
+        blend: Blend | None = None,
+    ) -> None:
         self.model, self.tokeniser, self.card, self.info = model, tokeniser, card, info
+        self.blend = blend
         self.head = classifier_of(card)
 
     @classmethod
@@ -45,7 +54,8 @@ class EncoderPredictor:
         """The model that a training stage saved."""
         found, model, tokeniser = artefacts.load(folder)
         info = describe(name, found.base, found.kinds, model)
-        return cls(on(model, device), tokeniser, found.task(), info)
+        card = found.task()
+        return cls(on(model, device), tokeniser, card, info, Blend.of(folder, card))
 
     @classmethod
     def untuned(cls, base: Base, card: Card, seed: int = 0) -> EncoderPredictor:
@@ -109,7 +119,11 @@ class EncoderPredictor:
             for number, found in enumerate(tokens)
             for window in self.tokeniser.windows(found)
         ]
-        return tokens, self._scores(tokens, work)
+        scores = self._scores(tokens, work)
+        if self.blend is not None:
+            slots = [found.slots for found in tokens]
+            scores = [self.blend(*one) for one in zip(texts, slots, scores, strict=True)]
+        return tokens, scores
 
     def _answers(self, texts: list[str], sure: bool = False) -> list[tuple[Answer, int]]:
         """The answer to each text, and how many tokens were read."""

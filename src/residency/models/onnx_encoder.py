@@ -20,6 +20,7 @@ from residency.core.files import file_digest, read_json
 from residency.core.part import parse
 from residency.core.types import PredictorInfo, Value
 from residency.models.base import load_tokenizer
+from residency.models.blend import Blend
 from residency.models.encoder import EncoderPredictor
 from residency.models.tokens import Tokeniser
 from residency.tasks.card import Card
@@ -148,7 +149,9 @@ class OnnxEncoder(EncoderPredictor):
             parameters=export.parameters,
         )
         tokeniser = Tokeniser(load_tokenizer(folder), export.segmenter, export.window)
-        return cls(graph(folder, chosen, threads), tokeniser, parse(Card, export.card, FILE), info)
+        card: Card = parse(Card, export.card, FILE)
+        blend = Blend.of(folder, card)
+        return cls(graph(folder, chosen, threads), tokeniser, card, info, blend)
 
     def ready(self) -> AbstractContextManager[None]:
         """A graph has no other state."""

@@ -47,6 +47,8 @@ class Head:
     """Whether there is a target for each token, not one for the whole text."""
     read_tokens: ClassVar[int]
     """Tokens that a predictor reads at once."""
+    words_beside: ClassVar[bool] = False
+    """Whether a CRF over words can answer beside it, place by place."""
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """Names of the outputs for a task."""
@@ -164,6 +166,7 @@ class TokenClassifier(Classifier):
 
     auto, title = "AutoModelForTokenClassification", "a token classifier"
     pipeline, by_token = "token-classification", True
+    words_beside = True
 
     def outputs(self, card: Card) -> tuple[str, ...]:
         """``O``, then ``B-x`` and ``I-x`` of each label."""

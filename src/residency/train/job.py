@@ -53,6 +53,12 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
 
     @property
+    def lexical(self) -> bool:
+        """Whether a CRF over words is fitted beside the model."""
+        able = self.head.words_beside and self.base.architecture == "encoder" and not self.shard
+        return able and self.stage.lexical != "off"
+
+    @property
     def head(self) -> Head:
         """What the model answers with."""
         return head_of(self.card, self.output)

@@ -48,6 +48,11 @@ class Stage(Part):
     """Name of the entry of ``data`` that it trains on; the task's own where not given."""
     replay: Replay | None = None
     method: Methods = Lora()
+    lexical: Literal["auto", "on", "off"] = "auto"
+    """Encoders that mark spans: a CRF over words, shapes and a dictionary of the training part is
+    fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
+    chosen on the stop part, or on 15 % of the training rows, which the encoder then does not learn
+    from. ``auto``: on."""
     epochs: float | Auto = "auto"
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; instead of ``epochs``."""

@@ -19,13 +19,14 @@ from residency.core.files import write_json, write_jsonl
 from residency.core.types import StageResult
 from residency.models import artefact, attention, sharding
 from residency.models.artefact import GenerativeSettings
+from residency.models.blend import BlendWeight
 from residency.models.causal import CausalPredictor
 from residency.models.chat_template import ChatTokeniser
 from residency.models.encoder import EncoderPredictor
 from residency.models.running import best_device, memory_is_steady, steady_memory
 from residency.models.tokens import Tokeniser
 from residency.models.weights import size
-from residency.train import estimate, processes, trackers
+from residency.train import estimate, processes, trackers, words_beside
 from residency.train.defaults import StagePlan, resolve, updates_per_epoch
 from residency.train.device import Device, free_memory, has_bf16, peak_memory
 from residency.train.items import Items
@@ -101,9 +102,15 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
 
     Raises ``Diverged`` and ``Exhausted`` where another try may go better.
     """
-    prepared = prepare(job, recovery)
-    result = fit(job, prepared)
-    save(job, prepared, result)
+    own, held = words_beside.hold_out(job)
+    prepared = prepare(own, recovery)
+    result = fit(own, prepared)
+    chosen = None
+    if job.lexical and processes.first():
+        chosen = words_beside.choose(own, prepared.predictor, held)
+        settings = {**result.settings, "lexical": words_beside.in_words(chosen)}
+        result = msgspec.structs.replace(result, settings=settings)
+    save(job, prepared, result, chosen)
     return result, prepared.items
 
 
@@ -365,7 +372,9 @@ def settings_of(job: TrainingJob, prepared: Prepared) -> dict[str, str]:
 # Save
 
 
-def save(job: TrainingJob, prepared: Prepared, result: StageResult) -> None:
+def save(
+    job: TrainingJob, prepared: Prepared, result: StageResult, chosen: BlendWeight | None
+) -> None:
     """Write the artefact and what the stage did; the first of several processes writes."""
     model = put_together(job, prepared.model) if job.shard else prepared.model
     if processes.first():
@@ -380,6 +389,8 @@ def save(job: TrainingJob, prepared: Prepared, result: StageResult) -> None:
             job.start,
             job.more,
         )
+        if chosen is not None:
+            words_beside.save(job, chosen)
         write_json(job.out / "stage.json", result)
         write_jsonl(job.out / "metrics.jsonl", result.history)
     processes.wait()

@@ -1,0 +1,110 @@
+"""What stands beside an encoder that marks spans: a CRF over words, fitted to the same rows, and
+how much it counts."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from residency.core.types import Example, Prediction
+from residency.models import artefact, blend, crf
+from residency.models.adapters import Crf
+from residency.models.blend import BlendWeight
+from residency.models.crf import CrfPredictor
+from residency.tasks.heads import TOKENS
+from residency.tasks.scoring import main_metric
+from residency.train.job import TrainingJob
+
+HELD = 0.15
+"""Share of the training rows that the weight is chosen on, where there is no stop part."""
+FEWEST = 100
+"""Training rows below which none are held out, and both count the same."""
+WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
+
+
+def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
+    """A stage without the rows on which the weight is chosen, and these rows: the stop part, or
+    groups of the training part, drawn by the seed; none where no CRF stands beside the encoder."""
+    if not job.lexical:
+        return job, ()
+    if job.dev or len(job.train) < FEWEST:
+        return job, job.dev
+    groups = sorted({_group(example) for example in job.train})
+    Random(job.seed).shuffle(groups)
+    held: set[str] = set()
+    count, wanted = 0, HELD * len(job.train)
+    sizes = dict.fromkeys(groups, 0)
+    for example in job.train:
+        sizes[_group(example)] += 1
+    for group in groups:
+        if count + sizes[group] <= wanted:
+            held.add(group)
+            count += sizes[group]
+    kept = [example for example in job.train if _group(example) not in held]
+    out = [example for example in job.train if _group(example) in held]
+    return msgspec.structs.replace(job, train=kept), out
+
+
+def _group(example: Example) -> str:
+    return example.group or example.note or example.id
+
+
+def choose(job: TrainingJob, encoder: Any, held: Sequence[Example]) -> BlendWeight:
+    """The weight with the best metric on rows that neither model has learned from; the metric of a
+    weight is the mean with its neighbours', since few rows make it jump. ``encoder``: the trained predictor; ``job``: without these rows."""
+    if not held:
+        return BlendWeight(weight=0.5)
+    folder = job.work / "words"
+    folder.mkdir(parents=True, exist_ok=True)
+    crf.fit(job.train, job.card, Crf(), folder)
+    words = blend.Blend(CrfPredictor.of_files(folder, job.card, "crf", "words"), 0.5)
+    texts = [example.input for example in held]
+    read = list(encoder.marginals(texts))
+    own = [words.words(text, one.slots) for text, one in zip(texts, read, strict=True)]
+    found = []
+    for weight in WEIGHTS:
+        answers = [
+            TOKENS.answer(
+                text, one.slots, blend.product(one.log_probabilities, mine, weight), job.card
+            )
+            for text, one, mine in zip(texts, read, own, strict=True)
+        ]
+        predictions = [
+            Prediction(id=example.id, answer=answer)
+            for example, answer in zip(held, answers, strict=True)
+        ]
+        found.append(main_metric(held, predictions, job.card) or 0.0)
+    shutil.rmtree(folder)
+    padded = np.pad(found, 1, mode="edge")
+    smooth = np.convolve(padded, np.ones(3) / 3, mode="valid")
+    return BlendWeight(
+        weight=WEIGHTS[int(smooth.argmax())],
+        rows=len(held),
+        metric=job.card.main_metric,
+        scores={f"{weight:g}": round(one, 4) for weight, one in zip(WEIGHTS, found, strict=True)},
+    )
+
+
+def save(job: TrainingJob, chosen: BlendWeight) -> None:
+    """Fit the CRF to all rows of ``job`` and put it into the artefact that stands at ``job.out``;
+    nothing where it has no weight."""
+    if not chosen.weight:
+        return
+    crf.fit(job.train, job.card, Crf(), job.out)
+    blend.write(job.out, chosen)
+    artefact.seal(job.out, artefact.read(job.out))
+
+
+def in_words(chosen: BlendWeight) -> str:
+    """For the report."""
+    if not chosen.rows:
+        return f"a CRF over words beside, weight {chosen.weight:g}"
+    return (
+        f"a CRF over words beside, weight {chosen.weight:g} by {chosen.metric} on {chosen.rows} "
+        "rows held out"
+    )
