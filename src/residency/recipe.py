@@ -21,7 +21,7 @@ from residency.evals.floor import SafetyFloor
 from residency.ingest.sources import Extract
 from residency.label.campaign import Label
 from residency.metrics import answers
-from residency.models.base import BaseModelSettings
+from residency.models.base import Base, BaseModelSettings
 from residency.models.baselines import BaselineName
 from residency.models.generation import Generation, TokenLimits
 from residency.models.remote import Api
@@ -207,7 +207,7 @@ class Recipe(Part):
         """Whether a stage without a base, and the one behind it, go on from nothing."""
         goes_on = stage.start != "base" and (number or stage.start != "previous")
         before = self.stages[number - 1] if number and stage.start == "previous" else stage
-        if goes_on and not (stage.tuning.needs_base and before.tuning.needs_base):
+        if goes_on and not (stage.needs_base and before.needs_base):
             raise ValueError(
                 f"stages[{number}].start: a crf starts from no model, and none goes on from it; "
                 "set start: base"
@@ -217,7 +217,12 @@ class Recipe(Part):
     def needs_base(self) -> bool:
         """Whether anything in it starts from a base."""
         asked = "base" in self.evaluate.baselines and self.evaluate.baselines != "auto"
-        return asked or any(stage.tuning.needs_base for stage in self.stages)
+        return asked or any(stage.needs_base for stage in self.stages)
+
+    def settled(self, base: Base) -> Recipe:
+        """With the methods that suit a base, where stages leave them open."""
+        stages = tuple(stage.settled(base) for stage in self.stages)
+        return self if stages == self.stages else self.model_copy(update={"stages": stages})
 
     def tasks_of(self, stage: Stage) -> tuple[Task, ...]:
         """The tasks that a stage trains: those that it names, or all."""

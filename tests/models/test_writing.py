@@ -11,6 +11,7 @@ import torch
 from residency.core.errors import DataError, UserError
 from residency.core.types import Example, Text, Turn
 from residency.models import artefact, attention
+from residency.models.adapters import Lora
 from residency.models.base import Base, BaseModelSettings, load_tokenizer, resolve
 from residency.models.causal import CausalPredictor, token_losses
 from residency.models.chat_template import ChatTokeniser, TokenRow
@@ -243,7 +244,7 @@ def test_a_stage_is_trained_saved_and_refused_with_another_template(
 ) -> None:
     rows = [example(question, "Because.") for question in QUESTIONS]
     job = TrainingJob(
-        stage=Stage(steps=3, micro_batch=2, accumulation=2),
+        stage=Stage(method=Lora(), steps=3, micro_batch=2, accumulation=2),
         name="1-lora",
         base=base,
         card=CARD,

@@ -26,6 +26,7 @@ PUBLISHED = {
 
 
 def plan(settings: dict[str, Any], parameters: int = 22_000_000, rows: int = 500) -> StagePlan:
+    settings = {"method": {"kind": "lora"}} | settings
     return resolve(parse(Stage, settings, "stages[0]"), parameters, rows, "cpu", False)
 
 
@@ -84,20 +85,20 @@ def test_prefixes_take_the_published_rate_and_quantised_large_bases_half_of_the_
     } == {1e-2}
     prefix = parse(Stage, {"method": {"kind": "prefix"}}, "s")
     rates = [
-        resolve(prefix, size, 500, "cpu", False, tiny=GENERATIVE_RATES).learning_rate
+        resolve(prefix, size, 500, "cpu", False, kind=GENERATIVE_RATES).learning_rate
         for size in (5_000_000, 6_000_000_000)
     ]
     assert rates == [2e-1, 1e-2], "generative models"
-    lora, freeze = parse(Stage, {}, "s"), parse(Stage, {"method": {"kind": "freeze"}}, "s")
+    lora, freeze = Stage(method=Lora()), parse(Stage, {"method": {"kind": "freeze"}}, "s")
     large = 7_000_000_000
     rates = [
         resolve(
-            lora, large, 500, "cuda", True, tiny=GENERATIVE_RATES, quantised=quantised
+            lora, large, 500, "cuda", True, kind=GENERATIVE_RATES, quantised=quantised
         ).learning_rate
         for quantised in (False, True)
     ]
     assert rates == [2e-4, 1e-4]
-    assert resolve(freeze, large, 500, "cuda", True, tiny=GENERATIVE_RATES).learning_rate == 1e-5
+    assert resolve(freeze, large, 500, "cuda", True, kind=GENERATIVE_RATES).learning_rate == 1e-5
 
 
 def test_few_rows_are_passed_over_more_often() -> None:
@@ -112,8 +113,8 @@ def test_few_rows_are_passed_over_more_often() -> None:
 def test_precision_is_what_the_hardware_multiplies_fast(
     device: str, bf16: bool, expected: str
 ) -> None:
-    assert resolve(Stage(), 10, 10, device, bf16).precision == expected
-    assert resolve(Stage(precision="fp32"), 10, 10, device, bf16).precision == "fp32"
+    assert resolve(Stage(method=Full()), 10, 10, device, bf16).precision == expected
+    assert resolve(Stage(method=Full(), precision="fp32"), 10, 10, device, bf16).precision == "fp32"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_a_faulty_setting_is_answered_in_one_sentence(settings: dict[str, Any], 
 
 
 def test_a_stage_is_named_after_its_method_or_by_the_user() -> None:
-    assert Stage().title(1) == "1-lora"
+    assert Stage(method=Lora()).title(1) == "1-lora"
     assert Stage(method=Full()).title(2) == "2-full"
     assert Stage(name="warm").title(1) == "1-warm"
 
@@ -157,7 +158,7 @@ def test_the_matrices_of_a_projection_take_the_rate_of_an_adapter() -> None:
     """The rate of bare keys and values, more than a hundred times as high, would tear them apart."""
     rate = {
         name: resolve(
-            Stage(method=method), 4_000_000, 500, "cpu", False, tiny=GENERATIVE_RATES
+            Stage(method=method), 4_000_000, 500, "cpu", False, kind=GENERATIVE_RATES
         ).learning_rate
         for name, method in (
             ("bare", Prefix()),

@@ -167,7 +167,8 @@ def attend_plainly(
     if attention_mask is not None:
         least = torch.finfo(scores.dtype).min
         scores = scores.masked_fill(~attention_mask, least)
-    found: torch.Tensor = scores.softmax(-1).to(value.dtype) @ value
+    shares = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    found: torch.Tensor = shares @ value
     return found.transpose(1, 2).contiguous(), None
 
 

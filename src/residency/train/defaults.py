@@ -30,15 +30,20 @@ PREFIX_RATE = 1e-2
 """Of P-Tuning v2 in the published settings of 6B models."""
 
 
-class TinyRates(NamedTuple):
-    """Rates of models below TINY."""
+class KindRates(NamedTuple):
+    """What goes by the kind of model: rates of models below TINY, and how weights of larger ones are
+    trained in place."""
 
     prefix: float
     adapter: float
+    in_place: float
+    """Of models from 60 million parameters to LARGE, whose weights are trained in place."""
+    passes: int
+    """Over 500 rows, in place."""
 
 
-CLASSIFIER_RATES = TinyRates(prefix=PREFIX_RATE, adapter=2e-3)
-GENERATIVE_RATES = TinyRates(prefix=2e-1, adapter=1.5e-3)
+CLASSIFIER_RATES = KindRates(prefix=PREFIX_RATE, adapter=2e-3, in_place=2e-4, passes=15)
+GENERATIVE_RATES = KindRates(prefix=2e-1, adapter=1.5e-3, in_place=5e-5, passes=9)
 """Of prefixes on 800 questions of Huatuo (training part; loss on 50 of the dev part after 50 steps,
 2.081 before) 2.076, 2.031, 1.990, 1.989 at 1e-2, 5e-2, 2e-1, 6e-1; beginning as noise instead of
 tokens 1.990 at 2e-1."""
@@ -78,13 +83,13 @@ def resolve(
     device: str,
     bf16: bool,
     *,
-    tiny: TinyRates = CLASSIFIER_RATES,
+    kind: KindRates = CLASSIFIER_RATES,
     quantised: bool = False,
     processes: int = 1,
     sharded: bool = False,
 ) -> StagePlan:
     """Fill in what a stage leaves to us, for a model of ``parameters`` and ``rows`` training items;
-    ``tiny``: the rates of its kind where it is tiny; ``quantised``: the base's weights have 4 or 8
+    ``kind``: what goes by the kind of model; ``quantised``: the base's weights have 4 or 8
     bits.
 
     Raises ``UserError`` where the batch cannot be shared out among the processes, and for fp16
@@ -95,10 +100,12 @@ def resolve(
     if stage.steps is not None:
         steps, epochs = stage.steps, stage.steps / per_epoch
     else:
-        epochs = _epochs(rows, parameters) if stage.epochs == "auto" else float(stage.epochs)
+        passes = kind.passes if stage.tuning.in_place else 9
+        usual = _epochs(rows, 12 if parameters < TINY else passes)
+        epochs = usual if stage.epochs == "auto" else float(stage.epochs)
         steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
     rate = (
-        _rate(stage, parameters, tiny, quantised)
+        _rate(stage, parameters, kind, quantised)
         if stage.learning_rate == "auto"
         else stage.learning_rate
     )
@@ -149,27 +156,27 @@ def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
     return micro, max(1, batch // micro)
 
 
-def _epochs(rows: int, parameters: int) -> float:
-    """Enough steps for few rows, not too many for many: 9 passes over 500, at least 3, at most 20;
-    a model of a few million parameters knows less to begin with and needs a third more."""
-    base = 12 if parameters < TINY else 9
-    return float(min(20, max(3, round(base * math.sqrt(500 / max(rows, 1))))))
+def _epochs(rows: int, passes: int) -> float:
+    """Enough steps for few rows, not too many for many: ``passes`` over 500, at least 3, at most 20;
+    a model of a few million parameters knows less to begin with and needs a third more, and so do
+    all layers of a larger one."""
+    return float(min(20, max(3, round(passes * math.sqrt(500 / max(rows, 1))))))
 
 
-def _rate(stage: Stage, parameters: int, tiny: TinyRates, quantised: bool) -> float:
+def _rate(stage: Stage, parameters: int, kind: KindRates, quantised: bool) -> float:
     """Peak learning rate. Falls with the size of the model; adapters take about ten times the rate
     of weights that are trained in place, prefixes the 1e-2 of the published settings and tiny
     models more. On a quantised large base adapters take half, as published."""
     method = stage.tuning
     # the matrices of a projection are like an adapter's
     if isinstance(method, Prefix) and method.projection is None:
-        return tiny.prefix if parameters < TINY else PREFIX_RATE
+        return kind.prefix if parameters < TINY else PREFIX_RATE
     in_place = method.in_place
     if parameters >= LARGE:
         return 1e-5 if in_place else (1e-4 if quantised else 2e-4)
     if parameters >= 60_000_000:
-        return 5e-5 if in_place else 5e-4
-    return 3e-4 if in_place else (tiny.adapter if parameters < TINY else 1.5e-3)
+        return kind.in_place if in_place else 5e-4
+    return 3e-4 if in_place else (kind.adapter if parameters < TINY else 1.5e-3)
 
 
 def _precision(stage: Stage, device: str, bf16: bool) -> str:

@@ -20,7 +20,7 @@ from residency.tasks.card import Card
 from residency.tasks.heads import IGNORED, Head
 from residency.tasks.scoring import falls
 from residency.train import conversation_items, items
-from residency.train.defaults import CLASSIFIER_RATES, GENERATIVE_RATES, TinyRates
+from residency.train.defaults import CLASSIFIER_RATES, GENERATIVE_RATES, KindRates
 from residency.train.items import Items
 from residency.train.stage import Stage
 
@@ -48,7 +48,7 @@ class Reading(NamedTuple):
 class ClassifierTraining:
     """Encoders with a head: windows of notes, whose slots or labels are trained."""
 
-    rates: TinyRates = CLASSIFIER_RATES
+    rates: KindRates = CLASSIFIER_RATES
 
     def read(self, examples: Sequence[Example], how: Reading) -> tuple[Any, Items]:
         """What reads rows for a base, and what it makes of them."""

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from residency.core.part import Part, Share
-from residency.models.adapters import Lora, Method, Methods, method_of
+from residency.models.adapters import Configured, Freeze, Lora, Method, Methods, method_of
+from residency.models.base import Base
 
 Auto = Literal["auto"]
 Logger = Literal["tensorboard", "mlflow", "wandb"]
@@ -47,7 +48,9 @@ class Stage(Part):
     data: str | None = None
     """Name of the entry of ``data`` that it trains on; the task's own where not given."""
     replay: Replay | None = None
-    method: Methods = Lora()
+    method: Methods | Auto = "auto"
+    """``auto``: on an encoder with a head all layers, its token embeddings left as they are
+    (``{kind: freeze, last: all}``); else ``{kind: lora}``."""
     lexical: Literal["auto", "on", "off"] = "auto"
     """Encoders that mark spans: a CRF over words, shapes and a dictionary of the training part is
     fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
@@ -98,7 +101,7 @@ class Stage(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
-        if not self.tuning.needs_base:
+        if not self.needs_base:
             of_networks = self.model_fields_set - {
                 "name",
                 "start",
@@ -111,7 +114,7 @@ class Stage(Part):
             if of_networks:
                 raise ValueError(
                     f"{sorted(of_networks)[0]} is about neural networks, and method.kind "
-                    f"{self.method.kind} is none; leave it out"
+                    f"{self.configured.kind} is none; leave it out"
                 )
         if self.steps is not None and self.epochs != "auto":
             raise ValueError("give epochs or steps, not both")
@@ -143,10 +146,30 @@ class Stage(Part):
         return self
 
     @property
+    def configured(self) -> Configured:
+        """The method as it is configured, of a stage that is settled."""
+        assert self.method != "auto", "the method is settled by the base"
+        return self.method
+
+    @property
     def tuning(self) -> Method:
-        """The method."""
-        return method_of(self.method)
+        """The method, ready to be used."""
+        return method_of(self.configured)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it starts from a base."""
+        return self.method == "auto" or self.tuning.needs_base
+
+    def settled(self, base: Base) -> Stage:
+        """With the method that suits a base, where it leaves that open."""
+        if self.method != "auto":
+            return self
+        whole = base.architecture == "encoder" and base.quantise == "none"
+        method: Configured = Freeze(last="all") if whole else Lora()
+        return self.model_copy(update={"method": method})
 
     def title(self, number: int) -> str:
         """``1-lora``: the stage's folder."""
-        return f"{number}-{self.name or self.method.kind}"
+        kind = self.method if self.method == "auto" else self.method.kind
+        return f"{number}-{self.name or kind}"

@@ -66,6 +66,7 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
     once. Raises ``UserError`` for rows that cannot be trained on, and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
+    job = msgspec.structs.replace(job, stage=job.stage.settled(job.base))
     recovery = processes.shared(lambda: read_recovery(job.work))
     while True:
         try:
@@ -175,7 +176,7 @@ def settle_plan(
         len(subject.rows.lengths),
         best_device(),
         has_bf16(),
-        tiny=training_of(job.head).rates,
+        kind=training_of(job.head).rates,
         quantised=base.quantise != "none",
         processes=processes.world(),
         sharded=job.shard,
@@ -306,7 +307,7 @@ def result_of(
     trained = (p.numel() for p in prepared.model.parameters() if p.requires_grad)
     return StageResult(
         name=job.name,
-        method=job.stage.method.kind,
+        method=job.stage.configured.kind,
         settings=settings_of(job, prepared),
         parameters=prepared.parameters,
         trainable=sum(trained),
@@ -350,7 +351,7 @@ def settings_of(job: TrainingJob, prepared: Prepared) -> dict[str, str]:
         ),
         "precision": plan.precision,
         "seed": str(job.seed),
-        **{f"method.{k}": str(v) for k, v in stage.method.model_dump(mode="json").items()},
+        **{f"method.{k}": str(v) for k, v in stage.configured.model_dump(mode="json").items()},
     }
     if prepared.settings is None:
         return found
@@ -383,7 +384,7 @@ def save(
             model,
             job.base,
             job.card,
-            job.stage.method,
+            job.stage.configured,
             job.profile,
             prepared.settings,
             job.start,

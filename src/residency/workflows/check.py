@@ -65,7 +65,7 @@ def _check_lexical(recipe: Recipe, stage: Stage) -> None:
     """Whether a stage without a base has its library and its files."""
     from residency.models import crf
 
-    if not stage.tuning.needs_base:
+    if not stage.needs_base:
         crf.crfsuite()
         for name in getattr(stage.method, "dictionaries", ()):
             crf.read_terms(recipe.root / name)
@@ -129,7 +129,7 @@ def _check_task(
                 ),
             )
             findings += [_found("note", f"{where}: {words}.") for words in changed]
-    stopped = [stage for stage in learns if stage.stop and stage.tuning.needs_base]
+    stopped = [stage for stage in learns if stage.stop and stage.needs_base]
     if stopped and not corpus.part("dev"):
         findings.append(_found("note", f"{where}: no stop part, so the last model is kept."))
 

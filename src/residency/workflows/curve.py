@@ -96,8 +96,8 @@ def curve(
             point, metric, device = _point(recipe, runs, size, seed, (), tracker)
             points.append(point)
     beside = None
-    whole = full and recipe.stages[0].tuning.needs_base and recipe.base.quantise == "none"
-    if whole and recipe.stages[0].method.kind != "full":
+    whole = full and recipe.stages[0].needs_base and recipe.base.quantise == "none"
+    if whole and getattr(recipe.stages[0].method, "kind", "") != "full":
         beside, _, _ = _point(
             recipe, runs, kept[-1], recipe.seed, ("stages[0].method={kind: full}",), tracker
         )

@@ -75,12 +75,13 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
 
     processes.check(recipe.launch)
     device = device_named(gpu) if gpu else device_here()
-    based = any(stage.tuning.needs_base for stage in recipe.stages)
+    based = any(stage.needs_base for stage in recipe.stages)
     base = resolve(recipe.base, recipe.root, weights=False) if based else NO_BASE
+    recipe = recipe.settled(base)
     subject, proof = subject_of_recipe(recipe, base) if based else (None, None)
     found = []
     for number, stage in enumerate(recipe.stages, start=1):
-        if subject is None or proof is None or not stage.tuning.needs_base:
+        if subject is None or proof is None or not stage.needs_base:
             found.append(_lexical(recipe, stage, number))
             continue
         program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
@@ -171,7 +172,7 @@ def _estimate(setting: Setting) -> MemoryEstimate:
         len(subject.rows.lengths),
         device.kind,
         device.bf16,
-        tiny=training.rates,
+        kind=training.rates,
         quantised=base.quantise != "none",
         processes=recipe.launch.processes,
         sharded=recipe.launch.shard,

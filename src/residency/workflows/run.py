@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from residency.core.errors import ResidencyError, UserError
 from residency.core.files import read_json, write_jsonl
@@ -113,7 +113,7 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
     """Train a stage, counted from 0, in this process or in several that are started for it."""
     inputs, tracker = material.inputs, material.tracker
     stage, launch = inputs.recipe.stages[number], inputs.recipe.launch
-    if launch.processes > 1 and processes.world() == 1 and stage.tuning.needs_base:
+    if launch.processes > 1 and processes.world() == 1 and stage.needs_base:
         tracker.start(f"training in {launch.processes} processes")
         folders = (inputs.folder, inputs.recipe.root, folder)
         given = [*(str(path.resolve()) for path in folders), str(number)]
@@ -135,7 +135,7 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
 
 def fit_stage(job: TrainingJob) -> tuple[StageResult, Items]:
     """Train a stage: a network, or what needs no base."""
-    if not job.stage.tuning.needs_base:
+    if not job.stage.needs_base:
         from residency.train import lexical
 
         return lexical.train(job)
@@ -198,7 +198,7 @@ def job_of_stage(material: Material, number: int, work: Path, out: Path) -> Trai
     _check_answers(number, stage, chosen, general)
     others = {one.card.name: one.card for one in (*chosen[1:], *([general] if general else []))}
     others.pop(first.card.name, None)
-    method = stage.method
+    method: Any = stage.configured
     if dictionaries := getattr(method, "dictionaries", ()):
         paths = tuple(str(recipe.root / name) for name in dictionaries)
         method = method.model_copy(update={"dictionaries": paths})

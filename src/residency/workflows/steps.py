@@ -62,7 +62,7 @@ def read_inputs(recipe: Recipe, runs: Path, folder: Path | None = None) -> Input
     files = hash_files(recipe, runs / ".digests.json")
     base = base_of(recipe)
     own = runs / f"{recipe.name}-{recipe.digest[:8]}"
-    return Inputs(recipe=recipe, folder=folder or own, base=base, files=files)
+    return Inputs(recipe=recipe.settled(base), folder=folder or own, base=base, files=files)
 
 
 def base_of(recipe: Recipe, weights: bool = True) -> Base:
@@ -134,7 +134,7 @@ def stage_steps(inputs: Inputs) -> list[Step]:
 def stage_step(inputs: Inputs, number: int) -> Step:
     """The step of a stage, counted from 0. What cannot change its result is left out."""
     recipe, stage = inputs.recipe, inputs.recipe.stages[number]
-    base = inputs.base if stage.tuning.needs_base else NO_BASE
+    base = inputs.base if stage.needs_base else NO_BASE
     settings = recipe.settings["stages"][number]
     settings.pop("track")
     kept = {"data", "output", "limits", "generate"}
