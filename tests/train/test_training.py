@@ -119,6 +119,14 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 # What is learned
 
 
+def test_a_model_that_learned_nothing_is_not_kept(found: dict[str, Any], tmp_path: Path) -> None:
+    chosen = stage(method=Full(), learning_rate=1.0, head_learning_rate=1.0, steps=60, batch=4)
+    with pytest.raises(UserError, match="none of 20 of its own training rows a label") as error:
+        train(job(found["electra"], tmp_path, NER, drug_rows(20), chosen))
+    assert "learning_rate below 0.5" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "artefact.json").exists()
+
+
 @pytest.mark.parametrize(
     ("card", "rows", "settings"),
     [

@@ -50,13 +50,16 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     """Estimate the memory before, and keep the estimate beside what was measured."""
     shard: bool = False
     """Share the model out among the processes at work."""
+    as_before: bool = False
+    """It goes on from a state of an earlier version, and is trained as that version trained: with
+    torch's attention, and no CRF beside."""
     progress: Progress | None = None
 
     @property
     def lexical(self) -> bool:
         """Whether a CRF over words is fitted beside the model."""
-        able = self.head.words_beside and self.base.architecture == "encoder" and not self.shard
-        return able and self.stage.lexical != "off"
+        able = self.head.words_beside and self.base.architecture == "encoder"
+        return able and self.stage.lexical != "off" and not (self.shard or self.as_before)
 
     @property
     def head(self) -> Head:

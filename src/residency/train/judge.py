@@ -160,7 +160,7 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
             return
         if best:
             safetensors.torch.save_file(best, folder / BEST)
-        write_json(folder / MARKER, {"step": state.global_step})
+        write_json(folder / MARKER, {"step": state.global_step, "schema": 2})
         for older in Path(args.output_dir).glob("checkpoint-*"):
             if older != folder:
                 shutil.rmtree(older, ignore_errors=True)

@@ -17,6 +17,7 @@ from residency.models.causal import CausalPredictor, token_losses
 from residency.models.encoder import EncoderPredictor
 from residency.models.generation import TokenLimits
 from residency.tasks.card import Card
+from residency.tasks.families import of
 from residency.tasks.heads import IGNORED, Head
 from residency.tasks.scoring import falls
 from residency.train import conversation_items, items
@@ -27,6 +28,8 @@ from residency.train.stage import Stage
 if TYPE_CHECKING:
     from residency.train.job import TrainingJob
 
+LOOKED_AT = 200
+"""Training rows that a trained model is asked."""
 LOSS = "loss"
 """-log p per token of the answers of the stop part: what generative models are judged by unless the
 recipe says otherwise."""
@@ -89,6 +92,19 @@ class ClassifierTraining:
         info = PredictorInfo(name="dev", base=job.base.id)
         return EncoderPredictor(model, reader, job.card, info), None
 
+    def check_learned(self, job: TrainingJob, predictor: Any, rate: float) -> None:
+        """Raise ``UserError`` where a trained model gives none of its own training rows a label,
+        though they have some."""
+        family, rows = of(job.card), job.train[:LOOKED_AT]
+        wanted = sum(len([*family.labels(row.gold, job.card)]) for row in rows)
+        given = (family.labels(one.answer, job.card) for one in predictor.predict(rows))
+        if wanted and not any(name for names in given for name in names):
+            raise UserError(
+                f"stage {job.name}: the model gives none of {len(rows)} of its own training rows a "
+                f"label, though they have {wanted}: it has learned nothing; give a learning_rate "
+                f"below {rate:g}, or more epochs."
+            )
+
     def predictions(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
         """What a metric is made of."""
         return list(predictor.predict(dev))
@@ -149,6 +165,9 @@ class GenerativeTraining(ClassifierTraining):
         info = PredictorInfo(name="dev", base=job.base.id)
         predictor = CausalPredictor(model, reader, job.card, generation, info, job.more)
         return predictor, GenerativeSettings(chat=reader, generation=generation)
+
+    def check_learned(self, job: TrainingJob, predictor: Any, rate: float) -> None:
+        """What is written is judged by its loss."""
 
     def predictions(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
         """Of metrics that fall, how probable the gold answers are."""

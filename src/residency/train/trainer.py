@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from residency.core.errors import UserError
-from residency.core.files import write_json, write_jsonl
+from residency.core.files import read_json, write_json, write_jsonl
 from residency.core.types import StageResult
 from residency.models import artefact, attention, sharding
 from residency.models.artefact import GenerativeSettings
@@ -36,6 +36,9 @@ from residency.train.kinds import Reading, training_of
 from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, out_of_memory, read_recovery
 from residency.train.stage_trainer import TRAINED, StageTrainer
+
+ENOUGH_STEPS = 50
+"""Steps after which a model that gives no label at all is no beginner any more."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
     once. Raises ``UserError`` for rows that cannot be trained on, and where none of this helps.
     """
     trackers.check(job.stage.track, job.profile)
-    job = msgspec.structs.replace(job, stage=job.stage.settled(job.base))
+    stage = job.stage.settled(job.base)
+    job = msgspec.structs.replace(job, stage=stage, as_before=processes.shared(lambda: aged(job)))
     recovery = processes.shared(lambda: read_recovery(job.work))
     while True:
         try:
@@ -111,6 +115,9 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
         chosen = words_beside.choose(own, prepared.predictor, held)
         settings = {**result.settings, "lexical": words_beside.in_words(chosen)}
         result = msgspec.structs.replace(result, settings=settings)
+    elif prepared.plan.steps >= ENOUGH_STEPS and not job.shard:
+        rate = prepared.plan.learning_rate
+        training_of(job.head).check_learned(job, prepared.predictor, rate)
     save(job, prepared, result, chosen)
     return result, prepared.items
 
@@ -140,7 +147,8 @@ def prepare(job: TrainingJob, recovery: Recovery) -> Prepared:
         if estimate.is_tight(expected, device):
             steady_memory()
     model = model if job.shard else job.stage.tuning.attach(model)
-    training_of(job.head).speed_up(model, kind)
+    if not job.as_before:
+        training_of(job.head).speed_up(model, kind)
     if plan.checkpointing:
         checkpoint(model)
     predictor, settings = training_of(job.head).judge(job, model, reader, items)
@@ -295,6 +303,12 @@ def last_checkpoint(work: Path) -> Path | None:
     if newest and (newest / "trained.safetensors").is_file():  # its name in earlier versions
         (newest / "trained.safetensors").rename(newest / TRAINED)
     return newest
+
+
+def aged(job: TrainingJob) -> bool:
+    """Whether the state that a stage goes on from was written by a version that trained otherwise."""
+    newest = last_checkpoint(job.work)
+    return newest is not None and "schema" not in read_json(newest / MARKER, dict[str, int])
 
 
 def result_of(

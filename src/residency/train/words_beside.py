@@ -55,8 +55,8 @@ def _group(example: Example) -> str:
 
 
 def choose(job: TrainingJob, encoder: Any, held: Sequence[Example]) -> BlendWeight:
-    """The weight with the best metric on rows that neither model has learned from; the metric of a
-    weight is the mean with its neighbours', since few rows make it jump. ``encoder``: the trained predictor; ``job``: without these rows."""
+    """The weight with the best metric on rows that neither model has learned from, the middle one of
+    several; the metric of a weight is the mean with its neighbours', since few rows make it jump. ``encoder``: the trained predictor; ``job``: without these rows."""
     if not held:
         return BlendWeight(weight=0.5)
     folder = job.work / "words"
@@ -82,8 +82,9 @@ def choose(job: TrainingJob, encoder: Any, held: Sequence[Example]) -> BlendWeig
     shutil.rmtree(folder)
     padded = np.pad(found, 1, mode="edge")
     smooth = np.convolve(padded, np.ones(3) / 3, mode="valid")
+    best = np.flatnonzero(smooth > smooth.max() - 1e-9)
     return BlendWeight(
-        weight=WEIGHTS[int(smooth.argmax())],
+        weight=WEIGHTS[int(best[len(best) // 2])],
         rows=len(held),
         metric=job.card.main_metric,
         scores={f"{weight:g}": round(one, 4) for weight, one in zip(WEIGHTS, found, strict=True)},
