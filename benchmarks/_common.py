@@ -366,7 +366,7 @@ def recipe(
     name: str, base: str | Path, data: Any, card: str, *stages: Any, seed: int = 7, **evaluate: Any
 ) -> dict[str, Any]:
     """A recipe with one data set and one task; ``evaluate`` are settings of that section."""
-    base = base if str(base).startswith("bundled:") else Path(base).resolve()
+    base = Path(base).resolve() if Path(base).exists() else base
     found = {"schema": 1, "name": name, "seed": seed, "base": str(base), "data": {"notes": data}}
     found |= {"tasks": [{"card": card, "data": "notes"}], "evaluate": {"baselines": [], **evaluate}}
     return found | ({"stages": list(stages)} if stages else {})

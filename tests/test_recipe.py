@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from residency.core.errors import UserError
 from residency.corpus.load import Data
 from residency.models.adapters import Methods
+from residency.models.base import Base
 from residency.recipe import Recipe, json_schema, override, read_yaml
 from residency.train.stage import Stage
 
@@ -25,11 +26,27 @@ MINIMAL: dict[str, Any] = {
 
 def test_a_minimal_recipe_has_sensible_defaults() -> None:
     recipe = Recipe.from_mapping(MINIMAL)
-    assert (recipe.base.id, recipe.stages[0].method.kind, recipe.evaluate.baselines) == (
+    assert (recipe.base.id, recipe.stages[0].method, recipe.evaluate.baselines) == (
         "bundled:tiny-encoder",
-        "lora",
+        "auto",
         "auto",
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [({}, "freeze"), ({"architecture": "causal"}, "lora"), ({"quantise": "nf4"}, "lora")],
+)
+def test_a_method_that_is_left_open_is_settled_by_the_base(
+    settings: dict[str, Any], kind: str
+) -> None:
+    base = Base(id="x", path="", digest="", **settings)
+    settled = Recipe.from_mapping(MINIMAL).settled(base)
+    assert settled.stages[0].configured.kind == kind
+    again = Recipe.from_mapping(settled.mapping())
+    assert again.stages == settled.stages, "a run's own copy of it says the method"
+    named = {**MINIMAL, "stages": [{"method": {"kind": "full"}}]}
+    assert Recipe.from_mapping(named).settled(base).stages[0].configured.kind == "full"
 
 
 def test_a_base_is_a_name_or_a_mapping() -> None:

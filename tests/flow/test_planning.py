@@ -109,7 +109,7 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
         len(subject.rows.lengths),
         "cuda",
         True,
-        tiny=GENERATIVE_RATES,
+        kind=GENERATIVE_RATES,
     )
 
     def chosen(usable: float) -> Any:
@@ -124,7 +124,7 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
         len(subject.rows.lengths),
         "cuda",
         True,
-        tiny=GENERATIVE_RATES,
+        kind=GENERATIVE_RATES,
     )
     peak = estimate.of_plan(subject, four, base, settled, card, False, 0).peak
     assert [(one.micro_batch, one.batch) for one in (chosen(peak), chosen(peak - 1))] == [

@@ -72,6 +72,8 @@ def test_the_weight_is_chosen_on_whole_patients_that_the_encoder_does_not_learn_
     own, held = hold_out(whole)
     assert 25 <= len(held) <= 30 and len(own.train) + len(held) == 200
     assert not {one.group for one in own.train} & {one.group for one in held}
+    at = [int(one.id) for one in held]
+    assert at == list(range(at[0], at[0] + len(at))), "neighbours, as documents lie in files"
     assert hold_out(whole) == (own, held), "the same rows for the same seed"
     few, none = hold_out(job(Path(), rows[:99]))
     assert not none and len(few.train) == 99

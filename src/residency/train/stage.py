@@ -168,7 +168,8 @@ class Stage(Part):
         if self.method != "auto":
             return self
         whole = base.architecture == "encoder" and base.quantise == "none"
-        method: Configured = Freeze(last="all") if whole else Lora()
+        # the kind is said, as it is in a recipe, or the run's own copy would be without
+        method: Configured = Freeze(kind="freeze", last="all") if whole else Lora(kind="lora")
         return self.model_copy(update={"method": method})
 
     def title(self, number: int) -> str:

@@ -4,6 +4,7 @@ how much it counts."""
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -29,22 +30,25 @@ WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
     """A stage without the rows on which the weight is chosen, and these rows: the stop part, or
-    groups of the training part, drawn by the seed; none where no CRF stands beside the encoder."""
+    neighbouring groups of the training part, from a place drawn by the seed; none where no CRF
+    stands beside the encoder.
+
+    Rows that follow each other often come from one document. Held out one by one they flatter the
+    encoder, which knows their neighbours: on VietBioNER a weight of 0.4 was chosen so, where 0.7
+    was right for other documents (strict F1 0.756 and 0.773).
+    """
     if not job.lexical:
         return job, ()
     if job.dev or len(job.train) < FEWEST:
         return job, job.dev
-    groups = sorted({_group(example) for example in job.train})
-    Random(job.seed).shuffle(groups)
+    sizes = Counter(_group(example) for example in job.train)
+    groups, wanted = list(sizes), HELD * len(job.train)  # in the order of the files
+    first = Random(job.seed).randrange(max(1, round((1 - HELD) * len(groups))))
     held: set[str] = set()
-    count, wanted = 0, HELD * len(job.train)
-    sizes = dict.fromkeys(groups, 0)
-    for example in job.train:
-        sizes[_group(example)] += 1
-    for group in groups:
-        if count + sizes[group] <= wanted:
-            held.add(group)
-            count += sizes[group]
+    for group in groups[first:]:
+        if sum(sizes[one] for one in held) + sizes[group] > wanted:
+            break
+        held.add(group)
     kept = [example for example in job.train if _group(example) not in held]
     out = [example for example in job.train if _group(example) in held]
     return msgspec.structs.replace(job, train=kept), out
