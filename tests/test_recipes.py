@@ -47,15 +47,12 @@ def test_the_guide_names_every_shipped_recipe() -> None:
     not SHARED.is_dir(), reason=f"the real corpora are not at {SHARED}; set RESIDENCY_SHARED_DATA"
 )
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_recipe_reads_its_corpus_without_an_error(
-    path: Path, tiny_base: Path
-) -> None:
+def test_every_shipped_recipe_reads_its_corpus_without_an_error(path: Path) -> None:
     if path.stem == "zh-medical-qa":  # needs a tokenizer that writes
         given = [f"data.huatuo.path={(SHARED / 'zh/huatuo/general_qa.jsonl').resolve()}"]
     else:
         name, train, test = PARTS[path.stem]
         given = [
-            f"base={tiny_base}",
             f"data.{name}.train={(SHARED / train).resolve()}",
             f"data.{name}.test={(SHARED / test).resolve()}",
         ]
@@ -63,16 +60,6 @@ def test_every_shipped_recipe_reads_its_corpus_without_an_error(
     findings, summaries = check.check(recipe)
     assert [finding.message for finding in findings if finding.level == "error"] == []
     assert all(summary.parts[part].notes for summary in summaries for part in ("train", "test"))
-
-
-@pytest.fixture
-def tiny_base(tmp_path: Path) -> Path:
-    """What ``check`` looks for in a base: it opens no weights."""
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "bert", "max_position_embeddings": 512}', "utf-8"
-    )
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    return tmp_path
 
 
 @pytest.mark.parametrize(
