@@ -19,6 +19,7 @@ from residency.core.files import read_json, write_json, write_jsonl
 from residency.core.types import StageResult
 from residency.models import artefact, attention, sharding
 from residency.models.artefact import GenerativeSettings
+from residency.models.base import silent
 from residency.models.blend import BlendWeight
 from residency.models.causal import CausalPredictor
 from residency.models.chat_template import ChatTokeniser
@@ -60,6 +61,7 @@ class Prepared:
     recovery: Recovery
 
 
+@silent()
 def train(job: TrainingJob) -> tuple[StageResult, Items]:
     """Train a stage and save its artefact to ``job.out``; resumes from ``job.work`` to identical
     numbers.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,6 @@ from residency.core.run_folder import Run, packages
 from residency.core.types import StageResult
 from residency.corpus.ledger import LedgerEntry
 from residency.models.artefact import FILE, Artefact
-from residency.models.base import silent
 from residency.recipe import Recipe, read_yaml
 from residency.train import processes
 from residency.train.stage import Stage
@@ -125,7 +124,7 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
     tracker.start(f"training {stage.title(number + 1)}")
     scratch = Run(inputs.folder).scratch(stage_step(inputs, number))
     scratch.mkdir(parents=True, exist_ok=True)
-    result, items = fit_stage(job_of_stage(material, number, scratch, folder))
+    result, items = trainer_of(stage)(job_of_stage(material, number, scratch, folder))
     if processes.first():
         write_jsonl(folder / "ledger.jsonl", _entries(items))
         best = f"best {result.metric} {result.best:.3f} at epoch {result.best_epoch:g}"
@@ -133,16 +132,15 @@ def train_stage(material: Material, number: int, folder: Path) -> None:
         tracker.end("; ".join(said))
 
 
-def fit_stage(job: TrainingJob) -> tuple[StageResult, Items]:
-    """Train a stage: a network, or what needs no base."""
-    if not job.stage.needs_base:
+def trainer_of(stage: Stage) -> Callable[[TrainingJob], tuple[StageResult, Items]]:
+    """What trains a stage: a network, or what needs no base."""
+    if not stage.needs_base:
         from residency.train import lexical
 
-        return lexical.train(job)
+        return lexical.train
     from residency.train import trainer
 
-    with silent():
-        return trainer.train(job)
+    return trainer.train
 
 
 def train_together(material: Material, number: int, folder: Path) -> None:

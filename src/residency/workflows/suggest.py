@@ -41,7 +41,7 @@ def fit_on_notes(
     """A model trained on notes, in memory only; the card's labels must be fixed."""
     from residency.models.predictors import marker
     from residency.train.job import TrainingJob
-    from residency.workflows.run import fit_stage
+    from residency.workflows.run import trainer_of
 
     with tempfile.TemporaryDirectory(prefix="residency-") as folder, silent():
         job = TrainingJob(
@@ -57,7 +57,7 @@ def fit_on_notes(
             out=Path(folder) / "model",
         )
         job.out.mkdir()
-        fit_stage(job)
+        trainer_of(job.stage)(job)
         return marker(job.out, "label errors: needs a card of family spans.")
 
 
