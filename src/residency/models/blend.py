@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from residency.core.files import read_json, write_json
+from residency.core.files import read_json
 from residency.core.types import Value
 from residency.locale.tokenise import units
 from residency.models.crf import FEATURES, WEIGHTS, CrfPredictor
@@ -80,13 +80,8 @@ def product(encoder: Scores, words: Scores, weight: float) -> Scores:
     return mixed.astype(np.float32)
 
 
-def write(folder: Path, chosen: BlendWeight) -> None:
-    """Keep the weight beside the CRF's files."""
-    write_json(folder / FILE, chosen)
-
-
 def take_along(artefact: Path, folder: Path) -> None:
     """Copy what stands beside an artefact's encoder, where anything does."""
-    for name in (FILE, WEIGHTS, FEATURES):
-        if (artefact / FILE).is_file():
+    if (artefact / FILE).is_file():
+        for name in (FILE, WEIGHTS, FEATURES):
             shutil.copy2(artefact / name, folder / name)

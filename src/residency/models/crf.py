@@ -371,7 +371,12 @@ class Learned(NamedTuple):
     @property
     def group(self) -> str:
         """Its patient or document."""
-        return self.example.group or self.example.note or self.example.id
+        return group_of(self.example)
+
+
+def group_of(example: Example) -> str:
+    """The patient or document that an example is of."""
+    return example.group or example.note or example.id
 
 
 def options(method: Crf) -> dict[str, Any]:

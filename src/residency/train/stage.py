@@ -51,13 +51,13 @@ class Stage(Part):
     method: Methods | Auto = "auto"
     """``auto``: on an encoder with a head all layers, its token embeddings left as they are
     (``{kind: freeze, last: all}``); else ``{kind: lora}``."""
-    lexical: Literal["auto", "on", "off"] = Field(
+    lexical: Literal["auto", "off"] = Field(
         default="auto", exclude_if=lambda chosen: chosen == "auto"
     )
     """Encoders that mark spans: a CRF over words, shapes and a dictionary of the training part is
     fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
     chosen on the stop part, or on 15 % of the training rows, which the encoder then does not learn
-    from. ``auto``: on."""
+    from. ``off``: the encoder answers alone."""
     epochs: float | Auto = "auto"
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; instead of ``epochs``."""

@@ -115,9 +115,10 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
     chosen = None
     if job.lexical and processes.first():
         chosen = words_beside.choose(own, prepared.predictor, held)
-        settings = {**result.settings, "lexical": words_beside.in_words(chosen)}
+        key = "lexical" if chosen.weight else "left out"
+        settings = {**result.settings, key: words_beside.in_words(chosen)}
         result = msgspec.structs.replace(result, settings=settings)
-    elif prepared.plan.steps >= ENOUGH_STEPS and not job.shard:
+    if prepared.plan.steps >= ENOUGH_STEPS and not (job.lexical or job.shard):
         rate = prepared.plan.learning_rate
         training_of(job.head).check_learned(job, prepared.predictor, rate)
     save(job, prepared, result, chosen)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from residency.core.files import write_json
 from residency.core.types import Example, Prediction
 from residency.models import artefact, blend, crf
 from residency.models.adapters import Crf
@@ -41,21 +42,18 @@ def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
         return job, ()
     if job.dev or len(job.train) < FEWEST:
         return job, job.dev
-    sizes = Counter(_group(example) for example in job.train)
+    sizes = Counter(crf.group_of(example) for example in job.train)
     groups, wanted = list(sizes), HELD * len(job.train)  # in the order of the files
     first = Random(job.seed).randrange(max(1, round((1 - HELD) * len(groups))))
     held: set[str] = set()
     for group in groups[first:]:
-        if sum(sizes[one] for one in held) + sizes[group] > wanted:
+        wanted -= sizes[group]
+        if wanted < 0:
             break
         held.add(group)
-    kept = [example for example in job.train if _group(example) not in held]
-    out = [example for example in job.train if _group(example) in held]
+    kept = [example for example in job.train if crf.group_of(example) not in held]
+    out = [example for example in job.train if crf.group_of(example) in held]
     return msgspec.structs.replace(job, train=kept), out
-
-
-def _group(example: Example) -> str:
-    return example.group or example.note or example.id
 
 
 def choose(job: TrainingJob, encoder: Any, held: Sequence[Example]) -> BlendWeight:
@@ -101,7 +99,7 @@ def save(job: TrainingJob, chosen: BlendWeight) -> None:
     if not chosen.weight:
         return
     crf.fit(job.train, job.card, Crf(), job.out)
-    blend.write(job.out, chosen)
+    write_json(job.out / blend.FILE, chosen)
     artefact.seal(job.out, artefact.read(job.out))
 
 

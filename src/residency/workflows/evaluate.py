@@ -374,7 +374,8 @@ def report_facts(
             "them from."
         )
     caveats += below_floor(reports)
-    caveats += [LEXICAL_CAVEAT] if any(stage.heaviest for stage in stages) else []
+    holds_words = any(stage.heaviest or "lexical" in stage.settings for stage in stages)
+    caveats += [LEXICAL_CAVEAT] if holds_words else []
     if inputs.base.id.startswith("bundled:"):
         caveats.append(BUNDLED_CAVEAT)
     caveats += rule_of(one.card, stages[-1].trainable, stages[-1].parameters)
