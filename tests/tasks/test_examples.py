@@ -68,3 +68,11 @@ def test_every_packaged_card_loads(name: str) -> None:
 def test_an_unknown_card_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"card: 'nre' is not known; allowed: .*did you mean ner\?"):
         load_card("nre")
+
+
+@pytest.mark.parametrize("name", ["summary", "summary-vi", "summary-zh"])
+def test_a_summary_is_asked_in_the_language_of_its_card(name: str) -> None:
+    columns = {"note": "Sốt 3 ngày. 发热三天。", "summary": "Sốt."}
+    row = Note(id="a", text="", profile="synthetic", fields=columns)
+    (one,) = examples([row], load_card(name))
+    assert one.input.startswith(columns["note"]) and len(one.input) > len(columns["note"]) + 10

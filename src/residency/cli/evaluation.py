@@ -197,12 +197,14 @@ def bench(
         ) from None
     with tracking() as tracker:
         speed, path = measured(run, tokens, sizes, times, tracker)
-    figures = ("p50, ms", "p95, ms", "first token, ms", "ms per 100 tokens", "tokens/s")
+    latencies = ("p50, ms", "p95, ms", "first token, ms", "ms per 100 tokens")
+    figures = (*latencies, "tokens/s", "J per 100 tokens")
     shown = table("batch", "system", *figures, right=figures)
     for one in speed.timings:
         first = f"{one.first_ms:.1f}" if one.first_ms else ""
         latency = (f"{one.p50_ms:.1f}", f"{one.p95_ms:.1f}", first, f"{one.ms_per_100:.1f}")
-        shown.add_row(str(one.batch), one.system, *latency, f"{one.tokens_per_second:,.0f}")
+        speed_of = (f"{one.tokens_per_second:,.0f}", one.joules_per_100)
+        shown.add_row(str(one.batch), one.system, *latency, *speed_of)
     terminal().print(shown)
     say(f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
     say(f"\nreport  {path}")

@@ -170,7 +170,8 @@ def plan(
         terminal().print(_suggestion_table(found))
         say(plan.advice(found, gpu or "this machine"))
         return
-    forecasts = plan.forecasts(load(recipe, overrides), gpu)
+    with tracking() as tracker:
+        forecasts = plan.forecasts(load(recipe, overrides), gpu, tracker)
     for one in forecasts:
         terminal().print(_forecast_table(one))
         say(one.verdict)

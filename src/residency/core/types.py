@@ -459,6 +459,9 @@ class StageResult(Value, frozen=True):
     """That trained together."""
     recovered: str = ""
     """What went wrong on the way and was mended."""
+    joules: float | None = None
+    """Energy of the processor's packages and the GPUs while it trained; None where the machine does
+    not say."""
     heaviest: dict[str, tuple[tuple[str, float], ...]] = {}
     """Lexical models: output -> the features that speak most for it, with their weights. They hold
     words of the notes."""
@@ -500,6 +503,8 @@ class Cost(Value, frozen=True):
     train_seconds: float = 0.0
     train_memory_mb: float = 0.0
     """Most memory while it was trained; of the GPU where there was one."""
+    train_joules: float | None = None
+    """Energy of the machine's processors and GPUs while it was trained, where they can be read."""
     ms_per_100_tokens: float | None = None
     """Of answering: per 100 tokens read (a model that marks) or written (one that writes)."""
     hardware: str = ""

@@ -127,6 +127,13 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes:,.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:,.1f} GB"
 
 
+def energy(joules: float | None) -> str:
+    """``3.6 Wh (13 kJ)``; a dash where the machine cannot be asked."""
+    if joules is None or not isfinite(joules):
+        return NONE
+    return f"{joules / 3600:,.3g} Wh ({joules / 1000:,.3g} kJ)"
+
+
 def plan_error(stage: StageResult) -> str:
     """How far the planned peak of memory is from the measured one: ``6.0 % too high``."""
     if not stage.peak_memory_mb:
@@ -149,6 +156,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "duration": duration,
     "memory": memory,
+    "energy": energy,
     "plan_error": plan_error,
     "metric_title": metric_title,
     "metric_in_sentence": metric_in_sentence,

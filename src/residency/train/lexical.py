@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from residency.core.energy import EnergyMeter
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Example, MaskProof, StageResult, Value
 from residency.locale.tokenise import units
@@ -70,7 +71,8 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
     for example in job.train:
         check_gold(example, job.card)
     started = time.perf_counter()
-    fitted = crf.fit(job.train, job.card, method, job.out)
+    with EnergyMeter() as energy:
+        fitted = crf.fit(job.train, job.card, method, job.out)
     seconds = time.perf_counter() - started
     model = crf.save(job.out, job.card, method, job.profile)
     best = 0.0
@@ -111,6 +113,7 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
         device="cpu",
         dtype="float64",
         mask=proof,
+        joules=energy.joules,
         heaviest=model.heaviest(),
     )
     write_json(job.out / "stage.json", result)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import torch
 
+from residency.core.energy import EnergyMeter
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_json, write_jsonl
 from residency.core.types import StageResult
@@ -271,7 +272,8 @@ def fit(job: TrainingJob, prepared: Prepared) -> StageResult:
     started = time.monotonic()
     try:
         before = processes.shared(lambda: last_checkpoint(job.work))
-        trainer.train(resume_from_checkpoint=str(before) if before else None)
+        with EnergyMeter() as energy:
+            trainer.train(resume_from_checkpoint=str(before) if before else None)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -287,7 +289,9 @@ def fit(job: TrainingJob, prepared: Prepared) -> StageResult:
     judge.restore()
     model.eval()
     attention.leave(model)
-    result = result_of(job, prepared, judge, trainer, seconds)
+    result = msgspec.structs.replace(
+        result_of(job, prepared, judge, trainer, seconds), joules=energy.joules
+    )
     if job.shard:
         trainer.optimizer = trainer.lr_scheduler = None
         trainer.accelerator.free_memory()

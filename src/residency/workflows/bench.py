@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from residency.core.energy import EnergyMeter
 from residency.core.errors import UserError
 from residency.core.files import write_json
 from residency.core.page import Page, Section, write_page
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from residency.models.causal import CausalPredictor
     from residency.models.encoder import EncoderPredictor
 
+Call = tuple[float, float | None]
+"""Milliseconds of a call, and joules where the machine says them."""
 WARM = 2
 """Answers before time is taken."""
 FILLER = (
@@ -55,6 +58,9 @@ class Timing(Value, frozen=True):
     """Tokens of a batch, padding apart: read by a classifier, written by a generative model."""
     first_ms: float | None = None
     """To the first token, of a generative model."""
+    joules: float | None = None
+    """Of answering a batch, the mean: of the whole processor and the GPUs; None where the machine
+    does not say."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -65,6 +71,12 @@ class Timing(Value, frozen=True):
     def ms_per_100(self) -> float:
         """Milliseconds per 100 tokens."""
         return 100 * self.p50_ms / self.tokens if self.tokens else 0.0
+
+    @property
+    def joules_per_100(self) -> str:
+        """Joules per 100 tokens; a dash where the machine does not say."""
+        known = self.joules is not None and self.tokens
+        return f"{100 * (self.joules or 0.0) / self.tokens:.3g}" if known else "–"
 
 
 class Speed(Value, frozen=True):
@@ -288,36 +300,40 @@ def _cut(text: str, most: int, count: Callable[[str], int]) -> str:
 
 def _in_turn(
     a: Callable[[], object], b: Callable[[], object], times: int, progress: Callable[[int], None]
-) -> tuple[list[float], list[float]]:
-    """Milliseconds of each call of two functions that take turns, after warming up."""
-    took: tuple[list[float], list[float]] = ([], [])
-    for number in range(-WARM, times):
-        for call, found in ((a, took[0]), (b, took[1])):
-            begun = time.perf_counter()
-            call()
+) -> tuple[list[Call], list[Call]]:
+    """What each call of two functions that take turns took, after warming up."""
+    took: tuple[list[Call], list[Call]] = ([], [])
+    with EnergyMeter() as energy:
+        for number in range(-WARM, times):
+            for call, found in ((a, took[0]), (b, took[1])):
+                begun, before = time.perf_counter(), energy.joules
+                call()
+                ms, after = (time.perf_counter() - begun) * 1000, energy.joules
+                if number >= 0:
+                    found.append((ms, None if after is None or before is None else after - before))
             if number >= 0:
-                found.append((time.perf_counter() - begun) * 1000)
-        if number >= 0:
-            progress(number + 1)
+                progress(number + 1)
     return took
 
 
 def _timing(
     system: str,
     batch: int,
-    took: Sequence[float],
+    took: Sequence[Call],
     tokens: int,
-    first: Sequence[float] | None = None,
+    first: Sequence[Call] | None = None,
 ) -> Timing:
-    ranked = sorted(took)
+    ranked = sorted(ms for ms, _ in took)
+    used = [joules for _, joules in took if joules is not None]
     late = ranked[min(len(ranked) - 1, round(0.95 * (len(ranked) - 1)))]
     return Timing(
         system=system,
         batch=batch,
-        p50_ms=median(took),
+        p50_ms=median(ranked),
         p95_ms=late,
         tokens=tokens,
-        first_ms=median(first) if first else None,
+        first_ms=median(ms for ms, _ in first) if first else None,
+        joules=mean(used) if used else None,
     )
 
 
@@ -385,7 +401,7 @@ def page(speed: Speed) -> Page:
                 title="Times",
                 columns=COLUMNS,
                 rows=rows,
-                numeric=(0, 2, 3, 4, 5, 6, 7),
+                numeric=(0, 2, 3, 4, 5, 6, 7, 8),
                 caption="p50 and p95 are of answering a whole batch; both systems took turns in "
                 "one process",
             ),
@@ -406,6 +422,7 @@ COLUMNS = (
     "first token, ms",
     "ms per 100 tokens",
     "tokens/s",
+    "J per 100 tokens",
     "times plain",
 )
 
@@ -420,5 +437,6 @@ def _row(one: Timing, other: Timing, ours: bool) -> tuple[str, ...]:
         f"{one.first_ms:.1f}" if one.first_ms else "–",
         f"{one.ms_per_100:.1f}",
         f"{one.tokens_per_second:,.0f}",
+        one.joules_per_100,
         f"{other.p50_ms / one.p50_ms:.2f}" if ours else "",
     )

@@ -277,6 +277,7 @@ def cost(system: str, name: str, method: str, predictions: Iterable[Prediction])
         trainable=made.trainable,
         train_seconds=made.seconds,
         train_memory_mb=made.peak_memory_mb,
+        train_joules=made.joules,
     )
 
 

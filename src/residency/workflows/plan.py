@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec.structs import replace
 
 from residency.core.errors import UserError
+from residency.core.progress import Silent, Tracker
 from residency.core.types import Example, MaskProof, Value
 from residency.models.base import NO_BASE, Base, resolve
 from residency.models.predictors import output_of
@@ -64,12 +65,16 @@ class Setting(Value, frozen=True):
     """Bytes that the program itself holds, on a processor."""
 
 
-def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
+def forecasts(
+    recipe: Recipe, gpu: str | None = None, tracker: Tracker | None = None
+) -> list[Forecast]:
     """What each stage takes on the device at hand, or on a card by name or memory.
 
     Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError``
     where one of them is missing.
     """
+    tracker = tracker or Silent()
+    tracker.start("reading the rows")
     from residency.train import estimate as plans
     from residency.train.items import limits
 
@@ -79,8 +84,11 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
     base = resolve(recipe.base, recipe.root, weights=False) if based else NO_BASE
     recipe = recipe.settled(base)
     subject, proof = subject_of_recipe(recipe, base) if based else (None, None)
+    tracker.end()
     found = []
+    tracker.start("measuring a step of each stage", len(recipe.stages))
     for number, stage in enumerate(recipe.stages, start=1):
+        tracker.update(number - 1)
         if subject is None or proof is None or not stage.needs_base:
             found.append(_lexical(recipe, stage, number))
             continue
@@ -101,6 +109,7 @@ def forecasts(recipe: Recipe, gpu: str | None = None) -> list[Forecast]:
                 advice="" if fits else _advice(setting),
             )
         )
+    tracker.end()
     return found
 
 
