@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from residency.core.errors import UserError
 from residency.core.part import parse
@@ -167,3 +168,10 @@ def test_the_matrices_of_a_projection_take_the_rate_of_an_adapter() -> None:
         )
     }
     assert rate["projected"] == rate["lora"] < rate["bare"] / 100
+
+
+@pytest.mark.parametrize("words", ["packing: off", "packing: on", "lexical: off", "packing: 'off'"])
+def test_on_and_off_are_words_though_yaml_reads_them_as_true_and_false(words: str) -> None:
+    key, _, word = words.partition(": ")
+    stage = parse(Stage, yaml.safe_load(words), "stages[0]")
+    assert getattr(stage, key) == word.strip("'")

@@ -127,6 +127,14 @@ Share = Annotated[float, BeforeValidator(_share), Field(ge=0, lt=1)]
 """A fraction: ``0.1`` or ``10%``."""
 
 
+def _switched(value: object) -> object:
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
+ON_OFF = BeforeValidator(_switched)
+"""For choices with ``on`` and ``off``, which YAML reads as true and false."""
+
+
 def parse(kind: type[T] | Any, value: object, where: str) -> T:
     """Check a value against a part, a family or any annotated type.
 

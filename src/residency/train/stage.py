@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from residency.core.part import Part, Share
+from residency.core.part import ON_OFF, Part, Share
 from residency.models.adapters import Configured, Freeze, Lora, Method, Methods, method_of
 from residency.models.base import Base
 
@@ -51,7 +51,7 @@ class Stage(Part):
     method: Methods | Auto = "auto"
     """``auto``: on an encoder with a head all layers, its token embeddings left as they are
     (``{kind: freeze, last: all}``); else ``{kind: lora}``."""
-    lexical: Literal["auto", "off"] = Field(
+    lexical: Annotated[Literal["auto", "off"], ON_OFF] = Field(
         default="auto", exclude_if=lambda chosen: chosen == "auto"
     )
     """Encoders that mark spans: a CRF over words, shapes and a dictionary of the training part is
@@ -84,7 +84,7 @@ class Stage(Part):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     loss_on: Literal["all", "last"] = "all"
     """Generative models: learn every answer of a conversation, or only the last."""
-    packing: Literal["auto", "on", "off"] = "auto"
+    packing: Annotated[Literal["auto", "on", "off"], ON_OFF] = "auto"
     """Generative models: put the rows of a batch one behind the other instead of padding them; none
     sees another. ``auto``: where the model allows it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
