@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from residency.ingest.ccda import BROKEN, ENTITIES, document
+from residency.ingest.ccda import document
+from residency.ingest.documents import BROKEN, ENTITIES
 from residency.ingest.rows import NO_TEXT
 from residency.ingest.sources import Ccda
 

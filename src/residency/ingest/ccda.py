@@ -7,49 +7,31 @@ Entities, document types and the network are off.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from residency.core.types import RawNote
-from residency.ingest.decode import tidy
+from residency.ingest.decode import Unreadable
+from residency.ingest.documents import V3, blank, narrative, root_of
 from residency.ingest.hl7 import moment, order_name
 from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.sources import Ccda
 
-BROKEN = "the document cannot be read"
-ENTITIES = "the document declares a document type or entities"
-V3 = "{urn:hl7-org:v3}"
 NATIONAL = frozenset({"2.16.840.1.113883.4.1"})
 """Roots of identifiers that are national ones: the US social security number."""
-LINES = frozenset(
-    {"paragraph", "item", "tr", "br", "title", "caption", "list", "table", "text", "thead", "tbody"}
-)
 
 
 def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
     """What became of a document."""
-    from lxml import etree
-
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
+    left: Counter[str] = Counter()
     try:
-        root = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError):
-        return RowOutcome(skipped=BROKEN, id=f"\0{name}")
-    if root.getroottree().docinfo.doctype:
-        return RowOutcome(skipped=ENTITIES, id=f"\0{name}")
-    if root.tag != f"{V3}ClinicalDocument":
-        return RowOutcome(skipped=BROKEN, id=f"\0{name}")
-    text = narrative(root)
+        root = root_of(data)
+        text = narrative(root, settings.lang, left)
+    except Unreadable as error:
+        return RowOutcome(skipped=str(error), id=f"\0{name}")
     if not text:
-        return RowOutcome(skipped=NO_TEXT, id=f"\0{name}")
+        return RowOutcome(skipped=next(iter(left), NO_TEXT), id=f"\0{name}")
     lang = (
         root.find(f"{V3}languageCode").get("code", "")
         if root.find(f"{V3}languageCode") is not None
@@ -67,41 +49,9 @@ def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
             kind=code.get("displayName", "") if code is not None else "",
             written_at=moment(time.get("value", "")) if time is not None else None,
             identifiers=identifiers,
-        )
+        ),
+        remarks=dict(left),
     )
-
-
-def narrative(root: Any) -> str:
-    """Titles and texts of all sections in order, a line for each paragraph, item and row."""
-    parts = []
-    for section in root.iter(f"{V3}section"):
-        for name in ("title", "text"):
-            element = section.find(f"{V3}{name}")
-            if element is not None:
-                out: list[str] = []
-                _words(element, out)
-                parts.append(tidy("".join(out)))
-    return "\n".join(part for part in parts if part)
-
-
-def _words(node: Any, out: list[str]) -> None:
-    tag = node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
-    if not tag or tag == "renderMultiMedia":
-        return
-    if tag in LINES:
-        out.append("\n")
-    out.append(_blank(node.text))
-    for child in node:
-        _words(child, out)
-        out.append(_blank(child.tail))
-    if tag in LINES:
-        out.append("\n")
-    elif tag in ("td", "th"):
-        out.append("\t")
-
-
-def _blank(text: str | None) -> str:
-    return re.sub(r"\s+", " ", text or "")
 
 
 def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -148,16 +98,16 @@ def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 def _names(person: Any, lang: str) -> Iterator[str]:
     for name in person.iterfind(f"{V3}name"):
-        given = [_blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}given")]
+        given = [blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}given")]
         family = " ".join(
-            _blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}family")
+            blank("".join(part.itertext())).strip() for part in name.iterfind(f"{V3}family")
         )
         yield order_name(family, (given or [""])[0], "", lang)
         if len(given) > 1:
             yield order_name(family, given[0], " ".join(given[1:]), lang)
             yield order_name(family, given[1], "", lang)
         if not given and not family:
-            yield _blank("".join(name.itertext())).strip()
+            yield blank("".join(name.itertext())).strip()
 
 
 def _reached(element: Any) -> Iterator[tuple[str, str]]:
@@ -182,5 +132,5 @@ def _reached(element: Any) -> Iterator[tuple[str, str]]:
 def _parts(element: Any, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         for part in element.iterfind(f"{V3}{name}"):
-            if text := _blank("".join(part.itertext())).strip():
+            if text := blank("".join(part.itertext())).strip():
                 yield text

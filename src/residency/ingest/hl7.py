@@ -6,31 +6,31 @@ OBR), 7 (OBX) and 9 (TXA).
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from hashlib import sha256
+
+from msgspec.structs import replace
 
 from residency.core.types import RawNote
-from residency.ingest.decode import FONTS, Unreadable, by_font, decode_bytes, read
+from residency.ingest.decode import FONTS, UNREADABLE, Unreadable, by_font, read
+from residency.ingest.documents import ELSEWHERE, words_of
+from residency.ingest.hl7_segments import Message, cut, patients, split, stray, text_of
 from residency.ingest.rows import NO_TEXT, RowOutcome
-from residency.ingest.sources import Encoding, Hl7
-
-if TYPE_CHECKING:
-    import hl7
+from residency.ingest.sources import Hl7
 
 BROKEN = "the message cannot be read"
+BEFORE = "text before the first message header"
+WITHDRAWN = "characters left out: withdrawn or deleted by the sender (OBX-11)"
+CANCELLED = "the document is cancelled or obsolete (MDM^T11, TXA-19)"
+REPLACED = "the document is replaced by another (MDM^T10)"
+NO_WORDS = "characters left out: values that are no words (OBX-2)"
+BESIDE = "characters left out: units, range and flags of words (OBX-6 to OBX-8)"
 WORDS = frozenset({"TX", "FT", "ST"})
 """Types of OBX values that are words."""
-CHARSETS: dict[str, Encoding] = {
-    "UNICODE UTF-8": "utf-8",
-    "UTF-8": "utf-8",
-    "GB 18030-2000": "gb18030",
-    "GB18030": "gb18030",
-    "8859/1": "latin-1",
-    "ASCII": "utf-8",
-    "UNICODE": "utf-16",
-}
 ID_KINDS = {
     **dict.fromkeys(("SS", "NI", "NNVNM", "NNCHN", "PPN"), "national_id"),
     **dict.fromkeys(("HC", "MC", "MA", "MI", "NIIP", "SN"), "insurance"),
@@ -90,130 +90,214 @@ STAFF = {
 
 def messages(settings: Hl7, data: bytes, name: str) -> Iterator[RowOutcome]:
     """What became of each message of a file."""
-    try:
-        text = decode_bytes(data, _encoding(settings, data), settings.lang)
-    except Unreadable as error:
-        yield RowOutcome(skipped=str(error), id=f"\0{name}")
-        return
-    parts = split(text)
+    encoding: str = settings.encoding
+    if encoding == "utf-16" or data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            data, encoding = data.decode("utf-16").encode("utf-8", "surrogatepass"), "utf-8"
+        except UnicodeDecodeError:
+            yield RowOutcome(skipped=UNREADABLE, id=f"\0{name}")
+            return
+    before, parts = cut(data.removeprefix(b"\xef\xbb\xbf"))
     if not parts:
         yield RowOutcome(skipped=BROKEN, id=f"\0{name}")
+        return
+    if stray(before):
+        yield RowOutcome(skipped=BEFORE, id=f"\0{name}")
     for number, part in enumerate(parts, 1):
-        yield from message(settings, part, f"{name}#{number}")
-
-
-def _encoding(settings: Hl7, data: bytes) -> Encoding:
-    """As the settings say, else as the first message header does (MSH-18)."""
-    if settings.encoding != "auto":
-        return settings.encoding
-    found = re.match(rb"[\s\x0b]*MSH(.)([^\r\n]*)", data)
-    fields = found[2].split(found[1]) if found else []
-    named = (
-        fields[16].decode("ascii", "replace").split("~")[0].strip().upper()
-        if len(fields) > 16
-        else ""
-    )
-    return CHARSETS.get(named, "auto")
-
-
-def split(text: str) -> list[str]:
-    """Messages of a file: without the frame of MLLP, without batch headers; a line that begins no
-    segment goes on with the one before."""
-    found: list[list[str]] = []
-    for line in re.split(r"\r\n|\r|\n", text.strip("\x0b\x1c\ufeff \r\n\t")):
-        line = line.strip("\x0b\x1c")
-        if re.match(r"MSH.", line):
-            found.append([line])
-        elif re.match(r"[A-Z][A-Z0-9]{2}\|?", line) and found:
-            if not re.match(r"(?:FHS|BHS|BTS|FTS)", line):
-                found[-1].append(line)
-        elif found and line.strip():
-            sign = found[-1][0][6:7] or "\\"
-            found[-1][-1] += f"{sign}.br{sign}{line}"
-    return ["\r".join(lines) for lines in found]
-
-
-def message(settings: Hl7, text: str, id: str) -> Iterator[RowOutcome]:
-    """A message as its notes: one for a document (MDM) or a message, one for each order of results
-    (ORU)."""
-    import hl7
-
-    try:
-        parsed = hl7.parse(
-            by_font(text, settings.encoding)[0] if settings.encoding in FONTS else text
-        )
-        kind = _text(parsed, parsed.segment("MSH"), 9, 1)
-        pieces = list(_pieces(parsed, kind))
-        patient, identifiers = people(parsed, settings.lang)
-        when = _time(parsed, ("TXA", 4), ("OBR", 7), ("EVN", 2), ("MSH", 7))
-    except Unreadable as error:
-        yield RowOutcome(skipped=str(error), id=f"\0{id}")
-        return
-    except (hl7.HL7Exception, KeyError, IndexError, ValueError, AttributeError, TypeError):
-        yield RowOutcome(skipped=BROKEN, id=f"\0{id}")
-        return
-    if not pieces:
-        yield RowOutcome(skipped=NO_TEXT, id=f"\0{id}")
-    for number, (title, words) in enumerate(pieces, 1):
-        name = id if len(pieces) == 1 else f"{id}.{number}"
         try:
-            words = read(words, "utf-8", settings.lang, "auto")[0]
+            text, codec = text_of(part, encoding, settings.lang)
         except Unreadable as error:
-            yield RowOutcome(skipped=str(error), id=f"\0{name}")
+            yield RowOutcome(skipped=str(error), id=f"\0{name}#{number}")
             continue
-        yield RowOutcome(
-            note=RawNote(
-                id=name,
-                patient=patient,
-                text=words,
-                lang=settings.lang,
-                kind=title or kind,
-                written_at=when,
-                identifiers=identifiers,
-            )
+        left: Counter[str] = Counter()
+        for whole in split(text, left):
+            yield from message(settings, whole, f"{name}#{number}", codec, left)
+
+
+def message(
+    settings: Hl7, text: str, id: str, codec: str = "utf-8", left: Counter[str] | None = None
+) -> Iterator[RowOutcome]:
+    """A message as its notes: for each patient one for a document (MDM) or a message, one for each
+    order of results (ORU). What was counted in ``left`` while it was read goes with the first."""
+    try:
+        if settings.encoding in FONTS:
+            text = by_font(text, settings.encoding)[0]
+        found = [
+            outcome
+            for part in patients(text)
+            for outcome in _outcomes(settings, Message(part, codec))
+        ]
+    except (Unreadable, IndexError, ValueError) as error:
+        why = str(error) if isinstance(error, Unreadable) else BROKEN
+        yield RowOutcome(skipped=why, id=f"\0{id}")
+        return
+    ids: Counter[str] = Counter()
+    for number, outcome in enumerate(found, 1):
+        name = id if len(found) == 1 else f"{id}.{number}"
+        remarks = {**outcome.remarks, **(left or {})} if number == 1 else outcome.remarks
+        if outcome.note is None:
+            yield replace(outcome, id=outcome.id or f"\0{name}", remarks=remarks)
+            continue
+        own = outcome.note.id or name
+        ids[own] += 1
+        own += f".{ids[own]}" if ids[own] > 1 else ""
+        yield replace(outcome, note=replace(outcome.note, id=own), remarks=remarks)
+
+
+@dataclasses.dataclass
+class _Piece:
+    """What a message says of one document or order."""
+
+    title: str
+    order: tuple[str, ...] = ()
+    """What tells the order or document from others of its patient and sender."""
+    lines: list[str] = dataclasses.field(default_factory=list)
+    left: Counter[str] = dataclasses.field(default_factory=Counter)
+    """Reason -> characters that are left out."""
+
+
+def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
+    """What becomes of what a message says of one patient; notes have an id where the message says
+    by what its document, or the message itself, is known (TXA-12, OBR-3, MSH-10). A row without a
+    note that has such an id takes that note back."""
+    header = parsed.segments[0]
+    kind = _text(parsed, header, 9)
+    event = _text(parsed, header, 9, 2) or _text(parsed, header, 9, 3)[4:]
+    patient, identifiers = people(parsed, settings.lang)
+    parsed.unescape.unknown.clear()
+    when = _time(parsed, ("TXA", 4), ("OBR", 7), ("EVN", 2), ("MSH", 7))
+    sender = (_text(parsed, header, 3), _text(parsed, header, 4), patient)
+    document = next(iter(parsed.named("TXA")), [])
+    number, parent = _text(parsed, document, 12), _text(parsed, document, 13)
+    if event == "T11" or _text(parsed, document, 19) in ("CA", "OB"):
+        own = _id(*sender, "document", number) if number else ""
+        yield RowOutcome(skipped=CANCELLED, id=own)
+        return
+    if event in ("T09", "T10") and parent:
+        yield RowOutcome(skipped=REPLACED, id=_id(*sender, "document", parent), rows=0)
+    without: Counter[str] = Counter()
+    given = 0
+    for piece in _pieces(parsed, kind, settings.lang):
+        own = _id(*sender, *piece.order) if piece.order else ""
+        if not piece.lines:
+            without += piece.left
+            if own and WITHDRAWN in piece.left:
+                given += 1
+                yield RowOutcome(skipped=WITHDRAWN, id=own)
+            continue
+        given += 1
+        try:
+            words = read("\n".join(piece.lines), "utf-8", settings.lang, "auto", piece.left)[0]
+        except Unreadable as error:
+            yield RowOutcome(skipped=str(error), remarks=dict(piece.left))
+            continue
+        control = _text(parsed, header, 10)
+        if not own and control:
+            own = _id(*sender, "message", control, piece.title, words)
+        note = RawNote(
+            id=own,
+            patient=patient,
+            text=words,
+            lang=settings.lang,
+            kind=piece.title or kind,
+            written_at=when,
+            identifiers=identifiers,
         )
+        yield RowOutcome(note=note, remarks=dict(piece.left + without))
+        without.clear()
+    if not given:
+        told = (why for why in without if why not in (NO_WORDS, BESIDE))
+        yield RowOutcome(skipped=next(told, NO_TEXT), remarks=dict(without))
 
 
-def _pieces(parsed: hl7.Message, kind: str) -> Iterator[tuple[str, str]]:
-    """(title, words) of what a message says."""
-    title = next((_text(parsed, segment, 2, 1) for segment in _segments(parsed, "TXA")), "")
-    lines: list[str] = []
-    for segment in parsed:
-        name = str(segment[0])
-        if name == "OBR" and kind == "ORU":
-            if lines:
-                yield title, "\n".join(lines)
-            lines, title = [], _text(parsed, segment, 4, 2) or _text(parsed, segment, 4, 1)
-        elif name == "OBX" and _text(parsed, segment, 2) in WORDS:
-            lines += [words for words in _repeats(parsed, segment, 5) if words.strip()]
-        elif name == "NTE":
-            lines += [words for words in _repeats(parsed, segment, 3) if words.strip()]
-    if lines:
-        yield title, "\n".join(lines)
+def _id(*parts: str) -> str:
+    """The id of a note that may be sent again, corrected or cancelled, whatever file it is in."""
+    return f"hl7-{sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def _pieces(parsed: Message, kind: str, lang: str) -> Iterator[_Piece]:
+    """What a message says in words, by document or order."""
+    document = next(iter(parsed.named("TXA")), [])
+    number = _text(parsed, document, 12)
+    piece = _Piece(_text(parsed, document, 2), ("document", number) if number else ())
+    withdrawn = False
+    for segment in parsed.segments:
+        if segment[0] == "OBR" and kind == "ORU":
+            yield _counted(parsed, piece)
+            order = _text(parsed, segment, 3) or _text(parsed, segment, 2)
+            when = _text(parsed, segment, 7)
+            code = _text(parsed, segment, 4)
+            title = _text(parsed, segment, 4, 2) or code
+            piece = _Piece(title, ("order", order, code, when) if order else ())
+            withdrawn = False
+        elif segment[0] == "OBX":
+            withdrawn = _text(parsed, segment, 11) in ("W", "D")
+            _value(parsed, segment, withdrawn, lang, piece)
+        elif segment[0] == "NTE":
+            _add(_repeats(parsed, segment, 3), piece, WITHDRAWN if withdrawn else "")
+    yield _counted(parsed, piece)
+
+
+def _counted(parsed: Message, piece: _Piece) -> _Piece:
+    """A piece with the escape characters that were met since the last one."""
+    piece.left.update(parsed.unescape.unknown)
+    parsed.unescape.unknown.clear()
+    return piece
+
+
+def _value(parsed: Message, segment: list[str], withdrawn: bool, lang: str, piece: _Piece) -> None:
+    """Take up the value of an observation, or count why it is left out."""
+    kind, values = _text(parsed, segment, 2), _repeats(parsed, segment, 5)
+    if withdrawn:
+        _add(values, piece, WITHDRAWN)
+    elif kind in WORDS:
+        _add(values, piece)
+        _add([_text(parsed, segment, number) for number in (6, 7, 8)], piece, BESIDE)
+    elif kind == "ED":
+        for one in segment[5:6]:
+            parts = _padded(one.split(parsed.unescape.signs[:1] or "^"), 5)
+            data = parsed.unescape("^".join(parts[4:]))
+            try:
+                words = words_of(data, parts[3], f"{parts[1]}/{parts[2]}", lang, piece.left)
+                _add([words], piece)
+            except Unreadable as error:
+                piece.left[str(error)] += 1
+    elif kind == "RP":
+        piece.left[ELSEWHERE] += 1
+    else:
+        _add(values, piece, NO_WORDS)
+
+
+def _add(values: Sequence[str], piece: _Piece, why: str = "") -> None:
+    """Add lines to a piece, or count their characters where there is a reason to leave them out."""
+    if not why:
+        piece.lines += [words for words in values if words.strip()]
+    elif count := sum(len("".join(words.split())) for words in values):
+        piece.left[why] += count
 
 
 # Who is named
 
 
-def people(parsed: hl7.Message, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+def people(parsed: Message, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """(patient, known identifiers) of a message."""
     ids = [
         (
             next((ID_KINDS[part] for part in (*id[4:5], *id[3:4]) if part in ID_KINDS), "record"),
             id[0],
         )
-        for segment in _segments(parsed, "PID")
+        for segment in parsed.named("PID")
         for number in (3, 2, 4)
         for id in _fields(parsed, segment, number)
     ]
     found: list[tuple[str, str]] = []
     for name, rules in NAMED.items():
-        for segment in _segments(parsed, name):
+        for segment in parsed.named(name):
             for form, kind, numbers in rules:
                 for number in numbers:
                     found += _read(parsed, segment, number, form, kind, lang)
     for name, staff in STAFF.items():
-        for segment in _segments(parsed, name):
+        for segment in parsed.named(name):
             for number in staff:
                 found += [("clinician", one) for one in _staff(parsed, segment, number, lang)]
     ids = [pair for pair in ids if pair[1]]
@@ -222,7 +306,7 @@ def people(parsed: hl7.Message, lang: str) -> tuple[str, tuple[tuple[str, str], 
 
 
 def _read(
-    parsed: hl7.Message, segment: Any, number: int, form: str, kind: str, lang: str
+    parsed: Message, segment: list[str], number: int, form: str, kind: str, lang: str
 ) -> Iterator[tuple[str, str]]:
     """(kind, value) of what a field identifies someone by, read in one of the forms of
     ``NAMED``."""
@@ -266,7 +350,7 @@ def _phone(field: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield "phone", local
 
 
-def _staff(parsed: hl7.Message, segment: Any, number: int, lang: str) -> Iterator[str]:
+def _staff(parsed: Message, segment: list[str], number: int, lang: str) -> Iterator[str]:
     """Names (XCN: number, family, given, further) of a field; a bare text is a name too."""
     for one in _fields(parsed, segment, number):
         first, family, given, more, *_ = _padded(one, 4)
@@ -287,85 +371,38 @@ def order_name(family: str, given: str, more: str, lang: str) -> str:
 # Fields
 
 
-def _segments(parsed: hl7.Message, name: str) -> list[Any]:
-    return [segment for segment in parsed if str(segment[0]) == name]
-
-
-def _repeats(parsed: hl7.Message, segment: Any, number: int) -> list[str]:
+def _repeats(parsed: Message, segment: list[str], number: int) -> list[str]:
     """The repetitions of a field as text."""
-    if len(segment) <= number:
-        return []
-    field = segment[number]
-    return [unescape(parsed, str(one)) for one in (field if _nested(field) else [field])]
+    repeat = parsed.unescape.signs[1:2] or "~"
+    return [parsed.unescape(one) for one in "".join(segment[number : number + 1]).split(repeat)]
 
 
-def _fields(parsed: hl7.Message, segment: Any, number: int, parts: bool = False) -> list[list[str]]:
+def _fields(
+    parsed: Message, segment: list[str], number: int, parts: bool = False
+) -> list[list[str]]:
     """The repetitions of a field, each as its components; of a component with parts the first one,
     or all (``parts``), NUL between."""
     if len(segment) <= number:
         return []
-    separators = str(parsed.segment("MSH")[2]) if len(parsed.segment("MSH")) > 2 else "^~\\&"
-    component, repeat = separators[0], separators[1]
-    part = separators[3] if len(separators) > 3 else "&"
+    signs = parsed.unescape.signs
+    component, repeat, part = signs[0:1] or "^", signs[1:2] or "~", signs[3:4] or "&"
     return [
         [
-            "\0".join(
-                unescape(parsed, inner) for inner in piece.split(part)[: None if parts else 1]
-            )
+            "\0".join(parsed.unescape(inner) for inner in piece.split(part)[: None if parts else 1])
             for piece in one.split(component)
         ]
-        for one in str(segment[number]).split(repeat)
+        for one in segment[number].split(repeat)
         if one
     ]
 
 
-def _nested(field: Any) -> bool:
-    import hl7
-
-    return isinstance(field, hl7.Field)
-
-
-def _text(parsed: hl7.Message, segment: Any, number: int, component: int = 1) -> str:
+def _text(parsed: Message, segment: list[str], number: int, component: int = 1) -> str:
     fields = _fields(parsed, segment, number)
     return fields[0][component - 1].strip() if fields and len(fields[0]) >= component else ""
 
 
 def _padded(parts: Sequence[str], count: int) -> list[str]:
     return [*parts, *[""] * (count - len(parts))]
-
-
-def unescape(parsed: hl7.Message, text: str) -> str:
-    r"""A text without escape sequences: ``\F\`` and its like, ``\.br\`` and ``\.sp\`` as line ends,
-    ``\Xdd..\`` as UTF-8, others left out."""
-    sign = str(parsed.segment("MSH")[2])[2:3] or "\\"
-    if sign not in text:
-        return text
-    mark = re.escape(sign)
-    return re.sub(
-        f"{mark}([^{mark}]{{1,200}}){mark}", lambda found: _escape(parsed, found[1], sign), text
-    )
-
-
-def _escape(parsed: hl7.Message, code: str, sign: str) -> str:
-    separators = str(parsed.segment("MSH")[2])
-    field = str(parsed.segment("MSH")[1])
-    plain = {
-        "F": field,
-        "S": separators[0],
-        "R": separators[1],
-        "E": sign,
-        "T": separators[3:4] or "&",
-        "P": "#",
-    }
-    if code in plain:
-        return plain[code]
-    if found := re.fullmatch(r"\.(?:br|sp(\d*)|ce|sp\+(\d+))", code):
-        return "\n" * max(1, int(found[1] or found[2] or 1))
-    if found := re.fullmatch(r"\.(?:in|ti|sk)[+-]?(\d*)", code):
-        return " "
-    if re.fullmatch(r"X(?:[0-9A-Fa-f]{2})+", code):
-        return bytes.fromhex(code[1:]).decode("utf-8", "replace").replace("\r", "\n")
-    return ""
 
 
 def moment(text: str) -> datetime | None:
@@ -379,9 +416,9 @@ def moment(text: str) -> datetime | None:
         return None
 
 
-def _time(parsed: hl7.Message, *places: tuple[str, int]) -> datetime | None:
+def _time(parsed: Message, *places: tuple[str, int]) -> datetime | None:
     for name, number in places:
-        for segment in _segments(parsed, name)[:1]:
+        for segment in parsed.named(name)[:1]:
             if when := moment(_text(parsed, segment, number)):
                 return when
     return None

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from residency.core.errors import DataError, UserError
 from residency.core.files import reason
 from residency.corpus.abstracts import Abstract, abstract
+from residency.ingest.decode import DOWN, UP, with_powers
 
 BATCH = 200
 """Abstracts in one answer of the server."""
@@ -93,8 +94,24 @@ def _article(article: Any) -> Abstract | None:
 
 
 def _words(element: Any) -> str:
-    """Text of an element and what it holds (italics, subscripts), white space as single blanks."""
-    return "" if element is None else " ".join("".join(element.itertext()).split())
+    """Text of an element and what it holds (italics, subscripts), powers as ``10^9``, white space
+    as single blanks."""
+    if element is None:
+        return ""
+    out: list[str] = []
+    _pieces(element, out)
+    return with_powers(" ".join("".join(out).split()))
+
+
+def _pieces(element: Any, out: list[str]) -> None:
+    """Append the texts of an element in order, raised text between two marks."""
+    up, down = (UP, DOWN) if element.tag == "sup" else ("", "")
+    out += (up, element.text or "")
+    for child in element:
+        if isinstance(child.tag, str):
+            _pieces(child, out)
+        out.append(child.tail or "")
+    out.append(down)
 
 
 def search(query: str, email: str, most: int) -> list[str]:

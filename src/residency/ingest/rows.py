@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -35,6 +36,8 @@ class RowOutcome(Value, frozen=True):
     row."""
     left: int = 0
     """Labels that were left out, as their offsets count a text that was taken apart."""
+    remarks: dict[str, int] = {}
+    """Reason -> characters of the note that are left out of it, or kept as they stand."""
 
 
 def note_of(
@@ -51,8 +54,9 @@ def note_of(
         return RowOutcome(skipped=NO_ID, id=f"\0{place}", mark=mark)
     id = str(row[columns.id])
     lang = str(row[columns.lang] or "") if columns.lang else settings.lang
+    left: Counter[str] = Counter()
     try:
-        text, edits = read(row[columns.text], settings.encoding, lang, columns.format)
+        text, edits = read(row[columns.text], settings.encoding, lang, columns.format, left)
         identifiers = tuple(
             (kind, value)
             for kind, column in settings.columns_of()
@@ -75,7 +79,7 @@ def note_of(
         spans=spans,
         identifiers=identifiers,
     )
-    return RowOutcome(note=note, mark=mark, left=len(labels) - len(spans))
+    return RowOutcome(note=note, mark=mark, left=len(labels) - len(spans), remarks=dict(left))
 
 
 def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) -> tuple[Span, ...]:

@@ -25,7 +25,17 @@ Kind = Literal[
     "other",
 ]
 Encoding = Literal[
-    "auto", "utf-8", "utf-16", "gb18030", "cp1258", "tcvn3", "vni", "latin-1", "cp1252"
+    "auto",
+    "utf-8",
+    "utf-16",
+    "gb18030",
+    "big5",
+    "cp1258",
+    "tcvn3",
+    "vni",
+    "latin-1",
+    "iso8859-15",
+    "cp1252",
 ]
 Format = Literal["auto", "plain", "rtf", "html"]
 

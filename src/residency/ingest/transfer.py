@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Extraction(Value, frozen=True):
     ever: dict[str, int]
     """``taken`` and reasons over all extractions."""
     at: datetime
+    remarks: dict[str, int] = {}
+    """Reason -> characters of the new notes that were left out, or kept as they stand."""
 
 
 def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Extraction:
@@ -82,6 +85,7 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
         held=store.held(),
         ever=store.head.counts,
         at=datetime.now(UTC),
+        remarks=dict(work.remarks),
     )
 
 
@@ -92,6 +96,7 @@ class _Taking:
         self.store, self.size = store, size
         self.rows = self.taken = self.again = self.left = self.files = 0
         self.skipped: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
         self._empty()
 
     def _empty(self) -> None:
@@ -111,7 +116,7 @@ class _Taking:
             self.done.append(item.file)
             self.files += 1
         elif item.note:
-            self._note(item.note, item.left)
+            self._note(item.note, item.left, item.remarks)
         elif not item.id:  # rows that only a count is known of: not a part of the whole account
             self.skipped[item.skipped] += item.rows
         elif self.store.taken(item.id) is not None or item.id in self.without:
@@ -119,12 +124,13 @@ class _Taking:
         else:
             self.without.append(item.id)
             self.counts[item.skipped] += item.rows
+            self.remarks.update(item.remarks)
         self.rows += 0 if item.file else item.rows
         self.seen += 1
         if len(self.notes) >= self.size or self.seen >= 20 * self.size:
             self.flush()
 
-    def _note(self, note: RawNote, left: int) -> None:
+    def _note(self, note: RawNote, left: int, remarks: Mapping[str, int]) -> None:
         now = self.store.hash_with_key(content(note))
         before, reason = self.store.taken(note.id) or None, CHANGED
         if before is None and note.id in self.ids:
@@ -133,6 +139,7 @@ class _Taking:
             self.notes.append(note)
             self.ids[note.id] = now
             self.left += left
+            self.remarks.update(remarks)
         elif before == now:
             self.again += 1
         else:

@@ -73,6 +73,7 @@ def page(recipe: Recipe, done: Extraction) -> Page:
             f"{done.labels_left:,} labels were left out: their offsets count RTF or HTML, which "
             "was taken apart, or an edit cut them."
         )
+    caveats += [f"{why}: {count:,}." for why, count in sorted(done.remarks.items())]
     if done.expired:
         caveats.append(
             f"{done.expired:,} notes were removed from the zone: older than extract.keep "

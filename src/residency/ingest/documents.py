@@ -1,0 +1,146 @@
+"""The words of CDA documents, and of documents inside of messages and documents: text, RTF, HTML and
+CDA are read, others are left out by their name."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from binascii import Error, unhexlify
+from collections import Counter
+from typing import Any
+
+from residency.ingest.decode import (
+    DOWN,
+    STRUCK,
+    UP,
+    Unreadable,
+    count_left,
+    decode_bytes,
+    read,
+    tidy,
+    with_powers,
+)
+from residency.ingest.sources import Format
+
+BROKEN = "the document cannot be read"
+ENTITIES = "the document declares a document type or entities"
+V3 = "{urn:hl7-org:v3}"
+LINES = frozenset(
+    {"paragraph", "item", "tr", "br", "title", "caption", "list", "table", "text", "thead", "tbody"}
+)
+EMBEDDED = "embedded document of a kind that is not read"
+ELSEWHERE = "embedded document left out: it stands in another file"
+SIGNS: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "DOCX, or another ZIP"),
+    (b"\xd0\xcf\x11\xe0", "DOC"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+)
+"""What the files of a kind begin with."""
+
+
+def words_of(value: str, coding: str, named: str, lang: str, left: Counter[str]) -> str:
+    """The words of an embedded document. ``coding``: how it is written (base64, hex, or as it is);
+    ``named``: its kind as the message says it, e.g. ``text/rtf``.
+
+    Raises ``Unreadable`` with the name of the kind where it is not read; never with a word of it.
+    """
+    coding = coding.strip().lower()
+    try:
+        if coding in ("base64", "b64"):
+            data = b64decode("".join(value.split()), validate=True)
+        elif coding == "hex":
+            data = unhexlify("".join(value.split()))
+        else:
+            data = value.encode("utf-8", "surrogatepass")
+    except (Error, ValueError):
+        raise Unreadable(f"{EMBEDDED}: its {coding} cannot be read") from None
+    begins = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for sign, known in SIGNS:
+        if data.startswith(sign):
+            raise Unreadable(f"{EMBEDDED}: {known}")
+    if data[128:132] == b"DICM":
+        raise Unreadable(f"{EMBEDDED}: DICOM")
+    if b"<ClinicalDocument" in begins[:4096]:
+        return narrative(root_of(data), lang, left)
+    named = named.lower()
+    kind: Format = "rtf" if begins.startswith(b"{\\rtf") else "html" if "html" in named else "auto"
+    text = decode_bytes(data, "auto", lang)
+    if "\0" in text or (text and sum(map(str.isprintable, text)) * 2 < len(text)):
+        raise Unreadable(f"{EMBEDDED}: binary")
+    return read(text, "utf-8", lang, kind, left)[0]
+
+
+def root_of(data: bytes) -> Any:
+    """The root of a document; raises ``Unreadable``."""
+    from lxml import etree
+
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        root = etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError):
+        raise Unreadable(BROKEN) from None
+    if root.getroottree().docinfo.doctype:
+        raise Unreadable(ENTITIES)
+    if root.tag != f"{V3}ClinicalDocument":
+        raise Unreadable(BROKEN)
+    return root
+
+
+def narrative(root: Any, lang: str = "", left: Counter[str] | None = None) -> str:
+    """Titles and texts of all sections in order, a line for each paragraph, item and row; or the
+    words of a body that is no XML. What is struck out, and what stands in another file, is counted
+    in ``left``.
+
+    Raises ``Unreadable`` for a body of a kind that is not read.
+    """
+    left = Counter() if left is None else left
+    parts = []
+    for body in root.iterfind(f"{V3}component/{V3}nonXMLBody/{V3}text"):
+        coding = "base64" if body.get("representation", "").upper() == "B64" else ""
+        inside = "".join(body.itertext())
+        if body.find(f"{V3}reference") is not None and not inside.strip():
+            left[ELSEWHERE] += 1
+        else:
+            parts.append(words_of(inside, coding, body.get("mediaType", ""), lang, left).strip())
+    for section in root.iter(f"{V3}section"):
+        for name in ("title", "text"):
+            element = section.find(f"{V3}{name}")
+            if element is not None:
+                out: list[str] = []
+                _words(element, out, left)
+                parts.append(with_powers(tidy("".join(out))))
+    return "\n".join(part for part in parts if part)
+
+
+def _words(node: Any, out: list[str], left: Counter[str]) -> None:
+    tag = node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
+    if not tag:
+        return
+    style = node.get("styleCode", "").lower()
+    if node.get("revised") == "delete" or "strike" in style or "linethrough" in style:
+        count_left(node, STRUCK, left)
+        return
+    around = UP if tag == "sup" else "\n" if tag in LINES else ""
+    out += (around, blank(node.text))
+    for child in node:
+        _words(child, out, left)
+        out.append(blank(child.tail))
+    out.append(DOWN if tag == "sup" else "\t" if tag in ("td", "th") else around)
+
+
+def blank(text: str | None) -> str:
+    """A text with single blanks."""
+    return re.sub(r"\s+", " ", text or "")
