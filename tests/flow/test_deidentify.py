@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -265,3 +266,151 @@ def test_the_gate_knows_after_a_kill_what_it_knew_before(
         sqlite3.connect(folder / "hospital.db").execute("SELECT count(*) FROM notes").fetchone()[0]
     )
     assert report["gate"]["notes"] == count and report["gate"]["canaries"] >= 30
+
+
+AMENDED = NOTES.replace("n.text,", "n.text, n.gone,").replace(
+    "n.kind, n.written_at", "n.kind, n.at"
+)
+
+
+@pytest.fixture
+def living(hospital: Path) -> Path:
+    """The same hospital, whose notes are amended and deleted; 30 patients, small segments."""
+    with sqlite3.connect(hospital.parent / "hospital.db") as database:
+        database.execute("ALTER TABLE notes ADD COLUMN gone INTEGER")
+        database.execute("ALTER TABLE notes ADD COLUMN at TEXT")
+        database.execute("UPDATE notes SET at = '2024-01-01 ' || id")
+    database.close()
+    columns = {"kind": "kind", "deleted": "gone"}
+    extract = plan()["extract"] | {"notes": AMENDED, "mark": "at", "segment": 7, "columns": columns}
+    extract.pop("labels")
+    return written(hospital.parent, plan(extract=extract))
+
+
+def change(folder: Path, *statements: str) -> None:
+    with sqlite3.connect(folder / "hospital.db") as database:
+        for statement in statements:
+            database.execute(statement)
+    database.close()
+
+
+def started_anew(living: Path, cli: CLI) -> list[str]:
+    """The released rows of a fresh start on the source as it is, with the same vault, sorted."""
+    folder = living.parent
+    for path in (folder / "identified").glob("ward.notes.sqlite*"):
+        path.unlink()
+    shutil.move(folder / "data", folder / "before")
+    cli("deid", living, check=0)
+    return sorted((folder / "data/deidentified.jsonl").read_text("utf-8").splitlines())
+
+
+def test_amended_late_and_deleted_notes_end_as_a_fresh_start_on_the_final_state(
+    living: Path, cli: CLI
+) -> None:
+    folder = living.parent
+    cli("deid", living, check=0)
+    before = {row["id"]: row for row in rows(folder)}
+    first, second, third = sorted(
+        id for (id,) in sqlite3.connect(folder / "hospital.db").execute("SELECT id FROM notes")
+    )[:3]
+    change(
+        folder,
+        f"UPDATE notes SET text = text || char(10) || 'ho khan thêm', at = '2025' WHERE id = '{first}'",
+        f"UPDATE notes SET gone = 1, at = '2026' WHERE id = '{second}'",
+        f"INSERT INTO notes SELECT 'Z9', encounter_id, kind, written_at, text, NULL, '2027' "
+        f"FROM notes WHERE id = '{third}'",
+    )
+    cli("deid", living, check=0)
+    after = {row["id"]: row for row in rows(folder)}
+    assert len(after) == len(before) == len(rows(folder))
+    assert sum("ho khan thêm" in row["text"] for row in after.values()) == 1
+    assert len(before.keys() - after.keys()) == len(after.keys() - before.keys()) == 1
+    report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
+    assert report["ledger"]["released"] == len(after)
+    assert report["ledger"]["removed: no longer at the source"] == 1
+    assert report["ledger"]["earlier versions of amended notes"] == 1
+    assert "waiting in the zone, or erased" not in report["ledger"]
+    incremental = sorted((folder / "data/deidentified.jsonl").read_text("utf-8").splitlines())
+    assert started_anew(living, cli) == incremental
+
+
+def test_a_patient_who_was_merged_has_one_code_and_the_notes_say_what_they_were(
+    living: Path, cli: CLI
+) -> None:
+    folder = living.parent
+    cli("deid", living, check=0)
+    before = rows(folder)
+    gone, stays = "P0000000", "P0000001"
+    (folder / "merged.csv").write_text(f"patient,into\n{gone},{stays}\n", "utf-8")
+    cli("deid", living, "extract.merged=merged.csv", check=0)
+    after = rows(folder)
+    assert len({row["group"] for row in before}) - 1 == len({row["group"] for row in after})
+    moved = [
+        json.loads(line)
+        for line in (folder / "data/deidentified.moved.jsonl").read_text("utf-8").splitlines()
+    ]
+    assert {one["was"] for one in moved} == {r["id"] for r in before} - {r["id"] for r in after}
+    assert {one["id"] for one in moved} == {r["id"] for r in after} - {r["id"] for r in before}
+    assert len(after) == len(before) and moved
+
+
+def test_the_report_says_what_stands_there_whatever_the_last_command_did(
+    living: Path, cli: CLI
+) -> None:
+    folder = living.parent
+    cli("deid", living, check=0)
+    path = folder / "data/deidentified.report.json"
+    first = json.loads(path.read_text("utf-8"))
+    assert first["gate"]["canaries"] == 30
+    cli("deid", living, check=0)
+    again = json.loads(path.read_text("utf-8"))
+    assert {**again, "extracted": 0} == {**first, "extracted": 0}
+    change(
+        folder,
+        "INSERT INTO notes SELECT 'Z9', encounter_id, kind, written_at, text, NULL, '2027' "
+        "FROM notes LIMIT 1",
+    )
+    shown = cli("deid", living, "deid.release.bound=0.1", check=0)
+    assert "0 of 30" in shown.stdout, "the whole was tried on 30 patients, the new note on one"
+    more = json.loads(path.read_text("utf-8"))
+    assert more["gate"]["notes"] == first["gate"]["notes"] + 1
+    assert more["replaced"]["name"] >= first["replaced"]["name"] and more["new"] == 1
+    change(folder, "UPDATE notes SET gone = 1, at = '2028' WHERE id = 'Z9'")
+    cli("deid", living, check=0)
+    assert json.loads(path.read_text("utf-8"))["gate"] == more["gate"]
+    assert json.loads(path.read_text("utf-8"))["notes"] == first["notes"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_amendment_whose_release_was_killed_is_released_once(
+    living: Path, cli: CLI, moment: str
+) -> None:
+    """Killed with the file ready, or in its place; the new text is as long as the old one."""
+    folder = living.parent
+    cli("deid", living, check=0)
+    change(
+        folder,
+        "UPDATE notes SET text = 'Z' || substr(text, 2), at = '2025' WHERE at < '2024-01-01 Z'",
+    )
+    name = "_begin" if moment == "before" else "_released"
+    program = (
+        "import sys, os, signal; from residency.workflows.deidentify import ZoneFiles as z\n"
+        f"done = z.{name}\n"
+        "def killed(*given):\n"
+        f"    if {moment!r} == 'before': done(*given)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"z.{name} = killed\n"
+        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
+    )
+    died = subprocess.run(
+        [sys.executable, "-c", program, "deid", str(living)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY},
+        capture_output=True,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL
+    cli("deid", living, check=0)
+    made = sorted((folder / "data/deidentified.jsonl").read_text("utf-8").splitlines())
+    assert all(json.loads(line)["text"].startswith("Z") for line in made)
+    assert json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))["new"]
+    assert started_anew(living, cli) == made

@@ -16,7 +16,7 @@ from residency.core.progress import Silent
 from residency.ingest.rows import NO_ID, NO_TEXT
 from residency.ingest.sources import AnySource, Extract
 from residency.ingest.store import Store
-from residency.ingest.transfer import CHANGED, Extraction, take
+from residency.ingest.transfer import Extraction, take
 
 HEADER = "id,patient,text,name\n"
 
@@ -89,7 +89,7 @@ def test_a_file_that_changed_is_refused_and_not_named(tmp_path: Path, store: Sto
         taken(store, csv_source(), tmp_path)
     assert "Nguyen" not in str(refused.value)
     done = taken(store, csv_source(changed="new"), tmp_path)
-    assert (done.taken, done.skipped) == (1, {CHANGED: 1})
+    assert (done.taken, done.amended, done.skipped) == (1, 1, {})
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,16 @@ def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
     with tracking() as tracker:
         done = extract(loaded, tracker)
     not_taken = sum(done.skipped.values())
+    changed = f"{done.amended} amended, {done.removed} removed, "
     say(
-        f"{done.taken} new notes, {done.again} taken before, {not_taken} rows not taken; "
-        f"{done.held} notes in the zone",
+        f"{done.taken} new notes, {changed if done.amended or done.removed else ''}"
+        f"{done.again} taken before, {not_taken} rows not taken; {done.held} notes in the zone",
     )
+    if done.candidates:
+        say(
+            f"{done.candidates} pairs of patients share a name and a birth date; write yes or no "
+            f"beside each in {loaded.name}.candidates.csv in the zone"
+        )
 
 
 @app.command()

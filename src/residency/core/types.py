@@ -150,6 +150,7 @@ class RawNote(Value, frozen=True):
     choices: tuple[str, ...] = ()
     identifiers: tuple[tuple[str, str], ...] = ()
     """Known identifiers of the row, as (kind, value)."""
+    department: str = ""
 
 
 class Spans(Value, frozen=True, tag="spans"):

@@ -83,6 +83,7 @@ class Deidentifier:
             group=keyed(secret, "patient"),
             lang=raw.lang,
             kind=raw.kind,
+            department=raw.department,
             written_at=self._when(raw.written_at, drawn),
             spans=kept,
         )

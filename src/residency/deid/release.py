@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -83,8 +84,18 @@ class ReleaseCheck:
                 len(key) > 3 and key in out for key in (squeeze(value) for value in values)
             )
 
-    def verdict(self) -> ReleaseVerdict:
-        """Whether the corpus may be released, and why not."""
+    def add_earlier(self, known: Mapping[str, Any]) -> None:
+        """Take account of what a check of earlier notes knew (its attributes)."""
+        for name in ("notes", "refused", "leaked", "similar"):
+            setattr(self, name, getattr(self, name) + known[name])
+        self.tried |= known["tried"]
+        self.everyone |= known["everyone"]
+        for key, holders in known["patients"].items():
+            self.patients.setdefault(key, set()).update(holders)
+
+    def verdict(self, alone: bool = False) -> ReleaseVerdict:
+        """Whether the corpus may be released, and why not. ``alone``: of an addition to one; then
+        it is not asked for so many patients as the whole must have."""
         rare = [holders for holders in self.patients.values() if len(holders) < self.settings.rare]
         verdict = ReleaseVerdict(
             passed=True,
@@ -97,10 +108,10 @@ class ReleaseCheck:
             rare=len(rare),
             rare_patients=len(set().union(*rare)),
         )
-        reasons = tuple(self._reasons(verdict))
+        reasons = tuple(self._reasons(verdict, alone))
         return msgspec.structs.replace(verdict, passed=not reasons, reasons=reasons)
 
-    def _reasons(self, found: ReleaseVerdict) -> Iterator[str]:
+    def _reasons(self, found: ReleaseVerdict, alone: bool) -> Iterator[str]:
         limits, everyone = self.settings, len(self.everyone)
         if not found.notes:
             yield "there are no notes"
@@ -112,7 +123,7 @@ class ReleaseCheck:
             )
         if found.leaked:
             yield f"planted identifiers came out for {found.leaked} of {found.canaries} patients"
-        if found.upper_bound > limits.bound:
+        if found.upper_bound > limits.bound and not alone:
             yield (
                 f"the upper bound of leakage per patient is {found.upper_bound:.2%} "
                 f"({found.canaries} patients tried), more than deid.release.bound = "
@@ -124,7 +135,7 @@ class ReleaseCheck:
                 f"{found.similar} of {found.notes} notes, more than deid.release.similar = "
                 f"{limits.similar:.1%}; check them for typing errors"
             )
-        if found.rare_patients > limits.rare_patients * everyone:
+        if found.rare_patients > limits.rare_patients * everyone and not alone:
             yield (
                 f"{found.rare_patients} of {everyone} patients have a combination that fewer than "
                 f"{limits.rare} share, more than deid.release.rare_patients = "

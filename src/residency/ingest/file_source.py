@@ -19,14 +19,16 @@ import msgspec
 from residency.core.errors import DataError, UserError
 from residency.core.files import csv_rows, enumerate_lines, file_digest
 from residency.ingest.decode import FONTS, Unreadable, decode_bytes
-from residency.ingest.rows import Labels, RowOutcome, note_of
+from residency.ingest.rows import Labels, RowOutcome, note_of, note_of_lines
 from residency.ingest.sources import AnyFiles, Ccda, CsvFiles, Hl7, JsonlFiles
 from residency.ingest.store import Store
 
 
-def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[RowOutcome]:
-    """What became of each row or document of the files that were not taken yet, in the order of
-    names.
+def notes(
+    settings: AnyFiles, root: Path, store: Store, whole: bool = False
+) -> Iterator[RowOutcome]:
+    """What became of each row or document of the files that were not taken yet (``whole``: of all),
+    in the order of names.
 
     Raises ``UserError`` where there are no files, or where one that was taken has changed;
     ``DataError`` for a file that is not what it should be.
@@ -37,9 +39,9 @@ def notes(settings: AnyFiles, root: Path, store: Store) -> Iterator[RowOutcome]:
         name = os.path.relpath(path, root)
         now = store.hash_with_key(file_digest(path))
         before = store.file(name)
-        if before == now:
+        if before == now and not whole:
             continue
-        if before is not None and settings.changed == "refuse":
+        if before not in (None, now) and settings.changed == "refuse":
             raise UserError(
                 f"extract.path: file {number} of {len(paths)} (by name) changed after it was "
                 "taken; give what is new in a new file, or set extract.changed to new to take "
@@ -79,7 +81,7 @@ def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator
     stream."""
     where = f"extract.path: {place}"
     header: list[str] = []
-    number = 1
+    number, gathered = 1, _Gathered(settings)
     try:
         with _opened(settings, path) as file:
             for _, row in csv_rows(file, where, settings.delimiter):
@@ -93,7 +95,8 @@ def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator
                         f"{where}, row {number}: has {len(row)} cells and the header "
                         f"{len(header)}; check delimiter and quotation marks."
                     )
-                yield note_of(dict(zip(header, row, strict=True)), settings, f"{name}#{number}")
+                yield from gathered.see(dict(zip(header, row, strict=True)), f"{name}#{number}")
+        yield from gathered.notes()
     except UnicodeDecodeError:
         raise DataError(f"{where} is not UTF-8; say in extract.encoding what it is.") from None
     except Unreadable:
@@ -113,7 +116,7 @@ def _opened(settings: CsvFiles, path: Path) -> TextIO:
 
 def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
     columns = settings.columns
-    required = {columns.id, columns.patient, columns.text}
+    required, gathered = {columns.id, columns.patient, columns.text}, _Gathered(settings)
     for number, line in enumerate_lines(path):
         where = f"{place}, line {number}"
         try:
@@ -127,7 +130,33 @@ def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iter
         missing = {key: column for key, column in settings.wanted().items() if column not in row}
         _check({key: column for key, column in missing.items() if column in required}, row, where)
         full = dict.fromkeys(missing.values()) | row
-        yield note_of(full, settings, f"{name}#{number}", _spans(row, settings, where))
+        yield from gathered.see(full, f"{name}#{number}", _spans(row, settings, where))
+    yield from gathered.notes()
+
+
+class _Gathered:
+    """Rows of a file as notes: each as it comes or, where a note has several, all at its end."""
+
+    def __init__(self, settings: CsvFiles | JsonlFiles) -> None:
+        self.settings = settings
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.labels: Labels = {}
+
+    def see(
+        self, row: dict[str, Any], place: str, labels: Labels | None = None
+    ) -> list[RowOutcome]:
+        """What can be said of a row at once."""
+        if not self.settings.columns.line:
+            return [note_of(row, self.settings, place, labels)]
+        self.rows.setdefault(str(row[self.settings.columns.id] or f"\0{place}"), []).append(row)
+        for id, found in (labels or {}).items():
+            self.labels.setdefault(id, []).extend(found)
+        return []
+
+    def notes(self) -> Iterator[RowOutcome]:
+        """The notes that were gathered."""
+        for id, rows in self.rows.items():
+            yield note_of_lines(rows, self.settings, id.lstrip("\0"), self.labels)
 
 
 def _read_hl7(settings: Hl7, path: Path, name: str, place: str) -> Iterator[RowOutcome]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from msgspec.structs import replace
 
 from residency.core.edits import Edits
 from residency.core.errors import DataError
@@ -17,6 +20,10 @@ Labels = dict[str, list[tuple[int, int, str]]]
 """Note -> (start, stop, label)."""
 NO_ID = "the row has no id"
 NO_TEXT = "the note has no text"
+SAME_LINE = "two lines of the note have one number, or one has none"
+DELETED = "deleted at the source"
+NOT_SET = frozenset(["", "0", "f", "n", "no", "none", "null", "false"])
+"""What a column that marks deleted notes holds where they are not."""
 
 
 class RowOutcome(Value, frozen=True):
@@ -38,6 +45,10 @@ class RowOutcome(Value, frozen=True):
     """Labels that were left out, as their offsets count a text that was taken apart."""
     remarks: dict[str, int] = {}
     """Reason -> characters of the note that are left out of it, or kept as they stand."""
+    version: str = ""
+    """Which version of the note it is; the empty string where the source does not say."""
+    deleted: bool = False
+    """Whether the source says that the note with this id is no longer."""
 
 
 def note_of(
@@ -53,6 +64,9 @@ def note_of(
     if row[columns.id] in (None, ""):
         return RowOutcome(skipped=NO_ID, id=f"\0{place}", mark=mark)
     id = str(row[columns.id])
+    version = str(row[columns.version] or "") if columns.version else ""
+    if columns.deleted and str(row[columns.deleted] or "").strip().casefold() not in NOT_SET:
+        return RowOutcome(skipped=DELETED, id=id, mark=mark, version=version, deleted=True)
     lang = str(row[columns.lang] or "") if columns.lang else settings.lang
     left: Counter[str] = Counter()
     try:
@@ -64,9 +78,9 @@ def note_of(
         )
         patient = read(row[columns.patient], settings.encoding, lang, "plain")[0]
     except Unreadable as error:
-        return RowOutcome(skipped=str(error), id=id, mark=mark)
+        return RowOutcome(skipped=str(error), id=id, mark=mark, version=version)
     if not text.strip():
-        return RowOutcome(skipped=NO_TEXT, id=id, mark=mark)
+        return RowOutcome(skipped=NO_TEXT, id=id, mark=mark, version=version)
     labels = (labelled or {}).get(id, ())
     spans = spans_of(labels, text, edits) if labels and edits else ()
     note = RawNote(
@@ -75,11 +89,48 @@ def note_of(
         text=text,
         lang=lang,
         kind=str(row[columns.kind] or "") if columns.kind else "",
+        department=str(row[columns.department] or "") if columns.department else "",
         written_at=when(row[columns.written_at]) if columns.written_at else None,
         spans=spans,
         identifiers=identifiers,
     )
-    return RowOutcome(note=note, mark=mark, left=len(labels) - len(spans), remarks=dict(left))
+    return RowOutcome(
+        note=note, mark=mark, left=len(labels) - len(spans), version=version, remarks=dict(left)
+    )
+
+
+def note_of_lines(
+    rows: Sequence[Mapping[str, Any]],
+    settings: TableSource,
+    place: str = "",
+    labelled: Labels | None = None,
+) -> RowOutcome:
+    """The rows of one id as a note, their texts joined in the order of ``columns.line``; what else
+    it needs is taken of the first."""
+    columns = settings.columns
+    try:
+        numbers = [Decimal(str(row[columns.line])) for row in rows]
+    except InvalidOperation:
+        numbers = []
+    if len(set(numbers)) < len(rows):
+        id = str(rows[0][columns.id] or f"\0{place}")
+        return RowOutcome(skipped=SAME_LINE, id=id, rows=len(rows))
+    ordered = [rows[number] for number in sorted(range(len(rows)), key=numbers.__getitem__)]
+    texts = [row[columns.text] for row in ordered]
+    bytes_ = [one for one in texts if isinstance(one, bytes | bytearray | memoryview)]
+    text: object = "\n".join(str(one or "") for one in texts)
+    if bytes_:
+        text = b"\n".join(bytes(one) for one in bytes_)
+    found = note_of({**ordered[0], columns.text: text}, settings, place, labelled)
+    return replace(found, rows=len(rows))
+
+
+def version_key(version: str) -> tuple[bool, Decimal, str]:
+    """Versions in their order: numbers as numbers, times as ISO 8601 has them."""
+    try:
+        return False, Decimal(version), ""
+    except InvalidOperation:
+        return True, Decimal(0), version
 
 
 def spans_of(labels: Sequence[tuple[int, int, str]], text: str, edits: Edits) -> tuple[Span, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from residency.core.part import Part
+from residency.core.part import Part, Share
 
 Kind = Literal[
     "name",
@@ -58,6 +58,17 @@ class NoteColumns(Part):
     lang: str = ""
     kind: str = ""
     written_at: str = ""
+    department: str = ""
+    """Ward or site; it stays with the note, so that parts can be drawn by site."""
+    version: str = ""
+    """Number or time of a note's version: of several rows with one id the highest counts. Where
+    empty, a row that has changed since it was taken is the later version."""
+    deleted: str = ""
+    """Where it holds anything but nothing, 0, false or no, the note was deleted at the source: it
+    leaves the zone, and what was released, with the next release."""
+    line: str = ""
+    """Number of a line, where a note stands in several rows of one id; they are joined in its
+    order."""
     format: Format = "auto"
     """What the text column holds; ``auto``: RTF and HTML are told by how they begin and by their
     tags."""
@@ -77,6 +88,12 @@ class NoteSource(Part):
     segment: int = Field(default=500, ge=1)
     """Notes that are stored, and later de-identified, together: what a killed command does again at
     most."""
+    absent: Share | Literal["keep"] = "keep"
+    """What becomes of notes that are at the source no longer. A share (``5%``): the source is read
+    as a whole, and those that are not there are removed, unless they are more than that."""
+    merged: str = ""
+    """CSV file with the columns ``patient`` and ``into``, relative to the recipe: patients whose
+    records the hospital has merged. With a column ``confirmed`` only rows with ``yes`` count."""
 
 
 class TableSource(NoteSource):
@@ -120,6 +137,11 @@ class Sql(TableSource):
     mark: str = ""
     """Column that only grows (a number or a time): the next extraction takes what is beyond; the id
     where empty."""
+    again: float = Field(default=0, ge=0)
+    """How far behind the last mark reading begins again, in days where marks are times: for rows
+    that come late, or whose mark went back."""
+    merges: str = ""
+    """One SELECT that gives patient and into, of patients whose records were merged."""
     fetch: int = Field(default=1000, ge=1)
     """Rows that are in memory at once."""
     writing_login: bool = False
@@ -153,8 +175,8 @@ class Files(NoteSource):
     """A file, a folder, or a pattern such as ``inbox/*.csv`` (``**`` for folders below), relative
     to the recipe."""
     changed: Literal["refuse", "new"] = "refuse"
-    """What a file that was taken before and has changed means: the command refuses; or its notes
-    with new ids are taken."""
+    """What a file that was taken before and has changed means: the command refuses; or what is new
+    in it is taken: notes with new ids, and later versions of others."""
 
 
 class CsvFiles(Files, TableSource):

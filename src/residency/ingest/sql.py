@@ -4,22 +4,24 @@ that may not."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.ingest.login import find_write_access
-from residency.ingest.rows import Labels, RowOutcome, note_of
+from residency.ingest.rows import Labels, RowOutcome, note_of, note_of_lines
 from residency.ingest.select import DIALECTS, check_select, tables
 from residency.ingest.sources import Sql
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Engine
+    from sqlalchemy import Connection, CursorResult, Engine, RowMapping
 
 NO_MARK = "the row has no mark, or no id"
 
@@ -121,15 +123,55 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
             )
             result = connection.execution_options(
                 stream_results=True, yield_per=settings.fetch
-            ).execute(text(statement), {"mark": value_of(mark)} if mark else {})
+            ).execute(text(statement), {"mark": behind(mark, settings.again)} if mark else {})
             with _labels(engine, settings, labels) as labels_of, _let_go(result):
-                for group in result.mappings().partitions(settings.fetch):
+                groups = result.mappings().partitions(settings.fetch)
+                if settings.columns.line:
+                    yield from _lined(groups, settings, column, labels_of)
+                    return
+                for group in groups:
                     labelled = labels_of([row[settings.columns.id] for row in group])
                     for row in group:
                         plain = {str(name): value for name, value in row.items()}
                         yield note_of(plain, settings, "", labelled, mark_of(row[column]))
     finally:
         engine.dispose()
+
+
+def _lined(
+    groups: Iterable[Sequence[RowMapping]],
+    settings: Sql,
+    column: str,
+    labels_of: Callable[[Sequence[Any]], Labels],
+) -> Iterator[RowOutcome]:
+    """Notes of which every line is a row, the rows of a note behind one another. Marks lie in
+    another order, so the source is read so far only at its end."""
+    last = None
+    rows = ({str(name): value for name, value in row.items()} for group in groups for row in group)
+    for id, lines in groupby(rows, key=itemgetter(settings.columns.id)):
+        note = list(lines)
+        marks = (row[column] for row in note)
+        last = max((*marks, last) if last is not None else marks)
+        yield note_of_lines(note, settings, "", labels_of([id]))
+    if last is not None:
+        yield RowOutcome(rows=0, mark=mark_of(last))
+
+
+def merges(settings: Sql, root: Path) -> dict[str, str]:
+    """Patient -> into, as the statement ``extract.merges`` gives them."""
+    from sqlalchemy import text
+
+    engine = connect(settings, root)
+    dialect = DIALECTS.get(engine.dialect.name, "")
+    statement = check_select(settings.merges, "extract.merges", dialect)
+    try:
+        with open_to_read(engine, settings, tables(statement, dialect)) as connection:
+            rows = connection.execute(text(escape_colons(statement))).fetchall()
+    finally:
+        engine.dispose()
+    if any(len(row) != 2 or None in row for row in rows):
+        raise UserError("extract.merges: must give two columns, patient and into, none empty.")
+    return {str(patient): str(into) for patient, into in rows}
 
 
 @contextmanager
@@ -151,6 +193,9 @@ def order_by_mark(inner: str, quote: Any, settings: Sql, resumed: bool) -> str:
     beyond = f"{mark} >= :mark" if resumed else f"{mark} IS NOT NULL"
     both = "" if mark == id else f" AND {id} IS NOT NULL"
     order = mark if mark == id else f"{mark}, {id}"
+    if settings.columns.line:  # of a note that has changed all lines are wanted
+        ids = f"SELECT {id} FROM ({escape_colons(inner)}\n) AS changed WHERE {beyond}{both}"
+        beyond, both, order = f"{id} IN ({ids})", f" AND {mark} IS NOT NULL", id
     return (
         f"SELECT * FROM ({escape_colons(inner)}\n) AS taken WHERE {beyond}{both} ORDER BY {order}"
     )
@@ -173,6 +218,30 @@ def mark_of(value: Any) -> tuple[str, str]:
     raise DataError(
         f"extract.mark: holds a {type(value).__name__}; take a column of numbers, times or text."
     )
+
+
+def behind(mark: tuple[str, str], by: float) -> Any:
+    """A mark that lies so far before one (days, where it is a time), as the database takes it;
+    raises ``UserError`` where marks are neither numbers nor times."""
+    value = value_of(mark)
+    if not by:
+        return value
+    if isinstance(value, datetime | date):
+        return value - timedelta(days=by)
+    if isinstance(value, Decimal):
+        return value - Decimal(by)
+    if isinstance(value, int | float):
+        return value - by
+    try:
+        time = datetime.fromisoformat(value) - timedelta(days=by)
+    except (TypeError, ValueError):
+        raise UserError(
+            "extract.again: marks are neither numbers nor times, so nothing lies behind one; take "
+            "another column as extract.mark, or leave it out."
+        ) from None
+    if len(value) == len("2024-05-01"):
+        return time.date().isoformat()
+    return time.isoformat(sep=value[10])
 
 
 def value_of(mark: tuple[str, str]) -> Any:

@@ -16,13 +16,13 @@ import os
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -44,7 +44,16 @@ CREATE TABLE IF NOT EXISTS taken (id BLOB PRIMARY KEY, content BLOB NOT NULL) WI
 CREATE TABLE IF NOT EXISTS files (name BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (at TEXT NOT NULL, what TEXT NOT NULL, segment INTEGER NOT NULL,
     rows INTEGER NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS released (id BLOB PRIMARY KEY, outcome BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pending (id BLOB PRIMARY KEY, outcome BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS people (person BLOB, patient BLOB, sealed BLOB NOT NULL,
+    PRIMARY KEY (person, patient)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erased (patient BLOB PRIMARY KEY) WITHOUT ROWID;
 """
+ADDED = {"version": "TEXT NOT NULL DEFAULT ''", "reading": "INTEGER NOT NULL DEFAULT 0"}
+"""Columns of ``taken`` that stores of earlier versions lack."""
+AMENDED = "amended"
+REMOVED = "removed: no longer at the source"
 
 
 class StoreHead(Value, frozen=True):
@@ -61,10 +70,45 @@ class StoreHead(Value, frozen=True):
     """Lowest segment that is still kept."""
     last: int = 0
     """Highest segment."""
+    reading: int = 0
+    """Which reading of the source this is."""
     final: bool = False
     """The corpus was anonymised and its vault destroyed: nothing is taken any more."""
     counts: dict[str, int] = {}
-    """``taken``, and reasons for rows that were not, over the store's whole life."""
+    """``taken``, ``AMENDED`` and ``REMOVED``, and reasons for rows that were not taken, over the
+    store's whole life."""
+
+
+class Taken(NamedTuple):
+    """What is known of an id."""
+
+    content: bytes
+    """Keyed content of the note; nothing (``b""``) where a row was not taken, or its note was
+    removed."""
+    version: str
+    reading: int
+    """The last reading in which it was at the source; 0 where an earlier version took it."""
+
+
+class Merged(Value, frozen=True):
+    """Patients whose records were merged: patient -> who it is."""
+
+    into: dict[str, str] = {}
+
+
+class Read(Value, frozen=True):
+    """What is to be stored of a reading beside new notes: ids, and what became of them."""
+
+    skipped: tuple[str, ...] = ()
+    """Rows that were not taken, the first time."""
+    amended: frozenset[str] = frozenset()
+    """Of the notes, those of which an earlier version was taken."""
+    removed: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    """Ids that were met and are as they were."""
+    versions: dict[str, str] = {}
+    people: tuple[tuple[str, str], ...] = ()
+    """(Name and birth date, patient) that were met."""
 
 
 class Store:
@@ -104,6 +148,10 @@ class Store:
         for setting in SETTINGS:
             self.database.execute(f"PRAGMA {setting}")
         self.database.executescript(TABLES)
+        there = {row[1] for row in self.database.execute("PRAGMA table_info(taken)")}
+        for name, kind in ADDED.items():
+            if name not in there:
+                self.database.execute(f"ALTER TABLE taken ADD COLUMN {name} {kind}")
         head = self.get("head", StoreHead)
         if head is None:
             if self._first("SELECT EXISTS (SELECT 1 FROM segments)"):
@@ -191,12 +239,16 @@ class Store:
         data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
         return hmac.new(self._index, data, sha256).digest()[:16]
 
-    def taken(self, id: str) -> bytes | None:
-        """The keyed content of a note that was taken; nothing (``b""``) for a row that was not."""
-        found: bytes | None = self._first(
-            "SELECT content FROM taken WHERE id = ?", self.hash_with_key(id)
-        )
-        return found
+    def taken(self, id: str) -> Taken | None:
+        """What is known of an id; None where it was never met."""
+        query = "SELECT content, version, reading FROM taken WHERE id = ?"
+        row = self.database.execute(query, (self.hash_with_key(id),)).fetchone()
+        return Taken(*row) if row else None
+
+    def is_erased(self, patient: str) -> bool:
+        """Whether a patient was erased: nothing of theirs is taken any more."""
+        query = "SELECT EXISTS (SELECT 1 FROM erased WHERE patient = ?)"
+        return bool(self._first(query, self.hash_with_key(patient)))
 
     def file(self, name: str) -> bytes | None:
         """The keyed content of a file that was taken."""
@@ -204,21 +256,26 @@ class Store:
         found: bytes | None = self._first(query, self.hash_with_key(name))
         return found
 
+    def begin_reading(self) -> None:
+        """Another reading of the source begins."""
+        with self.writing():
+            self._change_head(reading=self.head.reading + 1)
+
     def add(
         self,
         notes: Sequence[RawNote],
         counts: Mapping[str, int] = MappingProxyType({}),
         mark: tuple[str, str] | None = None,
         files: Iterable[tuple[str, bytes]] = (),
-        skipped: Iterable[str] = (),
-        changed: Iterable[tuple[str, bytes]] = (),
+        read: Read = Read(),
     ) -> None:
         """A segment, what else was read with it, and how far that is: all of it, or nothing."""
         with self.writing():
-            total = Counter(self.head.counts)
-            total.update({**counts, **({"taken": len(notes)} if notes else {})})
+            total, new = Counter(self.head.counts), len(notes) - len(read.amended)
+            total.update(counts)
+            for name, count in (("taken", new), (AMENDED, len(read.amended))):
+                total.update({name: count} if count else {})
             number = self.head.last + bool(notes)
-            mark = mark or self.head.mark
             if notes:
                 now, sealed = _now(), self._pack(notes, number)
                 self.database.execute(
@@ -227,16 +284,116 @@ class Store:
                 self._log("taken", number, len(notes))
             for reason, count in counts.items():
                 self._log("not taken", number, count, reason)
-            own = [(note.id, self.hash_with_key(content(note))) for note in notes]
-            for statement, pairs in (
-                ("INSERT OR REPLACE INTO taken VALUES (?, ?)", own),
-                ("INSERT OR IGNORE INTO taken VALUES (?, ?)", [(id, b"") for id in skipped]),
-                ("INSERT OR REPLACE INTO taken VALUES (?, ?)", changed),
-                ("INSERT OR REPLACE INTO files VALUES (?, ?)", files),
-            ):
-                rows = [(self.hash_with_key(name), found) for name, found in pairs]
-                self.database.executemany(statement, rows)
-            self._change_head(last=number, counts=dict(total), mark=mark)
+            self._note_ids(notes, read)
+            self._note_people(read.people)
+            rows = [(self.hash_with_key(name), found) for name, found in files]
+            self.database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", rows)
+            self._change_head(last=number, counts=dict(total), mark=mark or self.head.mark)
+
+    def _note_ids(self, notes: Sequence[RawNote], read: Read) -> None:
+        """Keep what became of the ids of a reading."""
+        reading, hashed, version = self.head.reading, self.hash_with_key, read.versions.get
+        put = "INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?)"
+        rows = [
+            (hashed(one.id), hashed(content(one)), version(one.id, ""), reading) for one in notes
+        ]
+        rows += [(hashed(id), b"", version(id, ""), reading) for id in read.removed]
+        self.database.executemany(put, rows)
+        rows = [(hashed(id), b"", "", reading) for id in read.skipped]
+        self.database.executemany(put.replace("REPLACE", "IGNORE"), rows)
+        self.database.executemany(
+            "UPDATE taken SET reading = ? WHERE id = ?", [(reading, hashed(id)) for id in read.seen]
+        )
+
+    def remove_absent(self, most: float) -> int:
+        """Remove the notes that this reading, of the whole source, did not meet; how many.
+
+        Raises ``UserError`` where that is more than a share: then nothing is removed.
+        """
+        gone = "FROM taken WHERE length(content) > 0 AND reading < ?"
+        count = int(self._first(f"SELECT count(*) {gone}", self.head.reading))
+        known = int(self._first("SELECT count(*) FROM taken WHERE length(content) > 0"))
+        if count > most * known:
+            raise UserError(
+                f"extract.absent: {count:,} of {known:,} notes are no longer at the source, more "
+                f"than {most:.0%}; check that it is whole, or allow more."
+            )
+        if count:
+            with self.writing():
+                self.database.execute(
+                    f"UPDATE taken SET content = x'' {gone.removeprefix('FROM taken ')}",
+                    (self.head.reading,),
+                )
+                self._log("not taken", self.head.last, count, REMOVED)
+                total = Counter(self.head.counts) + Counter({REMOVED: count})
+                self._change_head(counts=dict(total))
+        return count
+
+    def sweep(self) -> None:
+        """Leave no version in the segments that was amended or removed since."""
+        for number in self.numbers(0):
+            every = self._segment(number)
+            if len(kept := self._current(every)) < len(every):
+                with self.writing():
+                    self._rewrite(number, kept, len(every) - len(kept), "a later version, or none")
+        self._shrink()
+
+    # People, and who they are
+
+    def _note_people(self, people: Iterable[tuple[str, str]]) -> None:
+        rows = []
+        for person, patient in people:
+            key, name = self.hash_with_key(person), self.hash_with_key(patient)
+            rows.append((key, name, self._encrypt(patient.encode(), f"people/{name.hex()}")))
+        self.database.executemany("INSERT OR IGNORE INTO people VALUES (?, ?, ?)", rows)
+
+    def namesakes(self) -> list[list[str]]:
+        """Sets of patients who share a name and a birth date."""
+        found: dict[bytes, list[str]] = {}
+        query = (
+            "SELECT person, patient, sealed FROM people WHERE person IN "
+            "(SELECT person FROM people GROUP BY person HAVING count(*) > 1)"
+        )
+        for person, name, sealed in self.database.execute(query):
+            patient = self._decrypt(sealed, f"people/{name.hex()}").decode()
+            found.setdefault(person, []).append(patient)
+        return [sorted(patients) for patients in found.values()]
+
+    # What became of notes
+
+    def note_outcomes(self, outcomes: Iterable[tuple[str, str]]) -> None:
+        """Keep what became of notes (hospital's id, released id or ``!`` and the reason), until
+        they are released."""
+        rows = [
+            (name := self.hash_with_key(id), self._encrypt(what.encode(), f"out/{name.hex()}"))
+            for id, what in outcomes
+        ]
+        self.database.executemany("INSERT OR REPLACE INTO pending VALUES (?, ?)", rows)
+
+    def outcomes(self, query: str) -> Iterator[tuple[bytes, str]]:
+        """(Keyed id, what became of it) of a table or a part of one."""
+        for name, sealed in self.database.execute(f"SELECT id, outcome FROM {query}").fetchall():
+            yield name, self._decrypt(sealed, f"out/{name.hex()}").decode()
+
+    def outdated(self) -> list[str]:
+        """Ids of released notes whose records are no longer at the source."""
+        query = "released WHERE id IN (SELECT id FROM taken WHERE length(content) = 0)"
+        return [what for _, what in self.outcomes(query)]
+
+    def settle_outcomes(self) -> None:
+        """What was pending is released now; within ``writing``."""
+        self.database.execute(
+            "DELETE FROM released WHERE id IN (SELECT id FROM taken WHERE length(content) = 0)"
+        )
+        self.database.execute(
+            "INSERT OR REPLACE INTO released SELECT * FROM pending WHERE id IN "
+            "(SELECT id FROM taken WHERE length(content) > 0)"
+        )
+        self.forget_outcomes()
+
+    def forget_outcomes(self) -> None:
+        """Nothing is pending; within ``writing``."""
+        self.database.execute("DELETE FROM pending")
 
     def _first(self, statement: str, *values: object) -> Any:
         """The first column of the first row of a query, None where there is no row."""
@@ -279,7 +436,24 @@ class Store:
         return range(max(after + 1, self.head.first), self.head.last + 1)
 
     def read(self, number: int) -> list[RawNote]:
-        """The notes of a segment; raises ``GateRefused`` where it was tampered with or cut."""
+        """The notes of a segment, those left out of which a later version was taken or that were
+        removed since; raises ``GateRefused`` where it was tampered with or cut."""
+        return self._current(self._segment(number))
+
+    def _current(self, notes: list[RawNote]) -> list[RawNote]:
+        """Those that are as they were taken last; what an earlier version of this package took
+        counts."""
+        return [
+            note
+            for note in notes
+            if (known := self.taken(note.id)) is None
+            or not known.reading
+            or known.content == self.hash_with_key(content(note))
+            or known.content == self.hash_with_key(content_before(note))
+        ]
+
+    def _segment(self, number: int) -> list[RawNote]:
+        """All that a segment holds."""
         with self.faults():
             row = self.database.execute(
                 "SELECT notes, value FROM segments WHERE number = ?", (number,)
@@ -315,24 +489,39 @@ class Store:
         self._shrink()
         return sum(count for _, count in gone)
 
-    def erase(self, matches: Callable[[RawNote], bool]) -> int:
-        """Remove the notes that match, a patient's, from every segment; how many. Their ids stay
-        taken: they do not come back."""
-        gone = 0
+    def erase(self, matches: Callable[[RawNote], bool], patients: Iterable[str] = ()) -> int:
+        """Remove the notes that match, a patient's, from every segment, and what else is known of
+        ``patients`` (the hospital's ids); how many notes. Nothing of theirs is taken any more."""
+        gone, names = 0, set(patients)
         for number in self.numbers(0):
-            notes = self.read(number)
+            notes = self._segment(number)
             kept = [note for note in notes if not matches(note)]
-            if len(kept) == len(notes):
-                continue
-            with self.writing():
-                self.database.execute(
-                    "UPDATE segments SET notes = ?, value = ? WHERE number = ?",
-                    (len(kept), self._pack(kept, number), number),
-                )
-                self._log("removed", number, len(notes) - len(kept), "erasure")
+            names |= {note.patient for note in notes if matches(note)}
+            if len(kept) < len(notes):
+                with self.writing():
+                    self._rewrite(number, kept, len(notes) - len(kept), "erasure")
             gone += len(notes) - len(kept)
+        with self.writing():
+            hashes = [(self.hash_with_key(name),) for name in names]
+            self.database.executemany("INSERT OR IGNORE INTO erased VALUES (?)", hashes)
+            self.database.executemany("DELETE FROM people WHERE patient = ?", hashes)
         self._shrink()
         return gone
+
+    def forget_released(self, notes: Collection[str]) -> None:
+        """Forget which records released notes were made of."""
+        for table in ("released", "pending"):
+            names = [(name,) for name, what in self.outcomes(table) if what in notes]
+            with self.writing():
+                self.database.executemany(f"DELETE FROM {table} WHERE id = ?", names)
+
+    def _rewrite(self, number: int, kept: Sequence[RawNote], gone: int, reason: str) -> None:
+        """Replace a segment by a smaller one; within ``writing``."""
+        self.database.execute(
+            "UPDATE segments SET notes = ?, value = ? WHERE number = ?",
+            (len(kept), self._pack(kept, number), number),
+        )
+        self._log("removed", number, gone, reason)
 
     def _shrink(self) -> None:
         """Give freed pages back, and leave no old ones in the write-ahead log."""
@@ -349,7 +538,13 @@ class Store:
 
 
 def content(note: RawNote) -> str:
-    """What makes a note another one under the same id."""
+    """What makes a note another version under the same id: everything but the id."""
+    rest = msgspec.structs.replace(note, id="", text="", patient="")
+    return f"{content_before(note)}\0{msgspec.json.encode(rest).decode()}"
+
+
+def content_before(note: RawNote) -> str:
+    """The same, as earlier versions of this package had it."""
     return f"{note.patient}\0{note.text}"
 
 

@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from residency.core.errors import GateRefused, UserError
-from residency.core.files import disk_errors, write_json
+from residency.core.errors import DataError, GateRefused, UserError
+from residency.core.files import (
+    disk_errors,
+    file_digest,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from residency.core.page import Page, Section, write_page
 from residency.core.part import Part
 from residency.core.progress import Silent, Tracker
@@ -31,12 +38,15 @@ from residency.deid.options import Deid
 from residency.deid.release import ReleaseCheck, ReleaseVerdict
 from residency.deid.vault import NAME as VAULT
 from residency.deid.vault import Vault, key_from
-from residency.ingest.store import Store
+from residency.ingest.store import AMENDED, REMOVED, Store
 from residency.ingest.transfer import Extraction
 from residency.recipe import Recipe
 from residency.workflows.deid_workers import Workers, recognisers
 from residency.workflows.extract import extract_into, open_store, report_folder
 
+MOVED = ".moved.jsonl"
+"""What the file is called that says which notes were others before, beside ``deid.out``."""
+WAITING = "waiting in the zone, or erased"
 EXPIRED = "removed from the zone before it was de-identified"
 
 
@@ -49,7 +59,8 @@ class Outcome(Value, frozen=True):
     """Notes in the output, earlier ones included."""
     new: int
     refused: dict[str, int]
-    """Reason -> notes, of this release."""
+    """Reason -> notes, of all releases; so are the next two and the check: they say what stands in
+    the output."""
     replaced: dict[str, int]
     """Kind -> identifiers."""
     destroyed: dict[str, int]
@@ -82,6 +93,20 @@ class State(Value, frozen=True):
     destroyed: dict[str, int] = {}
     releasing: int = 0
     """Bytes that ``deid.out`` has once it is released; 0 where no release is on its way."""
+    releasing_digest: str = ""
+    """SHA-256 that it has then, and how many notes."""
+    releasing_notes: int = 0
+
+
+REFUSED = "!"
+"""What begins the outcome of a note that was refused; the reason follows."""
+
+
+class Moved(Value, frozen=True):
+    """A note that is another one now, since its patient's record was merged into another's."""
+
+    id: str
+    was: str
 
 
 UNBEGUN: dict[str, Any] = {"size": 0, "made": 0, "refused": {}, "kinds": {}, "destroyed": {}}
@@ -92,7 +117,8 @@ kept."""
 
 
 class Seen(Value, frozen=True):
-    """What the release check has seen of the notes that are not released yet, up to a segment."""
+    """What the release check has seen, up to a segment: of the notes that are not released yet
+    (kept as ``gate``), and of all that were (``checked``)."""
 
     segment: int
     gate: bytes
@@ -169,7 +195,9 @@ class ZoneFiles:
             )
         self.state = found
         if found.releasing:
-            if self.out.exists() and self.out.stat().st_size == found.releasing:
+            if not found.releasing_digest:  # begun by an earlier version, which only added
+                self.keep(releasing_notes=found.released + found.made)
+            if self._is_released(found):
                 self._released()
             else:
                 self.release()
@@ -182,10 +210,17 @@ class ZoneFiles:
             with disk_errors(self.partial), self.partial.open("r+b") as file:
                 file.truncate(self.state.size)
 
-    def keep(self, **changes: Any) -> None:
-        """Change the state, durably."""
+    def _is_released(self, found: State) -> bool:
+        """Whether the file that a release was to put there stands there."""
+        if not self.out.exists() or self.out.stat().st_size != found.releasing:
+            return False
+        return found.releasing_digest in ("", file_digest(self.out))
+
+    def keep(self, outcomes: Iterable[tuple[str, str]] = (), /, **changes: Any) -> None:
+        """Change the state, durably, and keep what became of notes with it."""
         self.state = msgspec.structs.replace(self.state, **changes)
         with self.store.writing():
+            self.store.note_outcomes(outcomes)
             self.store.put("deid", self.state)
 
     def _seen(self, gate: ReleaseCheck, workers: Workers) -> None:
@@ -217,9 +252,21 @@ class ZoneFiles:
                 tracker.update(self.state.made + sum(self.state.refused.values()))
         resumed = f", {before} of them before" if before else ""
         tracker.end(f"{self.state.made} notes{resumed}, {sum(self.state.refused.values())} refused")
-        return (
-            gate.verdict() if self.state.made or self.state.refused else ReleaseVerdict(passed=True)
-        )
+        if not self.state.made and not self.state.refused:
+            return ReleaseVerdict(passed=True)
+        return self._verdict(gate)
+
+    def _verdict(self, gate: ReleaseCheck) -> ReleaseVerdict:
+        """What is new must hold by itself, and the whole with it; the figures are the whole's."""
+        alone = gate.verdict(alone=True)
+        if before := self.store.get("checked", Seen):
+            gate.add_earlier(pickle.loads(before.gate))  # sealed by ourselves, as above
+        with self.store.writing():
+            seen = Seen(segment=self.state.segment, gate=_seen_by(gate))
+            self.store.put("checking", seen)
+        whole = gate.verdict()
+        reasons = tuple(dict.fromkeys([*alone.reasons, *whole.reasons]))
+        return msgspec.structs.replace(whole, passed=not reasons, reasons=reasons)
 
     def _count_expired(self) -> None:
         """Count segments that grew too old, and are gone, before anything was made of them."""
@@ -253,7 +300,9 @@ class ZoneFiles:
         refused = (one.reason for one in results if isinstance(one, Refused))
         kinds = (finding.kind for one in done for finding in one.findings)
         destroyed = (span.label for one in done for span in one.destroyed)
+        outcomes = [_outcome_of(raw, one) for raw, one in zip(notes, results, strict=True)]
         self.keep(
+            outcomes,
             segment=number,
             size=state.size + len(lines),
             made=state.made + len(done),
@@ -266,31 +315,93 @@ class ZoneFiles:
             self._keep_seen(gate)
 
     def _keep_seen(self, gate: ReleaseCheck) -> None:
-        held = {n: one for n, one in vars(gate).items() if not isinstance(one, Deidentifier | Part)}
-        seen = pickle.dumps(held)
+        seen = _seen_by(gate)
         with self.store.writing():
             self.store.put("gate", Seen(segment=self.state.segment, gate=seen))
         self.kept, self.waiting = len(seen), 0
 
-    def release(self) -> None:
-        """Put what was made behind what was released before."""
-        if self.partial.exists() and self.state.size:
-            before = self.out.stat().st_size if self.out.exists() else 0
-            self.keep(releasing=before + self.state.size)
+    def changes_release(self) -> bool:
+        """Whether anything of what was released must change."""
+        return bool(self.state.made or self.state.refused or self.store.outdated())
+
+    def release(self, outcome: Outcome | None = None) -> None:
+        """Put what was made behind what was released before, in the place of earlier versions where
+        there are any; what is no longer at the source goes. ``outcome``: what is to be said of
+        it."""
+        gone, moved = self._changed()
+        if self.state.size or (gone and self.out.exists()):
             with disk_errors(self.out):
                 self.out.parent.mkdir(parents=True, exist_ok=True)
-                _joined(self.out, self.partial)
+                ready, count = _joined(self.out, self.partial, gone)
+                self._write_moved(moved, gone)
+                self.state = msgspec.structs.replace(
+                    self.state,
+                    releasing=ready.stat().st_size,
+                    releasing_digest=file_digest(ready),
+                    releasing_notes=count,
+                )
+                self._begin(outcome)
+                ready.replace(self.out)
+        else:
+            self.state = msgspec.structs.replace(self.state, releasing_notes=self.state.released)
+            self._begin(outcome)
         self._released()
 
+    def _begin(self, outcome: Outcome | None) -> None:
+        """From here on the release is ended, whatever happens, and its report is this one."""
+        with self.store.writing():
+            self.store.put("deid", self.state)
+            if outcome is not None:
+                self.store.put("outcome", outcome)
+
+    def _changed(self) -> tuple[set[str], list[Moved]]:
+        """Ids of released notes that go, and those that are others now."""
+        gone, moved = set(self.store.outdated()), []
+        before = dict(self.store.outcomes("released WHERE id IN (SELECT id FROM pending)"))
+        for name, now in self.store.outcomes("pending"):
+            was = before.get(name, now)
+            if was != now and not was.startswith(REFUSED):
+                gone.add(was)
+                moved += [] if now.startswith(REFUSED) else [Moved(id=now, was=was)]
+        query = "pending WHERE id IN (SELECT id FROM taken WHERE length(content) = 0)"
+        gone |= {now for _, now in self.store.outcomes(query)}
+        return gone, moved
+
+    def _write_moved(self, moved: list[Moved], gone: set[str]) -> None:
+        """Beside the released notes, which of them were others before: labels and parts of a split
+        follow them."""
+        path = self.out.with_suffix(MOVED)
+        known = list(read_jsonl(path, Moved)) if path.is_file() else []
+        kept = [one for one in known if one.id not in gone or one.id in {m.was for m in moved}]
+        new = [one for one in moved if one not in kept]
+        if new or len(kept) < len(known):
+            write_jsonl(path, [*kept, *new])
+
     def _released(self) -> None:
-        state = self.state
-        self.keep(
-            **UNBEGUN,
-            releasing=0,
-            refused_ever=dict(Counter(state.refused_ever) + Counter(state.refused)),
-            released=state.released + state.made,
-            released_segment=state.segment,
-        )
+        """What was made is released: keep what became of each record, and count."""
+        state, ever = self.state, Counter(self.state.refused_ever)
+        before = dict(self.store.outcomes("released WHERE id IN (SELECT id FROM pending)"))
+        gone = "released WHERE id IN (SELECT id FROM taken WHERE length(content) = 0)"
+        before |= dict(self.store.outcomes(gone))
+        removed = "pending WHERE id IN (SELECT id FROM taken WHERE length(content) = 0)"
+        away = {name for name, _ in self.store.outcomes(removed)}
+        now = {name: what for name, what in self.store.outcomes("pending") if name not in away}
+        ever.subtract(what[1:] for what in before.values() if what.startswith(REFUSED))
+        ever.update(what[1:] for what in now.values() if what.startswith(REFUSED))
+        with self.store.writing():
+            self.store.settle_outcomes()
+            if (state.made or state.refused) and (seen := self.store.get("checking", Seen)):
+                self.store.put("checked", seen)
+            self.state = msgspec.structs.replace(
+                state,
+                **UNBEGUN,
+                releasing=0,
+                releasing_digest="",
+                refused_ever={reason: count for reason, count in ever.items() if count > 0},
+                released=state.releasing_notes,
+                released_segment=state.segment,
+            )
+            self.store.put("deid", self.state)
         self.partial.unlink(missing_ok=True)
         if self.recipe.extract is not None and self.recipe.extract.keep == 0:
             self.store.expire(0, "released", upto=state.segment)
@@ -299,6 +410,8 @@ class ZoneFiles:
         """Keep nothing of this release; the next command makes it again from the same segments."""
         self.partial.unlink(missing_ok=True)
         self.keep(**UNBEGUN, segment=self.state.released_segment)
+        with self.store.writing():
+            self.store.forget_outcomes()
 
     def ledger(self) -> dict[str, int]:
         """What became of every row that was ever read."""
@@ -306,24 +419,64 @@ class ZoneFiles:
         rows = {"released": state.released} | {
             f"refused: {reason}": n for reason, n in sorted(state.refused_ever.items())
         }
+        aside = {"taken", AMENDED, REMOVED}
         rows |= {
-            f"not taken: {reason}": n for reason, n in sorted(counts.items()) if reason != "taken"
+            f"not taken: {reason}": n for reason, n in sorted(counts.items()) if reason not in aside
         }
+        amended, removed = counts.get(AMENDED, 0), counts.get(REMOVED, 0)
+        rows |= {"earlier versions of amended notes": amended} if amended else {}
+        rows |= {REMOVED: removed} if removed else {}
         waiting = counts.get("taken", 0) - state.released - sum(state.refused_ever.values())
-        return rows | ({"waiting in the zone, or erased": waiting} if waiting else {})
+        return rows | ({WAITING: waiting - removed} if waiting != removed else {})
 
 
-def _joined(out: Path, partial: Path) -> None:
-    """Put a file behind another one, whole or not at all."""
-    ready = out.with_name(f"{out.name}.partial")
+def _outcome_of(raw: RawNote, result: DeidentifiedNote | Refused) -> tuple[str, str]:
+    """The hospital's id of a note, and what became of it, as the store keeps it."""
+    if isinstance(result, Refused):
+        return raw.id, f"{REFUSED}{result.reason}"
+    return raw.id, result.note.id
+
+
+def _seen_by(gate: ReleaseCheck) -> bytes:
+    """What a release check knows."""
+    return pickle.dumps(
+        {n: one for n, one in vars(gate).items() if not isinstance(one, Deidentifier | Part)}
+    )
+
+
+def _joined(out: Path, partial: Path, gone: Collection[str]) -> tuple[Path, int]:
+    """What is to be released, ready beside ``out``: what was released before and what was made, the
+    last of each id, without ``gone``; and how many notes."""
+    ready, count = out.with_name(f"{out.name}.partial"), 0
+    made: dict[str, bytes] = {}
+    for line in _lines(partial):
+        made[_id_of(line)] = line
+    made = {id: line for id, line in made.items() if id not in gone}
     with ready.open("wb") as target:
-        for source in (out, partial):
-            if source.exists():
-                with source.open("rb") as file:
-                    shutil.copyfileobj(file, target, 1 << 20)
+        for line in _lines(out):
+            id = _id_of(line)
+            if id not in gone:
+                target.write(made.pop(id, line))
+                count += 1
+        target.writelines(made.values())
         target.flush()
         os.fsync(target.fileno())
-    ready.replace(out)
+    return ready, count + len(made)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from file
+
+
+def _id_of(line: bytes) -> str:
+    """The id of a row that ``row_of`` wrote."""
+    return msgspec.json.decode(line, type=_Row).id
+
+
+class _Row(msgspec.Struct):
+    id: str
 
 
 def _refuse(
@@ -345,35 +498,68 @@ def _write_outcome(
     extracted: Extraction | None,
     release: bool = False,
 ) -> Outcome:
-    """Release, and say so beside the output."""
-    state = work.state
+    """Release, and say beside the output what stands there."""
+    kept = _said_before(work)
+    new = release and work.changes_release()
     if release:
-        work.release()
-    outcome = _outcome(work, state, verdict, extracted)
+        made = _outcome(work, work.state, verdict, extracted, kept) if new else None
+        work.release(made)
+        kept = made or kept
+    outcome = kept or _outcome(work, work.state, verdict, extracted)
+    outcome = msgspec.structs.replace(
+        outcome,
+        notes=work.state.released,
+        extracted=extracted,
+        ledger=work.ledger(),
+        final=_is_final(work),
+    )
     write_json(work.out.with_suffix(".report.json"), outcome)
     write_page(outcome_page(recipe.name, outcome), work.out.parent, f"{work.out.stem}.report")
     for suffix in ("html", "md"):
         work.out.with_name(f"{work.out.stem}.refused.{suffix}").unlink(missing_ok=True)
-    return outcome
+    return outcome if new else msgspec.structs.replace(outcome, new=0)
+
+
+def _said_before(work: ZoneFiles) -> Outcome | None:
+    """What was said of the output as it stands, by an earlier version of this package beside it."""
+    found, path = work.store.get("outcome", Outcome), work.out.with_suffix(".report.json")
+    if found is None and path.is_file() and work.state.released:
+        with suppress(DataError):
+            return read_json(path, Outcome)
+    return found
+
+
+def _is_final(work: ZoneFiles) -> bool:
+    return work.settings.profile == "anonymised" and bool(work.state.released)
 
 
 def _outcome(
-    work: ZoneFiles, state: State, verdict: ReleaseVerdict, extracted: Extraction | None
+    work: ZoneFiles,
+    state: State,
+    verdict: ReleaseVerdict,
+    extracted: Extraction | None,
+    before: Outcome | None = None,
 ) -> Outcome:
-    """What was done; ``state``: how far it was before the release."""
+    """What was done; ``state``: how far it was before the release, ``before``: what was said of the
+    file as it stood."""
+
+    def whole(name: str, found: Mapping[str, int]) -> dict[str, int]:
+        earlier: dict[str, int] = getattr(before, name) if before else {}
+        return dict(sorted((Counter(earlier) + Counter(found)).items()))
+
     return Outcome(
         profile=work.settings.profile,
         out=work.settings.out,
         notes=work.state.released,
         new=state.made if verdict.passed else 0,
-        refused=state.refused,
-        replaced=dict(sorted(state.kinds.items())),
-        destroyed=state.destroyed,
-        gate=verdict,
+        refused=whole("refused", state.refused),
+        replaced=whole("replaced", state.kinds),
+        destroyed=whole("destroyed", state.destroyed),
+        gate=verdict if before is None or state.made or state.refused else before.gate,
         made_at=datetime.now(UTC),
         extracted=extracted,
         ledger=work.ledger(),
-        final=work.settings.profile == "anonymised" and bool(work.state.released),
+        final=_is_final(work),
     )
 
 
@@ -388,7 +574,7 @@ def outcome_page(name: str, done: Outcome) -> Page:
     """A de-identification as a page without text or identifiers."""
     gate = done.gate
     lead = (
-        f"{done.new:,} new notes were released; {done.out} holds {done.notes:,}."
+        f"{done.new:,} notes were released last; {done.out} holds {done.notes:,}."
         if gate.passed
         else f"The release check said no: {'; '.join(gate.reasons)}. Nothing was released."
     )
@@ -452,7 +638,8 @@ def _gate_rows(gate: ReleaseVerdict) -> Iterator[tuple[str, str]]:
 def row_of(note: Note) -> dict[str, Any]:
     """A note as the JSON lines format of this project has it."""
     row = {"id": note.id, "group": note.group, "text": note.text, "profile": note.profile}
-    row |= {name: value for name, value in (("lang", note.lang), ("kind", note.kind)) if value}
+    row |= {name: getattr(note, name) for name in ("lang", "kind", "department")}
+    row = {name: value for name, value in row.items() if value or name in ("text", "group")}
     if note.written_at:
         row["written_at"] = note.written_at.isoformat()
     spans = [

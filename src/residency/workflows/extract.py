@@ -14,7 +14,7 @@ from residency.core.progress import Silent, Tracker
 from residency.core.zones import locked, open_zone
 from residency.deid.options import Deid
 from residency.deid.vault import key_from
-from residency.ingest.store import Store
+from residency.ingest.store import AMENDED, REMOVED, Store
 from residency.ingest.transfer import Extraction, take
 from residency.recipe import Recipe
 
@@ -65,9 +65,16 @@ def page(recipe: Recipe, done: Extraction) -> Page:
     """The extraction as a page without text or identifiers."""
     assert recipe.extract is not None
     not_taken = sum(done.skipped.values())
-    rows = done.taken + done.again + not_taken
-    ever = sum(count for reason, count in done.ever.items() if reason != "taken")
+    rows = done.taken + done.amended + done.again + not_taken
+    reasons = sorted(set(done.ever) - {"taken", AMENDED, REMOVED})
+    ever = sum(done.ever[reason] for reason in reasons)
+    amended = done.ever.get(AMENDED, 0)
     caveats = []
+    if done.candidates:
+        caveats.append(
+            f"{done.candidates:,} pairs of patients share a name and a birth date; write yes or no "
+            f"beside each in {recipe.name}.candidates.csv in the zone."
+        )
     if done.labels_left:
         caveats.append(
             f"{done.labels_left:,} labels were left out: their offsets count RTF or HTML, which "
@@ -82,8 +89,9 @@ def page(recipe: Recipe, done: Extraction) -> Page:
     return Page(
         title=f"Extraction: {recipe.name}",
         eyebrow=f"source {recipe.extract.kind}, {done.at:%Y-%m-%d %H:%M} UTC",
-        lead=f"{rows:,} rows were read: {done.taken:,} new notes taken, {done.again:,} taken "
-        f"before, {not_taken:,} not taken.",
+        lead=f"{rows:,} rows were read: {done.taken:,} new notes taken, {done.amended:,} amended, "
+        f"{done.again:,} taken before, {not_taken:,} not taken. {done.removed:,} notes that were "
+        "taken before are removed.",
         facts=(
             ("rows read", f"{rows:,}"),
             ("new notes", f"{done.taken:,}"),
@@ -97,13 +105,17 @@ def page(recipe: Recipe, done: Extraction) -> Page:
                 columns=("rows", "now", "ever"),
                 rows=(
                     ("taken", f"{done.taken:,}", f"{done.ever.get('taken', 0):,}"),
+                    ("taken, a later version", f"{done.amended:,}", f"{amended:,}"),
                     ("taken before, read again", f"{done.again:,}", "-"),
                     *(
-                        (f"not taken: {reason}", f"{done.skipped.get(reason, 0):,}", f"{count:,}")
-                        for reason, count in sorted(done.ever.items())
-                        if reason != "taken"
+                        (
+                            f"not taken: {reason}",
+                            f"{done.skipped.get(reason, 0):,}",
+                            f"{done.ever[reason]:,}",
+                        )
+                        for reason in reasons
                     ),
-                    ("in all", f"{rows:,}", f"{done.ever.get('taken', 0) + ever:,}"),
+                    ("in all", f"{rows:,}", f"{done.ever.get('taken', 0) + amended + ever:,}"),
                 ),
                 numeric=(1, 2),
             ),

@@ -37,7 +37,7 @@ def remove(patient: Patient, places: Places) -> dict[Path, int]:
     for path in _stores(places):
         lock = locked(open_zone(path.parent), path.name.removesuffix(SUFFIX))
         with lock, _opened(path, patient, places.key) as (store, matches):
-            count = store.erase(matches)
+            count = store.erase(matches, [patient.given])
         if count:
             gone[path] = count
     return gone
