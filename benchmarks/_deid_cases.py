@@ -51,7 +51,8 @@ class Case:
 
 COLUMNS = (
     "language | text | system | notes | mean characters | recall, known | recall, unknown | "
-    "precision | letters rightly replaced | damaged clinical spans | refused | notes/s and core"
+    "precision | letters rightly replaced | clinical spans with a letter replaced | of them without "
+    "an identifier beside | refused | notes/s and core"
 )
 
 
@@ -68,8 +69,8 @@ class Tally:
     def add(self, case: Case, findings: Iterable[Range]) -> None:
         """One note and what was replaced in it."""
         merged, places = joined(findings), [(place.start, place.end) for place in case.places]
-        covered = {i for start, end in merged for i in range(start, end)}
-        letters, right = sum(case.text[i].isalnum() for i in covered), 0
+        covered = {i for at in merged for i in range(*at) if case.text[i].isalnum()}
+        right = 0
         for place in case.places:
             own = {i for i in range(place.start, place.end) if case.text[i].isalnum()}
             self.all[place.kind, place.known] += 1
@@ -81,7 +82,9 @@ class Tally:
             false = [f for f in counted if not touches(f, places)]
             damaged = sum(touches(span, false) for span in case.clinical)
             self.sums.update(findings=len(counted), false=len(false), damaged=damaged)
-            self.sums.update(letters=letters, right=right)
+            wrong = covered - {i for at in places for i in range(*at)}
+            cut = sum(not wrong.isdisjoint(range(*at)) for at in case.clinical)
+            self.sums.update(letters=len(covered), right=right, cut=cut)
 
     def recall(self, known: bool) -> str:
         """Share found, and of how many."""
@@ -91,20 +94,17 @@ class Tally:
 
     def row(self, lang: str, text: str) -> list[str]:
         """A line of the table."""
-        n = self.sums
-        asked = n["notes"] + n["refused"]
+        n, asked = self.sums, self.sums["notes"] + self.sums["refused"]
         precision = f"{1 - n['false'] / max(n['findings'], 1):.4f} ({n['findings']:,})"
         return [
-            *(
-                lang,
-                text,
-                self.system,
-                f"{asked:,}",
-                f"{n['characters'] / max(n['notes'], 1):,.0f}",
-            ),
+            *(lang, text, self.system, f"{asked:,}"),
+            f"{n['characters'] / max(n['notes'], 1):,.0f}",
             *(self.recall(True), self.recall(False), precision if n["findings"] else "- (0)"),
             f"{n['right'] / n['letters']:.4f}" if n["letters"] else "-",
-            f"{n['damaged']:,} of {n['clinical']:,}" if n["clinical"] else "-",
+            *(
+                f"{n[of]:,} of {n['clinical']:,}" if n["clinical"] else "-"
+                for of in ("cut", "damaged")
+            ),
             f"{n['refused'] / max(asked, 1):.2%}",
             f"{asked / self.seconds:,.0f}" if self.seconds else "-",
         ]

@@ -51,6 +51,14 @@ def test_a_clinical_span_is_damaged_only_by_a_finding_that_touches_no_identifier
     assert counted((17, 20)).sums["damaged"] == 0
 
 
+def test_a_clinical_span_that_loses_a_letter_is_counted_whatever_the_finding_touches() -> None:
+    assert counted((22, 24)).sums["cut"] == 1
+    assert counted((17, 24)).sums["cut"] == 1  # beside an identifier: a label on other words
+    assert counted((17, 20), (21, 22)).sums["cut"] == 0
+    inside = Case(CASE.note, TEXT, PLACES, clinical=((0, 10),))
+    assert counted((4, 10), case=inside).sums["cut"] == 0
+
+
 def test_letters_rightly_replaced_tell_of_findings_that_are_too_wide() -> None:
     tally = counted((17, 27))  # 3/4, Foley: two digits of seven letters and digits
     assert (tally.sums["right"], tally.sums["letters"]) == (2, 7)

@@ -8,6 +8,7 @@ word lists stand in the rule packs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -315,7 +316,23 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
     return found
 
 
+CODED = re.compile(
+    r"(?:snomed|sctid|loinc|rx ?norm|rxcui|pmid|pubmed|pmcid|doi|cpt|hcpcs|icd|nct|omim|hgnc|mesh"
+    r"|umls|atc|ndc|clinicaltrials|dbsnp|uniprot|refseq|meddra|hpo|cvx|gtin|isbn|issn|orpha)"
+    r"[a-z]{0,4}(?:[ \-]?(?:ct|cm|\d\d?|id|no|编码|代码|编号|码))*(?:[\s:#=.,;/|(]+|and|và|和|及"
+    r"|[a-z]?\d[\w.\-]*)*\Z"
+)
+"""The name of a public code system, and codes of it, at the end of what stands before one."""
+
+
+def _uncoded(value: str, text: str, start: int) -> Meant:
+    """A number of a person, not a code of a public system (``SNOMED CT 44054006``)."""
+    before = text[max(0, start - 40) : start].lower().rpartition("\n")[2]
+    return None if CODED.search(before) else (0, len(value))
+
+
 CHECKS: dict[str, Callable[[str, str, int], Meant]] = {
+    "uncoded": _uncoded,
     "luhn": _luhn,
     "iban": _iban,
     "ric": _ric,

@@ -70,7 +70,7 @@ SENTENCES = re.compile(r"\d{1,2}\.\d{1,2}\.\s\d{2}")
 NUMBERED = {
     "vi": re.compile(r"\s*(?:tháng|thang|/\s?\d{1,2}\s+n[ăa]m)"),
     "zh": re.compile(r"\s?[年月]"),
-    "en": re.compile(rf"(?:st|nd|rd|th)?[\s\-/]*(?:of\s+)?(?:{MONTHS})"),
+    "en": re.compile(rf"(?:st|nd|rd|th)?[\s\-/]*(?:(?:day\s+)?of\s+)?(?:{MONTHS})"),
 }
 """What stands behind a number of a date with words."""
 WORDED = {
@@ -83,7 +83,7 @@ WORDED = {
 MONTH = re.compile(
     rf"(?:{MONTHS})[a-z]{{0,6}}\.?,?[\s\-/]*(?:(?:of\s+)?'?\d|(?:of\s+)?(?:the\s+)?(?:tw|th|fi|se|fo|si|ei|ni|te|el)[a-z])"
 )
-ORDINAL = re.compile(rf"(?:st|nd|rd|th)\s+of\s+(?:{MONTHS})")
+ORDINAL = re.compile(rf"(?:st|nd|rd|th)\s+(?:(?:day\s+)?of\s+)?(?:{MONTHS})")
 NUMERAL = re.compile(r"[〇○零O一二三四五六七八九十]{1,4}(?=\s?[年月])")
 
 
@@ -198,7 +198,7 @@ def _in_words(view: View) -> Iterator[DateMention]:
             yield from _tried(view, NUMERAL, _form("numerals", own), own)
         if own == "en":
             yield from _tried(view, MONTH, _form("months_first"), own)
-            for place in ORDINAL.finditer(low) if "of" in low else ():
+            for place in ORDINAL.finditer(low):
                 match = _form("ordinals_first").search(shown, max(0, place.start() - 24))
                 if match and match.start() <= place.start():
                     yield from _mention(view, match, own)

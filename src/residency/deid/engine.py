@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
+from unicodedata import normalize
 
 from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
@@ -36,7 +37,7 @@ class DeidentifiedNote(Value, frozen=True):
     findings: tuple[Finding, ...]
     """What was replaced, by offsets in the text before (NFC, LF)."""
     destroyed: tuple[Span, ...] = ()
-    """Labelled spans that a replacement cut; their quotes are empty."""
+    """Labelled spans of which a replacement changed a letter; their quotes are empty."""
 
 
 class Refused(Value, frozen=True):
@@ -75,7 +76,7 @@ class Deidentifier:
         if self.left(result, raw.lang, own):
             return Refused(raw.id, REFUSED_RESIDUAL)
         whole = before.then(edits) if before.pieces else edits
-        kept, destroyed = whole.project_spans(raw.text, raw.spans)
+        kept, destroyed = labels(whole, raw)
         note = Note(
             id=keyed(secret, f"note/{raw.id}"),
             text=result,
@@ -87,8 +88,7 @@ class Deidentifier:
             written_at=self._when(raw.written_at, drawn),
             spans=kept,
         )
-        bare = tuple(Span(start=s.start, end=s.end, label=s.label) for s in destroyed)
-        return DeidentifiedNote(note, whole, tuple(findings), bare)
+        return DeidentifiedNote(note, whole, tuple(findings), destroyed)
 
     def findings(self, view: View, dates: Sequence[DateMention], own: KnownFinder) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""
@@ -107,6 +107,25 @@ class Deidentifier:
         if self.settings.profile == "safe-harbor":
             return datetime(written.year, 1, 1)
         return datetime.combine(surrogates.shift(written.date()), written.timetz())
+
+
+def labels(edits: Edits, raw: RawNote) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """(labelled spans whose letters and digits are what they were, by offsets in the text after; the
+    rest, without a quote)."""
+    held, cut = edits.project_spans(raw.text, raw.spans)
+    lost, left = set(cut), iter(held)
+    kept, destroyed = list[Span](), list[Span]()
+    for span in raw.spans:
+        moved = None if span in lost else next(left)
+        if moved and _letters(raw.text[span.start : span.end]) == _letters(moved.quote):
+            kept.append(moved)
+        else:
+            destroyed.append(Span(start=span.start, end=span.end, label=span.label))
+    return tuple(kept), tuple(destroyed)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, normalize("NFC", text)))
 
 
 AGE = "90"

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint32]
 LOOKALIKES = dict(zip("аеорсухіѕјкмтвнзαοινρτκυ", "aeopcyxisjkmtbh3aoivptku", strict=True))
 """Small letters of other scripts that look like Latin ones."""
+DASHES = np.array([*range(0x2010, 0x2016), 0x2212, 0x2E3A, 0x30FC], np.uint32)
+"""Dashes that stand for a hyphen in numbers."""
 JOINS = frozenset(" .-/()")
 """What may stand between the numbers of one identifier."""
 
@@ -96,8 +98,13 @@ class View:
 
     @cached_property
     def codes(self) -> Codes:
-        """The code points of ``shown``."""
-        return _table(_narrow_map)[codes_of(self.text)]
+        """The code points of ``shown``. A dash of any kind between two digits is a hyphen."""
+        codes = _table(_narrow_map)[codes_of(self.text)]
+        if len(codes) > 2 and (dashes := np.isin(codes, DASHES)).any():
+            before, behind = codes[:-2], codes[2:]
+            digits = (before - np.uint32(48) < 10) | (before == 41)
+            codes[1:-1][dashes[1:-1] & digits & (behind - np.uint32(48) < 10)] = 45
+        return codes
 
     @cached_property
     def shown(self) -> str:

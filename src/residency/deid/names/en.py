@@ -40,21 +40,24 @@ class English:
         self.given, self.families = self.shapes.given, self.shapes.families
         self.ambiguous, self.strong = set(data["ambiguous"]), frozenset(data["strong"])
         self.stops, self.vetoes = set(data["stops"]), set(data["vetoes"])
+        self.called = frozenset(data["called"])
         self.abbreviations = frozenset(data["abbreviations"])
         up, low, any_ = UPPER, LOWER, LETTER
         word = WORD
+        initials = r"(?:[A-Z]|Th|Ph|Chr|Ch|Fr|Jh|Kh|Ma|Mohd|Md|Wm|Geo|Chas|Jos|St)\."
+        lead = rf"(?:(?:{initials}[\- ]?){{1,3}}(?=[\w' ])[ ]?)?(?:{PARTICLE}[ ]){{0,3}}(?:[ae]l-)?"
         part = rf"(?:{word}|[{up}]\.?(?![{any_}\d])|{PARTICLE}(?=[ ]))"
         names = (
-            rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}|(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ "
-            rf"]{part}){{0,3}}"
+            rf"{word},[ ]?{part}(?:[ ]{part}){{0,2}}"
+            rf"|{lead}(?:{word}|[{up}]\.?(?![{any_}\d]))(?:[ ]{part}){{0,3}}"
         )
         title = r"(?:(?i:mr|mrs|ms|miss|dr|prof)\b\.?[ \t]*)?"
         linked = (
             r"(?:[ \t]*\([^)\n]{1,30}\))?(?:[ \t]+(?i:is|was|named|called|name|by|md|rn)(?!\w))?"
         )
         self.behind = re.compile(
-            rf"{linked}[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ "
-            rf"\t]*)?{title}(?P<v>{names})(?![{low}\d])"
+            rf"{linked}[\"'>]?[ \t]*[.:,#\-]?[ \t]*(?:(?<=:)[ \t]*\n[ \t]*)?[\"'“]?{title}"
+            rf"(?P<v>{names})(?![{low}\d])"
         )
         self.small = re.compile(
             r"(?:'s)?[ \t]*[.:,#\-]?[ \t]*(?P<v>[a-z'’\-]{3,},?(?:[ ](?:[a-z]\.[ "
@@ -70,8 +73,19 @@ class English:
             rf"(?<![{any_}\d])(?P<v>{word},[ ]{word}(?:[ ][{up}]\.?)?)(?![{any_}])"
         )
 
+        shout = rf"[{up}][{up}'’\-]+"
+        self.shouted = re.compile(
+            r"(?m)^[ \t]*(?:[-*•#][ ]*|\d{1,2}[.)][ ]*|(?i:bed|rm|room|bay|pt|patient|name|cubicle|slot)"
+            rf"[ ]?[:#]?[ ]?[A-Z]?\d{{0,3}}[A-Z]?[ ]*[:.,\-–]?[ ]*)?(?P<v>{shout}(?:,?[ ](?:"
+            rf"[{up}]\.?(?![{any_}])|{shout})){{1,3}})[,;:]?[ ]*[(\-–]?[ ]?\d{{1,3}}[ \-]?"
+            r"(?i:f|m|yo|y/o|y\.o|yr|yrs|year|male|female)(?![a-z])"
+        )
+
     def search(self, view: View) -> Iterator[Finding]:
         text, low = view.shown, view.low
+        for match in self.shouted.finditer(text):
+            if self.shapes.shouted(match["v"]):
+                yield Finding(*match.span("v"), "name", "rule:en/name-line")
         for start, end, kinds in self.words.find(view.low_words):
             if (match := self.behind.match(text, end)) and (found := self._cued(match.group("v"))):
                 at, cue = match.start("v"), low[start:end]
@@ -79,7 +93,11 @@ class English:
                     continue
                 if text[start:end].isupper() and end - start < 3 and not match["v"].isupper():
                     continue  # MS is multiple sclerosis, PT physiotherapy
-                if self._is_name(match["v"][:found], cue, kinds[0]):
+                kin = kinds[0] == "relative" and cue not in self.called
+                if kin and self.shapes.is_clinical(match["v"][:found]):
+                    continue  # what a relative has: "Father Asthma"
+                quoted = cue == "name" and '"' in text[end:at]  # anything may have a name there
+                if self._is_name(match["v"][:found], "" if quoted else cue, kinds[0]):
                     yield Finding(at, at + found, kinds[0], "rule:en/name-cue")
             elif (match := self.small.match(text, end)) and self.shapes.lowered(match["v"]):
                 yield Finding(*match.span("v"), kinds[0], "rule:en/name-cue")

@@ -19,7 +19,10 @@ LIKE = (
 )
 WORD = rf"{LIKE}(?:[\-’']{LIKE})*"
 """A capitalised word: Smith, O'Rourke, McAllister, Smith-Jones, SMITH."""
-PARTICLE = r"(?:van|von|de|der|den|da|del|di|la|le|las|los|bin|ibn|al|el|ter|dos|do|du|y)"
+PARTICLE = (
+    r"(?:van|von|de|der|den|da|del|della|di|la|le|las|los|bin|ibn|bint|al|el|ter|ten|dos|das|do|du|y"
+    r"|zu|zur|'t)"
+)
 INITIAL = rf"[{UPPER}]\.?(?![{LETTER}\d])"
 PART = rf"(?:{WORD}|{INITIAL}|{PARTICLE}(?=[ ]))"
 PARTICLES = frozenset(PARTICLE[3:-1].split("|"))
@@ -49,12 +52,15 @@ class Shapes:
         self.families = {
             name.lower() for key in ("families", "more_families") for name in data[key]
         }
-        words = {word.lower() for key in ("words", "stops", "vetoes") for word in data[key]}
+        words = {
+            word.lower() for key in ("words", "clinical", "stops", "vetoes") for word in data[key]
+        }
         self.kinds = dict.fromkeys(words, KNOWN)
         for names, kind in ((self.families, FAMILY), (self.given, GIVEN)):
             for name in names:
                 both = name in words or name in data["ambiguous"]
                 self.kinds[name] = BOTH if both else kind
+        self.eponyms = re.compile(rf"['’]?s?[ ](?:{'|'.join(data['eponyms'])})(?![a-z])")
         self.endings, self.leads = tuple(data["endings"]), tuple(data["leads"])
         self.titles = frozenset(data["titled"])
         self.lettered = tuple(f"{word} " for word in data["lettered"])
@@ -184,7 +190,9 @@ class Shapes:
             while part and part[-1][0] in PARTICLES:
                 part.pop()
             if len(part) > 1 and (by := self._is_name(part)):
-                yield self._finding(part, by)
+                one = self._finding(part, by)
+                if by != "name-pair" or not self.eponyms.match(text, one.end):
+                    yield one
 
     def _finding(self, words: list[Word], by: str) -> Finding:
         last = words[-1]
@@ -210,6 +218,18 @@ class Shapes:
         if OTHER not in (first[1], last[1]) or any(word.isupper() for word, _, _ in full):
             return ""
         return "name-pair" if first[1] == OTHER or first[0].lower() in self.given else ""
+
+    def is_clinical(self, found: str) -> bool:
+        """Whether words behind a relative are what the relative has: none can be a name."""
+        kinds = {self.kind_of(word) for word in found.split(" ")} - {SMALL}
+        return kinds == {KNOWN}
+
+    def shouted(self, found: str) -> bool:
+        """Whether words in capitals before an age are a name: none is of the language, and one is
+        no abbreviation."""
+        words = [word for word in found.replace(",", "").split(" ") if len(word.strip(".")) > 1]
+        listed = [self.kinds.get(word.lower()) == KNOWN for word in words]
+        return not any(listed) and any(self.kind_of(word) != KNOWN for word in words)
 
     def cased(self, found: str) -> bool:
         """Whether words in capitals behind a cue are a name: none is of the language."""

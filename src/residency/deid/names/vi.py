@@ -43,20 +43,18 @@ class Vietnamese:
         self.not_asked = frozenset(map(plain, data["not_asked"]))
         self.asking, self.addressing = frozenset(data["asking"]), frozenset(data["addressing"])
         word = f"[{UPPER}][{LETTER}]*"
-        self.run = re.compile(
-            rf"(?<![{LETTER}\d]){word}(?:[ \t]{{1,2}}{word}){{1,7}}(?![{LETTER}])"
-        )
+        self.run = re.compile(rf"(?<![{LETTER}\d]){word}(?:[ ]{{1,2}}{word}){{1,7}}(?![{LETTER}])")
         between = (
             rf"(?:[ \t]*\([^)\n]{{1,40}}\)|[ \t]+(?:{any_of(data['between'])})(?![{LETTER}\d]))*"
         )
         title = rf"(?:(?:{any_of(data['titles'])})(?![{LETTER}\d])\.?[ \t]*)*"
-        initial = rf"[{UPPER}]\.[ \t]?"
+        initial = rf"[{UPPER}]\.[ ]?"
         self.before = re.compile(
             rf"{between}[ \t]*[.:\-–]*[ \t]*(?:(?<=[:)])[ \t]*\n\s*)?[“\"']?{title}"
         )
         self.name = re.compile(
-            rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ "
-            rf"\t]{{1,2}}(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
+            rf"(?:(?:{initial}){{0,3}}{word}|(?:{initial}){{2,4}})(?:[ ]{{1,2}}"
+            rf"(?:{word}|{initial})){{0,5}}(?![{LETTER}])"
         )
         self.words = SpacedWords((cue, kind) for kind in PEOPLE for cue in data["cues"][kind])
         self.skipped = frozenset(" ".join([*data["between"], *data["titles"]]).split())
@@ -64,7 +62,7 @@ class Vietnamese:
         cell = rf"(?:{any_of(written | self.families)})(?:[ ][{LETTER}'’]+){{1,4}}"
         self.cell = re.compile(rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>{cell})(?=[ ]?(?:[|\t]|[\-–][ ]))")
         self.alone = re.compile(rf"(?P<v>[{UPPER}][{LOWER}]+)(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z))")
-        self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ \t][{LOWER}]+){{1,4}})")
+        self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ ][{LOWER}]+){{1,4}})")
 
     def search(self, view: View) -> Iterator[Finding]:
         text, low = view.shown, view.low
@@ -90,7 +88,11 @@ class Vietnamese:
         for run, at in runs_of(self.run, text):
             yield from self._listed(run, at)
         for match in self.cell.finditer(text):
-            yield Finding(*match.span("v"), "name", "rule:vi/name-cell")
+            words = match["v"].split()
+            small = words[0].islower() and any(self._small(match["v"], match.start("v"), "name"))
+            large = all(word[0].isupper() for word in words)
+            if small or (large and tuple(map(plain, words[:2])) not in self.vetoes):
+                yield Finding(*match.span("v"), "name", "rule:vi/name-cell")
 
     def _behind(self, low: str, end: int) -> int:
         """Where a name behind a cue may begin."""

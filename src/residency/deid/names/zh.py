@@ -51,6 +51,10 @@ class Chinese:
         self.cues = GluedWords(
             [(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]]
         )
+        self.role = re.compile(
+            rf"\s{{0,2}}:\s{{0,2}}(?P<v>{veto}{family}[小{data['given']}]{{1,2}})(?![{HAN}])"
+        )
+        self.roles = GluedWords((role, "clinician") for role in data["roles"])
         whose = (("titles", "clinician"), ("doing", "relative"))
         self.titles = GluedWords((word, kind) for key, kind in whose for word in data[key])
         self.titled = re.compile(any_of(data["titles"]))
@@ -82,6 +86,9 @@ class Chinese:
             while match:
                 yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
                 match = self.more.match(text, match.end("v")) if kind != "name" else None
+        for _, end, role in self.roles.find(text, view.codes):
+            if match := self.role.match(text, end):
+                yield Finding(match.start("v"), match.end("v"), role[0], "rule:zh/name-role")
         for at, end, whose in self.titles.find(text, view.codes):
             if not self.not_title.match(text, end):
                 yield from self._before(text, at, whose[0])
