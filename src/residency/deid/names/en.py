@@ -83,9 +83,9 @@ class English:
 
     def search(self, view: View) -> Iterator[Finding]:
         text, low = view.shown, view.low
-        for match in self.shouted.finditer(text):
-            if self.shapes.shouted(match["v"]):
-                yield Finding(*match.span("v"), "name", "rule:en/name-line")
+        for line in self.shouted.finditer(text):
+            if self.shapes.shouted(line["v"]):
+                yield Finding(*line.span("v"), "name", "rule:en/name-line")
         for start, end, kinds in self.words.find(view.low_words):
             if (match := self.behind.match(text, end)) and (found := self._cued(match.group("v"))):
                 at, cue = match.start("v"), low[start:end]

@@ -89,9 +89,9 @@ class Vietnamese:
             yield from self._listed(run, at)
         for match in self.cell.finditer(text):
             words = match["v"].split()
-            small = words[0].islower() and any(self._small(match["v"], match.start("v"), "name"))
+            typed = words[0].islower() and any(self._small(match["v"], match.start("v"), "name"))
             large = all(word[0].isupper() for word in words)
-            if small or (large and tuple(map(plain, words[:2])) not in self.vetoes):
+            if typed or (large and tuple(map(plain, words[:2])) not in self.vetoes):
                 yield Finding(*match.span("v"), "name", "rule:vi/name-cell")
 
     def _behind(self, low: str, end: int) -> int:
