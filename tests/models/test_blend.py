@@ -88,7 +88,8 @@ def test_words_answer_where_the_encoder_has_not_begun_to_learn(tmp_path: Path) -
     out = tmp_path / "out"
     weight = read_json(out / FILE, BlendWeight)
     assert weight.rows == 18 and weight.weight >= 0.5
-    assert str(weight.rows) in result.settings["lexical"]
+    assert str(weight.rows) in result.settings["lexical"] and weight.seconds > 0
+    assert result.mask.rows == 120, "in the end it learns from all of them"
     unseen = [example(number) for number in range(200, 240)]
     both = trained(out)
     assert (main_metric(unseen, list(both.predict(unseen)), CARD) or 0) > 0.9

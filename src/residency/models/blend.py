@@ -40,6 +40,8 @@ class BlendWeight(Value, frozen=True):
     """Exponent of the CRF's probabilities; the encoder's have 1 - ``weight``."""
     rows: int = 0
     """Rows that neither had learned from, on which the weight was chosen; 0: the middle was taken."""
+    seconds: float = 0.0
+    """Of a training without these rows, which found the weight and was not kept."""
     metric: str = ""
     scores: Mapping[str, float] = {}
     """Weight -> the metric on these rows."""

@@ -27,6 +27,7 @@ from residency.train.items import TrainingItem
 from residency.train.kinds import training_of
 from residency.train.meta_step import Batch, Precision, StepMemory, measure_step
 from residency.train.stage import Stage
+from residency.train.words_beside import trainings
 
 USED_OF_GPU, USED_OF_CPU = 0.4, 0.5
 """Share of the throughput for large matrices that a training step comes to."""
@@ -388,7 +389,7 @@ def of_plan(
     """The estimate of a stage whose settings are all decided."""
     method = stage.tuning
     large = device.kind == "cuda" and parameters_of(subject) >= LARGE
-    return estimate(
+    found = estimate(
         subject,
         method,
         device,
@@ -400,6 +401,8 @@ def of_plan(
         copies=stage.stop is not None and subject.dev > 0,
         program=program,
     )
+    times = trainings(stage, base, subject.head, len(subject.rows.lengths), subject.dev)
+    return msgspec.structs.replace(found, seconds=times * found.seconds)
 
 
 def fitted(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from residency.core.energy import EnergyMeter
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_json, write_jsonl
-from residency.core.types import StageResult
+from residency.core.types import Example, StageResult
 from residency.models import artefact, attention, sharding
 from residency.models.artefact import GenerativeSettings
 from residency.models.base import silent
@@ -111,11 +112,13 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
     Raises ``Diverged`` and ``Exhausted`` where another try may go better.
     """
     own, held = words_beside.hold_out(job)
-    prepared = prepare(own, recovery)
-    result = fit(own, prepared)
-    chosen = None
+    chosen = processes.shared(lambda: words_beside.chosen_before(job.work))
+    if own is not job and chosen is None:
+        chosen = weigh(own, held, recovery)
+    prepared = prepare(job, recovery)
+    result = fit(job, prepared)
     if job.lexical and processes.first():
-        chosen = words_beside.choose(own, prepared.predictor, held)
+        chosen = chosen or words_beside.choose(job, prepared.predictor, held)
         key = "lexical" if chosen.weight else "left out"
         settings = {**result.settings, key: words_beside.in_words(chosen)}
         result = msgspec.structs.replace(result, settings=settings)
@@ -124,6 +127,18 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
         training_of(job.head).check_learned(job, prepared.predictor, rate)
     save(job, prepared, result, chosen)
     return result, prepared.items
+
+
+def weigh(own: TrainingJob, held: Sequence[Example], recovery: Recovery) -> BlendWeight | None:
+    """Train without the rows that are held out, choose on them how much words count, and keep that
+    beside the checkpoints; the model is not kept. None but in the first process."""
+    prepared = prepare(own, recovery)
+    result, chosen = fit(own, prepared), None
+    if processes.first():
+        chosen = words_beside.choose(own, prepared.predictor, held, result.seconds)
+        words_beside.keep(own.work.parent, chosen)
+    processes.wait()
+    return chosen
 
 
 # Prepare

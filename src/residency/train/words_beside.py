@@ -6,21 +6,24 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from residency.core.files import write_json
+from residency.core.files import read_json, write_json
 from residency.core.types import Example, Prediction
 from residency.models import artefact, blend, crf
 from residency.models.adapters import Crf
+from residency.models.base import Base
 from residency.models.blend import BlendWeight
 from residency.models.crf import CrfPredictor
-from residency.tasks.heads import TOKENS
+from residency.tasks.heads import TOKENS, Head
 from residency.tasks.scoring import main_metric
 from residency.train.job import TrainingJob
+from residency.train.stage import Stage
 
 HELD = 0.15
 """Share of the training rows that the weight is chosen on, where there is no stop part."""
@@ -34,9 +37,9 @@ WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 
 def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
-    """A stage without the rows on which the weight is chosen, and these rows: the stop part, or
-    neighbouring groups of the training part, from a place drawn by the seed; none where no CRF
-    stands beside the encoder.
+    """The stage that finds the weight, and the rows on which it is chosen: the stage itself and the
+    stop part; or, where there is none, a stage that learns without neighbouring groups of the
+    training part, from a place drawn by the seed. No rows where no CRF stands beside the encoder.
 
     Rows that follow each other often come from one document. Held out one by one they flatter the
     encoder, which knows their neighbours: on VietBioNER a weight of 0.4 was chosen so, where 0.7
@@ -57,13 +60,35 @@ def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
         held.add(group)
     kept = [example for example in job.train if crf.group_of(example) not in held]
     out = [example for example in job.train if crf.group_of(example) in held]
-    return msgspec.structs.replace(job, train=kept), out
+    return msgspec.structs.replace(job, train=kept, work=job.work / "weight"), out
 
 
-def choose(job: TrainingJob, encoder: Any, held: Sequence[Example]) -> BlendWeight:
+def trainings(stage: Stage, base: Base, head: Head, rows: int, dev: int) -> float:
+    """How often a stage trains on all its rows, reckoned in time: more than once where it holds
+    some out first."""
+    able = head.words_beside and base.architecture == "encoder" and stage.lexical != "off"
+    return 2 - HELD if able and not dev and rows >= FEWEST else 1
+
+
+def chosen_before(work: Path) -> BlendWeight | None:
+    """The weight that was kept in a stage's folder of checkpoints, where it was chosen before."""
+    path = work / blend.FILE
+    return read_json(path, BlendWeight) if path.is_file() else None
+
+
+def keep(work: Path, chosen: BlendWeight) -> None:
+    """Keep the weight that was chosen, and nothing else of how it was found."""
+    write_json(work / blend.FILE, chosen)
+    shutil.rmtree(work / "weight", ignore_errors=True)
+
+
+def choose(
+    job: TrainingJob, encoder: Any, held: Sequence[Example], seconds: float = 0.0
+) -> BlendWeight:
     """The weight with the best metric on rows that neither model has learned from, the middle one of
     several; the metric of a weight is the mean with its neighbours', since few rows make it jump,
-    less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows."""
+    less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows;
+    ``seconds``: what its training took."""
     if not held:
         return BlendWeight(weight=0.5)
     folder = job.work / "words"
@@ -94,6 +119,7 @@ def choose(job: TrainingJob, encoder: Any, held: Sequence[Example]) -> BlendWeig
     return BlendWeight(
         weight=WEIGHTS[int(best[len(best) // 2])],
         rows=len(held),
+        seconds=seconds,
         metric=job.card.main_metric,
         scores={f"{weight:g}": round(one, 4) for weight, one in zip(WEIGHTS, found, strict=True)},
     )
@@ -116,4 +142,5 @@ def in_words(chosen: BlendWeight) -> str:
     return (
         f"a CRF over words beside, weight {chosen.weight:g} by {chosen.metric} on {chosen.rows} "
         "rows held out"
+        + (f" in a training before ({chosen.seconds:.0f} s)" if chosen.seconds else "")
     )
