@@ -1,0 +1,233 @@
+"""Marks identifiers by an encoder that was trained for it: names, places, organisations and dates in
+words, which no rule can list. Rules and the row's own identifiers stand beside it.
+
+A tagger is a folder: ``tagger.json`` (what it is, and the hashes of the other files), an ONNX graph in
+8 bits, and a tokenizer. It is read on the CPU with ONNX Runtime, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from residency.core.errors import UserError
+from residency.core.files import file_digest, read_json
+from residency.core.types import Value
+from residency.deid.find import Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from residency.models.tokens import TokenisedText
+
+PEOPLE = ("name", "relative", "clinician")
+LABELS = (*PEOPLE, "organisation", "address", "date", "phone", "record", "url")
+"""What it marks, as kinds of findings."""
+NUMBERS = frozenset({"admission", "national_id", "insurance", "account", "plate", "other"})
+KIND_OF = {label: label for label in LABELS} | {"birth_date": "date", "email": "url"}
+KIND_OF |= dict.fromkeys(NUMBERS, "record")
+"""Kind of identifier -> what it is marked as. Ages are left to the rules."""
+FILE, GRAPH, TOKENIZER = "tagger.json", "model.int8.onnx", "tokenizer.json"
+SCHEMA = 1
+PACKAGED = Path(__file__).parent / "data/tagger"
+BATCH_TOKENS = 4096
+"""Tokens in a forward pass, padding included."""
+CELLS = re.compile(r"[^\t|\n]+")
+"""Nothing that is found crosses the border of a cell or a line."""
+
+
+class Measured(Value, frozen=True):
+    """What rules and tagger found on a set of notes that it was not trained on."""
+
+    lang: str
+    notes: int
+    recall: float
+    precision: float
+    rules: float
+    """Recall of the rules alone."""
+
+
+class TaggerCard(Value, frozen=True):
+    """What a tagger says of itself."""
+
+    schema: int
+    labels: tuple[str, ...]
+    window: int
+    """Tokens that it reads at once, special ones included."""
+    mask: float
+    """A place of this probability or a higher one is masked."""
+    review: float
+    """From here on up to ``mask`` a person looks at it."""
+    files: dict[str, str]
+    """Name -> SHA-256."""
+    base: str
+    layers: int
+    pieces: int
+    """Of the vocabulary."""
+    steps: int
+    seed: int
+    measured: tuple[Measured, ...] = ()
+
+
+class Tagged(Value, frozen=True):
+    """``text[start:end]`` identifies somebody, as likely as ``probability`` says."""
+
+    start: int
+    end: int
+    kind: str
+    probability: float
+
+
+class IdentifierTagger:
+    """A tagger that was read; ``threads``: of a forward pass."""
+
+    def __init__(self, folder: Path = PACKAGED, threads: int = 1) -> None:
+        self.folder, self.threads, self.card = folder, threads, read_card(folder)
+
+    @cached_property
+    def _reader(self) -> _Reader:
+        return _Reader(self.folder, self.card, self.threads)
+
+    def tag(self, texts: Sequence[str], least: float) -> list[list[Tagged]]:
+        """The places (in NFC texts) with at least this probability, in order, of each text; texts
+        are read together, in batches of similar length."""
+        tokens, scores = self._reader(texts)
+        return [
+            list(self._places(text, found.slots, score, least))
+            for text, found, score in zip(texts, tokens, scores, strict=True)
+        ]
+
+    def _places(
+        self,
+        text: str,
+        slots: Sequence[tuple[int, int]],
+        scores: NDArray[np.float32],
+        least: float,
+    ) -> Iterator[Tagged]:
+        """Runs of slots of one kind; a run is as likely as its likeliest slot."""
+        import numpy as np
+
+        if not slots:
+            return
+        shares = np.exp(scores)
+        sure = 1 - shares[:, 0]
+        begins, kinds = shares[:, 1::2], shares[:, 1::2] + shares[:, 2::2]
+        best = kinds.argmax(1)
+        runs: list[list[int]] = []
+        for slot in np.flatnonzero(sure >= least):
+            new = begins[slot, best[slot]] > kinds[slot, best[slot]] / 2
+            last = runs[-1][-1] if runs else -2
+            if last == slot - 1 and not new and best[last] == best[slot]:
+                runs[-1].append(int(slot))
+            else:
+                runs.append([int(slot)])
+        for run in runs:
+            kind = self.card.labels[int(best[run[0]])]
+            start, end = slots[run[0]][0], slots[run[-1]][1]
+            for a, b in cells(text, start, end):
+                yield Tagged(a, b, kind, float(sure[run].max()))
+
+
+def cells(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of a stretch within one line and cell, without the signs at their ends."""
+    for match in CELLS.finditer(text, start, end):
+        first, last = match.span()
+        while first < last and not (text[first].isalnum() or text[first] in "+(@"):
+            first += 1
+        while first < last and not (text[last - 1].isalnum() or text[last - 1] in ".)"):
+            last -= 1
+        if any(sign.isalnum() for sign in text[first:last]):
+            yield first, last
+
+
+class _Reader:
+    """Tokens, windows and the forward pass."""
+
+    def __init__(self, folder: Path, card: TaggerCard, threads: int) -> None:
+        from tokenizers import Tokenizer
+
+        from residency.models.onnx_encoder import session
+
+        self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self.graph = session(folder / GRAPH, threads)
+        self.first, self.last = self.tokenizer.encode("").ids
+        self.pad, self.window = self.tokenizer.token_to_id("<pad>"), card.window
+
+    def __call__(
+        self, texts: Sequence[str]
+    ) -> tuple[list[TokenisedText], list[NDArray[np.float32]]]:
+        """Tokens of texts, and the logarithms of the probabilities of each slot's tags."""
+        import numpy as np
+
+        from residency.models.onnx_encoder import forward
+        from residency.models.running import by_length
+        from residency.models.tokens import slotted, windows
+
+        encoded = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        tokens = [
+            slotted(text, one.ids, one.offsets) for text, one in zip(texts, encoded, strict=True)
+        ]
+        work = [
+            (number, window)
+            for number, found in enumerate(tokens)
+            for window in windows(len(found.ids), found.firsts, self.window - 2)
+        ]
+        rows = [[self.first, *tokens[n].ids[w.start : w.end], self.last] for n, w in work]
+        parts: list[dict[int, NDArray[np.float32]]] = [{} for _ in texts]
+        for batch in by_length([len(row) for row in rows], BATCH_TOKENS):
+            found = forward(self.graph, [rows[i] for i in batch], self.pad, self.window)
+            for i, scores in zip(batch, found, strict=True):
+                number, window = work[i]
+                at = [tokens[number].firsts[slot] - window.start + 1 for slot in window.slots]
+                parts[number][window.start] = scores[at]
+        return tokens, [
+            np.concatenate([part[start] for start in sorted(part)]) for part in parts
+        ]
+
+
+def read_card(folder: Path) -> TaggerCard:
+    """What a tagger says of itself, every file checked against its hash.
+
+    Raises ``UserError`` where the folder, a file or a library is missing, or a file was changed.
+    """
+    if missing := [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]:
+        raise UserError(
+            f"deid.tagger: {' and '.join(missing)} not installed; install with pip install "
+            "'residency[deid]', or set deid.tagger: off."
+        )
+    if not (folder / FILE).is_file():
+        raise UserError(
+            f"deid.tagger: there are no weights in {folder}; make them with residency "
+            "train-tagger, or set deid.tagger: off."
+        )
+    card = read_json(folder / FILE, TaggerCard)
+    for name, expected in card.files.items():
+        if not (folder / name).is_file() or file_digest(folder / name) != expected:
+            raise UserError(
+                f"deid.tagger: {folder / name} is missing or was changed; install residency again."
+            )
+    return card
+
+
+def beside(rules: Sequence[Finding], tagged: Iterable[Tagged], text: str) -> Iterator[Finding]:
+    """What a tagger adds to what rules and columns found (in order, without overlaps).
+
+    They win: a place that touches people they found becomes one with them where it is of people
+    too; of any other, what they leave of it is taken, and of a number that they touch nothing.
+    """
+    for place in tagged:
+        touching = [one for one in rules if one.start < place.end and place.start < one.end]
+        by = f"tagger:{place.probability:.2f}"
+        if not touching or all(one.kind in PEOPLE and place.kind in PEOPLE for one in touching):
+            yield Finding(place.start, place.end, place.kind, by, -1)
+        elif place.kind not in ("phone", "record", "url"):
+            at = place.start
+            for one in (*touching, Finding(place.end, place.end, "", "")):
+                for start, end in cells(text, at, max(at, one.start)):
+                    yield Finding(start, end, place.kind, by, -1)
+                at = max(at, one.end)
