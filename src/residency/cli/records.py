@@ -58,15 +58,37 @@ def extract(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Take what is new in the hospital's database and de-identify it.
+def deid(
+    recipe: Annotated[Path | None, argument("[RECIPE]", help="A recipe (YAML).")] = None,
+    overrides: Overrides = None,
+    text: Annotated[
+        Path | None,
+        option("--text", help="A text file, or a folder with .txt files, instead of a recipe."),
+    ] = None,
+    lang: Annotated[str, option("--lang", help="Of the texts: vi, zh or en.")] = "",
+    out: Annotated[Path | None, option("--out", help="A new folder for the texts.")] = None,
+    profile: Annotated[
+        str, option("--profile", help="safe-harbor, pseudonymised or anonymised.")
+    ] = "pseudonymised",
+    tagger: Annotated[
+        str, option("--tagger", help="on, off (rules alone: faster, finds less) or a folder.")
+    ] = "on",
+) -> None:
+    """De-identify what is new in the hospital's database, or plain text.
 
-    Needs the recipe's sections extract and deid, and the zone's key in the environment. Nothing is
-    written outside the zone unless the release check passes (else exit 2); an interrupted command
-    goes on where it was cut off.
+    Of a recipe it needs the sections extract and deid, and the zone's key in the environment.
+    Nothing is written outside the zone unless the release check passes and nobody has to decide on
+    a place of doubt (else exit 2); an interrupted command goes on where it was cut off. With --text
+    no database, recipe or key is needed: columns are not known, every file is a patient of its own,
+    and nothing is kept.
     """
     from residency.workflows.deidentify import deidentify
 
+    if text is not None:
+        _deid_texts(text, lang, out, {"profile": profile, "tagger": tagger})
+        return
+    if recipe is None:
+        raise UserError("deid: name a recipe, or texts with --text.")
     loaded = load(recipe, overrides)
     with tracking() as tracker:
         outcome = deidentify(loaded, tracker)
@@ -77,8 +99,23 @@ def deid(recipe: RecipePath, overrides: Overrides = None) -> None:
             "and deid.out",
         )
     say(
-        f"{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}",
+        f"{outcome.finder}\n{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}",
     )
+
+
+def _deid_texts(text: Path, lang: str, out: Path | None, given: dict[str, str]) -> None:
+    """De-identify plain text."""
+    from residency.core.part import parse
+    from residency.deid.options import Deid
+    from residency.workflows.deidentify_texts import deidentify_texts
+
+    if out is None or lang not in ("vi", "zh", "en"):
+        raise UserError("deid --text: say the language with --lang vi, zh or en, and --out FOLDER.")
+    with tracking() as tracker:
+        outcome = deidentify_texts(text, lang, out, parse(Deid, given, "--text"), tracker)
+    terminal().print(_deid_table(outcome))
+    say(outcome.finder)
+    say(f"{outcome.notes} texts in {outcome.out}, profile {outcome.profile}")
 
 
 def _deid_table(outcome: Outcome) -> Table:

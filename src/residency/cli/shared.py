@@ -21,7 +21,7 @@ SECTIONS = {
     "projects": "demo init import schema",
     "records": "extract deid synth pubmed fhir split trace erase",
     "labelling": "label",
-    "training": "check plan run",
+    "training": "check plan run tagger",
     "evaluation": "eval predict chat compare curve bench cblue",
     "serving": "export serve",
     "models": "model audit",

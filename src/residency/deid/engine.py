@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
+from typing import Protocol
 from unicodedata import normalize
 
 from residency.core.edits import Edits, newlines, normalise
@@ -18,7 +19,7 @@ from residency.deid.known import KnownFinder, known_finder
 from residency.deid.options import Deid
 from residency.deid.rules import rules_of
 from residency.deid.surrogates import Surrogates, surrogates
-from residency.deid.vault import Vault
+from residency.deid.tagger import ReviewedTagger, Tagged
 from residency.deid.view import View
 
 DATE_KINDS = frozenset({"date", "birth_date"})
@@ -38,6 +39,8 @@ class DeidentifiedNote(Value, frozen=True):
     """What was replaced, by offsets in the text before (NFC, LF)."""
     destroyed: tuple[Span, ...] = ()
     """Labelled spans of which a replacement changed a letter; their quotes are empty."""
+    doubts: tuple[Tagged, ...] = ()
+    """Places that may identify somebody and were left, by offsets as ``findings``."""
 
 
 class Refused(Value, frozen=True):
@@ -47,17 +50,40 @@ class Refused(Value, frozen=True):
     reason: str
 
 
+class Secrets(Protocol):
+    """What has a random secret for each patient, as the vault."""
+
+    def secret(self, patient: str) -> bytes:
+        """The same for the same patient."""
+
+
 class Deidentifier:
     """De-identifies notes one by one; the same note gives the same result in every process that has
     the vault."""
 
     def __init__(
-        self, settings: Deid, vault: Vault, recognisers: Sequence[Recogniser] = ()
+        self,
+        settings: Deid,
+        vault: Secrets,
+        recognisers: Sequence[Recogniser] = (),
+        tagger: ReviewedTagger | None = None,
     ) -> None:
         self.settings, self.vault, self.recognisers = settings, vault, tuple(recognisers)
+        self.tagger = tagger
 
-    def process(self, raw: RawNote) -> DeidentifiedNote | Refused:
-        """The note without what identifies, or why not."""
+    def process_all(self, notes: Sequence[RawNote]) -> list[DeidentifiedNote | Refused]:
+        """The notes without what identifies, or why not; a tagger reads them together."""
+        if self.tagger is None:
+            return [self.process(raw) for raw in notes]
+        texts = [normal_form(raw.text).apply(raw.text)[:LONGEST] for raw in notes]
+        tagged = self.tagger.tag(texts)
+        return [self.process(raw, found) for raw, found in zip(notes, tagged, strict=True)]
+
+    def process(
+        self, raw: RawNote, tagged: Sequence[Tagged] | None = None
+    ) -> DeidentifiedNote | Refused:
+        """The note without what identifies, or why not; ``tagged``: what the tagger marks, where it
+        was asked before."""
         if not raw.patient:
             return Refused(raw.id, REFUSED_EMPTY)
         if len(raw.text) > LONGEST:
@@ -69,6 +95,10 @@ class Deidentifier:
         own = known_finder(raw.identifiers, raw.lang)
         drawn = surrogates(secret, raw.lang, own.keys)
         findings = resolve(self.findings(view, dates, own))
+        doubts: tuple[Tagged, ...] = ()
+        if self.tagger is not None:
+            tagged = self.tagger.tag([view.text])[0] if tagged is None else tagged
+            findings, doubts = self.tagger.add(raw.id, view.text, findings, tagged)
         edits = replace_findings(view, dates, findings, drawn, self.settings)
         if edits is None:
             return Refused(raw.id, REFUSED_DATE)
@@ -88,7 +118,7 @@ class Deidentifier:
             written_at=self._when(raw.written_at, drawn),
             spans=kept,
         )
-        return DeidentifiedNote(note, whole, tuple(findings), destroyed)
+        return DeidentifiedNote(note, whole, tuple(findings), destroyed, doubts)
 
     def findings(self, view: View, dates: Sequence[DateMention], own: KnownFinder) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from residency.core.part import External, Part, Share
+from residency.core.part import ON_OFF, External, Part, Share
 
 Most = Annotated[float, Field(ge=0, le=1)]
 """Largest share that is allowed; 1: no limit."""
@@ -27,6 +27,9 @@ class Release(Part):
     similar: Most = 0.002
     """Most notes in which a number or a name one sign away from the patient's own may be left. 1:
     not looked for."""
+    unreviewed: Most = 0.0
+    """Most notes with a place between ``deid.review`` and ``deid.mask`` on which nobody has decided;
+    it stays as it is. 1: no limit."""
     rare: int = Field(default=5, ge=1)
     """A combination of language, kind of note and label that fewer patients share is rare."""
     rare_patients: Most = 1.0
@@ -48,6 +51,15 @@ class Deid(Part):
     key: str = Field(default="RESIDENCY_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
     """Environment variable that holds the key of the zone (64 hexadecimal digits, e.g. from
     ``openssl rand -hex 32``)."""
+    tagger: Annotated[str, ON_OFF] = "off"
+    """``on``: the packaged encoder marks what columns and rules do not find; a folder: another one
+    (``residency tagger``); ``off``: columns and rules alone, which are faster and find less."""
+    mask: Most | None = None
+    """Places to which the tagger gives this probability or a higher one are masked; as its card says
+    where not given."""
+    review: Most | None = None
+    """Places from here on up to ``mask`` wait for a person, in ``NAME.review.csv`` in the zone; as
+    the tagger's card says where not given."""
     plugins: tuple[External, ...] = ()
     """Further recognisers, ``package:Class`` each, with ``name`` and ``find(text, lang)``."""
     unreadable_dates: Literal["replace", "refuse"] = "replace"

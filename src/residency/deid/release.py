@@ -35,6 +35,8 @@ class ReleaseVerdict(Value, frozen=True):
     one-sided)."""
     similar: int = 0
     """Notes in which a number or a name one sign away from the patient's own is left."""
+    unreviewed: int = 0
+    """Notes with a place of doubt on which nobody has decided."""
     rare: int = 0
     """Combinations of kind, label and language that fewer than ``release.rare`` patients share."""
     rare_patients: int = 0
@@ -46,7 +48,7 @@ class ReleaseCheck:
 
     def __init__(self, settings: Release, engine: Deidentifier) -> None:
         self.settings, self.engine = settings, engine
-        self.notes = self.refused = self.leaked = self.similar = 0
+        self.notes = self.refused = self.leaked = self.similar = self.unreviewed = 0
         self.tried: set[str] = set()
         """Patients with identifiers added to a copy of a note."""
         self.everyone: set[str] = set()
@@ -58,6 +60,7 @@ class ReleaseCheck:
         if not isinstance(result, DeidentifiedNote):
             self.refused += 1
             return
+        self.unreviewed += bool(result.doubts)
         group, most = result.note.group, self.settings.rare
         self.similar += self.settings.similar < 1 and is_similar(raw, result)
         self.everyone.add(group)
@@ -105,6 +108,7 @@ class ReleaseCheck:
             leaked=self.leaked,
             upper_bound=upper_bound(self.leaked, len(self.tried)),
             similar=self.similar,
+            unreviewed=self.unreviewed,
             rare=len(rare),
             rare_patients=len(set().union(*rare)),
         )
@@ -134,6 +138,12 @@ class ReleaseCheck:
                 "numbers or names one sign away from the patient's own are left in "
                 f"{found.similar} of {found.notes} notes, more than deid.release.similar = "
                 f"{limits.similar:.1%}; check them for typing errors"
+            )
+        if found.unreviewed > limits.unreviewed * found.notes:
+            yield (
+                f"{found.unreviewed} of {found.notes} notes have places that may identify somebody "
+                "and wait for a decision, more than deid.release.unreviewed = "
+                f"{limits.unreviewed:.1%}"
             )
         if found.rare_patients > limits.rare_patients * everyone and not alone:
             yield (

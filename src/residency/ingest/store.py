@@ -217,6 +217,10 @@ class Store:
         value = self._first("SELECT value FROM sealed WHERE name = ?", name)
         return msgspec.json.decode(self._decrypt(value, name), type=kind) if value else None
 
+    def forget(self, beginning: str) -> None:
+        """Forget the values whose names begin so."""
+        self.database.execute("DELETE FROM sealed WHERE name GLOB ?", (f"{beginning}*",))
+
     def _encrypt(self, value: bytes, name: str) -> bytes:
         nonce = os.urandom(12)
         return nonce + self._cipher.encrypt(nonce, value, name.encode())

@@ -112,7 +112,9 @@ def cut(piece: Piece, most: int, rng: random.Random) -> Iterator[Piece]:
     start, size = 0, _size(most, rng)
     for end in (*ends, len(piece.text)):
         if end - start >= size or (end == len(piece.text) and end > start):
-            inside = [(a - start, b - start, kind) for a, b, kind in piece.marks if start <= a < end]
+            inside = [
+                (a - start, b - start, kind) for a, b, kind in piece.marks if start <= a < end
+            ]
             if piece.text[start:end].strip():
                 yield Piece(piece.text[start:end], tuple(inside))
             start, size = end, _size(most, rng)

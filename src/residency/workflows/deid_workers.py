@@ -21,8 +21,10 @@ from residency.core.types import RawNote
 from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
 from residency.deid.find import Recogniser
 from residency.deid.options import Deid
+from residency.deid.tagger import tagger_of
 from residency.deid.vault import Vault, key_from
 from residency.ingest.store import Store
+from residency.workflows.review import Review
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ProcessPoolExecutor
@@ -66,7 +68,7 @@ class Workers:
             for number in numbers:
                 notes = self.store.read(number)
                 self._draw(notes)
-                yield number, notes, [self.engine.process(note) for note in notes]
+                yield number, notes, self.engine.process_all(notes)
             return
         yield from self._pooled(numbers, jobs)
 
@@ -101,6 +103,7 @@ class Workers:
     def _draw(self, notes: list[RawNote]) -> None:
         """Draw the secrets of patients who are new, in one write."""
         vault = self.engine.vault
+        assert isinstance(vault, Vault)
         vault.begin()
         for patient in {note.patient for note in notes if note.patient}:
             vault.secret(patient)
@@ -122,7 +125,9 @@ def _begin(settings: Deid, name: str, folder: str) -> None:
     _end_with_parent()
     key = key_from(settings.key)
     _store = Store.open(Path(folder), name, key)
-    _engine = Deidentifier(settings, Vault.open(Path(folder), key), recognisers(settings))
+    vault, review = Vault.open(Path(folder), key), Review(_store, Path())
+    tagger = tagger_of(settings, decided=review.decided)
+    _engine = Deidentifier(settings, vault, recognisers(settings), tagger)
 
 
 def _end_with_parent() -> None:
@@ -141,4 +146,4 @@ def _end_with_parent() -> None:
 
 def _process(number: int) -> list[Result]:
     assert _engine is not None and _store is not None
-    return [_engine.process(note) for note in _store.read(number)]
+    return _engine.process_all(_store.read(number))

@@ -36,6 +36,7 @@ from residency.core.zones import open_zone
 from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
 from residency.deid.options import Deid
 from residency.deid.release import ReleaseCheck, ReleaseVerdict
+from residency.deid.tagger import finder, tagger_of
 from residency.deid.vault import NAME as VAULT
 from residency.deid.vault import Vault, key_from
 from residency.ingest.store import AMENDED, REMOVED, Store
@@ -43,6 +44,7 @@ from residency.ingest.transfer import Extraction
 from residency.recipe import Recipe
 from residency.workflows.deid_workers import Workers, recognisers
 from residency.workflows.extract import extract_into, open_store, report_folder
+from residency.workflows.review import Review
 
 MOVED = ".moved.jsonl"
 """What the file is called that says which notes were others before, beside ``deid.out``."""
@@ -72,6 +74,8 @@ class Outcome(Value, frozen=True):
     """What became of every row that was ever read: released, refused and not taken with the reason,
     waiting."""
     final: bool = False
+    finder: str = ""
+    """What found the identifiers, and how much it was measured to find."""
 
 
 class State(Value, frozen=True):
@@ -132,6 +136,8 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
     """
     tracker = tracker or Silent()
     settings = recipe.deid
+    if settings is not None and settings.tagger not in ("on", "off"):
+        settings = settings.model_copy(update={"tagger": str(recipe.root / settings.tagger)})
     if recipe.extract is None or settings is None:
         missing = "extract" if recipe.extract is None else "deid"
         raise UserError(
@@ -145,10 +151,12 @@ def deidentify(recipe: Recipe, tracker: Tracker | None = None) -> Outcome:
             if (work.folder / VAULT).exists():  # killed between the two
                 Vault.open(work.folder, key_from(settings.key)).destroy()
             return _write_outcome(recipe, work, ReleaseVerdict(passed=True), None)
+        tagger = tagger_of(settings, decided=work.review.decided)
+        work.review.take()
         extracted = extract_into(recipe, store, tracker)
         vault = Vault.open(work.folder, key_from(settings.key))
         try:
-            engine = Deidentifier(settings, vault, recognisers(settings))
+            engine = Deidentifier(settings, vault, recognisers(settings), tagger)
             verdict = work.through(engine, tracker)
             if not verdict.passed:
                 _refuse(recipe, work, verdict, extracted)
@@ -173,6 +181,7 @@ class ZoneFiles:
             self.folder / f"{recipe.name}.partial.jsonl",
             recipe.root / settings.out,
         )
+        self.review = Review(store, self.folder / f"{recipe.name}.review.csv")
         self.state = State(profile=settings.profile)
         self.kept, self.waiting = 0, 0
         """Bytes of what is kept of the release check, and segments since."""
@@ -291,6 +300,7 @@ class ZoneFiles:
         encoder, state = msgspec.json.Encoder(), self.state
         for raw, result in zip(notes, results, strict=True):
             gate.add(raw, result)
+        self.review.add(number, notes, results)
         done = [one for one in results if isinstance(one, DeidentifiedNote)]
         lines = b"".join(encoder.encode(row_of(one.note)) + b"\n" for one in done)
         with disk_errors(self.partial), self.partial.open("ab") as file:
@@ -403,12 +413,14 @@ class ZoneFiles:
             )
             self.store.put("deid", self.state)
         self.partial.unlink(missing_ok=True)
+        self.review.forget(decisions=True)
         if self.recipe.extract is not None and self.recipe.extract.keep == 0:
             self.store.expire(0, "released", upto=state.segment)
 
     def discard(self) -> None:
         """Keep nothing of this release; the next command makes it again from the same segments."""
         self.partial.unlink(missing_ok=True)
+        self.review.forget()
         self.keep(**UNBEGUN, segment=self.state.released_segment)
         with self.store.writing():
             self.store.forget_outcomes()
@@ -487,8 +499,15 @@ def _refuse(
     write_page(
         outcome_page(recipe.name, outcome), report_folder(recipe), f"{work.out.stem}.refused"
     )
+    waiting = ""
+    if verdict.unreviewed:
+        work.review.write(range(work.state.released_segment, work.state.segment + 1))
+        waiting = (
+            f" Write accept or reject before each place of {work.review.path}, and run residency "
+            "deid again."
+        )
     work.discard()
-    raise GateRefused(f"deid.release: {'; '.join(verdict.reasons)}. Nothing was released.")
+    raise GateRefused(f"deid.release: {'; '.join(verdict.reasons)}. Nothing was released.{waiting}")
 
 
 def _write_outcome(
@@ -560,6 +579,7 @@ def _outcome(
         extracted=extracted,
         ledger=work.ledger(),
         final=_is_final(work),
+        finder=finder(work.settings),
     )
 
 
@@ -570,16 +590,17 @@ def _add_counts(before: Mapping[str, int], found: Iterable[str]) -> dict[str, in
     return dict(counts)
 
 
-def outcome_page(name: str, done: Outcome) -> Page:
-    """A de-identification as a page without text or identifiers."""
+def outcome_page(name: str, done: Outcome, linked: bool = True) -> Page:
+    """A de-identification as a page without text or identifiers; ``linked``: whether there is a
+    vault."""
     gate = done.gate
     lead = (
         f"{done.new:,} notes were released last; {done.out} holds {done.notes:,}."
         if gate.passed
         else f"The release check said no: {'; '.join(gate.reasons)}. Nothing was released."
     )
-    caveats = []
-    if done.profile != "anonymised":
+    caveats = [done.finder] if done.finder else []
+    if linked and done.profile != "anonymised":
         caveats.append(
             "With vault and key these notes can be linked to their patients: they stay personal "
             "data."

@@ -137,6 +137,9 @@ def erase_zone(patient: Patient, places: Places, log: ErasureLog, hashes: tuple[
     entries there were."""
     for path, count in segments.remove(patient, places).items():
         log.add("removed", hashes, path=str(path), rows=count)
+    for zone in places.zones:
+        for waiting in zone.glob("*.review.csv"):  # residency deid writes it anew
+            waiting.unlink()
     for zone, entry in patient.entries.items():
         vault = Vault.open(zone, key_from(places.key))
         try:

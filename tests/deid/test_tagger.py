@@ -1,0 +1,186 @@
+"""A tagger beside rules: what wins where both find something, what never is one finding, and who
+decides on a place of doubt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from residency.core.errors import UserError
+from residency.core.types import RawNote
+from residency.deid.engine import DeidentifiedNote, Deidentifier
+from residency.deid.find import Finding
+from residency.deid.options import Deid
+from residency.deid.tagger import (
+    LABELS,
+    PACKAGED,
+    IdentifierTagger,
+    ReviewedTagger,
+    Tagged,
+    TaggerCard,
+    beside,
+    cells,
+    finder,
+    read_card,
+)
+from residency.deid.vault import Vault
+
+
+class Marker:
+    """Marks every word of a list, each as likely as the list says."""
+
+    card = TaggerCard(
+        schema=1,
+        labels=LABELS,
+        window=64,
+        mask=0.5,
+        review=0.2,
+        files={},
+        layers=1,
+        pieces=1,
+        steps=1,
+        seed=0,
+    )
+
+    def __init__(self, words: dict[str, tuple[str, float]]) -> None:
+        self.words = words
+
+    def tag(self, texts: Sequence[str], least: float) -> list[list[Tagged]]:
+        found = [
+            [
+                Tagged(match.start(), match.end(), *self.words[match[0]])
+                for match in re.finditer("|".join(map(re.escape, self.words)), text)
+            ]
+            for text in texts
+        ]
+        return [[one for one in places if one.probability >= least] for places in found]
+
+
+def reviewed(words: dict[str, tuple[str, float]], **given: object) -> ReviewedTagger:
+    return ReviewedTagger(Marker(words), Deid.model_validate(given))  # type: ignore[arg-type]
+
+
+def quotes(text: str, rules: list[Finding], *tagged: Tagged) -> list[str]:
+    return [text[one.start : one.end] for one in beside(rules, tagged, text)]
+
+
+def test_what_is_tagged_ends_at_tabs_bars_and_line_ends() -> None:
+    text = "Le Van Minh\tTang huyet ap|Hoa\n, Binh."
+    found = [text[a:b] for a, b in cells(text, 0, len(text))]
+    assert found == ["Le Van Minh", "Tang huyet ap", "Hoa", "Binh."]
+
+
+def test_signs_alone_are_no_finding() -> None:
+    assert list(cells(" - \n/ ", 0, 6)) == []
+
+
+def test_people_of_the_rules_and_of_the_tagger_become_one() -> None:
+    text = "BN Le Van Minh"
+    rules = [Finding(3, 9, "name", "rule")]
+    assert quotes(text, rules, Tagged(3, 14, "clinician", 0.9)) == ["Le Van Minh"]
+
+
+def test_rules_win_over_a_number_and_keep_theirs_in_a_longer_place() -> None:
+    text = "12 Elm St, 3/4/2020 Ashby"
+    date = [Finding(11, 19, "date", "rule")]
+    assert quotes(text, date, Tagged(0, 25, "address", 0.9)) == ["12 Elm St", "Ashby"]
+    assert quotes(text, date, Tagged(9, 19, "record", 0.9)) == []
+    assert quotes(text, date, Tagged(11, 15, "date", 0.9)) == []
+
+
+def test_a_sure_place_is_masked_and_a_doubtful_one_waits() -> None:
+    text = "seen with Rosie by Knox at home"
+    tagger = reviewed(
+        {"Rosie": ("relative", 0.9), "Knox": ("clinician", 0.3), "home": ("name", 0.1)}
+    )
+    found, doubts = tagger.add("n", text, [], tagger.tag([text])[0])
+    assert [text[one.start : one.end] for one in found] == ["Rosie"]
+    assert [text[one.start : one.end] for one in doubts] == ["Knox"]
+
+
+def test_what_a_person_decided_is_done() -> None:
+    text = "Rosie, Knox"
+    tagger = reviewed({"Rosie": ("relative", 0.9), "Knox": ("clinician", 0.3)})
+    tagger.decided = lambda note, start, end, quote: quote == "Knox"
+    found, doubts = tagger.add("n", text, [], tagger.tag([text])[0])
+    assert [text[one.start : one.end] for one in found] == ["Knox"] and not doubts
+
+
+def test_thresholds_that_cross_are_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"deid.review: 0.6 is above deid.mask, which is 0.5"):
+        reviewed({}, mask=0.5, review=0.6)
+
+
+def test_a_note_is_replaced_at_what_is_tagged_and_says_what_it_left(tmp_path: Path) -> None:
+    vault = Vault.open(tmp_path, bytes(32))
+    tagger = reviewed({"Zyxwa": ("relative", 0.9), "Qrsta": ("name", 0.3)})
+    raw = RawNote(id="n", patient="p", text="zo is Zyxwa, not Qrsta.", lang="en")
+    (done,) = Deidentifier(Deid(tagger="off"), vault, tagger=tagger).process_all([raw])
+    assert isinstance(done, DeidentifiedNote)
+    assert "Zyxwa" not in done.note.text and "Qrsta" in done.note.text
+    assert [raw.text[one.start : one.end] for one in done.doubts] == ["Qrsta"]
+
+
+def places(shares: list[list[float]], text: str, least: float) -> list[tuple[str, str, float]]:
+    """What a tagger of two labels reads off the shares (O, B-a, I-a, B-b, I-b) of words."""
+    tagger = object.__new__(IdentifierTagger)
+    tagger.card = TaggerCard(1, ("a", "b"), 8, 0.5, 0.2, {}, 1, 1, 1, 0)
+    slots = [match.span() for match in re.finditer(r"\w+", text)]
+    found = tagger._places(text, slots, np.log(np.array(shares, np.float32)), least)
+    return [(text[one.start : one.end], one.kind, round(one.probability, 2)) for one in found]
+
+
+def test_a_run_of_slots_is_one_place_as_likely_as_its_likeliest() -> None:
+    shares = [
+        [0.96, 0.01, 0.01, 0.01, 0.01],
+        [0.1, 0.6, 0.1, 0.1, 0.1],
+        [0.7, 0.05, 0.2, 0.03, 0.02],
+        [0.2, 0.02, 0.02, 0.7, 0.06],
+    ]
+    assert places(shares, "BN Minh Hoa Ashby", 0.2) == [("Minh Hoa", "a", 0.9), ("Ashby", "b", 0.8)]
+
+
+def test_a_new_beginning_is_a_new_place() -> None:
+    both = [[0.1, 0.8, 0.04, 0.03, 0.03]] * 2
+    assert places(both, "Minh Hoa", 0.5) == [("Minh", "a", 0.9), ("Hoa", "a", 0.9)]
+
+
+def test_missing_weights_are_one_sentence_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"residency tagger --out .*deid.tagger: off"):
+        read_card(tmp_path)
+
+
+def test_without_the_tagger_the_recall_of_rules_alone_is_said() -> None:
+    assert "measured recall of rules alone" in finder(Deid(tagger="off"))
+
+
+PACKAGED_NOTES = [
+    ("vi", "Chuyển từ thôn Vạn Phúc, con gái Lò Thị Xoan chăm, BS Khuất Duy ký.", "Lò Thị Xoan"),
+    ("zh", "家属符桂兰来电，谢主任查房后同意。", "符桂兰"),
+    ("en", "d/w Ottoline Farquhar (daughter), lives in Merrow. S/N Quill.", "Ottoline Farquhar"),
+]
+
+
+@pytest.mark.skipif(not PACKAGED.is_dir(), reason="the package carries no weights")
+def test_the_packaged_tagger_finds_names_that_are_in_no_list() -> None:
+    pytest.importorskip("onnxruntime")
+    tagger = IdentifierTagger()
+    for lang, text, name in PACKAGED_NOTES:
+        (found,) = tagger.tag([text], 0.5)
+        covered = {i for one in found for i in range(one.start, one.end)}
+        assert covered >= set(range(text.index(name), text.index(name) + len(name))), lang
+
+
+@pytest.mark.skipif(not PACKAGED.is_dir(), reason="the package carries no weights")
+def test_a_long_note_is_read_to_its_end_and_batches_change_nothing() -> None:
+    pytest.importorskip("onnxruntime")
+    tagger = IdentifierTagger()
+    long = "The wound is dry and clean. " * 120 + "Daughter Ottoline Farquhar rang."
+    (alone,) = tagger.tag([long], 0.5)
+    first, second = tagger.tag(["no one", long], 0.5)
+    assert [(o.start, o.end) for o in second] == [(o.start, o.end) for o in alone] and not first
+    assert any("Farquhar" in long[one.start : one.end] for one in alone)
