@@ -215,7 +215,7 @@ class _Reader:
         self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         self.graph = session(folder / GRAPH, threads)
         self.first, self.last = self.tokenizer.encode("").ids
-        self.pad: int = self.tokenizer.token_to_id("<pad>")
+        self.pad = self.tokenizer.token_to_id("<pad>") or 0
         self.window = card.window
 
     def __call__(
