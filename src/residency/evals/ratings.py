@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from residency.core.files import csv_records, write_text
 from residency.core.types import Example, Note, Prediction, Predictor, Score, Turn, Value
 from residency.evals.measure import LEVEL
 from residency.tasks.families.answers import text_of
+from residency.tasks.statements import read_mark
 
 COLUMNS = ("id", "question", "points", "answer", "rater", "mark")
 MOST = 10
@@ -120,11 +120,8 @@ def judged(
     ]
     rater, marks = f"{MODEL}{judge.info.name}", []
     for prediction in judge.predict(asked):
-        found = re.match(
-            r"\D{0,20}(10|\d)(?:[.,](\d+))?(?!\d)", prediction.text or text_of(prediction.answer)
-        )
-        value = float(f"{found[1]}.{found[2] or 0}") if found else -1.0
-        if 0 <= value <= MOST:
+        value = read_mark(prediction.text or text_of(prediction.answer), MOST)
+        if value is not None:
             marks.append(Mark(id=prediction.id, rater=rater, mark=value))
     return marks, len(asked) - len(marks)
 

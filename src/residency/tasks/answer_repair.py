@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from unicodedata import combining, normalize
 
 AROUND = "words around the answer"
@@ -93,7 +93,7 @@ def items(words: str) -> tuple[list[object], list[str]] | None:
     plain = body.translate(PUNCTUATION)
     for text in dict.fromkeys((body, plain) if body[0] in "[{" else (plain,)):
         whole = _without_cut_tail(text)
-        found = _mended(whole)
+        found = mended(whole)
         rows = _rows(found)
         if rows is not None and (rows or whole == text):
             more = [CUT] if whole != text else []
@@ -129,7 +129,7 @@ def _without_cut_tail(text: str) -> str:
     return "[]" if start > end and text.lstrip().startswith("[") else text
 
 
-def _mended(text: str) -> object:
+def mended(text: str) -> object:
     """JSON as the library mends it; nothing is run."""
     from json_repair import repair_json
 
@@ -204,19 +204,16 @@ class Names:
             return None
         return word if word in self.names else self.folded.get(_key(word.strip(TRIMMED)))
 
-    def within(self, words: str) -> set[str]:
-        """Labels that are named somewhere in the words, those inside longer ones left out."""
-        text, found = _key(words[:LONGEST]), set[str]()
-        for key in sorted(self.folded, key=len, reverse=True):
-            pattern = re.compile(
-                ("" if _glued(key[0]) else r"(?<!\w)")
-                + re.escape(key)
-                + ("" if _glued(key[-1]) else r"(?!\w)")
-            )
-            text, times = pattern.subn("\x00", text)
-            if times and (name := self.folded[key]):
-                found.add(name)
-        return found
+
+@lru_cache(maxsize=10_000)
+def pattern_of(key: str) -> re.Pattern[str]:
+    """Where folded words name a label, whole and, of Latin letters, also in the plural."""
+    body = r"[\s_-]+".join(map(re.escape, key.split(" ")))
+    latin = "[0-9A-Za-z_\u00c0-\u024f\u1e00-\u1eff]"  # beside Chinese signs a word may begin
+    before = "" if _glued(key[0]) else f"(?<!{latin})"
+    plural = "(?:e?s)?" if key.isascii() else ""
+    after = "" if _glued(key[-1]) else f"{plural}(?!{latin})"
+    return re.compile(before + body + after)
 
 
 def _key(word: str) -> str:

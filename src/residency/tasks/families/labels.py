@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from residency.core.types import Answer, ErrorItem, Example, Labels, Note, Predi
 from residency.metrics import choices
 from residency.metrics.counts import Counts
 from residency.metrics.spans import NOTHING
-from residency.tasks import answer_repair
+from residency.tasks import statements
 from residency.tasks.by_label import ByLabel
 from residency.tasks.families import checked
 from residency.tasks.heads import SEQUENCE
@@ -53,32 +52,14 @@ class LabelFamily(ByLabel):
         return answer.labels[0] if one else json.dumps(list(answer.labels), ensure_ascii=False)
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
-        """The label, or the list of labels; where it is put otherwise, what the words name: of one
-        label exactly one."""
-        bare = words.strip()
-        if bare in card.names:
-            return Parsed(answer=Labels(labels=(bare,)))
-        names = answer_repair.Names(card.names, [label.title for label in card.labels])
-        found = answer_repair.first_list(words)
-        if card.multiple and found is not None and all(isinstance(row, str) for row in found[0]):
-            return _named(found[0], names, [answer_repair.AROUND] if found[1] else [])
-        if (one := names.of(bare)) is not None:
-            return Parsed(answer=Labels(labels=(one,)), repairs=(answer_repair.LABEL,))
-        if card.multiple:
-            if answer_repair.says_nothing(words):
-                return Parsed(answer=Labels(), repairs=(answer_repair.NONE,))
-            pieces = re.split(
-                r"[,，;；、|\n]", words[: answer_repair.LONGEST].strip(answer_repair.TRIMMED + "[]")
-            )
-            if any(names.of(piece) for piece in pieces):
-                return _named(
-                    [piece for piece in pieces if piece.strip()], names, [answer_repair.LINES]
-                )
-        within = names.within(words)
-        if within and (card.multiple or len(within) == 1):
-            kept = tuple(name for name in card.names if name in within)
-            return Parsed(answer=Labels(labels=kept), repairs=(answer_repair.AROUND,))
-        return Parsed()
+        """The label, the list of labels, or what the words state (``tasks/statements.py``)."""
+        titles = [label.title for label in card.labels]
+        said = statements.read_labels(
+            words, card.names, multiple=card.multiple, language=card.language, titles=titles
+        )
+        if said.labels is None:
+            return Parsed()
+        return Parsed(answer=Labels(labels=said.labels), repairs=said.repairs)
 
     def overall(self, card: Card) -> tuple[str, ...]:
         names = super().overall(card)
@@ -125,23 +106,3 @@ def labels_of(answer: Answer | None, card: Card) -> tuple[str, ...]:
     """The chosen labels of an answer by the card's names, none for no answer."""
     found = checked(answer, Labels, "family labels")
     return tuple(map(card.canonical, found.labels)) if found else ()
-
-
-def _named(rows: Sequence[object], names: answer_repair.Names, repairs: list[str]) -> Parsed:
-    """The labels of a list, each once; unknown ones left out."""
-    found: dict[str, None] = {}
-    for row in rows:
-        name = names.of(row)
-        if name is None:
-            repairs.append(answer_repair.UNKNOWN)
-            continue
-        if name != row and answer_repair.LINES not in repairs:
-            repairs.append(answer_repair.LABEL)
-        if name in found:
-            repairs.append(answer_repair.TWICE)
-        found[name] = None
-    return (
-        Parsed()
-        if rows and not found
-        else Parsed(answer=Labels(labels=tuple(found)), repairs=answer_repair.unique(repairs))
-    )

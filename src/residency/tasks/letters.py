@@ -1,0 +1,287 @@
+"""Which option an answer commits to, where the options are letters or words as short as "yes".
+
+A letter counts where it is the whole answer, stands at its head or alone on its last line, behind
+words that choose ("the answer is B", "đáp án: B", "故选B"), or before words that judge it
+("B项正确"). Elsewhere it is a word of the sentence ("As an AI", "hepatitis B").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
+from unicodedata import normalize
+
+from residency.tasks.negation import LANGUAGES, chosen, word
+
+SHORT = frozenset(
+    "yes no maybe true false unknown unsure correct incorrect right wrong có không đúng sai 是 否 有 "
+    "无 对 错 是的 不是 正确 错误 真 假 可能".split()
+) | {"có thể", "không rõ", "không đúng", "not sure", "không phải", "没有", "不确定", "不对", "不正确"}
+
+
+def short(labels: Sequence[str]) -> bool:
+    """Whether labels are letters, or words that stand in any sentence."""
+    return bool(labels) and (
+        all(re.fullmatch(r"[A-Za-z]", label) for label in labels)
+        or any(normalize("NFC", label).casefold() in SHORT for label in labels)
+    )
+
+
+CHOOSE = {
+    "en": r"(?:(?:the|my|so the|correct|right|final|best|only|single)\s+)*"
+    r"(?:answers?|choices?|options?|decision|verdict|conclusion|selection|response)"
+    r"(?:\s+(?:here|to (?:this|the) question|therefore|thus|then))?\s*,?\s*"
+    r"(?P<n1>is not|isn't|are not|cannot be|can't be|can not be|was not|would not be)?"
+    r"(?:\s*(?:is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→))*"
+    r"|(?P<n2>(?:do not|don't|not|never|cannot|can't|wouldn't|would not|won't|will not|didn't|did not)\s+)?"
+    r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on|"
+    r"selected|vote for)(?:\s*:)?"
+    r"|(?:therefore|thus|hence)\s*[,:]?\s*(?:it is|it's)?"
+    r"|(?:so|finally|in conclusion|overall|consequently)\s*[,:]\s*(?:it is|it's)?"
+    r"|(?:one|option|choice|answer)s? (?:that|which) [a-z ]{1,24} (?:is|are)"
+    r"|\bso\s+(?:it is|it's|choose|pick|take)?"
+    r"|(?:it is|it's|it must be|it has to be|that is|that's|which is|leaves|leaving)"
+    r"|(?:correct|right|true|chosen|selected)(?: (?:ones?|options?|answers?|statements?))?"
+    r"(?:\s*(?:is|are|:))+"
+    r"|\\boxed\{(?:\\text\{)?",
+    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
+    r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của tôi|được chọn|"
+    r"cần chọn|ở đây|câu này|cho câu hỏi này|hợp lý(?: nhất)?|cần tìm|tốt nhất))*\s*"
+    r"(?P<n3>không phải(?: là)?|không là|không thể là|chẳng phải)?"
+    r"(?:\s*(?:sẽ là|phải là|chính là|nên là|là|gồm|:|=))*"
+    r"|(?P<n4>(?:không|đừng|chưa|chẳng|không nên|không thể|không được)\s+)?(?:chọn|khoanh|chốt)"
+    r"(?:\s+(?:là|đáp án|phương án|câu|ý|cả))*(?:\s*:)?"
+    r"|(?:vậy|do đó|vì vậy|vì thế|tóm lại|cuối cùng|như vậy|suy ra|nên)\s*[,:]?\s*(?:là|thì)?",
+    "zh": r"(?:(?:正确|最终|最佳|标准|参考|本题|此题|该题|我的|所以|因此|故|综上)*的?)"
+    r"(?:答案|选项|回答|结论|选择)(?P<n5>不是|不应是|并非|不为|不可能是)?"
+    r"(?:\s*(?:应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
+    r"|(?P<n6>不能?|不应该?|不可|不该|别|勿|排除|不会|不宜|从不)?(?:应该|应当|应|故|可|就|要|该|答案|本题|此题|我)*"
+    r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
+    r"|(?:正确|对)的(?:选项|答案|说法)?(?:\s*(?:应该是|应为|是|为|有|包括|:))+",
+}
+"""What chooses the option behind it; a named group is what denies it."""
+
+RIGHT = (
+    r"(?:(?:is|are|was|were|would be|seems|remains|looks)\s+(?:both |all |also |clearly |indeed |"
+    r"therefore |thus |the |an? |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
+    r"answers?|correct (?:answers?|choices?|options?|ones?)|appropriate)\b"
+    r"|(?:stands|fits?|holds|applies|remains?)\b"
+    r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
+    r"(?:đúng|chính xác|phù hợp nhất|hợp lý nhất|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
+    r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才)*"
+    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合)"
+    r"|\s*[:=-]?\s*(?:\([+]\)|[✓✔☑√✅]))"
+)
+WRONG = (
+    r"(?:(?:is|are|was|were|can be|should be|has been|have been|must be)\s+(?:both |all |also |clearly |"
+    r"the |an? |therefore |thus |obviously |definitely )*(?:not (?:the )?(?:correct|right|true|best|"
+    r"appropriate|answer|an? )|"
+    r"incorrect|wrong|false|eliminated|excluded|ruled out|out\b|rejected|discarded|inappropriate|"
+    r"unlikely|contraindicated|implausible|impossible)"
+    r"|(?:isn't|aren't|cannot|can't|does not|doesn't|do not|don't|fails?|won't)\b"
+    r"|(?:đều |là |thì |bị |cũng |hoàn toàn |rõ ràng )*(?:sai|không (?:đúng|phải|chính xác|phù hợp|hợp lý)|"
+    r"loại|chưa đúng|chống chỉ định)"
+    r"|(?:选项|项|答案|说法)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|也|可|可以|应|被|为)*"
+    r"(?:错误|错|不正确|不对|不准确|不符合|不合适|不是|不选|不能选|不考虑|排除|被排除|有误|不恰当|不成立)"
+    r"|\s*[:=-]?\s*(?:\([-−]\)|[✗✘❌×☒❎]))"
+)
+OUT = (
+    r"(?:eliminat(?:e|ed|ing)|rul(?:e|ed|ing) out|exclud(?:e|ed|ing)|reject(?:ed|ing)?|discard(?:ed|ing)?|"
+    r"not|wrong|incorrect|except(?: for)?|instead of|rather than|other than|neither|nor|"
+    r"(?:đã |có thể |ta )?loại(?: trừ| bỏ| đi)?|không phải(?: là)?|chứ không phải(?: là)?|sai|ngoại trừ|trừ|thay vì|"
+    r"排除(?:了|掉)?|不是|而非|而不是|除了?|错误的(?:是|有|选项)?|不正确的(?:是|有)?|淘汰|去掉|剔除|错的(?:是|有)?)"
+    r"(?:\s*(?:are|is|being|là|的?选项|的?是|为|:|=))*\s*(?:both |all |cả |the |các )?"
+)
+"""What takes the options behind it out."""
+UNSURE_BEHIND = r"\s*(?:,\s*)?(?:or|/|hoặc|hay(?: là)?|或者?|还是)\s*"
+FILL = (
+    r"[\s\"'“”‘’「『(\[【{<*_`:]{0,6}(?i:(?:definitely |certainly |clearly |probably |either |both |all |only |cả |đều |the |"
+    r"hai |still |most likely |option|options|choice|choices|letter|letters|answer|statement|statements|"
+    r"phương án|đáp án|lựa chọn|câu|ý|chữ|"
+    r"选项|项|字母|答案)[\s:]{0,3}){0,4}[\s\"'“”‘’「『(\[【{<*_`]{0,6}"
+)
+NOT_LETTERS = re.compile(
+    r"(?:vitamin|hepatitis|type|group|grade|stage|class|pugh|influenza|blood|factor|protein|immunoglobulin|"
+    r"hemophilia|haemophilia|strep|streptococcus|plan|viêm gan|nhóm|nhóm máu|loại|týp|típ|cúm|giai đoạn|"
+    r"độ|khoa|ib|lớp|thể|维生素|型|级|期|组|流感|肝炎|血型|甲|因子|链球菌)[\s-]*$",
+    re.IGNORECASE,
+)
+NOT_BEHIND = r"(?!\s*(?:型|超|族|肝|淋巴|细胞|链|组血|级|期|溶血|座|线检))"
+
+
+class Choice(NamedTuple):
+    """Options that a place of the answer takes up or out."""
+
+    place: int
+    options: tuple[str, ...]
+    takes: bool
+    weight: int
+    """What chooses outweighs what judges, and that what only stands at the head."""
+    certain: bool = True
+
+
+@cache
+def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, re.Pattern[str]]:
+    lone = all(len(label) == 1 and label.isascii() for label in labels)
+    body = "|".join(sorted(map(re.escape, labels), key=len, reverse=True))
+    if lone:
+        latin = r"A-Za-zÀ-ɏḀ-ỿ0-9"
+        wrapped = rf"[\"'“”‘’(\[【「{{]{{0,3}}(?:{body})[\"'“”‘’)\]】」}}]{{0,3}}"
+        one = rf"(?<![{latin}'’\-])(?:{wrapped})(?![{latin}])(?!['’][a-z]|-[a-zA-Z])"
+        glued = rf"(?<![{latin}\-])(?:{body}){{2,}}(?![{latin}])(?!-[a-zA-Z])"
+        link = r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|cùng(?: với)?|lẫn|和|及|与|以及|以?及)\s*(?:option |options |phương án |câu |选项)?"
+        group = rf"(?:{glued}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
+    else:
+        group = rf"(?<!\w)(?:{body})(?!\w)" if body.isascii() else rf"(?:{body})"
+    choose = "|".join(CHOOSE[lang] for lang in languages)
+    flags = re.IGNORECASE if not lone else 0
+    blank = chr(92) + "s"
+    more = rf"(?P<more>{UNSURE_BEHIND}{FILL}(?:{group}))?"
+
+    def made(pattern: str) -> re.Pattern[str]:
+        return re.compile(pattern, flags)
+
+    return {
+        "choose": made(rf"(?i:(?<![a-z])(?:{choose})){FILL}(?P<got>{group}){NOT_BEHIND}{more}"),
+        "judge": made(
+            rf"(?P<got>{group})[\s\"')\]】]{{0,4}}(?:选项|项|均|都|both|all|đều|cả){{0,2}}\s{{0,3}}(?i:(?P<wrong>{WRONG})|{RIGHT})"
+        ),
+        "out": made(
+            rf"(?i:(?<![a-z])(?:{OUT.replace(blank, ' ')})){FILL.replace(blank, ' ')}(?P<got>{group}){NOT_BEHIND}"
+        ),
+        "turn": made(
+            rf"(?i:(?<![a-z])(?<!everything )(?<!all )(?<!any )(?:but(?: rather)?(?: it is| it's)?|mà(?: là)?|而是|而应?选)){FILL}"
+            rf"(?P<got>{group})\s*(?:[.,;。!]|$)"
+        ),
+        "item": made(rf"(?m)^[\s(]*(?P<got>{body})[.):、]\s*\S"),
+        "mark": made(
+            rf"(?P<got>{group})\s*(?:[:=]|-+>|→|\||\s[-–—]\s|\()\s*(?i:(?P<wrong>no\b|false|wrong|incorrect|sai|"
+            r"không|错|否|不|×|✗|❌|✘)|(?:yes|true|right|correct|đúng|có|对|是|正确|✓|✔|√|✅))"
+        ),
+        "head": made(
+            rf"\A[\s#>]*{FILL}(?P<got>{group})(?:\s*[.)\]】:;,，。、！!—–-](?!\w)|\s*[。，、；：,:)]|\s*!?\Z|\s*\n|\s+-|"
+            r"\s+(?i:because|since|as|for|vì|bởi|do|因为)\b)"
+        ),
+        "line": made(rf"(?m)^[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"),
+        "small": re.compile(
+            rf"(?i:answer|option|choice|đáp án|phương án|答案)(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>{body})"
+            r"(?=\s*(?:[.),;:。!]|\n|\Z))",
+            re.IGNORECASE,
+        ),
+        "one": re.compile(body, flags),
+    }
+
+
+def picked(
+    answer: str, labels: Sequence[str], multiple: bool, language: str
+) -> tuple[str, ...] | None:
+    """The options that an answer takes; ``()`` where it says that none is right, ``None`` where it
+    cannot be read."""
+    languages = chosen(language)
+    text = normalize("NFKC", answer).replace("’", "'")
+    text = re.sub(r"[*_`$]+", "", text)
+    patterns = _patterns(tuple(labels), languages)
+    known = {label.casefold(): label for label in labels}
+    bare = text.strip(" \t\r\n\"'“”‘’()[]【】{}.。,，;；:：!！-#>")
+    if bare.casefold() in known:
+        return (known[bare.casefold()],)
+    if re.fullmatch(r"[a-z](?:[\s,、/]*(?:and|và|和)?\s*[a-z])*", bare) and len(bare) <= 12:
+        text = bare = bare.upper() if not re.search("and", bare) else bare
+    apart = re.split(r"[\s,;、/&+]+", bare)
+    if multiple and len(apart) > 1 and all(one in labels for one in apart):
+        return tuple(label for label in labels if label in apart)
+    if (back := list(word("revision", languages).finditer(text.casefold()))) and len(
+        text.casefold()
+    ) == len(text):
+        text = text[back[-1].end() :].lstrip(" :,.，。")
+    found = sorted(_choices(text, patterns, known, languages), key=lambda one: one.place)
+    if not found and multiple and word("nothing", languages).fullmatch(text.casefold().strip(" .。")):
+        return ()
+    return _settled(found, tuple(labels), multiple)
+
+
+def _choices(
+    text: str,
+    patterns: dict[str, re.Pattern[str]],
+    known: dict[str, str],
+    languages: tuple[str, ...],
+) -> Iterable[Choice]:
+    def options(match: re.Match[str]) -> tuple[str, ...]:
+        names = [known[one.casefold()] for one in patterns["one"].findall(match["got"])]
+        return tuple(dict.fromkeys(names))
+
+    letters_only = all(len(one) == 1 for one in known)
+    for match in patterns["choose"].finditer(text):
+        denied = any(value for name, value in match.groupdict().items() if name.startswith("n"))
+        behind = text[match.end("got") :]
+        if letters_only and match["got"] == "A" and re.match(r" [a-z]+", behind):
+            if not re.match(r" (?:because|since|as|and|for|is|due|given|or|but|with|not|by)\b", behind):
+                continue
+        if "?" in text[match.end() : match.end() + 2]:
+            continue
+        sure = not match["more"] and not _hedged(text, match.start(), match.start("got"), languages)
+        yield Choice(match.start("got"), options(match), not denied, 3, sure)
+    for match in patterns["small"].finditer(text) if letters_only else ():
+        yield Choice(match.start("got"), (known[match["got"].casefold()],), True, 3)
+    for match in patterns["turn"].finditer(text):
+        yield Choice(match.start("got"), options(match), True, 3)
+    right = set()
+    for match in patterns["judge"].finditer(text):
+        if NOT_LETTERS.search(text[: match.start("got")]):
+            continue
+        sure = not _hedged(text, match.start(), match.end(), languages)
+        right |= set() if match["wrong"] else {match.start("got")}
+        yield Choice(match.start("got"), options(match), not match["wrong"], 2, sure)
+    for match in patterns["mark"].finditer(text):
+        yield Choice(match.start("got"), options(match), not match["wrong"], 2)
+    for match in patterns["out"].finditer(text):
+        if match.start("got") in right:
+            continue
+        yield Choice(match.start("got"), options(match), False, 2)
+    head = patterns["head"].match(text)
+    if head and not (
+        letters_only
+        and re.match(r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b", text[head.end("got") :])
+    ):
+        sure = not re.match(UNSURE_BEHIND, text[head.end("got") :])
+        sure = sure and len({match["got"] for match in patterns["item"].finditer(text)}) < 2
+        yield Choice(head.start("got"), options(head), True, 1, sure)
+    for match in patterns["line"].finditer(text):
+        yield Choice(match.start("got"), options(match), True, 1)
+
+
+def _hedged(text: str, start: int, end: int, languages: tuple[str, ...]) -> bool:
+    """Whether a clause with a choice says that it is not certain."""
+    from_ = max(text.rfind(sign, 0, start) for sign in ".。;\n,，") + 1
+    clause = text[from_:end].casefold()
+    clause = re.sub(r"most likely|有可能性最大|最有?可能|có khả năng (?:cao )?nhất|probably|likely", "", clause)
+    return word("hedge", languages).search(clause) is not None
+
+
+def _settled(
+    found: Sequence[Choice], labels: tuple[str, ...], multiple: bool
+) -> tuple[str, ...] | None:
+    """The options that remain; ``None`` where what is said does not agree or is not certain."""
+    taken = [one for one in found if one.takes]
+    out = {option: one for one in found if not one.takes for option in one.options}
+    if not taken:
+        return () if multiple and set(out) == set(labels) else None
+    top = max(one.weight for one in taken)
+    kept = [one for one in taken if one.weight == top or (multiple and one.weight >= 2)]
+    if not all(one.certain for one in kept):
+        return None
+    if top == 1 and (heads := [one for one in kept if one.options]):
+        kept = heads[:1] if len({one.options for one in heads}) == 1 else heads
+    chosen_ = list(dict.fromkeys(option for one in kept for option in one.options))
+    for option in chosen_:
+        against = out.get(option)
+        own = [one for one in kept if option in one.options]
+        if against and not any(one.weight > against.weight and one.place > against.place for one in own):
+            return None
+    if not multiple and len(chosen_) != 1:
+        last = kept[-1]
+        distinct = {one.options for one in kept}
+        return None if len(distinct) != 1 or len(last.options) != 1 else last.options
+    return tuple(option for option in labels if option in chosen_)
