@@ -13,12 +13,50 @@ from functools import cache
 from typing import NamedTuple
 from unicodedata import normalize
 
-from residency.tasks.negation import LANGUAGES, chosen, word
+from residency.tasks.negation import chosen, without_echo, word
 
 SHORT = frozenset(
-    "yes no maybe true false unknown unsure correct incorrect right wrong có không đúng sai 是 否 有 "
-    "无 对 错 是的 不是 正确 错误 真 假 可能".split()
-) | {"có thể", "không rõ", "không đúng", "not sure", "không phải", "没有", "不确定", "不对", "不正确"}
+    [
+        "yes",
+        "no",
+        "maybe",
+        "true",
+        "false",
+        "unknown",
+        "unsure",
+        "correct",
+        "incorrect",
+        "right",
+        "wrong",
+        "có",
+        "không",
+        "đúng",
+        "sai",
+        "是",
+        "否",
+        "有",
+        "无",
+        "对",
+        "错",
+        "是的",
+        "不是",
+        "正确",
+        "错误",
+        "真",
+        "假",
+        "可能",
+    ]
+) | {
+    "có thể",
+    "không rõ",
+    "không đúng",
+    "not sure",
+    "không phải",
+    "没有",
+    "不确定",
+    "不对",
+    "不正确",
+}
 
 
 def short(labels: Sequence[str]) -> bool:
@@ -31,12 +69,13 @@ def short(labels: Sequence[str]) -> bool:
 
 CHOOSE = {
     "en": r"(?:(?:the|my|so the|correct|right|final|best|only|single)\s+)*"
-    r"(?:answers?|choices?|options?|decision|verdict|conclusion|selection|response)"
+    r"(?:answers?|ans\.?|key|exception|choices?|options?|decision|verdict|conclusion|selection|response|"
+    r"(?:best|appropriate|correct) (?:next |first |initial )?(?:step|treatment|test|diagnosis|management))"
     r"(?:\s+(?:here|to (?:this|the) question|therefore|thus|then))?\s*,?\s*"
     r"(?P<n1>is not|isn't|are not|cannot be|can't be|can not be|was not|would not be)?"
-    r"(?:\s*(?:is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→))*"
+    r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→))*"
     r"|(?P<n2>(?:do not|don't|not|never|cannot|can't|wouldn't|would not|won't|will not|didn't|did not)\s+)?"
-    r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on|"
+    r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on|left with|only|"
     r"selected|vote for)(?:\s*:)?"
     r"|(?:therefore|thus|hence)\s*[,:]?\s*(?:it is|it's)?"
     r"|(?:so|finally|in conclusion|overall|consequently)\s*[,:]\s*(?:it is|it's)?"
@@ -46,32 +85,34 @@ CHOOSE = {
     r"|(?:correct|right|true|chosen|selected)(?: (?:ones?|options?|answers?|statements?))?"
     r"(?:\s*(?:is|are|:))+"
     r"|\\boxed\{(?:\\text\{)?",
-    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
+    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|đ/a|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
     r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của tôi|được chọn|"
     r"cần chọn|ở đây|câu này|cho câu hỏi này|hợp lý(?: nhất)?|cần tìm|tốt nhất))*\s*"
     r"(?P<n3>không phải(?: là)?|không là|không thể là|chẳng phải)?"
-    r"(?:\s*(?:sẽ là|phải là|chính là|nên là|là|gồm|:|=))*"
+    r"(?:\s*(?:cũng|vẫn|sẽ là|phải là|chính là|nên là|là|gồm|:|=))*"
     r"|(?P<n4>(?:không|đừng|chưa|chẳng|không nên|không thể|không được)\s+)?(?:chọn|khoanh|chốt)"
     r"(?:\s+(?:là|đáp án|phương án|câu|ý|cả))*(?:\s*:)?"
+    r"|(?:đúng|chính xác)\s*:|(?:chỉ(?: có| còn| mình)?|còn(?: lại)?)\s"
     r"|(?:vậy|do đó|vì vậy|vì thế|tóm lại|cuối cùng|như vậy|suy ra|nên)\s*[,:]?\s*(?:là|thì)?",
     "zh": r"(?:(?:正确|最终|最佳|标准|参考|本题|此题|该题|我的|所以|因此|故|综上)*的?)"
     r"(?:答案|选项|回答|结论|选择)(?P<n5>不是|不应是|并非|不为|不可能是)?"
-    r"(?:\s*(?:应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
+    r"(?:\s*(?:也|仍|还|应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
     r"|(?P<n6>不能?|不应该?|不可|不该|别|勿|排除|不会|不宜|从不)?(?:应该|应当|应|故|可|就|要|该|答案|本题|此题|我)*"
     r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
+    r"|正确\s*:|(?:只有|唯有|仅有?|只剩下?|剩下?的?是?)"
     r"|(?:正确|对)的(?:选项|答案|说法)?(?:\s*(?:应该是|应为|是|为|有|包括|:))+",
 }
 """What chooses the option behind it; a named group is what denies it."""
 
 RIGHT = (
     r"(?:(?:is|are|was|were|would be|seems|remains|looks)\s+(?:both |all |also |clearly |indeed |"
-    r"therefore |thus |the |an? |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
-    r"answers?|correct (?:answers?|choices?|options?|ones?)|appropriate)\b"
+    r"therefore |thus |the |an? |only |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
+    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate)\b"
     r"|(?:stands|fits?|holds|applies|remains?)\b"
     r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
     r"(?:đúng|chính xác|phù hợp nhất|hợp lý nhất|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
-    r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才)*"
-    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合)"
+    r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才|全部|全都|皆)*"
+    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最?佳(?:选项|答案)|合适的?(?:选项|答案)|优选项)"
     r"|\s*[:=-]?\s*(?:\([+]\)|[✓✔☑√✅]))"
 )
 WRONG = (
@@ -91,11 +132,11 @@ OUT = (
     r"(?:eliminat(?:e|ed|ing)|rul(?:e|ed|ing) out|exclud(?:e|ed|ing)|reject(?:ed|ing)?|discard(?:ed|ing)?|"
     r"not|wrong|incorrect|except(?: for)?|instead of|rather than|other than|neither|nor|"
     r"(?:đã |có thể |ta )?loại(?: trừ| bỏ| đi)?|không phải(?: là)?|chứ không phải(?: là)?|sai|ngoại trừ|trừ|thay vì|"
-    r"排除(?:了|掉)?|不是|而非|而不是|除了?|错误的(?:是|有|选项)?|不正确的(?:是|有)?|淘汰|去掉|剔除|错的(?:是|有)?)"
+    r"排除(?:了|掉)?|不是|而非|而不是|除了?|错误(?:的)?(?:是|有|选项)?|不正确的(?:是|有)?|淘汰|去掉|剔除|错的(?:是|有)?)"
     r"(?:\s*(?:are|is|being|là|的?选项|的?是|为|:|=))*\s*(?:both |all |cả |the |các )?"
 )
 """What takes the options behind it out."""
-UNSURE_BEHIND = r"\s*(?:,\s*)?(?:or|/|hoặc|hay(?: là)?|或者?|还是)\s*"
+UNSURE_BEHIND = r"(?:\s*,\s*[\w\"]{1,12}){0,6}\s*(?:,\s*)?(?:or|/|hoặc|hay(?: là)?|或者?|还是)\s*"
 FILL = (
     r"[\s\"'“”‘’「『(\[【{<*_`:]{0,6}(?i:(?:definitely |certainly |clearly |probably |either |both |all |only |cả |đều |the |"
     r"hai |still |most likely |option|options|choice|choices|letter|letters|answer|statement|statements|"
@@ -109,6 +150,26 @@ NOT_LETTERS = re.compile(
     re.IGNORECASE,
 )
 NOT_BEHIND = r"(?!\s*(?:型|超|族|肝|淋巴|细胞|链|组血|级|期|溶血|座|线检))"
+
+
+NONE_RIGHT = re.compile(
+    r"\bnone of (?:the )?(?:options|statements|answers|choices|them|these)[^.;]*\b(?:correct|right|true|fits?)\b|"
+    r"\bno (?:option|answer|statement|choice)s? (?:is|are) (?:correct|right|true)|"
+    r"không có (?:ý|phương án|đáp án|câu|nhận định|lựa chọn)(?: trả lời)? nào (?:là )?đúng|không (?:ý|câu|phương án|đáp án) nào đúng|"
+    r"没有(?:任何|一个|一项)*(?:选项|答案|说法)?(?:是)?正确|无正确(?:选项|答案)|(?:选项|[五四三]项|以上)[^,。]{0,4}(?:都|均|全)不(?:正确|对|是)",
+    re.IGNORECASE,
+)
+FINAL = re.compile(
+    r"final|cuối cùng|最终|最后|conclusion|kết luận|结论|therefore|综上", re.IGNORECASE
+)
+NOUN_ONLY = re.compile(
+    r"(?:options?|choices?|answers?|statements?|phương án|đáp án|lựa chọn|ý|câu|选项|答案)\W*$",
+    re.IGNORECASE,
+)
+
+
+ARTICLE = re.compile(r" (?!(?:because|since|as|and|for|is|due|given|or|but|with|not|by)\b)[a-z]+")
+"""What follows an A that is an article."""
 
 
 class Choice(NamedTuple):
@@ -132,9 +193,14 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         one = rf"(?<![{latin}'’\-])(?:{wrapped})(?![{latin}])(?!['’][a-z]|-[a-zA-Z])"
         glued = rf"(?<![{latin}\-])(?:{body}){{2,}}(?![{latin}])(?!-[a-zA-Z])"
         link = r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|cùng(?: với)?|lẫn|和|及|与|以及|以?及)\s*(?:option |options |phương án |câu |选项)?"
-        group = rf"(?:{glued}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
+        group = rf"(?>{glued}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
     else:
-        group = rf"(?<!\w)(?:{body})(?!\w)" if body.isascii() else rf"(?:{body})"
+        group = rf"(?<!\w)(?:{body})(?!\w)" if re.search(r"\w ?[a-zà-ỹ]", body) else rf"(?:{body})"
+    after = (
+        r"\s*(?i:because|since|as|so|not|vì|do|nên|không|因为|由于|理由|而|其)"
+        if lone
+        else r"\s*\w"
+    )
     choose = "|".join(CHOOSE[lang] for lang in languages)
     flags = re.IGNORECASE if not lone else 0
     blank = chr(92) + "s"
@@ -146,7 +212,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
     return {
         "choose": made(rf"(?i:(?<![a-z])(?:{choose})){FILL}(?P<got>{group}){NOT_BEHIND}{more}"),
         "judge": made(
-            rf"(?P<got>{group})[\s\"')\]】]{{0,4}}(?:选项|项|均|都|both|all|đều|cả){{0,2}}\s{{0,3}}(?i:(?P<wrong>{WRONG})|{RIGHT})"
+            rf"(?P<got>{group})[\s\"')\]】]{{0,4}}(?:选项|[两三四五六]?项|全部|全都|均|都|皆|both|all|đều|cả){{0,3}}\s{{0,3}}(?i:(?P<wrong>{WRONG})|{RIGHT})"
         ),
         "out": made(
             rf"(?i:(?<![a-z])(?:{OUT.replace(blank, ' ')})){FILL.replace(blank, ' ')}(?P<got>{group}){NOT_BEHIND}"
@@ -161,15 +227,18 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
             r"không|错|否|不|×|✗|❌|✘)|(?:yes|true|right|correct|đúng|có|对|是|正确|✓|✔|√|✅))"
         ),
         "head": made(
-            rf"\A[\s#>]*{FILL}(?P<got>{group})(?:\s*[.)\]】:;,，。、！!—–-](?!\w)|\s*[。，、；：,:)]|\s*!?\Z|\s*\n|\s+-|"
+            rf"\A[\s#>]*{FILL}(?P<got>{group})(?:\s*[.)\]】:;,，。、！!—–-](?!\w|\s)|[.;)\]】:!—–-]\s|\s*[。；：:)、]|(?<=[)\]】])\s|\s*[,，](?={after})|\s*!?\Z|\s*\n|\s+[-–—]\s|"
             r"\s+(?i:because|since|as|for|vì|bởi|do|因为)\b)"
         ),
-        "line": made(rf"(?m)^[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"),
+        "line": made(
+            rf"(?m)^(?i:(?:câu|question|q|第)?\s*\d{{1,3}}\s*题?\s*[.:)、]\s*)?[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"
+        ),
         "small": re.compile(
             rf"(?i:answer|option|choice|đáp án|phương án|答案)(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>{body})"
             r"(?=\s*(?:[.),;:。!]|\n|\Z))",
             re.IGNORECASE,
         ),
+        "tail": made(rf"(?i:\b(?:là|is|are)|是|为|:)\s*[\"'“]?(?P<got>{group})[\"'”]?\s*[.!。]*\Z"),
         "one": re.compile(body, flags),
     }
 
@@ -196,8 +265,15 @@ def picked(
         text.casefold()
     ) == len(text):
         text = text[back[-1].end() :].lstrip(" :,.，。")
+    if NONE_RIGHT.search(text):
+        return () if multiple else None
+    text = without_echo(text, languages)
     found = sorted(_choices(text, patterns, known, languages), key=lambda one: one.place)
-    if not found and multiple and word("nothing", languages).fullmatch(text.casefold().strip(" .。")):
+    if (
+        not found
+        and multiple
+        and word("nothing", languages).fullmatch(text.casefold().strip(" .。"))
+    ):
         return ()
     return _settled(found, tuple(labels), multiple)
 
@@ -213,17 +289,32 @@ def _choices(
         return tuple(dict.fromkeys(names))
 
     letters_only = all(len(one) == 1 for one in known)
+    judged = {
+        match.start("got")
+        for name in ("judge", "mark", "out")
+        for match in patterns[name].finditer(text)
+        if name == "out" or match["wrong"]
+    }
+    items = [match.start("got") for match in patterns["item"].finditer(text)]
     for match in patterns["choose"].finditer(text):
+        cue, place = match[0][: match.start("got") - match.start()], match.start("got")
+        noun = NOUN_ONLY.search(cue) is not None
+        if (noun and (place in judged or match["more"])) or (place in items and len(items) > 1):
+            continue
+        if _taken_back(text, match.start(), languages):
+            continue
         denied = any(value for name, value in match.groupdict().items() if name.startswith("n"))
         behind = text[match.end("got") :]
-        if letters_only and match["got"] == "A" and re.match(r" [a-z]+", behind):
-            if not re.match(r" (?:because|since|as|and|for|is|due|given|or|but|with|not|by)\b", behind):
-                continue
+        if letters_only and match["got"] == "A" and ARTICLE.match(behind):
+            continue
         if "?" in text[match.end() : match.end() + 2]:
             continue
         sure = not match["more"] and not _hedged(text, match.start(), match.start("got"), languages)
-        yield Choice(match.start("got"), options(match), not denied, 3, sure)
+        weight = 4 if FINAL.search(cue) else 3
+        yield Choice(match.start("got"), options(match), not denied, weight, sure)
     for match in patterns["small"].finditer(text) if letters_only else ():
+        if match["got"] in known.values():
+            continue
         yield Choice(match.start("got"), (known[match["got"].casefold()],), True, 3)
     for match in patterns["turn"].finditer(text):
         yield Choice(match.start("got"), options(match), True, 3)
@@ -240,10 +331,15 @@ def _choices(
         if match.start("got") in right:
             continue
         yield Choice(match.start("got"), options(match), False, 2)
+    if not letters_only:
+        for match in patterns["tail"].finditer(text):
+            yield Choice(match.start("got"), options(match), True, 2)
     head = patterns["head"].match(text)
     if head and not (
         letters_only
-        and re.match(r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b", text[head.end("got") :])
+        and re.match(
+            r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b", text[head.end("got") :]
+        )
     ):
         sure = not re.match(UNSURE_BEHIND, text[head.end("got") :])
         sure = sure and len({match["got"] for match in patterns["item"].finditer(text)}) < 2
@@ -252,11 +348,24 @@ def _choices(
         yield Choice(match.start("got"), options(match), True, 1)
 
 
+def _taken_back(text: str, start: int, languages: tuple[str, ...]) -> bool:
+    """Whether a clause tells what was thought at first."""
+    from_ = max(text.rfind(sign, 0, start) for sign in ".。;\n") + 1
+    clause = text[from_ : start + 12].casefold()
+    back = [one for one in word("generic", languages).finditer(clause) if one.start() < start]
+    between = clause[back[-1].end() : start - from_] if back else ""
+    return bool(back) and not re.search(
+        rf"{word('but', languages).pattern}|[,，]", between.replace("\n", ",")
+    )
+
+
 def _hedged(text: str, start: int, end: int, languages: tuple[str, ...]) -> bool:
     """Whether a clause with a choice says that it is not certain."""
     from_ = max(text.rfind(sign, 0, start) for sign in ".。;\n,，") + 1
     clause = text[from_:end].casefold()
-    clause = re.sub(r"most likely|有可能性最大|最有?可能|có khả năng (?:cao )?nhất|probably|likely", "", clause)
+    clause = re.sub(
+        r"most likely|有可能性最大|最有?可能|có khả năng (?:cao )?nhất|probably|likely", "", clause
+    )
     return word("hedge", languages).search(clause) is not None
 
 
@@ -264,12 +373,17 @@ def _settled(
     found: Sequence[Choice], labels: tuple[str, ...], multiple: bool
 ) -> tuple[str, ...] | None:
     """The options that remain; ``None`` where what is said does not agree or is not certain."""
-    taken = [one for one in found if one.takes]
+    judged = {option for one in found if one.weight >= 2 for option in one.options}
+    taken = [
+        one for one in found if one.takes and (one.weight >= 2 or not judged & set(one.options))
+    ]
     out = {option: one for one in found if not one.takes for option in one.options}
     if not taken:
         return () if multiple and set(out) == set(labels) else None
     top = max(one.weight for one in taken)
-    kept = [one for one in taken if one.weight == top or (multiple and one.weight >= 2)]
+    if top == 4:
+        out = {key: one for key, one in out.items() if one.weight >= 3}
+    kept = [one for one in taken if one.weight == top or (multiple and 2 <= one.weight < top < 4)]
     if not all(one.certain for one in kept):
         return None
     if top == 1 and (heads := [one for one in kept if one.options]):
@@ -278,7 +392,9 @@ def _settled(
     for option in chosen_:
         against = out.get(option)
         own = [one for one in kept if option in one.options]
-        if against and not any(one.weight > against.weight and one.place > against.place for one in own):
+        if against and not any(
+            one.weight > against.weight and one.place > against.place for one in own
+        ):
             return None
     if not multiple and len(chosen_) != 1:
         last = kept[-1]

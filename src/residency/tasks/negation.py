@@ -9,13 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from residency.tasks.answer_repair import Names, fold, pattern_of
 
-YES, NO, UNSURE = "yes", "no", "unsure"
+YES, NO, UNSURE, DROPPED = "yes", "no", "unsure", "dropped"
 LANGUAGES = ("en", "vi", "zh")
-KINDS = ("word", "hedge", "only_not", "except", "but", "no", "yes", "or", "and", "all", "amount")
+KINDS = (
+    "word",
+    "generic",
+    "hedge",
+    "only_not",
+    "except",
+    "but",
+    "no",
+    "yes",
+    "or",
+    "and",
+    "all",
+    "amount",
+    "subject",
+)
 """Kinds of words; of two that begin together and are equally long the first counts."""
 SIGNS = (
     ("end", r"\n|[!。;]|\.(?!\d)|\.(?=\d+[.)]\s)"),
@@ -55,14 +70,24 @@ class Mention:
 def chosen(language: str) -> tuple[str, ...]:
     """The languages whose words are known for one that is stated."""
     code = language.split("-")[0]
-    return tuple(one for one in LANGUAGES if one in ("en", code)) if code in LANGUAGES else LANGUAGES
+    return (
+        tuple(one for one in LANGUAGES if one in ("en", code)) if code in LANGUAGES else LANGUAGES
+    )
+
+
+@cache
+def lexicon() -> dict[str, dict[str, str]]:
+    """Kind of word -> language -> pattern, as ``statements.yaml`` has them."""
+    import yaml
+
+    text = Path(__file__).with_name("statements.yaml").read_text("utf-8")
+    found: dict[str, dict[str, str]] = yaml.safe_load(text)
+    return found
 
 
 @cache
 def word(kind: str, languages: tuple[str, ...] = LANGUAGES) -> re.Pattern[str]:
     """The pattern of a kind of word."""
-    from residency.tasks.statements import lexicon
-
     said = {lang: fold(lexicon()[kind][lang].replace("| ", "|")) for lang in languages}
     pieces = [
         f"(?:{words})" if lang == "zh" else rf"(?<!\w)(?:{words})(?!\w)"
@@ -77,6 +102,7 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
     languages = chosen(language)
     text = re.sub(r"[*_`#]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}", "", fold(words)).replace("’", "'")
     text = re.sub(r"(?m)^\s*(?:[-*•·]|\d{1,2}[.)](?!\d))\s+", "", text)
+    text = without_echo(text, languages)
     for piece in _committed(text, multiple, languages):
         found = _resolved(_mentions(piece, signs(piece, names, languages), multiple), multiple)
         if found is not None:
@@ -86,8 +112,18 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
     return None
 
 
+def without_echo(text: str, languages: tuple[str, ...]) -> str:
+    """An answer without the sentences that repeat the question, where others are left."""
+    pieces = re.split(r"(?<=[。!?\n])|(?<=\.)(?=\s)", text)
+    return "".join(
+        one for one in pieces if not word("echo", languages).search(one.casefold()[:200])
+    )
+
+
 def nothing(text: str, languages: tuple[str, ...] = LANGUAGES) -> bool:
     """Whether folded words say that no label holds."""
+    if word("hedge", languages).search(text):
+        return False
     bare = text.strip(" \t\r\n\"'`“”‘’.。,，;；:!！*-")
     pieces = [one for one in re.split(r"[,.。;\n]\s*", bare) if one.strip()]
     return bool(pieces) and all(word("nothing", languages).fullmatch(one.strip()) for one in pieces)
@@ -103,12 +139,14 @@ def _committed(text: str, multiple: bool, languages: tuple[str, ...]) -> list[st
         text = re.sub(r"^(?:no|actually|không|không phải|不|不是)\s*[,:.]\s*", "", text)
     for cue in reversed(list(word("commit", languages).finditer(text))):
         rest = text[cue.end() :].lstrip(" :")
-        reason = re.search(
-            rf"(?:\n|[.。;]\s*)(?:{word('reason', languages).pattern})\s*[:,]", rest
-        )
+        reason = re.search(rf"(?:\n|[.。;]\s*)(?:{word('reason', languages).pattern})\s*[:,]", rest)
         rest = rest[: reason.start()] if reason else rest
-        denied = re.search(r"(?:不|非|n't |not |không )$", text[: cue.start()])
+        denied = re.search(
+            r"(?:不|非|无法|不能|难以|n't |not |không |không thể |chưa thể )$", text[: cue.start()]
+        )
         if rest.strip() and not denied:
+            short = re.split(rf"(?:{word('reason', languages).pattern})", rest, maxsplit=1)[0]
+            rest = short if short.strip(" ,(") and not multiple else rest
             first = re.split(r"\n|[.。;](?=\s|$)|[。;]", rest, maxsplit=1)[0]
             pieces += [rest] if multiple else [first, rest]
             break
@@ -146,7 +184,8 @@ def _resolved(mentions: Sequence[Mention], multiple: bool) -> dict[str, bool] | 
     """Whether each label holds; ``None`` where none is named or it is not certain."""
     said: dict[str, set[str]] = {}
     for one in mentions:
-        said.setdefault(one.name, set()).add(one.says)
+        if one.says != DROPPED:
+            said.setdefault(one.name, set()).add(one.says)
     if not said:
         return None
     if multiple:
@@ -184,6 +223,8 @@ class _Reader:
         self.group: list[Mention] = []
         self.part = 0
         self.hedged: set[int] = set()
+        self.apart: set[int] = set()
+        """Pieces that are not about this patient."""
         self.denied = False
         """Whether the sentence held a word that denies."""
         self.labelled = ""
@@ -199,6 +240,11 @@ class _Reader:
             self._word(place, labelled)
         elif sign.kind == "hedge":
             self._hedge(labelled)
+        elif sign.kind == "generic":
+            self.apart.add(self.part)
+            for one in self.found:
+                if one.part == self.part or one in self.group:
+                    one.says = DROPPED
         elif sign.kind in ("colon", "open", "dash"):
             self._colon(place)
         elif sign.kind == "asked":
@@ -212,21 +258,23 @@ class _Reader:
             self._close()
             if sign.text.endswith(("có", "有", "见", "there is", "there are")):
                 self.scope, self.scope_labels = YES, 0
+        elif sign.kind == "subject" and place and self.row[place - 1].kind == "comma":
+            self._close()
         elif sign.kind == "end":
             self._end(place)
         elif sign.kind == "except":
             self._except(place)
         elif sign.kind == "only_not":
             self.scope, self.listed, self.scope_labels = YES, False, 0
-        elif sign.kind == "or" and self.scope != NO and self._between_labels(place):
+        elif sign.kind == "or" and self.scope != NO and self._beside_label(place):
             self.hedged.add(self.part)
             for one in self.found:
-                if one.part == self.part and not one.own:
+                if one.part == self.part and one.says == YES:
                     one.says = UNSURE
 
-    def _between_labels(self, place: int) -> bool:
-        near = [one.kind for one in self.row[max(0, place - 1) : place + 3]]
-        return near[:1] == ["label"] and "label" in near[1:]
+    def _beside_label(self, place: int) -> bool:
+        near = self.row[max(0, place - 1) : place] + self.row[place + 1 : place + 2]
+        return any(one.kind == "label" for one in near)
 
     def _close(self) -> None:
         self.scope, self.listed, self.group, self.scope_labels = "", False, [], 0
@@ -254,7 +302,7 @@ class _Reader:
 
     def _colon(self, place: int) -> None:
         before = self.row[place - 1] if place else None
-        glued = before and self.row[place].kind != "dash"
+        glued = before and self.row[place].kind == "colon"
         if before and before.kind == "label" and self.group:
             self.labelled = "label" if glued else "dash"
         elif self.row[place].kind == "dash":
@@ -279,9 +327,11 @@ class _Reader:
         if self.denied:
             self.scope, self.listed, self.scope_labels = YES, False, 0
             self.group, self.part = [], self.part + 1
-        elif NO in [one.kind for one in rest] or any("外" in one.text for one in rest):
-            self.scope, self.scope_labels = "except", 0
-        elif self.row[place].text.startswith("除"):
+        elif (
+            NO in [one.kind for one in rest]
+            or any("外" in one.text for one in rest)
+            or self.row[place].text.startswith("除")
+        ):
             self.scope, self.scope_labels = "except", 0
         else:
             self.hedged.add(self.part)
@@ -306,6 +356,8 @@ class _Reader:
             own = self.scope_labels == 0
         if self.part in self.hedged:
             says = UNSURE
+        if self.part in self.apart:
+            says = DROPPED
         self.scope_labels += 1
         made = Mention(sign.name, says, own, self.part, listed)
         self.found.append(made)
@@ -330,6 +382,9 @@ class _Reader:
         if not self.multiple and not closes and not joined:
             return YES, True  # "not benign, malignant": only one can hold
         chinese = not self.row[place].text.isascii() and ord(self.row[place].text[0]) > 0x2E80
+        last = max((one.end for one in self.row[:place]), default=0)
+        if re.search(r"\b(?:is|are|was|were|the|là)\b", self.text[last : self.row[place].start]):
+            return YES, True
         if amount:
             return (UNSURE, True) if closes == "or" else (YES, True)
         if not self.scope_labels:
@@ -356,8 +411,15 @@ class _Reader:
         """A word that affirms or denies."""
         sign = self.row[place]
         before = self.row[place - 1] if place else None
+        if labelled and before and re.search(r"\w", self.text[before.end : sign.start]):
+            labelled, self.group = "", []  # "severe: she cannot speak"
         if sign.kind == NO:
             self.denied = True
+        following = self.row[place + 1] if place + 1 < len(self.row) else None
+        if sign.kind == YES and self.group and following and following.kind == NO:
+            between = self.text[sign.end : following.start]
+            if not re.search(r"\w", between):  # "is not", "是错的"
+                return
         if before and before.kind in (YES, NO) and not labelled:
             if before.kind == NO and sign.kind == YES:
                 if self._follows(place) and self.group:
@@ -395,8 +457,8 @@ class _Reader:
     def _follows(self, place: int) -> bool:
         """Whether a word speaks of the labels before it: no label follows in its clause."""
         sign = self.row[place]
-        if sign.text in ("yes", "none", "absent", "阴性", "阳性", "âm tính", "dương tính", "否"):
-            return self.row[place - 1].kind == "label" or sign.text not in ("absent",)
+        if sign.text in ("yes", "none", "阴性", "阳性", "âm tính", "dương tính", "否"):
+            return True
         if self._starts_mark(place):
             return self.row[place - 1].kind not in ("comma", "end")
         apart = bool(self.group) and self.group[-1].part != self.part

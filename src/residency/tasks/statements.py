@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -134,7 +132,8 @@ def _json(
         return _listed(rows, names, repairs, language)
     said = dict(_of_json(value, names, multiple, language))
     if not said:
-        return None
+        empty = isinstance(value, dict) and list(value.values()) == [[]]
+        return ({}, repairs) if multiple and empty else None
     if None in said.values():
         return None, []
     kind = answer_repair.BY_LABEL if isinstance(value, dict) else answer_repair.LINES
@@ -152,7 +151,8 @@ def _first_value(words: str) -> tuple[object, bool]:
             value, end = decoder.raw_decode(words, opening.start())
         except (ValueError, RecursionError):
             continue
-        if value != [] or words.strip() == "[]" or opening.start() == 0:
+        around = re.sub(r"json|\W", "", words[: opening.start()] + words[end:])
+        if value != [] or not around:
             return value, bool(words[: opening.start()].strip() or words[end:].strip())
     braces = re.search(r"\{[^{}]{3,4000}\}", words)
     if braces is None or ":" not in normalize("NFKC", braces[0]):
@@ -186,11 +186,12 @@ def _listed(
 ANSWERS = re.compile(
     r"answers?|labels?|findings?|result|diagnos[ie]s|class|classification|prediction|present|"
     r"positive|choices?|options?|selected|category|đáp án|câu trả lời|nhãn|kết quả|chẩn đoán|"
+    r"decision|verdict|yes|true|có|dương tính|đúng|有|存在|阳性|正确|"
     r"答案|标签|结果|诊断|分类|选项|correct|final[_ ]answer|output|categories|conclusion"
 )
 DENIED = re.compile(
     r"absent|negative|excluded|eliminated|ruled[_ ]out|not[_ ]present|denied|wrong|incorrect|"
-    r"loại trừ|không có|sai|阴性|排除|无|没有|否认|错误"
+    r"no|false|loại trừ|không|không có|âm tính|sai|不存在|阴性|排除|无|没有|否认|错误"
 )
 
 
@@ -215,20 +216,64 @@ def _of_json(
             return
         for key, inner in value.items():
             if (name := names.of(key)) is not None:
-                truth = _truth(inner)
+                truth = False if inner is None else _truth(inner)  # null: not found
                 yield name, None if truth is None else truth == holds
             elif DENIED.fullmatch(fold(str(key))) and isinstance(inner, list):
                 yield from _of_json(inner, names, multiple, language, False, depth + 1)
-            elif ANSWERS.fullmatch(fold(str(key))) or isinstance(inner, dict):
+            elif ANSWERS.fullmatch(fold(str(key)).removeprefix("final_")) or isinstance(
+                inner, dict
+            ):
                 yield from _of_json(inner, names, multiple, language, holds, depth + 1)
 
 
 TRUE = frozenset(
-    "true yes y present positive 1 có dương tính đúng 有 是 阳性 存在 对 真 correct + right".split()
+    [
+        "true",
+        "yes",
+        "y",
+        "present",
+        "positive",
+        "1",
+        "có",
+        "dương",
+        "tính",
+        "đúng",
+        "有",
+        "是",
+        "阳性",
+        "存在",
+        "对",
+        "真",
+        "correct",
+        "+",
+        "right",
+    ]
 ) | {"dương tính"}
 FALSE = frozenset(
-    "false no n absent negative 0 none không âm sai 无 否 没有 阴性 不存在 错 假 incorrect - wrong "
-    "không_có không_thấy".split()
+    [
+        "false",
+        "no",
+        "n",
+        "absent",
+        "negative",
+        "0",
+        "none",
+        "không",
+        "âm",
+        "sai",
+        "无",
+        "否",
+        "没有",
+        "阴性",
+        "不存在",
+        "错",
+        "假",
+        "incorrect",
+        "-",
+        "wrong",
+        "không_có",
+        "không_thấy",
+    ]
 ) | {"âm tính", "không có", "not present", "not seen", "không thấy", "未见", "不是"}
 
 
@@ -274,7 +319,9 @@ def read_mark(answer: str, most: int = 10) -> float | None:
     for pattern in (MARK_CUE, OUT_OF, UNIT):
         found = []
         for match in pattern.finditer(words):
-            tail = re.match(r"\s*(?:/|out of|trên|分?\s*[/(]?\s*满分)\s*(\d+)", words[match.end() :])
+            tail = re.match(
+                r"\s*(?:/|out of|trên|分?\s*[/(]?\s*满分)\s*(\d+)", words[match.end() :]
+            )
             scale = int(tail[1]) if tail else int(match[2]) if pattern is OUT_OF else most
             around = words[max(0, match.start(1) - 4) : match.end() + 6]
             if pattern is OUT_OF and scale != most:
@@ -290,13 +337,3 @@ def read_mark(answer: str, most: int = 10) -> float | None:
 def _within(number: str, most: int) -> float | None:
     value = float(number.replace(",", "."))
     return value if 0 <= value <= most else None
-
-
-@cache
-def lexicon() -> dict[str, dict[str, str]]:
-    """Kind of word -> language -> pattern, as ``statements.yaml`` has them."""
-    import yaml
-
-    text = Path(__file__).with_name("statements.yaml").read_text("utf-8")
-    found: dict[str, dict[str, str]] = yaml.safe_load(text)
-    return found
