@@ -172,6 +172,10 @@ ARTICLE = re.compile(r" (?!(?:because|since|as|and|for|is|due|given|or|but|with|
 """What follows an A that is an article."""
 
 
+SPEAKER = re.compile(r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b")
+"""What follows an A that says who speaks."""
+
+
 class Choice(NamedTuple):
     """Options that a place of the answer takes up or out."""
 
@@ -278,17 +282,39 @@ def picked(
     return _settled(found, tuple(labels), multiple)
 
 
+Patterns = dict[str, re.Pattern[str]]
+
+
 def _choices(
-    text: str,
-    patterns: dict[str, re.Pattern[str]],
-    known: dict[str, str],
-    languages: tuple[str, ...],
+    text: str, patterns: Patterns, known: dict[str, str], languages: tuple[str, ...]
 ) -> Iterable[Choice]:
     def options(match: re.Match[str]) -> tuple[str, ...]:
         names = [known[one.casefold()] for one in patterns["one"].findall(match["got"])]
         return tuple(dict.fromkeys(names))
 
     letters_only = all(len(one) == 1 for one in known)
+    for match, takes, weight, sure in _chosen(text, patterns, letters_only, languages):
+        yield Choice(match.start("got"), options(match), takes, weight, sure)
+    yield from (
+        Choice(match.start("got"), options(match), takes, 2, sure)
+        for match, takes, sure in _judged(text, patterns, letters_only, languages)
+    )
+    for match in patterns["small"].finditer(text) if letters_only else ():
+        if match["got"] not in known.values():
+            yield Choice(match.start("got"), options(match), True, 3)
+    head = patterns["head"].match(text)
+    if head and not (letters_only and SPEAKER.match(text, head.end("got"))):
+        items = {match["got"] for match in patterns["item"].finditer(text)}
+        sure = not re.match(UNSURE_BEHIND, text[head.end("got") :]) and len(items) < 2
+        yield Choice(head.start("got"), options(head), True, 1, sure)
+    for match in patterns["line"].finditer(text):
+        yield Choice(match.start("got"), options(match), True, 1)
+
+
+def _chosen(
+    text: str, patterns: Patterns, letters_only: bool, languages: tuple[str, ...]
+) -> Iterable[tuple[re.Match[str], bool, int, bool]]:
+    """Where words choose: the place, whether they take, how much they weigh, whether certain."""
     judged = {
         match.start("got")
         for name in ("judge", "mark", "out")
@@ -301,51 +327,34 @@ def _choices(
         noun = NOUN_ONLY.search(cue) is not None
         if (noun and (place in judged or match["more"])) or (place in items and len(items) > 1):
             continue
-        if _taken_back(text, match.start(), languages):
+        if _taken_back(text, match.start(), languages) or "?" in text[match.end() :][:2]:
+            continue
+        if letters_only and match["got"] == "A" and ARTICLE.match(text, match.end("got")):
             continue
         denied = any(value for name, value in match.groupdict().items() if name.startswith("n"))
-        behind = text[match.end("got") :]
-        if letters_only and match["got"] == "A" and ARTICLE.match(behind):
-            continue
-        if "?" in text[match.end() : match.end() + 2]:
-            continue
-        sure = not match["more"] and not _hedged(text, match.start(), match.start("got"), languages)
-        weight = 4 if FINAL.search(cue) else 3
-        yield Choice(match.start("got"), options(match), not denied, weight, sure)
-    for match in patterns["small"].finditer(text) if letters_only else ():
-        if match["got"] in known.values():
-            continue
-        yield Choice(match.start("got"), (known[match["got"].casefold()],), True, 3)
+        sure = not match["more"] and not _hedged(text, match.start(), place, languages)
+        yield match, not denied, 4 if FINAL.search(cue) else 3, sure
     for match in patterns["turn"].finditer(text):
-        yield Choice(match.start("got"), options(match), True, 3)
+        yield match, True, 3, True
+
+
+def _judged(
+    text: str, patterns: Patterns, letters_only: bool, languages: tuple[str, ...]
+) -> Iterable[tuple[re.Match[str], bool, bool]]:
+    """Where words say that an option is right or wrong: the place, which, whether certain."""
     right = set()
     for match in patterns["judge"].finditer(text):
         if NOT_LETTERS.search(text[: match.start("got")]):
             continue
-        sure = not _hedged(text, match.start(), match.end(), languages)
         right |= set() if match["wrong"] else {match.start("got")}
-        yield Choice(match.start("got"), options(match), not match["wrong"], 2, sure)
+        yield match, not match["wrong"], not _hedged(text, match.start(), match.end(), languages)
     for match in patterns["mark"].finditer(text):
-        yield Choice(match.start("got"), options(match), not match["wrong"], 2)
+        yield match, not match["wrong"], True
     for match in patterns["out"].finditer(text):
-        if match.start("got") in right:
-            continue
-        yield Choice(match.start("got"), options(match), False, 2)
-    if not letters_only:
-        for match in patterns["tail"].finditer(text):
-            yield Choice(match.start("got"), options(match), True, 2)
-    head = patterns["head"].match(text)
-    if head and not (
-        letters_only
-        and re.match(
-            r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b", text[head.end("got") :]
-        )
-    ):
-        sure = not re.match(UNSURE_BEHIND, text[head.end("got") :])
-        sure = sure and len({match["got"] for match in patterns["item"].finditer(text)}) < 2
-        yield Choice(head.start("got"), options(head), True, 1, sure)
-    for match in patterns["line"].finditer(text):
-        yield Choice(match.start("got"), options(match), True, 1)
+        if match.start("got") not in right:
+            yield match, False, True
+    for match in () if letters_only else patterns["tail"].finditer(text):
+        yield match, True, True
 
 
 def _taken_back(text: str, start: int, languages: tuple[str, ...]) -> bool:
