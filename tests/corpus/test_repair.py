@@ -44,7 +44,9 @@ def test_an_inclusive_end_is_moved_where_the_quote_proves_it():
 
 
 def test_an_inclusive_end_cannot_be_known_without_a_quote():
-    assert outcome(settle("lao lao lao", [raw(4, 6)])) == ([(4, 6)], [], [])
+    would_fit = f"{span_repair.INSIDE} ({span_repair.INCLUSIVE}, would fit)"
+    assert outcome(settle("lao lao lao", [raw(4, 6)])) == ([], [], [would_fit])
+    assert outcome(settle("lao lao lao", [raw(4, 6)], inclusive=True)) == ([(4, 7)], [], [])
 
 
 def test_case_alone_is_accepted_with_the_characters_of_the_text():

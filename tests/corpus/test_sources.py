@@ -128,10 +128,10 @@ def test_every_row_has_exactly_one_entry(tmp_path: Path):
     put(
         tmp_path,
         "a.jsonl",
-        {"text": "x"},
+        {"text": "x", "entities": []},
         {"text": "ab ", "entities": [[0, 3, "X"]]},
         bad,
-        {"text": ""},
+        {"text": "", "entities": []},
     )
     corpus = read(tmp_path, path="a.jsonl", max_rejected=0.5)
     assert [(e.file, e.line, e.status) for e in corpus.ledger] == [
@@ -147,7 +147,8 @@ def test_losing_more_than_is_allowed_names_the_commonest_reasons_and_where_they_
     tmp_path: Path,
 ):
     bad = {"text": "secret", "entities": [[0, 9, "X"]]}
-    put(tmp_path, "a.jsonl", *rows(97), {"text": " "}, bad, bad)
+    empty = [{**row, "entities": []} for row in rows(97)]
+    put(tmp_path, "a.jsonl", *empty, {"text": " ", "entities": []}, bad, bad)
     with pytest.raises(DataError) as error:
         read(tmp_path, path="a.jsonl", max_rejected="2%")
     assert str(error.value).startswith(

@@ -140,9 +140,11 @@ def _data_table(summary: DataSummary) -> Table:
         labels = ", ".join(f"{label} {count}" for label, count in part.labels.items())
         sizes = (f"{part.notes:,}", f"{part.groups:,}", f"{part.characters:,}")
         found.add_row(name, *sizes, escape(labels))
-    found.caption = "rows: " + ", ".join(
-        f"{status} {sum(reasons.values())}" for status, reasons in summary.ledger.items()
-    )
+    counted = []
+    for status, reasons in summary.ledger.items():
+        told = ", ".join(f"{why} {count}" for why, count in reasons.items() if why)
+        counted.append(f"{status} {sum(reasons.values())}" + (f" ({told})" if told else ""))
+    found.caption = escape("rows: " + ", ".join(counted))
     return found
 
 

@@ -6,6 +6,7 @@ import csv
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from residency.core.encodings import advice
 from residency.core.errors import DataError, UserError
 
 T = TypeVar("T")
@@ -179,7 +181,10 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 try:
                     yield number, raw.decode("utf-8")
                 except UnicodeDecodeError as error:
-                    raise DataError(f"{path}:{number}: {reason(error)}") from None
+                    told = advice(path.read_bytes())
+                    raise DataError(
+                        f"{path}:{number}: is not UTF-8 (byte {error.start}); {told}."
+                    ) from None
     except OSError as error:
         raise DataError(f"{path}: {reason(error)}") from None
 
@@ -189,16 +194,43 @@ def read_text(path: Path) -> str:
     return "".join(line for _, line in text_lines(path))
 
 
+def quotes_are_text(lines: Iterable[str], delimiter: str) -> bool:
+    """Whether quotes in a file with tabs are signs of its text: each line has as many cells as the
+    first, and a cell begins with a quote that RFC 4180 does not allow there."""
+    width, bare = 0, False
+    for line in lines if delimiter == "\t" else ():
+        if not line.strip("\r\n"):
+            continue
+        cells = line.rstrip("\r\n").split(delimiter)
+        width = width or len(cells)
+        if len(cells) != width:
+            return False
+        bare = bare or any(
+            cell.startswith('"') and not re.fullmatch(r'"(?:[^"]|"")*"', cell) for cell in cells
+        )
+    return bare
+
+
 def csv_rows(
-    lines: Iterable[str], where: object, delimiter: str = ",", strict: bool = True
+    lines: Iterable[str],
+    where: object,
+    delimiter: str = ",",
+    strict: bool = True,
+    quotes: bool = True,
 ) -> Iterator[tuple[int, list[str]]]:
-    """The line that each row of CSV begins in, and its cells; empty rows are left out.
+    """The line that each row of CSV begins in, and its cells; empty rows are left out. ``quotes``:
+    whether quotes part cells (RFC 4180).
 
     Raises ``DataError`` that begins with ``where`` (the file) where the quotes are not those of
     RFC 4180, if ``strict``.
     """
     csv.field_size_limit(1 << 28)
-    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        strict=strict,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+    )
     while True:
         first = reader.line_num + 1
         try:
@@ -239,10 +271,7 @@ def csv_records(
 def reason(error: Exception) -> str:
     """Why a file could not be read, without any of its content."""
     if isinstance(error, UnicodeDecodeError):
-        return (
-            f"is not UTF-8 (byte {error.start}); convert it, for example with iconv -f GB18030 "
-            "-t UTF-8."
-        )
+        return f"is not UTF-8 (byte {error.start}); {advice(bytes(error.object))}."
     if isinstance(error, msgspec.ValidationError):
         return f"{error}."  # names types and the path inside the row, never values
     if isinstance(error, msgspec.DecodeError):

@@ -11,6 +11,14 @@ from residency.corpus.span_repair import Raw
 
 NOT_A_NUMBER = "offset of a span is not a whole number"
 NO_END = "span has neither an end nor a quote"
+ALIASES = {
+    "start": ("start_idx", "start_offset", "startOffset", "begin", "start_pos", "start_char"),
+    "end": ("end_idx", "end_offset", "endOffset", "end_pos", "end_char", "stop"),
+    "label": ("type", "label_type", "entity_type", "entity_group", "tag", "category"),
+    "quote": ("quote", "entity", "mention", "word", "surface"),
+}
+"""What else the keys are called where they have not the names of the settings, and these were not
+given on purpose."""
 NOT_A_SPAN = "span is neither a dict nor a list of start, end and label"
 
 
@@ -53,15 +61,16 @@ def _entity(item: object, keys: EntityKeys, where: str, setting: str, number: in
 def _from_mapping(
     item: Mapping[str, Any], keys: EntityKeys, where: str, setting: str, number: int
 ) -> Raw:
-    wanted = ((keys.start, f"{setting}.start"), (keys.label, f"{setting}.label"))
+    start_key, end_key, label_key, quote_key = (name_of(item, keys, key) for key in ALIASES)
+    wanted = ((start_key, f"{setting}.start"), (label_key, f"{setting}.label"))
     require(where, "key of an entity", item, wanted)
-    label, quote = item[keys.label], item.get(keys.quote)
+    label, quote = item[label_key], item.get(quote_key)
     if not isinstance(label, str) or not label:
         return _bad("", "span has no label")
     quote = quote if isinstance(quote, str) else ""
-    start = _offset(item[keys.start])
-    end = _offset(item[keys.end]) if keys.end in item else None
-    if start is None or (keys.end in item and end is None):
+    start = _offset(item[start_key])
+    end = _offset(item[end_key]) if end_key in item else None
+    if start is None or (end_key in item and end is None):
         return _bad(label, NOT_A_NUMBER)
     if end is None and not quote:
         return _bad(label, NO_END)
@@ -78,6 +87,28 @@ def _from_mapping(
         by=_string(item.get("by")),
         score=float(score) if is_number and score is not None else None,
         key=str(number),
+    )
+
+
+def name_of(item: Mapping[str, Any], keys: EntityKeys, key: str) -> str:
+    """What a key of an entity is called in it."""
+    named: str = getattr(keys, key)
+    if named in item or key in keys.model_fields_set:
+        return named
+    return next((name for name in ALIASES[key] if name in item), named)
+
+
+def looks_like_entities(value: object) -> bool:
+    """Whether a value is a list of spans, whatever their keys are called."""
+    first = value[0] if isinstance(value, list) and value else None
+    if isinstance(first, Mapping):
+        ends = ({*ALIASES[key], key} & set(first) for key in ("start", "end"))
+        return all(ends)
+    return (
+        isinstance(first, list)
+        and len(first) > 2
+        and None not in (_offset(first[0]), _offset(first[1]))
+        and isinstance(first[2], str)
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from residency.core.files import csv_rows, read_text, text_lines
+from residency.core.files import csv_rows, quotes_are_text, read_text, text_lines
 from residency.corpus.reader import Row, Source
 
 Record = dict[str, Any]
@@ -69,7 +69,9 @@ def csv_records(
     ``check`` is given the header and where it stands.
     """
     header: list[str] = []
-    for line, cells in csv_rows((line for _, line in text_lines(path)), path, delimiter):
+    quotes = not quotes_are_text((line for _, line in text_lines(path)), delimiter)
+    lines = (line for _, line in text_lines(path))
+    for line, cells in csv_rows(lines, path, delimiter, quotes=quotes):
         if not header:
             header = cells
             check(header, f"{path}:{line}")

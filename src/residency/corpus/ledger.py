@@ -14,8 +14,8 @@ from residency.core.types import PROFILES, Note, Relation, Span, Value
 from residency.corpus.reader import Row, Source
 from residency.corpus.span_repair import MERGED, Remark, settle
 
-Status = Literal["kept", "windowed", "truncated", "repaired", "rejected"]
-ROWS: tuple[Status, ...] = ("kept", "repaired", "rejected")
+Status = Literal["kept", "windowed", "truncated", "repaired", "rejected", "left out"]
+ROWS: tuple[Status, ...] = ("kept", "repaired", "rejected", "left out")
 """The statuses of which each input row has exactly one; the others say more about a used row."""
 
 
@@ -56,13 +56,17 @@ class Ledger:
         stem = self._stems.get(path, path.stem)
         id = row.id or (f"{stem}-{row.line}" if row.line else stem)
         line = max(row.line, 1)
+        if row.left_out:
+            self.add("left out", path, line, id, row.left_out)
+            return None
         self.labels.update(raw.label for raw in row.spans if raw.label)
         self.labels.update(row.labels)
         if fault := row.fault or ("" if row.text.strip() else "text is empty"):
             self.add("rejected", path, line, id, fault)
             return None
         wanted = [raw for raw in row.spans if settings.labels.get(raw.label) != ""]
-        settled = settle(row.text, wanted, row.join_lines)
+        how = settings.offsets if settings.offsets != "auto" else row.offsets
+        settled = settle(row.text, wanted, row.join_lines, how, settings.ends == "inclusive")
         spans, positions = _rename(settled.spans, settings.labels)
         status: Status
         if settled.faults and settings.on_bad_span == "reject_row":

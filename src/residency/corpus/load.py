@@ -14,11 +14,12 @@ from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.core.types import PARTS, Note, PartName, Split, Value
 from residency.corpus.formats import sources
 from residency.corpus.groups import Clusters
+from residency.corpus.known_forms import check_form
 from residency.corpus.leaks import Grouping, Leak, find_leaks, grouping
 from residency.corpus.ledger import Ledger, LedgerEntry
 from residency.corpus.near import near_duplicates
 from residency.corpus.parts import keep_given, make_split, split_by_group, split_by_hash, stop_share
-from residency.corpus.reader import Source, showable
+from residency.corpus.reader import Source, proved, showable
 
 if TYPE_CHECKING:
     Data = Source
@@ -28,6 +29,8 @@ else:
 
 Progress = Callable[[int], None]
 """Told now and then how many rows have been read."""
+MOST_WORDS = 30
+"""Labels with blanks in them that may differ from note to note."""
 TOLD_EVERY = 100
 """Rows between two reports of progress."""
 
@@ -108,6 +111,7 @@ def read_parts(
     read: dict[str, list[Note]] = {part: [] for part in inputs}
     for part, path in [(part, path) for part, paths in inputs.items() for path in paths]:
         before = len(ledger)
+        check_form(path, data.format)
         for row in reader.rows(path):
             if note := ledger.add_row(row, path, reader):
                 read[part].append(note)
@@ -122,6 +126,7 @@ def read_parts(
     ledger.check(data.max_rejected, f"data.{name}")
     _check_ids(ledger.entries)
     _check_labels(data, name, ledger.labels)
+    _check_words([note for notes in read.values() for note in notes], name)
     return read, ledger
 
 
@@ -230,7 +235,7 @@ def relative_name(path: Path, root: Path) -> str:
 def _check_ids(entries: Sequence[LedgerEntry]) -> None:
     first: dict[str, LedgerEntry] = {}
     for entry in entries:
-        if entry.status == "rejected":
+        if entry.status in ("rejected", "left out"):
             continue
         other = first.setdefault(entry.id, entry)
         if other is not entry:
@@ -246,6 +251,21 @@ def _check_labels(data: Source, name: str, found: set[str]) -> None:
             f"data.{name}.labels: {unknown[0]!r} is no label of the data; "
             f"{allowed(showable(found), unknown[0])}."
         )
+
+
+def _check_words(notes: Sequence[Note], name: str) -> None:
+    """Raise ``DataError`` where what is given as the labels of notes are texts: long ones, or nearly
+    as many different ones as notes. None of them is shown."""
+    given = [(note.id, label) for note in notes for label in note.labels if not proved(label)]
+    long = next((id for id, label in given if len(label) > 200 or "\n" in label), None)
+    different = len({label for _, label in given})
+    if long is None and (different <= MOST_WORDS or different * 2 <= len(given)):
+        return
+    what = f"{different} different ones in {len(given)}" if long is None else f"a text at {long!r}"
+    raise DataError(
+        f"data.{name}: what is given as labels of notes are no labels ({what}); name the column or "
+        "field that holds them."
+    )
 
 
 def _sample(notes: Sequence[Note], limit: int, seed: int) -> list[Note]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from residency.core.errors import DataError
 from residency.core.part import Part, Share, renamed
 from residency.core.types import PARTS, PartName, Profile, Turn, Value
-from residency.corpus.span_repair import Raw
+from residency.corpus.span_repair import Offsets, Raw
 
 Paths = str | list[str]
 Near = Annotated[
@@ -47,10 +48,14 @@ class Row(Value, frozen=True):
     department: str = ""
     join_lines: bool = False
     """Whether span fragments parted only by blanks are one span."""
+    offsets: Offsets = "auto"
+    """How offsets count, where the format says it."""
     repairs: tuple[str, ...] = ()
     """Repairs that the reader made, one per span."""
     fault: str = ""
     """Why nothing can be made of the row."""
+    left_out: str = ""
+    """Why the file itself says that the row is not to be learned from."""
 
 
 class Source(Part):
@@ -100,6 +105,12 @@ class Source(Part):
     on_bad_span: Literal["reject_row", "drop_span"] = "reject_row"
     """What becomes of a span that cannot be repaired. Dropping it teaches the model that there is
     nothing."""
+    offsets: Offsets = "auto"
+    """How offsets of spans without a quote count: ``characters``, ``utf-16`` (JavaScript, Java),
+    ``utf-8`` (bytes) or ``crlf`` (CRLF as one character). ``auto``: characters; a span that then
+    begins or ends inside a word, or that another way of counting fits as well, is a bad one."""
+    ends: Literal["exclusive", "inclusive"] = "exclusive"
+    """Whether the end of a span is the place behind its last character, or that character."""
     labels: dict[str, str] = {}
     """Old label -> new label; one that is mapped to the empty string is left out."""
     license: str = ""
@@ -164,6 +175,20 @@ def require(
                 f"{where}: has no {what} {name!r}; present: {names}; set {setting} to the right "
                 "one."
             )
+
+
+def proved(label: str) -> bool:
+    """Whether a label has a shape that a stretch of a note does not have: one word of letters,
+    digits and a few signs, that is no long number."""
+    return bool(_LABEL.fullmatch(label)) and not re.search(r"\d{6}", label)
+
+
+def told(label: str) -> str:
+    """A label as an error may name it: what has not the shape of one is not shown."""
+    return f"label {label!r}" if proved(label) else "a label that is no plain word (not shown)"
+
+
+_LABEL = re.compile(r"[^\W_][\w.:/+&-]{0,39}")
 
 
 def showable(names: Iterable[str]) -> list[str]:

@@ -13,7 +13,9 @@ gives:
 - blanks at the edges: trimmed, with or without a quote;
 - two equal spans: merged.
 
-Where two of these give different places the span is bad. So is a discontinuous span: what covers
+Where two of these give different places the span is bad. So is a span without a quote that begins
+or ends inside a word, or whose offsets may as well count emoji or CRLF in another way: how they
+count is then for the data set to say (``offsets``, ``ends``). So is a discontinuous span: what covers
 all its fragments also covers what was left out. The one exception must be asked for
 (``join_lines``): fragments parted by nothing but blanks.
 """
@@ -21,9 +23,12 @@ all its fragments also covers what was left out. The one exception must be asked
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from unicodedata import normalize
+from typing import Literal
+from unicodedata import category, normalize
+
+from msgspec.structs import replace
 
 from residency.core.types import Span, Value
 
@@ -41,6 +46,19 @@ OUTSIDE = "span lies outside the text"
 DISCONTINUOUS = "span is discontinuous"
 NOWHERE = "quote of a span stands nowhere in the text"
 SEVERAL = "quote of a span stands in several places, not at its offsets"
+
+
+INSIDE = "span without a quote begins or ends inside a word"
+UNPROVED = "span without a quote in a text whose emoji or CRLF may be counted in two ways"
+UTF16 = "offsets counted in UTF-16 units"
+UTF8 = "offsets counted in UTF-8 bytes"
+CRLF = "offsets counted CRLF as one character"
+INCLUSIVE = "the last character is counted in"
+
+Offsets = Literal["auto", "characters", "utf-16", "utf-8", "crlf"]
+"""How the offsets of a data set count: as its quotes prove; code points; UTF-16 units; UTF-8 bytes;
+code points with CRLF as one."""
+COUNTED: dict[Offsets, str] = {"utf-16": UTF16, "utf-8": UTF8, "crlf": CRLF}
 
 
 class Raw(Value, frozen=True):
@@ -82,16 +100,34 @@ Place = tuple[int, int, str, str, tuple[str, ...]]
 """What makes two spans of a text the same one."""
 
 
-def settle(text: str, raws: Sequence[Raw], join_lines: bool = False) -> Settled:
-    """Prove, repair or refuse every span of a row."""
+def settle(
+    text: str,
+    raws: Sequence[Raw],
+    join_lines: bool = False,
+    offsets: Offsets = "auto",
+    inclusive: bool = False,
+) -> Settled:
+    """Prove, repair or refuse every span of a row. ``offsets`` and ``inclusive`` say how spans
+    without a quote are counted where the data set knows it."""
+    if inclusive:
+        raws = [
+            replace(raw, fragments=tuple((start, end + 1) for start, end in raw.fragments))
+            for raw in raws
+        ]
     table, counted = _convention(text, raws)
+    tables = dict(_conventions(text)) if any(not raw.quote for raw in raws) else {}
+    told = tables.get(COUNTED.get(offsets, ""))
+    proved = offsets != "auto" or any(raw.quote and not raw.fault for raw in raws)
     spans: dict[Place, Span] = {}
     found: dict[str, Place] = {}
     repairs: list[Remark] = []
     faults: list[Remark] = []
     for raw in raws:
         reasons: list[str] = []
-        place = raw.fault or _place(text, raw, table, counted, join_lines, reasons)
+        own, how = (told, COUNTED[offsets]) if told and not raw.quote else (table, counted)
+        place = raw.fault or _place(text, raw, own, how, join_lines, reasons)
+        if not isinstance(place, str) and not raw.quote:
+            place = _doubt(text, place, tables, proved) or place
         if isinstance(place, str):
             faults.append(Remark(reason=place, line=raw.line))
             continue
@@ -130,6 +166,55 @@ Table = dict[int, int]
 """Offset as counted in a file -> index of the code point."""
 
 
+def inside_word(text: str, at: int) -> bool:
+    """Whether a place lies between two letters, or two digits, of one word, or before a mark of its
+    letter; in scripts without blanks between words it never does."""
+    if not 0 < at < len(text):
+        return False
+    before, after = text[at - 1], text[at]
+    if category(after)[0] == "M":
+        return not before.isspace()
+    if _UNPARTED.match(before) or _UNPARTED.match(after):
+        return False
+    letters = (before.isalpha() or category(before)[0] == "M") and after.isalpha()
+    return letters or (before.isdigit() and after.isdigit())
+
+
+_UNPARTED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+def _clean(text: str, start: int, end: int) -> bool:
+    """Whether a place could be a span: whole words, no blanks at the edges."""
+    inside = 0 <= start < end <= len(text)
+    part = text[start:end] if inside else ""
+    return (
+        bool(part)
+        and part == part.strip()
+        and not any(inside_word(text, at) for at in (start, end))
+    )
+
+
+def _doubt(text: str, place: tuple[int, int], tables: Mapping[str, Table], proved: bool) -> str:
+    """Why a span without a quote is not certain; the empty string where it is. ``proved``: how the
+    row counts is known."""
+    start, end = place
+    others = {name: (table.get(start), table.get(end)) for name, table in tables.items()}
+    fits = [
+        name
+        for name, (first, last) in others.items()
+        if first is not None
+        and last is not None
+        and (first, last) != place
+        and _clean(text, first, last)
+    ]
+    if inside_word(text, start) or inside_word(text, end):
+        fits += [INCLUSIVE] if _clean(text, start, end + 1) else []
+        return INSIDE + (f" ({', or '.join(fits)}, would fit)" if fits and not proved else "")
+    return UNPROVED if not proved and {UTF16, CRLF} & set(fits) else ""
+
+
 def _table(text: str, width: Callable[[int], int]) -> Table:
     table: Table = {}
     offset = 0
@@ -143,15 +228,15 @@ def _table(text: str, width: Callable[[int], int]) -> Table:
 def _conventions(text: str) -> Iterator[tuple[str, Table]]:
     """The other ways to count this text that differ from counting code points."""
     if any(ord(character) > 0xFFFF for character in text):
-        yield "offsets counted in UTF-16 units", _table(text, lambda i: 1 + (ord(text[i]) > 0xFFFF))
+        yield UTF16, _table(text, lambda i: 1 + (ord(text[i]) > 0xFFFF))
     if not text.isascii():
         yield (
-            "offsets counted in UTF-8 bytes",
+            UTF8,
             _table(text, lambda i: len(text[i].encode("utf-8", "surrogatepass"))),
         )
     if "\r\n" in text:
         yield (
-            "offsets counted CRLF as one character",
+            CRLF,
             _table(text, lambda i: int(text[i : i + 2] != "\r\n")),
         )
 

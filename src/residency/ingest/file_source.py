@@ -16,8 +16,9 @@ from typing import Any, TextIO
 
 import msgspec
 
+from residency.core.encodings import ENOUGH, candidates
 from residency.core.errors import DataError, UserError
-from residency.core.files import csv_rows, enumerate_lines, file_digest
+from residency.core.files import csv_rows, enumerate_lines, file_digest, quotes_are_text
 from residency.ingest.decode import FONTS, Unreadable, decode_bytes
 from residency.ingest.rows import Labels, RowOutcome, note_of, note_of_lines
 from residency.ingest.sources import AnyFiles, Ccda, CsvFiles, Hl7, JsonlFiles
@@ -84,7 +85,9 @@ def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator
     number, gathered = 1, _Gathered(settings)
     try:
         with _opened(settings, path) as file:
-            for _, row in csv_rows(file, where, settings.delimiter):
+            quotes = not quotes_are_text(file, settings.delimiter)
+        with _opened(settings, path) as file:
+            for _, row in csv_rows(file, where, settings.delimiter, quotes=quotes):
                 if not header:
                     header = row
                     _check(settings.wanted(), header, place)
@@ -98,7 +101,11 @@ def _read_csv(settings: CsvFiles, path: Path, name: str, place: str) -> Iterator
                 yield from gathered.see(dict(zip(header, row, strict=True)), f"{name}#{number}")
         yield from gathered.notes()
     except UnicodeDecodeError:
-        raise DataError(f"{where} is not UTF-8; say in extract.encoding what it is.") from None
+        best = candidates(path.read_bytes())[:1]
+        told = f" (it reads as words in {best[0].codec})" if best and best[0].words > ENOUGH else ""
+        raise DataError(
+            f"{where} is not UTF-8; say in extract.encoding what it is{told}."
+        ) from None
     except Unreadable:
         raise DataError(
             f"{where} cannot be read as {settings.encoding}; check extract.encoding."

@@ -9,7 +9,9 @@ from pathlib import Path
 from residency.core.errors import ResidencyError
 from residency.core.types import DataSummary, PartName, Value
 from residency.corpus import load
+from residency.corpus.ledger import ROWS
 from residency.corpus.load import Corpus
+from residency.corpus.reader import told
 from residency.corpus.summary import summary
 from residency.models.base import Base
 from residency.models.erased import warning
@@ -114,7 +116,7 @@ def _check_task(
         labelled = fixed(card, train, f"data.{task.data}")
         allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
         unknown = unknown_labels(corpus.notes, labelled)
-        findings += [_found("error", f"{where}: label {one!r} {allowed}") for one in unknown]
+        findings += [_found("error", f"{where}: {told(one)} {allowed}") for one in unknown]
         if base and base.path and head:
             changed = training_of(head).changes(
                 lambda part: examples(
@@ -136,7 +138,7 @@ def _check_task(
 
 def _rejections(corpus: Corpus, limit: float, name: str) -> list[CheckFinding]:
     rejected = [entry for entry in corpus.ledger if entry.status == "rejected"]
-    rows = sum(entry.status in ("kept", "repaired", "rejected") for entry in corpus.ledger)
+    rows = sum(entry.status in ROWS for entry in corpus.ledger)
     level = "error" if rows and len(rejected) / rows > limit else "note"
     found = [
         _found(level, f"{entry.file}:{entry.line}: row rejected: {entry.reason}.")

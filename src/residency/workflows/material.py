@@ -14,6 +14,7 @@ from residency.core.progress import Tracker
 from residency.core.types import PARTS, SHOWABLE, Example, PartName, Profile, Value
 from residency.corpus import load
 from residency.corpus.load import Corpus
+from residency.corpus.reader import told
 from residency.corpus.summary import strictest
 from residency.models.predictors import output_of
 from residency.recipe import Recipe, Task
@@ -92,7 +93,7 @@ def task_on_data(material: Material, task: Task, data: str = "", name: str = "")
     corpus = material.corpora[chosen]
     if unknown := unknown_labels(corpus.notes, card):
         raise DataError(
-            f"data.{chosen}: label {unknown[0]!r} is not in card {card.name}; allowed: "
+            f"data.{chosen}: {told(unknown[0])} is not in card {card.name}; allowed: "
             f"{', '.join(card.names)}; add it to the card, or rename it with data.{chosen}.labels."
         )
     output = output_of(task.output, material.inputs.base, card)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from msgspec.structs import replace
 
+from residency.core.errors import DataError
 from residency.core.files import text_lines
 from residency.core.types import Value
 from residency.corpus.reader import Row, Source, require
@@ -19,7 +21,16 @@ ORPHAN = "entity without a start tag"
 UNCLOSED = "entity without an end tag"
 DOCUMENT = "-DOCSTART-"
 
+NO_TYPE = "a tag has no type"
+TWO_TAGS = "a line holds two tags in one"
+SMALL_PREFIX = "the prefix of a tag is a small letter"
+NO_TAG = "the column of the tags holds something else"
+FEW = "a line has too few columns"
+MANY = "a line has more columns than the others"
+
 _PREFIX = re.compile(r"([BIMELSU])[-_](.+)", re.DOTALL)
+_TYPE = re.compile(r"[^\W_][\w.:/+&-]{0,63}")
+_TWO = re.compile(r"[BIMELSU][-_].*[|,;+&/][BIMELSU][-_].*")
 # BMES and BILOU are BIOES by other letters.
 _LETTERS = {"M": "I", "L": "E", "U": "S"}
 
@@ -32,7 +43,8 @@ class Conll(Source):
     the same type), ``io`` (no start tags: an entity is a maximal run of one type), ``bioes`` (also
     written BMES and BILOU). An I- that nothing starts begins an entity, which is the only reading
     it has; the row counts as repaired. ``-DOCSTART-`` lines part documents, which are then the
-    groups.
+    groups. A file in which most lines hold no tag is refused; what is no tag elsewhere rejects its
+    sentence. Types without a prefix are tags only in a file where ``O`` is the commonest.
     """
 
     format: Literal["conll"]
@@ -48,9 +60,45 @@ class Conll(Source):
         return (".txt", ".tsv", ".conll", ".bio", ".iob", ".iob2", ".bmes", ".bioes")
 
     def rows(self, path: Path) -> Iterator[Row]:
-        scheme = detect(self._sentences(path)) if self.scheme == "auto" else self.scheme
-        for sentence in self._sentences(path):
+        columns = Counter(
+            len(cells) for _, line in text_lines(path) if line.strip() for cells in [_cells(line)]
+        )
+        usual = columns.most_common(1)[0][0] if columns else 0
+        bare = self._bare_types(path, usual)
+        scheme = (
+            detect(self._sentences(path, usual, bare)) if self.scheme == "auto" else self.scheme
+        )
+        for sentence in self._sentences(path, usual, bare):
             yield self._row(sentence, scheme)
+
+    def _bare_types(self, path: Path, usual: int) -> bool:
+        """Whether the types of a file have no prefix. Raises ``DataError`` that names a line where
+        most lines hold no tag; never with a word of it."""
+        met: Counter[str] = Counter()
+        first: dict[str, int] = {}
+        for sentence in self._sentences(path, usual, bare=False):
+            for line, tag in zip(sentence.lines, sentence.tags, strict=True):
+                kind = "O" if tag == "O" else no_tag(tag, bare=False)
+                kind = "bare" if kind == NO_TAG and not no_tag(tag, bare=True) else kind
+                met[kind] += 1
+                first.setdefault(kind, line)
+        tags, lines = met["O"] + met[""], met.total()
+        if (
+            not met[""]
+            and met["bare"]
+            and met["O"] * 2 >= lines
+            and met["O"] + met["bare"] == lines
+        ):
+            return True
+        if lines and tags * 2 < lines:
+            line = min(number for kind, number in first.items() if kind not in ("O", ""))
+            column = "last column" if self.tag == -1 else f"column {self.tag}"
+            raise DataError(
+                f"{path}: line {line}: the {column} is no tag ({tags} of {lines} lines hold one); a "
+                "tag is O, or B-, I-, E- or S- and a type. Set tag to the column of the tags, or "
+                "format to what the file is."
+            )
+        return False
 
     def _row(self, sentence: Sentence, scheme: Scheme) -> Row:
         group = f"document {sentence.document}" if sentence.document else ""
@@ -64,12 +112,23 @@ class Conll(Source):
         entities, repairs = decode(sentence.tags, scheme)
         ends = [start + len(token) for start, token in zip(starts, sentence.tokens, strict=True)]
         spans = tuple(
-            Raw(fragments=((starts[first], ends[last]),), label=label)
+            Raw(
+                fragments=((starts[first], ends[last]),),
+                label=label,
+                quote=text[starts[first] : ends[last]],
+            )
             for first, last, label in entities
         )
-        return Row(line=sentence.line, text=text, spans=spans, group=group, repairs=tuple(repairs))
+        return Row(
+            line=sentence.line,
+            text=text,
+            spans=spans,
+            group=group,
+            offsets="characters",
+            repairs=tuple(repairs),
+        )
 
-    def _sentences(self, path: Path) -> Iterator[Sentence]:
+    def _sentences(self, path: Path, usual: int, bare: bool) -> Iterator[Sentence]:
         sentence, document, seen = Sentence(), 0, False
         for number, line in text_lines(path):
             if not line.strip():
@@ -84,22 +143,26 @@ class Conll(Source):
             sentence = sentence if sentence.line else replace(sentence, line=number)
             cells = _cells(line)
             token, tag = _at(cells, self.token), _at(cells, self.tag)
-            if len(cells) < 2 or token is None or tag is None:
-                if not seen:
+            # Counted from the last, a column is another one in a line of another length.
+            other = len(cells) != usual and min(self.token, self.tag) < 0
+            if len(cells) < 2 or token is None or tag is None or other:
+                if not seen and not other and len(cells) >= usual:
                     setting = "token" if token is None else "tag"
                     present = [str(index) for index in range(len(cells))]
                     wanted = [(str(getattr(self, setting)), setting)]
                     require(f"{path}:{number}", "column", present, wanted)
-                fault = sentence.fault or "a line has too few columns"
+                fault = sentence.fault or (MANY if len(cells) > max(usual, 1) else FEW)
                 sentence = replace(sentence, fault=fault)
+            if tag is None:
                 continue
             seen = True
+            sentence.lines.append(number)
+            sentence.tags.append(tag)
             # A blank as a token vanishes when columns are parted by blanks: common in Chinese
             # files.
             sentence.tokens.append(token or (" " if not self.joiner else ""))
-            sentence.tags.append(tag)
-            if not sentence.tokens[-1] and not sentence.fault:
-                sentence = replace(sentence, fault="a token is empty")
+            if fault := ("" if sentence.tokens[-1] else "a token is empty") or no_tag(tag, bare):
+                sentence = replace(sentence, fault=sentence.fault or fault)
         if sentence.line:
             yield sentence
 
@@ -111,6 +174,8 @@ class Sentence(Value, frozen=True):
     """Where it begins, from 1; 0 where no line was read."""
     tokens: list[str] = []
     tags: list[str] = []
+    lines: list[int] = []
+    """The line of each tag."""
     document: int = 0
     fault: str = ""
 
@@ -120,12 +185,27 @@ class Sentence(Value, frozen=True):
 
 
 def _cells(line: str) -> list[str]:
-    line = line.rstrip("\r\n")
-    return line.split("\t") if "\t" in line else re.split(" +", line.rstrip(" "))
+    line = line.rstrip("\r\n\t ")
+    return line.split("\t") if "\t" in line else re.split(" +", line)
 
 
 def _at(cells: Sequence[str], index: int) -> str | None:
     return cells[index] if -len(cells) <= index < len(cells) else None
+
+
+def no_tag(tag: str, bare: bool) -> str:
+    """Why a tag is none; the empty string where it is one. ``bare``: types without a prefix are
+    tags."""
+    match = _PREFIX.fullmatch(tag)
+    if tag == "O" or (match and _TYPE.fullmatch(match[2]) and not _TWO.fullmatch(tag)):
+        return ""
+    if match:
+        return TWO_TAGS if _TWO.fullmatch(tag) else NO_TAG
+    if tag in set("BIMELSU"):
+        return NO_TYPE
+    if re.fullmatch(r"[bimelsu][-_]\w.*", tag):
+        return SMALL_PREFIX
+    return "" if bare and _TYPE.fullmatch(tag) else NO_TAG
 
 
 def parse_tag(tag: str) -> tuple[str, str]:
