@@ -6,32 +6,32 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import yaml
 
-from _common import ROOT, folder, shared_data
+from _common import ROOT, folder, interval, shared_data
+from residency.core.part import parse
 from residency.core.types import RawNote
-from residency.deid.engine import Deidentifier, normal_form
+from residency.deid.engine import DeidentifiedNote, Deidentifier, normal_form
 from residency.deid.options import Deid
+from residency.deid.tagger import tagger_of
 from residency.deid.vault import Vault
-from residency.synth.hospital_notes import WORLD, notes
+from residency.ingest.hl7 import people
+from residency.ingest.hl7_segments import Message
+from residency.metrics.intervals import bootstrap
+from residency.metrics.screening import wilson
+from residency.synth.hospital_notes import WORLD, Planted, notes
+from residency.synth.planting import PlantedIdentifier as Place
 
 Range = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Place:
-    """``text[start:end]`` identifies somebody; ``known``: the row's columns hold it."""
-
-    start: int
-    end: int
-    kind: str
-    known: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Case:
     text: str
     places: tuple[Place, ...]
     clinical: tuple[Range, ...] = ()
+    """What must stay."""
     neutral: tuple[Range, ...] = ()
     """Where the authors mark something that this scoreboard does not count, e.g. a country: a
     finding there is neither right nor wrong."""
@@ -49,11 +50,20 @@ class Case:
     """Every identifier of the text is marked; else nothing can be said of precision."""
 
 
-COLUMNS = (
-    "language | text | system | notes | mean characters | recall, known | recall, unknown | "
-    "precision | letters rightly replaced | clinical spans with a letter replaced | of them without "
-    "an identifier beside | refused | notes/s and core"
-)
+FIGURES = {
+    "found": ("found", "all"),
+    "of what the row holds": ("own found", "own"),
+    "partly found": ("partly", "all"),
+    "notes with nothing missed": ("complete", "notes"),
+    "precision": ("true", "findings"),
+    "precision, letters": ("right", "letters"),
+    "clinical places with a letter replaced": ("cut", "clinical"),
+    "of them without an identifier beside": ("damaged", "clinical"),
+    "queued a note": ("queued", "notes"),
+    "found or queued": ("seen", "all"),
+}
+"""Figures that are one count over another, summed over notes."""
+COLUMNS = ["language", "text", "system", "notes", "mean characters", *FIGURES, "refused", "notes/s"]
 
 
 @dataclass
@@ -62,52 +72,78 @@ class Tally:
 
     system: str
     seconds: float = 0.0
-    sums: Counter[str] = field(default_factory=Counter)
+    each: list[Counter[str]] = field(default_factory=list)
+    """What each note adds to the counts."""
+    refused: int = 0
     found: Counter[tuple[str, bool]] = field(default_factory=Counter)
     all: Counter[tuple[str, bool]] = field(default_factory=Counter)
 
-    def add(self, case: Case, findings: Iterable[Range]) -> None:
-        """One note and what was replaced in it."""
+    def ask(self, ready: Deidentifier, case: Case) -> DeidentifiedNote | None:
+        """What the engine makes of a note, counted and timed; None where it refuses."""
+        begun = time.process_time()
+        done = ready.process(case.note)
+        self.seconds += time.process_time() - begun
+        if isinstance(done, DeidentifiedNote):
+            found, queue = ([(o.start, o.end) for o in all] for all in (done.findings, done.doubts))
+            self.add(case, found, queue)
+            return done
+        self.refused += 1
+        return None
+
+    def add(self, case: Case, findings: Iterable[Range], queue: Iterable[Range] = ()) -> None:
+        """One note, what was replaced in it, and what waits for a person."""
         merged, places = joined(findings), [(place.start, place.end) for place in case.places]
-        covered = {i for at in merged for i in range(*at) if case.text[i].isalnum()}
-        right = 0
+        covered, queued = letters(case.text, merged), joined(queue)
+        seen, n = covered | letters(case.text, queued), Counter[str]()
         for place in case.places:
-            own = {i for i in range(place.start, place.end) if case.text[i].isalnum()}
+            own = letters(case.text, [(place.start, place.end)])
+            found = own <= covered
             self.all[place.kind, place.known] += 1
-            self.found[place.kind, place.known] += own <= covered
-            right += len(own & covered)
-        self.sums.update(notes=1, characters=len(case.text), clinical=len(case.clinical))
+            self.found[place.kind, place.known] += found
+            n.update(all=1, found=found, seen=own <= seen, partly=bool(own & covered) - found)
+            n.update({"own": place.known, "own found": place.known and found})
+        size = sum(map(str.isalnum, case.text))
+        n.update(notes=1, characters=len(case.text), size=size, clinical=len(case.clinical))
+        n.update(complete=n["found"] == n["all"], queued=len(queued))
         if case.whole:
             counted = [f for f in merged if not touches(f, case.neutral) or touches(f, places)]
             false = [f for f in counted if not touches(f, places)]
-            damaged = sum(touches(span, false) for span in case.clinical)
-            self.sums.update(findings=len(counted), false=len(false), damaged=damaged)
-            wrong = covered - {i for at in places for i in range(*at)}
-            cut = sum(not wrong.isdisjoint(range(*at)) for at in case.clinical)
-            self.sums.update(letters=len(covered), right=right, cut=cut)
+            n.update(findings=len(counted), true=len(counted) - len(false))
+            n.update(damaged=sum(touches(span, false) for span in case.clinical))
+            wrong = covered - letters(case.text, places)
+            n.update(letters=len(covered), right=len(covered) - len(wrong))
+            n.update(cut=sum(not wrong.isdisjoint(range(*at)) for at in case.clinical))
+        self.each.append(n)
 
-    def recall(self, known: bool) -> str:
-        """Share found, and of how many."""
-        both = [[n for key, n in c.items() if key[1] == known] for c in (self.found, self.all)]
-        found, every = map(sum, both)
-        return f"{found / every:.4f} ({every:,})" if every else "-"
+    @property
+    def sums(self) -> Counter[str]:
+        """The counts of all notes."""
+        return sum(self.each, Counter[str]())
+
+    def figure(self, name: str) -> str:
+        """One of ``FIGURES`` with its 95 % interval over notes, and of how many."""
+        counts = np.array([[float(one[key]) for key in FIGURES[name]] for one in self.each])
+        if not counts.size or not counts[:, 1].sum():
+            return "-"
+        groups = [str(number) for number in range(len(counts))]
+        found = bootstrap(counts, groups, lambda n: n[..., :1] / np.maximum(n[..., 1:], 1))
+        value, low, high = (float(one[0]) for one in found)
+        if name == "notes with nothing missed":
+            low, high = wilson(value, len(counts), 1.96)
+        return f"{interval(value, low, high, '.4f')} of {counts[:, 1].sum():,.0f}"
 
     def row(self, lang: str, text: str) -> list[str]:
         """A line of the table."""
-        n, asked = self.sums, self.sums["notes"] + self.sums["refused"]
-        precision = f"{1 - n['false'] / max(n['findings'], 1):.4f} ({n['findings']:,})"
-        return [
-            *(lang, text, self.system, f"{asked:,}"),
-            f"{n['characters'] / max(n['notes'], 1):,.0f}",
-            *(self.recall(True), self.recall(False), precision if n["findings"] else "- (0)"),
-            f"{n['right'] / n['letters']:.4f}" if n["letters"] else "-",
-            *(
-                f"{n[of]:,} of {n['clinical']:,}" if n["clinical"] else "-"
-                for of in ("cut", "damaged")
-            ),
-            f"{n['refused'] / max(asked, 1):.2%}",
-            f"{asked / self.seconds:,.0f}" if self.seconds else "-",
-        ]
+        notes, asked = len(self.each), len(self.each) + self.refused
+        length = f"{self.sums['characters'] / max(notes, 1):,.0f}"
+        rate = f"{asked / self.seconds:,.0f}" if self.seconds else "-"
+        end = [*map(self.figure, FIGURES), f"{self.refused:,}", rate]
+        return [lang, text, self.system, f"{asked:,}", length, *end]
+
+
+def letters(text: str, ranges: Iterable[Range]) -> set[int]:
+    """Where the letters and digits of some ranges stand."""
+    return {i for start, end in ranges for i in range(start, end) if text[i].isalnum()}
 
 
 def joined(findings: Iterable[Range]) -> list[Range]:
@@ -140,12 +176,13 @@ def kinds_table(scored: Sequence[tuple[str, str, Tally]]) -> list[list[str]]:
 
 
 @contextmanager
-def engine() -> Iterator[Deidentifier]:
-    """An engine with an empty vault and a key of its own."""
+def engine(**settings: str) -> Iterator[Deidentifier]:
+    """An engine with these settings of ``deid``, an empty vault and a key of its own."""
     with folder() as work:
         vault = Vault.open(work, os.urandom(32))
         vault.begin()
-        yield Deidentifier(Deid(), vault)
+        read = parse(Deid, settings, "deid")
+        yield Deidentifier(read, vault, tagger=tagger_of(read))
         vault.close()
 
 
@@ -163,12 +200,24 @@ countries, ages) are neutral."""
 
 def of_world(name: str, lang: str, count: int, seed: int) -> Iterator[Case]:
     """Notes of an invented hospital."""
-    for planted in notes(lang, count, seed, WORLDS[name]):
-        note, edits = planted.note, normal_form(planted.note.text)
-        moved = [(mark, edits.project(mark.start, mark.end)) for mark in planted.marks]
-        spans = (edits.project(span.start, span.end) for span in note.spans)
-        places = tuple(Place(*at, mark.kind, mark.known) for mark, at in moved if at)
-        yield Case(note, edits.apply(note.text), places, tuple(span for span in spans if span))
+    return map(case_of, notes(lang, count, seed, WORLDS[name]))
+
+
+def written_notes(name: str, lang: str) -> list[Case]:
+    """Notes of a set that people wrote; what must stay is clinical."""
+    sys.path.insert(0, str(ROOT / "tests/deid"))
+    from written_notes import read_written
+
+    return [case_of(planted) for planted in read_written(name, lang)]
+
+
+def case_of(planted: Planted) -> Case:
+    """A note with the places of its identifiers, which the row holds or not, and its spans."""
+    note, edits = planted.note, normal_form(planted.note.text)
+    moved = [(mark, edits.project(mark.start, mark.end)) for mark in planted.marks]
+    spans = (edits.project(span.start, span.end) for span in note.spans)
+    places = tuple(Place(*at, mark.kind, mark.known) for mark, at in moved if at)
+    return Case(note, edits.apply(note.text), places, tuple(span for span in spans if span))
 
 
 def public() -> dict[tuple[str, str], list[Case]]:
@@ -194,7 +243,9 @@ def public() -> dict[tuple[str, str], list[Case]]:
 def _case(id: str, text: str, lang: str, spans: Iterable[tuple[int, int, str]]) -> Case:
     edits = normal_form(text)
     moved = [(edits.project(start, end), label) for start, end, label in spans]
-    places = tuple(Place(*at, COUNTED[label]) for at, label in moved if at and label in COUNTED)
+    places = tuple(
+        Place(*at, COUNTED[label], False) for at, label in moved if at and label in COUNTED
+    )
     neutral = tuple(at for at, label in moved if at and label not in COUNTED)
     note = RawNote(id=id, patient=id, text=text, lang=lang)
     return Case(note, edits.apply(text), places, neutral=neutral)
@@ -208,50 +259,28 @@ def _golden(lines: Iterable[str]) -> Iterator[Case]:
         yield _case(row.get("id", "zh"), row["text"], "vi" if "gold_spans" in row else "zh", spans)
 
 
-FIELDS = yaml.safe_load("""
-PID: {3: record, 5: name, 9: relative, 11: address, 13: phone, 14: phone, 19: national_id}
-NK1: {2: relative, 4: address, 5: phone, 6: phone}
-""")
-
-
 def _hl7(paths: Iterable[Path]) -> Iterator[Case]:
-    """HL7 v2 messages as running text: their delimiters become blanks. The patient's and relatives'
-    own fields (PID, NK1) are the row's identifiers, and what must not be left in the text."""
+    """HL7 v2 messages as running text: their delimiters become blanks. What extraction takes from
+    them of the patient and relatives is the row, and must not be left: values as they are written,
+    and every part of a name."""
     for path in paths:
-        text = path.read_text("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-        values: set[tuple[str, str]] = set()
-        for line in text.splitlines():
-            fields = line.split("|")
-            for number, kind in FIELDS.get(fields[0], {}).items():
-                for repeat in fields[number].split("~") if number < len(fields) else ():
-                    values |= _parts(kind, repeat.split("^"))
-        plain = re.sub(r"[|^~&]", " ", text)
-        places: list[Place] = []
+        text = "\n".join(path.read_text("utf-8", errors="replace").splitlines())
+        named = people(Message(text.replace("\n", "\r")), "en")[1]
+        own = tuple(pair for pair in named if pair[0] != "clinician")
+        parts = {(k, part) for k, v in own if k in ("name", "relative") for part in v.split()}
+        plain, places = re.sub(r"[|^~&]", " ", text), list[Place]()
         spots = (
             (match.start(), -match.end(), kind)
-            for kind, value in values
+            for kind, value in {*own, *parts}
+            if len(re.sub(r"\W", "", value)) >= 4
             for match in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", plain)
         )
         for start, end, kind in sorted(spots):
             if not places or start >= places[-1].end:
                 places.append(Place(start, -end, kind, known=True))
-        edits = normal_form(plain)
+        edits, name = normal_form(plain), path.name
         moved = ((place, edits.project(place.start, place.end)) for place in places)
         found = tuple(Place(*at, place.kind, True) for place, at in moved if at)
-        own, name = {"identifiers": tuple(sorted(values))}, path.name
-        note = RawNote(id=name, patient=name, text=plain, lang="en", **own)
+        note = RawNote(id=name, patient=name, text=plain, lang="en", identifiers=own)
         # a message names other people and places, which nobody has marked
         yield Case(note, edits.apply(plain), found, whole=False)
-
-
-def _parts(kind: str, parts: list[str]) -> set[tuple[str, str]]:
-    """What of an HL7 field identifies: the number, family and given name, street and town, or the
-    number called."""
-    chosen = [*parts[:1], *parts[11:12]]
-    if kind in ("record", "national_id"):
-        chosen = parts[:1]
-    elif kind in ("name", "relative"):
-        chosen = [part.partition("&")[0] for part in parts[:2]]
-    elif kind == "address":
-        chosen = [part.replace("&", " ").strip() for part in (*parts[:1], *parts[2:3], *parts[4:5])]
-    return {(kind, value.strip()) for value in chosen if len(re.sub(r"\W", "", value)) >= 4}

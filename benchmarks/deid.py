@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import cProfile
 import csv
 import json
 import os
-import pstats
 import re
 import signal
 import sqlite3
@@ -26,9 +24,11 @@ from typing import Any
 import msgspec
 
 import _common as common
+import _deid_cases as material
 from _common import LANGUAGES, Subject, Table, report, say
-from _deid_cases import COLUMNS, WORLDS, Case, Tally, engine, kinds_table, of_world, public, touches
+from _deid_cases import COLUMNS, WORLDS, Case, Tally
 from residency.core.errors import UserError
+from residency.core.files import write_text
 from residency.core.types import RawNote, Span
 from residency.deid.engine import DeidentifiedNote, keyed, normal_form
 from residency.deid.rules import rules, rules_of
@@ -46,8 +46,8 @@ Scored = list[tuple[str, str, Tally]]
 
 
 @measure(
-    "--notes 2000 --presidio 300 --openmed 60 --langs vi zh en --worlds [] --final --no-public "
-    "--seed 1",
+    "--notes 2000 --presidio 300 --openmed 60 --langs vi zh en --worlds development validation "
+    "test --no-public --seed 1",
     quick="--notes 60 --presidio 0 --openmed 0",
     worlds=WORLDS,
     langs=LANGUAGES,
@@ -55,66 +55,78 @@ Scored = list[tuple[str, str, Tally]]
 def scoreboard(given: Namespace) -> None:
     """Ours with and without the row's identifiers, Presidio with the same patterns, and openmed.
 
-    Notes of invented hospitals (development: the rules were written on it; validation: written
-    without sight of the rules, may be looked at; test: the same, scored only with --final) and
-    public texts. --presidio, --openmed: so many notes for the slow ones. notes/s and core:
-    processor time from a RawNote in memory to a verified Note; for the others, of finding alone.
+    Notes of invented hospitals and public texts, all of them seen while the rules were written.
+    --presidio, --openmed: so many notes for the slow ones. notes/s and core: processor time from a
+    RawNote in memory to a verified Note; for the others, of finding alone.
     """
-    parts: dict[str, dict[tuple[str, str], list[Case]]] = {"-test" if given.final else "": {}}
-    for lang, name in [(lang, name) for lang in given.langs for name in worlds_of(given)]:
-        cases = list(of_world(name, lang, given.notes, given.seed))
-        parts["-test" if given.final else ""][lang, name] = cases
-    if not (given.no_public or given.final):
-        parts["-public"] = public()
+    parts: dict[str, dict[tuple[str, str], list[Case]]] = {"": {}}
+    for lang, name in [(lang, name) for lang in given.langs for name in given.worlds]:
+        parts[""][lang, name] = list(material.of_world(name, lang, given.notes, given.seed))
+    if not given.no_public:
+        parts["-public"] = material.public()
     for suffix, texts in parts.items():
         scored = [line for key, cases in texts.items() for line in scores(*key, cases, given)]
-        table, kinds = Table(COLUMNS), Table("")
-        table.lines += [tally.row(lang, text) for lang, text, tally in scored]
-        kinds.lines = kinds_table(scored)
-        report(given, table, suffix)
-        report(given, kinds, suffix, name="deid-kinds")
+        tell(given, scored, "deid-kinds" + suffix, given.name + suffix)
 
 
-def worlds_of(given: Namespace) -> list[str]:
-    """The worlds asked for; the test world is not looked at by accident."""
-    worlds = given.worlds or (["test"] if given.final else ["development", "validation"])
-    if "test" in worlds and not given.final:
-        raise UserError(
-            "the test world is scored once, for the figure that is published; add --final."
-        )
-    return worlds
+def tell(given: Namespace, scored: Scored, kinds_name: str, name: str) -> None:
+    """Report what was scored, by kind of identifier and as a whole."""
+    table, kinds = Table(" | ".join(COLUMNS)), Table("")
+    table.lines += [tally.row(lang, text) for lang, text, tally in scored]
+    kinds.lines = material.kinds_table(scored)
+    report(given, kinds, name=kinds_name)
+    report(given, table, name=name)
+
+
+ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`.\n"
+
+
+@measure(
+    "--set choose --again --settings [] --presidio 0 --openmed 0 --langs vi zh en",
+    quick="--langs en",
+    set=("choose", "final"),
+    langs=LANGUAGES,
+)
+def written(given: Namespace) -> None:
+    """Notes that people wrote without sight of the rules: one set to choose on, one scored once.
+
+    --settings: settings of deid (KEY=VALUE), each a system beside that of the defaults. --set final
+    is refused where its page stands, unless --again: its first figures are the result. --presidio,
+    --openmed: so many notes of a language for them. Intervals of 95 % are over notes.
+    """
+    name = f"deid-written-{given.set}"
+    page = common.RESULTS / f"{name}.md"
+    if given.set == "final" and (given.quick or (page.exists() and not given.again)):
+        raise UserError(f"the final set is scored once and whole, see {page.name}; or add --again.")
+    text = f"# De-identification: written notes, set {given.set}\n\n{ABOUT}"
+    if given.set == "final":
+        write_text(page, text)  # before anything of it is seen
+    cases = {lang: material.written_notes(given.set, lang) for lang in given.langs}
+    scored = [one for lang in cases for one in scores(lang, given.set, cases[lang], given)]
+    tell(given, scored, f"{name}-kinds", name)
+    blocks = (f"\n<!-- results: {one} -->\n<!-- end -->\n" for one in (name, f"{name}-kinds"))
+    if not given.quick:
+        write_text(page, common.filled(text + "".join(blocks)))
 
 
 def scores(lang: str, name: str, cases: Sequence[Case], given: Namespace) -> Scored:
     """Every system on the same cases; the slow ones on the first of them."""
     bare = [replace(one, note=msgspec.structs.replace(one.note, identifiers=())) for one in cases]
-    tallies = [ours("residency, rules only", bare)]
-    if any(case.note.identifiers for case in cases):
-        tallies.append(ours("residency, with columns", cases))
+    known, tallies = any(case.note.identifiers for case in cases), list[Tally]()
+    for setting in ("", *vars(given).get("settings", ())):
+        with material.engine(**dict([setting.split("=", 1)] if setting else [])) as ready:
+            for how, asked in (("rules only", bare), ("with columns", cases))[: 1 + known]:
+                tallies.append(Tally(", ".join(filter(None, ("residency", setting, how)))))
+                for case in asked:
+                    tallies[-1].ask(ready, case)
     for tool in PEERS:
         if few := vars(given)[tool]:
             found, seconds = peer(tool, lang, [case.text for case in cases[:few]])
             tallies.append(Tally(PEERS[tool][0], seconds=seconds))
             for case, ranges in zip(cases, found, strict=False):
                 tallies[-1].add(case, [(start, end) for start, end in ranges])
-    for tally in tallies:
-        say(" | ".join(tally.row(lang, name)))
+    say(f"{lang}, {name}: {len(cases):,} notes, {len(tallies)} systems")
     return [(lang, name, tally) for tally in tallies]
-
-
-def ours(system: str, cases: Iterable[Case]) -> Tally:
-    """The engine, whole."""
-    tally = Tally(system)
-    with engine() as ready:
-        for case in cases:
-            begun = time.process_time()
-            done = ready.process(case.note)
-            tally.seconds += time.process_time() - begun
-            if isinstance(done, DeidentifiedNote):
-                tally.add(case, [(found.start, found.end) for found in done.findings])
-            else:
-                tally.sums["refused"] += 1
-    return tally
 
 
 def peer(tool: str, lang: str, texts: Sequence[str]) -> tuple[list[Any], float]:
@@ -143,45 +155,48 @@ def plainly(pattern: str) -> str:
 def corpora(given: Namespace) -> None:
     """How much the rules find in texts of medical corpora, which hold hardly any identifier.
 
-    An upper limit of what is taken without need: the real dates and names in them count as well.
+    An upper limit of what is taken without need: the real dates and names in them count as well. A
+    mention is touched where a letter of a marked disease, drug or other entity is found.
     """
-    table = Table("text | language | characters | findings per 1,000 characters | by kind")
+    table = Table("text | language | letters | findings per 1,000 | mentions touched | by kind")
     for name, lang, texts in medical(common.shared_data(), given.most):
-        kinds, length = Counter[str](), 0
-        for text in islice(texts, given.most):
-            plain = normal_form(text).apply(text)
-            length += len(plain)
-            kinds.update(one.kind for one in rules_of(lang).find(plain, lang))
-        each = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-        rate = 1000 * kinds.total() / max(length, 1)
-        table.add(f"{name} | {lang} | {length:,} | {rate:.3f} | {each}")
+        kinds, tally = Counter[str](), Tally(name)
+        for text, spans in islice(texts, given.most):
+            case = material.case_of(Planted(RawNote("", "", text, lang, spans=spans), ()))
+            found = rules_of(lang).find(case.text, lang)
+            kinds.update(one.kind for one in found)
+            tally.add(case, [(one.start, one.end) for one in found])
+        n, each = tally.sums, ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+        rate, touched = 1000 * n["findings"] / n["size"], f"{n['cut']:,} of {n['clinical']:,}"
+        table.add(f"{name} | {lang} | {n['size']:,} | {rate:.3f} | {touched} | {each}")
     report(given, table)
 
 
-def medical(data: Path, most: int) -> Iterator[tuple[str, str, Iterable[str]]]:
-    """Name, language and texts of each corpus."""
-    paths = sorted((data / "vi/vietbioner/brat_annotator_a").rglob("*.txt"))
-    yield "VietBioNER, brat texts", "vi", (path.read_text("utf-8", "replace") for path in paths)
+def medical(data: Path, most: int) -> Iterator[tuple[str, str, Iterable[Any]]]:
+    """Name, language, and texts with their marked mentions, of each corpus."""
+    for name in ("vietbioner", "cmedqaner", "ncbi"):
+        sentences = common.corpus(name)[0]
+        lang = common.CORPORA[name]["lang"]
+        yield f"{name}, train", lang, ((note.text, note.spans) for note in sentences)
+    plain = dict[tuple[str, str], Iterable[str]]()
     names = next(path for path in (data / "vi/icd10").rglob("*") if path.is_file())
-    yield "ICD-10 names", "vi", [names.read_text("utf-8")]
+    plain["ICD-10 names", "vi"] = [names.read_text("utf-8")]
     train = json.loads((data / "vi/acrdraid/train.json").read_text("utf-8"))
-    yield "acrDrAid, train", "vi", (str(one["text"]) for one in train)
+    plain["acrDrAid, train", "vi"] = [str(one["text"]) for one in train]
     rows = common.huatuo("general")[: min(most, 3000)]
-    pairs = [f"{row['instruction']}\n{row.get('output', '')}" for row in rows]
-    yield "Huatuo, general", "zh", pairs
+    plain["Huatuo, general", "zh"] = [f"{r['instruction']}\n{r.get('output', '')}" for r in rows]
     liver = (data / "zh/huatuo/liver_cancer.json").read_text("utf-8")
-    yield "Huatuo, liver cancer", "zh", liver.splitlines()
-    lines = (data / "zh/cmedqaner/train.json").read_text("utf-8").splitlines()
-    yield "cMedQANER, train", "zh", (json.loads(line)["text"] for line in lines if line)
+    plain["Huatuo, liver cancer", "zh"] = liver.splitlines()
     with (data / "en/mts_dialog/MTS-Dialog-TrainingSet.csv").open(encoding="utf-8") as file:
         sections = list(csv.DictReader(file))
-    yield "MTS-Dialog, notes", "en", (row["section_text"] for row in sections)
-    yield "MTS-Dialog, dialogues", "en", (row["dialogue"] for row in sections)
-    yield "NCBI disease, train", "en", (note.text for note in common.corpus("ncbi")[0])
+    for column in ("section_text", "dialogue"):
+        plain[f"MTS-Dialog, {column}", "en"] = [row[column] for row in sections]
+    for (name, lang), texts in plain.items():
+        yield name, lang, ((text, ()) for text in texts)
 
 
 @measure(
-    "--notes 34000 --langs vi zh en --worlds [] --final --seed 29",
+    "--notes 34000 --langs vi zh en --worlds development validation test --seed 29",
     quick="--notes 60",
     worlds=WORLDS,
 )
@@ -189,65 +204,38 @@ def properties(given: Namespace) -> None:
     """What must hold for every note: known identifiers gone, entities whole, dates at distances.
 
     --notes invented hospital notes a language and world with every identifier's place recorded, as
-    the row's columns know them. An entity is destroyed without need where a replacement cuts it
-    although no recorded identifier touches it. A date is moved right where the patient's dates all
+    the row's columns know them. An entity is destroyed without need where a letter of it is replaced
+    that belongs to no recorded identifier. A date is moved right where the patient's dates all
     moved by the same whole weeks.
     """
     table = Table(
         "language | text | notes | refused | known identifiers found | entities destroyed without "
-        "need | surviving entities with other text | full dates moved with the patient's | "
-        "weekdays changed"
+        "need | full dates moved with the patient's | weekdays changed"
     )
-    for lang, name in [(lang, name) for lang in given.langs for name in worlds_of(given)]:
-        count, moved = Counter[str](), defaultdict[str, Counter[int]](Counter)
-        with engine() as ready:
-            for planted in notes(lang, given.notes, given.seed, WORLDS[name]):
-                done = ready.process(planted.note)
-                if isinstance(done, DeidentifiedNote):
-                    check(planted, done, count)
-                    moved[planted.note.patient].update(shifts(planted, done, lang))
-                else:
-                    count["refused"] += 1
+    for lang, name in [(lang, name) for lang in given.langs for name in given.worlds]:
+        tally, moved = Tally(name), defaultdict[str, Counter[int]](Counter)
+        with material.engine() as ready:
+            for case in material.of_world(name, lang, given.notes, given.seed):
+                if done := tally.ask(ready, case):
+                    moved[case.note.patient].update(shifts(case, done, lang))
         alike = sum(days.most_common(1)[0][1] for days in moved.values() if days)
         weekdays = sum(n for days in moved.values() for shift, n in days.items() if shift % 7)
+        n = tally.sums
         table.add(
-            f"{lang} | {name} | {given.notes:,} | {count['refused'] / given.notes:.2%} | "
-            f"{count['found']:,} of {count['known']:,} | {count['needless']:,} of "
-            f"{count['spans']:,} | {count['other']:,} of {count['kept']:,} | {alike:,} of "
-            f"{sum(days.total() for days in moved.values()):,} | {weekdays:,}"
+            f"{lang} | {name} | {given.notes:,} | {tally.refused / given.notes:.2%} | "
+            f"{n['own found']:,} of {n['own']:,} | {n['cut']:,} of {n['clinical']:,} | "
+            f"{alike:,} of {sum(days.total() for days in moved.values()):,} | {weekdays:,}"
         )
     report(given, table, peak_memory_mb=round(common.peak_memory_mb()))
 
 
-def check(planted: Planted, done: DeidentifiedNote, tally: Counter[str]) -> None:
-    """Count what became of identifiers and labelled spans."""
-    before = normal_form(planted.note.text)
-    text = before.apply(planted.note.text)
-    covered = {i for one in done.findings for i in range(one.start, one.end)}
-    marks = [(one, before.project(one.start, one.end)) for one in planted.marks]
-    for mark, place in marks:
-        if place and mark.known:
-            tally["known"] += 1
-            tally["found"] += all(i in covered for i in range(*place) if text[i].isalnum())
-    for span in planted.note.spans:
-        if (place := before.project(span.start, span.end)) is None:
-            continue
-        tally["spans"] += 1
-        if (landed := done.edits.project(span.start, span.end)) is None:
-            tally["needless"] += not touches(place, [at for _, at in marks if at])
-            continue
-        tally["kept"] += 1
-        inside = any(place[0] <= one.start and one.end <= place[1] for one in done.findings)
-        tally["other"] += not inside and done.note.text[slice(*landed)] != text[slice(*place)]
-
-
-def shifts(planted: Planted, done: DeidentifiedNote, lang: str) -> Iterator[int]:
+def shifts(case: Case, done: DeidentifiedNote, lang: str) -> Iterator[int]:
     """By how many days each full date of a note was moved."""
     from residency.deid.dates import find_dates
 
     after = {mention.start: mention for mention in find_dates(done.note.text, lang)}
-    before = normal_form(planted.note.text)
-    for mention in find_dates(before.apply(planted.note.text), lang):
+    before = normal_form(case.note.text)
+    for mention in find_dates(case.text, lang):
         place = (mention.start, mention.end)
         back = before.back(*place) if before.pieces else place
         landed = done.edits.project(*back) if back else None
@@ -264,10 +252,9 @@ def speed(given: Namespace) -> None:
     """Notes of about 1,500 characters a second on one core, beside Presidio with the same patterns.
 
     Processor time from a RawNote in memory to a verified Note, a process for each round. Every
-    patient has one note, so nothing of a patient is ever remembered. Presidio finds only. Shares
-    are those of what the engine calls, by the profiler, in a round that is not counted.
+    patient has one note, so nothing of a patient is ever remembered. Presidio finds only.
     """
-    columns = "slowest and fastest round | Presidio, notes/s | share of stages"
+    columns = "slowest and fastest round | Presidio, notes/s"
     table = Table(f"language | notes | mean characters | notes/s | {columns}")
     for lang in LANGUAGES:
         call = (timed, lang, given.notes)
@@ -276,10 +263,9 @@ def speed(given: Namespace) -> None:
         if given.presidio:
             texts = [normal_form(text).apply(text) for text in made[: given.presidio]]
             other = f"{len(texts) / peer('presidio', lang, texts)[1]:,.0f}"
-        length, shares = sum(map(len, made)) / len(made), common.apart(*call, True, threads=1)
         table.add(
-            f"{lang} | {len(made):,} | {length:,.0f} | {median(rates):,.0f} | {min(rates):,.0f} to "
-            f"{max(rates):,.0f} | {other} | {shares['shares']}"
+            f"{lang} | {len(made):,} | {sum(map(len, made)) / len(made):,.0f} | "
+            f"{median(rates):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} | {other}"
         )
     report(given, table)
 
@@ -301,32 +287,16 @@ def long_notes(lang: str, count: int) -> Iterator[RawNote]:
         yield msgspec.structs.replace(own[0], text=text[:end], spans=kept)
 
 
-def timed(lang: str, count: int, profiled: bool = False) -> dict[str, Any]:
-    """Notes a second, or the shares of what the engine calls; warmed up with other notes."""
+def timed(lang: str, count: int) -> dict[str, float]:
+    """Notes a second; warmed up with other notes."""
     made = list(long_notes(lang, count + 50))
-    with engine() as ready, cProfile.Profile() as profile:
-        profile.disable()
+    with material.engine() as ready:
         for note in made[count:]:
             ready.process(note)
-        if profiled:
-            profile.enable()
         begun = time.process_time()
         for note in made[:count]:
             ready.process(note)
-        rate = count / (time.process_time() - begun)
-        profile.disable()
-    if not profiled:
-        return {"rate": rate}
-    stats: Any = pstats.Stats(profile)
-    process = next(key for key in stats.stats if key[2] == "process" and "engine" in key[0])
-    every = stats.stats[process][3]
-    called = {
-        key[2]: callers[process][3] / every
-        for key, (*_, callers) in stats.stats.items()
-        if process in callers
-    }
-    shares = sorted(called.items(), key=lambda one: -one[1])
-    return {"shares": ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.01)}
+        return {"rate": count / (time.process_time() - begun)}
 
 
 KEY = "c3" * 32

@@ -10,15 +10,15 @@ import pytest
 from residency.core.types import RawNote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from _deid_cases import Case, Place, Tally, joined, kinds_table
+from _deid_cases import COLUMNS, Case, Place, Tally, joined, kinds_table
 
 #       0         1         2         3
 #       0123456789012345678901234567890123456789
 TEXT = "Mr. Jo Ray, seen 3/4, Foley in, MRN 88-1"
 PLACES = (
-    Place(4, 10, "name", known=True),
-    Place(17, 20, "date"),
-    Place(36, 40, "record", known=True),
+    Place(4, 10, "name", True),
+    Place(17, 20, "date", False),
+    Place(36, 40, "record", True),
 )
 CASE = Case(RawNote(id="1", patient="p", text=TEXT), TEXT, PLACES, clinical=((22, 27),))
 
@@ -37,7 +37,7 @@ def test_found_means_every_letter_and_digit_and_nothing_of_the_signs_between() -
 
 def test_a_finding_that_touches_an_identifier_is_right_and_another_false() -> None:
     tally = counted((0, 5), (28, 30))
-    assert (tally.sums["findings"], tally.sums["false"]) == (2, 1)
+    assert (tally.sums["findings"], tally.sums["true"]) == (2, 1)
 
 
 def test_findings_that_overlap_count_once() -> None:
@@ -64,10 +64,31 @@ def test_letters_rightly_replaced_tell_of_findings_that_are_too_wide() -> None:
     assert (tally.sums["right"], tally.sums["letters"]) == (2, 7)
 
 
-def test_recall_is_apart_for_what_the_columns_hold_and_the_rest() -> None:
+def test_what_the_row_holds_is_counted_apart_too() -> None:
     tally = counted((4, 10))
-    assert tally.recall(known=True) == "0.5000 (2)"
-    assert tally.recall(known=False) == "0.0000 (1)"
+    assert (tally.sums["found"], tally.sums["all"]) == (1, 3)
+    assert (tally.sums["own found"], tally.sums["own"]) == (1, 2)
+
+
+def test_an_identifier_of_which_letters_are_left_is_partly_found() -> None:
+    tally = counted((4, 9), (18, 19))
+    assert (tally.sums["found"], tally.sums["partly"]) == (0, 1)
+
+
+def test_what_waits_for_a_person_is_not_found_until_then() -> None:
+    tally = Tally("it")
+    tally.add(CASE, [(4, 10)], queue=[(17, 20), (36, 40)])
+    n = tally.sums
+    assert (n["found"], n["seen"], n["queued"], n["complete"]) == (1, 3, 2, 0)
+    assert n["findings"] == 1
+
+
+def test_figures_are_shares_of_sums_with_an_interval_over_notes() -> None:
+    tally = counted((4, 10), (17, 20), (36, 40))
+    tally.add(CASE, [(4, 10)])
+    assert tally.figure("found").startswith("0.6667 [")  # 3 and 1 of 3
+    # Wilson (1927) of 1 of 2: 0.5 -+ 1.96 / 2.9208 * sqrt(0.125 + 0.2401)
+    assert tally.figure("notes with nothing missed") == "0.5000 [0.0945, 0.9055] of 2"
 
 
 def test_findings_in_neutral_places_are_neither_right_nor_wrong_but_beside_identifiers_they_count() -> (
@@ -80,16 +101,16 @@ def test_findings_in_neutral_places_are_neither_right_nor_wrong_but_beside_ident
 
 def test_where_not_every_identifier_is_marked_precision_is_not_said() -> None:
     tally = counted((0, 3), (4, 10), case=Case(CASE.note, TEXT, PLACES, whole=False))
-    row = tally.row("en", "x")
-    assert "- (0)" in row
-    assert tally.recall(known=True) == "0.5000 (2)"
+    assert tally.figure("precision") == "-"
+    assert tally.sums["own found"] == 1
 
 
 def test_refused_notes_count_as_asked_and_in_no_other_column() -> None:
     tally = counted((4, 10))
-    tally.sums["refused"] = 1
-    assert tally.row("en", "x")[3] == "2"
-    assert tally.row("en", "x")[-2] == "50.00%"
+    tally.refused = 1
+    row = dict(zip(COLUMNS, tally.row("en", "x"), strict=True))
+    assert (row["notes"], row["refused"]) == ("2", "1")
+    assert row["found"].endswith(" of 3")
 
 
 def test_the_table_of_kinds_has_a_column_for_each_system() -> None:
@@ -100,9 +121,15 @@ def test_the_table_of_kinds_has_a_column_for_each_system() -> None:
     assert ["en", "x", "name", "1.0000 (1)", "0.0000 (1)"] in rows
 
 
-@pytest.mark.parametrize("option", [["--worlds", "test"], ["--worlds", "validation", "test"]])
-def test_the_test_world_is_scored_only_with_final(option: list[str]) -> None:
+@pytest.mark.parametrize("option", [["--quick"], []])
+def test_the_final_set_is_scored_once_and_whole(
+    option: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import _common
     import deid
 
-    with pytest.raises(SystemExit, match="--final"):
-        deid.SUBJECT.main(["scoreboard", *option])
+    (tmp_path / "deid-written-final.md").touch()
+    monkeypatch.setattr(_common, "RESULTS", tmp_path)
+    monkeypatch.setattr(deid.material, "written_notes", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(SystemExit, match="scored once"):
+        deid.SUBJECT.main(["written", "--set", "final", *option])
