@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hmac
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Protocol
@@ -14,9 +14,10 @@ from unicodedata import normalize
 from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
 from residency.deid.dates import DateMention, dates_of, write, year_only
-from residency.deid.find import Finding, Recogniser, resolve
+from residency.deid.find import UNDECIDED, Finding, Recogniser, resolve
 from residency.deid.known import KnownFinder, known_finder
 from residency.deid.options import Deid
+from residency.deid.residual import BLANK, residue
 from residency.deid.rules import rules_of
 from residency.deid.surrogates import Surrogates, surrogates
 from residency.deid.tagger import ReviewedTagger, Tagged
@@ -24,6 +25,8 @@ from residency.deid.view import View
 
 DATE_KINDS = frozenset({"date", "birth_date"})
 REFUSED_RESIDUAL = "an identifier of the patient is left after replacement"
+REFUSED_BY_SECOND_CHECK = "the second residual check found"
+"""And what: a kind and a form."""
 REFUSED_DATE = "a date cannot be read"
 REFUSED_EMPTY = "the note names no patient"
 REFUSED_LONG = "the note is longer than a million characters"
@@ -41,6 +44,8 @@ class DeidentifiedNote(Value, frozen=True):
     """Labelled spans of which a replacement changed a letter; their quotes are empty."""
     doubts: tuple[Tagged, ...] = ()
     """Places that may identify somebody and were left, by offsets as ``findings``."""
+    undecided: int = 0
+    """Words left that may be a name or place of the row, or ordinary ones."""
 
 
 class Refused(Value, frozen=True):
@@ -94,7 +99,8 @@ class Deidentifier:
         secret = self.vault.secret(raw.patient)
         own = known_finder(raw.identifiers, raw.lang)
         drawn = surrogates(secret, raw.lang, own.keys)
-        findings = resolve(self.findings(view, dates, own))
+        found = self.findings(view, dates, own)
+        findings = resolve(one for one in found if one.by != UNDECIDED)
         doubts: tuple[Tagged, ...] = ()
         if self.tagger is not None:
             tagged = self.tagger.tag([view.text])[0] if tagged is None else tagged
@@ -105,6 +111,9 @@ class Deidentifier:
         result = edits.apply(view.text)
         if self.left(result, raw.lang, own):
             return Refused(raw.id, REFUSED_RESIDUAL)
+        undecided = _undecided(found, findings, edits)
+        if left := self.residue(blanked(result, edits, undecided), raw):
+            return Refused(raw.id, f"{REFUSED_BY_SECOND_CHECK} {left}")
         whole = before.then(edits) if before.pieces else edits
         kept, destroyed = labels(whole, raw)
         note = Note(
@@ -118,7 +127,8 @@ class Deidentifier:
             written_at=self._when(raw.written_at, drawn),
             spans=kept,
         )
-        return DeidentifiedNote(note, whole, tuple(findings), destroyed, doubts)
+        made, unsure = tuple(findings), len(undecided)
+        return DeidentifiedNote(note, whole, made, destroyed, doubts, unsure)
 
     def findings(self, view: View, dates: Sequence[DateMention], own: KnownFinder) -> list[Finding]:
         """What the row's identifiers, the rules and the plug-ins find."""
@@ -130,6 +140,11 @@ class Deidentifier:
     def left(self, result: str, lang: str, own: KnownFinder) -> bool:
         """Whether an identifier of the row is left in a text: the residual scan."""
         return any(True for _ in own.written(View(result, lang)))
+
+    def residue(self, kept: str, raw: RawNote) -> str:
+        """The kind and form of an identifier of the row that is left in what was kept of a note, by
+        other means; nothing where none is."""
+        return residue(kept, raw.identifiers, raw.lang)
 
     def _when(self, written: datetime | None, surrogates: Surrogates) -> datetime | None:
         if written is None:
@@ -212,6 +227,34 @@ def normal_form(text: str) -> Edits:
     composed = normalise(text, "NFC")
     ends = newlines(composed.apply(text)) if "\r" in text else None
     return composed.then(ends) if ends else composed
+
+
+def _undecided(
+    found: Iterable[Finding], findings: Sequence[Finding], edits: Edits
+) -> set[tuple[int, int]]:
+    """Where in the result what is undecided stands, and was not replaced by anything else."""
+    unsure = (one for one in found if one.by == UNDECIDED)
+    free = (
+        one
+        for one in unsure
+        if not any(one.start < other.end and other.start < one.end for other in findings)
+    )
+    return {place for one in free if (place := edits.project(one.start, one.end))}
+
+
+def blanked(text: str, edits: Edits, places: Iterable[tuple[int, int]] = ()) -> str:
+    """An edited text with ``BLANK`` for what was put in, and for further places of it."""
+    moved, gone = 0, [*places]
+    for piece in edits.pieces:
+        start = piece.start + moved
+        gone.append((start, start + len(piece.text)))
+        moved += len(piece.text) - (piece.end - piece.start)
+    parts: list[str] = []
+    at = 0
+    for start, end in sorted(gone):
+        parts += (text[at:start], BLANK)
+        at = max(at, end)
+    return "".join((*parts, text[at:]))
 
 
 def keyed(secret: bytes, what: str) -> str:

@@ -1,81 +1,58 @@
 """The identifiers that a hospital's database holds of the patient of a note, found however the note
 writes them.
 
-Both are compared without case, width, marks and separators: ``Nguyễn Văn An`` is found as NGUYEN
-VAN AN, nguyen-van-an or NguyenVanAn, 0912.345.678 as 0912 345 678. Names are also found reordered,
-as initials, and by the given name alone.
+Key and text are compared in one normal form (``squeeze``): ``Nguyễn Văn An`` is found as NGUYEN VAN
+AN, nguyen-van-an or NguyenVanAn, 0912.345.678 as 0912 345 678, 陈秀兰 as 陳秀蘭. Names are also found
+in another order, with initials, by their parts and in pinyin; addresses by their places. Where a
+part is also an ordinary word, what stands around it decides.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from functools import cache, cached_property, lru_cache
-from typing import Literal
-
-import numpy as np
+from functools import cache, lru_cache
+from itertools import accumulate, permutations, product
+from pathlib import Path
+from typing import Any, Literal
+from unicodedata import normalize
 
 from residency.core.types import Value
 from residency.deid.dates import DateMention, dates_of, find_dates
-from residency.deid.find import STRUCTURED, Finding
+from residency.deid.find import STRUCTURED, UNDECIDED, Finding
 from residency.deid.names.lists import name_data
-from residency.deid.view import View, narrow, plain, small, text_of
+from residency.deid.squeeze import CONFUSED, Squeezed, squeeze, squeezed
+from residency.deid.view import View, narrow, plain, small
 from residency.deid.words import is_one_word
 
 NAMES = frozenset({"name", "relative", "clinician"})
 CODES = frozenset({"record", "admission", "national_id", "insurance", "phone", "account", "plate"})
 DATES = frozenset({"birth_date", "date"})
-SIGNS = (
-    ".-_/,·・()[]'’‘`*|~\u2010\u2011\u2012\u2013\u2014\u2212\u200b\u200c\u200d\u2060\ufeff\u00ad"
-)
-SEPARATORS = re.compile(rf"[\s{re.escape(SIGNS)}\u0300-\u036f]+")
-"""What may stand between the signs of an identifier; marks that compose with nothing and signs
-without width too."""
 SHORTEST_CODE = 4
-WIDEST_GAP = 3
-CONFUSED = str.maketrans("oil", "011")
-"""Letters that stand for digits in a code that was typed or read badly."""
-Form = Literal["plain", "code", "exact"]
-FORMS: tuple[Form, ...] = ("plain", "code", "exact")
-Places = np.ndarray[tuple[int], np.dtype[np.intp]]
+WIDEST_GAP, WIDEST_GAP_IN_LONG, LONG = 3, 24, 8
+"""Signs that may stand in a row between two of an identifier; in one of so many signs."""
+Test = Literal["", "ordered", "initials", "capital", "common", "cued", "place", "han", "titled"]
 
 
 class Variant(Value, frozen=True):
     """One way to write an identifier."""
 
     key: str
-    """Without separators; plain, save where ``exact``."""
+    """In its normal form."""
     kind: str
-    form: Form = "plain"
-    """``exact``: case and marks count (a given name alone, which may also be a common word);
-    ``code``: O is 0, I and l are 1."""
-    dotted: bool = False
-    """Only where its signs are parted: initials."""
+    test: Test = ""
+    """What else must hold where it stands. ``ordered``: the signs at ``capitals`` are capitals;
+    ``initials``: and parted; ``capital``, ``common``, ``cued``, ``place``, ``han``, ``titled``: see ``_fits``."""
+    code: bool = False
+    """Looked for where O is 0, I and l are 1."""
+    part: str = ""
+    """What of the key is looked for first: one look for many variants."""
     marked: str = ""
-    """With its marks: where the text has other marks, it is another word (``định đặt`` is not Đình
+    """With its marks: where the text has others, it is another word (``định đặt`` is not Đình
     Đạt)."""
-    cued: bool = False
-    """Only behind a word of address or a role."""
-
-
-@cache
-def _kept() -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Code point -> whether it is no separator."""
-    kept = np.ones(0x110000, dtype=bool)
-    for code in range(0x3100):
-        kept[code] = not SEPARATORS.fullmatch(chr(code))
-    kept[[0xFEFF]] = False
-    return kept
-
-
-def _squeeze(view: View) -> tuple[dict[Form, str], Places]:
-    """A text without separators in every form, and where its signs stand in the whole one."""
-    kept = _kept()[view.codes]
-    folded = text_of(view.folded_codes[kept])
-    code = folded.replace("o", "0").replace("i", "1").replace("l", "1")
-    forms: dict[Form, str] = {"plain": folded, "code": code, "exact": text_of(view.codes[kept])}
-    return forms, np.flatnonzero(kept)
+    capitals: tuple[int, ...] = ()
 
 
 class KnownFinder:
@@ -84,37 +61,44 @@ class KnownFinder:
     name = STRUCTURED
 
     def __init__(self, identifiers: Sequence[tuple[str, str]], lang: str) -> None:
-        every = (one for kind, value in identifiers for one in variants(kind, value, lang))
-        self.variants = sorted(dict.fromkeys(every), key=lambda one: FORMS.index(one.form))
+        every = dict.fromkeys(
+            one for kind, value in identifiers for one in variants(kind, value, lang)
+        )
+        self.by_part: dict[tuple[bool, str], list[Variant]] = {}
+        for one in every:
+            self.by_part.setdefault((one.code, one.part or one.key), []).append(one)
+        self.keys = frozenset(one.key for one in every)
+        """Normal forms: what no surrogate may hold."""
         dates = (value for kind, value in identifiers if kind in DATES)
         self.days = frozenset(day for value in dates for day in days_of(value, lang))
 
     def find(self, text: str, lang: str) -> Iterator[Finding]:
         """Where the identifiers stand; dates of the row (birth) in whatever form."""
         view = View(text, lang)
-        return self.search(view, dates_of(view))
+        return (one for one in self.search(view, dates_of(view)) if one.by != UNDECIDED)
 
     def search(self, view: View, dates: Iterable[DateMention]) -> Iterator[Finding]:
-        """The same, in a text whose other forms and dates are there already."""
-        yield from self.written(view)
+        """The same in a text whose other forms and dates are there already, and what is
+        undecided."""
+        yield from self._places(view)
         for mention in dates if self.days else ():
             if mention.value in self.days and mention.precision == "day":
                 yield Finding(mention.start, mention.end, "birth_date", STRUCTURED, 2)
 
     def written(self, view: View) -> Iterator[Finding]:
         """Where the identifiers stand that are no dates."""
-        if not self.variants:
-            return
-        squeezed, places = _squeeze(view)
-        for variant in self.variants:
-            within = squeezed[variant.form]
-            if (at := within.find(variant.key)) >= 0:
-                yield from _standing(view, places, within, variant, at)
+        return (one for one in self._places(view) if one.by != UNDECIDED)
 
-    @cached_property
-    def keys(self) -> frozenset[str]:
-        """Plain forms without separators: what no surrogate may hold."""
-        return frozenset(v.key if v.form == "code" else plain(v.key) for v in self.variants)
+    def _places(self, view: View) -> Iterator[Finding]:
+        if not self.by_part:
+            return
+        form = squeezed(view)
+        for (code, part), those in self.by_part.items():
+            within = form.code if code else form.text
+            if part in within:
+                for one in those:
+                    if (at := within.find(one.key)) >= 0:
+                        yield from _standing(view, form, within, one, at)
 
 
 @lru_cache(maxsize=64)  # the notes of a patient follow each other
@@ -123,27 +107,43 @@ def known_finder(identifiers: tuple[tuple[str, str], ...], lang: str) -> KnownFi
     return KnownFinder(identifiers, lang)
 
 
-def _standing(
-    view: View, places: Places, within: str, variant: Variant, at: int
-) -> Iterator[Finding]:
+# Where they stand
+
+
+def _standing(view: View, form: Squeezed, within: str, one: Variant, at: int) -> Iterator[Finding]:
     """Where a way to write an identifier stands by itself, from a place of the squeezed text on
     where it stands."""
-    length, place, text = len(variant.key), places.item, view.folded
+    length, place, text = len(one.key), form.places.item, view.folded
+    gap = WIDEST_GAP if length < LONG else WIDEST_GAP_IN_LONG
     while at >= 0:
         start, end = place(at), place(at + length - 1) + 1
-        cut = (start and _is_one(text[start - 1], text[start])) or (
+        at = within.find(one.key, at + 1)
+        if (
+            one.kind == "phone"
+            and one.key[0] != "0"
+            and (lead := LEAD.search(text, max(0, start - 12), start))
+        ):
+            start = lead.start()
+        if (start and _is_one(text[start - 1], text[start])) or (
             end < len(text) and _is_one(text[end - 1], text[end])
-        )
-        spread = end - start > length + WIDEST_GAP and GAP.search(text, start, end)
-        if not cut and not spread and _fits(variant, view.shown, start, end):
-            yield Finding(start, end, variant.kind, STRUCTURED)
-        at = within.find(variant.key, at + 1)
+        ):
+            continue
+        if end - start > length + gap and _gap(text[start:end]) > gap:
+            continue
+        sure = _fits(one, view, start, end)
+        if sure is not False:
+            yield Finding(start, end, one.kind, STRUCTURED if sure else UNDECIDED)
 
 
-GAP = re.compile(rf"(?:\s|[{re.escape(SIGNS)}]){{{WIDEST_GAP + 1},}}")
+LEAD = re.compile(
+    r"(?<![\do])(?:(?:(?:\+|00|oo)[ .-]?\d{1,3}|\(\+?\d{1,3}\))[ .)-]*(?:\(?[0o]\)?)?|84|86|1|\(?[0o])[ .)-]*\Z"
+)
+"""What may stand before the digits of a phone number: a country's code, and a nought."""
 
 
-MARKED = re.compile("[\u00c0-\u036f\u1e00-\u1eff]")
+def _gap(found: str) -> int:
+    """The longest run of signs that are no letters and digits."""
+    return max(map(len, re.findall(r"[\W_]+", found)), default=0)
 
 
 def _is_one(left: str, right: str) -> bool:
@@ -151,85 +151,127 @@ def _is_one(left: str, right: str) -> bool:
     return (left.isdigit() and right.isdigit()) or is_one_word(left, right)
 
 
-def _fits(variant: Variant, shown: str, start: int, end: int) -> bool:
-    found = shown[start:end]
-    if variant.dotted:
-        return "." in found and found[0].isupper()
-    if variant.marked:
-        written = SEPARATORS.sub("", small(found))
-        if written != variant.marked and MARKED.search(written):
+def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
+    """Whether a variant is meant at a place; None where nothing around it tells."""
+    if not one.test and not one.marked:
+        return True
+    found = view.shown[start:end]
+    if one.marked and not _marks_of(found) <= _marks_of(one.marked):
+        return False
+    if one.test in ("", "han", "titled"):
+        return not one.test or _in_chinese(one, view.shown, start, end)
+    if one.test == "ordered":
+        letters = [sign for sign in found if sign.isalnum()]
+        return len(letters) == len(one.key) and all(letters[at].isupper() for at in one.capitals)
+    if one.test == "initials":
+        return _as_initials(one, found, view.shown, start)
+    cue, capital = _cue_before(view.shown, start), found[0].isupper()
+    if one.test == "place":
+        return (capital and cue == "place") or (None if capital else False)
+    if one.marked and _marks_of(found) != _marks_of(one.marked):
+        unmarked = view.unmarked_at(start, end) or (
+            cue in ("strong", "weak") and found[0].isupper()
+        )
+        if not unmarked or not found.isascii():
             return False
-    if variant.cued:
-        before = plain(shown[max(0, start - 14) : start]).rstrip(" .:")
-        return found[0].isupper() and before.endswith(addressing())
-    return True
+    if cue == "strong" and (capital or not _vetoed(view, start, end)):
+        return True
+    if not capital:
+        return None if cue == "weak" and one.test != "cued" else False
+    if cue == "weak" or one.test == "capital":
+        return True
+    if one.test == "common" and not one.marked and _within_sentence(view.shown, start, end):
+        return True
+    return None if one.test == "common" else False
+
+
+@lru_cache(maxsize=1 << 12)
+def _marks_of(text: str) -> Counter[str]:
+    """The marks of a text, wherever they stand (``hòa`` is hoà)."""
+    return Counter(
+        sign for sign in normalize("NFD", small(text)) if sign == "đ" or "\u0300" <= sign < "\u0370"
+    )
+
+
+def _as_initials(one: Variant, found: str, text: str, start: int) -> bool:
+    letters = [sign for sign in found if sign.isalnum()]
+    if len(letters) != len(one.key) or not all(letters[at].isupper() for at in one.capitals):
+        return False
+    if len(one.capitals) == len(one.key):  # initials alone
+        cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
+        return "." in found or cued
+    return len(letters) < len(found) or (len(letters) > 4 and not all(map(str.isupper, letters)))
+
+
+WORDS_BEFORE = re.compile(r"(?<!\w)(?:([^\W\d_]+)[ ])?([^\W\d_]+)[ .:,'’\"“(\t]*\Z")
+
+
+def _cue_before(text: str, start: int) -> str:
+    """What the words before a place lead to: ``strong`` or ``weak`` to a person, ``place``, or
+    nothing."""
+    match = WORDS_BEFORE.search(plain(text[max(0, start - 24) : start]))
+    if not match:
+        return ""
+    cues = _cues()
+    return cues.get(f"{match[1]} {match[2]}") or cues.get(match[2], "")
+
+
+def _vetoed(view: View, start: int, end: int) -> bool:
+    """Whether a word in small letters makes an ordinary one with the next (``hạ sốt``)."""
+    behind = re.match(r"[ ]([^\W\d_]+)", view.low[end : end + 12])
+    return behind is not None and f"{view.low[start:end]} {behind[1]}" in _vetoes()
+
+
+def _within_sentence(text: str, start: int, end: int) -> bool:
+    """Whether a capitalised word stands alone within a sentence: a word in small letters before it,
+    no other capitalised one behind it."""
+    before = re.search(r"[a-z,] \Z", text[max(0, start - 2) : start])
+    return (
+        bool(before)
+        and not re.match(r"-|[ ]?[A-Z0-9]", text[end : end + 2])
+        and not text[start:end].isupper()
+    )
+
+
+def _in_chinese(one: Variant, text: str, start: int, end: int) -> bool | None:
+    """Whether Chinese signs that are also a word, or of a name that is not whole, are meant."""
+    before, behind = text[max(0, start - 5) : start].rstrip(" :：\t"), text[end : end + 3].lstrip()
+    data = _data()
+    if one.test == "titled" and before.endswith(("老", "小", "阿")):
+        return not before.endswith(("大小", "中小", "从小", "缩小", "较小"))
+    if behind.startswith(tuple(data["han_after"])):
+        return True
+    if one.kind == "address":
+        return True if before.endswith(tuple(data["han_places"])) else None
+    if one.test == "han" and before.endswith(tuple(data["han_before"])):
+        return True
+    return None if one.test == "han" and len(one.key) > 1 else False
+
+
+# What is looked for
 
 
 @cache
-def addressing() -> tuple[str, ...]:
-    """Words in front of a given name, plain."""
-    return tuple(plain(word) for lang in ("vi", "zh", "en") for word in name_data(lang)["called"])
+def _data() -> Mapping[str, Any]:
+    import yaml
+
+    found: Mapping[str, Any] = yaml.safe_load(
+        (Path(__file__).parent / "data/known.yaml").read_text("utf-8")
+    )
+    return found
 
 
-def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
-    """The ways in which an identifier may be written."""
-    bare = narrow(value).strip()
-    if kind in NAMES:
-        yield from _name_variants(kind, bare, lang)
-    elif kind in CODES:
-        key = SEPARATORS.sub("", plain(bare))
-        if len(key) >= SHORTEST_CODE and any(sign.isdigit() for sign in key):
-            yield Variant(key.translate(CONFUSED), kind, "code")
-            digits = re.sub(r"\D", "", key)
-            if kind == "phone" and len(digits) >= 8:
-                code = r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)"
-                local = re.sub(code, "", digits.removeprefix("00")).lstrip("0")
-                for lead in ("", "0", "84", "+84", "86", "+86", "1", "+1"):
-                    yield Variant(lead + local, kind, "code")
-            elif digits != key and len(digits) >= 6:
-                yield Variant(digits, kind, "code")
-    elif kind == "address":
-        for part in (bare, *re.split(r"[,，;]", bare)):
-            key = SEPARATORS.sub("", plain(part))
-            long = len(key) >= (8 if key.isascii() else 5)
-            if long and (part == bare or any(sign.isdigit() for sign in key)):
-                yield Variant(key, kind)
-    elif kind not in DATES:
-        key = SEPARATORS.sub("", plain(bare))
-        if len(key) >= SHORTEST_CODE:
-            yield Variant(key, kind)
+@cache
+def _cues() -> dict[str, str]:
+    """Words before a place, plain -> what they lead to."""
+    data = _data()
+    named = (("places", "place"), ("weak", "weak"), ("strong", "strong"))
+    return {plain(word): cue for key, cue in named for word in data[key]}
 
 
-def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
-    parts = [part for part in re.split(r"[\s,·・\-]+", name) if part.strip(".")]
-    if len(parts) <= 1 and not name.isascii() and len(name) <= 4 and name >= "\u4e00":  # Chinese
-        yield Variant(name, kind)
-        return
-    if not parts:
-        return
-    folded = [plain(part).strip(".") for part in parts]
-    whole = "".join(folded)
-    if len(whole) >= 4:
-        yield Variant(whole, kind)
-    if len(folded) > 1:
-        yield Variant("".join([folded[-1], *folded[:-1]]), kind)  # given name first, or last
-        yield Variant("".join([*folded[1:], folded[0]]), kind)
-        if len(folded) > 2:
-            low = [small(part).strip(".") for part in parts]
-            yield Variant(folded[0] + folded[-1], kind, marked=low[0] + low[-1])
-            yield Variant(folded[-1] + folded[0], kind, marked=low[-1] + low[0])
-            for first in range(1, len(folded) - 1):
-                if len(short := "".join(folded[first:])) >= 5:
-                    yield Variant(short, kind, marked="".join(low[first:]))
-        initials = "".join(part[0] for part in folded)
-        yield Variant(initials, kind, dotted=True)
-        yield Variant(initials[:-1] + folded[-1], kind, dotted=True)
-    given = {parts[-1], *(parts[:1] if lang == "en" else ())} if len(parts) > 1 else {parts[0]}
-    family = {parts[-1]} if lang == "en" and len(parts) > 1 else set()
-    for word in sorted(given | family):
-        for shown in dict.fromkeys((word, word.capitalize(), word.upper())):
-            if len(word) >= 2 and not shown.islower():
-                yield Variant(shown, kind, "exact", cued=plain(word) in common(lang))
+@cache
+def _vetoes() -> frozenset[str]:
+    return frozenset(name_data("vi")["vetoes"])
 
 
 @cache
@@ -237,9 +279,337 @@ def common(lang: str) -> frozenset[str]:
     """Plain words that are names and common words alike."""
     words: set[str] = set()
     for own in (lang,) if lang in ("vi", "en") else ("vi", "en"):
-        for name in ("common", "ambiguous", "stops"):
-            words.update(map(plain, name_data(own).get(name, ())))
+        for name in ("common", "ambiguous", "stops", "words"):
+            words.update(map(squeeze, name_data(own).get(name, ())))
+        words.update(map(squeeze, _data()["words"][own]))
     return frozenset(words)
+
+
+@cache
+def _set(name: str) -> frozenset[str]:
+    """A list of the data, in normal form."""
+    return frozenset(map(squeeze, _data()[name]))
+
+
+def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
+    """The ways in which an identifier may be written."""
+    bare = narrow(normalize("NFC", value)).strip()
+    if kind in NAMES:
+        yield from _name_variants(kind, bare, lang)
+    elif kind in CODES:
+        yield from _code_variants(kind, bare, lang)
+    elif kind == "address":
+        yield from _address_variants(bare, lang)
+    elif kind == "email" and "@" in bare:
+        yield from _email_variants(bare)
+    elif kind not in DATES and len(key := squeeze(bare)) >= SHORTEST_CODE:
+        yield Variant(key, kind)
+
+
+COUNTRY = re.compile(
+    r"(?:\+|00)\s*(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})"
+)
+
+
+def _code_variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
+    key = squeeze(value).translate(CONFUSED)
+    if len(key) < SHORTEST_CODE or not any(map(str.isdigit, squeeze(value))):
+        return
+    yield Variant(key, kind, code=True)
+    digits = re.sub(r"\D", "", squeeze(value))
+    if kind == "phone" and len(digits) >= 8:
+        local = re.sub(r"\D", "", COUNTRY.sub("", value))
+        if len(digits) == len(local):
+            local = re.sub(r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)(?=\d{8})", "", local)
+        yield Variant(local.lstrip("0"), kind, code=True)
+    elif digits != key and len(digits) >= 6:
+        yield Variant(digits, kind, code=True)
+
+
+def _email_variants(value: str) -> Iterator[Variant]:
+    """As it is, and spoken: ``b.odell (at) example [dot] org``."""
+    login, _, host = value.rpartition("@")
+    spoken = (("at", "dot"), ("acong", "cham"), ("amoc", "cham"), ("圈a", "点"), ("艾特", "点"))
+    logins, hosts = ([squeeze(part) for part in re.split(r"\.", one)] for one in (login, host))
+    part = max(hosts, key=len)
+    for at, dot in spoken:
+        for join, left, right in product(("", at), ("", dot), ("", dot)):
+            yield Variant(left.join(logins) + join + right.join(hosts), "email", part=part)
+    if len(key := squeeze(login)) >= 5 and (key != login or any(map(str.isdigit, login))):
+        yield Variant(key, "email")
+
+
+# Names
+
+
+def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
+    family, comma, given = name.partition(",")
+    if comma and squeeze(given):
+        name = f"{given} {family}"
+    words = [word for word in re.split(r"[\s,·・./;()]+", name) if squeeze(word)]
+    titles = _set("titles")
+    words = [word for word in words if squeeze(word) not in titles] or words
+    if not words:
+        return
+    if any("\u3040" <= sign < "\ue000" for sign in name):
+        yield from _eastern(kind, words, lang)
+        return
+    vietnamese = lang == "vi" and all(SYLLABLE.fullmatch(plain(word)) for word in words)
+    for spelled in _spellings(words):
+        yield from _western(kind, spelled, lang, vietnamese)
+
+
+SYLLABLE = re.compile(
+    r"(?:ngh|ch|gh|gi|kh|ng|nh|ph|qu|th|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?"
+)
+GERMAN = str.maketrans(
+    {
+        "ä": "ae",
+        "ö": "oe",
+        "ü": "ue",
+        "å": "aa",
+        "ø": "oe",
+        "Ä": "Ae",
+        "Ö": "Oe",
+        "Ü": "Ue",
+        "Å": "Aa",
+        "Ø": "Oe",
+    }
+)
+
+
+def _spellings(words: list[str]) -> Iterator[list[str]]:
+    """A name as it is, with the letters of German and the Nordic languages written as two, and the
+    other way round."""
+    yield words
+    wide = [word.translate(GERMAN) for word in words]
+    slim = [re.sub("(?i)(?<=[aou])e|(?<=a)a", "", word) for word in words]
+    for other in (wide, slim):
+        if other != words and all(map(squeeze, other)):
+            yield other
+
+
+def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterator[Variant]:
+    """A name whose words stand apart, given name first or last."""
+    keys = [squeeze(word) for word in words]
+    count, low = len(keys), [small(word) for word in words]
+    if count > 1:
+        ordinary = not vietnamese and not common(lang).isdisjoint(keys)
+        yield from _orders(kind, keys, low, vietnamese, ordinary)
+        yield from _shortened(kind, keys)
+    if vietnamese:
+        yield _alone(kind, words[-1], lang, "common" if keys[-1] in common(lang) else "capital")
+        if count > 1:
+            yield _alone(kind, words[0], lang, "cued")
+        return
+    pieces = [piece for word in words for piece in (word, *re.split(r"[\-\u2010-\u2015]", word))]
+    particles = _set("particles")
+    for piece in dict.fromkeys(pieces):
+        key = squeeze(piece)
+        if len(key) > 1 and (key not in particles or count == 1):
+            known = key in common(lang) or (lang == "vi" and key in common("en"))
+            yield Variant(key, kind, "common" if known else "cued" if len(key) < 3 else "")
+
+
+def _alone(kind: str, word: str, lang: str, test: Test) -> Variant:
+    return Variant(squeeze(word), kind, test, marked=small(word))
+
+
+def _orders(
+    kind: str, keys: list[str], low: list[str], vietnamese: bool, ordinary: bool
+) -> Iterator[Variant]:
+    """The words of a name in every order, or but some of them: another order than its own with
+    capitals only, where some are ordinary words or there are but two."""
+    count = len(keys)
+    every = range(count)
+    chosen: list[tuple[int, ...]] = (
+        [*permutations(every)]
+        if count < 4
+        else [
+            tuple(every),
+            (count - 1, *range(count - 1)),
+            (*range(1, count), 0),
+            tuple(reversed(every)),
+        ]
+    )
+    if count > 2:
+        chosen += [(0, count - 1), (count - 1, 0)]
+        chosen += [tuple(range(first, count)) for first in range(1, count - 1)]
+        chosen += [tuple(range(last)) for last in range(2, count)] if not vietnamese else []
+    for places in chosen:
+        key = "".join(keys[at] for at in places)
+        if len(key) < 4:
+            continue
+        loose = len(places) == count > 2 or not vietnamese
+        marked = "" if loose else " ".join(low[at] for at in places)
+        own = places == tuple(sorted(places))
+        test: Test = "" if own or not (ordinary or len(places) < 3) else "ordered"
+        starts = (0, *accumulate(len(keys[at]) for at in places[:-1])) if test else ()
+        part = max((keys[at] for at in places), key=len)
+        yield Variant(key, kind, test, part=part, marked=marked, capitals=starts)
+
+
+def _shortened(kind: str, keys: list[str]) -> Iterator[Variant]:
+    """With initials: ``L.T. Hoa``, ``LTHoa``, ``Lê T Hoa``, ``Hoa LT``, ``J Smith``, ``Smith JA``, ``John S.``."""
+    first, *middle, last = keys
+    heads = "".join(key[0] for key in middle)
+    forms = [
+        [first[0], *heads, last],
+        [last, first[0], *heads],
+        [first[0], last],
+        [last, first[0]],
+        [first, last[0]],
+        [first, *heads, last],
+        [last[0], *heads, first],
+        [*heads, last],
+        [last, first, *heads],
+    ]
+    if len(middle) > 1:
+        forms += [
+            [first, middle[0], *heads[1:], last],
+            [first[0], *heads[:-1], middle[-1], last],
+            [first[0], middle[-1], last],
+        ]
+    elif middle:
+        forms += [[first[0], middle[0], last]]
+    forms += [[first[0], *heads, last[0]]]
+    for form in forms:
+        if len(form) < 2 or (all(len(piece) > 1 for piece in form)):
+            continue
+        ends = [0]
+        for piece in form:
+            ends.append(ends[-1] + len(piece))
+        longest = max(form, key=len)
+        part = longest if len(longest) > 1 else ""
+        yield Variant("".join(form), kind, "initials", part=part, capitals=tuple(ends[:-1]))
+
+
+def _eastern(kind: str, words: list[str], lang: str) -> Iterator[Variant]:
+    """A name in Chinese, Japanese or Korean signs: whole, by its parts where something around them
+    tells, in pinyin."""
+    keys = [squeeze(word) for word in words]
+    whole = "".join(keys)
+    han = all("\u3400" <= sign < "\ua000" for sign in whole)
+    if len(keys) > 1:
+        yield from (Variant("".join(order), kind) for order in permutations(keys[:4]))
+        yield from (Variant(key, kind) for key in keys if len(key) > 2)
+    word = whole in _set_of_words("zh")
+    yield Variant(whole, kind, "han" if word or len(whole) == 1 else "")
+    if not han or not 2 <= len(whole) <= 4 or len(keys) > 2:
+        return
+    cut = (
+        len(keys[0])
+        if len(keys) == 2
+        else 2
+        if whole[:2] in name_data("zh")["compound"] and len(whole) > 2
+        else 1
+    )
+    yield Variant(whole[:cut], kind, "titled")
+    if len(whole) - cut > 1:
+        yield Variant(whole[cut:], kind, "han")
+    for family, given in _sounds(whole, cut):
+        name = [family, *given]
+        for form in ([family, "".join(given)], ["".join(given), family], [*given, family], name):
+            key = "".join(form)
+            capitals = (0, len(form[0])) if len(form) == 2 else (0,)
+            yield Variant(
+                key, kind, "initials" if len(key) < 6 else "", part=family, capitals=capitals
+            )
+        yield from _shortened(kind, ["".join(given), family])
+        if len(key := "".join(given)) > 5:
+            yield Variant(key, kind)
+        yield Variant(family, kind, "cued")
+
+
+@cache
+def _set_of_words(lang: str) -> frozenset[str]:
+    return frozenset(map(squeeze, (*_data()["words"][lang], *name_data(lang)["vetoes"])))
+
+
+@lru_cache(maxsize=1 << 10)
+def _sounds(name: str, cut: int) -> list[tuple[str, tuple[str, ...]]]:
+    """(family, given) of a Chinese name in pinyin, plain, as its signs may be read."""
+    from pypinyin import Style, pinyin
+
+    found = [
+        list(dict.fromkeys(map(squeeze, sounds)))
+        for sounds in pinyin(name, Style.NORMAL, heteronym=True)
+    ]
+    wide = [
+        [*sounds, *(s.replace("v", u) for s in sounds if "v" in s for u in ("u", "yu"))]
+        for sounds in found
+    ]
+    read = list(product(*wide))[:12]
+    return [("".join(one[:cut]), one[cut:]) for one in read]
+
+
+# Addresses
+
+POSTCODE = re.compile(
+    r"(?<![\w-])(?:\d{5}(?:-?\d{4})?|\d{6}|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d)(?![\w-])"
+)
+HAN_UNIT = re.compile(
+    r"([\u3400-\u9fff]{1,8}?)(特别行政区|自治区|自治州|省|市|州|盟|区|县|旗|镇|乡|街道|村|小区|社区|新村|花园|大道|路|街|巷|弄|胡同)"
+)
+HAN_PLACES = frozenset("省市区县镇乡村州") | {"自治区"}
+
+
+def _address_variants(value: str, lang: str) -> Iterator[Variant]:
+    yield from (Variant(squeeze(code[0]), "address") for code in POSTCODE.finditer(value))
+    parts = re.split(r"[,，;；\n、]|\s[-–]\s", value)
+    for key in map(squeeze, (value, *(part for part in parts if re.search(r"\d", part)))):
+        if len(key) >= (8 if key.isascii() else 5):
+            yield Variant(key, "address")
+    for part in parts:
+        yield from _streets(part)
+        yield from _places(part, lang)
+    seen = 0
+    for match in HAN_UNIT.finditer(squeeze(value)):
+        if match.start() != seen and len(match[1]) > 5:
+            continue
+        seen = match.end()
+        if len(match[0]) > 2:
+            yield Variant(
+                match[0], "address", "" if len(match[0]) > 3 or match[2] in HAN_PLACES else "han"
+            )
+        if match[2] in HAN_PLACES and len(match[1]) > 1:
+            yield Variant(match[1], "address", "han" if len(match[1]) < 3 else "")
+
+
+def _streets(part: str) -> Iterator[Variant]:
+    """A street with its number: its kind in any of its spellings, or without."""
+    words = re.findall(r"[^\W_]+(?:['’][^\W_]+)?", part)
+    for at, word in enumerate(words):
+        kinds = next((kinds for kinds in _data()["streets"] if word.lower() in kinds), None)
+        numbers = [n for n, one in enumerate(words[:at]) if one[0].isdigit()]
+        if not kinds or not at or (numbers and numbers[-1] == at - 1):
+            continue
+        core = "".join(map(squeeze, words[(numbers[-1] + 1 if numbers else 0) : at]))
+        number = squeeze(words[numbers[-1]]) if numbers else ""
+        for kind in (*kinds, ""):
+            if len(key := number + core + kind) >= 6 and (number or kind):
+                yield Variant(key, "address", part=core)
+            if kind and len(core + kind) >= 6:
+                yield Variant(core + kind, "address", part=core)
+
+
+def _places(part: str, lang: str) -> Iterator[Variant]:
+    """The place that a part of an address names, without its number and unit."""
+    words = [word for word in re.split(r"[\s.]+", part) if word and not any(map(str.isdigit, word))]
+    units = _set("units")
+    while words and (squeeze("".join(words[:2])) in units or squeeze(words[0]) in units):
+        words = words[2:] if squeeze("".join(words[:2])) in units and len(words) > 2 else words[1:]
+    key = squeeze("".join(words))
+    if not key or key[0] >= "\u3400" or key in _set("countries") or len(key) < 3:
+        return
+    marked = (
+        " ".join(map(small, words))
+        if lang == "vi" and all(SYLLABLE.fullmatch(plain(w)) for w in words)
+        else ""
+    )
+    ordinary = key in common(lang) or (bool(marked) and len(words) == 1) or len(key) < 4
+    ordinary = ordinary or " ".join(map(small, words)) in _vetoes()
+    yield Variant(key, "address", "place" if ordinary else "", marked=marked)
 
 
 def days_of(value: str, lang: str) -> Iterator[date]:

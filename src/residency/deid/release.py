@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from residency.core.types import RawNote, Value
-from residency.deid.engine import DeidentifiedNote, Deidentifier, normal_form
-from residency.deid.known import CODES, NAMES, SEPARATORS
+from residency.deid.canaries import came_out, plant
+from residency.deid.engine import DeidentifiedNote, Deidentifier, blanked, keyed
+from residency.deid.known import CODES, NAMES
 from residency.deid.names.lists import name_data
 from residency.deid.options import Release
-from residency.deid.view import narrow, plain, small
+from residency.deid.view import narrow, small
 
 SHORTEST_NUMBER, SHORTEST_NAME = 8, 5
 """Digits of a number and letters of a name from which on one sign more or less is no chance."""
@@ -27,7 +30,9 @@ class ReleaseVerdict(Value, frozen=True):
     notes: int = 0
     refused: int = 0
     canaries: int = 0
-    """Patients with identifiers added to a copy of a note."""
+    """Patients, drawn at random, with identifiers added to a copy of a note."""
+    stopped: int = 0
+    """Those of them whose copy was refused."""
     leaked: int = 0
     """Those of them whose identifiers came out."""
     upper_bound: float = 1.0
@@ -41,6 +46,18 @@ class ReleaseVerdict(Value, frozen=True):
     """Combinations of kind, label and language that fewer than ``release.rare`` patients share."""
     rare_patients: int = 0
     """Patients who have one of them."""
+    undecided: int = 0
+    """Words that may be a name or place of the row or ordinary ones, and were left."""
+
+
+class Tried(Value, frozen=True):
+    """A patient of whom canaries were planted."""
+
+    draw: str
+    """By which the sample is drawn: those with the smallest ones."""
+    stopped: bool
+    out: tuple[str, ...]
+    """Kinds and forms of what came out."""
 
 
 class ReleaseCheck:
@@ -48,9 +65,11 @@ class ReleaseCheck:
 
     def __init__(self, settings: Release, engine: Deidentifier) -> None:
         self.settings, self.engine = settings, engine
-        self.notes = self.refused = self.leaked = self.similar = self.unreviewed = 0
-        self.tried: set[str] = set()
-        """Patients with identifiers added to a copy of a note."""
+        self.notes = self.refused = self.similar = self.undecided = self.unreviewed = 0
+        self.canaries: dict[str, Tried] = {}
+        """Patient -> canaries; no more than the settings want."""
+        self.highest = "g"
+        """From which draw on a patient is not of the sample any more."""
         self.everyone: set[str] = set()
         self.patients: dict[tuple[str, ...], set[str]] = {}
 
@@ -69,29 +88,41 @@ class ReleaseCheck:
             holders = self.patients.setdefault(key, set())
             if len(holders) < most:
                 holders.add(group)
-        if len(self.tried) < self.settings.canaries and group not in self.tried:
-            self._plant(raw, group)
+        self.undecided += result.undecided
+        self._try(raw, group)
 
-    def _plant(self, raw: RawNote, group: str) -> None:
-        """Add the row's identifiers to a copy of the note, without any word around them, and see
-        whether they come out."""
-        values = [value for kind, value in raw.identifiers if kind in NAMES | CODES]
-        if not values:
+    def _try(self, raw: RawNote, group: str) -> None:
+        """Plant canaries where the patient is of the sample: those with the smallest of numbers
+        that only the vault's secrets tell are as good as drawn at random from all, however many are
+        still to come."""
+        secret, most = self.engine.vault.secret(raw.patient), self.settings.canaries
+        draw = keyed(secret, "canary")
+        if not most or group in self.canaries or draw >= self.highest:
             return
-        planted = msgspec.structs.replace(raw, text=f"{raw.text}\n{' ; '.join(values)}", spans=())
-        done = self.engine.process(planted)
-        self.tried.add(group)
-        if isinstance(done, DeidentifiedNote):
-            out = squeeze(done.note.text)
-            self.leaked += any(
-                len(key) > 3 and key in out for key in (squeeze(value) for value in values)
-            )
+        text, canaries = plant(raw, random.Random(keyed(secret, "canaries")))
+        if not canaries:
+            return
+        done = self.engine.process(msgspec.structs.replace(raw, text=text, spans=()))
+        out = came_out(text, canaries, done) if isinstance(done, DeidentifiedNote) else ()
+        self.canaries[group] = Tried(
+            draw, not isinstance(done, DeidentifiedNote), tuple(sorted(out))
+        )
+        self._of_sample()
+
+    def _of_sample(self) -> None:
+        """Keep the patients with the smallest draws."""
+        most = self.settings.canaries
+        while len(self.canaries) > most:
+            del self.canaries[max(self.canaries, key=lambda one: self.canaries[one].draw)]
+        if len(self.canaries) == most:
+            self.highest = max((one.draw for one in self.canaries.values()), default="")
 
     def add_earlier(self, known: Mapping[str, Any]) -> None:
         """Take account of what a check of earlier notes knew (its attributes)."""
-        for name in ("notes", "refused", "leaked", "similar"):
-            setattr(self, name, getattr(self, name) + known[name])
-        self.tried |= known["tried"]
+        for name in ("notes", "refused", "similar", "undecided"):
+            setattr(self, name, getattr(self, name) + known.get(name, 0))
+        self.canaries |= known.get("canaries", {})
+        self._of_sample()
         self.everyone |= known["everyone"]
         for key, holders in known["patients"].items():
             self.patients.setdefault(key, set()).update(holders)
@@ -99,18 +130,22 @@ class ReleaseCheck:
     def verdict(self, alone: bool = False) -> ReleaseVerdict:
         """Whether the corpus may be released, and why not. ``alone``: of an addition to one; then
         it is not asked for so many patients as the whole must have."""
+        tried = self.canaries.values()
+        leaked = sum(bool(one.out) for one in tried)
         rare = [holders for holders in self.patients.values() if len(holders) < self.settings.rare]
         verdict = ReleaseVerdict(
             passed=True,
             notes=self.notes,
             refused=self.refused,
-            canaries=len(self.tried),
-            leaked=self.leaked,
-            upper_bound=upper_bound(self.leaked, len(self.tried)),
+            canaries=len(self.canaries),
+            stopped=sum(one.stopped for one in tried),
+            leaked=leaked,
+            upper_bound=upper_bound(leaked, len(tried)),
             similar=self.similar,
             unreviewed=self.unreviewed,
             rare=len(rare),
             rare_patients=len(set().union(*rare)),
+            undecided=self.undecided,
         )
         reasons = tuple(self._reasons(verdict, alone))
         return msgspec.structs.replace(verdict, passed=not reasons, reasons=reasons)
@@ -126,7 +161,11 @@ class ReleaseCheck:
                 f"deid.release.refused = {limits.refused:.1%}"
             )
         if found.leaked:
-            yield f"planted identifiers came out for {found.leaked} of {found.canaries} patients"
+            forms = Counter(what for one in self.canaries.values() for what in one.out)
+            yield (
+                f"planted identifiers came out for {found.leaked} of {found.canaries} patients: "
+                + ", ".join(f"{what} ({count})" for what, count in forms.most_common())
+            )
         if found.upper_bound > limits.bound and not alone:
             yield (
                 f"the upper bound of leakage per patient is {found.upper_bound:.2%} "
@@ -153,11 +192,6 @@ class ReleaseCheck:
             )
 
 
-def squeeze(text: str) -> str:
-    """A text without case, width, marks and separators."""
-    return SEPARATORS.sub("", plain(narrow(normal_form(text).apply(text))))
-
-
 NUMBER = re.compile(r"(?<!\d)\d(?:[ .\-]?\d){7,18}(?!\d)", re.ASCII)
 WORD = re.compile(r"[^\W\d_]+")
 
@@ -174,20 +208,8 @@ def is_similar(raw: RawNote, done: DeidentifiedNote) -> bool:
     names = {narrow(value) for kind, value in raw.identifiers if kind in NAMES}
     if not numbers and not names:
         return False
-    kept = _kept(done)
+    kept = narrow(blanked(done.note.text, done.edits))
     return _near_number(kept, numbers) or _near_name(kept, names, raw.lang)
-
-
-def _kept(done: DeidentifiedNote) -> str:
-    """The text of a note with what was put in blanked."""
-    parts: list[str] = []
-    position, shift, text = 0, 0, done.note.text
-    for piece in done.edits.pieces:
-        start = piece.start + shift
-        parts += (text[position:start], " " * len(piece.text))
-        position = start + len(piece.text)
-        shift += len(piece.text) - (piece.end - piece.start)
-    return narrow("".join((*parts, text[position:])))
 
 
 def _near_number(text: str, own: Iterable[str]) -> bool:

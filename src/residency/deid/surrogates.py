@@ -237,8 +237,10 @@ JOINTS = re.compile(r"[\W_]+")
 
 
 def _words(value: str) -> list[str]:
-    """Every run of words of a surrogate, joined."""
+    """Every run of words of a surrogate, joined; of one in Chinese, every run of signs."""
     parts = [part for part in JOINTS.split(plain(value)) if part]
+    if any("\u3400" <= sign < "\ua000" for sign in value):
+        parts = [*"".join(parts)]
     if len(parts) == 1:
         return parts
     return ["".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]

@@ -17,6 +17,8 @@ LOOKALIKES = dict(zip("аеорсухіѕјкмтвнзαοινρτκυ", "aeopc
 """Small letters of other scripts that look like Latin ones."""
 DASHES = np.array([*range(0x2010, 0x2016), 0x2212, 0x2E3A, 0x30FC], np.uint32)
 """Dashes that stand for a hyphen in numbers."""
+LETTERS = dict(zip("đðłøıħŧɓɗƙɲŋəɛɔ", "ddloihtbdknneeo", strict=True))
+"""Small letters with a stroke or the like, which do not decompose."""
 JOINS = frozenset(" .-/()")
 """What may stand between the numbers of one identifier."""
 
@@ -43,7 +45,7 @@ def _plain_map() -> dict[int, str]:
     table: dict[int, str] = {}
     for code in chain(letters, range(0xFF01, 0xFF5F), (0x3000, 0xA0)):
         base = normalize("NFKD", chr(code))[0].lower()
-        base = {"đ": "d", "ð": "d", **LOOKALIKES}.get(base, base)
+        base = LETTERS.get(base, LOOKALIKES.get(base, base))
         if len(base) == 1 and base != chr(code):
             table[code] = base
     return table
