@@ -78,3 +78,32 @@ def test_other_numbers_are_refused(served: dict[str, Path]) -> None:
 
     with pytest.raises(UserError, match=r"dtype: .* \(it is no neural network\)"):
         load(served["drugs"], "drugs", Serve.model_validate({"dtype": "bf16"}))
+
+
+def test_a_model_that_learned_from_what_was_erased_is_refused_or_says_so_in_every_answer(
+    served: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastapi.testclient import TestClient
+
+    from residency.models import erased
+    from residency.serve.launch import assemble, load
+    from residency.serve.records.monitoring import Log
+
+    erased.mark(served["drugs"], erased.Erasure(at="2026-11-30T00:00:00Z", rows=2, patient="x"))
+    plain = Serve.model_validate({"logs": {"folder": str(tmp_path / "serve")}})
+    with pytest.raises(UserError, match=r"drugs: 2 notes of 1 patient .* set erased=announce"):
+        load(served["drugs"], "drugs", plain)
+    load(served["smokes"], "smokes", plain)
+    settings = plain.model_copy(update={"erased": "announce"})
+    engine = load(served["drugs"], "drugs", settings)
+    said: list[str] = []
+    monkeypatch.setattr(Log, "write", lambda self, event, *rest, **more: said.append(event))
+    client = TestClient(assemble(settings, {"drugs": engine}, Log(), None))
+    key = (tmp_path / "serve/key").read_text("utf-8").strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    listed = client.get("/v1/models", headers=headers).json()["data"][0]
+    assert "2 notes of 1 patient" in listed["erased"]
+    answer = client.post("/extract", json={"text": "dùng heparin nhé"}, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["x-residency-erased"] == listed["erased"]
+    assert "erased-model" in said

@@ -84,7 +84,8 @@ class Manifest(Value, frozen=True):
     name: str
     recipe_digest: str
     root: str
-    """Folder that the recipe's paths are relative to."""
+    """Folder that the recipe's paths are relative to, from the run's own: a project may be moved or
+    copied."""
     created: str
     code: str
     """Version of this package."""

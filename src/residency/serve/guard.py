@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from residency.serve.records.monitoring import Log, Metrics, Users
 
 DIGEST = "x-residency-digest"
+ERASED = "x-residency-erased"
 FIELDS = frozenset(
     [
         "model",
@@ -298,6 +299,8 @@ class Guarded(APIRoute):
             response.headers["cache-control"] = "no-store"
             if exchange.served is not None:
                 response.headers[DIGEST] = exchange.served.digest
+                if exchange.served.erased:
+                    response.headers[ERASED] = exchange.served.erased
             return response
 
         return handler

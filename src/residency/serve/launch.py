@@ -123,6 +123,7 @@ def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
     lines = [f"serving on {address}: {', '.join(served)}"]
+    lines += [f"{one.name}: {one.erased}" for one in served.values() if one.erased]
     key = "$TOKEN"
     if isinstance(settings.auth, LocalKey):
         key = f"$(cat '{(Path(settings.logs.folder) / 'key').resolve()}')"
@@ -199,15 +200,22 @@ def load(
 ) -> ModelEngine:
     """The engine of an artefact: vLLM where it can and is to be had, else this process. ``say`` is
     told where it is not the one that the settings name; ``shared``: the folder through which
-    several workers share vLLM. Raises ``UserError`` where it cannot be loaded."""
+    several workers share vLLM. Raises ``UserError`` where it cannot be loaded, or where notes that
+    it learned from were erased and the settings do not have that announced."""
+    from residency.models import erased
     from residency.serve.engines import in_process, vllm
 
+    if (warning := erased.warning(folder)) and settings.erased == "refuse":
+        raise UserError(f"{name}: {warning} To serve it and have that said, set erased=announce.")
     why = vllm.refused(folder, settings)
     if why is None:
-        return vllm.started(folder, name, settings, shared)
-    if settings.engine == "vllm" and say is not None:
-        say(f"{name}: served in process: {why}")
-    return in_process.load(folder, name, settings)
+        engine: ModelEngine = vllm.started(folder, name, settings, shared)
+    else:
+        if settings.engine == "vllm" and say is not None:
+            say(f"{name}: served in process: {why}")
+        engine = in_process.load(folder, name, settings)
+    engine.served = msgspec.structs.replace(engine.served, erased=warning)
+    return engine
 
 
 def end(engines: Iterable[ModelEngine]) -> None:
@@ -251,6 +259,9 @@ def assemble(
     reasons = stopped if stopped is not None else []
     folder, key = Path(settings.logs.folder), log_key(settings.logs)
     figures = Metrics(ROUTES, engines)
+    for one in engines.values():
+        if one.served.erased:
+            log.write("erased-model", "warning", model=one.served.digest)
     guard = Guard(
         settings,
         engines,

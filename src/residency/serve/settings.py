@@ -118,6 +118,9 @@ class Serve(Part):
     logs: Logs = Logs()
     deidentify_answers: bool = False
     """Whether answers pass through the rules of de-identification before they leave."""
+    erased: Literal["refuse", "announce"] = "refuse"
+    """What becomes of a model that learned from notes which were erased since: it is not loaded, or
+    says so in ``/v1/models``, the log and the header of each answer."""
     threshold: float = Field(default=0.5, ge=0, le=1)
     """``/diagnose`` abstains where the model's confidence is below it."""
 

@@ -17,7 +17,8 @@ def open_run(folder: Path | str) -> tuple[Run, Recipe]:
     """A finished run and its recipe, from its folder."""
     found = Run(Path(folder))
     manifest, path = found.manifest, found.folder / "recipe.yaml"
-    return found, Recipe.from_mapping(read_yaml(path), Path(manifest.root), where=str(path))
+    root = found.folder / manifest.root  # runs of earlier versions keep a whole path
+    return found, Recipe.from_mapping(read_yaml(path), root, where=str(path))
 
 
 def artefact_of(folder: Path | str) -> Path:

@@ -3,6 +3,7 @@ no row is read to know what has to be done."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -274,7 +275,7 @@ def _manifest(
         schema=SCHEMA,
         name=recipe.name,
         recipe_digest=recipe.digest,
-        root=str(recipe.root),
+        root=os.path.relpath(recipe.root, run.folder.resolve()),
         created=created,
         code=packages().get("residency", ""),
         packages=packages(),

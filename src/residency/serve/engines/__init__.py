@@ -45,6 +45,8 @@ class Served(Value, frozen=True):
     dtype: str = "float32"
     window: int = 0
     """Most tokens that are read at once."""
+    erased: str = ""
+    """What was erased after it had learned from it, in one line; empty where nothing was."""
 
     @property
     def answers(self) -> type[Answer]:

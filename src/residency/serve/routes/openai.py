@@ -233,6 +233,7 @@ class ListedModel(BaseModel):
     base: str
     method: str
     card: str
+    erased: str = ""
 
 
 class ModelList(BaseModel):
@@ -267,6 +268,7 @@ def _listed(served: Served) -> dict[str, Any]:
         "base": served.base,
         "method": served.method,
         "card": served.card.name,
+        **({"erased": served.erased} if served.erased else {}),
     }
 
 

@@ -38,13 +38,17 @@ from residency.models import erased
 from residency.models.erased import Erasure
 from residency.workflows.patients import segments
 from residency.workflows.patients.erasure_log import LOG, ErasureLog
+from residency.workflows.patients.holdings import PAGES, Exact, Holding, Marks, cleaned, holdings
 from residency.workflows.patients.search import Patient, Places
 from residency.workflows.patients.trace import (
     Found,
     decode_object,
     documents_of_run,
+    exact_ids,
     ids_of,
+    marks_of,
     read_split,
+    sources,
     trace,
     trace_run,
 )
@@ -74,7 +78,7 @@ def log_of(places: Places, given: Sequence[Path]) -> Path:
 
 def hashes_of(patient: Patient, log: ErasureLog) -> tuple[str, ...]:
     """The patient as the log names it."""
-    return tuple(sorted({log.hash_id(name) for name in (patient.given, *patient.groups)}))
+    return tuple(sorted({log.hash_id(name) for name in patient.names | patient.groups}))
 
 
 class Erasing(Value, frozen=True):
@@ -110,8 +114,11 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     if not begun:
         log.add("begun", hashes)
     known = frozenset(id for one in found for id in one.ids)
+    marks, exact = marks_of(patient, found), exact_ids(places, found)
     own = Erasing(patient=patient, known=known, log=log, hashes=hashes)
-    rows = sum(_from_run(run, own) for run in places.runs)
+    # first of all: by what the patient's notes say these files are found
+    rows = sum(_from_other(one, own, marks, exact) for one in _others(places, found, marks, exact))
+    rows += sum(_from_run(run, own) for run in places.runs)
     for one in models:
         if one.what == "derived model":
             _mark(Path(one.path), 0, own)
@@ -120,34 +127,71 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
         rows += _rewrite(Path(one.path), set(one.lines), own, numbered=True)
     of_runs = [path for run in places.runs for path in sorted(run.glob(f"data/*{SUFFIX}"))]
     rows += sum(_from_split(path, own) for path in [*places.splits, *of_runs])
-    by_hand = [one for one in found if one.by_hand]
+    by_hand = [one for one in found if one.by_hand and one.what == "data"]
+    for left in holdings(places.given, sources(places), marks, exact):
+        rows += 0 if left.by_hand else _from_other(left, own, marks, exact)
+    by_hand += [
+        Found(what="other file", path=str(one.path), lines=one.lines, by_hand=True)
+        for one in holdings(places.given, sources(places), marks, exact)
+        if str(one.path) not in {other.path for other in by_hand}
+    ]
     if by_hand:
-        where = "; ".join(f"{one.path}:{','.join(map(str, one.lines[:5]))}" for one in by_hand)
+        where = "; ".join(
+            f"{one.path}:{','.join(map(str, one.lines[:5]))}".rstrip(":") for one in by_hand
+        )
         raise GateRefused(
             f"{where}: these rows stand in a format that erase does not rewrite; remove them "
             "there, then run it again."
         )
-    secrets = erase_zone(patient, places, log, hashes)
+    secrets = erase_zone(own, places)
     log.add("finished", hashes, rows=rows)
     return Erased(rows=rows, models=len(models), secrets=secrets, log=str(log.path))
 
 
-def erase_zone(patient: Patient, places: Places, log: ErasureLog, hashes: tuple[str, ...]) -> int:
+def _others(places: Places, found: Sequence[Found], marks: Marks, exact: Exact) -> list[Holding]:
+    """Files with something of the patient that are not rewritten as what they are: neither data
+    sets, nor splits, nor pages of runs."""
+    known = {Path(one.path) for one in found if one.what in ("data", "split")}
+    return [
+        one
+        for one in holdings(places.given, sources(places), marks, exact)
+        if not one.by_hand
+        and one.path not in known
+        and not one.path.name.endswith(SUFFIX)
+        and not (
+            one.path.suffix in (*PAGES, ".json") and any(r in one.path.parents for r in places.runs)
+        )
+    ]
+
+
+def _from_other(one: Holding, own: Erasing, marks: Marks, exact: Exact) -> int:
+    """Take the patient out of any file, or remove a page that shows something; rows that went."""
+    before, data = file_digest(one.path), cleaned(one, marks, exact)
+    if data is None:
+        own.record("removed", one.path, 1, before)
+        one.path.unlink()
+    else:
+        _replace(one.path, data, len(one.lines), before, own)
+    return len(one.lines)
+
+
+def erase_zone(own: Erasing, places: Places) -> int:
     """Remove the patient's notes from the zones' stores and the entries from their vaults; how many
     entries there were."""
-    for path, count in segments.remove(patient, places).items():
-        log.add("removed", hashes, path=str(path), rows=count)
+    for path, count in segments.remove(own.patient, places, own.known).items():
+        own.record("removed", path, count)
     for zone in places.zones:
         for waiting in zone.glob("*.review.csv"):  # residency deid writes it anew
             waiting.unlink()
-    for zone, entry in patient.entries.items():
+    for zone, entries in own.patient.entries.items():
         vault = Vault.open(zone, key_from(places.key))
         try:
-            vault.erase(entry)
+            for entry in entries:
+                vault.erase(entry)
         finally:
             vault.close()
-        log.add("removed", hashes, path=str(zone), rows=1)
-    return len(patient.entries)
+        own.record("removed", zone, len(entries))
+    return sum(map(len, own.patient.entries.values()))
 
 
 def _no_unfinished(places: Places) -> None:

@@ -16,6 +16,7 @@ from residency.core.zones import MARKER
 from residency.corpus.splitfile import SUFFIX
 from residency.deid.engine import keyed
 from residency.deid.vault import NAME, Vault, key_from
+from residency.ingest.store import Merged, Store
 from residency.recipe import Recipe, read_yaml
 from residency.workflows.patients.erasure_log import LOG
 
@@ -31,8 +32,14 @@ class Places(Value, frozen=True):
     splits: tuple[Path, ...] = ()
     """Split files outside runs."""
     zones: tuple[Path, ...] = ()
+    given: tuple[Path, ...] = ()
+    """Folders that were given, and those of the files that were: nothing outside is touched."""
     key: str = "RESIDENCY_KEY"
     """Environment variable that holds the zones' key."""
+
+    def inside(self, path: Path) -> bool:
+        """Whether a path lies in what was given."""
+        return any(path.resolve().is_relative_to(folder) for folder in self.given)
 
 
 def find(given: Sequence[Path]) -> Places:
@@ -58,19 +65,24 @@ def find(given: Sequence[Path]) -> Places:
             found[kind].add(path.resolve())
         else:
             _walk(path.resolve(), found)
+    folders = tuple((path if path.is_dir() else path.parent).resolve() for path in given)
+    inside = Places(given=folders).inside
     for recipe in sorted(found["recipes"]):
         loaded = Recipe.load(recipe)
         if loaded.deid is not None:
             key = loaded.deid.key
-            found["zones"] |= {
-                zone
-                for zone in [(loaded.root / loaded.deid.zone).resolve()]
-                if (zone / MARKER).is_file()
-            }
-            found["files"] |= {
-                out for out in [(loaded.root / loaded.deid.out).resolve()] if out.is_file()
-            }
-    return Places(key=key, **{name: tuple(sorted(paths)) for name, paths in found.items()})
+            zone = (loaded.root / loaded.deid.zone).resolve()
+            out = (loaded.root / loaded.deid.out).resolve()
+            found["zones"] |= {zone} if (zone / MARKER).is_file() else set()
+            found["files"] |= {out} if out.is_file() else set()
+            for path in (zone, out):
+                if path.exists() and not inside(path):
+                    raise UserError(
+                        f"{path}: belongs to {recipe} and lies outside of what was given; give its "
+                        "folder too."
+                    )
+    every = {name: tuple(sorted(paths)) for name, paths in found.items()}
+    return Places(key=key, given=folders, **every)
 
 
 def _walk(folder: Path, found: dict[str, set[Path]]) -> None:
@@ -107,13 +119,21 @@ def _kind(path: Path) -> str | None:
 class Patient:
     """Whom it is about. Never shown: it has no ``repr`` of its own and is in no message."""
 
-    def __init__(self, given: str, groups: Iterable[str], entries: dict[Path, bytes]) -> None:
+    def __init__(
+        self,
+        given: str,
+        groups: Iterable[str],
+        entries: dict[Path, tuple[bytes, ...]],
+        names: Iterable[str] = (),
+    ) -> None:
         self.given = given
         """What the user gave: the hospital's id, or the group of the notes."""
+        self.names = frozenset({given, *names})
+        """The same, and the ids of records that were merged with it."""
         self.groups = frozenset(groups)
         """What the patient's notes have as their group."""
         self.entries = entries
-        """Zone -> the patient's entry in its vault."""
+        """Zone -> the patient's entries in its vault."""
 
     def __repr__(self) -> str:
         return "Patient(...)"
@@ -129,17 +149,35 @@ def identify(given: str, places: Places) -> Patient:
         raise UserError(
             "PATIENT: is empty; give the hospital's id of the patient, or the group of the notes."
         )
-    groups, entries = set[str](), dict[Path, bytes]()
+    groups, entries = set[str](), dict[Path, tuple[bytes, ...]]()
+    names = {given}
     for zone in places.zones:
         if not (zone / NAME).is_file() or not os.environ.get(places.key):
             continue
-        vault = Vault.open(zone, key_from(places.key))
+        key = key_from(places.key)
+        names |= _merged_with(given, zone, key)
+        vault = Vault.open(zone, key)
         try:
-            if vault.knows(given):
-                groups.add(keyed(vault.secret(given), "patient"))
-                entries[zone] = vault.entry(given)
-            elif entry := vault.entry_of(lambda secret: keyed(secret, "patient") == given):
-                entries[zone] = entry
+            known = sorted(name for name in names if vault.knows(name))
+            groups |= {keyed(vault.secret(name), "patient") for name in known}
+            found = tuple(vault.entry(name) for name in known)
+            if not found and (
+                entry := vault.entry_of(lambda secret: keyed(secret, "patient") == given)
+            ):
+                found = (entry,)
+            entries |= {zone: found} if found else {}
         finally:
             vault.close()
-    return Patient(given, groups or {given}, entries)
+    return Patient(given, groups or {given}, entries, names)
+
+
+def _merged_with(given: str, zone: Path, key: bytes) -> set[str]:
+    """Ids of the records that were merged with a patient's."""
+    found = set[str]()
+    for path in sorted(zone.glob("*.notes.sqlite")):
+        store = Store.open(zone, path.name.removesuffix(".notes.sqlite"), key)
+        into = (store.get("merged", Merged) or Merged()).into
+        store.close()
+        who = into.get(given, given)
+        found |= {who, *(name for name, other in into.items() if other == who)} if into else set()
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -27,9 +27,9 @@ def count_notes(patient: Patient, places: Places) -> dict[Path, int]:
     return found
 
 
-def remove(patient: Patient, places: Places) -> dict[Path, int]:
-    """Take the patient's notes out of every store; how many of each. Their ids stay taken, so that
-    they do not come back.
+def remove(patient: Patient, places: Places, ids: Collection[str]) -> dict[Path, int]:
+    """Take the patient's notes out of every store; how many of each. Nothing of theirs is taken
+    again. ``ids``: of the released notes.
 
     Raises ``UserError`` while another command works on a store.
     """
@@ -37,7 +37,8 @@ def remove(patient: Patient, places: Places) -> dict[Path, int]:
     for path in _stores(places):
         lock = locked(open_zone(path.parent), path.name.removesuffix(SUFFIX))
         with lock, _opened(path, patient, places.key) as (store, matches):
-            count = store.erase(matches, [patient.given])
+            count = store.erase(matches, patient.names)
+            store.forget_released(ids)
         if count:
             gone[path] = count
     return gone
@@ -59,14 +60,14 @@ def _opened(
     with ExitStack() as stack:
         store = Store.open(zone, path.name.removesuffix(SUFFIX), key)
         stack.callback(store.close)
-        entry = patient.entries.get(zone)
-        vault = Vault.open(zone, key) if entry is not None and (zone / NAME).is_file() else None
+        entries = patient.entries.get(zone, ())
+        vault = Vault.open(zone, key) if entries and (zone / NAME).is_file() else None
         if vault is not None:
             stack.callback(vault.close)
 
         def matches(note: RawNote) -> bool:
-            return note.patient == patient.given or (
-                vault is not None and vault.entry(note.patient) == entry
+            return note.patient in patient.names or (
+                vault is not None and vault.entry(note.patient) in entries
             )
 
         yield store, matches

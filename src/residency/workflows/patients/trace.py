@@ -7,12 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
-from residency.core.errors import ResidencyError
+from residency.core.errors import ResidencyError, UserError
 from residency.core.files import enumerate_lines, file_digest
 from residency.core.types import PARTS, Split, Value
 from residency.corpus import load
@@ -21,9 +22,13 @@ from residency.corpus.json_records import identifier
 from residency.corpus.leaks import Grouping
 from residency.corpus.load import Data
 from residency.corpus.splitfile import SUFFIX, SplitFile
+from residency.ingest.file_source import find_files
+from residency.ingest.sources import AnyFiles
 from residency.recipe import Recipe
 from residency.workflows.finished import open_run
 from residency.workflows.patients import segments
+from residency.workflows.patients.erasure_log import LOG
+from residency.workflows.patients.holdings import PAGES, Exact, Marks, holdings, quietly
 from residency.workflows.patients.search import Patient, Places
 
 CODE = re.compile(r"[0-9a-f]{16}")
@@ -33,7 +38,16 @@ LINKS = ("id", "note", "example")
 """Fields by which rows of a run name the note that they are about."""
 
 What = Literal[
-    "data", "split", "ledger", "prediction", "report", "model", "derived model", "zone", "vault"
+    "data",
+    "split",
+    "ledger",
+    "prediction",
+    "report",
+    "other file",
+    "model",
+    "derived model",
+    "zone",
+    "vault",
 ]
 """What may hold something of a patient, in the order of the road."""
 
@@ -106,13 +120,89 @@ def trace(patient: Patient, places: Places) -> list[Found]:
             lines := matching_rows(path, patient.groups, stable_codes(known))
         ):
             found.append(_rows("data", path, lines))
+    found += other_files(patient, places, found)
     encrypted = "encrypted notes of the hospital"
     for path, count in segments.count_notes(patient, places).items():
         found.append(Found(what="zone", path=str(path), rows=count, detail=encrypted))
-    for zone in patient.entries:
-        found.append(Found(what="vault", path=str(zone), rows=1, detail="the patient's secret"))
+    for zone, entries in patient.entries.items():
+        secret = "the patient's secret"
+        found.append(Found(what="vault", path=str(zone), rows=len(entries), detail=secret))
     order = get_args(What)
     return sorted(found, key=lambda one: order.index(one.what))
+
+
+def other_files(patient: Patient, places: Places, found: Sequence[Found]) -> list[Found]:
+    """Files that hold something of the patient and that no step is known to have written so: of
+    labelling, of other commands, copies."""
+    marks, exact = marks_of(patient, found), exact_ids(places, found)
+    known = {Path(one.path): set(one.lines) for one in found if one.lines}
+    whole = {Path(one.path) for one in found if not one.lines}
+    more = []
+    for one in holdings(places.given, sources(places), marks, exact):
+        lines = tuple(number for number in one.lines if number not in known.get(one.path, ()))
+        if (one.lines and not lines) or one.path in whole or _of_run(one.path, places):
+            continue
+        detail = "" if lines else "holds something of the notes"
+        rows, hash = len(lines) or 1, file_digest(one.path)
+        more.append(
+            Found(
+                what="other file",
+                path=str(one.path),
+                rows=rows,
+                lines=lines,
+                detail=detail,
+                digest=hash,
+                by_hand=one.by_hand,
+            )
+        )
+    return more
+
+
+def _of_run(path: Path, places: Places) -> bool:
+    """Whether a file is a page of a run, which is made anew with its report."""
+    return path.suffix in PAGES and any(run in path.parents for run in places.runs)
+
+
+def marks_of(patient: Patient, found: Sequence[Found]) -> Marks:
+    """By what the patient is known in any file: ids, codes, and what only the patient's notes
+    say."""
+    own: list[str] = []
+    others: list[str] = []
+    quotes: list[str] = []
+    for one in found:
+        if one.what != "data" or one.by_hand:
+            continue
+        lines = set(one.lines)
+        for number, line in enumerate_lines(Path(one.path)):
+            row = decode_object(line)
+            if isinstance(text := row.get("text"), str):
+                (own if number in lines else others).append(text)
+            if number in lines and isinstance(spans := row.get("entities"), list):
+                quotes += [str(span.get("text", "")) for span in spans if isinstance(span, dict)]
+    codes = stable_codes({*(id for one in found for id in one.ids), *patient.groups})
+    marks = Marks({*codes, *patient.names}, own, others)
+    marks.add_quotes(quotes, others)
+    return marks
+
+
+def exact_ids(places: Places, found: Sequence[Found]) -> Exact:
+    """The ids of the patient's notes, where files of labelling name them."""
+    loaded = [Recipe.load(recipe) for recipe in places.recipes]
+    folders = {(one.root / one.label.out).resolve() for one in loaded if one.label}
+    return Exact(folders, {id for one in found for id in one.ids})
+
+
+def sources(places: Places) -> set[Path]:
+    """The hospital's own files, which are not changed, and what is written here."""
+    found = {path for zone in places.zones for path in zone.glob(LOG)}
+    found |= {folder / LOG for folder in places.given} | {*places.recipes}
+    for recipe in map(Recipe.load, places.recipes):
+        settings, root = recipe.extract, recipe.root
+        if settings is not None:
+            found.add((root / settings.merged).resolve())
+        if isinstance(settings, AnyFiles):
+            found |= {path.resolve() for path in quietly(partial(find_files, settings, root))}
+    return found
 
 
 def stable_codes(ids: Iterable[str]) -> set[str]:
@@ -134,6 +224,13 @@ def data_sets(places: Places) -> list[DataSet]:
     found: dict[tuple[str, ...], DataSet] = {}
     for name, data, root, ours in named:
         files = _existing_files(data, root, name)
+        if outside := next((path for path in files if not places.inside(path)), None):
+            if not ours:  # a copy of a project, whose runs name files of the other one
+                continue
+            raise UserError(
+                f"{outside}: is read by a recipe and lies outside of what was given; give its "
+                "folder too."
+            )
         key = (data.format, *map(str, files))
         if files and key not in found:
             try:
