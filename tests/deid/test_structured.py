@@ -57,6 +57,8 @@ def found(identifiers: tuple[tuple[str, str], ...], text: str, lang: str) -> lis
         (VI, "vi", "+84 912 345 678"),
         (VI, "vi", "091\n2345678"),
         (VI, "vi", "BN0012045"),
+        ((("name", "Trần Văn An"),), "vi", "TVAn"),
+        ((("name", "买买提·艾力"),), "zh", "艾力"),
         (ZH, "zh", "欧阳志强"),
         (ZH, "zh", "欧 阳 志 强"),
         (ZH, "zh", "欧阳\n志强"),
@@ -102,3 +104,7 @@ def test_ordinary_words_and_longer_numbers_are_left(
     identifiers: tuple[tuple[str, str], ...], lang: str, text: str
 ) -> None:
     assert found(identifiers, text, lang) == []
+
+
+def test_a_given_name_that_is_no_common_word_is_found_in_small_letters_behind_a_cue() -> None:
+    assert found((("name", "Lò Văn Pành"),), "con: pành đưa vào", "vi") == ["pành"]

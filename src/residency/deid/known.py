@@ -177,7 +177,9 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
     if cue == "strong" and (capital or not _vetoed(view, start, end)):
         return True
     if not capital:
-        return None if cue == "weak" and one.test != "cued" else False
+        if cue != "weak" or one.test == "cued":
+            return False
+        return True if one.test == "capital" and not _vetoed(view, start, end) else None
     if cue == "weak" or one.test == "capital":
         return True
     if one.test == "common" and not one.marked and _within_sentence(view.shown, start, end):
@@ -200,7 +202,8 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool:
     if len(one.capitals) == len(one.key):  # initials alone
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
         return "." in found or cued
-    return len(letters) < len(found) or (len(letters) > 4 and not all(map(str.isupper, letters)))
+    enough = len(letters) > 4 or len(one.capitals) > 2  # LTHoa, TVAn
+    return len(letters) < len(found) or (enough and not all(map(str.isupper, letters)))
 
 
 WORDS_BEFORE = re.compile(r"(?<!\w)(?:([^\W\d_]+)[ ])?([^\W\d_]+)[ .:,'’\"“(\t]*\Z")
@@ -492,7 +495,9 @@ def _eastern(kind: str, words: list[str], lang: str) -> Iterator[Variant]:
     han = all("\u3400" <= sign < "\ua000" for sign in whole)
     if len(keys) > 1:
         yield from (Variant("".join(order), kind) for order in permutations(keys[:4]))
-        yield from (Variant(key, kind) for key in keys if len(key) > 2)
+        ordinary = _set_of_words("zh")
+        for key in (key for key in keys if len(key) > 1):
+            yield Variant(key, kind, "han" if len(key) < 3 and key in ordinary else "")
     word = whole in _set_of_words("zh")
     yield Variant(whole, kind, "han" if word or len(whole) == 1 else "")
     if not han or not 2 <= len(whole) <= 4 or len(keys) > 2:
