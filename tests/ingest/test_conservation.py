@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from residency.core.progress import Silent
 from residency.ingest.ccda import document
 from residency.ingest.decode import HIDDEN, STRUCK, of_html, of_rtf, with_powers
 from residency.ingest.documents import EMBEDDED
@@ -27,6 +28,8 @@ from residency.ingest.hl7_segments import UNKNOWN_ESCAPE, UNKNOWN_SET
 from residency.ingest.pubmed import read_xml
 from residency.ingest.rows import RowOutcome
 from residency.ingest.sources import Ccda, Hl7
+from residency.ingest.store import Store
+from residency.ingest.transfer import take
 
 many = settings(
     max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "150")),
@@ -185,6 +188,38 @@ def test_a_message_that_is_sent_again_gives_the_same_note_and_a_correction_its_n
     # A sender that gives each message the same number loses nothing.
     assert note("OBX|1|TX|X||a") == note("OBX|1|TX|X||a")
     assert note("OBX|1|TX|X||a")[0] != note("OBX|1|TX|X||b")[0]
+
+
+def at(time: str, data: str) -> str:
+    return data.replace("20260102030405", time, 1)
+
+
+def test_a_store_holds_what_the_messages_leave_standing(tmp_path: Path) -> None:
+    """In one file and in several: corrected, replaced, cancelled, withdrawn, sent again."""
+    order = (PATIENT, ORDER)
+    sent = [
+        at("202601010801", document_of("T02", "một", "D1")),
+        at("202601010802", document_of("T02", "hai", "D2")),
+        at("202601010803", file_of(*order, "OBX|1|TX|X||ba||||||P", control="O1")),
+        at("202601010804", file_of(*order, "OBX|1|TX|X||ba rõ||||||F", control="O2")),
+        at("202601010804", file_of(*order, "OBX|1|TX|X||ba rõ||||||F", control="O3")),
+        at("202601010805", document_of("T10", "hai mới", "D3", "D2")),
+        at("202601010806", document_of("T11", "một", "D1")),
+        at("202601010807", file_of(PATIENT, "OBX|1|TX|X||bốn", control="O4")),
+        at("202601010807", file_of(PATIENT, "OBX|1|TX|X||bốn", control="O4")),
+        at("202601010803", file_of(*order, "OBX|1|TX|X||ba||||||P", control="O1")),
+    ]
+    whole, apart = tmp_path / "whole", tmp_path / "apart"
+    for folder, files in ((whole, ["\r".join(sent)]), (apart, sent)):
+        (folder / "in").mkdir(parents=True)
+        (folder / "zone").mkdir()
+        store = Store.open(folder / "zone", "t", b"k" * 32)
+        for number, content in enumerate(files):
+            (folder / f"in/{number:02}.hl7").write_text(content, "utf-8")
+            take(Hl7(kind="hl7", path="in", lang="vi"), folder, store, Silent())
+        held = [note.text for number in store.numbers(0) for note in store.read(number)]
+        assert sorted(held) == ["ba rõ", "bốn", "hai mới"]
+        store.close()
 
 
 def test_each_message_of_a_batch_is_read_in_its_own_character_set() -> None:

@@ -166,15 +166,18 @@ def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
     patient, identifiers = people(parsed, settings.lang)
     parsed.unescape.unknown.clear()
     when = _time(parsed, ("TXA", 4), ("OBR", 7), ("EVN", 2), ("MSH", 7))
+    said = re.match(r"\d{8,17}", _text(parsed, header, 7))
+    version = said[0].ljust(17, "0") if said else ""
     sender = (_text(parsed, header, 3), _text(parsed, header, 4), patient)
     document = next(iter(parsed.named("TXA")), [])
     number, parent = _text(parsed, document, 12), _text(parsed, document, 13)
     if event == "T11" or _text(parsed, document, 19) in ("CA", "OB"):
         own = _id(*sender, "document", number) if number else ""
-        yield RowOutcome(skipped=CANCELLED, id=own)
+        yield RowOutcome(skipped=CANCELLED, id=own, version=version, deleted=bool(own))
         return
     if event in ("T09", "T10") and parent:
-        yield RowOutcome(skipped=REPLACED, id=_id(*sender, "document", parent), rows=0)
+        own = _id(*sender, "document", parent)
+        yield RowOutcome(skipped=REPLACED, id=own, rows=0, version=version, deleted=True)
     without: Counter[str] = Counter()
     given = 0
     for piece in _pieces(parsed, kind, settings.lang):
@@ -183,7 +186,7 @@ def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
             without += piece.left
             if own and WITHDRAWN in piece.left:
                 given += 1
-                yield RowOutcome(skipped=WITHDRAWN, id=own)
+                yield RowOutcome(skipped=WITHDRAWN, id=own, version=version, deleted=True)
             continue
         given += 1
         try:
@@ -203,7 +206,8 @@ def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
             written_at=when,
             identifiers=identifiers,
         )
-        yield RowOutcome(note=note, remarks=dict(piece.left + without))
+        remarks = dict(piece.left + without)
+        yield RowOutcome(note=note, remarks=remarks, version=version if own else "")
         without.clear()
     if not given:
         told = (why for why in without if why not in (NO_WORDS, BESIDE))
