@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -216,6 +217,126 @@ def test_a_webanno_token_that_does_not_stand_at_its_offsets_is_refused(tmp_path:
         read(put(tmp_path, WEBANNO.replace("23-28", "22-27"), "a.tsv"), "webanno")
 
 
+BIOC = {
+    "documents": [
+        {
+            "id": "d1",
+            "passages": [
+                {"offset": 0, "text": "Ho 😀.", "annotations": [], "relations": []},
+                {
+                    "offset": 7,
+                    "text": "Dùng aspirin vì sốt",
+                    "annotations": [
+                        {
+                            "id": "a",
+                            "infons": {"type": "D", "identifier": "C1"},
+                            "text": "aspirin",
+                            "locations": [{"offset": 12, "length": 7}],
+                        },
+                        {
+                            "id": "b",
+                            "infons": {"type": "S"},
+                            "text": "sốt",
+                            "locations": [{"offset": 23, "length": 3}],
+                        },
+                    ],
+                },
+            ],
+            "relations": [
+                {
+                    "id": "r",
+                    "infons": {"type": "treats"},
+                    "nodes": [{"refid": "a", "role": ""}, {"refid": "b", "role": ""}],
+                }
+            ],
+        }
+    ]
+}
+
+
+def bioc_xml() -> str:
+    (document,) = BIOC["documents"]
+
+    def infons(of: dict[str, Any]) -> str:
+        return "".join(f'<infon key="{key}">{value}</infon>' for key, value in of.items())
+
+    passages = ""
+    for one in document["passages"]:
+        inside = "".join(
+            f'<annotation id="{a["id"]}">{infons(a["infons"])}'
+            f'<location offset="{a["locations"][0]["offset"]}" '
+            f'length="{a["locations"][0]["length"]}"/><text>{a["text"]}</text></annotation>'
+            for a in one["annotations"]
+        )
+        passages += (
+            f"<passage><offset>{one['offset']}</offset><text>{one['text']}</text>{inside}</passage>"
+        )
+    relation = (
+        '<relation id="r"><infon key="type">treats</infon><node refid="a" role=""/>'
+        '<node refid="b" role=""/></relation>'
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE collection SYSTEM "BioC.dtd">\n'
+        "<collection><source>x</source><date/><key/><document><id>d1</id>"
+        f"{passages}{relation}</document></collection>"
+    )
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.xml"])
+def test_bioc_passages_stand_at_their_offsets_in_json_and_xml(tmp_path: Path, name: str) -> None:
+    content = bioc_xml() if name == "a.xml" else json.dumps(BIOC)
+    (note,), _ = read(put(tmp_path, content, name), "bioc")
+    assert (note.id, note.group, note.text) == ("d1", "d1", "Ho 😀.\n Dùng aspirin vì sốt")
+    assert [(s.start, s.quote, s.label, s.code) for s in note.spans] == [
+        (12, "aspirin", "D", "C1"),
+        (23, "sốt", "S", None),
+    ]
+    assert note.relations == (Relation(head=0, tail=1, label="treats"),)
+
+
+def test_i2b2_xml_tags_are_spans_by_type_or_name(tmp_path: Path) -> None:
+    content = (
+        '<?xml version="1.0" encoding="UTF-8" ?>\n<deIdi2b2>\n<TEXT><![CDATA[Seen 2 May by Dr Oak <b>]]>'
+        '</TEXT>\n<TAGS>\n<DATE id="P0" start="5" end="10" text="2 May" TYPE="DATE" comment=""/>\n'
+        '<NAME id="P1" start="17" end="20" text="Oak" TYPE="DOCTOR" comment=""/>\n'
+        "</TAGS>\n</deIdi2b2>\n"
+    )
+    path = put(tmp_path, content, "110-01.xml")
+    (note,), _ = read(path, "i2b2_xml")
+    assert (note.id, note.text) == ("110-01", "Seen 2 May by Dr Oak <b>")
+    assert found(note) == [("2 May", "DATE"), ("Oak", "DOCTOR")]
+    assert found(read(path, "i2b2_xml", label="name")[0][0])[1] == ("Oak", "NAME")
+
+
+def test_lists_of_words_and_tags_are_sentences(tmp_path: Path) -> None:
+    good = {"words": ["Bé", "ho", "khan"], "tags": ["O", "B-S", "I-S"]}
+    path = put(
+        tmp_path, rows(good, {"words": ["a"], "tags": ["O", "O"]}, {"words": ["a"], "tags": ["B"]})
+    )
+    notes, ledger = read(path, "phoner", max_rejected=0.9)
+    assert (notes[0].text, found(notes[0])) == ("Bé ho khan", [("ho khan", "S")])
+    assert set(count_entries(ledger.entries)["rejected"]) == {
+        "words and tags are no lists of one length",
+        "a tag has no type",
+    }
+
+
+def test_conllu_plus_columns_are_known_by_their_names(tmp_path: Path) -> None:
+    content = (
+        "# global.columns = ID FORM MISC x:NER\n# newdoc id = 1\n# text = Bé ho, khan\n"
+        "1\tBé\t_\tO\n2-3\tho,\t_\t_\n2\tho\tSpaceAfter=No\tB-S\n3\t,\t_\tI-S\n4\tkhan\t_\tI-S\n\n"
+        "# newdoc id = 2\n1\tsốt\t_\tB-S\n\n"
+    )
+    path = put(tmp_path, content, "a.conllup")
+    notes, _ = read(path, "conllu")
+    assert [(note.text, note.group, found(note)) for note in notes] == [
+        ("Bé ho, khan", "document 1", [("ho, khan", "S")]),
+        ("sốt", "document 2", [("sốt", "S")]),
+    ]
+    with pytest.raises(DataError, match=r"has no column 'X'; present: FORM, ID, MISC, NER, x:NER"):
+        read(path, "conllu", tag="X")
+
+
 @pytest.mark.parametrize(
     ("content", "format", "told"),
     [
@@ -227,11 +348,19 @@ def test_a_webanno_token_that_does_not_stand_at_its_offsets_is_refused(tmp_path:
         ("PAR1x", "jsonl", "is a Parquet file; it is not read"),
         ("PK\x03\x04x", "csv", r"Excel workbook"),
         ("<?xml version='1.0'?>\n<xmi:XMI xmi:version='2.0'>", "jsonl", r"UIMA XMI"),
-        ('<?xml version="1.0"?>\n<collection><source/><document>', "jsonl", "BioC XML"),
-        ('{"source": "x", "documents": [{"id": "1", "passages": []}]}', "jsonl", "BioC JSON"),
-        ('<?xml version="1.0"?>\n<deIdi2b2>\n<TEXT>', "brat", "i2b2 XML"),
-        ('{"words": ["a"], "tags": ["O"]}', "jsonl", "PhoNER JSON"),
-        ("# global.columns = ID FORM\n1\ta\n", "conll", "CoNLL-U Plus"),
+        (
+            '<?xml version="1.0"?>\n<collection><source/><document>',
+            "jsonl",
+            "BioC XML; set format to bioc",
+        ),
+        (
+            '{"source": "x", "documents": [{"id": "1", "passages": []}]}',
+            "jsonl",
+            "set format to bioc",
+        ),
+        ('<?xml version="1.0"?>\n<deIdi2b2>\n<TEXT>', "brat", "set format to i2b2_xml"),
+        ('{"words": ["a"], "tags": ["O"]}', "jsonl", "PhoNER JSON.*set format to phoner"),
+        ("# global.columns = ID FORM\n1\ta\n", "conll", "set format to conllu"),
     ],
 )
 def test_a_file_of_another_format_is_refused_by_its_name(
@@ -603,6 +732,83 @@ def test_every_token_of_a_webanno_file_stands_in_its_note(
     (note,), _ = read(path, "webanno")
     assert note.text == text
     assert [(span.start, span.end) for span in note.spans] == expected
+
+
+def written(format: str, folder: Path, text: str, places: list[tuple[int, int]]) -> Path:
+    """A text with marked places in one of the formats, written by hand."""
+    quotes = [text[start:end] for start, end in places]
+    triples = [[start, end, "X"] for start, end in places]
+    full = [
+        {"start": start, "end": end, "label": "X", "text": quote}
+        for (start, end), quote in zip(places, quotes, strict=True)
+    ]
+    values = [{**one, "labels": ["X"]} for one in full]
+    result = [{"id": f"r{n}", "type": "labels", "value": one} for n, one in enumerate(values)]
+    task = {"id": 1, "data": {"text": text}, "annotations": [{"result": result}]}
+    cell = json.dumps(full, ensure_ascii=False).replace('"', '""')
+    lines = [
+        f"T{n}\tX {s} {e}\t{q}" for n, ((s, e), q) in enumerate(zip(places, quotes, strict=True))
+    ]
+    tags = "".join(
+        f'<X id="P{n}" start="{s}" end="{e}" text={quoteattr(q)} TYPE="X"/>'
+        for n, ((s, e), q) in enumerate(zip(places, quotes, strict=True))
+    )
+    bioc = [
+        {"infons": {"type": "X"}, "text": q, "locations": [{"offset": s, "length": e - s}]}
+        for (s, e), q in zip(places, quotes, strict=True)
+    ]
+    passage = {"offset": 0, "text": text, "annotations": bioc}
+    contents = {
+        "jsonl": ("a.jsonl", rows({"text": text, "entities": full})),
+        "doccano": ("a.jsonl", rows({"text": text, "label": triples})),
+        "prodigy": ("a.jsonl", rows({"text": text, "spans": full, "answer": "accept"})),
+        "label_studio": ("a.json", json.dumps([task])),
+        "csv": ("a.csv", f'text,spans\n"{text.replace(chr(34), chr(34) * 2)}","{cell}"\n'),
+        "brat": ("a.ann", "\n".join(lines)),
+        "i2b2_xml": (
+            "a.xml",
+            f"<deIdi2b2><TEXT>{escape(text)}</TEXT><TAGS>{tags}</TAGS></deIdi2b2>",
+        ),
+        "bioc": ("a.json", json.dumps({"documents": [{"id": "1", "passages": [passage]}]})),
+        "pubtator": (
+            "a.txt",
+            f"1|t|{text}\n"
+            + "".join(f"1\t{s}\t{e}\t{q}\tX\n" for (s, e), q in zip(places, quotes, strict=True)),
+        ),
+    }
+    name, content = contents[format]
+    path = put(folder, content, name)
+    return put(folder, text, "a.txt") if format == "brat" else path
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["jsonl", "doccano", "prodigy", "label_studio", "csv", "brat", "i2b2_xml", "bioc", "pubtator"],
+)
+@many
+@given(
+    st.lists(
+        st.text(st.sampled_from("abđêổ9😀患<&\"'"), min_size=1, max_size=5), min_size=1, max_size=8
+    ),
+    st.data(),
+)
+def test_every_format_gives_the_text_and_the_spans_that_were_written(
+    tmp_path_factory: pytest.TempPathFactory, format: str, words: list[str], data: st.DataObject
+) -> None:
+    text = " ".join(words)
+    ends = [0]
+    for word in words:
+        ends.append(ends[-1] + len(word) + 1)
+    numbers = st.integers(0, len(words) - 1)
+    drawn = data.draw(st.lists(st.tuples(numbers, numbers), max_size=3))
+    places = sorted({(ends[min(one)], ends[max(one) + 0] + len(words[max(one)])) for one in drawn})
+    path = written(format, scratch(tmp_path_factory), text, places)
+    extra = {"columns": {"entities": "spans"}} if format == "csv" else {}
+    (note,), _ = read(path, format, **extra)
+    assert note.text == text
+    assert [(span.start, span.end, span.quote) for span in note.spans] == [
+        (start, end, text[start:end]) for start, end in places
+    ]
 
 
 # What was tried from outside

@@ -211,14 +211,12 @@ def _sentence(fault: ErrorDetails, root: Any) -> str:
     if kind == "missing":
         return f"{key}: is missing; add it."
     if kind == "union_tag_not_found":
-        return (
-            f"{_join(key, _discriminator(context))}: is missing; {allowed(_tags(root, location))}."
-        )
+        return f"{_join(key, _discriminator(context))}: is missing; {allowed(_tags(root, location), most=40)}."
     if kind == "union_tag_invalid":
         tags = [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",")]
         tag = context.get("tag")
         return _stop(
-            f"{_join(key, _discriminator(context))}: {tag!r} is not known; {allowed(tags, tag)}"
+            f"{_join(key, _discriminator(context))}: {tag!r} is not known; {allowed(tags, tag, most=40)}"
         )
     if kind == "literal_error":
         got = fault.get("input")

@@ -21,10 +21,10 @@ FORMS: tuple[tuple[str, str, str], ...] = (
     (r"#FORMAT=WebAnno TSV 3", "WebAnno TSV 3 (INCEpTION)", "webanno"),
     (r"#FORMAT=WebAnno TSV", "an old WebAnno TSV", ""),
     (r'c="[^\n]*" \d+:\d+ \d+:\d+\|\|t="', "a list of i2b2 concepts", "i2b2"),
-    (r"# global\.columns", "CoNLL-U Plus", ""),
+    (r"# global\.columns", "CoNLL-U Plus", "conllu"),
     (r"<[^>]*\bxmi:XMI|(?s:<\?xml.{0,200}<xmi:XMI)", "UIMA XMI (INCEpTION)", ""),
-    (r"(?s:(?:<\?xml.{0,300})?<collection>.{0,2000}<document>)", "BioC XML", ""),
-    (r"(?s:(?:<\?xml.{0,200})?<(?:deIdi2b2|ROOT)>.{0,100}<TEXT>)", "i2b2 XML", ""),
+    (r"(?s:(?:<\?xml.{0,300})?<collection>.{0,2000}<document>)", "BioC XML", "bioc"),
+    (r"(?s:(?:<\?xml.{0,200})?<(?:deIdi2b2|ROOT)>.{0,100}<TEXT>)", "i2b2 XML", "i2b2_xml"),
     (
         r"(?s:(?:<\?xml.{0,500})?<PubmedArticleSet)",
         "PubMed XML (residency pubmed --file reads it)",
@@ -32,8 +32,12 @@ FORMS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"(?s:(?:<\?xml.{0,500})?<ClinicalDocument)", "a CDA document (extract reads it)", ""),
     (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
-    (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", ""),
-    (r'(?s:\[?\s*\{"words"\s*:\s*\[.{0,4000}"tags"\s*:\s*\[)', "words with tags (PhoNER JSON)", ""),
+    (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
+    (
+        r'(?s:\[?\s*\{"words"\s*:\s*\[.{0,4000}"tags"\s*:\s*\[)',
+        "words with tags (PhoNER JSON)",
+        "phoner",
+    ),
 )
 """How a file begins, what it is, and the format that reads it."""
 

@@ -65,8 +65,9 @@ class Ledger:
             self.add("rejected", path, line, id, fault)
             return None
         wanted = [raw for raw in row.spans if settings.labels.get(raw.label) != ""]
-        how = settings.offsets if settings.offsets != "auto" else row.offsets
-        settled = settle(row.text, wanted, row.join_lines, how, settings.ends == "inclusive")
+        sure = settings.offsets != "auto"
+        how = settings.offsets if sure else row.offsets
+        settled = settle(row.text, wanted, row.join_lines, how, settings.ends == "inclusive", sure)
         spans, positions = _rename(settled.spans, settings.labels)
         status: Status
         if settled.faults and settings.on_bad_span == "reject_row":

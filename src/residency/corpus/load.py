@@ -256,16 +256,15 @@ def _check_labels(data: Source, name: str, found: set[str]) -> None:
 def _check_words(notes: Sequence[Note], name: str) -> None:
     """Raise ``DataError`` where what is given as the labels of notes are texts: long ones, or nearly
     as many different ones as notes. None of them is shown."""
-    given = [(note.id, label) for note in notes for label in note.labels if not proved(label)]
-    long = next((id for id, label in given if len(label) > 200 or "\n" in label), None)
-    different = len({label for _, label in given})
-    if long is None and (different <= MOST_WORDS or different * 2 <= len(given)):
-        return
-    what = f"{different} different ones in {len(given)}" if long is None else f"a text at {long!r}"
-    raise DataError(
-        f"data.{name}: what is given as labels of notes are no labels ({what}); name the column or "
-        "field that holds them."
-    )
+    given = [label for note in notes for label in note.labels if not proved(label)]
+    long = sum(len(label) > 200 or "\n" in label for label in given)
+    different = len(set(given))
+    if long or (different > MOST_WORDS and different * 2 > len(given)):
+        raise DataError(
+            f"data.{name}: what is given as labels of notes are no labels ({different} different "
+            f"ones in {len(given)}, {long} of them texts); name the column or field that holds "
+            "them."
+        )
 
 
 def _sample(notes: Sequence[Note], limit: int, seed: int) -> list[Note]:

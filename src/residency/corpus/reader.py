@@ -194,6 +194,4 @@ _LABEL = re.compile(r"[^\W_][\w.:/+&-]{0,39}")
 def showable(names: Iterable[str]) -> list[str]:
     """Those that may stand in an error, sorted: a file without a header, or a wrong column, makes
     names of note text."""
-    return sorted(
-        name for name in names if len(name) <= 40 and len(name.split()) <= 4 and name.isprintable()
-    )
+    return sorted(name for name in names if proved(name.lstrip("_")))

@@ -106,9 +106,11 @@ def settle(
     join_lines: bool = False,
     offsets: Offsets = "auto",
     inclusive: bool = False,
+    sure: bool = False,
 ) -> Settled:
     """Prove, repair or refuse every span of a row. ``offsets`` and ``inclusive`` say how spans
-    without a quote are counted where the data set knows it."""
+    without a quote are counted where the data set knows it; where its settings say so (``sure``)
+    one that cuts a word is taken, and counted."""
     if inclusive:
         raws = [
             replace(raw, fragments=tuple((start, end + 1) for start, end in raw.fragments))
@@ -127,7 +129,9 @@ def settle(
         own, how = (told, COUNTED[offsets]) if told and not raw.quote else (table, counted)
         place = raw.fault or _place(text, raw, own, how, join_lines, reasons)
         if not isinstance(place, str) and not raw.quote:
-            place = _doubt(text, place, tables, proved) or place
+            doubt = _doubt(text, place, tables, proved)
+            reasons += [doubt] if doubt and sure else []
+            place = place if sure else doubt or place
         if isinstance(place, str):
             faults.append(Remark(reason=place, line=raw.line))
             continue
@@ -137,16 +141,7 @@ def settle(
             continue
         if (start, end) != place:
             reasons.append(TRIMMED)
-        span = Span(
-            start=start,
-            end=end,
-            label=raw.label,
-            quote=text[start:end],
-            code=raw.code,
-            attributes=raw.attributes,
-            by=raw.by,
-            score=raw.score,
-        )
+        span = _span(text, start, end, raw)
         identity = (start, end, raw.label, raw.code or "", raw.attributes)
         if spans.setdefault(identity, span) is not span:
             reasons.append(MERGED)
@@ -159,6 +154,19 @@ def settle(
         keys={key: order[identity] for key, identity in found.items()},
         repairs=tuple(repairs),
         faults=tuple(faults),
+    )
+
+
+def _span(text: str, start: int, end: int, raw: Raw) -> Span:
+    return Span(
+        start=start,
+        end=end,
+        label=raw.label,
+        quote=text[start:end],
+        code=raw.code,
+        attributes=raw.attributes,
+        by=raw.by,
+        score=raw.score,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +66,9 @@ class Conll(Source):
         usual = columns.most_common(1)[0][0] if columns else 0
         bare = self._bare_types(path, usual)
         scheme = (
-            detect(self._sentences(path, usual, bare)) if self.scheme == "auto" else self.scheme
+            detect(one.tags for one in self._sentences(path, usual, bare))
+            if self.scheme == "auto"
+            else self.scheme
         )
         for sentence in self._sentences(path, usual, bare):
             yield self._row(sentence, scheme)
@@ -104,28 +106,10 @@ class Conll(Source):
         group = f"document {sentence.document}" if sentence.document else ""
         if sentence.fault:
             return Row(line=sentence.line, group=group, fault=sentence.fault)
-        text, starts = "", list[int]()
-        for token in sentence.tokens:
-            text += self.joiner if starts else ""
-            starts.append(len(text))
-            text += token
         entities, repairs = decode(sentence.tags, scheme)
-        ends = [start + len(token) for start, token in zip(starts, sentence.tokens, strict=True)]
-        spans = tuple(
-            Raw(
-                fragments=((starts[first], ends[last]),),
-                label=label,
-                quote=text[starts[first] : ends[last]],
-            )
-            for first, last, label in entities
-        )
-        return Row(
-            line=sentence.line,
-            text=text,
-            spans=spans,
-            group=group,
-            offsets="characters",
-            repairs=tuple(repairs),
+        between = [self.joiner] * len(sentence.tokens)
+        return row_of(
+            sentence.tokens, entities, between, line=sentence.line, group=group, repairs=repairs
         )
 
     def _sentences(self, path: Path, usual: int, bare: bool) -> Iterator[Sentence]:
@@ -165,6 +149,37 @@ class Conll(Source):
                 sentence = replace(sentence, fault=sentence.fault or fault)
         if sentence.line:
             yield sentence
+
+
+def row_of(
+    tokens: Sequence[str],
+    entities: Sequence[tuple[int, int, str]],
+    between: Sequence[str],
+    *,
+    line: int,
+    id: str = "",
+    group: str = "",
+    repairs: Sequence[str] = (),
+) -> Row:
+    """Tokens as the text of a row, with what stands behind each of them save the last, and entities
+    (first token, last token, type) as its spans."""
+    text, places = "", list[tuple[int, int]]()
+    for number, token in enumerate(tokens):
+        text += between[number - 1] if number else ""
+        places.append((len(text), len(text) + len(token)))
+        text += token
+    ends = [(places[first][0], places[last][1], label) for first, last, label in entities]
+    return Row(
+        line=line,
+        id=id,
+        text=text,
+        spans=tuple(
+            Raw(fragments=((start, end),), label=label, quote=text[start:end])
+            for start, end, label in ends
+        ),
+        group=group,
+        repairs=tuple(repairs),
+    )
 
 
 class Sentence(Value, frozen=True):
@@ -217,7 +232,7 @@ def parse_tag(tag: str) -> tuple[str, str]:
     return (_LETTERS.get(match[1], match[1]), match[2]) if match else ("I", tag)
 
 
-def detect(sentences: Iterator[Sentence]) -> Scheme:
+def detect(sentences: Iterable[Sequence[str]]) -> Scheme:
     """The scheme of a file from all its tags: any E or S makes it BIOES, no B makes it IO.
 
     It is IOB1 only where every B follows an entity of its own type, as that scheme demands, and it
@@ -225,9 +240,9 @@ def detect(sentences: Iterator[Sentence]) -> Scheme:
     """
     letters: set[str] = set()
     strict_starts = False
-    for sentence in sentences:
+    for tags in sentences:
         before = ""
-        for tag in sentence.tags:
+        for tag in tags:
             letter, kind = parse_tag(tag)
             letters.add(letter)
             strict_starts |= letter == "B" and kind != before
