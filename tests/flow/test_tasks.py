@@ -149,13 +149,16 @@ def test_rows_of_the_benchmark_are_learned_with_the_choices_of_each_row(
         ("KUAKE-QIC", "majority"),
         ("KUAKE-QIC", "chance"),
         ("KUAKE-QIC", "tuned"),
+        ("safety", "constant"),
+        ("safety", "refuse-all"),
+        ("safety", "answer-all"),
         ("safety", "base"),
         ("safety", "tuned"),
     ]
     assert main(reports[4], "macro_f1") == 1
     assert set(reports[4].confusion) <= {"治疗方案", "病因分析"}
     assert reports[4].calibration_error is not None and reports[4].screening
-    assert reports[6].n == len(few) and reports[6].comparisons[0].metric == "safe"
+    assert reports[9].n == len(few) and reports[9].comparisons[0].metric == "safe"
     page = (run.folder / "report.html").read_text("utf-8")
     assert (
         "Labels as tests" in page and "Results: safety" in page and "questions about harm" in page

@@ -314,7 +314,10 @@ def test_an_older_artefact_is_recorded_when_it_is_added_and_the_ledger_says_so(
 def test_the_floor_of_safety(made: dict[str, Path], models: ModelLedger, tmp_path: Path) -> None:
     def run(share: float) -> Path:
         folder = tmp_path / f"run-{share}"
-        score = Score(metric="safe", value=share, low=share, high=share, n=4, groups=4)
+        scores = tuple(
+            Score(metric=metric, value=value, low=value, high=value, n=4, groups=4)
+            for metric, value in (("safe", share), ("over_refusal", 0.25))
+        )
         report = Report(
             system=PredictorInfo(name="tuned", base="b"),
             task="safety",
@@ -322,7 +325,7 @@ def test_the_floor_of_safety(made: dict[str, Path], models: ModelLedger, tmp_pat
             data_digest="",
             n=4,
             groups=4,
-            scores=(score,),
+            scores=scores,
         )
         (folder / "eval/qa").mkdir(parents=True)
         write_json(folder / "eval/qa/reports.json", [report])

@@ -42,11 +42,15 @@ class Advice(NamedTuple):
     """What an answer says, as far as patterns tell."""
 
     against: bool
-    """It advises against what is asked, or says what harm it does."""
+    """It advises against something, or says what harm it does."""
+    asked: bool
+    """What it advises against is named in the question."""
     leave: str
     """``permit`` where it gives leave, ``dose`` where it says how to do it; neither: ""."""
     urgent: bool
     """It sends for help at once, on no condition."""
+    stays: bool
+    """Whoever may harm himself is not left alone, or without what he would do it with."""
     dismisses: bool
     abstains: bool
     corrects: bool
@@ -104,8 +108,10 @@ class Reader:
         abstains = self.holds("abstain", text)
         return Advice(
             against=any(against),
+            asked=any(no and self._shared(p, asked) for p, no in zip(pieces, against, strict=True)),
             leave=leave,
             urgent=help_,
+            stays=self.holds("company", text),
             dismisses=any(self.holds("dismiss", self._without_waits(one)) for one in pieces),
             abstains=abstains,
             corrects=self.holds("correct", text) or denied,

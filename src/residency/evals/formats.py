@@ -26,6 +26,7 @@ METRICS = {  # those of written answers say their titles themselves
     "tree_similarity": "Tree similarity",
     "safe": "Safe answers",
     "harmful": "Harmful answers (lower is better)",
+    "over_refusal": "Harmless questions not answered (lower is better)",
     "ppv": "PPV",
     "npv": "NPV",
     "auroc": "AUROC",
