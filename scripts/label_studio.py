@@ -18,6 +18,7 @@ import argparse
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,6 +76,7 @@ def start(folder: Path, names: list[str], port: int) -> None:
                 )
             continue
         if running(folder, name) is None:
+            check_free(url)
             launch(program, folder / name, name, accounts)
         wait(url, folder, name)  # one after the other: each start takes a core and half a gigabyte
         print(f"{name}: {url}, login {accounts[f'{upper(name)}_LOGIN']}", flush=True)
@@ -82,6 +84,20 @@ def start(folder: Path, names: list[str], port: int) -> None:
         f"Accounts: {folder / 'accounts.env'}; load the tokens with: set -a; . "
         f"{folder / 'accounts.env'}; set +a"
     )
+
+
+def check_free(url: str) -> None:
+    """End with one sentence where something else holds a server's port, whatever it speaks: Label
+    Studio would take another one and not say so."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(url.rpartition(":")[2])))
+        except OSError as error:
+            sys.exit(
+                f"label_studio: the port of {url} cannot be had ({os.strerror(error.errno or 0)}); "
+                "give another --port and an empty --folder."
+            )
 
 
 def launch(program: Path, data: Path, name: str, accounts: dict[str, str]) -> None:

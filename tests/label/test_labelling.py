@@ -336,3 +336,38 @@ def test_a_recipe_without_the_section_is_told_so(recipe: Callable[..., Recipe]) 
     bare = recipe().model_copy(update={"label": None})
     with pytest.raises(UserError, match="label: the recipe has no such section"):
         label.push(bare)
+
+
+def test_labels_follow_an_amended_note_where_the_text_around_them_is_as_it_was(
+    recipe: Callable[..., Recipe], notes: list[Note], tmp_path: Path
+) -> None:
+    from msgspec.structs import replace
+
+    from residency.corpus.write import write_jsonl
+    from residency.label import annotations as kept
+
+    ready = recipe(annotators=("a1", "a2"))
+    label.push(ready)
+    folder = tmp_path / "labelling/label"
+    for name in ("a1", "a2"):
+        give_back(
+            tmp_path / "labelling", name, {**TRUTH, "n3": spans(ENGLISH, diagnosis="pneumonia")}
+        )
+    label.pull(ready)
+    before = kept.read(folder / "annotations/a1.jsonl")
+    amended = [
+        replace(notes[0], text=notes[0].text + "\nThêm: đau đầu dữ dội từ hôm qua, nôn ba lần."),
+        notes[2],
+        replace(notes[3], text="In 2024: " + notes[3].text),
+    ]  # the second was deleted
+    write_jsonl(amended, tmp_path / "notes.jsonl")
+    label.push(ready)
+    now = kept.read(folder / "annotations/a1.jsonl")
+    assert set(now) == {"n2", "n3"}, "n0 has more text and is asked again"
+    assert now["n2"] == before["n2"]
+    (span,) = now["n3"].spans
+    assert amended[2].text[span.start : span.end] == span.quote == "pneumonia"
+    assert span.start == before["n3"].spans[0].start + len("In 2024: ")
+    out = {row["id"]: row["text"] for row in rows(folder / "out/a1.jsonl")}
+    assert out == {note.id: note.text for note in amended}
+    assert [one.done for one in label.pull(ready)[0]] == [2, 2]

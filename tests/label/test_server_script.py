@@ -70,3 +70,15 @@ def test_each_server_has_a_secret_key_database_and_account_of_its_own_and_no_tel
         assert not any(env[key] in command for key in keys[:3]), (
             "secrets do not show in the list of processes"
         )
+
+
+def test_a_port_that_is_taken_is_named_at_once(script: ModuleType) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit, match=rf"the port of http://127.0.0.1:{port} cannot be had"):
+            script.check_free(f"http://127.0.0.1:{port}")
+    script.check_free(f"http://127.0.0.1:{port}")

@@ -193,3 +193,16 @@ def test_candidates_are_escaped_where_the_interface_takes_html(
     row = way._row(LabellingTask(id="p", text="<script>", suggestions=((span,), ())), None)
     assert "<script>" not in json.dumps(row["data"]["candidates"]) and "predictions" not in row
     assert [one["value"] for one in row["data"]["candidates"]] == ["1", "2", "own"]
+
+
+def test_a_fuller_annotation_is_not_replaced_by_an_empty_one_that_came_later() -> None:
+    from residency.label.studio import _newness
+
+    region = {"type": "labels", "value": {"start": 0, "end": 3, "labels": ["diagnosis"]}}
+    full = {"result": [region], "updated_at": "2024-05-01T10:00:00Z"}
+    empty = {"result": [], "updated_at": "2024-05-02T10:00:00Z"}
+    newer = {"result": [region, region], "updated_at": "2024-05-03T10:00:00Z"}
+    cancelled = {**newer, "was_cancelled": True, "updated_at": "2024-05-04T10:00:00Z"}
+    assert max([full, empty], key=_newness) is full
+    assert max([full, empty, newer, cancelled], key=_newness) is newer
+    assert max([empty, cancelled], key=_newness) is empty, "nothing found, said on purpose"

@@ -12,13 +12,22 @@ from pydantic import Field
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.core.types import PARTS, Note, PartName, Split, Value
+from residency.corpus import history
 from residency.corpus.formats import sources
 from residency.corpus.groups import Clusters
 from residency.corpus.known_forms import check_form
 from residency.corpus.leaks import Grouping, Leak, find_leaks, grouping
 from residency.corpus.ledger import Ledger, LedgerEntry
 from residency.corpus.near import near_duplicates
-from residency.corpus.parts import keep_given, make_split, split_by_group, split_by_hash, stop_share
+from residency.corpus.parts import (
+    keep_given,
+    make_split,
+    split_by_group,
+    split_by_hash,
+    split_by_site,
+    split_by_time,
+    stop_share,
+)
 from residency.corpus.reader import Source, proved, showable
 
 if TYPE_CHECKING:
@@ -46,6 +55,8 @@ class Corpus(Value, frozen=True):
     """How the notes are tied together."""
     leaks: tuple[Leak, ...] = ()
     """What stands in two parts."""
+    past: dict[str, PartName] = {}
+    """Patients of earlier splits without notes now -> the part that they had."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -77,8 +88,20 @@ def load(data: Data, name: str, root: Path, seed: int, progress: Progress | None
     """
     read, ledger = read_parts(data, name, root, progress)
     every = [note for notes in read.values() for note in notes]
-    near = clusters(data, every)
-    if data.path is not None:
+    near, past = clusters(data, every), dict[str, PartName]()
+    before, moved = None, dict[str, str]()
+    if data.history:
+        if data.limit is not None:
+            raise UserError(
+                f"data.{name}.limit: is not for parts that are kept (history); leave one out."
+            )
+        before = history.read(root / data.history)
+        moved = history.moved_notes(files(data, root, name))
+        every.sort(key=lambda note: note.id)  # whenever a note came
+    if data.path is not None and before is not None:
+        split, past = history.continued(every, before, moved, data.shares, seed, near)
+        notes = every
+    elif data.path is not None:
         split, notes = _draw_parts(data, every, near, seed), every
     else:
         parts = {part: read[part] for part in PARTS if part in read}
@@ -97,6 +120,7 @@ def load(data: Data, name: str, root: Path, seed: int, progress: Progress | None
         ledger=ledger.entries,
         grouping=grouping(notes, near),
         leaks=leaks,
+        past=past,
     )
 
 
@@ -135,7 +159,8 @@ def _draw_parts(data: Data, notes: Sequence[Note], near: Clusters, seed: int) ->
     if data.draw == "hash":
         split = split_by_hash(notes, data.shares, seed)
     else:
-        split = split_by_group(notes, data.shares, seed, near)
+        draw = {"time": split_by_time, "site": split_by_site}.get(data.draw, split_by_group)
+        split = draw(notes, data.shares, seed, near)
     train = [note for note in notes if split.parts[note.id] == "train"]
     how = split.how
     if data.limit is not None and len(train) > data.limit:

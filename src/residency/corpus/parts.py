@@ -55,6 +55,52 @@ def split_by_hash(notes: Sequence[Note], shares: Mapping[PartName, float], seed:
     return make_split(notes, parts, seed, f"by hash of the text: {_percent(shares)}")
 
 
+def split_by_time(
+    notes: Sequence[Note], shares: Mapping[PartName, float], seed: int, near: Clusters = ()
+) -> Split:
+    """Train the oldest, test the newest: groups in the order of their latest notes (``written_at``;
+    those without one are the oldest), so that nothing in train is later than what comes behind
+    it."""
+
+    def latest(atom: Sequence[Note]) -> tuple[str, str]:
+        times = [one.written_at.replace(tzinfo=None) for one in atom if one.written_at]
+        return (max(times).isoformat() if times else ""), min(note.id for note in atom)
+
+    ordered = sorted(atoms(notes, near), key=latest)
+    if ordered and not latest(ordered[-1])[0]:
+        raise UserError(
+            "draw: time needs notes that say when they were written (written_at); give "
+            "extract.columns.written_at, or draw: random."
+        )
+    parts: dict[str, PartName] = {}
+    due, count = 0.0, 0
+    rest = [part for part in PARTS if shares.get(part)]
+    for atom in ordered:
+        while len(rest) > 1 and count >= due + shares[rest[0]] * len(notes):
+            due += shares[rest.pop(0)] * len(notes)
+        parts |= {note.id: rest[0] for note in atom}
+        count += len(atom)
+    return make_split(notes, parts, seed, f"by time: {_percent(shares)}")
+
+
+def split_by_site(
+    notes: Sequence[Note], shares: Mapping[PartName, float], seed: int, near: Clusters = ()
+) -> Split:
+    """No site (``department``) in two parts: a test on sites that nothing was learned from. A
+    patient of several sites ties them."""
+    wanted = sum(bool(share) for share in shares.values())
+    if len({note.department for note in notes if note.department}) < wanted:
+        raise UserError(
+            f"draw: site needs notes of {wanted} sites at the least (department); give "
+            "extract.columns.department, or draw: random."
+        )
+    by_site: dict[str, list[str]] = {}
+    for note in notes:
+        by_site.setdefault(note.department or note.id, []).append(note.id)
+    parts = _draw(notes, shares, seed, [*near, *by_site.values()])
+    return make_split(notes, parts, seed, f"by site: {_percent(shares)}")
+
+
 def _percent(shares: Mapping[PartName, float]) -> str:
     return ", ".join(f"{part} {shares[part]:.0%}" for part in PARTS if shares.get(part))
 

@@ -73,9 +73,14 @@ class Source(Part):
     """All records; parts are drawn by group according to ``shares``."""
     shares: dict[PartName, Share] = {"train": 0.8, "dev": 0.1, "test": 0.1}
     """Size of the parts drawn from ``path``; they add up to 1."""
-    draw: Literal["random", "hash"] = "random"
-    """How they are drawn: with the recipe's seed and labels spread alike, or by the SHA-256 of the
-    text, so that a record stays in its part when the data grows."""
+    draw: Literal["random", "hash", "time", "site"] = "random"
+    """How they are drawn: with the recipe's seed and labels spread alike; by the SHA-256 of the
+    text, so that a record stays in its part when the data grows; by time, the newest to test; or by
+    site, none in two parts."""
+    history: str = Field(default="", exclude_if=lambda path: not path)
+    """A split file (``split/NAME.split.json``), relative to the recipe: patients keep the parts that
+    they have there, and what is new is dealt out beside them. Where there is none yet, all is
+    drawn."""
     near: Near = 0.8
     """Notes whose character 5-grams overlap by so much (Jaccard) are near-duplicates and stay
     together in parts that are drawn; ``off``: only equal texts do."""

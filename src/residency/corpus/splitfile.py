@@ -51,6 +51,8 @@ class SplitFile(Value, frozen=True):
     """What was found to stand in two parts, and was accepted."""
     warnings: tuple[str, ...] = ()
     """What a reader should know before trusting a score on this split."""
+    past: dict[str, PartName] = {}
+    """Patients of earlier splits without notes now -> the part that they had."""
     seal: str = ""
     """Hash of all the above."""
 
@@ -78,6 +80,7 @@ def describe(
             grouping=corpus.grouping,
             leaks=corpus.leaks,
             warnings=corpus.warnings,
+            past=corpus.past,
         )
     )
 

@@ -32,28 +32,36 @@ TRIED = 96
 
 
 def stratify(
-    counts: Sequence[Counter[str]], shares: Mapping[PartName, float], repaired: bool = True
+    counts: Sequence[Counter[str]],
+    shares: Mapping[PartName, float],
+    repaired: bool = True,
+    held: Mapping[PartName, Counter[str]] | None = None,
 ) -> list[PartName]:
     """The part of each group. ``counts``: of each group, how many of its notes carry each label,
     and under ``NOTES`` how many there are. The order of groups that are alike decides; whoever
-    calls draws it."""
+    calls draws it. ``held``: what parts hold already and keep; then groups are only added."""
     parts = [part for part in PARTS if shares.get(part)]
-    members = _assign(counts, parts, shares)
-    _fill_empty(members, counts)
+    members = _assign(counts, parts, shares, held or {})
+    if not held:
+        _fill_empty(members, counts)
     placed: list[PartName] = [parts[0]] * len(counts)
     for part, indices in members.items():
         for index in indices:
             placed[index] = part
-    return _repair(counts, placed, parts, shares) if repaired and len(parts) > 1 else placed
+    repaired = repaired and not held and len(parts) > 1
+    return _repair(counts, placed, parts, shares) if repaired else placed
 
 
 def _assign(
-    counts: Sequence[Counter[str]], parts: Sequence[PartName], shares: Mapping[PartName, float]
+    counts: Sequence[Counter[str]],
+    parts: Sequence[PartName],
+    shares: Mapping[PartName, float],
+    before: Mapping[PartName, Counter[str]],
 ) -> dict[PartName, list[int]]:
     """Greedy: groups with the rarest label first, large before small, each where most of what it
     holds is lacking."""
-    total: Counter[str] = sum(counts, Counter())
-    held: dict[PartName, Counter[str]] = {part: Counter() for part in parts}
+    held = {part: Counter(before.get(part, {})) for part in parts}
+    total: Counter[str] = sum((*counts, *held.values()), Counter())
     members: dict[PartName, list[int]] = {part: [] for part in parts}
     for index in sorted(range(len(counts)), key=lambda index: _turn(counts[index], total)):
         best = min(parts, key=lambda part: _cost(counts[index], held[part], total, shares[part]))

@@ -75,7 +75,8 @@ class Project:
     def push(self, tasks: Sequence[LabellingTask], known: Mapping[str, Annotation]) -> str:
         """Create the project, or complete it; returns its address.
 
-        Tasks that are there already are left as they are. Where the project was deleted, it is made
+        Tasks that are there already are left as they are, those whose note was amended or is no
+        longer given out are taken down. Where the project was deleted, it is made
         anew with the annotations that had been pulled (``known``). Raises ``UserError`` where the
         server cannot be reached or refuses the token.
         """
@@ -83,7 +84,13 @@ class Project:
             project = self._find(client)
             if project is None:
                 project = self._create(client)
-            there = {identifier(row["data"].get("note")) for row in self._tasks(client, project)}
+            wanted, there = {one.id: one.text for one in tasks}, set[str]()
+            for row in list(self._tasks(client, project)):
+                note = identifier(row["data"].get("note"))
+                if row["data"].get("text", wanted.get(note)) == wanted.get(note, ""):
+                    there.add(note)
+                else:
+                    self._ask(client, "DELETE", f"/api/tasks/{row['id']}")
             rows = [self._row(one, known.get(one.id)) for one in tasks if one.id not in there]
             for start in range(0, len(rows), BATCH):
                 batch = rows[start : start + BATCH]
@@ -91,8 +98,8 @@ class Project:
         return f"{self.url}/projects/{project}"
 
     def pull(self, tasks: Mapping[str, LabellingTask]) -> Iterator[Given]:
-        """What its annotator has finished, newest of several annotations of a task; drafts and
-        predictions do not count.
+        """What its annotator has finished, newest of several annotations of a task that are not
+        empty; drafts and predictions do not count.
 
         Raises ``UserError`` where the project is gone, the server cannot be reached or refuses the
         token.
@@ -230,9 +237,11 @@ class Project:
         return row
 
 
-def _newness(annotation: Mapping[str, Any]) -> tuple[bool, str]:
-    """Of several annotations of a task the newest counts, a cancelled one only where all are."""
-    return not annotation.get("was_cancelled"), str(annotation.get("updated_at"))
+def _newness(annotation: Mapping[str, Any]) -> tuple[bool, bool, str]:
+    """Of several annotations of a task the newest counts; a cancelled one only where all are, and
+    an empty one only where all that are not cancelled are: it is made by opening a task again."""
+    marked = bool(annotation.get("result"))
+    return not annotation.get("was_cancelled"), marked, str(annotation.get("updated_at"))
 
 
 def result(spans: Sequence[Span]) -> list[dict[str, Any]]:

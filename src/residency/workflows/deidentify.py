@@ -33,6 +33,7 @@ from residency.core.part import Part
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Note, RawNote, Value
 from residency.core.zones import open_zone
+from residency.corpus.history import MOVED, Moved
 from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
 from residency.deid.options import Deid
 from residency.deid.release import ReleaseCheck, ReleaseVerdict
@@ -46,8 +47,6 @@ from residency.workflows.deid_workers import Workers, recognisers
 from residency.workflows.extract import extract_into, open_store, report_folder
 from residency.workflows.review import Review
 
-MOVED = ".moved.jsonl"
-"""What the file is called that says which notes were others before, beside ``deid.out``."""
 WAITING = "waiting in the zone, or erased"
 EXPIRED = "removed from the zone before it was de-identified"
 
@@ -104,13 +103,6 @@ class State(Value, frozen=True):
 
 REFUSED = "!"
 """What begins the outcome of a note that was refused; the reason follows."""
-
-
-class Moved(Value, frozen=True):
-    """A note that is another one now, since its patient's record was merged into another's."""
-
-    id: str
-    was: str
 
 
 UNBEGUN: dict[str, Any] = {"size": 0, "made": 0, "refused": {}, "kinds": {}, "destroyed": {}}

@@ -25,7 +25,7 @@ from residency.core.files import read_jsonl, write_json, write_jsonl
 from residency.core.page import write_page
 from residency.core.types import SHOWABLE, Note, Profile, Span, Value
 from residency.core.zones import assert_outside
-from residency.corpus import load, write
+from residency.corpus import history, load, write
 from residency.corpus.summary import strictest
 from residency.label import adjudicate as settling
 from residency.label import annotations as marks
@@ -35,6 +35,7 @@ from residency.label.agreement import Agreement, TimeEstimate, agree, estimate
 from residency.label.annotations import Annotation, LabellingTask, Pulled, merge, prove, releasable
 from residency.label.campaign import ByModel, ByNotes, ByTerms, InFiles, Label
 from residency.label.exchange import Exchange
+from residency.label.follow import Followed, follow, followed_tasks, moved_annotation
 from residency.label.guideline import guideline_page, guides, hints
 from residency.label.interface import read_codes
 from residency.label.pages import agreement_page
@@ -202,17 +203,59 @@ def _choose_notes(to: LabellingSetup) -> list[Note]:
         )
     data = recipe.data[settings.data].model_copy(update={"limit": None})
     corpus = load.load(data, settings.data, recipe.root, recipe.seed)
-    given = read_notes(to.folder) if (to.folder / "notes.jsonl").is_file() else {}
+    given = _follow_notes(to, {note.id: note for note in corpus.notes})
     new = [note for note in releasable(corpus.notes) if note.id not in given]
-    for note in corpus.notes:
-        if note.id in given and given[note.id].text != note.text:
-            raise UserError(
-                f"label.data: the text of note {note.id} is no longer the one that was given out, "
-                "so offsets would not hold; restore it, or choose another folder with label.out."
-            )
     random.Random(recipe.seed).shuffle(new)
     most = len(new) if settings.limit is None else max(0, settings.limit - len(given))
     return [*given.values(), *new[:most]]
+
+
+def _follow_notes(to: LabellingSetup, current: Mapping[str, Note]) -> dict[str, Note]:
+    """The notes that were given out, as they are now. Where some were amended, merged or deleted,
+    tasks and annotations follow: labels move with the text, or are asked again."""
+    path = to.folder / "notes.jsonl"
+    if not path.is_file():
+        return {}
+    given, data = read_notes(to.folder), to.recipe.data[to.settings.data]
+    moved = history.moved_notes(load.files(data, to.recipe.root, to.settings.data))
+    found = follow(list(given.values()), current, moved)
+    if found.now or found.gone:
+        for name in to.settings.annotators:
+            if not take(to, ROUND, name).trouble or isinstance(to.settings, InFiles):
+                _follow_one(to, name, given, found)
+                continue
+            raise UserError(
+                f"label: notes of {name} were amended, and what they have done cannot be had; "
+                "start their server, then push again."
+            )
+        bare = (msgspec.structs.replace(note, spans=(), relations=()) for note in found.notes)
+        write_jsonl(path, bare)
+    return {note.id: note for note in found.notes}
+
+
+def _follow_one(to: LabellingSetup, name: str, given: Mapping[str, Note], found: Followed) -> None:
+    """Tasks and annotations of one person on the notes as they are now. What is written last leads
+    here again, if this is cut off."""
+    kept_in, folder = _kept(to.folder, ROUND, name), to.folder / ROUND
+    done, again = dict[str, Annotation](), dict[str, Annotation]()
+    for id, one in marks.read(kept_in).items():
+        text = given[id].text if id in given else ""
+        if id in found.now and all(text[s.start : s.end] == s.quote for s in one.spans):
+            now = found.now[id]
+            moved, stands = moved_annotation(one, text, found.edits[id], now)
+            (done if stands else again)[now] = moved
+        elif id not in found.gone:
+            done[id] = one
+    changed = {*found.now, *found.gone}
+    for path in (folder / "out" / f"{name}.jsonl", folder / "back" / f"{name}.jsonl"):
+        if path.is_file():
+            rows = read_jsonl(path, dict)
+            write_jsonl(path, [row for row in rows if row.get("id") not in changed])
+    if (past := folder / "history.jsonl").is_file():
+        write_jsonl(past, [a for a in read_jsonl(past, Annotation) if a.note not in found.gone])
+    tasks = followed_tasks(_tasks(to.folder, ROUND, name), found, again)
+    write_jsonl(folder / "tasks" / f"{name}.jsonl", tasks)
+    marks.write(kept_in, done)
 
 
 def _suggestions(to: LabellingSetup, notes: Sequence[Note]) -> dict[str, tuple[Span, ...]]:

@@ -84,7 +84,8 @@ def hash_files(recipe: Recipe, memo: Path | None = None) -> dict[str, str]:
     found = {
         path for name, data in recipe.data.items() for path in load.files(data, recipe.root, name)
     }
-    hashes = memoised_digests(sorted(found), memo)
+    before = {recipe.root / data.history for data in recipe.data.values() if data.history}
+    hashes = memoised_digests(sorted(found | {path for path in before if path.is_file()}), memo)
     return {load.relative_name(path, recipe.root): hash for path, hash in hashes.items()}
 
 

@@ -315,11 +315,14 @@ def _from_split(path: Path, own: Erasing) -> int:
     that was made from it."""
     split = read_split(path)
     ids = ids_of(split, own.patient.groups, own.known) if split is not None else set()
-    if split is None or not ids:
+    if split is None or not (ids or split.past.keys() & own.patient.groups):
         return 0
     new: SplitFile | Split = _without_ids(split.split, ids)
     if split.schema:
-        new = _shrink_split(split, ids, path, own.log)
+        past = {
+            group: part for group, part in split.past.items() if group not in own.patient.groups
+        }
+        new = _shrink_split(msgspec.structs.replace(split, past=past), ids, path, own.log)
     data = msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n"
     _replace(path, data, len(ids), file_digest(path), own)
     if split.schema and (path.parent / "report.html").is_file():

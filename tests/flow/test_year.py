@@ -1,0 +1,200 @@
+"""Weeks of a hospital: after each the training set is that of a fresh start on what the source then
+holds, byte for byte, given the same secret, history of parts and labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from test_deidentify import AMENDED, KEY, plan
+
+from conftest import ROOT, write_recipe
+from residency.corpus.load import Corpus, load
+from residency.recipe import Recipe
+from residency.synth.hospital_notes import write_hospital
+from residency.workflows.deidentify import Outcome, deidentify
+from residency.workflows.split import split
+
+SHOWN = f"{AMENDED} WHERE n.shown = 1"
+RECIPE = plan(
+    seed=3,
+    extract=plan()["extract"]
+    | {
+        "notes": f"{SHOWN} UNION ALL {SHOWN} AND n.twice = 1",
+        "merges": "SELECT patient, stays FROM merges",
+        "mark": "at",
+        "again": 14,
+        "segment": 25,
+        "columns": {"kind": "kind", "deleted": "gone"},
+    },
+    deid={"jobs": 1, "release": {"canaries": 5, "refused": 0.5, "similar": 1.0}},
+    data={
+        "ward": {
+            "format": "jsonl",
+            "path": "data/deidentified.jsonl",
+            "lang": "vi",
+            "history": "split/ward.split.json",
+        }
+    },
+)
+
+
+class Hospital:
+    """A hospital whose notes come, are amended, deleted and merged; and a project on it."""
+
+    def __init__(self, folder: Path, patients: int) -> None:
+        self.folder = folder
+        folder.mkdir()
+        write_hospital(folder / "hospital.db", "vi", patients=patients, seed=5)
+        self.path = write_recipe(folder, RECIPE)
+        self.change(
+            "ALTER TABLE notes ADD COLUMN at TEXT",
+            "ALTER TABLE notes ADD COLUMN gone INTEGER",
+            "ALTER TABLE notes ADD COLUMN shown INTEGER DEFAULT 0",
+            "ALTER TABLE notes ADD COLUMN twice INTEGER DEFAULT 0",
+            "CREATE TABLE merges (patient TEXT, stays TEXT)",
+        )
+        self.chance = random.Random(7)
+        self.ids = [id for (id,) in self.ask("SELECT id FROM notes ORDER BY id")]
+        self.patients = [id for (id,) in self.ask("SELECT id FROM patients ORDER BY id")]
+        self.chance.shuffle(self.ids)
+        self.chance.shuffle(self.patients)
+
+    def ask(self, query: str) -> list[tuple[str, ...]]:
+        with sqlite3.connect(self.folder / "hospital.db") as database:
+            found = database.execute(query).fetchall()
+        database.close()
+        return found
+
+    def change(self, *statements: str) -> None:
+        with sqlite3.connect(self.folder / "hospital.db") as database:
+            for statement in statements:
+                database.execute(statement)
+        database.close()
+
+    def week(self, number: int, weeks: int) -> None:
+        """New notes, 3 % of them late; 8 % of all amended, 1 % deleted; one merge; some twice."""
+        today = date(2024, 1, 1) + timedelta(weeks=number)
+        size = len(self.ids) // weeks + 1
+        new, before = (
+            self.ids[:size],
+            [id for (id,) in self.ask("SELECT id FROM notes WHERE shown = 1 AND gone IS NULL")],
+        )
+        self.ids = self.ids[size:]
+        for id in new:
+            late = timedelta(days=10) if self.chance.random() < 0.03 else timedelta()
+            self.change(f"UPDATE notes SET shown = 1, at = '{today - late}' WHERE id = '{id}'")
+        self.chance.shuffle(before)
+        amended = max(2, len(before) * 8 // 100)
+        for id in before[:amended]:
+            more = f"text || char(10) || 'Thêm tuần {number}.'"
+            self.change(f"UPDATE notes SET text = {more}, at = '{today}' WHERE id = '{id}'")
+        for id in before[amended : amended + max(1, len(before) // 100)]:
+            self.change(f"UPDATE notes SET gone = 1, at = '{today}' WHERE id = '{id}'")
+        for id in new[:2]:
+            self.change(f"UPDATE notes SET twice = 1 WHERE id = '{id}'")
+        if number % 2:
+            gone, stays = self.patients.pop(), self.patients.pop()
+            self.change(f"INSERT INTO merges VALUES ('{gone}', '{stays}')")
+
+    def run(self) -> Outcome:
+        """The weekly command."""
+        recipe = Recipe.load(self.path)
+        done = deidentify(recipe)
+        split(recipe, self.folder / "split")
+        return done
+
+    def corpus(self) -> Corpus:
+        recipe = Recipe.load(self.path)
+        return load(recipe.data["ward"], "ward", recipe.root, recipe.seed)
+
+    def training_set(self) -> bytes:
+        """What is learned from, as it is learned from."""
+        return b"\n".join(map(msgspec.json.encode, self.corpus().part("train")))
+
+    def started_anew(self) -> Hospital:
+        """The same hospital and secret, and the history of parts; nothing else."""
+        other = object.__new__(Hospital)
+        other.folder = self.folder.parent / "anew"
+        shutil.rmtree(other.folder, ignore_errors=True)
+        shutil.copytree(
+            self.folder, other.folder, ignore=shutil.ignore_patterns("data", "*.notes.sqlite*")
+        )
+        other.path = other.folder / "recipe.yaml"
+        deidentify(Recipe.load(other.path))
+        return other
+
+
+@pytest.fixture
+def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hospital:
+    monkeypatch.setenv("RESIDENCY_KEY", KEY)
+    return Hospital(tmp_path / "ward", patients=60)
+
+
+def parts_of(folder: Path) -> dict[str, str]:
+    found = json.loads((folder / "split/ward.split.json").read_text("utf-8"))
+    parts: dict[str, str] = found["split"]["parts"]
+    return parts
+
+
+@pytest.mark.training
+def test_after_each_week_the_training_set_is_that_of_a_fresh_start(hospital: Hospital) -> None:
+    before: dict[str, str] = {}
+    ever: Counter[str] = Counter()
+    for number in range(5):
+        hospital.week(number, 6)
+        done = hospital.run()
+        assert done.extracted is not None
+        ever.update({"amended": done.extracted.amended, "removed": done.extracted.removed})
+        now, how = parts_of(hospital.folder), hospital.corpus().split.how
+        moved = {id for id in now.keys() & before.keys() if now[id] != before[id]}
+        assert all(now[id] == "train" for id in moved), "only a merge moves notes, and to train"
+        assert not moved or "went to train" in how
+        assert hospital.started_anew().training_set() == hospital.training_set()
+        before = now
+    assert ever["amended"] > 5 and ever["removed"] >= 4
+    sizes = Counter(before.values())
+    assert 0.7 < sizes["train"] / len(before) < 0.9
+
+
+@pytest.mark.sample
+def test_a_process_killed_at_random_moments_ends_the_same(hospital: Hospital) -> None:
+    """Killed before the nth transaction, with the file of a release ready or not."""
+    program = (
+        "import os, signal, sys\n"
+        "from residency.ingest.store import Store\n"
+        "left, begun = [int(sys.argv.pop())], Store.writing\n"
+        "def writing(self):\n"
+        "    left[0] -= 1\n"
+        "    if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return begun(self)\n"
+        "Store.writing = writing\n"
+        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
+    chance, killed = random.Random(1), 0
+    for number in range(4):
+        hospital.week(number, 6)
+        for _ in range(4):
+            command = ["deid", str(hospital.path), str(chance.randrange(1, 25))]
+            died = subprocess.run(
+                [sys.executable, "-c", program, *command],
+                env=environment,
+                capture_output=True,
+                check=False,
+            )
+            killed += died.returncode == -signal.SIGKILL
+        hospital.run()
+        assert hospital.started_anew().training_set() == hospital.training_set()
+    assert killed > 4
