@@ -96,6 +96,7 @@ def test_an_identifier_is_found_however_it_is_written(
         (VI, "vi", "Bệnh nhân hoài nghi, phương hướng rõ; 10012031234567; 09123456789"),
         ((("name", "Đặng Đình Đạt"),), "vi", "Chưa có chỉ định đặt catheter, mục đích đạt."),
         ((("name", "Trần Văn Nam"),), "vi", "Nam giới, nam khoa, phía Nam"),
+        ((("name", "Lê Minh Hương"),), "vi", "K+ 4,4mmol/L.\nHướng dẫn ăn; L. hướng"),
         (ZH, "zh", "志强不在，2138001380001"),
         ((("name", "Hope Young"),), "en", "young and hopeful; hopefully younger"),
     ],

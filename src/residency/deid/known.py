@@ -199,6 +199,8 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool:
     letters = [sign for sign in found if sign.isalnum()]
     if len(letters) != len(one.key) or not all(letters[at].isupper() for at in one.capitals):
         return False
+    if re.match(r"\w\W*\n", found):  # 4,4 mmol/L. and a line that begins with the name
+        return False
     if len(one.capitals) == len(one.key):  # initials alone
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
         return "." in found or cued
@@ -399,7 +401,7 @@ def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterat
     if count > 1:
         ordinary = not vietnamese and not common(lang).isdisjoint(keys)
         yield from _orders(kind, keys, low, vietnamese, ordinary)
-        yield from _shortened(kind, keys)
+        yield from _shortened(kind, keys, " ".join(low))
     if vietnamese:
         yield _alone(kind, words[-1], lang, "common" if keys[-1] in common(lang) else "capital")
         if count > 1:
@@ -452,7 +454,7 @@ def _orders(
         yield Variant(key, kind, test, part=part, marked=marked, capitals=starts)
 
 
-def _shortened(kind: str, keys: list[str]) -> Iterator[Variant]:
+def _shortened(kind: str, keys: list[str], marked: str = "") -> Iterator[Variant]:
     """With initials: ``L.T. Hoa``, ``LTHoa``, ``Lê T Hoa``, ``Hoa LT``, ``J Smith``, ``Smith JA``, ``John S.``."""
     first, *middle, last = keys
     heads = "".join(key[0] for key in middle)
@@ -484,7 +486,8 @@ def _shortened(kind: str, keys: list[str]) -> Iterator[Variant]:
             ends.append(ends[-1] + len(piece))
         longest = max(form, key=len)
         part = longest if len(longest) > 1 else ""
-        yield Variant("".join(form), kind, "initials", part=part, capitals=tuple(ends[:-1]))
+        capitals = tuple(ends[:-1])
+        yield Variant("".join(form), kind, "initials", part=part, marked=marked, capitals=capitals)
 
 
 def _eastern(kind: str, words: list[str], lang: str) -> Iterator[Variant]:
