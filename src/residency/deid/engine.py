@@ -19,7 +19,7 @@ from residency.deid.known import KnownFinder, known_finder
 from residency.deid.options import Deid
 from residency.deid.residual import BLANK, residue
 from residency.deid.rules import rules_of
-from residency.deid.surrogates import Surrogates, surrogates
+from residency.deid.surrogates import Surrogates, row_of, surrogates
 from residency.deid.tagger import ReviewedTagger, Tagged
 from residency.deid.view import View
 
@@ -98,7 +98,7 @@ class Deidentifier:
         dates = dates_of(view)
         secret = self.vault.secret(raw.patient)
         own = known_finder(raw.identifiers, raw.lang)
-        drawn = surrogates(secret, raw.lang, own.keys)
+        drawn = surrogates(secret, raw.lang, own.keys, row_of(raw.identifiers, raw.fields))
         found = self.findings(view, dates, own)
         findings = resolve(one for one in found if one.by != UNDECIDED)
         doubts: tuple[Tagged, ...] = ()
@@ -186,7 +186,7 @@ def replace_findings(
 ) -> Edits | None:
     """The edits that put something else in the place of each finding; None where a date cannot be
     read and the settings want such a note refused."""
-    pieces = []
+    pieces, reading = [], drawn.read(view, dates, findings)
     for finding in findings:
         new: str | None
         if finding.kind in DATE_KINDS:
@@ -194,7 +194,7 @@ def replace_findings(
         elif finding.kind == "age":
             new = AGE  # as safe harbor has it: everyone from 90 on is one group
         else:
-            new = drawn.of(finding.kind, view.text[finding.start : finding.end])
+            new = drawn.at(view, finding, reading)
         if new is None:
             return None
         pieces.append((finding.start, finding.end, new))

@@ -3,11 +3,10 @@ is kept, not even the secret."""
 
 from __future__ import annotations
 
-import os
-
 from residency.core.edits import Edits
 from residency.core.types import Value
 from residency.deid.dates import dates_of
+from residency.deid.draws import new_secret
 from residency.deid.engine import PLACEHOLDER, normal_form, replace_findings
 from residency.deid.find import resolve
 from residency.deid.options import Deid
@@ -42,7 +41,7 @@ def replace_identifiers(text: str, lang: str = "") -> ReplacedText:
     view = View(before.apply(text), lang)
     dates = dates_of(view)
     findings = resolve(rules_of(lang).search(view, dates))
-    drawn = surrogates(os.urandom(32), lang, frozenset())
+    drawn = surrogates(new_secret(), lang, frozenset())
     edits = replace_findings(view, dates, findings, drawn, Deid(unreadable_dates="replace"))
     assert edits is not None  # only a note may be refused
     kinds = {finding.start: finding.kind for finding in findings}

@@ -22,6 +22,7 @@ from typing import Self
 from residency.core.errors import GateRefused, UserError
 from residency.core.files import write_json
 from residency.core.types import Value
+from residency.deid.draws import new_secret
 
 NAME = "vault.sqlite"
 CHECK = b"residency vault 1"
@@ -108,7 +109,7 @@ class Vault:
         try:
             sealed = self._sealed_of(name)
             if sealed is None:
-                self._insert(name, os.urandom(32))
+                self._insert(name, new_secret())
                 sealed = self._sealed_of(name)
                 assert sealed is not None
         except sqlite3.DatabaseError as error:
