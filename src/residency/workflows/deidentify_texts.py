@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from residency.core.files import disk_errors, whole_folder, write_json
 from residency.core.page import write_page
 from residency.core.progress import Silent, Tracker
 from residency.core.types import RawNote
+from residency.deid.draws import new_secret
 from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
 from residency.deid.options import Deid
 from residency.deid.release import ReleaseCheck
@@ -32,7 +32,7 @@ class OneTime:
 
     def secret(self, patient: str) -> bytes:
         """A random one for each."""
-        return self.drawn.setdefault(patient, os.urandom(32))
+        return self.drawn.setdefault(patient, new_secret())
 
 
 def deidentify_texts(

@@ -78,7 +78,7 @@ class English:
             r"(?m)^[ \t]*(?:[-*•#][ ]*|\d{1,2}[.)][ ]*|(?i:bed|rm|room|bay|pt|patient|name|cubicle|slot)"
             rf"[ ]?[:#]?[ ]?[A-Z]?\d{{0,3}}[A-Z]?[ ]*[:.,\-–]?[ ]*)?(?P<v>{shout}(?:,?[ ](?:"
             rf"[{up}]\.?(?![{any_}])|{shout})){{1,3}})[,;:]?[ ]*[(\-–]?[ ]?\d{{1,3}}[ \-]?"
-            r"(?i:f|m|yo|y/o|y\.o|yr|yrs|year|male|female)(?![a-z])"
+            r"(?i:f|m|yo|y/o|y\.o|yr|yrs|year|male|female)(?![A-Za-z])"
         )
 
     def search(self, view: View) -> Iterator[Finding]:
