@@ -24,6 +24,7 @@ from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
 from residency.models.artefact import Artefact, GenerativeSettings, fresh, save
 from residency.models.base import Base, BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
+from residency.models.predictors import remember
 from residency.ops.model_ledger import LEDGER, ModelLedger
 from residency.ops.proof import address, prove
 from residency.tasks.card import Card, Label, load_card
@@ -46,6 +47,7 @@ def trained(folder: Path, base: Base, method: Any, seed: int = 3, output: str = 
         else None
     )
     save(folder, model, base, card, method, "synthetic", writing)
+    remember(folder)
     return folder
 
 

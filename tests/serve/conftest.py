@@ -13,6 +13,7 @@ from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
+from residency.models.predictors import remember
 from residency.serve.settings import Serve
 from residency.tasks.card import Card, Label, load_card
 
@@ -44,6 +45,7 @@ def marker(folder: Path, base: Any, card: Card, seed: int = 3) -> Path:
     torch.manual_seed(seed)
     model = method_of(Lora(r=2)).attach(artefact.fresh(base, card)).eval()
     artefact.save(folder, model, base, card, Lora(r=2), "synthetic")
+    remember(folder)
     return folder
 
 
@@ -68,6 +70,7 @@ def artefacts(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
         chat=artefact.chat(base, TokenLimits()), generation=Generation(max_tokens=16)
     )
     artefact.save(root / "words", model, base, card, Lora(r=2), "synthetic", writing)
+    remember(root / "words")
     return made | {"words": root / "words"}
 
 
@@ -86,6 +89,7 @@ def trained(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
                     parameter.add_(torch.randn_like(parameter) * 0.05)
         made.append(tmp_path_factory.mktemp("trained") / str(seed))
         artefact.save(made[-1], model, found["electra"], SPANS, Lora(r=2), "synthetic")
+        remember(made[-1])
     return made
 
 

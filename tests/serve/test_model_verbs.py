@@ -14,6 +14,7 @@ from residency import cli
 from residency.models.adapters import Lora
 from residency.models.artefact import fresh, save
 from residency.models.base import BaseModelSettings, resolve
+from residency.models.predictors import remember
 from residency.serve.records.audit_chain import GLOB, Audit, AuditEntry
 from residency.tasks.card import Card, Label
 
@@ -42,6 +43,7 @@ def artefact(folder: Path, base: Path, seed: int) -> Path:
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.05)
     save(folder, model, found, card, Lora(r=2), "synthetic")
+    remember(folder)
     return folder
 
 
@@ -58,6 +60,7 @@ def test_add_promote_list_and_roll_back(call: Call, bases: dict[str, Path], tmp_
         code, out, err = call("model", "promote", "ner", digest[:12], *where)
         assert (code, err) == (0, "")
         assert out.startswith(f"ner -> {digest}\nproved on process float32: ")
+        assert "; process bfloat16: " in out
     code, out, _ = call("model", "list", *where)
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()[1:]][1] == [digests[1][:12], "ner"]

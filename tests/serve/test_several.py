@@ -22,6 +22,7 @@ from residency.models import artefact
 from residency.models.adapters import Lora, method_of
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
+from residency.models.predictors import remember
 from residency.ops.model_ledger import ModelLedger
 from residency.tasks.card import load_card
 
@@ -44,6 +45,7 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             chat=artefact.chat(base, TokenLimits()), generation=Generation(max_tokens=16)
         )
         artefact.save(made[-1], model, base, card, Lora(r=2), "synthetic", writing)
+        remember(made[-1])
     return made
 
 

@@ -65,7 +65,9 @@ def add(
     record: Annotated[
         bool,
         typer.Option(
-            "--record", help="Of a model trained by an older version: record what it says now."
+            "--record",
+            help="Of a model of which an older version recorded nothing, or the model in training: "
+            "record what it says now.",
         ),
     ] = False,
     link: Annotated[
@@ -111,12 +113,16 @@ def promote(
     alias: Alias,
     model: Annotated[
         str,
-        argument("MODEL", help="A digest (8 digits and more), or another name."),
+        argument(
+            "MODEL",
+            help="A run that was added (its name or folder), a digest (8 digits and more), or another name.",
+        ),
     ],
     ledger: Ledger = Path("models"),
     require_safety: Safety = None,
 ) -> None:
-    """Let a name point to a model, once it is proved to be what it was at training time.
+    """Let a name point to a model, once it is proved to be what it was at training time, in all
+    numbers that it may be served in.
 
     Exits with 2, and changes nothing, where the proof fails.
     """
@@ -145,9 +151,10 @@ def _said(alias: str, digest: str, proof: object) -> None:
             if proof.from_base is None
             else f"{proof.from_base:.3g} from its base"
         )
+        others = (f"; {name}: {gap:.2g}" for name, gap in proof.others.items())
         say(
             f"proved on {proof.engine}: {proof.furthest:.2g} from what was recorded (allowed "
-            f"{proof.tolerance:g}), {base}",
+            f"{proof.tolerance:g}), {base}{''.join(others)}",
         )
 
 

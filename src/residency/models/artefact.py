@@ -13,7 +13,6 @@ from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Profile, Value
-from residency.models import fingerprint
 from residency.models.adapters import Configured, Full, Method, Methods, method_of
 from residency.models.base import (
     Base,
@@ -205,9 +204,9 @@ def save(
     start: Path | None = None,
     more: Sequence[Card] = (),
 ) -> None:
-    """Write a trained model with everything that its use needs; ``method`` as it is configured,
-    ``start`` the artefact of the stage that it began from, ``more`` the cards of other tasks that
-    it learned."""
+    """Write a trained model with everything that its use needs but its fingerprint
+    (``predictors.remember``); ``method`` as it is configured, ``start`` the artefact of the stage
+    that it began from, ``more`` the cards of other tasks that it learned."""
     method_of(method).save(model, folder)
     weights = tuple(
         path.name for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".jsonl"
@@ -217,10 +216,6 @@ def save(
         writing.chat.tokenizer if writing else load_tokenizer(Path(base.path))
     )
     tokenizer.save_pretrained(folder)
-    reader = writing.chat if writing else Tokeniser(tokenizer, base.segmenter, base.window)
-    said = fingerprint.record(model, reader, base, head_of(card, "text" if writing else "head"))
-    if said is not None:
-        write_json(folder / fingerprint.FILE, said)
     artefact = Artefact(
         schema=SCHEMA,
         base=base,

@@ -10,11 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import msgspec
+
 from residency.core.errors import UserError
+from residency.core.files import write_json
 from residency.core.part import parse
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
-from residency.models.base import NO_BASE, Base
+from residency.models.base import NO_BASE, Base, silent
+from residency.models.fingerprint import Fingerprint
 from residency.models.generation import TokenLimits
 from residency.tasks.card import Card
 from residency.tasks.families import check_marks_spans, head_of, of
@@ -74,6 +78,20 @@ class ClassifierKind:
     def reader(self, artefact: Artefact, folder: Path) -> Any:
         """What reads texts for the model, as the artefact carries it."""
         return artefacts.tokeniser(artefact.base, folder)
+
+    def record(self, artefact: Artefact, folder: Path) -> Fingerprint | None:
+        """What it says of the fixed texts, loaded again, in all numbers that it may be served in;
+        nothing where it cannot be asked."""
+        model, reader = self.model(artefact, folder), self.reader(artefact, folder)
+        said = fingerprint.record(model, reader, artefact.base, artefact.head)
+        return said and msgspec.structs.replace(said, words=self.words(artefact, folder))
+
+    def words(self, artefact: Artefact, folder: Path) -> tuple[tuple[float, ...], ...]:
+        """What the CRF beside it says of them, where there is one."""
+        from residency.models.blend import Blend
+
+        beside = Blend.of(folder, artefact.task())
+        return beside.crf.record().values if beside is not None else ()
 
     def learned_card(self, artefact: Artefact, now: Card, base: Base) -> Card | None:
         """The card as a model learned it, where it is still ``now``; ``None`` where ``now`` is
@@ -169,6 +187,11 @@ class LexicalKind(ClassifierKind):
 
         return CrfPredictor.from_artefact(folder, name)
 
+    def record(self, artefact: Artefact, folder: Path) -> Fingerprint | None:
+        from residency.models.crf import CrfPredictor
+
+        return CrfPredictor.from_artefact(folder).record()
+
 
 KINDS: Mapping[str, ClassifierKind] = {
     "classifier": ClassifierKind(),
@@ -211,6 +234,26 @@ def trained(
     """The predictor of an artefact, for the card that it learned; a generative model can be asked
     another one, and allowed so many tokens of an answer."""
     return kind_of(artefacts.read(folder)).trained(folder, name, card, most)
+
+
+def record(folder: Path) -> Fingerprint | None:
+    """What an artefact says of the fixed texts, loaded again as it will be served; nothing where it
+    cannot be asked, or says what is no number."""
+    found = artefacts.read(folder)
+    with silent():
+        return kind_of(found).record(found, folder)
+
+
+def remember(folder: Path) -> None:
+    """Keep that with an artefact which was just saved. Where it cannot be had, the model is kept
+    without."""
+    try:
+        said = record(folder)
+    except (UserError, RuntimeError, MemoryError):
+        said = None
+    if said is not None:
+        write_json(folder / fingerprint.FILE, said)
+        artefacts.seal(folder, artefacts.read(folder))
 
 
 def marker(folder: Path, otherwise: str) -> EncoderPredictor | CrfPredictor:

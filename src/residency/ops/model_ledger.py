@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -138,7 +138,9 @@ class ModelLedger:
         return found
 
     def resolve(self, name: str) -> LedgerEntry:
-        """The model of a name, a digest or the beginning of one (8 digits and more).
+        """The model of a name, of a digest or the beginning of one (8 digits and more), or of a run
+        that was added: its folder, or the folder's name with or without its key. Of a run that was
+        trained and added again, the last.
 
         Raises ``UserError`` where there is none, or several.
         """
@@ -146,13 +148,18 @@ class ModelLedger:
         if name in aliases:
             return added[aliases[name][-1]]
         found = [one for digest, one in added.items() if len(name) >= 8 and digest.startswith(name)]
+        found = found or list(
+            {one.source: one for one in self.list() if _of_run(one, name)}.values()
+        )
         if len(found) == 1:
             return found[0]
         what = (
-            "stands for several models; write more of its digest"
+            f"stands for several models; write one's digest ({', '.join(_short(found))})"
             if found
             else "is not in the model ledger"
         )
+        if found:
+            raise UserError(f"{name}: {what}.")
         known = [*aliases, *(digest[:12] for digest in added)]
         more = f"; {allowed(known, name)}" if known else "; add one with residency model add RUN"
         raise UserError(f"{name}: {what}{more}.")
@@ -178,12 +185,14 @@ class ModelLedger:
         """Take up an artefact (``run``: the run that it is of, whose evaluation of safety is
         noted); a known one stays as it is.
 
-        ``record``: of one that was trained before fingerprints were, record what it says now.
+        ``record``: record what it says now, of one that was trained by a version that recorded
+        nothing, or the model in training.
         ``link``: the same files on disk instead of copies. ``floor``: what every promotion of it
         demands of that evaluation. Raises ``UserError`` where it is damaged.
         """
         found, digest = artefacts.read(artefact), proof.address(artefact)
-        own = fingerprint.FILE in found.files
+        again = record and proof.of_training(artefact, found)
+        own = fingerprint.FILE in found.files and not (again or self._beside(digest).is_file())
         if not own and not record and not self._beside(digest).is_file():
             raise UserError(
                 f"{artefact}: nothing was recorded of it at training time; add it with --record, "
@@ -197,7 +206,12 @@ class ModelLedger:
             )
             if not self._intact(digest):
                 self._take(artefact, found, digest, link)
-            if known is not None and harm in (None, known.harm) and demanded in ({}, known.floor):
+            if (
+                known is not None
+                and known.recorded == ("training" if own else "added")
+                and harm in (None, known.harm)
+                and demanded in ({}, known.floor)
+            ):
                 return known
             if not own and not self._beside(digest).is_file():
                 write_json(self._beside(digest), proof.record(self.path(digest)))
@@ -416,6 +430,18 @@ def safety(run: Path, artefact: Path) -> Report | None:
         groups=worst.groups,
         scores=worst.scores,
     )
+
+
+def _of_run(entry: LedgerEntry, run: str) -> bool:
+    """Whether a model was added from a run: ``runs/ner-3f9a1c20``, ``ner-3f9a1c20``, ``ner``."""
+    source = Path(entry.source)
+    folder = source.parents[1] if source.parent.name == "train" else source
+    names = (folder.name, folder.name.rpartition("-")[0])
+    return run in names or Path(run).resolve() in (folder, source)
+
+
+def _short(found: Iterable[LedgerEntry]) -> list[str]:
+    return [one.digest[:12] for one in found]
 
 
 def _share(report: Report) -> float:

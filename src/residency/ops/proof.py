@@ -7,7 +7,7 @@ says with what was recorded at training time, and with the base.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from residency.core.errors import GateRefused, UserError
 from residency.core.files import file_digest, read_json
 from residency.core.types import Value
 from residency.models import artefact as artefacts
-from residency.models import fingerprint
+from residency.models import fingerprint, predictors
 from residency.models.adapters import Full
 from residency.models.artefact import Artefact
 from residency.models.base import silent
@@ -41,14 +41,17 @@ class Proof(Value, frozen=True):
     machine."""
     based: bool = True
     """Whether it has a base."""
+    others: dict[str, float] = {}
+    """Other engines and numbers that it may be served in -> largest difference."""
 
 
 def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Fingerprint:
-    """What was recorded of an artefact, in it or (of an older one) ``beside`` it.
+    """What was recorded of an artefact, ``beside`` it where something was, else in it.
 
     Raises ``GateRefused`` where nothing was.
     """
-    path = folder / fingerprint.FILE if fingerprint.FILE in artefact.files else beside
+    own = folder / fingerprint.FILE if fingerprint.FILE in artefact.files else None
+    path = beside if beside is not None and beside.is_file() else own
     if path is None or not path.is_file():
         raise GateRefused(
             f"{folder}: nothing was recorded of it at training time; train it again, or record it "
@@ -56,12 +59,20 @@ def recorded(folder: Path, artefact: Artefact, beside: Path | None = None) -> Fi
             "add --record."
         )
     found = read_json(path, Fingerprint)
-    if found.schema != fingerprint.SCHEMA:
+    known = (fingerprint.OF_TRAINING, fingerprint.SCHEMA)
+    if found.schema not in known:
         raise GateRefused(
             f"{path}: schema {found.schema} is not read by this version, which reads "
-            f"{fingerprint.SCHEMA}."
+            f"{known[0]} and {known[1]}."
         )
     return found
+
+
+def of_training(folder: Path, artefact: Artefact) -> bool:
+    """Whether an artefact's own fingerprint is that of the model in training, as earlier versions
+    recorded it."""
+    own = fingerprint.FILE in artefact.files
+    return own and recorded(folder, artefact).schema == fingerprint.OF_TRAINING
 
 
 def prove(folder: Path, beside: Path | None = None) -> Proof:
@@ -116,27 +127,20 @@ def tensors(folder: Path, artefact: Artefact) -> Iterator[tuple[str, Any]]:
 def _says_the_same(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     """The proof of a model without a base: it reads the fixed texts as it did, and says what it
     said of them."""
-    from residency.models.crf import CrfPredictor
-
-    now = CrfPredictor.from_artefact(folder).record()
+    now = kind_of(artefact).record(artefact, folder)
+    assert now is not None
     engine = f"{ENGINE} {now.dtype}"
-    gap, most = fingerprint.furthest(known.values, now.values), known.tolerances.get(engine, 0.0)
-    if now.ids != known.ids or not gap <= most:
-        raise GateRefused(
-            f"not promoted: {folder}: it does not say of the fixed texts what it said at training "
-            f"time (largest difference {gap:.3g}, allowed {most:g}); it was changed, or is read by "
-            "another version of the program."
-        )
-    return Proof(engine=engine, furthest=round(gap, 8), tolerance=most, based=False)
+    most = known.tolerances.get(engine, 0.0)
+    if now.ids != known.ids:
+        raise _other_tokens(folder)
+    gap = _near(folder, known, known.values, now.values, engine)
+    return Proof(engine=engine, furthest=gap, tolerance=most, based=False)
 
 
 def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
     head, kind, base = artefact.head, kind_of(artefact), _base(artefact, folder)
     if fingerprint.rows(kind.reader(artefact, folder)) != known.ids:
-        raise GateRefused(
-            f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at "
-            "training time."
-        )
+        raise _other_tokens(folder)
     before = None
     if base is not None:
         model = artefacts.fresh(base, artefact.task(), artefact.output)
@@ -144,29 +148,68 @@ def _compared(folder: Path, artefact: Artefact, known: Fingerprint) -> Proof:
         del model
     model = kind.model(artefact, folder)
     engine = f"{ENGINE} {fingerprint.numbers(model, artefact.base)}"
-    gap, most = (
-        fingerprint.furthest(known.values, fingerprint.measure(model, known.ids, head)),
-        known.tolerances.get(engine),
-    )
-    if most is None:
-        raise GateRefused(f"not promoted: {folder}: no tolerance was recorded for {engine}.")
+    now = fingerprint.measure(model, known.ids, head)
     change = None if before is None else kind.distance(before, kind.probe(model, known.ids, head))
     if change is not None and change <= SAME:
         raise GateRefused(
             f"not promoted: {folder}: it answers as its base does (difference {change:.2g}); its "
             "adapter has no effect. Train it again."
         )
-    if not gap <= most:
-        raise GateRefused(
-            f"not promoted: {folder}: its log-probabilities are not those of training time "
-            f"(largest difference {gap:.3g}, allowed "
-            f"{most:g} for {engine}); it was changed, or was trained on another base."
-        )
+    gap = _near(folder, known, known.values, now, engine)
+    if known.words:
+        said = kind.words(artefact, folder)
+        gap = max(gap, _near(folder, known, known.words, said, f"{ENGINE} float32"))
+    others = {}
+    for dtype, values in known.others.items():
+        now = fingerprint.measure(fingerprint.in_numbers(model, dtype), known.ids, head)
+        name = f"{ENGINE} {dtype}"
+        others[name] = _near(folder, known, values, now, name)
     return Proof(
         engine=engine,
-        furthest=round(gap, 8),
-        tolerance=most,
+        furthest=gap,
+        tolerance=known.tolerances[engine],
         from_base=None if change is None else round(change, 6),
+        others=others,
+    )
+
+
+def _other_tokens(folder: Path) -> GateRefused:
+    return GateRefused(
+        f"not promoted: {folder}: its tokenizer reads the fixed texts in other tokens than at "
+        "training time."
+    )
+
+
+def _near(
+    folder: Path,
+    known: Fingerprint,
+    values: Sequence[Sequence[float]],
+    now: Sequence[Sequence[float]],
+    engine: str,
+) -> float:
+    """How far what is said now is from what was recorded. Raises ``GateRefused`` where that is
+    further than allowed; where rounding can be the cause, it says so."""
+    if (most := known.tolerances.get(engine)) is None:
+        raise GateRefused(f"not promoted: {folder}: no tolerance was recorded for {engine}.")
+    gap = fingerprint.furthest(values, now)
+    if gap <= most:
+        return round(gap, 8)
+    if gap > fingerprint.ROUNDING:
+        why = "its files, its base or its tokenizer are not those that were recorded; restore them"
+    elif known.schema == fingerprint.OF_TRAINING:
+        why = (
+            "an earlier version recorded the model in training, which rounds to 16 bits on some "
+            "processors: record what it says now with residency model add RUN --record"
+        )
+    else:
+        why = (
+            "so small a difference can be rounding, by another processor or version of a library: "
+            "look with residency eval, then record what it says now with residency model add RUN "
+            "--record"
+        )
+    raise GateRefused(
+        f"not promoted: {folder}: its log-probabilities are not those of training time "
+        f"(largest difference {gap:.3g}, allowed {most:g} for {engine}); {why}."
     )
 
 
@@ -183,21 +226,9 @@ def _base(artefact: Artefact, folder: Path) -> Any:
 
 
 def record(folder: Path) -> Fingerprint:
-    """What an artefact says now, for one that was trained before this was recorded. It proves that
-    nothing changes from here on."""
-    artefact = artefacts.read(folder)
-    if not artefact.tuning().needs_base:
-        from residency.models.crf import CrfPredictor
-
-        return CrfPredictor.from_artefact(folder).record()
-    with silent():
-        found = fingerprint.record(
-            kind_of(artefact).model(artefact, folder),
-            kind_of(artefact).reader(artefact, folder),
-            artefact.base,
-            artefact.head,
-        )
-    if found is None:
+    """What an artefact says now, for one of which nothing, or the model in training, was recorded.
+    It proves that nothing changes from here on."""
+    if (found := predictors.record(folder)) is None:
         raise UserError(
             f"{folder}: its model cannot be asked the fixed texts, or says what is no number; "
             "train it again."

@@ -286,11 +286,11 @@ async def check_engine(engine: ModelEngine, known: Fingerprint | None) -> None:
         raise GateRefused(f"{name}: not promoted: no tolerance was recorded for {kind}.")
     scores = [(await engine.score(ids)).log_probabilities for ids in known.ids]
     found = [[one for one in each if one is not None] for each in scores]
-    gap = fingerprint.furthest(known.values, found)
+    gap = fingerprint.furthest(known.within(engine.served.dtype), found)
     if not gap <= most:
         raise GateRefused(
-            f"{name}: not promoted: its log-probabilities are not those of training time (largest "
-            f"difference {gap:.3g}, allowed {most:g} for {kind})."
+            f"{name}: not promoted: what answers requests does not say what was recorded (largest "
+            f"difference {gap:.3g}, allowed {most:g} for {kind}); its engine computes otherwise."
         )
 
 

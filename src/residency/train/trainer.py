@@ -19,7 +19,7 @@ from residency.core.energy import EnergyMeter
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_json, write_jsonl
 from residency.core.types import Example, StageResult
-from residency.models import artefact, attention, sharding
+from residency.models import artefact, attention, predictors, sharding
 from residency.models.artefact import GenerativeSettings
 from residency.models.base import silent
 from residency.models.blend import BlendWeight
@@ -428,9 +428,17 @@ def save(
         )
         if chosen is not None:
             words_beside.save(job, chosen)
+        emptied(model)
+        predictors.remember(job.out)
         write_json(job.out / "stage.json", result)
         write_jsonl(job.out / "metrics.jsonl", result.history)
     processes.wait()
+
+
+def emptied(model: Any) -> None:
+    """Free the memory of a model that is on disk, before it is loaded again."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = torch.empty(0, dtype=tensor.dtype)
 
 
 def put_together(job: TrainingJob, model: Any) -> Any:
