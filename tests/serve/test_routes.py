@@ -341,7 +341,9 @@ def test_readiness_is_what_the_model_says(
         assert client.get("/readyz").json() == {
             "ready": True,
             "models": {"ner": True},
+            "digests": {"ner": engine.served.digest},
             "counting": True,
+            "recording": True,
             "keys": True,
             "draining": False,
         }

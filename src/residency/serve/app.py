@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from html import escape
 from importlib.metadata import version
@@ -16,11 +16,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from residency.deid import loose
 from residency.serve import promote
-from residency.serve.guard import Guard, guard_of, invalid, refused
+from residency.serve.guard import Guard, GuardedRequest, guard_of, invalid, refused
 from residency.serve.limits import Limited
+from residency.serve.records.audit_chain import Outcome
 from residency.serve.records.monitoring import CONTENT_TYPE, silence_loop
 from residency.serve.refusals import Refusal, server_failed
 from residency.serve.routes import clinical, openai
@@ -55,7 +57,8 @@ MEANINGS = {
 }
 REFUSED = "The other model was not proved, or models cannot be changed here; the old one goes on."
 UNREADY = (
-    "A model does not give its fixed answer, requests cannot be counted, or the server shuts down."
+    "A model does not give its fixed answer, requests cannot be counted or written down, or the "
+    "server shuts down."
 )
 SOON = 0.5
 """Seconds after which a model that is not ready is asked again."""
@@ -154,8 +157,25 @@ def create_app(
 def limited(app: FastAPI) -> Limited:
     """The application within its limits: what a server is given."""
     guard: Guard = app.state.guard
-    app.state.limited = Limited(app, guard.settings.limits, guard.crashed)
+
+    def record(scope: MutableMapping[str, Any], started: float, status: int, code: str) -> None:
+        state = scope["state"]
+        if (exchange := state.get("exchange")) is None:
+            exchange = state["exchange"] = GuardedRequest(_template(app, scope), started, "request")
+            guard.begin(exchange)
+            outcome: Outcome | None = "cancelled" if status == 499 else None
+            guard.end(exchange, status, code or state.get("code", ""), outcome)
+        elif status == 499 and not exchange.ended:
+            guard.cancelled(exchange)
+
+    app.state.limited = Limited(app, guard.settings.limits, guard.crashed, record)
     return app.state.limited  # type: ignore[no-any-return]
+
+
+def _template(app: FastAPI, scope: MutableMapping[str, Any]) -> str:
+    """The route of a request as it is written down; never its address."""
+    found = (one for one in app.routes if one.matches(scope)[0] is not Match.NONE)
+    return str(getattr(next(found, None), "path", "other"))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
@@ -176,6 +196,7 @@ async def _fault(request: Request, error: Exception) -> Response:
         )
     else:
         problem = Refusal(error.status_code, "bad_request", "The request cannot be read.")
+    request.state.code = problem.code
     made = refused(path, problem)
     if allow:
         made.headers["allow"] = allow
@@ -193,18 +214,21 @@ async def healthz() -> dict[str, str]:
 
 @probes.get("/readyz", responses={503: {"description": UNREADY}})
 async def readyz(request: Request) -> JSONResponse:
-    """Every model gave its fixed answer when it was last asked, and requests can be counted.
-    ``keys`` says whether the identity provider answered last; known keys are accepted for a while
+    """Every model gave its fixed answer when it was last asked, requests can be counted and their
+    audit lines written. ``digests``: which models these are. ``keys`` says whether the identity provider answered last; known keys are accepted for a while
     where it did not."""
     guard = guard_of(request)
     limits: Limited | None = getattr(request.app.state, "limited", None)
     draining = limits is not None and limits.draining
-    counting = await guard.rate.ready()
-    ready = not draining and counting and bool(guard.ready) and all(guard.ready.values())
+    counting, recording = await guard.rate.ready(), await asyncio.to_thread(guard.recording)
+    able = not draining and counting and recording
+    ready = able and bool(guard.ready) and all(guard.ready.values())
     found = {
         "ready": ready,
         "models": guard.ready,
+        "digests": {name: one.served.digest for name, one in guard.engines.items()},
         "counting": counting,
+        "recording": recording,
         "keys": not guard.tokens.trouble(),
         "draining": draining,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
@@ -20,8 +21,8 @@ from residency.core.types import Turn
 from residency.serve import refusals
 from residency.serve.auth import require
 from residency.serve.engines import Aliases, ModelEngine, Served, Slot, bad_order
-from residency.serve.limits import Sizes, check_text, fit, user_tokens
-from residency.serve.records.audit_chain import AuditEntry, Outcome
+from residency.serve.limits import Sizes, check_text, check_work, fit, user_tokens
+from residency.serve.records.audit_chain import AuditEntry, Outcome, unwritable
 from residency.serve.refusals import Refusal, server_failed
 from residency.serve.settings import Scope, Serve
 
@@ -81,7 +82,7 @@ class GuardedRequest:
         """How the audit log calls it."""
         self.user = ""
         self.served: Served | None = None
-        self.read = self.written = 0
+        self.read = self.written = self.work = 0
         self.streams = False
         """Whether the answer is still to be written when the route returns."""
         self.ended = False
@@ -109,6 +110,8 @@ class Guard:
         self.audit, self.metrics, self.log, self.clock = audit, metrics, log, clock
         self.stop = stop
         self.aliases = Aliases()
+        self.work: Counter[str] = Counter()
+        """Tokens that users have under way, by their hash."""
         self.ready: dict[str, bool] = dict.fromkeys(engines, False)
         for name, engine in engines.items():
             self.aliases.start(name, engine)
@@ -191,7 +194,29 @@ class Guard:
         exchange.read = engine.reader.count(text)
         check_text(self.settings.limits, exchange.read)
 
+    async def charge(self, exchange: GuardedRequest, answers: int) -> None:
+        """Count a request's work: what it reads, and the most that it may write. Raises ``Refusal``:
+        400 where it is too much for one request, 429 for its user now, 503 where it cannot be
+        counted."""
+        tokens, limits = exchange.read + answers, self.settings.limits
+        check_work(limits, tokens)
+        if self.work[exchange.user] + tokens > limits.user_tokens:
+            said = f"More than {limits.user_tokens} tokens of your work are under way"
+            raise Refusal(429, "work_limit", f"{said}; wait until some of it is done.", 1.0)
+        exchange.work = tokens
+        self.work[exchange.user] += tokens
+        await self.rate.spend(exchange.user, tokens)
+
     # On the way out
+
+    def check_recording(self) -> None:
+        """Raises ``Refusal`` 503 where an answer that is about to begin could not be kept."""
+        if not self.recording():
+            raise unwritable()
+
+    def recording(self) -> bool:
+        """Whether the audit log takes lines at the moment, where there is one."""
+        return self.audit is None or self.audit.ready()
 
     async def deidentified(self, text: str, lang: str = "") -> str:
         """An answer as it leaves: without what identifies, where the settings want that."""
@@ -210,6 +235,9 @@ class Guard:
         exchange.ended = True
         while exchange.slots:
             self.aliases.release(exchange.slots.pop())
+        self.work[exchange.user] -= exchange.work
+        if self.work[exchange.user] <= 0:
+            del self.work[exchange.user]
         refused: Outcome = "refused" if status < 500 or status == 503 else "failed"
         seconds, served = self.clock() - exchange.started, exchange.served
         entry = AuditEntry(

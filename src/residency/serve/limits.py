@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -21,6 +22,10 @@ from residency.serve.settings import RequestLimits
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Record = Callable[[MutableMapping[str, Any], float, int, str], None]
+"""Keeps what is kept of an answer, once: the request, when it began, the status and the code of a
+refusal. What a route behind the guard has kept, or will, stays as it is; status 499, told when all
+is over, is for what nobody kept. Raises ``Refusal`` where it cannot."""
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 PROBES = ("/healthz", "/readyz", "/metrics")
@@ -51,8 +56,9 @@ class Limited:
         app: App,
         limits: RequestLimits,
         crashed: Callable[[BaseException], None] | None = None,
+        record: Record | None = None,
     ) -> None:
-        self.app, self.limits, self.crashed = app, limits, crashed
+        self.app, self.limits, self.crashed, self.record = app, limits, crashed, record
         self.draining = False
         self.running: set[asyncio.Task[None]] = set()
         self.reading = 0
@@ -64,20 +70,31 @@ class Limited:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = Answer(send)
+        note = self._note(scope, time.monotonic())
+        answer = Answer(send, scope["path"], note)
         self._under_way += 1
         try:
             await self._request(scope, receive, answer)
         except Refusal as refusal:
-            await answer.refuse(
-                scope["path"], refusal, close=refusal.status in (408, 413) or self.draining
-            )
+            await answer.refuse(refusal, close=refusal.status in (408, 413) or self.draining)
         except ClientGone:
             answer.closed = True
         finally:
+            with contextlib.suppress(Refusal):
+                note(499, "")
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
+
+    def _note(self, scope: MutableMapping[str, Any], started: float) -> Callable[[int, str], None]:
+        """Keeps the answers of one request; of a probe nothing is kept."""
+        scope.setdefault("state", {})
+
+        def note(status: int, code: str) -> None:
+            if self.record is not None and scope["path"] not in PROBES:
+                self.record(scope, started, status, code)
+
+        return note
 
     async def drain(self) -> int:
         """Take no more requests, let those that were taken end, for at most ``limits.drain``
@@ -106,7 +123,7 @@ class Limited:
         if self.draining and not probe:
             raise shutting_down()
         until = asyncio.get_running_loop().time() + self._seconds(scope["path"])
-        body = await self._body(scope, receive)
+        body = b"" if probe else await self._body(scope, receive)
         if len(self.running) >= self.limits.at_once and not probe:
             raise busy()
         gone = asyncio.Event()
@@ -149,23 +166,23 @@ class Limited:
         ):  # a server says so too once the answer is out
             await asyncio.wait({work}, timeout=until - loop.time())
         if work.done():
-            await self._ended(path, work, answer)
+            await self._ended(work, answer)
         elif watch.done():
             answer.closed = True
         else:
             await answer.refuse(
-                path, Refusal(504, "timeout", f"No answer within {self._seconds(path):g} s.")
+                Refusal(504, "timeout", f"No answer within {self._seconds(path):g} s.")
             )
 
-    async def _ended(self, path: str, work: asyncio.Task[None], answer: Answer) -> None:
+    async def _ended(self, work: asyncio.Task[None], answer: Answer) -> None:
         """An application that returned, was cut by the end of the server, or failed."""
         problem = None if work.cancelled() else work.exception()
         if work.cancelled() and self.draining:
-            await answer.refuse(path, shutting_down(), close=True)
+            await answer.refuse(shutting_down(), close=True)
         elif isinstance(problem, Refusal):
-            await answer.refuse(path, problem)
+            await answer.refuse(problem)
         elif problem is not None or not answer.complete:
-            await answer.refuse(path, server_failed())
+            await answer.refuse(server_failed())
 
     def _report(self, work: asyncio.Task[None]) -> None:
         problem = None if work.cancelled() else work.exception()
@@ -191,10 +208,11 @@ class Limited:
 
 
 class Answer:
-    """What goes out for one request; nothing more once it is closed."""
+    """What goes out for one request, kept (``note``: status and code) before it begins; nothing
+    more once it is closed."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, path: str, note: Callable[[int, str], None]) -> None:
+        self._send, self._path, self._note = send, path, note
         self.status = 0
         self.stream = False
         self.complete = False
@@ -205,6 +223,11 @@ class Answer:
         if self.closed:
             return
         if message["type"] == "http.response.start":
+            try:
+                self._note(message["status"], "")
+            except Refusal as refusal:
+                await self.refuse(refusal)
+                return
             self.status = message["status"]
             self.stream = any(
                 name.lower() == b"content-type" and value.startswith(b"text/event-stream")
@@ -214,17 +237,22 @@ class Answer:
             self.complete = True
         await self._send(message)
 
-    async def refuse(self, path: str, refusal: Refusal, close: bool = False) -> None:
+    async def refuse(self, refusal: Refusal, close: bool = False) -> None:
         """Answer with a refusal. Where a stream has begun it ends with the error as its last event;
         any other begun answer is cut."""
         begun, over, self.closed = self.status != 0, self.complete or self.closed, True
         if over or (begun and not self.stream):
             return
         with contextlib.suppress(OSError):  # the client may be gone
-            await self._refuse(path, refusal, begun, close)
+            await self._refuse(refusal, begun, close)
 
-    async def _refuse(self, path: str, refusal: Refusal, begun: bool, close: bool) -> None:
-        body = refusals.body(path, refusal)
+    async def _refuse(self, refusal: Refusal, begun: bool, close: bool) -> None:
+        if not begun:
+            try:
+                self._note(refusal.status, refusal.code)
+            except Refusal as other:
+                refusal = other
+        body = refusals.body(self._path, refusal)
         if begun:
             last = b"data: " + body + b"\n\n"
             await self._send({"type": "http.response.body", "body": last, "more_body": False})
@@ -378,6 +406,26 @@ def _window(prompt: int, answer: int, window: int, exact: bool) -> int:
             "one of them."
         )
     return min(answer, window - prompt)
+
+
+def check_work(limits: RequestLimits, tokens: int) -> None:
+    """All tokens that a request reads and may write, over its prompts and choices. Raises
+    ``Refusal`` 400."""
+    if tokens > limits.work_tokens:
+        raise too_long(
+            f"The request asks for {tokens} tokens of work (what is read, and for each prompt and "
+            f"choice the longest answer); at most {limits.work_tokens} are done in one. Send fewer "
+            "prompts, or a smaller max_tokens."
+        )
+
+
+def check_system(limits: RequestLimits, tokens: int) -> None:
+    """The system text that a request brings. Raises ``Refusal`` 400."""
+    if tokens > limits.system_tokens:
+        raise too_long(
+            f"The system text has {tokens} tokens; at most {limits.system_tokens} are taken. "
+            "Shorten it."
+        )
 
 
 def too_long(sentence: str) -> Refusal:

@@ -64,6 +64,16 @@ class RequestLimits(Part):
     context_tokens: int = Field(default=2048, ge=0)
     """Most tokens of what is not the user's: template, system text, earlier answers, retrieved
     passages."""
+    system_tokens: int = Field(default=1024, ge=0)
+    """Most tokens of the system text that a conversation brings; they count among those around the
+    user's words too."""
+    work_tokens: int = Field(default=8192, ge=1)
+    """Most tokens that one request may have read and written: all prompts, and for each prompt and
+    choice the longest answer that was asked for."""
+    user_tokens: int = Field(default=65_536, ge=1)
+    """The same of all requests of a user that a worker has under way."""
+    minute_tokens: int = Field(default=300_000, ge=1)
+    """The same of a user's requests in any fixed minute from his first."""
     body_bytes: int = Field(default=262_144, ge=1024)
     """Largest request body."""
     seconds: float = Field(default=60, gt=0)

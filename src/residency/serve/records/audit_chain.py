@@ -22,6 +22,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -39,6 +40,8 @@ from residency.serve.refusals import Refusal
 
 GLOB = "audit-*.jsonl"
 LISTS = "chains-*.json"
+ROOM = 4096
+"""Bytes that readiness wants free for a line."""
 LARGEST = 128 * 2**20
 """Bytes after which a worker goes on in a new file; a new day begins one too."""
 
@@ -161,11 +164,17 @@ class Audit:
                     AuditLine(n=self._n, at=at, what=what, previous=self._last, entry=entry)
                 )
             except OSError:
-                raise Refusal(
-                    503,
-                    "audit",
-                    "The audit log cannot be written; nothing is answered until it can.",
-                ) from None
+                raise unwritable() from None
+
+    def ready(self) -> bool:
+        """Whether a line can be written at the moment: so many bytes find room beside it."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(ROOM))
+                file.flush()
+        except OSError:
+            return False
+        return not self._end.is_set()
 
     def close(self) -> None:
         """End the chain in good order."""
@@ -251,6 +260,12 @@ class Audit:
                 self._dirty = True
             finally:
                 os.close(copy)
+
+
+def unwritable() -> Refusal:
+    """503: what is asked cannot be accounted for."""
+    said = "The audit log cannot be written; nothing is answered until it can."
+    return Refusal(503, "audit", said)
 
 
 def signing(key: bytes) -> bytes:

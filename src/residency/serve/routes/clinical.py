@@ -196,6 +196,7 @@ async def _chosen(
     """The likeliest label and its chance."""
     text = "\n".join(part for part in (body.patient_info, body.symptoms, body.test_results) if part)
     guard.check_text(exchange, engine, text)
+    await guard.charge(exchange, 0)
     answer = checked((await engine.classify(text)).answer, Labels, "family labels")
     if answer is None or not answer.labels:
         return None, None
@@ -212,6 +213,7 @@ async def _written(
     turns = conversation_of(engine.served.card, body)
     texts = [body.patient_info, body.symptoms, body.test_results]
     sizes = guard.check_words(exchange, engine, texts, turns, None)
+    await guard.charge(exchange, sizes.answer)
     answer = await gathered(engine.write(WritingRequest(turns=turns, max_tokens=sizes.answer)))
     exchange.written += answer.tokens
     sure = round(exp(answer.log_probability / answer.tokens), 6) if answer.tokens else None
@@ -242,6 +244,8 @@ async def extract(body: Passage, request: Request) -> Response:
         other = "use /diagnose or /v1/chat/completions"
         raise Refusal(400, "wrong_model", f"Model {served.name} marks no entities; {other}.")
     guard.check_text(exchange, engine, body.text)
+    most = guard.settings.limits.output_tokens if "chat" in served.routes else 0
+    await guard.charge(exchange, most)
     found = await engine.classify(body.text)
     if found.answer is None:
         if not found.text:
@@ -273,5 +277,6 @@ async def deidentify(body: Identified, request: Request) -> Response:
 
     guard, exchange = guard_of(request), exchange_of(request)
     guard.check_text(exchange, next(iter(guard.engines.values())), body.text)
+    await guard.charge(exchange, 0)
     found = await asyncio.to_thread(replace_identifiers, body.text, body.lang)
     return JSONResponse({"text": found.text, "replaced": msgspec.to_builtins(found.replacements)})

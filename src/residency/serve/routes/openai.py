@@ -26,7 +26,7 @@ from residency.serve.engines import (
     not_generative,
 )
 from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
-from residency.serve.limits import fit
+from residency.serve.limits import check_system, fit
 from residency.serve.refusals import Refusal, server_failed
 
 router = APIRouter(route_class=Guarded)
@@ -303,7 +303,10 @@ async def chat(body: ChatBody, request: Request) -> Response:
     wanted = body.max_completion_tokens
     if wanted is None:
         wanted = body.max_tokens
+    told = sum(engine.reader.count(turn.text) for turn in turns if turn.role == "system")
+    check_system(guard.settings.limits, told)
     sizes = guard.check_words(exchange, engine, texts, turns, wanted)
+    await guard.charge(exchange, sizes.answer * body.n)
     head = _head("chatcmpl", engine.served)
     pieces = engine.write(body.request(turns, sizes.answer))
     if body.stream:
@@ -340,6 +343,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     fit(limits, exchange.read, answer=most)
     for prompt in ids:
         fit(limits, len(prompt), answer=most, window=window + (wanted == 0))
+    await guard.charge(exchange, most * len(ids) * body.n)
     head = _head("cmpl", engine.served) | {"object": "text_completion"}
     asked = body.request((), most)
     if body.stream:
@@ -490,6 +494,7 @@ async def streamed(
         source = _at_once(guard, source)
     try:
         first = await anext(source)
+        await asyncio.to_thread(guard.check_recording)
     except BaseException:
         await source.aclose()
         raise
