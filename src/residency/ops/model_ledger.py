@@ -191,13 +191,7 @@ class ModelLedger:
         demands of that evaluation. Raises ``UserError`` where it is damaged.
         """
         found, digest = artefacts.read(artefact), proof.address(artefact)
-        again = record and proof.of_training(artefact, found)
-        own = fingerprint.FILE in found.files and not (again or self._beside(digest).is_file())
-        if not own and not record and not self._beside(digest).is_file():
-            raise UserError(
-                f"{artefact}: nothing was recorded of it at training time; add it with --record, "
-                "which records what it says now."
-            )
+        own = self._by_training(artefact, found, digest, record)
         with self._locked():
             known = next((one for one in self.list() if one.digest == digest), None)
             harm = safety(run, artefact) if run is not None else None
@@ -238,6 +232,19 @@ class ModelLedger:
                     floor=demanded,
                 )
             )
+
+    def _by_training(
+        self, artefact: Path, found: artefacts.Artefact, digest: str, record: bool
+    ) -> bool:
+        """Whether a model is proved by what was recorded with its training, and not by what is
+        recorded beside it. Raises ``UserError`` where neither is there, nor is to be."""
+        beside, own = self._beside(digest).is_file(), fingerprint.FILE in found.files
+        if not (own or record or beside):
+            raise UserError(
+                f"{artefact}: nothing was recorded of it at training time; add it with --record, "
+                "which records what it says now."
+            )
+        return own and not beside and not (record and proof.of_training(artefact, found))
 
     def _intact(self, digest: str) -> bool:
         try:
