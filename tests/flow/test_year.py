@@ -9,9 +9,8 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
+from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -19,8 +18,9 @@ import msgspec
 import pytest
 from test_deidentify import AMENDED, KEY, plan
 
-from conftest import ROOT, write_recipe
+from conftest import write_recipe
 from residency.corpus.load import Corpus, load
+from residency.ingest.store import Store
 from residency.recipe import Recipe
 from residency.synth.hospital_notes import write_hospital
 from residency.workflows.deidentify import Outcome, deidentify
@@ -168,33 +168,33 @@ def test_after_each_week_the_training_set_is_that_of_a_fresh_start(hospital: Hos
     assert 0.7 < sizes["train"] / len(before) < 0.9
 
 
+def killed_at(hospital: Hospital, moment: int) -> bool:
+    """Whether the weekly command, in a process of its own, was killed before its nth
+    transaction."""
+    if not (child := os.fork()):
+        left, begun = [moment], Store.writing
+
+        def writing(self: Store) -> AbstractContextManager[None]:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return begun(self)
+
+        Store.writing = writing  # type: ignore[method-assign]
+        try:
+            deidentify(Recipe.load(hospital.path))
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
 @pytest.mark.sample
 def test_a_process_killed_at_random_moments_ends_the_same(hospital: Hospital) -> None:
-    """Killed before the nth transaction, with the file of a release ready or not."""
-    program = (
-        "import os, signal, sys\n"
-        "from residency.ingest.store import Store\n"
-        "left, begun = [int(sys.argv.pop())], Store.writing\n"
-        "def writing(self):\n"
-        "    left[0] -= 1\n"
-        "    if left[0] < 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return begun(self)\n"
-        "Store.writing = writing\n"
-        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
     chance, killed = random.Random(1), 0
-    for number in range(4):
+    for number in range(3):
         hospital.week(number, 6)
-        for _ in range(4):
-            command = ["deid", str(hospital.path), str(chance.randrange(1, 25))]
-            died = subprocess.run(
-                [sys.executable, "-c", program, *command],
-                env=environment,
-                capture_output=True,
-                check=False,
-            )
-            killed += died.returncode == -signal.SIGKILL
+        killed += sum(killed_at(hospital, chance.randrange(1, 20)) for _ in range(5))
         hospital.run()
         assert hospital.started_anew().training_set() == hospital.training_set()
-    assert killed > 4
+    assert killed >= 5

@@ -189,3 +189,40 @@ def test_nothing_found_is_said(ncbi: Ncbi, tmp_path: Path) -> None:
     ncbi.ids = []
     with pytest.raises(UserError, match="finds nothing"):
         fetch("x", tmp_path / "out.jsonl", "a@b.org")
+
+
+ENTRY = (
+    "<PubmedArticle><MedlineCitation><PMID Version='{version}'>{pmid}</PMID><Article>"
+    "<ArticleTitle>Invented fever.</ArticleTitle><Abstract><AbstractText>{text}</AbstractText>"
+    "</Abstract><PublicationTypeList><PublicationType>{kind}</PublicationType>"
+    "</PublicationTypeList></Article>{more}</MedlineCitation></PubmedArticle>"
+)
+
+
+def test_what_was_retracted_is_left_out_and_each_pmid_stands_once(tmp_path: Path) -> None:
+    from collections import Counter
+
+    from residency.workflows.literature import convert
+
+    plain = {"version": 1, "kind": "Journal Article", "more": ""}
+    comment = (
+        "<CommentsCorrectionsList><CommentsCorrections RefType='RetractionIn'/>"
+        "</CommentsCorrectionsList>"
+    )
+    rows = [
+        ENTRY.format(pmid=1, text="first words", **plain),
+        ENTRY.format(pmid=2, text="gone", **{**plain, "kind": "Retracted Publication"}),
+        ENTRY.format(pmid=3, text="gone too", **{**plain, "more": comment}),
+        ENTRY.format(pmid=4, text="a notice", **{**plain, "kind": "Retraction of Publication"}),
+        ENTRY.format(pmid=1, text="corrected words", **{**plain, "version": 2}),
+    ]
+    path, left = tmp_path / "export.xml", Counter[str]()
+    path.write_text(f"<PubmedArticleSet>{''.join(rows)}</PubmedArticleSet>", "utf-8")
+    assert convert(path, tmp_path / "out.jsonl", left) == 1
+    written = (tmp_path / "out.jsonl").read_text("utf-8")
+    assert "corrected words" in written and "first words" not in written
+    assert left == {
+        "retracted article": 2,
+        "notice of a retraction": 1,
+        "the same PMID again": 1,
+    }

@@ -188,3 +188,49 @@ def test_the_bundled_model_writes_on_this_machine(tmp_path: Path) -> None:
         # judged
     )
     assert (tmp_path / "out.jsonl").exists()
+
+
+FEVER = (
+    "Inventedmab in invented fever.\nMETHODS: We treated 120 patients.\nRESULTS: The rate of "
+    "relapse was lowered from 30 % to 18 %. Mortality did not differ between the groups. "
+    "Haemoglobin increased from 9.1 to 11.4 g/dl in treated patients."
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stands"),
+    [
+        ("Inventedmab lowered the rate of relapse from 30 % to 18 %.", True),
+        ("The relapse rate fell from 30 % to 18 %.", True),
+        ("Inventedmab raised the rate of relapse from 18 % to 30 %.", False),
+        ("The rate of relapse was lowered from 18 % to 30 %.", False),
+        ("The rate of relapse changed from 18 % to 30 %.", False),
+        ("Mortality did not differ between the groups.", True),
+        ("Mortality differed between the groups.", False),
+        ("The rate of relapse was not lowered.", False),
+        ("Haemoglobin increased from 9.1 to 11.4 g/dl in treated patients.", True),
+        ("Haemoglobin decreased in treated patients.", False),
+    ],
+)
+def test_an_answer_does_not_say_the_opposite_of_its_abstract(answer: str, stands: bool) -> None:
+    found = fault(pair("What became of patients with invented fever?", answer), FEVER)
+    assert (found == "") == stands, found
+
+
+@pytest.mark.parametrize(
+    ("text", "same", "other"),
+    [
+        (
+            "Thuốc làm giảm tỷ lệ tái phát từ 30% xuống 18% ở bệnh nhân.",
+            "Tỷ lệ tái phát giảm từ 30% xuống 18%.",
+            "Thuốc làm tăng tỷ lệ tái phát ở bệnh nhân.",
+        ),
+        ("治疗组复发率从30%降至18%，明显降低。", "复发率降低。", "治疗组复发率明显升高。"),
+        ("两组死亡率无差异。", "两组死亡率没有差异。", "两组死亡率有差异。"),
+    ],
+)
+def test_the_opposite_is_known_in_other_languages(text: str, same: str, other: str) -> None:
+    from residency.synth.polarity import opposite
+
+    assert not opposite(same, text)
+    assert opposite(other, text)

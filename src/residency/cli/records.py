@@ -161,7 +161,10 @@ def pubmed(
     if bool(query) == (file is not None):
         raise UserError("pubmed: give either a query, or an exported file with --file.")
     if file is not None:
-        count = convert(file, out)
+        left: Counter[str] = Counter()
+        count = convert(file, out, left)
+        for why, number in left.items():
+            say(f"left out: {why}: {number:,}")
     else:
         with tracking() as tracker:
             count = fetch(query, out, email, most, tracker)

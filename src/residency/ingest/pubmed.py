@@ -9,6 +9,7 @@ passing.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -28,9 +29,10 @@ KEY = "NCBI_API_KEY"
 """Environment variable that may hold a key of NCBI's."""
 
 
-def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
+def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Iterator[Abstract]:
     """The articles of a PubMed XML file that have an abstract, one at a time; external entities are
-    never followed.
+    never followed. Retracted articles and notices of retraction are left out, and counted in
+    ``left``.
 
     Raises ``DataError`` for a file that is no PubMed XML.
     """
@@ -48,7 +50,10 @@ def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
             load_dtd=False,
         ):
             found += 1
-            if (one := _article(article)) is not None:
+            if why := _retracted(article):
+                if left is not None:
+                    left[why] += 1
+            elif (one := _article(article)) is not None:
                 yield one
             article.clear()
             while article.getprevious() is not None:  # what was read is not kept
@@ -62,6 +67,17 @@ def read_xml(source: Path | BinaryIO) -> Iterator[Abstract]:
         raise DataError(
             f"{source}: holds no PubMed article; export it from PubMed in the format PubMed (XML)."
         )
+
+
+def _retracted(article: Any) -> str:
+    """Why an article is not to be learned from; empty where nothing of the kind is said of it."""
+    kinds = {_words(kind).casefold() for kind in article.findall(".//PublicationType")}
+    refs = {one.get("RefType") for one in article.findall(".//CommentsCorrections")}
+    if "retracted publication" in kinds or refs & {"RetractionIn", "PartialRetractionIn"}:
+        return "retracted article"
+    if kinds & {"retraction of publication", "retraction notice"} or "RetractionOf" in refs:
+        return "notice of a retraction"
+    return ""
 
 
 def _article(article: Any) -> Abstract | None:

@@ -11,6 +11,7 @@ from unicodedata import normalize
 from residency.core.types import Value
 from residency.corpus.abstracts import Abstract
 from residency.corpus.near import near_pairs
+from residency.synth.polarity import opposite
 
 CONCLUSIONS = ("CONCLUSION", "INTERPRETATION", "结论", "KẾT LUẬN")
 ALIKE = 0.8
@@ -79,6 +80,8 @@ def fault(pair: Pair, text: str) -> str:
     words = set(WORD.findall(said))
     if words and sum(word in plain for word in words) / len(words) < GROUNDED:
         return "the answer says what the abstract does not"
+    if opposite(answer, text):
+        return "the answer may say the opposite of the abstract"
     return ""
 
 

@@ -89,9 +89,15 @@ def fetch(
     return count
 
 
-def convert(source: Path, out: Path) -> int:
-    """Write the abstracts of a PubMed XML file; returns how many."""
-    return write_jsonl(out, pubmed.read_xml(source))
+def convert(source: Path, out: Path, left: Counter[str] | None = None) -> int:
+    """Write the abstracts of a PubMed XML file, each PMID once (what the file says last of it);
+    returns how many. ``left``: counts articles that are left out, by reason."""
+    found: dict[str, Abstract] = {}
+    for one in pubmed.read_xml(source, left):
+        if one.id in found and left is not None:
+            left["the same PMID again"] += 1
+        found[one.id] = one
+    return write_jsonl(out, found.values())
 
 
 def make_pairs(
