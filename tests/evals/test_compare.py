@@ -57,7 +57,8 @@ def test_difference_is_b_minus_a_of_the_main_metric_with_interval_and_p() -> Non
     assert found.p == pytest.approx(1 / 501)
     assert (
         found.procedure
-        == "paired bootstrap over groups, 500 samples, 95%; approximate randomisation over groups"
+        == "paired bootstrap over groups, 500 samples, 95%; approximate randomisation over groups, "
+        "p at least 0.002"
     )
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 from statistics import median
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -136,6 +137,7 @@ def score(
     for name, positions in (("", everything), *_slices(examples)):
         rows, units = tally.rows[positions], [groups[position] for position in positions]
         figures = intervals.bootstrap(rows, units, tally.statistic, bootstrap, seed, LEVEL, shares)
+        figures = (figures[0], *(_on_scale(bound, tally.metrics) for bound in figures[1:]))
         found[name] = _scores(tally, rows, len(set(units)), bootstrap, figures)
     scores = found.pop("")
     answers = _answers(examples, predictions, tally, main, card, show_text)
@@ -162,6 +164,18 @@ def score(
         calibration_error=tests.error,
         seconds=seconds,
     )
+
+
+ENDS = {"bleu": (0, 100), "chrf": (0, 100), "loss": (0, inf), "perplexity": (1, inf)}
+"""Where metrics end that are no shares."""
+
+
+def _on_scale(bound: Array, metrics: Sequence[str]) -> Array:
+    """Bounds of intervals, none beyond the end of its metric's scale."""
+    import numpy as np
+
+    ends = np.array([ENDS.get(metric, (-inf, inf)) for metric in metrics], dtype=float)
+    return np.clip(bound, ends[:, 0], ends[:, 1]) if len(metrics) else bound
 
 
 def groups_of(examples: Iterable[Example]) -> list[str]:

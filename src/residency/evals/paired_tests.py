@@ -66,7 +66,7 @@ def _compared(
     """The comparison in one metric; None for fewer than two groups, or where the metric does not
     apply to one of the systems."""
     from residency.metrics.intervals import procedure
-    from residency.metrics.paired import approximate_randomisation, paired_bootstrap
+    from residency.metrics.paired import approximate_randomisation, paired_bootstrap, smallest_p
 
     (info_a, predictions_a), (info_b, predictions_b) = a, b
     card = card.model_copy(update={"metric": metric})
@@ -90,6 +90,9 @@ def _compared(
     difference, low, high = paired_bootstrap(
         rows_a, rows_b, groups, statistic, samples, seed, LEVEL
     )
+    if metric not in tallies[0].unbounded:  # a difference of shares
+        low, high = max(low, -1.0), min(high, 1.0)
+    units = len(set(groups))
     return Comparison(
         metric=metric,
         a=info_a.name,
@@ -98,6 +101,6 @@ def _compared(
         low=low,
         high=high,
         p=approximate_randomisation(rows_a, rows_b, groups, statistic, samples, seed),
-        procedure=f"paired {procedure(len(set(groups)), samples, LEVEL)}; approximate "
-        "randomisation over groups",
+        procedure=f"paired {procedure(units, samples, LEVEL)}; approximate randomisation over "
+        f"groups, p at least {smallest_p(units, samples):.2g}",
     )

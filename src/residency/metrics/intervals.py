@@ -7,8 +7,11 @@ covered: pass the counts of each example.
 A percentile interval is too narrow where groups are few, so its percentiles are moved out as
 Student's t asks for that number of groups (Hesterberg 2015), of which uneven groups count as fewer
 (Kish 1965). With fewer than ``FEW`` groups there are too few different draws: each group is left
-out in turn instead (jackknife), with t, on the logit scale for metrics that end at 0 and 1. On
-simulated patients both cover 93 to 97 % (``tests/metrics/test_intervals.py``,
+out in turn instead (jackknife), with t. Metrics that end at 0 and 1 get Wilson's interval (1927) of
+as many independent items as that variance stands for, also with many groups where few of the items
+are errors: at 0 and 1 it has a width, and it leaves the scale nowhere. On simulated patients, true
+shares from 0.5 to 0.98 and 3 to 30 of them, it covers 93 % and more; from 15 on 96 % in the mean;
+with 3 patients it is some 0.7 wide, with 8 some 0.3 (``tests/metrics/test_intervals.py``,
 ``benchmarks/scores.py coverage``).
 """
 
@@ -27,6 +30,10 @@ Statistic = Callable[[Array], Array]
 
 FEW = 30
 """Groups below which the jackknife takes the place of the bootstrap."""
+MANY = 60
+"""Groups from which the bootstrap of a share covers as much as Wilson's interval."""
+SEVERAL = 10
+"""Errors (or hits) below which a share is near its end, however many groups there are."""
 CELLS = 1_000_000
 """Most draws held in memory at once (8 MB each for the draws and the weights)."""
 
@@ -52,12 +59,20 @@ def bootstrap(
     if len(sums) < 2 or samples < 1:
         unknown = np.full_like(value, np.nan)
         return value, unknown, unknown.copy()
-    if len(sums) < FEW:
-        left = statistic(sums.sum(axis=0) - sums)
-        return value, *_jackknife(left, value, level, np.broadcast_to(shares, value.shape))
-    drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
-    low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
-    return value, low, high
+    count = len(sums)
+    left = statistic(sums.sum(axis=0) - sums)
+    error = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    reach = student(level, count - 1)
+    if count < FEW:
+        low, high = value - reach * error, value + reach * error
+    else:
+        drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
+        low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
+    size = _independent(value, error, count)
+    near = (count < MANY) | (size * np.minimum(value, 1 - value) < SEVERAL)
+    ends = np.broadcast_to(shares, value.shape) & near
+    lower, upper = wilson(value, size, reach)
+    return value, np.where(ends, lower, low), np.where(ends, upper, high)
 
 
 def procedure(groups: int, samples: int, level: float = 0.95) -> str:
@@ -82,25 +97,24 @@ def percentiles(groups: float, level: float) -> tuple[float, float]:
     return NORMAL.cdf(-out), NORMAL.cdf(out)
 
 
-def _jackknife(
-    left: Array, value: Array, level: float, shares: NDArray[np.bool_]
-) -> tuple[Array, Array]:
-    """Bounds by leaving out each group, ``left`` [groups, m] without it: value and t times the
-    standard error, of its logit where it is a share."""
-    count = len(left)
-    error = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
-    reach = student(level, count - 1) * error
-    inside = shares & (value > 0) & (value < 1)
-    safe = np.where(inside, value, 0.5)
-    odds, width = np.log(safe / (1 - safe)), reach / (safe * (1 - safe))
-    low, high = (
-        np.where(inside, _expit(odds + way * width), value + way * reach) for way in (-1, 1)
-    )
-    return np.where(shares, np.clip(low, 0, 1), low), np.where(shares, np.clip(high, 0, 1), high)
+def _independent(value: Array, error: Array, groups: int) -> Array:
+    """How many independent items a share with such a standard error stands for; of a share without
+    one (at 0 and 1) as many as there are groups."""
+    known = (value > 0) & (value < 1) & (error > 0)
+    variance = np.where(known, error, 1) ** 2
+    return np.asarray(np.where(known, value * (1 - value) / variance, groups))
 
 
-def _expit(x: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-np.clip(x, -700, 700))))
+def wilson(share: Array | float, size: Array | float, z: float) -> tuple[Array, Array]:
+    """Wilson's score interval of a share of so many items."""
+    share, size = np.asarray(share, dtype=float), np.asarray(size, dtype=float)
+    if not np.isfinite(z):
+        return np.zeros_like(share), np.ones_like(share)
+    scale = 1 + z * z / size
+    middle = (share + z * z / (2 * size)) / scale
+    spread = np.clip(share * (1 - share), 0, None) / size + z * z / (4 * size * size)
+    reach = z / scale * np.sqrt(spread)
+    return np.clip(middle - reach, 0, 1), np.clip(middle + reach, 0, 1)
 
 
 def group_sums(stats: Array, groups: Sequence[str]) -> Array:

@@ -35,6 +35,12 @@ def approximate_randomisation(
     return (1 + hits) / (1 + samples)
 
 
+def smallest_p(groups: int, samples: int) -> float:
+    """The smallest p that so many groups can give: of their 2^n ways to be swapped two are as
+    extreme as the one that was seen, and so many samples find none below 1 / (1 + samples)."""
+    return max(2.0 ** (1 - groups), 1 / (1 + samples))
+
+
 def paired_bootstrap(
     a: Array,
     b: Array,

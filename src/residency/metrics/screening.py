@@ -4,13 +4,13 @@ calibration."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, inf, log, sqrt
+from math import exp, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from residency.core.types import Bin
-from residency.metrics.intervals import Array, Statistic, group_sums
+from residency.metrics.intervals import Array, Statistic, group_sums, wilson
 from residency.metrics.quantiles import NORMAL, student
 
 BINS = 10
@@ -43,7 +43,8 @@ def proportion(
         )
         z = student(level, len(sums) - 1)
         size = _effective(sums, share, whole)
-    return (share, *wilson(share, size, z))
+    low, high = wilson(share, size, z)
+    return share, float(low), float(high)
 
 
 def _effective(sums: Array, share: float, whole: float) -> float:
@@ -56,16 +57,6 @@ def _effective(sums: Array, share: float, whole: float) -> float:
         count / (count - 1) * float(((sums[:, 0] - share * sums[:, 1]) ** 2).sum()) / whole**2
     )
     return min(whole, share * (1 - share) / variance) if variance else whole
-
-
-def wilson(share: float, size: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval of a share of so many items."""
-    if z == inf:
-        return 0.0, 1.0
-    scale = 1 + z * z / size
-    middle = (share + z * z / (2 * size)) / scale
-    reach = z / scale * sqrt(share * (1 - share) / size + z * z / (4 * size * size))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def auroc(

@@ -18,12 +18,12 @@ from residency.core.page import Page, Section, write_page
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import now
 from residency.core.types import Value
+from residency.metrics.quantiles import student
 from residency.recipe import Recipe
 
 SIZES = (100, 200, 350, 500)
 MORE = 100
 """Records that the outlook adds."""
-DRAWS = 2000
 
 
 class Point(Value, frozen=True):
@@ -38,11 +38,13 @@ class Point(Value, frozen=True):
 
 
 class Law(Value, frozen=True):
-    """A power law through the points: what is missing to the best value falls as ``scale * records
-    ** -rate``."""
+    """A power law through the points: what is missing to ``best``, which the points say and nobody
+    sets, falls as ``scale * records ** -rate``."""
 
     scale: float
     rate: float
+    best: float
+    """What the metric nears with ever more records."""
     now: float
     """The metric at the largest size, by the law."""
     later: float
@@ -50,8 +52,8 @@ class Law(Value, frozen=True):
     gain: float
     low: float
     high: float
-    """95 % of the gain, by drawing the runs anew: where the law does not go through the points,
-    that widens it too."""
+    """95 % of the gain: of all laws that go through the points about as well (profile
+    likelihood; the seeds say how far points scatter)."""
 
 
 class Curve(Value, frozen=True):
@@ -102,7 +104,7 @@ def curve(
             recipe, runs, kept[-1], recipe.seed, ("stages[0].method={kind: full}",), tracker
         )
     lower = falls(metric)
-    law = fit_law([(one.records, one.value) for one in points], lower)
+    law = fit_law([(one.records, one.value) for one in points], lower, scale_of(metric))
     return Curve(recipe.name, metric, lower, tuple(points), law, beside, device)
 
 
@@ -143,39 +145,73 @@ def _point(
     return point, metric, facts.hardware
 
 
-def fit_law(
-    points: Sequence[tuple[int, float]], lower: bool = False, draws: int = DRAWS
-) -> Law | None:
-    """The power law, by least squares on logarithms, its uncertainty by drawing the runs anew
-    (bootstrap).
+def scale_of(metric: str) -> float:
+    """Where a metric ends: 1, or 100 for BLEU and chrF; infinite for losses."""
+    from residency.tasks.scoring import falls
 
-    What is missing is 1 - value for scores, and the value itself for losses. None where all points
-    are perfect or one size is left.
+    return math.inf if falls(metric) else 100.0 if metric in ("bleu", "chrf") else 1.0
+
+
+def fit_law(
+    points: Sequence[tuple[int, float]], lower: bool = False, scale: float = 1.0
+) -> Law | None:
+    """The law by least squares, its rate and its end both free, and how far the gain is known.
+
+    None where the points cannot carry one: fewer than three sizes, no two runs of a size, nothing
+    learned, or no rise (a fall, for losses) that is larger than the scatter of the seeds.
     """
     sizes = np.array([size for size, _ in points], dtype=float)
-    values = np.array([value for _, value in points])
-    missing = np.clip(values if lower else 1 - values, 1e-4, None)
-    if len(set(sizes)) < 2 or float(missing.max()) <= 1e-4:
+    values = np.array([value for _, value in points]) * (-1 if lower else 1)
+    if why_no_law(points, lower, scale):
         return None
-    largest = float(sizes.max())
+    largest, top = float(sizes.max()), 0.0 if lower else scale
+    groups = [values[sizes == size] for size in np.unique(sizes)]
+    within = sum(float(((one - one.mean()) ** 2).sum()) for one in groups)
+    freedom = len(values) - len(groups)
+    best = float(max(values))
+    rates = np.exp(np.linspace(math.log(0.05), math.log(3), 80))
+    spread = max(within / freedom, 1e-8 * min(1.0, best * best or 1.0))
+    # a law that ends at the end of the scale is seen a little beyond it as often as before it
+    beyond = 0.0 if lower else 2 * math.sqrt(spread)
+    ends = best + (top + beyond - best) * np.linspace(0, 1, 60) ** 2
+    found = []
+    for rate in rates:
+        x = sizes**-rate
+        for end in ends:  # value = end - level * x
+            level = float(x @ (end - values) / (x @ x))
+            if level >= 0:
+                wrong = float(((end - level * x - values) ** 2).sum())
+                gain = level * (largest**-rate - (largest + MORE) ** -rate)
+                found.append((wrong, gain, level, float(rate), float(end)))
+    wrong, gain, level, rate, end = min(one for one in found if one[4] <= top + 1e-12)
+    near = wrong + student(0.95, freedom) ** 2 * spread
+    gains = [one[1] for one in found if one[0] <= near]
+    at, then = (end - level * size**-rate for size in (largest, largest + MORE))
+    sign = -1 if lower else 1
+    return Law(
+        level, rate, sign * end, sign * at, sign * then, gain, float(min(gains)), float(max(gains))
+    )
 
-    def gain(chosen: np.ndarray) -> tuple[float, float, float, float]:
-        rate, level = np.polyfit(np.log(sizes[chosen]), np.log(missing[chosen]), 1)
-        at, then = (math.exp(level) * size**rate for size in (largest, largest + MORE))
-        return math.exp(level), -float(rate), float(at), float(then)
 
-    scale, rate, at, then = gain(np.arange(len(sizes)))
-    rng = np.random.default_rng(0)
-    drawn: list[float] = []
-    while len(drawn) < draws:
-        chosen = rng.integers(len(sizes), size=len(sizes))
-        if len(set(sizes[chosen])) > 1:
-            _, _, one, other = gain(chosen)
-            drawn.append(one - other)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    best = 0.0 if lower else 1.0
-    now, later = abs(best - at), abs(best - then)
-    return Law(scale, rate, now, later, at - then, float(low), float(high))
+def why_no_law(points: Sequence[tuple[int, float]], lower: bool, scale: float) -> str:
+    """Why points carry no law; empty where they do."""
+    sizes = sorted({size for size, _ in points})
+    groups = [np.array([value for one, value in points if one == size]) for size in sizes]
+    if not lower and max(float(one.max()) for one in groups) < 0.02 * scale:
+        return "nothing was learned at any size"
+    if not lower and min(float(one.min()) for one in groups) >= scale:
+        return "nothing is missing at any size; a harder test part would say more"
+    if len(sizes) < 3:
+        return "two sizes show no law; give three or more with --sizes"
+    freedom = sum(len(one) - 1 for one in groups)
+    if freedom < 1:
+        return "with one run of each size nobody knows how far they scatter; give --seeds 3"
+    within = sum(float(((one - one.mean()) ** 2).sum()) for one in groups)
+    error = math.sqrt(within / freedom * (1 / len(groups[0]) + 1 / len(groups[-1])))
+    rise = (float(groups[-1].mean()) - float(groups[0].mean())) * (-1 if lower else 1)
+    if rise <= student(0.95, freedom) * error or rise <= 0:
+        return "more records brought no gain that is larger than the scatter of the seeds"
+    return ""
 
 
 def write(found: Curve, folder: Path) -> Path:
@@ -238,17 +274,20 @@ def _rows(found: Curve, sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
 def answer(found: Curve) -> str:
     """Whether what is there is enough, in a sentence or two."""
     largest = max(point.records for point in found.points)
-    law = found.law
+    law, scale = found.law, scale_of(found.metric)
     if law is None:
-        return f"Nothing is missing at {largest:,} records; a harder test part would say more."
+        points = [(point.records, point.value) for point in found.points]
+        why = why_no_law(points, found.lower, scale)
+        return f"No advice from {len(points)} runs of up to {largest:,} records: {why}."
     does = "lower" if found.lower else "raise"
     said = (
         f"{MORE} more records than {largest:,} would {does} {found.metric} by {law.gain:.3f} "
         f"({law.low:.3f} to {law.high:.3f})"
     )
-    if law.high < 0.01:
+    worth = 0.01 * (scale if math.isfinite(scale) else abs(law.now))
+    if law.high < worth:
         return f"{said}: {largest:,} are enough here."
-    if law.low > 0.01:
+    if law.low > worth:
         return f"{said}: more records are worth their price."
     return f"{said}: it is not certain that they would pay."
 
@@ -257,24 +296,16 @@ def _line(found: Curve, sizes: Sequence[int]) -> list[tuple[float, float]]:
     if found.law is None:
         return []
     xs = np.linspace(sizes[0], sizes[-1] + MORE, 40)
-    missing = found.law.scale * xs**-found.law.rate
-    return [
-        (float(x), float(m if found.lower else 1 - m)) for x, m in zip(xs, missing, strict=True)
-    ]
+    missing = found.law.scale * xs**-found.law.rate * (-1 if found.lower else 1)
+    return [(float(x), float(found.law.best - m)) for x, m in zip(xs, missing, strict=True)]
 
 
 def _interval(values: Sequence[float]) -> str:
     """Student's t over the seeds."""
     if len(values) < 2:
         return "-"
-    freedom = len(values) - 1
-    point = STUDENT[freedom - 1] if freedom <= len(STUDENT) else 1.96
-    half = point * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = student(0.95, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return f"{np.mean(values) - half:.3f} to {np.mean(values) + half:.3f}"
-
-
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % points of Student's distribution by degrees of freedom, from 1."""
 
 
 def _hours(seconds: float) -> str:
