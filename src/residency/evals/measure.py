@@ -136,8 +136,10 @@ def score(
     found: dict[str, list[Score]] = {}
     for name, positions in (("", everything), *_slices(examples)):
         rows, units = tally.rows[positions], [groups[position] for position in positions]
-        figures = intervals.bootstrap(rows, units, tally.statistic, bootstrap, seed, LEVEL, shares)
-        figures = (figures[0], *(_on_scale(bound, tally.metrics) for bound in figures[1:]))
+        value, *bounds = intervals.bootstrap(
+            rows, units, tally.statistic, bootstrap, seed, LEVEL, shares
+        )
+        figures = [value, *(_on_scale(bound, tally.metrics) for bound in bounds)]
         found[name] = _scores(tally, rows, len(set(units)), bootstrap, figures)
     scores = found.pop("")
     answers = _answers(examples, predictions, tally, main, card, show_text)
