@@ -136,10 +136,7 @@ def score(
     found: dict[str, list[Score]] = {}
     for name, positions in (("", everything), *_slices(examples)):
         rows, units = tally.rows[positions], [groups[position] for position in positions]
-        value, *bounds = intervals.bootstrap(
-            rows, units, tally.statistic, bootstrap, seed, LEVEL, shares
-        )
-        figures = [value, *(_on_scale(bound, tally.metrics) for bound in bounds)]
+        figures = intervals.bootstrap(rows, units, tally.statistic, bootstrap, seed, LEVEL, shares)
         found[name] = _scores(tally, rows, len(set(units)), bootstrap, figures)
     scores = found.pop("")
     answers = _answers(examples, predictions, tally, main, card, show_text)
@@ -198,6 +195,8 @@ def _scores(
 ) -> list[Score]:
     """All metrics of a tally on some of its rows, from their values and bounds (``figures``); one
     that applies to none of the rows has no value."""
+    value, *bounds = figures
+    figures = [value, *(_on_scale(bound, tally.metrics) for bound in bounds)]
     known, how = units > 1 and samples > 0, intervals.procedure(units, samples, LEVEL)
     return [
         Score(
