@@ -82,7 +82,7 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
 
 
 @measure(
-    "--set choose --again --settings [] --presidio 0 --openmed 0 --langs vi zh en",
+    "--set choose --again --settings tagger=on --presidio 0 --openmed 0 --langs vi zh en",
     quick="--langs en",
     set=("choose", "final"),
     langs=LANGUAGES,
@@ -352,7 +352,7 @@ class Road:
             {{schema: 1, name: million, extract: {{url: 'sqlite:///hospital.db', notes: SELECT * FROM notes,
               columns: {{written_at: written_at}}, lang: {given.lang},
               identifiers: {{{", ".join(f"{name}: {name}" for name in KEYS)}}}}},
-            deid: {{profile: pseudonymised, jobs: {given.threads}}},
+            deid: {{profile: pseudonymised, tagger: off, jobs: {given.threads}}},
             data: {{notes: {{format: jsonl, path: data/deidentified.jsonl, lang: {given.lang}}}}},
             tasks: [{{card: clinical, data: notes}}]}}"""
         (folder / "recipe.yaml").write_text(recipe, "utf-8")

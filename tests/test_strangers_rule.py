@@ -48,7 +48,7 @@ def deidentified(source: Path, folder: Path) -> str:
         "schema": 1,
         "name": "ward",
         "extract": {"url": "sqlite:///hospital.db", "notes": query, "lang": "en"},
-        "deid": {},
+        "deid": {"tagger": "off"},
         "data": {"ward": {"format": "jsonl", "path": "data/deidentified.jsonl", "lang": "en"}},
         "tasks": [{"card": "clinical", "data": "ward"}],
     }

@@ -4,7 +4,6 @@ decides on a place of doubt."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +48,10 @@ class Marker:
     def __init__(self, words: dict[str, tuple[str, float]]) -> None:
         self.words = words
 
-    def tag(self, texts: Sequence[str], least: float) -> list[list[Tagged]]:
-        found = [
-            [
-                Tagged(match.start(), match.end(), *self.words[match[0]])
-                for match in re.finditer("|".join(map(re.escape, self.words)), text)
-            ]
-            for text in texts
-        ]
-        return [[one for one in places if one.probability >= least] for places in found]
+    def tag(self, text: str, least: float) -> list[Tagged]:
+        found = re.finditer("|".join(map(re.escape, self.words)), text)
+        places = [Tagged(one.start(), one.end(), *self.words[one[0]]) for one in found]
+        return [one for one in places if one.probability >= least]
 
 
 def reviewed(words: dict[str, tuple[str, float]], **given: object) -> ReviewedTagger:
@@ -97,7 +91,7 @@ def test_a_sure_place_is_masked_and_a_doubtful_one_waits() -> None:
     tagger = reviewed(
         {"Rosie": ("relative", 0.9), "Knox": ("clinician", 0.3), "home": ("name", 0.1)}
     )
-    found, doubts = tagger.add("n", text, [], tagger.tag([text])[0])
+    found, doubts = tagger.add("n", text, [])
     assert [text[one.start : one.end] for one in found] == ["Rosie"]
     assert [text[one.start : one.end] for one in doubts] == ["Knox"]
 
@@ -106,7 +100,7 @@ def test_what_a_person_decided_is_done() -> None:
     text = "Rosie, Knox"
     tagger = reviewed({"Rosie": ("relative", 0.9), "Knox": ("clinician", 0.3)})
     tagger.decided = lambda note, start, end, quote: quote == "Knox"
-    found, doubts = tagger.add("n", text, [], tagger.tag([text])[0])
+    found, doubts = tagger.add("n", text, [])
     assert [text[one.start : one.end] for one in found] == ["Knox"] and not doubts
 
 
@@ -119,7 +113,7 @@ def test_a_note_is_replaced_at_what_is_tagged_and_says_what_it_left(tmp_path: Pa
     vault = Vault.open(tmp_path, bytes(32))
     tagger = reviewed({"Zyxwa": ("relative", 0.9), "Qrsta": ("name", 0.3)})
     raw = RawNote(id="n", patient="p", text="zo is Zyxwa, not Qrsta.", lang="en")
-    (done,) = Deidentifier(Deid(tagger="off"), vault, tagger=tagger).process_all([raw])
+    done = Deidentifier(Deid(), vault, tagger=tagger).process(raw)
     assert isinstance(done, DeidentifiedNote)
     assert "Zyxwa" not in done.note.text and "Qrsta" in done.note.text
     assert [raw.text[one.start : one.end] for one in done.doubts] == ["Qrsta"]
@@ -170,17 +164,14 @@ def test_the_packaged_tagger_finds_names_that_are_in_no_list() -> None:
     pytest.importorskip("onnxruntime")
     tagger = IdentifierTagger()
     for lang, text, name in PACKAGED_NOTES:
-        (found,) = tagger.tag([text], 0.5)
+        found = tagger.tag(text, 0.5)
         covered = {i for one in found for i in range(one.start, one.end)}
         assert covered >= set(range(text.index(name), text.index(name) + len(name))), lang
 
 
 @pytest.mark.skipif(not PACKAGED.is_dir(), reason="the package carries no weights")
-def test_a_long_note_is_read_to_its_end_and_batches_change_nothing() -> None:
+def test_a_long_note_is_read_to_its_end() -> None:
     pytest.importorskip("onnxruntime")
-    tagger = IdentifierTagger()
-    long = "The wound is dry and clean. " * 120 + "Daughter Ottoline Farquhar rang."
-    (alone,) = tagger.tag([long], 0.5)
-    first, second = tagger.tag(["no one", long], 0.5)
-    assert [(o.start, o.end) for o in second] == [(o.start, o.end) for o in alone] and not first
-    assert any("Farquhar" in long[one.start : one.end] for one in alone)
+    long = "The wound is dry and clean. " * 120 + "Daughter: Ottoline Farquhar rang."
+    found = [long[one.start : one.end] for one in IdentifierTagger().tag(long, 0.3)]
+    assert any("Farquhar" in quote for quote in found)

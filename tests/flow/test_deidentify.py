@@ -50,7 +50,7 @@ def plan(**changes: Any) -> dict[str, Any]:
             },
             "lang": "vi",
         },
-        "deid": {"profile": "pseudonymised"},
+        "deid": {"profile": "pseudonymised", "tagger": "off"},
         "data": {"ward": {"format": "jsonl", "path": "data/deidentified.jsonl", "lang": "vi"}},
         "tasks": [{"card": "clinical", "data": "ward"}],
         **changes,
@@ -229,7 +229,7 @@ def test_a_wrong_key_is_a_gate_that_says_no(
 
 
 def test_an_anonymised_corpus_leaves_no_vault(hospital: Path, cli: CLI) -> None:
-    written(hospital.parent, plan(deid={"profile": "anonymised"}))
+    written(hospital.parent, plan(deid={"profile": "anonymised", "tagger": "off"}))
     cli("deid", hospital, check=0)
     assert rows(hospital.parent)[0]["profile"] == "anonymised"
     assert {path.name for path in (hospital.parent / "identified").glob("vault*")} == {

@@ -36,7 +36,7 @@ def plan(**extract: Any) -> dict[str, Any]:
         "schema": 1,
         "name": "ward",
         "extract": {key: value for key, value in source.items() if value is not None},
-        "deid": {"profile": "pseudonymised", "release": {"refused": 0.9}},
+        "deid": {"profile": "pseudonymised", "tagger": "off", "release": {"refused": 0.9}},
         "data": {"ward": {"format": "jsonl", "path": "data/deidentified.jsonl", "lang": "vi"}},
         "tasks": [{"card": "clinical", "data": "ward"}],
     }

@@ -146,7 +146,7 @@ class Hospital:
                 "lang": "vi",
                 **extract,
             },
-            "deid": {"profile": "pseudonymised"},
+            "deid": {"profile": "pseudonymised", "tagger": "off"},
             "data": {"ward": {"format": "jsonl", "path": "data/deidentified.jsonl", "lang": "vi"}},
             "tasks": [{"card": "clinical", "data": "ward"}],
         }

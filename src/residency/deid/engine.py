@@ -76,19 +76,8 @@ class Deidentifier:
         self.settings, self.vault, self.recognisers = settings, vault, tuple(recognisers)
         self.tagger = tagger
 
-    def process_all(self, notes: Sequence[RawNote]) -> list[DeidentifiedNote | Refused]:
-        """The notes without what identifies, or why not; a tagger reads them together."""
-        if self.tagger is None:
-            return [self.process(raw) for raw in notes]
-        texts = [normal_form(raw.text).apply(raw.text)[:LONGEST] for raw in notes]
-        tagged = self.tagger.tag(texts)
-        return [self.process(raw, found) for raw, found in zip(notes, tagged, strict=True)]
-
-    def process(
-        self, raw: RawNote, tagged: Sequence[Tagged] | None = None
-    ) -> DeidentifiedNote | Refused:
-        """The note without what identifies, or why not; ``tagged``: what the tagger marks, where it
-        was asked before."""
+    def process(self, raw: RawNote) -> DeidentifiedNote | Refused:
+        """The note without what identifies, or why not."""
         if not raw.patient:
             return Refused(raw.id, REFUSED_EMPTY)
         if len(raw.text) > LONGEST:
@@ -103,8 +92,7 @@ class Deidentifier:
         findings = resolve(one for one in found if one.by != UNDECIDED)
         doubts: tuple[Tagged, ...] = ()
         if self.tagger is not None:
-            tagged = self.tagger.tag([view.text])[0] if tagged is None else tagged
-            findings, doubts = self.tagger.add(raw.id, view.text, findings, tagged)
+            findings, doubts = self.tagger.add(raw.id, view.text, findings)
         edits = replace_findings(view, dates, findings, drawn, self.settings)
         if edits is None:
             return Refused(raw.id, REFUSED_DATE)

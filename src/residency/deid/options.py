@@ -51,7 +51,7 @@ class Deid(Part):
     key: str = Field(default="RESIDENCY_KEY", pattern=r"^[A-Z][A-Z0-9_]*$")
     """Environment variable that holds the key of the zone (64 hexadecimal digits, e.g. from
     ``openssl rand -hex 32``)."""
-    tagger: Annotated[str, ON_OFF] = "off"
+    tagger: Annotated[str, ON_OFF] = "on"
     """``on``: the packaged encoder marks what columns and rules do not find; a folder: another one
     (``residency tagger``); ``off``: columns and rules alone, which are faster and find less."""
     mask: Most | None = None

@@ -68,7 +68,7 @@ class Workers:
             for number in numbers:
                 notes = self.store.read(number)
                 self._draw(notes)
-                yield number, notes, self.engine.process_all(notes)
+                yield number, notes, [self.engine.process(note) for note in notes]
             return
         yield from self._pooled(numbers, jobs)
 
@@ -146,4 +146,4 @@ def _end_with_parent() -> None:
 
 def _process(number: int) -> list[Result]:
     assert _engine is not None and _store is not None
-    return _engine.process_all(_store.read(number))
+    return [_engine.process(note) for note in _store.read(number)]

@@ -60,7 +60,8 @@ def deidentify_texts(
     with whole_folder(out) as partial:
         for batch in (files[at : at + TOGETHER] for at in range(0, len(files), TOGETHER)):
             notes = list(_notes(batch, lang))
-            for path, raw, done in zip(batch, notes, engine.process_all(notes), strict=True):
+            for path, raw in zip(batch, notes, strict=True):
+                done = engine.process(raw)
                 gate.add(raw, done)
                 if isinstance(done, Refused):
                     refused[done.reason] += 1
