@@ -41,7 +41,7 @@ from residency.evals.formats import (
 from residency.evals.measure import window
 from residency.evals.plots import score_plot, training_plot
 from residency.evals.report import render, summary_table
-from residency.evals.report_view import below_floor, task_views, verdict
+from residency.evals.report_view import below_floor, judgements, task_views, verdict
 
 SCRIPT = "<script>alert(1)</script>"
 LABELS = ("Triệu chứng", "药物", SCRIPT, "a|b $x$ _c_ [here](ftp:x)")
@@ -274,7 +274,8 @@ def test_the_verdict_names_value_interval_size_baseline_and_test(page: Page) -> 
     said = (
         "The tuned model reaches strict span F1 0.81 [0.77, 0.85] on 50 held-out notes of 31 "
         "patients; "
-        "the untuned base model 0.20 [0.16, 0.24] (difference +0.61 [0.57, 0.65], p < 0.001)."
+        "the untuned base model 0.20 [0.16, 0.24] (difference +0.61 [0.57, 0.65], p < 0.001, "
+        "clearly better)."
     )
     assert said in page.said
 
@@ -311,6 +312,28 @@ def test_a_model_that_is_not_better_than_the_crf_is_said_to_be_none() -> None:
     )
     assert said(-0.05, -0.01) and said(0.01, 0.03, corrected=0.2)
     assert below_floor(FACTS.reports) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "difference", "low", "high", "p", "kind"),
+    [
+        (0.0, 0.0, 0.0, 0.0, 1.0, "learned nothing"),
+        (0.8, 0.2, 0.1, 0.3, 0.01, "clearly better"),
+        (0.8, 0.2, -0.1, 0.5, 0.2, "cannot tell"),
+        (0.8, -0.01, -0.1, 0.1, 0.9, "not better"),
+        (0.8, -0.2, -0.3, -0.1, 0.01, "worse"),
+    ],
+)
+def test_every_result_has_a_verdict(
+    value: float, difference: float, low: float, high: float, p: float, kind: str
+) -> None:
+    test = msgspec.structs.replace(
+        COMPARISON, a="base", difference=difference, low=low, high=high, p=p, p_corrected=None
+    )
+    reports = [system_report("base", 0.6), system_report("tuned", value, comparisons=(test,))]
+    (one,) = judgements(reports)
+    assert one.kind == kind
+    assert (below_floor(reports) == []) == (kind == "clearly better")
 
 
 def test_features_are_shown_with_their_weights_only_where_notes_may_be(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def list_models(ledger: Ledger = Path("models")) -> None:
     for alias, history in found.aliases().items():
         if history:
             names.setdefault(history[-1], []).append(alias)
-    columns = ("digest", "names", "base", "method", "task", "profile", "safe", "added")
+    columns = ("digest", "names", "base", "method", "task", "profile", "safe", "verdict", "added")
     listed = table(*columns)
     for column in listed.columns:
         column.overflow = "ellipsis"  # a model is one line
@@ -50,7 +50,7 @@ def list_models(ledger: Ledger = Path("models")) -> None:
         added = one.at[:10] + (", fingerprint recorded then" if one.recorded == "added" else "")
         safe = "" if one.safety is None else f"{one.safety:.1%}"
         pointing = " ".join(names.get(one.digest, []))
-        described = (one.base, one.method, one.task, one.profile, safe, added)
+        described = (one.base, one.method, one.task, one.profile, safe, one.verdict, added)
         listed.add_row(one.digest[:12], pointing, *described)
     terminal().print(listed)
 

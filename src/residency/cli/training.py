@@ -120,9 +120,13 @@ def execute(recipe: Recipe, runs: Path) -> Run:
 
 def print_result(facts: RunFacts, folder: Path) -> None:
     from residency.evals.report import summary_table
+    from residency.evals.report_view import judgements
 
     terminal().print()
     terminal().print(summary_table(facts))
+    for one in judgements(facts.reports):
+        if one.words not in facts.caveats:
+            terminal().print(one.words, highlight=False, markup=False)
     for caveat in facts.caveats:
         terminal().print(caveat, style="dim", highlight=False, markup=False)
     say(f"\nreport  {folder / 'report.html'}\nrun     {folder}")

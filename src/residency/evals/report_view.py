@@ -4,6 +4,7 @@ markup."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -536,25 +537,77 @@ def _reading(test: Comparison) -> str:
     if test.low <= 0 <= test.high or p >= CLEAR:
         return ", no clear difference"
     worse = test.low > 0 if falls(test.metric) else test.high < 0
-    return ", clearly worse" if worse else ""
+    return ", clearly worse" if worse else ", clearly better"
 
 
-def below_floor(reports: Iterable[Report]) -> list[str]:
-    """A sentence for each task whose last system is not better than a CRF that learned from the
-    same training part, by their paired test."""
+class Judgement(Value, frozen=True):
+    """What a result says of a model, in one of five kinds, for terminal, report, card and ledger."""
+
+    task: str
+    kind: Literal["learned nothing", "not better", "cannot tell", "clearly better", "worse"]
+    words: str
+
+
+def judgements(reports: Iterable[Report]) -> list[Judgement]:
+    """What the results of the last system of each task say: that it learned nothing, or by the
+    paired tests how it stands to the base and to a CRF that learned from the same training part."""
     found = []
     for task, each in by_task(reports).items():
         metric, tuned = main_metric(each), each[-1]
-        pair = (metric, "crf", tuned.system.name)
-        test = next((c for c in _comparisons(each) if (c.metric, c.a, c.b) == pair), None)
-        if test is None or (not _reading(test) and test.low > 0):
+        score = _find(tuned, metric)
+        if tuned.part == "safety" or score is None or score.value is None:
             continue
-        found.append(
-            f"{task}: {_who(tuned)} is not better than the CRF on this test part "
-            f"({metric_in_sentence(metric)} differs by {signed(test.difference, 2)} "
-            f"{interval(test.low, test.high, 2)}): words, shapes and affixes do as well."
-        )
+        if score.value <= 0 and not falls(metric):
+            words = (
+                f"{task}: {_who(tuned)} learned nothing: {metric_in_sentence(metric)} is 0 on "
+                f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)}. Do not use it; train longer, "
+                "or on more records."
+            )
+            found.append(Judgement(task=task, kind="learned nothing", words=words))
+            continue
+        for name, title in BESIDE.items():
+            pair = (metric, name, tuned.system.name)
+            test = next((c for c in _comparisons(each) if (c.metric, c.a, c.b) == pair), None)
+            if test is not None:
+                found.append(_judged(task, tuned, test, title))
     return found
+
+
+BESIDE = {"base": "base", "crf": "CRF"}
+"""Baselines that a model is judged beside."""
+
+
+def _judged(task: str, tuned: Report, test: Comparison, title: str) -> Judgement:
+    """How a paired test sets a system beside a baseline."""
+    way = -1 if falls(test.metric) else 1
+    low, high = sorted((way * test.low, way * test.high))
+    p = test.p if test.p_corrected is None else test.p_corrected
+    figures = (
+        f"({metric_in_sentence(test.metric)} differs by {signed(test.difference, 2)} "
+        f"{interval(test.low, test.high, 2)})"
+    )
+    who, size = f"{task}: {_who(tuned)}", f"{count(tuned.groups)} independent groups"
+    if low > 0 and p < CLEAR:
+        words = f"{who} is clearly better than the {title} {figures}."
+        return Judgement(task=task, kind="clearly better", words=words)
+    if title == "CRF":
+        words = (
+            f"{who} is not better than the CRF on this test part {figures}: words, shapes and "
+            "affixes do as well."
+        )
+        return Judgement(task=task, kind="not better", words=words)
+    if high < 0:
+        return Judgement(task=task, kind="worse", words=f"{who} is worse than the base {figures}.")
+    if way * test.difference <= 0:
+        words = f"{who} is not better than the base {figures}."
+        return Judgement(task=task, kind="not better", words=words)
+    words = f"{who}: whether it is better than the base cannot be told with {size} {figures}."
+    return Judgement(task=task, kind="cannot tell", words=words)
+
+
+def below_floor(reports: Iterable[Report]) -> list[str]:
+    """The sentences of ``judgements`` that speak against a model."""
+    return [one.words for one in judgements(reports) if one.kind != "clearly better"]
 
 
 def _rounded(score: Score) -> str:

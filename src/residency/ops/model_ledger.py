@@ -31,6 +31,7 @@ from residency.core.part import parse
 from residency.core.types import Report, Value
 from residency.evals.floor import SafetyFloor, safety_gate
 from residency.evals.formats import SAFETY_PART
+from residency.evals.report_view import judgements
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
 from residency.models.fingerprint import Fingerprint
@@ -72,6 +73,8 @@ class LedgerEntry(Value, frozen=True):
     """Added: whether the fingerprint was recorded at training time, or when it was added."""
     safety: float | None = None
     """Added: share of safe answers in the run's evaluation of safety, where there is one."""
+    verdict: str = ""
+    """Added: what the run's results say of it, e.g. ``learned nothing`` or ``clearly better``."""
     harm: Report | None = None
     """Added: the scores of that evaluation; no questions and no answers."""
     floor: dict[str, Any] = {}
@@ -228,6 +231,7 @@ class ModelLedger:
                     else file_digest(self._beside(digest)),
                     recorded="training" if own else "added",
                     safety=_share(harm) if harm is not None else None,
+                    verdict=verdict(run, artefact) if run is not None else "",
                     harm=harm,
                     floor=demanded,
                 )
@@ -449,6 +453,20 @@ def _of_run(entry: LedgerEntry, run: str) -> bool:
 
 def _short(found: Iterable[LedgerEntry]) -> list[str]:
     return [one.digest[:12] for one in found]
+
+
+def verdict(run: Path, artefact: Path) -> str:
+    """What a run's results say of its model (``evals.report_view.judgements``), each kind once."""
+    kinds = [
+        one.kind
+        for path in sorted(run.glob("eval/*/reports.json"))
+        for one in judgements(
+            report
+            for report in read_json(path, list[Report])
+            if report.system.name in ("base", "crf", "tuned", artefact.name)
+        )
+    ]
+    return ", ".join(dict.fromkeys(kinds))
 
 
 def _share(report: Report) -> float:

@@ -156,6 +156,13 @@ def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
     return micro, max(1, batch // micro)
 
 
+def usual_steps(rows: int, parameters: int, steps: int, epochs: float) -> int:
+    """How many updates ``epochs: auto`` takes for so many rows at least, where so many steps were so
+    many epochs."""
+    passes = _epochs(rows, 12 if parameters < TINY else 9)
+    return math.ceil(passes * steps / epochs) if epochs > 0 else steps
+
+
 def _epochs(rows: int, passes: int) -> float:
     """Enough steps for few rows, not too many for many: ``passes`` over 500, at least 3, at most 20;
     a model of a few million parameters knows less to begin with and needs a third more, and so do

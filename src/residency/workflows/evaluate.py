@@ -343,6 +343,21 @@ def write_facts(material: Material, facts: RunFacts, folder: Path) -> None:
     material.tracker.end()
 
 
+def _too_few_steps(stage: StageResult) -> str:
+    """A sentence on a stage that took less than half of the updates that ``auto`` takes and was not
+    stopped by its stop part; empty for others."""
+    from residency.train.defaults import usual_steps
+
+    try:
+        steps, epochs = int(stage.settings["steps"]), float(stage.settings["epochs"])
+    except (KeyError, ValueError):
+        return ""
+    usual = usual_steps(stage.mask.rows, stage.parameters, steps, epochs)
+    if 2 * steps >= usual:
+        return ""
+    return f"Stage {stage.name}: too few steps ({steps:,}; epochs: auto takes {usual:,})."
+
+
 def report_facts(
     material: Material,
     one: TaskOnData,
@@ -374,6 +389,7 @@ def report_facts(
             "them from."
         )
     caveats += below_floor(reports)
+    caveats += [words for stage in stages if (words := _too_few_steps(stage))]
     holds_words = any(stage.heaviest or "lexical" in stage.settings for stage in stages)
     caveats += [LEXICAL_CAVEAT] if holds_words else []
     if inputs.base.id.startswith("bundled:"):
