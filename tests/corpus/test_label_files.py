@@ -344,6 +344,11 @@ def test_conllu_plus_columns_are_known_by_their_names(tmp_path: Path) -> None:
         ('c="fever" 1:2 1:2||t="problem"\n', "conll", "set format to i2b2"),
         (rows({"text": TEXT, "label": [[*COUGH, "S"]]}), "jsonl", "set format to doccano"),
         (rows(prodigy()), "jsonl", "set format to prodigy"),
+        (
+            rows({"text": TEXT, "label": [{"start": 0, "end": 2, "labels": ["S"]}]}),
+            "jsonl",
+            "JSON-MIN: export as JSON, and set format to label_studio",
+        ),
         (rows({"text": TEXT, "notes": [[*COUGH, "S"]]}), "jsonl", 'set fields.entities to "notes"'),
         ("PAR1x", "jsonl", "is a Parquet file; it is not read"),
         ("PK\x03\x04x", "csv", r"Excel workbook"),
@@ -524,13 +529,14 @@ def test_no_word_of_plain_notes_reaches_the_screen_or_a_file(tmp_path: Path) -> 
     recipe = put(
         tmp_path,
         "name: t\nbase: bundled:tiny-encoder\ndata:\n  x: {format: conll, path: notes.conll}\n"
-        "tasks:\n  ner: {card: {family: spans}, data: x}\nstages: []\n",
+        "tasks: [{card: ner, data: x}]\nstages: [{method: {kind: crf}}]\n",
         "t.yaml",
     )
     for verb in (["check"], ["run", "--runs", str(tmp_path / "runs")]):
         result = CliRunner().invoke(app, [verb[0], str(recipe), *verb[1:]])
-        assert result.exit_code != 0
-        whole = result.output + "".join(
+        shown = f"{result.output}{result.exception}"
+        assert result.exit_code == 1 and "line 1: the last column is no tag" in shown
+        whole = shown + "".join(
             path.read_text("utf-8", "replace")
             for path in tmp_path.rglob("*")
             if path.is_file() and path.name not in ("notes.conll",)

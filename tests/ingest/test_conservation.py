@@ -207,6 +207,7 @@ def test_a_store_holds_what_the_messages_leave_standing(tmp_path: Path) -> None:
         at("202601010806", document_of("T11", "một", "D1")),
         at("202601010807", file_of(PATIENT, "OBX|1|TX|X||bốn", control="O4")),
         at("202601010807", file_of(PATIENT, "OBX|1|TX|X||bốn", control="O4")),
+        at("202601010801", document_of("T02", "một", "D1")),
         at("202601010803", file_of(*order, "OBX|1|TX|X||ba||||||P", control="O1")),
     ]
     whole, apart = tmp_path / "whole", tmp_path / "apart"

@@ -303,7 +303,7 @@ class Store:
         ]
         rows += [(hashed(id), b"", version(id, ""), reading) for id in read.removed]
         self.database.executemany(put, rows)
-        rows = [(hashed(id), b"", "", reading) for id in read.skipped]
+        rows = [(hashed(id), b"", version(id, ""), reading) for id in read.skipped]
         self.database.executemany(put.replace("REPLACE", "IGNORE"), rows)
         self.database.executemany(
             "UPDATE taken SET reading = ? WHERE id = ?", [(reading, hashed(id)) for id in read.seen]

@@ -183,6 +183,7 @@ class _Taking:
                 del self.notes[item.id]
                 self.counts[item.skipped] += item.rows
                 self.without.append(item.id)
+                self.versions[item.id] = item.version
                 return
             self.notes.pop(item.id, None)
             self.later.discard(item.id)
@@ -194,6 +195,7 @@ class _Taking:
             self.met.add(item.id)
         else:
             self.without.append(item.id)
+            self.versions[item.id] = item.version
             self.counts[item.skipped] += item.rows
             self.remarks.update(item.remarks)
 
@@ -209,7 +211,11 @@ class _Taking:
                 self.notes[note.id][1], self.versions.get(note.id, ""), self.store.head.reading
             )
         if known is None or not known.content or note.id in self.gone:
-            self._take(note, now, item)
+            # What was taken back does not return with an earlier version that is sent again.
+            if _older(item.version, self.versions.get(note.id, known.version if known else "")):
+                self._leave_out(OLDER, note.id, now)
+            else:
+                self._take(note, now, item)
         elif known.content in (now, self.store.hash_with_key(content_before(note))):
             self.again += 1
             self.met.add(note.id)

@@ -134,7 +134,8 @@ def refused_answer(record: Record) -> str:
 def foreign_form(record: Record, relations: object) -> str:
     """The format that a row is of, with the setting that reads it; the empty string where none is
     known by its keys."""
-    triples = [key for key in ("label", "labels") if looks_like_entities(record.get(key))]
+    marked = {key: record[key] for key in record if looks_like_entities(record[key])}
+    triples = [key for key in ("label", "labels") if isinstance(marked.get(key, [""])[0], list)]
     linked = isinstance(relations, list) and any(
         isinstance(one, dict) and "from_id" in one for one in relations
     )
@@ -142,6 +143,8 @@ def foreign_form(record: Record, relations: object) -> str:
         return "this is doccano's form: set format to doccano"
     if record.get("answer") in ("accept", "reject", "ignore") and "spans" in record:
         return "this is Prodigy's form: set format to prodigy"
+    if any(isinstance(one[0], dict) and "labels" in one[0] for one in marked.values()):
+        return "this is Label Studio's JSON-MIN: export as JSON, and set format to label_studio"
     return ""
 
 
