@@ -13,6 +13,7 @@ from pydantic import Field
 from residency.core.errors import DataError, GateRefused, UserError, allowed
 from residency.core.types import PARTS, Note, PartName, Split, Value
 from residency.corpus import history
+from residency.corpus.copied import copied_forward
 from residency.corpus.formats import sources
 from residency.corpus.groups import Clusters
 from residency.corpus.known_forms import check_form
@@ -191,8 +192,9 @@ def _keep_parts(
 
 
 def clusters(data: Source, notes: Sequence[Note]) -> Clusters:
-    """Near-duplicates among the notes, as the data set's settings have it."""
-    return [] if data.near == "off" else near_duplicates(notes, data.near, data.boilerplate)
+    """Near-duplicates and copies among the notes, as the data set's settings have it."""
+    near = [] if data.near == "off" else near_duplicates(notes, data.near, data.boilerplate)
+    return [*near, *copied_forward(notes, data.boilerplate)] if data.copied else near
 
 
 def _inputs(data: Source, root: Path, name: str) -> dict[str, list[Path]]:

@@ -46,7 +46,7 @@ def near_duplicates(
     so large a share of patients hold (and of ten at the least) is left out; a note that holds
     nothing else is like no other.
     """
-    texts = _distinct(notes, boilerplate)
+    texts = distinct_texts(notes, boilerplate)
     clusters = DisjointSets(len(notes))
     first = [positions[0] for positions in texts.values()]
     for positions in texts.values():
@@ -190,7 +190,7 @@ def _comparer(texts: Sequence[str], threshold: float) -> Callable[[int, int], bo
     return near
 
 
-def _distinct(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]:
+def distinct_texts(notes: Sequence[Note], boilerplate: float) -> dict[str, list[int]]:
     """What remains of the texts without boilerplate -> the notes of which it remains; notes of
     which nothing does are out."""
     lined = [tuple(_lines(note.text)) for note in notes]

@@ -84,6 +84,9 @@ class Source(Part):
     near: Near = 0.8
     """Notes whose character 5-grams overlap by so much (Jaccard) are near-duplicates and stay
     together in parts that are drawn; ``off``: only equal texts do."""
+    copied: bool = Field(default=False, exclude_if=lambda on: not on)
+    """Whether notes that were copied forward and rewritten, up to four words of ten, stay together
+    too: those that share rare sequences of words and half the weight of their words."""
     boilerplate: Share = 0.01
     """A line that notes of more than this share of patients hold (and of ten at least) makes no
     near-duplicates."""
