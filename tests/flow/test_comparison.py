@@ -136,6 +136,7 @@ def test_bad_comparisons_are_one_sentence(
     for arguments, said in (
         (("base", "api:x"), "name at least one run's folder"),
         ((finished[1],), "name at least two systems"),
+        ((finished[1], f"{finished[1]}/../{finished[1].name}"), "are one run"),
         ((finished[1], "api:x"), "api:x: is no entry of evaluate.apis (none is configured)"),
         ((finished[1], tmp_path / "no-run"), "no-run"),
     ):

@@ -83,6 +83,7 @@ def test_of_one_label_the_one_that_is_committed_to_is_read(
 LETTERS = [
     ("B", "B"),
     ("(b)", "B"),
+    ("Đáp án: b", "B"),
     ("B. Because A is harmful.", "B"),
     ("A car moves.", None),
     ("Hepatitis B, vitamin C.", None),

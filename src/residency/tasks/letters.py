@@ -301,7 +301,7 @@ def _choices(
     )
     for match in patterns["small"].finditer(text) if letters_only else ():
         if match["got"] not in known.values():
-            yield Choice(match.start("got"), options(match), True, 3)
+            yield Choice(match.start("got"), (known[match["got"].casefold()],), True, 3)
     head = patterns["head"].match(text)
     if head and not (letters_only and SPEAKER.match(text, head.end("got"))):
         items = {match["got"] for match in patterns["item"].finditer(text)}

@@ -3,7 +3,7 @@ differences are real."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -82,6 +82,14 @@ def compare(
         )
     if len(set(systems)) < 2:
         raise UserError("compare: name at least two systems: folders of runs, base, or api:NAME.")
+    models: dict[Path, str] = {}
+    for name in folders:
+        other = models.setdefault(artefact_of(name).resolve(), name)
+        if other != name:
+            raise UserError(
+                f"compare: {other} and {name} are one run, and a run does not differ from itself; "
+                "name another one, base, or api:NAME."
+            )
     wanted = read_evaluation(folders[0], overrides, Path(runs))
     recipe = wanted.inputs.recipe
     key = digest([recipe.digest, *sorted(systems)])[:8]
@@ -220,12 +228,54 @@ def _report(
     facts = report_facts(material, one, {"tuned": wanted.artefact}, [asked], wanted)
     facts = replace(
         facts,
+        caveats=(*facts.caveats, *(words for words in _seen(contest, one) if words)),
         name=f"{wanted.inputs.recipe.name}: {len(contest.names)} systems compared",
         folder=wanted.inputs.folder.as_posix(),
         stages=(),
         costs=tuple(read_json(wanted.inputs.folder / "compare/costs.json", list[Cost])),
     )
     write_facts(material, facts, folder)
+
+
+def _seen(contest: Contest, one: TaskOnData) -> Iterator[str]:
+    """A sentence for each run that learned from notes on which the systems are compared."""
+    recipe = contest.wanted.inputs.recipe
+    asked = {example.note or example.id for example in measured_examples(one, recipe)}
+    files = set(contest.wanted.inputs.files.values())
+    for system, name in contest.names.items():
+        if system == BASE or system.startswith(API):
+            continue
+        parts = learned_from(run_of(system), files)
+        trained, stopped = (len(asked & parts[part]) for part in ("train", "dev"))
+        if trained or stopped:
+            yield (
+                f"{name} was trained on {trained:,} of the {len(asked):,} notes that the systems are "
+                f"compared on, and {stopped:,} more told it when to stop: its score is too high, and "
+                "no difference to it is evidence. Compare runs of one split (residency split), or "
+                "on notes that none of them saw."
+            )
+
+
+def run_of(system: str) -> Path:
+    """The run's folder of a system that was given as that, or as its artefact."""
+    folder = Path(system)
+    return folder.parents[1] if (folder / "artefact.json").is_file() else folder
+
+
+def learned_from(run: Path, files: set[str]) -> dict[str, set[str]]:
+    """The notes in the parts train and dev of a run, by id; only of data whose files (SHA-256) are
+    among ``files``, since elsewhere an id is another note's."""
+    from residency.corpus import splitfile
+
+    found: dict[str, set[str]] = {"train": set(), "dev": set()}
+    for path in sorted((run / "data").glob(f"*{splitfile.SUFFIX}")):
+        split = splitfile.read(path)
+        if files.isdisjoint(split.files.values()):
+            continue
+        for id, part in split.split.parts.items():
+            if part in found:
+                found[part].add(id)
+    return found
 
 
 def test_pairs(
