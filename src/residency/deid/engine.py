@@ -150,7 +150,8 @@ def labels(edits: Edits, raw: RawNote) -> tuple[tuple[Span, ...], tuple[Span, ..
     kept, destroyed = list[Span](), list[Span]()
     for span in raw.spans:
         moved = None if span in lost else next(left)
-        if moved and _letters(raw.text[span.start : span.end]) == _letters(moved.quote):
+        before = raw.text[span.start : span.end]
+        if moved and (before == moved.quote or _letters(before) == _letters(moved.quote)):
             kept.append(moved)
         else:
             destroyed.append(Span(start=span.start, end=span.end, label=span.label))

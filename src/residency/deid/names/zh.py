@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from residency.deid.find import Finding
@@ -48,15 +49,21 @@ class Chinese:
         self.long = frozenset(data["sounds"]).union(word[0] for word in data["elements"])
         self.short = 2 + max(map(len, data["compound"]))
         self.more = re.compile(rf"\s*[/、,，和及与]\s*{name}(?=[^{HAN}]|$)")
-        self.cues = GluedWords(
-            [(cue, (kind, cue in data["asking"])) for kind in PEOPLE for cue in data["cues"][kind]]
-        )
         self.role = re.compile(
             rf"\s{{0,2}}:\s{{0,2}}(?P<v>{veto}{family}[小{data['given']}]{{1,2}})(?![{HAN}])"
         )
-        self.roles = GluedWords((role, "clinician") for role in data["roles"])
-        whose = (("titles", "clinician"), ("doing", "relative"))
-        self.titles = GluedWords((word, kind) for key, kind in whose for word in data[key])
+        people = [(cue, kind) for kind in reversed(PEOPLE) for cue in data["cues"][kind]]
+        kinds = (
+            dict(people),  # of several kinds of people the first
+            dict.fromkeys(data["roles"], "clinician"),
+            dict.fromkeys(data["doing"], "relative") | dict.fromkeys(data["titles"], "clinician"),
+        )
+        self.asking = frozenset(data["asking"])
+        self.words = GluedWords(
+            (word, tuple(one.get(word, "") for one in kinds))
+            for word in dict.fromkeys(chain(*kinds))
+        )
+        """Words with the kind of person whom they mean as a cue, as a role, as a title."""
         self.titled = re.compile(any_of(data["titles"]))
         self.prepositions = frozenset(data["prepositions"])
         self.not_title = re.compile("[科室台]")
@@ -76,22 +83,11 @@ class Chinese:
 
     def search(self, view: View) -> Iterator[Finding]:
         text = view.shown
-        for _, end, kinds in self.cues.find(text, view.codes):
-            kind, asking = kinds[0]
-            match = (
-                (self.field.match(text, end) if asking else None)
-                or self.behind.match(text, end)
-                or self.sure.match(text, end)
-            )
-            while match:
-                yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
-                match = self.more.match(text, match.end("v")) if kind != "name" else None
-        for _, end, role in self.roles.find(text, view.codes):
-            if match := self.role.match(text, end):
-                yield Finding(match.start("v"), match.end("v"), role[0], "rule:zh/name-role")
-        for at, end, whose in self.titles.find(text, view.codes):
-            if not self.not_title.match(text, end):
-                yield from self._before(text, at, whose[0])
+        words = list(self.words.find(text, view.codes))
+        for number, way in enumerate((self._cued, self._role, self._title)):
+            for start, end, (kinds,) in words:
+                if kinds[number]:
+                    yield from way(text, start, end, kinds[number])
         for match in self.between.finditer(text):
             start, stop = match.span()
             long = stop - start >= LONGEST or text[start] not in self.long
@@ -109,6 +105,27 @@ class Chinese:
                 name = at >= length and self.before.match(text, at - length, at)
                 if name and not self.titled.search(text, at - 2, at):
                     yield Finding(at - length, at, "name", "rule:zh/name-list")
+
+    def _cued(self, text: str, start: int, end: int, kind: str) -> Iterator[Finding]:
+        """Names behind a cue."""
+        match = (
+            (self.field.match(text, end) if text[start:end] in self.asking else None)
+            or self.behind.match(text, end)
+            or self.sure.match(text, end)
+        )
+        while match:
+            yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-cue")
+            match = self.more.match(text, match.end("v")) if kind != "name" else None
+
+    def _role(self, text: str, start: int, end: int, kind: str) -> Iterator[Finding]:
+        """A name behind a role."""
+        if match := self.role.match(text, end):
+            yield Finding(match.start("v"), match.end("v"), kind, "rule:zh/name-role")
+
+    def _title(self, text: str, start: int, end: int, kind: str) -> Iterator[Finding]:
+        """A name before a title, or before what people do."""
+        if not self.not_title.match(text, end):
+            yield from self._before(text, start, kind)
 
     def again(self, view: View, found: Iterable[Finding]) -> list[Finding]:
         """Parts of names are too short here to be looked for alone."""
