@@ -59,7 +59,7 @@ def artefacts(found: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
         "ner": marker(root / "ner", found["electra"], SPANS),
         "triage": marker(root / "triage", found["bert"], LABELS),
     }
-    base, card = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("qa")
+    base, card = resolve(BaseModelSettings(id="bundled:tiny-lm")), load_card("consultation")
     torch.manual_seed(5)
     model = method_of(Lora(r=2)).attach(artefact.fresh(base, card, "text")).eval()
     with torch.no_grad():

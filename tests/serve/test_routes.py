@@ -166,6 +166,57 @@ def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
 
 
 @pytest.mark.parametrize(
+    ("text", "code"),
+    [("", "bad_value"), (" ", "empty_text"), ("x", "empty_text"), ("ho\x00 khan", "control_text")],
+)
+def test_findings_that_say_nothing_are_refused(client: Any, text: str, code: str) -> None:
+    asked = {"patient_info": "Nam, 62", "symptoms": text, "model": "triage"}
+    found = client.post("/diagnose", json=asked)
+    assert (found.status_code, found.json()["error"]["code"]) == (400, code)
+    assert found.json()["error"]["message"].count(".") == 1 or code == "bad_value"
+
+
+def test_only_a_consultation_is_asked_for_a_diagnosis(engines: dict[str, Any]) -> None:
+    import msgspec
+
+    from residency.tasks.card import load_card
+
+    served = engines["words"].served
+    assert served.routes == ("chat", "diagnose")
+    assert msgspec.structs.replace(served, card=load_card("qa")).routes == ("chat",)
+
+
+@pytest.mark.parametrize(
+    ("symptoms", "disclaimer"),
+    [("ho khan, sốt", "bác sĩ"), ("咳嗽、发热三天", "医生"), ("dry cough and a fever", "doctor")],
+)
+def test_the_language_is_that_of_the_request(client: Any, symptoms: str, disclaimer: str) -> None:
+    asked = {"patient_info": "62", "symptoms": symptoms, "model": "triage"}
+    assert disclaimer in client.post("/diagnose", json=asked).json()["disclaimer"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "loops", "other"),
+    [
+        ("Viêm phổi thùy dưới phải. Cần chụp X-quang.", "vi", False, False),
+        ("Viêm phổi thùy dưới. Viêm phổi thùy dưới.", "vi", True, False),
+        ("đau đau đau đau đau", "vi", True, False),
+        ("COPD", "vi", False, False),
+        ("The patient has pneumonia.", "vi", False, True),
+        ("肺炎", "en", False, True),
+        ("肺炎，右下肺。", "zh", False, False),
+        ("Pneumonia of the right lower lobe.", "zh", False, True),
+    ],
+)
+def test_what_goes_round_or_is_in_another_language_is_no_answer(
+    text: str, lang: str, loops: bool, other: bool
+) -> None:
+    from residency.serve.routes.clinical import foreign, looped
+
+    assert (looped(text), foreign(text, lang)) == (loops, other)
+
+
+@pytest.mark.parametrize(
     ("lang", "text", "gone"),
     [
         (

@@ -7,7 +7,8 @@ Engines that compute in this process are in ``in_process``, those that stand for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -56,17 +57,29 @@ class Served(Value, frozen=True):
     @property
     def routes(self) -> tuple[str, ...]:
         """The routes that it answers: ``chat``, ``diagnose``, ``extract``."""
-        own = ROUTES.get(self.answers, ())  # the one place that goes by what is answered
+        # the one place that goes by what is answered
+        own = ROUTES[self.answers](self.card) if self.answers in ROUTES else ()
         # A record holds the word of the artefact, so the word is what is asked.
         return ("chat", *own) if self.output == "text" else own
 
 
-ROUTES: dict[type[Answer], tuple[str, ...]] = {
-    Labels: ("diagnose",),
-    Text: ("diagnose",),
-    Spans: ("extract",),
+COLUMNS = ("patient", "symptoms")
+"""What the prompt of a consultation asks for."""
+
+
+def _consultation(card: Card) -> tuple[str, ...]:
+    """``diagnose`` where a card asks for it from what ``/diagnose`` is sent. A model that learned
+    to write anything else would answer too, and its answer would look like a diagnosis."""
+    asks = all(re.search(rf"{{{{-?\s*{name}\b", card.prompt) for name in COLUMNS)
+    return ("diagnose",) if asks else ()
+
+
+ROUTES: dict[type[Answer], Callable[[Card], tuple[str, ...]]] = {
+    Labels: lambda _: ("diagnose",),
+    Text: _consultation,
+    Spans: lambda _: ("extract",),
 }
-"""Answers of a task, and which route is theirs."""
+"""Answers of a task, and which route is theirs, by its card."""
 
 
 class WritingRequest(Value, frozen=True):

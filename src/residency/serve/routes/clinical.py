@@ -4,8 +4,10 @@ one without what identifies."""
 from __future__ import annotations
 
 import asyncio
+import re
 from math import exp
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
+from unicodedata import category
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -14,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.errors import UserError
 from residency.core.types import Labels, Note, Text, Turn
+from residency.locale.tokenise import detect
 from residency.serve.engines import ModelEngine, WritingRequest
 from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.refusals import Refusal
 from residency.serve.routes.openai import Body, gathered
-from residency.tasks.card import Card, load_card
+from residency.tasks.card import Card
 from residency.tasks.codec import conversation
 from residency.tasks.examples import question
 from residency.tasks.families import checked
@@ -27,6 +30,10 @@ from residency.tasks.families.spans import spans_of
 router = APIRouter(route_class=Guarded)
 
 Lang = Literal["vi", "zh", "en"]
+SENTENCE_WORDS = 4
+"""Latin words from which on an answer has a language."""
+LEAST_SENTENCE = 6
+"""Characters of a sentence that is not said twice."""
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Words = Annotated[str, Field(min_length=1, max_length=100_000)]
 DISCLAIMERS: dict[str, str] = {
@@ -75,7 +82,8 @@ class Findings(Body):
     test_results: Annotated[str, Field(max_length=100_000)] = ""
     department: Name | None = None
     model: Name | None = None
-    lang: Lang = "vi"
+    lang: Lang | None = None
+    """Of the answer; that of the findings where not given."""
 
 
 class Diagnosis(BaseModel):
@@ -167,22 +175,65 @@ async def diagnose(body: Findings, request: Request) -> Response:
     engine = guard.engine(exchange, named(body.model, body.department), "diagnose")
     served = engine.served
     if "diagnose" not in served.routes:
-        raise Refusal(400, "wrong_model", f"Model {served.name} marks entities; use /extract.")
+        what = "writes" if "chat" in served.routes else "marks entities"
+        other = "/extract" if "extract" in served.routes else "/v1/chat/completions"
+        said = f"Model {served.name} {what}, and its task is no consultation; use {other}."
+        raise Refusal(400, "wrong_model", said)
+    check_findings(body)
+    lang = body.lang or language(f"{body.patient_info} {body.symptoms}")
+    # Vietnamese without its marks looks like English: only what is sure binds the answer
+    bound = body.lang or (None if lang == "en" else lang)
     # What chooses says its chance, what writes is asked in words.
     answer = {Labels: _chosen, Text: _written}[served.answers]
-    found, sure = await answer(guard, exchange, engine, body)
+    found, sure = await answer(guard, exchange, engine, body.model_copy(update={"lang": bound}))
     abstained = found is None or sure is None or sure < guard.settings.threshold
-    shown = None if abstained or found is None else await guard.deidentified(found, body.lang)
+    shown = None if abstained or found is None else await guard.deidentified(found, lang)
     return JSONResponse(
         {
             "diagnosis": shown,
             "confidence": sure,
             "abstained": abstained,
-            "disclaimer": DISCLAIMERS[body.lang],
+            "disclaimer": DISCLAIMERS[lang],
             "model": served.name,
             "digest": served.digest,
         }
     )
+
+
+def check_findings(body: Findings) -> None:
+    """Raises ``Refusal`` 400 where the findings say nothing that could be asked about."""
+    for name in ("patient_info", "symptoms", "test_results"):
+        text = getattr(body, name)
+        if any(category(one) == "Cc" and one not in "\n\r\t" for one in text):
+            said = f"{name} holds control characters; send plain text."
+            raise Refusal(400, "control_text", said)
+        if name != "test_results" and len("".join(text.split())) < 2:
+            raise Refusal(400, "empty_text", f"{name} holds no words; say what is known in words.")
+
+
+def language(text: str) -> Lang:
+    """The language that a request is written in; Vietnamese where it has no letters."""
+    found = detect(text)
+    return cast(Lang, found) if found in DISCLAIMERS else "vi"
+
+
+def foreign(text: str, lang: Lang | None) -> bool:
+    """Whether an answer is in another language than it was asked in, where that is known. A few
+    Latin words may be anything's name."""
+    found = detect(text)
+    if lang is None:
+        return False
+    if "zh" in (found, lang) or (found, lang) == ("vi", "en"):
+        return found not in ("", lang)
+    return found != lang and len(text.split()) >= SENTENCE_WORDS
+
+
+def looped(text: str) -> bool:
+    """Whether an answer goes round: the same sentence twice, or the same few words four times on
+    end. How likely its tokens are says nothing then."""
+    said = [" ".join(one.split()) for one in re.split(r"[.!?。！？\n]+", text)]
+    long = [one for one in said if len(one) >= LEAST_SENTENCE]
+    return len(long) > len(set(long)) or re.search(r"(.{2,60}?)\1{3}", text) is not None
 
 
 def named(model: str | None, department: str | None) -> str | None:
@@ -216,22 +267,23 @@ async def _written(
     await guard.charge(exchange, sizes.answer)
     answer = await gathered(engine.write(WritingRequest(turns=turns, max_tokens=sizes.answer)))
     exchange.written += answer.tokens
-    sure = round(exp(answer.log_probability / answer.tokens), 6) if answer.tokens else None
-    return answer.text.strip() or None, sure
+    said = answer.text.strip()
+    if not said or not answer.tokens or looped(said):
+        return None, None
+    sure = round(exp(answer.log_probability / answer.tokens), 6)
+    return (None if foreign(said, body.lang) else said), sure
 
 
 def conversation_of(card: Card, body: Findings) -> tuple[Turn, ...]:
-    """Findings as the served card puts them into words, where it knows them; else as the card
-    ``consultation`` does."""
+    """Findings as the served card puts them into words. Raises ``Refusal`` 400 where it asks for
+    more than there is."""
     fields = {"patient": body.patient_info, "symptoms": body.symptoms, "results": body.test_results}
-    note = Note(id="", text="", profile="pseudonymised", lang=body.lang, fields=fields)
-    if card.prompt:
-        try:
-            return conversation(question(note, card), card)
-        except UserError:
-            pass  # it asks for other columns
-    known = load_card("consultation")
-    return conversation(question(note, known), known)
+    note = Note(id="", text="", profile="pseudonymised", lang=body.lang or "", fields=fields)
+    try:
+        return conversation(question(note, card), card)
+    except UserError:
+        said = "The model's card asks for more than patient, symptoms and results; use the chat."
+        raise Refusal(400, "wrong_model", said) from None
 
 
 @router.post("/extract", tags=["extract"], response_model=Entities)
