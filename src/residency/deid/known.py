@@ -31,7 +31,7 @@ NAMES = frozenset({"name", "relative", "clinician"})
 CODES = frozenset({"record", "admission", "national_id", "insurance", "phone", "account", "plate"})
 DATES = frozenset({"birth_date", "date"})
 SHORTEST_CODE = 4
-WIDEST_GAP, WIDEST_GAP_IN_LONG, LONG = 3, 24, 8
+WIDEST_GAP, WIDEST_GAP_IN_LONG, LONG = 5, 24, 8
 """Signs that may stand in a row between two of an identifier; in one of so many signs."""
 Test = Literal["", "ordered", "initials", "capital", "common", "cued", "place", "han", "titled"]
 
@@ -161,8 +161,11 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
     if one.test in ("", "han", "titled"):
         return not one.test or _in_chinese(one, view.shown, start, end)
     if one.test == "ordered":
-        letters = [sign for sign in found if sign.isalnum()]
-        return len(letters) == len(one.key) and all(letters[at].isupper() for at in one.capitals)
+        letters = _letters(found)
+        if len(letters) != len(one.key):
+            return False
+        chance = not found.islower() or (len(one.capitals) < 3 and len(one.key) < 16)
+        return not chance or all(letters[at].isupper() for at in one.capitals)
     if one.test == "initials":
         return _as_initials(one, found, view.shown, start)
     cue, capital = _cue_before(view.shown, start), found[0].isupper()
@@ -195,8 +198,13 @@ def _marks_of(text: str) -> Counter[str]:
     )
 
 
+def _letters(found: str) -> list[str]:
+    """The signs of what was found, one for each of its normal form."""
+    return [sign for sign in found for _ in squeeze(sign)]
+
+
 def _as_initials(one: Variant, found: str, text: str, start: int) -> bool:
-    letters = [sign for sign in found if sign.isalnum()]
+    letters = _letters(found)
     if len(letters) != len(one.key) or not all(letters[at].isupper() for at in one.capitals):
         return False
     if re.match(r"\w\W*\n", found):  # 4,4 mmol/L. and a line that begins with the name
@@ -205,7 +213,8 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool:
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
         return "." in found or cued
     enough = len(letters) > 4 or len(one.capitals) > 2  # LTHoa, TVAn
-    return len(letters) < len(found) or (enough and not all(map(str.isupper, letters)))
+    parted = not all(map(str.isalnum, found))
+    return parted or (enough and not all(map(str.isupper, letters)))
 
 
 WORDS_BEFORE = re.compile(r"(?<!\w)(?:([^\W\d_]+)[ ])?([^\W\d_]+)[ .:,'’\"“(\t]*\Z")
@@ -286,6 +295,8 @@ def common(lang: str) -> frozenset[str]:
     for own in (lang,) if lang in ("vi", "en") else ("vi", "en"):
         for name in ("common", "ambiguous", "stops", "words"):
             words.update(map(squeeze, name_data(own).get(name, ())))
+        eponyms = {squeeze(word) for word in name_data(own)["vetoes"]} if own == "en" else set()
+        words -= eponyms.difference(map(squeeze, name_data("en")["ambiguous"]))
         words.update(map(squeeze, _data()["words"][own]))
     return frozenset(words)
 
@@ -312,7 +323,7 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
 
 
 COUNTRY = re.compile(
-    r"(?:\+|00)\s*(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})"
+    r"\A\s*(?:\+|00)\s*(?:1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|\d{3})"
 )
 
 
@@ -397,11 +408,12 @@ def _spellings(words: list[str]) -> Iterator[list[str]]:
 def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterator[Variant]:
     """A name whose words stand apart, given name first or last."""
     keys = [squeeze(word) for word in words]
-    count, low = len(keys), [small(word) for word in words]
+    count = len(keys)
     if count > 1:
         ordinary = not vietnamese and not common(lang).isdisjoint(keys)
-        yield from _orders(kind, keys, low, vietnamese, ordinary)
-        yield from _shortened(kind, keys, " ".join(low))
+        ordinary = ordinary and (lang == "en" or common(lang).issuperset(keys))
+        yield from _orders(kind, keys, words, vietnamese, ordinary)
+        yield from _shortened(kind, keys, small(" ".join(words)))
     if vietnamese:
         yield _alone(kind, words[-1], lang, "common" if keys[-1] in common(lang) else "capital")
         if count > 1:
@@ -421,7 +433,7 @@ def _alone(kind: str, word: str, lang: str, test: Test) -> Variant:
 
 
 def _orders(
-    kind: str, keys: list[str], low: list[str], vietnamese: bool, ordinary: bool
+    kind: str, keys: list[str], words: list[str], vietnamese: bool, ordinary: bool
 ) -> Iterator[Variant]:
     """The words of a name in every order, or but some of them: another order than its own with
     capitals only, where some are ordinary words or there are but two."""
@@ -446,10 +458,12 @@ def _orders(
         if len(key) < 4:
             continue
         loose = len(places) == count > 2 or not vietnamese
-        marked = "" if loose else " ".join(low[at] for at in places)
+        marked = "" if loose else small(" ".join(words[at] for at in places))
         own = places == tuple(sorted(places))
-        test: Test = "" if own or not (ordinary or len(places) < 3) else "ordered"
+        test: Test = "" if own or not (ordinary or (vietnamese and len(places) < 3)) else "ordered"
         starts = (0, *accumulate(len(keys[at]) for at in places[:-1])) if test else ()
+        lower = {start for start, at in zip(starts, places, strict=False) if words[at][0].islower()}
+        starts = tuple(start for start in starts if start not in lower)
         part = max((keys[at] for at in places), key=len)
         yield Variant(key, kind, test, part=part, marked=marked, capitals=starts)
 
@@ -603,7 +617,8 @@ def _streets(part: str) -> Iterator[Variant]:
 
 def _places(part: str, lang: str) -> Iterator[Variant]:
     """The place that a part of an address names, without its number and unit."""
-    words = [word for word in re.split(r"[\s.]+", part) if word and not any(map(str.isdigit, word))]
+    every = [word for word in re.split(r"[\s.]+", part) if word]
+    words = [word for word in every if not any(map(str.isdigit, word))]
     units = _set("units")
     while words and (squeeze("".join(words[:2])) in units or squeeze(words[0]) in units):
         words = words[2:] if squeeze("".join(words[:2])) in units and len(words) > 2 else words[1:]
@@ -616,8 +631,10 @@ def _places(part: str, lang: str) -> Iterator[Variant]:
         else ""
     )
     ordinary = key in common(lang) or (bool(marked) and len(words) == 1) or len(key) < 4
-    ordinary = ordinary or " ".join(map(small, words)) in _vetoes()
     yield Variant(key, "address", "place" if ordinary else "", marked=marked)
+    numbers = [squeeze(word) for word in every if word[0].isdigit()]
+    if numbers and len(key) > 5:
+        yield Variant(numbers[-1] + key, "address", part=key, marked=marked)
 
 
 def days_of(value: str, lang: str) -> Iterator[date]:

@@ -44,7 +44,8 @@ class Trace(Value, frozen=True):
     what: str
     """Its kind and form, for the reason."""
     how: str = "words"
-    """``words``, ``near`` (or one letter away), ``number``, ``phone``, ``email`` or ``chinese``."""
+    """``words``, ``near`` (or one letter away), ``number``, ``phone``, ``email``, ``chinese``, or
+    ``beside``: directly beside what was put in, as where a name was found in part."""
 
 
 class _Latin(dict[int, str]):
@@ -70,15 +71,42 @@ def residue(text: str, identifiers: tuple[tuple[str, str], ...], lang: str) -> s
     traces = _traces(identifiers, lang)
     if not traces:
         return ""
-    tokens = TOKEN.findall(text.translate(_LATIN))
-    page = _Page(tokens)
-    other = _in_wrong_letters(text)
+    latin, other = text.translate(_LATIN), _in_wrong_letters(text)
+    page = _Page(TOKEN.findall(latin))
+    beside = _beside(latin if other is None else other)
     for trace in traces:
-        if page.holds(trace) if trace.how != "chinese" else _in_chinese(trace.key, text):
-            return trace.what
-        if other is not None and trace.how in ("words", "near") and _looks_like(other, trace.key):
+        if trace.how == "chinese":
+            found = _in_chinese(trace.key, text)
+        elif trace.how == "beside":
+            found = trace.key in beside or any(
+                "?" in word and _alike(word, trace.key) for word in beside
+            )
+        else:
+            found = page.holds(trace)
+            if other is not None and trace.how in ("words", "near"):
+                found = found or _looks_like(other, trace.key)
+        if found:
             return trace.what
     return ""
+
+
+def _beside(text: str) -> set[str]:
+    """The words directly before and behind what was put in."""
+    found = set[str]()
+    for part in text.split(BLANK):
+        for form in (FIRST.match(part), LAST.search(part[-24:])):
+            if form:
+                found.add(form[1])
+    return found
+
+
+FIRST, LAST = (
+    re.compile(form) for form in (r"[ .,'`-]{0,2}([a-z?]+)", r"([a-z?]+)[ .,'`-]{0,2}\Z")
+)
+
+
+def _alike(word: str, key: str) -> bool:
+    return len(word) == len(key) and all(a in ("?", b) for a, b in zip(word, key, strict=True))
 
 
 class _Page:
@@ -137,7 +165,7 @@ def _in_wrong_letters(text: str) -> str | None:
     if not re.search(r"[a-zA-Z][\u0370-\u052f]|[\u0370-\u052f]{2}|[\u0370-\u052f][a-zA-Z]", text):
         return None
     marked = re.sub(r"[\u0370-\u052f]", "\ue001", text).translate(_LATIN)
-    return re.sub(r"[^a-z0-9\ue001]+", " ", marked).replace("\ue001", "?")
+    return re.sub(r"[^a-z0-9\ue000\ue001]+", " ", marked).replace("\ue001", "?")
 
 
 def _looks_like(text: str, key: str) -> bool:
@@ -170,9 +198,14 @@ def _traces(identifiers: tuple[tuple[str, str], ...], lang: str) -> tuple[Trace,
 
 def _of(kind: str, value: str, lang: str) -> Iterator[Trace]:
     words = [word for word in map(_row, re.split(r"[\s,]+", value)) if word]
+    pieces = {word for word in map(_row, re.split(r"[\W_]+", value)) if len(word) > 2}
     if kind in PEOPLE:
         what = f"{PEOPLE[kind]} {form_of(value)}"
         yield from _of_chinese(value, what) if HAN.search(value) else _of_name(words, what, lang)
+        for piece in sorted(pieces - _ordinary() - _ordinary("vi")):
+            if lang == "vi" and _is_syllable(piece):
+                continue
+            yield Trace(piece, what, "beside")
     elif kind in NUMBERS:
         what, key = f"{NUMBERS[kind]} {form_of(value)}", _row(value)
         digits = re.sub(r"\D", "", key)
@@ -213,19 +246,26 @@ def _of_name(words: list[str], what: str, lang: str) -> Iterator[Trace]:
 
 
 def _is_syllable(word: str) -> bool:
-    return bool(re.fullmatch(r"[bcdghklmnpqrstvx]{0,3}[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?", word))
+    return bool(
+        re.fullmatch(
+            r"(?:ngh?|[cgknpt]h|gi|qu|tr|[bcdghklmnpqrstvx])?[aeiouy]{1,3}(?:ch|ng|nh|[cmnpt])?",
+            word,
+        )
+    )
 
 
 @cache
-def _ordinary() -> frozenset[str]:
+def _ordinary(lang: str = "en") -> frozenset[str]:
     """Words that say nothing alone."""
     import yaml
 
     own = yaml.safe_load((Path(__file__).parent / "data/known.yaml").read_text("utf-8"))["words"]
+    names = name_data(lang)
     lists: list[Iterable[str]] = [
-        name_data("en")[key] for key in ("words", "stops", "ambiguous", "vetoes")
+        names.get(key, ()) for key in ("words", "stops", "ambiguous", "common")
     ]
-    return frozenset(_row(word) for words in (*lists, own["en"]) for word in words)
+    vetoes = names["vetoes"] if lang == "en" else ("van",)
+    return frozenset(_row(word) for words in (*lists, vetoes, own[lang]) for word in words)
 
 
 @cache

@@ -13,7 +13,7 @@ from unicodedata import category, decimal, normalize
 import numpy as np
 
 from residency.core.types import Value
-from residency.deid.view import LETTERS, LOOKALIKES, Codes, View, text_of
+from residency.deid.view import LETTERS, LOOKALIKES, Codes, View, codes_of, text_of
 
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
 EXPANDED = {"ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ĳ": "ij"}
@@ -129,10 +129,11 @@ def squeeze(text: str) -> str:
 def squeezed(view: View) -> Squeezed:
     """The normal form of a text, and where its signs stand."""
     first, second, digits = _tables()
-    codes = first[view.codes]
+    given = codes_of(view.text)
+    codes = first[given]
     places = np.flatnonzero(codes)
     kept = codes[places]
-    more = second[view.codes[places]]
+    more = second[given[places]]
     if more.any():
         at = np.flatnonzero(more)
         kept, places = np.insert(kept, at + 1, more[at]), np.insert(places, at + 1, places[at])
