@@ -96,7 +96,7 @@ def without(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     """The normal form without one of its steps."""
     step = request.param
     steps = {name: do for name, do in squeeze.STEPS.items() if name != step}
-    if step == "signs":  # today's fault of old: the key keeps what the text loses
+    if step == "signs":  # an apostrophe that only the key keeps, as it once was
         steps["signs"] = lambda sign: "" if sign.isspace() else sign
     monkeypatch.setattr(squeeze, "STEPS", steps)
     squeeze.reset()

@@ -181,7 +181,7 @@ def _vietnamese(words: Sequence[tuple[int, int, str]], told: Told) -> list[str]:
     if len(keys) == 1:
         return [told.get(keys[0], (GIVEN, ""))[0]]
     last = len(keys) - 1
-    if not family and last and keys[1] in lists("vi").families and last > 1:  # given name first
+    if not family and last > 1 and keys[1] in lists("vi").families:  # given name first
         return [GIVEN, FAMILY, *[MIDDLE] * (last - 1)]
     first = FAMILY if family or last > 1 else MIDDLE
     return [first if at == 0 else GIVEN if at == last else MIDDLE for at in range(last + 1)]
