@@ -116,15 +116,13 @@ def test_report_by_hand() -> None:
     ) == (4, 3, 1)
     assert scores["span_f1"].groups == 2
     assert scores["span_f1"].procedure == "jackknife over 2 groups, 95%"
-    # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, and t is 12.706: they
-    # say nothing
-    low, high = (
-        1 / (1 + math.exp(-(math.log(0.25 / 0.75) + way * 12.7062 * 0.25 / (0.25 * 0.75))))
-        for way in (-1, 1)
-    )
+    # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, as of (0.25 * 0.75) /
+    # 0.25² = 3 items, and t is 12.7062; Wilson's interval of that says nothing
+    squared = 12.7062**2
+    middle, reach = 0.25 + squared / 6, 12.7062 * math.sqrt(0.25 * 0.75 / 3 + squared / 36)
     assert (scores["span_f1"].low, scores["span_f1"].high) == (
-        pytest.approx(low, rel=1e-3),
-        pytest.approx(high),
+        pytest.approx((middle - reach) / (1 + squared / 3), rel=1e-2),
+        pytest.approx((middle + reach) / (1 + squared / 3), rel=1e-4),
     )
     assert report.confusion == {
         "drug": {"drug": 1, "dose": 1, "-": 1},
@@ -237,7 +235,11 @@ def test_classification_errors_and_confusion() -> None:
     accuracy = by_name(report)["accuracy"]
     assert (accuracy.value, accuracy.support) == (pytest.approx(1 / 3), 3)
     assert accuracy.low is not None and accuracy.high is not None
-    assert 0 <= accuracy.low < 0.01 and 0.99 < accuracy.high <= 1, "three patients say nothing"
+    # Wilson's with t = 4.3027 of (1/3 * 2/3) / (1/9) = 2 items: three patients say next to nothing
+    assert (accuracy.low, accuracy.high) == (
+        pytest.approx(0.0113, abs=1e-4),
+        pytest.approx(0.9562, abs=1e-4),
+    )
 
 
 def test_digest_follows_id_input_and_gold_only() -> None:

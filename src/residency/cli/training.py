@@ -124,6 +124,14 @@ def print_result(facts: RunFacts, folder: Path) -> None:
 
     terminal().print()
     terminal().print(summary_table(facts))
+    for report in facts.reports:
+        if report.failures and report.part != "safety":
+            terminal().print(
+                f"{report.task}, {report.system.name}: {report.failures:,} of {report.n:,} answers "
+                "cannot be read and count as wrong.",
+                highlight=False,
+                markup=False,
+            )
     for one in judgements(facts.reports):
         if one.words not in facts.caveats:
             terminal().print(one.words, highlight=False, markup=False)
