@@ -10,7 +10,7 @@ Student's t asks for that number of groups (Hesterberg 2015), of which uneven gr
 out in turn instead (jackknife), with t. Metrics that end at 0 and 1 get Wilson's interval (1927) of
 as many independent items as that variance stands for, also with many groups where few of the items
 are errors: at 0 and 1 it has a width, and it leaves the scale nowhere. On simulated patients, true
-shares from 0.5 to 0.98 and 3 to 30 of them, it covers 93 % and more; from 15 on 96 % in the mean;
+shares from 0.5 to 0.98 and 3 to 30 of them, it covers 92.7 % and more; from 15 on 96 % in the mean;
 with 3 patients it is some 0.7 wide, with 8 some 0.3 (``tests/metrics/test_intervals.py``,
 ``benchmarks/scores.py coverage``).
 """
