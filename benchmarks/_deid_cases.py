@@ -27,7 +27,6 @@ from residency.deid.vault import Vault
 from residency.ingest.hl7 import people
 from residency.ingest.hl7_segments import Message
 from residency.metrics.intervals import bootstrap
-from residency.metrics.screening import wilson
 from residency.synth.hospital_notes import WORLD, Planted, notes
 from residency.synth.planting import PlantedIdentifier as Place
 
@@ -126,10 +125,9 @@ class Tally:
         if not counts.size or not counts[:, 1].sum():
             return "-"
         groups = [str(number) for number in range(len(counts))]
-        found = bootstrap(counts, groups, lambda n: n[..., :1] / np.maximum(n[..., 1:], 1))
+        how = {"shares": name != "queued a note"}
+        found = bootstrap(counts, groups, lambda n: n[..., :1] / np.maximum(n[..., 1:], 1), **how)
         value, low, high = (float(one[0]) for one in found)
-        if name == "notes with nothing missed":
-            low, high = wilson(value, len(counts), 1.96)
         return f"{interval(value, low, high, '.4f')} of {counts[:, 1].sum():,.0f}"
 
     def row(self, lang: str, text: str) -> list[str]:

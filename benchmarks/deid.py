@@ -82,7 +82,8 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
 
 
 @measure(
-    "--set choose --again --settings tagger=on --presidio 0 --openmed 0 --langs vi zh en",
+    "--set choose --again --settings tagger=off tagger=on --presidio 0 --openmed 0 "
+    "--langs vi zh en",
     quick="--langs en",
     set=("choose", "final"),
     langs=LANGUAGES,
@@ -90,9 +91,9 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
 def written(given: Namespace) -> None:
     """Notes that people wrote without sight of the rules: one set to choose on, one scored once.
 
-    --settings: settings of deid (KEY=VALUE), each a system beside that of the defaults. --set final
-    is refused where its page stands, unless --again: its first figures are the result. --presidio,
-    --openmed: so many notes of a language for them. Intervals of 95 % are over notes.
+    --settings: settings of deid (KEY=VALUE), each a system, without and with the row's columns.
+    --set final is refused where its page stands, unless --again: its first figures are the result.
+    --presidio, --openmed: so many notes of a language for them. Intervals are over notes.
     """
     name = f"deid-written-{given.set}"
     page = common.RESULTS / f"{name}.md"
@@ -113,10 +114,10 @@ def scores(lang: str, name: str, cases: Sequence[Case], given: Namespace) -> Sco
     """Every system on the same cases; the slow ones on the first of them."""
     bare = [replace(one, note=msgspec.structs.replace(one.note, identifiers=())) for one in cases]
     known, tallies = any(case.note.identifiers for case in cases), list[Tally]()
-    for setting in ("", *vars(given).get("settings", ())):
-        with material.engine(**dict([setting.split("=", 1)] if setting else [])) as ready:
-            for how, asked in (("rules only", bare), ("with columns", cases))[: 1 + known]:
-                tallies.append(Tally(", ".join(filter(None, ("residency", setting, how)))))
+    for setting in vars(given).get("settings", ["tagger=off"]):
+        with material.engine(**dict([setting.partition("=")[::2]])) as ready:
+            for how, asked in (("nothing known", bare), ("with columns", cases))[: 1 + known]:
+                tallies.append(Tally(f"residency, {setting}, {how}"))
                 for case in asked:
                     tallies[-1].ask(ready, case)
     for tool in PEERS:

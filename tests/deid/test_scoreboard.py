@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from residency.core.types import RawNote
@@ -84,11 +88,26 @@ def test_what_waits_for_a_person_is_not_found_until_then() -> None:
 
 
 def test_figures_are_shares_of_sums_with_an_interval_over_notes() -> None:
-    tally = counted((4, 10), (17, 20), (36, 40))
-    tally.add(CASE, [(4, 10)])
-    assert tally.figure("found").startswith("0.6667 [")  # 3 and 1 of 3
-    # Wilson (1927) of 1 of 2: 0.5 -+ 1.96 / 2.9208 * sqrt(0.125 + 0.2401)
-    assert tally.figure("notes with nothing missed") == "0.5000 [0.0945, 0.9055] of 2"
+    tally = Tally("it")
+    for number in range(40):  # 30 of 40 whole; in the others one of three
+        tally.add(CASE, [(4, 10), (17, 20), (36, 40)] if number < 30 else [(4, 10)])
+    value, low, high = (float(one) for one in re.findall(r"\d\.\d+", tally.figure("found")))
+    assert value == pytest.approx(100 / 120, abs=1e-4)
+    assert low < value < high
+    value, low, high = (
+        float(one) for one in re.findall(r"\d\.\d+", tally.figure("notes with nothing missed"))
+    )
+    # Wilson (1927) of 30 of 40: 0.598 to 0.858
+    assert (value, low, high) == pytest.approx((0.75, 0.598, 0.858), abs=0.015)
+
+
+def test_no_damage_in_a_few_notes_is_no_proof_that_there_is_none() -> None:
+    tally = counted((4, 10))
+    for _ in range(39):
+        tally.add(CASE, [(4, 10)])
+    value, _, high = re.findall(r"\d\.\d+", tally.figure("clinical places with a letter replaced"))
+    assert float(value) == 0
+    assert float(high) > 0.05
 
 
 def test_findings_in_neutral_places_are_neither_right_nor_wrong_but_beside_identifiers_they_count() -> (
@@ -133,3 +152,19 @@ def test_the_final_set_is_scored_once_and_whole(
     monkeypatch.setattr(deid.material, "written_notes", lambda *_: pytest.fail("it was read"))
     with pytest.raises(SystemExit, match="scored once"):
         deid.SUBJECT.main(["written", "--set", "final", *option])
+
+
+def test_each_setting_is_a_system_without_and_with_what_the_row_holds() -> None:
+    import deid
+
+    note = msgspec.structs.replace(CASE.note, identifiers=(("name", "Jo Ray"),))
+    given = Namespace(settings=["tagger=off", "profile=safe-harbor"], presidio=0, openmed=0)
+    scored = deid.scores("en", "x", [replace(CASE, note=note)], given)
+    assert [tally.system for _, _, tally in scored] == [
+        f"residency, {setting}, {how}"
+        for setting in ("tagger=off", "profile=safe-harbor")
+        for how in ("nothing known", "with columns")
+    ]
+    assert all(tally.sums["notes"] == 1 for _, _, tally in scored)
+    settings = deid.SUBJECT.parser.parse_args(["written"]).settings
+    assert all("=" in setting for setting in settings)
