@@ -355,6 +355,12 @@ class Names:
         """The letter with which the surrogates of words with a letter begin."""
         if own == "vi" and part == MIDDLE and letter == "T":
             return "T"  # of Thị, which stays
+        key = ("letter", own, part, letter)
+        if (made := self.made.get(key)) is None:
+            made = self.made[key] = self._letter(own, part, letter)
+        return made
+
+    def _letter(self, own: str, part: str, letter: str) -> str:
         letters = lists(own).letters[part]
         slot = part if own == "vi" else "name"
         draw = Draw(self.secret, f"letter/{slot}/{plain(letter)}")

@@ -92,9 +92,18 @@ class Surrogates:
     @cached_property
     def born(self) -> tuple[date, ...]:
         """The patient's birth, as the row has it."""
-        values = (value for kind, value in self.row if kind == "birth_date")
-        mentions = (one for value in values for one in find_dates(value, self.lang))
-        return tuple(one.value for one in mentions if one.value and one.precision == "day")
+        found: list[date] = []
+        for kind, value in self.row:
+            if (
+                kind == "birth_date"
+                and ISO.match(value)
+                and (day := _day(value[:10].replace("-", "")))
+            ):
+                found.append(day)
+            elif kind == "birth_date":
+                mentions = find_dates(value, self.lang)
+                found += [one.value for one in mentions if one.value and one.precision == "day"]
+        return tuple(found)
 
     def read(
         self, view: View, dates: Iterable[DateMention], findings: Iterable[Finding]
@@ -121,7 +130,12 @@ class Surrogates:
             before = view.shown[max(0, finding.start - 12) : finding.start]
             titled = finding.kind == "clinician" or TITLE.search(before) is not None
             return self._person(value, reading, titled)
-        return self._first_free(finding.kind, value, reading)
+        if finding.kind == "national_id":  # agrees with the note's dates
+            return self._first_free(finding.kind, value, reading)
+        if (made := self.drawn.get((finding.kind, value))) is None:
+            made = self._first_free(finding.kind, value, reading)
+            self.drawn[finding.kind, value] = made
+        return made
 
     def _person(self, value: str, reading: Reading, titled: bool) -> str:
         names = self.names
@@ -151,7 +165,7 @@ class Surrogates:
 
     def _first_free(self, kind: str, value: str, reading: Reading | None = None) -> str:
         key = JOINTS.sub("", folded := plain(value))
-        for attempt in range(50):
+        for attempt in range(50 if reading is None else 8):
             if reading is None:
                 made = self._drawn(kind, value, Draw(self.secret, f"{kind}/{key}/{attempt}"))
             else:
@@ -337,6 +351,7 @@ def _english(parts: Sequence[str], female: bool, data: Any, rng: Draw) -> list[s
 CODES = frozenset(
     {"record", "admission", "national_id", "insurance", "phone", "account", "plate", "other"}
 )
+ISO = re.compile(r"\d{4}-\d\d-\d\d")
 EXTENSION = re.compile(r"\s*(?:x|ext\.?|转|máy lẻ|nội bộ)\s*(?=\d)", re.I)
 
 
