@@ -38,7 +38,7 @@ RECIPE = plan(
         "segment": 25,
         "columns": {"kind": "kind", "deleted": "gone"},
     },
-    deid={"jobs": 1, "release": {"canaries": 5, "refused": 0.5, "similar": 1.0}},
+    deid={"jobs": 1, "tagger": "off", "release": {"canaries": 5, "refused": 0.5, "similar": 1.0}},
     data={
         "ward": {
             "format": "jsonl",

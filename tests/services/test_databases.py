@@ -3,8 +3,10 @@ login that cannot write."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
+from datetime import timedelta
 
 import pytest
 from real_servers import NOTES, Hospital
@@ -288,3 +290,62 @@ def test_a_server_that_is_not_there_is_one_sentence(hospital: Hospital) -> None:
     assert (
         "the database refused" in err and len(err.strip().splitlines()) == 1 and "secret" not in err
     )
+
+
+def test_amended_late_and_deleted_notes_reach_what_was_released(hospital: Hospital) -> None:
+    hospital.fill(300)
+    hospital.call("deid", "extract.segment=50")
+    released = hospital.folder / "data/deidentified.jsonl"
+    before = {json.loads(line)["id"]: line for line in released.read_text("utf-8").splitlines()}
+    last = hospital.value("SELECT max(changed_at) FROM notes")
+    late = last - timedelta(days=3)
+    hospital.sql(
+        f"UPDATE notes SET text = 'ho khan hai ngày', changed_at = '{last}' WHERE id = 7",
+        f"INSERT INTO notes VALUES (901, 'P1', '{late}', 'sốt cao ba ngày', 'x', '1')",
+        "DELETE FROM notes WHERE id IN (11, 12)",
+    )
+    hospital.call("deid", "extract.again=7")
+    hospital.call("deid", "extract.absent=5%")
+    texts = [json.loads(line) for line in released.read_text("utf-8").splitlines()]
+    after = {row["id"]: row["text"] for row in texts}
+    assert len(after) == len(texts) == 300 + 1 - 2
+    assert sorted(after.values()).count("ho khan hai ngày") == 1
+    assert list(after.values()).count("sốt cao ba ngày") == 1
+    assert len(before.keys() - after.keys()) == 2 and len(after.keys() - before.keys()) == 1
+    _, err, _ = hospital.call("extract", "extract.absent=0.0001", check=None)
+    assert not err or "no longer at the source" in err
+    with hospital.store() as store:
+        assert store.head.counts["amended"] == 1 and store.held() == 299
+
+
+def test_lines_of_a_note_are_joined_also_where_only_one_has_changed(hospital: Hospital) -> None:
+    hospital.sql(
+        "CREATE TABLE lines (id INTEGER, line_no INTEGER, patient VARCHAR(20), changed_at "
+        "TIMESTAMP NOT NULL, text VARCHAR(200))",
+        *(
+            f"INSERT INTO lines VALUES ({n}, {line}, 'P{n}', '2024-05-0{line} 00:00:00', "
+            f"'dòng {line} của {n}')"
+            for n in (1, 2, 3)
+            for line in (2, 1, 3)
+        ),
+    )
+    grant = (
+        "ON lines TO reader"
+        if hospital.kind == "postgresql"
+        else (f"ON {hospital.name}.lines TO reader@localhost")
+    )
+    hospital.sql(f"GRANT SELECT {grant}")
+    hospital.recipe(
+        notes="SELECT id, line_no, patient, changed_at, text FROM lines",
+        columns={"line": "line_no"},
+        identifiers={},
+    )
+    hospital.call("extract")
+    hospital.sql(
+        "UPDATE lines SET text = 'khác', changed_at = '2024-06-01' WHERE id = 2 AND line_no = 1"
+    )
+    out, _, _ = hospital.call("extract")
+    assert "1 amended" in out
+    with hospital.store() as store:
+        notes = {n.id: n.text for number in store.numbers(0) for n in store.read(number)}
+    assert notes["2"] == "khác\ndòng 2 của 2\ndòng 3 của 2" and len(notes) == 3
