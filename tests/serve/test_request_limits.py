@@ -14,7 +14,8 @@ import httpx2
 import pytest
 import uvicorn
 
-from residency.serve.limits import App, Limited
+from residency.serve import limits as limits_module
+from residency.serve.limits import App, HeadInTime, Limited
 from residency.serve.refusals import Refusal
 from residency.serve.settings import RequestLimits
 
@@ -87,7 +88,9 @@ async def served(
         RequestLimits(**{"body_bytes": BODY} | limits),
         crashed=told.problems.append,
     )
-    config = uvicorn.Config(limited, port=0, lifespan="off", log_level="critical", access_log=False)
+    config = uvicorn.Config(
+        limited, http=HeadInTime, port=0, lifespan="off", log_level="critical", access_log=False
+    )
     server = uvicorn.Server(config)
     with config_socket(config) as socket:
         task = asyncio.create_task(server._serve([socket]))
@@ -170,6 +173,26 @@ def test_a_body_that_does_not_come_is_408() -> None:
         assert limited.reading == 0
 
     run(play, seconds=0.2)
+
+
+@pytest.mark.parametrize("head", [b"", b"POST / HTTP/1.1\r\nhost: x\r\n"])
+def test_a_head_that_does_not_come_ends_its_connection(
+    head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the second one of a connection."""
+    monkeypatch.setattr(limits_module, "HEADER_SECONDS", 0.3)
+
+    async def play(told: Told, client: Any, limited: Limited, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if head:
+            writer.write(b"GET /one HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b" 200 " in await reader.readline()
+            writer.write(head)
+        assert b"HTTP/1.1" not in await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert told.begun == bool(head)
+
+    run(play)
 
 
 def test_a_request_beyond_its_time_is_504_and_cancelled() -> None:

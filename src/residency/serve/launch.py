@@ -308,6 +308,7 @@ def end_in_order(app: FastAPI) -> None:
 def uvicorn_options(settings: Serve) -> dict[str, Any]:
     """How uvicorn runs the application."""
     return {
+        "http": "residency.serve.limits:HeadInTime",
         "log_config": None,
         "access_log": False,
         "lifespan": "on",

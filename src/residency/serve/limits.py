@@ -14,6 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
 from residency.core.types import Value
 from residency.serve import refusals
 from residency.serve.refusals import Refusal, server_failed
@@ -34,6 +36,9 @@ ADMIN, ADMIN_SECONDS = "/admin/", 3600.0
 """Changes of models take as long as it takes to load one."""
 BODY_SECONDS = 10.0
 """Longest that a body may take to arrive."""
+HEADER_SECONDS = 10.0
+"""Longest that the head of a request may take to arrive, from the connection or from its first
+byte."""
 READING = 4
 """Bodies that may be arriving at once, as a multiple of ``at_once``."""
 CUT_SECONDS = 1.0
@@ -41,6 +46,41 @@ CUT_SECONDS = 1.0
 DISCARDED = 8_388_608
 """Bytes of too large a body that are read away, so that its sender sees the answer and not a broken
 connection."""
+
+
+class HeadInTime(HttpToolsProtocol):
+    """uvicorn's protocol, which waits for the head of a request for ever; here no connection is
+    held by one that does not come."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The first head is due."""
+        super().connection_made(transport)
+        self._due()
+
+    def on_message_begin(self) -> None:
+        """A head has begun."""
+        super().on_message_begin()
+        self._due()
+
+    def on_headers_complete(self) -> None:
+        """It is here."""
+        self._stop()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """None is due any more."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _due(self) -> None:
+        self._stop()
+        self._late = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
 
 
 class ClientGone(Exception):
