@@ -32,6 +32,8 @@ KINDS = (
     "subject",
 )
 """Kinds of words; of two that begin together and are equally long the first counts."""
+CELL = r"(?=\s*(?:[|,;.]|\n|\Z))"
+"""What ends a cell of a table, or a word behind a colon."""
 SIGNS = (
     ("end", r"\n|[!。;]|\.(?!\d)|\.(?=\d+[.)]\s)"),
     ("asked", r"\?"),
@@ -39,8 +41,8 @@ SIGNS = (
     ("dash", r"(?<=\s)[-–—](?=\s)|—"),
     ("open", r"\((?![+-]\))"),
     ("comma", r","),
-    ("yes", r"\[\s?x\s?\]|[✓✔☑√✅]|\(\+\)|(?<=[:=|])\s*1(?!\d|[.,]\d)"),
-    ("no", r"\[\s?\]|[✗✘❌×☐❎]|\([-−–]\)|(?<=[:=|])\s*0(?!\d|[.,]\d)"),
+    ("yes", rf"\[\s?x\s?\]|[✓✔☑√✅]|\(\+\)|(?<=[:=|])\s*1(?!\d|[.,]\d)|(?<=[:=|])\s*[yđt]{CELL}"),
+    ("no", rf"\[\s?\]|[✗✘❌×☐❎]|\([-−–]\)|(?<=[:=|])\s*0(?!\d|[.,]\d)|(?<=[:=|])\s*[nsf]{CELL}"),
 )
 STOPS = frozenset({"comma", "end", "but", "or", "and", "asked", "dash", "colon", "open"})
 
