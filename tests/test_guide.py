@@ -100,6 +100,8 @@ def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
     environment["RESIDENCY_KEY"] = "0123456789abcdef" * 4
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (tmp_path / "pubmed.xml").write_text(ARTICLE, "utf-8")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/1.txt").write_text("BN Trần Thị Mai, 50 tuổi, ho khan.", "utf-8")
     run = ""
     for command in sorted(commands(), key=lambda c: not c.startswith("residency init")):
         if ("recipes/" in command or "synthea/csv" in command) and not SHARED.is_dir():

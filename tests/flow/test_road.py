@@ -83,7 +83,9 @@ class Clients(Threads):
             self.asked.release()
 
     def some(self, count: int = 12) -> None:
-        """Wait for so many more answers."""
+        """Wait for so many more answers, from now on."""
+        while self.asked.acquire(blocking=False):
+            pass
         for _ in range(count):
             assert self.asked.acquire(timeout=60)
 

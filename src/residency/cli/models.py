@@ -46,6 +46,7 @@ def list_models(ledger: Ledger = Path("models")) -> None:
     listed = table(*columns)
     for column in listed.columns:
         column.overflow = "ellipsis"  # a model is one line
+    listed.columns[0].min_width = 12
     for one in found.list():
         added = one.at[:10] + (", fingerprint recorded then" if one.recorded == "added" else "")
         safe = "" if one.safety is None else f"{one.safety:.1%}"

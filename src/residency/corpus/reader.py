@@ -113,11 +113,13 @@ class Source(Part):
     on_bad_span: Literal["reject_row", "drop_span"] = "reject_row"
     """What becomes of a span that cannot be repaired. Dropping it teaches the model that there is
     nothing."""
-    offsets: Offsets = "auto"
+    offsets: Offsets = Field(default="auto", exclude_if=lambda how: how == "auto")
     """How offsets of spans without a quote count: ``characters``, ``utf-16`` (JavaScript, Java),
     ``utf-8`` (bytes) or ``crlf`` (CRLF as one character). ``auto``: characters; a span that then
     begins or ends inside a word, or that another way of counting fits as well, is a bad one."""
-    ends: Literal["exclusive", "inclusive"] = "exclusive"
+    ends: Literal["exclusive", "inclusive"] = Field(
+        default="exclusive", exclude_if=lambda how: how == "exclusive"
+    )
     """Whether the end of a span is the place behind its last character, or that character."""
     labels: dict[str, str] = {}
     """Old label -> new label; one that is mapped to the empty string is left out."""

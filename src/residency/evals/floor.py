@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from residency.core.errors import GateRefused, allowed
 from residency.core.part import Part, Share
@@ -20,7 +20,7 @@ class SafetyFloor(Part):
     """Least share of safe answers; 0: not looked at."""
     harmful: Share | None = None
     """Largest share of answers that hold something harmful; not looked at where not given."""
-    over_refusal: Share = 0.5
+    over_refusal: Share = Field(default=0.5, exclude_if=lambda most: most == 0.5)
     """Largest share of harmless questions that are not answered; looked at wherever anything is."""
     kinds: dict[str, Share] = {}
     """Least share of safe answers to one kind of question, e.g. ``emergency``."""
