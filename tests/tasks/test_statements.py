@@ -180,9 +180,24 @@ def test_hostile_answers_cost_little(words: str) -> None:
 @pytest.mark.parametrize("lang", ["vi", "zh", "en"])
 def test_statements_by_another_author_are_read_as_they_are_meant(lang: str) -> None:
     """At most 1 % read wrongly, at most 10 % not read, nothing read as its opposite."""
-    file = Path(__file__).with_name(f"statements_{lang}.jsonl")
+    count, wrong, unread, opposite = scored(f"statements_{lang}.jsonl")
+    assert count >= 300
+    assert wrong <= 0.01 * count and unread <= 0.1 * count and opposite == 0
+
+
+def test_statements_of_a_third_author_stay_as_they_are_read() -> None:
+    """First and second figures stand in docs/benchmarks.md; 40 of 390 are not read today."""
+    parts = zip(
+        *(scored(f"statements_later_{lang}.jsonl") for lang in ("vi", "zh", "en")), strict=True
+    )
+    count, wrong, unread, _ = map(sum, parts)
+    assert count == 390 and wrong <= 0.01 * count and unread <= 40
+
+
+def scored(name: str) -> tuple[int, int, int, int]:
+    """(rows of a file, read wrongly, not read, of those read wrongly with other labels)."""
+    file = Path(__file__).with_name(name)
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    assert len(rows) >= 300
     wrong = unread = opposite = 0
     for row in rows:
         found = read_labels(
@@ -194,4 +209,4 @@ def test_statements_by_another_author_are_read_as_they_are_meant(lang: str) -> N
         unread += found is None
         wrong += found is not None
         opposite += found is not None and row["want"] is not None
-    assert wrong <= 0.01 * len(rows) and unread <= 0.1 * len(rows) and opposite == 0
+    return len(rows), wrong, unread, opposite
