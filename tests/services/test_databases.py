@@ -320,29 +320,29 @@ def test_amended_late_and_deleted_notes_reach_what_was_released(hospital: Hospit
 
 def test_lines_of_a_note_are_joined_also_where_only_one_has_changed(hospital: Hospital) -> None:
     hospital.sql(
-        "CREATE TABLE lines (id INTEGER, line_no INTEGER, patient VARCHAR(20), changed_at "
+        "CREATE TABLE note_lines (id INTEGER, line_no INTEGER, patient VARCHAR(20), changed_at "
         "TIMESTAMP NOT NULL, text VARCHAR(200))",
         *(
-            f"INSERT INTO lines VALUES ({n}, {line}, 'P{n}', '2024-05-0{line} 00:00:00', "
+            f"INSERT INTO note_lines VALUES ({n}, {line}, 'P{n}', '2024-05-0{line} 00:00:00', "
             f"'dòng {line} của {n}')"
             for n in (1, 2, 3)
             for line in (2, 1, 3)
         ),
     )
     grant = (
-        "ON lines TO reader"
+        "ON note_lines TO reader"
         if hospital.kind == "postgresql"
-        else (f"ON {hospital.name}.lines TO reader@localhost")
+        else (f"ON {hospital.name}.note_lines TO reader@localhost")
     )
     hospital.sql(f"GRANT SELECT {grant}")
     hospital.recipe(
-        notes="SELECT id, line_no, patient, changed_at, text FROM lines",
+        notes="SELECT id, line_no, patient, changed_at, text FROM note_lines",
         columns={"line": "line_no"},
         identifiers={},
     )
     hospital.call("extract")
     hospital.sql(
-        "UPDATE lines SET text = 'khác', changed_at = '2024-06-01' WHERE id = 2 AND line_no = 1"
+        "UPDATE note_lines SET text = 'khác', changed_at = '2024-06-01' WHERE id = 2 AND line_no = 1"
     )
     out, _, _ = hospital.call("extract")
     assert "1 amended" in out
