@@ -343,6 +343,7 @@ def test_conllu_plus_columns_are_known_by_their_names(tmp_path: Path) -> None:
         (WEBANNO, "conll", "set format to webanno"),
         ('c="fever" 1:2 1:2||t="problem"\n', "conll", "set format to i2b2"),
         (rows({"text": TEXT, "label": [[*COUGH, "S"]]}), "jsonl", "set format to doccano"),
+        (rows({"text": TEXT, "labels": [[*COUGH, "S"]]}), "jsonl", "set format to doccano"),
         (rows(prodigy()), "jsonl", "set format to prodigy"),
         (
             rows({"text": TEXT, "label": [{"start": 0, "end": 2, "labels": ["S"]}]}),

@@ -175,3 +175,11 @@ def test_on_and_off_are_words_though_yaml_reads_them_as_true_and_false(words: st
     key, _, word = words.partition(": ")
     stage = parse(Stage, yaml.safe_load(words), "stages[0]")
     assert getattr(stage, key) == word.strip("'")
+
+
+def test_a_plan_knows_the_steps_that_auto_would_have_taken() -> None:
+    few, auto = (
+        resolve(Stage(method=Full(), **given), 118_000_000, 500, "cpu", True)
+        for given in ({"steps": 52}, {})
+    )
+    assert (few.steps, few.usual) == (52, auto.steps) and auto.usual == auto.steps == 15 * 32

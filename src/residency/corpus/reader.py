@@ -9,17 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from residency.core.errors import DataError
-from residency.core.part import Part, Share, renamed
+from residency.core.part import ON_OFF, Part, Share, renamed
 from residency.core.types import PARTS, PartName, Profile, Turn, Value
 from residency.corpus.span_repair import Offsets, Raw
 
 Paths = str | list[str]
-Near = Annotated[
-    Share | Literal["off"], BeforeValidator(lambda value: "off" if value is False else value)
-]
+Near = Annotated[Share | Literal["off"], ON_OFF]
 """A similarity, or ``off``, which YAML reads as false."""
 
 

@@ -42,6 +42,8 @@ class BlendWeight(Value, frozen=True):
     """Rows that neither had learned from, on which the weight was chosen; 0: the middle was taken."""
     seconds: float = 0.0
     """Of a training without these rows, which found the weight and was not kept."""
+    joules: float | None = None
+    """Its energy, where the machine says it."""
     metric: str = ""
     scores: Mapping[str, float] = {}
     """Weight -> the metric on these rows."""

@@ -64,6 +64,8 @@ class StagePlan(Value, frozen=True):
     processes: int = 1
     sharded: bool = False
     """Whether they share out what the model holds."""
+    usual: int = 0
+    """Optimiser steps that ``epochs: auto`` takes."""
 
     @property
     def shares(self) -> int:
@@ -97,11 +99,11 @@ def resolve(
     """
     micro, accumulation = _batch(stage, parameters, processes)
     per_epoch = updates_per_epoch(rows, micro, accumulation * processes)
+    passes = kind.passes if stage.tuning.in_place else 9
+    usual = _epochs(rows, 12 if parameters < TINY else passes)
     if stage.steps is not None:
         steps, epochs = stage.steps, stage.steps / per_epoch
     else:
-        passes = kind.passes if stage.tuning.in_place else 9
-        usual = _epochs(rows, 12 if parameters < TINY else passes)
         epochs = usual if stage.epochs == "auto" else float(stage.epochs)
         steps = math.ceil(round(epochs * per_epoch, 6))  # 0.1 x 30 is a little more than 3
     rate = (
@@ -114,6 +116,7 @@ def resolve(
     return StagePlan(
         epochs=epochs,
         steps=steps,
+        usual=math.ceil(round(usual * per_epoch, 6)),
         micro_batch=micro,
         accumulation=accumulation,
         learning_rate=rate,
@@ -154,13 +157,6 @@ def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
     most = 4 if parameters >= LARGE else 32
     micro = given or max(rows for rows in range(1, most + 1) if batch % rows == 0)
     return micro, max(1, batch // micro)
-
-
-def usual_steps(rows: int, parameters: int, steps: int, epochs: float) -> int:
-    """How many updates ``epochs: auto`` takes for so many rows at least, where so many steps were so
-    many epochs."""
-    passes = _epochs(rows, 12 if parameters < TINY else 9)
-    return math.ceil(passes * steps / epochs) if epochs > 0 else steps
 
 
 def _epochs(rows: int, passes: int) -> float:

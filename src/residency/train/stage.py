@@ -56,8 +56,8 @@ class Stage(Part):
     )
     """Encoders that mark spans: a CRF over words, shapes and a dictionary of the training part is
     fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
-    chosen on the stop part, or on 15 % of the training rows, which the encoder then does not learn
-    from. ``off``: the encoder answers alone."""
+    chosen on the stop part; where there is none, on 15 % of the training rows, in a training without
+    them that comes first. ``off``: the encoder answers alone."""
     epochs: float | Auto = "auto"
     steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; instead of ``epochs``."""

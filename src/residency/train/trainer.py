@@ -121,7 +121,9 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
         chosen = chosen or words_beside.choose(job, prepared.predictor, held)
         key = "lexical" if chosen.weight else "left out"
         settings = {**result.settings, key: words_beside.in_words(chosen)}
-        result = msgspec.structs.replace(result, settings=settings)
+        joules = result.joules and result.joules + (chosen.joules or 0.0)
+        seconds = round(result.seconds + chosen.seconds, 2)  # of both trainings
+        result = msgspec.structs.replace(result, settings=settings, seconds=seconds, joules=joules)
     if prepared.plan.steps >= ENOUGH_STEPS and not (job.lexical or job.shard):
         rate = prepared.plan.learning_rate
         training_of(job.head).check_learned(job, prepared.predictor, rate)
@@ -135,7 +137,7 @@ def weigh(own: TrainingJob, held: Sequence[Example], recovery: Recovery) -> Blen
     prepared = prepare(own, recovery)
     result, chosen = fit(own, prepared), None
     if processes.first():
-        chosen = words_beside.choose(own, prepared.predictor, held, result.seconds)
+        chosen = words_beside.choose(own, prepared.predictor, held, result)
         words_beside.keep(own.work.parent, chosen)
     processes.wait()
     return chosen
@@ -372,6 +374,7 @@ def settings_of(job: TrainingJob, prepared: Prepared) -> dict[str, str]:
     found = {
         "epochs": f"{plan.epochs:g}",
         "steps": str(plan.steps),
+        "steps of epochs: auto": str(plan.usual),
         "batch": f"{plan.batch} ({plan.micro_batch} x {plan.accumulation}{times})",
     }
     if plan.sharded:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from residency.core.files import read_json, write_json
-from residency.core.types import Example, Prediction
+from residency.core.types import Example, Prediction, StageResult
 from residency.models import artefact, blend, crf
 from residency.models.adapters import Crf
 from residency.models.base import Base
@@ -83,12 +83,12 @@ def keep(work: Path, chosen: BlendWeight) -> None:
 
 
 def choose(
-    job: TrainingJob, encoder: Any, held: Sequence[Example], seconds: float = 0.0
+    job: TrainingJob, encoder: Any, held: Sequence[Example], before: StageResult | None = None
 ) -> BlendWeight:
     """The weight with the best metric on rows that neither model has learned from, the middle one of
     several; the metric of a weight is the mean with its neighbours', since few rows make it jump,
-    less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows;
-    ``seconds``: what its training took."""
+    less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows; ``before``:
+    what its training was, where it was for this alone."""
     if not held:
         return BlendWeight(weight=0.5)
     folder = job.work / "words"
@@ -119,7 +119,8 @@ def choose(
     return BlendWeight(
         weight=WEIGHTS[int(best[len(best) // 2])],
         rows=len(held),
-        seconds=seconds,
+        seconds=before.seconds if before else 0.0,
+        joules=before.joules if before else None,
         metric=job.card.main_metric,
         scores={f"{weight:g}": round(one, 4) for weight, one in zip(WEIGHTS, found, strict=True)},
     )

@@ -346,13 +346,10 @@ def write_facts(material: Material, facts: RunFacts, folder: Path) -> None:
 def _too_few_steps(stage: StageResult) -> str:
     """A sentence on a stage that took less than half of the updates that ``auto`` takes and was not
     stopped by its stop part; empty for others."""
-    from residency.train.defaults import usual_steps
-
     try:
-        steps, epochs = int(stage.settings["steps"]), float(stage.settings["epochs"])
+        steps, usual = (int(stage.settings[key]) for key in ("steps", "steps of epochs: auto"))
     except (KeyError, ValueError):
         return ""
-    usual = usual_steps(stage.mask.rows, stage.parameters, steps, epochs)
     if 2 * steps >= usual:
         return ""
     return f"Stage {stage.name}: too few steps ({steps:,}; epochs: auto takes {usual:,})."

@@ -81,7 +81,7 @@ class Jsonl(Records):
                 raise DataError(f"{where}: {foreign}.")
             return ""
         other = next((key for key in record if looks_like_entities(record[key])), "")
-        wanted = [name for name in (fields.entities, fields.labels) if name in met]
+        wanted = [n for n in (fields.entities, fields.labels) if n in met and n != other]
         if wanted and (other or not keys & set(wanted)):
             found = ", ".join(showable(keys)[:20])
             return f'has no key "{wanted[0]}" (keys found: {found}); [] says that nothing is marked'
