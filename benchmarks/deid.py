@@ -85,22 +85,23 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
     "--set choose --again --settings tagger=off tagger=on --presidio 0 --openmed 0 "
     "--langs vi zh en",
     quick="--langs en",
-    set=("choose", "final"),
+    set=("choose", "final", "later"),
     langs=LANGUAGES,
 )
 def written(given: Namespace) -> None:
-    """Notes that people wrote without sight of the rules: one set to choose on, one scored once.
+    """Notes that people wrote without sight of the rules: one set to choose on, two scored once.
 
     --settings: settings of deid (KEY=VALUE), each a system, without and with the row's columns.
-    --set final is refused where its page stands, unless --again: its first figures are the result.
+    --set final, later: refused where its page stands, unless --again: its first figures stand.
     --presidio, --openmed: so many notes of a language for them. Intervals are over notes.
     """
     name = f"deid-written-{given.set}"
     page = common.RESULTS / f"{name}.md"
-    if given.set == "final" and (given.quick or (page.exists() and not given.again)):
-        raise UserError(f"the final set is scored once and whole, see {page.name}; or add --again.")
+    once = given.set != "choose"
+    if once and (given.quick or (page.exists() and not given.again)):
+        raise UserError(f"this set is scored once and whole, see {page.name}; or add --again.")
     text = f"# De-identification: written notes, set {given.set}\n\n{ABOUT}"
-    if given.set == "final":
+    if once:
         write_text(page, text)  # before anything of it is seen
     cases = {lang: material.written_notes(given.set, lang) for lang in given.langs}
     scored = [one for lang in cases for one in scores(lang, given.set, cases[lang], given)]

@@ -33,8 +33,8 @@ def test_a_mark_goes_with_its_words_however_the_note_is_typed() -> None:
     marks = ((6, 15, "name"), (28, 32, "clinician"))
     for seed in range(200):
         made = typed(Piece(text, marks), "en", random.Random(seed))
-        quotes = [made.text[a:b] for a, b, _ in made.marks]
-        assert [quote.split()[-1].lower()[-4:] for quote in quotes] == ["uill", "knox"], seed
+        quotes = ["".join(made.text[a:b].split()) for a, b, _ in made.marks]  # or torn by a scanner
+        assert [quote.lower()[-4:] for quote in quotes] == ["uill", "knox"], seed
 
 
 def test_text_in_parts_of_letters_is_composed_and_its_marks_follow() -> None:

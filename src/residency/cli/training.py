@@ -235,7 +235,11 @@ def tagger(
     ] = None,
     world: Annotated[
         Path | None,
-        option("--world", help="A folder with a world of notes to measure it on."),
+        option("--world", help="A folder with notes to measure it on: marked ones, or a world."),
+    ] = None,
+    choose: Annotated[
+        Path | None,
+        option("--choose", help="Such a folder, to choose the thresholds on; none of --world."),
     ] = None,
 ) -> None:
     """Train the tagger of residency deid on invented notes.
@@ -257,6 +261,9 @@ def tagger(
             tracker=tracker,
         )
         card = train_tagger.package(artefact, out, steps=steps, seed=seed)
+    if choose:
+        card = train_tagger.measure(out, choose, thresholds=True)
+        say(f"masked from {card.mask}, reviewed from {card.review}")
     for one in train_tagger.measure(out, world).measured if world else card.measured:
         say(
             f"{one.lang}: recall {one.recall:.3f} at precision {one.precision:.3f}, rules alone "

@@ -1,7 +1,9 @@
-"""De-identification of a text of which no patient is known: rules, dates and names alone; nothing
-is kept, not even the secret."""
+"""De-identification of a text of which no patient is known: rules, dates, names and the tagger;
+nothing is kept, not even the secret."""
 
 from __future__ import annotations
+
+from functools import cache
 
 from residency.core.edits import Edits
 from residency.core.types import Value
@@ -12,6 +14,7 @@ from residency.deid.find import resolve
 from residency.deid.options import Deid
 from residency.deid.rules import rules_of
 from residency.deid.surrogates import surrogates
+from residency.deid.tagger import PACKAGED, IdentifierTagger, ReviewedTagger, read_card
 from residency.deid.view import View
 
 
@@ -26,21 +29,32 @@ class Replacement(Value, frozen=True):
 
 
 class ReplacedText(Value, frozen=True):
-    """A text without what the rules find in it."""
+    """A text without what was found in it."""
 
     text: str
     replacements: tuple[Replacement, ...]
 
 
-def replace_identifiers(text: str, lang: str = "") -> ReplacedText:
+@cache
+def unreviewed() -> ReviewedTagger:
+    """The packaged tagger where nobody reviews: what would wait for a person is replaced too."""
+    least = read_card(PACKAGED).review
+    return ReviewedTagger(IdentifierTagger(), Deid(mask=least, review=least))
+
+
+def replace_identifiers(
+    text: str, lang: str = "", tagger: ReviewedTagger | None = None
+) -> ReplacedText:
     """A text with something invented in the place of what identifies, drawn anew for each call: two
-    texts of one patient cannot be joined by it. What no rule knows, such as a rare name without a
-    title, stays: a patient's own row finds more (``residency deid``).
+    texts of one patient cannot be joined by it. What neither the rules nor the tagger (where one is
+    given) know stays: a patient's own row finds more (``residency deid``).
     """
     before = normal_form(text)
     view = View(before.apply(text), lang)
     dates = dates_of(view)
     findings = resolve(rules_of(lang).search(view, dates))
+    if tagger:
+        findings, _ = tagger.add("", view.text, findings)
     drawn = surrogates(new_secret(), lang, frozenset())
     edits = replace_findings(view, dates, findings, drawn, Deid(unreadable_dates="replace"))
     assert edits is not None  # only a note may be refused
@@ -55,9 +69,9 @@ def replace_identifiers(text: str, lang: str = "") -> ReplacedText:
 
 
 def warm() -> None:
-    """Read the rules of every language, so that no first text waits for them."""
+    """Read the rules of every language and the tagger, so that no first text waits for them."""
     for lang in PLACEHOLDER:
-        replace_identifiers("", lang)
+        replace_identifiers("", lang, unreviewed())
 
 
 def _source(before: Edits, start: int, end: int) -> tuple[int, int]:

@@ -14,7 +14,9 @@ from residency.core.edits import Edits
 from residency.core.types import Value
 from residency.synth.clinical_notes import seed_of
 from residency.synth.hospital_notes import WORLD, notes
+from residency.synth.marked import MarkedNote, read_marked
 from residency.synth.planting import STYLES
+from residency.synth.redrawn import Names, Redrawer
 
 FOLDER = Path(__file__).parent / "data/tagger"
 """A world of many names and places, and of clinical words that look like them."""
@@ -24,6 +26,12 @@ JOINTS = ("\t", " | ", "; ", ", ", " ", " - ", ". ", "  ")
 COLONS = (":", "\t", " - ", " ", " : ", "：", " | ")
 PLAIN = 0.3
 """Share of the pieces without an identifier that are kept."""
+CLEAR = 0.8
+"""The same, of what people wrote: clinical words that look like identifiers."""
+SCANNED = 0.08
+"""Share of the pieces that a scanner read."""
+WHOLE = 0.5
+"""Share of the short notes that people wrote that are not cut."""
 
 
 class Piece(Value, frozen=True):
@@ -52,6 +60,34 @@ def pieces(
                     yield piece
 
 
+def authors(lang: str, folder: Path = FOLDER / "notes") -> list[MarkedNote]:
+    """The notes that people wrote for training (``notes/README.md``)."""
+    return list(read_marked((folder / f"{lang}.txt").read_text("utf-8")))
+
+
+def redrawn(
+    lang: str, count: int, seed: int, names: Names, written: Sequence[MarkedNote]
+) -> Iterator[Piece]:
+    """``count`` pieces of what people wrote, every note again and again with other identifiers."""
+    made, rng = 0, random.Random(seed_of("redrawn", lang, seed))
+    teller = Redrawer(lang, written, names)
+    while True:
+        for note in rng.sample(written, len(written)):
+            told = teller.again(note, rng)
+            marks = tuple(mark for mark in told.marks if mark[2])
+            whole, most = (
+                typed(composed(Piece(told.text, marks)), lang, rng),
+                LONGEST.get(lang, 600),
+            )
+            short = len(whole.text) < 1.6 * most and rng.random() < WHOLE
+            for piece in [whole] if short else cut(whole, most, rng):
+                if made == count:
+                    return
+                if piece.marks or rng.random() < CLEAR:
+                    made += 1
+                    yield piece
+
+
 def composed(piece: Piece) -> Piece:
     """In NFC."""
     if is_normalized("NFC", piece.text):
@@ -63,7 +99,7 @@ def composed(piece: Piece) -> Piece:
 
 def typed(piece: Piece, lang: str, rng: random.Random) -> Piece:
     """As one of many hands types it: case, marks, separators, lines that were broken by a scanner."""
-    styles = {"upper": 0.05, "lower": 0.06, "bare": 0.08 if lang == "vi" else 0.0}
+    styles = {"upper": 0.08, "lower": 0.08, "bare": 0.09 if lang == "vi" else 0.0}
     chosen = rng.random()
     for style, share in styles.items():
         chosen -= share
@@ -72,9 +108,31 @@ def typed(piece: Piece, lang: str, rng: random.Random) -> Piece:
             if len(changed) == len(piece.text):
                 piece = Piece(changed, piece.marks)
             break
-    made = Edits.of(piece.text, separated(piece, lang, rng))
+    if lang == "zh" and rng.random() < 0.3:
+        signs = str.maketrans(*rng.choice((("，。：；（）", ",.:;()"), (",:;()", "，：；（）"))))
+        piece = Piece(piece.text.translate(signs), piece.marks)
+    if rng.random() < SCANNED:
+        piece = Piece(_misread(piece.text, rng), piece.marks)
+        made = Edits.of(piece.text, torn(piece.text, lang, rng))
+    else:
+        made = Edits.of(piece.text, separated(piece, lang, rng))
     moved = ((made.project(start, end), kind) for start, end, kind in piece.marks)
     return Piece(made.apply(piece.text), tuple((*at, kind) for at, kind in moved if at))
+
+
+def torn(text: str, lang: str, rng: random.Random) -> list[tuple[int, int, str]]:
+    """Edits that put blanks into words, as a scanner reads them."""
+    share = rng.choice((0.05, 0.3, 0.8) if lang == "zh" else (0.03, 0.1, 0.25))
+    within = [at.start() for at in re.finditer(r"(?<=\w)(?=\w)", text) if rng.random() < share]
+    wider = [at.end() for at in re.finditer(r"\w (?=\w)", text) if rng.random() < share]
+    return sorted((at, at, " ") for at in (*within, *wider))
+
+
+def _misread(text: str, rng: random.Random) -> str:
+    """Digits read as letters, of the same length."""
+    share = rng.choice((0.0, 0.3, 0.7))
+    signs = {"0": "O", "1": "l"}
+    return "".join(signs.get(one, one) if rng.random() < share else one for one in text)
 
 
 def separated(piece: Piece, lang: str, rng: random.Random) -> list[tuple[int, int, str]]:

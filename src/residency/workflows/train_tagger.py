@@ -7,6 +7,8 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +18,7 @@ from residency.core.types import Example, Span, Spans
 from residency.deid.dates import dates_of
 from residency.deid.engine import normal_form
 from residency.deid.find import Finding, resolve
+from residency.deid.names.lists import name_data
 from residency.deid.options import Deid
 from residency.deid.rules import rules_of
 from residency.deid.tagger import (
@@ -28,20 +31,31 @@ from residency.deid.tagger import (
     IdentifierTagger,
     Measured,
     ReviewedTagger,
+    Tagged,
     TaggerCard,
 )
 from residency.deid.view import View
 from residency.models import base as bases
 from residency.synth import identified
 from residency.synth.hospital_notes import notes as hospital_notes
+from residency.synth.hospital_notes import world
+from residency.synth.marked import read_marked
+from residency.synth.redrawn import Names
 from residency.tasks.card import Card
 
 LANGUAGES = ("vi", "zh", "en")
 LAYERS, VOCABULARY = 8, 20_000
-NEGATIVE = 0.2
-"""Share of pieces that are lines of real text without identifiers, where such are given."""
+NEGATIVE, WRITTEN = 0.18, 0.62
+"""Share of pieces that are lines of real text without identifiers, where such are given, and that
+come from notes that people wrote; the others come from templates."""
 BATCH = 16
 MASK, REVIEW = 0.7, 0.4
+"""Thresholds where no notes were given to choose them on."""
+PRECISION, QUEUE = 0.92, 1.8
+"""What the thresholds are chosen for: findings that touch an identifier, and places a note that wait
+for a person."""
+NOTES = 60
+"""Of a world, in each language."""
 STAGE = {
     "method": {"kind": "freeze", "last": "all"},
     "lexical": "off",
@@ -72,7 +86,10 @@ def examples(
         plain = real.get(lang, [])
         plain = rng.sample(plain, min(len(plain), round(each * NEGATIVE)))
         found += [_example(identified.Piece(text, ()), lang) for text in plain]
-        made = identified.pieces(lang, each - len(plain), seed)
+        told, names = round(each * WRITTEN), names_of(lang)
+        made = identified.redrawn(lang, told, seed, names, identified.authors(lang))
+        found += [_example(piece, lang) for piece in made]
+        made = identified.pieces(lang, each - len(plain) - told, seed)
         found += [_example(piece, lang) for piece in made]
     rng.shuffle(found)
     for number in range(1, len(found), MIXED):  # a note in two languages
@@ -81,6 +98,38 @@ def examples(
         Example(id=f"{number}", task="identifiers", input=one.input, gold=one.gold, lang=one.lang)
         for number, one in enumerate(found)
     ]
+
+
+def names_of(lang: str) -> Names:
+    """What people and places are called in redrawn notes: the names of the training world, and of
+    the rules."""
+    made, listed = world(lang, identified.FOLDER), name_data(lang)
+    slots = made["slots"]
+    places = (*made["streets"], *made["wards"], *made["places"], *slots["town"]["values"])
+    working = (slots[one]["values"] for one in ("clinic", "employer", "school", "pharmacy"))
+    elements = listed.get("elements", ())
+    pairs = (f"{one}{elements[-at]}" for at, one in enumerate(elements, 1))
+    return Names(
+        families=(*made["families"] * 3, *listed["families"], *listed.get("more_families", ())),
+        given=(
+            *(*made["male"], *made["female"], *listed["male"], *listed["female"]),
+            *(*listed.get("more_given", ()), *listed.get("given", ())),
+        ),
+        middles=made.get("syllables")
+        or (
+            *made.get("middles", ()),
+            *made.get("female_middles", ()),
+            *listed.get("more_middles", ()),
+        ),
+        whole=(*made["full_names"]["male"], *made["full_names"]["female"], *elements, *pairs),
+        places=places,
+        organisations=(*made["organisations"], *(one for values in working for one in values)),
+        months=made.get("months", ()),
+        days=DAYS.get(lang, ()),
+    )
+
+
+DAYS = {"en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")}
 
 
 def _example(piece: identified.Piece, lang: str) -> Example:
@@ -191,32 +240,94 @@ def package(artefact: Path, out: Path, *, steps: int, seed: int) -> TaggerCard:
     return written
 
 
-def measure(folder: Path, world: Path, notes: int = 60) -> TaggerCard:
-    """Write into a tagger's card what rules and tagger find in notes of a world that it was not
-    trained on."""
-    tagger = ReviewedTagger(IdentifierTagger(folder), Deid())
-    measured = tuple(_measured(tagger, world, lang, notes) for lang in LANGUAGES)
-    changed = msgspec.structs.replace(tagger.tagger.card, measured=measured)
+class Case(NamedTuple):
+    """A note whose identifiers are known, and what rules and tagger say of it."""
+
+    text: str
+    places: list[tuple[int, int]]
+    rules: list[Finding]
+    tagged: list[Tagged]
+
+
+class Remembered:
+    """A tagger that was asked before."""
+
+    def __init__(self, card: TaggerCard, cases: Sequence[Case]) -> None:
+        self.card, self.tagged = card, {case.text: case.tagged for case in cases}
+
+    def tag(self, text: str, least: float) -> list[Tagged]:
+        """What was tagged in a text."""
+        return [one for one in self.tagged[text] if one.probability >= least]
+
+
+def measure(folder: Path, notes: Path, *, thresholds: bool = False) -> TaggerCard:
+    """Write into a tagger's card what rules and tagger find in notes that it was not trained on: a
+    folder with ``vi.txt``, ``zh.txt``, ``en.txt`` (``synth.marked``), or a world.
+
+    ``thresholds``: choose first on these notes from where on a place is masked, and from where on it
+    waits for a person.
+    """
+    tagger = IdentifierTagger(folder)
+    cases = {lang: _cases(tagger, notes, lang) for lang in LANGUAGES}
+    changed = tagger.card
+    if thresholds:
+        changed = chosen(changed, list(cases.values()))
+    measured = tuple(
+        Measured(lang, len(found), *score(changed, found)[:2], score(changed, found, False)[0])
+        for lang, found in cases.items()
+    )
+    changed = msgspec.structs.replace(changed, measured=measured)
     write_json(folder / FILE, changed)
     return changed
 
 
-def _measured(tagger: ReviewedTagger, world: Path, lang: str, count: int) -> Measured:
-    """Identifiers of which every letter is covered, and findings that touch one."""
-    marks = hit = alone = found = right = 0
-    for planted in hospital_notes(lang, count, 0, world):
-        edits = normal_form(planted.note.text)
-        view = View(edits.apply(planted.note.text), lang)
+def chosen(card: TaggerCard, languages: Sequence[Sequence[Case]]) -> TaggerCard:
+    """A card with the lowest threshold at which the mean precision of the languages is PRECISION, and
+    the lowest below it at which at most QUEUE places a note wait."""
+    replace = msgspec.structs.replace
+    steps = [number / 100 for number in range(5, 100, 5)]
+    for mask in (*steps[5:], 0.97, 0.98, 0.99):
+        tried = replace(card, mask=mask, review=mask)
+        if mean(score(tried, cases)[1] for cases in languages) >= PRECISION:
+            break
+    for review in steps:
+        found = replace(card, mask=mask, review=min(review, mask))
+        if mean(score(found, cases)[2] for cases in languages) <= QUEUE:
+            break
+    return found
+
+
+def score(
+    card: TaggerCard, cases: Sequence[Case], tagger: bool = True
+) -> tuple[float, float, float]:
+    """Identifiers of which every letter is covered, findings that touch one, places a note that
+    wait."""
+    marks = hit = found = right = waiting = 0
+    reviewed = ReviewedTagger(Remembered(card, cases), Deid())  # type: ignore[arg-type]
+    for case in cases:
+        both, open_ = reviewed.add("", case.text, case.rules) if tagger else (case.rules, ())
+        marks, waiting, found = marks + len(case.places), waiting + len(open_), found + len(both)
+        hit += sum(_covered(case.text, at, both) for at in case.places)
+        right += sum(any(a < one.end and one.start < b for a, b in case.places) for one in both)
+    return hit / max(marks, 1), right / max(found, 1), waiting / max(len(cases), 1)
+
+
+def _cases(tagger: IdentifierTagger, folder: Path, lang: str) -> list[Case]:
+    texts: list[tuple[str, list[tuple[int, int]]]] = []
+    if (folder / f"{lang}.txt").is_file():
+        written = read_marked((folder / f"{lang}.txt").read_text("utf-8"))
+        texts += [(one.text, [(a, b) for a, b, kind in one.marks if kind]) for one in written]
+    else:
+        for planted in hospital_notes(lang, NOTES, 0, folder):
+            edits = normal_form(planted.note.text)
+            moved = (edits.project(mark.start, mark.end) for mark in planted.marks)
+            texts.append((edits.apply(planted.note.text), [at for at in moved if at]))
+    found = list[Case]()
+    for text, places in texts:
+        view = View(text, lang)
         rules = resolve(rules_of(lang).search(view, dates_of(view)))
-        both, _ = tagger.add("", view.text, rules)
-        places = [at for m in planted.marks if (at := edits.project(m.start, m.end))]
-        marks += len(places)
-        hit += sum(_covered(view.text, at, both) for at in places)
-        alone += sum(_covered(view.text, at, rules) for at in places)
-        found += len(both)
-        right += sum(any(a < one.end and one.start < b for a, b in places) for one in both)
-    recall, rules_recall = hit / max(marks, 1), alone / max(marks, 1)
-    return Measured(lang, count, recall, right / max(found, 1), rules_recall)
+        found.append(Case(view.text, places, rules, tagger.tag(view.text, 0.05)))
+    return found
 
 
 def _covered(text: str, place: tuple[int, int], found: Sequence[Finding]) -> bool:
