@@ -17,6 +17,7 @@ import _common as common
 from _common import CORPORA, TINY, Subject, Table, report, say
 from residency.core.types import Note, Span
 from residency.locale.tokenise import units
+from residency.metrics.quantiles import student
 from residency.tasks.bio import encode
 from residency.tasks.card import Card, load_card
 from residency.tasks.examples import examples, fixed
@@ -191,8 +192,6 @@ def judged(items: Sequence[Place], places: dict[Place, str]) -> dict[str, Any]:
 
 
 START, ROUNDS = 50, (100, 200, 400)
-STUDENT = (0, 0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""By the number of seeds: the 97.5 % point of Student's t with one degree of freedom less."""
 
 
 @measure(
@@ -271,7 +270,7 @@ def over_seeds(gains: Sequence[float]) -> str:
     """Mean and 95 % interval over seeds."""
     if len(gains) < 2:
         return "-"
-    half = STUDENT[len(gains)] * stdev(gains) / sqrt(len(gains))
+    half = student(0.95, len(gains) - 1) * stdev(gains) / sqrt(len(gains))
     return f"{mean(gains):+.3f} ({mean(gains) - half:+.3f} to {mean(gains) + half:+.3f})"
 
 

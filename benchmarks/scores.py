@@ -3,66 +3,82 @@ official scores with each other."""
 
 from __future__ import annotations
 
-import csv
 import random
 import sys
 import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 import _common as common
 from _common import ROOT, Subject, Table, report
+from residency.core.files import csv_records
 from residency.core.types import Example, Prediction, Text
-from residency.metrics.intervals import Array, bootstrap, group_sums
+from residency.metrics.intervals import Array, bootstrap
+from residency.workflows.curve import fit_law
 
 SUBJECT = Subject(__doc__)
 measure = SUBJECT.measure
 
-TRUTHS = {"share, even": 0.7, "share, uneven": 0.7, "F1, uneven": 1.4 / 2.0}
+KINDS = [f"share {one}" for one in ("uneven 0", "even 0.1", "uneven 0.1", "uneven 0.2")]
+TRUTHS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
-@measure("--simulations 2000 --samples 500", quick="--simulations 50")
+@measure("--simulations 2000 --samples 500 --seed 1", quick="--simulations 5")
 def coverage(given: Namespace) -> None:
-    """How often the 95 % interval over patients holds the truth, few patients included.
+    """How often 95 % intervals hold the truth: of shares and F1 over patients, of a curve's gain.
 
-    Simulated patients differ: each has a rate of its own (beta 2.8, 1.2). A share of patients with
-    8 notes each, the same with 1 to 15 notes, and F1 with invented items as well. plain is the
-    percentile interval of the cluster bootstrap.
+    Patients have a rate of their own (beta; the number is their intraclass correlation), and 8
+    (even) or 1 to 15 notes each. Of a curve: three runs of 100, 200, 350 and 500 records on a law.
     """
-    table = Table("metric | patients | ours | plain | seconds")
-    for kind, groups in [(k, n) for k in TRUTHS for n in (3, 5, 8, 12, 20, 29, 30, 40, 80)]:
-        generator, held, truth = np.random.default_rng(groups), np.zeros(2), TRUTHS[kind]
-        begun = time.process_time()
-        for seed in range(given.simulations):
-            stats, metric = draw(kind, groups, generator)
-            names = [str(group) for group in range(groups)]
-            _, low, high = bootstrap(stats, names, metric, given.samples, seed, shares=True)
-            sums = group_sums(stats, names)
-            drawn = np.random.default_rng(seed).integers(groups, size=(given.samples, groups))
-            values = metric(sums[drawn].sum(axis=1))[:, 0]
-            ends = np.quantile(values, [0.025, 0.975])
-            held += (low[0] <= truth <= high[0], ends[0] <= truth <= ends[1])
-        shares = " | ".join(f"{share:.1%}" for share in held / given.simulations)
-        table.add(f"{kind} | {groups} | {shares} | {time.process_time() - begun:.1f}")
+    table = Table(f"metric | patients | {' | '.join(map(str, TRUTHS))} | mean | width")
+    for kind, groups in [(k, n) for k in (*KINDS, "F1 uneven 0.2") for n in (3, 5, 8, 15, 30)]:
+        cells = np.array([_held(given, kind, groups, truth) for truth in TRUTHS])
+        shares = " | ".join(f"{share:.1%}" for share in cells[:, 0])
+        held, width = cells.mean(axis=0)
+        table.add(f"{kind} | {groups} | {shares} | {held:.1%} | {width:.2f}")
+    for spread in (0.006, 0.012, 0.024):
+        gains = (_gains(end, spread, given) for end in (0.6, 0.7, 0.8, 0.9, 0.95, 1.0))
+        table.add(f"gain, law's end, scatter {spread} | – | {' | '.join(gains)} | – | –")
     report(given, table)
 
 
+def _held(given: Namespace, kind: str, groups: int, truth: float) -> tuple[float, float]:
+    """Share of intervals that hold a truth, and their mean width."""
+    generator = np.random.default_rng([given.seed, groups, round(1000 * truth), len(kind)])
+    names, found = [str(group) for group in range(groups)], np.zeros(2)
+    for seed in range(given.simulations):
+        stats, metric = draw(kind, groups, truth, generator)
+        _, low, high = bootstrap(stats, names, metric, given.samples, seed, shares=True)
+        found += (low[0] <= truth <= high[0], high[0] - low[0])
+    return tuple(found / given.simulations)
+
+
+def _gains(end: float, spread: float, given: Namespace) -> str:
+    """Share of intervals of a curve's gain that hold it, and how many give advice."""
+    generator = np.random.default_rng([given.seed, round(1000 * end), round(1e4 * spread)])
+    sizes, held = np.repeat([100, 200, 350, 500], 3), []
+    for _ in range(max(5, given.simulations // 10)):
+        values = end - 2 * sizes**-0.5 + generator.normal(0, spread, len(sizes))
+        if law := fit_law([*zip(sizes.tolist(), values.tolist(), strict=True)]):
+            held.append(law.low <= 2 * (500**-0.5 - 600**-0.5) <= law.high)
+    return f"{end}: {np.mean(held):.1%} of {len(held)}"
+
+
 def draw(
-    kind: str, groups: int, generator: np.random.Generator
+    kind: str, groups: int, truth: float, generator: np.random.Generator
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Counts of simulated patients, and the metric of their sum."""
-    sizes = np.full(groups, 8) if kind.endswith(", even") else generator.integers(1, 16, groups)
-    found = generator.binomial(sizes, generator.beta(2.8, 1.2, groups))
-    if kind.startswith("share"):
-        stats = np.stack([found, sizes], axis=1).astype(float)
-        return stats, lambda sums: sums[..., :1] / sums[..., 1:2]
-    invented = generator.poisson(sizes * generator.gamma(1.5, 0.2, groups))
-    stats = np.stack([found, sizes + invented], axis=1).astype(float)
-    return stats, lambda sums: 2 * sums[..., :1] / (sums[..., :1] + sums[..., 1:2])
+    what, notes, alike = kind.split()
+    sizes = np.full(groups, 8) if notes == "even" else generator.integers(1, 16, groups)
+    beta = 1 / max(float(alike), 1e-6) - 1
+    found = generator.binomial(sizes, generator.beta(beta * truth, beta * (1 - truth), groups))
+    f1 = what == "F1"
+    invented = f1 * generator.poisson(sizes * generator.gamma(2, (1 - truth) / 2, groups))
+    stats = np.stack([found * (1 + f1), sizes + invented + found * f1], axis=1).astype(float)
+    return stats, lambda sums: sums[..., :1] / sums[..., 1:2]
 
 
 MANUAL = (
@@ -78,9 +94,12 @@ def overlap(given: Namespace) -> None:
     Pearson's; Spearman's correlation of each metric with the manual scores of the correlation
     study; 95 % intervals by bootstrap over conversations, as each has four summaries.
     """
+    from scipy.stats import rankdata
+
     folder = common.shared_data() / "en/mts_dialog"
-    summaries = rows(folder / "MTS-Dialog-Automatic-Summaries-ValidationSet.csv")
-    marks = rows(folder / "MTS-Dialog-Manual-Scores4CorrelationStudy.csv")
+    names = "Automatic-Summaries-ValidationSet", "Manual-Scores4CorrelationStudy"
+    files = [csv_records(folder / f"MTS-Dialog-{name}.csv", ()) for name in names]
+    summaries, marks = ([row for _, row in file] for file in files)
     assert len(summaries) == len(marks) == 400
     groups = [row["Dialogue"] for row in summaries]
     pairs = [(row["Reference Summary"], row["Automatic Summary"]) for row in summaries]
@@ -89,18 +108,12 @@ def overlap(given: Namespace) -> None:
         cells = []
         for manual in MANUAL.split(" | "):
             wanted = np.array([float(row[manual]) for row in marks])
-            both = [(values, wanted), (ranks(values), ranks(wanted))]
+            both = [(values, wanted), (rankdata(values), rankdata(wanted))]
             each = [correlation(x, y, groups, given.samples) for x, y in both]
             details[f"{name} / {manual}"] = dict(zip(("pearson", "spearman"), each, strict=True))
             cells.append("; ".join(f"{r:.2f} ({low:.2f} to {high:.2f})" for r, low, high in each))
         table.add(f"{name} | {' | '.join(cells)}")
     report(given, table, conversations=len(set(groups)), correlations=details)
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def metrics(pairs: Sequence[tuple[str, str]]) -> dict[str, Array]:
@@ -118,13 +131,6 @@ def metrics(pairs: Sequence[tuple[str, str]]) -> dict[str, Array]:
     return dict(zip(tally.metrics, tally.statistic(tally.rows).T, strict=True))
 
 
-def ranks(values: Array) -> Array:
-    """Ranks, ties averaged."""
-    _, where, times = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(times)
-    return np.asarray((last - (times - 1) / 2)[where], dtype=float)
-
-
 def correlation(x: Array, y: Array, groups: Sequence[str], samples: int) -> tuple[float, ...]:
     """Pearson's correlation with its interval over groups."""
     stats = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
@@ -137,13 +143,10 @@ def correlation(x: Array, y: Array, groups: Sequence[str], samples: int) -> tupl
     return tuple(float(one[0]) for one in bootstrap(stats, groups, measure, samples))
 
 
-BATCH = 1000
-"""Answers that are scored together."""
+BATCH = 1000  # answers that are scored together
 
 
-@measure(
-    "--submissions 1000 --answers 100000 --seed 1", quick=f"--submissions 10 --answers {BATCH}"
-)
+@measure("--submissions 1000 --answers 100000 --seed 1", quick="--submissions 9 --answers 1000")
 def promptcblue(given: Namespace) -> None:
     """PromptCBLUE: official scores beside a second implementation, safe ones of spoiled answers.
 

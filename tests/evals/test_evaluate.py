@@ -117,12 +117,15 @@ def test_report_by_hand() -> None:
     assert scores["span_f1"].groups == 2
     assert scores["span_f1"].procedure == "jackknife over 2 groups, 95%"
     # two patients: 0.5 without p2, 0 without p1, so a standard error of 0.25, as of (0.25 * 0.75) /
-    # 0.25² = 3 items, and t is 12.7062; Wilson's interval of that says nothing
+    # 0.25² = 3 items, 0.75 of them right, so of 3 * 0.75 / 1.75 = 9/7, and t is 12.7062; Wilson's
+    # interval of that says nothing
     squared = 12.7062**2
-    middle, reach = 0.25 + squared / 6, 12.7062 * math.sqrt(0.25 * 0.75 / 3 + squared / 36)
+    size = 9 / 7
+    middle = 0.25 + squared / (2 * size)
+    reach = 12.7062 * math.sqrt(0.25 * 0.75 / size + squared / (4 * size**2))
     assert (scores["span_f1"].low, scores["span_f1"].high) == (
-        pytest.approx((middle - reach) / (1 + squared / 3), rel=1e-2),
-        pytest.approx((middle + reach) / (1 + squared / 3), rel=1e-4),
+        pytest.approx((middle - reach) / (1 + squared / size), rel=1e-2),
+        pytest.approx((middle + reach) / (1 + squared / size), rel=1e-4),
     )
     assert report.confusion == {
         "drug": {"drug": 1, "dose": 1, "-": 1},
@@ -235,10 +238,11 @@ def test_classification_errors_and_confusion() -> None:
     accuracy = by_name(report)["accuracy"]
     assert (accuracy.value, accuracy.support) == (pytest.approx(1 / 3), 3)
     assert accuracy.low is not None and accuracy.high is not None
-    # Wilson's with t = 4.3027 of (1/3 * 2/3) / (1/9) = 2 items: three patients say next to nothing
+    # Wilson's with t = 4.3027 of (1/3 * 2/3) / (1/9) = 2 items, 2/3 of them right, so of 2 * 2/3 /
+    # (5/3) = 0.8: three patients say next to nothing
     assert (accuracy.low, accuracy.high) == (
-        pytest.approx(0.0113, abs=1e-4),
-        pytest.approx(0.9562, abs=1e-4),
+        pytest.approx(0.0047, abs=1e-4),
+        pytest.approx(0.9815, abs=1e-4),
     )
 
 

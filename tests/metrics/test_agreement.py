@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from residency.core.types import Span
-from residency.metrics.alpha import alpha, coincidences, of_label, table
+from residency.metrics.alpha import alpha, coincidences, met, of_label, table
 
 
 def span(start: int, end: int, label: str) -> Span:
@@ -90,7 +90,7 @@ def test_perfect_agreement_is_one_and_no_character_is_not_a_number() -> None:
     assert one_alpha("abc", [[span(0, 1, "x")], [span(0, 1, "x")]]) == 1.0
     assert one_alpha("abc", [[], []]) == 1.0
     assert coincidences("abc", [[span(0, 1, "x")]]) == {}
-    assert np.isnan(alpha(np.zeros(4), 2))
+    assert np.isnan(alpha(np.zeros(4), [(), ("x",)]))
 
 
 def test_samples_are_computed_at_once() -> None:
@@ -100,3 +100,13 @@ def test_samples_are_computed_at_once() -> None:
     both = alpha(np.stack([rows[0], rows.sum(axis=0)]), values)
     assert both[0] == pytest.approx(one_alpha("abcd", [[span(0, 2, "x")], [span(0, 1, "x")]]))
     assert both.shape == (2,)
+
+
+def test_marks_are_agreed_on_as_krippendorffs_library_says_for_interval_data() -> None:
+    import krippendorff
+
+    marks = np.array([[7, 8, 2.5, 10, np.nan, 5], [6, 8, 3, 9, 4, np.nan], [9, 7, 1, 10, 4, 6]])
+    units = [[float(one) for one in column if not np.isnan(one)] for column in marks.T]
+    rows, values = table([met(unit) for unit in units])
+    expected = krippendorff.alpha(reliability_data=marks, level_of_measurement="interval")
+    assert float(alpha(rows.sum(axis=0), values)) == pytest.approx(expected)

@@ -186,7 +186,7 @@ def _alpha(
     for title, counted in chosen.items():
         rows, values = metric.table(counted)
 
-        def statistic(counts: Array, values: int = values) -> Array:
+        def statistic(counts: Array, values: list[metric.Labels] = values) -> Array:
             return metric.alpha(counts, values)[..., None]
 
         found += score([title], rows, statistic, groups)

@@ -1,9 +1,10 @@
-"""Agreement between annotators on the characters of a text: Krippendorff's alpha for nominal data.
+"""Agreement between annotators: Krippendorff's alpha, for labels on the characters of a text
+(nominal data) and for marks (interval data).
 
-The unit is the character that is not white space, its value the set of labels that an annotator put
-on it (nothing is a value too). So blanks at the edges of a span, the order of spans and whether a
-label was said twice make no difference. What is counted is the coincidence matrix (Krippendorff
-2019, chapter 12); matrices of notes add up, which is what intervals over notes need.
+Of a text the unit is the character that is not white space, its value the set of labels that an
+annotator put on it (nothing is a value too). So blanks at the edges of a span, the order of spans
+and whether a label was said twice make no difference. What is counted is the coincidence matrix
+(Krippendorff 2019, chapter 12); matrices of notes add up, which is what intervals over notes need.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from residency.core.types import Span
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Labels = tuple[str, ...]
 """The labels of a character in alphabetical order; empty for none."""
+
+V = TypeVar("V", Labels, float)
 
 Coincidences = Mapping[tuple[Labels, Labels], float]
 """How often two annotators' values meet: each character adds as much as it has annotators
@@ -36,10 +39,7 @@ def coincidences(
 
     Each ordered pair of the m versions adds 1 / (m - 1) per character.
     """
-    count = len(versions)
     found: defaultdict[tuple[Labels, Labels], float] = defaultdict(float)
-    if count < 2:
-        return {}
     edges = sorted(
         {0, len(text), *(edge for spans in versions for s in spans for edge in (s.start, s.end))}
     )
@@ -48,11 +48,19 @@ def coincidences(
         weight = sum(not character.isspace() for character in text[start:end])
         if not weight:
             continue
-        values = [painted[number] for painted in places]
-        for i, one in enumerate(values):
-            for j, other in enumerate(values):
-                if i != j:
-                    found[one, other] += weight / (count - 1)
+        for pair, times in met([painted[number] for painted in places]).items():
+            found[pair] += weight * times
+    return dict(found)
+
+
+def met(values: Sequence[V]) -> dict[tuple[V, V], float]:
+    """The coincidence matrix of one unit from its values, one of each annotator: each ordered pair
+    of the m adds 1 / (m - 1); empty for fewer than two."""
+    found: defaultdict[tuple[V, V], float] = defaultdict(float)
+    for i, one in enumerate(values):
+        for j, other in enumerate(values):
+            if i != j:
+                found[one, other] += 1 / (len(values) - 1)
     return dict(found)
 
 
@@ -74,9 +82,9 @@ def of_label(matrix: Coincidences, label: str) -> dict[tuple[Labels, Labels], fl
     return dict(found)
 
 
-def table(matrices: Sequence[Coincidences]) -> tuple[Array, int]:
-    """Matrices as rows [matrices, values * values] over the values that occur in any, and how many
-    values that is."""
+def table(matrices: Sequence[Mapping[tuple[V, V], float]]) -> tuple[Array, list[V]]:
+    """Matrices as rows [matrices, values * values] over the values that occur in any, and those
+    values."""
     import numpy as np
 
     values = sorted({value for matrix in matrices for pair in matrix for value in pair})
@@ -85,23 +93,27 @@ def table(matrices: Sequence[Coincidences]) -> tuple[Array, int]:
     for number, matrix in enumerate(matrices):
         for (one, other), weight in matrix.items():
             rows[number, place[one] * len(values) + place[other]] += weight
-    return rows, len(values)
+    return rows, values
 
 
-def alpha(counts: Array, values: int) -> Array:
-    """Krippendorff's nominal alpha of summed coincidences: [..., values * values] -> [...].
+def alpha(counts: Array, values: Sequence[Labels] | Sequence[float]) -> Array:
+    """Krippendorff's alpha of summed coincidences of ``values``: [..., values * values] -> [...].
 
-    1 - (n - 1) * sum of o_cc' over c != c' / sum of n_c * n_c' over c != c'. It is 1.0 where all
-    characters have one and the same value (nothing could be disagreed about: Krippendorff leaves it
-    undefined), nan where there is no character.
+    1 - (n - 1) * sum of o_cc' d_cc' / sum of n_c n_c' d_cc'; the distance d is 1 between labels that
+    differ, and the squared difference of marks. It is 1.0 where all units have one and the same value
+    (nothing could be disagreed about: Krippendorff leaves it undefined), nan where there is none.
     """
     import numpy as np
 
-    matrix = np.asarray(counts, dtype=np.float64).reshape(*np.shape(counts)[:-1], values, values)
+    size = len(values)
+    matrix = np.asarray(counts, dtype=np.float64).reshape(*np.shape(counts)[:-1], size, size)
+    apart = 1.0 - np.eye(size)
+    if all(isinstance(value, float) for value in values):
+        apart = np.subtract.outer(np.array(values), np.array(values)) ** 2
     marginal = matrix.sum(axis=-1)
     total = marginal.sum(axis=-1)
-    observed = total - np.trace(matrix, axis1=-2, axis2=-1)
-    expected = total**2 - (marginal**2).sum(axis=-1)
+    observed = (matrix * apart).sum(axis=(-1, -2))
+    expected = (marginal[..., :, None] * marginal[..., None, :] * apart).sum(axis=(-1, -2))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = 1 - (total - 1) * observed / expected
     one_value = (expected <= 1e-9 * np.maximum(total, 1) ** 2) & (total > 0)

@@ -7,12 +7,11 @@ covered: pass the counts of each example.
 A percentile interval is too narrow where groups are few, so its percentiles are moved out as
 Student's t asks for that number of groups (Hesterberg 2015), of which uneven groups count as fewer
 (Kish 1965). With fewer than ``FEW`` groups there are too few different draws: each group is left
-out in turn instead (jackknife), with t. Metrics that end at 0 and 1 get Wilson's interval (1927) of
-as many independent items as that variance stands for, also with many groups where few of the items
-are errors: at 0 and 1 it has a width, and it leaves the scale nowhere. On simulated patients, true
-shares from 0.5 to 0.98 and 3 to 30 of them, it covers 92.7 % and more; from 15 on 96 % in the mean;
-with 3 patients it is some 0.7 wide, with 8 some 0.3 (``tests/metrics/test_intervals.py``,
-``benchmarks/scores.py coverage``).
+out in turn instead (jackknife), with t. Metrics that end at 0 and 1 get Wilson's interval (1927) of as
+many independent items as that variance stands for (times e / (e + 1) where e of them are errors,
+since a variance that was estimated from few errors is often too small), also with many groups where
+few of the items are errors: at 0 and 1 it has a width, and it leaves the scale nowhere. What it
+covers on simulated patients is in ``benchmarks/results/scores-coverage.md``.
 """
 
 from __future__ import annotations
@@ -69,9 +68,11 @@ def bootstrap(
         drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
         low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
     size = _independent(value, error, count)
-    near = (count < MANY) | (size * np.minimum(value, 1 - value) < SEVERAL)
-    ends = np.broadcast_to(shares, value.shape) & near
-    lower, upper = wilson(value, size, reach)
+    errors = size * np.clip(np.minimum(value, 1 - value), 0, None)
+    ends = np.broadcast_to(shares, value.shape) & ((count < MANY) | (errors < SEVERAL))
+    # how many they are is itself known from so many errors (or hits) only
+    careful = np.where(errors > 0, size * errors / (errors + 1), size)
+    lower, upper = wilson(value, careful, reach)
     return value, np.where(ends, lower, low), np.where(ends, upper, high)
 
 
@@ -115,6 +116,37 @@ def wilson(share: Array | float, size: Array | float, z: float) -> tuple[Array, 
     spread = np.clip(share * (1 - share), 0, None) / size + z * z / (4 * size * size)
     reach = z / scale * np.sqrt(spread)
     return np.clip(middle - reach, 0, 1), np.clip(middle + reach, 0, 1)
+
+
+def two_way(
+    marks: Sequence[float],
+    items: Sequence[str],
+    raters: Sequence[str],
+    most: float,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """The mean of marks from 0 to ``most`` with its interval, where items and raters are both drawn
+    from many: other items and other raters would give other marks.
+
+    The variances of clusters both ways are added, each with its own Student's t (Howe 1974), and the
+    interval is Wilson's, which stays on the scale. On simulated marks by 2 to 5 raters it covers 96 %
+    and more; with two it is wide, since two say little of others. With one rater it is over items
+    alone; the bounds are nan for fewer than two items.
+    """
+    given = np.asarray(marks, dtype=float)
+    rest = (given - given.mean())[:, None]
+    both = [group_sums(rest, names)[:, 0] for names in (items, raters)]
+    share, count = np.array(given.mean() / most), len(both[0])
+    if count < 2:
+        return float(given.mean()), float("nan"), float("nan")
+    known = [one for one in both if len(one) > 1]
+    parts = [len(one) / (len(one) - 1) * float(one @ one) for one in known]
+    reaches = [student(level, len(one) - 1) ** 2 for one in known]
+    total = sum(parts)
+    error = np.array(np.sqrt(total) / len(given) / most)
+    z = float(np.dot(parts, reaches)) / total if total else reaches[0]
+    low, high = wilson(share, _independent(share, error, count), np.sqrt(z))
+    return float(given.mean()), most * float(low), most * float(high)
 
 
 def group_sums(stats: Array, groups: Sequence[str]) -> Array:
