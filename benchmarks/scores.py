@@ -58,8 +58,8 @@ def _held(given: Namespace, kind: str, groups: int, truth: float) -> tuple[float
 
 def _gains(end: float, spread: float, given: Namespace) -> str:
     """Share of intervals of a curve's gain that hold it, and how many give advice."""
-    generator = np.random.default_rng([given.seed, round(1000 * end), round(1e4 * spread)])
     sizes, held = np.repeat([100, 200, 350, 500], 3), []
+    generator = np.random.default_rng([given.seed, round(1000 * end), round(1e4 * spread)])
     for _ in range(max(5, given.simulations // 10)):
         values = end - 2 * sizes**-0.5 + generator.normal(0, spread, len(sizes))
         if law := fit_law([*zip(sizes.tolist(), values.tolist(), strict=True)]):
@@ -81,10 +81,8 @@ def draw(
     return stats, lambda sums: sums[..., :1] / sums[..., 1:2]
 
 
-MANUAL = (
-    "FactualF1 | FactualPrecision | FactualRecall | HallucinationRate | OmissionRate | "
-    "Edit Distance (Correction)"
-)
+MANUAL = "FactualF1 | FactualPrecision | FactualRecall | HallucinationRate | OmissionRate | "
+MANUAL += "Edit Distance (Correction)"
 
 
 @measure("--samples 2000", quick="--samples 20")
@@ -98,7 +96,7 @@ def overlap(given: Namespace) -> None:
 
     folder = common.shared_data() / "en/mts_dialog"
     names = "Automatic-Summaries-ValidationSet", "Manual-Scores4CorrelationStudy"
-    files = [csv_records(folder / f"MTS-Dialog-{name}.csv", ()) for name in names]
+    files = (csv_records(folder / f"MTS-Dialog-{name}.csv", ()) for name in names)
     summaries, marks = ([row for _, row in file] for file in files)
     assert len(summaries) == len(marks) == 400
     groups = [row["Dialogue"] for row in summaries]
