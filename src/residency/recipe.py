@@ -18,6 +18,7 @@ from residency.core.part import Part, parse
 from residency.corpus.load import Data
 from residency.deid.options import Deid
 from residency.evals.floor import SafetyFloor
+from residency.evals.words import ReportSettings
 from residency.ingest.sources import Extract
 from residency.label.campaign import Label
 from residency.metrics import answers
@@ -136,6 +137,9 @@ class Recipe(Part):
     launch: Launch = Launch()
     """On how many devices it is trained."""
     evaluate: Evaluate = Evaluate()
+    report: ReportSettings = Field(
+        default=ReportSettings(), exclude_if=lambda asked: asked == ReportSettings()
+    )
     _root: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")

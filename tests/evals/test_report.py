@@ -41,7 +41,8 @@ from residency.evals.formats import (
 from residency.evals.measure import window
 from residency.evals.plots import score_plot, training_plot
 from residency.evals.report import render, summary_table
-from residency.evals.report_view import below_floor, judgements, task_views, verdict
+from residency.evals.report_view import task_views
+from residency.evals.verdicts import below_floor, judgements, verdict
 
 SCRIPT = "<script>alert(1)</script>"
 LABELS = ("Triệu chứng", "药物", SCRIPT, "a|b $x$ _c_ [here](ftp:x)")
@@ -480,8 +481,8 @@ def test_withheld_text_is_in_none_of_the_files(tmp_path: Path) -> None:
 
 
 def test_an_error_is_marked_where_it_is(files: dict[str, str]) -> None:
-    assert "&lt;/script&gt; <mark>đau đầu</mark>" in files["report.html"]
-    assert "<mark>Bệnh</mark> nhân" in files["report.html"]
+    assert '&lt;/script&gt; <mark class="gold">đau đầu</mark>' in files["report.html"], "missed"
+    assert '<mark class="gold said">Bệnh</mark> nhân' in files["report.html"], "another type"
 
 
 def test_missing_pieces_leave_no_traces(tmp_path: Path) -> None:

@@ -212,9 +212,9 @@ def bench(
 
 def _systems(facts: RunFacts) -> Table:
     """What each system reaches and takes."""
-    from residency.evals import formats, report_view
+    from residency.evals import formats, verdicts
 
-    metric = report_view.main_metric(facts.reports)
+    metric = verdicts.main_metric(facts.reports)
     title = f"{formats.metric_title(metric)}\n[95 % interval]"
     figures = (title, "n", "trained", "training", "ms per\n100 tokens")
     shown = table("system", *figures, right=figures)

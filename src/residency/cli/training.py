@@ -120,7 +120,7 @@ def execute(recipe: Recipe, runs: Path) -> Run:
 
 def print_result(facts: RunFacts, folder: Path) -> None:
     from residency.evals.report import summary_table
-    from residency.evals.report_view import judgements
+    from residency.evals.verdicts import judgements
 
     terminal().print()
     terminal().print(summary_table(facts))

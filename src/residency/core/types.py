@@ -359,6 +359,10 @@ class ErrorItem(Value, frozen=True):
     predicted: str = ""
     start: int = 0
     end: int = 0
+    gold_at: tuple[int, int] = (0, 0)
+    """Start and end in the reference; 0, 0 where it holds nothing there."""
+    said_at: tuple[int, int] = (0, 0)
+    """Start and end as the system has them."""
     text: str = ""
     """The sentence around it, empty where it may not be shown."""
 
@@ -530,5 +534,7 @@ class RunFacts(Value, frozen=True):
     costs: tuple[Cost, ...] = ()
     """Of a comparison: what each system takes."""
     caveats: tuple[str, ...] = ()
+    language: str = "en"
+    """What the report is written in."""
     show_text: bool = False
     """Whether the text of errors may be shown (decided by profile)."""

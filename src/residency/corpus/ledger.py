@@ -18,6 +18,9 @@ Status = Literal["kept", "windowed", "truncated", "repaired", "rejected", "left 
 ROWS: tuple[Status, ...] = ("kept", "repaired", "rejected", "left out")
 """The statuses of which each input row has exactly one; the others say more about a used row."""
 
+FOR_TRAINING = "for training: "
+"""How reasons begin that training gives: of rows that were counted as used already."""
+
 
 class LedgerEntry(Value, frozen=True):
     """What became of one row. Never holds text."""

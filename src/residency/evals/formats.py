@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 
 from residency.core.types import StageResult
+from residency.evals.words import ENGLISH, Words
 from residency.metrics import answers
 
 SAFETY_PART = "safety"
@@ -37,21 +39,21 @@ METRICS = {  # those of written answers say their titles themselves
 }
 
 
-def metric_title(metric: str) -> str:
+def metric_title(metric: str, words: Words = ENGLISH) -> str:
     """How people read a metric's name: ``macro_f1`` is "Macro F1"."""
     base, _, label = metric.partition("/")
-    words = [
+    parts = [
         word.upper() if re.fullmatch(r"f\d|auc|mrr|map|em", word) else word
         for word in base.split("_")
     ]
     own = answers.named(base).title if ":" in base or base in answers.names() else ""
-    title = METRICS.get(base) or own or " ".join(words)[:1].upper() + " ".join(words)[1:]
-    return f"{title}, {label}" if label else title
+    title = METRICS.get(base) or own or " ".join(parts)[:1].upper() + " ".join(parts)[1:]
+    return f"{words(title)}, {label}" if label else words(title)
 
 
-def metric_in_sentence(metric: str) -> str:
+def metric_in_sentence(metric: str, words: Words = ENGLISH) -> str:
     """``strict span F1``: the title as it reads inside a sentence."""
-    title = metric_title(metric)
+    title = metric_title(metric, words)
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
@@ -70,9 +72,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{digits if abs(value) < 10 else 1}f}".replace("-", "−")
 
 
-def metric_value(value: float | None, digits: int = 3) -> str:
+def metric_value(value: float | None, digits: int = 3, words: Words = ENGLISH) -> str:
     """What a score says: a number, or that its metric does not apply."""
-    return "does not apply" if value is None else number(value, digits)
+    return words("does not apply") if value is None else number(value, digits)
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -88,10 +90,10 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
-def probability(p: float) -> str:
+def probability(p: float, words: Words = ENGLISH) -> str:
     """``p = 0.032``, ``p < 0.001``."""
     if not isfinite(p):
-        return "p not known"
+        return words("p not known")
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -135,32 +137,26 @@ def energy(joules: float | None) -> str:
     return f"{joules / 3600:,.3g} Wh ({joules / 1000:,.3g} kJ)"
 
 
-def plan_error(stage: StageResult) -> str:
+def plan_error(stage: StageResult, words: Words = ENGLISH) -> str:
     """How far the planned peak of memory is from the measured one: ``6.0 % too high``."""
     if not stage.peak_memory_mb:
         return NONE
     error = stage.planned_memory_mb / stage.peak_memory_mb - 1
+    if abs(error) < 0.0005:
+        return words("as measured")
+    share = f"{100 * abs(error):.1f} %"
     return (
-        "as measured"
-        if abs(error) < 0.0005
-        else f"{100 * abs(error):.1f} % too {'high' if error > 0 else 'low'}"
+        words("{share} too high", share=share)
+        if error > 0
+        else words("{share} too low", share=share)
     )
 
 
-FILTERS: dict[str, Callable[..., str]] = {
-    "number": number,
-    "metric_value": metric_value,
-    "signed": signed,
-    "interval": interval,
-    "probability": probability,
-    "count": count,
-    "percent": percent,
-    "duration": duration,
-    "memory": memory,
-    "energy": energy,
-    "plan_error": plan_error,
-    "metric_title": metric_title,
-    "metric_in_sentence": metric_in_sentence,
-    "language_of": language_of,
-}
-"""What the templates may call."""
+def filters(words: Words) -> dict[str, Callable[..., str]]:
+    """What the templates may call, in a language."""
+    told = (metric_value, probability, plan_error, metric_title, metric_in_sentence)
+    plain = (number, signed, interval, count, percent, duration, memory, energy, language_of)
+    return {
+        **{one.__name__: one for one in plain},
+        **{one.__name__: partial(one, words=words) for one in told},
+    }

@@ -19,6 +19,7 @@ from unicodedata import category, east_asian_width
 
 from residency.core.types import Bin, Score, StageResult
 from residency.evals.formats import metric_in_sentence
+from residency.evals.words import ENGLISH, Words
 
 INK, GRID, NAMES = "#6b7580", "#a9b1ba", "#6b7681"
 """Axes, grid and row names; names have a tone of their own so that a page can set them apart."""
@@ -103,7 +104,7 @@ def _draw_system(
     axes.plot(values, rows, MARKERS[style], **dots)
 
 
-def reliability_plot(bins: Sequence[Bin]) -> str | None:
+def reliability_plot(bins: Sequence[Bin], words: Words = ENGLISH) -> str | None:
     """Stated chance against the share that was right, with whiskers, beside the line where both are
     equal; dots grow with the number of items. ``None`` where there is nothing to draw."""
     if not bins:
@@ -132,23 +133,26 @@ def reliability_plot(bins: Sequence[Bin]) -> str | None:
         )
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel("stated chance")
-        axes.set_ylabel("share that was right")
+        axes.set_xlabel(words("stated chance"))
+        axes.set_ylabel(words("share that was right"))
         axes.grid(color=GRID, linewidth=0.5, alpha=0.6)
         axes.set_axisbelow(True)
         _bare(axes, keep=("bottom", "left"))
     return saved[0]
 
 
-def training_plot(stage: StageResult) -> str | None:
+def training_plot(stage: StageResult, words: Words = ENGLISH) -> str | None:
     """Training loss, and below it the dev metric with the best value marked. ``None`` without a
     history."""
     clock = "epoch" if all("epoch" in row for row in stage.history) else "step"
     panels = [
         (name, points)
         for name, key in (
-            ("training loss", "loss"),
-            (f"{metric_in_sentence(stage.metric)} on the dev part", stage.metric),
+            (words("training loss"), "loss"),
+            (
+                words("{metric} on the dev part", metric=metric_in_sentence(stage.metric, words)),
+                stage.metric,
+            ),
         )
         if (points := _curve(stage, clock, key))
     ]
@@ -162,7 +166,7 @@ def training_plot(stage: StageResult) -> str | None:
             axes = figure.add_axes(
                 (left, bottom / height, 0.97 - left, (1.55 - top - 0.1) / height)
             )
-            dev = name != "training loss"
+            dev = name != words("training loss")
             axes.plot(
                 *zip(*points, strict=True),
                 color=SERIES[0],
@@ -174,7 +178,7 @@ def training_plot(stage: StageResult) -> str | None:
                 best = min(points, key=lambda point: abs(point[1] - stage.best))
                 axes.plot(*best, "o", color=SERIES[0], markersize=9, fillstyle="none")
                 axes.annotate(
-                    f"best {best[1]:.3f}",
+                    words("best {value}", value=f"{best[1]:.3f}"),
                     best,
                     xytext=(0, -15),
                     textcoords="offset points",
@@ -191,7 +195,7 @@ def training_plot(stage: StageResult) -> str | None:
             if number < len(panels) - 1:
                 axes.tick_params(axis="x", labelbottom=False)
             else:
-                axes.set_xlabel(clock)
+                axes.set_xlabel(words(clock))
     return saved[0]
 
 

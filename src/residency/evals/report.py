@@ -6,13 +6,14 @@ import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from residency.core.files import write_text
 from residency.core.page import CONTROL, escape_markdown, style
 from residency.core.types import RunFacts, Value
-from residency.evals import formats, plots, report_view
+from residency.evals import formats, plain, plots, report_view, verdicts
 from residency.evals.report_view import TaskView
+from residency.evals.words import ENGLISH, Words, words_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,18 +41,57 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
     """Write report.html, report.md, model_card.md and plots/*.svg, each whole or not at all; equal
     facts, equal bytes.
 
-    Error texts and the mask sample are written only where ``facts.show_text`` is true. Raises
-    ``UserError`` where the folder cannot be written.
+    All are in ``facts.language``, but the card only its first lines: the rest of it is read by
+    registries, in English. Error texts and the mask sample are written only where
+    ``facts.show_text`` is true. Raises ``UserError`` where the folder cannot be written.
     """
+    words = words_of(facts.language)
+    values = _values(facts, words)
+    drawn = [
+        plot for plot in (*values["task_plots"], *values["stage_plots"], *values["curves"]) if plot
+    ]
+    leads = [line for task in values["tasks"] for line in _lead(task)]
+    card = {**values, "tasks": report_view.task_views(facts), "leads": leads}
+    files = {
+        "report.html": _html(words).get_template("report.html.jinja").render(values),
+        "report.md": _markdown(words).get_template("report.md.jinja").render(values),
+        "model_card.md": _markdown(ENGLISH)
+        .get_template("model_card.md.jinja")
+        .render(card, front_matter=_front_matter(facts)),
+        **{plot.file: plot.svg for plot in drawn},
+    }
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return tuple(folder / name for name in files)
+
+
+def _lead(task: TaskView) -> list[str]:
+    """What a task's results say, in sentences."""
+    return [task.verdict, *(one.words for one in task.judged)]
+
+
+def _caveats(facts: RunFacts) -> list[str]:
+    """The caveats that no verdict of the page says."""
+    judged = [one.words for one in verdicts.judgements(facts.reports)]
+    judged += [verdicts.too_few_steps(stage) for stage in facts.stages]
+    return [one for one in facts.caveats if one not in judged]
+
+
+def _values(facts: RunFacts, words: Words) -> dict[str, Any]:
+    """What the templates show."""
     from markupsafe import Markup
 
-    tasks = report_view.task_views(facts)
-    task_plots, stage_plots, curves = _plots(facts, tasks)
-    drawn = [plot for plot in (*task_plots, *stage_plots, *curves) if plot]
-    values = {
+    tasks = report_view.task_views(facts, words)
+    task_plots, stage_plots, curves = _plots(facts, tasks, words)
+    return {
         "facts": facts,
         "tasks": tasks,
-        "stage_tables": report_view.stage_table(tasks, facts.stages),
+        "caveats": _caveats(facts),
+        "short": [said for stage in facts.stages if (said := verdicts.too_few_steps(stage, words))],
+        "terms": plain.terms(facts, words),
+        "not_for": plain.not_for(facts, words),
+        "ledgers": [report_view.ledger_view(data) for data in facts.data],
+        "stage_tables": report_view.stage_table(tasks, facts.stages, words),
         "task_plots": task_plots,
         "stage_plots": stage_plots,
         "curves": curves,
@@ -62,17 +102,6 @@ def render(facts: RunFacts, folder: Path) -> tuple[Path, ...]:
         "ask": SHOW_TEXT,
         "run_argument": Markup(shlex.quote(_clean(facts.folder) or "RUN")),
     }
-    files = {
-        "report.html": _html().get_template("report.html.jinja").render(values),
-        "report.md": _markdown().get_template("report.md.jinja").render(values),
-        "model_card.md": _markdown()
-        .get_template("model_card.md.jinja")
-        .render(values, front_matter=_front_matter(facts)),
-        **{plot.file: plot.svg for plot in drawn},
-    }
-    for name, text in files.items():
-        write_text(folder / name, text)
-    return tuple(folder / name for name in files)
 
 
 def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
@@ -87,7 +116,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
     reports = (
         facts_or_reports.reports if isinstance(facts_or_reports, RunFacts) else facts_or_reports
     )
-    tasks = report_view.by_task(reports)
+    tasks = verdicts.by_task(reports)
     heads = [_main_and_second(each) for each in tasks.values()]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("task", "system"):
@@ -130,7 +159,7 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
 
 def _summary_cells(report: Report, main: str, second: str) -> list[str]:
     """System, main metric with its interval, second metric, and on how many examples."""
-    scores = {score.metric: score for score in report_view.main_scores(report)}
+    scores = {score.metric: score for score in verdicts.main_scores(report)}
     first, other = scores.get(main), scores.get(second)
     value = formats.NONE
     if first:
@@ -170,11 +199,11 @@ def answers_table(facts: RunFacts, most: int = 2, length: int = 200) -> Table | 
 def _main_and_second(reports: list[Report]) -> tuple[str, str]:
     """The metric that decides, and the one that is most telling beside it; empty where there is no
     other."""
-    main = report_view.main_metric(reports)
+    main = verdicts.main_metric(reports)
     names = dict.fromkeys(
         score.metric
         for report in reports
-        for score in report_view.main_scores(report)
+        for score in verdicts.main_scores(report)
         if score.metric != main
     )
     preferred = ("loss", "span_f1_relaxed", "accuracy", "exact_match", "span_f1")
@@ -182,33 +211,39 @@ def _main_and_second(reports: list[Report]) -> tuple[str, str]:
 
 
 def _plots(
-    facts: RunFacts, tasks: Iterable[TaskView]
+    facts: RunFacts, tasks: Iterable[TaskView], words: Words
 ) -> tuple[list[Plot | None], list[Plot | None], list[Plot | None]]:
     """A chart of scores for each task, of the training for each stage, and of calibration for each
     task, where there is something to draw."""
     used: set[str] = set()
     of_tasks = []
     for task in tasks:
-        main = [row for row in task.main.rows if row.name == formats.metric_title(task.metric)]
+        overall = [
+            row for row in task.main.rows if row.name == formats.metric_title(task.metric, words)
+        ]
         labels = task.labels[0].rows if task.labels else ()
-        rows = [*main, *labels]
+        rows = [*overall, *labels]
         names = (
             [
-                "all answers" if task.tuned.references else "all labels",
+                words("all answers" if task.tuned.references else "all labels"),
                 *(row.name for row in labels),
             ]
-            if main
+            if overall
             else [row.name for row in labels]
         )
         series = [
-            (system, [row.scores[i] for row in rows]) for i, system in enumerate(task.main.systems)
+            (words(system), [row.scores[i] for row in rows])
+            for i, system in enumerate(task.main.systems)
         ]
-        title = formats.metric_title(task.label_metric or task.metric)
+        title = formats.metric_title(task.label_metric or task.metric, words)
         if task.label_metric and task.label_metric != task.metric:
-            title += f" (all labels: {formats.metric_in_sentence(task.metric)})"
-        label = (
-            f"{title} on {task.name}, one row per label, a dot and its interval for "
-            f"{', '.join(task.main.systems)}"
+            main = formats.metric_in_sentence(task.metric, words)
+            title += words(" (all labels: {metric})", metric=main)
+        label = words(
+            "{metric} on {task}, one row per label, a dot and its interval for {systems}",
+            metric=title,
+            task=task.name,
+            systems=", ".join(map(words, task.main.systems)),
         )
         of_tasks.append(
             _plot("scores", task.name, plots.score_plot(names, series, title), label, used)
@@ -217,9 +252,12 @@ def _plots(
         _plot(
             "training",
             stage.name,
-            plots.training_plot(stage),
-            f"Training loss and {formats.metric_in_sentence(stage.metric)} on the dev part over "
-            f"the stage {stage.name}",
+            plots.training_plot(stage, words),
+            words(
+                "Training loss and {metric} on the dev part over the stage {stage}",
+                metric=formats.metric_in_sentence(stage.metric, words),
+                stage=stage.name,
+            ),
             used,
         )
         for stage in facts.stages
@@ -228,9 +266,13 @@ def _plots(
         _plot(
             "reliability",
             task.name,
-            plots.reliability_plot(task.tuned.calibration),
-            f"Reliability curve of {task.tuned.system.name} on {task.name}: stated chance against "
-            "the share that was right",
+            plots.reliability_plot(task.tuned.calibration, words),
+            words(
+                "Reliability curve of {system} on {task}: stated chance against the share that was "
+                "right",
+                system=words(task.tuned.system.name),
+                task=task.name,
+            ),
             used,
         )
         for task in tasks
@@ -254,21 +296,21 @@ def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> 
     )
 
 
-def _html() -> Environment:
-    environment = _environment(_html_text)
+def _html(words: Words) -> Environment:
+    environment = _environment(_html_text, words)
     environment.globals["style"] = style()
     return environment
 
 
-def _markdown() -> Environment:
+def _markdown(words: Words) -> Environment:
     from markupsafe import Markup
 
-    environment = _environment(_markdown_text)
+    environment = _environment(_markdown_text, words)
     environment.filters["fence"] = lambda text: Markup(_fence(text))
     return environment
 
 
-def _environment(finalize: Callable[[object], object]) -> Environment:
+def _environment(finalize: Callable[[object], object], words: Words) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -280,8 +322,9 @@ def _environment(finalize: Callable[[object], object]) -> Environment:
         keep_trailing_newline=True,
         finalize=finalize,
     )
-    environment.filters.update(formats.FILTERS)
-    environment.filters["sum_values"] = lambda counts: sum(counts.values())
+    environment.filters.update(formats.filters(words))
+    environment.filters["said"] = words.said
+    environment.globals.update(_=words, language=words.code)
     return environment
 
 
@@ -321,7 +364,7 @@ def _front_matter(facts: RunFacts) -> object:
         {code.strip() for data in facts.data for code in data.lang.split(",") if code.strip()}
     )
     metrics = list(
-        dict.fromkeys(s.metric for report in facts.reports for s in report_view.main_scores(report))
+        dict.fromkeys(s.metric for report in facts.reports for s in verdicts.main_scores(report))
     )
     matter = {
         "model_name": facts.name,
@@ -330,7 +373,7 @@ def _front_matter(facts: RunFacts) -> object:
         "library_name": "residency",
         "tags": list(
             dict.fromkeys(
-                ["clinical", *report_view.by_task(facts.reports), *(s.method for s in facts.stages)]
+                ["clinical", *verdicts.by_task(facts.reports), *(s.method for s in facts.stages)]
             )
         ),
         "datasets": [data.name for data in facts.data],

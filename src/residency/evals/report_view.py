@@ -4,47 +4,42 @@ markup."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import msgspec
 
-from residency.core.types import Comparison, ErrorItem, Report, RunFacts, Score, StageResult, Value
-from residency.evals.formats import (
-    MARKS,
-    NONE,
-    count,
-    interval,
-    metric_in_sentence,
-    metric_title,
-    metric_value,
-    number,
-    percent,
-    probability,
-    signed,
+from residency.core.types import (
+    Comparison,
+    DataSummary,
+    Report,
+    RunFacts,
+    Score,
+    StageResult,
+    Value,
 )
-from residency.tasks.scoring import falls
+from residency.corpus.ledger import FOR_TRAINING
+from residency.evals.examples_view import AnswerView, ErrorGroup, errors, side_by_side
+from residency.evals.formats import NONE, count, interval, metric_title, number, percent
+from residency.evals.plain import Plain, plain
+from residency.evals.verdicts import (
+    PARTS,
+    Judgement,
+    by_task,
+    comparisons,
+    find,
+    judgements,
+    main_metric,
+    main_scores,
+    verdict,
+)
+from residency.evals.words import ENGLISH, Words
 
-ERRORS_PER_KIND = 8
-ANSWERS_SHOWN = 12
 NO_INTERVAL = "no interval"
 """The procedure of a score without one."""
 RARE = 10
 """A label with fewer gold items than this is too rare to judge."""
 
-KINDS = {
-    "missed": "in the gold standard, not found",
-    "invented": "found, not in the gold standard",
-    "boundary": "right type, wrong extent",
-    "type": "right extent, wrong type",
-}
-PARTS = {
-    "safety": "questions about harm and abstention",
-    "test": "held-out notes",
-    "dev": "dev notes (also used to stop training)",
-    "train": "training notes",
-}
-
-
+BESIDES = ("windowed", "truncated")
+"""Statuses that say more of rows that have one of their own."""
 UNITS = {
     "test": "one patient (or one source document); its notes never fall into two parts",
     "safety": "one question in all its languages",
@@ -79,37 +74,16 @@ class ConfusionRow(Value, frozen=True):
     cells: tuple[tuple[int, float, bool], ...]
 
 
-class ErrorView(Value, frozen=True):
-    """An error with its text cut where it is marked; all three empty where the text is withheld."""
-
-    item: ErrorItem
-    text: tuple[str, str, str] = ("", "", "")
-
-
-class ErrorGroup(Value, frozen=True):
-    """Some errors of one kind."""
-
-    kind: str
-    meaning: str
-    shown: tuple[ErrorView, ...]
-
-
-class AnswerView(Value, frozen=True):
-    """A question with its reference and what each system answered: (system, answer, why there is
-    none)."""
-
-    example: str
-    input: str
-    gold: str
-    answers: tuple[tuple[str, str, str], ...]
-
-
 class TaskView(Value, frozen=True):
     """Everything that the report shows of one task."""
 
     name: str
     part: str
     verdict: str
+    headline: Score | None
+    """The last system's main score."""
+    judged: tuple[Judgement, ...]
+    plain: Plain
     metric: str
     """What the verdict and the chart look at."""
     label_metric: str
@@ -157,24 +131,41 @@ class TaskView(Value, frozen=True):
         )
 
 
-def by_task(reports: Iterable[Report]) -> dict[str, list[Report]]:
-    """Reports by task, in their order."""
-    tasks: dict[str, list[Report]] = {}
-    for report in reports:
-        tasks.setdefault(report.task, []).append(report)
-    return tasks
+class LedgerView(Value, frozen=True):
+    """What became of the rows of a data set: each row once, with their sum; and what is said
+    besides of rows that are counted there."""
+
+    rows: tuple[tuple[str, str, int], ...]
+    """(status, reason, number)"""
+    total: int
+    more: tuple[tuple[str, str, int], ...]
 
 
-def task_views(facts: RunFacts) -> tuple[TaskView, ...]:
+def ledger_view(data: DataSummary) -> LedgerView:
+    """The ledger of a data set. What windows, tags and training say of rows comes on top: these
+    rows are counted as kept or repaired already."""
+    every = [
+        (status, reason, number)
+        for status, reasons in data.ledger.items()
+        for reason, number in reasons.items()
+    ]
+    more = tuple(one for one in every if one[0] in BESIDES or one[1].startswith(FOR_TRAINING))
+    rows = tuple(one for one in every if one not in more)
+    return LedgerView(rows=rows, total=sum(number for *_, number in rows), more=more)
+
+
+def task_views(facts: RunFacts, words: Words = ENGLISH) -> tuple[TaskView, ...]:
     """One view for each task of a run."""
     groups = _people(facts)
     return tuple(
-        _task_view(name, reports, groups, facts.show_text)
-        for name, reports in by_task(facts.reports).items()
+        _task_view(reports, groups, facts.show_text, words)
+        for reports in by_task(facts.reports).values()
     )
 
 
-def stage_table(tasks: Sequence[TaskView], stages: Sequence[StageResult]) -> tuple[ScoreTable, ...]:
+def stage_table(
+    tasks: Sequence[TaskView], stages: Sequence[StageResult], words: Words = ENGLISH
+) -> tuple[ScoreTable, ...]:
     """Of a run with several stages: each task's main metric for the base and after every stage, a
     row a task; so forgetting shows."""
     if len(stages) < 2:
@@ -182,75 +173,37 @@ def stage_table(tasks: Sequence[TaskView], stages: Sequence[StageResult]) -> tup
     systems = _unique(name for task in tasks for name in task.main.systems)
     rows = []
     for task in tasks:
-        known = {report.system.name: _find(report, task.metric) for report in task.reports}
+        known = {report.system.name: find(report, task.metric) for report in task.reports}
         rows.append(
-            (f"{task.name}: {metric_title(task.metric)}", [known.get(name) for name in systems])
-        )
-    return (_table("What each stage did to each task", "Task", systems, rows),)
-
-
-def main_scores(report: Report) -> tuple[Score, ...]:
-    """The scores over all labels."""
-    return tuple(score for score in report.scores if "/" not in score.metric)
-
-
-def main_metric(reports: Sequence[Report]) -> str:
-    """The metric that the verdict names: the first one that systems are compared by, else the first
-    of all."""
-    known = [score.metric for report in reports for score in main_scores(report)]
-    compared = [
-        comparison.metric for comparison in _comparisons(reports) if comparison.metric in known
-    ]
-    return next(iter(compared + known), "")
-
-
-def verdict(reports: Sequence[Report], groups: str = "patients") -> str:
-    """One sentence in plain words: what the last system reaches, on how much, and against which
-    baselines."""
-    tuned, metric = reports[-1], main_metric(reports)
-    score = _find(tuned, metric)
-    if score is None:
-        return f"{_capital(_who(tuned))} was not scored on {tuned.task}."
-    size = f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)}" + (
-        f" of {count(tuned.groups)} {groups}" if 0 < tuned.groups < tuned.n else ""
-    )
-    said = (
-        f"{_capital(_who(tuned))} reaches {metric_in_sentence(metric)} {_rounded(score)} on {size}"
-    )
-    for report in reports[:-1]:
-        baseline = _find(report, metric)
-        if baseline is None:
-            continue
-        said += f"; {_who(report)} {_rounded(baseline)}"
-        pair = (metric, report.system.name, tuned.system.name)
-        test = next((c for c in _comparisons(reports) if (c.metric, c.a, c.b) == pair), None)
-        if test is not None:
-            said += (
-                f" (difference {signed(test.difference, 2)} "
-                f"{interval(test.low, test.high, 2)}, {probability(test.p)}"
+            (
+                f"{task.name}: {metric_title(task.metric, words)}",
+                [known.get(name) for name in systems],
             )
-            said += f"{_reading(test)})"
-    return said + "."
+        )
+    return (_table(words("What each stage did to each task"), words("Task"), systems, rows),)
 
 
-def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: bool) -> TaskView:
+def _task_view(reports: Sequence[Report], groups: str, show_text: bool, words: Words) -> TaskView:
     systems, tuned, metric = _systems(reports), reports[-1], main_metric(reports)
     groups = groups if tuned.part != "safety" else "items"
-    labels = _label_tables(reports, metric)
+    labels = _label_tables(reports, metric, words)
     predicted, confusion = _confusion(tuned)
     return TaskView(
-        name=name,
-        part=PARTS.get(tuned.part, tuned.part),
-        verdict=verdict(reports, groups),
+        name=tuned.task,
+        part=words(PARTS.get(tuned.part, tuned.part)),
+        verdict=verdict(reports, groups, words),
+        headline=find(tuned, metric),
+        judged=tuple(judgements(reports, words)),
+        plain=plain(reports, groups, words),
         metric=metric,
         label_metric=next(iter(labels), ""),
         reports=tuple(reports),
-        main=_main_table(reports),
+        main=_main_table(reports, words),
         labels=tuple(labels.values()),
-        slices=_slices(reports, systems, metric),
-        comparisons=_comparisons(reports),
+        slices=_slices(reports, systems, metric, words),
+        comparisons=comparisons(reports),
         procedures=_unique(
-            said
+            words.said(said)
             for report in reports
             for scores in (report.scores, *report.slices.values())
             for said in (score.procedure for score in scores)
@@ -258,17 +211,17 @@ def _task_view(name: str, reports: Sequence[Report], groups: str, show_text: boo
         ),
         predicted=predicted,
         confusion=confusion,
-        errors=_errors(tuned, show_text),
-        answers=side_by_side(reports) if show_text else (),
-        references=model_written(tuned) or by_rule(tuned),
-        unit=UNITS.get(tuned.part, UNITS["test"]),
-        format_errors=tuple(said for report in reports if (said := _format_errors(report))),
+        errors=errors(tuned, show_text, words),
+        answers=side_by_side(reports, words) if show_text else (),
+        references=model_written(tuned, words) or by_rule(tuned, words),
+        unit=words(UNITS.get(tuned.part, UNITS["test"])),
+        format_errors=tuple(said for report in reports if (said := _format_errors(report, words))),
         signatures=tuple(
-            (metric_title(s.metric), s.signature) for s in tuned.scores if s.signature
+            (metric_title(s.metric, words), s.signature) for s in tuned.scores if s.signature
         ),
-        screening=_screening(tuned),
+        screening=_screening(tuned, words),
         counts=tuple((one.label, one.tp, one.fp, one.fn, one.tn) for one in tuned.screening),
-        calibration=_calibration(tuned),
+        calibration=_calibration(tuned, words),
     )
 
 
@@ -276,18 +229,19 @@ def _systems(reports: Sequence[Report]) -> tuple[str, ...]:
     return tuple(report.system.name for report in reports)
 
 
-def _main_table(reports: Sequence[Report]) -> ScoreTable:
+def _main_table(reports: Sequence[Report], words: Words) -> ScoreTable:
     """The scores over all labels, or over all answers."""
     tuned, title = reports[-1], "Scores over all labels"
     if tuned.references:
-        written = " (references written by a model)" if model_written(tuned) else ""
-        title = f"Scores over all answers{written}"
+        title = "Scores over all answers"
+        if model_written(tuned):
+            title = "Scores over all answers (references written by a model)"
     keys = _unique(score.metric for report in reports for score in main_scores(report))
-    rows = [(metric_title(key), [_find(report, key) for report in reports]) for key in keys]
-    return _table(title, "Metric", _systems(reports), rows)
+    rows = [(metric_title(key, words), [find(report, key) for report in reports]) for key in keys]
+    return _table(words(title), words("Metric"), _systems(reports), rows)
 
 
-def _label_tables(reports: Sequence[Report], metric: str) -> dict[str, ScoreTable]:
+def _label_tables(reports: Sequence[Report], metric: str, words: Words) -> dict[str, ScoreTable]:
     """Metric of a label -> its table, the one that decides first."""
     keys = [key.partition("/") for report in reports for key in (s.metric for s in report.scores)]
     by_metric: dict[str, dict[str, None]] = {}
@@ -297,34 +251,15 @@ def _label_tables(reports: Sequence[Report], metric: str) -> dict[str, ScoreTabl
     tables = {}
     for base in sorted(by_metric, key=lambda base: base != metric):
         rows = [
-            (label, [_find(report, f"{base}/{label}") for report in reports])
+            (label, [find(report, f"{base}/{label}") for report in reports])
             for label in by_metric[base]
         ]
-        title = f"{metric_title(base)} per label"
-        tables[base] = _table(title, "Label", _systems(reports), _by_support(rows))
+        title = words("{metric} per label", metric=metric_title(base, words))
+        tables[base] = _table(title, words("Label"), _systems(reports), _by_support(rows))
     return tables
 
 
-def side_by_side(reports: Sequence[Report]) -> tuple[AnswerView, ...]:
-    """What all systems answered to the same questions."""
-    found = [{item.example: item for item in report.answers} for report in reports]
-    shared = [item for item in reports[-1].answers if all(item.example in known for known in found)]
-    return tuple(
-        AnswerView(
-            example=item.example,
-            input=item.input,
-            gold=item.gold,
-            answers=tuple(
-                (report.system.name, known[item.example].answer, known[item.example].failure)
-                for report, known in zip(reports, found, strict=True)
-            ),
-        )
-        for item in shared[:ANSWERS_SHOWN]
-        if item.input or item.gold
-    )
-
-
-def model_written(report: Report) -> str:
+def model_written(report: Report, words: Words = ENGLISH) -> str:
     """A warning where a model wrote references: agreement with it is not correctness."""
     models = {
         who.partition(":")[2]: count
@@ -334,31 +269,36 @@ def model_written(report: Report) -> str:
     if not models:
         return ""
     names = ", ".join(sorted(models))
-    return (
-        f"{count(sum(models.values()))} of {count(report.n)} references were written by a model "
-        f"({names}): scores against "
-        "them show agreement with it, not correctness."
+    return words(
+        "{some} of {n} references were written by a model ({names}): scores against them show "
+        "agreement with it, not correctness.",
+        some=count(sum(models.values())),
+        n=count(report.n),
+        names=names,
     )
 
 
-def by_rule(report: Report) -> str:
+def by_rule(report: Report, words: Words = ENGLISH) -> str:
     """A warning where answers were scored by patterns."""
     if "rule" not in report.references:
         return ""
-    return (
+    return words(
         "Scored by patterns, not by understanding: the score compares systems and is no proof "
         "of safety; read the answers."
     )
 
 
-def _format_errors(report: Report) -> str:
+def _format_errors(report: Report, words: Words) -> str:
     wrong = report.failures + report.repaired
     if not wrong or not report.n:
         return ""
-    return (
-        f"{report.system.name}: {percent(wrong / report.n)} of the answers were not in the form "
-        "that was asked for; "
-        f"{count(report.repaired)} of {count(wrong)} could be repaired"
+    return words(
+        "{system}: {share} of the answers were not in the form that was asked for; {repaired} of "
+        "{wrong} could be repaired",
+        system=words(report.system.name),
+        share=percent(wrong / report.n),
+        repaired=count(report.repaired),
+        wrong=count(wrong),
     )
 
 
@@ -392,7 +332,7 @@ def _by_support(rows: list[tuple[str, list[Score | None]]]) -> list[tuple[str, l
 
 
 def _slices(
-    reports: Sequence[Report], systems: tuple[str, ...], metric: str
+    reports: Sequence[Report], systems: tuple[str, ...], metric: str, words: Words
 ) -> tuple[ScoreTable, ...]:
     names = _unique(name for report in reports for name in report.slices)
     metrics = _unique(
@@ -407,12 +347,13 @@ def _slices(
                 for report in reports
             ]
             if any(found):
-                rows.append((name, found))
-        tables.append(_table(f"{metric_title(key)} per slice", "Slice", systems, rows))
+                rows.append((words.said(name), found))
+        title = words("{metric} per slice", metric=metric_title(key, words))
+        tables.append(_table(title, words("Slice"), systems, rows))
     return tuple(tables)
 
 
-def _screening(report: Report) -> ScoreTable | None:
+def _screening(report: Report, words: Words) -> ScoreTable | None:
     """A line for each label, a column for each of its scores."""
     if not report.screening:
         return None
@@ -422,9 +363,9 @@ def _screening(report: Report) -> ScoreTable | None:
         for one in sorted(report.screening, key=lambda one: -(one.tp + one.fn))
     ]
     table = _table(
-        f"Each label as a test, {report.system.name}",
-        "Label",
-        tuple(map(metric_title, heads)),
+        words("Each label as a test, {system}", system=words(report.system.name)),
+        words("Label"),
+        tuple(metric_title(head, words) for head in heads),
         rows,
     )
     sizes = {one.label: one.tp + one.fp + one.fn + one.tn for one in report.screening}
@@ -432,14 +373,16 @@ def _screening(report: Report) -> ScoreTable | None:
     return msgspec.structs.replace(table, rows=tuple(with_size))
 
 
-def _calibration(report: Report) -> str:
+def _calibration(report: Report, words: Words) -> str:
     error = report.calibration_error
     if error is None:
         return ""
-    return (
-        f"Expected calibration error of {report.system.name}: {number(error.value)} "
-        f"{interval(error.low, error.high)}"
-    ).rstrip() + f" over {count(error.n)} stated chances; 0 is best"
+    return words(
+        "Expected calibration error of {system}: {value} over {n} stated chances; 0 is best",
+        system=words(report.system.name),
+        value=f"{number(error.value)} {interval(error.low, error.high)}".rstrip(),
+        n=count(error.n),
+    )
 
 
 def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:
@@ -466,156 +409,12 @@ def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...
     return predicted, tuple(rows)
 
 
-def _errors(report: Report, show_text: bool) -> tuple[ErrorGroup, ...]:
-    kinds = _unique(
-        [
-            *(kind for kind in KINDS if any(e.kind == kind for e in report.errors)),
-            *(e.kind for e in report.errors),
-        ]
-    )
-    groups = []
-    for kind in kinds:
-        items = [item for item in report.errors if item.kind == kind]
-        shown = tuple(
-            ErrorView(item=item, text=_marked(item)) if show_text else ErrorView(item=item)
-            for item in items[:ERRORS_PER_KIND]
-        )
-        about_notes = not any(item.end for item in items)
-        meaning = (
-            "another label than the gold standard"
-            if about_notes and kind == "type"
-            else KINDS.get(kind, "")
-        )
-        groups.append(ErrorGroup(kind=kind, meaning=meaning, shown=shown))
-    return tuple(groups)
-
-
-def _marked(item: ErrorItem) -> tuple[str, str, str]:
-    """Before, inside and after the stretch that the error is about; all before where it is about
-    the whole note."""
-    before, opened, rest = item.text.partition(MARKS[0])
-    marked, closed, after = rest.partition(MARKS[1])
-    return (before, marked, after) if opened and closed else (item.text, "", "")
-
-
-def _comparisons(reports: Sequence[Report]) -> tuple[Comparison, ...]:
-    return tuple(comparison for report in reports for comparison in report.comparisons)
-
-
-WHO = {
-    "tuned": "the tuned model",
-    "base": "the untuned base model",
-    "crf": "a CRF over words, shapes and affixes",
-    "dictionary": "the dictionary of the training part",
-    "majority": "the commonest labels",
-    "chance": "chance",
-}
-CLEAR = 0.05
-"""p below which a difference is called clear."""
-
-
 def _people(facts: RunFacts) -> str:
     """What a group is: public notes are grouped by source document, others by patient."""
     public = {data.profile == "public" for data in facts.data}
     if len(public) != 1:
         return "patients or source documents"
     return "source documents" if public.pop() else "patients"
-
-
-def _find(report: Report, metric: str) -> Score | None:
-    return next((score for score in report.scores if score.metric == metric), None)
-
-
-def _who(report: Report) -> str:
-    name = report.system.name
-    return WHO.get(name, f"the system {name}")
-
-
-def _reading(test: Comparison) -> str:
-    """What a test says; where its report holds several, its corrected p must say so too."""
-    p = test.p if test.p_corrected is None else test.p_corrected
-    if test.low <= 0 <= test.high or p >= CLEAR:
-        return ", no clear difference"
-    worse = test.low > 0 if falls(test.metric) else test.high < 0
-    return ", clearly worse" if worse else ", clearly better"
-
-
-class Judgement(Value, frozen=True):
-    """What a result says of a model, in one of five kinds, for terminal, report, card and ledger."""
-
-    task: str
-    kind: Literal["learned nothing", "not better", "cannot tell", "clearly better", "worse"]
-    words: str
-
-
-def judgements(reports: Iterable[Report]) -> list[Judgement]:
-    """What the results of the last system of each task say: that it learned nothing, or by the
-    paired tests how it stands to the base and to a CRF that learned from the same training part."""
-    found = []
-    for task, each in by_task(reports).items():
-        metric, tuned = main_metric(each), each[-1]
-        score = _find(tuned, metric)
-        if tuned.part == "safety" or score is None or score.value is None:
-            continue
-        if score.value <= 0 and not falls(metric):
-            words = (
-                f"{task}: {_who(tuned)} learned nothing: {metric_in_sentence(metric)} is 0 on "
-                f"{count(tuned.n)} {PARTS.get(tuned.part, tuned.part)}. Do not use it; train longer, "
-                "or on more records."
-            )
-            found.append(Judgement(task=task, kind="learned nothing", words=words))
-            continue
-        for name, title in BESIDE.items():
-            pair = (metric, name, tuned.system.name)
-            test = next((c for c in _comparisons(each) if (c.metric, c.a, c.b) == pair), None)
-            if test is not None:
-                found.append(_judged(task, tuned, test, title))
-    return found
-
-
-BESIDE = {"base": "base", "crf": "CRF"}
-"""Baselines that a model is judged beside."""
-
-
-def _judged(task: str, tuned: Report, test: Comparison, title: str) -> Judgement:
-    """How a paired test sets a system beside a baseline."""
-    way = -1 if falls(test.metric) else 1
-    low, high = sorted((way * test.low, way * test.high))
-    p = test.p if test.p_corrected is None else test.p_corrected
-    figures = (
-        f"({metric_in_sentence(test.metric)} differs by {signed(test.difference, 2)} "
-        f"{interval(test.low, test.high, 2)})"
-    )
-    who, size = f"{task}: {_who(tuned)}", f"{count(tuned.groups)} independent groups"
-    if low > 0 and p < CLEAR:
-        words = f"{who} is clearly better than the {title} {figures}."
-        return Judgement(task=task, kind="clearly better", words=words)
-    if title == "CRF":
-        words = (
-            f"{who} is not better than the CRF on this test part {figures}: words, shapes and "
-            "affixes do as well."
-        )
-        return Judgement(task=task, kind="not better", words=words)
-    if high < 0:
-        return Judgement(task=task, kind="worse", words=f"{who} is worse than the base {figures}.")
-    if way * test.difference <= 0:
-        words = f"{who} is not better than the base {figures}."
-        return Judgement(task=task, kind="not better", words=words)
-    words = f"{who}: whether it is better than the base cannot be told with {size} {figures}."
-    return Judgement(task=task, kind="cannot tell", words=words)
-
-
-def below_floor(reports: Iterable[Report]) -> list[str]:
-    """The sentences of ``judgements`` that speak against a model."""
-    return [one.words for one in judgements(reports) if one.kind != "clearly better"]
-
-
-def _rounded(score: Score) -> str:
-    return f"{metric_value(score.value, 2)} {interval(score.low, score.high, 2)}".rstrip()
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _label(score: Score) -> str:

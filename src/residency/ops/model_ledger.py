@@ -31,7 +31,7 @@ from residency.core.part import parse
 from residency.core.types import Report, Value
 from residency.evals.floor import SafetyFloor, safety_gate
 from residency.evals.formats import SAFETY_PART
-from residency.evals.report_view import judgements
+from residency.evals.verdicts import judgements
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
 from residency.models.fingerprint import Fingerprint
@@ -456,7 +456,7 @@ def _short(found: Iterable[LedgerEntry]) -> list[str]:
 
 
 def verdict(run: Path, artefact: Path) -> str:
-    """What a run's results say of its model (``evals.report_view.judgements``), each kind once."""
+    """What a run's results say of its model (``evals.verdicts.judgements``), each kind once."""
     kinds = [
         one.kind
         for path in sorted(run.glob("eval/*/reports.json"))

@@ -28,7 +28,7 @@ from residency.corpus import splitfile
 from residency.corpus.ledger import LedgerEntry
 from residency.corpus.summary import summary, with_entries
 from residency.evals.floor import shortfall
-from residency.evals.report_view import below_floor
+from residency.evals.verdicts import below_floor, too_few_steps
 from residency.models import erased
 from residency.models.base import silent
 from residency.models.predictors import kind_of
@@ -343,18 +343,6 @@ def write_facts(material: Material, facts: RunFacts, folder: Path) -> None:
     material.tracker.end()
 
 
-def _too_few_steps(stage: StageResult) -> str:
-    """A sentence on a stage that took less than half of the updates that ``auto`` takes and was not
-    stopped by its stop part; empty for others."""
-    try:
-        steps, usual = (int(stage.settings[key]) for key in ("steps", "steps of epochs: auto"))
-    except (KeyError, ValueError):
-        return ""
-    if 2 * steps >= usual:
-        return ""
-    return f"Stage {stage.name}: too few steps ({steps:,}; epochs: auto takes {usual:,})."
-
-
 def report_facts(
     material: Material,
     one: TaskOnData,
@@ -386,7 +374,7 @@ def report_facts(
             "them from."
         )
     caveats += below_floor(reports)
-    caveats += [words for stage in stages if (words := _too_few_steps(stage))]
+    caveats += [words for stage in stages if (words := too_few_steps(stage))]
     holds_words = any(stage.heaviest or "lexical" in stage.settings for stage in stages)
     caveats += [LEXICAL_CAVEAT] if holds_words else []
     if inputs.base.id.startswith("bundled:"):
@@ -407,6 +395,9 @@ def report_facts(
         stages=stages,
         reports=reports,
         caveats=tuple(caveats),
+        language=recipe.report.for_data(
+            next((each.lang for each in data if each.name == one.data), "")
+        ),
         show_text=material.show_text,
     )
 

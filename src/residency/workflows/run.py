@@ -19,7 +19,7 @@ from residency.core.files import read_json, write_jsonl
 from residency.core.progress import Silent, Tracker
 from residency.core.run_folder import Run, packages
 from residency.core.types import StageResult
-from residency.corpus.ledger import LedgerEntry
+from residency.corpus.ledger import FOR_TRAINING, LedgerEntry
 from residency.models.artefact import FILE, Artefact
 from residency.recipe import Recipe, read_yaml
 from residency.train import processes
@@ -172,11 +172,11 @@ def _entries(items: Items) -> list[LedgerEntry]:
         for id, count in items.windowed.items()
     ]
     found += [
-        LedgerEntry(file="", line=0, status="repaired", reason=f"for training: {why}", count=count)
+        LedgerEntry(file="", line=0, status="repaired", reason=FOR_TRAINING + why, count=count)
         for why, count in items.changed.items()
     ]
     return found + [
-        LedgerEntry(file="", line=0, id=id, status="rejected", reason=f"for training: {why}")
+        LedgerEntry(file="", line=0, id=id, status="rejected", reason=FOR_TRAINING + why)
         for id, why in items.rejected.items()
     ]
 

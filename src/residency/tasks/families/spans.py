@@ -128,14 +128,19 @@ class SpanFamily(ByLabel):
 
     def errors(self, example: Example, prediction: Prediction, card: Card) -> Iterator[ErrorItem]:
         for error in matching.errors(spans_of(example.gold), spans_of(prediction.answer)):
-            sides = [span for span in (error.gold, error.predicted) if span is not None]
+            gold, said = (
+                (span.start, span.end) if span else (0, 0) for span in (error.gold, error.predicted)
+            )
+            sides = [at for at in (gold, said) if at[1]]
             yield ErrorItem(
                 example=example.id,
                 kind=error.kind,
                 gold=error.gold.label if error.gold else "",
                 predicted=error.predicted.label if error.predicted else "",
-                start=min(span.start for span in sides),
-                end=max(span.end for span in sides),
+                start=min(start for start, _ in sides),
+                end=max(end for _, end in sides),
+                gold_at=gold,
+                said_at=said,
             )
 
     def columns(self, answer: Answer) -> dict[str, Any]:
