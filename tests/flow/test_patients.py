@@ -180,8 +180,9 @@ def test_a_model_that_learned_from_an_erased_patient_says_so_wherever_it_is_used
         and group not in json.dumps(mark)
     )
     assert next(copied.glob("train/*/erased.json")).is_file()
-    for name in ("report.html", "report.md", "model_card.md"):
-        assert said in (run / name).read_text("utf-8"), name
+    told = f"{len(ids)} văn bản của 1 bệnh nhân mà mô hình này đã học đã bị xóa"
+    for name, words in (("report.html", told), ("report.md", told), ("model_card.md", said)):
+        assert words in (run / name).read_text("utf-8"), name
     notes = lines(ward / "notes.jsonl", [{"text": "ho và sốt"}])
     assert (
         said
@@ -189,7 +190,7 @@ def test_a_model_that_learned_from_an_erased_patient_says_so_wherever_it_is_used
     )
     assert said in cli("check", ward / "recipe.yaml", "--runs", ward / "runs", check=0).stdout
     cli("eval", run, "evaluate.bootstrap=0", check=0)
-    assert any(said in path.read_text("utf-8") for path in run.glob("evaluations/*/report.md"))
+    assert any(told in path.read_text("utf-8") for path in run.glob("evaluations/*/report.md"))
     stage = json.loads(next(run.glob("train/*/stage.json")).read_text("utf-8"))
     assert "sample" not in stage["mask"]
 

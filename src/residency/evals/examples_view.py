@@ -85,12 +85,11 @@ def _pieces(item: ErrorItem, gold: Extent, said: Extent) -> Iterator[tuple[str, 
         yield item.text, ""
         return
     yield before, ""
-    ends = {item.start, item.end, *(at for at in (*gold, *said) if item.start < at < item.end)}
-    cuts = sorted(ends)
-    for start, end in pairwise(cuts):
-        both = {"gold": gold, "said": said}
-        marks = " ".join(name for name, (low, high) in both.items() if low <= start < high)
-        yield inside[start - item.start : end - item.start], marks or "gold said"
+    within = {at - item.start for at in (*gold, *said) if item.start < at < item.end}
+    for low, high in pairwise([0, *sorted(within), len(inside)]):
+        extents = {"gold": gold, "said": said}
+        marks = [name for name, (a, b) in extents.items() if a <= item.start + low < b]
+        yield inside[low:high], " ".join(marks or extents)
     yield after, ""
 
 

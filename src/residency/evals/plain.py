@@ -11,7 +11,6 @@ from residency.evals.formats import (
     interval,
     metric_in_sentence,
     metric_value,
-    number,
 )
 from residency.evals.verdicts import find, main_metric, size_of
 from residency.evals.words import Words
@@ -71,8 +70,7 @@ def _good(tuned: Report, metric: str, words: Words) -> Iterator[str]:
 
     def of_hundred(name: str) -> str:
         score = find(tuned, name)
-        known = score is not None and score.value is not None
-        return number(100 * score.value, 0) if known and score and score.value is not None else ""
+        return "" if score is None or score.value is None else f"{100 * score.value:.0f}"
 
     precision, recall = of_hundred("span_precision"), of_hundred("span_recall")
     if precision and recall:

@@ -216,38 +216,7 @@ def _plots(
     """A chart of scores for each task, of the training for each stage, and of calibration for each
     task, where there is something to draw."""
     used: set[str] = set()
-    of_tasks = []
-    for task in tasks:
-        overall = [
-            row for row in task.main.rows if row.name == formats.metric_title(task.metric, words)
-        ]
-        labels = task.labels[0].rows if task.labels else ()
-        rows = [*overall, *labels]
-        names = (
-            [
-                words("all answers" if task.tuned.references else "all labels"),
-                *(row.name for row in labels),
-            ]
-            if overall
-            else [row.name for row in labels]
-        )
-        series = [
-            (words(system), [row.scores[i] for row in rows])
-            for i, system in enumerate(task.main.systems)
-        ]
-        title = formats.metric_title(task.label_metric or task.metric, words)
-        if task.label_metric and task.label_metric != task.metric:
-            main = formats.metric_in_sentence(task.metric, words)
-            title += words(" (all labels: {metric})", metric=main)
-        label = words(
-            "{metric} on {task}, one row per label, a dot and its interval for {systems}",
-            metric=title,
-            task=task.name,
-            systems=", ".join(map(words, task.main.systems)),
-        )
-        of_tasks.append(
-            _plot("scores", task.name, plots.score_plot(names, series, title), label, used)
-        )
+    of_tasks = [_plot("scores", task.name, *_score_chart(task, words), used) for task in tasks]
     of_stages = [
         _plot(
             "training",
@@ -278,6 +247,32 @@ def _plots(
         for task in tasks
     ]
     return of_tasks, of_stages, curves
+
+
+def _score_chart(task: TaskView, words: Words) -> tuple[str | None, str]:
+    """The main metric over all labels and for each, and what it shows."""
+    overall = [
+        row for row in task.main.rows if row.name == formats.metric_title(task.metric, words)
+    ]
+    labels = task.labels[0].rows if task.labels else ()
+    rows, names = [*overall, *labels], [row.name for row in labels]
+    if overall:
+        names.insert(0, words("all answers" if task.tuned.references else "all labels"))
+    series = [
+        (words(system), [row.scores[i] for row in rows])
+        for i, system in enumerate(task.main.systems)
+    ]
+    title = formats.metric_title(task.label_metric or task.metric, words)
+    if task.label_metric and task.label_metric != task.metric:
+        main = formats.metric_in_sentence(task.metric, words)
+        title += words(" (all labels: {metric})", metric=main)
+    label = words(
+        "{metric} on {task}, one row per label, a dot and its interval for {systems}",
+        metric=title,
+        task=task.name,
+        systems=", ".join(map(words, task.main.systems)),
+    )
+    return plots.score_plot(names, series, title), label
 
 
 def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> Plot | None:
