@@ -151,13 +151,9 @@ def trl(pairs: list[tuple[str, str]], base: str, given: dict[str, Any]) -> dict[
     _quiet()
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=_linear(model, "lm_head"))
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": a}],
-            "completion": [{"role": "assistant", "content": b}],
-        }
-        for a, b in pairs
-    ]
+    sides = (("prompt", "user"), ("completion", "assistant"))
+    each = (zip(sides, pair, strict=True) for pair in pairs)
+    rows = [{side: [{"role": who, "content": text}] for (side, who), text in one} for one in each]
     packing = {"packing": True, "packing_strategy": "bfd", "max_length": 1024}
     steps = {"max_steps": given["steps"], "per_device_train_batch_size": 1, "bf16": given["bf16"]}
     rate = {"learning_rate": given["rate"], "gradient_checkpointing": False}
@@ -185,38 +181,24 @@ def four_bits(
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
-    config = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=half,
-    )
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        base, quantization_config=config, device_map={"": 0}, dtype=half
-    )
-    lora = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    how = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    how |= {"load_in_4bit": True, "bnb_4bit_compute_dtype": half}
+    given = {"quantization_config": transformers.BitsAndBytesConfig(**how), "device_map": {"": 0}}
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=half, **given)
+    linear = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, **linear)
     model = get_peft_model(prepare_model_for_kbit_training(model), lora)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 8000, (batch, tokens), generator=generator).tolist()
     half_way = tokens // 2
     torch.cuda.reset_peak_memory_stats()
-    result = fit(
-        model,
-        [{"input_ids": row, "labels": [-100] * half_way + row[half_way:]} for row in ids],
-        transformers.default_data_collator,
-        max_steps=steps,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=batch // micro_batch,
-        learning_rate=1e-4,
-        bf16=half is torch.bfloat16,
-        fp16=half is torch.float16,
-    )
-    return {
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
-        "tokens_per_second": steps * batch * tokens / result["seconds"],
-    }
+    rows = [{"input_ids": row, "labels": [-100] * half_way + row[half_way:]} for row in ids]
+    how = {"max_steps": steps, "per_device_train_batch_size": micro_batch, "learning_rate": 1e-4}
+    how |= {"gradient_accumulation_steps": batch // micro_batch}
+    how |= {"bf16": half is torch.bfloat16, "fp16": half is torch.float16}
+    result = fit(model, rows, transformers.default_data_collator, **how)
+    speed = steps * batch * tokens / result["seconds"]
+    return {"peak_gb": torch.cuda.max_memory_allocated() / 1e9, "tokens_per_second": speed}
 
 
 def pipeline(model: str, source: str, output: str, warm: int) -> dict[str, Any]:

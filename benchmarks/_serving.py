@@ -28,9 +28,8 @@ def tuned(work: Path, steps: int, threads: int) -> Path:
     data = common.write_parts(work, "vi", notes=common.invented(200, 1, ["vi"]))
     data = {"format": "jsonl", "path": data["notes"], "lang": "vi", "profile": "synthetic"}
     stage = {"method": {"kind": "full"}, "steps": steps, "batch": 16}
-    return common.finish(
-        common.recipe("served", TINY, data, "ner", stage, bootstrap=100), work, threads
-    )[0]
+    recipe = common.recipe("served", TINY, data, "ner", stage, bootstrap=100)
+    return common.finish(recipe, work, threads)[0]
 
 
 def exported(run: Path, folder: Path) -> Path:

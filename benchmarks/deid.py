@@ -372,13 +372,10 @@ class Road:
     def command(self, kill_in: str) -> tuple[int, float]:
         """(exit status, peak MB of all its processes together) of one command, killed half way
         through one of its steps."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"],
-            cwd=self.folder,
-            env={**os.environ, "RESIDENCY_KEY": KEY, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        command = [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"]
+        how: Any = {"env": {**os.environ, "RESIDENCY_KEY": KEY, "OMP_NUM_THREADS": "1"}}
+        how |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=self.folder, **how)
         done, peak = self.stored if kill_in == "extraction" else self.lines, 0.0
         while process.poll() is None:
             peak = max(peak, held(process.pid))

@@ -177,16 +177,12 @@ def judged(items: Sequence[Place], places: dict[Place, str]) -> dict[str, Any]:
     found: set[Place] = set()
     right = 0
     for note, start, end in items:
-        hits = {
-            place for place in places if place[0] == note and place[1] < end and place[2] > start
-        }
+        here = (place for place in places if place[0] == note)
+        hits = {place for place in here if place[1] < end and place[2] > start}
         right += bool(hits - found)
         found |= hits
-    every = list(places.values())
-    kinds = {
-        kind: sum(places[place] == kind for place in found) / max(1, every.count(kind))
-        for kind in KINDS
-    }
+    every, hit = list(places.values()), [places[place] for place in found]
+    kinds = {kind: hit.count(kind) / max(1, every.count(kind)) for kind in KINDS}
     precision, recall = right / max(1, len(items)), len(found) / len(places)
     return {"precision": precision, "recall": recall, "kinds": kinds}
 

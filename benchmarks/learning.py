@@ -6,9 +6,12 @@ Recipes leave to the defaults what is not said; what is measured decides nothing
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from statistics import mean, median
@@ -275,7 +278,7 @@ def compare(given: Namespace) -> None:
                 folders[str(common.finish(value, here, given.threads)[0])] = kind
             with served(answer(train)) as url:
                 api = f"evaluate.apis.stand-in={{url: '{url}', model: dictionary, budget: 5000}}"
-                call = (compared, api, here / "runs", *folders)
+                call = (compared, here / "runs", [api], *folders, "base", "api:stand-in")
                 folder = Path(common.apart(*call, threads=given.threads))
             for path in (folder / "plots").glob("scores-*.svg") if given.plots else ():
                 shutil.copyfile(path, common.ROOT / f"docs/images/compare-{corpus}.svg")
@@ -302,70 +305,105 @@ def compare(given: Namespace) -> None:
             common.report(given, table, f"-{corpus}", systems=found, tests=[*map(asdict, tests)])
 
 
-def compared(api: str, runs: str, *folders: str) -> str:
+def compared(runs: str, overrides: list[str], *systems: str) -> str:
     """One comparison in this process; its folder."""
     import residency
 
-    return str(residency.compare([*folders, "base", "api:stand-in"], [api], runs)[1])
+    return str(residency.compare(systems, overrides, runs)[1])
 
 
-def parts_of(name: str, work: Path) -> dict[str, Any]:
-    """A Huatuo file in the three parts by hash of the instruction; the settings that read them."""
-    parts: dict[str, list[dict[str, str]]] = {"train": [], "dev": [], "test": []}
+def parts_of(name: str, work: Path, turns: int = 0) -> dict[str, Any]:
+    """A Huatuo file in three parts; the settings that read them. ``turns``: its dialogues with so
+    many, behind short questions of the same part of the general file."""
+    parts = halves(name)
+    how = {"format": "alpaca", "lang": "zh", "origin": "model:gpt-3.5", "profile": "public"}
+    how |= {"packed": {}, "names": {"id": ""}} if name == "liver" else {}
+    for part, questions in halves("general").items() if turns else ():
+        short = cycle(q for q in questions if len(q["instruction"] + q["output"]) <= 60)
+        parts[part] = [dialogue(row, short, turns) for row in parts[part]]
+    return {**how, **common.write_json_parts(work / f"{name}{turns or ''}", parts)}
+
+
+def halves(name: str) -> dict[str, list[dict[str, Any]]]:
+    """The records of a Huatuo file by part, by the hash of the instruction."""
+    parts: dict[str, list[dict[str, Any]]] = {"train": [], "dev": [], "test": []}
     for record in common.huatuo(name):
         number = common.tenth(record["instruction"])
         parts["test" if number == 9 else "dev" if number == 8 else "train"].append(record)
-    how = {"format": "alpaca", "lang": "zh", "origin": "model:gpt-3.5", "profile": "public"}
-    how |= {"packed": {}, "names": {"id": ""}} if name == "liver" else {}
-    return {**how, **common.write_json_parts(work / name, parts)}
+    return parts
 
 
-@measure("--steps 60 --test 60 --roads two-stage lora full --runs ''", quick="--steps 2 --test 4")
+def dialogue(row: dict[str, Any], questions: Iterator[Any], turns: int) -> dict[str, Any]:
+    """The first turns of a packed dialogue, behind as many questions as it has too few."""
+    said = [*map(str.strip, re.split("<user>:|<bot>:", row["instruction"])[1:]), row["output"]]
+    talk = list(zip(said[::2], said[1::2], strict=True))[:turns]
+    more = [(q["instruction"], q["output"]) for q in islice(questions, turns - len(talk))]
+    *history, (question, answer) = [*more, *talk]
+    return {"instruction": question, "output": answer, "history": history}
+
+
+@measure(
+    "--steps 500 --test 90 --turns 1 10 --roads two-stage lora full --runs ''",
+    quick="--steps 2 --test 4 --turns 10",
+)
 def stages(given: Namespace) -> None:
     """P-Tuning v2 on general questions, then Freeze on one department's, beside one stage.
 
-    Huatuo's general file, then its liver cancer file, on the bundled causal model: loss and ROUGE-L
-    on held-out parts of both for the base, after stage 1 and after stage 2, and for LoRA and full
-    tuning that learn the liver file alone in as many steps as both stages together. The prefix has
-    the published rate, the others their defaults. --runs FOLDER keeps the runs and goes on there.
+    Huatuo's general file, then its liver cancer file as dialogues of --turns questions and answers
+    (one: the first of a record; more: behind short general questions of the same part where a
+    record has fewer), on the bundled causal model: loss and ROUGE-L on held-out parts of both, and
+    every paired difference, for the base, stage 1, stage 2, and LoRA and full tuning that learn the
+    liver file alone in as many steps as both stages together. A step reads 4 single questions or
+    one dialogue. Rates are the defaults. --runs FOLDER keeps the runs and goes on there.
     """
+    files = ("general", "liver")
+    columns = " | ".join(f"{name}: {metric}" for name in files for metric in ("loss", "ROUGE-L"))
+    table, pairs = Table(f"turns | system | {columns}"), Table(f"turns | difference | {columns}")
     found: list[dict[str, Any]] = []
-    columns = "general: loss | general: ROUGE-L | liver: loss | liver: ROUGE-L | training seconds"
-    table, files = Table(f"system | {columns}"), ("general", "liver")
-    names = {"base": "base", "1-prefix": "stage 1: prefix, general"}
-    names |= {"2-freeze": "stage 2: freeze, liver"}
     with common.folder(given.runs) as work:
-        data = {name: {**parts_of(name, work), "limit": 1600} for name in files}
-        task = {"card": "qa", "generate": {"max_tokens": 64}}
-        for road in given.roads:
-            more = {"limit": given.test, "baselines": ["base"] if road == "two-stage" else []}
-            steps = road_of(road, given.steps)
-            value = common.recipe(f"two-stage-{road}", TINY_LM, {}, "qa", *steps, **more)
-            value |= {"data": data, "tasks": [{**task, "name": n, "data": n} for n in files]}
-            _, facts = common.finish(value, work, given.threads)
-            several = len(facts.stages) > 1
-            took = {one.name if several else "tuned": one.seconds for one in facts.stages}
-            scores: dict[str, dict[str, str]] = {}
-            for one in facts.reports:
-                both = f"{shown(one, 'loss')} | {shown(one, 'rouge_l')}"
-                scores.setdefault(one.system.name, {})[one.task] = both
-            for system, each in scores.items():
-                seconds = f"{took[system]:.0f}" if system in took else "-"
-                name = names.get(system, f"one stage: {road}, liver")
-                table.add(f"{name} | {each['general']} | {each['liver']} | {seconds}")
-            found.append({"road": road, **told(facts)})
+        for turns in given.turns:
+            data = {"general": {**parts_of("general", work), "limit": 4 * given.steps}}
+            data["liver"], names = parts_of("liver", work, turns), {"base": "base"}
+            task = {"card": "qa", "generate": {"max_tokens": 64}}
+            for road in given.roads:
+                steps = road_of(road, given.steps, max(1, 4 // turns))
+                value = common.recipe(f"{road}-{turns}", TINY_LM, {}, "qa", *steps, limit=1)
+                value |= {"data": data, "tasks": [{**task, "name": n, "data": n} for n in files]}
+                folder, facts = common.finish(value, work, given.threads)
+                found.append({"turns": turns, "road": road, **told(facts)})
+                names[str(folder)] = "stage 2" if road == "two-stage" else road
+                if road == "two-stage":
+                    names[str(folder / "train/1-prefix")] = "stage 1"
+            rows: dict[tuple[Table, str], list[str]] = {}
+            for asked in files:
+                ask = [f"tasks[{number}].data={asked}" for number in (0, 1)]
+                call = (compared, work / "runs", [*ask, f"evaluate.limit={given.test}"], *names)
+                folder = Path(common.apart(*call, threads=given.threads))
+                facts = common.read_json(folder / "facts.json", RunFacts)
+                found.append({"turns": turns, "asked": asked, **told(facts)})
+                called = {Path(path).name: name for path, name in names.items()}
+                for one in facts.reports:
+                    cells = rows.setdefault((table, called[one.system.name]), [])
+                    cells += [shown(one, "loss"), shown(one, "rouge_l")]
+                for test in sorted(facts.reports[-1].comparisons, key=lambda test: test.metric):
+                    cells = rows.setdefault((pairs, f"{called[test.b]} - {called[test.a]}"), [])
+                    cells.append(interval(test.difference, test.low, test.high, "+.3f"))
+            for (to, name), cells in rows.items():
+                to.add(" | ".join([str(turns), name, *cells]))
     common.report(given, table, references="model-written", measurements=found)
+    common.report(given, pairs, "-pairs")
 
 
-def road_of(name: str, steps: int) -> list[dict[str, Any]]:
-    """The stages of a road; all roads have as many steps in all."""
-    every = {"batch": 16, "stop": None, "steps": steps}
+def road_of(name: str, steps: int, rows: int) -> list[dict[str, Any]]:
+    """The stages of a road; all roads have as many steps in all. A step on the liver file reads so
+    many rows."""
+    every = {"stop": None, "steps": steps, "batch": rows}
     if name != "two-stage":
         alone = {"name": name, "tasks": ["liver"], "method": {"kind": name}}
         return [{**every, **alone, "steps": 2 * steps}]
-    prefix = {"tasks": ["general"], "method": {"kind": "prefix", "length": 32}}
+    prefix = {"tasks": ["general"], "method": {"kind": "prefix", "length": 32}, "batch": 4}
     freeze = {"tasks": ["liver"], "method": {"kind": "freeze", "last": 2}}
-    return [{**every, **prefix, "learning_rate": 1e-2}, {**every, **freeze}]
+    return [{**every, **prefix}, {**every, **freeze}]
 
 
 if __name__ == "__main__":

@@ -129,10 +129,8 @@ def alternating(task: str, settings: Any, systems: list[str]) -> dict[str, list[
 
     base = common.base_of(TINY if task == "entities" else TINY_LM)
     card, rows, held = subject(task, settings["rows"], settings["held"])
-    tokens = {
-        "rows": common.items(base, card, rows).items,
-        "held": common.items(base, card, held).items,
-    }
+    both = {"rows": rows, "held": held}
+    tokens = {name: common.items(base, card, part).items for name, part in both.items()}
     data = {name: [common.as_tokens(one) for one in found] for name, found in tokens.items()}
     data["labels"] = len(TOKENS.outputs(card)) if task == "entities" else 0
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
@@ -181,9 +179,8 @@ def ours(
     precision, packed = "bf16" if given["bf16"] else "fp32", given["system"] == "ours" and writes
     settings = {"method": KINDS[given["method"]], "steps": given["steps"], "weight_decay": 0}
     settings |= {"stop": None, "accumulation": 1, "micro_batch": given["batch"]}
-    settings |= {"precision": precision}
+    settings |= {"precision": precision, "packing": "on" if packed else "off"}
     settings |= dict.fromkeys(("learning_rate", "head_learning_rate"), given["rate"])
-    settings["packing"] = "on" if packed else "off"
     pool, batches.POOL = batches.POOL, 1 if given["system"] == "random" else batches.POOL
     with common.folder() as work, processor_seconds() as times:
         chosen = {"stage": parse(Stage, settings, "stage"), "name": "1", "seed": given["seed"]}
@@ -235,11 +232,10 @@ def differs(base: Any, card: Card, rows: Any, batch: int, system: str) -> float:
     worst = 0.0
     for start in range(0, len(rows), batch):
         chosen = rows[start : start + batch]
-        rows_of = [one.ids for one in chosen], [one.targets for one in chosen]
-        packed = system == "ours"
-        given = (
-            attention.lay_end_to_end(*rows_of) if packed else collate(chosen, 0, heads.WORDS, False)
-        )
+        given = collate(chosen, 0, heads.WORDS, False)
+        if system == "ours":
+            rows_of = [one.ids for one in chosen], [one.targets for one in chosen]
+            given = attention.lay_end_to_end(*rows_of)
         with torch.inference_mode():
             losses, _ = token_losses(model, given)
         counts = [sum(target != -100 for target in item.targets) for item in chosen]
@@ -360,9 +356,8 @@ def made(folder: Path, kind: str, gpu: bool = False, **more: int) -> str:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        common.base_of(TINY_LM if kind == "llama" else TINY).path
-    )
+    path = common.base_of(TINY_LM if kind == "llama" else TINY).path
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     shape = {"vocab_size": len(tokenizer), "max_position_embeddings": 512, **SHAPES[kind], **more}
     config = transformers.AutoConfig.for_model(kind, **shape)
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
@@ -437,8 +432,7 @@ def qlora(given: Namespace) -> None:
     found: dict[str, list[dict[str, float]]] = {"residency": [], "plain": []}
     lora = {"kind": "lora", "r": RANK, "targets": "linear"}
     stage = {"method": lora, "steps": given.steps, "micro_batch": given.micro_batch}
-    stage |= {"learning_rate": 1e-4}
-    stage |= {"checkpointing": True, "precision": "auto"}
+    stage |= {"learning_rate": 1e-4, "checkpointing": True, "precision": "auto"}
     with common.folder() as work:
         base = made(work / "base", "llama", gpu=True, num_hidden_layers=given.layers, **SEVEN)
         for turn, name in common.in_turn([*found], given.rounds):

@@ -80,9 +80,8 @@ def file(given: Namespace) -> None:
 
 def invented(count: int, sentences: bool, seed: int = 90_000) -> Iterator[Note]:
     """Invented notes, or so many of their sentences."""
-    pieces = (
-        in_sentences(common.invented(count, seed)) if sentences else common.invented(count, seed)
-    )
+    made = common.invented(count, seed)
+    pieces = in_sentences(made) if sentences else made
     return (note for note, _ in zip(pieces, range(count), strict=False))
 
 
@@ -98,9 +97,8 @@ def tune(given: Namespace, work: Path) -> Path:
     """The tuned artefact, and beside it the same model as ``save_pretrained`` writes it."""
     from residency.models.artefact import load
 
-    renamed = (
-        msgspec.structs.replace(note, id=f"test-{note.id}") for note in common.invented(6, 80_001)
-    )
+    moved, others = msgspec.structs.replace, common.invented(6, 80_001)
+    renamed = (moved(note, id=f"test-{note.id}") for note in others)
     train = common.invented(given.train, 80_000)
     data = common.write_parts(work, None, train=train, test=renamed) | {"profile": "synthetic"}
     stage = {"method": {"kind": "full"}, "epochs": given.epochs, "stop": None}
@@ -223,15 +221,13 @@ def encoder(given: Namespace) -> None:
             timings.append({"batch": batch, "tokens": length, "of_plain": ratios, "seconds": took})
         answers, f1 = {n: list(p.predict(held_out)) for n, p in predictors.items()}, {}
         for name in SYSTEMS[2:]:
-            both = [(predictors[n].info, answers[n]) for n in ("torch", name)]
-            one = compare(held_out, *both, own.card)[0]
+            asked = [(predictors[n].info, answers[n]) for n in ("torch", name)]
+            one = compare(held_out, *asked, own.card)[0]
             ends = common.interval(100 * one.difference, 100 * one.low, 100 * one.high, "+.2f")
             table.add(f"F1, {name} minus torch | {ends} points{' | ' * len(SYSTEMS)}")
             f1[name] = {"difference": one.difference, "low": one.low, "high": one.high, "p": one.p}
-    kept = {
-        n: {"kept": o.kept, "reason": o.reason}
-        for n, o in (("bf16", made.bf16), ("int8", made.int8))
-    }
+    both = {"bf16": made.bf16, "int8": made.int8}
+    kept = {name: {"kept": one.kept, "reason": one.reason} for name, one in both.items()}
     more = {"f1": f1, "held_out": len(held_out), "kept": kept, "equal_within": made.equal_within}
     report(given, table, f"-{given.threads}{given.out}", timings=timings, **more)
 
@@ -242,13 +238,10 @@ def prepared(given: Namespace, work: Path) -> tuple[Path, list[Example]]:
     train, rest = train[: 100 if given.quick else LEARNED], [*train[LEARNED:], *gold]
     data = common.write_parts(work, "en", train=train, test=rest)
     stage = {"method": {"kind": "full"}, "epochs": 1 if given.quick else 6, "stop": None}
-    run, _ = common.finish(
-        common.recipe("ncbi", TINY, data, "ner", stage, limit=1), work, given.threads
-    )
-    held_out = examples(
-        rest[: 100 if given.quick else None], fixed(load_card("ner"), train, "ncbi")
-    )
-    return common.artefact(run), held_out
+    recipe = common.recipe("ncbi", TINY, data, "ner", stage, limit=1)
+    run, _ = common.finish(recipe, work, given.threads)
+    card = fixed(load_card("ner"), train, "ncbi")
+    return common.artefact(run), examples(rest[: 100 if given.quick else None], card)
 
 
 def stretches(predictor: Any, text: str, length: int, count: int) -> Iterator[str]:

@@ -158,16 +158,14 @@ def promptcblue(given: Namespace) -> None:
 
     table = Table(
         "task | submissions | valid: settled, equal | damaged: settled, equal | spoiled answers | "
-        "exceptions | "
-        "read as they are | repaired | unreadable | answers/s"
+        "exceptions | read as they are | repaired | unreadable | answers/s"
     )
     for task in NAMES:
         each = [compare(task, given.submissions, given.seed, damaged=one) for one in (False, True)]
         alike = " | ".join(f"{one.settled:,}, {one.equal:,}" for one in each)
         kinds, seconds = fuzz(task, given.answers, given.seed)
-        shares = " | ".join(
-            f"{kinds[k] / given.answers:.1%}" for k in ("read", "repaired", "unread")
-        )
+        each = (kinds[kind] for kind in ("read", "repaired", "unread"))
+        shares = " | ".join(f"{count / given.answers:.1%}" for count in each)
         table.add(
             f"{task} | {given.submissions:,} | {alike} | {given.answers:,} | "
             f"{kinds['raised']:,} | {shares} | {given.answers / seconds:,.0f}"

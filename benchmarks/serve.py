@@ -428,10 +428,8 @@ def four_bits(given: Namespace) -> None:
             model.generate(**how)
             torch.cuda.synchronize()
             took.append(time.perf_counter() - begun)
-    peak, usable = (
-        torch.cuda.max_memory_allocated() / 2**30,
-        given.card_gb * 1e9 / 2**30 * 0.94 - 0.5,
-    )
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    usable = given.card_gb * 1e9 / 2**30 * 0.94 - 0.5
     table = Table("what | value")
     table.add(f"weights and cache, estimated | {planned:.2f} GiB")
     table.add(f"peak, measured | {peak:.2f} GiB")

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from statistics import median
 
@@ -39,13 +40,8 @@ def modules(*arguments: str) -> dict[str, object]:
     from residency.cli import main
 
     sys.argv = ["residency", *arguments]
-    kept, sys.stdout = sys.stdout, sys.stderr
-    try:
+    with redirect_stdout(sys.stderr), suppress(SystemExit):
         main()
-    except SystemExit:
-        pass
-    finally:
-        sys.stdout = kept
     heavy = [name for name in HEAVY if name in sys.modules]
     return {"modules": len(sys.modules), "heavy": heavy}
 

@@ -48,6 +48,11 @@ def test_words_of_the_library_become_edits(
     assert segment(text, "canned").apply(text) == expected
 
 
+def test_syllables_part_words_that_touch_and_join_none() -> None:
+    text = "Bệnh nhân ho,sốt 38.5 (đau bụng)"
+    assert segment(text, "syllables").apply(text) == "Bệnh nhân ho , sốt 38 . 5 ( đau bụng )"
+
+
 def test_a_sentence_that_cannot_be_matched_leaves_the_others_joined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -69,10 +74,10 @@ def test_a_library_that_fails_leaves_the_text_as_it_is(monkeypatch: pytest.Monke
 def test_an_unknown_segmenter_is_answered_with_the_allowed_names() -> None:
     with pytest.raises(
         UserError,
-        match=r"'underthesee' is not known; allowed: underthesea; did you mean underthesea\?",
+        match=r"'underthesee' is not known; allowed: syllables, underthesea; did you mean underthesea\?",
     ):
         segment("đau", "underthesee")
-    assert segmenters() == ["underthesea"]
+    assert segmenters() == ["syllables", "underthesea"]
 
 
 def test_a_missing_package_is_named_with_the_way_to_install_it(

@@ -15,8 +15,10 @@ from residency.models import base as module
 from residency.models.artefact import fresh
 from residency.models.base import BaseModelSettings, load_tokenizer, max_positions, resolve
 from residency.models.weights import load_weights
+from residency.recipe import Recipe
 from residency.tasks.card import Card, Label
 from residency.tasks.heads import SEQUENCE
+from residency.workflows.steps import base_of
 
 CLASSES = Card(name="c", family="labels", labels=(Label(name="a"), Label(name="b")))
 SPANS = Card(name="s", family="spans", labels=(Label(name="a"),))
@@ -107,6 +109,25 @@ def test_word_models_are_known_by_name(
     shutil.copytree(bases["roberta"], tmp_path / name)
     assert resolve(BaseModelSettings(id=name), tmp_path).segmenter == segmenter
     assert resolve(BaseModelSettings(id=name, segmenter="none"), tmp_path).segmenter == ""
+
+
+@pytest.mark.parametrize(
+    ("card", "setting", "segmenter"),
+    [
+        ("ner", "auto", "syllables"),
+        ("ner", "underthesea", "underthesea"),
+        ("ner", "none", ""),
+        ("classify", "auto", "underthesea"),
+    ],
+)
+def test_a_word_model_marks_spans_by_syllables(
+    card: str, setting: str, segmenter: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(bases["roberta"], tmp_path / "phobert-base-v2")
+    value = {"schema": 1, "name": "t", "base": {"id": "phobert-base-v2", "segmenter": setting}}
+    value |= {"data": {"notes": {"format": "jsonl", "path": "notes.jsonl", "profile": "synthetic"}}}
+    value |= {"tasks": [{"card": card, "data": "notes"}]}
+    assert base_of(Recipe.from_mapping(value, tmp_path)).segmenter == segmenter
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ user's text."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residency.core.part import parse
 from residency.core.types import Span
+from residency.corpus.load import Data, load
 from residency.locale import segment as segmentation
 from residency.locale.tokenise import units
+from residency.metrics.spans import Counts, count
 from residency.models.artefact import tokeniser
 from residency.models.base import load_tokenizer
 from residency.models.tokens import Tokeniser, slotted, windows
@@ -334,6 +338,28 @@ def test_real_word_segmentation_leads_back_to_the_users_text(bases: dict[str, Pa
     pytest.importorskip("underthesea", reason="needs the package underthesea")
     text = "Bệnh nhân nam,62 tuổi đau bụng\r\nvùng thượng vị."
     check(text, Tokeniser(load_tokenizer(bases["electra"]), "underthesea", 64))
+
+
+@pytest.mark.data
+def test_a_joined_word_hides_borders_of_labels_and_a_syllable_none(tmp_path: Path) -> None:
+    pytest.importorskip("underthesea", reason="needs the package underthesea")
+    folder = Path(os.environ.get("RESIDENCY_SHARED_DATA", "../shared/data")) / "vi/vietbioner"
+    if not folder.is_dir():
+        pytest.skip("VietBioNER is not on this machine (RESIDENCY_SHARED_DATA)")
+    settings = {"format": "conll", "train": "train.txt", "lang": "vi", "stop": 0}
+    data = parse(Data, settings | {"profile": "public"}, "data.vietbioner")
+    notes = load(data, "vietbioner", folder, 0).part("train")
+    labels = sorted({span.label for note in notes for span in note.spans})
+    f1 = {}
+    for segmenter in ("underthesea", "syllables"):
+        tokens_of = Tokeniser(pho_bert(tmp_path), segmenter, 256)([note.text for note in notes])
+        counts = []
+        for note, tokens in zip(notes, tokens_of, strict=True):
+            tags, _ = encode(note.spans, tokens.slots, labels)
+            back = decode(note.text, tags, tokens.slots, labels)
+            counts += count(note.spans, back).values()
+        f1[segmenter] = sum(counts, Counts()).f1
+    assert f1["syllables"] == 1 and 0.93 < f1["underthesea"] < 0.95
 
 
 def test_a_token_over_several_units_makes_one_slot() -> None:

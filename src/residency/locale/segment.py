@@ -52,7 +52,13 @@ def _underthesea() -> Callable[[str], list[str]]:
     return lambda sentence: [str(word) for word in word_tokenize(sentence)]
 
 
-_SEGMENTERS: dict[str, Callable[[], Callable[[str], list[str]]]] = {"underthesea": _underthesea}
+def _syllables() -> Callable[[str], list[str]]:
+    return lambda sentence: [sentence[start:end] for start, end in units(sentence)]
+
+
+SYLLABLES = "syllables"
+"""The segmenter that joins nothing: no word can reach over the border of a labelled span."""
+_SEGMENTERS = {SYLLABLES: _syllables, "underthesea": _underthesea}
 
 
 def _joins(

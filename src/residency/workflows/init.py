@@ -9,6 +9,7 @@ from string import Template
 
 from residency.core.errors import UserError, allowed
 from residency.core.files import write_jsonl, write_text
+from residency.models.base import encoder_at_hand
 from residency.synth.questions import questions
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,7 +28,7 @@ def write_demo(folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int
     """
     project = folder / f"hospital-{lang}"
     if not (project / "recipe.yaml").exists():
-        write_hospital_project(project, lang, patients, seed)
+        write_hospital_project(project, lang, patients, seed, "bundled:tiny-encoder")
     return project / "recipe.yaml"
 
 
@@ -67,10 +68,10 @@ def write_demo_questions(
 
 
 def write_hospital_project(
-    folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0
+    folder: Path, lang: str, patients: int = DEMO_PATIENTS, seed: int = 0, base: str = ""
 ) -> list[Path]:
-    """Write an invented hospital's database and a recipe that starts from it; returns what was
-    written.
+    """Write an invented hospital's database and a recipe that starts from it and from a base, the
+    best encoder at hand where none is given; returns what was written.
 
     Never overwrites: raises ``UserError`` where either is there already.
     """
@@ -84,7 +85,7 @@ def write_hospital_project(
             raise UserError(f"{path}: is there already; choose another folder.")
     write_hospital(database, lang, patients, seed)
     text = Template((TEMPLATES / "hospital.yaml").read_text("utf-8")).substitute(
-        lang=lang, folder=folder
+        lang=lang, folder=folder, base=base or encoder_at_hand()
     )
     write_text(recipe, text)
     write_text(folder / ".gitignore", "data/\nidentified/\nlabelling/\nruns/\nhospital.db\n")
@@ -108,7 +109,9 @@ def write_project(folder: Path) -> list[Path]:
         or "project"
     )
     files = {
-        recipe: Template((TEMPLATES / "project.yaml").read_text("utf-8")).substitute(name=name),
+        recipe: Template((TEMPLATES / "project.yaml").read_text("utf-8")).substitute(
+            name=name, base=encoder_at_hand()
+        ),
         folder / "data" / "README.md": (TEMPLATES / "data.md").read_text("utf-8"),
         folder / "cards" / "my-card.yaml": (TEMPLATES / "card.yaml").read_text("utf-8"),
         folder / ".gitignore": "data/*\n!data/README.md\nruns/\n",

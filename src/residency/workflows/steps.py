@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from residency.core.errors import UserError
 from residency.core.files import digest, file_digest, read_json, sha256, write_text
 from residency.core.run_folder import (
@@ -25,6 +27,7 @@ from residency.core.types import DataSummary, Value
 from residency.core.zones import assert_outside
 from residency.corpus import load
 from residency.corpus.summary import strictest
+from residency.locale.segment import SYLLABLES
 from residency.models.base import NO_BASE, Base, resolve
 from residency.recipe import Recipe, Task
 from residency.tasks.card import Card
@@ -67,8 +70,19 @@ def read_inputs(recipe: Recipe, runs: Path, folder: Path | None = None) -> Input
 
 
 def base_of(recipe: Recipe, weights: bool = True) -> Base:
-    """The base of a recipe; ``NO_BASE`` where nothing starts from one."""
-    return resolve(recipe.base, recipe.root, weights) if recipe.needs_base else NO_BASE
+    """The base of a recipe; ``NO_BASE`` where nothing starts from one.
+
+    A base of joined words marks spans by syllables, unless the recipe names its segmenter: a joined
+    word is one slot, so where a label begins inside one no model can say so.
+    """
+    if not recipe.needs_base:
+        return NO_BASE
+    found = resolve(recipe.base, recipe.root, weights)
+    heads = (of(recipe.card(task)).classifier for task in recipe.tasks)
+    joins = found.segmenter and recipe.base.segmenter == "auto"
+    if joins and any(head is not None and head.by_token for head in heads):
+        return replace(found, segmenter=SYLLABLES)
+    return found
 
 
 def baselines_of(recipe: Recipe, card: Card) -> tuple[str, ...]:
