@@ -127,7 +127,9 @@ def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{words}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
         if command.startswith("residency init"):
             for recipe in tmp_path.glob("*/recipe.yaml"):  # takes minutes with a larger base
-                text = recipe.read_text("utf-8").replace("base: e5-small", "base: bundled:tiny-encoder")
+                text = recipe.read_text("utf-8").replace(
+                    "base: e5-small", "base: bundled:tiny-encoder"
+                )
                 recipe.write_text(text, "utf-8")
             data = tmp_path / "my-project" / "data"
             write_notes(data / "notes.jsonl", 30, 1)
