@@ -145,7 +145,10 @@ def test_brat_reads_entities_codes_attributes_and_relations(tmp_path: Path):
     assert (note.spans[0].code, note.spans[0].attributes) == ("ICD:R50|ICD:R51", ("Negated",))
     assert note.spans[1].attributes == ("Certainty=high",)
     assert note.relations == (Relation(head=0, tail=1, label="With"),)
-    assert count_entries(ledger.entries) == {"kept": {"": 1}}
+    assert count_entries(ledger.entries) == {
+        "kept": {"": 1},
+        "not taken": {"event not taken": 1, "equivalence not taken": 1},
+    }
 
 
 @pytest.mark.parametrize("offsets", ["4 9", "5 10"])  # CRLF counted as one character, then as two

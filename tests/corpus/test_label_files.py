@@ -167,6 +167,21 @@ def test_i2b2_concepts_stand_by_line_and_token(tmp_path: Path) -> None:
     assert found(read(apart, "i2b2")[0][0]) == found(notes[0])
 
 
+def test_i2b2_relations_and_assertions_are_counted_where_they_are_not_taken(tmp_path: Path) -> None:
+    put(tmp_path, "She has a fever .\n", "r.txt")
+    (tmp_path / "rel").mkdir()
+    (tmp_path / "concept").mkdir()
+    put(tmp_path / "rel", 'c="x" 1:3 1:3||r="TrIP"||c="fever" 1:3 1:3\n\n' * 2, "r.rel")
+    one = put(tmp_path / "concept", 'c="fever" 1:3 1:3||t="problem"\n', "r.con")
+    put(tmp_path / "concept", "She has a fever .\n", "r.txt")
+    put(tmp_path / "concept", 'c="fever" 1:3 1:3||t="problem"||a="present"\n', "r.ast")
+    _, ledger = read(one, "i2b2")
+    assert count_entries(ledger.entries) == {
+        "kept": {"": 1},
+        "not taken": {"relation not taken": 2, "assertion not taken": 1},
+    }
+
+
 def test_an_i2b2_token_that_is_counted_otherwise_is_found_by_its_words_or_refused(
     tmp_path: Path,
 ) -> None:
@@ -299,10 +314,11 @@ def test_i2b2_xml_tags_are_spans_by_type_or_name(tmp_path: Path) -> None:
         '<?xml version="1.0" encoding="UTF-8" ?>\n<deIdi2b2>\n<TEXT><![CDATA[Seen 2 May by Dr Oak <b>]]>'
         '</TEXT>\n<TAGS>\n<DATE id="P0" start="5" end="10" text="2 May" TYPE="DATE" comment=""/>\n'
         '<NAME id="P1" start="17" end="20" text="Oak" TYPE="DOCTOR" comment=""/>\n'
-        "</TAGS>\n</deIdi2b2>\n"
+        '<TLINK id="TL0" fromID="P0" toID="P1" type="BEFORE"/>\n</TAGS>\n</deIdi2b2>\n'
     )
     path = put(tmp_path, content, "110-01.xml")
-    (note,), _ = read(path, "i2b2_xml")
+    (note,), ledger = read(path, "i2b2_xml")
+    assert count_entries(ledger.entries)["not taken"] == {"link not taken": 1}
     assert (note.id, note.text) == ("110-01", "Seen 2 May by Dr Oak <b>")
     assert found(note) == [("2 May", "DATE"), ("Oak", "DOCTOR")]
     assert found(read(path, "i2b2_xml", label="name")[0][0])[1] == ("Oak", "NAME")

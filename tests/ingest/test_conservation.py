@@ -21,7 +21,15 @@ from lxml import etree
 
 from residency.core.progress import Silent
 from residency.ingest.ccda import document
-from residency.ingest.decode import HIDDEN, STRUCK, of_html, of_rtf, with_powers
+from residency.ingest.decode import (
+    HIDDEN,
+    IN_OBJECT,
+    PICTURE,
+    STRUCK,
+    of_html,
+    of_rtf,
+    with_powers,
+)
 from residency.ingest.documents import EMBEDDED
 from residency.ingest.hl7 import CANCELLED, REPLACED, WITHDRAWN, message, messages
 from residency.ingest.hl7_segments import UNKNOWN_ESCAPE, UNKNOWN_SET
@@ -472,6 +480,47 @@ def test_no_character_of_rtf_is_lost(paragraphs: list[list[tuple[str, str]]]) ->
     text = of_rtf(rf"{{\rtf1\ansi{{\fonttbl{{\f0 Arial;}}}} {body}}}", left)
     every = [run for made in paragraphs for run in made]
     assert (without_powers(text), +left) == shown(every)
+
+
+def test_pictures_are_counted_once_and_the_words_of_embedded_objects_too() -> None:
+    left = Counter[str]()
+    picture = r"{\*\shppict{\pict\pngblip 89504e47}}{\nonshppict{\pict\wmetafile8 0100}}"
+    thing = r"{\object\objemb{\*\objdata 0105}{\result {\rtlch seen}{\pict\wmetafile8 01ff}}}"
+    assert of_rtf(rf"{{\rtf1\ansi a{picture} b{thing} c}}", left) == "a b c"
+    assert left == {PICTURE: 2, IN_OBJECT: len("seen")}
+    left.clear()
+    assert of_html("<p>a<img src='x.png'> b</p>", left) == "a b" and left == {PICTURE: 1}
+    figure = '<paragraph>a<renderMultiMedia referencedObject="M"/> b</paragraph>'
+    found = document(
+        Ccda(kind="ccda", path="x"), cda(f"<section><text>{figure}</text></section>"), "f"
+    )
+    assert found.note and found.note.text == "a b" and found.remarks == {PICTURE: 1}
+
+
+@many
+@given(runs(), st.lists(runs(), min_size=1, max_size=3))
+def test_no_character_of_an_abstract_is_lost(
+    tmp_path_factory: pytest.TempPathFactory,
+    title: list[tuple[str, str]],
+    parts: list[list[tuple[str, str]]],
+) -> None:
+    tags = {"bold": "b", "raised": "sup", "lowered": "sub"}
+
+    def written(made: list[tuple[str, str]]) -> str:
+        pieces = ((tags.get(kind, "i"), escape(text)) for kind, text in made)
+        return "".join(f"<{tag}>{text}</{tag}>" for tag, text in pieces)
+
+    abstract = "".join(f"<AbstractText>x{written(made)}</AbstractText>" for made in parts)
+    path = tmp_path_factory.getbasetemp() / "abstract.xml"
+    path.write_text(
+        "<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>"
+        f"T{written(title)}t</ArticleTitle><Abstract>{abstract}</Abstract></Article>"
+        "</MedlineCitation></PubmedArticle></PubmedArticleSet>",
+        "utf-8",
+    )
+    expected = "T" + "".join(text for _, text in title) + "t"
+    expected += "".join("x" + "".join(text for _, text in made) for made in parts)
+    assert [without_powers(one.text) for one in read_xml(path)] == [without_powers(expected)]
 
 
 def cda(body: str) -> bytes:

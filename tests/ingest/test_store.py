@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import RawNote
@@ -51,6 +54,26 @@ def test_what_was_stored_comes_back_and_is_nowhere_to_be_read(store: Store) -> N
     for hidden in (SECRET, "N0", "P1"):
         assert hidden.encode() not in data
     assert store.path.stat().st_mode & 0o077 == 0
+
+
+def test_a_store_of_an_earlier_version_goes_on_with_its_own_hashes(store: Store) -> None:
+    index = hmac.new(KEY, b"segments index", "sha256").digest()
+    assert store.hash_with_key("N0") == blake2b(b"N0", key=index, digest_size=16).digest()
+    store.put("head", replace(store.head, keyed=""))
+    store = reopened(store, "DELETE FROM taken")
+    assert store.hash_with_key("N0") == hmac.new(index, b"N0", "sha256").digest()[:16]
+    store.add(notes(6))
+    assert reopened(store).known(["N6", "N9"])["N6"] is not None
+
+
+def test_what_a_reading_stored_is_written_through_at_its_end(store: Store) -> None:
+    with pytest.raises(KeyError), store.reading():
+        store.add(notes(6))
+        raise KeyError
+    assert store.database.execute("PRAGMA synchronous").fetchone() == (2,)
+    found = sqlite3.connect(f"file:{store.path}?immutable=1", uri=True)
+    assert found.execute("SELECT max(number) FROM segments").fetchone() == (3,)
+    found.close()
 
 
 def test_another_key_opens_nothing(store: Store) -> None:

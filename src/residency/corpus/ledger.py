@@ -14,7 +14,7 @@ from residency.core.types import PROFILES, Note, Relation, Span, Value
 from residency.corpus.reader import Row, Source
 from residency.corpus.span_repair import MERGED, Remark, settle
 
-Status = Literal["kept", "windowed", "truncated", "repaired", "rejected", "left out"]
+Status = Literal["kept", "windowed", "truncated", "repaired", "rejected", "left out", "not taken"]
 ROWS: tuple[Status, ...] = ("kept", "repaired", "rejected", "left out")
 """The statuses of which each input row has exactly one; the others say more about a used row."""
 
@@ -62,6 +62,8 @@ class Ledger:
         if row.left_out:
             self.add("left out", path, line, id, row.left_out)
             return None
+        for reason, number in row.not_taken.items():
+            self.add("not taken", path, line, "", reason, number)
         self.labels.update(raw.label for raw in row.spans if raw.label)
         self.labels.update(row.labels)
         if fault := row.fault or ("" if row.text.strip() else "text is empty"):

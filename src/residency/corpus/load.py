@@ -262,7 +262,7 @@ def relative_name(path: Path, root: Path) -> str:
 def _check_ids(entries: Sequence[LedgerEntry]) -> None:
     first: dict[str, LedgerEntry] = {}
     for entry in entries:
-        if entry.status in ("rejected", "left out"):
+        if entry.status in ("rejected", "left out", "not taken"):
             continue
         other = first.setdefault(entry.id, entry)
         if other is not entry:

@@ -50,6 +50,8 @@ class Row(Value, frozen=True):
     """How offsets count, where the format says it."""
     repairs: tuple[str, ...] = ()
     """Repairs that the reader made, one per span."""
+    not_taken: dict[str, int] = {}
+    """Reason -> annotations of the file beside the spans that the format does not take."""
     fault: str = ""
     """Why nothing can be made of the row."""
     left_out: str = ""

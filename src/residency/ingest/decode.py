@@ -22,6 +22,8 @@ BROKEN = "the formatted text cannot be taken apart"
 LETTERS = set("aăâeêioôơuưy") | set("AĂÂEÊIOÔƠUƯY")
 STRUCK = "characters left out: struck out or deleted"
 HIDDEN = "characters left out: hidden"
+PICTURE = "pictures and embedded objects left out"
+IN_OBJECT = "characters left out: embedded objects"
 ASIDE = "characters left out: footnotes, comments, headers and footers"
 UNSEEN = "characters left out: scripts, styles and the head of a page"
 CONTROL = "characters left out: control characters"
@@ -243,20 +245,31 @@ def _visible_rtf(text: str, left: Counter[str]) -> str:
                 if raised and not run.raised:
                     raised = False
                     out.append(RAISED_RTF[False])
-            elif sign == "*" or word in destinations or word == "fonttbl":
-                words = word is not None and ASIDE_RTF.fullmatch(word)
-                run = run._replace(aside=run.aside.strip() or (ASIDE if words else MARKUP))
+            elif sign == "*" or word in destinations or word in ("fonttbl", "nonshppict"):
+                pictured = word in ("pict", "object") and run.aside not in (AGAIN, IN_OBJECT)
+                left.update({PICTURE: 1} if pictured else {})
+                run = run._replace(aside=_aside(word or "", run.aside))
             elif word:
                 run = _drawn(run, word, arg)
             out.append(token[0])
-    left.pop(MARKUP, None)
+    del left[MARKUP], left[AGAIN]
     return "".join(out)
 
 
-MARKUP = " "
-"""In the place of a reason: what is no text, such as the table of fonts."""
+MARKUP, AGAIN = " ", "  "
+"""In the place of a reason: what is no text, such as the table of fonts; a picture or an object,
+which is counted, and what stands for it in other programs."""
 LAYOUT_RTF = ("par", "sect", "page", "line", "tab", "row", "cell", "nestcell")
 RAISED_RTF = {True: r"{\uc0\u-560}", False: r"{\uc0\u-559}"}
+
+
+def _aside(word: str, before: str) -> str:
+    """Why a destination is no part of the text; what stands in one is left out with it."""
+    if word in ("pict", "object", "nonshppict"):
+        return AGAIN
+    if word == "result":  # what is seen of an embedded object
+        return IN_OBJECT
+    return before.strip() or (ASIDE if ASIDE_RTF.fullmatch(word) else MARKUP)
 
 
 def _drawn(run: _Run, word: str, arg: str | None) -> _Run:
@@ -325,6 +338,7 @@ def _words(node: Any, out: list[str], left: Counter[str]) -> None:
     if why := _why_unseen(node):
         count_left(node, why, left)
         return
+    left.update({PICTURE: 1} if tag in ("img", "svg", "embed", "object") else {})
     around = "\n" if tag in BLOCKS else ""
     raised = tag == "sup" or "vertical-align:super" in _style(node)
     out += (UP if raised else around, _blanks(node.text, tag))

@@ -11,6 +11,7 @@ from typing import Any
 
 from residency.ingest.decode import (
     DOWN,
+    PICTURE,
     STRUCK,
     UP,
     Unreadable,
@@ -133,6 +134,7 @@ def _words(node: Any, out: list[str], left: Counter[str]) -> None:
     if node.get("revised") == "delete" or "strike" in style or "linethrough" in style:
         count_left(node, STRUCK, left)
         return
+    left.update({PICTURE: 1} if tag == "renderMultiMedia" else {})
     around = UP if tag == "sup" else "\n" if tag in LINES else ""
     out += (around, blank(node.text))
     for child in node:

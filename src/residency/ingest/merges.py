@@ -69,6 +69,8 @@ def person_of(note: RawNote) -> str:
     """Name and birth date of a note's patient, however they are written; empty where one of them is
     not known."""
     of = dict(note.identifiers)
+    if "birth_date" not in of:
+        return ""
     name = " ".join(sorted(normalize("NFKC", of.get("name", "")).casefold().split()))
     born = "".join(sign for sign in of.get("birth_date", "") if sign.isdigit())
     return f"{name}\0{born}" if name and born else ""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from residency.core.edits import Edits
 from residency.core.errors import DataError
 from residency.core.types import RawNote, Span, Value
-from residency.ingest.decode import Unreadable, read
+from residency.ingest.decode import FONTS, Unreadable, read
 from residency.ingest.sources import TableSource
 
 Labels = dict[str, list[tuple[int, int, str]]]
@@ -65,6 +65,14 @@ def note_of(
         return RowOutcome(skipped=NO_ID, id=f"\0{place}", mark=mark)
     id = str(row[columns.id])
     version = str(row[columns.version] or "") if columns.version else ""
+    fonts = settings.encoding in FONTS
+
+    def plain(column: str) -> str:
+        value = row[column]
+        if type(value) is str and not fonts:
+            return value
+        return read(value, settings.encoding, lang, "plain")[0]
+
     if columns.deleted and str(row[columns.deleted] or "").strip().casefold() not in NOT_SET:
         return RowOutcome(skipped=DELETED, id=id, mark=mark, version=version, deleted=True)
     lang = str(row[columns.lang] or "") if columns.lang else settings.lang
@@ -72,11 +80,9 @@ def note_of(
     try:
         text, edits = read(row[columns.text], settings.encoding, lang, columns.format, left)
         identifiers = tuple(
-            (kind, value)
-            for kind, column in settings.columns_of()
-            if (value := read(row[column], settings.encoding, lang, "plain")[0])
+            (kind, value) for kind, column in settings.columns_of if (value := plain(column))
         )
-        patient = read(row[columns.patient], settings.encoding, lang, "plain")[0]
+        patient = plain(columns.patient)
     except Unreadable as error:
         return RowOutcome(skipped=str(error), id=id, mark=mark, version=version)
     if not text.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -104,6 +105,7 @@ class TableSource(NoteSource):
     """Kind -> column or columns that hold identifiers of the row: they are looked for in every form
     in the note."""
 
+    @cached_property
     def columns_of(self) -> tuple[tuple[str, str], ...]:
         """(kind, column) of every identifier."""
         return tuple(
@@ -119,7 +121,7 @@ class TableSource(NoteSource):
             for name, column in self.columns
             if column and name != "format"
         }
-        return named | {f"extract.identifiers.{kind}": column for kind, column in self.columns_of()}
+        return named | {f"extract.identifiers.{kind}": column for kind, column in self.columns_of}
 
 
 class Sql(TableSource):

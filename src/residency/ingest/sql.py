@@ -4,14 +4,15 @@ that may not."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from residency.core.errors import DataError, GateRefused, UserError, allowed
@@ -21,8 +22,9 @@ from residency.ingest.select import DIALECTS, check_select, tables
 from residency.ingest.sources import Sql
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Engine, RowMapping
+    from sqlalchemy import Connection, CursorResult, Engine
 
+T = TypeVar("T")
 NO_MARK = "the row has no mark, or no id"
 
 
@@ -125,21 +127,36 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
                 stream_results=True, yield_per=settings.fetch
             ).execute(text(statement), {"mark": behind(mark, settings.again)} if mark else {})
             with _labels(engine, settings, labels) as labels_of, _let_go(result):
-                groups = result.mappings().partitions(settings.fetch)
+                names = list(map(str, result.keys()))
+                groups = (
+                    [dict(zip(names, row, strict=True)) for row in group]
+                    for group in result.partitions(settings.fetch)
+                )
                 if settings.columns.line:
                     yield from _lined(groups, settings, column, labels_of)
                     return
-                for group in groups:
+
+                def outcomes(group: Sequence[Mapping[str, Any]]) -> list[RowOutcome]:
                     labelled = labels_of([row[settings.columns.id] for row in group])
-                    for row in group:
-                        plain = {str(name): value for name, value in row.items()}
-                        yield note_of(plain, settings, "", labelled, mark_of(row[column]))
+                    return [note_of(r, settings, "", labelled, mark_of(r[column])) for r in group]
+
+                yield from chain.from_iterable(ahead(map(outcomes, groups)))
     finally:
         engine.dispose()
 
 
+def ahead(groups: Iterator[T]) -> Iterator[T]:
+    """What an iterator gives, the next one made in a thread meanwhile: the server and its answers
+    do not wait for what is done with a group, nor that for them."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, groups, None)
+        while (group := coming.result()) is not None:
+            coming = thread.submit(next, groups, None)
+            yield group
+
+
 def _lined(
-    groups: Iterable[Sequence[RowMapping]],
+    groups: Iterable[Sequence[Mapping[str, Any]]],
     settings: Sql,
     column: str,
     labels_of: Callable[[Sequence[Any]], Labels],
@@ -147,8 +164,7 @@ def _lined(
     """Notes of which every line is a row, the rows of a note behind one another. Marks lie in
     another order, so the source is read so far only at its end."""
     last = None
-    rows = ({str(name): value for name, value in row.items()} for group in groups for row in group)
-    for id, lines in groupby(rows, key=itemgetter(settings.columns.id)):
+    for id, lines in groupby(chain.from_iterable(groups), key=itemgetter(settings.columns.id)):
         note = list(lines)
         marks = (row[column] for row in note)
         last = max((*marks, last) if last is not None else marks)

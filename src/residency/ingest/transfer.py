@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -29,6 +30,8 @@ from residency.ingest.store import (
 OLDER = "a later version of the note was taken before"
 ERASED = "the patient was erased"
 TWICE = "the id was given twice, with different texts"
+AT_ONCE = 1000
+"""Ids that are looked up together at most."""
 
 
 class Extraction(Value, frozen=True):
@@ -78,23 +81,23 @@ def take(settings: AnySource, root: Path, store: Store, tracker: Tracker) -> Ext
     merged = merged_patients(settings, root, store.path.parent, store.path.name.split(".")[0])
     known = store.get("merged", Merged) or Merged()
     whole = settings.absent != "keep" or merged != known.into
-    store.begin_reading()
     tracker.start("extracting")
     work = _Taking(store, settings.segment, merged)
-    if isinstance(settings, Sql):
-        from residency.ingest import sql
+    with store.reading():
+        if isinstance(settings, Sql):
+            from residency.ingest import sql
 
-        outcomes = sql.notes(settings, root, None if whole else store.head.mark)
-    else:
-        from residency.ingest import file_source
+            outcomes = sql.notes(settings, root, None if whole else store.head.mark)
+        else:
+            from residency.ingest import file_source
 
-        outcomes = file_source.notes(settings, root, store, whole)
-    for outcome in outcomes:
-        work.see(outcome)
-        tracker.update(work.rows)
-    work.flush()
-    if settings.absent != "keep":
-        work.removed += store.remove_absent(settings.absent)
+            outcomes = file_source.notes(settings, root, store, whole)
+        while group := list(islice(outcomes, work.room())):
+            work.see(group)
+            tracker.update(work.rows)
+        work.flush()
+        if settings.absent != "keep":
+            work.removed += store.remove_absent(settings.absent)
     if merged != known.into:
         with store.writing():
             store.put("merged", Merged(into=merged))
@@ -140,6 +143,8 @@ class _Taking:
         self.skipped: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         self.known_people: set[tuple[str, str]] = set()
+        self.erased = store.erased()
+        self.known: dict[str, Taken | None] = {}
         self._empty()
 
     def _empty(self) -> None:
@@ -155,8 +160,19 @@ class _Taking:
         self.mark: tuple[str, str] | None = None
         self.seen = 0
 
-    def see(self, item: RowOutcome) -> None:
-        """Take account of what the source gave."""
+    def room(self) -> int:
+        """How many rows are looked at together: no more than the segment has room for."""
+        return min(self.size - len(self.notes), AT_ONCE)
+
+    def see(self, items: Sequence[RowOutcome]) -> None:
+        """Take account of what the source gave, its ids looked up at once."""
+        self.known = self.store.known(item.note.id if item.note else item.id for item in items)
+        for item in items:
+            self._see(item)
+        if len(self.notes) >= self.size or self.seen >= 20 * self.size:
+            self.flush()
+
+    def _see(self, item: RowOutcome) -> None:
         self.mark = item.mark or self.mark
         if item.file:
             self.done.append(item.file)
@@ -169,12 +185,10 @@ class _Taking:
             self._without(item)
         self.rows += 0 if item.file else item.rows
         self.seen += 1
-        if len(self.notes) >= self.size or self.seen >= 20 * self.size:
-            self.flush()
 
     def _without(self, item: RowOutcome) -> None:
         """A row that is no note, or says that its note is no longer."""
-        known = self.store.taken(item.id)
+        known = self.known[item.id]
         if item.id in self.notes or (known and known.content and item.id not in self.gone):
             if _older(item.version, self.versions.get(item.id, known.version if known else "")):
                 self._leave_out(OLDER, item.id, item.version.encode())
@@ -202,10 +216,10 @@ class _Taking:
     def _note(self, note: RawNote, item: RowOutcome) -> None:
         if (patient := self.merged.get(note.patient)) is not None:
             note = replace(note, patient=patient)
-        if self.store.is_erased(note.patient):
+        if self.erased and self.store.hash_with_key(note.patient) in self.erased:
             self.skipped[ERASED] += item.rows
             return
-        now, known = self.store.hash_with_key(content(note)), self.store.taken(note.id)
+        now, known = self.store.hash_with_key(content(note)), self.known[note.id]
         if note.id in self.notes:
             known = Taken(
                 self.notes[note.id][1], self.versions.get(note.id, ""), self.store.head.reading
@@ -216,7 +230,9 @@ class _Taking:
                 self._leave_out(OLDER, note.id, now)
             else:
                 self._take(note, now, item)
-        elif known.content in (now, self.store.hash_with_key(content_before(note))):
+        elif known.content == now or known.content == self.store.hash_with_key(
+            content_before(note)
+        ):
             self.again += 1
             self.met.add(note.id)
         elif _older(item.version, known.version):
@@ -247,7 +263,8 @@ class _Taking:
             self.counts[REMOVED] -= 1
             self.later.add(note.id)
         self.left += item.left
-        self.remarks.update(item.remarks)
+        if item.remarks:
+            self.remarks.update(item.remarks)
         person = person_of(note)
         if person and (person, note.patient) not in self.known_people:
             self.known_people.add((person, note.patient))
@@ -265,6 +282,7 @@ class _Taking:
                 seen=tuple(sorted(self.met)),
                 versions=self.versions,
                 people=tuple(self.people),
+                contents={id: now for id, (_, now) in self.notes.items()},
             )
             notes = [note for note, _ in self.notes.values()]
             self.store.add(notes, counts, self.mark, self.done, read)

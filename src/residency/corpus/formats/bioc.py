@@ -50,7 +50,7 @@ class BioC(Source):
 
     def rows(self, path: Path) -> Iterator[Row]:
         is_xml = read_text(path).lstrip()[:1] == "<"
-        for number, (id, passages, relations) in enumerate(
+        for number, (id, passages, (relations, others)) in enumerate(
             _of_xml(path) if is_xml else _of_json(path), 1
         ):
             text = ""
@@ -59,7 +59,16 @@ class BioC(Source):
                 text += ("\n" + " " * (gap - 1) if gap > 0 else "") if text else " " * gap
                 text += one.text
             spans = tuple(self._raw(mention) for one in passages for mention in one.mentions)
-            yield Row(line=number, id=id, group=id, text=text, spans=spans, relations=relations)
+            not_taken = {"relation of other than two spans not taken": others} if others else {}
+            yield Row(
+                line=number,
+                id=id,
+                group=id,
+                text=text,
+                spans=spans,
+                relations=relations,
+                not_taken=not_taken,
+            )
 
     def _raw(self, mention: _Mention) -> Raw:
         label = mention.infons.get(self.label, "")
@@ -77,7 +86,7 @@ class BioC(Source):
         )
 
 
-Document = tuple[str, list[_Passage], tuple[tuple[str, str, str], ...]]
+Document = tuple[str, list[_Passage], tuple[tuple[tuple[str, str, str], ...], int]]
 
 
 def _of_json(path: Path) -> Iterator[Document]:
@@ -86,11 +95,10 @@ def _of_json(path: Path) -> Iterator[Document]:
         for document in found["documents"] if isinstance(found, dict) else found:
             passages = [_passage(one) for one in document["passages"]]
             relations = [
-                (infons.get("type", ""), [str(node["refid"]) for node in one["nodes"]])
+                (infons.get("type", ""), [node.get("refid") for node in one.get("nodes", [])])
                 for holder in (document, *document["passages"])
                 for one in holder.get("relations", [])
                 for infons in [one.get("infons", {})]
-                if all("refid" in node for node in one.get("nodes", []))
             ]
             yield identifier(document.get("id")), passages, _pairs(relations)
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError):
@@ -157,5 +165,13 @@ def _infons(element: Any) -> dict[str, str]:
     return {one.get("key", ""): one.text or "" for one in element.iterfind("infon")}
 
 
-def _pairs(relations: list[tuple[str, list[str]]]) -> tuple[tuple[str, str, str], ...]:
-    return tuple((nodes[0], nodes[1], name) for name, nodes in relations if len(nodes) == 2)
+def _pairs(
+    relations: list[tuple[str, list[Any]]],
+) -> tuple[tuple[tuple[str, str, str], ...], int]:
+    """Relations between two annotations, and how many there are of other kinds."""
+    pairs = tuple(
+        (str(nodes[0]), str(nodes[1]), name)
+        for name, nodes in relations
+        if len(nodes) == 2 and None not in nodes
+    )
+    return pairs, len(relations) - len(pairs)

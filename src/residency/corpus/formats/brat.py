@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,9 @@ _ENTITY = re.compile(r"(T\S*)\t([^\t]+?) (\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18}
 # A remark of the annotator's that was given a T number; it names another annotation instead of
 # offsets.
 _REMARK = re.compile(r"T\S*\tAnnotatorNotes \S+(\t.*)?")
+OTHERS = {"E": "event not taken", "*": "equivalence not taken", "R": "relation cannot be read"}
+OTHER = "line of another kind not taken"
+DESCRIBES_OTHER = "attribute or code of no entity not taken"
 
 
 class Brat(Source):
@@ -24,7 +28,8 @@ class Brat(Source):
     that count it as one character are converted for the whole file where the quotes prove it.
 
     Read: entities (T), their codes (N, several joined by ``|``), attributes (A, M) and binary
-    relations (R). Events, equivalences and remarks are not read. Discontinuous spans are bad spans.
+    relations (R). Events, equivalences and other lines are counted and not taken; remarks (#) are no
+    annotations. Discontinuous spans are bad spans.
     """
 
     format: Literal["brat"]
@@ -48,6 +53,7 @@ class Brat(Source):
             return
         spans: dict[str, Raw] = {}
         relations: list[tuple[str, str, str]] = []
+        others: Counter[str] = Counter()
         for number, line in text_lines(path.with_suffix(".ann")):
             line = line.rstrip("\r\n")
             if line.startswith("T") and not _REMARK.fullmatch(line):
@@ -58,13 +64,16 @@ class Brat(Source):
             ):
                 relations.append((match[2], match[3], match[1]))
             elif line[:1] in ("N", "A", "M"):
-                _describe(line, spans)
+                _describe(line, spans, others)
+            elif line.strip() and line[0] not in "#T":
+                others[OTHERS.get(line[0], OTHER)] += 1
         yield Row(
             line=0,
             text=read_text(path),
             spans=tuple(spans.values()),
             relations=tuple(relations),
             join_lines=self.join_lines,
+            not_taken=dict(others),
         )
 
 
@@ -79,13 +88,14 @@ def _entity(line: str, number: int) -> Raw:
     return Raw(fragments=fragments, label=label, quote=quote or "", key=key, line=number)
 
 
-def _describe(line: str, spans: dict[str, Raw]) -> None:
+def _describe(line: str, spans: dict[str, Raw], others: Counter[str]) -> None:
     """Add a code (``N1\\tReference T1 MeSH:D061325``) or an attribute (``A1\\tNegated T1``) to the
-    span it names."""
+    span it names; one of something else is counted."""
     cells = line.split("\t")
     name, key, value, *_ = [*cells[1].split(" ", 2), "", "", ""] if len(cells) > 1 else [""] * 3
     raw = spans.get(key)
     if raw is None:
+        others[DESCRIBES_OTHER] += 1
         return
     if not line.startswith("N"):
         attribute = f"{name}={value}" if value else name

@@ -14,6 +14,7 @@ from residency.corpus.span_repair import Raw
 _CONCEPT = re.compile(r'c="(.*)" (\d{1,9}):(\d{1,9}) (\d{1,9}):(\d{1,9})\|\|t="([^"]*)".*')
 NO_TEXT = "there is no .txt file beside the .con file, nor in a folder txt beside its own"
 NO_CONCEPT = "concept line cannot be read"
+OTHERS = {"ast": "assertion not taken", "rel": "relation not taken"}
 NO_TOKEN = "a concept names a line or a token that the text does not have"
 
 
@@ -22,7 +23,8 @@ class I2b2(Source):
     the line from 0, where blanks part tokens. A pair is a note and a group. Where the numbers and
     the quote differ the quote counts if it stands once.
 
-    Assertions (``.ast``) and relations (``.rel``) are not read.
+    Assertions (``.ast``) and relations (``.rel``) beside it, or in folders of these names, are
+    counted and not taken.
     """
 
     format: Literal["i2b2"]
@@ -50,7 +52,19 @@ class I2b2(Source):
             for number, line in text_lines(concepts)
             if line.strip()
         )
-        yield Row(line=0, text=text, spans=spans)
+        yield Row(line=0, text=text, spans=spans, not_taken=_not_taken(concepts))
+
+
+def _not_taken(concepts: Path) -> dict[str, int]:
+    """Lines of the files of assertions and relations that belong to one of concepts."""
+    found = {}
+    for suffix, reason in OTHERS.items():
+        beside = concepts.with_suffix(f".{suffix}")
+        for path in (beside, concepts.parent.parent / suffix / beside.name):
+            if path.is_file():
+                found[reason] = sum(bool(line.strip()) for _, line in text_lines(path))
+                break
+    return {reason: count for reason, count in found.items() if count}
 
 
 def _places(text: str) -> list[list[tuple[int, int]]]:

@@ -13,7 +13,8 @@ from residency.corpus.xml_files import xml_root
 
 class I2b2Xml(Source):
     """``<TEXT>`` and ``<TAGS>``, each tag with ``start``, ``end``, ``text`` and ``TYPE``: a file is a
-    note and a group. A tag's label is its TYPE, or its name where it has none.
+    note and a group. A tag's label is its TYPE, or its name where it has none. Links between tags
+    are counted and not taken.
     """
 
     format: Literal["i2b2_xml"]
@@ -30,7 +31,13 @@ class I2b2Xml(Source):
             yield Row(line=0, fault="has no TEXT or no TAGS")
             return
         found = [raw for tag in tags if isinstance(tag.tag, str) and (raw := self._raw(tag))]
-        yield Row(line=0, text="".join(text.itertext()), spans=tuple(found))
+        links = sum(isinstance(tag.tag, str) for tag in tags) - len(found)
+        yield Row(
+            line=0,
+            text="".join(text.itertext()),
+            spans=tuple(found),
+            not_taken={"link not taken": links} if links else {},
+        )
 
     def _raw(self, tag: Any) -> Raw | None:
         """The span of a tag; None for a link, which has no place."""
