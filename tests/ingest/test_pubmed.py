@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.files import read_jsonl
 from residency.corpus.abstracts import Abstract
-from residency.ingest.pubmed import read_xml
+from residency.ingest.pubmed import AGAIN, NONE, read_xml
 from residency.workflows.literature import convert, fetch
 
 ARTICLE = """<PubmedArticle><MedlineCitation><PMID Version="1">{pmid}</PMID><Article><Journal><JournalIssue><PubDate>
@@ -58,6 +59,31 @@ def test_articles_without_abstract_are_left_out(tmp_path: Path) -> None:
     file = tmp_path / "pubmed.xml"
     file.write_text(document(article(1, abstract=""), article(2)), "utf-8")
     assert [one.id for one in read_xml(file)] == ["2"]
+
+
+def test_abstracts_in_other_languages_are_kept_beside_the_english_one(tmp_path: Path) -> None:
+    others = (
+        '<OtherAbstract Type="Publisher" Language="chi"><AbstractText Label="结论">有效。'
+        '</AbstractText></OtherAbstract><OtherAbstract Type="Publisher" Language="spa">'
+        '<AbstractText>Ayuda.</AbstractText></OtherAbstract><OtherAbstract Language="eng"'
+        ' Type="plain-language-summary"><AbstractText>It helps.</AbstractText></OtherAbstract>'
+    )
+    both = article(7).replace("</MedlineCitation>", f"{others}</MedlineCitation>")
+    both = both.replace("<Language>", "<VernacularTitle>有效吗？</VernacularTitle><Language>")
+    only = article(8, abstract="").replace("</MedlineCitation>", f"{others}</MedlineCitation>")
+    file, left = tmp_path / "pubmed.xml", Counter[str]()
+    file.write_text(document(both, only, article(9, abstract="")), "utf-8")
+    found = list(read_xml(file, left))
+    assert [(one.id, one.pmid, one.lang) for one in found] == [
+        ("7", "7", "en"),
+        ("7-zh", "7", "zh"),
+        ("7-spa", "7", "spa"),
+        ("8-zh", "8", "zh"),
+        ("8-spa", "8", "spa"),
+        ("8", "8", "en"),
+    ]
+    assert found[1].text == "有效吗？\n结论: 有效。" and found[1].group == "7"
+    assert left == {AGAIN: 1, NONE: 1}
 
 
 def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:

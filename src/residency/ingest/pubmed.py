@@ -25,19 +25,24 @@ BATCH = 200
 """Abstracts in one answer of the server."""
 MOST = 9_999
 """What PubMed gives of one search; more are had by searches over parts, e.g. by year."""
+LANGUAGES = {"eng": "en", "chi": "zh", "vie": "vi"}
+"""PubMed's codes of the languages that are known here; others stay as they are."""
+NONE = "article without an abstract"
+AGAIN = "another abstract in the same language"
 KEY = "NCBI_API_KEY"
 """Environment variable that may hold a key of NCBI's."""
 
 
 def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Iterator[Abstract]:
-    """The articles of a PubMed XML file that have an abstract, one at a time; external entities are
-    never followed. Retracted articles and notices of retraction are left out, and counted in
-    ``left``.
+    """The abstracts of a PubMed XML file, of an article the English one and then those in other
+    languages, one at a time; external entities are never followed. Retracted articles, notices of
+    retraction and articles without an abstract are left out, and counted in ``left``.
 
     Raises ``DataError`` for a file that is no PubMed XML.
     """
     from lxml import etree
 
+    counted = Counter() if left is None else left
     name = source if isinstance(source, Path) else "the answer of PubMed"
     try:
         found = 0
@@ -50,11 +55,10 @@ def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Itera
             load_dtd=False,
         ):
             found += 1
-            if why := _retracted(article):
-                if left is not None:
-                    left[why] += 1
-            elif (one := _article(article)) is not None:
-                yield one
+            why = _retracted(article)
+            abstracts = {} if why else _abstracts(article, counted)
+            counted.update({} if abstracts else {why or NONE: 1})
+            yield from abstracts.values()
             article.clear()
             while article.getprevious() is not None:  # what was read is not kept
                 del article.getparent()[0]
@@ -80,33 +84,37 @@ def _retracted(article: Any) -> str:
     return ""
 
 
-def _article(article: Any) -> Abstract | None:
-    """An article's abstract, or None where it has none."""
+def _abstracts(article: Any, left: Counter[str]) -> dict[str, Abstract]:
+    """Language -> an article's abstract in it."""
     pmid = (
         article.findtext(".//MedlineCitation/PMID")
         or article.findtext(".//BookDocument/PMID")
         or ""
     )
-    parts = [
-        (part.get("Label") or "", _words(part))
-        for part in article.findall(".//Abstract/AbstractText")
-    ]
-    sections = tuple((label.strip(), text) for label, text in parts if text)
     title = _words(article.find(".//ArticleTitle"))
-    if not pmid or not sections or not title:
-        return None
+    title = title.removeprefix("[").removesuffix(".").removesuffix("]")  # brackets: translated
+    own = _words(article.find(".//VernacularTitle"))
     year = article.findtext(".//JournalIssue/PubDate/Year") or (
         article.findtext(".//JournalIssue/PubDate/MedlineDate") or ""
     )
-    return abstract(
-        id=pmid.strip(),
-        title=title.removeprefix("[").removesuffix(".").removesuffix("]"),  # brackets: translated
-        sections=sections,
-        journal=article.findtext(".//Journal/ISOAbbreviation")
-        or article.findtext(".//Journal/Title")
-        or "",
-        year=year[:4],
-    )
+    journal = article.findtext(".//Journal/ISOAbbreviation") or article.findtext(".//Journal/Title")
+    found: dict[str, Abstract] = {}
+    for whole in (*article.findall(".//Abstract"), *article.findall(".//OtherAbstract")):
+        code = whole.get("Language", "eng")
+        parts = ((part.get("Label") or "", _words(part)) for part in whole.iter("AbstractText"))
+        sections = [(label.strip(), text) for label, text in parts if text]
+        if code in found:
+            left[AGAIN] += 1
+        elif sections and pmid and title:
+            found[code] = abstract(
+                id=pmid.strip(),
+                title=title if code == "eng" else own.removesuffix(".") or title,
+                sections=sections,
+                journal=journal or "",
+                year=year[:4],
+                lang=LANGUAGES.get(code, code),
+            )
+    return found
 
 
 def _words(element: Any) -> str:

@@ -46,7 +46,7 @@ def own_words(abstract: Abstract) -> Pair | None:
     conclusion = abstract.section(*CONCLUSIONS)
     if not abstract.title.rstrip().endswith(("?", "？")) or not conclusion:
         return None
-    return Pair(abstract.title.strip(), conclusion, abstract.id, abstract.lang, "real")
+    return Pair(abstract.title.strip(), conclusion, abstract.pmid, abstract.lang, "real")
 
 
 def read_pairs(words: str, abstract: Abstract, model: str) -> list[Pair]:
@@ -59,7 +59,7 @@ def read_pairs(words: str, abstract: Abstract, model: str) -> list[Pair]:
     rows = found if isinstance(found, list) else [found]
     said = [(row.get("question"), row.get("answer")) for row in rows if isinstance(row, dict)]
     return [
-        Pair(question.strip(), answer.strip(), abstract.id, abstract.lang, f"model:{model}")
+        Pair(question.strip(), answer.strip(), abstract.pmid, abstract.lang, f"model:{model}")
         for question, answer in said
         if isinstance(question, str) and isinstance(answer, str)
     ]

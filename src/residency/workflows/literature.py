@@ -66,7 +66,7 @@ def fetch(
             "--email: NCBI wants the address of who is answerable for the requests; give one."
         )
     partial = out.with_name(out.name + ".partial")
-    known = {row.id: row for row in read_unfinished(partial, Abstract)}
+    known: dict[str, Abstract] = {row.id: row for row in read_unfinished(partial, Abstract)}
     ids = pubmed.search(query, email, most)
     if not ids:
         raise UserError(
@@ -83,7 +83,10 @@ def fetch(
                     file.write(encoder.encode(abstract) + b"\n")
                 file.flush()
                 tracker.update(len(known))
-    count = write_jsonl(out, (known[one] for one in ids if one in known))
+    order = {pmid: number for number, pmid in enumerate(ids)}
+    rows = [row for row in known.values() if row.pmid in order]
+    rows.sort(key=lambda row: order[row.pmid])
+    count = write_jsonl(out, rows)
     partial.unlink(missing_ok=True)
     tracker.end(f"{count} abstracts")
     return count
