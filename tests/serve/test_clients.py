@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,38 +66,31 @@ def test_a_reader_who_leaves_ends_the_writing(
     speak: Callable[..., openai.OpenAI], engines: dict[str, Any]
 ) -> None:
     engine = engines["words"]
-    ended: list[int] = []
-    write = engine.predictor.write_rows
+    batch = engine.writing.batch
+    steps, step, keep = [0], batch.step, batch.keep
+    ended = threading.Event()
 
-    def watched(*given: Any, **named: Any) -> None:
-        steps = 0
-        after = given[5]
+    def counting(tokens: Any) -> Any:
+        steps[0] += 1
+        time.sleep(0.02)
+        return step(tokens)
 
-        def counting(*step: Any, **more: Any) -> Any:
-            nonlocal steps
-            steps += 1
-            time.sleep(0.02)
-            return after(*step, **more)
+    def leaving(rows: Any) -> None:
+        keep(rows)
+        ended.set()
 
-        write(*given[:5], counting)
-        ended.append(steps)
-
-    engine.predictor.write_rows = watched
-    keep, engine.ends = engine.ends, frozenset()
+    batch.step, batch.keep = counting, leaving
+    ends, engine.writing.ends = engine.writing.ends, frozenset()
     try:
         client = speak({"words": engine}, fingerprint_seconds=600)
-        ended.clear()
         stream = client.chat.completions.create(
             model="words", messages=ASK, max_tokens=200, stream=True
         )
         next(iter(stream))
         stream.close()
-        until = time.monotonic() + 20
-        while not ended and time.monotonic() < until:
-            time.sleep(0.02)
-        assert ended and ended[0] < 150
+        assert ended.wait(20) and steps[0] < 150
     finally:
-        engine.predictor.write_rows, engine.ends = write, keep
+        batch.step, batch.keep, engine.writing.ends = step, keep, ends
 
 
 def test_many_at_once_get_what_they_get_alone(
@@ -106,11 +100,9 @@ def test_many_at_once_get_what_they_get_alone(
 
     address = live({"words": engines["words"]})
     sizes: list[int] = []
-    write = engines["words"].predictor.write_rows
-    engines["words"].predictor.write_rows = lambda *given: (
-        sizes.append(len(given[0])),
-        write(*given),
-    )[1]
+    batch = engines["words"].writing.batch
+    step = batch.step
+    batch.step = lambda tokens: (sizes.append(len(tokens)), step(tokens))[1]
     questions = [
         "What is asthma?",
         "肺炎有什么症状？",
@@ -134,7 +126,7 @@ def test_many_at_once_get_what_they_get_alone(
     try:
         alone, together = asyncio.run(all_of())
     finally:
-        engines["words"].predictor.write_rows = write
+        batch.step = step
     assert alone == together and max(sizes) > 1
 
 

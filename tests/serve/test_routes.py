@@ -291,7 +291,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
         "/v1/chat/completions",
         {"model": "words", "messages": MESSAGES, "tools": [MARK]},
         400,
-        "unknown_field",
+        "unsupported_field",
     ),
     (
         "/v1/chat/completions",
@@ -316,7 +316,13 @@ WRONG: list[tuple[str, Any, int, str]] = [
         400,
         "not_streamed",
     ),
-    ("/v1/completions", {"model": "words", "prompt": MARK, "suffix": MARK}, 400, "unknown_field"),
+    (
+        "/v1/completions",
+        {"model": "words", "prompt": MARK, "suffix": MARK},
+        400,
+        "unsupported_field",
+    ),
+    ("/v1/completions", {"model": "words", "prompt": MARK, MARK: MARK}, 400, "unknown_field"),
     (f"/{MARK}", {}, 404, "no_route"),
 ]
 

@@ -28,11 +28,11 @@ from residency.models.running import (
 )
 from residency.models.sampling import (
     Halted,
-    RowNoise,
     StopTexts,
     decode,
     hash_of,
     noise_key,
+    sampling_steps,
     until_stop,
 )
 from residency.models.weights import describe
@@ -277,22 +277,6 @@ class CausalPredictor:
                 done[i] = ("".join(until_stop([words], self._stops)).strip(), len(ids))
         return done
 
-    def write_rows(
-        self,
-        prompts: list[list[int]],
-        keys: list[int],
-        how: Generation,
-        most: int,
-        before: Any,
-        after: Any,
-    ) -> None:
-        """Write behind several prompts side by side, as ``how`` says and at most so many tokens,
-        for one who watches: ``before`` sees the scores of each step, ``after`` its tokens, and says
-        which rows end."""
-        with evaluating(self.model):
-            asked = CausalPredictor(self.model, self.chat, self.card, how, self.info)
-            asked._generate(prompts, keys, most=most, before=before, after=after)
-
     def log_probabilities(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Per row log p of every word of the vocabulary at each place but the first [tokens - 1,
         words], in fp32."""
@@ -314,9 +298,6 @@ class CausalPredictor:
         keys: list[int],
         streamer: Any = None,
         halt: Any = None,
-        most: int | None = None,
-        before: Any = None,
-        after: Any = None,
     ) -> list[list[int]]:
         """What is written behind each prompt, without the tokens behind its end."""
         import torch
@@ -326,7 +307,7 @@ class CausalPredictor:
         device = next(self.model.parameters()).device
         before_row = [(longest - len(row), row) for row in prompts]
         settings = GenerationConfig(
-            max_new_tokens=most or self._most,
+            max_new_tokens=self._most,
             min_new_tokens=self._most if self.full_length else None,
             # sampling is done by noise of each row's own, so that a batch changes nothing
             do_sample=False,
@@ -342,31 +323,25 @@ class CausalPredictor:
                     [[0] * n + [1] * len(row) for n, row in before_row], device=device
                 ),
                 generation_config=settings,
-                logits_processor=self._processors(keys, before),
-                stopping_criteria=self._criteria(longest, halt, after),
+                logits_processor=self._processors(keys),
+                stopping_criteria=self._criteria(longest, halt),
                 streamer=streamer,
             )
         return [_until_end(row, self.ends) for row in output[:, longest:].tolist()]
 
-    def _processors(self, keys: list[int], before: Any = None) -> Any:
-        from transformers.generation import logits_process as steps
+    def _processors(self, keys: list[int]) -> Any:
+        from transformers.generation import LogitsProcessorList
 
         chosen = self.generation
-        made: list[Any] = [] if before is None else [before]
-        if chosen.temperature:
-            made.append(steps.TemperatureLogitsWarper(chosen.temperature))
-            if chosen.top_k:
-                made.append(steps.TopKLogitsWarper(chosen.top_k))
-            if chosen.top_p < 1:
-                made.append(steps.TopPLogitsWarper(chosen.top_p))
-            made.append(RowNoise([hash_of(chosen.seed, key) for key in keys]))
-        return steps.LogitsProcessorList(made)
+        seeds = [hash_of(chosen.seed, key) for key in keys]
+        made = sampling_steps(chosen.temperature, chosen.top_k, chosen.top_p, seeds)
+        return LogitsProcessorList(made)
 
-    def _criteria(self, prompt: int, halt: Any, after: Any = None) -> Any:
+    def _criteria(self, prompt: int, halt: Any) -> Any:
         from transformers import StoppingCriteriaList
 
-        made: list[Any] = [] if after is None else [after]
-        if self._stops and after is None:
+        made: list[Any] = []
+        if self._stops:
             made.append(StopTexts(self.chat, prompt, self._stops))
         if halt is not None:
             made.append(Halted(halt))

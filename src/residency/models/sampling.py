@@ -4,12 +4,13 @@ an end from outside."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from residency.core.types import Turn
+from residency.core.types import Turn, Value
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +112,78 @@ class RowNoise:
         uniform = torch.stack([torch.rand(words, generator=one) for one in self.generators])
         gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores.float() + gumbel.to(scores.device)
+
+
+def sampling_steps(temperature: float, top_k: int, top_p: float, seeds: Sequence[int]) -> list[Any]:
+    """What is done to scores before the likeliest word is taken; nothing at temperature 0."""
+    from transformers.generation import logits_process as steps
+
+    made: list[Any] = []
+    if temperature:
+        made.append(steps.TemperatureLogitsWarper(temperature))
+        if top_k:
+            made.append(steps.TopKLogitsWarper(top_k))
+        if top_p < 1:
+            made.append(steps.TopPLogitsWarper(top_p))
+        made.append(RowNoise(seeds))
+    return made
+
+
+class WrittenPenalty:
+    """Takes from the score of each word that was written behind the prompt: ``presence`` once,
+    ``frequency`` each time (OpenAI's penalties)."""
+
+    def __init__(self, prompt: int, presence: float, frequency: float) -> None:
+        self.prompt, self.presence, self.frequency = prompt, presence, frequency
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        counts = scores.new_zeros(scores.shape)
+        written = input_ids[:, self.prompt :]
+        counts.scatter_add_(1, written, scores.new_ones(written.shape))
+        return scores - self.presence * (counts > 0) - self.frequency * counts
+
+
+class FormError(Exception):
+    """A form that cannot be held to; its words are the library's and name parts of the form."""
+
+
+class Form(Value, frozen=True):
+    """What an answer must look like: JSON of a schema, or one of several texts."""
+
+    schema: dict[str, Any] | None = None
+    choices: tuple[str, ...] = ()
+
+
+class Held:
+    """Allows only the words with which an answer can still get its form (llguidance). Of one
+    row."""
+
+    def __init__(self, tokens: Any, form: Form) -> None:
+        from llguidance import LLMatcher
+
+        if form.schema is not None:
+            # without white space, which a small model else goes on writing for ever
+            how: Any = {"whitespace_flexible": False}
+            grammar = LLMatcher.grammar_from_json_schema(form.schema, overrides=how)
+        else:
+            options = " | ".join(json.dumps(one) for one in form.choices)
+            grammar = LLMatcher.grammar_from_lark(f"start: {options}")
+        self.matcher, self.read = LLMatcher(tokens, grammar, log_level=0), -1
+        if self.matcher.is_error():
+            raise FormError(self.matcher.get_error())
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """As a step of ``sampling_steps``, called once a word."""
+        import numpy as np
+        import torch
+
+        if self.read >= 0:
+            self.matcher.consume_token(int(input_ids[0, -1]))
+        self.read += 1
+        bits = np.frombuffer(self.matcher.compute_logit_bias(), dtype=np.uint8)
+        allowed = torch.zeros(scores.shape[-1], dtype=torch.bool)
+        allowed[: len(bits)] = torch.from_numpy(bits[: scores.shape[-1]] != 0)
+        return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
 
 class StopTexts:

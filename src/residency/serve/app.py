@@ -16,11 +16,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from residency.deid import loose
 from residency.serve import promote
-from residency.serve.guard import Guard, GuardedRequest, guard_of, invalid, refused
+from residency.serve.guard import (
+    DIGEST,
+    ERASED,
+    Guard,
+    GuardedRequest,
+    guard_of,
+    invalid,
+    refused,
+)
 from residency.serve.limits import Limited
 from residency.serve.records.audit_chain import Outcome
 from residency.serve.records.monitoring import CONTENT_TYPE, silence_loop
@@ -146,6 +155,14 @@ def create_app(
     for kind in (Refusal, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _fault)
     app.openapi = _described(app, guard)  # type: ignore[method-assign]
+    if guard.settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=guard.settings.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=[DIGEST, ERASED, "x-request-id", "retry-after"],
+        )
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -206,12 +223,14 @@ async def _fault(request: Request, error: Exception) -> Response:
 # Probes: what machines ask of the server. No key is needed; nothing of a request is in them.
 
 
+@probes.head("/healthz", include_in_schema=False)
 @probes.get("/healthz")
 async def healthz() -> dict[str, str]:
     """The process lives."""
     return {"status": "ok"}
 
 
+@probes.head("/readyz", include_in_schema=False)
 @probes.get("/readyz", responses={503: {"description": UNREADY}})
 async def readyz(request: Request) -> JSONResponse:
     """Every model gave its fixed answer when it was last asked, requests can be counted and their
@@ -241,6 +260,7 @@ METRICS: dict[str, Any] = {
 }
 
 
+@probes.head("/metrics", include_in_schema=False)
 @probes.get("/metrics", response_class=Response, responses={200: METRICS})
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""

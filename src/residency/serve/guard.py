@@ -35,41 +35,18 @@ if TYPE_CHECKING:
 DIGEST = "x-residency-digest"
 ERASED = "x-residency-erased"
 FIELDS = frozenset(
-    [
-        "model",
-        "department",
-        "messages",
-        "role",
-        "content",
-        "text",
-        "type",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-        "stop",
-        "stream",
-        "stream_options",
-        "include_usage",
-        "n",
-        "best_of",
-        "prompt",
-        "echo",
-        "logprobs",
-        "lang",
-        "patient_info",
-        "symptoms",
-        "test_results",
-        "user",
-        "presence_penalty",
-        "frequency_penalty",
-        "response_format",
-        "digest",
-        "require_safety",
-    ]
+    """
+    annotations audio best_of choice content department description digest echo frequency_penalty
+    function_call functions include_obfuscation include_usage json_schema lang logit_bias logprobs
+    max_completion_tokens max_tokens messages metadata modalities model moderation n name
+    parallel_tool_calls patient_info prediction presence_penalty prompt prompt_cache_key
+    prompt_cache_retention reasoning_effort refusal require_safety response_format role
+    safety_identifier schema seed service_tier stop store stream stream_options strict
+    structured_outputs suffix symptoms temperature test_results text tool_call_id tool_calls
+    tool_choice tools top_logprobs top_p type user verbosity web_search_options arguments function
+    id parameters
+    """.split()
 )
-"""Names that a message may hold: those of our own fields."""
 BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 
 
@@ -373,6 +350,8 @@ def invalid(error: RequestValidationError) -> Refusal:
         return unread()
     if kind == "extra_forbidden":
         code, said = "unknown_field", f"a field that is not known{where}"
+    elif kind == "none_required":
+        code, said = "unsupported_field", f"a field that is not done here{where} (allowed: null)"
     elif kind == "missing":
         return Refusal(400, "missing_field", f"The body lacks a field{where}; see /openapi.json.")
     else:

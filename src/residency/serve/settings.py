@@ -121,6 +121,9 @@ class Serve(Part):
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)
     """Most requests computed together."""
+    cors: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
+    """Origins (``https://app.hospital.example``) whose pages in a browser may ask this server; none
+    where not given."""
     fingerprint_seconds: float = Field(default=10, gt=0)
     """How often readiness asks the model its fixed question."""
     auth: Auth = LocalKey()

@@ -52,6 +52,10 @@ def decoded(predictor: Any, rows: Any, *_: Any) -> str:
     return " ".join(str(predictor.chat.tokenizer.decode(list(row))) for row in rows)
 
 
+def joining(batch: Any, rows: Any) -> str:
+    return decoded(batch.predictor, rows)
+
+
 def handler(*given: Any) -> str:
     text = str(given[1:])
     return text if "zzhandler" in text else ""
@@ -62,8 +66,11 @@ def _encoder(module: Any) -> None:
 
 
 def _causal(module: Any) -> None:
-    before(module.CausalPredictor, "write_rows", decoded)
     before(module.CausalPredictor, "log_probabilities", decoded)
+
+
+def _writing(module: Any) -> None:
+    before(module.SideBySide, "join", joining)
 
 
 def _loose(module: Any) -> None:
@@ -78,6 +85,7 @@ def _reading(module: Any) -> None:
 PATCHES = {
     "residency.models.encoder": _encoder,
     "residency.models.causal": _causal,
+    "residency.models.side_by_side": _writing,
     "residency.deid.loose": _loose,
     "residency.serve.engines": _reading,
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from residency.core.errors import UserError
 from residency.core.types import Answer, Labels, Prediction, Spans, Text, Turn, Value
+from residency.models.sampling import Form
 from residency.serve.refusals import Refusal
 from residency.tasks.card import Card
 from residency.tasks.families import of
@@ -89,8 +90,12 @@ class WritingRequest(Value, frozen=True):
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int = 0
+    seed: int | None = None
+    """Equal seeds draw equally; without one each answer is drawn anew."""
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    form: Form | None = None
 
 
 class Piece(Value, frozen=True):
@@ -135,6 +140,10 @@ class Reader(Protocol):
 
     def text(self, ids: Sequence[int]) -> str:
         """Tokens as text; of a generative model."""
+        ...
+
+    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
+        """Tokens of a conversation that waits for an answer; of a generative model."""
         ...
 
 
@@ -202,6 +211,10 @@ class TextReader:
         raise not_generative(self.name)
 
     def text(self, ids: Sequence[int]) -> str:
+        """Refused: what this model reads is no prompt."""
+        raise not_generative(self.name)
+
+    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
         """Refused: what this model reads is no prompt."""
         raise not_generative(self.name)
 

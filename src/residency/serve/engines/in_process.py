@@ -4,9 +4,13 @@ in one thread, in batches."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+import secrets
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -15,7 +19,18 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.core.types import Example, Prediction, Turn
-from residency.models.sampling import Stops, Unpacked, noise_key
+from residency.models.sampling import (
+    Form,
+    FormError,
+    Held,
+    Stops,
+    Unpacked,
+    WrittenPenalty,
+    hash_of,
+    noise_key,
+    sampling_steps,
+)
+from residency.models.side_by_side import SideBySide
 from residency.serve.engines import (
     ChatReader,
     Piece,
@@ -26,7 +41,7 @@ from residency.serve.engines import (
     WritingRequest,
     not_generative,
 )
-from residency.serve.refusals import not_ready
+from residency.serve.refusals import Refusal, not_ready
 from residency.serve.settings import Serve
 from residency.tasks.families import of
 
@@ -118,8 +133,7 @@ def served_export(folder: Path, name: str) -> Served:
 
 
 class Batcher(Generic[In, Out]):
-    """Collects items and computes them together. ``compute`` runs in ``pool``; items whose ``key``
-    differs are never together.
+    """Collects items and computes them together. ``compute`` runs in ``pool``.
 
     The first item waits ``wait`` seconds for others; while a batch is computed the next one
     gathers, and follows at once.
@@ -131,11 +145,10 @@ class Batcher(Generic[In, Out]):
         pool: ThreadPoolExecutor,
         wait: float,
         most: int,
-        key: Callable[[In], Hashable] = lambda _: None,
         watch: Watch | None = None,
     ) -> None:
         self.compute, self.pool, self.wait, self.most = compute, pool, wait, most
-        self.key, self.watch = key, watch
+        self.watch = watch
         self.waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self.timer: asyncio.TimerHandle | None = None
         self.busy = False
@@ -158,10 +171,7 @@ class Batcher(Generic[In, Out]):
         self.waiting = [pair for pair in self.waiting if not pair[1].cancelled()]
         if self.busy or not self.waiting:
             return
-        wanted = self.key(self.waiting[0][0])
-        chosen = [pair for pair in self.waiting if self.key(pair[0]) == wanted][: self.most]
-        taken = {id(future) for _, future in chosen}
-        self.waiting = [pair for pair in self.waiting if id(pair[1]) not in taken]
+        chosen, self.waiting = self.waiting[: self.most], self.waiting[self.most :]
         self.busy = True
         if self.watch:
             self.watch(len(self.waiting), len(chosen))
@@ -225,11 +235,10 @@ class EngineInProcess:
     def _batcher(
         self,
         compute: Callable[[Sequence[In]], Sequence[Out]],
-        key: Callable[[In], Hashable] = lambda _: None,
         watched: bool = True,
     ) -> Batcher[In, Out]:
         wait, most = self.settings.batch_ms / 1000, self.settings.batch_rows
-        return Batcher(compute, self.pool, wait, most, key, self._watched if watched else None)
+        return Batcher(compute, self.pool, wait, most, self._watched if watched else None)
 
     def _open(self) -> None:
         """Raises ``Refusal`` (503) where it is closed."""
@@ -320,23 +329,35 @@ class LexicalEngine(ClassifierEngine):
 
 
 class WrittenRow:
-    """An answer as it is written, one row of a batch: its prompt, its words so far, and its reader,
-    who sets ``halted`` when he leaves."""
+    """An answer as it is written, one row of a batch: its prompt, how its words are chosen, its words
+    so far, and its reader, who sets ``halted`` when he leaves."""
 
     def __init__(
-        self, ids: list[int], key: int, request: WritingRequest, chat: ChatTokeniser
+        self, ids: list[int], steps: list[Any], request: WritingRequest, chat: ChatTokeniser
     ) -> None:
-        self.ids, self.key, self.request, self.halted = ids, key, request, False
+        self.ids, self.steps, self.request, self.halted = ids, steps, request, False
         self.queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
         self.words, self.stops = Unpacked(chat.tokenizer), Stops(request.stop)
         self.count, self.fresh, self.sum, self.done = 0, list[int](), 0.0, False
+        self.read = [*ids]
+        """The prompt, and every word behind it."""
+
+    def scored(self, scores: Any) -> Any:
+        """Scores of its next word, as its own settings change them [1, words]."""
+        import torch
+
+        ids = torch.tensor([self.read], device=scores.device)
+        for step in self.steps:
+            scores = step(ids, scores)
+        return scores
 
     def take(self, token: int, log_probability: float, ends: frozenset[int]) -> bool:
         """A token more; whether the row has ended."""
         if self.done or self.halted:
             self.done = True
             return True
+        self.read.append(token)
         if token in ends:
             return self._end(self.stops.push(self.words.rest()), "stop")
         self.count += 1
@@ -369,33 +390,104 @@ class WrittenRow:
             self.loop.call_soon_threadsafe(self.queue.put_nowait, what)
 
 
-class BatchWatch:
-    """Watches a batch while it is written: hands each row's words on as they come, and ends rows
-    one by one."""
+class Writing:
+    """Answers under way, written side by side: one that comes joins the others at the next step. Each
+    step is a task of its own in the engine's thread, so that what else is asked of the model comes
+    between two of them."""
 
-    def __init__(self, rows: Sequence[WrittenRow], ends: frozenset[int]) -> None:
-        self.rows, self.ends = rows, ends
+    def __init__(
+        self,
+        predictor: CausalPredictor,
+        pool: ThreadPoolExecutor,
+        most: int,
+        watch: Watch,
+    ) -> None:
+        self.batch, self.pool, self.watch = SideBySide(predictor), pool, watch
+        self.ends = frozenset(predictor.ends)
+        self.most = most if self.batch.merges else 1
+        self.lock, self.running = threading.Lock(), False
+        self.arriving, self.rows = deque[WrittenRow](), list[WrittenRow]()
         self.scores: Any = None
 
-    def before(self, input_ids: Any, scores: Any) -> Any:
-        """Sees the scores of the next word of each row; changes none."""
-        self.scores = scores
-        return scores
+    def add(self, row: WrittenRow) -> None:
+        """An answer more; called in its reader's event loop."""
+        with self.lock:
+            self.arriving.append(row)
+            begun, self.running = self.running, True
+        if not begun:
+            self._again()
 
-    def after(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """Takes each row's new word; says which rows have ended."""
+    def _again(self) -> None:
+        try:
+            self.pool.submit(self._step)
+        except RuntimeError:  # the engine is closed
+            self.fail(not_ready())
+
+    def fail(self, error: BaseException) -> None:
+        """End every answer."""
+        with self.lock:
+            rows, self.rows = [*self.rows, *self.arriving], []
+            self.arriving.clear()
+            self.batch.keep(())
+            self.scores = None
+        for row in rows:
+            row.tell(error)
+
+    def _step(self) -> None:
         import torch
 
-        new = input_ids[:, -1]
-        logs = self.scores.float().log_softmax(-1)
-        logs = logs.gather(1, new[:, None].to(self.scores.device))[:, 0].tolist()
-        taken = zip(self.rows, new.tolist(), logs, strict=True)
-        done = [row.take(token, log, self.ends) for row, token, log in taken]
-        return torch.tensor(done, device=input_ids.device)
+        try:
+            with torch.inference_mode():
+                self._join()
+                if self.rows:
+                    self._write()
+        except BaseException as error:
+            self.fail(error)
+        with self.lock:
+            more = self.running = bool(self.rows or self.arriving)
+        if more:
+            self._again()
+
+    def _join(self) -> None:
+        """Take up those that wait. A prompt that the model fails on is the fault of nobody who is
+        being written."""
+        import torch
+
+        with self.lock:
+            room = min(self.most - len(self.rows), len(self.arriving))
+            new = [self.arriving.popleft() for _ in range(room)]
+            waiting = len(self.arriving)
+        if not (new := [row for row in new if not row.halted]):
+            return
+        try:
+            scores = self.batch.join([row.ids for row in new])
+        except Exception as error:
+            for row in new:
+                row.tell(error)
+            return
+        self.scores = scores if self.scores is None else torch.cat([self.scores, scores])
+        self.rows += new
+        self.watch(waiting, len(self.rows))
+
+    def _write(self) -> None:
+        """One token more of each."""
+        scores: Any = self.scores
+        logs = scores.log_softmax(-1)
+        for place, row in enumerate(self.rows):
+            if row.steps:
+                scores[place] = row.scored(scores[place : place + 1])[0]
+        tokens = scores.argmax(-1)
+        likely = logs.gather(1, tokens[:, None])[:, 0].tolist()
+        told = zip(self.rows, tokens.tolist(), likely, strict=True)
+        going = [place for place, one in enumerate(told) if not one[0].take(*one[1:], self.ends)]
+        if len(going) < len(self.rows):
+            self.batch.keep(going)
+            self.rows = [self.rows[place] for place in going]
+        self.scores = self.batch.step([row.read[-1] for row in self.rows]) if going else None
 
 
 class GenerativeEngine(EngineInProcess):
-    """A causal model: answers whose settings agree are written side by side, each read piece by
+    """A causal model: answers are written side by side, each in its own way, and read piece by
     piece."""
 
     reader: ChatReader
@@ -413,9 +505,8 @@ class GenerativeEngine(EngineInProcess):
 
     def __init__(self, predictor: CausalPredictor, served: Served, settings: Serve) -> None:
         self.predictor, self.chat = predictor, predictor.chat
-        self.ends = frozenset(predictor.ends)
         super().__init__(served, settings, ChatReader(predictor.chat))
-        self.rows: Batcher[WrittenRow, None] = self._batcher(self._write, _settings)
+        self.writing = Writing(predictor, self.pool, settings.batch_rows, self._watched)
         self.scores: Batcher[tuple[tuple[int, ...], int], TokenScores] = self._batcher(
             self._score, watched=False
         )
@@ -426,32 +517,47 @@ class GenerativeEngine(EngineInProcess):
         turns = (Turn(role="user", text=QUESTION),)
         prompt = self.chat.prompt(turns, self.chat.window - QUESTION_TOKENS)[0]
         prompt = prompt or list(self.reader.tokens(QUESTION))
-        how = self.predictor.generation.model_copy(update={"temperature": 0.0})
-        seen: list[int] = []
-
-        def after(input_ids: Any, scores: Any, **_: Any) -> Any:
-            seen.extend(input_ids[:, -1].tolist())
-            return input_ids[:, -1] < 0
-
-        self.predictor.write_rows([prompt], [0], how, QUESTION_TOKENS, None, after)
+        batch, seen = SideBySide(self.predictor), list[int]()
+        scores = batch.join([prompt])
+        for _ in range(QUESTION_TOKENS):
+            seen.append(int(scores.argmax(-1)))
+            scores = batch.step(seen[-1:])
         return tuple(seen)
 
-    def _write(self, rows: Sequence[WrittenRow]) -> list[None]:
-        running = [row for row in rows if not row.halted]
+    @cached_property
+    def _words(self) -> Any:
+        """The vocabulary, as the library of grammars reads it."""
+        from llguidance.hf import from_tokenizer
+
+        return from_tokenizer(self.chat.tokenizer, eos_token=self.predictor.ends)
+
+    def _steps(self, length: int, key: int, request: WritingRequest) -> list[Any]:
+        """What is done to an answer's scores, word by word, behind a prompt of so many tokens."""
+        from transformers import RepetitionPenaltyLogitsProcessor
+
+        made: list[Any] = []
+        if (penalty := self.predictor.generation.repetition_penalty) != 1:
+            made.append(RepetitionPenaltyLogitsProcessor(penalty))
+        if request.presence_penalty or request.frequency_penalty:
+            penalties = request.presence_penalty, request.frequency_penalty
+            made.append(WrittenPenalty(length, *penalties))
+        if request.form is not None:
+            made.append(self._held(request.form))
+        seed = secrets.randbits(60) if request.seed is None else request.seed
+        how = request.temperature, 0, request.top_p, [hash_of(seed, key)]
+        return [*made, *sampling_steps(*how)]
+
+    def _held(self, form: Form) -> Held:
         try:
-            if running:
-                temperature, top_p = _settings(running[0])
-                how = self.predictor.generation.model_copy(
-                    update={"temperature": temperature, "top_p": top_p, "top_k": 0}
-                )
-                watch = BatchWatch(running, self.ends)
-                most = max(row.request.max_tokens for row in running)
-                ids, keys = [row.ids for row in running], [row.key for row in running]
-                self.predictor.write_rows(ids, keys, how, most, watch.before, watch.after)
-        except BaseException as error:
-            for row in running:
-                row.tell(error)
-        return [None] * len(rows)
+            return Held(self._words, form)
+        except ImportError:
+            said = "The server lacks the library that holds answers to a form (llguidance)."
+            raise Refusal(400, "no_form", said) from None
+        except (FormError, ValueError):
+            said = (
+                "The form that is asked for cannot be held to: it is no JSON schema, or too large."
+            )
+            raise Refusal(400, "bad_form", said) from None
 
     def _classify(self, texts: Sequence[str]) -> list[Prediction]:
         name = self.served.card.name
@@ -492,9 +598,9 @@ class GenerativeEngine(EngineInProcess):
         self, ids: list[int], key: int, request: WritingRequest
     ) -> AsyncIterator[Piece]:
         self._open()
-        row = WrittenRow(ids, key, request, self.chat)
-        task = asyncio.ensure_future(self.rows(row))
-        task.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        steps = await asyncio.to_thread(self._steps, len(ids), key, request)
+        row = WrittenRow(ids, steps, request, self.chat)
+        self.writing.add(row)
         try:
             while True:
                 piece = await row.queue.get()
@@ -505,7 +611,11 @@ class GenerativeEngine(EngineInProcess):
                     return
         finally:
             row.halted = True
-            task.cancel()
+
+    async def close(self) -> None:
+        """As of ``ModelEngine``."""
+        await super().close()
+        self.writing.fail(not_ready())
 
     async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
         """How likely given tokens are."""
@@ -519,8 +629,3 @@ ENGINES: Mapping[str, type[ClassifierEngine | GenerativeEngine]] = {
     "lexical": LexicalEngine,
     "generative": GenerativeEngine,
 }
-
-
-def _settings(row: WrittenRow) -> tuple[float, float]:
-    """What must agree between answers that are written side by side."""
-    return row.request.temperature, row.request.top_p

@@ -285,6 +285,8 @@ class VllmEngine:
             "temperature": request.temperature,
             "top_p": request.top_p,
             "seed": request.seed,
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
             "repetition_penalty": self.own.repetition_penalty,
             "stop": list(request.stop),
             "stop_token_ids": self.ends,
@@ -292,6 +294,9 @@ class VllmEngine:
             "return_token_ids": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
+        if (form := request.form) is not None:
+            held = {"choice": list(form.choices)} if form.schema is None else {"json": form.schema}
+            body["structured_outputs"] = held
         tokens, end, last = 0, None, ""
         total, ids, known = 0.0, tuple[int, ...](), 0
         async with contextlib.aclosing(self.process.stream(body)) as events:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.types import Turn
+from residency.models.sampling import Form, hash_of
 from residency.serve import refusals
 from residency.serve.engines import (
     ModelEngine,
@@ -35,6 +36,8 @@ STREAMS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "The answer, or a stream."}
 }
 STARTED = int(time.time())
+MOST_CHOICES = 16
+"""Answers to one request."""
 
 # Bodies as they come
 
@@ -57,10 +60,16 @@ class ContentPart(Body):
 
 
 class Message(Body):
-    """A turn of a conversation."""
+    """A turn of a conversation, as clients write it and as they keep it (``model_dump()``)."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Words | Annotated[list[ContentPart], Field(min_length=1, max_length=64)]
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    name: None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
 
     @property
     def text(self) -> str:
@@ -74,39 +83,93 @@ class StreamOptions(Body):
     """What a stream tells beside the answer."""
 
     include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
 
 
-class ResponseFormat(Body):
-    """Plain text."""
+class PlainText(Body):
+    """Any text."""
 
     type: Literal["text"]
+
+
+class JsonObject(Body):
+    """A JSON object."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(Body):
+    """A JSON schema with its name."""
+
+    name: Annotated[str, Field(max_length=64)]
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class JsonSchema(Body):
+    """JSON that keeps to a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+class StructuredOutputs(Body):
+    """One of several texts (vLLM's name for it)."""
+
+    choice: Annotated[list[Stop], Field(min_length=1, max_length=256)]
+
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class Common(Body):
     """How an answer is written; both routes."""
 
     model: Annotated[str, Field(min_length=1, max_length=128)]
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] = 0
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    """Equal seeds give equal answers, where temperature is above 0; without one each is another."""
     stop: Stop | Annotated[list[Stop], Field(max_length=8)] | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=1)] = 1
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
     """Not read: who asks is known by the token."""
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] = 0.0
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    structured_outputs: StructuredOutputs | None = None
+    logit_bias: None = None
 
     @property
     def with_usage(self) -> bool:
         """Whether a stream ends with its counts of tokens."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def request(self, turns: tuple[Turn, ...], most: int) -> WritingRequest:
-        """The same as an engine reads it."""
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        return WritingRequest(turns, most, self.temperature, self.top_p, self.seed, stops)
+    def form(self) -> Form | None:
+        """What the answer must look like."""
+        given = self.structured_outputs
+        return None if given is None else Form(choices=tuple(given.choice))
+
+    def requests(self, turns: tuple[Turn, ...], most: int) -> list[WritingRequest]:
+        """The same as an engine reads it, once for each choice."""
+        first = WritingRequest(
+            turns=turns,
+            max_tokens=most,
+            temperature=self.temperature or 0.0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            form=self.form(),
+        )
+        seeds = [
+            None if self.seed is None else hash_of(self.seed, number)
+            for number in range(1, self.n or 1)
+        ]
+        return [first, *(msgspec.structs.replace(first, seed=seed) for seed in seeds)]
 
 
 def _question(model: str, text: str) -> dict[str, Any]:
@@ -130,9 +193,40 @@ class ChatBody(Common):
     messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    response_format: ResponseFormat | None = None
+    response_format: (
+        Annotated[PlainText | JsonObject | JsonSchema, Field(discriminator="type")] | None
+    ) = None
     logprobs: bool | None = None
-    """Only of /v1/completions."""
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    store: Literal[False] | None = None
+    tools: None = None
+    tool_choice: None = None
+    parallel_tool_calls: None = None
+    audio: None = None
+    function_call: None = None
+    functions: None = None
+    metadata: None = None
+    modalities: None = None
+    moderation: None = None
+    prediction: None = None
+    prompt_cache_key: None = None
+    prompt_cache_retention: None = None
+    reasoning_effort: None = None
+    safety_identifier: None = None
+    service_tier: None = None
+    verbosity: None = None
+    web_search_options: None = None
+
+    def form(self) -> Form | None:
+        """As of ``Common``."""
+        how, other = self.response_format, super().form()
+        if how is None or isinstance(how, PlainText):
+            return other
+        if other is not None:
+            raise Refusal(400, "two_forms", "Set response_format or structured_outputs, not both.")
+        if isinstance(how, JsonObject):
+            return Form(schema={"type": "object"})
+        return Form(schema=how.json_schema.schema_)
 
 
 Prompt = Annotated[str, Field(min_length=1, max_length=100_000)]
@@ -155,9 +249,10 @@ class CompletionBody(Common):
         | Annotated[list[Ids], Field(min_length=1, max_length=64)]
     )
     max_tokens: Annotated[int, Field(ge=0)] | None = None
-    echo: bool = False
+    echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=1)] = 1
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
+    suffix: None = None
 
     def prompts(self) -> list[str | list[int]]:
         """Every prompt."""
@@ -182,11 +277,25 @@ class AssistantMessage(BaseModel):
     content: str
 
 
+class LikelyToken(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class WrittenToken(LikelyToken):
+    top_logprobs: list[LikelyToken]
+
+
+class ChatLogProbs(BaseModel):
+    content: list[WrittenToken]
+
+
 class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChatLogProbs | None = None
 
 
 class Answered(BaseModel):
@@ -295,9 +404,7 @@ async def chat(body: ChatBody, request: Request) -> Response:
     """The next turn of a conversation, whole or as a stream of events."""
     guard, exchange = guard_of(request), exchange_of(request)
     engine = generative(guard, exchange, body.model)
-    if body.logprobs:
-        given = "Likelihoods are given by /v1/completions, not here; leave logprobs out."
-        raise Refusal(400, "no_logprobs", given)
+    _check_chat(body, guard)
     turns = turns_of(body.messages)
     texts = [turn.text for turn in turns if turn.role == "user"]
     wanted = body.max_completion_tokens
@@ -306,21 +413,61 @@ async def chat(body: ChatBody, request: Request) -> Response:
     told = sum(engine.reader.count(turn.text) for turn in turns if turn.role == "system")
     check_system(guard.settings.limits, told)
     sizes = guard.check_words(exchange, engine, texts, turns, wanted)
-    await guard.charge(exchange, sizes.answer * body.n)
+    asked = body.requests(turns, sizes.answer)
+    await guard.charge(exchange, sizes.answer * len(asked))
     head = _head("chatcmpl", engine.served)
-    pieces = engine.write(body.request(turns, sizes.answer))
     if body.stream:
         head |= {"object": "chat.completion.chunk"}
+        pieces = engine.write(asked[0])
         return await streamed(guard, exchange, pieces, head, _delta, body.with_usage)
-    answer = await whole(guard, exchange, pieces)
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": answer.text},
-        "finish_reason": answer.end or "stop",
-        "logprobs": None,
-    }
-    head |= {"object": "chat.completion", "choices": [choice]}
+
+    async def answered(number: int) -> dict[str, Any]:
+        """One choice."""
+        answer = await whole(guard, exchange, engine.write(asked[number]))
+        ids = engine.reader.prompt(turns, sizes.answer, engine.served.window)
+        return {
+            "index": number,
+            "message": {"role": "assistant", "content": answer.text},
+            "finish_reason": answer.end or "stop",
+            "logprobs": await _chat_likely(engine, body, ids, answer),
+        }
+
+    choices = await gather_or_cancel([answered(number) for number in range(len(asked))])
+    head |= {"object": "chat.completion", "choices": choices}
     return JSONResponse(head | {"usage": _usage(exchange)})
+
+
+def _check_chat(body: ChatBody, guard: Guard) -> None:
+    if body.top_logprobs is not None and not body.logprobs:
+        raise Refusal(400, "bad_value", "top_logprobs needs logprobs: true.")
+    if body.logprobs and guard.settings.deidentify_answers:
+        raise _named_words()
+    if body.stream and (body.logprobs or (body.n or 1) > 1):
+        raise _not_streamed()
+
+
+async def _chat_likely(
+    engine: ModelEngine, body: ChatBody, prompt: Sequence[int], answer: Piece
+) -> dict[str, Any] | None:
+    """How likely the tokens of an answer are, in the form of the chat."""
+    if not body.logprobs:
+        return None
+    scored = await _scored(engine, prompt, answer, body.top_logprobs or 0)
+    places = range(len(prompt), len(scored.ids))
+
+    def token(text: str, value: float | None) -> dict[str, Any]:
+        known = None if text.startswith("bytes:") else [*text.encode()]
+        return {"token": text, "logprob": value or 0.0, "bytes": known}
+
+    def best(place: int) -> list[dict[str, Any]]:
+        found = (scored.top[place] or {}) if body.top_logprobs else {}
+        return [token(text, value) for text, value in found.items()]
+
+    content = [
+        token(scored.texts[place], scored.log_probabilities[place]) | {"top_logprobs": best(place)}
+        for place in places
+    ]
+    return {"content": content}
 
 
 @router.post("/v1/completions", tags=["chat"], response_model=TextAnswer, responses=STREAMS)
@@ -343,26 +490,27 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     fit(limits, exchange.read, answer=most)
     for prompt in ids:
         fit(limits, len(prompt), answer=most, window=window + (wanted == 0))
-    await guard.charge(exchange, most * len(ids) * body.n)
+    asked = body.requests((), most)
+    await guard.charge(exchange, most * len(ids) * len(asked))
     head = _head("cmpl", engine.served) | {"object": "text_completion"}
-    asked = body.request((), most)
     if body.stream:
-        if len(ids) > 1:
+        if len(ids) * len(asked) > 1:
             raise _not_streamed()
-        pieces = engine.continue_(ids[0], asked)
+        pieces = engine.continue_(ids[0], asked[0])
         return await streamed(guard, exchange, pieces, head, _chunk, body.with_usage)
 
     async def answered(number: int) -> dict[str, Any]:
-        """The answer to one prompt."""
-        new = Piece(text="", end="length")
+        """One answer to one prompt."""
+        new, (place, choice) = Piece(text="", end="length"), divmod(number, len(asked))
         if wanted:
-            new = await whole(guard, exchange, engine.continue_(ids[number], asked))
-        likely = await _likely(engine, body, ids[number], new)
-        words = texts[number] + new.text if body.echo else new.text
+            new = await whole(guard, exchange, engine.continue_(ids[place], asked[choice]))
+        likely = await _likely(engine, body, ids[place], new)
+        words = texts[place] + new.text if body.echo else new.text
         end = new.end or "stop"
         return {"index": number, "text": words, "finish_reason": end, "logprobs": likely}
 
-    choices = await gather_or_cancel([answered(number) for number in range(len(ids))])
+    answers = [answered(number) for number in range(len(ids) * len(asked))]
+    choices = await gather_or_cancel(answers)
     return JSONResponse(head | {"choices": choices, "usage": _usage(exchange)})
 
 
@@ -370,32 +518,31 @@ def _check_completion(body: CompletionBody, guard: Guard) -> None:
     if body.max_tokens == 0 and not body.echo:
         raise Refusal(400, "bad_value", "max_tokens 0 needs echo: nothing else would be answered.")
     if body.logprobs is not None and body.max_tokens != 0 and guard.settings.deidentify_answers:
-        raise Refusal(
-            400,
-            "no_logprobs",
-            "Answers are de-identified here, and likelihoods would name their words; leave "
-            "logprobs out, or set max_tokens 0.",
-        )
+        raise _named_words()
     if body.stream and (body.echo or body.logprobs is not None):
         raise _not_streamed()
 
 
 def _not_streamed() -> Refusal:
-    said = "Several prompts, echo and logprobs are not streamed; leave stream out."
+    said = "Several prompts, n above 1, echo and logprobs are not streamed; leave stream out."
     return Refusal(400, "not_streamed", said)
+
+
+def _named_words() -> Refusal:
+    """400: an answer that is de-identified, and likelihoods that would name its words."""
+    said = "Answers are de-identified here, and likelihoods would name their words"
+    return Refusal(400, "no_logprobs", f"{said}; leave logprobs out, or set max_tokens 0.")
 
 
 async def gather_or_cancel(work: Sequence[Any]) -> list[Any]:
     """Results of several at once; where one fails the others are ended."""
-    async with asyncio.TaskGroup() as group:
-        try:
-            tasks = [group.create_task(one) for one in work]
-            return [await task for task in tasks]
-        except Refusal as refusal:
-            problem = refusal
-            for task in tasks:
-                task.cancel()
-    raise problem
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def _likely(
@@ -404,10 +551,7 @@ async def _likely(
     """How likely the tokens of an answer are, with ``echo`` those of the prompt too."""
     if body.logprobs is None:
         return None
-    if new.text and not new.ids:
-        unnamed = "This model's engine does not name the tokens that it writes"
-        raise Refusal(400, "no_logprobs", f"{unnamed}; leave logprobs out.")
-    scored: TokenScores = await engine.score([*ids, *new.ids], max(1, body.logprobs))
+    scored = await _scored(engine, ids, new, body.logprobs)
     start = 0 if body.echo else len(ids)
     first = scored.offsets[start] if start < len(scored.offsets) else 0
     return {
@@ -416,6 +560,14 @@ async def _likely(
         "top_logprobs": list(scored.top[start:]) if body.logprobs else None,
         "text_offset": [place - first for place in scored.offsets[start:]],
     }
+
+
+async def _scored(engine: ModelEngine, ids: Sequence[int], new: Piece, top: int) -> TokenScores:
+    """How likely a prompt and what was written behind it are."""
+    if new.text and not new.ids:
+        unnamed = "This model's engine does not name the tokens that it writes"
+        raise Refusal(400, "no_logprobs", f"{unnamed}; leave logprobs out.")
+    return await engine.score([*ids, *new.ids], max(1, top))
 
 
 async def gathered(pieces: AsyncIterator[Piece]) -> Piece:

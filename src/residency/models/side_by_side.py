@@ -1,0 +1,102 @@
+"""Answers written side by side, one token a step: rows join and leave between two steps
+(continuous batching), so that no answer waits for the end of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from residency.models.running import evaluating
+
+if TYPE_CHECKING:
+    import torch
+
+    from residency.models.causal import CausalPredictor
+
+MERGED = {"full_attention", "sliding_attention"}
+"""Kinds of layers whose memory is keys and values, token by token."""
+
+
+def mergeable(model: Any) -> bool:
+    """Whether rows of a model can join while others are written: where its memory of the past is
+    keys and values alone. Else it is written one row at a time."""
+    text = model.config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or MERGED)
+    return kinds <= MERGED and not getattr(model, "_is_stateful", False)
+
+
+class SideBySide:
+    """Rows of a causal model: what they have read (padded in front), and its keys and values. For
+    one thread."""
+
+    def __init__(self, predictor: CausalPredictor) -> None:
+        self.predictor, self.model, self.pad = predictor, predictor.model, predictor.pad_id
+        self.merges = mergeable(self.model)
+        self.device = next(self.model.parameters()).device
+        self.cache: Any = None
+        self.mask: torch.Tensor | None = None
+        """1 where a row has a token [rows, tokens]."""
+
+    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read the prompts of new rows, which are the last from now on; the scores of their first
+        words [new rows, words]."""
+        import torch
+        from torch.nn.functional import pad
+        from transformers import DynamicCache
+
+        wide = max(map(len, prompts))
+        ids = [[self.pad] * (wide - len(row)) + [*row] for row in prompts]
+        ones = [[0] * (wide - len(row)) + [1] * len(row) for row in prompts]
+        mask = torch.tensor(ones, device=self.device)
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = DynamicCache() if self.merges else None
+        scores, cache = self._read(torch.tensor(ids, device=self.device), mask, places, cache)
+        if self.mask is None:
+            self.cache, self.mask = cache, mask
+            return scores
+        widest = max(self.mask.shape[1], wide)
+        both = [pad(one, (widest - one.shape[1], 0)) for one in (self.mask, mask)]
+        self.mask = torch.cat(both)
+        for old, new in zip(self.cache.layers, cache.layers, strict=True):
+            for name in ("keys", "values"):
+                pair = [getattr(layer, name) for layer in (old, new)]
+                wider = [pad(one, (0, 0, widest - one.shape[-2], 0)) for one in pair]
+                setattr(old, name, torch.cat(wider))
+        return scores
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Read one token more of each row; the scores of what follows it [rows, words]."""
+        import torch
+
+        assert self.mask is not None
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        places = self.mask.sum(-1, keepdim=True) - 1
+        new = torch.tensor(tokens, device=self.device)[:, None]
+        scores, self.cache = self._read(new, self.mask, places, self.cache)
+        return scores
+
+    def _read(
+        self, ids: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: Any
+    ) -> tuple[torch.Tensor, Any]:
+        import torch
+
+        with evaluating(self.model), torch.inference_mode():
+            given = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
+            out = self.model(input_ids=ids, **given, use_cache=True, logits_to_keep=1)
+            return out.logits[:, -1].float(), out.past_key_values
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let the other rows go, and the padding that only they needed."""
+        import torch
+
+        if not rows or self.mask is None:
+            self.cache = self.mask = None
+            return
+        chosen = torch.tensor(rows, device=self.device)
+        self.mask = self.mask[chosen]
+        first = int(self.mask.argmax(-1).min())
+        self.mask = self.mask[:, first:]
+        if self.merges:
+            for layer in self.cache.layers:
+                layer.keys = layer.keys[chosen, :, first:]
+                layer.values = layer.values[chosen, :, first:]

@@ -1,0 +1,240 @@
+"""Fields of OpenAI's requests: each does what its name says, or is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from fastapi.testclient import TestClient
+from serve_tools import HEADERS
+
+from residency.models.causal import CausalPredictor
+from residency.serve.routes.openai import ChatBody
+
+CHAT = "/v1/chat/completions"
+ASK: dict[str, Any] = {
+    "model": "words",
+    "messages": [{"role": "user", "content": "What is asthma?"}],
+    "max_tokens": 12,
+}
+DRUG = {
+    "type": "object",
+    "properties": {
+        "drug": {"enum": ["metformin", "aspirin"]},
+        "mg": {"type": "integer", "minimum": 1, "maximum": 999},
+    },
+    "required": ["drug", "mg"],
+    "additionalProperties": False,
+}
+
+
+def said(answer: Any) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [one["message"]["content"] for one in answer.json()["choices"]]
+
+
+def test_equal_seeds_draw_equally_and_others_do_not(client: Any) -> None:
+    hot = ASK | {"temperature": 1.5}
+    seeds = [said(client.post(CHAT, json=hot | {"seed": seed}))[0] for seed in (7, 7, 8, -1)]
+    assert seeds[0] == seeds[1] and len(set(seeds)) == 3
+    assert len({said(client.post(CHAT, json=hot))[0] for _ in range(3)}) == 3
+
+
+def test_a_seed_draws_alone_what_it_draws_among_others(client: Any) -> None:
+    hot = ASK | {"temperature": 1.2, "seed": 3}
+    alone = said(client.post(CHAT, json=hot))
+    several = said(client.post(CHAT, json=hot | {"n": 5}))
+    assert several[:1] == alone and len(set(several)) == 5
+    assert several == said(client.post(CHAT, json=hot | {"n": 5}))
+
+
+def test_choices_are_counted_and_charged(app: Callable[..., Any]) -> None:
+    limits = {"per_second": 1000, "work_tokens": 100}
+    with TestClient(app(limits=limits), headers=HEADERS) as client:
+        asked = ASK | {"temperature": 1, "seed": 1, "n": 4}
+        one, four = (client.post(CHAT, json=asked | {"n": n}).json()["usage"] for n in (1, 4))
+        assert four["prompt_tokens"] == one["prompt_tokens"]
+        assert four["completion_tokens"] > 2 * one["completion_tokens"]
+        refused = client.post(CHAT, json=asked | {"n": 8})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "too_long")
+
+
+def test_likelihoods_of_a_chat_are_the_models_own(client: Any, artefacts: Any) -> None:
+    import torch
+
+    found = client.post(CHAT, json=ASK | {"logprobs": True, "top_logprobs": 3}).json()
+    tokens = found["choices"][0]["logprobs"]["content"]
+    assert "".join(one["token"] for one in tokens) == found["choices"][0]["message"]["content"]
+    predictor = CausalPredictor.from_artefact(artefacts["words"])
+    written = predictor.chat.tokenizer.apply_chat_template(
+        ASK["messages"], tokenize=False, add_generation_prompt=True
+    )
+    prompt = predictor.chat.ids(written)
+    with torch.inference_mode():
+        best = predictor.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1).topk(3)
+    top = [one["logprob"] for one in tokens[0]["top_logprobs"]]
+    assert top == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert tokens[0]["logprob"] == pytest.approx(top[0])  # greedy
+    assert all(one["bytes"] == [*one["token"].encode()] for one in tokens)
+
+
+def test_json_keeps_to_its_schema_hot_or_cold(client: Any) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "drug", "schema": DRUG, "strict": True}}
+    asked = ASK | {"response_format": form, "max_tokens": 60}
+    for how in ({}, {"temperature": 2, "seed": 1, "n": 3}):
+        for text in said(client.post(CHAT, json=asked | how)):
+            found = json.loads(text)
+            assert set(found) == {"drug", "mg"} and found["drug"] in ("metformin", "aspirin")
+            assert 1 <= found["mg"] <= 999
+
+
+def test_a_choice_is_one_of_those_given(client: Any) -> None:
+    choices = ["肺炎", "viêm phổi", 'a "quoted" one\\']
+    asked = ASK | {"structured_outputs": {"choice": choices}, "temperature": 2, "max_tokens": 40}
+    seen = {said(client.post(CHAT, json=asked | {"seed": seed}))[0] for seed in range(12)}
+    assert seen <= set(choices) and len(seen) > 1
+    text = {
+        "model": "words",
+        "prompt": "x",
+        "max_tokens": 40,
+        "structured_outputs": {"choice": choices[:1]},
+    }
+    assert client.post("/v1/completions", json=text).json()["choices"][0]["text"] == choices[0]
+
+
+@pytest.mark.parametrize("schema", [{"type": "no such type"}, {"$ref": "http://example.org/x"}])
+def test_a_form_that_cannot_be_held_is_refused(client: Any, schema: Any) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    found = client.post(CHAT, json=ASK | {"response_format": form})
+    assert (found.status_code, found.json()["error"]["code"]) == (400, "bad_form")
+
+
+def test_penalties_end_repetition(client: Any) -> None:
+    """At 2 a token that was written loses e^2 each time: fewer repeats than without."""
+    long = ASK | {"max_tokens": 60}
+
+    def repeats(how: dict[str, Any]) -> int:
+        asked = long | how | {"logprobs": True}
+        tokens = client.post(CHAT, json=asked).json()["choices"][0]["logprobs"]["content"]
+        words = [one["token"] for one in tokens]
+        return len(words) - len(set(words))
+
+    assert repeats({"frequency_penalty": 2, "presence_penalty": 2}) < repeats({})
+
+
+def test_stop_texts_end_an_answer_and_are_no_part_of_it(client: Any) -> None:
+    (whole,) = said(client.post(CHAT, json=ASK))
+    middle = whole[3:6]
+    (cut,) = said(client.post(CHAT, json=ASK | {"stop": [middle, "never"]}))
+    assert cut == whole[: whole.index(middle)]
+
+
+def test_nulls_are_as_if_they_were_left_out(client: Any) -> None:
+    own = {"model", "messages", "max_tokens"}
+    nulls = dict.fromkeys(set(ChatBody.model_fields) - own)
+    assert said(client.post(CHAT, json=ASK | nulls)) == said(client.post(CHAT, json=ASK))
+
+
+def test_history_as_clients_keep_it(client: Any) -> None:
+    kept = {
+        "role": "assistant",
+        "content": "Asthma narrows the airways.",
+        "refusal": None,
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+    }
+    short = {"role": "assistant", "content": kept["content"]}
+    last = {"role": "user", "content": "Since when?"}
+    answers = [
+        said(client.post(CHAT, json=ASK | {"messages": [*ASK["messages"], one, last]}))
+        for one in (kept, short)
+    ]
+    assert answers[0] == answers[1]
+    for name in ("refusal", "audio", "function_call"):
+        asked = ASK | {"messages": [*ASK["messages"], kept | {name: "no"}, last]}
+        error = client.post(CHAT, json=asked).json()["error"]
+        assert error["code"] == "unsupported_field" and f"messages.1.{name} " in error["message"]
+
+
+@pytest.mark.parametrize(
+    "name", ["logit_bias", "audio", "service_tier", "functions", "reasoning_effort"]
+)
+def test_what_is_not_done_is_refused_by_name(client: Any, name: str) -> None:
+    error = client.post(CHAT, json=ASK | {name: {"x": 1}}).json()["error"]
+    assert error["code"] == "unsupported_field" and f" at {name} " in error["message"]
+
+
+def test_rows_that_join_and_leave_are_written_as_alone(engines: dict[str, Any]) -> None:
+    """Six answers of several lengths and settings through three places: each as it is alone."""
+    import asyncio
+
+    from residency.core.types import Turn
+    from residency.serve.engines import WritingRequest
+    from residency.serve.engines.in_process import GenerativeEngine
+    from residency.serve.routes.openai import gathered
+    from residency.serve.settings import Serve
+
+    words = engines["words"]
+    engine = GenerativeEngine(words.predictor, words.served, Serve(batch_rows=3))
+    texts = [
+        "Gan?",
+        "What is asthma, and what is done about it at night?",
+        "肺炎",
+        "a",
+        "b c",
+        "Ho.",
+    ]
+    asked = [
+        WritingRequest(
+            turns=(Turn(role="user", text=text),),
+            max_tokens=4 + 5 * place,
+            temperature=place % 2 * 1.1,
+            top_p=0.9,
+            seed=place,
+        )
+        for place, text in enumerate(texts)
+    ]
+    seen: list[int] = []
+    engine.watch = lambda waiting, rows: seen.append(rows)
+
+    async def whole() -> tuple[list[Any], list[Any]]:
+        alone = [await gathered(engine.write(one)) for one in asked]
+        seen.clear()
+        return alone, list(await asyncio.gather(*(gathered(engine.write(one)) for one in asked)))
+
+    alone, together = asyncio.run(whole())
+    assert [one.ids for one in alone] == [one.ids for one in together]
+    assert [one.end for one in alone] == [one.end for one in together]
+    assert max(seen) == 3 and len(seen) > 2  # later ones joined while others were written
+    for one, other in zip(alone, together, strict=True):
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-3)
+    assert msgspec.structs.asdict(alone[0])["tokens"] <= 4
+    asyncio.run(engine.close())
+
+
+def test_probes_answer_head(client: Any) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        answer = client.head(path, headers={"Authorization": ""})
+        assert (answer.status_code, answer.content) == (200, b"")
+    assert client.head("/extract").status_code == 405
+
+
+def test_pages_of_named_origins_may_ask_and_others_not(app: Callable[..., Any]) -> None:
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    ours, other = "https://app.hospital.example", "https://other.example"
+
+    def allowed(client: TestClient, origin: str) -> str | None:
+        found = client.options(CHAT, headers=ask | {"Origin": origin})
+        return found.headers.get("access-control-allow-origin")
+
+    with TestClient(app(cors=[ours])) as client:
+        assert allowed(client, ours) == ours and allowed(client, other) is None
+        answer = client.post(CHAT, json=ASK, headers=HEADERS | {"Origin": ours})
+        assert answer.headers["access-control-allow-origin"] == ours
+    with TestClient(app()) as client:
+        assert allowed(client, ours) is None
