@@ -225,7 +225,10 @@ def test_probes_answer_head(client: Any) -> None:
 
 
 def test_pages_of_named_origins_may_ask_and_others_not(app: Callable[..., Any]) -> None:
-    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    ask = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     ours, other = "https://app.hospital.example", "https://other.example"
 
     def allowed(client: TestClient, origin: str) -> str | None:

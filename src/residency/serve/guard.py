@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 DIGEST = "x-residency-digest"
 ERASED = "x-residency-erased"
-FIELDS = frozenset(
-    """
-    annotations audio best_of choice content department description digest echo frequency_penalty
-    function_call functions include_obfuscation include_usage json_schema lang logit_bias logprobs
-    max_completion_tokens max_tokens messages metadata modalities model moderation n name
-    parallel_tool_calls patient_info prediction presence_penalty prompt prompt_cache_key
-    prompt_cache_retention reasoning_effort refusal require_safety response_format role
-    safety_identifier schema seed service_tier stop store stream stream_options strict
-    structured_outputs suffix symptoms temperature test_results text tool_call_id tool_calls
-    tool_choice tools top_logprobs top_p type user verbosity web_search_options arguments function
-    id parameters
-    """.split()
-)
+NAMES = """
+annotations arguments audio best_of choice content department description digest echo
+frequency_penalty function function_call functions id include_obfuscation include_usage
+json_schema lang logit_bias logprobs max_completion_tokens max_tokens messages metadata
+modalities model moderation n name parallel_tool_calls parameters patient_info prediction
+presence_penalty prompt prompt_cache_key prompt_cache_retention reasoning_effort refusal
+require_safety response_format role safety_identifier schema seed service_tier stop store stream
+stream_options strict structured_outputs suffix symptoms temperature test_results text
+tool_call_id tool_calls tool_choice tools top_logprobs top_p type user verbosity
+web_search_options
+"""
+FIELDS = frozenset(NAMES.split())
+"""Names that a message may hold: those of our own fields, and of OpenAI's."""
 BOUNDS = ("ge", "gt", "le", "lt", "min_length", "max_length")
 
 
