@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,8 +13,11 @@ from fastapi.testclient import TestClient
 from serve_tools import HEADERS
 
 from residency.models.causal import CausalPredictor
-from residency.serve.routes.openai import ChatBody
+from residency.serve import engines as kinds
+from residency.serve.guard import NAMES
+from residency.serve.routes.openai import ChatBody, CompletionBody
 
+ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {
     "model": "words",
@@ -241,3 +245,43 @@ def test_pages_of_named_origins_may_ask_and_others_not(app: Callable[..., Any]) 
         assert answer.headers["access-control-allow-origin"] == ours
     with TestClient(app()) as client:
         assert allowed(client, ours) is None
+
+
+def table() -> str:
+    """The fields as the guide shows them."""
+    done = {name for names, _ in kinds.FIELDS.values() for name in names}
+    heads = {"process": "in process", "vllm": "vLLM", "llama": "llama.cpp"}
+    columns = [name for name in heads if name in done]
+    lines = [
+        f"| field | {' | '.join(heads[one] for one in columns)} | what |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for name, (engines, what) in kinds.FIELDS.items():
+        each = ["yes" if one in engines else "refused" for one in columns]
+        lines.append(f"| `{name}` | {' | '.join(each)} | {what} |")
+    refused = {*ChatBody.model_fields, *CompletionBody.model_fields} - set(kinds.FIELDS)
+    names = ", ".join(f"`{name}`" for name in sorted(refused))
+    return "\n".join(["", *lines, "", f"Refused everywhere, unless null: {names}.", ""])
+
+
+def test_the_guide_has_the_table_of_fields() -> None:
+    guide = (ROOT / "docs/guide/serving-engines.md").read_text("utf-8")
+    assert guide.split("<!-- fields -->\n")[1].split("\n<!-- end -->")[0] == table()
+
+
+def test_every_field_of_the_table_is_one_of_a_body_and_may_be_named_in_errors() -> None:
+    known = {*ChatBody.model_fields, *CompletionBody.model_fields}
+    assert set(kinds.FIELDS) <= known <= set(NAMES.split())
+    for name in known - set(kinds.FIELDS):
+        for body in (ChatBody, CompletionBody):
+            if name in body.model_fields:
+                assert body.model_fields[name].annotation in (None, type(None)), name
+
+
+def test_a_field_that_an_engine_does_not_have_is_refused_by_name(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(kinds.FIELDS, "seed", (("vllm",), ""))
+    assert client.post(CHAT, json=ASK | {"seed": None}).status_code == 200
+    error = client.post(CHAT, json=ASK | {"seed": 1}).json()["error"]
+    assert error["code"] == "unsupported_field" and " seed;" in error["message"]

@@ -98,6 +98,42 @@ class WritingRequest(Value, frozen=True):
     form: Form | None = None
 
 
+WRITERS: tuple[Kind, ...] = ("process", "vllm")
+"""Engines that write."""
+FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
+    "model": (WRITERS, "a name of `/v1/models`"),
+    "messages": (WRITERS, "text; roles system (or developer), user, assistant"),
+    "prompt": (WRITERS, "text or token ids, up to 64 of them"),
+    "max_tokens": (WRITERS, "of each answer"),
+    "max_completion_tokens": (WRITERS, "the same, by its newer name"),
+    "temperature": (WRITERS, "0 to 2; 0, the likeliest word, where not given"),
+    "top_p": (WRITERS, "above 0, to 1"),
+    "seed": (WRITERS, "equal seeds draw equally; without one each answer is drawn anew"),
+    "n": (WRITERS, "1 to 16 answers; above 1 not as a stream"),
+    "best_of": (WRITERS, "1"),
+    "stop": (WRITERS, "up to 8 texts, none of which is part of the answer"),
+    "stream": (WRITERS, "server-sent events"),
+    "stream_options": (WRITERS, "`include_usage`"),
+    "presence_penalty": (WRITERS, "-2 to 2"),
+    "frequency_penalty": (WRITERS, "-2 to 2"),
+    "logprobs": (WRITERS, "by the model itself, before temperature and form; not as a stream"),
+    "top_logprobs": (WRITERS, "0 to 20; needs `logprobs`"),
+    "echo": (WRITERS, "the prompt comes back, with its likelihoods; not as a stream"),
+    "response_format": (WRITERS, "`json_schema`, `json_object`, `text`"),
+    "structured_outputs": (WRITERS, "`choice`: one of these texts"),
+    "user": (WRITERS, "taken, not read: who asks is known by the token"),
+    "store": (WRITERS, "false: nothing is stored"),
+}
+"""Fields of OpenAI's bodies, the kinds of engines that do them, and what they may be. What is not
+here is refused where it is not null."""
+
+
+def unsupported(name: str, kind: Kind) -> Refusal:
+    """400: a field that the engine of this model does not have."""
+    said = f"The engine of this model ({kind}) does not do {name}; leave it out, or set it to null."
+    return Refusal(400, "unsupported_field", said)
+
+
 class Piece(Value, frozen=True):
     """A part of an answer. The last one names why writing ended."""
 

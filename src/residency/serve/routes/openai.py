@@ -19,12 +19,14 @@ from residency.core.types import Turn
 from residency.models.sampling import Form, hash_of
 from residency.serve import refusals
 from residency.serve.engines import (
+    FIELDS,
     ModelEngine,
     Piece,
     Served,
     TokenScores,
     WritingRequest,
     not_generative,
+    unsupported,
 )
 from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.limits import check_system, fit
@@ -381,11 +383,15 @@ def _listed(served: Served) -> dict[str, Any]:
     }
 
 
-def generative(guard: Guard, exchange: GuardedRequest, name: str) -> ModelEngine:
-    """A generative model; raises ``Refusal`` 404, or 400 for a classifier."""
-    engine = guard.engine(exchange, name, "chat")
+def generative(guard: Guard, exchange: GuardedRequest, body: Common) -> ModelEngine:
+    """The generative model that a body names; raises ``Refusal`` 404, or 400 for a classifier and
+    for a field that its engine does not do."""
+    engine = guard.engine(exchange, body.model, "chat")
     if "chat" not in engine.served.routes:
         raise not_generative(engine.served.name)
+    for name in sorted(body.model_fields_set):
+        if getattr(body, name) is not None and engine.served.kind not in FIELDS[name][0]:
+            raise unsupported(name, engine.served.kind)
     return engine
 
 
@@ -403,7 +409,7 @@ def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
 async def chat(body: ChatBody, request: Request) -> Response:
     """The next turn of a conversation, whole or as a stream of events."""
     guard, exchange = guard_of(request), exchange_of(request)
-    engine = generative(guard, exchange, body.model)
+    engine = generative(guard, exchange, body)
     _check_chat(body, guard)
     turns = turns_of(body.messages)
     texts = [turn.text for turn in turns if turn.role == "user"]
@@ -476,7 +482,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     prompt's own likelihood comes along, as evaluation programs ask for it (``max_tokens`` may then
     be 0)."""
     guard, exchange = guard_of(request), exchange_of(request)
-    engine = generative(guard, exchange, body.model)
+    engine = generative(guard, exchange, body)
     _check_completion(body, guard)
     prompts = body.prompts()
     reader, limits, window = engine.reader, guard.settings.limits, engine.served.window
