@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from html import escape
 from importlib.metadata import version
@@ -155,20 +155,25 @@ def create_app(
     for kind in (Refusal, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _fault)
     app.openapi = _described(app, guard)  # type: ignore[method-assign]
-    if guard.settings.cors:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=guard.settings.cors,
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
-            expose_headers=[DIGEST, ERASED, "x-request-id", "retry-after"],
-        )
+    _allow_origins(app, guard.settings.cors)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(page(app.openapi()))
 
     return app
+
+
+def _allow_origins(app: FastAPI, origins: Sequence[str]) -> None:
+    """Let pages of these origins ask from a browser."""
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=[DIGEST, ERASED, "x-request-id", "retry-after"],
+        )
 
 
 def limited(app: FastAPI) -> Limited:
