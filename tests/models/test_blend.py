@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from residency.core.files import read_json
 from residency.core.types import Example, Span, Spans
-from residency.models import artefact
-from residency.models.adapters import Full
+from residency.models import artefact, crf
+from residency.models.adapters import Crf, Full
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.blend import FILE, BlendWeight, product
 from residency.models.encoder import EncoderPredictor
@@ -104,3 +105,19 @@ def test_what_stands_beside_is_sealed_with_the_artefact(tmp_path: Path) -> None:
     train(job(tmp_path, [example(number) for number in range(20)]))
     files = artefact.read(tmp_path / "out").files
     assert {FILE, "crf.crfsuite", "crf.json"} <= set(files)
+
+
+@pytest.mark.training
+def test_words_are_fitted_once_where_the_weight_is_chosen_on_the_stop_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [example(number) for number in range(30)]
+    given = msgspec.structs.replace(job(tmp_path, rows[:24]), dev=rows[24:])
+    fit, fitted = crf.fit, []
+    monkeypatch.setattr(crf, "fit", lambda *how: fitted.append(how[0]) or fit(*how))
+    train(given)
+    assert fitted == [rows[:24]]
+    assert read_json(tmp_path / "out" / FILE, BlendWeight).rows == 6
+    fit(rows[:24], CARD, Crf(), tmp_path)
+    for name in (crf.WEIGHTS, crf.FEATURES):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / name).read_bytes()

@@ -33,6 +33,8 @@ EXTREME = 0.1
 """What a weight far from the middle costs, times the square of the distance. Few rows are held out,
 and their metric is nearly flat: on windows of 75 rows of a fold of VietBioNER and of NCBI it was
 right to stay in the middle where nothing speaks for an end (mean F1 0.001 higher)."""
+WORDS = "words"
+"""Folder of the CRF that a weight was chosen with, among a stage's checkpoints."""
 WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 
@@ -88,10 +90,11 @@ def choose(
     """The weight with the best metric on rows that neither model has learned from, the middle one of
     several; the metric of a weight is the mean with its neighbours', since few rows make it jump,
     less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows; ``before``:
-    what its training was, where it was for this alone."""
+    what its training was, where it was for this alone. The CRF stays in the stage's folder of
+    checkpoints: where the rows are the stop part, ``save`` takes it."""
     if not held:
         return BlendWeight(weight=0.5)
-    folder = job.work / "words"
+    folder = job.work / WORDS
     folder.mkdir(parents=True, exist_ok=True)
     crf.fit(job.train, job.card, Crf(), folder)
     words = blend.Blend(CrfPredictor.of_files(folder, job.card, "crf", "words"), 0.5)
@@ -111,7 +114,6 @@ def choose(
             for example, answer in zip(held, answers, strict=True)
         ]
         found.append(main_metric(held, predictions, job.card) or 0.0)
-    shutil.rmtree(folder)
     padded = np.pad(found, 1, mode="edge")
     smooth = np.convolve(padded, np.ones(3) / 3, mode="valid")
     smooth -= EXTREME * (np.array(WEIGHTS) - 0.5) ** 2
@@ -127,11 +129,14 @@ def choose(
 
 
 def save(job: TrainingJob, chosen: BlendWeight) -> None:
-    """Fit the CRF to all rows of ``job`` and put it into the artefact that stands at ``job.out``;
-    nothing where it has no weight."""
+    """Put the CRF of all rows of ``job`` into the artefact that stands at ``job.out``; nothing where
+    it has no weight. It is fitted here, unless ``choose`` has fitted it to the same rows."""
     if not chosen.weight:
         return
-    crf.fit(job.train, job.card, Crf(), job.out)
+    if chosen.rows and job.dev:  # chosen on the stop part, by a CRF of all training rows
+        shutil.copytree(job.work / WORDS, job.out, dirs_exist_ok=True)
+    else:
+        crf.fit(job.train, job.card, Crf(), job.out)
     write_json(job.out / blend.FILE, chosen)
     artefact.seal(job.out, artefact.read(job.out))
 
