@@ -17,7 +17,7 @@ demo: setup ## invented records to a tuned model and its report, in one command;
 	$(BIN)/residency demo $(ARGS)
 
 test: setup ## run the tests; ARGS="-k name" for some of them
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup ## the tests that need no training, no server and no big sample
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile fast -m "not (training or server or sample or data or services)" $(ARGS)

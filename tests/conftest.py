@@ -27,6 +27,19 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("residency")
 
+
+@pytest.hookimpl(trylast=True)  # when folders have marked theirs
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests train or start servers come first: workers that take whole files then end
+    together, on files of seconds."""
+    slow = {
+        item.path
+        for item in items
+        if any(map(item.get_closest_marker, ("training", "server", "services")))
+    }
+    items.sort(key=lambda item: item.path not in slow)
+
+
 SENTENCES = (
     "Bệnh nhân nam 62 tuổi, ho khan và sốt 38.5 độ, đau bụng vùng thượng vị.",
     "Bệnh nhân được điều trị bằng metformin 500mg, ngày uống 2 lần.",

@@ -237,6 +237,7 @@ def longest_common(left: list[str], right: list[str]) -> int:
     return above[-1]
 
 
+@cache
 def rouge_l(reference: str, hypothesis: str) -> float:
     right, written = tokens(reference), tokens(hypothesis)
     if not written:
@@ -267,6 +268,7 @@ Tree = tuple[Hashable, tuple["Tree", ...]]
 Forest = tuple[Tree, ...]
 
 
+@cache
 def tree_score(gold: str, said: str) -> float:
     right, written = tree(nodes(gold)), tree(nodes(said))
     largest = size(right) + size(written)
