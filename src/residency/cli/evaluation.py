@@ -87,6 +87,29 @@ def evaluate(
 
 
 @app.command()
+def report(
+    run: RunPath,
+    lang: Annotated[
+        str | None,
+        option("--lang", help="en, vi or zh; that of the run's own report where not given."),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="With the text of notes, for those who may read them.")
+    ] = False,
+) -> None:
+    """Write a run's report again.
+
+    In another language, or with examples that quote notes: these go into report-with-notes/ of the
+    run, which is its owner's alone and says what it holds. Nothing is trained or scored again.
+    """
+    from residency.workflows.report import report as written
+
+    with tracking() as tracker:
+        path = written(run, lang, show, tracker)
+    say(f"report  {path}")
+
+
+@app.command()
 def chat(
     run: RunPath,
     only: Annotated[str | None, option("--only", help="Talk to tuned or base alone.")] = None,

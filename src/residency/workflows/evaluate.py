@@ -199,31 +199,19 @@ def measure(
     the last. ``systems``: name -> artefact; ``title``: what the tracker is told after a name."""
     from residency.evals import safety
     from residency.evals.paired_tests import compare, corrected
-    from residency.models import baselines, predictors
     from residency.models.causal import CausalPredictor
 
     recipe, tracker = material.inputs.recipe, material.tracker
     settings, test = recipe.evaluate, measured_examples(one, recipe)
     if settings.safety:
         kind_of(one.head).check_able("safety", "evaluate.safety")
-    able = _able_systems(one, systems)
-    longest = predictors.longest_answer(able.values())
-    shots = _questions_with_shots(one, test, recipe.seed)
+    able = able_systems(one, systems)
+    shots = questions_with_shots(one, test, recipe.seed)
     reports, answered, safe = [], [], []
     for name in (*measured_baselines(material, one), *shots, *able):
         tracker.start(f"evaluating {name}{title}", len(test))
         with silent():
-            trainable = 0
-            predictor: Answering
-            if name in able:
-                predictor = predictors.trained(able[name], one.card, name, longest)
-                trainable = read_json(able[name] / "stage.json", StageResult).trainable
-            elif name in baselines.KINDS:
-                learned_from = examples_of(one, "train")
-                predictor = baselines.learn(name, learned_from, one.card, recipe.seed)
-            else:
-                predictor = untuned(material.inputs, one, list(able.values())[-1], longest)
-            predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trainable)
+            predictor = predictor_of(material, one, able, name)
             report, predictions = ask(material, one.card, predictor, shots.get(name, test), folder)
             # Of a written task too a baseline may not write; only what writes can be asked this.
             if settings.safety and name not in shots and isinstance(predictor, CausalPredictor):
@@ -239,13 +227,34 @@ def measure(
     write_json(folder / "reports.json", [*reports, *safety.reports_of(safe, recipe.seed)])
 
 
+def predictor_of(
+    material: Material, one: TaskOnData, able: Mapping[str, Path], name: str
+) -> Answering:
+    """A system by the name that reports have for it: a trained one of ``able``, a baseline that
+    learns from the training part, or else the base, with or without worked examples."""
+    from residency.models import baselines, predictors
+
+    longest, trainable = predictors.longest_answer(able.values()), 0
+    predictor: Answering
+    if name in able:
+        predictor = predictors.trained(able[name], one.card, name, longest)
+        trainable = read_json(able[name] / "stage.json", StageResult).trainable
+    elif name in baselines.KINDS:
+        seed = material.inputs.recipe.seed
+        predictor = baselines.learn(name, examples_of(one, "train"), one.card, seed)
+    else:
+        predictor = untuned(material.inputs, one, list(able.values())[-1], longest)
+    predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trainable)
+    return predictor
+
+
 def measured_baselines(material: Material, one: TaskOnData) -> list[str]:
     """The baselines of a task; where data has no training part, only those that need none."""
     wanted = baselines_of(material.inputs.recipe, one.card)
     return [name for name in wanted if name == "base" or one.corpus.part("train")]
 
 
-def _able_systems(one: TaskOnData, systems: Mapping[str, Path]) -> dict[str, Path]:
+def able_systems(one: TaskOnData, systems: Mapping[str, Path]) -> dict[str, Path]:
     """The trained systems that can be asked a task; raises ``UserError`` where there is none."""
     from residency.models import predictors
 
@@ -262,7 +271,7 @@ def _able_systems(one: TaskOnData, systems: Mapping[str, Path]) -> dict[str, Pat
     return able
 
 
-def _questions_with_shots(
+def questions_with_shots(
     one: TaskOnData, test: list[Example], seed: int
 ) -> dict[str, list[Example]]:
     """The questions behind worked examples of the training part, under the name of the system that

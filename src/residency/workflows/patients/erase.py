@@ -246,6 +246,8 @@ def _from_run(run: Path, own: Erasing) -> int:
     with Run(run).locked():
         # unfinished work has the patient's notes too
         shutil.rmtree(run / ".work", ignore_errors=True)
+        for copy in run.glob("report-*/"):  # residency report writes them again
+            shutil.rmtree(copy, ignore_errors=True)
         if reached.learned:
             for path in sorted(run.glob("train/*/artefact.json")):
                 _mark(path.parent, sum(reached.learned.values()), own)
