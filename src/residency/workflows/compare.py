@@ -122,7 +122,7 @@ def _step(contest: Contest) -> Step:
     recipe, inputs = contest.wanted.inputs.recipe, contest.wanted.inputs
     return Step(
         name="compare",
-        settings={"evaluate": recipe.settings["evaluate"], "seed": recipe.seed},
+        settings={key: recipe.settings[key] for key in ("evaluate", "seed", "data", "tasks")},
         inputs={**{one: _digest_of(one, inputs) for one in contest.names}, **inputs.files},
         into="compare",
     )
