@@ -285,3 +285,108 @@ def test_a_field_that_an_engine_does_not_have_is_refused_by_name(
     assert client.post(CHAT, json=ASK | {"seed": None}).status_code == 200
     error = client.post(CHAT, json=ASK | {"seed": 1}).json()["error"]
     assert error["code"] == "unsupported_field" and " seed;" in error["message"]
+
+
+# Tools: a template that knows them, as Hermes' and Qwen's write calls
+
+TEMPLATE = (
+    "{{ bos_token }}{% if tools %}<|system|>Tools:{% for tool in tools %} {{ tool | tojson }}"
+    "{% endfor %}<|end|>{% endif %}{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + (message['content'] or '') }}"
+    "{% for call in message.tool_calls or [] %}{{ '<tool_call>' }}\n"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}\n"
+    "{{ '</tool_call>' }}{% endfor %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+DOSE = {
+    "type": "function",
+    "function": {"name": "find_dose", "description": "The dose of a drug.", "parameters": DRUG},
+}
+AGE = {"type": "function", "function": {"name": "find_age"}}
+
+
+@pytest.fixture
+def tools(app: Callable[..., Any], engines: dict[str, Any]) -> Any:
+    """A client of a model whose template knows tools."""
+    import copy
+
+    from residency.models.chat_template import ChatTokeniser
+    from residency.serve.engines.in_process import GenerativeEngine
+    from residency.serve.settings import Serve
+
+    words = engines["words"]
+    predictor = copy.copy(words.predictor)
+    tokenizer = copy.deepcopy(words.chat.tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    predictor.chat = ChatTokeniser(tokenizer, words.chat.window, words.chat.limits)
+    engine = GenerativeEngine(predictor, words.served, Serve())
+    limits = {"per_second": 1000, "input_tokens": 500}
+    with TestClient(app({"words": engine}, limits=limits), headers=HEADERS) as client:
+        yield client
+
+
+def test_the_form_of_a_call_is_read_from_the_template(tools: Any) -> None:
+    chat = tools.app.state.guard.engines["words"].chat
+    form = chat.tool_form
+    assert (form.begin, form.name, form.arguments, form.end) == (
+        "<tool_call>\n",
+        "name",
+        "arguments",
+        "\n</tool_call>",
+    )
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "find_dose"}}]
+)
+def test_a_call_that_is_demanded_keeps_to_its_schema(tools: Any, choice: Any) -> None:
+    offered = [DOSE] if choice == "required" else [DOSE, AGE]
+    asked = ASK | {"tools": offered, "tool_choice": choice, "max_tokens": 80}
+    for stream in (False, True):
+        answer = tools.post(CHAT, json=asked | {"stream": stream})
+        assert answer.status_code == 200, answer.text
+        if stream:
+            first = json.loads(answer.text.split("\n\n")[0].removeprefix("data: "))
+            one = first["choices"][0]
+            (call,) = one["delta"]["tool_calls"]
+        else:
+            one = answer.json()["choices"][0]
+            (call,) = one["message"]["tool_calls"]
+            assert one["message"]["content"] is None
+        assert one["finish_reason"] == "tool_calls" and call["function"]["name"] == "find_dose"
+        found = json.loads(call["function"]["arguments"])
+        assert set(found) == {"drug", "mg"} and found["drug"] in ("metformin", "aspirin")
+    history = [
+        *ASK["messages"],
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{k: call[k] for k in ("id", "type", "function")}],
+        },
+        {"role": "tool", "tool_call_id": call["id"], "content": "500 mg"},
+    ]
+    answer = tools.post(CHAT, json=ASK | {"tools": [DOSE], "messages": history})
+    assert answer.status_code == 200 and answer.json()["usage"]["prompt_tokens"] > 100
+
+
+def test_calls_among_words_are_read_and_what_is_none_stays_words(tools: Any) -> None:
+    from residency.serve.routes.openai import Tooling
+
+    engine = tools.app.state.guard.engines["words"]
+    one = '<tool_call>\n{"name": "find_age", "arguments": {"a": "ổ"}}\n</tool_call>'
+    made = Tooling(form=engine.reader.tool_form, offered=(), demanded=None, several=True)
+    found = made.calls(f"Let me see. {one}{one}")
+    assert [call["function"] for call in found] == [
+        {"name": "find_age", "arguments": '{"a": "ổ"}'}
+    ] * 2
+    assert found[0]["id"] != found[1]["id"]
+    for words in ("no call", '<tool_call>\n{"name": 3}', '{"name": "find_age", "arguments": {}}'):
+        assert made.message(words) == {"content": words}
+    single = Tooling(form=made.form, offered=(), demanded=None, several=False)
+    assert len(single.calls(f"{one}{one}")) == 1
+
+
+def test_tools_are_refused_where_the_template_has_none(client: Any) -> None:
+    error = client.post(CHAT, json=ASK | {"tools": [DOSE]}).json()["error"]
+    assert error["code"] == "no_tools"
+    assert client.post(CHAT, json=ASK | {"tools": [DOSE], "tool_choice": "none"}).status_code == 200

@@ -291,7 +291,7 @@ WRONG: list[tuple[str, Any, int, str]] = [
         "/v1/chat/completions",
         {"model": "words", "messages": MESSAGES, "tools": [MARK]},
         400,
-        "unsupported_field",
+        "bad_value",
     ),
     (
         "/v1/chat/completions",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -95,6 +95,14 @@ class Turn(Value, frozen=True):
 
     role: Role
     text: str
+
+
+class ToolTurn(Turn, frozen=True):
+    """A turn with tools: of the assistant, who calls some, or (as a user's) what one of them
+    answered."""
+
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """Names and arguments."""
 
 
 class Note(Value, frozen=True):

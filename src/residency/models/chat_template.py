@@ -7,12 +7,16 @@ what will be asked for. Its end, as the template writes it, is trained with it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from residency.core.errors import UserError
 from residency.core.files import digest
-from residency.core.types import Turn, Value
+from residency.core.types import ToolTurn, Turn, Value
 from residency.models.generation import TokenLimits
 from residency.models.tokens import apart, special_texts
 from residency.tasks.heads import IGNORED
@@ -30,6 +34,19 @@ PROBE = (
     Turn(role="user", text="Q2"),
 )
 """A conversation whose rendering tells templates apart."""
+
+
+class ToolForm(Value, frozen=True):
+    """How a template writes the call of a tool: ``begin``, a JSON object of two fields, ``end``."""
+
+    begin: str
+    name: str
+    arguments: str
+    end: str
+
+
+TOOL = "probe_tool"
+"""A tool whose call shows how a template writes one."""
 
 
 class TokenRow(Value, frozen=True):
@@ -79,7 +96,9 @@ class ChatTokeniser:
 
     # Words
 
-    def render(self, turns: Sequence[Turn], open: bool) -> str:
+    def render(
+        self, turns: Sequence[Turn], open: bool, tools: Sequence[dict[str, Any]] = ()
+    ) -> str:
         """A conversation as the template writes it; ``open``: up to where the assistant begins to
         write.
 
@@ -87,7 +106,8 @@ class ChatTokeniser:
         """
         import jinja2
 
-        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+        messages = [_message(turn) for turn in turns]
+        offered: dict[str, Any] = {"tools": [*tools]} if tools else {}
         try:
             text = self.tokenizer.apply_chat_template(
                 messages,
@@ -95,6 +115,7 @@ class ChatTokeniser:
                 add_generation_prompt=open,
                 date_string=DATE,
                 enable_thinking=False,
+                **offered,
             )
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise UserError(
@@ -108,6 +129,31 @@ class ChatTokeniser:
             return PROBE[0].text in self.render(PROBE[:2], open=True)
         except UserError:
             return False
+
+    @cached_property
+    def tool_form(self) -> ToolForm | None:
+        """How a call of a tool is written, as the template writes one; none where it knows no tools,
+        or writes calls otherwise than as JSON."""
+        given = {"name": TOOL, "description": "", "parameters": {"type": "object"}}
+        tools = ({"type": "function", "function": given},)
+        turns = (PROBE[1], ToolTurn(role="assistant", text="", calls=((TOOL, {"key": "value"}),)))
+        try:
+            opened = self.render(turns[:1], True, tools)
+            words = self.render(turns, False, tools)
+        except UserError:
+            return None
+        said = words.removeprefix(opened)
+        start = said.rfind("{", 0, said.find(f'"{TOOL}"') + 1)
+        if TOOL not in opened or said == words or start < 0:
+            return None
+        try:
+            call, end = json.JSONDecoder().raw_decode(said, start)
+            keys = {repr(value): key for key, value in call.items()}
+            name, arguments = keys[repr(TOOL)], keys[repr({"key": "value"})]
+        except (ValueError, AttributeError, KeyError):
+            return None
+        behind = said[end:].rpartition(self.end)[0] if self.end in said[end:] else said[end:]
+        return ToolForm(begin=said[:start], name=name, arguments=arguments, end=behind)
 
     def _tail(self) -> tuple[str, str]:
         """What the template writes behind an answer: its end, which is trained, and what else
@@ -158,7 +204,7 @@ class ChatTokeniser:
 
     def _turns(self, turns: Sequence[Turn]) -> list[Turn]:
         """Turns that the template can write: safe texts, the system turn where it belongs."""
-        made = [Turn(role=turn.role, text=self.safe(turn.text)) for turn in turns]
+        made = [msgspec.structs.replace(turn, text=self.safe(turn.text)) for turn in turns]
         if made and made[0].role == "system" and not self.system:
             system, question, *rest = made
             made = [Turn(role="user", text=f"{system.text}\n\n{question.text}"), *rest]
@@ -174,9 +220,15 @@ class ChatTokeniser:
         """Tokens of a text, nothing added."""
         return len(self.ids(text))
 
-    def count_turns(self, turns: Sequence[Turn]) -> int:
+    def count_turns(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]] = ()) -> int:
         """Tokens of what is read before an answer to these turns is written, template included."""
+        if tools:
+            return len(self.offering(turns, tools))
         return len(self._read(self._turns(turns)))
+
+    def offering(self, turns: Sequence[Turn], tools: Sequence[dict[str, Any]]) -> list[int]:
+        """Tokens of a conversation that waits for an answer, which may call tools."""
+        return self.ids(self.render(self._turns(turns), True, tools))
 
     def answer_ids(self, text: str) -> list[int]:
         """An answer and its end."""
@@ -292,6 +344,17 @@ class ChatTokeniser:
     def _spoken(self, turns: Sequence[Turn], answer: str) -> bool:
         texts = (*(turn.text for turn in turns), answer)
         return any(token in text for text in texts for token in self.special)
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as templates read it."""
+    made: dict[str, Any] = {"role": turn.role, "content": turn.text}
+    if not isinstance(turn, ToolTurn):
+        return made
+    if turn.role == "user":
+        return made | {"role": "tool"}
+    calls = [{"name": name, "arguments": given} for name, given in turn.calls]
+    return made | {"tool_calls": [{"type": "function", "function": one} for one in calls]}
 
 
 def _without_oldest(turns: list[Turn]) -> list[Turn] | None:

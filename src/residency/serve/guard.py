@@ -20,7 +20,7 @@ from residency.core.errors import UserError
 from residency.core.types import Turn
 from residency.serve import refusals
 from residency.serve.auth import require
-from residency.serve.engines import Aliases, ModelEngine, Served, Slot, bad_order
+from residency.serve.engines import Aliases, ModelEngine, Served, Slot, Tools, bad_order
 from residency.serve.limits import Sizes, check_text, check_work, fit, user_tokens
 from residency.serve.records.audit_chain import AuditEntry, Outcome, unwritable
 from residency.serve.refusals import Refusal, server_failed
@@ -155,11 +155,12 @@ class Guard:
         texts: list[str],
         turns: tuple[Turn, ...],
         answer: int | None,
+        tools: Tools = (),
     ) -> Sizes:
         """Check a request that is answered in words: ``texts`` are the user's among its turns."""
         user = user_tokens(engine.reader.count, texts)
         try:
-            prompt = engine.reader.count_turns(turns)
+            prompt = engine.reader.count_turns(turns, tools)
             found = fit(self.settings.limits, user, prompt, answer, engine.served.window)
         except UserError:
             raise bad_order() from None

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from residency.core.errors import UserError
 from residency.core.types import Answer, Labels, Prediction, Spans, Text, Turn, Value
@@ -21,13 +21,16 @@ from residency.tasks.card import Card
 from residency.tasks.families import of
 
 if TYPE_CHECKING:
-    from residency.models.chat_template import ChatTokeniser
+    from residency.models.chat_template import ChatTokeniser, ToolForm
     from residency.models.crf import LexicalTokeniser
     from residency.models.tokens import Tokeniser
 
 Kind = Literal["process", "onnx", "vllm"]
 """Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in
 a vLLM server on loopback."""
+
+
+Tools = tuple[dict[str, Any], ...]
 
 
 class Served(Value, frozen=True):
@@ -96,13 +99,17 @@ class WritingRequest(Value, frozen=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     form: Form | None = None
+    tools: Tools = ()
+    """Tools that the answer may call, as OpenAI describes them."""
+    begun: str = ""
+    """Words with which the answer begins; they are not written again."""
 
 
 WRITERS: tuple[Kind, ...] = ("process", "vllm")
 """Engines that write."""
 FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
     "model": (WRITERS, "a name of `/v1/models`"),
-    "messages": (WRITERS, "text; roles system (or developer), user, assistant"),
+    "messages": (WRITERS, "text; roles system (or developer), user, assistant, tool"),
     "prompt": (WRITERS, "text or token ids, up to 64 of them"),
     "max_tokens": (WRITERS, "of each answer"),
     "max_completion_tokens": (WRITERS, "the same, by its newer name"),
@@ -121,6 +128,9 @@ FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
     "echo": (WRITERS, "the prompt comes back, with its likelihoods; not as a stream"),
     "response_format": (WRITERS, "`json_schema`, `json_object`, `text`"),
     "structured_outputs": (WRITERS, "`choice`: one of these texts"),
+    "tools": (WRITERS, "functions, where the chat template has them and writes calls as JSON"),
+    "tool_choice": (WRITERS, "`auto`, `none`, `required`, or one by its name: held to its schema"),
+    "parallel_tool_calls": (WRITERS, "false: the first call alone"),
     "user": (WRITERS, "taken, not read: who asks is known by the token"),
     "store": (WRITERS, "false: nothing is stored"),
 }
@@ -166,7 +176,7 @@ class Reader(Protocol):
         """Tokens of a text, by the served tokenizer, nothing added."""
         ...
 
-    def count_turns(self, turns: Sequence[Turn]) -> int:
+    def count_turns(self, turns: Sequence[Turn], tools: Tools = ()) -> int:
         """Tokens of a whole prompt, template included."""
         ...
 
@@ -178,8 +188,13 @@ class Reader(Protocol):
         """Tokens as text; of a generative model."""
         ...
 
-    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
+    def prompt(self, request: WritingRequest, window: int) -> list[int]:
         """Tokens of a conversation that waits for an answer; of a generative model."""
+        ...
+
+    @property
+    def tool_form(self) -> ToolForm | None:
+        """How its template writes the call of a tool; none where it has none."""
         ...
 
 
@@ -238,7 +253,7 @@ class TextReader:
         """As of ``Reader``."""
         return len(self.tokeniser([text])[0].ids)
 
-    def count_turns(self, turns: Sequence[Turn]) -> int:
+    def count_turns(self, turns: Sequence[Turn], tools: Tools = ()) -> int:
         """Tokens of a conversation's texts: this model has no template."""
         return sum(self.count(turn.text) for turn in turns)
 
@@ -250,9 +265,14 @@ class TextReader:
         """Refused: what this model reads is no prompt."""
         raise not_generative(self.name)
 
-    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
+    def prompt(self, request: WritingRequest, window: int) -> list[int]:
         """Refused: what this model reads is no prompt."""
         raise not_generative(self.name)
+
+    @property
+    def tool_form(self) -> None:
+        """None."""
+        return None
 
 
 class ChatReader:
@@ -265,9 +285,14 @@ class ChatReader:
         """As of ``Reader``."""
         return self.chat.count(text)
 
-    def count_turns(self, turns: Sequence[Turn]) -> int:
+    def count_turns(self, turns: Sequence[Turn], tools: Tools = ()) -> int:
         """As of ``Reader``."""
-        return self.chat.count_turns(turns)
+        return self.chat.count_turns(turns, tools)
+
+    @property
+    def tool_form(self) -> ToolForm | None:
+        """As of ``Reader``."""
+        return self.chat.tool_form
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """As of ``Reader``."""
@@ -281,17 +306,23 @@ class ChatReader:
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.chat.tokenizer.decode([*ids], clean_up_tokenization_spaces=False))
 
-    def prompt(self, turns: Sequence[Turn], answer: int, window: int) -> list[int]:
-        """Tokens of a conversation that waits for an answer of at most ``answer`` tokens. Raises
+    def prompt(self, request: WritingRequest, window: int) -> list[int]:
+        """Tokens of a conversation that waits for its answer, or for the rest of it. Raises
         ``Refusal`` 400 where they do not fit the window whole: no turn is ever left out."""
+        begun = self.chat.ids(request.begun)
+        room = window - request.max_tokens - len(begun)
         try:
-            ids, changes = self.chat.prompt(turns, window - answer)
+            ids, changes = (
+                self.chat.prompt(request.turns, room)
+                if not request.tools
+                else (self.chat.offering(request.turns, request.tools), ())
+            )
         except UserError:
             raise bad_order() from None
-        if ids is None or changes:
+        if not ids or changes or len(ids) > room:
             fits = f"The conversation does not fit the {window} tokens that this model reads."
             raise Refusal(400, "too_long", fits)
-        return ids
+        return [*ids, *begun]
 
     def check_room(self, ids: Sequence[int], answer: int, window: int) -> None:
         """Raises ``Refusal`` 400 for tokens that are none, or that do not fit the window together

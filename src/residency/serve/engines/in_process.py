@@ -583,7 +583,7 @@ class GenerativeEngine(EngineInProcess):
     def write(self, request: WritingRequest) -> AsyncIterator[Piece]:
         """The answer to a conversation. Refused (400) where it does not fit the window whole: no
         turn is ever left out."""
-        ids = self.reader.prompt(request.turns, request.max_tokens, self.served.window)
+        ids = self.reader.prompt(request, self.served.window)
         stops = (*request.stop, *self.predictor.generation.stop, *self.chat.stop)
         request = msgspec.structs.replace(request, stop=stops)
         return self._pieces(ids, noise_key(request.turns), request)

@@ -239,7 +239,7 @@ class VllmEngine:
 
     async def _probe(self, model: str) -> list[float]:
         """Log-probabilities of a fixed conversation's tokens."""
-        prompt = self.reader.prompt(PROBE, 1, self.served.window)
+        prompt = self.reader.prompt(WritingRequest(turns=PROBE, max_tokens=1), self.served.window)
         scored = await self._scores(prompt, 1, model)
         return [one for one in scored.log_probabilities if one is not None]
 
@@ -267,7 +267,7 @@ class VllmEngine:
 
     async def write(self, request: WritingRequest) -> AsyncGenerator[Piece, None]:
         """As of ``ModelEngine``."""
-        ids = self.reader.prompt(request.turns, request.max_tokens, self.served.window)
+        ids = self.reader.prompt(request, self.served.window)
         request = msgspec.structs.replace(request, stop=(*request.stop, *self.stops))
         async with contextlib.aclosing(self.continue_(ids, request)) as pieces:
             async for piece in pieces:

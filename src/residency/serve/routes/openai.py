@@ -4,9 +4,11 @@ refused, never ignored."""
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal, cast
 from uuid import uuid4
 
@@ -15,7 +17,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from residency.core.types import Turn
+from residency.core.types import ToolTurn, Turn, Value
+from residency.models.chat_template import ToolForm
 from residency.models.sampling import Form, hash_of
 from residency.serve import refusals
 from residency.serve.engines import (
@@ -24,6 +27,7 @@ from residency.serve.engines import (
     Piece,
     Served,
     TokenScores,
+    Tools,
     WritingRequest,
     not_generative,
     unsupported,
@@ -51,6 +55,7 @@ class Body(BaseModel):
 
 
 Words = Annotated[str, Field(max_length=100_000)]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -61,24 +66,92 @@ class ContentPart(Body):
     text: Words
 
 
+class CalledFunction(Body):
+    """The call of a function."""
+
+    name: Name
+    arguments: Words
+
+    def given(self) -> dict[str, Any]:
+        """Its arguments; raises ``Refusal`` 400."""
+        try:
+            return msgspec.json.decode(self.arguments, type=dict[str, Any])
+        except msgspec.DecodeError:
+            raise Refusal(400, "bad_turns", "Arguments of a tool call are a JSON object.") from None
+
+
+class ToolCall(Body):
+    """A call that was made."""
+
+    id: Name
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class OfferedFunction(Body):
+    """A function that may be called."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Words | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    """Arguments are held to the schema where the call is demanded."""
+
+
+class Tool(Body):
+    """A tool that may be called."""
+
+    type: Literal["function"]
+    function: OfferedFunction
+
+
+class NamedFunction(Body):
+    """A function's name."""
+
+    name: Name
+
+
+class ToolChoice(Body):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class Message(Body):
     """A turn of a conversation, as clients write it and as they keep it (``model_dump()``)."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Words | Annotated[list[ContentPart], Field(min_length=1, max_length=64)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Words | Annotated[list[ContentPart], Field(min_length=1, max_length=64)] | None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=64)] | None = None
+    tool_call_id: Name | None = None
     name: None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
-    tool_calls: None = None
 
     @property
     def text(self) -> str:
         """Its words."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+    def turn(self) -> Turn:
+        """As engines read it; raises ``Refusal`` 400 where its role does not go with the rest."""
+        calls, tool = self.tool_calls or (), self.role == "tool"
+        if (self.content is None and not calls) or (calls and self.role != "assistant"):
+            raise Refusal(
+                400, "bad_turns", "A message has content, or is an assistant's tool_calls."
+            )
+        if tool is not (self.tool_call_id is not None):
+            raise Refusal(400, "bad_turns", "Messages of the role tool have a tool_call_id.")
+        if tool or calls:
+            given = tuple((one.function.name, one.function.given()) for one in calls)
+            return ToolTurn(role="user" if tool else "assistant", text=self.text, calls=given)
+        role = cast(Any, "system" if self.role == "developer" else self.role)
+        return Turn(role=role, text=self.text)
 
 
 class StreamOptions(Body):
@@ -201,9 +274,9 @@ class ChatBody(Common):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     store: Literal[False] | None = None
-    tools: None = None
-    tool_choice: None = None
-    parallel_tool_calls: None = None
+    tools: Annotated[list[Tool], Field(max_length=64)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     audio: None = None
     function_call: None = None
     functions: None = None
@@ -276,7 +349,8 @@ class Usage(BaseModel):
 
 class AssistantMessage(BaseModel):
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: list[ToolCall] | None = None
 
 
 class LikelyToken(BaseModel):
@@ -296,7 +370,7 @@ class ChatLogProbs(BaseModel):
 class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     logprobs: ChatLogProbs | None = None
 
 
@@ -397,12 +471,77 @@ def generative(guard: Guard, exchange: GuardedRequest, body: Common) -> ModelEng
 
 def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
     """A conversation as engines read it; raises ``Refusal`` where it cannot be answered."""
-    roles = [cast(Any, "system" if one.role == "developer" else one.role) for one in messages]
-    if roles[-1] != "user":
-        raise Refusal(400, "bad_turns", "The last message must be the user's.")
-    if "system" in roles[1:]:
+    turns = tuple(one.turn() for one in messages)
+    if turns[-1].role != "user":
+        raise Refusal(400, "bad_turns", "The last message must be the user's, or a tool's.")
+    if any(turn.role == "system" for turn in turns[1:]):
         raise Refusal(400, "bad_turns", "A system message must be the first, and the only one.")
-    return tuple(Turn(role, one.text) for role, one in zip(roles, messages, strict=True))
+    return turns
+
+
+class Tooling(Value, frozen=True):
+    """The tools of a request: what is offered, and what one call must look like where there must be
+    one."""
+
+    form: ToolForm
+    offered: Tools
+    demanded: Form | None
+    several: bool
+
+    def calls(self, text: str) -> list[dict[str, Any]]:
+        """The calls that an answer makes; none where it makes none that can be read."""
+        words = text if self.demanded is None else f"{self.form.begin}{text}"
+        found, at, mark = list[dict[str, Any]](), 0, self.form.begin.strip() or "{"
+        while (place := words.find(mark, at)) >= 0 and (self.several or not found):
+            start = words.find("{", place)
+            try:
+                call, at = json.JSONDecoder().raw_decode(words, start)
+                name, given = call[self.form.name], call[self.form.arguments]
+            except (ValueError, KeyError, TypeError):
+                break
+            if not isinstance(name, str) or not isinstance(given, dict):
+                break
+            function = {"name": name, "arguments": json.dumps(given, ensure_ascii=False)}
+            one = {"id": f"call_{uuid4().hex}", "type": "function", "function": function}
+            found.append(one)
+        return found
+
+    def message(self, text: str) -> dict[str, Any]:
+        """An answer as a message: words, or calls."""
+        if calls := self.calls(text):
+            return {"content": None, "tool_calls": calls}
+        return {"content": text}
+
+
+def tooling(body: ChatBody, engine: ModelEngine) -> Tooling | None:
+    """The tools of a request; raises ``Refusal`` 400 where the model's template has none."""
+    if not body.tools or body.tool_choice == "none":
+        return None
+    if (form := engine.reader.tool_form) is None:
+        said = "The chat template of this model has no tools, or writes their calls in no JSON"
+        raise Refusal(400, "no_tools", f"{said}; leave tools out.")
+    offered = {one.function.name: one.function for one in body.tools}
+    demanded, choice = None, body.tool_choice
+    if isinstance(choice, ToolChoice) and choice.function.name not in offered:
+        raise Refusal(400, "no_tool", "tool_choice names a tool that is not among the tools.")
+    if choice not in (None, "auto"):
+        own = [choice.function.name] if isinstance(choice, ToolChoice) else [*offered]
+        calls = [
+            {
+                "type": "object",
+                "properties": {
+                    form.name: {"const": name},
+                    form.arguments: offered[name].parameters or {"type": "object"},
+                },
+                "required": [form.name, form.arguments],
+                "additionalProperties": False,
+            }
+            for name in own
+        ]
+        demanded = Form(schema=calls[0] if len(calls) == 1 else {"anyOf": calls})
+    told = tuple(one.model_dump(exclude_none=True) for one in body.tools)
+    several = body.parallel_tool_calls is not False
+    return Tooling(form=form, offered=told, demanded=demanded, several=several)
 
 
 @router.post("/v1/chat/completions", tags=["chat"], response_model=ChatAnswer, responses=STREAMS)
@@ -412,35 +551,56 @@ async def chat(body: ChatBody, request: Request) -> Response:
     engine = generative(guard, exchange, body)
     _check_chat(body, guard)
     turns = turns_of(body.messages)
-    texts = [turn.text for turn in turns if turn.role == "user"]
+    tools = tooling(body, engine)
+    offered = tools.offered if tools else ()
+    own = [turn for turn in turns if turn.role == "user" and not isinstance(turn, ToolTurn)]
     wanted = body.max_completion_tokens
     if wanted is None:
         wanted = body.max_tokens
     told = sum(engine.reader.count(turn.text) for turn in turns if turn.role == "system")
     check_system(guard.settings.limits, told)
-    sizes = guard.check_words(exchange, engine, texts, turns, wanted)
-    asked = body.requests(turns, sizes.answer)
+    texts = [turn.text for turn in own]
+    sizes = guard.check_words(exchange, engine, texts, turns, wanted, offered)
+    asked = [_with_tools(one, tools) for one in body.requests(turns, sizes.answer)]
     await guard.charge(exchange, sizes.answer * len(asked))
     head = _head("chatcmpl", engine.served)
     if body.stream:
         head |= {"object": "chat.completion.chunk"}
         pieces = engine.write(asked[0])
-        return await streamed(guard, exchange, pieces, head, _delta, body.with_usage)
+        choice = _delta if tools is None else partial(_called, tools)
+        if tools is not None:
+            pieces = _at_once(guard, pieces)
+        return await streamed(guard, exchange, pieces, head, choice, body.with_usage)
 
     async def answered(number: int) -> dict[str, Any]:
         """One choice."""
         answer = await whole(guard, exchange, engine.write(asked[number]))
-        ids = engine.reader.prompt(turns, sizes.answer, engine.served.window)
+        ids = engine.reader.prompt(asked[number], engine.served.window)
+        message = {"content": answer.text} if tools is None else tools.message(answer.text)
+        end = "tool_calls" if "tool_calls" in message else answer.end or "stop"
         return {
             "index": number,
-            "message": {"role": "assistant", "content": answer.text},
-            "finish_reason": answer.end or "stop",
+            "message": {"role": "assistant", **message},
+            "finish_reason": end,
             "logprobs": await _chat_likely(engine, body, ids, answer),
         }
 
     choices = await gather_or_cancel([answered(number) for number in range(len(asked))])
     head |= {"object": "chat.completion", "choices": choices}
     return JSONResponse(head | {"usage": _usage(exchange)})
+
+
+def _with_tools(request: WritingRequest, tools: Tooling | None) -> WritingRequest:
+    """A request whose answer may, or must, call tools."""
+    if tools is None:
+        return request
+    if tools.demanded is None:
+        return msgspec.structs.replace(request, tools=tools.offered)
+    if request.form is not None:
+        said = "An answer that must call a tool has no other form; leave one of the two out."
+        raise Refusal(400, "two_forms", said)
+    how = {"tools": tools.offered, "form": tools.demanded, "begun": tools.form.begin}
+    return msgspec.structs.replace(request, **how)
 
 
 def _check_chat(body: ChatBody, guard: Guard) -> None:
@@ -619,6 +779,16 @@ def _delta(text: str, end: str | None, first: bool) -> dict[str, Any]:
     delta: dict[str, str] = {"role": "assistant"} if first else {}
     if text or first:
         delta["content"] = text
+    return {"index": 0, "delta": delta, "finish_reason": end, "logprobs": None}
+
+
+def _called(tools: Tooling, text: str, end: str | None, first: bool) -> dict[str, Any]:
+    """The whole answer, which may be calls."""
+    message = tools.message(text)
+    if calls := message.get("tool_calls"):
+        message["tool_calls"] = [{"index": place, **one} for place, one in enumerate(calls)]
+        end = "tool_calls"
+    delta = {"role": "assistant", **message}
     return {"index": 0, "delta": delta, "finish_reason": end, "logprobs": None}
 
 
