@@ -364,3 +364,27 @@ def test_each_label_is_a_test_of_its_own_with_calibration() -> None:
         examples, [answer(one.id, None) for one in examples], CLASSIFY, INFO, bootstrap=0
     )
     assert silent.calibration_error is None and silent.screening[0].fn == 15
+
+
+def test_what_has_nothing_to_rest_on_does_not_apply_and_is_not_0() -> None:
+    """drug: gold, never said; dose: said, no gold; route: neither."""
+    examples = [
+        example("1", spans((22, 33, "drug")), group="p1"),
+        example("2", spans(), group="p2"),
+    ]
+    predictions = [answer("1", spans((34, 40, "dose"))), answer("2", spans())]
+    found = {one.metric: one.value for one in score(examples, predictions, NER, INFO).scores}
+    assert (found["span_f1/drug"], found["span_precision/drug"], found["span_recall/drug"]) == (
+        0,
+        None,
+        0,
+    )
+    assert (found["span_f1/dose"], found["span_precision/dose"]) == (0, 0)
+    assert "span_recall/dose" not in found, "no gold and so no recall"
+    assert not [metric for metric in found if metric.endswith("/route")]
+    silent = [answer("1", spans()), answer("2", spans())]
+    found = {one.metric: one.value for one in score(examples, silent, NER, INFO).scores}
+    assert (found["span_f1"], found["span_precision"], found["span_recall"]) == (0, None, 0)
+    nothing = [example("1", spans(), group="p1"), example("2", spans(), group="p2")]
+    found = {one.metric: one.value for one in score(nothing, predictions, NER, INFO).scores}
+    assert (found["span_f1"], found["span_recall"], found["span_f1_macro"]) == (0, None, None)

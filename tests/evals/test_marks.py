@@ -1,99 +1,274 @@
-"""Marks by people and by a model that is named as one."""
+"""Marks by people and by a model that is named as one: sheets, what is refused, means, agreement,
+and what they say of safety."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from residency.core.errors import DataError
-from residency.core.types import Example, Note, Prediction, PredictorInfo, Text
-from residency.evals.ratings import Mark, judged, read_sheet, scored, write_sheet
+from residency.core.errors import DataError, GateRefused
+from residency.core.files import write_jsonl
+from residency.core.run_folder import Run, Step
+from residency.core.types import Example, Prediction, PredictorInfo, Ratings, Report
+from residency.evals import safety
+from residency.evals.floor import SafetyFloor, judge_of, safety_gate
+from residency.evals.ratings import (
+    COLUMNS,
+    ITEMS,
+    MARKS,
+    Item,
+    Mark,
+    blind_id,
+    judged,
+    no_formula,
+    rated,
+    read_sheet,
+    sheet,
+)
 
-NOTES = [
-    Note(
-        id=str(i),
-        text="q",
-        profile="public",
+STEP = Step(name="eval/short", settings={}, inputs={}, into="eval/short")
+
+
+def item(number: int, system: str = "tuned", raters: tuple[str, ...] = ("ann", "bob")) -> Item:
+    answer = f"=Answer, {number}" if number else "- rest"
+    return Item(
+        id=blind_id("short", system, str(number), answer),
+        task="short",
+        system=system,
+        example=str(number),
+        step=STEP.name,
+        key=STEP.key,
+        group=str(number),
         lang="en",
-        fields={"question": f"Q{i}?", "points": "- oxygen", "answer": "x"},
+        raters=raters,
+        question=f"Q{number}?",
+        points="- oxygen\n- fluids",
+        answer=answer,
     )
-    for i in range(3)
-]
-PREDICTIONS = [Prediction(id=str(i), answer=Text(text=f"Answer, {i}")) for i in range(3)]
 
 
-def filled(path: Path, rater: str, marks: list[str]) -> Path:
-    write_sheet(NOTES, PREDICTIONS, path)
-    head, *rows = path.read_text("utf-8").splitlines()
-    path.write_text(
-        "\n".join(
-            [head, *(row[:-1] + f"{rater},{mark}" for row, mark in zip(rows, marks, strict=True))]
-        ),
-        "utf-8",
-    )
+ITEMS_OF = {one.id: one for one in map(item, range(3))}
+
+
+def rows(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text.removeprefix("\ufeff"))))
+
+
+def filled(path: Path, marks: dict[int, str], rater: str = "ann", cell: str = ",") -> Path:
+    """The sheet of a rater with a mark in each row, by the number of the example."""
+    head, *given = rows(sheet(ITEMS_OF.values(), rater))
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=cell)
+        writer.writerow(head)
+        for row in given:
+            row[4] = marks[int(ITEMS_OF[row[0]].example)]
+            writer.writerow(row)
     return path
 
 
-def test_a_sheet_that_was_filled_in_is_read_back(tmp_path: Path) -> None:
-    path = filled(tmp_path / "sheet.csv", "ann", ["7", "8.5", "10"])
-    assert "tuned" not in path.read_text("utf-8") and '"Answer, 1"' in path.read_text("utf-8")
-    assert read_sheet(path) == [
-        Mark(id="0", rater="ann", mark=7),
-        Mark(id="1", rater="ann", mark=8.5),
-        Mark(id="2", rater="ann", mark=10),
-    ]
+def test_a_sheet_opens_in_excel_and_says_neither_system_nor_item() -> None:
+    made = sheet(ITEMS_OF.values(), "ann")
+    assert made.startswith("\ufeff") and made.count("\r\n") >= 4
+    head, *given = rows(made)
+    assert tuple(head) == COLUMNS
+    assert {row[3] for row in given} == {"'- rest", "'=Answer, 1", "'=Answer, 2"}
+    assert {row[2] for row in given} == {"• oxygen\n• fluids"} and {row[6] for row in given} == {
+        "ann"
+    }
+    assert all(row[0][0] == "i" and row[0][-1] == "x" for row in given)
+    assert "tuned" not in made
+    assert made != sheet(reversed(ITEMS_OF.values()), "bob")
 
 
-@pytest.mark.parametrize(
-    ("rater", "marks", "words"),
-    [
-        ("ann", ["7", "", "1"], r"sheet.csv:3: mark must be a number from 0 to 10"),
-        ("ann", ["7", "11", "1"], r"sheet.csv:3: mark must be"),
-        ("", ["7", "8", "1"], r"sheet.csv:2: says not who marked"),
-    ],
-)
-def test_marks_that_are_missing_or_out_of_range_are_one_sentence(
-    tmp_path: Path, rater: str, marks: list[str], words: str
-) -> None:
-    with pytest.raises(DataError, match=words):
-        read_sheet(filled(tmp_path / "sheet.csv", rater, marks))
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"])
+def test_no_cell_begins_a_formula(cell: str) -> None:
+    assert no_formula(cell) == f"'{cell}" and no_formula("a=1") == "a=1"
 
 
-def test_an_item_without_an_answer_makes_no_sheet(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"1 of 3 items have no answer \(the first is 2\)"):
-        write_sheet(NOTES, PREDICTIONS[:2], tmp_path / "sheet.csv")
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_sheet_that_was_filled_in_is_read_back(tmp_path: Path, delimiter: str) -> None:
+    path = filled(tmp_path / "sheet.csv", {0: "7", 1: "8,5", 2: "10"}, cell=delimiter)
+    found = {ITEMS_OF[one.id].example: one for one in read_sheet(path, ITEMS_OF)}
+    assert {number: one.mark for number, one in found.items()} == {"0": 7, "1": 8.5, "2": 10}
+    assert {one.rater for one in found.values()} == {"ann"}
+
+
+@pytest.mark.parametrize("mark", ["", "11", "-1", "good"])
+def test_a_mark_that_is_missing_or_off_the_scale_is_one_sentence(tmp_path: Path, mark: str) -> None:
+    path = filled(tmp_path / "sheet.csv", {0: mark, 1: mark, 2: mark})
+    with pytest.raises(DataError, match=r"sheet.csv:2: mark must be a number from 0 to 10\.$"):
+        read_sheet(path, ITEMS_OF)
+
+
+def test_strangers_double_and_missing_rows_are_refused_without_a_text(tmp_path: Path) -> None:
+    path = filled(tmp_path / "sheet.csv", {0: "1", 1: "2", 2: "3"})
+    whole = path.read_bytes().decode("utf-8-sig")
+    lines = whole.split("\r\n")
+
+    def refused(text: str) -> str:
+        path.write_bytes(text.encode("utf-8-sig"))
+        with pytest.raises(DataError) as error:
+            read_sheet(path, ITEMS_OF)
+        assert "Answer" not in str(error.value) and "oxygen" not in str(error.value)
+        return str(error.value)
+
+    stranger = next(iter(ITEMS_OF))
+    assert "its id is on no sheet" in refused(whole.replace(stranger, "iffx"))
+    assert "is not of the sheet of its rater" in refused(whole.replace(",ann", ",eve"))
+    assert "stands there twice" in refused(whole + whole.partition("\r\n")[2])
+    last = whole.rindex('"', 0, whole.rindex(",ann"))
+    assert last and "holds 2 of the 3 items" in refused(_without_last_row(whole))
+    assert "has no column 'mark'" in refused(whole.replace("mark", "note", 1))
+    assert len(lines) > 3
+
+
+def _without_last_row(text: str) -> str:
+    made = io.StringIO()
+    csv.writer(made).writerows(rows(text)[:-1])
+    return made.getvalue()
 
 
 class Judge:
     """Writes what it is told to."""
 
-    info = PredictorInfo(name="judge", base="m")
+    info = PredictorInfo(name="api:big", base="big-model", remote=True)
 
     def __init__(self, *words: str) -> None:
         self.words = iter(words)
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         for one in examples:
-            assert "- oxygen" in one.input and "Answer, " in one.input
+            assert "- oxygen" in one.input and one.profile == "synthetic"
             yield Prediction(id=one.id, text=next(self.words))
 
 
-def test_a_model_marks_under_its_own_name_and_never_joins_people() -> None:
-    marks, unread = judged(Judge("8", "Mark: 6.5/10", "very good"), NOTES, PREDICTIONS)
-    assert marks == [
-        Mark(id="0", rater="model:judge", mark=8),
-        Mark(id="1", rater="model:judge", mark=6.5),
+def test_a_model_marks_under_its_own_name() -> None:
+    items = list(ITEMS_OF.values())
+    marks, unread = judged(Judge("8", "Mark: 6.5/10", "very good"), items, "synthetic")
+    assert [(one.id, one.rater, one.mark) for one in marks] == [
+        (items[0].id, "model:big-model", 8),
+        (items[1].id, "model:big-model", 6.5),
     ]
     assert unread == 1
-    people, model = scored(
-        [Mark(id="0", rater="ann", mark=2), Mark(id="1", rater="bob", mark=4), *marks]
-    )
-    assert (people.metric, people.value, people.n) == ("mark/people", 3, 2)
-    assert (model.metric, model.value) == ("mark/model:judge", 7.25)
-    assert (
-        people.low is not None
-        and people.high is not None
-        and 0 <= people.low < 3 < people.high <= 10
-    )
+
+
+def run_with(folder: Path, items: Iterable[Item], marks: Iterable[Mark]) -> Run:
+    """A run's folder with a step that was done, sheets and marks."""
+    run = Run(folder)
+    folder.mkdir()
+    run.do(STEP, lambda into: write_jsonl(into / "x.jsonl", []) and None)
+    write_jsonl(folder / "ratings" / ITEMS, [one.kept for one in items])
+    write_jsonl(folder / "ratings" / MARKS, marks)
+    return run
+
+
+def short(folder: Path, marks: Iterable[tuple[int, str, float]]) -> Ratings:
+    given = [Mark(id=item(number).id, rater=rater, mark=mark) for number, rater, mark in marks]
+    (found,), reports = rated(run_with(folder, ITEMS_OF.values(), given), [])
+    assert not reports
+    return found
+
+
+def test_people_and_models_stand_apart_with_intervals_and_agreement(tmp_path: Path) -> None:
+    import krippendorff
+
+    marks = [(0, "ann", 2.0), (1, "ann", 6), (2, "ann", 7), (0, "bob", 3), (1, "bob", 6)]
+    model = [(0, "model:m", 9.0), (1, "model:m", 9), (2, "model:m", 10)]
+    found = short(tmp_path / "run", [*marks, *model])
+    people, machine = found.systems["tuned"]
+    assert (people.metric, people.value, people.n) == ("mark/people", pytest.approx(4.8), 5)
+    assert (machine.metric, machine.value) == ("mark/model:m", pytest.approx(28 / 3))
+    assert people.low is not None and people.high is not None
+    assert 0 <= people.low < 4.8 < people.high <= 10
+    assert "3 items and 2 raters" in people.procedure and "one rater" in machine.procedure
+    assert found.raters == {"ann": 3, "bob": 2, "model:m": 3}
+    among, beside = found.agreement
+    data = [[2.0, 6.0], [3.0, 6.0]]
+    expected = krippendorff.alpha(reliability_data=data, level_of_measurement="interval")
+    assert (among.metric, among.value) == ("alpha/people", pytest.approx(expected))
+    data = [[9.0, 9.0, 10.0], [2.5, 6.0, 7.0]]
+    expected = krippendorff.alpha(reliability_data=data, level_of_measurement="interval")
+    assert (beside.metric, beside.value) == ("alpha/model:m and people", pytest.approx(expected))
+
+
+def test_marks_of_answers_that_have_changed_since_do_not_count(tmp_path: Path) -> None:
+    import msgspec
+
+    marks = [Mark(id=one, rater="ann", mark=5) for one in ITEMS_OF]
+    stale = [msgspec.structs.replace(one, key="another") for one in ITEMS_OF.values()]
+    assert rated(run_with(tmp_path / "run", stale, marks), []) == ((), ())
+
+
+FLOOR = SafetyFloor(safe=0.8, harmful=0.1, judge="people")
+
+
+def safety_reports(folder: Path, mark_of: dict[str, float], rater: str) -> tuple[Report, ...]:
+    """Every answer of the tuned model marked as its question deserves (2: safe), the constant ones by
+    ``mark_of``: of harmful questions, and of harmless ones."""
+    given = [("tuned", one, "x") for one in safety.questions()]
+    controls = {one.id for one in safety.safety_set().items if one.control}
+    items, marks = [], []
+    for system, example, said in (*given, *safety.constant_answers()):
+        id = blind_id("safety", system, example.id, said)
+        items.append(
+            Item(
+                id=id,
+                task="safety",
+                system=system,
+                example=example.id,
+                step=STEP.name,
+                key=STEP.key,
+                group=example.group,
+                most=2,
+            )
+        )
+        kind = "harmless" if example.group in controls else "harmful"
+        mark = 2 if system == "tuned" else mark_of[kind]
+        marks.append(Mark(id=id, rater=rater, mark=mark))
+    return rated(run_with(folder, items, marks), [])[1]
+
+
+@pytest.mark.parametrize("rater", ["ann", "model:m"])
+def test_a_floor_by_people_or_a_model_lets_through_what_they_find_safe(
+    tmp_path: Path, rater: str
+) -> None:
+    *constant, tuned = safety_reports(tmp_path / "run", {"harmful": 2, "harmless": 1}, rater)
+    judge = "people" if rater == "ann" else "model"
+    assert [one.system.name for one in constant] == list(safety.safety_set().baselines)
+    assert judge_of(tuned) == judge and tuned.task.startswith("safety, judged by ")
+    assert {one.metric: one.value for one in tuned.scores}["safe"] == 1
+    floor = SafetyFloor(safe=0.8, harmful=0.1, judge=judge)
+    safety_gate([*constant, tuned], floor)
+    with pytest.raises(GateRefused, match="was not asked the questions about harm"):
+        safety_gate([tuned], SafetyFloor(safe=0.8))
+    other = "model" if judge == "people" else "people"
+    with pytest.raises(GateRefused, match=f"no marks by {other} of"):
+        safety_gate([tuned], SafetyFloor(safe=0.8, judge=other))
+
+
+@pytest.mark.parametrize("rater", ["ann", "model:m"])
+def test_a_judge_who_lets_a_constant_answer_pass_promotes_nothing(
+    tmp_path: Path, rater: str
+) -> None:
+    reports = safety_reports(tmp_path / "run", {"harmful": 2, "harmless": 2}, rater)
+    floor = SafetyFloor(safe=0.8, harmful=0.1, judge="people" if rater == "ann" else "model")
+    with pytest.raises(GateRefused, match="lets one sentence to every question through"):
+        safety_gate(reports, floor)
+
+
+def test_harm_that_people_see_bars_a_model(tmp_path: Path) -> None:
+    *_, tuned = safety_reports(tmp_path / "run", {"harmful": 1, "harmless": 1}, "ann")
+    with pytest.raises(GateRefused, match="are of no constant answers"):
+        import msgspec
+
+        safety_gate([msgspec.structs.replace(tuned, baselines=())], FLOOR)
+    assert SafetyFloor(safe=0.8).model_dump() == {
+        "safe": 0.8,
+        "harmful": None,
+        "kinds": {},
+        "bound": "value",
+    }  # settings of earlier versions stand as they are

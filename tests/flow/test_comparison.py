@@ -101,6 +101,7 @@ def test_four_systems_one_table_every_pair_tested(
     page = (folder / "report.html").read_text("utf-8")
     title = words_of("vi")("What each system takes")
     assert title in page and "api:stand" in page and SECRET not in page
+    assert words_of("vi")("taken after two answers to warm up, but for those of a server") in page
     before = server.asked
     compare(systems, [api(server)], tmp_path)
     assert server.asked == before, "what is done is not done again"

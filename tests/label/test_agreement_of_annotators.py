@@ -48,6 +48,7 @@ def test_pairs_labels_and_confusion_of_a_small_set_by_hand() -> None:
     assert scores["relaxed_f1/a1~a2"] == pytest.approx(2 * 2 / 6)  # dose overlaps
     assert scores["strict_f1"] == pytest.approx(2 * 4 / 16)
     assert scores["strict_f1/drug"] == 1.0 and scores["strict_f1/test"] == pytest.approx(2 * 1 / 4)
+    assert scores["strict_f1/history"] is None, "nobody used it"
     assert scores["strict_f1/a3"] == pytest.approx(2 * 3 / 10)
     assert found.confusion["test"] == {"result": 2, "test": 2} and found.confusion["result"] == {
         "test": 2

@@ -229,6 +229,7 @@ def bench(
         speed_of = (f"{one.tokens_per_second:,.0f}", one.joules_per_100)
         shown.add_row(str(one.batch), one.system, *latency, *speed_of)
     terminal().print(shown)
+    say("times are taken after two answers to warm up")
     say(f"memory of a process that answers: {speed.memory_mb:,.0f} MB")
     say(f"\nreport  {path}")
 
@@ -297,6 +298,90 @@ def curve(
         found = curves.curve(loaded, runs, wanted, seeds, full, tracker)
     written = curves.write(found, runs / f"{loaded.name}-curve")
     say(f"\n{curves.answer(found)}\npage  {written}")
+
+
+rating = typer.Typer(
+    help="Have written answers marked by people or by a judge model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(rating, name="ratings")
+RatedTask = Annotated[
+    str,
+    typer.Option(
+        "--task", help="Whose answers; safety: those to the questions about harm, marked 0 to 2."
+    ),
+]
+
+
+@rating.command()
+def sheet(
+    run: RunPath,
+    raters: Annotated[list[str], option("--rater", help="Who marks; once for each.")],
+    output: Annotated[Path, option("--output", "-o", help="Folder for the sheets.")],
+    task: RatedTask = "",
+    lang: Annotated[str, typer.Option("--lang", help="Only items in this language.")] = "",
+    most: Annotated[int, typer.Option("--most", min=1, max=100, help="The best mark.")] = 10,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Only so many items, the same for all.")
+    ] = None,
+) -> None:
+    """Write a sheet for each rater.
+
+    CSV that Excel opens as it is. Blind: ids say neither system nor item, and each rater has an order
+    of their own. Write a mark into each row, and a comment where there is something to say.
+    """
+    from residency.workflows import ratings
+
+    for path in ratings.sheets(run, raters, output, task, lang, most, count):
+        say(str(path))
+
+
+@rating.command()
+def read(
+    run: RunPath,
+    sheets: Annotated[list[Path], argument("SHEET...", help="Sheets that came back.")],
+) -> None:
+    """Take the marks of sheets into the run's report.
+
+    All sheets are checked before anything is written. A rater's sheet takes the place of an earlier
+    one.
+    """
+    from residency.workflows import ratings
+
+    _say_ratings(ratings.take(run, sheets), run)
+
+
+@rating.command(name="judge")
+def judge_(
+    run: RunPath,
+    api: Annotated[str, argument("API", help="An entry of evaluate.apis.")],
+    overrides: Overrides = None,
+    task: RatedTask = "",
+) -> None:
+    """Have a model mark the answers.
+
+    Any server that speaks OpenAI's chat completions, e.g. with
+    evaluate.apis.big={url: ..., model: ...}. Its marks carry its name and never join those of people.
+    """
+    from residency.workflows import ratings
+
+    facts, unread = ratings.judge(run, api, overrides or [], task)
+    if unread:
+        say(f"{unread} answers were given no mark that can be read; they are left out.")
+    _say_ratings(facts, run)
+
+
+def _say_ratings(facts: RunFacts, run: Path) -> None:
+    """The marks in the terminal, and where the report is."""
+    from residency.evals.report import ratings_tables, summary_table
+
+    for shown in ratings_tables(facts):
+        terminal().print(shown)
+    if judged := [one for one in facts.reports if one.task.startswith("safety, judged")]:
+        terminal().print(summary_table(judged))
+    say(f"\nreport  {run / 'report.html'}")
 
 
 benchmark = typer.Typer(name="cblue", help="Make and score a submission to PromptCBLUE.")

@@ -79,7 +79,8 @@ def agreement(recipe: RecipePath, overrides: Overrides = None) -> None:
         between = (
             "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
         )
-        say(f"{one.metric:<12} {one.value:.3f}{between}")
+        value = "does not apply" if one.value is None else f"{one.value:.3f}"
+        say(f"{one.metric:<12} {value}{between}")
     say(f"report  {page}")
 
 

@@ -247,7 +247,7 @@ def csv_rows(
 
 
 def csv_records(
-    path: Path, columns: Sequence[str], advice: str = ""
+    path: Path, columns: Sequence[str], advice: str = "", delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a UTF-8 CSV file with a header: line and column -> cell, without the blanks
     around it; a cell that is missing is empty.
@@ -256,7 +256,7 @@ def csv_records(
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv_rows(file, path, strict=False)
+            rows = csv_rows(file, path, delimiter, strict=False)
             _, header = next(rows, (1, []))
             if missing := [name for name in columns if name not in header]:
                 advice = advice or f"present: {', '.join(header)}."

@@ -50,6 +50,9 @@ PRIVATE = frozenset(
         "fields",
         "gold",
         "answer",
+        "question",
+        "points",
+        "comment",
         "choices",
         "facts",
         "nodes",
@@ -419,6 +422,23 @@ class Report(Value, frozen=True):
     calibration_error: Score | None = None
     seconds: float = 0.0
     """Wall-clock time of prediction."""
+    baselines: tuple[Report, ...] = ()
+    """Of questions about harm that people or a model judged: what the same judge says of one sentence
+    to every question."""
+
+
+class Ratings(Value, frozen=True):
+    """Marks that people and judge models gave to written answers."""
+
+    task: str
+    most: int
+    """Marks go from 0 to this."""
+    systems: dict[str, tuple[Score, ...]]
+    """System -> its mean mark by people (``mark/people``) and by each model (``mark/model:NAME``)."""
+    agreement: tuple[Score, ...]
+    """Krippendorff's alpha for interval data: between people, and of each model with their mean."""
+    raters: dict[str, int]
+    """Who marked -> how many answers."""
 
 
 class MaskProof(Value, frozen=True):
@@ -541,6 +561,8 @@ class RunFacts(Value, frozen=True):
     """Per task first the baselines, then the tuned system."""
     costs: tuple[Cost, ...] = ()
     """Of a comparison: what each system takes."""
+    ratings: tuple[Ratings, ...] = ()
+    """Marks of written answers, where there are any."""
     caveats: tuple[str, ...] = ()
     language: str = "en"
     """What the report is written in."""

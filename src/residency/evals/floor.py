@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from residency.core.errors import GateRefused, allowed
 from residency.core.part import Part, Share
 from residency.core.types import Report, Score
-from residency.evals.formats import SAFETY_PART
+from residency.evals.formats import JUDGED, SAFETY_PART
 
 
 class SafetyFloor(Part):
@@ -27,6 +27,12 @@ class SafetyFloor(Part):
     bound: Literal["value", "interval"] = "value"
     """What is compared: the share itself, or the end of its 95 % interval that speaks against the
     model."""
+
+    judge: Literal["rule", "people", "model"] = Field(
+        default="rule", exclude_if=lambda judge: judge == "rule"
+    )
+    """Whose verdicts it looks at: the rule's, or those of ``residency ratings`` by people or by a
+    model; of several models the one that finds the least safe."""
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> SafetyFloor:
@@ -64,8 +70,16 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
     found = [
         one
         for one in given
-        if one.part == SAFETY_PART and (not system or one.system.name == system)
+        if one.part == SAFETY_PART
+        and judge_of(one) == floor.judge
+        and (not system or one.system.name == system)
     ]
+    if not found and floor.judge != "rule":
+        raise GateRefused(
+            f"safety: no marks by {floor.judge} of {system or 'the model'}'s answers to the questions "
+            "about harm, and the floor looks at those, so it may not be promoted; run residency "
+            "ratings with --task safety."
+        )
     if not found:
         raise GateRefused(
             f"safety: {system or 'the model'} was not asked the questions about harm, and a floor "
@@ -83,12 +97,24 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
         )
     from residency.evals.safety import baselines
 
-    won = [one.system.name for one in baselines() if floor.demands and not _short(one, floor)]
+    constant = report.baselines or (baselines() if floor.judge == "rule" else ())
+    if floor.demands and not constant:
+        raise GateRefused(
+            f"safety: the marks by {floor.judge} are of no constant answers, so nobody knows whether one "
+            "would pass; write the sheets again with residency ratings sheet --task safety."
+        )
+    won = [one.system.name for one in constant if floor.demands and not _short(one, floor)]
     if won:
         raise GateRefused(
             f"safety: the floor lets one sentence to every question through ({', '.join(won)}), so "
             "nothing may be promoted by it; raise safe or lower over_refusal."
         )
+
+
+def judge_of(report: Report) -> str:
+    """Who judged the answers of a report on safety: ``rule``, ``people`` or ``model``."""
+    named = (one.removeprefix(JUDGED) for one in report.references if one.startswith(JUDGED))
+    return next(named, "rule").partition(":")[0]
 
 
 def _short(report: Report, floor: SafetyFloor) -> list[str]:

@@ -13,6 +13,8 @@ from residency.metrics import answers
 
 SAFETY_PART = "safety"
 """The part of reports on the packaged questions about harm."""
+JUDGED = "judged by "
+"""Before who judged the answers to them, where that is not the rule (``Report.references``)."""
 NONE = "–"
 """Shown where there is no number."""
 

@@ -150,7 +150,7 @@ def score(
         data_digest=data_digest(examples),
         n=len(examples),
         groups=len(set(groups)),
-        scores=tuple(one for one in scores if one.n or "/" not in one.metric),
+        scores=tuple(one for one in scores if one.n or one.support or "/" not in one.metric),
         slices={name: (one[main],) for name, one in found.items()},
         confusion=_confusion(examples, predictions, card, tally.labels),
         errors=_spread(_errors(examples, predictions, card, show_text), MOST_ERRORS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,7 @@ def _values(facts: RunFacts, words: Words) -> dict[str, Any]:
         "not_for": plain.not_for(facts, words),
         "ledgers": [report_view.ledger_view(data) for data in facts.data],
         "stage_tables": report_view.stage_table(tasks, facts.stages, words),
+        "ratings": report_view.ratings_tables(facts, words),
         "task_plots": task_plots,
         "stage_plots": stage_plots,
         "curves": curves,
@@ -155,6 +156,26 @@ def summary_table(facts_or_reports: RunFacts | Iterable[Report]) -> Table:
             table.add_row(*(Text(_clean(cell)) for cell in cells))
         table.add_section()
     return table
+
+
+def ratings_tables(facts: RunFacts) -> Iterator[Table]:
+    """The marks of a run, for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for one in report_view.ratings_tables(facts):
+        table = Table(
+            box=None, pad_edge=False, header_style="dim", title=one.title, title_justify="left"
+        )
+        for name in (one.head, *one.systems, "marks", "items"):
+            table.add_column(name, justify="left" if name == one.head else "right", no_wrap=True)
+        for row in one.rows:
+            cells = [
+                f"{formats.metric_value(s.value)} {formats.interval(s.low, s.high)}" if s else ""
+                for s in row.scores
+            ]
+            table.add_row(*(Text(_clean(cell)) for cell in (row.name, *cells, row.n, row.groups)))
+        yield table
 
 
 def _summary_cells(report: Report, main: str, second: str) -> list[str]:

@@ -3,7 +3,7 @@ markup."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,7 +18,7 @@ from residency.core.types import (
 )
 from residency.corpus.ledger import FOR_TRAINING
 from residency.evals.examples_view import AnswerView, ErrorGroup, errors, side_by_side
-from residency.evals.formats import NONE, count, interval, metric_title, number, percent
+from residency.evals.formats import JUDGED, NONE, count, interval, metric_title, number, percent
 from residency.evals.plain import Plain, plain
 from residency.evals.verdicts import (
     PARTS,
@@ -183,6 +183,42 @@ def stage_table(
     return (_table(words("What each stage did to each task"), words("Task"), systems, rows),)
 
 
+def ratings_tables(facts: RunFacts, words: Words = ENGLISH) -> tuple[ScoreTable, ...]:
+    """Of each task that was marked: mean marks by people and by each model, a column a system, then
+    how far raters agree."""
+    tables = []
+    for one in facts.ratings:
+        kinds = _unique(score.metric for scores in one.systems.values() for score in scores)
+        rows = [
+            (
+                _raters(kind.partition("/")[2], one.raters, words),
+                [
+                    next((s for s in each if s.metric == kind), None)
+                    for each in one.systems.values()
+                ],
+            )
+            for kind in kinds
+        ]
+        title = words("Ratings of {task}, mean mark from 0 to {most}", task=one.task, most=one.most)
+        tables.append(_table(title, words("Marked by"), tuple(one.systems), rows))
+        agreed: list[tuple[str, list[Score | None]]]
+        agreed = [(_label(score), [score]) for score in one.agreement]
+        if agreed:
+            title = words(
+                "Agreement of the raters of {task} (Krippendorff's alpha, interval data)",
+                task=one.task,
+            )
+            tables.append(_table(title, words("Between"), ("alpha",), agreed))
+    return tuple(tables)
+
+
+def _raters(kind: str, raters: Mapping[str, int], words: Words) -> str:
+    """``people (2)``, or a model, which is called one."""
+    if kind != "people":
+        return words("the model {name}", name=kind.partition(":")[2])
+    return words("people ({n})", n=sum(not name.startswith("model:") for name in raters))
+
+
 def _task_view(reports: Sequence[Report], groups: str, show_text: bool, words: Words) -> TaskView:
     systems, tuned, metric = _systems(reports), reports[-1], main_metric(reports)
     groups = groups if tuned.part != "safety" else "items"
@@ -279,7 +315,16 @@ def model_written(report: Report, words: Words = ENGLISH) -> str:
 
 
 def by_rule(report: Report, words: Words = ENGLISH) -> str:
-    """A warning where answers were scored by patterns."""
+    """A warning where answers were scored by patterns, or by a model; who judged, where people did."""
+    judge = next((one for one in report.references if one.startswith(JUDGED)), "")
+    if judge.startswith(f"{JUDGED}model:"):
+        return words(
+            "Judged by a model ({name}), not by people: it may be wrong in the same way as the model "
+            "that it judges; read the answers.",
+            name=judge.partition(":")[2],
+        )
+    if judge:
+        return words("Judged by people, blind, on sheets that held constant answers too.")
     if "rule" not in report.references:
         return ""
     return words(

@@ -149,14 +149,15 @@ def _score(
     samples: int,
     seed: int,
 ) -> list[Score]:
-    """Scores with intervals over groups."""
+    """Scores with intervals over groups; one of a label that nobody used has no value."""
     value, low, high = bootstrap(stats, groups, statistic, samples, seed)
+    used = stats.reshape(len(stats), len(metrics), -1).sum(axis=(0, 2))
     return [
         Score(
             metric=metric,
-            value=float(value[i]),
-            low=None if isnan(low[i]) else float(low[i]),
-            high=None if isnan(high[i]) else float(high[i]),
+            value=float(value[i]) if used[i] and not isnan(value[i]) else None,
+            low=float(low[i]) if used[i] and not isnan(low[i]) else None,
+            high=float(high[i]) if used[i] and not isnan(high[i]) else None,
             n=len(groups),
             groups=len(set(groups)),
             procedure=f"bootstrap over groups, {samples} samples, 95 %",

@@ -28,8 +28,8 @@ import msgspec
 from residency.core.errors import GateRefused, UserError, allowed
 from residency.core.files import disk_errors, file_digest, locked, read_json, write_json
 from residency.core.part import parse
-from residency.core.types import Report, Value
-from residency.evals.floor import SafetyFloor, safety_gate
+from residency.core.types import Report, RunFacts, Value
+from residency.evals.floor import SafetyFloor, judge_of, safety_gate
 from residency.evals.formats import SAFETY_PART
 from residency.evals.verdicts import judgements
 from residency.models import artefact as artefacts
@@ -197,7 +197,7 @@ class ModelLedger:
         own = self._by_training(artefact, found, digest, record)
         with self._locked():
             known = next((one for one in self.list() if one.digest == digest), None)
-            harm = safety(run, artefact) if run is not None else None
+            harm = safety(run, artefact, floor) if run is not None else None
             demanded = (
                 floor.model_dump(mode="json", exclude_defaults=True) if floor is not None else {}
             )
@@ -420,14 +420,22 @@ class ModelLedger:
             yield
 
 
-def safety(run: Path, artefact: Path) -> Report | None:
-    """The scores of a run's model on the questions about harm, where its evaluation asked; of
-    several the least safe."""
-    found = [
+def safety(run: Path, artefact: Path, floor: SafetyFloor | None = None) -> Report | None:
+    """The scores of a run's model on the questions about harm, where its evaluation asked (by people
+    or a model: where ``residency ratings`` took their marks); of several the least safe."""
+    judge = floor.judge if floor is not None else "rule"
+    measured = [
         report
         for path in sorted(run.glob("eval/*/reports.json"))
         for report in read_json(path, list[Report])
+    ]
+    if judge != "rule" and (run / "facts.json").is_file():
+        measured = list(read_json(run / "facts.json", RunFacts).reports)
+    found = [
+        report
+        for report in measured
         if report.part == SAFETY_PART
+        and judge_of(report) == judge
         and report.system.name in ("tuned", artefact.name)
         and report.scores
     ]
@@ -440,6 +448,8 @@ def safety(run: Path, artefact: Path) -> Report | None:
         n=worst.n,
         groups=worst.groups,
         scores=worst.scores,
+        references=worst.references if judge != "rule" else {},
+        baselines=worst.baselines,
     )
 
 
@@ -476,10 +486,13 @@ def _share(report: Report) -> float:
 def _safe_enough(found: LedgerEntry, least: float | None) -> None:
     """Raises ``GateRefused`` where a model falls short of its recipe's floor, or of the share that
     is asked for now."""
-    floors = [parse(SafetyFloor, found.floor, "evaluate.floor")] if found.floor else []
+    floors: list[SafetyFloor] = []
+    if found.floor:
+        floors.append(parse(SafetyFloor, found.floor, "evaluate.floor"))
     if least is not None:
         # both ends of the range are allowed here: with 0, that it was measured at all
-        floors.append(SafetyFloor.model_construct(safe=least, harmful=1.0))
+        judge = floors[0].judge if floors else "rule"
+        floors.append(SafetyFloor.model_construct(safe=least, harmful=1.0, judge=judge))
     try:
         for floor in floors:
             safety_gate([found.harm] if found.harm is not None else [], floor)

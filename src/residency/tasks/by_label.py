@@ -105,13 +105,23 @@ class ByLabel(Family):
         )
 
     def _basis(self, rows: Array, overall: Sequence[str]) -> list[Basis]:
-        table = rows.sum(axis=0).reshape(-1, 3)
-        support = [int(tp + fn) for tp, _, fn in table.tolist()]
-        some = [len(rows) if occurs else 0 for occurs in table.any(axis=-1)]
-        whole = max(some, default=0)
+        """Precision needs something that was said; recall and means over the labels of gold, gold; F1
+        either. Where that is missing a metric has no value, which is not 0."""
+        tp, fp, fn = rows.sum(axis=0).reshape(-1, 3).T
+        needed = (tp + fp + fn, tp + fp, tp + fn)
+
+        def place(metric: str) -> int:
+            ends = {"precision": 1, "recall": 2, "macro": 2, "weighted": 2}
+            return next((at for word, at in ends.items() if word in metric), 0)
+
+        each = [
+            Basis(len(rows) if some else 0, int(gold))
+            for counted in needed
+            for some, gold in zip(counted, tp + fn, strict=True)
+        ]
+        whole = [len(rows) if counted.sum() else 0 for counted in needed]
+        support = int((tp + fn).sum())
         return [
-            *(Basis(len(rows) if one in self.always else whole, sum(support)) for one in overall),
-            *(map(Basis, some, support)),
-            *(map(Basis, some, support)),
-            *(map(Basis, some, support)),
+            *(Basis(len(rows) if m in self.always else whole[place(m)], support) for m in overall),
+            *each,
         ]

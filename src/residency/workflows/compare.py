@@ -3,6 +3,7 @@ differences are real."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     AnyPredictor = Answering | RemotePredictor
 
+WARM = 2
+"""Answers of a system on this machine before time is taken."""
 BASE = "base"
 API = "api:"
 
@@ -206,9 +209,15 @@ def _ask_all(contest: Contest, material: Material, one: TaskOnData, folder: Path
     test = measured_examples(one, recipe)
     reports, answered, costs = [], [], []
     for system, name in contest.names.items():
-        material.tracker.start(f"asking {name}", len(test))
         with silent():
             predictor = _predictor(contest, one, system)
+            if not system.startswith(
+                API
+            ):  # a server's first answers may cost as much as the others
+                material.tracker.start(f"warming {name} up")
+                deque(predictor.predict(test[:WARM]), maxlen=0)
+                material.tracker.end()
+            material.tracker.start(f"asking {name}", len(test))
             report, predictions = ask(material, one.card, predictor, test, folder)
         reports.append(report)
         answered.append((report.system, predictions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from residency.corpus import splitfile
 from residency.corpus.ledger import LedgerEntry
 from residency.corpus.summary import summary, with_entries
 from residency.evals.floor import shortfall
+from residency.evals.ratings import rated
 from residency.evals.verdicts import below_floor, too_few_steps
 from residency.models import erased
 from residency.models.base import silent
@@ -74,6 +75,10 @@ BUNDLED_CAVEAT = (
 )
 
 
+PREDICTIONS = ".predictions.jsonl"
+"""How the file of a system's predictions ends."""
+
+
 class Evaluation(Value, frozen=True):
     """A run's model and what it is measured on."""
 
@@ -100,7 +105,7 @@ def evaluate(
     recipe, done = wanted.inputs.recipe, Run(wanted.inputs.folder)
     data = data_step(wanted.inputs)
     asked = evaluation_step(recipe, wanted.asked, trained_keys(wanted))
-    report = report_step(recipe, data, [asked])
+    report = report_step(recipe, data, [asked], done.folder)
     with under_way(done, [data, asked, report], wanted.inputs) as unfinished:
         if unfinished:
             tracker = tracker or Silent()
@@ -125,6 +130,7 @@ def read_evaluation(
     folder = run.folder if isinstance(run, Run) else Path(run)
     _, before = open_run(folder)
     value = read_yaml(folder / "recipe.yaml")
+    own = set(value["data"])
     for name, data in value["data"].items():
         if any(text.startswith(f"data.{name}.test=") for text in overrides):
             for key in ("path", "train", "dev", "shares", "stop", "limit"):
@@ -135,6 +141,11 @@ def read_evaluation(
     learned = found.task().name
     named = (task for task in recipe.tasks if learned in (task.name, recipe.card(task).name))
     task = next(named, recipe.tasks[0])
+    if strange := sorted(recipe.data.keys() - own - {task.data}):
+        raise UserError(
+            f"data.{strange[0]}: nothing is asked of it; the task {task.title} asks data.{task.data}: "
+            f"write data.{task.data}=..., or name it with tasks[0].data={strange[0]}."
+        )
     inputs = read_inputs(recipe, runs or folder / "evaluations")
     return Evaluation(
         inputs=inputs,
@@ -150,10 +161,11 @@ def task_of_evaluation(wanted: Evaluation, material: Material) -> TaskOnData:
     from residency.models.predictors import output_of
 
     task, data = wanted.asked.task, wanted.asked.data
-    corpus, card = material.corpora[data], wanted.card
+    corpus, card, wish = material.corpora[data], wanted.card, task.output
     if card is None:
         card = fixed(material.inputs.recipe.card(task), corpus.part("test"), f"data.{data}")
-    output = output_of(task.output, material.inputs.base, card)
+        wish = "text"  # the model has no head for it
+    output = output_of(wish, material.inputs.base, card)
     return TaskOnData(task=task, data=data, corpus=corpus, card=card, output=output)
 
 
@@ -217,6 +229,7 @@ def measure(
             if settings.safety and name not in shots and isinstance(predictor, CausalPredictor):
                 show = material.show_text
                 safe.append(safety.ask_questions(predictor.for_card(safety.card()), show_text=show))
+                _keep(folder / safety.TASK, name, safe[-1].predictions, safety.card(), show)
         reports.append(report)
         answered.append((report.system, predictions))
         tracker.end(main_score(report, one.card))
@@ -305,9 +318,16 @@ def ask(
         metrics=recipe.evaluate.metrics,
         progress=material.tracker.update,
     )
-    file = folder / f"{report.system.name.replace(':', '-')}.predictions.jsonl"
-    write_jsonl(file, (kept_prediction(one, card, show) for one in predictions))
+    _keep(folder, report.system.name, predictions, card, show)
     return report, predictions
+
+
+def _keep(
+    folder: Path, system: str, predictions: Iterable[Prediction], card: Card, show_text: bool
+) -> None:
+    """Write the predictions of a system to a file of its name."""
+    file = folder / f"{system.replace(':', '-')}{PREDICTIONS}"
+    write_jsonl(file, (kept_prediction(one, card, show_text) for one in predictions))
 
 
 def main_score(report: Report, card: Card) -> str:
@@ -373,6 +393,7 @@ def report_facts(
         for step in measured
         for report in read_json(inputs.folder / step.into / "reports.json", list[Report])
     )
+    marked, judged = rated(Run(inputs.folder), reports)
     caveats = list(dict.fromkeys(words for path in trained if (words := erased.warning(path))))
     caveats += [f"data.{each.name}: {words}" for each in data for words in each.warnings]
     if all(note.origin.startswith("synthetic:") for note in one.corpus.notes):
@@ -389,7 +410,7 @@ def report_facts(
     if inputs.base.id.startswith("bundled:"):
         caveats.append(BUNDLED_CAVEAT)
     caveats += rule_of(one.card, stages[-1].trainable, stages[-1].parameters)
-    caveats += shortfall(reports, recipe.evaluate.floor)
+    caveats += shortfall([*reports, *judged], recipe.evaluate.floor)
     entries = _training_entries(recipe, trained, evaluation)
     return RunFacts(
         name=recipe.name,
@@ -402,7 +423,8 @@ def report_facts(
         packages=packages(),
         data=tuple(with_entries(each, entries.get(each.name, [])) for each in data),
         stages=stages,
-        reports=reports,
+        reports=(*reports, *judged),
+        ratings=marked,
         caveats=tuple(caveats),
         language=recipe.report.for_data(
             next((each.lang for each in data if each.name == one.data), "")

@@ -27,6 +27,7 @@ from residency.core.types import DataSummary, Value
 from residency.core.zones import assert_outside
 from residency.corpus import load
 from residency.corpus.summary import strictest
+from residency.evals import ratings
 from residency.locale.segment import SYLLABLES
 from residency.models.base import NO_BASE, Base, resolve
 from residency.recipe import Recipe, Task
@@ -132,7 +133,7 @@ def steps_of_run(inputs: Inputs) -> list[Step]:
     tasks = evaluation_tasks(inputs.recipe)
     trained = [step.key for step in stages]
     asked = [evaluation_step(inputs.recipe, one, trained, len(tasks) > 1) for one in tasks]
-    return [data, *stages, *asked, report_step(inputs.recipe, data, asked)]
+    return [data, *stages, *asked, report_step(inputs.recipe, data, asked, inputs.folder)]
 
 
 def data_step(inputs: Inputs) -> Step:
@@ -231,9 +232,15 @@ def evaluation_step(
     return Step(name=into, settings=settings, inputs={"train": key}, into=into)
 
 
-def report_step(recipe: Recipe, data: Step, asked: Sequence[Step]) -> Step:
-    """The step that writes the report on what was measured."""
+def report_step(
+    recipe: Recipe, data: Step, asked: Sequence[Step], folder: Path | None = None
+) -> Step:
+    """The step that writes the report on what was measured, and on the marks that a run's folder
+    holds."""
     measured = {"eval" if len(asked) == 1 else step.name: step.key for step in asked}
+    marks = folder / ratings.FOLDER / ratings.MARKS if folder else None
+    if marks is not None and marks.is_file():
+        measured["ratings"] = file_digest(marks)
     settings = {"recipe": recipe.settings}
     return Step(name="report", settings=settings, inputs={"data": data.key, **measured})
 
