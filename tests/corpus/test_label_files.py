@@ -364,12 +364,16 @@ def test_conllu_plus_columns_are_known_by_their_names(tmp_path: Path) -> None:
         (
             rows({"text": TEXT, "label": [{"start": 0, "end": 2, "labels": ["S"]}]}),
             "jsonl",
-            "JSON-MIN: export as JSON, and set format to label_studio",
+            "JSON-MIN: set format to label_studio",
         ),
         (rows({"text": TEXT, "notes": [[*COUGH, "S"]]}), "jsonl", 'set fields.entities to "notes"'),
-        ("PAR1x", "jsonl", "is a Parquet file; it is not read"),
+        ("PAR1x", "jsonl", "is a Parquet file; set format to arrow"),
         ("PK\x03\x04x", "csv", r"Excel workbook"),
-        ("<?xml version='1.0'?>\n<xmi:XMI xmi:version='2.0'>", "jsonl", r"UIMA XMI"),
+        (
+            "<?xml version='1.0'?>\n<xmi:XMI xmi:version='2.0'>",
+            "jsonl",
+            "UIMA XMI .*set format to xmi",
+        ),
         (
             '<?xml version="1.0"?>\n<collection><source/><document>',
             "jsonl",
@@ -757,6 +761,48 @@ def test_every_token_of_a_webanno_file_stands_in_its_note(
     assert [(span.start, span.end) for span in note.spans] == expected
 
 
+def xmi_of(text: str, places: list[tuple[int, int]]) -> str:
+    """UIMA CAS XMI, written by hand: offsets are those of UTF-16."""
+
+    def unit(at: int) -> int:
+        return len(text[:at].encode("utf-16-le")) // 2
+
+    marked = "".join(
+        f'<type:NamedEntity xmi:id="{n}" sofa="1" begin="{unit(s)}" end="{unit(e)}" value="X"/>'
+        for n, (s, e) in enumerate(places, start=10)
+    )
+    whole = escape(text, {'"': "&quot;", "\n": "&#10;", "\r": "&#13;"})
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><xmi:XMI xmlns:xmi="http://www.omg.org/XMI" '
+        'xmlns:cas="http:///uima/cas.ecore" xmi:version="2.0" '
+        'xmlns:type="http:///de/tudarmstadt/ukp/dkpro/core/api/ner/type.ecore">'
+        f'<cas:NULL xmi:id="0"/>{marked}<cas:Sofa xmi:id="1" sofaNum="1" sofaID="_InitialView" '
+        f'mimeType="text" sofaString="{whole}"/><cas:View sofa="1" members=""/></xmi:XMI>'
+    )
+
+
+def xlsx_of(path: Path, cells: list[list[object]]) -> Path:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in cells:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
+def parquet_of(
+    path: Path, columns: dict[str, list[Any]], features: dict[str, Any] | None = None
+) -> Path:
+    """A Parquet file, with the features as Hugging Face's datasets writes them beside the schema."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table(columns)
+    if features:
+        told = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": told})
+    pytest.importorskip("pyarrow.parquet").write_table(table, path)
+    return path
+
+
 def written(format: str, folder: Path, text: str, places: list[tuple[int, int]]) -> Path:
     """A text with marked places in one of the formats, written by hand."""
     quotes = [text[start:end] for start, end in places]
@@ -799,6 +845,20 @@ def written(format: str, folder: Path, text: str, places: list[tuple[int, int]])
             + "".join(f"1\t{s}\t{e}\t{q}\tX\n" for (s, e), q in zip(places, quotes, strict=True)),
         ),
     }
+    contents["ccks"] = (
+        "a.jsonl",
+        rows(
+            {
+                "originalText": text,
+                "entities": [{"start_pos": s, "end_pos": e, "label_type": "X"} for s, e in places],
+            }
+        ),
+    )
+    contents["xmi"] = ("a.xmi", xmi_of(text, places))
+    if format == "xlsx":
+        return xlsx_of(folder / "a.xlsx", [["text", "spans"], [text, json.dumps(full)]])
+    if format == "arrow":
+        return parquet_of(folder / "a.parquet", {"text": [text], "entities": [full]})
     name, content = contents[format]
     path = put(folder, content, name)
     return put(folder, text, "a.txt") if format == "brat" else path
@@ -806,7 +866,21 @@ def written(format: str, folder: Path, text: str, places: list[tuple[int, int]])
 
 @pytest.mark.parametrize(
     "format",
-    ["jsonl", "doccano", "prodigy", "label_studio", "csv", "brat", "i2b2_xml", "bioc", "pubtator"],
+    [
+        "jsonl",
+        "doccano",
+        "prodigy",
+        "label_studio",
+        "csv",
+        "brat",
+        "i2b2_xml",
+        "bioc",
+        "pubtator",
+        "ccks",
+        "xmi",
+        "xlsx",
+        "arrow",
+    ],
 )
 @many
 @given(
@@ -826,7 +900,7 @@ def test_every_format_gives_the_text_and_the_spans_that_were_written(
     drawn = data.draw(st.lists(st.tuples(numbers, numbers), max_size=3))
     places = sorted({(ends[min(one)], ends[max(one) + 0] + len(words[max(one)])) for one in drawn})
     path = written(format, scratch(tmp_path_factory), text, places)
-    extra = {"columns": {"entities": "spans"}} if format == "csv" else {}
+    extra = {"columns": {"entities": "spans"}} if format in ("csv", "xlsx") else {}
     (note,), _ = read(path, format, **extra)
     assert note.text == text
     assert [(span.start, span.end, span.quote) for span in note.spans] == [

@@ -1,28 +1,49 @@
-"""Files of formats that are known by how they begin, each with the format that reads it, if one
-does."""
+"""Files of formats that are known by how they begin, by their names, or by their first record, each
+with what reads it, if anything does."""
 
 from __future__ import annotations
 
+import csv
+import gzip
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from residency.core.errors import DataError
 from residency.core.files import reason
+from residency.core.types import Value
+from residency.corpus.formats.jsonl import foreign_form
+from residency.corpus.json_records import json_records
 
 FORMS: tuple[tuple[str, str, str], ...] = (
-    (r"PAR1", "a Parquet file", ""),
-    (r"ARROW1", "an Arrow file", ""),
+    (r"PAR1", "a Parquet file", "arrow"),
+    (r"ARROW1|\xff\xff\xff\xff.{4}\x10\x00\x00\x00", "an Arrow file", "arrow"),
     (r"%PDF", "a PDF", ""),
     (r"\x1f\x8b", "a gzip archive", ""),
+    (r"BZh[1-9]1AY|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "a packed archive", ""),
+    (r"(?s:.{128}DICM)", "a DICOM file", ""),
+    (r"\x00\x01\x00\x00Standard (?:Jet|ACE) DB", "an Access database", ""),
+    (r"\$FL[23]", "an SPSS file (sav)", ""),
+    (r"(?s:\x00{12}\xc2\xea\x81\x60\xb3\x14)", "a SAS file (sas7bdat)", ""),
+    (r"HEADER RECORD\*{7}LIB", "a SAS transport file (xpt)", ""),
+    (r"<stata_dta>", "a Stata file (dta)", ""),
+    (r"RDX[23]\n|RDA[23]\n|X\n\x00\x00\x00[\x02\x03]\x00", "a file of R (rds, RData)", ""),
+    (r"Obj\x01", "an Avro file", ""),
+    (r"\x89HDF", "an HDF5 file", ""),
+    (r"\x93NUMPY", "a NumPy file", ""),
+    (r"\x80[\x02-\x05]", "a pickle of Python", ""),
+    (r"\x89PNG|\xff\xd8\xff|GIF8|II\*\x00|MM\x00\*", "a picture", ""),
     (r"SQLite format 3", "a SQLite database", ""),
     (r"PK\x03\x04", "a ZIP archive, such as an Excel workbook (xlsx) or a DOCX", ""),
-    (r"\xd0\xcf\x11\xe0", "a file of an old Excel or Word", ""),
+    (r"\xd0\xcf\x11\xe0", "a file of an old Excel or Word, or one with a password", ""),
     (r"\{\\rtf", "RTF", ""),
     (r"#FORMAT=WebAnno TSV 3", "WebAnno TSV 3 (INCEpTION)", "webanno"),
     (r"#FORMAT=WebAnno TSV", "an old WebAnno TSV", ""),
     (r'c="[^\n]*" \d+:\d+ \d+:\d+\|\|t="', "a list of i2b2 concepts", "i2b2"),
     (r"# global\.columns", "CoNLL-U Plus", "conllu"),
-    (r"<[^>]*\bxmi:XMI|(?s:<\?xml.{0,200}<xmi:XMI)", "UIMA XMI (INCEpTION)", ""),
+    (r"<[^>]*\bxmi:XMI|(?s:<\?xml.{0,200}<xmi:XMI)", "UIMA XMI (INCEpTION)", "xmi"),
     (r"(?s:(?:<\?xml.{0,300})?<collection>.{0,2000}<document>)", "BioC XML", "bioc"),
     (r"(?s:(?:<\?xml.{0,200})?<(?:deIdi2b2|ROOT)>.{0,100}<TEXT>)", "i2b2 XML", "i2b2_xml"),
     (
@@ -31,6 +52,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (r"(?s:(?:<\?xml.{0,500})?<ClinicalDocument)", "a CDA document (extract reads it)", ""),
+    (r"(?s:(?:<\?xml.{0,500})?<GIAMDINHHS)", "health insurance claims (extract reads them)", ""),
     (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
     (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
     (
@@ -42,23 +64,183 @@ FORMS: tuple[tuple[str, str, str], ...] = (
 """How a file begins, what it is, and the format that reads it."""
 
 
+INSIDE = {
+    "xl/": ("an Excel workbook (xlsx)", "xlsx"),
+    "word/": ("a Word document (docx)", ""),
+    "ppt/": ("a PowerPoint file (pptx)", ""),
+    "content.xml": ("an OpenDocument file (odt, ods)", ""),
+}
+"""What a ZIP archive holds, what it then is, and the format that reads it."""
+SUFFIXES = {
+    ".doc": "an old Word document (doc)",
+    ".docx": "a Word document (docx)",
+    ".odt": "an OpenDocument text (odt)",
+    ".ods": "an OpenDocument sheet (ods)",
+    ".pdf": "a PDF",
+    ".xls": "an old Excel workbook (xls)",
+    ".xlsb": "a binary Excel workbook (xlsb)",
+    ".ppt": "an old PowerPoint file (ppt)",
+    ".pptx": "a PowerPoint file (pptx)",
+    ".sav": "an SPSS file (sav)",
+    ".por": "an SPSS file (por)",
+    ".sas7bdat": "a SAS file (sas7bdat)",
+    ".xpt": "a SAS transport file (xpt)",
+    ".dta": "a Stata file (dta)",
+    ".rds": "a file of R (rds)",
+    ".rdata": "a file of R (RData)",
+    ".dcm": "a DICOM file",
+    ".mdb": "an Access database (mdb)",
+    ".accdb": "an Access database (accdb)",
+    ".dbf": "a dBASE table (dbf)",
+    ".sqlite": "a SQLite database",
+    ".avro": "an Avro file",
+    ".orc": "an ORC file",
+    ".pkl": "a pickle of Python",
+    ".pickle": "a pickle of Python",
+    ".npy": "a NumPy file",
+    ".npz": "a NumPy file",
+    ".h5": "an HDF5 file",
+    ".msg": "an Outlook message (msg)",
+    ".eml": "an e-mail (eml)",
+    ".jpg": "a picture",
+    ".jpeg": "a picture",
+    ".png": "a picture",
+    ".tif": "a picture",
+    ".tiff": "a picture",
+    ".zip": "a ZIP archive",
+    ".7z": "a packed archive",
+    ".rar": "a packed archive",
+    ".tar": "a packed archive",
+}
+"""Kinds of files that are known and not read, by their suffix."""
+READ_BY_EXTRACT = {
+    "a CDA document (extract reads it)": "ccda",
+    "an HL7 message (extract reads it)": "hl7",
+    "health insurance claims (extract reads them)": "claims_vn",
+}
+TABLES = {
+    "mimic": {"ROW_ID", "SUBJECT_ID", "TEXT", "ISERROR"},
+    "omop": {"NOTE_ID", "PERSON_ID", "NOTE_TEXT"},
+}
+"""Kind of source of a table -> the columns that it is known by, in capitals."""
+
+
+class Form(Value, frozen=True):
+    """What a file is."""
+
+    name: str
+    """In words, with its article."""
+    format: str = ""
+    """The format that reads it as a data set (``data.NAME.format``)."""
+    kind: str = ""
+    """The kind of source that reads identified notes of it (``extract.kind``)."""
+
+
 def check_form(path: Path, format: str) -> None:
     """Raise ``DataError`` where a file is plainly of another format than it is read as."""
     if format == "external":
         return
+    found = _by_beginning(path)
+    cut = format == "xlsx" and found is not None and "ZIP" in found.name  # its reader says so
+    if found and (found.format == format or cut):
+        return
+    if found is None and (name := SUFFIXES.get(path.suffix.lower())):
+        found = Form(name=name)
+    if found:
+        told = (
+            f"set format to {found.format}"
+            if found.format
+            else "it is not read as a data set: give JSON lines, CSV or one of the other formats"
+        )
+        raise DataError(f"{path}: is {found.name}; {told}.")
+
+
+def unread(path: Path) -> str:
+    """What a file is, where it is of a kind that nothing here reads; the empty string elsewhere."""
+    found = _by_beginning(path)
+    if found is None:
+        return SUFFIXES.get(path.suffix.lower(), "")
+    return "" if found.format or found.kind else found.name
+
+
+def detect(path: Path) -> Form | None:
+    """What a file is, by how it begins, its name or its first record; None where nothing tells.
+    Raises ``DataError`` for a file that cannot be read."""
+    if found := _by_beginning(path):
+        return found
+    if name := SUFFIXES.get(path.suffix.lower()):
+        return Form(name=name)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _by_header(path)
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson", ".txt"):
+        with suppress(DataError):
+            if isinstance(first := next((one for _, one in json_records(path)), ""), Mapping):
+                return _by_record(dict(first))
+    if path.suffix == ".txt" and path.name.endswith("original.txt"):
+        return Form(name="a text of CCKS 2017", format="ccks")
+    if path.suffix in (".ann", ".txt") and path.with_suffix(".ann").is_file():
+        return Form(name="brat standoff", format="brat")
+    return None
+
+
+def _by_record(record: dict[str, object]) -> Form:
+    """What a JSON file is, by its first record."""
+    keys = record.keys()
+    if "resourceType" in keys:
+        return Form(name="FHIR", format="fhir", kind="fhir")
+    if "originalText" in keys:
+        return Form(name="CCKS JSON", format="ccks")
+    told = foreign_form(record, record.get("relations"))
+    for wanted, name, format in (
+        ({"data", "annotations"}, "an export of Label Studio", "label_studio"),
+        ({"words", "tags"}, "words with tags (PhoNER JSON)", "phoner"),
+        ({"messages"}, "conversations", "messages"),
+        ({"conversations"}, "conversations (ShareGPT)", "sharegpt"),
+        ({"instruction", "output"}, "instructions (Alpaca)", "alpaca"),
+    ):
+        if wanted <= keys:
+            return Form(name=name, format=format)
+    if told:
+        return Form(name=told.removeprefix("this is ").partition(":")[0], format=told.split()[-1])
+    return Form(name="JSON lines", format="jsonl", kind="jsonl")
+
+
+def _by_header(path: Path) -> Form:
+    """What a CSV file is, by the names of its columns."""
+    with path.open("rb") as file:
+        line = file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    delimiter = max(",\t;|", key=line.count)
+    names = {one.strip() for one in next(csv.reader([line], delimiter=delimiter), [])}
+    capitals = {one.upper() for one in names}
+    for kind, wanted in TABLES.items():
+        if wanted <= capitals:
+            return Form(name=f"notes of {kind.upper()}", format="csv", kind=kind)
+    if {"annotation_id", "annotator"} <= names:
+        return Form(name="a CSV export of Label Studio", format="label_studio")
+    return Form(name="CSV", format="csv", kind="csv")
+
+
+def _by_beginning(path: Path) -> Form | None:
+    """What a file is by its first bytes."""
     try:
         with path.open("rb") as file:
             begins = file.read(8192)
+        if begins.startswith(b"\x1f\x8b"):
+            with suppress(OSError, EOFError), gzip.open(path) as inside:
+                if b"<PubmedArticleSet" in inside.read(4096):
+                    return Form(name="PubMed XML (residency pubmed --file reads it)")
     except OSError as error:
         raise DataError(f"{path}: {reason(error)}") from None
-    text = begins.removeprefix(b"\xef\xbb\xbf").decode("latin-1").lstrip()
-    for pattern, name, reader in FORMS:
-        if re.match(pattern, text):
-            if reader == format:
-                return
-            told = (
-                f"set format to {reader}"
-                if reader
-                else "it is not read as a data set: give JSON lines, CSV or one of the other formats"
-            )
-            raise DataError(f"{path}: is {name}; {told}.")
+    if begins.startswith(b"PK\x03\x04"):
+        with suppress(BadZipFile, OSError), ZipFile(path) as archive:
+            names = archive.namelist()
+            for part, (name, format) in INSIDE.items():
+                if any(one.startswith(part) for one in names):
+                    return Form(name=name, format=format, kind=format)
+    raw = begins.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    for text in (raw.lstrip(), raw):
+        for pattern, name, format in FORMS:
+            if re.match(pattern, text):
+                kind = READ_BY_EXTRACT.get(name, "parquet" if format == "arrow" else "")
+                return Form(name=name, format=format, kind=kind)
+    return None

@@ -8,6 +8,7 @@ passing.
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ KEY = "NCBI_API_KEY"
 
 
 def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Iterator[Abstract]:
-    """The abstracts of a PubMed XML file, of an article the English one and then those in other
+    """The abstracts of a PubMed XML file (packed as ``.gz`` too), of an article the English one and then those in other
     languages, one at a time; external entities are never followed. Retracted articles, notices of
     retraction and articles without an abstract are left out, and counted in ``left``.
 
@@ -46,7 +47,9 @@ def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Itera
     name = source if isinstance(source, Path) else "the answer of PubMed"
     try:
         found = 0
-        given: Any = str(source) if isinstance(source, Path) else source
+        given: Any = source
+        if isinstance(source, Path):
+            given = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
         for _, article in etree.iterparse(
             given,
             tag=("PubmedArticle", "PubmedBookArticle"),
@@ -62,7 +65,7 @@ def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Itera
             article.clear()
             while article.getprevious() is not None:  # what was read is not kept
                 del article.getparent()[0]
-    except (etree.XMLSyntaxError, OSError) as error:
+    except (etree.XMLSyntaxError, EOFError, OSError) as error:
         why = reason(error) if isinstance(error, OSError) else "is not whole XML."
         raise DataError(
             f"{name}: {why} Export it from PubMed anew, in the format PubMed (XML)."

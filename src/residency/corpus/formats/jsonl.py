@@ -144,7 +144,7 @@ def foreign_form(record: Record, relations: object) -> str:
     if record.get("answer") in ("accept", "reject", "ignore") and "spans" in record:
         return "this is Prodigy's form: set format to prodigy"
     if any(isinstance(one[0], dict) and "labels" in one[0] for one in marked.values()):
-        return "this is Label Studio's JSON-MIN: export as JSON, and set format to label_studio"
+        return "this is Label Studio's JSON-MIN: set format to label_studio"
     return ""
 
 

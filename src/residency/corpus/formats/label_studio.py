@@ -10,14 +10,15 @@ import msgspec
 
 from residency.core.errors import DataError
 from residency.core.files import read_text
-from residency.corpus.json_records import identifier
+from residency.corpus.json_records import csv_records, identifier
 from residency.corpus.reader import Row, Source, require
 from residency.corpus.span_repair import Raw
 
 
 class LabelStudio(Source):
-    """Label Studio's JSON export: a list of tasks, or ``{projects: [{project, tasks}]}``. A task is
-    a note; the line is its position among the tasks.
+    """Label Studio's exports: JSON (a list of tasks, or ``{projects: [{project, tasks}]}``), JSON-MIN
+    and CSV. A task is a note; the line is its position among the tasks. JSON-MIN and CSV have a row
+    for each annotation, those of one task are put together; they hold no relations.
 
     Of a task's annotations the ground truth counts, or else the only one, or else what all of them
     say alike; where they differ the task is rejected, since which of them is right is for
@@ -35,13 +36,56 @@ class LabelStudio(Source):
     """Field of the task's data that holds the patient or document."""
     annotator: str = ""
     """Only the annotations of the user with this id; all where empty."""
+    choice: str = ""
+    """Column of JSON-MIN or CSV that holds the one choice of a text; several, which are a list
+    there, are known by themselves."""
 
     def suffixes(self) -> tuple[str, ...]:
-        return (".json",)
+        return (".json", ".csv")
 
     def rows(self, path: Path) -> Iterator[Row]:
-        for number, task in enumerate(_tasks(path), start=1):
+        for number, task in enumerate(self._tasks(path), start=1):
             yield self._row(task, number, f"{path}:{number}")
+
+    def _tasks(self, path: Path) -> Iterable[object]:
+        if path.suffix.lower() == ".csv":
+            rows = csv_records(path, ",", lambda header, where: None)
+            return self._joined(
+                {k: _cell(v) for k, v in row.items()} if isinstance(row, dict) else row
+                for _, row in rows
+            )
+        tasks = list(_tasks(path))
+        short = all(isinstance(one, Mapping) and "data" not in one for one in tasks)
+        return self._joined(tasks) if short else tasks
+
+    def _joined(self, rows: Iterable[object]) -> Iterable[object]:
+        """Tasks of rows of JSON-MIN, by their id; without one each row is a task."""
+        tasks: dict[object, dict[str, Any]] = {}
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                tasks[number, ""] = {}
+                continue
+            key = identifier(row.get("id"))
+            task = tasks.setdefault(
+                key or (number, ""), {"id": key, "data": row, "annotations": []}
+            )
+            results = [
+                {"type": "labels" if "labels" in one else "choices", "value": one, "id": str(n)}
+                for name, value in row.items()
+                for n, one in enumerate(self._values(name, value))
+            ]
+            by = {"completed_by": row.get("annotator")} if row.get("annotator") else {}
+            task["annotations"].append({"result": results, **by})
+        return tasks.values()
+
+    def _values(self, name: str, value: object) -> list[Mapping[str, Any]]:
+        """The regions and choices in a column."""
+        if isinstance(value, Mapping) and isinstance(value.get("choices"), list):
+            return [value]
+        if name == self.choice and isinstance(value, str) and value:
+            return [{"choices": [value]}]
+        regions = [one for one in _mappings(value) if "labels" in one or "hypertextlabels" in one]
+        return [{**one, "labels": one.get("labels") or one["hypertextlabels"]} for one in regions]
 
     def _row(self, task: object, number: int, where: str) -> Row:
         data = task.get("data") if isinstance(task, Mapping) else None
@@ -93,6 +137,17 @@ def _tasks(path: Path) -> Iterator[object]:
             f"{path}: is not an export of Label Studio; allowed: a list of tasks, or projects with "
             "tasks. Export as JSON."
         )
+
+
+def _cell(text: str) -> object:
+    """A cell of CSV, which holds JSON where it is no plain word."""
+    if text[:1] not in ("[", "{"):
+        return text
+    try:
+        found: object = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return found
 
 
 def _list(value: object) -> list[Any]:

@@ -86,7 +86,7 @@ class WebAnno(Source):
         text, begin = "\n".join(lines), int(tokens[0][3])
         spans: dict[tuple[str, str], tuple[int, int]] = {}
         for _, number, part, start, end, word, cells in tokens:
-            place = _place(text, int(start) - begin, int(end) - begin)
+            place = utf16_place(text, int(start) - begin, int(end) - begin)
             if place is None or text[slice(*place)] != _plain(word):
                 return Row(line=line, fault=OTHER_PLACE)
             values = cells.split("\t")
@@ -112,7 +112,7 @@ def _plain(text: str) -> str:
     )
 
 
-def _place(text: str, start: int, end: int) -> tuple[int, int] | None:
+def utf16_place(text: str, start: int, end: int) -> tuple[int, int] | None:
     """UTF-16 offsets as code points."""
     units = text.encode("utf-16-le", "surrogatepass")
     if not 0 <= start < end <= len(units) // 2:

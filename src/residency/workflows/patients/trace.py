@@ -297,9 +297,9 @@ def trace_data(one: DataSet, groups: Collection[str], known: Collection[str]) ->
     ids, found = _ids_in_set(one, groups, known), []
     for path, every in one.lines.items():
         lines = {number: id for number, id in every.items() if id in ids}
-        plain = isinstance(one.data, Jsonl) and not _is_list(path)
+        plain = type(one.data) is Jsonl and not _is_list(path)
         # rows that could not be used are the patient's too
-        if isinstance(one.data, Jsonl) and plain:
+        if type(one.data) is Jsonl and plain:
             lines |= matching_rows(path, groups, ids, one.data.fields.group, one.data.fields.id)
         if lines:
             found.append(msgspec.structs.replace(_rows("data", path, lines), by_hand=not plain))
