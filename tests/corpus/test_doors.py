@@ -220,9 +220,13 @@ def test_xmi_spans_stand_where_utf_16_units_say(tmp_path: Path) -> None:
 
     path = put(tmp_path, xmi_of(TEXT, [COUGH, DRUG]), "a.xmi")
     root = ElementTree.parse(path).getroot()
-    units = next(one.get("sofaString", "") for one in root if one.get("sofaString")).encode("utf-16-le")
+    units = next(one.get("sofaString", "") for one in root if one.get("sofaString")).encode(
+        "utf-16-le"
+    )
     marked = [one.attrib for one in root if one.get("value")]
-    words = [units[2 * int(one["begin"]) : 2 * int(one["end"])].decode("utf-16-le") for one in marked]
+    words = [
+        units[2 * int(one["begin"]) : 2 * int(one["end"])].decode("utf-16-le") for one in marked
+    ]
     (note,), _ = read(path, "xmi")
     assert note.text == units.decode("utf-16-le") == TEXT
     assert [span.quote for span in note.spans] == words == ["ho khan", "ibuprofen"]

@@ -45,11 +45,11 @@ def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Itera
 
     counted = Counter() if left is None else left
     name = source if isinstance(source, Path) else "the answer of PubMed"
+    given: Any = str(source) if isinstance(source, Path) else source
+    packed = gzip.open(given) if str(given).endswith(".gz") else None  # noqa: SIM115  (closed below)
     try:
         found = 0
-        given: Any = source
-        if isinstance(source, Path):
-            given = gzip.open(source) if source.suffix == ".gz" else source.open("rb")
+        given = packed or given
         for _, article in etree.iterparse(
             given,
             tag=("PubmedArticle", "PubmedBookArticle"),
@@ -70,6 +70,9 @@ def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Itera
         raise DataError(
             f"{name}: {why} Export it from PubMed anew, in the format PubMed (XML)."
         ) from None
+    finally:
+        if packed:
+            packed.close()
     if not found and isinstance(source, Path):
         raise DataError(
             f"{source}: holds no PubMed article; export it from PubMed in the format PubMed (XML)."
