@@ -35,9 +35,10 @@ KEY = "NCBI_API_KEY"
 
 
 def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Iterator[Abstract]:
-    """The abstracts of a PubMed XML file (packed as ``.gz`` too), of an article the English one and then those in other
-    languages, one at a time; external entities are never followed. Retracted articles, notices of
-    retraction and articles without an abstract are left out, and counted in ``left``.
+    """The abstracts of a PubMed XML file (packed as ``.gz`` too), of an article the English one and
+    then those in other languages, one at a time; external entities are never followed. Retracted
+    articles, notices of retraction and articles without an abstract are left out, and counted in
+    ``left``.
 
     Raises ``DataError`` for a file that is no PubMed XML.
     """
