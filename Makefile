@@ -23,7 +23,7 @@ test-fast: setup ## the tests that need no training, no server and no big sample
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile fast -m "not (training or server or sample or data or services)" $(ARGS)
 
 test-services: setup ## tests on real PostgreSQL, MariaDB, Redis and Chromium (Debian packages, installed where missing)
-	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py tests/serve/test_several.py $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py tests/serve/test_several.py tests/flow/test_year_on_a_server.py $(ARGS)
 
 test-services-all: setup ## test against Label Studio and other heavy services, which it installs and starts
 	RESIDENCY_SERVICES=all RESIDENCY_SCREENSHOTS=.services $(BIN)/python -m pytest tests/services_all $(ARGS)

@@ -8,14 +8,16 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 from test_deidentify import AMENDED, KEY, plan
 
 from conftest import write_recipe
@@ -50,14 +52,28 @@ RECIPE = plan(
 )
 
 
-class Hospital:
-    """A hospital whose notes come, are amended, deleted and merged; and a project on it."""
+Placing = Callable[[str], str]
 
-    def __init__(self, folder: Path, patients: int) -> None:
-        self.folder = folder
+
+class Hospital:
+    """A hospital whose notes come, are amended, deleted and merged; and a project on it.
+
+    ``place``: puts the tables of an SQLite file elsewhere, and gives the URL; what reads there is
+    in ``HOSPITAL_DB``. ``rates``: of what a week's amended and deleted notes are a share, of those
+    that are ``there`` or ``new``.
+    """
+
+    def __init__(
+        self, folder: Path, patients: int, place: Placing | None = None, rates: str = "there"
+    ) -> None:
+        self.folder, self.rates = folder, rates
         folder.mkdir()
         write_hospital(folder / "hospital.db", "vi", patients=patients, seed=5)
-        self.path = write_recipe(folder, RECIPE)
+        self.url = f"sqlite:///{folder / 'hospital.db'}"
+        if place:
+            self.url = place(self.url)
+        url = {"url": "env:HOSPITAL_DB"} if place else {}
+        self.path = write_recipe(folder, {**RECIPE, "extract": {**RECIPE["extract"], **url}})
         self.change(
             "ALTER TABLE notes ADD COLUMN at TEXT",
             "ALTER TABLE notes ADD COLUMN gone INTEGER",
@@ -70,43 +86,47 @@ class Hospital:
         self.patients = [id for (id,) in self.ask("SELECT id FROM patients ORDER BY id")]
         self.chance.shuffle(self.ids)
         self.chance.shuffle(self.patients)
+        self.size = len(self.ids)
 
     def ask(self, query: str) -> list[tuple[str, ...]]:
-        with sqlite3.connect(self.folder / "hospital.db") as database:
-            found = database.execute(query).fetchall()
-        database.close()
-        return found
+        with create_engine(self.url, poolclass=NullPool).connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(query)]
 
     def change(self, *statements: str) -> None:
-        with sqlite3.connect(self.folder / "hospital.db") as database:
+        with create_engine(self.url, poolclass=NullPool).begin() as connection:
             for statement in statements:
-                database.execute(statement)
-        database.close()
+                connection.exec_driver_sql(statement)
 
     def week(self, number: int, weeks: int) -> None:
-        """New notes, 3 % of them late; 8 % of all amended, 1 % deleted; one merge; some twice."""
+        """New notes, 3 % of them late; 8 % amended, 1 % deleted; a merge; some twice."""
         today = date(2024, 1, 1) + timedelta(weeks=number)
-        size = len(self.ids) // weeks + 1
+        size = self.size // weeks + 1
         new, before = (
             self.ids[:size],
             [id for (id,) in self.ask("SELECT id FROM notes WHERE shown = 1 AND gone IS NULL")],
         )
         self.ids = self.ids[size:]
+        statements = []
         for id in new:
             late = timedelta(days=10) if self.chance.random() < 0.03 else timedelta()
-            self.change(f"UPDATE notes SET shown = 1, at = '{today - late}' WHERE id = '{id}'")
+            statements.append(
+                f"UPDATE notes SET shown = 1, at = '{today - late}' WHERE id = '{id}'"
+            )
         self.chance.shuffle(before)
-        amended = max(2, len(before) * 8 // 100)
+        of = len(before if self.rates == "there" else new)
+        amended = max(2, round(of * 0.08))
         for id in before[:amended]:
-            more = f"text || char(10) || 'Thêm tuần {number}.'"
-            self.change(f"UPDATE notes SET text = {more}, at = '{today}' WHERE id = '{id}'")
-        for id in before[amended : amended + max(1, len(before) // 100)]:
-            self.change(f"UPDATE notes SET gone = 1, at = '{today}' WHERE id = '{id}'")
-        for id in new[:2]:
-            self.change(f"UPDATE notes SET twice = 1 WHERE id = '{id}'")
-        if number % 2:
+            more = f"text || '\nThêm tuần {number}.'"
+            statements.append(f"UPDATE notes SET text = {more}, at = '{today}' WHERE id = '{id}'")
+        statements += [
+            f"UPDATE notes SET gone = 1, at = '{today}' WHERE id = '{id}'"
+            for id in before[amended : amended + max(1, round(of * 0.01))]
+        ]
+        statements += [f"UPDATE notes SET twice = 1 WHERE id = '{id}'" for id in new[:2]]
+        if number % (2 if self.rates == "there" else 4) == 1:
             gone, stays = self.patients.pop(), self.patients.pop()
-            self.change(f"INSERT INTO merges VALUES ('{gone}', '{stays}')")
+            statements.append(f"INSERT INTO merges VALUES ('{gone}', '{stays}')")
+        self.change(*statements)
 
     def run(self) -> Outcome:
         """The weekly command."""
@@ -180,7 +200,7 @@ def killed_at(hospital: Hospital, moment: int) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             return begun(self)
 
-        Store.writing = writing  # type: ignore[method-assign]
+        Store.writing = writing  # type: ignore[method-assign, assignment]
         try:
             deidentify(Recipe.load(hospital.path))
         finally:
