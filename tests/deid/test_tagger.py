@@ -82,8 +82,22 @@ def test_rules_win_over_a_number_and_keep_theirs_in_a_longer_place() -> None:
     text = "12 Elm St, 3/4/2020 Ashby"
     date = [Finding(11, 19, "date", "rule")]
     assert quotes(text, date, Tagged(0, 25, "address", 0.9)) == ["12 Elm St", "Ashby"]
-    assert quotes(text, date, Tagged(9, 19, "record", 0.9)) == []
+    assert quotes(text, date, Tagged(9, 19, "record", 0.9)) == []  # a date stays one
     assert quotes(text, date, Tagged(11, 15, "date", 0.9)) == []
+
+
+def test_a_number_that_rules_found_in_part_is_found_whole() -> None:
+    text = "file P.2300/ 88-1 sent"
+    rules = [Finding(5, 11, "address", "rule")]
+    assert quotes(text, rules, Tagged(5, 17, "record", 0.9)) == ["P.2300/ 88-1"]
+    assert quotes(text, rules, Tagged(7, 17, "record", 0.9)) == []
+
+
+def test_the_weekday_that_rules_leave_of_a_date_stays() -> None:
+    text = "Review Tues 4 Nov, stavros 4 Nov"
+    first, second = Finding(12, 17, "date", "rule"), Finding(27, 32, "date", "rule")
+    assert quotes(text, [first], Tagged(7, 17, "date", 0.9)) == []
+    assert quotes(text, [second], Tagged(19, 32, "date", 0.9)) == ["stavros"]
 
 
 def test_a_sure_place_is_masked_and_a_doubtful_one_waits() -> None:
@@ -119,10 +133,12 @@ def test_a_note_is_replaced_at_what_is_tagged_and_says_what_it_left(tmp_path: Pa
     assert [raw.text[one.start : one.end] for one in done.doubts] == ["Qrsta"]
 
 
-def places(shares: list[list[float]], text: str, least: float) -> list[tuple[str, str, float]]:
+def places(
+    shares: list[list[float]], text: str, least: float, labels: tuple[str, str] = ("a", "b")
+) -> list[tuple[str, str, float]]:
     """What a tagger of two labels reads off the shares (O, B-a, I-a, B-b, I-b) of words."""
     tagger = object.__new__(IdentifierTagger)
-    tagger.card = TaggerCard(1, ("a", "b"), 8, 0.5, 0.2, {}, 1, 1, 1, 0)
+    tagger.card = TaggerCard(1, labels, 8, 0.5, 0.2, {}, 1, 1, 1, 0)
     slots = [match.span() for match in re.finditer(r"\w+", text)]
     found = tagger._places(text, slots, np.log(np.array(shares, np.float32)), least)
     return [(text[one.start : one.end], one.kind, round(one.probability, 2)) for one in found]
@@ -141,6 +157,25 @@ def test_a_run_of_slots_is_one_place_as_likely_as_its_likeliest() -> None:
 def test_a_new_beginning_is_a_new_place() -> None:
     both = [[0.1, 0.8, 0.04, 0.03, 0.03]] * 2
     assert places(both, "Minh Hoa", 0.5) == [("Minh", "a", 0.9), ("Hoa", "a", 0.9)]
+
+
+def test_words_between_which_the_kind_changes_are_one_place() -> None:
+    shares = [
+        [0.05, 0.6, 0.2, 0.1, 0.05],
+        [0.1, 0.05, 0.1, 0.05, 0.7],
+        [0.05, 0.02, 0.7, 0.0, 0.23],
+    ]
+    both = ("clinician", "organisation")
+    found = places(shares, "Mesa Verde Ortho", 0.5, both)
+    assert found == [("Mesa Verde Ortho", "clinician", 0.95)]
+    apart = places(shares, "Mesa Verde Ortho", 0.5, ("clinician", "record"))
+    assert [quote for quote, _, _ in apart] == ["Mesa", "Verde", "Ortho"]
+
+
+def test_a_place_grows_over_slots_that_are_less_likely_and_none_begins_at_one() -> None:
+    begun, less = [0.05, 0.88, 0.05, 0.01, 0.01], [0.7, 0.04, 0.24, 0.01, 0.01]
+    assert places([begun, less], "Minh Hoa", 0.5) == [("Minh Hoa", "a", 0.95)]
+    assert places([less, less], "Minh Hoa", 0.5) == []
 
 
 def test_missing_weights_are_one_sentence_with_the_command(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def tagger(
         Path | None,
         option("--work", help="Where training goes on if cut off; OUT.work if not given."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of 16 pieces of notes.")] = 240,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Of 16 pieces of notes.")] = 2400,
     seed: Annotated[int, typer.Option("--seed")] = 1,
     negatives: Annotated[
         Path | None,

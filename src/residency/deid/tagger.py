@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PEOPLE = ("name", "relative", "clinician")
 LABELS = (*PEOPLE, "organisation", "address", "date", "phone", "record", "url")
 """What it marks, as kinds of findings."""
+SINGLE = frozenset({"phone", "record", "url"})
+"""What is nothing in parts."""
 NUMBERS = frozenset({"admission", "national_id", "insurance", "account", "plate", "other"})
 KIND_OF = {label: label for label in LABELS} | {"birth_date": "date", "email": "url"}
 KIND_OF |= dict.fromkeys(NUMBERS, "record")
@@ -36,9 +38,16 @@ KIND_OF |= dict.fromkeys(NUMBERS, "record")
 FILE, GRAPH, TOKENIZER = "tagger.json", "model.int8.onnx", "tokenizer.json"
 SCHEMA = 1
 PACKAGED = Path(__file__).parent / "data/tagger"
+GROW = 0.2
+"""A slot of this probability belongs to a place that a likelier slot beside it has begun."""
 WORDS = frozenset({*PEOPLE, "organisation", "address"})
 TIME = re.compile(r"(?:[01]?\d|2[0-4])(?::[0-5]\d(?::\d\d)?|[hg](?:[0-5]\d)?)(?: ?[ap]m)?", re.I)
 """A time of day, which identifies nobody."""
+WEEKDAY = re.compile(
+    r"(?:the|on|ngày|hôm)|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\.?|"
+    r"(?:sáng |chiều |tối )?(?:thứ|thu) \w+|(?:chủ|chu) (?:nhật|nhat)|(?:星期|周|週|礼拜)[一二三四五六日天]?",
+    re.I,
+)
 CELLS = re.compile(r"[^\t|\n]+")
 """Nothing that is found crosses the border of a cell or a line."""
 
@@ -106,7 +115,7 @@ class IdentifierTagger:
         scores: NDArray[np.float32],
         least: float,
     ) -> Iterator[Tagged]:
-        """Runs of slots of one kind; a run is as likely as its likeliest slot."""
+        """Runs of slots of one kind, down to slots of GROW; a run is as likely as its likeliest."""
         import numpy as np
 
         if not slots:
@@ -114,17 +123,18 @@ class IdentifierTagger:
         shares = np.exp(scores)
         sure = 1 - shares[:, 0]
         begins, kinds = shares[:, 1::2], shares[:, 1::2] + shares[:, 2::2]
-        best = kinds.argmax(1)
+        new = begins.sum(1) > sure / 2
+        words = np.array([label in WORDS for label in self.card.labels])
+        worded = kinds[:, words].sum(1) > sure / 2
         runs: list[list[int]] = []
-        for slot in np.flatnonzero(sure >= least):
-            new = begins[slot, best[slot]] > kinds[slot, best[slot]] / 2
+        for slot in np.flatnonzero(sure >= min(least, GROW)):
             last = runs[-1][-1] if runs else -2
-            if last == slot - 1 and not new and best[last] == best[slot]:
+            if last == slot - 1 and not new[slot] and worded[last] == worded[slot]:
                 runs[-1].append(int(slot))
             else:
                 runs.append([int(slot)])
-        for run in runs:
-            kind = self.card.labels[int(best[run[0]])]
+        for run in (one for one in runs if sure[one].max() >= least):
+            kind = self.card.labels[int(kinds[run].sum(0).argmax())]
             start, end = slots[run[0]][0], slots[run[-1]][1]
             for a, b in cells(text, start, end):
                 if kind in WORDS and not any(sign.isalpha() for sign in text[a:b]):
@@ -265,21 +275,31 @@ def beside(rules: Sequence[Finding], tagged: Iterable[Tagged], text: str) -> Ite
     """What a tagger adds to what rules and columns found (in order, without overlaps).
 
     They win: a place that touches people they found becomes one with them where it is of people
-    too; of any other, what they leave of it is taken, and of a number that they touch nothing.
+    too, and a number one with the numbers in it; of any other, what they leave of it is taken, and
+    of a number that they touch nothing. The weekday that they leave of a date is none.
     """
     for place in tagged:
         touching = [one for one in rules if one.start < place.end and place.start < one.end]
         if any(one.start <= place.start and place.end <= one.end for one in touching):
             continue
         by = f"tagger:{place.probability:.2f}"
-        if not touching or all(one.kind in PEOPLE and place.kind in PEOPLE for one in touching):
+        if all(_one_with(place, one) for one in touching):
             yield Finding(place.start, place.end, place.kind, by, -1)
-        elif place.kind not in ("phone", "record", "url"):
+        elif place.kind not in SINGLE:
             at = place.start
             for one in (*touching, Finding(place.end, place.end, "", "")):
                 for start, end in cells(text, at, max(at, one.start)):
-                    yield Finding(start, end, place.kind, by, -1)
+                    if place.kind != "date" or not WEEKDAY.fullmatch(text, start, end):
+                        yield Finding(start, end, place.kind, by, -1)
                 at = max(at, one.end)
+
+
+def _one_with(place: Tagged, found: Finding) -> bool:
+    """Whether what was tagged and what it touches are one identifier."""
+    if place.kind in PEOPLE:
+        return found.kind in PEOPLE
+    within = place.start <= found.start and found.end <= place.end
+    return within and place.kind in SINGLE and found.kind not in ("date", "birth_date", *PEOPLE)
 
 
 RULES_ALONE = "vi 0.52, zh 0.32, en 0.46"
