@@ -163,7 +163,7 @@ def test_words_between_which_the_kind_changes_are_one_place() -> None:
     shares = [
         [0.05, 0.6, 0.2, 0.1, 0.05],
         [0.1, 0.05, 0.1, 0.05, 0.7],
-        [0.05, 0.02, 0.7, 0.0, 0.23],
+        [0.05, 0.02, 0.7, 0.01, 0.22],
     ]
     both = ("clinician", "organisation")
     found = places(shares, "Mesa Verde Ortho", 0.5, both)
