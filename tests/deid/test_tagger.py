@@ -178,6 +178,11 @@ def test_a_place_grows_over_slots_that_are_less_likely_and_none_begins_at_one() 
     assert places([less, less], "Minh Hoa", 0.5) == []
 
 
+def test_a_part_in_another_line_is_as_likely_as_itself() -> None:
+    begun, less = [0.05, 0.88, 0.05, 0.01, 0.01], [0.7, 0.04, 0.24, 0.01, 0.01]
+    assert places([begun, less], "Ashby\nSon", 0.5) == [("Ashby", "a", 0.95)]
+
+
 def test_missing_weights_are_one_sentence_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"residency tagger --out .*deid.tagger: off"):
         read_card(tmp_path)

@@ -38,7 +38,7 @@ KIND_OF |= dict.fromkeys(NUMBERS, "record")
 FILE, GRAPH, TOKENIZER = "tagger.json", "model.int8.onnx", "tokenizer.json"
 SCHEMA = 1
 PACKAGED = Path(__file__).parent / "data/tagger"
-GROW = 0.2
+GROW = 0.1
 """A slot of this probability belongs to a place that a likelier slot beside it has begun."""
 WORDS = frozenset({*PEOPLE, "organisation", "address"})
 TIME = re.compile(r"(?:[01]?\d|2[0-4])(?::[0-5]\d(?::\d\d)?|[hg](?:[0-5]\d)?)(?: ?[ap]m)?", re.I)
@@ -115,7 +115,7 @@ class IdentifierTagger:
         scores: NDArray[np.float32],
         least: float,
     ) -> Iterator[Tagged]:
-        """Runs of slots of one kind, down to slots of GROW; a run is as likely as its likeliest."""
+        """Runs of slots down to GROW, cut at cells; each part is as likely as its likeliest slot."""
         import numpy as np
 
         if not slots:
@@ -133,15 +133,14 @@ class IdentifierTagger:
                 runs[-1].append(int(slot))
             else:
                 runs.append([int(slot)])
-        for run in (one for one in runs if sure[one].max() >= least):
+        for run in runs:
             kind = self.card.labels[int(kinds[run].sum(0).argmax())]
-            start, end = slots[run[0]][0], slots[run[-1]][1]
-            for a, b in cells(text, start, end):
-                if kind in WORDS and not any(sign.isalpha() for sign in text[a:b]):
-                    continue
-                if TIME.fullmatch(text, a, b):
-                    continue
-                yield Tagged(a, b, kind, float(sure[run].max()))
+            for a, b in cells(text, slots[run[0]][0], slots[run[-1]][1]):
+                own = [slot for slot in run if slots[slot][0] < b and a < slots[slot][1]]
+                likely = float(sure[own].max())
+                wordless = kind in WORDS and not any(sign.isalpha() for sign in text[a:b])
+                if likely >= least and not wordless and not TIME.fullmatch(text, a, b):
+                    yield Tagged(a, b, kind, likely)
 
 
 def cells(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
