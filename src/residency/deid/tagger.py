@@ -38,7 +38,7 @@ KIND_OF |= dict.fromkeys(NUMBERS, "record")
 FILE, GRAPH, TOKENIZER = "tagger.json", "model.int8.onnx", "tokenizer.json"
 SCHEMA = 1
 PACKAGED = Path(__file__).parent / "data/tagger"
-GROW = 0.1
+GROW = 0.05
 """A slot of this probability belongs to a place that a likelier slot beside it has begun."""
 WORDS = frozenset({*PEOPLE, "organisation", "address"})
 TIME = re.compile(r"(?:[01]?\d|2[0-4])(?::[0-5]\d(?::\d\d)?|[hg](?:[0-5]\d)?)(?: ?[ap]m)?", re.I)
