@@ -50,9 +50,9 @@ come from notes that people wrote; the others come from templates."""
 BATCH = 16
 MASK, REVIEW = 0.7, 0.4
 """Thresholds where no notes were given to choose them on."""
-PRECISION, QUEUE = 0.94, 1.8
+PRECISION, QUEUE = 0.92, 1.6
 """What the thresholds are chosen for: findings that touch an identifier, and places a note that wait
-for a person. 0.92 and 2 are wanted of notes of other authors, on which both are worse."""
+for a person."""
 NOTES = 60
 """Of a world, in each language."""
 STAGE = {
