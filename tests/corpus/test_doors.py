@@ -368,11 +368,11 @@ def test_a_file_that_is_known_and_not_read_is_refused_by_its_suffix(
         ("a.txt", rows({"originalText": TEXT, "entities": []}), "ccks", ""),
         ("a.json", rows({"words": ["a"], "tags": ["O"]}), "phoner", ""),
         ("a.jsonl", rows({"text": TEXT, "entities": []}), "jsonl", "jsonl"),
-        ("a.ndjson", rows({"resourceType": "DocumentReference"}), "fhir", "fhir"),
-        ("a.csv", "ROW_ID,SUBJECT_ID,HADM_ID,ISERROR,TEXT\n", "csv", "mimic"),
-        ("a.csv", "note_id\tperson_id\tnote_text\n", "csv", "omop"),
+        ("a.ndjson", rows({"resourceType": "DocumentReference"}), "fhir", ""),
+        ("a.csv", "ROW_ID,SUBJECT_ID,CHARTTIME,CATEGORY,ISERROR,TEXT\n", "csv", "csv"),
+        ("a.csv", "note_id\tperson_id\tnote_datetime\tnote_title\tnote_text\n", "csv", "csv"),
         ("a.csv", "id,text\n", "csv", "csv"),
-        ("a.xml", '<?xml version="1.0"?><GIAMDINHHS>', "", "claims_vn"),
+        ("a.xml", '<?xml version="1.0"?><GIAMDINHHS>', "", ""),
         ("a.xml", '<?xml version="1.0"?><ClinicalDocument xmlns="urn:hl7-org:v3">', "", "ccda"),
         ("a.hl7", "MSH|^~\\&|A", "", "hl7"),
     ],
@@ -387,6 +387,19 @@ def test_what_a_file_is_is_told(
 def test_tables_are_told_by_what_is_in_them(tmp_path: Path) -> None:
     workbook = detect(xlsx_of(tmp_path / "a.dat", [["text"]]))
     columns = detect(parquet_of(tmp_path / "b.dat", {"text": ["x"]}))
-    assert workbook and (workbook.format, workbook.kind) == ("xlsx", "xlsx")
-    assert columns and (columns.format, columns.kind) == ("arrow", "parquet")
+    assert workbook and (workbook.format, workbook.kind) == ("xlsx", "")
+    assert columns and (columns.format, columns.kind) == ("arrow", "")
     assert detect(put(tmp_path, "Bé sốt.", "c.txt")) is None
+
+
+def test_the_columns_of_a_known_table_are_named_as_the_file_writes_them(tmp_path: Path) -> None:
+    path = put(tmp_path, "Note_Id,PERSON_ID,NOTE_DATETIME,NOTE_TITLE,NOTE_TEXT\n", "a.csv")
+    seen = detect(path)
+    assert seen and seen.name == "notes of OMOP"
+    assert seen.columns == {
+        "id": "Note_Id",
+        "patient": "PERSON_ID",
+        "text": "NOTE_TEXT",
+        "kind": "NOTE_TITLE",
+        "written_at": "NOTE_DATETIME",
+    }

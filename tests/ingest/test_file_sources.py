@@ -13,7 +13,8 @@ import pytest
 from residency.core.errors import DataError, UserError
 from residency.core.part import parse
 from residency.core.progress import Silent
-from residency.ingest.rows import NO_ID, NO_TEXT
+from residency.corpus.known_forms import detect
+from residency.ingest.rows import DELETED, NO_ID, NO_TEXT
 from residency.ingest.sources import AnySource, Extract
 from residency.ingest.store import Store
 from residency.ingest.transfer import Extraction, take
@@ -174,6 +175,19 @@ def test_json_lines_that_do_not_fit_are_one_sentence(
     with pytest.raises(UserError) as refused:
         taken(store, source(kind="jsonl", path="in"), tmp_path)
     assert sentence in str(refused.value)
+
+
+def test_notes_of_mimic_are_read_by_their_columns_and_errors_are_not_taken(
+    tmp_path: Path, store: Store
+) -> None:
+    head = "ROW_ID,SUBJECT_ID,CHARTTIME,CATEGORY,ISERROR,TEXT\n"
+    rows = '1,22,2150-01-02 03:04:00,Nursing,,"Fever, ""high""."\n2,22,,Nursing,1,Wrong patient.\n'
+    columns = detect(write(tmp_path, "NOTEEVENTS.csv", head + rows))
+    assert columns and columns.name == "notes of MIMIC"
+    done = taken(store, source(kind="csv", path="in", columns=columns.columns), tmp_path)
+    (note,) = store.read(1)
+    assert (note.id, note.patient, note.text, note.kind) == ("1", "22", 'Fever, "high".', "Nursing")
+    assert (done.taken, done.skipped) == (1, {DELETED: 1})
 
 
 def test_no_file_is_one_sentence(tmp_path: Path, store: Store) -> None:

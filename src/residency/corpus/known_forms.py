@@ -52,7 +52,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (r"(?s:(?:<\?xml.{0,500})?<ClinicalDocument)", "a CDA document (extract reads it)", ""),
-    (r"(?s:(?:<\?xml.{0,500})?<GIAMDINHHS)", "health insurance claims (extract reads them)", ""),
+    (r"(?s:(?:<\?xml.{0,500})?<GIAMDINHHS)", "claims of Vietnamese health insurance", ""),
     (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
     (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
     (
@@ -116,13 +116,25 @@ SUFFIXES = {
 READ_BY_EXTRACT = {
     "a CDA document (extract reads it)": "ccda",
     "an HL7 message (extract reads it)": "hl7",
-    "health insurance claims (extract reads them)": "claims_vn",
 }
 TABLES = {
-    "mimic": {"ROW_ID", "SUBJECT_ID", "TEXT", "ISERROR"},
-    "omop": {"NOTE_ID", "PERSON_ID", "NOTE_TEXT"},
+    "MIMIC": {
+        "id": "ROW_ID",
+        "patient": "SUBJECT_ID",
+        "text": "TEXT",
+        "kind": "CATEGORY",
+        "written_at": "CHARTTIME",
+        "deleted": "ISERROR",
+    },
+    "OMOP": {
+        "id": "note_id",
+        "patient": "person_id",
+        "text": "note_text",
+        "kind": "note_title",
+        "written_at": "note_datetime",
+    },
 }
-"""Kind of source of a table -> the columns that it is known by, in capitals."""
+"""Whose notes a table holds -> its columns, as ``extract.columns`` names them."""
 
 
 class Form(Value, frozen=True):
@@ -134,6 +146,8 @@ class Form(Value, frozen=True):
     """The format that reads it as a data set (``data.NAME.format``)."""
     kind: str = ""
     """The kind of source that reads identified notes of it (``extract.kind``)."""
+    columns: dict[str, str] = {}
+    """What its columns are (``extract.columns``), where its form is a known one."""
 
 
 def check_form(path: Path, format: str) -> None:
@@ -187,7 +201,7 @@ def _by_record(record: dict[str, object]) -> Form:
     """What a JSON file is, by its first record."""
     keys = record.keys()
     if "resourceType" in keys:
-        return Form(name="FHIR", format="fhir", kind="fhir")
+        return Form(name="FHIR", format="fhir")
     if "originalText" in keys:
         return Form(name="CCKS JSON", format="ccks")
     told = foreign_form(record, record.get("relations"))
@@ -211,10 +225,11 @@ def _by_header(path: Path) -> Form:
         line = file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     delimiter = max(",\t;|", key=line.count)
     names = {one.strip() for one in next(csv.reader([line], delimiter=delimiter), [])}
-    capitals = {one.upper() for one in names}
-    for kind, wanted in TABLES.items():
-        if wanted <= capitals:
-            return Form(name=f"notes of {kind.upper()}", format="csv", kind=kind)
+    by_capitals = {one.upper(): one for one in names}
+    for whose, columns in TABLES.items():
+        if {column.upper() for column in columns.values()} <= by_capitals.keys():
+            found = {name: by_capitals[column.upper()] for name, column in columns.items()}
+            return Form(name=f"notes of {whose}", format="csv", kind="csv", columns=found)
     if {"annotation_id", "annotator"} <= names:
         return Form(name="a CSV export of Label Studio", format="label_studio")
     return Form(name="CSV", format="csv", kind="csv")
@@ -236,11 +251,10 @@ def _by_beginning(path: Path) -> Form | None:
             names = archive.namelist()
             for part, (name, format) in INSIDE.items():
                 if any(one.startswith(part) for one in names):
-                    return Form(name=name, format=format, kind=format)
+                    return Form(name=name, format=format)
     raw = begins.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     for text in (raw.lstrip(), raw):
         for pattern, name, format in FORMS:
             if re.match(pattern, text):
-                kind = READ_BY_EXTRACT.get(name, "parquet" if format == "arrow" else "")
-                return Form(name=name, format=format, kind=kind)
+                return Form(name=name, format=format, kind=READ_BY_EXTRACT.get(name, ""))
     return None
