@@ -6,15 +6,23 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from conftest import CLI, ROOT, lines, write_recipe
+from residency.core.files import write_json
+from residency.core.run_folder import Run
+from residency.evals.examples_view import ANSWERS_SHOWN
+from residency.workflows.finished import finished_facts
+from residency.workflows.report import report
 
 ORGANS = ("heart", "liver", "kidney", "lung")
 
@@ -278,3 +286,22 @@ def test_a_killed_run_of_a_model_that_writes_ends_with_identical_numbers(tmp_pat
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "identical to the undisturbed run" in done.stdout
+
+
+def test_answers_that_a_run_did_not_keep_are_asked_for_again_where_notes_are_shown(
+    written: tuple[Path, Path],
+) -> None:
+    _, run = written
+    silent = run.parent / "organs-silent"
+    shutil.copytree(run, silent)
+    facts = finished_facts(Run(run))
+    hidden = [
+        replace(one, answers=tuple(replace(a, input="", gold="", answer="") for a in one.answers))
+        for one in facts.reports
+    ]
+    write_json(silent / "facts.json", replace(facts, reports=tuple(hidden), show_text=False))
+    page = unescape(report(silent, show=True).read_text("utf-8"))
+    for one in facts.reports:
+        for item in one.answers[:ANSWERS_SHOWN]:
+            assert item.input in page and item.answer in page, one.system.name
+    assert any(item.answer for item in facts.reports[-1].answers[:ANSWERS_SHOWN])
