@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from fastapi.testclient import TestClient
-from serve_tools import HEADERS
+from serve_tools import HEADERS, KEY
 
 from residency.models.causal import CausalPredictor
 from residency.serve import engines as kinds
@@ -390,3 +392,46 @@ def test_tools_are_refused_where_the_template_has_none(client: Any) -> None:
     error = client.post(CHAT, json=ASK | {"tools": [DOSE]}).json()["error"]
     assert error["code"] == "no_tools"
     assert client.post(CHAT, json=ASK | {"tools": [DOSE], "tool_choice": "none"}).status_code == 200
+
+
+@pytest.fixture
+def address(tools: Any) -> Any:
+    """The same model behind a real server."""
+    from serve_tools import Server
+
+    one = Server(tools.app)
+    yield one.address
+    one.end()
+
+
+@pytest.mark.server
+def test_other_clients_unchanged(address: str) -> None:
+    """langchain-openai, litellm and instructor need other versions of what we have: they live in an
+    environment of their own, whose interpreter is named."""
+    python = os.environ.get("RESIDENCY_CLIENTS_PYTHON", "")
+    if not python:
+        pytest.skip(
+            "RESIDENCY_CLIENTS_PYTHON names no interpreter with langchain, litellm, instructor"
+        )
+    script = str(Path(__file__).with_name("other_clients.py"))
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    offline = clean | {"DO_NOT_TRACK": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    done = subprocess.run(
+        [python, script, address, KEY],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=offline,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {k: v for k, v in json.loads(done.stdout.splitlines()[-1]).items() if "absent" not in v}
+    assert found and not [one for one in found.items() if "failed" in one[1]], found
+    first, again, streams = found["ChatOpenAI"]
+    assert first == again and streams and found["OpenAI"] > 0
+    whole, parts = found["litellm"]
+    assert whole == parts
+    doses = [*found["with_structured_output"], *found["bind_tools"], *found["instructor"]]
+    doses += found["openai"].pop("parsed")
+    assert len(doses) == 7 and all(one["drug"] in ("metformin", "aspirin") for one in doses)
+    assert found["openai"] == {"logprobs": True, "after": True}

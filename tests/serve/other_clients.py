@@ -1,0 +1,115 @@
+"""What langchain, litellm and instructor get from the server, unchanged; run by an interpreter that
+has them. Arguments: the server's address, its key. Prints what each call gave, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Dose(BaseModel):
+    """The dose of a drug."""
+
+    drug: Literal["metformin", "aspirin"]
+    mg: int = Field(ge=1, le=999)
+
+
+ADDRESS, KEY = sys.argv[1] + "/v1", sys.argv[2]
+ASK = [{"role": "user", "content": "Which drug?"}]
+FOUND: dict[str, Any] = {}
+
+
+def call(name: str) -> Callable[[Callable[[], Any]], None]:
+    def run(given: Callable[[], Any]) -> None:
+        try:
+            FOUND[name] = given()
+        except ImportError as error:
+            FOUND[name] = {"absent": str(error.name)}
+        except Exception as error:
+            FOUND[name] = {"failed": f"{type(error).__name__}: {str(error)[:300]}"}
+
+    return run
+
+
+def chat(**more: Any) -> Any:
+    from langchain_openai import ChatOpenAI
+
+    how = {"base_url": ADDRESS, "api_key": KEY, "model": "words", "max_retries": 0}
+    return ChatOpenAI(**how, max_tokens=80, **more)
+
+
+@call("ChatOpenAI")
+def _() -> Any:
+    llm = chat(temperature=1, seed=5)
+    return [llm.invoke("Q?").content, llm.invoke("Q?").content, len([*llm.stream("Q?")]) > 0]
+
+
+@call("OpenAI")
+def _() -> Any:
+    from langchain_openai import OpenAI
+
+    how = {"base_url": ADDRESS, "api_key": KEY, "model": "words", "max_retries": 0}
+    return len(OpenAI(**how, max_tokens=8).invoke("Asthma is"))
+
+
+@call("with_structured_output")
+def _() -> Any:
+    return [
+        chat().with_structured_output(Dose, method=method).invoke("Dose?").model_dump()
+        for method in ("json_schema", "function_calling")
+    ]
+
+
+@call("bind_tools")
+def _() -> Any:
+    said = chat().bind_tools([Dose], tool_choice="any").invoke("Dose?")
+    return [one["args"] for one in said.tool_calls]
+
+
+@call("litellm")
+def _() -> Any:
+    import litellm
+
+    litellm.telemetry = False
+    how = {"api_base": ADDRESS, "api_key": KEY, "max_tokens": 8, "num_retries": 0}
+    whole = litellm.completion("openai/words", ASK, **how).choices[0].message.content
+    parts = litellm.completion("openai/words", ASK, **how, stream=True)
+    return [whole, "".join(one.choices[0].delta.content or "" for one in parts)]
+
+
+@call("instructor")
+def _() -> Any:
+    import instructor
+    from openai import OpenAI
+
+    client = OpenAI(base_url=ADDRESS, api_key=KEY, max_retries=0)
+    found = []
+    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
+        made = instructor.from_openai(client, mode=mode).chat.completions
+        given = {"model": "words", "messages": ASK, "response_model": Dose, "max_tokens": 80}
+        found.append(made.create(**given).model_dump())
+    return found
+
+
+@call("openai")
+def _() -> Any:
+    from openai import OpenAI
+
+    made = OpenAI(base_url=ADDRESS, api_key=KEY, max_retries=0).chat.completions
+    how: dict[str, Any] = {"model": "words", "messages": ASK, "max_tokens": 80}
+    parsed = made.parse(**how, response_format=Dose, n=2, temperature=1, seed=1, logprobs=True)
+    kept = parsed.choices[0].message.model_dump(exclude={"parsed"})
+    more = made.create(**{**how, "messages": [*ASK, kept, *ASK], "max_tokens": 8})
+    likely = parsed.choices[0].logprobs
+    return {
+        "parsed": [one.message.parsed.model_dump() for one in parsed.choices],
+        "logprobs": len(likely.content) > 0,
+        "after": more.choices[0].message.content is not None,
+    }
+
+
+print(json.dumps(FOUND))
