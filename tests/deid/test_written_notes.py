@@ -17,7 +17,7 @@ from residency.synth.hospital_notes import Planted
 sys.path.insert(0, str(Path(__file__).parent))
 from written_notes import WRITTEN, planted, read_written
 
-SETS, LANGUAGES = ("choose", "final"), ("vi", "zh", "en")
+SETS, LANGUAGES = ("choose", "final", "later"), ("vi", "zh", "en")
 EACH = [(name, lang) for name in SETS for lang in LANGUAGES]
 NOTES = {
     *("discharge", "progress", "nursing", "lab", "imaging", "referral", "chat", "table", "ocr"),
@@ -82,7 +82,7 @@ def test_what_is_marked_stands_where_it_is_said_to(name: str, lang: str) -> None
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_two_sets_share_no_full_name(lang: str) -> None:
-    choose, final = (full_names(name, lang) for name in SETS)
+    choose, final = (full_names(name, lang) for name in SETS[:2])
     fewest, shared = min(len(choose), len(final)), len(choose & final)
     assert (fewest >= 40, shared) == (True, 0)
 
