@@ -6,6 +6,7 @@ be lost between them. ``RESIDENCY_EXAMPLES`` says how many are made.
 
 from __future__ import annotations
 
+import gzip
 import os
 from base64 import b64encode
 from collections import Counter
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from residency.core.errors import DataError
 from residency.core.progress import Silent
 from residency.ingest.ccda import document
 from residency.ingest.decode import (
@@ -593,6 +595,22 @@ def test_powers_are_written_alike_wherever_they_come_from(tmp_path: Path) -> Non
         "</Abstract></Article></MedlineCitation></PubmedArticle></PubmedArticleSet>"
     )
     assert [one.text for one in read_xml(path)] == ["T\nBC 10^9/L x"]
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_a_packed_file_of_pubmed_is_read_whole_or_refused(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "p.xml.gz"
+    packed = gzip.compress(
+        b"<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>1</PMID><Article><ArticleTitle>T"
+        b"</ArticleTitle><Abstract><AbstractText>Fever.</AbstractText></Abstract></Article>"
+        b"</MedlineCitation></PubmedArticle></PubmedArticleSet>"
+    )
+    path.write_bytes(packed[: len(packed) - cut])
+    if not cut:
+        assert [one.text for one in read_xml(path)] == ["T\nFever."]
+        return
+    with pytest.raises(DataError, match=r"Export it from PubMed anew"):
+        list(read_xml(path))
 
 
 def test_a_less_than_sign_that_begins_no_element_is_text() -> None:
