@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Dose(BaseModel):
     """The dose of a drug."""
 
+    model_config = ConfigDict(extra="forbid")  # a model that has learned nothing invents fields
     drug: Literal["metformin", "aspirin"]
     mg: int = Field(ge=1, le=999)
 
