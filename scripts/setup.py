@@ -29,7 +29,7 @@ DISK = {"cpu": 3 * GB, "cuda": 14 * GB}
 """Free space that an installation needs at its widest: downloads, cache and unpacked files."""
 DOWNLOAD = {"cpu": 300, "cuda": 3500}
 """Rough size of everything that is downloaded, in MB."""
-ALWAYS = ("train", "quantise", "chatglm", "deid", "ingest", "serve", "export", "dev")
+ALWAYS = ("train", "quantise", "chatglm", "deid", "ingest", "tables", "serve", "export", "dev")
 
 
 class Torch(NamedTuple):
