@@ -13,10 +13,11 @@ import pytest
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import Example, Labels, Predictor, Span, Spans
 from residency.locale.tokenise import units
-from residency.models import crf, lexical
+from residency.models import crf, erased, lexical
 from residency.models.adapters.crf import Crf
 from residency.models.artefact import read
 from residency.models.crf import CrfPredictor
+from residency.models.erased import Erasure
 from residency.models.lexical import Terms, of_slots, of_text
 from residency.models.predictors import trained
 from residency.ops.proof import prove
@@ -225,6 +226,20 @@ def test_a_changed_model_is_not_promoted(tmp_path: Path) -> None:
     (tmp_path / crf.WEIGHTS).write_bytes((tmp_path / "other" / crf.WEIGHTS).read_bytes())
     with pytest.raises(GateRefused, match="was changed after training"):
         prove(tmp_path)
+
+
+def test_terms_of_an_erased_patient_leave_the_dictionary_and_the_model_is_sealed(
+    tmp_path: Path,
+) -> None:
+    fitted(tmp_path, ROWS, SPANS)
+    crf.save(tmp_path, SPANS, Crf(), "public")
+    erased.mark(tmp_path, Erasure(at="2026-01-01T00:00:00", rows=1, patient="a"))
+    assert "metformin" in (tmp_path / crf.FEATURES).read_text("utf-8")
+    crf.forget(tmp_path, {"Metformin", "not learned"})
+    kept = (tmp_path / crf.FEATURES).read_text("utf-8")
+    assert "metformin" not in kept and "salbutamol" in kept
+    erased.mark(tmp_path, Erasure(at="2026-01-02T00:00:00", rows=1, patient="b"))
+    assert read(tmp_path).files, "the seal holds, and marks are no part of it"
 
 
 def test_the_heaviest_features_name_what_speaks_for_a_tag(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
 from residency.core.types import Profile, Value
+from residency.models import erased
 from residency.models.adapters import Configured, Full, Method, Methods, method_of
 from residency.models.base import (
     Base,
@@ -239,12 +240,13 @@ def save(
 
 
 def seal(folder: Path, artefact: Artefact) -> None:
-    """Write what an artefact says of itself, with the hash of every file that lies there."""
+    """Write what an artefact says of itself, with the hash of every file that lies there, but the
+    marks of erasures, which may come later."""
     inside = [*folder.iterdir(), *(folder / EARLIER).rglob("*")]
     files = {
         path.relative_to(folder).as_posix(): file_digest(path)
         for path in sorted(inside)
-        if path.is_file() and path.name != FILE
+        if path.is_file() and path.name not in (FILE, erased.FILE)
     }
     write_json(folder / FILE, msgspec.structs.replace(artefact, files=files))
 

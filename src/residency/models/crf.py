@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -443,6 +443,19 @@ def count_terms(owns: Mapping[str, Own]) -> dict[str, dict[str, int]]:
         for term, label in terms:
             counts[term][label] += 1
     return {term: dict(sorted(labels.items())) for term, labels in sorted(counts.items())}
+
+
+def forget(folder: Path, quotes: Collection[str]) -> None:
+    """Take labelled spans out of the dictionaries of an artefact, and seal it again; its weights
+    stay as they are."""
+    gone = {as_term(quote) for quote in quotes}
+    for path in sorted(folder.rglob(FEATURES)) if gone else ():
+        features = read_json(path, LexicalFeatures)
+        kept = {term: counts for term, counts in features.terms.items() if term not in gone}
+        if len(kept) < len(features.terms):
+            artefact = artefacts.read(folder)
+            write_json(path, msgspec.structs.replace(features, terms=kept))
+            artefacts.seal(folder, artefact)
 
 
 def as_term(text: str) -> str:

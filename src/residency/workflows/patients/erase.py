@@ -34,7 +34,7 @@ from residency.corpus.leaks import grouping
 from residency.corpus.parts import count_parts, make_split
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.deid.vault import Vault, key_from
-from residency.models import erased
+from residency.models import crf, erased
 from residency.models.erased import Erasure
 from residency.workflows.patients import segments
 from residency.workflows.patients.erasure_log import LOG, ErasureLog
@@ -90,6 +90,8 @@ class Erasing(Value, frozen=True):
     log: ErasureLog
     hashes: tuple[str, ...]
     """The patient as the log names it."""
+    labelled: frozenset[str] = frozenset()
+    """Labelled quotes of the patient's notes that nobody else's labels hold."""
 
     def record(self, event: str, path: Path, rows: int, before: str = "", after: str = "") -> None:
         """Add a line to the log."""
@@ -115,7 +117,7 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
         log.add("begun", hashes)
     known = frozenset(id for one in found for id in one.ids)
     marks, exact = marks_of(patient, found), exact_ids(places, found)
-    own = Erasing(patient=patient, known=known, log=log, hashes=hashes)
+    own = Erasing(patient, known, log, hashes, marks.labelled)
     # first of all: by what the patient's notes say these files are found
     rows = sum(_from_other(one, own, marks, exact) for one in _others(places, found, marks, exact))
     rows += sum(_from_run(run, own) for run in places.runs)
@@ -260,6 +262,7 @@ def _from_run(run: Path, own: Erasing) -> int:
 
 def _mark(folder: Path, rows: int, own: Erasing) -> None:
     erased.mark(folder, Erasure(at=now(), rows=rows, patient=own.hashes[0]))
+    crf.forget(folder, own.labelled)
     own.record("marked", folder, rows)
 
 

@@ -41,6 +41,8 @@ class Marks:
         self.codes = re.compile(rf"(?<![0-9A-Za-z])(?:{found})(?![0-9A-Za-z])") if found else None
         """Found wherever they stand as a whole."""
         self.quotes: frozenset[str] = frozenset()
+        self.labelled: frozenset[str] = frozenset()
+        """Labelled quotes of any length that nobody else's labels hold."""
         self.runs = {run for text in own for run in runs(text)}
         for text in others if self.runs else ():
             self.runs.difference_update(runs(text))

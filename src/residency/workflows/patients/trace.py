@@ -169,6 +169,7 @@ def marks_of(patient: Patient, found: Sequence[Found]) -> Marks:
     own: list[str] = []
     others: list[str] = []
     quotes: list[str] = []
+    elsewhere: list[str] = []
     for one in found:
         if one.what != "data" or one.by_hand:
             continue
@@ -177,11 +178,13 @@ def marks_of(patient: Patient, found: Sequence[Found]) -> Marks:
             row = decode_object(line)
             if isinstance(text := row.get("text"), str):
                 (own if number in lines else others).append(text)
-            if number in lines and isinstance(spans := row.get("entities"), list):
-                quotes += [str(span.get("text", "")) for span in spans if isinstance(span, dict)]
+            if isinstance(spans := row.get("entities"), list):
+                said = [str(span.get("text", "")) for span in spans if isinstance(span, dict)]
+                (quotes if number in lines else elsewhere).extend(said)
     codes = stable_codes({*(id for one in found for id in one.ids), *patient.groups})
     marks = Marks({*codes, *patient.names}, own, others)
     marks.add_quotes(quotes, others)
+    marks.labelled = frozenset(quotes) - frozenset(elsewhere)
     return marks
 
 
