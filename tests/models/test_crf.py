@@ -15,7 +15,7 @@ from residency.core.types import Example, Labels, Predictor, Span, Spans
 from residency.locale.tokenise import units
 from residency.models import crf, erased, lexical
 from residency.models.adapters.crf import Crf
-from residency.models.artefact import read
+from residency.models.artefact import read, sealed_again
 from residency.models.crf import CrfPredictor
 from residency.models.erased import Erasure
 from residency.models.lexical import Terms, of_slots, of_text
@@ -235,7 +235,8 @@ def test_terms_of_an_erased_patient_leave_the_dictionary_and_the_model_is_sealed
     crf.save(tmp_path, SPANS, Crf(), "public")
     erased.mark(tmp_path, Erasure(at="2026-01-01T00:00:00", rows=1, patient="a"))
     assert "metformin" in (tmp_path / crf.FEATURES).read_text("utf-8")
-    crf.forget(tmp_path, {"Metformin", "not learned"})
+    with sealed_again(tmp_path):
+        crf.forget(tmp_path, {"Metformin", "not learned"})
     kept = (tmp_path / crf.FEATURES).read_text("utf-8")
     assert "metformin" not in kept and "salbutamol" in kept
     erased.mark(tmp_path, Erasure(at="2026-01-02T00:00:00", rows=1, patient="b"))

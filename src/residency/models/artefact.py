@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -249,6 +250,18 @@ def seal(folder: Path, artefact: Artefact) -> None:
         if path.is_file() and path.name not in (FILE, erased.FILE)
     }
     write_json(folder / FILE, msgspec.structs.replace(artefact, files=files))
+
+
+@contextmanager
+def sealed_again(folder: Path) -> Iterator[None]:
+    """While files of an artefact are changed; afterwards it is whole if it was before."""
+    try:
+        before = read(folder)
+    except UserError:  # it was changed by somebody else, and is to be seen to be
+        yield
+        return
+    yield
+    seal(folder, before)
 
 
 def _take_along(start: Path, folder: Path) -> tuple[Earlier, ...]:

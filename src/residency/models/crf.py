@@ -446,16 +446,12 @@ def count_terms(owns: Mapping[str, Own]) -> dict[str, dict[str, int]]:
 
 
 def forget(folder: Path, quotes: Collection[str]) -> None:
-    """Take labelled spans out of the dictionaries of an artefact, and seal it again; its weights
-    stay as they are."""
+    """Take labelled spans out of the dictionaries below a folder; weights stay as they are."""
     gone = {as_term(quote) for quote in quotes}
     for path in sorted(folder.rglob(FEATURES)) if gone else ():
         features = read_json(path, LexicalFeatures)
         kept = {term: counts for term, counts in features.terms.items() if term not in gone}
-        if len(kept) < len(features.terms):
-            artefact = artefacts.read(folder)
-            write_json(path, msgspec.structs.replace(features, terms=kept))
-            artefacts.seal(folder, artefact)
+        write_json(path, msgspec.structs.replace(features, terms=kept))
 
 
 def as_term(text: str) -> str:

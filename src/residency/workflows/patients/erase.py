@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from residency.corpus.leaks import grouping
 from residency.corpus.parts import count_parts, make_split
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.deid.vault import Vault, key_from
+from residency.models import artefact as artefacts
 from residency.models import crf, erased
 from residency.models.erased import Erasure
 from residency.workflows.patients import segments
@@ -123,7 +124,9 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     rows += sum(_from_run(run, own) for run in places.runs)
     for one in models:
         if one.what == "derived model":
-            _mark(Path(one.path), 0, own)
+            with artefacts.sealed_again(Path(one.path)):
+                _mark(Path(one.path), 0, own)
+                crf.forget(Path(one.path), own.labelled)
     files = [one for one in found if one.what == "data" and not one.by_hand]
     for one in sorted(files, key=_children_first(patient)):
         rows += _rewrite(Path(one.path), set(one.lines), own, numbered=True)
@@ -245,14 +248,18 @@ def _from_run(run: Path, own: Erasing) -> int:
     reached, rows = trace_run(run, own.patient.groups, own.known), 0
     if not reached.ids:
         return 0
-    with Run(run).locked():
+    models = sorted(path.parent for path in run.glob("train/*/artefact.json"))
+    with Run(run).locked(), ExitStack() as sealed:
+        for folder in models:
+            sealed.enter_context(artefacts.sealed_again(folder))
         # unfinished work has the patient's notes too
         shutil.rmtree(run / ".work", ignore_errors=True)
         for copy in run.glob("report-*/"):  # residency report writes them again
             shutil.rmtree(copy, ignore_errors=True)
-        if reached.learned:
-            for path in sorted(run.glob("train/*/artefact.json")):
-                _mark(path.parent, sum(reached.learned.values()), own)
+        for folder in models:
+            if reached.learned:
+                _mark(folder, sum(reached.learned.values()), own)
+            crf.forget(folder, own.labelled)  # a term may be of somebody erased before
         for one in reached.found:
             if one.what in ("prediction", "ledger"):
                 rows += _rewrite(Path(one.path), set(one.lines), own)
@@ -262,7 +269,6 @@ def _from_run(run: Path, own: Erasing) -> int:
 
 def _mark(folder: Path, rows: int, own: Erasing) -> None:
     erased.mark(folder, Erasure(at=now(), rows=rows, patient=own.hashes[0]))
-    crf.forget(folder, own.labelled)
     own.record("marked", folder, rows)
 
 
