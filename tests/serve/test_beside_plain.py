@@ -112,7 +112,7 @@ def test_chat_beside_generate_behind_a_plain_app(
     ):
         key = (tmp_path / "serve/key").read_text().strip()
         ratios: dict[int, float] = {}
-        for clients, each in ((1, 2), (8, 1), (32, 1)):
+        for clients, each in ((1, 6), (8, 2), (32, 1)):
             rates = [
                 [tokens_per_second(port, key, clients, each) for port in ports]
                 for _ in range(rounds + 1)  # the first one warms

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from residency.models.running import evaluating
-
 if TYPE_CHECKING:
     import torch
 
@@ -30,7 +28,7 @@ class SideBySide:
     one thread."""
 
     def __init__(self, predictor: CausalPredictor) -> None:
-        self.predictor, self.model, self.pad = predictor, predictor.model, predictor.pad_id
+        self.predictor, self.model, self.pad = predictor, predictor.model.eval(), predictor.pad_id
         self.merges = mergeable(self.model)
         self.device = next(self.model.parameters()).device
         self.cache: Any = None
@@ -80,7 +78,7 @@ class SideBySide:
     ) -> tuple[torch.Tensor, Any]:
         import torch
 
-        with evaluating(self.model), torch.inference_mode():
+        with torch.inference_mode():
             given = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
             out = self.model(input_ids=ids, **given, use_cache=True, logits_to_keep=1)
             return out.logits[:, -1].float(), out.past_key_values

@@ -99,6 +99,8 @@ class WritingRequest(Value, frozen=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     form: Form | None = None
+    whole: bool = False
+    """Nobody reads along: one piece is enough, where that is cheaper."""
     tools: Tools = ()
     """Tools that the answer may call, as OpenAI describes them."""
     begun: str = ""

@@ -340,6 +340,8 @@ class WrittenRow:
         self.loop = asyncio.get_running_loop()
         self.words, self.stops = Unpacked(chat.tokenizer), Stops(request.stop)
         self.count, self.fresh, self.sum, self.done = 0, list[int](), 0.0, False
+        self.text = ""
+        """What was written and is not told yet."""
         self.read = [*ids]
         """The prompt, and every word behind it."""
 
@@ -381,8 +383,12 @@ class WrittenRow:
         return True
 
     def _tell(self, text: str, end: Literal["stop", "length"] | None) -> None:
+        self.text += text
+        if end is None and self.request.whole:
+            return
+        text, self.text = self.text, ""
         ids, self.fresh = tuple(self.fresh), []
-        self.tell(Piece(text, self.count, end, ids, self.sum))
+        self.tell(Piece(text=text, tokens=self.count, end=end, ids=ids, log_probability=self.sum))
 
     def tell(self, what: Piece | BaseException) -> None:
         """Hand something to the reader, from the computing thread."""

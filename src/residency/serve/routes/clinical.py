@@ -265,7 +265,8 @@ async def _written(
     texts = [body.patient_info, body.symptoms, body.test_results]
     sizes = guard.check_words(exchange, engine, texts, turns, None)
     await guard.charge(exchange, sizes.answer)
-    answer = await gathered(engine.write(WritingRequest(turns=turns, max_tokens=sizes.answer)))
+    asked = WritingRequest(turns=turns, max_tokens=sizes.answer, whole=True)
+    answer = await gathered(engine.write(asked))
     exchange.written += answer.tokens
     said = answer.text.strip()
     if not said or not answer.tokens or looped(said):

@@ -239,6 +239,7 @@ class Common(Body):
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             form=self.form(),
+            whole=not self.stream,
         )
         seeds = [
             None if self.seed is None else hash_of(self.seed, number)
@@ -575,14 +576,13 @@ async def chat(body: ChatBody, request: Request) -> Response:
     async def answered(number: int) -> dict[str, Any]:
         """One choice."""
         answer = await whole(guard, exchange, engine.write(asked[number]))
-        ids = engine.reader.prompt(asked[number], engine.served.window)
         message = {"content": answer.text} if tools is None else tools.message(answer.text)
         end = "tool_calls" if "tool_calls" in message else answer.end or "stop"
         return {
             "index": number,
             "message": {"role": "assistant", **message},
             "finish_reason": end,
-            "logprobs": await _chat_likely(engine, body, ids, answer),
+            "logprobs": await _chat_likely(engine, body, asked[number], answer),
         }
 
     choices = await gather_or_cancel([answered(number) for number in range(len(asked))])
@@ -613,11 +613,12 @@ def _check_chat(body: ChatBody, guard: Guard) -> None:
 
 
 async def _chat_likely(
-    engine: ModelEngine, body: ChatBody, prompt: Sequence[int], answer: Piece
+    engine: ModelEngine, body: ChatBody, asked: WritingRequest, answer: Piece
 ) -> dict[str, Any] | None:
     """How likely the tokens of an answer are, in the form of the chat."""
     if not body.logprobs:
         return None
+    prompt = engine.reader.prompt(asked, engine.served.window)
     scored = await _scored(engine, prompt, answer, body.top_logprobs or 0)
     places = range(len(prompt), len(scored.ids))
 
