@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 import sqlglot
 
-from residency.ingest.login import MSSQL, find_granted, split
+from residency.ingest.login import MSSQL, find_granted, find_write_access, split
 
 READER = "GRANT USAGE ON *.* TO `reader`@`%` IDENTIFIED BY PASSWORD '*0'"
 
@@ -67,3 +70,10 @@ def test_what_sql_server_is_asked_is_its_own_sql_and_only_reads() -> None:
 
     assert len(sqlglot.parse(MSSQL, read="tsql")) == 1
     assert check_select(MSSQL, "here", "tsql")
+
+
+@pytest.mark.parametrize(("dialect", "why"), [("sqlite", ""), ("oracle", "oracle")])
+def test_rights_that_cannot_be_read_are_not_taken_for_none(dialect: str, why: str) -> None:
+    engine = SimpleNamespace(dialect=SimpleNamespace(name=dialect))
+    found = find_write_access(cast(Any, SimpleNamespace(engine=engine)), ["notes"])
+    assert why in found and bool(found) == bool(why)

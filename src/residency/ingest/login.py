@@ -88,8 +88,10 @@ def find_write_access(connection: Connection, tables: Iterable[str]) -> str:
         found = find_granted(lambda asked: _shown(connection, asked))
     elif dialect == "mssql":
         return str(connection.execute(text(MSSQL)).scalar() or "")
+    elif dialect == "sqlite":
+        return ""  # the file itself is opened for reading only
     else:
-        return ""  # SQLite: the file itself is opened for reading only
+        return f"what it may do cannot be read from {dialect}"
     return found or plan_deletions(connection, tables)
 
 
