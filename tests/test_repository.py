@@ -245,6 +245,7 @@ def test_an_installation_holds_until_pins_or_extras_change(
         "chatglm",
         "deid",
         "ingest",
+        "tables",
         "serve",
         "export",
         "dev",
@@ -252,7 +253,7 @@ def test_an_installation_holds_until_pins_or_extras_change(
     (tmp_path / ".venv").mkdir()
     stamp = (
         f'{{"key": "{setup.key()}", "extras": ["train", "quantise", "chatglm", "deid", '
-        '"ingest", "serve", "export", "dev", "vi"]}'
+        '"ingest", "tables", "serve", "export", "dev", "vi"]}'
     )
     (tmp_path / ".venv" / "setup.json").write_text(stamp, "utf-8")
     assert setup.missing_extras([]) == setup.missing_extras(["vi"]) == []
@@ -262,6 +263,7 @@ def test_an_installation_holds_until_pins_or_extras_change(
         "chatglm",
         "deid",
         "ingest",
+        "tables",
         "serve",
         "export",
         "dev",
@@ -276,6 +278,7 @@ def test_an_installation_holds_until_pins_or_extras_change(
         "chatglm",
         "deid",
         "ingest",
+        "tables",
         "serve",
         "export",
         "dev",

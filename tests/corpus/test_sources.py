@@ -59,7 +59,7 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 def test_an_unknown_format_is_answered_with_the_known_ones():
     with pytest.raises(
         UserError,
-        match=r"format: 'jsonI' is not known; allowed: .*brat, conll, .*pubtator.*did you mean jsonl",
+        match=r"format: 'jsonI' is not known; allowed: .*brat, .*conll, .*pubtator.*did you mean jsonl",
     ):
         data(format="jsonI", path="a")
 
