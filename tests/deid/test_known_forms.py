@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from unicodedata import normalize
 
@@ -72,9 +73,17 @@ def test_a_known_identifier_is_found_or_its_note_refused_in_every_form(vault: Va
     assert refused.total() <= 0.02 * COUNT, refused.most_common(20)
 
 
+class Same:
+    """Secrets that are the same in every run: with others, a stand-in now and then (one note in
+    8,000) is what the row's own says, and its note is refused."""
+
+    def secret(self, patient: str) -> bytes:
+        return sha256(patient.encode()).digest()
+
+
 @pytest.mark.parametrize("lang", ["vi", "zh", "en"])
-def test_hardly_an_ordinary_note_is_refused(vault: Vault, lang: str) -> None:
-    engine = Deidentifier(Deid(), vault)
+def test_hardly_an_ordinary_note_is_refused(lang: str) -> None:
+    engine = Deidentifier(Deid(), Same())
     made = [engine.process(planted.note) for planted in notes(lang, 200, seed=29)]
     assert sum(isinstance(one, Refused) for one in made) <= 0.005 * len(made)
 
