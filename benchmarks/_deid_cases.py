@@ -202,7 +202,7 @@ def of_world(name: str, lang: str, count: int, seed: int) -> Iterator[Case]:
 
 
 def written_notes(name: str, lang: str) -> list[Case]:
-    """Notes of a set that people wrote; what must stay is clinical."""
+    """Notes of a written set; what must stay is clinical."""
     sys.path.insert(0, str(ROOT / "tests/deid"))
     from written_notes import read_written
 

@@ -89,7 +89,7 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
     langs=LANGUAGES,
 )
 def written(given: Namespace) -> None:
-    """Notes that people wrote without sight of the rules: one set to choose on, two scored once.
+    """Notes written without sight of the rules: one set to choose on, two scored once.
 
     --settings: settings of deid (KEY=VALUE), each a system, without and with the row's columns.
     --set final, later: refused where its page stands, unless --again: its first figures stand.

@@ -1,4 +1,4 @@
-"""The notes that people wrote: whole and large enough, apart from each other, and read as they are
+"""The written notes: whole and large enough, apart from each other, and read as they are
 marked. Nothing here runs a finder on them, and no failure shows their text."""
 
 from __future__ import annotations

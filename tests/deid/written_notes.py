@@ -1,4 +1,4 @@
-"""Reads the notes that people wrote by hand (``written/README.md`` has their format)."""
+"""Reads the written notes (``written/README.md`` has their format)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a written answer states: negation and its scope in three languages, letters that are chosen,
 marks; what is unsure cannot be read.
 
-``statements_*.jsonl`` were written by an author who was given only the kinds, and committed before
+``statements_*.jsonl`` were written by a language model that was given only the kinds, and committed before
 the reader was scored on them (first and second figures: ``docs/benchmarks.md``).
 """
 

@@ -31,7 +31,7 @@ CLEAR = 0.8
 SCANNED = 0.08
 """Share of the pieces that a scanner read."""
 WHOLE = 0.5
-"""Share of the short notes that people wrote that are not cut."""
+"""Share of the short written notes that are not cut."""
 
 
 class Piece(Value, frozen=True):
@@ -61,14 +61,14 @@ def pieces(
 
 
 def authors(lang: str, folder: Path = FOLDER / "notes") -> list[MarkedNote]:
-    """The notes that people wrote for training (``notes/README.md``)."""
+    """The notes that were written for training (``notes/README.md``)."""
     return list(read_marked((folder / f"{lang}.txt").read_text("utf-8")))
 
 
 def redrawn(
     lang: str, count: int, seed: int, names: Names, written: Sequence[MarkedNote]
 ) -> Iterator[Piece]:
-    """``count`` pieces of what people wrote, every note again and again with other identifiers."""
+    """``count`` pieces of written notes, every note again and again with other identifiers."""
     made, rng = 0, random.Random(seed_of("redrawn", lang, seed))
     teller = Redrawer(lang, written, names)
     while True:

@@ -1,4 +1,4 @@
-"""Notes that people wrote with every identifier marked: ``⟦kind|text⟧`` identifies somebody, ``⟪text⟫``
+"""Written notes with every identifier marked: ``⟦kind|text⟧`` identifies somebody, ``⟪text⟫``
 must stay, a line ``=== NUMBER KIND`` begins a note."""
 
 from __future__ import annotations

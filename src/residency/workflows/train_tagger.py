@@ -46,7 +46,7 @@ LANGUAGES = ("vi", "zh", "en")
 LAYERS, VOCABULARY = 8, 20_000
 NEGATIVE, WRITTEN = 0.18, 0.62
 """Share of pieces that are lines of real text without identifiers, where such are given, and that
-come from notes that people wrote; the others come from templates."""
+come from notes written one by one; the others come from templates."""
 BATCH = 16
 MASK, REVIEW = 0.7, 0.4
 """Thresholds where no notes were given to choose them on."""
