@@ -54,3 +54,25 @@ def test_rows_that_join_and_leave_are_continued_as_alone(name: str) -> None:
     for _ in range(4):
         take(rows.step([said[1][-1], said[2][-1]]), [1, 2])
     assert said == [alone(model, p, len(s)) for p, s in zip(PROMPTS, said, strict=True)]
+
+
+def test_rows_go_on_where_others_could_not_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]).eval()
+    rows = SideBySide(cast(Any, SimpleNamespace(model=model, pad_id=0)))
+    said = [int(rows.join(PROMPTS[1:2])[0].argmax())]
+    calls, real = 0, torch.cat
+
+    def scarce(*given: Any, **named: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += named == {} and given[0][0].dim() == 4
+        if calls > 3:
+            raise MemoryError
+        return real(*given, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(torch, "cat", scarce)
+        rows.join(PROMPTS[:1])
+    for _ in range(4):
+        said.append(int(rows.step(said[-1:])[0].argmax()))
+    assert said == alone(model, PROMPTS[1], 5)

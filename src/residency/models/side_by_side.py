@@ -54,12 +54,16 @@ class SideBySide:
             return scores
         widest = max(self.mask.shape[1], wide)
         both = [pad(one, (widest - one.shape[1], 0)) for one in (self.mask, mask)]
+
+        def under(pair: tuple[Any, Any]) -> Any:
+            return torch.cat([pad(one, (0, 0, widest - one.shape[-2], 0)) for one in pair])
+
+        layers = list(zip(self.cache.layers, cache.layers, strict=True))
+        made = [(under((a.keys, b.keys)), under((a.values, b.values))) for a, b in layers]
+        # from here on nothing fails: where memory ran out above, earlier rows are as they were
         self.mask = torch.cat(both)
-        for old, new in zip(self.cache.layers, cache.layers, strict=True):
-            for name in ("keys", "values"):
-                pair = [getattr(layer, name) for layer in (old, new)]
-                wider = [pad(one, (0, 0, widest - one.shape[-2], 0)) for one in pair]
-                setattr(old, name, torch.cat(wider))
+        for (layer, _), (keys, values) in zip(layers, made, strict=True):
+            layer.keys, layer.values = keys, values
         return scores
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
