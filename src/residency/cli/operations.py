@@ -1,0 +1,69 @@
+"""The verbs of keeping what there is: an archive of it, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from residency.cli.shared import app, argument, option, say
+
+if TYPE_CHECKING:
+    from residency.workflows.backup import Backup
+
+KeyName = Annotated[
+    str, typer.Option("--key", help="Environment variable with the key of the zone.")
+]
+
+
+@app.command()
+def backup(
+    sources: Annotated[
+        list[Path],
+        argument(
+            "PATH...",
+            help="Folders and files: the project's, the zone, the model ledger, the server's.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        option("--out", help="The archive to write; outside of what is backed up."),
+    ],
+    key: KeyName = "RESIDENCY_KEY",
+) -> None:
+    """Write folders into one encrypted archive, also while a server runs.
+
+    Sealed under the zone's key, with a SHA-256 of every file; without the key nobody reads it. Runs
+    that are being worked on are left out and named.
+    """
+    from residency.deid.vault import key_from
+    from residency.workflows.backup import backup as make
+
+    made = make(sources, out, key_from(key))
+    _said(made)
+    say(f"archive  {out}")
+
+
+@app.command()
+def restore(
+    archive: Annotated[Path, argument("ARCHIVE", help="What residency backup wrote.")],
+    into: Annotated[Path, option("--into", help="A new or an empty folder.")],
+    key: KeyName = "RESIDENCY_KEY",
+) -> None:
+    """Put an archive of residency backup back into a new folder.
+
+    Every byte is checked first to be what was backed up: exits with 2, and leaves nothing, where one
+    is not. Check the audit log then with residency audit verify.
+    """
+    from residency.deid.vault import key_from
+    from residency.workflows.backup import restore as put_back
+
+    _said(put_back(archive, into, key_from(key)))
+    say(f"restored  {into}")
+
+
+def _said(made: Backup) -> None:
+    for sentence in made.left_out:
+        say(f"left out: {sentence}")
+    say(f"{len(made.files):,} files, {made.size / 1e6:,.1f} MB, of {made.made:%Y-%m-%d %H:%M} UTC")
