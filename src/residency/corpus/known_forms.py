@@ -52,7 +52,11 @@ FORMS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (r"(?s:(?:<\?xml.{0,500})?<ClinicalDocument)", "a CDA document (extract reads it)", ""),
-    (r"(?s:(?:<\?xml.{0,500})?<GIAMDINHHS)", "claims of Vietnamese health insurance", ""),
+    (
+        r"(?s:(?:<\?xml.{0,500})?<GIAMDINHHS)",
+        "claims of Vietnamese health insurance (extract reads them)",
+        "",
+    ),
     (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
     (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
     (
@@ -116,6 +120,7 @@ SUFFIXES = {
 READ_BY_EXTRACT = {
     "a CDA document (extract reads it)": "ccda",
     "an HL7 message (extract reads it)": "hl7",
+    "claims of Vietnamese health insurance (extract reads them)": "claims",
 }
 TABLES = {
     "MIMIC": {
@@ -201,7 +206,7 @@ def _by_record(record: dict[str, object]) -> Form:
     """What a JSON file is, by its first record."""
     keys = record.keys()
     if "resourceType" in keys:
-        return Form(name="FHIR", format="fhir")
+        return Form(name="FHIR", format="fhir", kind="fhir")
     if "originalText" in keys:
         return Form(name="CCKS JSON", format="ccks")
     told = foreign_form(record, record.get("relations"))

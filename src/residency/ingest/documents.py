@@ -3,6 +3,7 @@ CDA are read, others are left out by their name."""
 
 from __future__ import annotations
 
+import codecs
 import re
 from base64 import b64decode
 from binascii import Error, unhexlify
@@ -44,9 +45,12 @@ SIGNS: tuple[tuple[bytes, str], ...] = (
 """What the files of a kind begin with."""
 
 
-def words_of(value: str, coding: str, named: str, lang: str, left: Counter[str]) -> str:
+def words_of(
+    value: str, coding: str, named: str, lang: str, left: Counter[str], charset: str = ""
+) -> str:
     """The words of an embedded document. ``coding``: how it is written (base64, hex, or as it is);
-    ``named``: its kind as the message says it, e.g. ``text/rtf``.
+    ``named``: its kind as the message says it, e.g. ``text/rtf``; ``charset``: the one that it
+    names, if any.
 
     Raises ``Unreadable`` with the name of the kind where it is not read; never with a word of it.
     """
@@ -70,14 +74,27 @@ def words_of(value: str, coding: str, named: str, lang: str, left: Counter[str])
         return narrative(root_of(data), lang, left)
     named = named.lower()
     kind: Format = "rtf" if begins.startswith(b"{\\rtf") else "html" if "html" in named else "auto"
-    text = decode_bytes(data, "auto", lang)
+    text = decode_bytes(data, _codec(charset), lang)
     if "\0" in text or (text and sum(map(str.isprintable, text)) * 2 < len(text)):
         raise Unreadable(f"{EMBEDDED}: binary")
     return read(text, "utf-8", lang, kind, left)[0]
 
 
-def root_of(data: bytes) -> Any:
-    """The root of a document; raises ``Unreadable``."""
+def _codec(charset: str) -> str:
+    """Python's name of a character set; GB 2312 is read as what has grown of it."""
+    if not charset:
+        return "auto"
+    try:
+        name = codecs.lookup(charset).name
+        b"".decode(name)
+    except LookupError:
+        raise Unreadable(f"{EMBEDDED}: its character set is not known") from None
+    return "gb18030" if name in ("gb2312", "gbk") else name
+
+
+def root_of(data: bytes, wanted: str = f"{V3}ClinicalDocument") -> Any:
+    """The root of a document, which has to be the one that is wanted, if one is; raises
+    ``Unreadable``."""
     from lxml import etree
 
     parser = etree.XMLParser(
@@ -95,7 +112,7 @@ def root_of(data: bytes) -> Any:
         raise Unreadable(BROKEN) from None
     if root.getroottree().docinfo.doctype:
         raise Unreadable(ENTITIES)
-    if root.tag != f"{V3}ClinicalDocument":
+    if wanted and root.tag != wanted:
         raise Unreadable(BROKEN)
     return root
 

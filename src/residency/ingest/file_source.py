@@ -1,4 +1,4 @@
-"""Notes out of files: CSV, JSON lines, HL7 v2 and C-CDA. A file is told by its name and its
+"""Notes out of files: tables, HL7 v2, CDA and FHIR. A file is told by its name and its
 content, and taken once.
 
 What is said of a file is its place in the order of names, never the name: hospitals name files
@@ -11,8 +11,9 @@ import glob
 import io
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
@@ -21,8 +22,11 @@ from residency.core.errors import DataError, UserError
 from residency.core.files import csv_rows, enumerate_lines, file_digest, quotes_are_text
 from residency.ingest.decode import FONTS, Unreadable, decode_bytes
 from residency.ingest.rows import Labels, RowOutcome, note_of, note_of_lines
-from residency.ingest.sources import AnyFiles, Ccda, CsvFiles, Hl7, JsonlFiles
+from residency.ingest.sources import AnyFiles, Ccda, Claims, CsvFiles, Fhir, Hl7, JsonlFiles
 from residency.ingest.store import Store
+
+if TYPE_CHECKING:
+    from residency.ingest.fhir_people import Known
 
 
 def notes(
@@ -49,9 +53,14 @@ def notes(
                 "notes with new ids."
             )
         new.append((path, name, now, f"file {number} of {len(paths)} (by name)"))
+    read = READERS[settings.kind][1]
+    if isinstance(settings, Fhir) and new:  # a file may name people whom another one holds
+        from residency.ingest.fhir import known_of
+
+        read = partial(read, known=known_of(paths))
     for path, name, content, place in new:
         before_size = path.stat()
-        yield from READERS[settings.kind][1](settings, path, name, place)
+        yield from read(settings, path, name, place)
         after = path.stat()
         if (after.st_size, after.st_mtime_ns) != (before_size.st_size, before_size.st_mtime_ns):
             raise UserError(
@@ -178,11 +187,27 @@ def _read_ccda(settings: Ccda, path: Path, name: str, place: str) -> Iterator[Ro
     yield document(settings, path.read_bytes(), name)
 
 
+def _read_claims(settings: Claims, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
+    from residency.ingest.claims import claims
+
+    return claims(settings, path.read_bytes(), name)
+
+
+def _read_fhir(
+    settings: Fhir, path: Path, name: str, place: str, known: Known
+) -> Iterator[RowOutcome]:
+    from residency.ingest.fhir import outcomes
+
+    return outcomes(settings, path, name, known)
+
+
 READERS: dict[str, tuple[tuple[str, ...], Callable[..., Iterator[RowOutcome]]]] = {
     "csv": ((".csv",), _read_csv),
     "jsonl": ((".jsonl",), _read_jsonl),
     "hl7": ((".hl7", ".txt"), _read_hl7),
     "ccda": ((".xml", ".ccda", ".cda"), _read_ccda),
+    "claims": ((".xml",), _read_claims),
+    "fhir": ((".json", ".ndjson", ".jsonl"), _read_fhir),
 }
 """Kind of source: what is read of a folder, and what gives the outcome of each row, message or
 document of a file."""

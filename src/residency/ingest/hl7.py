@@ -172,16 +172,16 @@ def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
     document = next(iter(parsed.named("TXA")), [])
     number, parent = _text(parsed, document, 12), _text(parsed, document, 13)
     if event == "T11" or _text(parsed, document, 19) in ("CA", "OB"):
-        own = _id(*sender, "document", number) if number else ""
+        own = note_id("hl7", *sender, "document", number) if number else ""
         yield RowOutcome(skipped=CANCELLED, id=own, version=version, deleted=bool(own))
         return
     if event in ("T09", "T10") and parent:
-        own = _id(*sender, "document", parent)
+        own = note_id("hl7", *sender, "document", parent)
         yield RowOutcome(skipped=REPLACED, id=own, rows=0, version=version, deleted=True)
     without: Counter[str] = Counter()
     given = 0
     for piece in _pieces(parsed, kind, settings.lang):
-        own = _id(*sender, *piece.order) if piece.order else ""
+        own = note_id("hl7", *sender, *piece.order) if piece.order else ""
         if not piece.lines:
             without += piece.left
             if own and WITHDRAWN in piece.left:
@@ -196,7 +196,7 @@ def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
             continue
         control = _text(parsed, header, 10)
         if not own and control:
-            own = _id(*sender, "message", control, piece.title, words)
+            own = note_id("hl7", *sender, "message", control, piece.title, words)
         note = RawNote(
             id=own,
             patient=patient,
@@ -214,9 +214,9 @@ def _outcomes(settings: Hl7, parsed: Message) -> Iterator[RowOutcome]:
         yield RowOutcome(skipped=next(told, NO_TEXT), remarks=dict(without))
 
 
-def _id(*parts: str) -> str:
+def note_id(form: str, *parts: str) -> str:
     """The id of a note that may be sent again, corrected or cancelled, whatever file it is in."""
-    return f"hl7-{sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+    return f"{form}-{sha256(chr(0).join(parts).encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 def _pieces(parsed: Message, kind: str, lang: str) -> Iterator[_Piece]:

@@ -207,11 +207,25 @@ class Ccda(Files):
     kind: Literal["ccda"]
 
 
+class Fhir(Files):
+    """FHIR R4 bundles and NDJSON: attachments of DocumentReference, DiagnosticReport, sections of
+    Composition and notes of Observation, and whom the record knows of."""
+
+    kind: Literal["fhir"]
+
+
+class Claims(Files):
+    """Claim XML of Vietnamese health insurance (decisions 4210 and 3176/QĐ-BYT): of each visit an
+    administrative note, one of orders and one of its course."""
+
+    kind: Literal["claims"]
+
+
 def _sql_by_default(value: object) -> object:
     return {"kind": "sql", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
-AnyFiles = CsvFiles | JsonlFiles | Hl7 | Ccda
+AnyFiles = CsvFiles | JsonlFiles | Hl7 | Ccda | Fhir | Claims
 AnySource = Sql | AnyFiles
 Extract = Annotated[AnySource, Field(discriminator="kind"), BeforeValidator(_sql_by_default)]
 """A recipe's section ``extract``, by ``kind``; ``sql`` where it says none."""
