@@ -73,6 +73,23 @@ def found(identifiers: tuple[tuple[str, str], ...], text: str, lang: str) -> lis
         (EN, "en", "mrn oo123456"),
         (EN, "en", "212.555.0147"),
         (EN, "en", "1-212-555-0147"),
+        # small letters, family name first: one part is no ordinary word
+        ((("name", "Mark O'Brien"),), "en", "o'brien mark"),
+        ((("name", "Grace Smith-Jones"),), "en", "smith-jones grace"),
+        ((("name", "Rose van der Berg"),), "en", "van der berg rose"),
+        ((("name", "Art Kowalczyk"),), "en", "kowalczyk, art"),
+        ((("name", "Phạm Ly"),), "vi", "ly phạm"),
+        # initials in a table, or before an age
+        ((("name", "Nguyễn Văn An"),), "vi", "N.V.A"),
+        # a text that was read by a machine
+        (VI, "vi", "O9l 234 5 678"),
+        (EN, "en", "2l2 555 Ol47"),
+        ((("name", "John Doe"),), "en", "J0hn Doe"),
+        ((("birth_date", "1960-03-12"),), "vi", "l2/O3/l96O"),
+        ((("birth_date", "1960-03-12"),), "vi", "1 2 / 0 3 / 1 9 6 0"),
+        ((("birth_date", "1960-03-12"),), "en", "O3.l2.1960"),
+        ((("birth_date", "1960-03-12"),), "zh", "196O 年 0 3 月 12"),
+        ((("name", "陈秀兰"),), "zh", "C.X.L"),
     ],
 )
 def test_an_identifier_is_found_however_it_is_written(
@@ -109,3 +126,39 @@ def test_ordinary_words_and_longer_numbers_are_left(
 
 def test_a_given_name_that_is_no_common_word_is_found_in_small_letters_behind_a_cue() -> None:
     assert found((("name", "Lò Văn Pành"),), "con: pành đưa vào", "vi") == ["pành"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lang", "text", "wanted"),
+    [
+        ("Nguyễn Văn An", "vi", "BN: N.V.A", ["N.V.A"]),
+        ("Nguyễn Văn An", "vi", "Họ tên | NVA | Tuổi", ["NVA"]),
+        ("Nguyễn Văn An", "vi", "3\tNVA\t64\tnam", ["NVA"]),
+        ("Trần Hoàng Anh", "vi", "CĐ: THA, ĐTĐ", []),  # tăng huyết áp
+        ("John Doe", "en", "Pt: J.D.", ["J.D"]),
+        ("John Doe", "en", "4 | JD | 64 | F", ["JD"]),
+        ("John Doe", "en", "JD 64M, MI", ["JD"]),
+        ("Mary Ingram", "en", "MI in 2010, MI again", []),
+        ("陈秀兰", "zh", "患者：CXL", ["CXL"]),
+        ("陈秀兰", "zh", "床2 陈XX 发热", ["陈"]),
+    ],
+)
+def test_initials_of_the_row_are_found_where_a_person_is_meant(
+    name: str, lang: str, text: str, wanted: list[str]
+) -> None:
+    assert found((("name", name),), text, lang) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("Will O'Brien", "o'brien will need a scan", ["o'brien"]),
+        ("Will O'Brien", "o'brien, will", ["o'brien, will"]),
+        ("Will Stone", "the stone will pass", []),
+        ("Will Stone", "pt stone will for review", ["stone will"]),
+    ],
+)
+def test_two_ordinary_words_in_a_row_are_a_name_where_something_says_so(
+    name: str, text: str, wanted: list[str]
+) -> None:
+    assert found((("name", name),), text, "en") == wanted

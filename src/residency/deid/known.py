@@ -33,7 +33,10 @@ DATES = frozenset({"birth_date", "date"})
 SHORTEST_CODE = 4
 WIDEST_GAP, WIDEST_GAP_IN_LONG, LONG = 5, 24, 8
 """Signs that may stand in a row between two of an identifier; in one of so many signs."""
-Test = Literal["", "ordered", "initials", "capital", "common", "cued", "place", "han", "titled"]
+Test = Literal[
+    "", "ordered", "swapped", "initials", "misread",
+    "capital", "common", "cued", "place", "han", "titled",
+]  # fmt: skip
 
 
 class Variant(Value, frozen=True):
@@ -44,7 +47,8 @@ class Variant(Value, frozen=True):
     kind: str
     test: Test = ""
     """What else must hold where it stands. ``ordered``: the signs at ``capitals`` are capitals;
-    ``initials``: and parted; ``capital``, ``common``, ``cued``, ``place``, ``han``, ``titled``: see ``_fits``."""
+    ``swapped``: or all are small; ``initials``: capitals, and parted; ``misread``: a digit in one
+    word; ``capital``, ``common``, ``cued``, ``place``, ``han``, ``titled``: see ``_fits``."""
     code: bool = False
     """Looked for where O is 0, I and l are 1."""
     part: str = ""
@@ -87,7 +91,7 @@ class KnownFinder:
 
     def written(self, view: View) -> Iterator[Finding]:
         """Where the identifiers stand that are no dates."""
-        return (one for one in self._places(view) if one.by != UNDECIDED)
+        return (one for one in self._places(view) if one.by != UNDECIDED and one.kind not in DATES)
 
     def _places(self, view: View) -> Iterator[Finding]:
         if not self.by_part:
@@ -160,12 +164,10 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
         return False
     if one.test in ("", "han", "titled"):
         return not one.test or _in_chinese(one, view.shown, start, end)
-    if one.test == "ordered":
-        letters = _letters(found)
-        if len(letters) != len(one.key):
-            return False
-        chance = not found.islower() or (len(one.capitals) < 3 and len(one.key) < 16)
-        return not chance or all(letters[at].isupper() for at in one.capitals)
+    if one.test in ("ordered", "swapped"):
+        return _in_order(one, view, start, end)
+    if one.test == "misread":
+        return len(found) == len(one.key) and any(map(str.isdigit, found))
     if one.test == "initials":
         return _as_initials(one, found, view.shown, start)
     cue, capital = _cue_before(view.shown, start), found[0].isupper()
@@ -190,6 +192,29 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
     return None if one.test == "common" else False
 
 
+def _in_order(one: Variant, view: View, start: int, end: int) -> bool | None:
+    """Whether the words of a name in another order than its own are meant: in capitals, behind what
+    leads to a person, or in small letters where one of them is no ordinary word (``o'brien mark``,
+    and not ``o'brien will need``)."""
+    found = view.shown[start:end]
+    letters = _letters(found)
+    if len(letters) != len(one.key):
+        return False
+    if not found.islower():
+        return all(letters[at].isupper() for at in one.capitals)
+    if len(one.capitals) > 2 or len(one.key) > 15:
+        return True
+    if _cue_before(view.shown, start) in ("strong", "weak"):
+        return True
+    if one.test == "ordered":
+        return False
+    return None if MODAL.search(found) and SMALL.match(view.shown, end) else True
+
+
+MODAL, SMALL = re.compile(r"[^\W\d_] (?:will|may)\Z"), re.compile(r" [a-z]")
+"""A given name that behind a subject is a verb, and a word in small letters behind it."""
+
+
 @lru_cache(maxsize=1 << 12)
 def _marks_of(text: str) -> Counter[str]:
     """The marks of a text, wherever they stand (``hòa`` is hoà)."""
@@ -203,21 +228,41 @@ def _letters(found: str) -> list[str]:
     return [sign for sign in found for _ in squeeze(sign)]
 
 
-def _as_initials(one: Variant, found: str, text: str, start: int) -> bool:
+def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None:
     letters = _letters(found)
+    alone = len(one.capitals) == len(one.key)
+    if alone and "." in found and _cue_before(text, start) in ("strong", "weak"):
+        return True
     if len(letters) != len(one.key) or not all(letters[at].isupper() for at in one.capitals):
         return False
     if re.match(r"\w\W*\n", found):  # 4,4 mmol/L. and a line that begins with the name
         return False
-    if len(one.capitals) == len(one.key):  # initials alone
+    if alone:
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
-        return "." in found or cued
+        if "." in found or cued or (len(found) > 1 and AGED.match(text, start + len(found))):
+            return True
+        return None if len(found) > 2 and _is_cell(text, start, start + len(found)) else False
     enough = len(letters) > 4 or len(one.capitals) > 2  # LTHoa, TVAn
     parted = not all(map(str.isalnum, found))
     return parted or (enough and not all(map(str.isupper, letters)))
 
 
-WORDS_BEFORE = re.compile(r"(?<!\w)(?:([^\W\d_]+)[ ])?([^\W\d_]+)[ .:,'’\"“(\t]*\Z")
+AGED = re.compile(
+    r"[ ,]*[ \t|/]+[ ]*(?:\d{1,3}[ ]?(?:[|\t]|(?i:tuổi|tuoi|t|y|yo|yrs?|岁|[mf]|nam|nữ|nu)(?!\w))"
+    r"|(?i:nam|nữ|nu|[mf]|男|女)[ ]?[|\t,/])"
+)
+"""An age or a sex, behind what is called by its initials."""
+
+
+def _is_cell(text: str, start: int, end: int) -> bool:
+    """Whether what stands here is a whole cell of a table."""
+    return text[:start].rstrip(" ")[-1:] in ("\t", "|") and text[end:].lstrip(" ")[:1] in (
+        "\t",
+        "|",
+    )
+
+
+WORDS_BEFORE = re.compile(r"(?<!\w)(?:([^\W\d_]+)[ ])?([^\W\d_]+)[ .:,'’\"“(\t|]*\Z")
 
 
 def _cue_before(text: str, start: int) -> str:
@@ -316,10 +361,28 @@ def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
         yield from _code_variants(kind, bare, lang)
     elif kind == "address":
         yield from _address_variants(bare, lang)
+    elif kind == "birth_date":
+        yield from _day_variants(bare, lang)
     elif kind == "email" and "@" in bare:
         yield from _email_variants(bare)
     elif kind not in DATES and len(key := squeeze(bare)) >= SHORTEST_CODE:
         yield Variant(key, kind)
+
+
+def _day_variants(value: str, lang: str) -> Iterator[Variant]:
+    """A day of birth in digits, which may be badly read or parted (``l2/O3/1 960``)."""
+    for day in days_of(value, lang):
+        year, months, days = (
+            f"{day.year}",
+            {f"{day:%m}", f"{day.month}"},
+            {f"{day:%d}", f"{day.day}"},
+        )
+        for month, number in product(sorted(months), sorted(days)):
+            yield Variant(f"{year}年{month}月{number}", "birth_date", code=True)
+            if len(month) == len(number) == 2 or len(month + number) > 2:
+                orders = [(year, month, number), (number, month, year)]
+                orders += [(month, number, year)] if lang == "en" else []
+                yield from (Variant("".join(o), "birth_date", code=True) for o in orders)
 
 
 COUNTRY = re.compile(
@@ -412,9 +475,11 @@ def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterat
     if count > 1:
         ordinary = not vietnamese and not common(lang).isdisjoint(keys)
         ordinary = ordinary and (lang == "en" or common(lang).issuperset(keys))
-        yield from _orders(kind, keys, words, vietnamese, ordinary)
+        rare = not common(lang).issuperset(keys)
+        yield from _orders(kind, keys, words, vietnamese, ordinary, rare)
         yield from _shortened(kind, keys, small(" ".join(words)))
     if vietnamese:
+        yield from _misread(kind, keys[-1])
         yield _alone(kind, words[-1], lang, "common" if keys[-1] in common(lang) else "capital")
         if count > 1:
             yield _alone(kind, words[0], lang, "cued")
@@ -424,8 +489,16 @@ def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterat
     for piece in dict.fromkeys(pieces):
         key = squeeze(piece)
         if len(key) > 1 and (key not in particles or count == 1):
+            yield from _misread(kind, key)
             known = key in common(lang) or (lang == "vi" and key in common("en"))
             yield Variant(key, kind, "common" if known else "cued" if len(key) < 3 else "")
+
+
+def _misread(kind: str, key: str) -> Iterator[Variant]:
+    """A word in which a letter was read as the digit that looks like it (``J0hn``)."""
+    read = key.translate(CONFUSED)
+    if len(key) > 2 and read != key and sum(map(str.isalpha, read)) > 1:
+        yield Variant(read, kind, "misread", code=True)
 
 
 def _alone(kind: str, word: str, lang: str, test: Test) -> Variant:
@@ -433,10 +506,11 @@ def _alone(kind: str, word: str, lang: str, test: Test) -> Variant:
 
 
 def _orders(
-    kind: str, keys: list[str], words: list[str], vietnamese: bool, ordinary: bool
+    kind: str, keys: list[str], words: list[str], vietnamese: bool, ordinary: bool, rare: bool
 ) -> Iterator[Variant]:
     """The words of a name in every order, or but some of them: another order than its own with
-    capitals only, where some are ordinary words or there are but two."""
+    capitals only, where some are ordinary words or there are but two; in small letters too where
+    one of them (``rare``) is no ordinary word."""
     count = len(keys)
     every = range(count)
     chosen: list[tuple[int, ...]] = (
@@ -461,6 +535,8 @@ def _orders(
         marked = "" if loose else small(" ".join(words[at] for at in places))
         own = places == tuple(sorted(places))
         test: Test = "" if own or not (ordinary or (vietnamese and len(places) < 3)) else "ordered"
+        if test and rare and count == len(places):
+            test = "swapped"
         starts = (0, *accumulate(len(keys[at]) for at in places[:-1])) if test else ()
         lower = {start for start, at in zip(starts, places, strict=False) if words[at][0].islower()}
         starts = tuple(start for start in starts if start not in lower)
@@ -538,6 +614,9 @@ def _eastern(kind: str, words: list[str], lang: str) -> Iterator[Variant]:
                 key, kind, "initials" if len(key) < 6 else "", part=family, capitals=capitals
             )
         yield from _shortened(kind, ["".join(given), family])
+        letters = "".join(sound[0] for sound in name)
+        for key in {letters, letters[1:] + letters[0]}:
+            yield Variant(key, kind, "initials", capitals=tuple(range(len(key))))
         if len(key := "".join(given)) > 5:
             yield Variant(key, kind)
         yield Variant(family, kind, "cued")

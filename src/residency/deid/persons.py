@@ -342,7 +342,8 @@ class Names:
         text, part = word.text, word.part
         short = len(text) == 1 or (behind == "." and len(text) < 4 and several)
         listed = word.key in lists(own).given | lists(own).families
-        if short or (several and text.isupper() and len(text) < 3 and not listed):
+        most = 2 if several else 3  # letters of initials without dots
+        if short or (1 < len(text) <= most and text.isupper() and not listed):
             letters = text if not short else text[:1]
             new = "".join(self.letter(own, part, sign.upper()) for sign in letters)
             return new.lower() if text.islower() else new

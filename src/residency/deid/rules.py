@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from residency.core.types import Value
+from residency.deid import columns
 from residency.deid.checks import CHECKS
 from residency.deid.dates import DateMention, dates_of
 from residency.deid.find import Finding
@@ -127,6 +128,7 @@ class RuleFinder:
             if any(hint in view.low for hint in one.rule.hint):
                 one.anywhere(view, found)
         found += [Finding(one.start, one.end, "date", "rule:dates", 1) for one in dates]
+        found += columns.ages(view)
         for language in self.languages:
             found += find_names(view, language)
         return found

@@ -218,6 +218,8 @@ class Surrogates:
     def _phone(self, value: str, attempt: str) -> str:
         """Other digits for a subscriber's; country code and trunk prefix stay, and what tells a mobile
         phone."""
+        if sum(map(str.isdecimal, value)) > sum(map(str.isalpha, value)):
+            value = value.translate(MISREAD)
         head = EXTENSION.split(narrow(value), maxsplit=1)[0]
         digits = _digits(head)
         code = re.match(r"00(?:84|86|1|\d\d)|(?:84|86)(?=\d{9,11}$)", digits)
@@ -352,6 +354,8 @@ CODES = frozenset(
     {"record", "admission", "national_id", "insurance", "phone", "account", "plate", "other"}
 )
 ISO = re.compile(r"\d{4}-\d\d-\d\d")
+MISREAD = str.maketrans("OoIl", "0011")
+"""Letters that were read in the place of digits."""
 EXTENSION = re.compile(r"\s*(?:x|ext\.?|转|máy lẻ|nội bộ)\s*(?=\d)", re.I)
 
 
@@ -427,12 +431,13 @@ def _like(value: str, rng: Draw, kind: str) -> str:
     return "".join(made)
 
 
-JOINTS = re.compile(r"[\W_]+")
+JOINTS, PIECES = re.compile(r"[\W_]+"), re.compile(r"[^\W\d_]+|\d+")
 
 
 def _words(value: str) -> list[str]:
-    """Every run of words of a surrogate, joined; of one in Chinese, every run of signs."""
-    parts = [part for part in JOINTS.split(plain(value)) if part]
+    """Every run of words and numbers of a surrogate, joined (``LE7457`` holds ``le``); of one in
+    Chinese, every run of signs."""
+    parts = PIECES.findall(plain(value))
     if any("\u3400" <= sign < "\ua000" for sign in value):
         parts = [*"".join(parts)]
     if len(parts) == 1:

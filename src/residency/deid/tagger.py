@@ -18,6 +18,7 @@ from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json
 from residency.core.types import Value
 from residency.deid.find import Finding, resolve
+from residency.deid.names.zh import before_act
 from residency.deid.options import Deid
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class IdentifierTagger:
         for run in runs:
             kind = self.card.labels[int(kinds[run].sum(0).argmax())]
             for a, b in cells(text, slots[run[0]][0], slots[run[-1]][1]):
+                b = before_act(text, a, b) if kind in PEOPLE else b
                 own = [slot for slot in run if slots[slot][0] < b and a < slots[slot][1]]
                 likely = float(sure[own].max())
                 wordless = kind in WORDS and not any(sign.isalpha() for sign in text[a:b])

@@ -61,7 +61,11 @@ class Vietnamese:
         written = {form(name) for name in data["families"] for form in (str, str.lower, str.upper)}
         cell = rf"(?:{any_of(written | self.families)})(?:[ ][{LETTER}'’]+){{1,4}}"
         self.cell = re.compile(rf"(?:[|\t]|[ ][\-–])[ ]?(?P<v>{cell})(?=[ ]?(?:[|\t]|[\-–][ ]))")
-        self.alone = re.compile(rf"(?P<v>[{UPPER}][{LOWER}]+)(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z))")
+        acts = rf"[ ](?:\d{{1,3}}[ ]?(?:t|tuổi)|{any_of(data['acts'])})(?![{LETTER}])"
+        self.alone = re.compile(
+            rf"(?!(?:{any_of(data['no_calls'])})[ ])(?P<v>[{UPPER}][{LOWER}]+)"
+            rf"(?=[.,;)]|[ ]?\(|[ ]*(?:\n|\Z)|{acts})"
+        )
         self.lower = re.compile(rf"[ \t]*[.:]?[ \t]*(?P<v>[{LOWER}]+(?:[ ][{LOWER}]+){{1,4}})")
 
     def search(self, view: View) -> Iterator[Finding]:

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 from typing import Any
 
 from residency.deid.find import Finding
-from residency.deid.names.lists import PEOPLE, any_of
+from residency.deid.names.lists import PEOPLE, any_of, name_data
 from residency.deid.view import View
 from residency.deid.words import GluedWords
 
 HAN = "\u4e00-\u9fff"
+
+
+@cache
+def _acts() -> re.Pattern[str]:
+    return re.compile(any_of(name_data("zh")["acts"]))
+
+
+def before_act(text: str, start: int, end: int) -> int:
+    """Where a name ends that was taken with the beginning of what its bearer does (``王强陪`` of
+    ``王强陪同``)."""
+    match = _acts().search(text, start + 2, end + 1)
+    return match.start() if match and match.start() < end else end
+
+
 LONGEST = 18
 """Signs between two marks from which they are no name."""
 
@@ -24,23 +39,26 @@ class Chinese:
     def __init__(self, data: Mapping[str, Any]) -> None:
         family = f"(?:{any_of(data['compound'])}|[{data['families']}])"
         veto = f"(?!{any_of(data['vetoes'])})"
-        given = rf"(?:[{HAN}]{{1,2}}|\s[{HAN}](?:\s[{HAN}])?(?![{HAN}〇○]))"
+        act = rf"(?!{any_of(data['acts'])})"
+        given = rf"(?:[{HAN}](?:{act}[{HAN}])?|\s[{HAN}](?:\s[{HAN}])?(?![{HAN}〇○]))"
         masked = f"{family}[某xX*]{{1,2}}"
         parts = f"(?:{any_of(data['elements'])})"
         sounds = f"[{data['sounds']}]{{2,8}}·[{data['sounds']}]{{2,8}}"
-        sure = f"{veto}{family}[{data['given']}]{{2}}"
+        sure = f"{veto}{family}[{data['given']}]{act}[{data['given']}]"
         name = (
             rf"{veto}(?P<v>{sounds}|{parts}{{1,3}}|{family}{given}(?:·[{HAN}]{{1,6}})?|{masked}"
             rf"|[{HAN}]{{2,7}}·[{HAN}]{{2,8}})"
         )
         asked = (
-            rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2,4}}|{masked}"
+            rf"(?!{any_of(data['not_asked'])})(?P<v>[{HAN}]{{2}}(?:{act}[{HAN}]){{0,2}}|{masked}"
             rf"|[{HAN}]{{1,7}}(?:·[{HAN}]{{1,8}})+|[{HAN}](?:\s[{HAN}·]){{1,12}})"
         )
-        end = rf"(?=[^{HAN}]|$|{any_of(data['follows'])})"
+        end = rf"(?=[^{HAN}]|$|{any_of([*data['follows'], *data['acts']])})"
         link = r"(?:姓名)?(?:\s*(?:\([^)\n]{1,8}\))?\s*[:为是叫]\s*|\s*)[“\"(]?"
         self.behind = re.compile(f"{link}{name}{end}")
-        self.field = re.compile(rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?![{HAN}])")
+        self.field = re.compile(
+            rf"(?:姓名)?\s*(?:\([^)\n]{{1,8}}\))?\s*:\s*{asked}(?:(?![{HAN}])|(?!{act}))"
+        )
         self.sure = re.compile(f"{link}(?P<v>{sounds}|{parts}{{1,3}}|{sure})")
         self.between = re.compile(f"[{HAN}·]{{3,}}")
         # "有IDA史四年": a history, and for how long
@@ -144,6 +162,7 @@ class Chinese:
             if length == 1 and led and text[at - 1] in self.prepositions:
                 continue
             whole = length == 1 or text[at - length : at] in self.compound
+            found = found if before_act(text, at - length, at + 1) > at else None
             if found and (whole or self._stands_alone(text, at - length)):
                 yield Finding(at - length, at, kind, "rule:zh/name-title")
 
