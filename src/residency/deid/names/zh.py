@@ -32,6 +32,18 @@ LONGEST = 18
 """Signs between two marks from which they are no name."""
 
 
+def _words(data: Mapping[str, Any]) -> GluedWords[tuple[str, ...]]:
+    people = [(cue, kind) for kind in reversed(PEOPLE) for cue in data["cues"][kind]]
+    kinds = (
+        dict(people),  # of several kinds of people the first
+        dict.fromkeys(data["roles"], "clinician"),
+        dict.fromkeys(data["doing"], "relative") | dict.fromkeys(data["titles"], "clinician"),
+    )
+    return GluedWords(
+        (word, tuple(one.get(word, "") for one in kinds)) for word in dict.fromkeys(chain(*kinds))
+    )
+
+
 class Chinese:
     """A family name and one or two signs behind a cue, before a title, before sex or age, or alone
     between marks; glued to the text around it."""
@@ -70,18 +82,9 @@ class Chinese:
         self.role = re.compile(
             rf"\s{{0,2}}:\s{{0,2}}(?P<v>{veto}{family}[小{data['given']}]{{1,2}})(?![{HAN}])"
         )
-        people = [(cue, kind) for kind in reversed(PEOPLE) for cue in data["cues"][kind]]
-        kinds = (
-            dict(people),  # of several kinds of people the first
-            dict.fromkeys(data["roles"], "clinician"),
-            dict.fromkeys(data["doing"], "relative") | dict.fromkeys(data["titles"], "clinician"),
-        )
-        self.asking = frozenset(data["asking"])
-        self.words = GluedWords(
-            (word, tuple(one.get(word, "") for one in kinds))
-            for word in dict.fromkeys(chain(*kinds))
-        )
+        self.words = _words(data)
         """Words with the kind of person whom they mean as a cue, as a role, as a title."""
+        self.asking = frozenset(data["asking"])
         self.titled = re.compile(any_of(data["titles"]))
         self.prepositions = frozenset(data["prepositions"])
         self.not_title = re.compile("[科室台]")
