@@ -1,4 +1,5 @@
-"""C-CDA documents: the narrative of their sections as a note, and everyone whom the header names.
+"""CDA documents (C-CDA, and those of the Chinese standards): what their sections say as a note, and
+everyone whom the header names.
 
 Elements are those of HL7 CDA R2 (``ClinicalDocument``, ``recordTarget``, ``structuredBody``).
 Entities, document types and the network are off.
@@ -16,10 +17,16 @@ from residency.ingest.decode import Unreadable
 from residency.ingest.documents import V3, blank, narrative, root_of
 from residency.ingest.hl7 import moment, order_name
 from residency.ingest.rows import NO_TEXT, RowOutcome
+from residency.ingest.shared_documents import IDENTIFIERS, ROOT, is_shared
 from residency.ingest.sources import Ccda
 
 NATIONAL = frozenset({"2.16.840.1.113883.4.1"})
 """Roots of identifiers that are national ones: the US social security number."""
+KINDS = dict.fromkeys(NATIONAL, "national_id") | IDENTIFIERS
+"""Root of an identifier -> its kind, where it is no record number."""
+
+DEPARTMENT = f"{ROOT}1.26"
+CHINESE_ADDRESS = ("state", "city", "county", "township", "streetName", "houseNumber")
 
 
 def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
@@ -31,7 +38,8 @@ def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
     except Unreadable as error:
         return RowOutcome(skipped=str(error), id=f"\0{name}")
     if not text:
-        return RowOutcome(skipped=next(iter(left), NO_TEXT), id=f"\0{name}")
+        why = next(iter(left), NO_TEXT)
+        return RowOutcome(skipped=why, id=f"\0{name}", remarks=dict(left))
     lang = (
         root.find(f"{V3}languageCode").get("code", "")
         if root.find(f"{V3}languageCode") is not None
@@ -40,18 +48,28 @@ def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
     lang = lang if lang in ("vi", "zh", "en") else settings.lang
     patient, identifiers = people(root, lang)
     code, time = root.find(f"{V3}code"), root.find(f"{V3}effectiveTime")
+    title = blank(root.findtext(f"{V3}title")).strip() if is_shared(root) else ""
     return RowOutcome(
         note=RawNote(
             id=name,
             patient=patient,
             text=text,
             lang=lang,
-            kind=code.get("displayName", "") if code is not None else "",
+            kind=(code.get("displayName", "") if code is not None else "") or title,
             written_at=moment(time.get("value", "")) if time is not None else None,
+            department=_department(root) if title else "",
             identifiers=identifiers,
         ),
         remarks=dict(left),
     )
+
+
+def _department(root: Any) -> str:
+    """The department of a visit, as Chinese documents name it."""
+    for place in root.iterfind(f"{V3}componentOf//{V3}wholeOrganization"):
+        if any(id.get("root") == DEPARTMENT for id in place.iterfind(f"{V3}id")):
+            return blank(place.findtext(f"{V3}name")).strip()
+    return ""
 
 
 def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -59,12 +77,11 @@ def people(root: Any, lang: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     found: list[tuple[str, str]] = []
     patient = ""
     for role in root.iterfind(f"{V3}recordTarget/{V3}patientRole"):
-        ids = [
-            ("national_id" if id.get("root") in NATIONAL else "record", id.get("extension", ""))
-            for id in role.iterfind(f"{V3}id")
-        ]
-        patient = patient or next((value for kind, value in ids if kind == "record" and value), "")
-        patient = patient or next((value for _, value in ids if value), "")
+        every = [*role.iterfind(f"{V3}id"), *role.iterfind(f"{V3}patient/{V3}id")]
+        ids = [(KINDS.get(id.get("root"), "record"), id.get("extension", "")) for id in every]
+        # A number of a visit says of nobody that it is the one of the visit before.
+        for of in ("record", "national_id", "insurance", "admission"):
+            patient = patient or next((value for kind, value in ids if kind == of and value), "")
         found += ids + list(_reached(role))
         for person in role.iterfind(f"{V3}patient"):
             found += [("name", name) for name in _names(person, lang)]
@@ -114,7 +131,10 @@ def _reached(element: Any) -> Iterator[tuple[str, str]]:
     """Addresses and ways to call of a role."""
     for address in element.iterfind(f"{V3}addr"):
         parts = list(_parts(address, ("streetAddressLine", "city", "state", "postalCode")))
-        if len(parts) > 1:
+        chinese = list(_parts(address, CHINESE_ADDRESS))
+        if address.find(f"{V3}houseNumber") is not None and chinese:
+            yield "address", "".join(chinese)
+        elif len(parts) > 1:
             yield "address", ", ".join(parts)
         yield from (
             ("address", line)

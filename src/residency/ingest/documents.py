@@ -8,8 +8,10 @@ import re
 from base64 import b64decode
 from binascii import Error, unhexlify
 from collections import Counter
+from functools import partial
 from typing import Any
 
+from residency.ingest import shared_documents
 from residency.ingest.decode import (
     DOWN,
     PICTURE,
@@ -127,20 +129,50 @@ def narrative(root: Any, lang: str = "", left: Counter[str] | None = None) -> st
     left = Counter() if left is None else left
     parts = []
     for body in root.iterfind(f"{V3}component/{V3}nonXMLBody/{V3}text"):
-        coding = "base64" if body.get("representation", "").upper() == "B64" else ""
-        inside = "".join(body.itertext())
-        if body.find(f"{V3}reference") is not None and not inside.strip():
+        if body.find(f"{V3}reference") is not None and not "".join(body.itertext()).strip():
             left[ELSEWHERE] += 1
         else:
-            parts.append(words_of(inside, coding, body.get("mediaType", ""), lang, left).strip())
+            parts.append(_embedded(body, lang, left))
+    shared = shared_documents.is_shared(root)
     for section in root.iter(f"{V3}section"):
+        said = []
         for name in ("title", "text"):
             element = section.find(f"{V3}{name}")
             if element is not None:
-                out: list[str] = []
-                _words(element, out, left)
-                parts.append(with_powers(tidy("".join(out))))
+                said.append(_narrative(element, left))
+        if shared:
+            named = shared_documents.heading(section)
+            reader = partial(_of_entry, lang=lang, left=left)
+            said += shared_documents.entries(section, named, "".join(said), reader, left)
+            said[:0] = [named] if any(said) else []
+        parts += said
     return "\n".join(part for part in parts if part)
+
+
+def _narrative(element: Any, left: Counter[str]) -> str:
+    out: list[str] = []
+    _words(element, out, left)
+    return with_powers(tidy("".join(out)))
+
+
+def _embedded(element: Any, lang: str, left: Counter[str]) -> str:
+    """The words of an element that holds a document; raises ``Unreadable``."""
+    coding = "base64" if element.get("representation", "").upper() == "B64" else ""
+    inside = "".join(element.itertext())
+    return words_of(inside, coding, element.get("mediaType", ""), lang, left).strip()
+
+
+def _of_entry(element: Any, lang: str, left: Counter[str]) -> str:
+    """The words of a value: a text with its lines, a narrative, or an embedded document."""
+    try:
+        if element.get("representation") or element.get("mediaType"):
+            return _embedded(element, lang, left)
+        if not len(element):
+            return read(element.text or "", "utf-8", lang, "auto", left)[0].strip()
+    except Unreadable as error:
+        left[str(error)] += 1
+        return ""
+    return _narrative(element, left)
 
 
 def _words(node: Any, out: list[str], left: Counter[str]) -> None:
