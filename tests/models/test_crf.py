@@ -236,11 +236,33 @@ def test_terms_of_an_erased_patient_leave_the_dictionary_and_the_model_is_sealed
     erased.mark(tmp_path, Erasure(at="2026-01-01T00:00:00", rows=1, patient="a"))
     assert "metformin" in (tmp_path / crf.FEATURES).read_text("utf-8")
     with sealed_again(tmp_path):
-        crf.forget(tmp_path, {"Metformin", "not learned"})
+        crf.forget(tmp_path, {"Metformin", "not learned"}, [], [])
     kept = (tmp_path / crf.FEATURES).read_text("utf-8")
     assert "metformin" not in kept and "salbutamol" in kept
     erased.mark(tmp_path, Erasure(at="2026-01-02T00:00:00", rows=1, patient="b"))
     assert read(tmp_path).files, "the seal holds, and marks are no part of it"
+
+
+@pytest.mark.parametrize(
+    ("rows", "card", "word"), [(ROWS, SPANS, "metformin"), (NOTES, SEVERAL, "smokes")]
+)
+def test_words_that_only_an_erased_patient_has_leave_the_weights_and_others_answers_stay(
+    tmp_path: Path, rows: list[Example], card: Card, word: str
+) -> None:
+    model = fitted(tmp_path, rows, card, features=("words", "neighbours"), c1=0.01)
+    own = [row.input for row in rows if word in row.input]
+    others = [row.input for row in rows if word not in row.input]
+    before = (tmp_path / crf.WEIGHTS).read_bytes()
+    assert f"w={word}".encode() in before
+    said = [model.log_marginals(text).tolist() for text in others]
+    crf.forget(tmp_path, (), own, others)
+    after = (tmp_path / crf.WEIGHTS).read_bytes()
+    assert len(after) == len(before)
+    assert word.encode() not in after
+    again = crf.CrfPredictor.of_files(tmp_path, card, "crf", "tuned")
+    assert [again.log_marginals(text).tolist() for text in others] == said
+    heaviest = again.heaviest(10**6).values()
+    assert any(heaviest) and all(name.strip("-") for each in heaviest for name, _ in each)
 
 
 def test_the_heaviest_features_name_what_speaks_for_a_tag(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ library's logistic regression. Needs neither torch nor a base."""
 from __future__ import annotations
 
 import math
+import struct
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.files import read_json, write_json
+from residency.core.files import read_json, write_bytes, write_json
 from residency.core.part import parse
 from residency.core.types import Answer, Example, Prediction, PredictorInfo, Profile, Spans, Value
 from residency.locale.tokenise import units
@@ -42,6 +43,8 @@ Own = frozenset[tuple[str, str]]
 """Terms of a text's own patient or document, with their labels."""
 SMALLEST = 1e-9
 """Least probability that is told of an output."""
+BLANK = "-"
+"""What stands where the name of a forgotten feature stood."""
 
 
 class LexicalFeatures(Value, frozen=True):
@@ -284,7 +287,7 @@ class CrfPredictor:
         notes."""
         found: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
         for (feature, target), weight in self.tagger.info().state_features.items():
-            if weight > 0:
+            if weight > 0 and feature.strip(BLANK):
                 found[target].append((-weight, feature))
         return {
             target: tuple((name, round(-weight, 3)) for weight, name in sorted(each)[:most])
@@ -445,13 +448,44 @@ def count_terms(owns: Mapping[str, Own]) -> dict[str, dict[str, int]]:
     return {term: dict(sorted(labels.items())) for term, labels in sorted(counts.items())}
 
 
-def forget(folder: Path, quotes: Collection[str]) -> None:
-    """Take labelled spans out of the dictionaries below a folder; weights stay as they are."""
+def forget(
+    folder: Path, quotes: Collection[str], own: Sequence[str], others: Sequence[str]
+) -> None:
+    """Take labelled spans out of the dictionaries below a folder, and out of its weights the
+    features that only a patient's ``own`` texts have: nobody else's answers rest on them."""
     gone = {as_term(quote) for quote in quotes}
-    for path in sorted(folder.rglob(FEATURES)) if gone else ():
+    for path in sorted(folder.rglob(FEATURES)):
         features = read_json(path, LexicalFeatures)
         kept = {term: counts for term, counts in features.terms.items() if term not in gone}
         write_json(path, msgspec.structs.replace(features, terms=kept))
+        method: Crf = parse(Crf, features.method, FEATURES)
+        names = {
+            name for text in own for name in lexical.names(text, method.features, method.window)
+        }
+        for text in (*fingerprint.TEXTS, *others) if names else ():
+            names -= lexical.names(text, method.features, method.window)
+        asked_alone = {name for label in features.outputs for name in alone([*names], label)[1:]}
+        _blank(path.with_name(WEIGHTS), names | asked_alone)
+
+
+def _blank(path: Path, names: Collection[str]) -> None:
+    """Write ``BLANK`` over the names of features in a file of weights: they are found no more, and
+    all else stands where it stood.
+
+    The file as CRFsuite 0.12 writes it: at byte 24 the number of features' names, at 36 where their
+    table begins; a table is a head of 24 bytes, 256 pairs of numbers, and the names, each with its
+    number and its length before it and a zero behind it.
+    """
+    data = bytearray(path.read_bytes())
+    (count,), (at,) = struct.unpack_from("<I", data, 24), struct.unpack_from("<I", data, 36)
+    at += 24 + 256 * 8
+    for _ in range(count):
+        (size,) = struct.unpack_from("<I", data, at + 4)
+        at += 8
+        if data[at : at + size - 1].decode("utf-8", "replace") in names:
+            data[at : at + size - 1] = BLANK.encode() * (size - 1)
+        at += size
+    write_bytes(path, bytes(data))
 
 
 def as_term(text: str) -> str:

@@ -10,9 +10,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Literal, get_args
 
-from residency.locale.tokenise import CLOSERS, HAN, LINE_BREAKS
+from residency.locale.tokenise import CLOSERS, HAN, LINE_BREAKS, units
 
 Group = Literal[
     "words", "shapes", "affixes", "characters", "neighbours", "phrases", "place", "dictionary"
@@ -124,6 +125,13 @@ def of_text(text: str, slots: Slots, groups: Iterable[Group] = GROUPS) -> list[s
         if "phrases" in chosen and at > 1 and _HAN.match(words[at]):
             found[f"w[-2,0]={''.join(words[at - 2 : at + 1])}"] = None
     return list(found)
+
+
+def names(text: str, groups: Iterable[Group] = GROUPS, window: int = 2) -> set[str]:
+    """Every feature that a text gives rise to by its own words, as slots and as a whole."""
+    slots, chosen = units(text), tuple(groups)
+    of_each = chain.from_iterable(of_slots(text, slots, chosen, window))
+    return {*of_each, *of_text(text, slots, chosen)}
 
 
 def _mark(known: list[list[str]], first: int, behind: int, name: str) -> None:

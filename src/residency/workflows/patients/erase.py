@@ -91,8 +91,7 @@ class Erasing(Value, frozen=True):
     log: ErasureLog
     hashes: tuple[str, ...]
     """The patient as the log names it."""
-    labelled: frozenset[str] = frozenset()
-    """Labelled quotes of the patient's notes that nobody else's labels hold."""
+    marks: Marks
 
     def record(self, event: str, path: Path, rows: int, before: str = "", after: str = "") -> None:
         """Add a line to the log."""
@@ -118,7 +117,7 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
         log.add("begun", hashes)
     known = frozenset(id for one in found for id in one.ids)
     marks, exact = marks_of(patient, found), exact_ids(places, found)
-    own = Erasing(patient, known, log, hashes, marks.labelled)
+    own = Erasing(patient, known, log, hashes, marks)
     # first of all: by what the patient's notes say these files are found
     rows = sum(_from_other(one, own, marks, exact) for one in _others(places, found, marks, exact))
     rows += sum(_from_run(run, own) for run in places.runs)
@@ -126,7 +125,7 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
         if one.what == "derived model":
             with artefacts.sealed_again(Path(one.path)):
                 _mark(Path(one.path), 0, own)
-                crf.forget(Path(one.path), own.labelled)
+                _forget(Path(one.path), own)
     files = [one for one in found if one.what == "data" and not one.by_hand]
     for one in sorted(files, key=_children_first(patient)):
         rows += _rewrite(Path(one.path), set(one.lines), own, numbered=True)
@@ -259,12 +258,17 @@ def _from_run(run: Path, own: Erasing) -> int:
         for folder in models:
             if reached.learned:
                 _mark(folder, sum(reached.learned.values()), own)
-            crf.forget(folder, own.labelled)  # a term may be of somebody erased before
+            _forget(folder, own)  # a term may be of somebody erased before
         for one in reached.found:
             if one.what in ("prediction", "ledger"):
                 rows += _rewrite(Path(one.path), set(one.lines), own)
         _documents(run, reached.ids, bool(reached.learned))
     return rows
+
+
+def _forget(folder: Path, own: Erasing) -> None:
+    marks = own.marks
+    crf.forget(folder, marks.labelled, marks.own, marks.others)
 
 
 def _mark(folder: Path, rows: int, own: Erasing) -> None:

@@ -43,6 +43,8 @@ class Marks:
         self.quotes: frozenset[str] = frozenset()
         self.labelled: frozenset[str] = frozenset()
         """Labelled quotes of any length that nobody else's labels hold."""
+        self.own, self.others = own, others
+        """The patient's texts, and those of everybody else."""
         self.runs = {run for text in own for run in runs(text)}
         for text in others if self.runs else ():
             self.runs.difference_update(runs(text))
