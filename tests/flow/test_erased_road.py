@@ -83,10 +83,12 @@ def holding(folder: Path, strings: set[str]) -> set[tuple[str, str]]:
 
 def own_strings(folder: Path, patient: str, group: str, erased: set[str]) -> set[str]:
     """Codes, the hospital's identifiers that are no names, stretches of 20 characters and label
-    quotes that no note of those who stay holds."""
+    quotes that no note of those who stay holds, also not in small letters and on one line: so
+    models keep the words of those who stay."""
     every = rows(folder)
     own = [row for row in every if row["group"] == group]
     others = "\n".join(row["text"] for row in every if row["group"] not in erased)
+    others += "\n" + " ".join(others.lower().split())
     found = {patient, group, *(row["id"] for row in own)}
     database = sqlite3.connect(folder / "hospital.db")
     columns = "national_id, insurance, phone, record_number, relative_phone"

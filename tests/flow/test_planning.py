@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,13 @@ def test_sharing_a_model_out_is_the_first_advice_where_there_are_processes(
     assert not found.fits and found.advice.startswith("set launch.shard=true")
     (followed,) = plan.forecasts(Recipe.load(weightless, [*changes, "launch.shard=true"]), "2GB")
     assert followed.fits
+
+
+def test_a_base_of_joined_words_is_planned_by_syllables_without_the_segmenter(
+    project: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = shutil.copytree(tiny, project / "phobert-small")
+    monkeypatch.setitem(sys.modules, "underthesea", None)
+    recipe = Recipe.load(project / "recipe.yaml", [f"base={joined}"])
+    (found,) = plan.forecasts(recipe, "24GB")
+    assert found.fits

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from residency.core.errors import UserError
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Example, MaskProof, Value
-from residency.models.base import NO_BASE, Base, resolve
+from residency.models.base import NO_BASE, Base
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.card import Card
@@ -22,6 +22,7 @@ from residency.train import processes
 from residency.train.defaults import StagePlan
 from residency.train.device import device_here, device_named, held
 from residency.train.stage import Stage
+from residency.workflows.steps import base_of
 
 if TYPE_CHECKING:
     from residency.train.device import Device
@@ -81,7 +82,7 @@ def forecasts(
     processes.check(recipe.launch)
     device = device_named(gpu) if gpu else device_here()
     based = any(stage.needs_base for stage in recipe.stages)
-    base = resolve(recipe.base, recipe.root, weights=False) if based else NO_BASE
+    base = base_of(recipe, weights=False) if based else NO_BASE
     recipe = recipe.settled(base)
     subject, proof = subject_of_recipe(recipe, base) if based else (None, None)
     tracker.end()

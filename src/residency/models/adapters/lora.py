@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,24 @@ from pydantic import Field, model_validator
 from residency.core.errors import UserError
 from residency.models.adapters.method import Method, fresh, output_layer
 from residency.models.weights import size
+
+
+@contextmanager
+def light_imports() -> Iterator[None]:
+    """Keep peft from importing bitsandbytes, which brings torch's compilers along (over a second of
+    processor time, measured): a base that is quantised has imported it already."""
+    if "bitsandbytes" in sys.modules:
+        yield
+        return
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # as the language has it
+    try:
+        yield
+    finally:
+        from peft import import_utils
+
+        del sys.modules["bitsandbytes"]
+        import_utils.is_bnb_available.cache_clear()
+        import_utils.is_bnb_4bit_available.cache_clear()
 
 
 class Lora(Method):
@@ -51,6 +70,7 @@ class Lora(Method):
             )
         return self
 
+    @light_imports()
     def attach(self, model: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
@@ -120,6 +140,7 @@ class Lora(Method):
             raise refusal
         return wrapped
 
+    @light_imports()
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         """Raises ``UserError`` where a tensor of the file finds no place, or a place no tensor:
         peft says nothing, and the base answers."""
