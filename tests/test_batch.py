@@ -54,24 +54,16 @@ def test_fields_may_have_other_names(run: Path) -> None:
     assert ids(run / "out.jsonl") == ["x1"]
 
 
-def test_an_existing_output_stays_until_the_new_one_is_whole(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_existing_output_is_never_overwritten_and_no_folder_is_made(run: Path) -> None:
     source, output = run / "in.jsonl", run / "out.jsonl"
     source.write_text('{"text": "a"}\n', "utf-8")
     output.write_text("before", "utf-8")
-
-    def fails(folder: Path, notes: Iterable[RawNote]) -> Iterator[Prediction]:
-        raise UserError("the model is gone.")
-
-    whole = predict.predict
-    monkeypatch.setattr(predict, "predict", fails)
-    with pytest.raises(UserError, match="the model is gone"):
+    with pytest.raises(UserError, match=r"out\.jsonl: is there already; name another file"):
         predict.predict_file(run, source, output)
-    assert output.read_text() == "before" and not (run / "out.jsonl.partial").exists()
-    monkeypatch.setattr(predict, "predict", whole)
-    predict.predict_file(run, source, output)
-    assert ids(output) == ["1"]
+    assert output.read_text("utf-8") == "before"
+    with pytest.raises(UserError, match="new: is no folder; make it first"):
+        predict.predict_file(run, source, run / "new" / "out.jsonl")
+    assert not (run / "new").exists()
 
 
 def test_another_input_begins_anew(run: Path) -> None:

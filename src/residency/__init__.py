@@ -74,6 +74,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for, so that ``import residency`` loads nothing."""
     if name not in _WHERE:

@@ -294,7 +294,7 @@ class Recipe(Part):
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; raises ``UserError`` that names file and line."""
     try:
-        value = yaml.safe_load(path.read_text("utf-8"))
+        return load_yaml(path.read_text("utf-8"), path)
     except FileNotFoundError:
         raise UserError(
             f"{path}: does not exist; write one with residency init, or give another path."
@@ -303,10 +303,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not UTF-8; save it as UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def load_yaml(text: str, path: Path) -> dict[str, Any]:
+    """The mapping that YAML of a file holds; raises ``UserError`` that names file and line, also
+    for a key that stands twice."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_keys(tree, path, set())
+        value = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: is not valid YAML ({error.problem}).") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date such as 2024-99-99
         raise UserError(f"{path}: is not valid YAML.") from None
     if not isinstance(value, dict):
         raise UserError(
@@ -314,6 +323,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
             "name: ..."
         )
     return value
+
+
+def _check_keys(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
+    """Raise ``UserError`` with both lines for a key that stands twice in one mapping: YAML would
+    take the last and say nothing."""
+    if node is None or id(node) in seen:  # an alias stands for a node that was looked at
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, path, seen)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            line, name = key.start_mark.line + 1, (key.tag, str(key.value))
+            if name in lines:
+                raise UserError(
+                    f"{path}:{line}: {key.value} stands in line {lines[name]} too; keep one of them."
+                )
+            lines[name] = line
+            _check_keys(value, path, seen)
 
 
 def override(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

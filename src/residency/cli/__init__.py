@@ -3,6 +3,7 @@ imported inside the functions."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -46,6 +47,23 @@ NEEDED_TO_TRAIN = {
     "torch",
     "transformers",
 }
+
+OF_FILES = frozenset(
+    getattr(errno, name)
+    for name in [
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOSPC",
+        "EDQUOT",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "ELOOP",
+        "EIO",
+    ]
+)
+"""What the system says of files and folders that the user can mend."""
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for wrong arguments; its other name is in a private module, or in click, by
@@ -93,6 +111,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # a folder that may not be read or written, wherever it is met
+        if error.errno not in OF_FILES or not error.filename:
+            raise
+        _stop(f"{error.filename}: cannot be read or written ({error.strerror}).")
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted; the same command goes on from here.", 130)
     if code == 130:  # typer has caught the interruption itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from residency.core.errors import UserError
 
 if TYPE_CHECKING:
     from residency.recipe import Recipe
+    from residency.workflows.columns import Question
 
 
 @app.command()
@@ -67,8 +69,8 @@ def demo(
         "\nNext, on your own data:\n"
         "  residency init my-project                write a commented recipe, and folders to fill\n"
         "  residency check my-project/recipe.yaml   read all data, report every problem\n"
-        f"  residency predict {finished.folder} --input notes.jsonl --output answers.jsonl\n"
-        f"  residency chat {answering.folder}",
+        f"  residency predict {quote(str(finished.folder))} --input notes.jsonl --output answers.jsonl\n"
+        f"  residency chat {quote(str(answering.folder))}",
     )
 
 
@@ -98,14 +100,30 @@ def _rehearse_labelling(recipe: Recipe) -> None:
 @app.command()
 def init(
     folder: Annotated[Path, argument("DIR", help="A new folder.")],
+    more: Annotated[
+        list[Path] | None,
+        argument("[FILE]...", help="More files of --data, as a shell lists them."),
+    ] = None,
     hospital: Annotated[
         str | None,
         option(
             "--hospital", help="vi, zh or en: with an invented hospital's database to start from."
         ),
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        option("--data", help="Files or folders of notes: the recipe is filled in for them."),
+    ] = None,
+    answer: Annotated[
+        list[str] | None,
+        option("--answer", help="KEY=VALUE: what the files leave open, e.g. text=note, lang=vi."),
+    ] = None,
 ) -> None:
-    """Begin a project: a commented recipe, and folders to fill. Overwrites nothing."""
+    """Begin a project: a commented recipe, and folders to fill. Overwrites nothing.
+
+    With --data, looks at the files (format, encoding, language, columns, tags) and writes the
+    recipe that reads them, with what was found and why; asks where they leave something open.
+    """
     from residency.core.errors import allowed
     from residency.workflows.init import write_hospital_project, write_project
 
@@ -113,19 +131,57 @@ def init(
         raise UserError(
             f"--hospital: {hospital!r} is not known; {allowed(('vi', 'zh', 'en'), hospital)}."
         )
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; name the new folder first: init DIR --data FILE.")
+    if data:
+        if hospital:
+            raise UserError("--hospital: brings its own notes; leave it out, or --data.")
+        _init_for([*data, *(more or [])], folder, answer or [])
+        return
+    if more or answer:
+        raise UserError(f"{'--answer' if answer else more[0] if more else ''}: needs --data FILE.")
     written = write_hospital_project(folder, hospital) if hospital else write_project(folder)
     for path in written:
         say(f"wrote {path}")
+    recipe = quote(str(folder / "recipe.yaml"))
     if hospital:
         say(
-            "Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid "
-            f"{folder / 'recipe.yaml'}",
+            f"Next: export RESIDENCY_KEY=$(openssl rand -hex 32), then: residency deid {recipe}",
         )
         return
     say(
         f"Put your notes into {folder / 'data'} (its README.md says how), then: residency check "
-        f"{folder / 'recipe.yaml'}",
+        f"{recipe}",
     )
+
+
+def _init_for(files: list[Path], folder: Path, given: list[str]) -> None:
+    """Write the recipe for files, and say what was found."""
+    import sys
+
+    from residency.workflows.columns import Answers
+    from residency.workflows.init import write_for
+
+    if bad := [text for text in given if not all(text.partition("="))]:
+        raise UserError(f"--answer {bad[0]}: is no answer; write KEY=VALUE, e.g. text=note.")
+    said = dict(text.split("=", 1) for text in given)
+    written, found = write_for(files, folder, Answers(said, _ask if sys.stdin.isatty() else None))
+    for one in found.settings:
+        say(f"{one.key:<10} {one.value}{f' ({one.why})' if one.why else ''}")
+    say(f"{'card':<10} {found.card} ({found.why})")
+    for path in written:
+        say(f"wrote {path}")
+    verb = "label push" if found.unlabelled else "check"
+    say(f"\nNext: residency {verb} {quote(str(folder / 'recipe.yaml'))}")
+
+
+def _ask(question: Question) -> str:
+    """An answer from the terminal, asked for until it is one."""
+    shown = f" [{', '.join(question.choices)}]" if question.choices else ""
+    while True:
+        answer = str(typer.prompt(f"{question.words}?{shown}")).strip()
+        if answer in question.choices or not question.choices:
+            return answer
 
 
 @app.command(name="import")
@@ -172,7 +228,7 @@ def import_(
     write_text(target, llamafactory.recipe_text(recipe))
     for fate in fates:
         say(f"{fate.key:<32} {fate.became}")
-    say(f"\nwrote {target}; next: residency check {target}")
+    say(f"\nwrote {target}; next: residency check {quote(str(target))}")
 
 
 @app.command()

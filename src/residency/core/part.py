@@ -52,6 +52,7 @@ class Part(BaseModel):
         hide_input_in_errors=True,
         validate_default=True,
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 

@@ -40,6 +40,7 @@ class Stage(Part):
     """One training stage."""
 
     name: str = Field(default="", pattern=r"^[\w-]*$")
+    """Part of the stage's folder; the method's kind where not given."""
     start: str = "previous"
     """``base``, ``previous`` (the stage before; of the first, the base), or the folder of a run or
     an artefact, relative to the recipe."""
@@ -58,36 +59,45 @@ class Stage(Part):
     fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
     chosen on the stop part; where there is none, on 15 % of the training rows, in a training without
     them that comes first. ``off``: the encoder answers alone."""
-    epochs: float | Auto = "auto"
-    steps: int | None = Field(default=None, ge=1)
+    epochs: Annotated[float, Field(le=10_000)] | Auto = "auto"
+    """Passes over the training data, at most; ``auto`` suits the method and the amount of data."""
+    steps: int | None = Field(default=None, ge=1, le=10**9)
     """Optimiser steps; instead of ``epochs``."""
-    batch: int | Auto = "auto"
+    batch: Annotated[int, Field(le=10**6)] | Auto = "auto"
     """Effective batch: rows per optimiser step."""
-    micro_batch: Annotated[int, Field(ge=1)] | Auto | None = None
+    micro_batch: Annotated[int, Field(ge=1, le=10**6)] | Auto | None = None
     """Rows per forward pass; with ``accumulation`` it makes the effective batch. ``auto``: as many
     as memory holds by the plan's estimate, and half of them where that was too many."""
-    accumulation: int | None = Field(default=None, ge=1)
+    accumulation: int | None = Field(default=None, ge=1, le=10**6)
+    """Forward passes that make one optimiser step."""
     learning_rate: float | Auto = "auto"
+    """Peak rate; ``auto`` suits the method, the size of the model and the amount of data."""
     head_learning_rate: float | Auto = "auto"
     """Rate of the fresh head."""
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     """``adamw_8bit``: its state in 8 bits; ``paged_``: which may leave the GPU while it is short of
     memory (on a CPU there is nothing to leave). Both need bitsandbytes."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate goes after the warm-up: down to 0 in a line or a cosine, or as it is."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps in which the rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Of AdamW: how far each step draws weights towards 0, beside the gradient."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW: how slowly the means of the gradients and of their squares change."""
     epsilon: float = Field(default=1e-8, gt=0)
+    """Of AdamW: what is added to the denominator."""
     clip: float = Field(default=1.0, ge=0)
     """Largest gradient norm; 0 for none."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the reference's probability that is spread over all labels."""
     loss_on: Literal["all", "last"] = "all"
     """Generative models: learn every answer of a conversation, or only the last."""
     packing: Annotated[Literal["auto", "on", "off"], ON_OFF] = "auto"
     """Generative models: put the rows of a batch one behind the other instead of padding them; none
     sees another. ``auto``: where the model allows it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the computation; ``auto``: ``bf16`` where the hardware has it, else ``fp32``."""
     stop: Stop | None = Stop()
     """``null`` trains to the end and keeps the last model."""
     track: tuple[Logger, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from residency.tasks.examples import examples, fixed, unknown_labels
 from residency.tasks.families import head_of
 from residency.train.stage import Stage
 from residency.workflows.steps import EvaluationTask, base_of, evaluation_tasks, trained_on
+
+MOST_TOLD = 5
+"""Rows and labels of a data set that are told one by one; the others are counted."""
 
 
 class CheckFinding(Value, frozen=True):
@@ -116,7 +120,11 @@ def _check_task(
         labelled = fixed(card, train, f"data.{task.data}")
         allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
         unknown = unknown_labels(corpus.notes, labelled)
+        more = len(unknown) - MOST_TOLD
+        unknown = unknown[:MOST_TOLD]
         findings += [_found("error", f"{where}: {told(one)} {allowed}") for one in unknown]
+        if more > 0:
+            findings.append(_found("error", f"{where}: {more} more labels are not in the card."))
         if base and base.path and head:
             changed = training_of(head).changes(
                 lambda part: examples(
@@ -137,12 +145,18 @@ def _check_task(
 
 
 def _rejections(corpus: Corpus, limit: float, name: str) -> list[CheckFinding]:
+    """What became of rows, one by one where they are few: a file of another form has thousands."""
     rejected = [entry for entry in corpus.ledger if entry.status == "rejected"]
     rows = sum(entry.status in ROWS for entry in corpus.ledger)
     level = "error" if rows and len(rejected) / rows > limit else "note"
     found = [
         _found(level, f"{entry.file}:{entry.line}: row rejected: {entry.reason}.")
-        for entry in rejected
+        for entry in rejected[:MOST_TOLD]
+    ]
+    reasons = Counter(entry.reason for entry in rejected[MOST_TOLD:])
+    found += [
+        _found(level, f"data.{name}: {count} more rows rejected: {reason}.")
+        for reason, count in reasons.most_common(MOST_TOLD)
     ]
     if level == "error":
         share = f"data.{name}: {len(rejected)} of {rows} rows are rejected, more than"

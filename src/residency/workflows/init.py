@@ -3,14 +3,21 @@ recipe."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
+from shlex import quote
 from string import Template
 
 from residency.core.errors import UserError, allowed
 from residency.core.files import write_jsonl, write_text
 from residency.models.base import encoder_at_hand
+from residency.recipe import Recipe, load_yaml
 from residency.synth.questions import questions
+from residency.workflows.columns import Answers
+from residency.workflows.look import Looked, look
 
 TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("vi", "zh", "en")
@@ -85,11 +92,57 @@ def write_hospital_project(
             raise UserError(f"{path}: is there already; choose another folder.")
     write_hospital(database, lang, patients, seed)
     text = Template((TEMPLATES / "hospital.yaml").read_text("utf-8")).substitute(
-        lang=lang, folder=folder, base=base or encoder_at_hand()
+        lang=lang, folder=quote(str(folder)), base=base or encoder_at_hand()
     )
     write_text(recipe, text)
     write_text(folder / ".gitignore", "data/\nidentified/\nlabelling/\nruns/\nhospital.db\n")
     return [recipe, database, folder / ".gitignore"]
+
+
+def write_for(files: Sequence[Path], folder: Path, answers: Answers) -> tuple[list[Path], Looked]:
+    """Look at files, and write a recipe that reads them, and copies in UTF-8 of those that are in
+    another encoding; returns what was written, and what was found.
+
+    Never overwrites: raises ``UserError`` where a recipe or a copy is there already, and where what
+    the files are does not show and nobody is there to be asked.
+    """
+    recipe = folder / "recipe.yaml"
+    if recipe.exists():
+        raise UserError(f"{recipe}: is there already; choose another folder, or edit it.")
+    found = look(files, folder, answers)
+    values = Template((TEMPLATES / "looked.yaml").read_text("utf-8")).substitute(
+        name=json.dumps(name_of(folder)),
+        base="bundled:tiny-lm" if found.writes else encoder_at_hand(),
+        settings="\n".join(_line(one.key, one.value, one.why) for one in found.settings),
+        card=_line("card", found.card, found.why).replace("    card", "  - card", 1),
+        label="label: {data: notes, via: files, annotators: 2}\n\n" if found.unlabelled else "",
+    )
+    Recipe.from_mapping(load_yaml(values, recipe), folder, where=str(recipe))
+    new = {folder / place: text for place, text in found.copies.items()}
+    if there := next((path for path in new if path.exists()), None):
+        raise UserError(f"{there}: is there already; choose another folder.")
+    if not (folder / ".gitignore").exists():
+        new[folder / ".gitignore"] = "data/\nruns/\n"
+    new[recipe] = values
+    for path, text in new.items():
+        write_text(path, text)
+    return list(new), found
+
+
+def _line(key: str, value: object, why: str) -> str:
+    """A key of a data set with the reason for its value; JSON is YAML."""
+    plain = isinstance(value, str) and re.fullmatch(r"[a-zA-Z][\w./-]*", value)
+    safe = plain and value not in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+    shown = value if safe else json.dumps(value, ensure_ascii=False)
+    line = f"    {key}: {shown}"
+    return f"{line:<34}  # {why}" if why else line
+
+
+def name_of(folder: Path) -> str:
+    """The name of a recipe in a folder: the folder's, of letters that names may have."""
+    found = folder.resolve().name
+    kept = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in found)
+    return kept.lstrip("-._")[:64] or "project"
 
 
 def write_project(folder: Path) -> list[Path]:
@@ -102,15 +155,9 @@ def write_project(folder: Path) -> list[Path]:
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         raise UserError(f"{recipe}: is there already; choose another folder, or edit it.")
-    name = (
-        "".join(
-            c if c.isascii() and (c.isalnum() or c in "-_.") else "-" for c in folder.resolve().name
-        ).lstrip("-._")[:64]
-        or "project"
-    )
     files = {
         recipe: Template((TEMPLATES / "project.yaml").read_text("utf-8")).substitute(
-            name=name, base=encoder_at_hand()
+            name=name_of(folder), base=encoder_at_hand()
         ),
         folder / "data" / "README.md": (TEMPLATES / "data.md").read_text("utf-8"),
         folder / "cards" / "my-card.yaml": (TEMPLATES / "card.yaml").read_text("utf-8"),

@@ -44,7 +44,7 @@ def predict_file(
 
     The output appears when it is whole; until then ``OUTPUT.partial`` grows, and the same command
     goes on from there. Raises ``DataError`` for a line without text, ``UserError`` for a folder
-    without a model.
+    without a model, for an output that is there already, and where its folder is not.
     """
     tracker = tracker or Silent()
     artefact = artefact_of(run)
@@ -55,6 +55,10 @@ def predict_file(
             f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for "
             "the output."
         )
+    if output.exists():
+        raise UserError(f"{output}: is there already; name another file, or remove it first.")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"{output.parent}: is no folder; make it first, or name another output.")
     card = card_of(artefact)
     columns = bool(card.prompt and card.answer)  # which the card puts into words
     check_fields(input, text_field, columns)
@@ -73,7 +77,6 @@ def predict_file(
     encoder = msgspec.json.Encoder()
     count = done
     with disk_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
             if not done:
                 file.truncate(0)

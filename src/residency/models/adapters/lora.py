@@ -41,7 +41,7 @@ class Lora(Method):
     """
 
     kind: Literal["lora"] = "lora"
-    r: int = Field(default=16, ge=1)
+    r: int = Field(default=16, ge=1, le=16_384)
     """Rank."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale is alpha / r; twice the rank where not given."""

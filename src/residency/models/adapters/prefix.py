@@ -28,9 +28,9 @@ class Prefix(Method):
     """
 
     kind: Literal["prefix"] = "prefix"
-    length: int = Field(default=32, ge=1)
+    length: int = Field(default=32, ge=1, le=16_384)
     """Positions of the prefix; 128 in the published settings of 6B models."""
-    projection: int | None = Field(default=None, ge=1)
+    projection: int | None = Field(default=None, ge=1, le=65_536)
     """Hidden units of a projection through which the prefix is trained (peft's
     ``prefix_projection`` with this ``encoder_hidden_size``); only the prefix that it makes is kept.
     None where not given."""

@@ -1,0 +1,5 @@
+"""``python -m residency``: the command line."""
+
+from residency.cli import main
+
+main()
