@@ -48,17 +48,7 @@ def predict_file(
     """
     tracker = tracker or Silent()
     artefact = artefact_of(run)
-    if not input.is_file():
-        raise DataError(f"{input}: does not exist; give a file of JSON lines.")
-    if output.is_dir() or output.resolve() == input.resolve():
-        raise UserError(
-            f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for "
-            "the output."
-        )
-    if output.exists():
-        raise UserError(f"{output}: is there already; name another file, or remove it first.")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"{output.parent}: is no folder; make it first, or name another output.")
+    _check_places(input, output)
     card = card_of(artefact)
     columns = bool(card.prompt and card.answer)  # which the card puts into words
     check_fields(input, text_field, columns)
@@ -94,6 +84,22 @@ def predict_file(
         _finish(partial, output)
     tracker.end(f"{count} notes")
     return count
+
+
+def _check_places(input: Path, output: Path) -> None:
+    """Raise ``UserError`` where the input is not there, and where the output would overwrite
+    something or needs a new folder."""
+    if not input.is_file():
+        raise DataError(f"{input}: does not exist; give a file of JSON lines.")
+    if output.is_dir() or output.resolve() == input.resolve():
+        raise UserError(
+            f"{output}: is {'a folder' if output.is_dir() else 'the input'}; name another file for "
+            "the output."
+        )
+    if output.exists():
+        raise UserError(f"{output}: is there already; name another file, or remove it first.")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"{output.parent}: is no folder; make it first, or name another output.")
 
 
 def card_of(artefact: Path) -> Card:
