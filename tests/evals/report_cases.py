@@ -202,8 +202,18 @@ def facts(lang: str, kind: str = "clearly better", show_text: bool = True) -> Ru
 
 def labels_facts(lang: str) -> RunFacts:
     """The same of a task that chooses labels, with a second task that answers in words."""
-    from residency.core.types import AnswerItem, Bin, Screening
+    from residency.core.types import AnswerItem, Bin, Calibration, Screening
 
+    calibration = Calibration(
+        temperature=1.7,
+        rows=90,
+        held_out=lang == "vi",
+        before=score("ece", 0.2),
+        after=score("ece", 0.04),
+        most_error=0.05,
+        threshold=0.81,
+    )
+    system = msgspec.structs.replace(report("tuned", 0.8).system, calibration=calibration)
     chosen = [score(name, 0.8) for name in ("macro_f1", "micro_f1", "accuracy", "macro_f1/yes")]
     screened = tuple(
         score(name, 0.9) for name in ("sensitivity", "specificity", "ppv", "npv", "auroc")
@@ -217,6 +227,10 @@ def labels_facts(lang: str) -> RunFacts:
         screening=(Screening(label="yes", tp=40, fp=3, fn=4, tn=13, scores=screened),),
         calibration=(Bin(start=0.5, end=1.0, n=60, chance=0.8, right=0.75, low=0.6, high=0.9),),
         calibration_error=score("ece", 0.05),
+        uncalibrated=(Bin(start=0.9, end=1.0, n=60, chance=0.95, right=0.75, low=0.6, high=0.9),),
+        uncalibrated_error=score("ece", 0.2),
+        abstention=(score("coverage", 0.7), score("error", 0.04)),
+        system=system,
     )
     answers = (AnswerItem(example="q1", input="?", gold="1", answer="", failure=""),)
     written = msgspec.structs.replace(

@@ -253,6 +253,59 @@ class Prediction(Value, frozen=True):
     was asked for it."""
     gold_tokens: int = 0
     """How many tokens that is."""
+    uncalibrated: Answer | None = None
+    """The answer with how sure the model was before calibration, where that is something else."""
+
+
+class Score(Value, frozen=True):
+    """A metric with its interval. ``low``/``high`` are the 95 % bounds unless ``procedure`` says
+    otherwise."""
+
+    metric: str
+    """e.g. ``span_f1``, ``span_f1/drug``"""
+    value: float | None
+    """``None`` where the metric does not apply: nothing that it is about occurs."""
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    """Examples that it was computed on."""
+    support: int = 0
+    """Gold items (spans, labels) behind it."""
+    groups: int = 0
+    procedure: str = ""
+    """e.g. ``bootstrap over groups, 1000 samples, 95 %``"""
+    signature: str = ""
+    """How the metric was computed, where that is not one thing: sacrebleu's signature, the
+    tokenisation."""
+
+
+class Calibration(Value, frozen=True):
+    """What makes how sure a model says it is as large as how often it is right; it changes no answer."""
+
+    temperature: float
+    """What its log-odds are divided by."""
+    rows: int
+    """Rows that it was found on, none of them learned from."""
+    held_out: bool = False
+    """Whether they are training rows that a training before went without; else the stop part."""
+    before: Score | None = None
+    after: Score | None = None
+    """Expected calibration error on these rows without it and with it."""
+    most_error: float | None = None
+    """Most of the answers given that may be wrong, as the stage asked."""
+    threshold: float | None = None
+    """Confidence below which the model abstains so that no more are wrong; ``None`` with
+    ``most_error`` where no confidence is high enough."""
+    seconds: float = 0.0
+    """Of the training before."""
+    joules: float | None = None
+
+    @property
+    def abstains_below(self) -> float | None:
+        """The threshold where one was asked for: above all confidences where none is high enough."""
+        return (
+            None if self.most_error is None else 2.0 if self.threshold is None else self.threshold
+        )
 
 
 class PredictorInfo(Value, frozen=True):
@@ -266,6 +319,12 @@ class PredictorInfo(Value, frozen=True):
     parameters: int = 0
     trainable: int = 0
     remote: bool = False
+    calibration: Calibration | None = None
+
+    @property
+    def temperature(self) -> float:
+        """What its log-odds are divided by before it says how sure it is."""
+        return self.calibration.temperature if self.calibration else 1.0
 
 
 @runtime_checkable
@@ -293,28 +352,6 @@ class Split(Value, frozen=True):
     balance: dict[str, dict[str, int]] = {}
     """Label -> part -> count."""
     digest: str = ""
-
-
-class Score(Value, frozen=True):
-    """A metric with its interval. ``low``/``high`` are the 95 % bounds unless ``procedure`` says
-    otherwise."""
-
-    metric: str
-    """e.g. ``span_f1``, ``span_f1/drug``"""
-    value: float | None
-    """``None`` where the metric does not apply: nothing that it is about occurs."""
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    """Examples that it was computed on."""
-    support: int = 0
-    """Gold items (spans, labels) behind it."""
-    groups: int = 0
-    procedure: str = ""
-    """e.g. ``bootstrap over groups, 1000 samples, 95 %``"""
-    signature: str = ""
-    """How the metric was computed, where that is not one thing: sacrebleu's signature, the
-    tokenisation."""
 
 
 class Bin(Value, frozen=True):
@@ -418,8 +455,14 @@ class Report(Value, frozen=True):
     screening: tuple[Screening, ...] = ()
     """Choosing labels: each label as a test of its own."""
     calibration: tuple[Bin, ...] = ()
-    """Choosing labels, where chances are known: of the chosen label, else of every label."""
+    """Where chances are known: of each span, of the chosen label, of every label where several may
+    hold."""
     calibration_error: Score | None = None
+    uncalibrated: tuple[Bin, ...] = ()
+    uncalibrated_error: Score | None = None
+    """The same before calibration, where the model is calibrated."""
+    abstention: tuple[Score, ...] = ()
+    """``coverage`` and ``error`` at the confidence below which the model abstains, where it does."""
     seconds: float = 0.0
     """Wall-clock time of prediction."""
     baselines: tuple[Report, ...] = ()

@@ -1,23 +1,14 @@
-"""Labels as screening tests: sensitivity and its kin, the area under the ROC curve, calibration."""
+"""Labels as screening tests: sensitivity and its kin, the area under the ROC curve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import NamedTuple
 
-from residency.core.types import Bin, Example, Prediction, Score, Screening
+from residency.core.types import Example, Prediction, Score, Screening
 from residency.tasks.card import Card
 from residency.tasks.families import of
-from residency.tasks.families.labels import labels_of
-
-
-class Screened(NamedTuple):
-    """What is said of labels as tests."""
-
-    labels: tuple[Screening, ...] = ()
-    bins: tuple[Bin, ...] = ()
-    error: Score | None = None
+from residency.tasks.families.labels import chances_of, labels_of
 
 
 def screen(
@@ -25,26 +16,20 @@ def screen(
     predictions: Sequence[Prediction],
     card: Card,
     groups: Sequence[str],
-    samples: int,
-    seed: int,
     level: float,
-) -> Screened:
-    """Each label that gold holds, and is not held by every item, as a test of its own; calibration
-    where chances are known.
-
-    Several labels: every label of every item counts. One label: the chosen one. An item without an
-    answer is negative, and stands for no chance.
-    """
+) -> tuple[Screening, ...]:
+    """Each label that gold holds, and is not held by every item, as a test of its own. An item without
+    an answer is negative."""
     golds = [set(labels_of(example.gold, card)) for example in examples]
     said = [set(labels_of(prediction.answer, card)) for prediction in predictions]
-    chances = [_chances(prediction, card) for prediction in predictions]
+    chances = [chances_of(prediction.answer, card) for prediction in predictions]
     known = all(chances)
     labels = [
         label
         for label in of(card).occurring(card, examples)
         if 0 < sum(label in one for one in golds) < len(golds)
     ]
-    tests = tuple(
+    return tuple(
         _test(
             label,
             golds,
@@ -55,23 +40,6 @@ def screen(
         )
         for label in labels
     )
-    if not any(chances):
-        return Screened(labels=tests)
-    pairs = [
-        (one[label], label in gold, group)
-        for one, gold, answered, group in zip(chances, golds, said, groups, strict=True)
-        for label in (one if card.multiple else one.keys() & answered)
-    ]
-    return Screened(tests, *_calibrated(pairs, samples, seed, level))
-
-
-def _chances(prediction: Prediction, card: Card) -> dict[str, float]:
-    """Label -> chance; names that stand for one label are added up."""
-    found: dict[str, float] = {}
-    for name, chance in of(card).chances(prediction.answer).items():
-        label = card.canonical(name)
-        found[label] = min(1.0, found.get(label, 0.0) + chance)
-    return found
 
 
 def _test(
@@ -137,33 +105,3 @@ def _score(
         groups=len(set(groups)),
         procedure=how if known else "no interval",
     )
-
-
-def _calibrated(
-    pairs: Sequence[tuple[float, bool, str]], samples: int, seed: int, level: float
-) -> tuple[tuple[Bin, ...], Score | None]:
-    from residency.metrics import intervals, screening
-
-    if not pairs:
-        return (), None
-    chances, right, groups = (
-        [pair[0] for pair in pairs],
-        [pair[1] for pair in pairs],
-        [pair[2] for pair in pairs],
-    )
-    rows = screening.binned(chances, right)
-    value, low, high = intervals.bootstrap(
-        rows, groups, screening.calibration_error(), samples, seed, level, True
-    )
-    units = len(set(groups))
-    known = units > 1 and samples > 0
-    error = Score(
-        metric="ece",
-        value=float(value[0]),
-        low=float(low[0]) if known else None,
-        high=float(high[0]) if known else None,
-        n=len(pairs),
-        groups=units,
-        procedure=intervals.procedure(units, samples, level),
-    )
-    return screening.bins(chances, right, groups, level), error

@@ -25,8 +25,9 @@ from residency.core.types import (
     Report,
     Score,
 )
+from residency.evals import reliability
 from residency.evals.formats import MARKS
-from residency.evals.label_screening import Screened, screen
+from residency.evals.label_screening import screen
 from residency.metrics import intervals
 from residency.metrics.spans import NOTHING
 from residency.tasks import scoring
@@ -119,30 +120,28 @@ def score(
 ) -> Report:
     """Score predictions against gold. Pure: equal input gives an equal report.
 
-    ``bootstrap`` is the number of resamples behind the intervals (0: none). The unit that is
-    resampled is the example's group, else its note, else the example. ``show_text`` lets errors
-    carry the text around them, and answers their texts. ``metrics`` are those of written answers
-    that are wanted beside the usual ones. Raises ``UserError`` for no examples, examples without
-    gold or an unknown metric, ``ValueError`` for predictions that do not belong to the examples.
+    ``bootstrap``: resamples of groups (``groups_of``) behind the intervals, 0 for none;
+    ``show_text`` lets errors and answers carry texts; ``metrics`` of written answers come beside
+    the usual ones. Raises ``UserError`` for no examples, examples without gold or an unknown
+    metric, ``ValueError`` for predictions of other examples.
     """
     scoring.check_gold(examples, card)
     scoring.check_aligned(examples, predictions)
     family = of(card)
     wanted = tuple(dict.fromkeys((*usual, *metrics))) if (usual := family.metrics(card)) else ()
     tally = family.tally(examples, predictions, card, metrics=wanted)
-    groups, everything = groups_of(examples), list(range(len(examples)))
-    main = family.position(card.main_metric, tally, card)
+    groups, main = groups_of(examples), family.position(card.main_metric, tally, card)
     shares = [metric not in tally.unbounded for metric in tally.metrics]
     found: dict[str, list[Score]] = {}
-    for name, positions in (("", everything), *_slices(examples)):
+    for name, positions in (("", [*range(len(examples))]), *_slices(examples)):
         rows, units = tally.rows[positions], [groups[position] for position in positions]
         figures = intervals.bootstrap(rows, units, tally.statistic, bootstrap, seed, LEVEL, shares)
         found[name] = _scores(tally, rows, len(set(units)), bootstrap, figures)
     scores = found.pop("")
-    answers = _answers(examples, predictions, tally, main, card, show_text)
-    sizes = (bootstrap, seed, LEVEL)
-    tests = screen(examples, predictions, card, groups, *sizes) if family.screened else Screened()
-    origins = sorted(Counter(example.origin for example in examples).items())
+    sure = reliability.said(examples, predictions, card, groups)
+    raw = reliability.said(examples, predictions, card, groups, calibrated=False)
+    now, before = (reliability.curve(each, bootstrap, seed, LEVEL) for each in (sure, raw))
+    origins = {} if family.marks_shown else Counter(example.origin for example in examples)
     return Report(
         system=info,
         task=card.name,
@@ -156,11 +155,14 @@ def score(
         errors=_spread(_errors(examples, predictions, card, show_text), MOST_ERRORS),
         failures=sum(one.answer is None for one in predictions),
         repaired=sum(one.answer is not None and bool(one.failure) for one in predictions),
-        answers=answers,
-        references=dict(origins) if answers else {},
-        screening=tests.labels,
-        calibration=tests.bins,
-        calibration_error=tests.error,
+        answers=_answers(examples, predictions, tally, main, card, show_text),
+        references=dict(sorted(origins.items())),
+        screening=screen(examples, predictions, card, groups, LEVEL) if family.screened else (),
+        calibration=now[0],
+        calibration_error=now[1],
+        uncalibrated=before[0],
+        uncalibrated_error=before[1],
+        abstention=reliability.abstention(sure, info.calibration, LEVEL),
         seconds=seconds,
     )
 

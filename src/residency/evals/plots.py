@@ -104,9 +104,12 @@ def _draw_system(
     axes.plot(values, rows, MARKERS[style], **dots)
 
 
-def reliability_plot(bins: Sequence[Bin], words: Words = ENGLISH) -> str | None:
+def reliability_plot(
+    bins: Sequence[Bin], words: Words = ENGLISH, before: Sequence[Bin] = ()
+) -> str | None:
     """Stated chance against the share that was right, with whiskers, beside the line where both are
-    equal; dots grow with the number of items. ``None`` where there is nothing to draw."""
+    equal; dots grow with the number of items, and the curve ``before`` calibration is thin. ``None``
+    where there is nothing to draw."""
     if not bins:
         return None
     most = max(one.n for one in bins)
@@ -114,6 +117,10 @@ def reliability_plot(bins: Sequence[Bin], words: Words = ENGLISH) -> str | None:
     with _canvas(height) as (figure, saved):
         axes = figure.add_axes((0.13, 0.5 / height, 0.84, 1 - 0.6 / height))
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=1, linestyle="--")
+        if before:
+            stated, right = [one.chance for one in before], [one.right for one in before]
+            said = words("before calibration")
+            axes.plot(stated, right, "o-", color=SERIES[1], linewidth=1, markersize=3, label=said)
         for one in bins:
             axes.plot(
                 [one.chance] * 2, [one.low, one.high], color=SERIES[0], linewidth=1.4, alpha=0.6
@@ -130,7 +137,10 @@ def reliability_plot(bins: Sequence[Bin], words: Words = ENGLISH) -> str | None:
             [one.right for one in bins],
             color=SERIES[0],
             linewidth=1.2,
+            label=words("calibrated"),
         )
+        if before:
+            axes.legend(loc="upper left", frameon=False)
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel(words("stated chance"))

@@ -256,7 +256,7 @@ def _plots(
         _plot(
             "reliability",
             task.name,
-            plots.reliability_plot(task.tuned.calibration, words),
+            plots.reliability_plot(task.tuned.calibration, words, task.tuned.uncalibrated),
             words(
                 "Reliability curve of {system} on {task}: stated chance against the share that was "
                 "right",

@@ -3,11 +3,12 @@ markup."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from residency.core.types import (
+    Bin,
     Comparison,
     DataSummary,
     Report,
@@ -74,6 +75,14 @@ class ConfusionRow(Value, frozen=True):
     cells: tuple[tuple[int, float, bool], ...]
 
 
+class BinRow(Value, frozen=True):
+    """A part of 0..1 with the items whose stated chance lies in it, now and before calibration."""
+
+    name: str
+    now: Bin | None
+    before: Bin | None
+
+
 class TaskView(Value, frozen=True):
     """Everything that the report shows of one task."""
 
@@ -112,8 +121,10 @@ class TaskView(Value, frozen=True):
     """Labels as tests: what the last system reaches, a column for each of sensitivity and its kin."""
     counts: tuple[tuple[str, int, int, int, int], ...] = ()
     """(label, true positives, false positives, false negatives, true negatives)"""
-    calibration: str = ""
-    """How far stated chances are from what is right, in a sentence."""
+    calibration: tuple[str, ...] = ()
+    """How far stated chances are from what is right, before and after calibration, and what
+    abstaining leaves; a sentence each."""
+    bins: tuple[BinRow, ...] = ()
 
     @property
     def tuned(self) -> Report:
@@ -257,7 +268,8 @@ def _task_view(reports: Sequence[Report], groups: str, show_text: bool, words: W
         ),
         screening=_screening(tuned, words),
         counts=tuple((one.label, one.tp, one.fp, one.fn, one.tn) for one in tuned.screening),
-        calibration=_calibration(tuned, words),
+        calibration=tuple(_calibration(tuned, words)),
+        bins=tuple(_bins(tuned)),
     )
 
 
@@ -418,16 +430,81 @@ def _screening(report: Report, words: Words) -> ScoreTable | None:
     return msgspec.structs.replace(table, rows=tuple(with_size))
 
 
-def _calibration(report: Report, words: Words) -> str:
-    error = report.calibration_error
+def _calibration(report: Report, words: Words) -> Iterator[str]:
+    error, found = report.calibration_error, report.system.calibration
     if error is None:
-        return ""
-    return words(
+        return
+    yield words(
         "Expected calibration error of {system}: {value} over {n} stated chances; 0 is best",
         system=words(report.system.name),
-        value=f"{number(error.value)} {interval(error.low, error.high)}".rstrip(),
+        value=_with_interval(error),
         n=count(error.n),
     )
+    if found is None:
+        return
+    if report.uncalibrated_error is not None:
+        yield words(
+            "Before calibration it was {value}", value=_with_interval(report.uncalibrated_error)
+        )
+    if found.before is not None and found.after is not None:
+        yield words(
+            "Temperature {temperature}, found on {n} training rows that a training before went without: "
+            "{before} there before, {after} with it"
+            if found.held_out
+            else "Temperature {temperature}, found on {n} rows of the stop part: {before} there before, "
+            "{after} with it",
+            temperature=f"{found.temperature:.2f}",
+            n=count(found.rows),
+            before=_with_interval(found.before),
+            after=_with_interval(found.after),
+        )
+    yield from _abstention(report, words)
+
+
+def _abstention(report: Report, words: Words) -> Iterator[str]:
+    """What the model keeps, and what of that is wrong."""
+    found = report.system.calibration
+    if found is None or found.most_error is None:
+        return
+    most = percent(found.most_error)
+    if found.threshold is None:
+        yield words(
+            "At most {most} of what it says was to be wrong, and no confidence was high enough on the "
+            "rows that it was calibrated on: it abstains always",
+            most=most,
+        )
+        return
+    kept, wrong = report.abstention or (None, None)
+    if kept is None or wrong is None:
+        return
+    yield words(
+        "It abstains below a confidence of {threshold}, chosen so that at most {most} of what it says "
+        "is wrong. Here it keeps {kept} of {n}, of which {wrong} are wrong",
+        threshold=f"{found.threshold:.3f}",
+        most=most,
+        kept=_percent(kept),
+        n=count(kept.n),
+        wrong=_percent(wrong),
+    )
+
+
+def _percent(score: Score) -> str:
+    """A share with its interval, in per cent."""
+    bounds = "" if score.low is None or score.high is None else interval(score.low, score.high)
+    return f"{NONE if score.value is None else percent(score.value)} {bounds}".rstrip()
+
+
+def _with_interval(score: Score) -> str:
+    return f"{number(score.value)} {interval(score.low, score.high)}".rstrip()
+
+
+def _bins(report: Report) -> Iterator[BinRow]:
+    """The reliability curve as numbers."""
+    now = {one.start: one for one in report.calibration}
+    before = {one.start: one for one in report.uncalibrated}
+    for start in sorted({*now, *before}):
+        end = (now.get(start) or before[start]).end
+        yield BinRow(name=f"{start:.1f}–{end:.1f}", now=now.get(start), before=before.get(start))
 
 
 def _confusion(report: Report) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:

@@ -96,6 +96,7 @@ def export(
             tolerance=EQUAL,
             bf16=UNMEASURED,
             int8=UNMEASURED,
+            calibration=found.calibration,
         )
         write_json(partial / FILE, made)
         bf16, int8 = measured(partial, found.task(), held_out, bootstrap)

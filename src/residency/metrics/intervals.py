@@ -59,21 +59,34 @@ def bootstrap(
         unknown = np.full_like(value, np.nan)
         return value, unknown, unknown.copy()
     count = len(sums)
-    left = statistic(sums.sum(axis=0) - sums)
-    error = np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    error = jackknife(sums, statistic)
     reach = student(level, count - 1)
     if count < FEW:
         low, high = value - reach * error, value + reach * error
     else:
         drawn = np.concatenate([statistic(block) for block in _resampled(sums, samples, seed)])
         low, high = np.quantile(drawn, percentiles(effective(groups), level), axis=0)
-    size = _independent(value, error, count)
-    errors = size * np.clip(np.minimum(value, 1 - value), 0, None)
+    errors = _independent(value, error, count) * np.clip(np.minimum(value, 1 - value), 0, None)
     ends = np.broadcast_to(shares, value.shape) & ((count < MANY) | (errors < SEVERAL))
+    lower, upper = of_share(value, error, count, reach)
+    return value, np.where(ends, lower, low), np.where(ends, upper, high)
+
+
+def of_share(value: Array, error: Array, groups: int, reach: float) -> tuple[Array, Array]:
+    """Bounds of shares with such standard errors over groups: Wilson's interval of as many independent
+    items as say as much."""
+    size = _independent(value, error, groups)
+    errors = size * np.clip(np.minimum(value, 1 - value), 0, None)
     # how many they are is itself known from so many errors (or hits) only
     careful = np.where(errors > 0, size * errors / (errors + 1), size)
-    lower, upper = wilson(value, careful, reach)
-    return value, np.where(ends, lower, low), np.where(ends, upper, high)
+    return wilson(value, careful, reach)
+
+
+def jackknife(sums: Array, statistic: Statistic) -> Array:
+    """The standard error of a metric of summed counts: each group [groups, k] left out in turn."""
+    count = len(sums)
+    left = statistic(sums.sum(axis=0) - sums)
+    return np.asarray(np.sqrt((count - 1) / count * ((left - left.mean(axis=0)) ** 2).sum(axis=0)))
 
 
 def procedure(groups: int, samples: int, level: float = 0.95) -> str:

@@ -9,8 +9,17 @@ from math import exp, log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from residency.core.types import Bin
-from residency.metrics.intervals import Array, Statistic, group_sums, wilson
+from residency.core.types import Bin, Score
+from residency.metrics.intervals import (
+    Array,
+    Statistic,
+    bootstrap,
+    group_sums,
+    jackknife,
+    of_share,
+    procedure,
+    wilson,
+)
 from residency.metrics.quantiles import NORMAL, student
 
 BINS = 10
@@ -26,9 +35,8 @@ def proportion(
     """The share of ``right`` among the items that are ``among`` (sensitivity: found, among the
     diseased), with Wilson's interval (1927).
 
-    Where a group holds several items, their number is divided by the design effect, the variance
-    between groups over the binomial one (Korn and Graubard 1998), and t takes the place of the
-    normal quantile.
+    Where a group holds several items, it is that of every other share (``intervals.of_share``), with
+    the variance between groups.
     """
     chosen, whole = np.asarray(among, dtype=bool), float(np.sum(among))
     if not whole:
@@ -36,27 +44,20 @@ def proportion(
     hits = np.asarray(right, dtype=bool) & chosen
     share = float(hits.sum() / whole)
     names = [group for group, one in zip(groups, chosen, strict=True) if one]
-    size, z = whole, NORMAL.inv_cdf((1 + level) / 2)
-    if len(set(names)) < len(names):
-        sums = group_sums(
-            np.stack([hits[chosen], np.ones(len(names))], axis=1).astype(float), names
-        )
-        z = student(level, len(sums) - 1)
-        size = _effective(sums, share, whole)
-    low, high = wilson(share, size, z)
+    if len(set(names)) == len(names):
+        low, high = wilson(share, whole, NORMAL.inv_cdf((1 + level) / 2))
+        return share, float(low), float(high)
+    sums = group_sums(np.stack([hits[chosen], np.ones(len(names))], axis=1).astype(float), names)
+    if len(sums) < 2:
+        return share, 0.0, 1.0
+    error, reach = jackknife(sums, _ratio), student(level, len(sums) - 1)
+    low, high = of_share(np.array(share), error, len(sums), reach)
     return share, float(low), float(high)
 
 
-def _effective(sums: Array, share: float, whole: float) -> float:
-    """How many independent items say as much about a share as those of the groups: [groups, (hits,
-    items)]."""
-    count = len(sums)
-    if count < 2 or share in (0, 1):
-        return float(count)
-    variance = (
-        count / (count - 1) * float(((sums[:, 0] - share * sums[:, 1]) ** 2).sum()) / whole**2
-    )
-    return min(whole, share * (1 - share) / variance) if variance else whole
+def _ratio(sums: Array) -> Array:
+    """The share of summed (hits, items)."""
+    return np.asarray(sums[..., 0] / sums[..., 1])
 
 
 def auroc(
@@ -132,6 +133,30 @@ def calibration_error() -> Statistic:
         return np.asarray((apart / table[..., 0].sum(axis=-1))[..., None])
 
     return measure
+
+
+def reliability(
+    pairs: Sequence[tuple[float, bool, str]], samples: int, seed: int, level: float = 0.95
+) -> tuple[tuple[Bin, ...], Score | None]:
+    """The reliability curve of (chance, whether right, group) and the expected calibration error with
+    its interval over groups; nothing of nothing."""
+    if not pairs:
+        return (), None
+    chances, right, groups = map(list, zip(*pairs, strict=True))
+    rows = binned(chances, right)
+    value, low, high = bootstrap(rows, groups, calibration_error(), samples, seed, level, True)
+    units = len(set(groups))
+    known = units > 1 and samples > 0
+    error = Score(
+        metric="ece",
+        value=float(value[0]),
+        low=float(low[0]) if known else None,
+        high=float(high[0]) if known else None,
+        n=len(pairs),
+        groups=units,
+        procedure=procedure(units, samples, level),
+    )
+    return bins(chances, right, groups, level), error
 
 
 def bins(

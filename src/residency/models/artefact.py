@@ -13,7 +13,7 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json, write_json
 from residency.core.part import parse
-from residency.core.types import Profile, Value
+from residency.core.types import Calibration, Profile, Value
 from residency.models import erased
 from residency.models.adapters import Configured, Full, Method, Methods, method_of
 from residency.models.base import (
@@ -83,6 +83,7 @@ class Artefact(Value, frozen=True):
     """Generative models: how."""
     template: str = ""
     """Generative models: hash of what the chat template made of a fixed conversation."""
+    calibration: Calibration | None = None
 
     def task(self) -> Card:
         """The task's card, labels fixed."""
@@ -205,6 +206,7 @@ def save(
     writing: GenerativeSettings | None = None,
     start: Path | None = None,
     more: Sequence[Card] = (),
+    calibration: Calibration | None = None,
 ) -> None:
     """Write a trained model with everything that its use needs but its fingerprint
     (``predictors.remember``); ``method`` as it is configured, ``start`` the artefact of the stage
@@ -228,6 +230,7 @@ def save(
         earlier=earlier,
         weights=weights,
         more=tuple(one.model_dump(mode="json") for one in more),
+        calibration=calibration,
     )
     if writing:
         artefact = msgspec.structs.replace(

@@ -16,8 +16,18 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_bytes, write_json
 from residency.core.part import parse
-from residency.core.types import Answer, Example, Prediction, PredictorInfo, Profile, Spans, Value
+from residency.core.types import (
+    Answer,
+    Calibration,
+    Example,
+    Prediction,
+    PredictorInfo,
+    Profile,
+    Spans,
+    Value,
+)
 from residency.locale.tokenise import units
+from residency.metrics.calibration import Claim
 from residency.models import artefact as artefacts
 from residency.models import fingerprint, lexical
 from residency.models.adapters.crf import Crf
@@ -109,9 +119,17 @@ class Way:
         """log p, [slots, tags] or [1, labels]; of labels that do not exclude each other log-odds."""
         raise NotImplementedError
 
-    def answer(self, model: CrfPredictor, text: str, slots: Slots) -> Answer:
-        """The answer to a text."""
+    def answer(
+        self, model: CrfPredictor, text: str, slots: Slots, temperature: float = 1.0
+    ) -> Answer:
+        """The answer to a text, and how sure the model is of it at a temperature."""
         raise NotImplementedError
+
+    def claims(self, model: CrfPredictor, example: Example) -> list[Claim]:
+        """What the model says of a row with gold, with whether it is right."""
+        slots = units(example.input)
+        scores = self.scores(model, example.input, slots)
+        return classifier_of(model.card).claims(example, slots, scores, model.card)
 
 
 class Tags(Way):
@@ -136,15 +154,27 @@ class Tags(Way):
             model.tagger.set(self.features(text, slots, model.seer))
         return model.probabilities(len(slots))
 
-    def answer(self, model: CrfPredictor, text: str, slots: Slots) -> Answer:
+    def answer(
+        self, model: CrfPredictor, text: str, slots: Slots, temperature: float = 1.0
+    ) -> Answer:
         """The likeliest sequence as a whole: strict F1 is 0.003 to 0.006 above that of the best tag
         of each slot (training parts of VietBioNER, cMedQANER, NCBI)."""
         if not slots:
             return Spans()
         scores = self.scores(model, text, slots)
+        return TOKENS.spans(text, slots, self._tags(model), scores, model.card, temperature)
+
+    def claims(self, model: CrfPredictor, example: Example) -> list[Claim]:
+        slots = units(example.input)
+        if not slots:
+            return []
+        scores = self.scores(model, example.input, slots)
+        return TOKENS.claimed(example, slots, self._tags(model), scores, model.card)
+
+    def _tags(self, model: CrfPredictor) -> list[int]:
+        """Those of the sequence that the tagger was last given."""
         number = {name: at for at, name in enumerate(model.features.outputs)}
-        tags = [number[name] for name in model.tagger.tag()]
-        return TOKENS.spans(text, slots, tags, scores, model.card)
+        return [number[name] for name in model.tagger.tag()]
 
 
 class Whole(Way):
@@ -177,8 +207,11 @@ class Whole(Way):
             odds.append(math.log(p / (1 - p)))
         return np.array([odds], np.float32)
 
-    def answer(self, model: CrfPredictor, text: str, slots: Slots) -> Answer:
-        return SEQUENCE.answer(text, slots, self.scores(model, text, slots), model.card)
+    def answer(
+        self, model: CrfPredictor, text: str, slots: Slots, temperature: float = 1.0
+    ) -> Answer:
+        scores = self.scores(model, text, slots)
+        return SEQUENCE.answer(text, slots, scores, model.card, temperature=temperature)
 
 
 WAYS: dict[Head, Way] = {TOKENS: Tags(), SEQUENCE: Whole()}
@@ -211,7 +244,9 @@ class CrfPredictor:
     def from_artefact(cls, folder: Path, name: str = "tuned") -> CrfPredictor:
         """The model that a training stage saved."""
         found = artefacts.read(folder)
-        return cls.of_files(folder, found.task(), found.kinds, name)
+        made = cls.of_files(folder, found.task(), found.kinds, name)
+        made.info = msgspec.structs.replace(made.info, calibration=found.calibration)
+        return made
 
     @classmethod
     def of_files(cls, folder: Path, card: Card, method: str, name: str) -> CrfPredictor:
@@ -235,13 +270,26 @@ class CrfPredictor:
             started = time.perf_counter()
             ((answer, count),) = self.classify([example.input])
             took = (time.perf_counter() - started) * 1000
-            yield Prediction(id=example.id, answer=answer, latency_ms=took, tokens=count)
+            raw = None
+            if self.info.temperature != 1:
+                raw = self.way.answer(self, example.input, units(example.input))
+            yield Prediction(
+                id=example.id, answer=answer, latency_ms=took, tokens=count, uncalibrated=raw
+            )
+
+    def claims(self, examples: Iterable[Example]) -> Iterator[Claim]:
+        """What it says of rows with gold, piece by piece, each with whether it is right."""
+        for example in examples:
+            for claim in self.way.claims(self, example):
+                yield claim._replace(group=group_of(example))
 
     def classify(self, texts: Sequence[str]) -> list[tuple[Answer, int]]:
         """Answers and slots of texts: spans of the likeliest sequence of tags, each with the
         geometric mean of the probabilities of its tags; labels with the chances of all."""
-        read = [(text, units(text)) for text in texts]
-        return [(self.way.answer(self, text, slots), len(slots)) for text, slots in read]
+        read, temperature = [(text, units(text)) for text in texts], self.info.temperature
+        return [
+            (self.way.answer(self, text, slots, temperature), len(slots)) for text, slots in read
+        ]
 
     def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
         """The probability of each tag for every slot of each text, in order; for cards of family
@@ -298,7 +346,13 @@ class CrfPredictor:
 # Training
 
 
-def save(folder: Path, card: Card, method: Crf, profile: Profile) -> CrfPredictor:
+def save(
+    folder: Path,
+    card: Card,
+    method: Crf,
+    profile: Profile,
+    calibration: Calibration | None = None,
+) -> CrfPredictor:
     """Make an artefact of a folder that ``fit`` has written to."""
     predictor = CrfPredictor.of_files(folder, card, method.kind, "tuned")
     write_json(folder / fingerprint.FILE, predictor.record())
@@ -310,6 +364,7 @@ def save(folder: Path, card: Card, method: Crf, profile: Profile) -> CrfPredicto
         profile=profile,
         files={},
         weights=(WEIGHTS, FEATURES),
+        calibration=calibration,
     )
     artefacts.seal(folder, artefact)
     return predictor

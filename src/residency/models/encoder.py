@@ -7,15 +7,19 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from residency.core.types import Answer, Example, Prediction, PredictorInfo
+from residency.metrics.calibration import Claim
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.blend import Blend
+from residency.models.crf import group_of
 from residency.models.running import by_length, evaluating, give_back_memory, model_inputs, on
 from residency.models.tokens import Marginals, TokenisedText, Tokeniser, Window
 from residency.models.weights import describe
@@ -54,6 +58,7 @@ class EncoderPredictor:
         """The model that a training stage saved."""
         found, model, tokeniser = artefacts.load(folder)
         info = describe(name, found.base, found.kinds, model)
+        info = msgspec.structs.replace(info, calibration=found.calibration)
         card = found.task()
         return cls(on(model, device), tokeniser, card, info, Blend.of(folder, card))
 
@@ -78,12 +83,29 @@ class EncoderPredictor:
         while chunk := list(islice(source, CHUNK)):
             started = time.perf_counter()
             with self.ready():
-                answers = self._answers([example.input for example in chunk])
+                texts, calibrated = [one.input for one in chunk], self.info.calibration is not None
+                answers = self._answers(texts, sure=calibrated, before=calibrated)
             each = (time.perf_counter() - started) * 1000 / len(chunk)
             if len(chunk) == CHUNK:  # a request of a few texts would only pay for it
                 give_back_memory()
-            for example, (answer, count) in zip(chunk, answers, strict=True):
-                yield Prediction(id=example.id, answer=answer, latency_ms=each, tokens=count)
+            for example, (answer, count, before) in zip(chunk, answers, strict=True):
+                yield Prediction(
+                    id=example.id,
+                    answer=answer,
+                    latency_ms=each,
+                    tokens=count,
+                    uncalibrated=before,
+                )
+
+    def claims(self, examples: Iterable[Example]) -> Iterator[Claim]:
+        """What it says of rows with gold, piece by piece, each with whether it is right."""
+        source = iter(examples)
+        while chunk := list(islice(source, CHUNK)):
+            with self.ready():
+                tokens, scores = self._read([example.input for example in chunk])
+            for example, found, score in zip(chunk, tokens, scores, strict=True):
+                for claim in self.head.claims(example, found.slots, score, self.card):
+                    yield claim._replace(group=group_of(example))
 
     def marginals(self, texts: Iterable[str]) -> Iterator[Marginals]:
         """The probability of each tag for every slot of each text, in order; for cards of family
@@ -100,7 +122,7 @@ class EncoderPredictor:
         """Answers and tokens of texts that are read together, each span with how sure the model is
         of it: the geometric mean of the probabilities of its tags."""
         with self.ready():
-            return self._answers(texts, sure=True)
+            return [(answer, count) for answer, count, _ in self._answers(texts, sure=True)]
 
     def ready(self) -> AbstractContextManager[None]:
         """Within it the model answers, and does not train."""
@@ -125,13 +147,19 @@ class EncoderPredictor:
             scores = [self.blend(*one) for one in zip(texts, slots, scores, strict=True)]
         return tokens, scores
 
-    def _answers(self, texts: list[str], sure: bool = False) -> list[tuple[Answer, int]]:
-        """The answer to each text, and how many tokens were read."""
+    def _answers(
+        self, texts: list[str], sure: bool, before: bool = False
+    ) -> list[tuple[Answer, int, Answer | None]]:
+        """The answer to each text (``sure``: with how sure the model is of it), how many tokens were
+        read, and where ``before`` asks for it and it was another, the answer before calibration."""
         tokens, scores = self._read(texts)
-        return [
-            (self.head.answer(text, found.slots, score, self.card, sure), len(found.ids))
-            for text, found, score in zip(texts, tokens, scores, strict=True)
-        ]
+        temperature, made = self.info.temperature, []
+        for text, found, score in zip(texts, tokens, scores, strict=True):
+            said = partial(self.head.answer, text, found.slots, score, self.card, sure)
+            raw = said() if before and temperature != 1 else None
+            answer = said(temperature) if temperature != 1 else said()
+            made.append((answer, len(found.ids), raw))
+        return made
 
     def _scores(
         self, tokens: list[TokenisedText], work: list[tuple[int, Window]]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json
 from residency.core.part import parse
-from residency.core.types import PredictorInfo, Value
+from residency.core.types import Calibration, PredictorInfo, Value
 from residency.models.base import load_tokenizer
 from residency.models.blend import Blend
 from residency.models.encoder import EncoderPredictor
@@ -83,6 +83,7 @@ class Export(Value, frozen=True):
     """Most that it may have been."""
     bf16: Fewer
     int8: Fewer
+    calibration: Calibration | None = None
 
     @property
     def best(self) -> Precision:
@@ -147,6 +148,7 @@ class OnnxEncoder(EncoderPredictor):
             method=export.method,
             digest=export.base_digest,
             parameters=export.parameters,
+            calibration=export.calibration,
         )
         tokeniser = Tokeniser(load_tokenizer(folder), export.segmenter, export.window)
         card: Card = parse(Card, export.card, FILE)

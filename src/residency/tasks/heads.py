@@ -6,13 +6,14 @@ A classifier also knows how gold becomes its training targets, and how its score
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.types import Answer, Example, Labels, Spans
+from residency.core.types import Answer, Example, Labels, Span, Spans
+from residency.metrics.calibration import Claim
 from residency.metrics.counts import Counts
 from residency.metrics.spans import count
 from residency.tasks.bio import best_tags, decode, encode, tag_names
@@ -47,6 +48,8 @@ class Head:
     """Whether there is a target for each token, not one for the whole text."""
     read_tokens: ClassVar[int]
     """Tokens that a predictor reads at once."""
+    says_chances: ClassVar[bool] = False
+    """Whether what it answers comes with chances."""
     words_beside: ClassVar[bool] = False
     """Whether a CRF over words can answer beside it, place by place."""
 
@@ -103,7 +106,7 @@ class WordsHead(Head):
 class Classifier(Head):
     """A layer on the states of a base that is trained with it."""
 
-    kind, read_tokens = "classifier", 16384
+    kind, read_tokens, says_chances = "classifier", 16384, True
 
     def config(self, card: Card) -> dict[str, Any]:
         """The outputs by number and name."""
@@ -155,10 +158,22 @@ class Classifier(Head):
         raise ValueError(f"card {card.name} is not about spans")
 
     def answer(
-        self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
+        self,
+        text: str,
+        slots: Slots,
+        scores: Scores,
+        card: Card,
+        sure: bool = False,
+        temperature: float = 1.0,
     ) -> Answer:
-        """What the scores of all windows say; ``sure``: with how sure the model is of it."""
+        """What the scores of all windows say; ``sure``: with how sure the model is of it, its
+        log-odds divided by ``temperature``, which changes nothing else."""
         raise NotImplementedError
+
+    def claims(self, example: Example, slots: Slots, scores: Scores, card: Card) -> list[Claim]:
+        """What the scores of all windows say of a row with gold, piece by piece, with whether it is
+        right; nothing of a head that says no chances."""
+        return []
 
 
 class TokenClassifier(Classifier):
@@ -206,7 +221,13 @@ class TokenClassifier(Classifier):
         return scores
 
     def answer(
-        self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
+        self,
+        text: str,
+        slots: Slots,
+        scores: Scores,
+        card: Card,
+        sure: bool = False,
+        temperature: float = 1.0,
     ) -> Answer:
         """The spans of the best legal tags; ``sure``: each with the geometric mean of the
         probabilities of its tags."""
@@ -215,28 +236,57 @@ class TokenClassifier(Classifier):
         tags = best_tags(scores).tolist()
         if not sure:
             return Spans(spans=decode(text, tags, slots, card.names))
-        return self.spans(text, slots, tags, scores, card)
+        return self.spans(text, slots, tags, scores, card, temperature)
 
     def spans(
-        self, text: str, slots: Slots, tags: Sequence[int], scores: Scores, card: Card
+        self,
+        text: str,
+        slots: Slots,
+        tags: Sequence[int],
+        scores: Scores,
+        card: Card,
+        temperature: float = 1.0,
     ) -> Spans:
         """The spans of given tags, each with how sure the model is of it: the geometric mean of the
-        probabilities of its tags."""
+        probabilities of its tags, at a temperature."""
         import numpy as np
 
-        found = decode(text, tags, slots, card.names)
+        if temperature != 1:
+            scores = scores / temperature
+            scores = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
         chosen = np.take_along_axis(scores, np.asarray(tags)[:, None], 1)[:, 0]
-        starts = [start for start, _ in slots]
-        inside = [
-            slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
-            for span in found
-        ]
         return Spans(
             spans=tuple(
                 msgspec.structs.replace(span, score=round(float(np.exp(chosen[at].mean())), 6))
-                for span, at in zip(found, inside, strict=True)
+                for span, at in _places(text, slots, tags, card)
             )
         )
+
+    def claims(self, example: Example, slots: Slots, scores: Scores, card: Card) -> list[Claim]:
+        """Its spans; right is what gold has with the same label and both ends."""
+        return self.claimed(
+            example, slots, best_tags(scores).tolist() if len(scores) else (), scores, card
+        )
+
+    def claimed(
+        self, example: Example, slots: Slots, tags: Sequence[int], scores: Scores, card: Card
+    ) -> list[Claim]:
+        """The same of given tags."""
+        assert isinstance(example.gold, Spans)
+        gold = {(one.start, one.end, one.label) for one in example.gold.spans}
+        return [
+            Claim(scores[at], tags[at], (span.start, span.end, span.label) in gold)
+            for span, at in _places(example.input, slots, tags, card)
+        ]
+
+
+def _places(
+    text: str, slots: Slots, tags: Sequence[int], card: Card
+) -> Iterator[tuple[Span, slice]]:
+    """The spans of tags, each with its slots."""
+    starts = [start for start, _ in slots]
+    for span in decode(text, tags, slots, card.names):
+        yield span, slice(bisect_right(starts, span.start) - 1, bisect_left(starts, span.end))
 
 
 class SequenceClassifier(Classifier):
@@ -284,23 +334,43 @@ class SequenceClassifier(Classifier):
         return scores[None, :]
 
     def answer(
-        self, text: str, slots: Slots, scores: Scores, card: Card, sure: bool = False
+        self,
+        text: str,
+        slots: Slots,
+        scores: Scores,
+        card: Card,
+        sure: bool = False,
+        temperature: float = 1.0,
     ) -> Answer:
         """The likeliest label, or all that are likelier than not, with the chances of all."""
         import numpy as np
 
         mean = scores.mean(axis=0)
         if card.multiple:
-            chance = 1 / (1 + np.exp(-mean))
-            chosen = [i for i, p in enumerate(chance) if p >= 0.5]
+            chosen = [i for i, p in enumerate(1 / (1 + np.exp(-mean))) if p >= 0.5]
+            chance = 1 / (1 + np.exp(-mean / temperature))
         else:
-            chance = np.exp(mean - np.logaddexp.reduce(mean))
             chosen = [int(mean.argmax())]
+            mean = mean / temperature
+            chance = np.exp(mean - np.logaddexp.reduce(mean))
         return Labels(
             labels=tuple(card.names[i] for i in chosen),
             scores=tuple(round(float(chance[i]), 6) for i in chosen),
             chances={name: round(float(p), 6) for name, p in zip(card.names, chance, strict=True)},
         )
+
+    def claims(self, example: Example, slots: Slots, scores: Scores, card: Card) -> list[Claim]:
+        """The likeliest label; where a card allows several, of each that it holds."""
+        import numpy as np
+
+        assert isinstance(example.gold, Labels)
+        gold, mean = set(map(card.canonical, example.gold.labels)), scores.mean(axis=0)
+        right = [card.canonical(name) in gold for name in card.names]
+        if card.multiple:
+            pairs = zip(mean, right, strict=True)
+            return [Claim(np.array([[0, one]]), (1,), held, one >= 0) for one, held in pairs]
+        best = int(mean.argmax())
+        return [Claim(mean[None, :], (best,), right[best])]
 
 
 TOKENS, SEQUENCE, WORDS = TokenClassifier(), SequenceClassifier(), WordsHead()

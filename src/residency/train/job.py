@@ -62,6 +62,12 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
         return able and self.stage.lexical != "off" and not (self.shard or self.as_before)
 
     @property
+    def calibrates(self) -> bool:
+        """Whether its chances are calibrated, where there are rows to do it on."""
+        off = self.stage.calibrate == "off" or self.shard or self.as_before
+        return self.head.says_chances and not off
+
+    @property
     def head(self) -> Head:
         """What the model answers with."""
         return head_of(self.card, self.output)

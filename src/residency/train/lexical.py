@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
 
 from residency.core.energy import EnergyMeter
 from residency.core.files import write_json, write_jsonl
-from residency.core.types import Example, MaskProof, StageResult, Value
+from residency.core.types import Calibration, Example, MaskProof, StageResult, Value
 from residency.locale.tokenise import units
 from residency.models import crf
 from residency.models.adapters import Method
 from residency.models.adapters.crf import Crf
+from residency.models.crf import CrfPredictor
 from residency.tasks import scoring
 from residency.tasks.card import Card
 from residency.tasks.families import classifier_of
+from residency.train import words_beside
+from residency.train.calibrate import calibrate, in_words
 from residency.train.device import held, peak_memory
 from residency.train.items import Items, check_gold
 from residency.train.job import TrainingJob
@@ -63,7 +70,8 @@ def estimate(examples: Sequence[Example], card: Card, method: Method) -> Lexical
 def train(job: TrainingJob) -> tuple[StageResult, Items]:
     """Train a stage and save its artefact to ``job.out``.
 
-    The stop part only tells how good it is there: there is nothing to stop. Raises ``UserError``
+    The stop part only tells how good it is there, and calibrates chances: there is nothing to stop.
+    Without one, chances are calibrated on rows that a training before goes without. Raises ``UserError``
     for rows that cannot be trained on.
     """
     method = job.stage.tuning
@@ -72,9 +80,12 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
         check_gold(example, job.card)
     started = time.perf_counter()
     with EnergyMeter() as energy:
+        found = _calibrated(job, method)
         fitted = crf.fit(job.train, job.card, method, job.out)
+        if job.dev:
+            found = calibrate(job, _files(job, job.out).claims(job.dev), len(job.dev), False)
     seconds = time.perf_counter() - started
-    model = crf.save(job.out, job.card, method, job.profile)
+    model = crf.save(job.out, job.card, method, job.profile, found)
     best = 0.0
     if job.dev:
         best = scoring.main_metric(job.dev, list(model.predict(job.dev)), job.card) or 0.0
@@ -88,10 +99,7 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
     result = StageResult(
         name=job.name,
         method=method.kind,
-        settings={
-            key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            for key, value in method.model_dump(mode="json", exclude={"kind"}).items()
-        },
+        settings=_settings(method, found),
         parameters=fitted.parameters,
         trainable=fitted.parameters,
         metric=job.card.main_metric,
@@ -119,3 +127,30 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
     write_json(job.out / "stage.json", result)
     write_jsonl(job.out / "metrics.jsonl", result.history)
     return result, Items(items=[], windowed={}, changed=fitted.changed, proof=proof)
+
+
+def _settings(method: Crf, found: Calibration | None) -> dict[str, str]:
+    """For the report."""
+    settings = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in method.model_dump(mode="json", exclude={"kind"}).items()
+    }
+    return settings | ({"calibration": in_words(found)} if found else {})
+
+
+def _calibrated(job: TrainingJob, method: Crf) -> Calibration | None:
+    """The calibration on training rows that a CRF of the others has not seen; ``None`` where there is
+    a stop part for it, or too few rows."""
+    own, held = words_beside.hold_out(job)
+    if own is job:
+        return None
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        crf.fit(own.train, job.card, method, Path(folder))
+        found = calibrate(job, _files(job, Path(folder)).claims(held), len(held), True)
+    seconds = time.perf_counter() - started
+    return found and msgspec.structs.replace(found, seconds=round(seconds, 2))
+
+
+def _files(job: TrainingJob, folder: Path) -> CrfPredictor:
+    return CrfPredictor.of_files(folder, job.card, "crf", "tuned")

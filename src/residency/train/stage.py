@@ -59,6 +59,19 @@ class Stage(Part):
     fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
     chosen on the stop part; where there is none, on 15 % of the training rows, in a training without
     them that comes first. ``off``: the encoder answers alone."""
+    calibrate: Annotated[Literal["auto", "off"], ON_OFF] = Field(
+        default="auto", exclude_if=lambda chosen: chosen == "auto"
+    )
+    """Models that mark spans or choose labels: how sure they say they are is brought near how often
+    they are right, by one temperature found on the stop part. Where there is none, on 15 % of the
+    training rows, in a training without them that comes first: that which weighs the CRF, of an
+    encoder that chooses labels one for this alone; other models where ``abstain_error`` asks for
+    it. No answer changes. ``off``: chances stay as the model gives them."""
+    abstain_error: Share | None = Field(default=None, exclude_if=lambda most: most is None)
+    """Most of the answers given (spans, labels) that may be wrong: the confidence from which on that
+    held on the same rows is kept with the model, which abstains below it in ``/diagnose``; the
+    report says what it keeps and what is wrong of that on the test part. No threshold where not
+    given."""
     epochs: Annotated[float, Field(le=10_000)] | Auto = "auto"
     """Passes over the training data, at most; ``auto`` suits the method and the amount of data."""
     steps: int | None = Field(default=None, ge=1, le=10**9)
@@ -122,12 +135,16 @@ class Stage(Part):
                 "replay",
                 "method",
                 "stop",
+                "calibrate",
+                "abstain_error",
             }
             if of_networks:
                 raise ValueError(
                     f"{sorted(of_networks)[0]} is about neural networks, and method.kind "
                     f"{self.configured.kind} is none; leave it out"
                 )
+        if self.calibrate == "off" and self.abstain_error is not None:
+            raise ValueError("abstain_error needs calibrated chances; leave calibrate: off out")
         if self.steps is not None and self.epochs != "auto":
             raise ValueError("give epochs or steps, not both")
         if isinstance(self.epochs, float) and not 0 < self.epochs < math.inf:

@@ -18,8 +18,8 @@ import torch
 from residency.core.energy import EnergyMeter
 from residency.core.errors import UserError
 from residency.core.files import read_json, write_json, write_jsonl
-from residency.core.types import Example, StageResult
-from residency.models import artefact, attention, predictors, sharding
+from residency.core.types import Calibration, Example, StageResult, Value
+from residency.models import artefact, attention, blend, predictors, sharding
 from residency.models.artefact import GenerativeSettings
 from residency.models.base import silent
 from residency.models.blend import BlendWeight
@@ -30,6 +30,7 @@ from residency.models.running import best_device, memory_is_steady, steady_memor
 from residency.models.tokens import Tokeniser
 from residency.models.weights import size
 from residency.train import estimate, processes, trackers, words_beside
+from residency.train.calibrate import calibrate, in_words
 from residency.train.defaults import StagePlan, resolve, updates_per_epoch
 from residency.train.device import Device, free_memory, has_bf16, peak_memory
 from residency.train.items import Items
@@ -40,6 +41,8 @@ from residency.train.meta_step import checkpoint
 from residency.train.recovery import Diverged, Recovery, out_of_memory, read_recovery
 from residency.train.stage_trainer import TRAINED, StageTrainer
 
+HELD_OUT = "held_out.json"
+"""What a training before has found, among a stage's checkpoints."""
 ENOUGH_STEPS = 50
 """Steps after which a model that gives no label at all is no beginner any more."""
 
@@ -112,35 +115,81 @@ def train_once(job: TrainingJob, recovery: Recovery) -> tuple[StageResult, Items
     Raises ``Diverged`` and ``Exhausted`` where another try may go better.
     """
     own, held = words_beside.hold_out(job)
-    chosen = processes.shared(lambda: words_beside.chosen_before(job.work))
-    if own is not job and chosen is None:
-        chosen = weigh(own, held, recovery)
+    found = processes.shared(lambda: read_held_out(job.work))
+    if own is not job and found is None:
+        found = weigh(own, held, recovery)
     prepared = prepare(job, recovery)
     result = fit(job, prepared)
-    if job.lexical and processes.first():
-        chosen = chosen or words_beside.choose(job, prepared.predictor, held)
-        key = "lexical" if chosen.weight else "left out"
-        settings = {**result.settings, key: words_beside.in_words(chosen)}
-        joules = result.joules and result.joules + (chosen.joules or 0.0)
-        seconds = round(result.seconds + chosen.seconds, 2)  # of both trainings
-        result = msgspec.structs.replace(result, settings=settings, seconds=seconds, joules=joules)
+    if processes.first():
+        found = found or learn_held_out(job, prepared.predictor, held)
+        result = with_held_out(result, found)
     if prepared.plan.steps >= ENOUGH_STEPS and not (job.lexical or job.shard):
         rate = prepared.plan.learning_rate
         training_of(job.head).check_learned(job, prepared.predictor, rate)
-    save(job, prepared, result, chosen)
+    save(job, prepared, result, found or HeldOut())
     return result, prepared.items
 
 
-def weigh(own: TrainingJob, held: Sequence[Example], recovery: Recovery) -> BlendWeight | None:
-    """Train without the rows that are held out, choose on them how much words count, and keep that
+class HeldOut(Value, frozen=True):
+    """What is learned from rows that the model did not learn from."""
+
+    chosen: BlendWeight | None = None
+    """How much a CRF beside it counts."""
+    calibration: Calibration | None = None
+
+
+def read_held_out(work: Path) -> HeldOut | None:
+    """What was kept in a stage's folder of checkpoints, where a training before has found it; an
+    earlier version kept the weight alone."""
+    if (work / HELD_OUT).is_file():
+        return read_json(work / HELD_OUT, HeldOut)
+    if (work / blend.FILE).is_file():
+        return HeldOut(chosen=read_json(work / blend.FILE, BlendWeight))
+    return None
+
+
+def learn_held_out(
+    job: TrainingJob, predictor: Any, held: Sequence[Example], before: StageResult | None = None
+) -> HeldOut:
+    """What such rows teach: the weight of the CRF, then how sure both together are. ``before``: what
+    the training was, where it was for this alone."""
+    chosen = words_beside.choose(job, predictor, held, before) if job.lexical else None
+    if not held or not job.calibrates:
+        return HeldOut(chosen=chosen)
+    if chosen is not None and chosen.weight:
+        predictor = words_beside.beside(job, predictor, chosen)
+    found = calibrate(job, predictor.claims(held), len(held), before is not None)
+    if found is not None and before is not None:
+        found = msgspec.structs.replace(found, seconds=before.seconds, joules=before.joules)
+    return HeldOut(chosen=chosen, calibration=found)
+
+
+def with_held_out(result: StageResult, found: HeldOut) -> StageResult:
+    """What a stage did, with what was found before it and what that took."""
+    settings, before = dict(result.settings), found.chosen or found.calibration
+    if found.chosen is not None:
+        key = "lexical" if found.chosen.weight else "left out"
+        settings[key] = words_beside.in_words(found.chosen)
+    if found.calibration is not None:
+        settings["calibration"] = in_words(found.calibration)
+    if before is None:
+        return msgspec.structs.replace(result, settings=settings)
+    joules = result.joules and result.joules + (before.joules or 0.0)
+    seconds = round(result.seconds + before.seconds, 2)  # of both trainings
+    return msgspec.structs.replace(result, settings=settings, seconds=seconds, joules=joules)
+
+
+def weigh(own: TrainingJob, held: Sequence[Example], recovery: Recovery) -> HeldOut | None:
+    """Train without the rows that are held out, learn from them what they can teach, and keep that
     beside the checkpoints; the model is not kept. None but in the first process."""
     prepared = prepare(own, recovery)
-    result, chosen = fit(own, prepared), None
+    result, found = fit(own, prepared), None
     if processes.first():
-        chosen = words_beside.choose(own, prepared.predictor, held, result)
-        words_beside.keep(own.work.parent, chosen)
+        found = learn_held_out(own, prepared.predictor, held, result)
+        write_json(own.work.parent / HELD_OUT, found)
+        shutil.rmtree(own.work, ignore_errors=True)
     processes.wait()
-    return chosen
+    return found
 
 
 # Prepare
@@ -412,9 +461,7 @@ def settings_of(job: TrainingJob, prepared: Prepared) -> dict[str, str]:
 # Save
 
 
-def save(
-    job: TrainingJob, prepared: Prepared, result: StageResult, chosen: BlendWeight | None
-) -> None:
+def save(job: TrainingJob, prepared: Prepared, result: StageResult, found: HeldOut) -> None:
     """Write the artefact and what the stage did; the first of several processes writes."""
     model = put_together(job, prepared.model) if job.shard else prepared.model
     if processes.first():
@@ -428,9 +475,10 @@ def save(
             prepared.settings,
             job.start,
             job.more,
+            found.calibration,
         )
-        if chosen is not None:
-            words_beside.save(job, chosen)
+        if found.chosen is not None:
+            words_beside.save(job, found.chosen)
         emptied(model)
         predictors.remember(job.out)
         write_json(job.out / "stage.json", result)

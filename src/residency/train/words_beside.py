@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from residency.core.files import read_json, write_json
+from residency.core.files import write_json
 from residency.core.types import Example, Prediction, StageResult
 from residency.models import artefact, blend, crf
 from residency.models.adapters import Crf
-from residency.models.base import Base
+from residency.models.base import NO_BASE, Base
 from residency.models.blend import BlendWeight
 from residency.models.crf import CrfPredictor
+from residency.models.encoder import EncoderPredictor
 from residency.tasks.heads import TOKENS, Head
 from residency.tasks.scoring import main_metric
 from residency.train.job import TrainingJob
@@ -39,18 +40,19 @@ WEIGHTS = tuple(round(0.1 * tenth, 1) for tenth in range(10))
 
 
 def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
-    """The stage that finds the weight, and the rows on which it is chosen: the stage itself and the
-    stop part; or, where there is none, a stage that learns without neighbouring groups of the
-    training part, from a place drawn by the seed. No rows where no CRF stands beside the encoder.
+    """The stage that finds the weight of the CRF and how chances are calibrated, and the rows on
+    which that is done: the stage itself and the stop part; or, where there is none, a stage that
+    learns without neighbouring groups of the training part, from a place drawn by the seed. No rows
+    where nothing of it is wanted, or the training part is too small.
 
     Rows that follow each other often come from one document. Held out one by one they flatter the
     encoder, which knows their neighbours: on VietBioNER a weight of 0.4 was chosen so, where 0.7
     was right for other documents (strict F1 0.756 and 0.773).
     """
-    if not job.lexical:
-        return job, ()
-    if job.dev or len(job.train) < FEWEST:
+    if job.dev and (job.lexical or job.calibrates):
         return job, job.dev
+    if not goes_without(job) or len(job.train) < FEWEST:
+        return job, ()
     sizes = Counter(crf.group_of(example) for example in job.train)
     groups, wanted = list(sizes), HELD * len(job.train)  # in the order of the files
     first = Random(job.seed).randrange(max(1, round((1 - HELD) * len(groups))))
@@ -65,23 +67,24 @@ def hold_out(job: TrainingJob) -> tuple[TrainingJob, Sequence[Example]]:
     return msgspec.structs.replace(job, train=kept, work=job.work / "weight"), out
 
 
+def goes_without(job: TrainingJob) -> bool:
+    """Whether a stage without a stop part trains without some of its rows first."""
+    return job.lexical or (job.calibrates and _asks(job.stage, job.base, job.head, job.start))
+
+
+def _asks(stage: Stage, base: Base, head: Head, start: Path | None = None) -> bool:
+    """Whether chances alone are worth a training: they are where a threshold is asked for, or the
+    training is that of an encoder; not where a stage before has learned from all rows already."""
+    small = base is NO_BASE or (base.architecture == "encoder" and not head.words_beside)
+    return start is None and (small or stage.abstain_error is not None)
+
+
 def trainings(stage: Stage, base: Base, head: Head, rows: int, dev: int) -> float:
     """How often a stage trains on all its rows, reckoned in time: more than once where it holds
     some out first."""
-    able = head.words_beside and base.architecture == "encoder" and stage.lexical != "off"
-    return 2 - HELD if able and not dev and rows >= FEWEST else 1
-
-
-def chosen_before(work: Path) -> BlendWeight | None:
-    """The weight that was kept in a stage's folder of checkpoints, where it was chosen before."""
-    path = work / blend.FILE
-    return read_json(path, BlendWeight) if path.is_file() else None
-
-
-def keep(work: Path, chosen: BlendWeight) -> None:
-    """Keep the weight that was chosen, and nothing else of how it was found."""
-    write_json(work / blend.FILE, chosen)
-    shutil.rmtree(work / "weight", ignore_errors=True)
+    words = head.words_beside and base.architecture == "encoder" and stage.lexical != "off"
+    chances = head.says_chances and stage.calibrate == "auto" and _asks(stage, base, head)
+    return 2 - HELD if (words or chances) and not dev and rows >= FEWEST else 1
 
 
 def choose(
@@ -126,6 +129,13 @@ def choose(
         metric=job.card.main_metric,
         scores={f"{weight:g}": round(one, 4) for weight, one in zip(WEIGHTS, found, strict=True)},
     )
+
+
+def beside(job: TrainingJob, encoder: Any, chosen: BlendWeight) -> EncoderPredictor:
+    """A trained encoder with the CRF that its weight was chosen with."""
+    words = CrfPredictor.of_files(job.work / WORDS, job.card, "crf", "words")
+    mixed = blend.Blend(words, chosen.weight)
+    return EncoderPredictor(encoder.model, encoder.tokeniser, job.card, encoder.info, mixed)
 
 
 def save(job: TrainingJob, chosen: BlendWeight) -> None:

@@ -345,7 +345,7 @@ def kept_prediction(prediction: Prediction, card: Card, show_text: bool) -> Pred
     if answer is not None and (family.classifier or not show_text):
         answer = family.without_text(answer)
     text = prediction.text if show_text else ""
-    return msgspec.structs.replace(prediction, answer=answer, text=text)
+    return msgspec.structs.replace(prediction, answer=answer, text=text, uncalibrated=None)
 
 
 def write_report(

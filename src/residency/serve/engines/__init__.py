@@ -50,6 +50,8 @@ class Served(Value, frozen=True):
     dtype: str = "float32"
     window: int = 0
     """Most tokens that are read at once."""
+    abstains_below: float | None = None
+    """Confidence below which it abstains, where its training chose one for a stated error."""
     erased: str = ""
     """What was erased after it had learned from it, in one line; empty where nothing was."""
 

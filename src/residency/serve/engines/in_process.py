@@ -109,6 +109,7 @@ def served(folder: Path, name: str, found: Any = None, model: Any = None) -> Ser
         card=found.task(),
         dtype=str(next(floats, "float32")).removeprefix("torch."),
         window=found.base.window,
+        abstains_below=found.calibration.abstains_below if found.calibration else None,
     )
 
 
@@ -129,6 +130,7 @@ def served_export(folder: Path, name: str) -> Served:
         kind="onnx",
         dtype=onnx_encoder.DTYPES[found.best],
         window=found.window,
+        abstains_below=found.calibration.abstains_below if found.calibration else None,
     )
 
 

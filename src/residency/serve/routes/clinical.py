@@ -170,7 +170,7 @@ class DeidentifiedText(BaseModel):
 @router.post("/diagnose", tags=["diagnose"], response_model=Diagnosis)
 async def diagnose(body: Findings, request: Request) -> Response:
     """From findings to the most likely diagnosis, with its confidence; none where that is below the
-    server's threshold."""
+    threshold that the model's training chose for a stated error, else the server's."""
     guard, exchange = guard_of(request), exchange_of(request)
     engine = guard.engine(exchange, named(body.model, body.department), "diagnose")
     served = engine.served
@@ -186,7 +186,9 @@ async def diagnose(body: Findings, request: Request) -> Response:
     # What chooses says its chance, what writes is asked in words.
     answer = {Labels: _chosen, Text: _written}[served.answers]
     found, sure = await answer(guard, exchange, engine, body.model_copy(update={"lang": bound}))
-    abstained = found is None or sure is None or sure < guard.settings.threshold
+    least = served.abstains_below
+    least = guard.settings.threshold if least is None else least
+    abstained = found is None or sure is None or sure < least
     shown = None if abstained or found is None else await guard.deidentified(found, lang)
     return JSONResponse(
         {

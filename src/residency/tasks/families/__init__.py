@@ -134,6 +134,13 @@ class Family:
         """How likely a model takes each label to be, where it says so."""
         return answer.chances if isinstance(answer, Labels) else {}
 
+    def sure(
+        self, example: Example, answer: Answer | None, card: Card
+    ) -> list[tuple[float, bool, bool]]:
+        """Of each piece of an answer that the model says its chance of: the chance, whether it is
+        right, and whether it is given (a label that is likelier not to hold is not)."""
+        return []
+
     def occurring(
         self, card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]
     ) -> tuple[str, ...]:

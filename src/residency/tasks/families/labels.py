@@ -13,7 +13,7 @@ from residency.metrics.counts import Counts
 from residency.metrics.spans import NOTHING
 from residency.tasks import statements
 from residency.tasks.by_label import ByLabel
-from residency.tasks.families import checked
+from residency.tasks.families import checked, of
 from residency.tasks.heads import SEQUENCE
 from residency.tasks.prompts import Parsed, ask
 
@@ -88,6 +88,17 @@ class LabelFamily(ByLabel):
                     predicted="" if missed else said,
                 )
 
+    def sure(
+        self, example: Example, answer: Answer | None, card: Card
+    ) -> list[tuple[float, bool, bool]]:
+        """The chosen label, or every label of a card that allows several."""
+        gold, said = set(labels_of(example.gold, card)), set(labels_of(answer, card))
+        return [
+            (chance, label in gold, label in said)
+            for label, chance in chances_of(answer, card).items()
+            if card.multiple or label in said
+        ]
+
     def columns(self, answer: Answer) -> dict[str, Any]:
         assert isinstance(answer, Labels)
         return {"labels": list(answer.labels), "scores": list(answer.scores)}
@@ -106,3 +117,12 @@ def labels_of(answer: Answer | None, card: Card) -> tuple[str, ...]:
     """The chosen labels of an answer by the card's names, none for no answer."""
     found = checked(answer, Labels, "family labels")
     return tuple(map(card.canonical, found.labels)) if found else ()
+
+
+def chances_of(answer: Answer | None, card: Card) -> dict[str, float]:
+    """Label -> chance; names that stand for one label are added up."""
+    found: dict[str, float] = {}
+    for name, chance in of(card).chances(answer).items():
+        label = card.canonical(name)
+        found[label] = min(1.0, found.get(label, 0.0) + chance)
+    return found

@@ -143,6 +143,17 @@ class SpanFamily(ByLabel):
                 said_at=said,
             )
 
+    def sure(
+        self, example: Example, answer: Answer | None, card: Card
+    ) -> list[tuple[float, bool, bool]]:
+        """Each span; right is one that gold has with the same label and ends."""
+        gold = {(one.start, one.end, card.canonical(one.label)) for one in spans_of(example.gold)}
+        return [
+            (one.score, (one.start, one.end, card.canonical(one.label)) in gold, True)
+            for one in spans_of(answer)
+            if one.score is not None
+        ]
+
     def columns(self, answer: Answer) -> dict[str, Any]:
         rows = [
             {"start": span.start, "end": span.end, "label": span.label, "text": span.quote}
