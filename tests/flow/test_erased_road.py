@@ -113,6 +113,7 @@ def test_nothing_of_an_erased_patient_is_left_after_the_whole_road_and_the_origi
     first = rows(copy)
     lines(copy / "asked.jsonl", [{"id": row["id"], "text": row["text"]} for row in first])
     cli("predict", run, "--input", copy / "asked.jsonl", "--output", copy / "out.jsonl", check=0)
+    digest = cli("model", "add", run, "--models", copy / "models", check=0).stdout.split()[0]
     vault = Vault.open(copy / "identified", bytes.fromhex(KEY))
     groups = {keyed(vault.secret(f"P{n:07}"), "patient"): f"P{n:07}" for n in range(PATIENTS)}
     vault.close()
@@ -141,6 +142,7 @@ def test_nothing_of_an_erased_patient_is_left_after_the_whole_road_and_the_origi
     assert before == {path: path.read_bytes() for path in before}, "the original is as it was"
     assert (run / "report.html").is_file()
     assert any(run.glob("train/*/erased.json"))
+    assert (copy / "models/sha256" / digest / "erased.json").is_file(), "its copy is refused too"
 
 
 @pytest.mark.training

@@ -114,7 +114,7 @@ def trace(patient: Patient, places: Places) -> list[Found]:
         known |= reached.ids
         if words := ", ".join(f"{number} {part}" for part, number in reached.learned.items()):
             learned |= {path.parent: words for path in sorted(run.glob("train/*/artefact.json"))}
-    found += _models(learned, places.runs)
+    found += _models(learned, places)
     for path in places.files:
         if path not in covered and (
             lines := matching_rows(path, patient.groups, stable_codes(known))
@@ -483,15 +483,13 @@ def _is_list(path: Path) -> bool:
     return first == b"["
 
 
-def _models(learned: Mapping[Path, str], runs: Sequence[Path]) -> list[Found]:
-    """Models that learned from the patient, and those that were made from these: they hold their
-    weights, or stand on them."""
+def _models(learned: Mapping[Path, str], places: Places) -> list[Found]:
+    """Models that learned from the patient, and those that were made from these, copies in a model
+    ledger among them: they hold their weights, or stand on them."""
     found = [_model("model", folder, f"learned from {words}") for folder, words in learned.items()]
-    described = {
-        path.parent: decode_object(path.read_bytes())
-        for run in runs
-        for path in sorted(run.glob("train/*/artefact.json"))
-    }
+    own = [path for run in places.runs for path in run.glob("train/*/artefact.json")]
+    others = [path for folder in places.given for path in folder.rglob("artefact.json")]
+    described = {path.parent: decode_object(path.read_bytes()) for path in sorted({*own, *others})}
     reached = {folder: described[folder] for folder in learned if folder in described}
     while True:
         hashes = {value for one in reached.values() for value in _weights(one)}
