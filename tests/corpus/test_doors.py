@@ -387,8 +387,8 @@ def test_what_a_file_is_is_told(
 def test_tables_are_told_by_what_is_in_them(tmp_path: Path) -> None:
     workbook = detect(xlsx_of(tmp_path / "a.dat", [["text"]]))
     columns = detect(parquet_of(tmp_path / "b.dat", {"text": ["x"]}))
-    assert workbook and (workbook.format, workbook.kind) == ("xlsx", "")
-    assert columns and (columns.format, columns.kind) == ("arrow", "")
+    assert workbook and (workbook.format, workbook.kind) == ("xlsx", "xlsx")
+    assert columns and (columns.format, columns.kind) == ("arrow", "arrow")
     assert detect(put(tmp_path, "Bé sốt.", "c.txt")) is None
 
 

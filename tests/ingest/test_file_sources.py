@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import openpyxl
+import pyarrow
+import pyarrow.feather as feather
+import pyarrow.parquet as parquet
 import pytest
 
 from residency.core.errors import DataError, UserError
@@ -175,6 +180,75 @@ def test_json_lines_that_do_not_fit_are_one_sentence(
     with pytest.raises(UserError) as refused:
         taken(store, source(kind="jsonl", path="in"), tmp_path)
     assert sentence in str(refused.value)
+
+
+TABLE = [
+    {
+        "id": 1,
+        "patient": "P1",
+        "text": "Sốt cao\nho 😀",
+        "at": datetime(2026, 5, 1, 9, 30),
+        "name": "An",
+    },
+    {"id": 2, "patient": "P2", "text": "", "at": None, "name": "Ba"},
+    {"id": 3, "patient": "P2", "text": "患者发热", "at": datetime(2026, 5, 2), "name": "Ba"},
+]
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows as the library of each kind of file writes them."""
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".xlsx":
+        book = openpyxl.Workbook()
+        for cells in [list(rows[0]), *(list(row.values()) for row in rows)]:
+            book.active.append(cells)
+        book.save(path)
+    elif path.suffix == ".parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        feather.write_feather(
+            pyarrow.Table.from_pylist(rows), str(path), compression="uncompressed"
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("xlsx", "a.xlsx"), ("arrow", "a.parquet"), ("arrow", "a.feather")]
+)
+def test_rows_of_workbooks_and_columnar_files_are_notes(
+    tmp_path: Path, store: Store, kind: str, name: str
+) -> None:
+    write_table(tmp_path / "in" / name, TABLE)
+    found = detect(tmp_path / "in" / name)
+    assert found and found.kind == kind
+    settings = source(
+        kind=kind, path="in", lang="vi", columns={"written_at": "at"}, identifiers={"name": "name"}
+    )
+    done = taken(store, settings, tmp_path)
+    assert (done.taken, done.skipped, done.files) == (2, {NO_TEXT: 1}, 1)
+    told = [
+        (one.id, one.patient, one.text, one.written_at, one.identifiers) for one in store.read(1)
+    ]
+    assert told == [
+        (str(row["id"]), row["patient"], row["text"], row["at"], (("name", row["name"]),))
+        for row in TABLE
+        if row["text"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("xlsx", "NguyenVanAn.xlsx"), ("arrow", "NguyenVanAn.parquet")]
+)
+def test_a_workbook_that_does_not_fit_is_one_sentence_without_its_name(
+    tmp_path: Path, store: Store, kind: str, name: str
+) -> None:
+    write_table(tmp_path / "in" / name, [{"id": 1, "patient": "Trần An"}])
+    with pytest.raises(UserError, match="has no column 'text' among its 2") as lacking:
+        taken(store, source(kind=kind, path="in"), tmp_path)
+    (tmp_path / "in" / name).write_bytes(b"PAR1 Tr\xc3\xa2n An")
+    with pytest.raises(DataError, match=r"file 1 of 1 \(by name\): is no whole") as broken:
+        taken(store, source(kind=kind, path="in"), tmp_path)
+    told = f"{lacking.value}{broken.value}"
+    assert "Nguyen" not in told and "Trần" not in told
 
 
 def test_notes_of_mimic_are_read_by_their_columns_and_errors_are_not_taken(

@@ -72,7 +72,7 @@ def test_what_sql_server_is_asked_is_its_own_sql_and_only_reads() -> None:
     assert check_select(MSSQL, "here", "tsql")
 
 
-@pytest.mark.parametrize(("dialect", "why"), [("sqlite", ""), ("oracle", "oracle")])
+@pytest.mark.parametrize(("dialect", "why"), [("sqlite", ""), ("db2", "db2")])
 def test_rights_that_cannot_be_read_are_not_taken_for_none(dialect: str, why: str) -> None:
     engine = SimpleNamespace(dialect=SimpleNamespace(name=dialect))
     found = find_write_access(cast(Any, SimpleNamespace(engine=engine)), ["notes"])

@@ -18,21 +18,21 @@ from residency.ingest.sql import connect, mark_of, order_by_mark, value_of
 
 SENT = {
     "postgresql": (
-        'SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE "changed at" >= '
+        'SELECT * FROM (SELECT \\:\\:x FROM notes\n) taken WHERE "changed at" >= '
         ':mark AND id IS NOT NULL ORDER BY "changed at", id'
     ),
     "mysql": (
-        "SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE `changed at` >= :mark "
+        "SELECT * FROM (SELECT \\:\\:x FROM notes\n) taken WHERE `changed at` >= :mark "
         "AND "
         "id IS NOT NULL ORDER BY `changed at`, id"
     ),
     "mssql": (
-        "SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE [changed at] >= :mark "
+        "SELECT * FROM (SELECT \\:\\:x FROM notes\n) taken WHERE [changed at] >= :mark "
         "AND "
         "id IS NOT NULL ORDER BY [changed at], id"
     ),
     "sqlite": (
-        'SELECT * FROM (SELECT \\:\\:x FROM notes\n) AS taken WHERE "changed at" >= :mark '
+        'SELECT * FROM (SELECT \\:\\:x FROM notes\n) taken WHERE "changed at" >= :mark '
         'AND id IS NOT NULL ORDER BY "changed at", id'
     ),
 }

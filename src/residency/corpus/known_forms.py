@@ -118,6 +118,9 @@ SUFFIXES = {
 }
 """Kinds of files that are known and not read, by their suffix."""
 READ_BY_EXTRACT = {
+    "a Parquet file": "arrow",
+    "an Arrow file": "arrow",
+    "an Excel workbook (xlsx)": "xlsx",
     "a CDA document (extract reads it)": "ccda",
     "an HL7 message (extract reads it)": "hl7",
     "claims of Vietnamese health insurance (extract reads them)": "claims",
@@ -256,7 +259,7 @@ def _by_beginning(path: Path) -> Form | None:
             names = archive.namelist()
             for part, (name, format) in INSIDE.items():
                 if any(one.startswith(part) for one in names):
-                    return Form(name=name, format=format)
+                    return Form(name=name, format=format, kind=READ_BY_EXTRACT.get(name, ""))
     raw = begins.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     for text in (raw.lstrip(), raw):
         for pattern, name, format in FORMS:

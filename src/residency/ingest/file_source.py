@@ -20,9 +20,21 @@ import msgspec
 from residency.core.encodings import ENOUGH, candidates
 from residency.core.errors import DataError, UserError
 from residency.core.files import csv_rows, enumerate_lines, file_digest, quotes_are_text
+from residency.corpus.tables import arrow_columns, arrow_rows, xlsx_rows
 from residency.ingest.decode import FONTS, Unreadable, decode_bytes
 from residency.ingest.rows import Labels, RowOutcome, note_of, note_of_lines
-from residency.ingest.sources import AnyFiles, Ccda, Claims, CsvFiles, Fhir, Hl7, JsonlFiles
+from residency.ingest.sources import (
+    AnyFiles,
+    ArrowFiles,
+    Ccda,
+    Claims,
+    CsvFiles,
+    Fhir,
+    Hl7,
+    JsonlFiles,
+    TableSource,
+    XlsxFiles,
+)
 from residency.ingest.store import Store
 
 if TYPE_CHECKING:
@@ -150,10 +162,38 @@ def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iter
     yield from gathered.notes()
 
 
+def _read_xlsx(settings: XlsxFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
+    where, gathered = f"extract.path: {place}", _Gathered(settings)
+    header: list[str] = []
+    for number, cells in xlsx_rows(path, settings.sheet, where):
+        if not header:
+            header = cells
+            _check(settings.wanted(), header, place)
+        elif len(cells) > len(header):
+            raise DataError(
+                f"{where}, row {number}: has {len(cells)} cells and the header {len(header)}; give "
+                "each column a name."
+            )
+        else:
+            yield from gathered.see(dict(zip(header, cells, strict=True)), f"{name}#{number}")
+    yield from gathered.notes()
+    _check({} if header else settings.wanted(), header, place)
+
+
+def _read_arrow(settings: ArrowFiles, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
+    where, gathered = f"extract.path: {place}", _Gathered(settings)
+    wanted = settings.wanted()
+    _check(wanted, arrow_columns(path, where), place)
+    columns = list(dict.fromkeys(wanted.values()))
+    for number, row in enumerate(arrow_rows(path, where, columns), 1):
+        yield from gathered.see(row, f"{name}#{number}")
+    yield from gathered.notes()
+
+
 class _Gathered:
     """Rows of a file as notes: each as it comes or, where a note has several, all at its end."""
 
-    def __init__(self, settings: CsvFiles | JsonlFiles) -> None:
+    def __init__(self, settings: TableSource) -> None:
         self.settings = settings
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.labels: Labels = {}
@@ -204,6 +244,8 @@ def _read_fhir(
 READERS: dict[str, tuple[tuple[str, ...], Callable[..., Iterator[RowOutcome]]]] = {
     "csv": ((".csv",), _read_csv),
     "jsonl": ((".jsonl",), _read_jsonl),
+    "xlsx": ((".xlsx", ".xlsm"), _read_xlsx),
+    "arrow": ((".parquet", ".arrow", ".feather"), _read_arrow),
     "hl7": ((".hl7", ".txt"), _read_hl7),
     "ccda": ((".xml", ".ccda", ".cda"), _read_ccda),
     "claims": ((".xml",), _read_claims),

@@ -47,16 +47,43 @@ SELECT CASE
   WHEN IS_SRVROLEMEMBER('sysadmin') = 1 OR IS_MEMBER('db_owner') = 1 THEN 'it is an administrator'
   WHEN IS_MEMBER('db_datawriter') = 1 OR IS_MEMBER('db_ddladmin') = 1 OR
       IS_MEMBER('db_securityadmin') = 1 THEN 'it is in a role that writes'
+  WHEN EXISTS (SELECT 1 FROM fn_my_permissions(NULL, 'SERVER') WHERE permission_name NOT IN
+    ('CONNECT SQL', 'CONNECT ANY DATABASE', 'SELECT ALL USER SECURABLES') AND
+    permission_name NOT LIKE 'VIEW %') THEN 'it has rights on the server beyond reading'
   WHEN EXISTS (SELECT 1 FROM fn_my_permissions(NULL, 'DATABASE') WHERE permission_name NOT IN
-    ('CONNECT', 'SELECT', 'VIEW DEFINITION', 'VIEW DATABASE STATE', 'SHOWPLAN',
-    'VIEW ANY COLUMN MASTER KEY DEFINITION',
-     'VIEW ANY COLUMN ENCRYPTION KEY DEFINITION')) THEN 'it has rights in the database beyond reading'
+    ('CONNECT', 'SELECT', 'SHOWPLAN') AND permission_name NOT LIKE 'VIEW %')
+    THEN 'it has rights in the database beyond reading'
   WHEN EXISTS (SELECT 1 FROM sys.objects o CROSS APPLY
       fn_my_permissions(QUOTENAME(SCHEMA_NAME(o.schema_id)) + '.' + QUOTENAME(o.name), 'OBJECT') p
     WHERE o.type IN ('U', 'V') AND p.permission_name IN ('INSERT', 'UPDATE', 'DELETE', 'ALTER',
-    'CONTROL', 'TAKE OWNERSHIP')) THEN 'it may change tables'
+    'CONTROL', 'TAKE OWNERSHIP') OR o.type IN ('P', 'PC', 'X') AND p.permission_name = 'EXECUTE')
+    THEN 'it may change tables or run procedures'
   ELSE '' END
 """
+
+ORACLE = """
+WITH system AS (SELECT privilege FROM session_privs UNION SELECT privilege FROM role_sys_privs),
+  own AS (SELECT username FROM all_users WHERE oracle_maintained = 'N'),
+  mine AS (SELECT privilege, grantable FROM all_tab_privs WHERE table_schema IN
+      (SELECT username FROM own) AND (grantee IN (USER, 'PUBLIC') OR grantee IN
+      (SELECT role FROM session_roles))
+    UNION ALL SELECT privilege, grantable FROM all_col_privs WHERE table_schema IN
+      (SELECT username FROM own) AND (grantee IN (USER, 'PUBLIC') OR grantee IN
+      (SELECT role FROM session_roles))
+    UNION ALL SELECT privilege, grantable FROM role_tab_privs WHERE owner IN
+      (SELECT username FROM own))
+SELECT CASE
+  WHEN EXISTS (SELECT 1 FROM system WHERE privilege NOT IN ('CREATE SESSION', 'READ ANY TABLE',
+      'SELECT ANY TABLE', 'SELECT ANY DICTIONARY', 'SET CONTAINER'))
+    THEN 'it has system privileges beyond reading'
+  WHEN EXISTS (SELECT 1 FROM user_objects) THEN 'it owns tables or other objects'
+  WHEN EXISTS (SELECT 1 FROM mine WHERE privilege NOT IN ('SELECT', 'READ', 'FLASHBACK',
+      'QUERY REWRITE', 'INHERIT PRIVILEGES')) THEN 'it may change tables or run procedures'
+  WHEN EXISTS (SELECT 1 FROM mine WHERE grantable = 'YES') THEN 'it may hand out rights'
+  ELSE '' END FROM dual
+"""
+"""Of roles those count too that the login may take on and has not (``role_sys_privs``,
+``role_tab_privs``). A plan of a deletion is not asked for: the server writes it into a table."""
 
 HIDDEN = "hidden"
 READING = frozenset(
@@ -86,8 +113,9 @@ def find_write_access(connection: Connection, tables: Iterable[str]) -> str:
         found = str(connection.execute(text(POSTGRESQL)).scalar() or "")
     elif dialect in ("mysql", "mariadb"):
         found = find_granted(lambda asked: _shown(connection, asked))
-    elif dialect == "mssql":
-        return str(connection.execute(text(MSSQL)).scalar() or "")
+    elif dialect in ("mssql", "oracle"):
+        asked = {"mssql": MSSQL, "oracle": ORACLE}[dialect]
+        return str(connection.execute(text(asked)).scalar() or "")
     elif dialect == "sqlite":
         return ""  # the file itself is opened for reading only
     else:

@@ -12,6 +12,7 @@ DIALECTS = {
     "mysql": "mysql",
     "mariadb": "mysql",
     "mssql": "tsql",
+    "oracle": "oracle",
 }
 """SQLAlchemy's name -> sqlglot's."""
 
@@ -159,6 +160,10 @@ def _find_action(tree: object) -> str:
             own = "" if isinstance(node, exp.Anonymous) else getattr(node, "sql_name", str)()
             if acting := next((name for name in (node.name, own) if ACTING.match(name)), ""):
                 return f"the function {acting.lower()}"
+        if isinstance(node, exp.Dot) and ACTING.match(node.this.name):  # a package of Oracle
+            return f"the package {node.this.name.lower()}"
+        if isinstance(node, exp.Column) and node.table and node.name.lower() == "nextval":
+            return "the function nextval"
         hints = node.expressions if isinstance(node, exp.WithTableHint) else ()
         if any(hint.name.upper() in LOCKING for hint in hints):
             return "a lock"

@@ -195,6 +195,20 @@ class JsonlFiles(Files, TableSource):
     kind: Literal["jsonl"]
 
 
+class XlsxFiles(Files, TableSource):
+    """Rows of a sheet of Excel workbooks, below a line of column names."""
+
+    kind: Literal["xlsx"]
+    sheet: str = ""
+    """Name of the sheet; where empty, the only one that is not empty."""
+
+
+class ArrowFiles(Files, TableSource):
+    """Rows of Parquet, Arrow and Feather files."""
+
+    kind: Literal["arrow"]
+
+
 class Hl7(Files):
     """HL7 version 2 messages (MDM, ORU, ADT): what is written, and whom the message names."""
 
@@ -225,7 +239,7 @@ def _sql_by_default(value: object) -> object:
     return {"kind": "sql", **value} if isinstance(value, dict) and "kind" not in value else value
 
 
-AnyFiles = CsvFiles | JsonlFiles | Hl7 | Ccda | Fhir | Claims
+AnyFiles = CsvFiles | JsonlFiles | XlsxFiles | ArrowFiles | Hl7 | Ccda | Fhir | Claims
 AnySource = Sql | AnyFiles
 Extract = Annotated[AnySource, Field(discriminator="kind"), BeforeValidator(_sql_by_default)]
 """A recipe's section ``extract``, by ``kind``; ``sql`` where it says none."""

@@ -22,10 +22,12 @@ from residency.ingest.select import DIALECTS, check_select, tables
 from residency.ingest.sources import Sql
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Engine
+    from sqlalchemy import Connection, CursorResult, Dialect, Engine
 
 T = TypeVar("T")
 NO_MARK = "the row has no mark, or no id"
+MOST_IN = 1000
+"""Values that Oracle takes in one list."""
 
 
 def connect(settings: Sql, root: Path) -> Engine:
@@ -73,12 +75,14 @@ def open_to_read(engine: Engine, settings: Sql, asked: list[str]) -> Iterator[Co
         "mysql": "SET SESSION TRANSACTION READ ONLY",
         "mariadb": "SET SESSION TRANSACTION READ ONLY",
         "sqlite": "PRAGMA query_only = ON",
+        "oracle": "SET TRANSACTION READ ONLY",
     }  # SQL Server has no such mode: there the login's rights alone hold
     try:
         with engine.connect() as connection:
             if statement := readonly.get(engine.dialect.name):
                 connection.execute(text(statement))
-                connection.commit()
+                if engine.dialect.name != "oracle":  # there it holds for this transaction alone
+                    connection.commit()
             if not settings.writing_login and (why := find_write_access(connection, asked)):
                 raise GateRefused(
                     f"extract.url: this login can write to the hospital's database ({why}); use "
@@ -119,7 +123,7 @@ def notes(settings: Sql, root: Path, mark: tuple[str, str] | None = None) -> Ite
                 yield RowOutcome(skipped=NO_MARK, rows=missing)
             statement = order_by_mark(
                 inner,
-                engine.dialect.identifier_preparer.quote_identifier,
+                quoting(engine.dialect),
                 settings,
                 mark is not None,
             )
@@ -210,11 +214,16 @@ def order_by_mark(inner: str, quote: Any, settings: Sql, resumed: bool) -> str:
     both = "" if mark == id else f" AND {id} IS NOT NULL"
     order = mark if mark == id else f"{mark}, {id}"
     if settings.columns.line:  # of a note that has changed all lines are wanted
-        ids = f"SELECT {id} FROM ({escape_colons(inner)}\n) AS changed WHERE {beyond}{both}"
+        ids = f"SELECT {id} FROM ({escape_colons(inner)}\n) changed WHERE {beyond}{both}"
         beyond, both, order = f"{id} IN ({ids})", f" AND {mark} IS NOT NULL", id
-    return (
-        f"SELECT * FROM ({escape_colons(inner)}\n) AS taken WHERE {beyond}{both} ORDER BY {order}"
-    )
+    return f"SELECT * FROM ({escape_colons(inner)}\n) taken WHERE {beyond}{both} ORDER BY {order}"
+
+
+def quoting(dialect: Dialect) -> Callable[[str], str]:
+    """How a column is named in a statement. Oracle gives names without quotation marks in capitals,
+    SQLAlchemy gives these back in small letters: in quotation marks they would not be found."""
+    names = dialect.identifier_preparer
+    return names.quote if dialect.requires_name_normalize else names.quote_identifier
 
 
 def escape_colons(statement: str) -> str:
@@ -283,7 +292,7 @@ def _check_columns(connection: Connection, inner: str, settings: Sql) -> None:
 
     present = list(
         connection.execute(
-            text(f"SELECT * FROM ({escape_colons(inner)}\n) AS taken WHERE 1 = 0")
+            text(f"SELECT * FROM ({escape_colons(inner)}\n) taken WHERE 1 = 0")
         ).keys()
     )
     wanted = settings.wanted() | ({"extract.mark": settings.mark} if settings.mark else {})
@@ -298,12 +307,12 @@ def _unmarked(connection: Connection, inner: str, settings: Sql) -> int:
     """Rows that cannot be put in order: they are never taken, and counted each time."""
     from sqlalchemy import text
 
-    quote = connection.dialect.identifier_preparer.quote_identifier
+    quote = quoting(connection.dialect)
     names = dict.fromkeys(quote(name) for name in (settings.mark, settings.columns.id) if name)
     none = " OR ".join(f"{name} IS NULL" for name in names)
     return int(
         connection.execute(
-            text(f"SELECT count(*) FROM ({escape_colons(inner)}\n) AS taken WHERE {none}")
+            text(f"SELECT count(*) FROM ({escape_colons(inner)}\n) taken WHERE {none}")
         ).scalar()
         or 0
     )
@@ -325,19 +334,22 @@ def _labels(
         return
     with open_to_read(engine, settings, []) as connection:
         first = connection.execute(
-            text(f"SELECT * FROM ({escape_colons(statement)}\n) AS marked WHERE 1 = 0")
+            text(f"SELECT * FROM ({escape_colons(statement)}\n) marked WHERE 1 = 0")
         )
         names = list(first.keys())
         if len(names) != 4:
             raise UserError("extract.labels: must give four columns: note, start, stop and label.")
-        note = engine.dialect.identifier_preparer.quote_identifier(names[0])
+        note = quoting(engine.dialect)(names[0])
         asked = text(
-            f"SELECT * FROM ({escape_colons(statement)}\n) AS marked WHERE {note} IN :ids"
+            f"SELECT * FROM ({escape_colons(statement)}\n) marked WHERE {note} IN :ids"
         ).bindparams(bindparam("ids", expanding=True))
 
         def of(ids: Sequence[Any]) -> Labels:
             found: Labels = {}
-            for row in connection.execute(asked, {"ids": list(ids)}):
+            groups = (ids[at : at + MOST_IN] for at in range(0, len(ids), MOST_IN))
+            for row in chain.from_iterable(
+                connection.execute(asked, {"ids": list(group)}) for group in groups
+            ):
                 try:
                     found.setdefault(str(row[0]), []).append(
                         (int(row[1]), int(row[2]), str(row[3]))
