@@ -3,15 +3,21 @@ exit codes that mean something."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from residency import __version__, cli
+from residency.cli import missing
 from residency.core.errors import GateRefused, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +134,7 @@ def test_wrong_arguments_are_one_sentence_and_exit_code_1_for_2_means_refused(
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,
-            "residency: torch is not installed; install what training needs: pip install "
+            "residency: torch is not installed; residency schema needs it: pip install "
             "'residency[train]'.\n",
         ),
     ],
@@ -141,6 +147,88 @@ def test_exit_codes(call, monkeypatch, raised: BaseException, code: int, said: s
 
     monkeypatch.setattr(recipe, "json_schema", fail)
     assert call("schema") == (code, "", said)
+
+
+BLOCK = """
+from residency.cli.missing import MODULES
+absent = {name for extra in %r.split() for name in MODULES[extra].split()}
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *more):
+        return None if name.split(".")[0] in absent else self.finder.find_spec(name, *more)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+EVERY = " ".join(missing.MODULES)
+
+
+@pytest.mark.parametrize(
+    ("verb", "lacking", "extras"),
+    [
+        ("demo", EVERY, "train,deid,ingest"),
+        ("deid ho/recipe.yaml", EVERY, "deid,ingest"),
+        ("extract ho/recipe.yaml", EVERY, "ingest"),
+        ("pubmed --file a.xml", EVERY, "ingest"),
+        ("pubmed some[mesh] --email a@b.example", EVERY, "ingest"),
+        ("serve exported", EVERY, "train,deid,serve"),
+        ("backup ho --out ho.backup", EVERY, "deid"),
+        ("plan trained.yaml", EVERY, "train"),
+        ("run trained.yaml", "train", "train"),
+    ],
+)
+def test_a_verb_whose_extra_is_missing_says_which_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, lacking: str, extras: str
+) -> None:
+    monkeypatch.setenv("RESIDENCY_KEY", "5" * 64)
+    assert main("init", "ho", "--hospital", "vi", cwd=tmp_path).returncode == 0
+    (tmp_path / "a.xml").write_text("<PubmedArticleSet/>")
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported/onnx.json").write_text("{}")
+    span = {"start": 0, "end": 3, "label": "symptom"}
+    rows = [{"id": str(n), "text": f"ho khan {n}", "entities": [span]} for n in range(40)]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "trained.yaml").write_text(
+        "schema: 1\nname: t\nbase: bundled:tiny-encoder\ntasks: [{card: ner, data: n}]\n"
+        "data: {n: {format: jsonl, path: n.jsonl, lang: vi, profile: synthetic}}\n"
+    )
+    done = main(*verb.split(), code=BLOCK % lacking, cwd=tmp_path)
+    assert "Traceback" not in done.stderr, done.stderr[-800:]
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "not installed" in done.stderr
+    assert f"'residency[{extras}]'" in done.stderr.replace(chr(34), "'"), done.stderr
+
+
+def imported() -> set[str]:
+    """Modules of others that the package imports, anywhere."""
+    found = set()
+    for path in (ROOT / "src/residency").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {one.name.split(".")[0] for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"residency"}
+
+
+def test_the_extra_of_every_module_that_is_imported_is_known() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    named = {name.split(".")[0] for names in missing.MODULES.values() for name in names.split()}
+    bringing = packages_distributions()
+
+    def brought(module: str, requirements: list[str]) -> bool:
+        names = {canonicalize_name(Requirement(one).name) for one in requirements}
+        return bool(names & {canonicalize_name(one) for one in bringing.get(module, ())})
+
+    ours = {one for one in imported() if brought(one, project["dependencies"])}
+    by_others = {"markupsafe", "pydantic_core", "one", "many"}  # come with what is always there
+    asked_for = {"presidio_analyzer", "spacy", "tldextract", "lm_eval"}  # say so themselves
+    assert imported() - ours - named - by_others - asked_for == set()
+    come_along = {"cryptography", "huggingface_hub", "starlette"}  # of PyJWT, transformers, fastapi
+    for extra, names in missing.MODULES.items():
+        for name in names.split():
+            if name in bringing and (extra == "deid" or name not in come_along):
+                assert brought(name, extras[extra]), f"{name} is not in {extra}"
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

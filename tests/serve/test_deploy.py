@@ -4,6 +4,7 @@ and no way in but TLS."""
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 import yaml
 
 from residency.core.part import parse
-from residency.serve.settings import Oidc, Serve
+from residency.recipe import override
+from residency.serve.app import ROUTES, probes
+from residency.serve.settings import Oidc, RequestLimits, Serve
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -27,7 +30,14 @@ def services() -> dict[str, Any]:
 
 def test_only_the_proxy_is_reached_from_outside(services: dict[str, Any]) -> None:
     assert {name for name, one in services.items() if "ports" in one} == {"proxy"}
-    assert services["redis"]["networks"] == ["inside"]
+    assert services["redis"]["networks"] == services["prometheus"]["networks"] == ["inside"]
+
+
+def test_prometheus_reads_every_replica() -> None:
+    (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert (found["names"], found["type"], found["port"]) == (["residency"], "A", 8080)
+    assert job.get("metrics_path", "/metrics") in {one.path for one in probes.routes}  # type: ignore[attr-defined]
 
 
 def test_several_replicas_that_are_started_again_share_what_they_count(
@@ -41,7 +51,7 @@ def test_several_replicas_that_are_started_again_share_what_they_count(
     assert "non_idempotent" not in proxy, "a request is never computed twice"
 
 
-@pytest.mark.parametrize("name", ["residency", "redis", "proxy"])
+@pytest.mark.parametrize("name", ["residency", "redis", "proxy", "prometheus"])
 def test_every_container_is_read_only_and_without_rights(
     services: dict[str, Any], name: str
 ) -> None:
@@ -75,6 +85,98 @@ def test_the_server_takes_the_settings_that_are_shipped() -> None:
         int(re.findall(r"client_body_buffer_size (\d+)k", proxy)[0]) * 1024 >= largest
     )  # no body on disk
     assert int(re.findall(r"proxy_read_timeout (\d+)s", proxy)[0]) > found.limits.seconds
+
+
+@pytest.fixture(scope="module")
+def cluster() -> dict[tuple[str, str], Any]:
+    """Kind and name -> object of the Kubernetes manifests."""
+    found = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text("utf-8"))
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+
+def test_kubernetes_takes_its_manifests(cluster: dict[tuple[str, str], Any]) -> None:
+    validate = pytest.importorskip("kubernetes_validate", reason="needs kubernetes-validate")
+    for version in ("1.31", "1.34"):
+        for one in cluster.values():
+            validate.validate(one, version, strict=True)
+
+
+def test_the_pods_have_no_rights_and_are_asked_what_the_server_answers(
+    cluster: dict[tuple[str, str], Any],
+) -> None:
+    pods = {
+        name: one["spec"]["template"]["spec"]
+        for (_, name), one in cluster.items()
+        if "template" in one["spec"]
+    }
+    assert set(pods) == {"residency", "redis"}
+    for pod in pods.values():
+        assert pod["securityContext"]["runAsNonRoot"] and not pod["automountServiceAccountToken"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    answered = {one.path for one in probes.routes}  # type: ignore[attr-defined]
+    (server,) = pods["residency"]["containers"]
+    asked = {
+        server[f"{one}Probe"]["httpGet"]["path"] for one in ("startup", "readiness", "liveness")
+    }
+    assert asked == {"/healthz", "/readyz"} <= answered
+    assert pods["residency"]["terminationGracePeriodSeconds"] > RequestLimits().drain
+    assert cluster["StatefulSet", "residency"]["spec"]["replicas"] > 1
+
+
+def test_the_ingress_shows_the_routes_of_users_alone(cluster: dict[tuple[str, str], Any]) -> None:
+    (rule,) = cluster["Ingress", "residency"]["spec"]["rules"]
+    shown = {one["path"]: one["pathType"] for one in rule["http"]["paths"]}
+
+    def reached(route: str) -> bool:
+        return any(
+            route == path or (kind == "Prefix" and route.startswith(f"{path}/"))
+            for path, kind in shown.items()
+        )
+
+    inside = {"/healthz", "/readyz", "/metrics", *(one for one in ROUTES if "/admin/" in one)}
+    assert {one for one in ROUTES if not reached(one)} == inside
+    for text in (cluster["NetworkPolicy", "redis"], cluster["NetworkPolicy", "residency"]):
+        assert "Ingress" in text["spec"]["policyTypes"]
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    if not (systemd := shutil.which("systemd-analyze")):
+        pytest.skip("needs systemd-analyze")
+    for unit in (DEPLOY / "systemd").iterdir():  # the program is not installed here
+        text = unit.read_text("utf-8").replace("/usr/local/lib/residency/bin/residency", "/bin/sh")
+        (tmp_path / unit.name).write_text(text)
+    paths = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run(
+        [systemd, "verify", "--man=no", *paths], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_units_call_verbs_and_settings_that_are_there() -> None:
+    """Each command of a unit, as the program reads it; nothing is done."""
+    from typer.main import get_command
+
+    from residency import cli
+
+    root, called = get_command(cli.app), []
+    for unit in ("residency", "residency-backup"):
+        text = (DEPLOY / "systemd" / f"{unit}.service").read_text("utf-8")
+        words = shlex.split(re.findall(r"^ExecStart=.*?bin/residency ([^\n']*)", text, re.M)[0])
+        name, *rest = words
+        command = root.commands[name]  # type: ignore[attr-defined]
+        called.append((name, command.make_context(name, rest).params))
+    served, backed = (params for _, params in called)
+    settings = yaml.safe_load((DEPLOY / "serve.yaml").read_text("utf-8"))
+    changes = [one for one in served["arguments"] if "=" in one]
+    found = parse(Serve, override(settings, changes), "unit")
+    assert (found.host, found.logs.folder) == ("127.0.0.1", "/var/lib/residency/serve")
+    assert backed["out"].suffix == ".residency" and len(backed["sources"]) == 3
 
 
 def test_nothing_private_goes_into_the_image() -> None:

@@ -15,6 +15,7 @@ from residency import __version__
 from residency.cli import (
     evaluation,
     labelling,
+    missing,
     models,
     operations,
     projects,
@@ -37,16 +38,6 @@ __all__ = [
     "serving",
     "training",
 ]
-
-NEEDED_TO_TRAIN = {
-    "accelerate",
-    "huggingface_hub",
-    "matplotlib",
-    "peft",
-    "safetensors",
-    "torch",
-    "transformers",
-}
 
 OF_FILES = frozenset(
     getattr(errno, name)
@@ -102,12 +93,9 @@ def main() -> None:
     except USAGE_ERROR as error:
         _stop(_usage(error))
     except ModuleNotFoundError as error:
-        if error.name not in NEEDED_TO_TRAIN:
+        if not (sentence := missing.sentence(error.name, " ".join(sys.argv[1:2]))):
             raise
-        _stop(
-            f"{error.name} is not installed; install what training needs: pip install "
-            "'residency[train]'."
-        )
+        _stop(sentence)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
