@@ -31,7 +31,10 @@ from residency.core.errors import UserError
 from residency.core.files import write_text
 from residency.core.types import RawNote, Span
 from residency.deid.engine import DeidentifiedNote, keyed, normal_form
+from residency.deid.find import resolve
+from residency.deid.options import Deid
 from residency.deid.rules import rules, rules_of
+from residency.deid.tagger import tagger_of
 from residency.deid.vault import Vault
 from residency.synth.clinical_notes import records
 from residency.synth.hospital_notes import Planted, notes
@@ -82,8 +85,8 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
 
 
 @measure(
-    "--set choose --again --settings tagger=off tagger=on --presidio 0 --openmed 0 "
-    "--langs vi zh en",
+    "--set choose --again --settings tagger=off tagger=on profile=safe-harbor,tagger=on "
+    "profile=anonymised,tagger=on --presidio 0 --openmed 0 --langs vi zh en",
     quick="--langs en",
     set=("choose", "final", "later"),
     langs=LANGUAGES,
@@ -91,7 +94,8 @@ ABOUT = "What was written, and how it is counted: `tests/deid/written/README.md`
 def written(given: Namespace) -> None:
     """Notes written without sight of the rules: one set to choose on, two scored once.
 
-    --settings: settings of deid (KEY=VALUE), each a system, without and with the row's columns.
+    --settings: settings of deid (KEY=VALUE, or several with commas), each a system, without and
+    with the row's columns; e.g. profile=safe-harbor,tagger=on.
     --set final, later: refused where its page stands, unless --again: its first figures stand.
     --presidio, --openmed: so many notes of a language for them. Intervals are over notes.
     """
@@ -116,7 +120,8 @@ def scores(lang: str, name: str, cases: Sequence[Case], given: Namespace) -> Sco
     bare = [replace(one, note=msgspec.structs.replace(one.note, identifiers=())) for one in cases]
     known, tallies = any(case.note.identifiers for case in cases), list[Tally]()
     for setting in vars(given).get("settings", ["tagger=off"]):
-        with material.engine(**dict([setting.partition("=")[::2]])) as ready:
+        pairs = (one.partition("=")[::2] for one in setting.split(","))
+        with material.engine(**dict(pairs)) as ready:
             for how, asked in (("nothing known", bare), ("with columns", cases))[: 1 + known]:
                 tallies.append(Tally(f"residency, {setting}, {how}"))
                 for case in asked:
@@ -153,25 +158,28 @@ def plainly(pattern: str) -> str:
     return f"{head}\\K(?:{tail}"
 
 
-@measure("--most 100000", quick="--most 50")
+@measure("--most 100000 --tagger off", quick="--most 50", tagger=("off", "on"))
 def corpora(given: Namespace) -> None:
-    """How much the rules find in texts of medical corpora, which hold hardly any identifier.
+    """How much rules, and the tagger, find in texts of medical corpora with hardly any identifier.
 
     An upper limit of what is taken without need: the real dates and names in them count as well. A
-    mention is touched where a letter of a marked disease, drug or other entity is found.
+    mention is touched where a letter of a marked disease, drug or other entity is found; marked
+    places, organisations and dates are none.
     """
+    tagger = tagger_of(Deid(tagger=given.tagger))
     table = Table("text | language | letters | findings per 1,000 | mentions touched | by kind")
     for name, lang, texts in medical(common.shared_data(), given.most):
         kinds, tally = Counter[str](), Tally(name)
         for text, spans in islice(texts, given.most):
             case = material.case_of(Planted(RawNote("", "", text, lang, spans=spans), ()))
-            found = rules_of(lang).find(case.text, lang)
+            found = resolve(rules_of(lang).find(case.text, lang))
+            found = tagger.add("", case.text, found)[0] if tagger else found
             kinds.update(one.kind for one in found)
             tally.add(case, [(one.start, one.end) for one in found])
         n, each = tally.sums, ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
         rate, touched = 1000 * n["findings"] / n["size"], f"{n['cut']:,} of {n['clinical']:,}"
         table.add(f"{name} | {lang} | {n['size']:,} | {rate:.3f} | {touched} | {each}")
-    report(given, table)
+    report(given, table, name=given.name + ("-tagger" if tagger else ""))
 
 
 def medical(data: Path, most: int) -> Iterator[tuple[str, str, Iterable[Any]]]:
@@ -179,7 +187,9 @@ def medical(data: Path, most: int) -> Iterator[tuple[str, str, Iterable[Any]]]:
     for name in ("vietbioner", "cmedqaner", "ncbi"):
         sentences = common.corpus(name)[0]
         lang = common.CORPORA[name]["lang"]
-        yield f"{name}, train", lang, ((note.text, note.spans) for note in sentences)
+        none = {"Location", "Organisation", "DateTime"}
+        made = ((n.text, [one for one in n.spans if one.label not in none]) for n in sentences)
+        yield f"{name}, train", lang, made
     plain = dict[tuple[str, str], Iterable[str]]()
     names = next(path for path in (data / "vi/icd10").rglob("*") if path.is_file())
     plain["ICD-10 names", "vi"] = [names.read_text("utf-8")]

@@ -194,6 +194,13 @@ def test_safe_harbor_leaves_years_and_caps_ages(vault: Vault) -> None:
     assert done.note.profile == "safe-harbor"
 
 
+def test_safe_harbor_leaves_no_year_that_tells_of_an_age_over_89(vault: Vault) -> None:
+    text = "Sinh 02/05/1931, mổ 03/06/1990, vào viện 12/03/2024."
+    done = engine(vault, profile="safe-harbor").process(note(text))
+    assert isinstance(done, DeidentifiedNote)
+    assert done.note.text == "Sinh [ngày], mổ 1990, vào viện 2024."
+
+
 def test_a_date_that_cannot_be_read_fails_closed(vault: Vault) -> None:
     text = "sinh 31/02/1980"
     done = engine(vault).process(note(text))

@@ -13,6 +13,7 @@ from residency.core.errors import UserError
 from residency.core.types import RawNote
 from residency.deid.engine import DeidentifiedNote, Deidentifier
 from residency.deid.find import Finding
+from residency.deid.names.zh import before_act
 from residency.deid.options import Deid
 from residency.deid.tagger import (
     LABELS,
@@ -190,6 +191,12 @@ def test_missing_weights_are_one_sentence_with_the_command(tmp_path: Path) -> No
 
 def test_without_the_tagger_the_recall_of_rules_alone_is_said() -> None:
     assert "measured recall of rules alone" in finder(Deid(tagger="off"))
+
+
+def test_a_chinese_name_ends_before_what_its_bearer_does() -> None:
+    text = "其子王强陪同入院"
+    assert [before_act(text, 2, end) for end in (4, 5, 6, 7)] == [4, 4, 4, 4]
+    assert before_act("王陪同", 0, 1) == 1
 
 
 PACKAGED_NOTES = [

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from serve_tools import HEADERS, KEY, NOTE
 from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.core.types import Example, Turn
+from residency.deid import loose
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
 from residency.serve.app import ROUTES
 from residency.serve.auth import Caller, LocalTokens
 from residency.serve.engines.in_process import load
+from residency.serve.guard import Guard
 from residency.serve.records.monitoring import Metrics
 from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
@@ -442,6 +445,31 @@ def test_likelihoods_do_not_go_around_the_filter_of_answers(app: Callable[..., A
             "/v1/completions", json=asked | {"logprobs": 1, "echo": True, "max_tokens": 0}
         )
         assert own.status_code == 200  # what was sent, and nothing that the model wrote
+
+
+def test_answers_pass_through_the_tagger_where_it_is_installed_and_say_so(
+    app: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    if not loose.PACKAGED.is_dir():
+        pytest.skip("the package carries no weights")
+    text = "seen w Farquhar today"  # in no list of the rules
+    asked = {"model": "words", "prompt": "ho khan", "max_tokens": 2}
+    for installed, said in ((True, "rules and tagger"), (False, "rules alone")):
+        if not installed:
+            monkeypatch.setattr(loose, "PACKAGED", Path("nowhere"))
+            monkeypatch.setattr(loose, "unreviewed", loose.unreviewed.__wrapped__)
+        with TestClient(app(deidentify_answers=True), headers=HEADERS) as client:
+            answer = client.post("/v1/completions", json=asked)
+            assert answer.headers["x-residency-deidentified"] == said
+            found = client.post("/deidentify", json={"text": text, "lang": "en"}).json()
+            assert found["found_by"] == said
+            asking = SimpleNamespace(settings=Serve(deidentify_answers=True))
+            left = asyncio.run(Guard.deidentified(asking, text, "en"))  # type: ignore[arg-type]
+            assert ("Farquhar" in left) == ("Farquhar" in found["text"]) == (not installed)
+    with TestClient(app(), headers=HEADERS) as client:
+        answer = client.post("/v1/completions", json=asked)
+        assert "x-residency-deidentified" not in answer.headers
 
 
 def test_a_server_that_cannot_count_is_not_ready(app: Callable[..., Any]) -> None:

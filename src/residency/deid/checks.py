@@ -73,6 +73,9 @@ def _vi_address(value: str, text: str, start: int) -> Meant:
     before = plain(text[max(0, start - 14) : start]).rpartition("\n")[2].split()
     if found and found[0] == "tp" and before and before[-1] in word_set("vi", "before_total"):
         return None
+    pairs = {(*before[-1:], *found[:1]), tuple(found[:2])}
+    if not pairs.isdisjoint(_not_units()) or GENE.match(text, start):
+        return None
     last = value.rstrip(" ,.-\n").rpartition(" ")[2]
     if not found or (found[-1] in units and last.islower()):
         return None
@@ -88,6 +91,16 @@ def _vi_address(value: str, text: str, start: int) -> Meant:
     return 0, len(value.rstrip(" ,-\n"))
 
 
+GENE = re.compile(r"TP\d")
+"""A gene that looks like a city."""
+VOWEL = re.compile("[aeiouy]")
+
+
+@cache
+def _not_units() -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(pair.split()) for pair in word_set("vi", "not_units"))
+
+
 def _vi_street(value: str, text: str, start: int) -> Meant:
     """A number and a street of two words at least, or with a second part: one capitalised word is a
     drug or a unit."""
@@ -98,6 +111,8 @@ def _vi_street(value: str, text: str, start: int) -> Meant:
         return None
     if found and plain(found[0]) in word_set("vi", "not_streets"):
         return None
+    if found and found[0].isupper() and not VOWEL.search(plain(found[0])):
+        return None  # an abbreviation
     named = any(plain(word).strip(".") in parts for word in rest.split())
     if comma and len(found) < 2 and not named:
         return None

@@ -163,6 +163,9 @@ def _letters(text: str) -> str:
 
 
 AGE = "90"
+LONGEST_LIFE = 90
+"""Years before the last date of a note from which on a year tells of an age over 89, and may not stay
+under safe harbor (45 CFR 164.514(b)(2)(i)(C))."""
 PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
 
 
@@ -176,10 +179,11 @@ def replace_findings(
     """The edits that put something else in the place of each finding; None where a date cannot be
     read and the settings want such a note refused."""
     pieces, reading = [], drawn.read(view, dates, findings)
+    oldest = max((one.value.year for one in dates if one.value), default=0) - LONGEST_LIFE
     for finding in findings:
         new: str | None
         if finding.kind in DATE_KINDS:
-            new = _new_date(view.lang, _date_in(finding, dates), drawn, settings)
+            new = _new_date(view.lang, _date_in(finding, dates), drawn, settings, oldest)
         elif finding.kind == "age":
             new = AGE  # as safe harbor has it: everyone from 90 on is one group
         else:
@@ -199,15 +203,16 @@ def _date_in(finding: Finding, dates: Sequence[DateMention]) -> DateMention | No
 
 
 def _new_date(
-    lang: str, mention: DateMention | None, drawn: Surrogates, settings: Deid
+    lang: str, mention: DateMention | None, drawn: Surrogates, settings: Deid, oldest: int
 ) -> str | None:
     """What stands in the place of a date: nothing of a finding is kept but what was read as one
-    date and moved."""
+    date and moved. ``oldest``: the last year that tells of an age over 89."""
     if mention is None or mention.value is None:
         refuse = settings.unreadable_dates == "refuse"
         return None if refuse else PLACEHOLDER.get(lang, PLACEHOLDER["en"])
     if settings.profile == "safe-harbor":
-        return year_only(mention, lang)
+        old = mention.value.year <= oldest
+        return PLACEHOLDER.get(lang, PLACEHOLDER["en"]) if old else year_only(mention, lang)
     return write(mention, drawn.shift(mention.value))
 
 

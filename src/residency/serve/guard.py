@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DIGEST = "x-residency-digest"
 ERASED = "x-residency-erased"
+DEIDENTIFIED = "x-residency-deidentified"
 NAMES = """
 annotations arguments audio best_of choice content department description digest echo
 frequency_penalty function function_call functions id include_obfuscation include_usage
@@ -200,9 +201,10 @@ class Guard:
         """An answer as it leaves: without what identifies, where the settings want that."""
         if not self.settings.deidentify_answers:
             return text
-        from residency.deid.loose import replace_identifiers
+        from residency.deid.loose import replace_identifiers, unreviewed
 
-        return (await asyncio.to_thread(replace_identifiers, text, lang)).text
+        find = unreviewed()  # read when the server starts
+        return (await asyncio.to_thread(replace_identifiers, text, lang, find)).text
 
     def end(
         self, exchange: GuardedRequest, status: int, code: str = "", outcome: Outcome | None = None
@@ -307,6 +309,10 @@ class Guarded(APIRoute):
                 response.headers[DIGEST] = exchange.served.digest
                 if exchange.served.erased:
                     response.headers[ERASED] = exchange.served.erased
+                if guard.settings.deidentify_answers:
+                    from residency.deid.loose import finders
+
+                    response.headers[DEIDENTIFIED] = finders()
             return response
 
         return handler

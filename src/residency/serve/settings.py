@@ -130,7 +130,8 @@ class Serve(Part):
     limits: RequestLimits = RequestLimits()
     logs: Logs = Logs()
     deidentify_answers: bool = False
-    """Whether answers pass through the rules of de-identification before they leave."""
+    """Whether answers pass through de-identification before they leave: rules and, where it is
+    installed, the packaged tagger; a header says which."""
     erased: Literal["refuse", "announce"] = "refuse"
     """What becomes of a model that learned from notes which were erased since: it is not loaded, or
     says so in ``/v1/models``, the log and the header of each answer."""

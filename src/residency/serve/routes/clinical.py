@@ -161,10 +161,12 @@ class Change(BaseModel):
 
 
 class DeidentifiedText(BaseModel):
-    """A text with something invented in the place of what the rules found."""
+    """A text with something invented in the place of what was found, and by what it was found:
+    ``rules and tagger``, or ``rules alone`` where the tagger is not installed."""
 
     text: str
     replaced: list[Change]
+    found_by: str
 
 
 @router.post("/diagnose", tags=["diagnose"], response_model=Diagnosis)
@@ -328,11 +330,12 @@ async def deidentify(body: Identified, request: Request) -> Response:
     """A text with something invented in the place of names, dates, numbers and addresses that rules
     and tagger find. Nothing is kept. They do not find everything: a person reads the text before it
     leaves the hospital."""
-    from residency.deid.loose import replace_identifiers, unreviewed
+    from residency.deid.loose import finders, replace_identifiers, unreviewed
 
     guard, exchange = guard_of(request), exchange_of(request)
     guard.check_text(exchange, next(iter(guard.engines.values())), body.text)
     await guard.charge(exchange, 0)
     find = unreviewed()  # read when the server starts
     found = await asyncio.to_thread(replace_identifiers, body.text, body.lang, find)
-    return JSONResponse({"text": found.text, "replaced": msgspec.to_builtins(found.replacements)})
+    replaced = msgspec.to_builtins(found.replacements)
+    return JSONResponse({"text": found.text, "replaced": replaced, "found_by": finders()})
