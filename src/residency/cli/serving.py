@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -77,6 +77,91 @@ def crf(
 
     for name in export(artefact_of(run), out):
         say(name)
+    say(f"\nexport  {out}")
+
+
+@exports.command()
+def merged(
+    run: RunPath,
+    out: Annotated[
+        Path,
+        option("--out", help="Folder to write; must not hold anything."),
+    ],
+) -> None:
+    """Write a run's model as plain weights, its adapters merged.
+
+    safetensors, configuration and tokenizer, as transformers and other tools load them. Loaded
+    again, its log-probabilities must be those of base and adapter (1e-3 in 32 bits). Windows, legal
+    tags and a CRF beside an encoder are not part of it.
+    """
+    from residency.export.merged import export
+    from residency.models.base import silent
+    from residency.workflows.finished import artefact_of
+
+    with tracking() as tracker:
+        tracker.start("exporting")
+        with silent():
+            made = export(artefact_of(run), out)
+        tracker.end(f"log-probabilities within {made.equal_within:.1e} of base and adapter's")
+    say(f"\nexport  {out}")
+
+
+@exports.command()
+def gguf(
+    run: RunPath,
+    out: Annotated[
+        Path,
+        option("--out", help="Folder to write; must not hold anything."),
+    ],
+    numbers: Annotated[
+        Literal["f32", "bf16", "f16", "q8_0"],
+        option("--numbers", help="What weights are held in: 32, 16 or 8 bits."),
+    ] = "f32",
+) -> None:
+    """Write a run's model that writes as GGUF, for llama.cpp.
+
+    By llama.cpp's own converter. The greedy tokens that llama.cpp writes after fixed texts are
+    compared with those of transformers, and must be equal in 32 bits.
+    """
+    from residency.export.gguf import export
+    from residency.models.base import silent
+    from residency.workflows.finished import artefact_of
+
+    with tracking() as tracker:
+        tracker.start("exporting")
+        with silent():
+            made = export(artefact_of(run), out, numbers)
+        tracker.end(f"{made.equal} of {made.compared} answers token by token")
+    if made.prompts == "token ids":
+        say(
+            "llama.cpp has no rule that splits texts as this tokenizer does: send prompts as token "
+            "ids of the tokenizer in the folder, not as text."
+        )
+    say(f"\nexport  {out}")
+
+
+@exports.command()
+def triton(
+    run: RunPath,
+    out: Annotated[
+        Path,
+        option("--out", help="Model repository; made where it is not there."),
+    ],
+    name: Annotated[
+        str | None,
+        option("--name", help="Name of the model in it; the run's recipe's where not given."),
+    ] = None,
+) -> None:
+    """Write a run's model into a model repository of Triton Inference Server.
+
+    Base and adapter, tokenizer, card, and a Python backend that answers as residency predict does:
+    TEXT in, ANSWER out (JSON), which names the model's digest. python scripts/triton.py serves it.
+    """
+    from residency.export.triton import export
+    from residency.workflows.finished import artefact_of
+
+    digest = export(artefact_of(run), out, name or _recipe_name(run))
+    say(f"digest  {digest}")
     say(f"\nexport  {out}")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from residency.core.errors import UserError
 from residency.core.files import file_digest, whole_folder, write_json, write_text
+from residency.export.merged import check_new
 from residency.models import artefact as artefacts
 from residency.models.crf import FEATURES, WEIGHTS
 from residency.models.predictors import kind_of
@@ -41,10 +41,7 @@ def export(artefact: Path, out: Path) -> list[str]:
     """
     found = artefacts.read(artefact)
     kind_of(found).check_able("crf", artefact)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"{out}: already holds something; name a new folder with --out, or remove it."
-        )
+    check_new(out)
     with whole_folder(out) as partial:
         for name in (WEIGHTS, FEATURES):
             shutil.copyfile(artefact / name, partial / name)

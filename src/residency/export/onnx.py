@@ -16,6 +16,7 @@ from residency.core.files import file_digest, whole_folder, write_json
 from residency.core.types import Comparison, Example, Prediction
 from residency.evals.measure import score
 from residency.evals.paired_tests import compare
+from residency.export.merged import check_new, mergeable
 from residency.models import artefact as artefacts
 from residency.models import blend
 from residency.models.base import load_tokenizer
@@ -37,7 +38,6 @@ from residency.models.onnx_encoder import (
     openvino,
     session,
 )
-from residency.models.predictors import kind_of
 from residency.models.weights import size
 from residency.tasks.card import Card
 
@@ -62,10 +62,7 @@ def export(
     """
     found = exportable(artefact)
     needs()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"{out}: already holds something; name a new folder with --out, or remove it."
-        )
+    check_new(out)
     _, model, tokeniser = artefacts.load(artefact)
     with whole_folder(out) as partial:
         write_graph(model, partial / FP32)
@@ -109,20 +106,7 @@ def export(
 
 def exportable(folder: Path) -> artefacts.Artefact:
     """An artefact that can be exported; raises ``UserError`` with the reason where it cannot."""
-    found = artefacts.read(folder)
-    kind_of(found).check_able("onnx", folder)
-    if "prefix" in found.kinds.split(", "):
-        raise UserError(
-            f"{folder}: a trained prefix is added inside every attention layer, which an ONNX "
-            "graph of the base does not hold; "
-            "serve it in process, or tune with lora, freeze or full."
-        )
-    if found.base.quantise != "none":
-        raise UserError(
-            f"{folder}: its base is quantised ({found.base.quantise}), which is not exported; "
-            "serve it in process."
-        )
-    return found
+    return mergeable(folder, "onnx")
 
 
 def needs() -> None:

@@ -39,6 +39,8 @@ SCHEMA = 1
 FILE = "artefact.json"
 EARLIER = "earlier"
 """Folder of an artefact with what the stages before it trained."""
+BASE = "base"
+"""Folder of an artefact that was exported together with its base."""
 
 
 Output = Literal["head", "text"]
@@ -327,9 +329,9 @@ def load_chat(folder: Path, *, merge: bool = True) -> tuple[Artefact, Any, ChatT
     return artefact, _model(artefact, folder, merge), speaker
 
 
-def load_model(artefact: Artefact, folder: Path) -> Any:
-    """The trained model alone, merged as it is served; raises as ``load``."""
-    return _model(artefact, folder, merge=True)
+def load_model(artefact: Artefact, folder: Path, *, merge: bool = True) -> Any:
+    """The trained model alone, merged as it is served, or its adapter apart; raises as ``load``."""
+    return _model(artefact, folder, merge)
 
 
 def chat_of(artefact: Artefact, folder: Path) -> ChatTokeniser:
@@ -385,8 +387,9 @@ def _assembled(
 
 def same_base(base: Base, folder: Path) -> Base:
     """The base as it lies on this machine, checked to be the one that was trained on."""
-    path = Path(base.path)
-    if base.id.startswith("bundled:") or not path.is_dir():
+    beside = folder / BASE
+    path = beside if beside.is_dir() else Path(base.path)
+    if path != beside and (base.id.startswith("bundled:") or not path.is_dir()):
         settings = BaseModelSettings(
             id=base.id, revision=base.revision or None, allow_pickle=base.allow_pickle
         )

@@ -45,6 +45,7 @@ class ClassifierKind:
         "shots": "worked examples are for models that are asked in words.",
         "vllm": "its model answers with a head, which vLLM does not serve",
         "crf": "its model is a neural network; use residency export onnx.",
+        "gguf": "its model marks notes and does not write; use residency export onnx.",
     }
     """What is not done with the kind, and why, as the end of a sentence."""
 
@@ -118,7 +119,7 @@ class GenerativeKind(ClassifierKind):
     """Models that write."""
 
     cannot: ClassVar = {
-        "crf": "its model writes; serve it in process, or with vLLM.",
+        "crf": "its model writes; use residency export merged or gguf.",
         "onnx": "its model writes; ONNX is for encoders. Serve it in process, or with vLLM.",
     }
 
@@ -174,6 +175,8 @@ class LexicalKind(ClassifierKind):
 
     cannot: ClassVar = {
         **{use: why for use, why in ClassifierKind.cannot.items() if use != "crf"},
+        "gguf": "its model is a CRF; use residency export crf.",
+        "merged": "its model is a CRF, which has no base to merge into; use residency export crf.",
         "onnx": "its model is a CRF, which ONNX has no operators for; use residency export crf.",
         "bench": "times a model beside the same weights in transformers, which has no CRF; its "
         "report and residency compare say how long it takes.",
