@@ -194,6 +194,46 @@ def test_statements_of_a_third_author_stay_as_they_are_read() -> None:
     assert count == 390 and wrong <= 0.01 * count and unread <= 40
 
 
+def test_statements_of_a_fourth_author_stay_as_they_are_read() -> None:
+    """By a language model, before it saw the reader: at first 5 of 180 were read wrongly and 12 not."""
+    count, wrong, unread, opposite = scored("statements_fourth.jsonl")
+    assert count == 180 and wrong == opposite == 0 and unread <= 9
+
+
+OTHERS_OF_THE_KINDS = [
+    (EN, "Her father had a mass. She has none of these.", ()),
+    (EN, "Apart from effusion there is nothing.", ("effusion",)),
+    (EN, "It leans towards effusion.", None),
+    (EN, "It is not that there is no mass.", None),
+    (VI, "Ngoài tràn khí ra không có gì.", ("tràn khí",)),
+    (ZH, "否认气胸、肿块，现有胸腔积液。", ("胸腔积液",)),
+    (ZH, "不表现为气胸。", ()),
+    ("ABCD", "All statements except A are correct.", ("B", "C", "D")),
+    ("ABCD", "答案：A C D", ("A", "C", "D")),
+]
+
+
+@pytest.mark.parametrize(("labels", "answer", "held"), OTHERS_OF_THE_KINDS, ids=range(9))
+def test_what_was_misread_at_first_is_read_in_other_words_too(
+    labels: tuple[str, ...], answer: str, held: tuple[str, ...] | None
+) -> None:
+    assert read_labels(answer, labels, multiple=True).labels == held
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Final: benign (earlier I wrote malignant, which was wrong).", "benign"),
+        ("Kết luận: benign (trước đó tôi ghi malignant).", "benign"),
+        ("结论：benign（之前写的是 malignant）", "benign"),
+    ],
+)
+def test_a_bracket_that_takes_back_what_was_said_before_is_no_answer(
+    answer: str, label: str
+) -> None:
+    assert read_labels(answer, ("malignant", "benign")).labels == (label,)
+
+
 def scored(name: str) -> tuple[int, int, int, int]:
     """(rows of a file, read wrongly, not read, of those read wrongly with other labels)."""
     file = Path(__file__).with_name(name)

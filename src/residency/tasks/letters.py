@@ -73,7 +73,7 @@ CHOOSE = {
     r"(?:best|appropriate|correct) (?:next |first |initial )?(?:step|treatment|test|diagnosis|management))"
     r"(?:\s+(?:here|to (?:this|the) question|therefore|thus|then))?\s*,?\s*"
     r"(?P<n1>is not|isn't|are not|cannot be|can't be|can not be|was not|would not be)?"
-    r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→))*"
+    r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→|[-–—](?=\s)))*"
     r"|(?P<n2>(?:do not|don't|not|never|cannot|can't|wouldn't|would not|won't|will not|didn't|did not)\s+)?"
     r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on|left with|only|"
     r"selected|vote for)(?:\s*:)?"
@@ -89,7 +89,7 @@ CHOOSE = {
     r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của tôi|được chọn|"
     r"cần chọn|ở đây|câu này|cho câu hỏi này|hợp lý(?: nhất)?|cần tìm|tốt nhất))*\s*"
     r"(?P<n3>không phải(?: là)?|không là|không thể là|chẳng phải)?"
-    r"(?:\s*(?:cũng|vẫn|sẽ là|phải là|chính là|nên là|là|gồm|:|=))*"
+    r"(?:\s*(?:cũng|vẫn|sẽ là|phải là|chính là|nên là|là|gồm|:|=|[-–—](?=\s)))*"
     r"|(?P<n4>(?:không|đừng|chưa|chẳng|không nên|không thể|không được)\s+)?(?:chọn|khoanh|chốt)"
     r"(?:\s+(?:là|đáp án|phương án|câu|ý|cả))*(?:\s*:)?"
     r"|(?:đúng|chính xác)\s*:|(?:chỉ(?: có| còn| mình)?|còn(?: lại)?)\s"
@@ -159,6 +159,14 @@ NONE_RIGHT = re.compile(
     r"没有(?:任何|一个|一项)*(?:选项|答案|说法)?(?:是)?正确|无正确(?:选项|答案)|(?:选项|[五四三]项|以上)[^,。]{0,4}(?:都|均|全)不(?:正确|对|是)",
     re.IGNORECASE,
 )
+ALL_BUT = (
+    r"\b(?:all|every(?:thing|one)?)\b(?! but)[^.;,]{0,30}?\b(?:are|is) (?P<a>wrong|incorrect|false|right|correct|true),? "
+    r"(?:except|but|save)(?: for)?\s*GOT|\b(?:all|everything|every (?:option|one))\b[^.;,]{0,20}?\b(?:except|save)(?: for)?"
+    r"\s*GOT,? (?:are|is) (?P<b>wrong|incorrect|false|right|correct|true)\b|"
+    r"(?:tất cả|mọi|các)[^.;,]{0,30}? (?P<c>đúng|sai),? (?:ngoại )?trừ (?:câu |ý |đáp án |phương án )?GOT|"
+    r"除了?GOT[项以之]?外[,，]?(?:其余|其他|其它|全部|全|的|选项|都|均|皆|是)+(?P<d>正确|对|错误?|不正确|不对)"
+)
+"""What judges all options but the one that it names."""
 FINAL = re.compile(
     r"final|cuối cùng|最终|最后|conclusion|kết luận|结论|therefore|综上", re.IGNORECASE
 )
@@ -197,7 +205,8 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         one = rf"(?<![{latin}'’\-])(?:{wrapped})(?![{latin}])(?!['’][a-z]|-[a-zA-Z])"
         glued = rf"(?<![{latin}\-])(?:{body}){{2,}}(?![{latin}])(?!-[a-zA-Z])"
         link = r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|cùng(?: với)?|lẫn|和|及|与|以及|以?及)\s*(?:option |options |phương án |câu |选项)?"
-        group = rf"(?>{glued}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
+        apart = rf"(?<![{latin}\-])(?:{body})(?: (?:{body})(?![{latin}])){{1,}}(?!-[a-zA-Z]| [a-z])"
+        group = rf"(?>{glued}|{apart}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
     else:
         group = rf"(?<!\w)(?:{body})(?!\w)" if re.search(r"\w ?[a-zà-ỹ]", body) else rf"(?:{body})"
     after = (
@@ -238,7 +247,8 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
             rf"(?m)^(?i:(?:câu|question|q|第)?\s*\d{{1,3}}\s*题?\s*[.:)、]\s*)?[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"
         ),
         "small": re.compile(
-            rf"(?i:answer|option|choice|đáp án|phương án|答案)(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>{body})"
+            rf"(?i:answer|option|choice|đáp án|phương án|câu trả lời|lựa chọn|答案|选项)"
+            rf"(?: (?:đúng(?: nhất)?|chính xác|cuối cùng|phù hợp(?: nhất)?))*(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>{body})"
             r"(?=\s*(?:[.),;:。!]|\n|\Z))",
             re.IGNORECASE,
         ),
@@ -272,6 +282,8 @@ def picked(
     if NONE_RIGHT.search(text):
         return () if multiple else None
     text = without_echo(text, languages)
+    if (rest := _all_but(text, labels)) is not None:
+        return rest if multiple or len(rest) == 1 else None
     found = sorted(_choices(text, patterns, known, languages), key=lambda one: one.place)
     if (
         not found
@@ -280,6 +292,26 @@ def picked(
     ):
         return ()
     return _settled(found, tuple(labels), multiple)
+
+
+def _all_but(text: str, labels: Sequence[str]) -> tuple[str, ...] | None:
+    """The options that hold where all are judged but one, in a sentence that is the whole answer."""
+    body = "|".join(sorted(map(re.escape, labels), key=len, reverse=True))
+    groups = iter("efgh")
+    pattern = re.sub("GOT", lambda _: rf"\(?(?P<{next(groups)}>{body})\)?(?![A-Za-z0-9])", ALL_BUT)
+    found = re.fullmatch(rf"\W*(?:{pattern})\W*", text.strip(), re.IGNORECASE)
+    if found is None:
+        return None
+    said = {key: value for key, value in found.groupdict().items() if value}
+    one = next(
+        label
+        for label in labels
+        for key in "efgh"
+        if said.get(key, "").casefold() == label.casefold()
+    )
+    verdict = next(said[key] for key in "abcd" if key in said)
+    wrong = re.match("wrong|incorrect|false|sai|错|不", verdict, re.IGNORECASE)
+    return (one,) if wrong else tuple(label for label in labels if label != one)
 
 
 Patterns = dict[str, re.Pattern[str]]

@@ -104,14 +104,22 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
     languages = chosen(language)
     text = re.sub(r"[*_`#]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}", "", fold(words)).replace("’", "'")
     text = re.sub(r"(?m)^\s*(?:[-*•·]|\d{1,2}[.)](?!\d))\s+", "", text)
-    text = without_echo(text, languages)
+    text = without_earlier(without_echo(text, languages), languages)
     for piece in _committed(text, multiple, languages):
-        found = _resolved(_mentions(piece, signs(piece, names, languages), multiple), multiple)
+        mentions = _mentions(piece, signs(piece, names, languages), multiple)
+        found = _resolved(mentions, multiple)
         if found is not None:
             return found
-        if multiple and nothing(piece, languages):
+        others = all(one.says == DROPPED for one in mentions)
+        if multiple and others and nothing(piece, languages, apart=bool(mentions)):
             return {}
     return None
+
+
+def without_earlier(text: str, languages: tuple[str, ...]) -> str:
+    """An answer without brackets that tell what was said before."""
+    told = word("earlier", languages)
+    return re.sub(r"\([^()]{0,200}\)", lambda one: " " if told.search(one[0]) else one[0], text)
 
 
 def without_echo(text: str, languages: tuple[str, ...]) -> str:
@@ -122,12 +130,13 @@ def without_echo(text: str, languages: tuple[str, ...]) -> str:
     )
 
 
-def nothing(text: str, languages: tuple[str, ...] = LANGUAGES) -> bool:
-    """Whether folded words say that no label holds."""
+def nothing(text: str, languages: tuple[str, ...] = LANGUAGES, apart: bool = False) -> bool:
+    """Whether folded words say that no label holds; ``apart``: beside what they say of others."""
     if word("hedge", languages).search(text):
         return False
     bare = text.strip(" \t\r\n\"'`“”‘’.。,，;；:!！*-")
     pieces = [one for one in re.split(r"[,.。;\n]\s*", bare) if one.strip()]
+    pieces = [one for one in pieces if not (apart and word("generic", languages).search(one))]
     return bool(pieces) and all(word("nothing", languages).fullmatch(one.strip()) for one in pieces)
 
 
@@ -412,6 +421,8 @@ class _Reader:
     def _word(self, place: int, labelled: str) -> None:
         """A word that affirms or denies."""
         sign = self.row[place]
+        if self.scope == "except" and sign.kind == NO:
+            self._close()  # "but for an effusion there is nothing": the effusion is there
         before = self.row[place - 1] if place else None
         if labelled and before and re.search(r"\w", self.text[before.end : sign.start]):
             labelled, self.group = "", []  # "severe: she cannot speak"
