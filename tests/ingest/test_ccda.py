@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from residency.ingest.ccda import document
-from residency.ingest.documents import BROKEN, ENTITIES
 from residency.ingest.rows import NO_TEXT
+from residency.ingest.safe_xml import BROKEN, ENTITIES
 from residency.ingest.sources import Ccda
 
 SETTINGS = Ccda(kind="ccda", path="x", lang="en")

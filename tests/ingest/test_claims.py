@@ -19,9 +19,9 @@ from residency.core.part import parse
 from residency.core.progress import Silent
 from residency.core.types import RawNote
 from residency.ingest.claims import BROKEN, CODES, OTHER, WHO, claims
-from residency.ingest.documents import BROKEN as NO_XML
-from residency.ingest.documents import ENTITIES
 from residency.ingest.rows import NO_TEXT, RowOutcome
+from residency.ingest.safe_xml import BROKEN as NO_XML
+from residency.ingest.safe_xml import ENTITIES
 from residency.ingest.sources import Claims, Extract
 from residency.ingest.store import Store
 from residency.ingest.transfer import take

@@ -14,9 +14,10 @@ from typing import Any
 
 from residency.core.types import RawNote
 from residency.ingest.decode import Unreadable
-from residency.ingest.documents import V3, blank, narrative, root_of
+from residency.ingest.documents import blank, narrative
 from residency.ingest.hl7 import moment, order_name
 from residency.ingest.rows import NO_TEXT, RowOutcome
+from residency.ingest.safe_xml import V3, root_of
 from residency.ingest.shared_documents import IDENTIFIERS, ROOT, is_shared
 from residency.ingest.sources import Ccda
 

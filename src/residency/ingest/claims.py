@@ -17,9 +17,9 @@ from typing import Any
 
 from residency.core.types import RawNote
 from residency.ingest.decode import Unreadable, read
-from residency.ingest.documents import root_of
 from residency.ingest.hl7 import moment, note_id
 from residency.ingest.rows import NO_TEXT, RowOutcome
+from residency.ingest.safe_xml import root_of
 from residency.ingest.sources import Claims
 
 KINDS = {

@@ -1,5 +1,5 @@
-"""The words of CDA documents, and of documents inside of messages and documents: text, RTF, HTML and
-CDA are read, others are left out by their name."""
+"""The words of CDA documents, and of documents inside of messages and documents: text, RTF, HTML,
+CDA, Word and PDF are read, others are left out by their name."""
 
 from __future__ import annotations
 
@@ -24,19 +24,16 @@ from residency.ingest.decode import (
     tidy,
     with_powers,
 )
+from residency.ingest.office import of_docx, of_pdf
+from residency.ingest.safe_xml import V3, root_of
 from residency.ingest.sources import Format
 
-BROKEN = "the document cannot be read"
-ENTITIES = "the document declares a document type or entities"
-V3 = "{urn:hl7-org:v3}"
 LINES = frozenset(
     {"paragraph", "item", "tr", "br", "title", "caption", "list", "table", "text", "thead", "tbody"}
 )
 EMBEDDED = "embedded document of a kind that is not read"
 ELSEWHERE = "embedded document left out: it stands in another file"
 SIGNS: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "PDF"),
-    (b"PK\x03\x04", "DOCX, or another ZIP"),
     (b"\xd0\xcf\x11\xe0", "DOC"),
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG", "PNG"),
@@ -67,6 +64,12 @@ def words_of(
     except (Error, ValueError):
         raise Unreadable(f"{EMBEDDED}: its {coding} cannot be read") from None
     begins = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for sign, known, words in ((b"%PDF", "PDF", of_pdf), (b"PK\x03\x04", "DOCX", of_docx)):
+        if data.startswith(sign):
+            try:
+                return words(data, left)
+            except Unreadable as error:
+                raise Unreadable(f"{EMBEDDED}: {known}{error}") from None
     for sign, known in SIGNS:
         if data.startswith(sign):
             raise Unreadable(f"{EMBEDDED}: {known}")
@@ -77,7 +80,8 @@ def words_of(
     named = named.lower()
     kind: Format = "rtf" if begins.startswith(b"{\\rtf") else "html" if "html" in named else "auto"
     text = decode_bytes(data, _codec(charset), lang)
-    if "\0" in text or (text and sum(map(str.isprintable, text)) * 2 < len(text)):
+    drawn = "".join(text.split())
+    if "\0" in text or sum(map(str.isprintable, drawn)) * 2 < len(drawn):
         raise Unreadable(f"{EMBEDDED}: binary")
     return read(text, "utf-8", lang, kind, left)[0]
 
@@ -92,31 +96,6 @@ def _codec(charset: str) -> str:
     except LookupError:
         raise Unreadable(f"{EMBEDDED}: its character set is not known") from None
     return "gb18030" if name in ("gb2312", "gbk") else name
-
-
-def root_of(data: bytes, wanted: str = f"{V3}ClinicalDocument") -> Any:
-    """The root of a document, which has to be the one that is wanted, if one is; raises
-    ``Unreadable``."""
-    from lxml import etree
-
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
-    try:
-        root = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError):
-        raise Unreadable(BROKEN) from None
-    if root.getroottree().docinfo.doctype:
-        raise Unreadable(ENTITIES)
-    if wanted and root.tag != wanted:
-        raise Unreadable(BROKEN)
-    return root
 
 
 def narrative(root: Any, lang: str = "", left: Counter[str] | None = None) -> str:
