@@ -4,7 +4,7 @@ BIN := .venv/bin
 BENCHES := $(sort $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-services test-services-all check bench docs-help $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test test-fast test-services test-services-all check bench bundle docs-help $(addprefix bench-,$(BENCHES))
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ bench: ## list the subjects under benchmarks/ and what each measures; make bench
 
 $(addprefix bench-,$(BENCHES)): bench-%: setup
 	$(BIN)/python benchmarks/$*.py $(ARGS)
+
+bundle: setup ## everything for a machine without a network, into OUT=residency-bundle
+	$(BIN)/python scripts/bundle.py $(or $(OUT),residency-bundle) $(ARGS)
 
 docs-help: setup ## write docs/reference/cli.md anew from the program's own --help
 	$(BIN)/python scripts/write_cli_reference.py

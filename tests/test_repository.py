@@ -350,6 +350,7 @@ def test_the_makefile_describes_every_target() -> None:
         "test-services-all",
         "check",
         "bench",
+        "bundle",
         "docs-help",
     ]
     assert set(re.findall(r"^([a-z-]+):(?!=)", text, flags=re.M)) == set(described)

@@ -1,4 +1,4 @@
-"""The verbs of keeping what there is: an archive of it, and back."""
+"""The verbs of keeping and moving what there is: an archive of it and back, and a bundle."""
 
 from __future__ import annotations
 
@@ -67,3 +67,23 @@ def _said(made: Backup) -> None:
     for sentence in made.left_out:
         say(f"left out: {sentence}")
     say(f"{len(made.files):,} files, {made.size / 1e6:,.1f} MB, of {made.made:%Y-%m-%d %H:%M} UTC")
+
+
+bundles = typer.Typer(help="A bundle for a machine without a network.", rich_markup_mode=None)
+
+
+app.add_typer(bundles, name="bundle")
+
+
+@bundles.command()
+def verify(folder: Annotated[Path, argument("FOLDER", help="What make bundle made.")]) -> None:
+    """Check every file of a bundle by its SHA-256.
+
+    Exits with 2 where one is missing, was changed or was added. Compare the digest that is printed
+    with the one that came by another way: it stands for all files.
+    """
+    from residency.workflows.bundle import SUMS
+    from residency.workflows.bundle import verify as check
+
+    count, digest = check(folder)
+    say(f"{count:,} files are those that were bundled; {SUMS} {digest}")

@@ -25,7 +25,7 @@ SECTIONS = {
     "evaluation": "eval report predict chat compare ratings curve bench cblue",
     "serving": "export serve",
     "models": "model audit",
-    "operations": "backup restore",
+    "operations": "backup restore bundle",
 }
 """The sections of the help, in the order of the road, and their verbs. The functions of a section's
 verbs stand in the file of its name."""
