@@ -220,6 +220,26 @@ def test_webanno_spans_of_several_tokens_and_stacked_ones_are_read(tmp_path: Pat
     ]
 
 
+def test_webanno_relations_and_chains_are_counted(tmp_path: Path) -> None:
+    text = (
+        "#FORMAT=WebAnno TSV 3.3\n#T_SP=custom.Entity|value\n"
+        "#T_RL=custom.Link|kind|BT_custom.Entity\n#T_CH=custom.CorefLink|type|relation\n"
+        "#T_SP=custom.Later|value\n\n\n#Text=chest pain today\n"
+        "1-1\t0-5\tchest\tLOC\t_\t_\tx[1-1]\t_\t_\t\n"
+        "1-2\t6-10\tpain\tSYM\tat|in\t1-1|1-3\tx[1-2]\t_\tA\t\n"
+        "1-3\t11-16\ttoday\tTIME\tcause\t1-2[0_0]\tx[1-2]\t_\t_\t\n"
+    )
+    path = put(tmp_path, text, "a.tsv")
+    notes, ledger = read(path, "webanno")
+    assert found(notes[0]) == [("chest", "LOC"), ("pain", "SYM"), ("today", "TIME")]
+    assert count_entries(ledger.entries)["not taken"] == {
+        "relation not taken": 3,
+        "link of a chain not taken": 2,
+    }
+    later, _ = read(path, "webanno", layer="Later")
+    assert found(later[0]) == [("pain", "A")]
+
+
 def test_webanno_layers_are_chosen_by_name(tmp_path: Path) -> None:
     path = put(tmp_path, WEBANNO, "a.tsv")
     assert found(read(path, "webanno", layer="Entity", feature="value")[0][1]) == [("fever", "SYM")]

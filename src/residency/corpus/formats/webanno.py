@@ -15,6 +15,8 @@ from residency.corpus.span_repair import Raw
 _TOKEN = re.compile(r"(\d+)-(\d+)(\.\d+)?\t(\d+)-(\d+)\t([^\t]*)(?:\t(.*))?")
 _VALUE = re.compile(r"(.*?)(?:\[(\d+)\])?")
 _ESCAPED = re.compile(r"\\(.)")
+LEFT_OUT = {"#T_RL": "relation not taken", "#T_CH": "link of a chain not taken"}
+"""Kind of a layer that is no span -> what is counted for each of its annotations."""
 OTHER_PLACE = "a token does not stand where its offsets say"
 
 
@@ -24,7 +26,8 @@ class WebAnno(Source):
     Offsets count UTF-16 units, and are proved by the tokens.
 
     Read: the values of one column of a span layer, over several tokens (``SYM[1]``), stacked
-    (``SYM[1]|DRUG[2]``) and inside of tokens (``1-2.1``). Relations, chains and slots are not read.
+    (``SYM[1]|DRUG[2]``) and inside of tokens (``1-2.1``). Relations and links of chains are counted
+    and not read, slots are not read.
     """
 
     format: Literal["webanno"]
@@ -50,7 +53,7 @@ class WebAnno(Source):
                 layers.append((line[:5], line.partition("=")[2].split("|")))
             elif line.startswith("#Text="):
                 if tokens:
-                    yield self._row(first, text, tokens, column)
+                    yield self._row(first, text, tokens, column, layers)
                     text, tokens = [], []
                 first = first if text else number
                 text.append(_plain(line[6:]))
@@ -60,7 +63,7 @@ class WebAnno(Source):
             elif line and not line.startswith("#"):
                 yield Row(line=number, fault="token line cannot be read")
         if tokens:
-            yield self._row(first, text, tokens, column)
+            yield self._row(first, text, tokens, column, layers)
 
     def _column(self, layers: Sequence[tuple[str, list[str]]], path: Path) -> int:
         """Position among the cells behind the token of the feature that holds the label."""
@@ -73,15 +76,19 @@ class WebAnno(Source):
                     not self.feature or self.feature in features
                 ):
                     return at + (features.index(self.feature) if self.feature else 0)
-            # A relation has a further cell, which names its source.
-            at += max(1, len(features)) + (kind == "#T_RL")
+            at += max(1, len(features))
         raise DataError(
             f"{path}: has no such span layer; present: {', '.join(present[:20]) or 'none'}; set layer "
             "and feature."
         )
 
     def _row(
-        self, line: int, lines: Sequence[str], tokens: Sequence[tuple[str, ...]], column: int
+        self,
+        line: int,
+        lines: Sequence[str],
+        tokens: Sequence[tuple[str, ...]],
+        column: int,
+        layers: Sequence[tuple[str, list[str]]],
     ) -> Row:
         text, begin = "\n".join(lines), int(tokens[0][3])
         spans: dict[tuple[str, str], tuple[int, int]] = {}
@@ -102,7 +109,28 @@ class WebAnno(Source):
             Raw(fragments=(place,), label=label, quote=text[slice(*place)])
             for (label, _), place in spans.items()
         )
-        return Row(line=line, text=text, spans=raws)
+        counted = _not_taken(layers, [cells.split("\t") for *_, cells in tokens])
+        return Row(line=line, text=text, spans=raws, not_taken=counted)
+
+
+def _not_taken(
+    layers: Sequence[tuple[str, list[str]]], rows: Sequence[Sequence[str]]
+) -> dict[str, int]:
+    """Relations and links of chains in the cells of a sentence: of a relation the cell that names
+    its source is counted (``BT_...``), of a chain the first; over several tokens once."""
+    found: dict[str, int] = {}
+    at = 0
+    for kind, (_, *features) in layers:
+        if reason := LEFT_OUT.get(kind):
+            sources = (n for n, name in enumerate(features) if name.startswith("BT_"))
+            place = at + next(sources, 0)
+            cells = (row[place] if place < len(row) else "_" for row in rows)
+            every = [one for cell in cells for one in re.split(r"(?<!\\)\|", cell)]
+            told = [one for one in every if one not in ("_", "")]
+            count = len(told) if kind == "#T_RL" else len({*told})
+            found |= {reason: found.get(reason, 0) + count} if count else {}
+        at += max(1, len(features))
+    return found
 
 
 def _plain(text: str) -> str:
