@@ -383,6 +383,28 @@ def test_a_store_holds_what_the_resources_leave_standing(tmp_path: Path) -> None
         assert sorted(note.text for note in held(tmp_path / name, folder)) == ["ba mới", "hai rõ"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"meta": {"versionId": "9"}}, {"meta": {"versionId": "10"}}),
+        ({"issued": "2026-01-01T08:00:00Z"}, {"issued": "2026-01-01T15:00:01+07:00"}),
+        (
+            {"issued": "2026-01-01T08:00:00Z"},
+            {"issued": "2026-01-01T08:00:00Z", "status": "amended"},
+        ),
+        ({}, {"status": "corrected"}),
+    ],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_later_version_stands_whichever_comes_first(
+    tmp_path: Path, before: Made, after: Made, order: int
+) -> None:
+    both = [report("r1", conclusion="cũ") | before, report("r1", conclusion="mới") | after]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.json").write_text(json.dumps(bundle(*both[::order])), "utf-8")
+    assert [note.text for note in held(tmp_path, tmp_path / "in")] == ["mới"]
+
+
 def test_a_replaced_document_is_named_and_no_row_of_its_own(tmp_path: Path) -> None:
     relates = [{"code": "replaces", "target": {"reference": "DocumentReference/d1"}}]
     (first,) = read(tmp_path, document("d1", attached("một")))

@@ -26,6 +26,7 @@ from residency.ingest.fhir_people import (
     Entry,
     Head,
     Known,
+    Meta,
     Place,
     Reference,
     Request,
@@ -46,6 +47,7 @@ ABOUT = "characters left out: the description of a document, the value of an obs
 SAME = "characters left out: the same words in another form (attachments)"
 NOTES = frozenset({"DocumentReference", "DiagnosticReport", "Composition", "Observation"})
 GONE = frozenset({"entered-in-error", "cancelled", "superseded"})
+AMENDED = frozenset({"amended", "corrected", "appended"})
 
 
 def outcomes(settings: Fhir, path: Path, name: str, known: Known) -> Iterator[RowOutcome]:
@@ -177,15 +179,19 @@ def _outcomes(
 
 
 def _version(found: Resource) -> str:
-    """When a resource was last changed, in one time zone, so that times as text stand in order;
-    else the number that the server gives."""
-    meta = found.meta
-    if meta is None:
-        return ""
-    time = when(meta.last_updated)
-    if time is None:
+    """When a resource was last changed, in one time zone, so that times as text stand in order; else
+    the number that the server gives, or when it was issued. Of what is of one time the amended is
+    the later."""
+    meta = found.meta or Meta()
+    if not meta.last_updated and (meta.version_id or "").isdecimal():
         return meta.version_id or ""
-    return (time.astimezone(UTC) if time.tzinfo else time).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    amended = "2" if AMENDED & {found.status, found.doc_status} else ""
+    times = (when(one) for one in (meta.last_updated, found.issued, found.date))
+    time = next((one for one in times if one), None)
+    if time is None:
+        return amended
+    time = time.astimezone(UTC) if time.tzinfo else time
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%f") + amended
 
 
 # Words
