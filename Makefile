@@ -45,5 +45,6 @@ $(addprefix bench-,$(BENCHES)): bench-%: setup
 bundle: setup ## everything for a machine without a network, into OUT=residency-bundle
 	$(BIN)/python scripts/bundle.py $(or $(OUT),residency-bundle) $(ARGS)
 
-docs-help: setup ## write docs/reference/cli.md anew from the program's own --help
+docs-help: setup ## write docs/reference anew: the command line from the program's own --help, the recipe from its schema
 	$(BIN)/python scripts/write_cli_reference.py
+	$(BIN)/python scripts/write_recipe_reference.py

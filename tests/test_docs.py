@@ -205,3 +205,30 @@ def test_the_page_of_the_command_line_shows_every_verb_within_its_width(tmp_path
     ]
     assert max(map(len, code_lines)) <= 100
     assert "\x1b" not in written
+
+
+def test_the_page_of_the_recipe_is_what_the_schema_says(tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "write_recipe_reference.py"
+    made = tmp_path / "recipe.md"
+    subprocess.run([sys.executable, script, made], check=True, capture_output=True)
+    page = (ROOT / "docs" / "reference" / "recipe.md").read_text("utf-8")
+    assert page == made.read_text("utf-8"), "run make docs-help"
+
+
+def test_the_reference_names_every_key_and_every_key_says_what_it_is() -> None:
+    from residency.recipe import json_schema
+
+    schema = json_schema()
+    page = (ROOT / "docs" / "reference" / "recipe.md").read_text("utf-8")
+    keys = {
+        (part, key): value.get("description", "")
+        for part, found in {"Recipe": schema, **schema["$defs"]}.items()
+        for key, value in found.get("properties", {}).items()
+    }
+    assert len(keys) > 600
+    assert [key for key, words in keys.items() if len(words) < 8] == []
+    assert {key for _, key in keys if f"| `{key}` |" not in page} == set()
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= {
+        re.sub(r"[^a-z0-9]+", "-", line.lower()).strip("-")
+        for line in re.findall(r"^## (.+)$", page, flags=re.M)
+    }

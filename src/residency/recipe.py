@@ -116,8 +116,12 @@ class Recipe(Part):
     """From data to a measured model."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of the recipe's form."""
     name: str = Field(pattern=r"^[a-zA-Z0-9][\w.-]{0,63}$")
+    """Begins the name of the run's folder."""
     seed: int = Field(default=0, ge=0)
+    """Of split, shuffles, initial weights and resampling: equal recipe, data and machine give
+    equal numbers."""
     base: Annotated[BaseModelSettings, BeforeValidator(_base)] = BaseModelSettings(
         id="bundled:tiny-encoder"
     )
@@ -131,7 +135,9 @@ class Recipe(Part):
     label: Label | None = None
     """Who labels which notes, and where. Only ``residency label`` reads it."""
     data: dict[str, Data] = Field(min_length=1)
+    """Data sets, by names of your own."""
     tasks: tuple[Task, ...] = Field(min_length=1)
+    """What is to be learned from which data."""
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     """Trained one after the other; each goes on from the one before, unless it says otherwise."""
     launch: Launch = Launch()
@@ -392,8 +398,24 @@ def _set(target: Any, steps: list[str], new: object, key: str) -> None:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a recipe, for editors."""
     schema = Recipe.model_json_schema(by_alias=True)
+    parts = schema["$defs"]
+    for part in (schema, *parts.values()):
+        for value in part.get("properties", {}).values():
+            _describe(value, part, parts)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "Residency recipe",
     }
+
+
+def _describe(value: dict[str, Any], part: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Give a key the words of its part, where it has none of its own: one that says which part this
+    is, and one that holds a part."""
+    held = [
+        one["$ref"].rpartition("/")[2] for one in (value, *value.get("anyOf", ())) if "$ref" in one
+    ]
+    source = part if "const" in value else parts[held[0]] if held else {}
+    first = str(source.get("description", "")).partition("\n\n")[0].replace("\n", " ")
+    if first:
+        value.setdefault("description", first)

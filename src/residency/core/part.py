@@ -64,6 +64,7 @@ class External(Part):
     target: str = Field(pattern=r"^[\w.]+:\w+$")
     """``package.module:Class``"""
     options: dict[str, Any] = {}
+    """What it is built from."""
 
     def load(self, family: type[T]) -> T:
         """The configured part; raises ``UserError`` where it cannot be imported or is of another

@@ -29,19 +29,24 @@ class Packed(Part):
     """How the turns are marked where several stand in one text."""
 
     user: str = Field(default="<user>:", min_length=1)
+    """What stands before a turn of the user."""
     assistant: str = Field(default="<bot>:", min_length=1)
+    """What stands before an answer."""
 
 
 class RecordColumns(Part):
     """What the columns of every format may be called; a column that is not there is empty."""
 
     id: str = "id"
+    """Number of the record; where it is missing, its file and line."""
     group: str = "group"
     """Patient or document."""
     lang: str = "lang"
+    """Language of the record."""
     kind: str = "kind"
     """Kind of note or of question."""
     department: str = "department"
+    """Ward or site."""
     origin: str = "origin"
     """Who wrote the answers: ``real``, or ``model:NAME``."""
 
@@ -117,10 +122,15 @@ class Tags(Part):
     """What keys and roles are called."""
 
     role: str = "from"
+    """Key of who speaks."""
     content: str = "value"
+    """Key of what is said."""
     user: str | list[str] = ["human", "user"]
+    """What the user is called."""
     assistant: str | list[str] = ["gpt", "assistant", "bot"]
+    """What the model is called."""
     system: str | list[str] = ["system"]
+    """What the one is called who says how to answer."""
 
 
 MESSAGE_TAGS = Tags(

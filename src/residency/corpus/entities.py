@@ -26,9 +26,11 @@ class EntityKeys(Part):
     """What the keys of an entity are called."""
 
     start: str = "start"
+    """Where it begins, from 0."""
     end: str = "end"
     """Where it is absent, the end follows from the quote."""
     label: str = "label"
+    """What it is."""
     quote: str = "text"
     """The text of the span; without it offsets cannot be proved."""
 

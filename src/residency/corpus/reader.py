@@ -67,8 +67,11 @@ class Source(Part):
 
     format: str = ""
     train: Paths | None = None
+    """Files that are learned from."""
     dev: Paths | None = None
+    """Files that decide when to stop."""
     test: Paths | None = None
+    """Files that are reported on, and decide nothing."""
     path: Paths | None = None
     """All records; parts are drawn by group according to ``shares``."""
     shares: dict[PartName, Share] = {"train": 0.8, "dev": 0.1, "test": 0.1}
@@ -124,8 +127,11 @@ class Source(Part):
     labels: dict[str, str] = {}
     """Old label -> new label; one that is mapped to the empty string is left out."""
     license: str = ""
+    """Under which the data may be used; stands in report and model card."""
     source_url: str = ""
+    """Where the data comes from; stands in report and model card."""
     citation: str = ""
+    """Who is to be named for the data; stands in report and model card."""
 
     _old_keys = renamed(loss="max_rejected")
 

@@ -25,14 +25,17 @@ class TableColumns(Part):
     """What the columns are called; an empty name: there is none."""
 
     text: str = "text"
+    """The note."""
     labels: str | list[str] = ""
     """Column or columns with the labels of the whole record."""
     entities: str = ""
     """Column with a JSON list of entities."""
     id: str = ""
+    """Number of the record; its file and line where there is none."""
     group: str = ""
     """Patient or document."""
     lang: str = ""
+    """Language of the record."""
 
     @property
     def label_columns(self) -> list[str]:

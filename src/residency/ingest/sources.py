@@ -54,11 +54,17 @@ class NoteColumns(Part):
     """Which column of a row is what; the empty string where there is none."""
 
     id: str = "id"
+    """The note's own number at its source."""
     patient: str = "patient"
+    """The patient, by whatever number the source knows them."""
     text: str = "text"
+    """What was written."""
     lang: str = ""
+    """Language of the note."""
     kind: str = ""
+    """Kind of note."""
     written_at: str = ""
+    """When it was written."""
     department: str = ""
     """Ward or site; it stays with the note, so that parts can be drawn by site."""
     version: str = ""
@@ -186,6 +192,7 @@ class CsvFiles(Files, TableSource):
 
     kind: Literal["csv"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """The sign that parts the columns."""
 
 
 class JsonlFiles(Files, TableSource):

@@ -63,6 +63,7 @@ class LabelSettings(Part):
     """CSV with a code and its name in the columns that ``code_columns`` names, for labels that the
     card calls ``coded``."""
     code_columns: tuple[str, str] = ("code", "name")
+    """Columns of code and name in the file of ``codes``."""
     out: str = "labelling"
     """Folder for all that is pulled and made of it, relative to the recipe."""
     bootstrap: int = Field(default=1000, ge=0)

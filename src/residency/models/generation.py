@@ -32,13 +32,16 @@ class Generation(Part):
     temperature: float = Field(default=0.0, ge=0)
     """0: always the likeliest word."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the likeliest words that have so much probability together; 1: all."""
     top_k: int = Field(default=0, ge=0)
     """0: all words."""
     repetition_penalty: float = Field(default=1.0, ge=1)
+    """By how much words that were said are less likely; 1: not at all."""
     stop: tuple[str, ...] = ()
     """Texts at which an answer ends, besides the template's own end of turn; they are not part of
     it."""
     seed: int = Field(default=0, ge=0)
+    """Of the words that are drawn, where ``temperature`` is above 0."""
     choose: Literal["rank", "write"] = "rank"
     """Cards with one label a note: ``rank`` takes the label that is likeliest as the whole answer,
     which is always one of the card's; ``write`` lets the model write, and reads that."""

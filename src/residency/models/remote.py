@@ -42,6 +42,7 @@ class Api(Part):
     url: str = Field(pattern=r"^https?://[^\s@]+$")
     """Its base, e.g. ``https://api.example.org/v1``; plain ``http`` only on this machine."""
     model: str = Field(min_length=1)
+    """What the server calls the model."""
     key: str = Field(default="", pattern=r"^([A-Z][A-Z0-9_]*)?$")
     """Environment variable that holds the key; empty for none."""
     profiles: tuple[Profile, ...] = ("public", "synthetic", "anonymised", "safe-harbor")
@@ -49,8 +50,11 @@ class Api(Part):
     budget: int = Field(default=1000, ge=1)
     """Most requests of one comparison, those that are asked again included."""
     max_tokens: int = Field(default=512, ge=1)
+    """Most tokens of an answer."""
     temperature: float = Field(default=0.0, ge=0)
+    """0: always the likeliest word."""
     concurrency: int = Field(default=4, ge=1, le=64)
+    """How many requests are under way at once."""
     timeout: float = Field(default=60.0, gt=0)
     """Seconds for one answer."""
     retries: int = Field(default=4, ge=0)

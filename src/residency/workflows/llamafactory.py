@@ -9,7 +9,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import yaml
@@ -30,6 +30,26 @@ Fates = dict[str, str]
 """Key -> what became of it."""
 
 KEYS = Path(__file__).parent / "templates" / "llamafactory.yaml"
+METHODS = ("lora", "full", "freeze")
+STAGE = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "num_train_epochs",
+    "weight_decay",
+    "adam_epsilon",
+    "max_grad_norm",
+    "label_smoothing_factor",
+)
+"""Keys whose value is a stage's as it is."""
+LOST = {
+    **dict.fromkeys(
+        ("images", "videos", "audios"), "images, videos and sound are not learned from"
+    ),
+    **dict.fromkeys(("chosen", "rejected", "kto_tag"), "preferences are not learned from"),
+    "tools": "calls of tools are not learned",
+}
+"""Columns of dataset_info.json whose loss would change the result."""
 ALPACA = ("prompt", "query", "response", "system", "history")
 
 
@@ -45,151 +65,281 @@ def import_recipe(
 ) -> tuple[Recipe, list[Fate]]:
     """The recipe, with paths relative to the folder of ``file``, and what became of every key.
 
-    Raises ``UserError`` where the configuration cannot be read, is not instruction tuning, names
-    data that dataset_info.json does not have, or asks for what would change the result and is not
-    there yet (unless in ``ignore``).
+    What a configuration leaves out has LLaMA-Factory's own defaults. Raises ``UserError`` where it
+    cannot be read, is no training of answers, names data that dataset_info.json does not have, has
+    a key that is not known, or asks for what would change the result and is not there (unless in
+    ``ignore``).
     """
     given = read_yaml(file)
-    if given.get("stage", "sft") != "sft":
-        raise UserError(
-            f"{file}: stage: {given['stage']!r} is not imported; only sft (instruction tuning) is."
-        )
-    refused = keys()["refused"]
-    if lost := [key for key in refused if _set(given.get(key)) and key not in ignore]:
-        raise UserError(
-            f"{file}: {lost[0]}: {refused[lost[0]]}, and leaving it out would change the result; "
-            f"take it out, or accept that with --ignore {lost[0]}."
-        )
-    fates = _without_counterpart(given)
-    data = _data(given, file, info, fates)
-    stage = _stage(given, fates, file)
+    _check_kind(given, file)
+    fates = _without_counterpart(given, file, ignore)
+    value = {key: one for key, one in given.items() if key not in ignore}
+    settings = keys()["defaults"] | {key: one for key, one in value.items() if one is not None}
+    carried = keys()["carried"]
+    fates |= {key: carried[key] for key in given if key in carried and key not in fates}
+    data = _data(value, file, info, fates)
     task: dict[str, Any] = {"card": "qa", "data": "data"}
-    if generate := _moved(given, "generate", "tasks[0].generate", fates):
+    if generate := _generate(value, settings, fates):
         task["generate"] = generate
-    settings: dict[str, Any] = {"id": base or given.get("model_name_or_path") or "bundled:tiny-lm"}
-    fates["model_name_or_path"] = f"base.id: {settings['id']}"
-    if "cutoff_len" in given:
-        settings["window"] = given["cutoff_len"]
-        fates["cutoff_len"] = (
-            "base.window; an answer is never cut, a row that does not fit is counted"
-        )
     wanted = str(given.get("output_dir") or file.stem)
-    name = re.sub(r"[^\w.-]+", "-", wanted).strip("-.")[:64] or "imported"
-    if "seed" in given:
-        fates["seed"] = "seed"
-    if "output_dir" in given:
-        fates["output_dir"] = f"name: {name}; runs go to runs/"
-    value = {
+    name = re.sub(r"[^\w.-]+", "-", wanted, flags=re.ASCII).strip("-._")[:64] or "imported"
+    recipe = {
         "schema": 1,
         "name": name,
-        "seed": given.get("seed", 42),
-        "base": settings,
+        "seed": settings["seed"],
+        "base": _base(value, settings, file, base, fates),
         "data": {"data": data},
         "tasks": [task],
-        "stages": [stage],
+        "stages": [_stage(value, settings, fates, file)],
     }
-    recipe = Recipe.from_mapping(value, file.parent, where=str(file))
-    names = sorted({*given, *fates})
-    return recipe, [Fate(key=key, became=fates.get(key, "not looked at")) for key in names]
+    if "output_dir" in given:
+        fates["output_dir"] = f"name: {name}; runs go to runs/"
+    for key, default in keys()["defaults"].items():
+        counts = key not in keys()["generate"] or "generate" in task
+        if key not in given and counts and _of_method(key, value):
+            fates[key] = f"not given: {default}, LLaMA-Factory's default, in {carried[key]}"
+    if "lora_alpha" not in given and _of_method("lora_alpha", value):
+        fates["lora_alpha"] = "not given: twice the rank, LLaMA-Factory's default"
+    found = Recipe.from_mapping(recipe, file.parent, where=str(file))
+    return found, [Fate(key=str(key), became=_shown(fates[key])) for key in sorted(fates, key=str)]
 
 
-def _without_counterpart(given: Mapping[str, Any]) -> Fates:
-    """What became of keys that need no counterpart, are left out, or are not known."""
-    table, fates = keys(), {}
-    known = {
-        key for group in ("stage", "generate", "always", "refused", "own") for key in table[group]
-    }
-    for key in given:
-        if key not in known:
-            close = get_close_matches(str(key), sorted(known), n=1, cutoff=0.7)
-            what = f"did you mean {close[0]}?" if close else "left out"
-            fates[str(key)] = f"unknown key; {what}"
-        elif key in table["always"]:
-            fates[key] = table["always"][key]
+def _shown(became: str) -> str:
+    """Places of the recipe as overrides name them: there is one stage and one task."""
+    return re.sub(r"\b(stages|tasks)\.", r"\1[0].", became)
+
+
+def _check_kind(given: Mapping[str, Any], file: Path) -> None:
+    """Raise ``UserError`` where a file is no configuration of instruction tuning."""
+    for key, what in keys()["others"].items():
+        if key in given:
+            raise UserError(f"{file}: is {what}.")
+    stage = given.get("stage", "sft")
+    if stage != "sft":
+        raise UserError(
+            f"{file}: stage: {stage!r} is not imported; only sft (instruction tuning) is."
+        )
+    if not given.get("dataset"):
+        verb = "residency eval RUN measures" if given.get("eval_dataset") else "residency chat RUN"
+        verb += "" if given.get("eval_dataset") else " and residency serve RUN answer"
+        raise UserError(f"{file}: dataset: is missing, so that nothing is trained; {verb}.")
+    if given.get("do_train") is False:
+        raise UserError(f"{file}: do_train: is false, so that nothing is trained; set it to true.")
+
+
+def _without_counterpart(given: Mapping[str, Any], file: Path, ignore: tuple[str, ...]) -> Fates:
+    """What became of keys that need no counterpart, or are left out on purpose; raises
+    ``UserError`` for one that would change the result, and for one that is not known."""
+    table, fates = keys(), Fates()
+    every = {*table["carried"], *table["harmless"], *table["refused"]}
+    for key, value in given.items():
+        switch = next((to for of, to in table["belongs"].items() if str(key).startswith(of)), "")
+        still = table["neutral"].get(key, ())
+        neutral = value is None or value in still or (not _set(value) and True not in still)
+        if key in ignore:
+            fates[key] = f"left out: {table['refused'].get(key, 'as you said')}"
+        elif key in table["harmless"]:
+            fates[key] = table["harmless"][key]
+        elif key in table["carried"]:
+            continue
         elif key in table["refused"]:
-            fates[key] = f"left out: {table['refused'][key]}" if _set(given[key]) else "off"
+            if not neutral:
+                _refuse(file, key, table["refused"][key])
+            fates[key] = "off"
+        elif switch:
+            fates[key] = f"belongs to {switch}"
+        else:
+            close = get_close_matches(str(key), sorted(every), n=1, cutoff=0.7)
+            hint = f"; did you mean {close[0]}?" if close else "; correct it, or leave it out."
+            raise UserError(f"{file}: {key}: is no key of LLaMA-Factory that is known{hint}")
     return fates
+
+
+def _refuse(file: Path, key: str, why: str) -> NoReturn:
+    raise UserError(
+        f"{file}: {key}: {why}, and leaving it out would change the result; take it out, or accept "
+        f"that with --ignore {key}."
+    )
 
 
 def _set(value: object) -> bool:
     return value not in (None, False, "", 0)
 
 
-def _moved(given: Mapping[str, Any], group: str, where: str, fates: Fates) -> dict[str, Any]:
-    """The settings of a group of keys that go into the recipe as they are. YAML reads ``1e-4`` as
-    text."""
-    found = {}
-    for key, target in keys()[group].items():
-        if key in given:
-            value = given[key]
-            with suppress(ValueError):
-                value = float(value) if isinstance(value, str) else value
-            found[target] = value
-            fates[key] = f"{where}.{target}"
+def _of_method(key: str, given: Mapping[str, Any]) -> bool:
+    """Whether a key says something under the tuning method that is asked for."""
+    kind = str(given.get("finetuning_type") or "lora")
+    of = next((one for one in ("lora", "freeze") if key.startswith(f"{one}_")), kind)
+    return of == kind
+
+
+def _number(value: object) -> Any:
+    """YAML reads ``1e-4`` as text."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
+
+
+def _base(
+    given: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    file: Path,
+    base: str | None,
+    fates: Fates,
+) -> dict[str, Any]:
+    """Where training starts."""
+    name = base or given.get("model_name_or_path")
+    if not name:
+        raise UserError(f"{file}: model_name_or_path: is missing; add it, or name one with --base.")
+    fates["model_name_or_path"] = f"base.id: {name}"
+    fates["cutoff_len"] = "base.window; an answer is never cut, a row that does not fit is counted"
+    found: dict[str, Any] = {"id": name, "window": settings["cutoff_len"]}
+    revision = given.get("model_revision", "main")
+    if revision != "main" and not base:
+        found["revision"] = revision
+    if _set(bits := given.get("quantization_bit")):
+        if bits not in keys()["quantise"]:
+            _refuse(file, "quantization_bit", f"only 4 and 8 bits are there, not {bits}")
+        found["quantise"] = keys()["quantise"][bits]
+        fates["quantization_bit"] = f"base.quantise: {found['quantise']}"
     return found
 
 
-def _stage(given: Mapping[str, Any], fates: Fates, file: Path) -> dict[str, Any]:
+def _generate(
+    given: Mapping[str, Any], settings: Mapping[str, Any], fates: Fates
+) -> dict[str, Any]:
+    """How answers are written: with LLaMA-Factory's defaults where they are asked for there."""
+    names = keys()["generate"]
+    wanted = names if given.get("predict_with_generate") else [one for one in names if one in given]
+    found = {keys()["carried"][name].rpartition(".")[2]: _number(settings[name]) for name in wanted}
+    if given.get("do_sample") is False:
+        found["temperature"] = 0.0
+        fates["temperature"] = fates["do_sample"] = "tasks.generate.temperature: 0"
+    return found
+
+
+def _stage(
+    given: Mapping[str, Any], settings: Mapping[str, Any], fates: Fates, file: Path
+) -> dict[str, Any]:
     """The stage, and what became of its keys."""
-    stage = _moved(given, "stage", "stages[0]", fates)
-    stage["method"] = _method(given, fates, file)
-    if _set(given.get("max_steps")) and int(given["max_steps"]) > 0:
-        stage["steps"] = given["max_steps"]
-        fates["max_steps"] = "stages[0].steps"
-        if stage.pop("epochs", None) is not None:
-            fates["num_train_epochs"] = "left out: max_steps says how long"
-    elif "max_steps" in given:
-        fates["max_steps"] = "off"
-    schedules = keys()["schedules"]
-    if (wanted := given.get("lr_scheduler_type")) in schedules:
-        stage["schedule"] = schedules[wanted]
-        fates["lr_scheduler_type"] = "stages[0].schedule"
-    elif "lr_scheduler_type" in given:
-        raise UserError(
-            f"{file}: lr_scheduler_type: {wanted!r} is not there; {allowed(schedules, wanted)}."
-        )
-    if "warmup_steps" in given:
-        fates["warmup_steps"] = "no counterpart: set stages[0].warmup, a share of all steps"
-    betas = (given.get("adam_beta1", 0.9), given.get("adam_beta2", 0.999))
-    if betas != (0.9, 0.999):
-        stage["betas"] = list(betas)
-    for number, key in enumerate(("adam_beta1", "adam_beta2")):
+    stage: dict[str, Any] = {
+        keys()["carried"][name].removeprefix("stages."): _number(settings[name])
+        for name in STAGE
+        if name in settings
+    }
+    stage["method"] = _method(given, settings, fates, file)
+    if _set(workers := given.get("ray_num_workers", 0)):
+        stage["accumulation"] *= workers
+        fates["ray_num_workers"] = f"stages.accumulation: {workers} times as much, in one process"
+    steps = _number(given.get("max_steps", -1))
+    if _set(steps) and steps > 0:
+        stage["steps"] = int(steps)
+        del stage["epochs"]
+        fates["num_train_epochs"] = "left out: max_steps says how long"
+    _schedule(given, settings, stage, file)
+    betas = [_number(given.get("adam_beta1", 0.9)), _number(given.get("adam_beta2", 0.999))]
+    if betas != [0.9, 0.999]:
+        stage["betas"] = betas
+    half = next((one for one in ("fp16", "bf16", "pure_bf16") if given.get(one)), "fp32")
+    stage["precision"] = half.removeprefix("pure_")
+    stage["packing"] = "off"
+    if given.get("packing") or given.get("neat_packing"):
+        stage["packing"] = "auto"
+        how = "stages.packing: rows end to end, none sees another; a batch counts rows, not packs"
+        fates |= {key: how for key in ("packing", "neat_packing") if key in given}
+    if given.get("mask_history"):
+        stage["loss_on"] = "last"
+    for key, on in (("gradient_checkpointing", True), ("disable_gradient_checkpointing", False)):
         if key in given:
-            fates[key] = f"stages[0].betas[{number}]"
-    for key, precision in keys()["precisions"].items():
-        if key in given:
-            fates[key] = f"stages[0].precision: {precision}" if given[key] else "off"
-            stage |= {"precision": precision} if given[key] else {}
-    for key in ("packing", "neat_packing"):
-        if key in given:
-            stage["packing"] = "auto" if given[key] else stage.get("packing", "off")
-            how = "stages[0].packing: rows end to end, none sees another"
-            fates[key] = how if given[key] else "off"
-    if "mask_history" in given:
-        stage["loss_on"] = "last" if given["mask_history"] else "all"
-        fates["mask_history"] = f"stages[0].loss_on: {stage['loss_on']}"
-    if "disable_gradient_checkpointing" in given:
-        fates["disable_gradient_checkpointing"] = "no counterpart: it is always off"
+            stage["checkpointing"] = on == bool(given[key])
+    stage["stop"] = _stop(given, file, fates)
     return stage
 
 
-def _method(given: Mapping[str, Any], fates: Fates, file: Path) -> dict[str, Any]:
-    """The tuning method."""
-    kind = given.get("finetuning_type", "lora")
-    if kind not in ("lora", "full"):
-        raise UserError(
-            f"{file}: finetuning_type: {kind!r} is not there yet; "
-            f"{allowed(('lora', 'full'), kind)}."
+def _schedule(
+    given: Mapping[str, Any], settings: Mapping[str, Any], stage: dict[str, Any], file: Path
+) -> None:
+    """How the rate goes, and by which optimiser."""
+    for key, table, to in (
+        ("lr_scheduler_type", "schedules", "schedule"),
+        ("optim", "optimisers", "optimiser"),
+    ):
+        if (wanted := settings[key]) not in keys()[table]:
+            raise UserError(
+                f"{file}: {key}: {wanted!r} is not there, and another would change the result; "
+                f"{allowed(keys()[table], wanted)}."
+            )
+        stage[to] = keys()[table][wanted]
+    share, steps = _number(given.get("warmup_ratio") or 0), _number(given.get("warmup_steps") or 0)
+    if steps and steps < 1:
+        share = steps
+    elif steps and "steps" not in stage:
+        _refuse(file, "warmup_steps", "the warm-up is a share of all steps: give warmup_ratio")
+    elif steps:
+        share = min(steps / stage["steps"], 0.999)
+    stage["warmup"] = 0.0 if settings["lr_scheduler_type"] == "constant" else share
+
+
+def _stop(given: Mapping[str, Any], file: Path, fates: Fates) -> dict[str, Any] | None:
+    """When training ends early, and which model is kept: the last, unless the best is asked for."""
+    patience = given.get("early_stopping_steps")
+    if not given.get("load_best_model_at_end") and not patience:
+        for key in ("metric_for_best_model", "eval_steps"):
+            if key in given:
+                fates[key] = "the last model is kept, as load_best_model_at_end is off"
+        return None
+    metric = str(given.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    if metric != "loss":
+        _refuse(
+            file, "metric_for_best_model", f"{metric} does not choose the best model; loss does"
         )
-    fates["finetuning_type"] = f"stages[0].method.kind: {kind}"
-    if kind == "full":
-        return {"kind": kind}
-    method = {"kind": kind, "r": 8, **_moved(given, "method", "stages[0].method", fates)}
-    target = given.get("lora_target", "all")
+    found: dict[str, Any] = {"metric": "loss", "patience": patience or 10**6}
+    if _set(every := _number(given.get("eval_steps"))):
+        if every < 1:
+            _refuse(file, "eval_steps", "a share of all steps is not there: give a number")
+        found["every"] = int(every)
+    return found
+
+
+def _method(
+    given: Mapping[str, Any], settings: Mapping[str, Any], fates: Fates, file: Path
+) -> dict[str, Any]:
+    """The tuning method."""
+    kind = str(given.get("finetuning_type") or "lora")
+    if kind not in METHODS:
+        raise UserError(
+            f"{file}: finetuning_type: {kind!r} is not there, and another would change the result; "
+            f"{allowed(METHODS, kind)}."
+        )
+    fates["finetuning_type"] = f"stages.method.kind: {kind}"
+    for key in given:
+        if key in keys()["carried"] and not _of_method(key, given):
+            fates[key] = f"not used by finetuning_type {kind}"
+    adapter = given.get("adapter_name_or_path")
+    if kind != "lora":
+        if _set(adapter):
+            _refuse(file, "adapter_name_or_path", f"{kind} tuning does not start from an adapter")
+        lost = [one for one in ("use_dora", "use_rslora") if one in given]
+        fates |= dict.fromkeys(lost, f"not used by finetuning_type {kind}")
+        layers = int(settings["freeze_trainable_layers"])
+        where = "last" if layers > 0 else "first"
+        return {"kind": kind, **({where: abs(layers)} if kind == "freeze" else {})}
+    method: dict[str, Any] = {"kind": kind}
+    if _set(adapter):
+        if "," in str(adapter) or isinstance(adapter, list):
+            _refuse(file, "adapter_name_or_path", "several adapters are not there")
+        fates |= {key: "as the adapter has it" for key in given if key.startswith("lora_")}
+        return {**method, "adapter": adapter}
+    rank = _number(settings["lora_rank"])
+    method |= {"r": rank, "alpha": _number(given.get("lora_alpha") or 2 * rank)}
+    for key, name in (("lora_dropout", "dropout"), ("use_dora", "dora"), ("use_rslora", "rslora")):
+        if _set(given.get(key)):
+            method[name] = _number(given[key])
+    target = settings["lora_target"]
     names = target.split(",") if isinstance(target, str) else list(target)
-    names = [name.strip() for name in names]
+    names = [str(name).strip() for name in names]
     method["targets"] = "linear" if names == ["all"] else names
-    fates["lora_target"] = f"stages[0].method.targets: {method['targets']}"
+    fates["lora_target"] = f"stages.method.targets: {method['targets']}"
     return method
 
 
@@ -199,28 +349,29 @@ def _data(given: Mapping[str, Any], file: Path, info: Path | None, fates: Fates)
     how, files = _entries(_names(given.get("dataset")), known, path, file, fates)
     data: dict[str, Any] = {**how}
     fates["dataset"] = f"data.data: {', '.join(files)}"
-    held_out = bool(given.get("eval_dataset"))
-    if held_out:
+    share = float(_number(given.get("val_size") or 0))
+    if given.get("eval_dataset"):
         other, tests = _entries(_names(given["eval_dataset"]), known, path, file, fates)
         if other != how:
             raise UserError(
                 f"{file}: eval_dataset: is of another form than dataset; bring both into one form."
             )
-        data |= {"train": files, "test": tests}
+        data |= {"train": files, "test": tests, "stop": share if share < 1 else "auto"}
         fates["eval_dataset"] = "data.data.test"
+        if "val_size" in given:
+            fates["val_size"] = f"data.data.stop: {data['stop']}"
     else:
-        data |= {"path": files}
-        fates["eval_dataset"] = "none given: parts are drawn 80/10/10, by group"
-    if "val_size" in given and held_out:
-        share = float(given["val_size"])
-        data["stop"] = share if share < 1 else "auto"
-        how_far = "what early stopping looks at" if share < 1 else "auto"
-        fates["val_size"] = f"data.data.stop: {how_far}"
-    elif "val_size" in given:
-        fates["val_size"] = (
-            "a tenth is drawn for early stopping, another for the report: set data.data.shares"
-        )
-    if "max_samples" in given:
+        dev = share if share < 1 else 0.1
+        data |= {"path": files, "stop": 0.0}
+        data["shares"] = {"train": round(0.9 - dev, 6), "dev": dev, "test": 0.1}
+        if dev >= 0.9:
+            raise UserError(f"{file}: val_size: leaves nothing to learn from; give less than 0.9.")
+        held = "a tenth is held out, so that the report is about rows that were not learned"
+        fates["eval_dataset"] = f"none given: {held}"
+        if "val_size" in given:
+            counted = "; a number of rows becomes a tenth" if share >= 1 else ""
+            fates["val_size"] = f"data.data.shares: dev {dev}{counted}"
+    if _set(given.get("max_samples")):
         data["limit"] = given["max_samples"]
         fates["max_samples"] = "data.data.limit: training records; the other parts stay whole"
     return data
@@ -268,8 +419,12 @@ def _entries(
         entry = dict(known[name])
         if entry.pop("ranking", False):
             raise UserError(
-                f"{path}: {name}: holds preferences (ranking), which are not learned from yet."
+                f"{path}: {name}: holds preferences (ranking), which are not learned from."
             )
+        lost = next((one for one in entry.get("columns", {}) if one in LOST), "")
+        if lost or entry.get("num_samples"):
+            why = LOST.get(lost, "so many rows of one set are not drawn; cut the file")
+            raise UserError(f"{path}: {name}: {lost or 'num_samples'}: {why}.")
         if not entry.get("file_name"):
             raise UserError(
                 f"{path}: {name}: names no local file (file_name); download it first and name it."

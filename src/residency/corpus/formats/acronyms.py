@@ -22,10 +22,13 @@ class AcronymColumns(Part):
     """What the columns are called."""
 
     text: str = "text"
+    """The sentence."""
     start: str = "start_char_idx"
     """Where the short form begins, in code points from 0."""
     length: str = "length_acronym"
+    """How many code points the short form has."""
     expansion: str = "expansion"
+    """What the short form stands for."""
 
 
 class Acronyms(Conversations):

@@ -16,10 +16,13 @@ class AlpacaColumns(Part):
     """What the columns are called."""
 
     prompt: str = "instruction"
+    """What is asked or told."""
     query: str = "input"
     """Joined to the prompt by a line break; may be missing."""
     response: str = "output"
+    """The answer that is learned."""
     system: str = "system"
+    """What the model is told first; may be missing."""
     history: str = "history"
     """Earlier turns, a list of [question, answer]; may be missing."""
 

@@ -53,6 +53,7 @@ class Conll(Source):
     tag: int = -1
     """Column of the tags."""
     scheme: Literal["auto", "bio", "iob1", "io", "bioes"] = "auto"
+    """How tags say where an entity begins; ``auto``: as the tags of the file show."""
     joiner: str = " "
     """What stands between two tokens; the empty string for Chinese."""
 

@@ -18,6 +18,7 @@ class Csv(Table):
 
     format: Literal["csv"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """The sign that parts the columns."""
 
     def suffixes(self) -> tuple[str, ...]:
         return (".csv", ".tsv")

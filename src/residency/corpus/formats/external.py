@@ -21,6 +21,7 @@ class ExternalSource(Source):
     target: str = Field(pattern=r"^[\w.]+:\w+$")
     """``package.module:Class``"""
     options: dict[str, Any] = {}
+    """Settings of its own, beside those of every format."""
 
     def reader(self) -> Source:
         common = self.model_fields_set & set(Source.model_fields) - {"format"}

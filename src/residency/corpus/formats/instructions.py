@@ -20,12 +20,16 @@ class Instructions(Conversations):
 
     format: Literal["instructions"]
     prompt: str = "prompt"
+    """Column of the question."""
     answer: str = "response"
+    """Column of the answer that is learned."""
     system: str = ""
+    """Column of what the model is told first; the empty string where there is none."""
     fields: dict[str, str] = {}
     """Name in the card -> column, for cards with a prompt of their own; instead of ``prompt`` and
     ``answer``."""
     delimiter: str = Field(default=",", min_length=1, max_length=1)
+    """The sign that parts the columns of CSV."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

@@ -22,14 +22,19 @@ class JsonFields(EntityKeys):
     on purpose."""
 
     text: str = "text"
+    """The note."""
     entities: str = "entities"
+    """A list of its entities."""
     id: str = "id"
+    """Number of the record; where it is missing, its file and line."""
     group: str = "group"
     """Patient or document."""
     lang: str = "lang"
+    """Language of the record."""
     labels: str = "labels"
     """Labels of the whole record: a string or a list."""
     quote: str = "text"
+    """The text of an entity; without it offsets cannot be proved."""
 
 
 class Jsonl(Records):

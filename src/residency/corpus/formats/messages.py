@@ -14,6 +14,7 @@ class Messages(Conversations):
 
     format: Literal["messages"]
     column: str = "messages"
+    """Column of the list of messages."""
 
     def turns(self, record: Record, where: str) -> list[Speech] | str:
         require(where, "column", record, [(self.column, "column")])

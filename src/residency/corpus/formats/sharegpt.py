@@ -14,7 +14,9 @@ class ShareGptColumns(Part):
     """What the columns are called."""
 
     messages: str = "conversations"
+    """Column of the list of turns."""
     system: str = "system"
+    """Column of what the model is told first; may be missing."""
 
 
 class ShareGpt(Conversations):

@@ -42,7 +42,7 @@ class Lora(Method):
 
     kind: Literal["lora"] = "lora"
     r: int = Field(default=16, ge=1, le=16_384)
-    """Rank."""
+    """Rank of the two matrices whose product is added to a layer."""
     alpha: float | None = Field(default=None, gt=0)
     """Scale is alpha / r; twice the rank where not given."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
