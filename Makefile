@@ -4,7 +4,7 @@ BIN := .venv/bin
 BENCHES := $(sort $(filter-out _%,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-services test-services-all check bench bundle docs-help $(addprefix bench-,$(BENCHES))
+.PHONY: help setup demo test test-fast test-services test-services-all check bench bundle docs docs-help $(addprefix bench-,$(BENCHES))
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,10 @@ $(addprefix bench-,$(BENCHES)): bench-%: setup
 
 bundle: setup ## everything for a machine without a network, into OUT=residency-bundle
 	$(BIN)/python scripts/bundle.py $(or $(OUT),residency-bundle) $(ARGS)
+
+docs: ## build the documentation as a site with a search, in site/; needs no network once it is installed
+	@$(PYTHON) scripts/setup.py --extras docs
+	$(BIN)/mkdocs build --strict --quiet
 
 docs-help: setup ## write docs/reference anew: the command line from the program's own --help, the recipe from its schema
 	$(BIN)/python scripts/write_cli_reference.py

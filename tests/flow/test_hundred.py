@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from conftest import CLI, SECRET, lines, process, recipe_of
+from conftest import CLI, ROOT, SECRET, lines, recipe_of
 
 NOTE = {"id": "1", "text": f"{SECRET} ho", "entities": [{"start": 0, "end": 10, "label": "drug"}]}
 R = "p/recipe.yaml"
@@ -43,7 +47,7 @@ stages[0].accumulation=0 | stages[0].accumulation
 stages[0].steps=0 | stages[0].steps
 stages[0].steps=1e30 | stages[0].steps
 stages[0].learning_rate=fast | stages[0].learning_rate: must be
-stages[0].learning_rate=-1 | learning_rate
+stages[0].learning_rate=-1 | stages[0]: learning rates must be above 0
 stages[0].warmup=1 | stages[0].warmup
 stages[0].optimiser=adam | did you mean adamw
 stages[0].schedule=step | stages[0].schedule
@@ -92,13 +96,13 @@ COMMANDS: list[tuple[str, str]] = [
     ("plan p/recipe.yaml --gpu -5GB", "-5GB|option"),
     ("split none.yaml", "does not exist"),
     ("curve none.yaml", "does not exist"),
-    ("extract p/recipe.yaml", "extract"),
+    ("extract p/recipe.yaml", "RESIDENCY_KEY|extract"),
     ("extract none.yaml", "does not exist"),
     ("deid none.yaml", "does not exist"),
-    ("deid p/recipe.yaml", "extract|deid"),
+    ("deid p/recipe.yaml", "RESIDENCY_KEY|extract|deid"),
     ("label push p/recipe.yaml", "label"),
     ("label agreement none.yaml", "does not exist"),
-    ("label next p", "is not a run"),
+    ("label next p --pool notes.jsonl --output out.jsonl", "is not a run|No such option"),
     ("predict p -i notes.jsonl -o out.jsonl", "is not a run"),
     ("predict none -i notes.jsonl -o out.jsonl", "is not a run|does not exist"),
     ("predict p", "Missing option"),
@@ -111,17 +115,17 @@ COMMANDS: list[tuple[str, str]] = [
     ("compare p base", "is not a run"),
     ("compare", "Missing argument"),
     ("bench p", "is not a run"),
-    ("ratings sheet p", "is not a run"),
+    ("ratings sheet p --rater a", "is not a run"),
     ("ratings read p notes.jsonl", "is not a run|csv"),
     ("cblue score notes.jsonl notes.jsonl", "."),
-    ("cblue submit none.json notes.jsonl", "none.json"),
+    ("cblue submit none.json notes.jsonl -o out.json", "none.json"),
     ("serve p", "is not a run|artefact"),
     ("serve none port=0", "port|none"),
-    ("export onnx p", "is not a run"),
-    ("export crf p", "is not a run"),
+    ("export onnx p --out new", "is not a run"),
+    ("export crf p --out new", "is not a run"),
     ("model add p", "is not a run|artefact"),
     ("model promote live nothing", "nothing"),
-    ("model import chatglm none", "none"),
+    ("model import chatglm none --into new", "none"),
     ("model import glm none", "glm"),
     ("audit verify none", "none"),
     ("audit head none", "none"),
@@ -198,8 +202,6 @@ def test_a_recipe_that_cannot_be(change: str, wanted: str, place: Path, cli: CLI
 
 @pytest.mark.parametrize(("command", "wanted"), COMMANDS, ids=[one for one, _ in COMMANDS])
 def test_a_command_that_cannot_be(command: str, wanted: str, place: Path, cli: CLI) -> None:
-    import re
-
     assert re.search(wanted, refused(cli, place, *command.split()))
 
 
@@ -219,27 +221,48 @@ def test_five_thousand_bad_rows_are_a_few_lines_and_a_count(place: Path, cli: CL
     assert any("4995 more rows rejected" in line for line in told)
 
 
-def test_a_folder_that_may_not_be_read_or_written_is_one_sentence(place: Path) -> None:
-    """As a user without rights: root may do everything."""
-    if os.getuid() != 0:
-        pytest.skip("needs root, to become somebody else")
-    place.chmod(0o755)
-    for parent in place.parents:
-        if parent.stat().st_mode & 0o055 != 0o055 and parent != Path("/"):
-            parent.chmod(0o755)
-    (place / "p/data").chmod(0o700)
-    leave = "import os; os.setgid(65534); os.setuid(65534)"
-    for arguments in (["check", R], ["init", "new"], ["init", "new2", "--data", "p/data"]):
-        done = process(*arguments, cwd=place, code=leave)
-        told = done.stdout + done.stderr
-        assert done.returncode == 1 and "Traceback" not in told, told
-        assert "cannot be" in told or "matches no file" in told or "no files" in told, told
+SHUT = [
+    ("check p/recipe.yaml", "p/data"),
+    ("check shut/recipe.yaml", "shut"),
+    ("run p/recipe.yaml --runs still/runs", "still"),
+    ("init still/new", "still"),
+    ("init new --data p/data", "p/data"),
+    ("predict shut -i notes.jsonl -o out.jsonl", "shut"),
+    ("import llamafactory shut/train.yaml", "shut"),
+]
+
+
+@pytest.mark.parametrize(("command", "closed"), SHUT, ids=[one for one, _ in SHUT])
+def test_a_folder_that_may_not_be_read_or_written_is_one_sentence(
+    command: str, closed: str, place: Path
+) -> None:
+    """Root may do everything, so it runs without that right."""
+    root = os.getuid() == 0
+    if root and not shutil.which("setpriv"):
+        pytest.skip("root needs setpriv, to give up its rights")
+    for name, mode in (("shut", 0o000), ("still", 0o555)):
+        (place / name).mkdir(mode=mode)
+    if closed == "p/data":
+        (place / closed).chmod(0o000)
+    without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if root else []
+    before = sorted(place.glob("*"))
+    done = subprocess.run(
+        [*without, sys.executable, "-m", "residency", *command.split()],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for name in ("shut", "still", "p/data"):
+        (place / name).chmod(0o755)
+    told = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in told, told
+    assert "ermission" in told and closed in told, told
+    assert len(done.stderr.splitlines()) == 1 and sorted(place.glob("*")) == before
 
 
 def test_python_dash_m_and_completion() -> None:
-    import subprocess
-    import sys
-
     import residency
 
     assert {"Recipe", "run", "check", "predict", "UserError"} <= set(dir(residency))
