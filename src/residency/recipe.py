@@ -90,6 +90,9 @@ class Evaluate(Part):
     floor: SafetyFloor = SafetyFloor()
     """What those answers must reach before the model may be promoted; the report says where it
     falls short."""
+    most_mark: int = Field(default=10, ge=1, le=100, exclude_if=lambda most: most == 10)
+    """The best mark of an answer that people or a judge model mark (``residency ratings``); the worst
+    is 0."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 

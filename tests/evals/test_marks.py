@@ -7,7 +7,9 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from residency.core.errors import DataError, GateRefused
@@ -28,6 +30,7 @@ from residency.evals.ratings import (
     rated,
     read_sheet,
     sheet,
+    workbook,
 )
 
 STEP = Step(name="eval/short", settings={}, inputs={}, into="eval/short")
@@ -95,6 +98,79 @@ def test_a_sheet_that_was_filled_in_is_read_back(tmp_path: Path, delimiter: str)
     found = {ITEMS_OF[one.id].example: one for one in read_sheet(path, ITEMS_OF)}
     assert {number: one.mark for number, one in found.items()} == {"0": 7, "1": 8.5, "2": 10}
     assert {one.rater for one in found.values()} == {"ann"}
+
+
+def workbook_of(folder: Path, items: Iterable[Item]) -> tuple[Path, Any, Any]:
+    """A workbook on disk, and as another reader sees it."""
+    from openpyxl import load_workbook
+
+    path = folder / "ann.xlsx"
+    path.write_bytes(workbook(items, "ann"))
+    book = load_workbook(path)
+    return path, book, book.active
+
+
+def test_a_workbook_holds_no_formula_is_wrapped_and_offers_the_marks(tmp_path: Path) -> None:
+    odd = [
+        msgspec.structs.replace(item(at), answer=f"{begins}1+1\x07", question=begins * 2)
+        for at, begins in enumerate(("=", "+", "-", "@"))
+    ]
+    _, _, page = workbook_of(tmp_path, odd)
+    head, *given = page.iter_rows()
+    assert tuple(cell.value for cell in head) == COLUMNS and page.freeze_panes == "A2"
+    told = {cell.value for row in given for cell in row}
+    assert {"=1+1 ", "+1+1 ", "-1+1 ", "@1+1 ", "=="} <= told
+    assert all(cell.data_type != "f" and cell.alignment.wrap_text for row in given for cell in row)
+    assert page.column_dimensions["D"].width > page.column_dimensions["E"].width
+    (scale,) = page.data_validations.dataValidation
+    assert scale.formula1 == '"0,1,2,3,4,5,6,7,8,9,10"' and str(scale.sqref) == "E2:E5"
+
+
+@pytest.mark.parametrize("most", [2, 100])
+def test_a_workbook_offers_the_scale_that_is_asked_for(tmp_path: Path, most: int) -> None:
+    _, _, page = workbook_of(tmp_path, [msgspec.structs.replace(item(1), most=most)])
+    (scale,) = page.data_validations.dataValidation
+    listed = (scale.type, scale.formula1, scale.formula2)
+    assert listed == (("list", '"0,1,2"', None) if most == 2 else ("decimal", "0", "100"))
+
+
+def test_a_workbook_that_was_filled_in_is_read_back(tmp_path: Path) -> None:
+    path, book, page = workbook_of(tmp_path, ITEMS_OF.values())
+    for row, mark in zip(range(2, 5), (7, 8.5, "9,5"), strict=True):
+        page.cell(row, 5).value = mark
+    page.cell(2, 6).value = "good"
+    book.save(path)
+    found = read_sheet(path, ITEMS_OF)
+    assert [one.mark for one in found] == [7, 8.5, 9.5]
+    assert found[0].comment == "good" and {one.rater for one in found} == {"ann"}
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "said"),
+    [
+        (3, 1, "i000000000x", r"ann.xlsx:3: its id is on no sheet"),
+        (4, 5, 11, r"ann.xlsx:4: mark must be a number from 0 to 10"),
+        (2, 7, "eve", r"ann.xlsx:2: is not of the sheet of its rater"),
+        (1, 5, "note", r"ann.xlsx: has no column mark"),
+    ],
+)
+def test_what_a_workbook_may_not_hold_is_refused_by_its_row(
+    tmp_path: Path, row: int, column: int, value: object, said: str
+) -> None:
+    path, book, page = workbook_of(tmp_path, ITEMS_OF.values())
+    for each in range(2, 5):
+        page.cell(each, 5).value = 5
+    page.cell(row, column).value = value
+    book.save(path)
+    with pytest.raises(DataError, match=said):
+        read_sheet(path, ITEMS_OF)
+
+
+def test_a_file_that_is_no_workbook_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "ann.xlsx"
+    path.write_text("id,mark,rater\n")
+    with pytest.raises(DataError, match=r"is no whole Excel workbook"):
+        read_sheet(path, ITEMS_OF)
 
 
 @pytest.mark.parametrize("mark", ["", "11", "-1", "good"])

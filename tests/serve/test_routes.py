@@ -143,6 +143,21 @@ def test_a_diagnosis_is_a_label_with_its_chance_or_none(app: Any) -> None:
         assert 1 / 3 <= found["confidence"] <= 1 and "医生" in found["disclaimer"]
 
 
+@pytest.mark.parametrize(("own", "abstains"), [(0.0, False), (2.0, True), (None, True)])
+def test_the_threshold_of_the_model_takes_the_place_of_the_servers(
+    app: Any, engines: dict[str, Any], own: float | None, abstains: bool, monkeypatch: Any
+) -> None:
+    import msgspec
+    from fastapi.testclient import TestClient
+
+    served = msgspec.structs.replace(engines["triage"].served, abstains_below=own)
+    monkeypatch.setattr(engines["triage"], "served", served)
+    asked = {"patient_info": "Nam, 62", "symptoms": "ho khan", "model": "triage"}
+    with TestClient(app(threshold=1.0), headers=HEADERS) as client:
+        found = client.post("/diagnose", json=asked).json()
+    assert found["abstained"] is abstains and found["confidence"] < 1
+
+
 def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
     app: Any, engines: dict[str, Any]
 ) -> None:
@@ -170,7 +185,17 @@ def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("", "bad_value"), (" ", "empty_text"), ("x", "empty_text"), ("ho\x00 khan", "control_text")],
+    [
+        ("", "bad_value"),
+        (" ", "empty_text"),
+        ("\n\t ", "empty_text"),
+        ("\u200b\u200b\ufeff", "empty_text"),
+        ("?!…", "empty_text"),
+        ("x", "empty_text"),
+        ("咳", "empty_text"),
+        ("ho\x00 khan", "control_text"),
+        ("cough\x1b[2J", "control_text"),
+    ],
 )
 def test_findings_that_say_nothing_are_refused(client: Any, text: str, code: str) -> None:
     asked = {"patient_info": "Nam, 62", "symptoms": text, "model": "triage"}
@@ -204,6 +229,14 @@ def test_the_language_is_that_of_the_request(client: Any, symptoms: str, disclai
         ("Viêm phổi thùy dưới phải. Cần chụp X-quang.", "vi", False, False),
         ("Viêm phổi thùy dưới. Viêm phổi thùy dưới.", "vi", True, False),
         ("đau đau đau đau đau", "vi", True, False),
+        ("đau, đau, đau, đau", "vi", True, False),
+        ("Viêm phổi thùy dưới. viêm phổi  thùy dưới", "vi", True, False),
+        ("ho khan kéo dài, ho khan kéo dài, ho khan kéo dài", "vi", True, False),
+        ("肺炎，肺炎，肺炎，肺炎", "zh", True, False),
+        ("啊啊啊啊啊啊啊", "zh", True, False),
+        ("Ho, sốt, khó thở; không đau ngực, không ho ra máu.", "vi", False, False),
+        ("Huyết áp 120/80, mạch 80, nhịp thở 20, SpO2 98 %.", "vi", False, False),
+        ("ICD-10 J44.1, mã 1000000000.", "vi", False, False),
         ("COPD", "vi", False, False),
         ("The patient has pneumonia.", "vi", False, True),
         ("肺炎", "en", False, True),

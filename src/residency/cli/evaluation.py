@@ -322,19 +322,30 @@ def sheet(
     output: Annotated[Path, option("--output", "-o", help="Folder for the sheets.")],
     task: RatedTask = "",
     lang: Annotated[str, typer.Option("--lang", help="Only items in this language.")] = "",
-    most: Annotated[int, typer.Option("--most", min=1, max=100, help="The best mark.")] = 10,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            "--most",
+            min=1,
+            max=100,
+            help="The best mark; else the recipe's evaluate.most_mark (10).",
+        ),
+    ] = None,
     count: Annotated[
         int | None, typer.Option("--count", min=1, help="Only so many items, the same for all.")
     ] = None,
+    form: Annotated[
+        Literal["csv", "xlsx"], typer.Option("--format", help="csv, or xlsx: a workbook.")
+    ] = "csv",
 ) -> None:
     """Write a sheet for each rater.
 
-    CSV that Excel opens as it is. Blind: ids say neither system nor item, and each rater has an order
+    CSV that Excel opens as it is, or a workbook that offers the marks of the scale. Blind: ids say neither system nor item, and each rater has an order
     of their own. Write a mark into each row, and a comment where there is something to say.
     """
     from residency.workflows import ratings
 
-    for path in ratings.sheets(run, raters, output, task, lang, most, count):
+    for path in ratings.sheets(run, raters, output, task, lang, most, count, form):
         say(str(path))
 
 

@@ -12,10 +12,11 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from residency.core.errors import DataError
+from residency.core.errors import DataError, UserError
 from residency.core.files import csv_records, digest, read_unfinished, text_lines
 from residency.core.run_folder import Run
 from residency.core.types import (
@@ -31,12 +32,17 @@ from residency.core.types import (
     Turn,
     Value,
 )
+from residency.corpus.tables import xlsx_rows
 from residency.evals import safety
 from residency.evals.measure import LEVEL
 from residency.metrics.alpha import alpha, met, table
 from residency.tasks.statements import read_mark
 
 COLUMNS = ("id", "question", "points", "answer", "mark", "comment", "rater")
+WIDTHS = (14, 45, 45, 60, 8, 30, 12)
+"""Of a workbook's columns, in characters."""
+LONGEST_LIST = 255
+"""Characters of a list of values that Excel takes."""
 MOST = 10
 MODEL = "model:"
 """What the name of a rater that is a model begins with."""
@@ -109,11 +115,77 @@ def sheet(items: Iterable[Item], rater: str) -> str:
     made = io.StringIO()
     writer = csv.writer(made, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    for item in sorted(items, key=lambda one: digest([rater, one.id])):
-        points = re.sub(r"(?m)^- ", "• ", item.points)
-        cells = (item.id, item.question, points, item.answer, "", "", rater)
+    for cells in _sheet_rows(items, rater):
         writer.writerow([no_formula(cell) for cell in cells])
     return "\ufeff" + made.getvalue()
+
+
+def workbook(items: Iterable[Item], rater: str) -> bytes:
+    """The same sheet, of items of one task, as an Excel workbook: every cell is text, whatever it begins with, lines are
+    wrapped, and the marks of the scale are offered. Raises ``UserError`` without openpyxl."""
+    try:
+        from openpyxl import Workbook
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+        from openpyxl.styles import Alignment, Font
+        from openpyxl.worksheet.datavalidation import DataValidation
+    except ModuleNotFoundError:
+        raise UserError(
+            "--format xlsx: openpyxl is not installed; pip install 'residency[tables]', or give csv."
+        ) from None
+    book, wrapped = Workbook(), Alignment(wrap_text=True, vertical="top")
+    page, items = book.active, list(items)
+    page.title, page.freeze_panes = "marks", "A2"
+    for (_, column), width in zip(_cells(page, 1, COLUMNS), WIDTHS, strict=True):
+        column.font = Font(bold=True)
+        page.column_dimensions[column.column_letter].width = width
+    for row, texts in enumerate(_sheet_rows(items, rater), start=2):
+        plain = [ILLEGAL_CHARACTERS_RE.sub(" ", text) for text in texts]
+        for name, cell in _cells(page, row, plain):
+            cell.alignment = wrapped
+            if name != "mark":  # what begins like a formula is none, also where it is edited
+                cell.data_type, cell.quotePrefix = "s", True
+    scale = DataValidation(**_scale(items[0].most, items[0].task == safety.TASK))
+    marks = page.cell(2, 1 + COLUMNS.index("mark")).column_letter
+    scale.add(f"{marks}2:{marks}{len(items) + 1}")
+    page.add_data_validation(scale)
+    made = io.BytesIO()
+    book.save(made)
+    return made.getvalue()
+
+
+def _cells(page: Any, row: int, texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The cells of a row, filled in, each with its column's name."""
+    for at, (name, text) in enumerate(zip(COLUMNS, texts, strict=True), start=1):
+        yield name, page.cell(row, at, text or None)
+
+
+def _scale(most: int, whole: bool) -> dict[str, Any]:
+    """The marks that a cell offers. Others between them are taken after a question, unless marks are
+    whole."""
+    told = {
+        "allow_blank": True,
+        "showErrorMessage": True,
+        "errorTitle": "mark",
+        "error": f"0 - {most}",
+        "errorStyle": "stop" if whole else "warning",
+    }
+    listed = ",".join(map(str, range(most + 1)))
+    if len(listed) <= LONGEST_LIST:
+        return {"type": "list", "formula1": f'"{listed}"', **told}
+    return {
+        "type": "decimal",
+        "operator": "between",
+        "formula1": "0",
+        "formula2": str(most),
+        **told,
+    }
+
+
+def _sheet_rows(items: Iterable[Item], rater: str) -> Iterator[tuple[str, ...]]:
+    """The cells of items, in a rater's own order."""
+    for item in sorted(items, key=lambda one: digest([rater, one.id])):
+        points = re.sub(r"(?m)^- ", "• ", item.points)
+        yield (item.id, item.question, points, item.answer, "", "", rater)
 
 
 def no_formula(cell: str) -> str:
@@ -123,17 +195,15 @@ def no_formula(cell: str) -> str:
 
 
 def read_sheet(path: Path, known: Mapping[str, Item]) -> list[Mark]:
-    """The marks of a sheet that came back, of commas, semicolons or tabs; ``known``: the items that
-    were put on sheets.
+    """The marks of a sheet that came back, a workbook (xlsx) or of commas, semicolons or tabs;
+    ``known``: the items that were put on sheets.
 
     Raises ``DataError`` that names the line for an item that is a stranger's, was given to another, is
     double or has no mark on the scale, and for rows that are missing.
     """
-    first = next((line for _, line in text_lines(path)), "")
-    delimiter = max(",;\t", key=first.count)
     marks: dict[str, Mark] = {}
     rater = ""
-    for line, row in csv_records(path, ("id", "mark", "rater"), "keep the sheet's.", delimiter):
+    for line, row in _returned(path):
         where, item = f"{path}:{line}", known.get(row["id"])
         if item is None:
             raise DataError(f"{where}: its id is on no sheet of this run; keep the ids as written.")
@@ -156,6 +226,21 @@ def read_sheet(path: Path, known: Mapping[str, Item]) -> list[Mark]:
             "all of its rows."
         )
     return list(marks.values())
+
+
+def _returned(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The number of each row (of a text: its line) of a sheet that came back, and its cells by column."""
+    needed = ("id", "mark", "rater")
+    if path.suffix.lower() != ".xlsx":
+        first = next((line for _, line in text_lines(path)), "")
+        yield from csv_records(path, needed, "keep the sheet's.", max(",;\t", key=first.count))
+        return
+    rows = xlsx_rows(path, "")
+    _, head = next(rows, (0, []))
+    if missing := [name for name in needed if name not in head]:
+        raise DataError(f"{path}: has no column {missing[0]}; keep the sheet's.")
+    for number, cells in rows:
+        yield number, dict(zip(head, cells, strict=False))
 
 
 def _number(cell: str) -> float | None:

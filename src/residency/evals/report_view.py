@@ -448,11 +448,11 @@ def _calibration(report: Report, words: Words) -> Iterator[str]:
         )
     if found.before is not None and found.after is not None:
         yield words(
-            "Temperature {temperature}, found on {n} training rows that a training before went without: "
-            "{before} there before, {after} with it"
+            "Temperature {temperature}, found on {n} training rows that a training before went without; "
+            "calibration error there {before} before, {after} with it"
             if found.held_out
-            else "Temperature {temperature}, found on {n} rows of the stop part: {before} there before, "
-            "{after} with it",
+            else "Temperature {temperature}, found on {n} rows of the stop part; calibration error there "
+            "{before} before, {after} with it",
             temperature=f"{found.temperature:.2f}",
             n=count(found.rows),
             before=_with_interval(found.before),
@@ -490,8 +490,10 @@ def _abstention(report: Report, words: Words) -> Iterator[str]:
 
 def _percent(score: Score) -> str:
     """A share with its interval, in per cent."""
-    bounds = "" if score.low is None or score.high is None else interval(score.low, score.high)
-    return f"{NONE if score.value is None else percent(score.value)} {bounds}".rstrip()
+    shown = NONE if score.value is None else percent(score.value)
+    if score.low is None or score.high is None:
+        return shown
+    return f"{shown} [{percent(score.low)}, {percent(score.high)}]"
 
 
 def _with_interval(score: Score) -> str:

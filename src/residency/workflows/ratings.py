@@ -6,11 +6,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from msgspec.structs import replace
 
 from residency.core.errors import UserError, allowed
-from residency.core.files import read_jsonl, write_jsonl, write_text
+from residency.core.files import read_jsonl, write_bytes, write_jsonl
 from residency.core.progress import Silent
 from residency.core.run_folder import Record, Run
 from residency.core.types import Note, Prediction, RunFacts
@@ -34,12 +35,13 @@ def sheets(
     into: Path,
     task: str = "",
     lang: str = "",
-    most: int = ratings.MOST,
+    most: int | None = None,
     count: int | None = None,
+    form: Literal["csv", "xlsx"] = "csv",
 ) -> list[Path]:
     """Write one blind sheet for each rater, of the answers of every system to a task (the first whose
     answers are written; ``safety``: the questions about harm), or to ``count`` of its items, the same
-    for all.
+    for all. ``most``: the best mark, where not the recipe's ``evaluate.most_mark``.
 
     Raises ``UserError``, before anything is written, where there is no such task, its answers were
     withheld, a name cannot be one, or a sheet is there already.
@@ -48,19 +50,24 @@ def sheets(
     for rater in raters:
         if not re.fullmatch(r"\w[\w.-]*", rater):
             raise UserError(f"--rater: {rater!r} cannot name a file; use letters, digits, . _ -")
-    paths = [into / f"{rater}.csv" for rater in dict.fromkeys(raters)]
+    most = recipe.evaluate.most_mark if most is None else most
+    paths = [into / f"{rater}.{form}" for rater in dict.fromkeys(raters)]
     if there := [path for path in paths if path.exists()]:
         raise UserError(f"{there[0]}: is there already; name another folder with --output.")
     items = _chosen(done, recipe, task, lang, count)
-    items = [one if one.task == safety.TASK else replace(one, most=most) for one in items]
+    items = [_on_scale(one, most) for one in items]
     known, _ = ratings.kept(done)
     if other := [known[one.id].most for one in items if known.get(one.id, one).most != one.most]:
         raise UserError(
             f"--most: sheets that were written before go to {other[0]}; give {other[0]}."
         )
+    made = [
+        ratings.workbook(items, one) if form == "xlsx" else ratings.sheet(items, one).encode()
+        for one in dict.fromkeys(raters)
+    ]
     _put(done, items, raters)
-    for rater, path in zip(dict.fromkeys(raters), paths, strict=True):
-        write_text(path, ratings.sheet(items, rater))
+    for path, content in zip(paths, made, strict=True):
+        write_bytes(path, content)
     return paths
 
 
@@ -104,7 +111,8 @@ def judge(
             f"evaluate.apis.{name or 'NAME'}={{url: https://..., model: ..., key: API_KEY}}."
         )
     put, _ = ratings.kept(done)
-    items = [replace(one, most=put.get(one.id, one).most) for one in _chosen(done, recipe, task)]
+    items = [_on_scale(one, recipe.evaluate.most_mark) for one in _chosen(done, recipe, task)]
+    items = [replace(one, most=put.get(one.id, one).most) for one in items]
     answers = done.folder / FOLDER / f"{name}.answers.jsonl"
     model = RemotePredictor(apis[name], name, safety.card(), answers)
     marks, unread = ratings.judged(model, items, done.manifest.profile)
@@ -114,6 +122,11 @@ def judge(
         )
     _put(done, items, ())
     return _with(done, marks), unread
+
+
+def _on_scale(item: Item, most: int) -> Item:
+    """With the best mark of a scale; answers about harm have a scale of their own."""
+    return item if item.task == safety.TASK else replace(item, most=most)
 
 
 def _put(run: Run, items: Sequence[Item], raters: Sequence[str]) -> None:

@@ -34,6 +34,8 @@ SENTENCE_WORDS = 4
 """Latin words from which on an answer has a language."""
 LEAST_SENTENCE = 6
 """Characters of a sentence that is not said twice."""
+ROUND = re.compile(r"(\D{8,120}?)\1{2}|(.{2,60}?)(?<!\d)\2{3}|(\D)\3{6}")
+"""What goes round, in a text without blanks and signs; digits may repeat."""
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Words = Annotated[str, Field(min_length=1, max_length=100_000)]
 DISCLAIMERS: dict[str, str] = {
@@ -211,7 +213,8 @@ def check_findings(body: Findings) -> None:
         if any(category(one) == "Cc" and one not in "\n\r\t" for one in text):
             said = f"{name} holds control characters; send plain text."
             raise Refusal(400, "control_text", said)
-        if name != "test_results" and len("".join(text.split())) < 2:
+        # signs, and what has no width, say nothing
+        if name != "test_results" and sum(one.isalnum() for one in text) < 2:
             raise Refusal(400, "empty_text", f"{name} holds no words; say what is known in words.")
 
 
@@ -233,11 +236,15 @@ def foreign(text: str, lang: Lang | None) -> bool:
 
 
 def looped(text: str) -> bool:
-    """Whether an answer goes round: the same sentence twice, or the same few words four times on
-    end. How likely its tokens are says nothing then."""
-    said = [" ".join(one.split()) for one in re.split(r"[.!?。！？\n]+", text)]
+    """Whether an answer goes round: the same sentence twice, a stretch of it three times on end, a few
+    letters four times, or one many times, whatever signs stand between. How likely its tokens are says
+    nothing then."""
+    said = [" ".join(one.split()) for one in re.split(r"[.!?。！？\n]+", text.casefold())]
     long = [one for one in said if len(one) >= LEAST_SENTENCE]
-    return len(long) > len(set(long)) or re.search(r"(.{2,60}?)\1{3}", text) is not None
+    return (
+        len(long) > len(set(long))
+        or ROUND.search(re.sub(r"[\W_]+", "", text.casefold())) is not None
+    )
 
 
 def named(model: str | None, department: str | None) -> str | None:
