@@ -164,8 +164,8 @@ def test_tables_that_stand_there_as_text_or_as_elements_are_read_alike() -> None
     assert notes(file_of(declared)) == wanted
     assert notes(file_of({t: escape(xml) for t, xml in declared.items()}, raw=True)) == wanted
     assert notes(file_of(visit(), raw=True)) == wanted
-    wide = file_of({t: "\ufeff" + xml for t, xml in visit().items()})
-    assert notes(wide) == wanted
+    wide = {t.lower().replace("xml", "xml0"): "\ufeff" + xml for t, xml in visit().items()}
+    assert notes(file_of(wide)) == wanted
 
 
 @pytest.mark.parametrize("content", ["!!!", "QUI", coded("<A><B>"), coded(b"\xff\xfe\x00")])

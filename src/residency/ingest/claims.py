@@ -108,7 +108,8 @@ def claims(settings: Claims, data: bytes, name: str) -> Iterator[RowOutcome]:
     for number, claim in enumerate(root.iter("{*}HOSO"), 1):
         here: dict[str, _Visit] = {}
         for at, file in enumerate(claim.iter("{*}FILEHOSO"), 1):
-            table = (file.findtext("{*}LOAIHOSO") or "").strip().upper()
+            named = (file.findtext("{*}LOAIHOSO") or "").strip().upper()
+            table = re.sub(r"^XML0+(?=\d)", "XML", named)
             try:
                 rows = _rows(file.find("{*}NOIDUNGFILE"))
             except Unreadable:
