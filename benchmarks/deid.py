@@ -120,8 +120,7 @@ def scores(lang: str, name: str, cases: Sequence[Case], given: Namespace) -> Sco
     bare = [replace(one, note=msgspec.structs.replace(one.note, identifiers=())) for one in cases]
     known, tallies = any(case.note.identifiers for case in cases), list[Tally]()
     for setting in vars(given).get("settings", ["tagger=off"]):
-        pairs = (one.partition("=")[::2] for one in setting.split(","))
-        with material.engine(**dict(pairs)) as ready:
+        with material.engine(**dict(p.partition("=")[::2] for p in setting.split(","))) as ready:
             for how, asked in (("nothing known", bare), ("with columns", cases))[: 1 + known]:
                 tallies.append(Tally(f"residency, {setting}, {how}"))
                 for case in asked:
@@ -164,11 +163,12 @@ def corpora(given: Namespace) -> None:
 
     An upper limit of what is taken without need: the real dates and names in them count as well. A
     mention is touched where a letter of a marked disease, drug or other entity is found; marked
-    places, organisations and dates are none.
+    places, organisations and dates are none. The tagger reads those with marked mentions.
     """
     tagger = tagger_of(Deid(tagger=given.tagger))
     table = Table("text | language | letters | findings per 1,000 | mentions touched | by kind")
-    for name, lang, texts in medical(common.shared_data(), given.most):
+    found_in = islice(medical(common.shared_data(), given.most), 3 if tagger else None)
+    for name, lang, texts in found_in:
         kinds, tally = Counter[str](), Tally(name)
         for text, spans in islice(texts, given.most):
             case = material.case_of(Planted(RawNote("", "", text, lang, spans=spans), ()))

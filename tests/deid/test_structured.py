@@ -141,6 +141,7 @@ def test_a_given_name_that_is_no_common_word_is_found_in_small_letters_behind_a_
         ("Mary Ingram", "en", "MI in 2010, MI again", []),
         ("陈秀兰", "zh", "患者：CXL", ["CXL"]),
         ("陈秀兰", "zh", "床2 陈XX 发热", ["陈"]),
+        ("常林", "zh", "胸部异常X线表现", []),
     ],
 )
 def test_initials_of_the_row_are_found_where_a_person_is_meant(
