@@ -352,6 +352,7 @@ def test_the_makefile_describes_every_target() -> None:
         "check",
         "bench",
         "bundle",
+        "docs",
         "docs-help",
     ]
     assert set(re.findall(r"^([a-z-]+):(?!=)", text, flags=re.M)) == set(described)

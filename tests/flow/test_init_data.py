@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from conftest import CLI
 from residency.core.errors import UserError
 from residency.recipe import Recipe
 from residency.synth.clinical_notes import records
@@ -270,6 +271,25 @@ def cmeee(root: Path) -> Path:
     return root / "cmeee.json"
 
 
+def own_keys(root: Path) -> Path:
+    """Entities under keys that only their quotes explain."""
+    rows = [
+        {
+            "content": n["text"],
+            "mention_data": [
+                {
+                    "offset": str(s["start"]),
+                    "stelle": n["text"][s["start"] : s["end"]],
+                    "art": s["label"],
+                }
+                for s in n["entities"]
+            ],
+        }
+        for n in notes(ZH)
+    ]
+    return put(root / "own.json", rows)
+
+
 def other_names(root: Path) -> Path:
     rows = [
         {
@@ -318,6 +338,21 @@ CASES = {
         },
     ),
     "cmeee": Case(cmeee, "jsonl", "ner", "zh"),
+    "keys of their own": Case(
+        own_keys,
+        "jsonl",
+        "ner",
+        "zh",
+        {
+            "fields": {
+                "text": "content",
+                "entities": "mention_data",
+                "start": "offset",
+                "quote": "stelle",
+                "label": "art",
+            }
+        },
+    ),
     "other names": Case(
         other_names,
         "jsonl",
@@ -528,6 +563,20 @@ LEFT_OPEN: dict[str, tuple[Callable[[Path], Path], str, str, str]] = {
         lambda r: put(r / "b.jsonl", [{"id": str(n["number"]), "text": n["text"], "entities": n["entities"], "labels": "xyz"[n["number"] % 3]} for n in notes(EN)]),
         "holds entities and labels of whole notes", "task", "ner",
     ),
+    "a table of MIMIC, whose CATEGORY is no label": (
+        lambda r: sheet(
+            r / "NOTEEVENTS.csv",
+            ["ROW_ID", "SUBJECT_ID", "CHARTTIME", "CATEGORY", "ISERROR", "TEXT"],
+            [
+                [n["number"], n["patient"], "2101-01-01", "ab"[n["number"] % 2], "", n["text"]]
+                for n in notes(EN)
+            ],
+            ",",
+        ),
+        "holds notes without labels; which column is to be learned",
+        "labels",
+        "CATEGORY",
+    ),
     "notes without labels": (
         lambda r: put(r / "n.jsonl", [{"id": str(n["number"]), "text": n["text"]} for n in notes(EN)]),
         "holds no labels", "task", "none",
@@ -593,3 +642,16 @@ def test_an_answer_that_is_not_asked_or_not_possible_is_refused(tmp_path: Path) 
         write_for([file], tmp_path / "p", Answers({"colour": "red"}))
     with pytest.raises(UserError, match="--answer text: 'notes' is not possible"):
         write_for([file], tmp_path / "p", Answers({"text": "notes"}))
+
+
+def test_several_files_are_given_as_a_shell_lists_them(tmp_path: Path, cli: CLI) -> None:
+    rows = [
+        {"id": str(n["number"]), "text": n["text"], "entities": n["entities"]} for n in notes(EN)
+    ]
+    train = put(tmp_path / "ward_train.jsonl", rows[:40])
+    test = put(tmp_path / "ward_test.jsonl", rows[40:])
+    done = cli("init", tmp_path / "my project", "--data", train, test, check=0)
+    assert "residency check '" in done.stdout
+    found = yaml.safe_load((tmp_path / "my project/recipe.yaml").read_text("utf-8"))
+    parts = {key: found["data"]["notes"].get(key) for key in ("train", "test", "path")}
+    assert parts == {"train": "../ward_train.jsonl", "test": "../ward_test.jsonl", "path": None}

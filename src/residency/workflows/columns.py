@@ -15,7 +15,7 @@ import msgspec
 
 from residency.core.errors import UserError, allowed
 from residency.core.types import Value
-from residency.corpus.entities import looks_like_entities
+from residency.corpus.entities import ALIASES, looks_like_entities
 from residency.corpus.json_records import Record
 from residency.corpus.reader import showable
 from residency.locale.tokenise import HAN, detect
@@ -410,11 +410,70 @@ def entity_column(columns: Mapping[str, Column], answers: Answers, where: str) -
     """The column of the entities; the empty string where there is none."""
     if (name := named(answers, "entities", columns)) is not None:
         return name
-    found = [one.name for one in columns.values() if one.is_entities]
+    texts = [one for one in columns.values() if one.is_text]
+    found = [
+        one.name
+        for one in columns.values()
+        if one.is_entities or any(proved_keys(text, one) for text in texts)
+    ]
     if len(found) > 1:
         told = f"{where}: several columns hold entities; which are to be learned"
         return answers.asked("entities", told, found)
     return found[0] if found else ""
+
+
+def proved_keys(text: Column, entities: Column) -> dict[str, str]:
+    """What the keys of entities are called, where quotes that stand at their offsets prove it and
+    the names are none that are known; nothing elsewhere."""
+    items = [
+        (whole, one)
+        for whole, value in zip(text.all, entities.all, strict=True)
+        for one in listed(value)
+        if isinstance(whole, str) and isinstance(one, dict)
+    ]
+    pairs = Counter(
+        (start, quote)
+        for whole, one in items
+        for start, value in one.items()
+        for quote, words in one.items()
+        if (place := _place(value)) is not None
+        and isinstance(words, str)
+        and words
+        and whole[place : place + len(words)] == words
+    )
+    (start, quote), times = pairs.most_common(1)[0] if pairs else (("", ""), 0)
+    if not times or times < 0.9 * len(items):
+        return {}
+    found = {"start": start, "quote": quote}
+    for key in items[0][1]:
+        ends = [
+            _place(one.get(key)) == (_place(one.get(start)) or 0) + len(str(one.get(quote)))
+            for _, one in items
+        ]
+        if key != start and sum(ends) >= 0.9 * len(items):
+            found["end"] = key
+    kinds = {
+        key: {one.get(key) for _, one in items}
+        for key, value in items[0][1].items()
+        if isinstance(value, str) and key not in found.values()
+    }
+    usual = [key for key in kinds if key in ("label", *ALIASES["label"])]
+    few = [key for key in kinds if len(kinds[key]) * 2 <= len(items)]
+    if len(named_so := usual or few) != 1:
+        return {}
+    found["label"] = named_so[0]
+    return {
+        key: name
+        for key, name in found.items()
+        if name not in (key, *ALIASES[key]) and (key, name) != ("quote", "text")
+    }
+
+
+def _place(value: object) -> int | None:
+    """An offset, which may be written as text."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
+    return value if type(value) is int else None
 
 
 def label_columns(

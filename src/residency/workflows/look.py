@@ -498,7 +498,7 @@ def _table_settings(format: str, files: Sequence[_File], answers: Answers) -> li
             *asked,
             *names,
         ]
-    found, roles = _roles(columns, answers, where)
+    found, roles = _roles(columns, answers, where, _known(files[0]))
     settings.append(Setting(key="columns", value=found, why=_told(found, columns)))
     if labels := roles.get("labels"):
         separator = guess.separator_of(columns[labels])
@@ -518,10 +518,27 @@ def _check_header(columns: Mapping[str, guess.Column], where: str) -> None:
             )
 
 
+def _known(file: _File) -> dict[str, str]:
+    """The columns of a table whose form is a known one (MIMIC, OMOP)."""
+    form = detect(file.utf8)
+    columns = form.columns if form else {}
+    names = {"text": "text", "id": "id", "patient": "group"}
+    return {names[key]: name for key, name in columns.items() if key in names}
+
+
 def _roles(
-    columns: Mapping[str, guess.Column], answers: Answers, where: str
+    columns: Mapping[str, guess.Column],
+    answers: Answers,
+    where: str,
+    known: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The columns by the names that settings of formats have for them."""
+    if known:  # its tables hold no labels of notes, whatever a column is called
+        told = f"{where}: holds notes without labels; which column is to be learned"
+        asked = [name for name in columns if name not in known.values()]
+        labels = answers.asked("labels", told, [*asked, NONE])
+        found = {**known, "labels": "" if labels == NONE else labels}
+        return {key: name for key, name in found.items() if name}, {**found, "entities": ""}
     entities = guess.entity_column(columns, answers, where)
     text = guess.text_column(columns, answers, where).name
     rest = {name: one for name, one in columns.items() if name not in (text, entities)}
@@ -586,6 +603,8 @@ def _json_settings(format: str, files: Sequence[_File], answers: Answers) -> lis
     defaults = {"text": "text", "entities": "entities", "id": "id", "group": "group"}
     defaults |= {"lang": "lang", "labels": "labels"}
     fields = {key: name for key, name in fields.items() if defaults[key] != name}
+    if roles["entities"]:
+        fields |= guess.proved_keys(columns[roles["text"]], columns[roles["entities"]])
     ids = columns.get("id")
     if not roles["id"] and ids and ids.distinct < len(ids.keys):
         raise UserError(
@@ -607,6 +626,7 @@ def _ends(
     spans = [one for value in entities.values for one in guess.listed(value)][:200]
     keys = ("text", *ALIASES["quote"])
     quoted = any(isinstance(one, dict) and {*keys} & one.keys() for one in spans)
+    quoted |= "quote" in guess.proved_keys(text, entities)
     if not said and (quoted or not _is_chinese("".join(text.texts[:50]))):
         return []
     found, why = said, "as you said"
