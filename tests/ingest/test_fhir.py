@@ -273,6 +273,8 @@ def test_a_patient_may_be_named_by_number_alone(tmp_path: Path) -> None:
     by_number["subject"] = {"identifier": {"system": "urn:bv", "value": "BN-1001"}}
     assert only(tmp_path, AN, by_number)[0].patient == "p1"
     assert only(tmp_path, by_number)[0].patient == "BN-1001"
+    by_number["subject"]["display"] = "Trần Thị An"
+    assert ("name", "Trần Thị An") in only(tmp_path, by_number)[0].identifiers
 
 
 def test_a_report_is_its_forms_and_its_conclusion(tmp_path: Path) -> None:

@@ -286,6 +286,7 @@ def people(
     subject = found.subject or found.patient or Reference()
     person = known.get(subject)
     named = list(_patient(person, lang)) if person and person.resource_type == "Patient" else []
+    named += [("name", subject.display.strip())] if subject.display else []
     if subject.identifier and subject.identifier.value:
         named.append((subject.identifier.kind, subject.identifier.value))
     patient = _who(subject, person, named, place)
