@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from residency.core.files import file_digest
+from residency.core.types import Prediction
 from residency.export.triton import export
 from residency.models.adapters import Lora
 from residency.models.predictors import trained
@@ -48,6 +49,8 @@ HOSTILE = [
     "ho\u200b khan\t\n",
     "x" * 9000,
 ]
+THOUSAND = [*NOTES[: 1000 - len(HOSTILE)], *HOSTILE]
+QUESTIONS = [text[:200] for text in NOTES[::10]]
 
 
 class Served:
@@ -154,36 +157,41 @@ def served(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         found.log.close()
 
 
-def in_process(model: Path, texts: list[str]) -> list[Any]:
-    return [msgspec.to_builtins(one).get("answer") for one in predict(model, texts)]
+@pytest.fixture(scope="module")
+def marked(models: dict[str, Path]) -> list[Any]:
+    """What is found in the notes in process."""
+    return [msgspec.to_builtins(one).get("answer") for one in predict(models["spans"], THOUSAND)]
+
+
+@pytest.fixture(scope="module")
+def written(models: dict[str, Path]) -> list[Prediction]:
+    """What is answered to the questions in process."""
+    return list(predict(models["words"], QUESTIONS))
 
 
 @pytest.mark.parametrize("way", ["http", "grpc"])
 def test_a_thousand_notes_are_answered_as_in_process(
-    served: Served, models: dict[str, Path], way: str
+    served: Served, models: dict[str, Path], marked: list[Any], way: str
 ) -> None:
-    texts = [*NOTES[: 1000 - len(HOSTILE)], *HOSTILE]
-    said = getattr(served, f"over_{way}")("spans", texts)
-    assert len(texts) == 1000
-    assert [one["answer"] for one in said] == in_process(models["spans"], texts)
+    said = getattr(served, f"over_{way}")("spans", THOUSAND)
+    assert len(said) == 1000
+    assert [one["answer"] for one in said] == marked
     assert {one["digest"] for one in said} == {file_digest(models["spans"] / "artefact.json")}
     assert sum(len((one["answer"] or {}).get("spans", ())) for one in said) > 1000
 
 
 @pytest.mark.parametrize("way", ["http", "grpc"])
 def test_a_hundred_answers_are_written_token_by_token_as_in_process(
-    served: Served, models: dict[str, Path], way: str
+    served: Served, models: dict[str, Path], written: list[Prediction], way: str
 ) -> None:
-    texts = [text[:200] for text in NOTES[::10]]
-    said = getattr(served, f"over_{way}")("words", texts)
-    expected = list(predict(models["words"], texts))
-    assert len(texts) == 100 and any(one.text for one in expected)
+    said = getattr(served, f"over_{way}")("words", QUESTIONS)
+    assert len(said) == 100 and any(one.text for one in written)
     assert [(one["text"] or "", one["tokens"]) for one in said] == [
-        (one.text, one.tokens) for one in expected
+        (one.text, one.tokens) for one in written
     ]
     reader = trained(models["words"]).chat.tokenizer  # type: ignore[union-attr]
     assert [reader(one["text"] or "")["input_ids"] for one in said] == [
-        reader(one.text)["input_ids"] for one in expected
+        reader(one.text)["input_ids"] for one in written
     ]
 
 
