@@ -160,7 +160,10 @@ def served(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def marked(models: dict[str, Path]) -> list[Any]:
     """What is found in the notes in process."""
-    return [msgspec.to_builtins(one).get("answer") for one in predict(models["spans"], THOUSAND)]
+    return [
+        json.loads(msgspec.json.encode(one)).get("answer")
+        for one in predict(models["spans"], THOUSAND)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -76,28 +76,38 @@ class TritonPythonModel:
         self.answers = Answers(folder)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response for each request: all texts are answered together, and a request that
-        cannot be read is refused alone."""
+        """One response for each request. All texts are answered together; where that fails each
+        request is answered alone, so that none fails for another's text."""
         import numpy as np
         import triton_python_backend_utils as triton
 
         read = [_asked(request, triton) for request in requests]
-        texts = [one for asked in read if not isinstance(asked, str) for one in asked]
-        try:
-            said, why = iter(self.answers.of(texts) if texts else []), ""
-        except ResidencyError as error:
-            why = str(error)
-        except Exception as error:  # its message may hold words of a text
-            why = f"the model failed ({type(error).__name__})"
+        fit = [asked for asked in read if not isinstance(asked, str)]
+        whole = self._said([one for asked in fit for one in asked])
+        lines = iter(() if isinstance(whole, str) else whole)
         made = []
         for asked in read:
-            if why or isinstance(asked, str):
-                fault = asked if isinstance(asked, str) else why
-                made.append(triton.InferenceResponse(error=triton.TritonError(fault)))
+            if isinstance(asked, str):
+                said: list[bytes] | str = asked
+            elif isinstance(whole, str):
+                said = self._said(asked)
+            else:
+                said = [next(lines) for _ in asked]
+            if isinstance(said, str):
+                made.append(triton.InferenceResponse(error=triton.TritonError(said)))
                 continue
-            rows = np.array([[next(said)] for _ in asked], dtype=np.object_)
+            rows = np.array([[line] for line in said], dtype=np.object_)
             made.append(triton.InferenceResponse([triton.Tensor("ANSWER", rows)]))
         return made
+
+    def _said(self, asked: Sequence[Asked]) -> list[bytes] | str:
+        """The answers, or why there are none."""
+        try:
+            return self.answers.of(asked)
+        except ResidencyError as error:
+            return str(error)
+        except Exception as error:  # its message may hold words of a text
+            return f"the model failed ({type(error).__name__})"
 
 
 def _asked(request: Any, triton: Any) -> list[Asked] | str:
