@@ -12,13 +12,14 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+import report_cases
 import yaml
+from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.console import Console
 
 from residency.core.types import (
     Comparison,
-    DataSummary,
     ErrorItem,
     MaskProof,
     PartSummary,
@@ -26,7 +27,6 @@ from residency.core.types import (
     Report,
     RunFacts,
     Score,
-    StageResult,
 )
 from residency.evals.formats import (
     duration,
@@ -51,16 +51,11 @@ SECRET_TOKEN = "tokenthatnobodymaysee"
 VOID = {"meta", "br", "hr", "img", "link", "input", "col"}
 
 
-def score(metric: str, value: float, n: int = 50, support: int = 20, half: float = 0.04) -> Score:
-    return Score(
-        metric=metric,
-        value=value,
-        low=value - half,
-        high=value + half,
-        n=n,
-        groups=31,
-        support=support,
-        procedure="bootstrap",
+def score(metric: str, value: float, n: int = 50, support: int = 20) -> Score:
+    """A score with an interval of 4 points on both sides, of 31 groups."""
+    found = report_cases.score(metric, value, support)
+    return replace(
+        found, low=value - 0.04, high=value + 0.04, n=n, groups=31, procedure="bootstrap"
     )
 
 
@@ -82,7 +77,7 @@ def system_report(name: str, value: float, **more: object) -> Report:
             "kind=出院记录": (score("span_f1", value - 0.07, n=21),),
         },
     )
-    return msgspec.structs.replace(report, **more)
+    return replace(report, **more)
 
 
 COMPARISON = Comparison(
@@ -114,29 +109,13 @@ ERRORS = (
         text=window(SECRET, 0, 4),
     ),
 )
-STAGE = StageResult(
-    name="1-lora",
-    method="lora",
+STAGE = replace(
+    report_cases.STAGE,
     settings={"rank": "8", "learning_rate": "0.001 (auto)"},
     parameters=4000,
     trainable=100,
-    metric="span_f1",
-    best=0.7,
-    best_epoch=2.0,
     stopped="no better for 2 epochs",
-    history=(
-        {"step": 1.0, "epoch": 0.5, "loss": 2.0, "learning_rate": 0.1},
-        {"step": 2.0, "epoch": 1.0, "span_f1": 0.5},
-        {"step": 3.0, "epoch": 1.5, "loss": 1.0},
-        {"step": 4.0, "epoch": 2.0, "span_f1": 0.7},
-    ),
-    seconds=75.0,
-    tokens_per_second=1234.0,
     padding_share=0.0312,
-    peak_memory_mb=812.0,
-    planned_memory_mb=893.2,
-    device="cpu",
-    dtype="float32",
     mask=MaskProof(
         rows=7,
         tokens=640,
@@ -145,11 +124,11 @@ STAGE = StageResult(
         sample=((SECRET_TOKEN, "B-药物"), ("x", "")),
     ),
 )
-DATA = DataSummary(
-    name="ward",
+CASE = report_cases.facts("en")
+DATA = replace(
+    CASE.data[0],
     files=("a.txt",),
     format="conll",
-    profile="pseudonymised",
     lang="vi",
     split="random by group",
     parts={
@@ -158,15 +137,12 @@ DATA = DataSummary(
     },
     ledger={"kept": {"": 450}, "dropped": {"exact duplicate": 13}},
 )
-FACTS = RunFacts(
+FACTS = replace(
+    CASE,
     name="vi-ner",
     folder="runs/vi ner",
-    created="2025-11-01 10:00",
-    recipe="name: vi-ner\n# </pre><script>x</script> ``` \n",
-    base="bundled:tiny-encoder",
-    base_digest="abc",
     hardware="2 cores",
-    packages={"torch": "2.9"},
+    recipe="name: vi-ner\n# </pre><script>x</script> ``` \n",
     data=(DATA,),
     stages=(STAGE,),
     reports=(
@@ -180,7 +156,6 @@ FACTS = RunFacts(
         ),
     ),
     caveats=("Synthetic notes & more.",),
-    show_text=True,
 )
 BASE_ONLY = RunFacts(
     name="bare",
@@ -282,8 +257,8 @@ def test_the_verdict_names_value_interval_size_baseline_and_test(page: Page) -> 
 
 
 def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> None:
-    unclear = msgspec.structs.replace(COMPARISON, difference=0.01, low=-0.02, high=0.04, p=0.4)
-    worse = msgspec.structs.replace(COMPARISON, difference=-0.1, low=-0.2, high=-0.05, p=0.004)
+    unclear = replace(COMPARISON, difference=0.01, low=-0.02, high=0.04, p=0.4)
+    worse = replace(COMPARISON, difference=-0.1, low=-0.2, high=-0.05, p=0.004)
     base = system_report("base", 0.8)
     assert "p = 0.400, no clear difference)" in verdict(
         (base, system_report("tuned", 0.81, comparisons=(unclear,)))
@@ -291,7 +266,7 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
     assert "p = 0.004, clearly worse)" in verdict(
         (base, system_report("tuned", 0.7, comparisons=(worse,)))
     )
-    among_many = msgspec.structs.replace(worse, p=0.02, p_corrected=0.12)
+    among_many = replace(worse, p=0.02, p_corrected=0.12)
     assert "no clear difference)" in verdict(
         (base, system_report("tuned", 0.7, comparisons=(among_many,)))
     )
@@ -299,7 +274,7 @@ def test_the_verdict_says_when_there_is_no_clear_difference_or_a_worse_one() -> 
 
 def test_a_model_that_is_not_better_than_the_crf_is_said_to_be_none() -> None:
     def said(low: float, high: float, corrected: float | None = None) -> list[str]:
-        test = msgspec.structs.replace(
+        test = replace(
             COMPARISON, a="crf", difference=0.02, low=low, high=high, p=0.01, p_corrected=corrected
         )
         floor, tuned = system_report("crf", 0.8), system_report("tuned", 0.82, comparisons=(test,))
@@ -328,7 +303,7 @@ def test_a_model_that_is_not_better_than_the_crf_is_said_to_be_none() -> None:
 def test_every_result_has_a_verdict(
     value: float, difference: float, low: float, high: float, p: float, kind: str
 ) -> None:
-    test = msgspec.structs.replace(
+    test = replace(
         COMPARISON, a="base", difference=difference, low=low, high=high, p=p, p_corrected=None
     )
     reports = [system_report("base", 0.6), system_report("tuned", value, comparisons=(test,))]
@@ -339,18 +314,18 @@ def test_every_result_has_a_verdict(
 
 def test_features_are_shown_with_their_weights_only_where_notes_may_be(tmp_path: Path) -> None:
     heaviest = {"B-药物": ((f"w={SECRET_TOKEN}", 1.234),)}
-    facts = msgspec.structs.replace(
+    facts = replace(
         FACTS,
         base="none",
-        stages=(msgspec.structs.replace(STAGE, method="crf", heaviest=heaviest),),
+        stages=(replace(STAGE, method="crf", heaviest=heaviest),),
     )
     for name in ("report.html", "report.md"):
         render(facts, tmp_path / "shown")
         assert SECRET_TOKEN in (tmp_path / "shown" / name).read_text("utf-8")
-        hidden = msgspec.structs.replace(facts, show_text=False)
+        hidden = replace(facts, show_text=False)
         # as a run hands them over
-        stage = msgspec.structs.replace(facts.stages[0], heaviest={"B-药物": ()})
-        render(msgspec.structs.replace(hidden, stages=(stage,)), tmp_path / "hidden")
+        stage = replace(facts.stages[0], heaviest={"B-药物": ()})
+        render(replace(hidden, stages=(stage,)), tmp_path / "hidden")
         page = (tmp_path / "hidden" / name).read_text("utf-8")
         assert SECRET_TOKEN not in page and "withheld" in page
     card = (tmp_path / "shown" / "model_card.md").read_text("utf-8")
@@ -363,7 +338,7 @@ def test_a_group_for_each_note_is_not_called_a_patient() -> None:
 
 
 def test_public_notes_are_counted_by_source_document_and_others_by_patient() -> None:
-    public = msgspec.structs.replace(FACTS, data=(msgspec.structs.replace(DATA, profile="public"),))
+    public = replace(FACTS, data=(replace(DATA, profile="public"),))
     assert "of 31 source documents" in task_views(public)[0].verdict
     assert "of 31 patients;" in task_views(FACTS)[0].verdict
 
@@ -472,7 +447,7 @@ def test_equal_facts_give_equal_bytes(files: dict[str, str], tmp_path: Path) -> 
 
 
 def test_withheld_text_is_in_none_of_the_files(tmp_path: Path) -> None:
-    silent = written(msgspec.structs.replace(FACTS, show_text=False), tmp_path)
+    silent = written(replace(FACTS, show_text=False), tmp_path)
     for text in silent.values():
         assert SECRET_TOKEN not in text
         assert not re.search("Nguyễn|患者|steal|đau đầu", text)
@@ -492,16 +467,14 @@ def test_missing_pieces_leave_no_traces(tmp_path: Path) -> None:
         assert not re.search(r"\b(None|nan|NaN|inf|Undefined)\b", text)
     assert "Training" not in said and "Paired" not in said
     assert "The untuned base model reaches macro F1 – on 3 held-out notes." in said
-    nothing = written(msgspec.structs.replace(BASE_ONLY, reports=()), tmp_path / "nothing")
+    nothing = written(replace(BASE_ONLY, reports=()), tmp_path / "nothing")
     assert "Nothing was evaluated in this run." in Page(nothing["report.html"]).said
 
 
 def test_two_tasks_with_names_that_no_file_can_have_keep_apart(tmp_path: Path) -> None:
     reports = tuple(system_report("base", 0.3, task=task) for task in ("../a", "a", "\x07"))
     names = [
-        name
-        for name in written(msgspec.structs.replace(FACTS, reports=reports), tmp_path)
-        if "scores" in name
+        name for name in written(replace(FACTS, reports=reports), tmp_path) if "scores" in name
     ]
     assert len(set(names)) == 3 and all(
         re.fullmatch(r"plots/scores[\w-]*\.svg", name) for name in names
@@ -552,10 +525,7 @@ def test_the_terminal_table_has_one_row_for_each_system_with_interval_second_met
 
 
 def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
-    reports = [
-        msgspec.structs.replace(report, task="肝病住院病历实体识别", n=123456)
-        for report in FACTS.reports
-    ]
+    reports = [replace(report, task="肝病住院病历实体识别", n=123456) for report in FACTS.reports]
     text = printed(summary_table(reports))
     rows = text.splitlines()
     assert max(cell_len(line.rstrip()) for line in rows) <= 80
@@ -566,7 +536,7 @@ def test_the_terminal_table_fits_80_columns_also_with_chinese_titles() -> None:
 
 def test_the_terminal_table_shows_the_relaxed_metric_of_spans_and_the_accuracy_of_classes() -> None:
     def report(task: str, *metrics: str) -> Report:
-        return msgspec.structs.replace(
+        return replace(
             FACTS.reports[0],
             task=task,
             scores=tuple(score(metric, 0.5) for metric in metrics),
@@ -615,10 +585,10 @@ def test_numbers_and_names_are_written_for_people(shown: str, expected: str) -> 
 
 def test_a_loss_that_is_no_number_is_left_out_of_the_chart() -> None:
     broken = ({"epoch": 1.0, "loss": float("nan")}, {"epoch": 2.0, "loss": float("inf")})
-    assert training_plot(msgspec.structs.replace(STAGE, history=broken)) is None
+    assert training_plot(replace(STAGE, history=broken)) is None
 
 
 def test_there_is_no_chart_of_nothing() -> None:
     assert score_plot(["a"], [("base", [None])], "F1") is None
     assert score_plot([], [], "F1") is None
-    assert training_plot(msgspec.structs.replace(STAGE, history=())) is None
+    assert training_plot(replace(STAGE, history=())) is None
