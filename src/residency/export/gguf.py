@@ -3,6 +3,7 @@ those of the same weights in transformers."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from itertools import takewhile
 from operator import eq
 from pathlib import Path
 from typing import Any, Literal
+from urllib.request import Request, urlopen
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest, whole_folder, write_json
@@ -185,7 +187,12 @@ def greedy_in_llama_cpp(
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(settings)
-    asked = {"max_tokens": TOKENS, "temperature": 0, "logprobs": 1, "cache_prompt": False}
-    said = [server.handle_completions({**asked, "prompt": ids}) for ids in prompts]
-    rows = [[one["id"] for one in each["choices"][0]["logprobs"]["content"]] for each in said]
+    # by its own route: OpenAI's leaves out tokens that end within a character
+    asked = {"n_predict": TOKENS, "temperature": 0, "return_tokens": True, "cache_prompt": False}
+    rows = []
+    for ids in prompts:
+        body = json.dumps({**asked, "prompt": ids}).encode()
+        request = Request(f"{server.listening_address}/completion", body)
+        with urlopen(request) as answer:
+            rows.append(json.loads(answer.read())["tokens"])
     return [list(takewhile(lambda one: one not in ends, row)) for row in rows]
