@@ -19,6 +19,7 @@ import yaml
 
 from conftest import CLI
 from residency.core.errors import UserError
+from residency.ingest.decode import tcvn3
 from residency.recipe import Recipe
 from residency.synth.clinical_notes import records
 from residency.workflows import check
@@ -309,6 +310,15 @@ class Case(NamedTuple):
     card: str
     lang: str
     more: dict[str, Any] = {}
+
+
+def in_tcvn3() -> list[list[Any]]:
+    """Vietnamese by font, as signs of a Western system in UTF-8."""
+    signs = {shown: stored for stored, shown in tcvn3().items()}
+    return [
+        ["".join(signs.get(one, one) for one in n["text"].lower()), "xyz"[n["number"] % 3]]
+        for n in notes(VI)
+    ]
 
 
 def talk(of: str) -> list[tuple[str, str]]:
@@ -655,3 +665,9 @@ def test_several_files_are_given_as_a_shell_lists_them(tmp_path: Path, cli: CLI)
     found = yaml.safe_load((tmp_path / "my project/recipe.yaml").read_text("utf-8"))
     parts = {key: found["data"]["notes"].get(key) for key in ("train", "test", "path")}
     assert parts == {"train": "../ward_train.jsonl", "test": "../ward_test.jsonl", "path": None}
+
+
+def test_letters_of_a_vietnamese_font_are_asked_about(tmp_path: Path) -> None:
+    file = sheet(tmp_path / "t.csv", ["text", "label"], in_tcvn3(), ",")
+    with pytest.raises(UserError, match="may be those of a Vietnamese font.*--answer encoding="):
+        write_for([file], tmp_path / "p", Answers({}))

@@ -330,6 +330,11 @@ def text_column(columns: Mapping[str, Column], answers: Answers, where: str) -> 
         if len(short) == 1:
             return short[0]
         names = [c.name for c in columns.values() if c.texts]
+        if not names:
+            raise UserError(
+                f"{where}: no field of its records holds texts; give a table with a row of names, "
+                "JSON objects a line, or one list of them."
+            )
         return columns[answers.asked("text", f"{where}: no column holds texts; which is it", names)]
     if len(usual) == 1 and usual[0].weight * 2 > found[0].weight:
         return usual[0]
@@ -492,6 +497,9 @@ def label_columns(
         return usual[0].name
     if not found:
         return ""
+    rest = [one for one in columns.values() if one.name not in taken and not one.is_date]
+    if len(rest) == 1:  # beside the text there is nothing else
+        return found[0].name
     told = f"{where}: which column holds the labels that are to be learned"
     return _none_is_empty(answers.asked("labels", told, [*(one.name for one in found), NONE]))
 
@@ -535,8 +543,8 @@ def language_of(texts: Sequence[str], answers: Answers, where: str) -> str:
     language has. Asks where that tells nothing, and where texts are of several languages."""
     if lang := answers.said("lang"):
         return lang
-    told = Counter(one for one in map(_language, texts[:500]) if one)
-    whole = _language("\n".join(texts[:500]))
+    told = Counter(one for one in map(language, texts[:500]) if one)
+    whole = language("\n".join(texts[:500]))
     sure = sum(told.values())
     if whole and told[whole] >= 0.9 * sure:
         return whole
@@ -545,7 +553,7 @@ def language_of(texts: Sequence[str], answers: Answers, where: str) -> str:
     return answers.asked("lang", question)
 
 
-def _language(text: str) -> str:
+def language(text: str) -> str:
     """The language of a text; the empty string where it does not show."""
     if len(re.findall("[\u3040-\u30ff]", text)) * 20 > len(text):
         return "ja"

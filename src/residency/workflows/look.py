@@ -30,7 +30,7 @@ from residency.corpus.json_records import Record, json_records
 from residency.corpus.known_forms import detect, unread
 from residency.corpus.load import Corpus, Data
 from residency.corpus.reader import showable
-from residency.ingest.decode import FONTS, Unreadable, by_font, decode_bytes
+from residency.ingest.decode import FONTS, Unreadable, by_font, decode_bytes, tcvn3, vni
 from residency.tasks.card import CARDS as CARD_FOLDER
 from residency.tasks.card import load_card
 from residency.workflows import columns as guess
@@ -161,10 +161,10 @@ def _decoded(path: Path, beside: Path, answers: Answers) -> _File:
         return _File(path=path, utf8=path)
     try:
         text = decode_bytes(data, encoding).removeprefix("\ufeff")
+        if encoding in FONTS:
+            text, _ = by_font(text, "tcvn3" if encoding == "tcvn3" else "vni")
     except (Unreadable, LookupError):
         raise UserError(f"{path}: cannot be read as {encoding}; give another encoding.") from None
-    if encoding in FONTS:
-        text, _ = by_font(text, "tcvn3" if encoding == "tcvn3" else "vni")
     beside.mkdir(exist_ok=True)
     copy = beside / path.name
     copy.write_bytes(text.encode("utf-8"))
@@ -172,23 +172,39 @@ def _decoded(path: Path, beside: Path, answers: Answers) -> _File:
 
 
 def _encoding(data: bytes, path: Path, answers: Answers) -> str:
-    with suppress(UnicodeDecodeError):
-        data.decode("utf-8")
-        if b"\0" not in data:
-            return "utf-8"
+    """What a file is written in; asked where it does not show, and where letters may be those of a
+    Vietnamese font."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
-    if data.count(b"\0") * 5 > len(data):
+    if b"\0" in data:  # text of single bytes has none
         return "utf-16-le" if data[1::2].count(b"\0") > data[::2].count(b"\0") else "utf-16-be"
-    found = candidates(data)
-    good = [one for one in found if one.words >= ENOUGH]
-    sure = good[:1] and all(one.words + 0.1 < good[0].words for one in good[1:])
-    alike = good[1:] and len({data.decode(one.codec, "replace") for one in good}) == 1
-    few = sum(byte > 127 for byte in data) < 8
-    if (sure or alike) and not few:
-        return good[0].codec
-    names = dict.fromkeys([*(one.codec for one in (good or found)), *FONTS])
-    return answers.asked("encoding", f"{path}: is not UTF-8; in which encoding is it", [*names])
+    told = f"{path}: is not UTF-8; in which encoding is it"
+    try:
+        text, found = data.decode("utf-8"), []
+    except UnicodeDecodeError:
+        found = candidates(data)
+        good = [one for one in found if one.words >= ENOUGH]
+        sure = good[:1] and all(one.words + 0.1 < good[0].words for one in good[1:])
+        alike = good[1:] and len({data.decode(one.codec, "replace") for one in good}) == 1
+        few = sum(byte > 127 for byte in data) < 8
+        if few or not (sure or alike):
+            names = dict.fromkeys([*(one.codec for one in (good or found)), *FONTS])
+            return answers.asked("encoding", told, [*names])
+        text = data.decode(good[0].codec, "replace")
+    codec = good[0].codec if found else "utf-8"
+    fonts = [font for font in FONTS if not text.isascii() and _is_font(text[:20000], font)]
+    if not fonts:
+        return codec
+    told = f"{path}: its letters may be those of a Vietnamese font; in which encoding is it"
+    return answers.asked("encoding", told, [*fonts, codec])
+
+
+def _is_font(text: str, font: str) -> bool:
+    """Whether a text is no Vietnamese as it is, and is some as a font shows it."""
+    table = tcvn3() if font == "tcvn3" else vni()
+    signs = "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
+    shown = re.sub(signs, lambda found: table[found[0]], text)
+    return guess.language(text) != "vi" and guess.language(shown) == "vi"
 
 
 def _format(files: list[_File], answers: Answers) -> tuple[str, list[_File]]:
