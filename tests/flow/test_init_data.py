@@ -669,5 +669,5 @@ def test_several_files_are_given_as_a_shell_lists_them(tmp_path: Path, cli: CLI)
 
 def test_letters_of_a_vietnamese_font_are_asked_about(tmp_path: Path) -> None:
     file = sheet(tmp_path / "t.csv", ["text", "label"], in_tcvn3(), ",")
-    with pytest.raises(UserError, match="may be those of a Vietnamese font.*--answer encoding="):
+    with pytest.raises(UserError, match=r"may be those of a Vietnamese font.*--answer encoding="):
         write_for([file], tmp_path / "p", Answers({}))
