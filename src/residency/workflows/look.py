@@ -204,6 +204,9 @@ def _is_font(text: str, font: str) -> bool:
     table = tcvn3() if font == "tcvn3" else vni()
     signs = "|".join(map(re.escape, sorted(table, key=len, reverse=True)))
     shown = re.sub(signs, lambda found: table[found[0]], text)
+    western = candidates(text.encode("cp1252", "ignore"))
+    if any(one.codec == "cp1252" and one.words >= ENOUGH for one in western):
+        return False  # French and its like
     return guess.language(text) != "vi" and guess.language(shown) == "vi"
 
 
