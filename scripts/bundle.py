@@ -32,7 +32,7 @@ verify: ## every file is the one that was bundled
 	sha256sum --check --quiet {sums}
 install: verify ## into .venv, of the wheels in this folder alone
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --no-index --find-links wheels --require-hashes --requirement requirements.txt
+	.venv/bin/pip install --no-index -f wheels --require-hashes --requirement requirements.txt
 demo: install ## invented records to a tuned model and its report
 	RESIDENCY_HOME=$(CURDIR) .venv/bin/residency demo $(ARGS)
 """
