@@ -21,6 +21,11 @@ SHARED = Path(os.environ.get("RESIDENCY_SHARED_DATA", ROOT.parent / "shared" / "
 
 ELSEWHERE = {
     'residency pubmed "': "asks a server of NCBI's; tests/ingest/test_pubmed.py has a stand-in",
+    "residency init my-project --data": "wants files of one's own; tests/flow/test_init_data.py",
+    "residency export gguf ": "wants a model that writes; tests/export/test_merged.py",
+    "residency backup ": "wants what a server wrote; tests/serve/test_backup_of_a_server.py",
+    "residency restore ": "the same",
+    "residency bundle ": "wants a bundle; tests/test_bundle.py",
     "residency serve ": "does not end by itself; tests/serve/test_launch.py",
     "residency model add": "wants the run of its page; tests/serve/test_model_verbs.py",
     "residency model list": "the same",
