@@ -159,6 +159,7 @@ def test_prediction_answers_every_note_once_with_offsets_into_its_text(
 ) -> None:
     notes = [{"id": f"n{i}", "text": note.text} for i, note in enumerate(records("vi", 9, seed=5))]
     source, answers = lines(tmp_path / "in.jsonl", notes), tmp_path / "out" / "answers.jsonl"
+    answers.parent.mkdir()
     told = cli("predict", finished[1], "--input", source, "--output", answers, check=0)
     assert f"9 notes answered in {answers}\n" in told.stdout
     found = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]

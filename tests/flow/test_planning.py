@@ -102,7 +102,7 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
     recipe = Recipe.load(
         weightless, ["stages[0].method={kind: lora}", "stages[0].micro_batch=auto"]
     )
-    base = plan.resolve(recipe.base, recipe.root, weights=False)
+    base = plan.base_of(recipe, weights=False)
     (subject, _), stage = plan.subject_of_recipe(recipe, base), recipe.stages[0]
     whole = decided(
         stage,
