@@ -6,13 +6,15 @@ from importlib.util import find_spec
 
 MODULES = {
     "train": "accelerate huggingface_hub httpx2 matplotlib nltk peft pycrfsuite rouge_score sacrebleu "
-    "safetensors tokenizers torch transformers",
+    "safetensors scipy tokenizers torch transformers",
     "deid": "ahocorasick anyascii cryptography onnxruntime opencc pypinyin rapidfuzz regex stdnum "
     "tokenizers",
     "ingest": "Bio cryptography lxml psycopg pymysql sqlalchemy sqlglot striprtf",
     "serve": "cryptography fastapi httptools httpx2 jwt limits llguidance prometheus_client redis "
     "starlette uvicorn uvloop",
     "export": "onnx onnxruntime openvino",
+    "gguf": "conversion gguf xllamacpp",
+    "pdf": "pypdf",
     "tables": "openpyxl pyarrow",
     "mssql": "pyodbc",
     "quantise": "bitsandbytes",
