@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from residency.synth.hospital_notes import write_hospital
 ERASED = int(os.environ.get("RESIDENCY_ERASED", "2"))
 """How many patients are erased, in turn of the train and the test part."""
 PATIENTS = max(16, 3 * ERASED)
+WORDS = re.compile(r"[^\W\d_]+|\d+|\S")
 RUN = 20
 """Characters of a stretch of a note."""
 
@@ -83,12 +85,13 @@ def holding(folder: Path, strings: set[str]) -> set[tuple[str, str]]:
 
 def own_strings(folder: Path, patient: str, group: str, erased: set[str]) -> set[str]:
     """Codes, the hospital's identifiers that are no names, stretches of 20 characters and label
-    quotes that no note of those who stay holds, also not in small letters and on one line: so
-    models keep the words of those who stay."""
+    quotes that no note of those who stay holds, also not in small letters, on one line and with
+    ``75mg`` as two words: so models keep the words of those who stay."""
     every = rows(folder)
     own = [row for row in every if row["group"] == group]
     others = "\n".join(row["text"] for row in every if row["group"] not in erased)
-    others += "\n" + " ".join(others.lower().split())
+    low = others.lower()
+    others = "\n".join([others, " ".join(low.split()), " ".join(WORDS.findall(low))])
     found = {patient, group, *(row["id"] for row in own)}
     database = sqlite3.connect(folder / "hospital.db")
     columns = "national_id, insurance, phone, record_number, relative_phone"
