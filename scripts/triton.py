@@ -203,7 +203,8 @@ def server(given: argparse.Namespace) -> list[str]:
             (FOLDER / folder / package).touch()
     home = FOLDER / "server" / "pytriton" / "tritonserver"
     backend, stub = home / "backends" / "python", "triton_python_backend_stub"
-    shutil.copy2(home / "python_backend_stubs" / version / stub, backend / stub)
+    shutil.copy2(home / "python_backend_stubs" / version / stub, backend / "stub.partial")
+    (backend / "stub.partial").replace(backend / stub)  # which another server may be running
     ports = {"http": given.http, "grpc": given.grpc}
     return [
         str(home / "bin" / "tritonserver"),
