@@ -123,10 +123,10 @@ def test_precision_is_what_the_hardware_multiplies_fast(
     [
         ({"epochs": 3, "steps": 5}, "give epochs or steps, not both"),
         ({"epochs": 0}, "epochs must be above 0"),
-        ({"epochs": float("inf")}, "epochs must be above 0"),
+        ({"epochs": float("inf")}, "epochs: must be a finite number or auto"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"learning_rate": 0}, "learning rates must be above 0"),
-        ({"learning_rate": float("nan")}, "learning rates must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: must be a finite number or auto"),
         ({"head_learning_rate": -1e-3}, "learning rates must be above 0"),
         (
             {"batch": 64, "micro_batch": 4, "accumulation": 8},
