@@ -115,6 +115,7 @@ def test_a_plain_lora_configuration_keeps_its_settings(folder: Path) -> None:
     assert not any(fate.became == "not looked at" for fate in fates)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "value", [PLAIN, ANSWERING, FOUR_BIT], ids=["plain", "answering", "four bit"]
 )
