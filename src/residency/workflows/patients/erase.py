@@ -48,6 +48,7 @@ from residency.workflows.patients.trace import (
     exact_ids,
     ids_of,
     marks_of,
+    model_folders,
     read_split,
     sources,
     trace,
@@ -121,11 +122,13 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     # first of all: by what the patient's notes say these files are found
     rows = sum(_from_other(one, own, marks, exact) for one in _others(places, found, marks, exact))
     rows += sum(_from_run(run, own) for run in places.runs)
-    for one in models:
-        if one.what == "derived model":
-            with artefacts.sealed_again(Path(one.path)):
-                _mark(Path(one.path), 0, own)
-                _forget(Path(one.path), own)
+    derived = {Path(one.path) for one in models if one.what == "derived model"}
+    copies = {one for one in model_folders(places) if not {*places.runs} & {*one.parents}}
+    for folder in sorted(derived | {one for one in copies if any(one.rglob(crf.FEATURES))}):
+        with artefacts.sealed_again(folder):
+            if folder in derived:
+                _mark(folder, 0, own)
+            _forget(folder, own)
     files = [one for one in found if one.what == "data" and not one.by_hand]
     for one in sorted(files, key=_children_first(patient)):
         rows += _rewrite(Path(one.path), set(one.lines), own, numbered=True)

@@ -507,6 +507,11 @@ def _models(learned: Mapping[Path, str], places: Places) -> list[Found]:
         reached |= new
 
 
+def model_folders(places: Places) -> set[Path]:
+    """Every model below what was given, in whatever folder it lies."""
+    return {path.parent for folder in places.given for path in folder.rglob("artefact.json")}
+
+
 def _model(what: What, folder: Path, detail: str) -> Found:
     return Found(
         what=what,
