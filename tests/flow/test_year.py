@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -162,10 +163,13 @@ def hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hospital:
     return Hospital(tmp_path / "ward", patients=60)
 
 
+def split_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "split/ward.split.json").read_text("utf-8"))
+    return dict(found["split"])
+
+
 def parts_of(folder: Path) -> dict[str, str]:
-    found = json.loads((folder / "split/ward.split.json").read_text("utf-8"))
-    parts: dict[str, str] = found["split"]["parts"]
-    return parts
+    return dict(split_of(folder)["parts"])
 
 
 @pytest.mark.training
@@ -177,7 +181,7 @@ def test_after_each_week_the_training_set_is_that_of_a_fresh_start(hospital: Hos
         done = hospital.run()
         assert done.extracted is not None
         ever.update({"amended": done.extracted.amended, "removed": done.extracted.removed})
-        now, how = parts_of(hospital.folder), hospital.corpus().split.how
+        now, how = parts_of(hospital.folder), split_of(hospital.folder)["how"]
         moved = {id for id in now.keys() & before.keys() if now[id] != before[id]}
         assert all(now[id] == "train" for id in moved), "only a merge moves notes, and to train"
         assert not moved or "went to train" in how
