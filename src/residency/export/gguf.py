@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest, whole_folder, write_json
-from residency.core.types import Turn, Value
+from residency.core.types import Turn
 from residency.export import merged
 from residency.export.onnx import quiet
 from residency.models import artefact as artefacts
@@ -32,16 +32,9 @@ Numbers = Literal["f32", "bf16", "f16", "q8_0"]
 """What weights are held in: 32, 16 or 8 bits."""
 
 
-class Gguf(Value, frozen=True):
+class Gguf(merged.Exported, frozen=True):
     """What an export to GGUF says of itself."""
 
-    artefact: str
-    """SHA-256 of the artefact that it was made of."""
-    base: str
-    base_digest: str
-    method: str
-    card: dict[str, Any]
-    profile: str
     numbers: Numbers
     prompts: Literal["text", "token ids"]
     """``token ids``: llama.cpp has no rule that splits texts as this tokenizer does, so prompts are
@@ -49,8 +42,6 @@ class Gguf(Value, frozen=True):
     equal: int
     """Answers to the fixed texts whose greedy tokens are those of the same weights in fp32."""
     compared: int
-    files: dict[str, str]
-    """File name -> SHA-256."""
 
 
 def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
@@ -84,7 +75,7 @@ def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
             base=said.base,
             base_digest=said.base_digest,
             method=said.method,
-            card=found.card,
+            card=said.card,
             profile=said.profile,
             numbers=numbers,
             prompts="text" if exact else "token ids",

@@ -16,8 +16,8 @@ from residency.models.predictors import kind_of
 FILE = "export.json"
 
 
-class Merged(Value, frozen=True):
-    """What an export of merged weights says of itself."""
+class Exported(Value, frozen=True):
+    """What an export says of where it comes from."""
 
     artefact: str
     """SHA-256 of the artefact that it was made of."""
@@ -26,13 +26,18 @@ class Merged(Value, frozen=True):
     method: str
     card: dict[str, Any]
     profile: str
+    files: dict[str, str]
+    """File name -> SHA-256."""
+
+
+class Merged(Exported, frozen=True):
+    """What an export of merged weights says of itself."""
+
     dtype: str
     equal_within: float
     """Largest difference of a log-probability on the fixed texts between the base with its adapter
     apart and the exported files loaded again, in units of the larger of 1 and the value."""
     tolerance: float
-    files: dict[str, str]
-    """File name -> SHA-256."""
 
 
 def export(artefact: Path, out: Path) -> Merged:

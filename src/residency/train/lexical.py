@@ -144,7 +144,8 @@ def _calibrated(job: TrainingJob, method: Crf) -> Calibration | None:
     own, held = words_beside.hold_out(job)
     if own is job:
         return None
-    with TemporaryDirectory() as folder:
+    job.work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.work) as folder:  # it holds words of notes
         started = time.perf_counter()
         crf.fit(own.train, job.card, method, Path(folder))
         found = calibrate(job, _files(job, Path(folder)).claims(held), len(held), True)

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -28,22 +28,7 @@ TEXT = """text content note notes note_text body report narrative document sente
 LABELS = """label labels class classes category categories target tag tags y nhan phan_loai loai lop
     department khoa chuyen_khoa diagnosis chan_doan icd icd10 icd_10 icd_code ma_icd code codes outcome
     标签 类别 分类 科室 诊断 疾病"""
-FIRST = frozenset(
-    [
-        "label",
-        "labels",
-        "class",
-        "classes",
-        "category",
-        "target",
-        "y",
-        "nhan",
-        "phan_loai",
-        "标签",
-        "类别",
-        "分类",
-    ]
-)
+FIRST = """label labels class classes category target y nhan phan_loai 标签 类别 分类"""
 PATIENT = """patient patient_id patientid pat_id patid patient_no patient_number patient_code subject
     subject_id person person_id pid mrn medical_record_number group group_id ma_bn mabn ma_benh_nhan
     benh_nhan benhnhan so_benh_an ma_ba patient_pseudonym pseudonym 患者 患者编号 患者id 病人 病人id 病人编号
@@ -61,121 +46,13 @@ QUESTION = """question query ask prompt instruction input user cau_hoi hoi 问�
 ANSWER = """answer response output reply completion assistant long_answer tra_loi cau_tra_loi dap_an
     回答 答案 答 回复 answer_text doctor_answer"""
 LANGUAGE = "lang language ngon_ngu 语言"
-ENGLISH = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "in",
-        "with",
-        "to",
-        "was",
-        "is",
-        "for",
-        "no",
-        "on",
-        "a",
-        "an",
-        "patient",
-        "or",
-        "by",
-        "as",
-        "are",
-        "were",
-        "not",
-        "at",
-        "from",
-        "has",
-        "had",
-        "he",
-        "she",
-        "this",
-        "that",
-        "left",
-        "right",
-        "pain",
-        "without",
-        "after",
-        "days",
-        "day",
-        "normal",
-        "history",
-        "mg",
-        "denies",
-        "which",
-        "be",
-        "his",
-        "her",
-    ]
-)
-BARE_VIETNAMESE = frozenset(
-    [
-        "benh",
-        "nhan",
-        "khong",
-        "dau",
-        "sot",
-        "va",
-        "ngay",
-        "bi",
-        "cho",
-        "vien",
-        "tien",
-        "su",
-        "chan",
-        "doan",
-        "dieu",
-        "tri",
-        "kham",
-        "thuoc",
-        "duoc",
-        "nguoi",
-    ]
-)
-OTHERS = frozenset(
-    [
-        "der",
-        "die",
-        "und",
-        "mit",
-        "das",
-        "nicht",
-        "ist",
-        "le",
-        "la",
-        "les",
-        "des",
-        "et",
-        "une",
-        "du",
-        "est",
-        "el",
-        "los",
-        "las",
-        "con",
-        "y",
-        "para",
-        "por",
-        "il",
-        "di",
-        "che",
-        "per",
-        "una",
-        "het",
-        "een",
-        "van",
-        "met",
-        "en",
-        "dan",
-        "yang",
-        "dengan",
-        "untuk",
-        "pasien",
-        "z",
-        "nie",
-        "na",
-    ]
-)
+ENGLISH = """the of and in with to was is for no on a an patient or by as are were not at from
+    has had he she this that left right pain without after days day normal history mg denies
+    which be his her"""
+BARE_VIETNAMESE = """benh nhan khong dau sot va ngay bi cho vien tien su chan doan dieu tri
+    kham thuoc duoc nguoi"""
+OTHERS = """der die und mit das nicht ist le la les des et une du est el los las con y para por
+    il di che per una het een van met en dan yang dengan untuk pasien z nie na"""
 VIETNAMESE = re.compile("[ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ]", re.IGNORECASE)
 HAN_SIGN = re.compile(f"[{HAN}]")
 LONG = 15
@@ -238,6 +115,11 @@ def plain(name: str) -> str:
     return re.sub(r"\W+", "_", found).strip("_")
 
 
+@cache
+def _words(text: str) -> frozenset[str]:
+    return frozenset(map(plain, text.split()))
+
+
 class Column:
     """A column: its name and what stands in it."""
 
@@ -248,7 +130,7 @@ class Column:
 
     def called(self, names: str) -> bool:
         """Whether its name is one of those that are usual."""
-        return self.plain in {plain(name) for name in names.split()}
+        return self.plain in _words(names)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -490,7 +372,7 @@ def label_columns(
         return name
     found = [one for one in columns.values() if one.name not in taken and _categories(one)]
     usual = [one for one in found if one.called(LABELS)]
-    first = [one for one in usual if one.plain in FIRST]
+    first = [one for one in usual if one.called(FIRST)]
     if len(first) == 1:
         return first[0].name
     if len(usual) == 1 and len(found) == 1:
@@ -567,7 +449,9 @@ def language(text: str) -> str:
     own = sum(bool(VIETNAMESE.search(word)) for word in words)
     if own >= max(1, 0.1 * len(words)):
         return "vi"
-    shares = [sum(word in known for word in words) for known in (ENGLISH, BARE_VIETNAMESE, OTHERS)]
+    shares = [
+        sum(word in _words(known) for word in words) for known in (ENGLISH, BARE_VIETNAMESE, OTHERS)
+    ]
     english, bare, others = shares
     clear = english >= max(1, 0.06 * len(words)) and english >= 2 * max(bare, others)
     letters = sum(word.isascii() for word in words) >= 0.97 * len(words)

@@ -106,7 +106,8 @@ def look(given: Sequence[Path], folder: Path, answers: Answers) -> Looked:
     read, and where something is left open that nobody is there to be asked."""
     paths = _expanded(given)
     folders = [*dict.fromkeys(path.parent for path in paths)]
-    with TemporaryDirectory() as place:
+    here = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    with TemporaryDirectory(dir=here, prefix=".looked-") as place:  # beside the notes, as they are
         files = [
             _decoded(path, Path(place) / str(folders.index(path.parent)), answers) for path in paths
         ]
