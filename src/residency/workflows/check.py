@@ -53,7 +53,9 @@ def check(
             summaries.append(summary(data, recipe.root, corpus))
             findings += _rejections(corpus, data.max_rejected, name)
             level = "refused" if corpus.leaks and data.leak == "refuse" else "note"
-            findings += [_found(level, f"data.{name}: {words}.") for words in corpus.warnings]
+            findings += [
+                _found(level, f"data.{name}: {words.rstrip('.')}.") for words in corpus.warnings
+            ]
     for asked in evaluation_tasks(recipe):
         _check_task(recipe, asked, base, corpora, findings)
     models = sorted(runs.glob(f"{recipe.name}-*/train/*"))
