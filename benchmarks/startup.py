@@ -50,7 +50,7 @@ def project(work: Path, notes: int, base: str) -> list[str]:
     """The command that runs a recipe on so many invented notes, one step, few of them measured."""
     data = common.write_parts(work, None, notes=common.invented(notes))
     data = {"format": "jsonl", "path": data["notes"], "profile": "synthetic"}
-    stage = {"method": {"kind": "full"}, "steps": 1, "stop": None}
+    stage = {"method": {"kind": "full"}, "steps": 1, "stop": None, "lexical": "off"}
     recipe = common.recipe("finished", base, data, "clinical", stage, bootstrap=0, limit=10)
     (work / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
     return ["run", str(work / "recipe.yaml"), "--runs", str(work / "runs")]

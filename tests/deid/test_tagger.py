@@ -111,6 +111,14 @@ def test_a_sure_place_is_masked_and_a_doubtful_one_waits() -> None:
     assert [text[one.start : one.end] for one in doubts] == ["Knox"]
 
 
+def test_codes_of_public_systems_and_diseases_called_by_a_name_stay() -> None:
+    words = {"LOINC": ("name", 0.9), "2345-7": ("record", 0.9), "Grave": ("relative", 0.9)}
+    text = "LOINC 2345-7. Sister Grave's disease; file 2345-7, sister Grave came."
+    found, doubts = reviewed(words).add("n", text, [])
+    assert [text[one.start : one.end + 5] for one in found] == ["2345-7, sis", "Grave came"]
+    assert not doubts
+
+
 def test_what_a_person_decided_is_done() -> None:
     text = "Rosie, Knox"
     tagger = reviewed({"Rosie": ("relative", 0.9), "Knox": ("clinician", 0.3)})

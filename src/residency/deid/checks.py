@@ -332,18 +332,23 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
 
 
 CODED = re.compile(
-    r"(?:snomed|sctid|loinc|rx ?norm|rxcui|pmid|pubmed|pmcid|doi|cpt|hcpcs|icd|nct|omim|hgnc|mesh"
-    r"|umls|atc|ndc|clinicaltrials|dbsnp|uniprot|refseq|meddra|hpo|cvx|gtin|isbn|issn|orpha)"
+    r"(?<![a-z])(?:snomed|sctid|loinc|rx ?norm|rxcui|pmid|pubmed|pmcid|doi|cpt|hcpcs|icd|nct|omim|hgnc|mesh"
+    r"|umls|atc|ndc|clinicaltrials|dbsnp|uniprot|refseq|meddra|hpo|cvx|unii|gtin|isbn|issn|orpha)"
     r"[a-z]{0,4}(?:[ \-]?(?:ct|cm|\d\d?|id|no|编码|代码|编号|码))*(?:[\s:#=.,;/|(]+|and|và|和|及"
     r"|[a-z]?\d[\w.\-]*)*\Z"
 )
 """The name of a public code system, and codes of it, at the end of what stands before one."""
 
 
+def coded(text: str, end: int) -> bool:
+    """Whether a text up to a place ends with a public code system or codes of it (``SNOMED CT
+    44054006``), in one line."""
+    return CODED.search(text[max(0, end - 40) : end].lower().rpartition("\n")[2]) is not None
+
+
 def _uncoded(value: str, text: str, start: int) -> Meant:
-    """A number of a person, not a code of a public system (``SNOMED CT 44054006``)."""
-    before = text[max(0, start - 40) : start].lower().rpartition("\n")[2]
-    return None if CODED.search(before) else (0, len(value))
+    """A number of a person, not a code of a public system."""
+    return None if coded(text, start) else (0, len(value))
 
 
 CHECKS: dict[str, Callable[[str, str, int], Meant]] = {

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json
 from residency.core.types import Value
+from residency.deid.checks import coded
 from residency.deid.find import Finding, resolve
+from residency.deid.names.en_shape import is_eponym
 from residency.deid.names.zh import before_act
 from residency.deid.options import Deid
 
@@ -182,7 +184,8 @@ class ReviewedTagger:
     ) -> tuple[list[Finding], tuple[Tagged, ...]]:
         """Findings (in order, without overlaps) with what is tagged beside them, and the places on
         which somebody has to decide."""
-        sure, open_, tagged = [], [], self.tagger.tag(text, self.review)
+        sure, open_ = [], []
+        tagged = [one for one in self.tagger.tag(text, self.review) if not _is_term(text, one)]
         clear = {text[one.start : one.end] for one in tagged if one.probability >= self.mask}
         for place in tagged:
             quote = text[place.start : place.end]
@@ -193,6 +196,11 @@ class ReviewedTagger:
                 open_.append(place)
         found = resolve([*findings, *beside(findings, sure, text)])
         return found, tuple(place for place in open_ if any(beside(found, [place], text)))
+
+
+def _is_term(text: str, place: Tagged) -> bool:
+    """A public code system or a code of it, or what a disease is called by."""
+    return coded(text, place.end) or (place.kind in PEOPLE and is_eponym(text, place.end))
 
 
 def tagger_of(

@@ -94,8 +94,8 @@ class English:
                 if text[start:end].isupper() and end - start < 3 and not match["v"].isupper():
                     continue  # MS is multiple sclerosis, PT physiotherapy
                 kin = kinds[0] == "relative" and cue not in self.called
-                if kin and self.shapes.is_clinical(match["v"][:found]):
-                    continue  # what a relative has: "Father Asthma"
+                if kin and self.shapes.is_clinical(match["v"][:found], text, at + found):
+                    continue  # what a relative has: "Father Asthma", "Sister Grave's disease"
                 quoted = cue == "name" and '"' in text[end:at]  # anything may have a name there
                 if self._is_name(match["v"][:found], "" if quoted else cue, kinds[0]):
                     yield Finding(at, at + found, kinds[0], "rule:en/name-cue")

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from residency.deid.find import Finding
-from residency.deid.names.lists import LETTER, LOWER, UPPER
+from residency.deid.names.lists import LETTER, LOWER, UPPER, name_data
 from residency.deid.view import View
 from residency.deid.words import SpacedWords
 
@@ -38,6 +38,16 @@ NAMING = (GIVEN, FAMILY, OTHER)
 """Words that may be of a name by themselves."""
 
 
+@cache
+def _eponyms() -> re.Pattern[str]:
+    return re.compile(rf"['’]?s?[ ](?:{'|'.join(name_data('en')['eponyms'])})(?![a-z])")
+
+
+def is_eponym(text: str, end: int) -> bool:
+    """Whether what ends here is what a disease, a sign or a thing is called by: ``Grave's disease``."""
+    return _eponyms().match(text, end) is not None
+
+
 def _full(words: list[Word]) -> int:
     return sum(kind != SMALL for _, kind, _ in words)
 
@@ -60,7 +70,6 @@ class Shapes:
             for name in names:
                 both = name in words or name in data["ambiguous"]
                 self.kinds[name] = BOTH if both else kind
-        self.eponyms = re.compile(rf"['’]?s?[ ](?:{'|'.join(data['eponyms'])})(?![a-z])")
         self.endings, self.leads = tuple(data["endings"]), tuple(data["leads"])
         self.titles = frozenset(data["titled"])
         self.lettered = tuple(f"{word} " for word in data["lettered"])
@@ -191,7 +200,7 @@ class Shapes:
                 part.pop()
             if len(part) > 1 and (by := self._is_name(part)):
                 one = self._finding(part, by)
-                if by != "name-pair" or not self.eponyms.match(text, one.end):
+                if by != "name-pair" or not is_eponym(text, one.end):
                     yield one
 
     def _finding(self, words: list[Word], by: str) -> Finding:
@@ -219,10 +228,11 @@ class Shapes:
             return ""
         return "name-pair" if first[1] == OTHER or first[0].lower() in self.given else ""
 
-    def is_clinical(self, found: str) -> bool:
-        """Whether words behind a relative are what the relative has: none can be a name."""
+    def is_clinical(self, found: str, text: str, end: int) -> bool:
+        """Whether words behind a relative, up to ``text[end]``, are what the relative has: none can be
+        a name, or a disease is called by them."""
         kinds = {self.kind_of(word) for word in found.split(" ")} - {SMALL}
-        return kinds == {KNOWN}
+        return kinds == {KNOWN} or is_eponym(text, end)
 
     def shouted(self, found: str) -> bool:
         """Whether words in capitals before an age are a name: none is of the language, and one is
