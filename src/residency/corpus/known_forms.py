@@ -8,12 +8,14 @@ import gzip
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from residency.core.errors import DataError
-from residency.core.files import reason
+from residency.core.files import csv_rows, reason, text_lines
 from residency.core.types import Value
+from residency.corpus.formats.conll import no_tag, parse_tag
 from residency.corpus.formats.jsonl import foreign_form
 from residency.corpus.json_records import json_records
 
@@ -145,6 +147,10 @@ TABLES = {
 """Whose notes a table holds -> its columns, as ``extract.columns`` names them."""
 
 
+CHUNKS = frozenset(["NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"])
+"""Phrases, which are no entities: CoNLL-2003 has a column of them."""
+
+
 class Form(Value, frozen=True):
     """What a file is."""
 
@@ -266,3 +272,43 @@ def _by_beginning(path: Path) -> Form | None:
             if re.match(pattern, text):
                 return Form(name=name, format=format, kind=READ_BY_EXTRACT.get(name, ""))
     return None
+
+
+def tag_columns(path: Path) -> list[int]:
+    """The columns of a file of tokens that hold tags of entities, counted from 0; none where it is
+    no such file."""
+    rows = [
+        re.split(r"\t" if "\t" in line else " +", line.rstrip("\r\n\t "))
+        for _, line in islice(text_lines(path), 20000)
+        if line.strip() and not line.startswith("-DOCSTART-")
+    ]
+    width = max((len(row) for row in rows), default=0)
+    if width < 2 or sum(len(row) == width for row in rows) < 0.9 * len(rows):
+        return []
+    found = []
+    for column in range(1, width):
+        tags = [row[column] for row in rows if len(row) == width]
+        good = [tag for tag in tags if not no_tag(tag, bare=False)]
+        types = {parse_tag(tag)[1] for tag in good if tag != "O"}
+        bare = tags.count("O") * 2 >= len(tags) and all(re.fullmatch(r"\w+", tag) for tag in tags)
+        if (len(good) >= 0.9 * len(tags) and types and not types <= CHUNKS) or (
+            bare and not types and len(set(tags)) > 1
+        ):
+            found.append(column)
+    return found
+
+
+def delimiters(path: Path) -> dict[str, int]:
+    """The signs that could part the columns of a table, each of which gives rows as many cells as the
+    header has, with that number."""
+    lines = [line for _, line in islice(text_lines(path), 400)]
+    found: dict[str, int] = {}
+    for sign in ("\t", ",", ";", "|"):
+        with suppress(DataError, csv.Error):
+            rows = [cells for _, cells in csv_rows(lines, path, sign)]
+            rows = rows[:-1] if len(lines) == 400 else rows  # the last may be cut
+            if len(rows) > 1 and len(rows[0]) > 1:
+                fit = sum(len(row) == len(rows[0]) for row in rows)
+                if fit >= 0.95 * len(rows):
+                    found[sign] = len(rows[0])
+    return found

@@ -3,7 +3,6 @@ the files do not show is asked."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from residency.corpus.formats import sources
 from residency.corpus.formats.conll import detect as scheme_of
 from residency.corpus.formats.conll import no_tag, parse_tag
 from residency.corpus.json_records import Record, json_records
-from residency.corpus.known_forms import detect, unread
+from residency.corpus.known_forms import CHUNKS, delimiters, detect, tag_columns, unread
 from residency.corpus.load import Corpus, Data
 from residency.corpus.reader import showable
 from residency.ingest.decode import FONTS, Unreadable, by_font, decode_bytes, tcvn3, vni
@@ -51,8 +50,6 @@ PARTS = {
     "testing": "test",
 }
 """What names of files say of their part."""
-CHUNKS = frozenset(["NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"])
-"""Phrases, which are no entities: CoNLL-2003 has a column of them."""
 PAIRS = {"brat": ".txt", "i2b2": ".con", "ccks": ""}
 """Formats of which two files belong together, and the suffix of the one that is named."""
 TALKS = frozenset(("alpaca", "sharegpt", "messages", "instructions", "promptcblue"))
@@ -246,7 +243,7 @@ def _form(file: _File, answers: Answers) -> str:
         return found.format
     if found and found.format == "jsonl":
         return _json_form(path)
-    if _tag_columns(path):
+    if tag_columns(path):
         return "conll"
     first = next((line for _, line in text_lines(path) if line.strip()), "")
     if re.match(r"\d+\|[ta]\|", first):
@@ -278,30 +275,6 @@ def _json_form(path: Path) -> str:
     if guess.pair_columns(guess.columns_of(records)) and not any("text" in one for one in records):
         return "instructions"
     return "jsonl"
-
-
-def _tag_columns(path: Path) -> list[int]:
-    """The columns of a file of tokens that hold tags of entities, counted from 0; none where it is
-    no such file."""
-    rows = [
-        re.split(r"\t" if "\t" in line else " +", line.rstrip("\r\n\t "))
-        for _, line in islice(text_lines(path), 20000)
-        if line.strip() and not line.startswith("-DOCSTART-")
-    ]
-    width = max((len(row) for row in rows), default=0)
-    if width < 2 or sum(len(row) == width for row in rows) < 0.9 * len(rows):
-        return []
-    found = []
-    for column in range(1, width):
-        tags = [row[column] for row in rows if len(row) == width]
-        good = [tag for tag in tags if not no_tag(tag, bare=False)]
-        types = {parse_tag(tag)[1] for tag in good if tag != "O"}
-        bare = tags.count("O") * 2 >= len(tags) and all(re.fullmatch(r"\w+", tag) for tag in tags)
-        if (len(good) >= 0.9 * len(tags) and types and not types <= CHUNKS) or (
-            bare and not types and len(set(tags)) > 1
-        ):
-            found.append(column)
-    return found
 
 
 def _parts(files: Sequence[_File]) -> dict[str, list[_File]]:
@@ -395,7 +368,7 @@ def _settings(format: str, files: Sequence[_File], answers: Answers) -> list[Set
 
 
 def _conll_settings(path: Path, where: Path, answers: Answers) -> list[Setting]:
-    found = _tag_columns(path)
+    found = tag_columns(path)
     rows = [re.split(r"\t| +", line.strip()) for _, line in islice(text_lines(path), 5000)]
     rows = [row for row in rows if len(row) > 1]
     width = max(map(len, rows), default=0)
@@ -423,16 +396,7 @@ def _is_chinese(text: str) -> bool:
 def _delimiter(file: _File, answers: Answers, sure: bool = False) -> str:
     """What parts the columns of a table: the sign that gives every row as many cells as the header.
     The empty string where none does, if ``sure``; else asked."""
-    lines = [line for _, line in islice(text_lines(file.utf8), 400)]
-    found: dict[str, int] = {}
-    for sign in ("\t", ",", ";", "|"):
-        with suppress(DataError, csv.Error):
-            rows = [cells for _, cells in csv_rows(lines, file.path, sign)]
-            rows = rows[:-1] if len(lines) == 400 else rows  # the last may be cut
-            if len(rows) > 1 and len(rows[0]) > 1:
-                fit = sum(len(row) == len(rows[0]) for row in rows)
-                if fit >= 0.95 * len(rows):
-                    found[sign] = len(rows[0])
+    found = delimiters(file.utf8)
     if "," in found and not sure and len(found) == 1:
         return ","
     if sure or not found:
