@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -63,7 +64,11 @@ def check(recipe: RecipePath, overrides: Overrides = None, runs: Runs = Path("ru
             f"{recipe}: the split leaks; give each of these to one part, or accept it with "
             "data.NAME.leak=warn."
         )
-    say(f"{recipe}: nothing stands in the way of residency run.")
+    also = "".join(f" {quote(text)}" for text in overrides or ())
+    say(
+        f"{recipe}: nothing stands in the way of residency run.\n\n"
+        f"Next: residency run {quote(str(recipe))}{also}"
+    )
 
 
 @app.command()

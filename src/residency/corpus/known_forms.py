@@ -6,14 +6,16 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+import msgspec
+
 from residency.core.errors import DataError
-from residency.core.files import csv_rows, reason, text_lines
+from residency.core.files import csv_rows, read_text, reason, text_lines
 from residency.core.types import Value
 from residency.corpus.formats.conll import no_tag, parse_tag
 from residency.corpus.formats.jsonl import foreign_form
@@ -127,6 +129,18 @@ READ_BY_EXTRACT = {
     "an HL7 message (extract reads it)": "hl7",
     "claims of Vietnamese health insurance (extract reads them)": "claims",
 }
+RECORDS: tuple[tuple[set[str], set[str], str, str], ...] = (
+    ({"originalText"}, set(), "CCKS JSON", "ccks"),
+    ({"data", "annotations"}, set(), "an export of Label Studio", "label_studio"),
+    ({"words", "tags"}, set(), "words with tags (PhoNER JSON)", "phoner"),
+    ({"messages"}, set(), "conversations", "messages"),
+    ({"conversations"}, set(), "conversations (ShareGPT)", "sharegpt"),
+    ({"instruction", "output"}, set(), "instructions (Alpaca)", "alpaca"),
+    ({"question", "answer"}, {"options", "points"}, "questions of an exam", "exam"),
+    ({"input", "target"}, {"type", "task_dataset", "answer_choices"}, "PromptCBLUE", "promptcblue"),
+    ({"start_char_idx", "length_acronym", "expansion"}, set(), "acronyms", "acronyms"),
+)
+"""Keys that a record has, keys of which it has one, what it is, and the format that reads it."""
 TABLES = {
     "MIMIC": {
         "id": "ROW_ID",
@@ -183,6 +197,17 @@ def check_form(path: Path, format: str) -> None:
         raise DataError(f"{path}: is {found.name}; {told}.")
 
 
+def other_form(path: Path, format: str, suffixes: Sequence[str]) -> str:
+    """What a file that cannot be read in a format looks like; the empty string where it does not
+    look like another. ``suffixes``: those of files of the format."""
+    found = detect(path)
+    if not found or found.format in ("", "csv", format):
+        return ""  # a sign that parts columns is in many files
+    if found.format == "jsonl" and ".jsonl" in suffixes:
+        return ""
+    return f"it looks like {found.name}: set format to {found.format}"
+
+
 def unread(path: Path) -> str:
     """What a file is, where it is of a kind that nothing here reads; the empty string elsewhere."""
     found = _by_beginning(path)
@@ -192,22 +217,40 @@ def unread(path: Path) -> str:
 
 
 def detect(path: Path) -> Form | None:
-    """What a file is, by how it begins, its name or its first record; None where nothing tells.
-    Raises ``DataError`` for a file that cannot be read."""
+    """What a file is, by how it begins, its name, its first record, or its columns; None where
+    nothing tells. Raises ``DataError`` for a file that cannot be read."""
     if found := _by_beginning(path):
         return found
-    if name := SUFFIXES.get(path.suffix.lower()):
+    suffix = path.suffix.lower()
+    if name := SUFFIXES.get(suffix):
         return Form(name=name)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return _by_header(path)
-    if path.suffix.lower() in (".json", ".jsonl", ".ndjson", ".txt"):
-        with suppress(DataError):
-            if isinstance(first := next((one for _, one in json_records(path)), ""), Mapping):
-                return _by_record(dict(first))
-    if path.suffix == ".txt" and path.name.endswith("original.txt"):
+    if path.name.endswith("original.txt"):
         return Form(name="a text of CCKS 2017", format="ccks")
-    if path.suffix in (".ann", ".txt") and path.with_suffix(".ann").is_file():
+    if suffix in (".ann", ".txt") and path.with_suffix(".ann").is_file():
         return Form(name="brat standoff", format="brat")
+    with suppress(DataError):  # another encoding: its bytes tell nothing more
+        first = next((line.strip() for _, line in text_lines(path) if line.strip()), "")
+        if first[:1] in ("{", "["):
+            if isinstance(record := next((one for _, one in json_records(path)), ""), Mapping):
+                return _by_record(dict(record))
+            if isinstance(whole := _whole(path), dict):
+                return _by_record(whole)
+        if tag_columns(path):
+            return Form(name="tokens and tags in columns", format="conll")
+        if re.match(r"\d+\|[ta]\|", first):
+            return Form(name="PubTator", format="pubtator")
+    if suffix in (".csv", ".tsv"):
+        return _by_header(path)
+    with suppress(DataError):
+        return Form(name="a table", format="csv") if delimiters(path) else None
+    return None
+
+
+def _whole(path: Path) -> object:
+    """What a file of one JSON value holds; None where it is none."""
+    with suppress(msgspec.DecodeError):
+        found: object = msgspec.json.decode(read_text(path))
+        return found
     return None
 
 
@@ -216,20 +259,15 @@ def _by_record(record: dict[str, object]) -> Form:
     keys = record.keys()
     if "resourceType" in keys:
         return Form(name="FHIR", format="fhir", kind="fhir")
-    if "originalText" in keys:
-        return Form(name="CCKS JSON", format="ccks")
     told = foreign_form(record, record.get("relations"))
-    for wanted, name, format in (
-        ({"data", "annotations"}, "an export of Label Studio", "label_studio"),
-        ({"words", "tags"}, "words with tags (PhoNER JSON)", "phoner"),
-        ({"messages"}, "conversations", "messages"),
-        ({"conversations"}, "conversations (ShareGPT)", "sharegpt"),
-        ({"instruction", "output"}, "instructions (Alpaca)", "alpaca"),
-    ):
-        if wanted <= keys:
+    for wanted, either, name, format in RECORDS:
+        if wanted <= keys and (not either or either & keys):
             return Form(name=name, format=format)
     if told:
         return Form(name=told.removeprefix("this is ").partition(":")[0], format=told.split()[-1])
+    inside = next(iter(record.values()), None)
+    if "text" not in keys and isinstance(inside, dict) and "QUESTION" in inside:
+        return Form(name="PubMedQA", format="pubmedqa")
     return Form(name="JSON lines", format="jsonl", kind="jsonl")
 
 

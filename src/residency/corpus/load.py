@@ -16,7 +16,7 @@ from residency.corpus import history
 from residency.corpus.copied import copied_forward
 from residency.corpus.formats import sources
 from residency.corpus.groups import Clusters
-from residency.corpus.known_forms import check_form
+from residency.corpus.known_forms import check_form, other_form
 from residency.corpus.leaks import Grouping, Leak, find_leaks, grouping
 from residency.corpus.ledger import Ledger, LedgerEntry
 from residency.corpus.near import near_duplicates
@@ -137,11 +137,19 @@ def read_parts(
     for part, path in [(part, path) for part, paths in inputs.items() for path in paths]:
         before = len(ledger)
         check_form(path, data.format)
-        for row in reader.rows(path):
-            if note := ledger.add_row(row, path, reader):
-                read[part].append(note)
-            if progress and not len(ledger) % TOLD_EVERY:
-                progress(len(ledger))
+        try:
+            for row in reader.rows(path):
+                if note := ledger.add_row(row, path, reader):
+                    read[part].append(note)
+                if progress and not len(ledger) % TOLD_EVERY:
+                    progress(len(ledger))
+        except DataError as error:
+            if told := other_form(path, data.format, data.suffixes()):
+                raise DataError(f"{str(error).rstrip('.')}; {told}.") from None
+            raise
+        nothing = all(one.status == "rejected" for one in ledger.entries[before:])
+        if nothing and (told := other_form(path, data.format, data.suffixes())):
+            raise DataError(f"{path}: no row can be read as {data.format}; {told}.")
         if len(ledger) == before:
             raise DataError(
                 f"{path}: holds no records; check that the file is complete, or leave it out."

@@ -6,18 +6,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from residency.core.encodings import ENOUGH, candidates
 from residency.core.errors import DataError, UserError
-from residency.core.files import csv_rows, read_text, text_lines
+from residency.core.files import csv_rows, text_lines
 from residency.core.part import parse
 from residency.core.types import PartName, Value
 from residency.corpus import load
@@ -213,7 +211,7 @@ def _format(files: list[_File], answers: Answers) -> tuple[str, list[_File]]:
     known = [str(one.model_fields["format"].annotation.__args__[0]) for one in sources()]  # type: ignore[union-attr]
     if said := answers.said("format", known):
         return said, files
-    found = {one.utf8: _form(one, answers) for one in files}
+    found = {one.utf8: _form(one) for one in files}
     formats = sorted({format for format in found.values() if format})
     where = files[0].path
     if not formats:
@@ -228,53 +226,21 @@ def _format(files: list[_File], answers: Answers) -> tuple[str, list[_File]]:
     return formats[0], [one for one in files if found[one.utf8]]
 
 
-def _form(file: _File, answers: Answers) -> str:
+def _form(file: _File) -> str:
     """The format of a file; the empty string where nothing tells."""
-    path = file.utf8
-    if path.suffix in (".txt", ".ann") and file.path.with_suffix(".ann").is_file():
+    if file.path.suffix in (".txt", ".ann") and file.path.with_suffix(".ann").is_file():
         return "brat"
-    if path.suffix == ".con" or file.path.with_suffix(".con").is_file():
+    if file.path.with_suffix(".con").is_file():
         return "i2b2"
-    found = detect(path)
+    found = detect(file.utf8)
     if found and not found.format:
         also = f"; residency extract reads it (extract.kind: {found.kind})" if found.kind else ""
         raise DataError(f"{file.path}: is {found.name}; no data set is read from it{also}.")
-    if found and found.format not in ("jsonl", "csv"):
-        return found.format
     if found and found.format == "jsonl":
-        return _json_form(path)
-    if tag_columns(path):
-        return "conll"
-    first = next((line for _, line in text_lines(path) if line.strip()), "")
-    if re.match(r"\d+\|[ta]\|", first):
-        return "pubtator"
-    if first.lstrip()[:1] in ("{", "["):
-        return _json_form(path)
-    if found or (path.suffix in (".txt", ".tsv") and _delimiter(file, answers, sure=True)):
-        return "csv"
-    return ""
-
-
-def _json_form(path: Path) -> str:
-    """The format of JSON whose records have no form of their own."""
-    records = [one for _, one in islice(json_records(path), 50) if isinstance(one, dict)]
-    whole: object = None
-    with suppress(msgspec.DecodeError, DataError):
-        whole = msgspec.json.decode(read_text(path)) if len(records) < 2 else None
-    if isinstance(whole, dict) and whole and "text" not in whole:
-        first = next(iter(whole.values()))
-        if isinstance(first, dict) and "QUESTION" in first:
-            return "pubmedqa"
-    keys = set(records[0]) if records else set()
-    if {"question", "answer"} <= keys and ("options" in keys or "points" in keys):
-        return "exam"
-    if {"input", "target"} <= keys and keys & {"type", "task_dataset", "answer_choices"}:
-        return "promptcblue"
-    if {"start_char_idx", "length_acronym", "expansion"} <= keys:
-        return "acronyms"
-    if guess.pair_columns(guess.columns_of(records)) and not any("text" in one for one in records):
-        return "instructions"
-    return "jsonl"
+        records = [one for _, one in islice(json_records(file.utf8), 50) if isinstance(one, dict)]
+        if guess.pair_columns(guess.columns_of(records)) and "text" not in records[0]:
+            return "instructions"
+    return found.format if found else ""
 
 
 def _parts(files: Sequence[_File]) -> dict[str, list[_File]]:
@@ -393,18 +359,13 @@ def _is_chinese(text: str) -> bool:
     return len(guess.HAN_SIGN.findall(text)) * 2 > len(text.replace(" ", ""))
 
 
-def _delimiter(file: _File, answers: Answers, sure: bool = False) -> str:
-    """What parts the columns of a table: the sign that gives every row as many cells as the header.
-    The empty string where none does, if ``sure``; else asked."""
+def _delimiter(file: _File, answers: Answers) -> str:
+    """What parts the columns of a table; asked where several signs could."""
     found = delimiters(file.utf8)
-    if "," in found and not sure and len(found) == 1:
-        return ","
-    if sure or not found:
-        return max(found, key=lambda sign: found[sign], default="") if sure or found else ","
-    best = max(found.values())
+    best = max(found.values(), default=0)
     signs = [sign for sign, width in found.items() if width == best]
-    if len(signs) == 1:
-        return signs[0]
+    if len(signs) < 2:
+        return signs[0] if signs else ","
     told = {"tab": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
     names = [name for name, sign in told.items() if sign in signs]
     asked = f"{file.path}: several signs could part the columns; which is it"
