@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from residency.core.part import parse
+from residency.core.progress import Silent
 from residency.ingest.ccda import document
 from residency.ingest.rows import NO_TEXT
 from residency.ingest.safe_xml import BROKEN, ENTITIES
-from residency.ingest.sources import Ccda
+from residency.ingest.sources import Ccda, Extract
+from residency.ingest.store import Store
+from residency.ingest.transfer import take
 
 SETTINGS = Ccda(kind="ccda", path="x", lang="en")
 HEADER = """
@@ -89,3 +93,91 @@ def test_entities_are_not_followed(tmp_path: Path) -> None:
 )
 def test_what_is_no_document_is_accounted_for(data: bytes, reason: str) -> None:
     assert document(SETTINGS, data, "a.xml").skipped == reason
+
+
+# Versions: each row of a case is a file, (set, number, how it is related, to which document).
+
+
+def of_set(
+    words: str, id: str, set_id: str = "", number: str = "", related: tuple[str, str, str] = ("", "", ""),
+    patient: str = "MRN-1",
+) -> bytes:  # fmt: skip
+    """A document of one paragraph; ``related``: how, the parent's id, the parent's set."""
+    how, parent, parent_set = related
+    inside = f'<id root="1.9" extension="{id}"/><effectiveTime value="20240501"/>'
+    inside += f'<setId root="1.8" extension="{set_id}"/>' if set_id else ""
+    inside += f'<versionNumber value="{number}"/>' if number else ""
+    inside += f'<recordTarget><patientRole><id root="1.2" extension="{patient}"/></patientRole></recordTarget>'
+    if how:
+        inside += f'<relatedDocument typeCode="{how}"><parentDocument><id root="1.9" extension="{parent}"/>'
+        inside += f'<setId root="1.8" extension="{parent_set}"/>' if parent_set else ""
+        inside += "</parentDocument></relatedDocument>"
+    return xml(
+        f"{inside}<component><structuredBody><component><section><text>{words}</text></section>"
+        "</component></structuredBody></component>"
+    )
+
+
+VERSIONS: dict[str, tuple[list[bytes], set[str]]] = {
+    "the higher number of a set stands": (
+        [of_set("Sốt.", "a", "s", "9"), of_set("Sốt cao.", "b", "s", "10", ("RPLC", "a", "s"))],
+        {"Sốt cao."},
+    ),
+    "a set without relations has versions too": (
+        [of_set("Old.", "a", "s", "1"), of_set("New.", "b", "s", "2")],
+        {"New."},
+    ),
+    "what is replaced by id leaves": (
+        [of_set("Old.", "a"), of_set("New.", "b", related=("RPLC", "a", ""))],
+        {"New."},
+    ),
+    "what is replaced from another set leaves": (
+        [of_set("Old.", "a", "s", "1"), of_set("New.", "b", "t", "1", ("RPLC", "a", "s"))],
+        {"New."},
+    ),
+    "a chain leaves its last": (
+        [
+            of_set("One.", "a"),
+            of_set("Two.", "b", related=("RPLC", "a", "")),
+            of_set("Three.", "c", related=("RPLC", "b", "")),
+        ],
+        {"Three."},
+    ),
+    "an addendum stands beside its document": (
+        [of_set("First.", "a", "s", "1"), of_set("Also.", "b", "s", "2", ("APND", "a", "s"))],
+        {"First.", "Also."},
+    ),
+    "an addendum by id": (
+        [of_set("First.", "a"), of_set("Also.", "b", related=("APND", "a", ""))],
+        {"First.", "Also."},
+    ),
+    "one set of two patients is of two": (
+        [of_set("Of An.", "a", "s", "1"), of_set("Of Ba.", "b", "s", "2", patient="MRN-2")],
+        {"Of An.", "Of Ba."},
+    ),
+    "another patient's document replaces nothing": (
+        [of_set("Of An.", "a"), of_set("Of Ba.", "b", related=("RPLC", "a", ""), patient="MRN-2")],
+        {"Of An.", "Of Ba."},
+    ),
+}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "one by one"])
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "turned round"])
+@pytest.mark.parametrize("name", VERSIONS)
+def test_versions_and_replaced_documents_leave_what_stands(
+    name: str, turned: bool, later: bool, tmp_path: Path
+) -> None:
+    files, wanted = VERSIONS[name]
+    for folder in ("in", "zone"):
+        (tmp_path / folder).mkdir()
+    store = Store.open(tmp_path / "zone", "t", b"k" * 32)
+    source = parse(Extract, {"kind": "ccda", "path": "in", "lang": "en"}, "extract")  # type: ignore[arg-type]
+    numbered = list(enumerate(reversed(files) if turned else files))
+    for number, data in numbered:
+        (tmp_path / f"in/{number}.xml").write_bytes(data)
+        if later or number == numbered[-1][0]:
+            take(source, tmp_path, store, Silent())
+    held = [note.text for number in store.numbers(0) for note in store.read(number)]
+    assert sorted(held) == sorted(wanted)
+    store.close()

@@ -11,6 +11,7 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -545,3 +546,108 @@ def test_no_character_of_a_resource_is_lost(
         assert out + sum(one.remarks.values()) == len(characters(given_))
         if one.note:  # and no character is another
             assert not Counter(solid(one.note.text)) - Counter(characters(given_))
+
+
+# XML
+
+
+def as_xml(made: Made, tag: str = "") -> str:
+    """A resource in XML as the standard writes it: an attribute for a value, an element for each
+    item of a list, in any order of lists."""
+    out = ET.Element(tag or str(made["resourceType"]))
+    if not tag:
+        out.set("xmlns", "http://hl7.org/fhir")
+    for key, value in made.items():
+        for one in value if isinstance(value, list) else [value]:
+            if key == "resourceType":
+                continue
+            if key == "div":
+                inside = one.replace("<div>", '<div xmlns="http://www.w3.org/1999/xhtml">', 1)
+                out.append(ET.fromstring(inside))
+            elif key in ("resource", "contained"):
+                ET.SubElement(out, key).append(ET.fromstring(as_xml(one)))
+            elif isinstance(one, dict):
+                out.append(ET.fromstring(as_xml(one, key)))
+            else:
+                ET.SubElement(out, key, value=str(one))
+    return ET.tostring(out, encoding="unicode")
+
+
+def told(found: list[RowOutcome]) -> list[tuple[RawNote | None, str, dict[str, int], str, bool]]:
+    return [(one.note, one.skipped, one.remarks, one.version, one.deleted) for one in found]
+
+
+@many
+@given(st.lists(resource(), min_size=1, max_size=3))
+def test_xml_says_what_json_says(
+    tmp_path_factory: pytest.TempPathFactory, made: list[Made]
+) -> None:
+    folder, whole = tmp_path_factory.getbasetemp(), bundle(AN, BA, *made)
+    by_json, by_xml = read(folder, whole), read(folder, as_xml(whole), "a.xml")
+    assert [solid(one.note.text) if one.note else "" for one in by_xml] == [
+        solid(one.note.text) if one.note else "" for one in by_json
+    ]
+    lost = [len(solid(one.note.text)) if one.note else 0 for one in by_xml]
+    for kept, one, given_ in zip(lost, by_xml, made, strict=False):
+        assert kept + sum(one.remarks.values()) == len(characters(given_))
+
+
+def test_a_bundle_in_xml_has_its_people_visits_versions_and_what_is_taken_back(
+    tmp_path: Path,
+) -> None:
+    inside = document("d9", attached("Ho."), contained=[AN | {"id": "c"}], patient="#c")
+    entries = bundle(
+        AN,
+        {"resourceType": "Encounter", "id": "e1", "identifier": [{"value": "NV-77"}]},
+        {"resourceType": "Binary", "id": "b1", "contentType": "text/plain", "data": coded("Đau đầu.")},
+        at(
+            "2026-05-01T09:30:00+07:00",
+            document(
+                "d1",
+                {"attachment": {"contentType": "text/plain", "url": "Binary/b1"}},
+                context={"encounter": [{"reference": "Encounter/e1"}]},
+                relatesTo=[{"code": "replaces", "target": {"reference": "DocumentReference/d0"}}],
+                type={"coding": [{"code": "x", "display": "Bệnh án"}]},
+            ),
+        ),
+        document("d2", attached("hai"), status="entered-in-error"),
+        inside,
+    )  # fmt: skip
+    entries["entry"].append({"request": {"method": "DELETE", "url": "DiagnosticReport/r1"}})
+    assert told(read(tmp_path, as_xml(entries), "a.xml")) == told(read(tmp_path, entries))
+    notes = [one.note for one in read(tmp_path, as_xml(entries), "a.xml") if one.note]
+    assert [(n.text, n.kind) for n in notes] == [
+        ("Đau đầu.", "Bệnh án"),
+        ("Ho.", "DocumentReference"),
+    ]
+    assert ("admission", "NV-77") in notes[0].identifiers
+    assert ("record", "BN-1001") in notes[1].identifiers
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<Bundle",
+        b"<ClinicalDocument xmlns='urn:hl7-org:v3'/>",
+        b"<!DOCTYPE a [<!ENTITY e 'x'>]><Composition xmlns='http://hl7.org/fhir'/>",
+        b"<Bundle xmlns='http://hl7.org/fhir'><entry><resource><x xmlns='urn:other'/></resource></entry></Bundle>",
+        b"",
+    ],
+)
+def test_xml_that_is_no_resource_is_counted(tmp_path: Path, data: bytes) -> None:
+    assert [one.skipped for one in read(tmp_path, data, "a.xml")] == [BROKEN]
+
+
+def test_a_resource_in_xml_written_by_hand(tmp_path: Path) -> None:
+    written = """<?xml version="1.0" encoding="UTF-8"?>
+<!-- a report --><DiagnosticReport xmlns="http://hl7.org/fhir"><id value="r7"/><text><status value="generated"/>
+<div xmlns="http://www.w3.org/1999/xhtml"><p>X-quang</p></div></text><status value="final"/>
+<code><coding><system value="urn:x"/><code value="36643-5"/><display value="X-quang ngực"/></coding></code>
+<subject><reference value="Patient/p1"/><display value="Trần Thị An"/></subject>
+<conclusion value="Mờ đáy phổi phải &amp; trái&#10;😀"><extension url="urn:e"><valueString value="no"/></extension></conclusion>
+</DiagnosticReport>"""
+    (found,) = read(tmp_path, written, "r.xml")
+    assert found.note and found.note.text == "Mờ đáy phổi phải & trái\n😀"
+    assert (found.note.patient, found.note.kind) == ("p1", "X-quang ngực")
+    assert ("name", "Trần Thị An") in found.note.identifiers
+    assert found.remarks == {SUMMARY: len("X-quang")}

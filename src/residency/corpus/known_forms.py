@@ -61,6 +61,11 @@ FORMS: tuple[tuple[str, str, str], ...] = (
         "claims of Vietnamese health insurance (extract reads them)",
         "",
     ),
+    (
+        r"(?s:(?:<\?xml.{0,500})?<[A-Z]\w+ [^>]*xmlns=.http://hl7\.org/fhir)",
+        "FHIR in XML (extract reads it)",
+        "",
+    ),
     (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
     (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
     (
@@ -127,6 +132,7 @@ READ_BY_EXTRACT = {
     "an Excel workbook (xlsx)": "xlsx",
     "a CDA document (extract reads it)": "ccda",
     "an HL7 message (extract reads it)": "hl7",
+    "FHIR in XML (extract reads it)": "fhir",
     "claims of Vietnamese health insurance (extract reads them)": "claims",
 }
 RECORDS: tuple[tuple[set[str], set[str], str, str], ...] = (

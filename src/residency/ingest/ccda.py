@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from residency.core.types import RawNote
 from residency.ingest.decode import Unreadable
 from residency.ingest.documents import blank, narrative
-from residency.ingest.hl7 import moment, order_name
+from residency.ingest.hl7 import moment, note_id, order_name
 from residency.ingest.rows import NO_TEXT, RowOutcome
 from residency.ingest.safe_xml import V3, root_of
 from residency.ingest.shared_documents import IDENTIFIERS, ROOT, is_shared
@@ -26,8 +28,67 @@ NATIONAL = frozenset({"2.16.840.1.113883.4.1"})
 KINDS = dict.fromkeys(NATIONAL, "national_id") | IDENTIFIERS
 """Root of an identifier -> its kind, where it is no record number."""
 
+REPLACED = "the document is replaced by another (relatedDocument RPLC)"
+Gone = Mapping[str, str]
+"""Note -> name of the file that replaces it."""
 DEPARTMENT = f"{ROOT}1.26"
 CHINESE_ADDRESS = ("state", "city", "county", "township", "streetName", "houseNumber")
+
+
+def documents(settings: Ccda, data: bytes, name: str, gone: Gone) -> Iterator[RowOutcome]:
+    """What became of a document, and of those that it replaces. ``gone``: see ``replaced``."""
+    found = document(settings, data, name)
+    if found.note and found.note.id in gone:
+        id, version = found.note.id, found.version
+        found = RowOutcome(skipped=REPLACED, id=id, version=version, deleted=True)
+    yield found
+    for before in (one for one, by in gone.items() if by == name):
+        yield RowOutcome(skipped=REPLACED, id=before, rows=0, deleted=True)
+
+
+def replaced(files: Mapping[str, Path]) -> Gone:
+    """Notes that a document of another set of the same patient replaces (RPLC)."""
+    if not any(b"relatedDocument" in path.read_bytes() for path in files.values()):
+        return {}
+    notes: dict[tuple[str, str, str], str] = {}
+    parents: list[tuple[str, str, tuple[str, str, str], str]] = []
+    for name, path in files.items():
+        with suppress(Unreadable):  # said where it is read for its words
+            root = root_of(path.read_bytes())
+            patient = people(root, "")[0]
+            own, _ = _version(root, name, patient)
+            notes[patient, *_pair(root, "id")] = own
+            for parent in root.iterfind(_parent("RPLC")):
+                set_id = _pair(parent, "setId")
+                by_set = note_id("cda", *set_id, patient) if any(set_id) else ""
+                parents.append((name, own, (patient, *_pair(parent, "id")), by_set))
+    found = [(by_set or notes.get(id, own), own, name) for name, own, id, by_set in parents]
+    return {before: name for before, own, name in found if before != own}
+
+
+def _parent(how: str) -> str:
+    return f"{V3}relatedDocument[@typeCode='{how}']/{V3}parentDocument"
+
+
+def _pair(node: Any, tag: str) -> tuple[str, str]:
+    """Root and extension of an identifier of an element."""
+    found = node.find(f"{V3}{tag}")
+    return ("", "") if found is None else (found.get("root", ""), found.get("extension", ""))
+
+
+def _version(root: Any, name: str, patient: str) -> tuple[str, str]:
+    """(id of the note, version) of a document: by its set, which is of one patient, and its number
+    or time; by its file where it is in none. An addendum that says the set of its document is a note
+    of its own."""
+    set_id = _pair(root, "setId")
+    if not any(set_id):
+        return name, ""
+    number, time = root.find(f"{V3}versionNumber"), root.find(f"{V3}effectiveTime")
+    version = number.get("value", "") if number is not None else ""
+    if any(_pair(one, "setId") in (set_id, ("", "")) for one in root.iterfind(_parent("APND"))):
+        return note_id("cda", *set_id, patient, *_pair(root, "id"), version), version
+    when = moment(time.get("value", "")) if time is not None and not version.isdecimal() else None
+    return note_id("cda", *set_id, patient), when.isoformat() if when else version
 
 
 def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
@@ -35,24 +96,22 @@ def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
     left: Counter[str] = Counter()
     try:
         root = root_of(data)
+        code = root.find(f"{V3}languageCode")
+        lang = (code.get("code", "") if code is not None else "")[:2].lower()
+        lang = lang if lang in ("vi", "zh", "en") else settings.lang
+        patient, identifiers = people(root, lang)
+        id, version = _version(root, name, patient)
         text = narrative(root, settings.lang, left)
     except Unreadable as error:
         return RowOutcome(skipped=str(error), id=f"\0{name}")
     if not text:
         why = next(iter(left), NO_TEXT)
         return RowOutcome(skipped=why, id=f"\0{name}", remarks=dict(left))
-    lang = (
-        root.find(f"{V3}languageCode").get("code", "")
-        if root.find(f"{V3}languageCode") is not None
-        else ""
-    )[:2].lower()
-    lang = lang if lang in ("vi", "zh", "en") else settings.lang
-    patient, identifiers = people(root, lang)
     code, time = root.find(f"{V3}code"), root.find(f"{V3}effectiveTime")
     title = blank(root.findtext(f"{V3}title")).strip() if is_shared(root) else ""
     return RowOutcome(
         note=RawNote(
-            id=name,
+            id=id,
             patient=patient,
             text=text,
             lang=lang,
@@ -62,6 +121,7 @@ def document(settings: Ccda, data: bytes, name: str) -> RowOutcome:
             identifiers=identifiers,
         ),
         remarks=dict(left),
+        version=version,
     )
 
 

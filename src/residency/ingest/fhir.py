@@ -33,6 +33,7 @@ from residency.ingest.fhir_people import (
     Resource,
     people,
 )
+from residency.ingest.fhir_xml import as_json
 from residency.ingest.hl7 import note_id
 from residency.ingest.rows import NO_TEXT, RowOutcome, when
 from residency.ingest.sources import Fhir, Format
@@ -96,8 +97,14 @@ def known_of(paths: Iterable[Path], beside: Known | None = None) -> Known:
 
 
 def _entries(path: Path) -> Iterator[tuple[bytes | msgspec.Raw, Entry, Place | None]]:
-    """The resources of a file, each as it is written, with its entry in a bundle, or its place in a
-    file of lines."""
+    """The resources of a file, each as it is written (XML: as JSON), with its entry in a bundle, or
+    its place in a file of lines."""
+    if path.suffix.lower() == ".xml":
+        try:
+            yield from ((*one, None) for one in _opened(as_json(path.read_bytes()), Entry()))
+        except (Unreadable, msgspec.DecodeError):
+            yield b"", Entry(), None  # counted as broken
+        return
     if path.suffix.lower() == ".json":
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         try:

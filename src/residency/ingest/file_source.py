@@ -38,6 +38,7 @@ from residency.ingest.sources import (
 from residency.ingest.store import Store
 
 if TYPE_CHECKING:
+    from residency.ingest.ccda import Gone
     from residency.ingest.fhir_people import Known
 
 
@@ -70,6 +71,10 @@ def notes(
         from residency.ingest.fhir import known_of
 
         read = partial(read, known=known_of(paths))
+    if isinstance(settings, Ccda) and new:  # a document may replace one of another file
+        from residency.ingest.ccda import replaced
+
+        read = partial(read, gone=replaced({os.path.relpath(path, root): path for path in paths}))
     for path, name, content, place in new:
         before_size = path.stat()
         yield from read(settings, path, name, place)
@@ -221,10 +226,12 @@ def _read_hl7(settings: Hl7, path: Path, name: str, place: str) -> Iterator[RowO
     return messages(settings, path.read_bytes(), name)
 
 
-def _read_ccda(settings: Ccda, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
-    from residency.ingest.ccda import document
+def _read_ccda(
+    settings: Ccda, path: Path, name: str, place: str, gone: Gone | None = None
+) -> Iterator[RowOutcome]:
+    from residency.ingest.ccda import documents
 
-    yield document(settings, path.read_bytes(), name)
+    return documents(settings, path.read_bytes(), name, gone or {})
 
 
 def _read_claims(settings: Claims, path: Path, name: str, place: str) -> Iterator[RowOutcome]:
@@ -249,7 +256,7 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[..., Iterator[RowOutcome]]]] 
     "hl7": ((".hl7", ".txt"), _read_hl7),
     "ccda": ((".xml", ".ccda", ".cda"), _read_ccda),
     "claims": ((".xml",), _read_claims),
-    "fhir": ((".json", ".ndjson", ".jsonl"), _read_fhir),
+    "fhir": ((".json", ".ndjson", ".jsonl", ".xml"), _read_fhir),
 }
 """Kind of source: what is read of a folder, and what gives the outcome of each row, message or
 document of a file."""
