@@ -7,13 +7,18 @@ import.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import logging
 import re
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
+from textwrap import dedent
 from typing import (
     Annotated,
     Any,
@@ -31,11 +36,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails
 
 from residency.core.errors import UserError, allowed
 
@@ -51,9 +57,41 @@ class Part(BaseModel):
         frozen=True,
         hide_input_in_errors=True,
         validate_default=True,
-        use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The schema, each property described by the docstring under its attribute.
+
+        They are read from the source here and not, as ``use_attribute_docstrings`` does it, whenever
+        a class is made: that was a quarter of the time of every command's start.
+        """
+        found = handler(schema)
+        described = _docstrings(cls)
+        for name, own in handler.resolve_ref_schema(found).get("properties", {}).items():
+            if text := described.get(name):
+                own.setdefault("description", text)
+        return found
+
+
+def _docstrings(cls: type[BaseModel]) -> dict[str, str]:
+    """Key in a file -> the docstring under its attribute, of a part and of those it stands on; nothing
+    of one whose source cannot be read."""
+    found: dict[str, str] = {}
+    for one in (one for one in reversed(cls.__mro__) if issubclass(one, Part)):
+        with suppress(OSError):
+            (made,) = ast.parse(dedent(inspect.getsource(one))).body
+            for field, text in pairwise(made.body if isinstance(made, ast.ClassDef) else ()):
+                match field, text:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(said))),
+                    ) if name in cls.model_fields:
+                        found[cls.model_fields[name].alias or name] = inspect.cleandoc(said)
+    return found
 
 
 class External(Part):
