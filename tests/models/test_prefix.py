@@ -225,13 +225,34 @@ def test_a_checkpoint_of_peft_comes_in_and_goes_out_bit_for_bit(
 
     ours = Prefix(adapter=str(tmp_path / "theirs")).attach(built(config, kind)).eval()
     assert torch.equal(logits(ours, rows, attention_mask=mask)[mask.bool()], expected)
-    prefix_layers.to_peft(ours, tmp_path / "ours")
+    to_peft(ours, tmp_path / "ours")
     files = [tmp_path / who / "adapter_model.safetensors" for who in ("theirs", "ours")]
     given, returned = (safetensors.torch.load_file(file)["prompt_embeddings"] for file in files)
     assert torch.equal(given, returned)
     if causal:
         back = peft.PeftModel.from_pretrained(built(config, kind), tmp_path / "ours").eval()
         assert torch.equal(logits(back, rows, attention_mask=mask)[mask.bool()], expected)
+
+
+def to_peft(model: Any, folder: Path) -> None:
+    """Write a causal model's prefix as peft's own checkpoint."""
+    import peft
+
+    # layers, 2, heads, length, size
+    split = torch.stack([torch.stack(one.both()) for _, one in prefix_layers.prefixes(model)])
+    layers, _, heads, length, size = split.shape
+    config = peft.PrefixTuningConfig(
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=length,
+        num_layers=layers,
+        num_attention_heads=heads,
+        num_transformer_submodules=1,
+        token_dim=heads * size,
+        inference_mode=True,
+    )
+    config.save_pretrained(folder)
+    table = split.permute(3, 0, 1, 2, 4).reshape(length, -1).detach().contiguous()
+    safetensors.torch.save_file({"prompt_embeddings": table}, folder / "adapter_model.safetensors")
 
 
 # Through a projection
@@ -326,7 +347,7 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(
         again.classifier.load_state_dict(model.classifier.state_dict())
     assert torch.equal(logits(again), logits(model))
     if causal:
-        prefix_layers.to_peft(model, tmp_path / "peft")
+        to_peft(model, tmp_path / "peft")
         import peft
 
         theirs = peft.PeftModel.from_pretrained(built(config, kind), tmp_path / "peft").eval()
@@ -335,7 +356,7 @@ def test_only_what_a_projection_makes_is_kept_and_it_is_a_prefix_like_any(
 
 
 def test_a_prefix_of_another_base_is_refused(tmp_path: Path) -> None:
-    prefix_layers.to_peft(with_prefix(built(CAUSAL["llama"])), tmp_path)
+    to_peft(with_prefix(built(CAUSAL["llama"])), tmp_path)
     wider = transformers.LlamaConfig(**{**SIZE, "num_hidden_layers": 3}, **HEADS)
     with pytest.raises(
         UserError, match="of another base: it has 64 numbers a position, this base takes 96"

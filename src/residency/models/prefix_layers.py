@@ -3,7 +3,7 @@ tuning (Li and Liang, 2021).
 
 Which modules attend, and with how many heads of which size, is found by running the model once:
 nothing here knows an architecture. Layout and positions are those of peft's prefix checkpoints,
-which come in and go out unchanged.
+which come in unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import safetensors.torch
 import torch
 
 from residency.core.errors import UserError
-from residency.core.files import write_json
 from residency.models import attention
 from residency.models.running import evaluating
 
@@ -300,37 +299,3 @@ def from_peft(model: Any, folder: Path) -> None:
             target = own.get(plain.removeprefix("model."))
             if target is not None and target.shape == tensor.shape:
                 target.copy_(tensor)
-
-
-def to_peft(model: Any, folder: Path, base: str = "") -> None:
-    """Write a model's prefix as a peft checkpoint, the head not included.
-
-    Raises ``UserError`` where texts do not begin behind the prefix, as peft would have it
-    (encoders).
-    """
-    from peft import PrefixTuningConfig
-
-    found = [prefix for _, prefix in prefixes(model)]
-    if not found or model.prefix_offset != found[0].length:
-        raise UserError(
-            "a prefix of an encoder that was trained here does not fit peft, which would move its "
-            "text."
-        )
-    # layers, 2, heads, length, size
-    split = torch.stack([torch.stack(one.both()) for one in found])
-    table = split.permute(3, 0, 1, 2, 4).reshape(found[0].length, -1).detach().cpu().contiguous()
-    heads, size = split.shape[2], split.shape[4]
-    config = PrefixTuningConfig(
-        task_type="CAUSAL_LM",
-        num_virtual_tokens=found[0].length,
-        num_layers=len(found),
-        num_attention_heads=heads,
-        num_transformer_submodules=1,
-        token_dim=heads * size,
-        inference_mode=True,
-        base_model_name_or_path=base or None,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file({"prompt_embeddings": table}, folder / "adapter_model.safetensors")
-    told = {name: value for name, value in config.to_dict().items() if name != "auto_mapping"}
-    write_json(folder / "adapter_config.json", told)
