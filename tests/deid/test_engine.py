@@ -201,6 +201,43 @@ def test_safe_harbor_leaves_no_year_that_tells_of_an_age_over_89(vault: Vault) -
     assert done.note.text == "Sinh [ngày], mổ 1990, vào viện 2024."
 
 
+@pytest.mark.parametrize(
+    ("lang", "text"),
+    [
+        ("vi", "BN nữ, sinh ⟦1937⟧, THA."),
+        ("vi", "Năm sinh: ⟦1948⟧"),
+        ("vi", "sinh năm ⟦48⟧, sinh con 1975"),
+        ("vi", "NS: ⟦1 952⟧"),
+        ("vi", "Họ tên: Lê Văn Minh (⟦1950⟧)"),
+        ("vi", "Tên\tNăm sinh\tCĐ\nA\t⟦1948⟧\tTHA"),
+        ("vi", "nữ, ⟦1961⟧, vào viện năm 2010, sinh non 2000 g"),
+        ("zh", "⟦1948⟧年生，2010年手术"),
+        ("zh", "患者生于⟦一九四八⟧年"),
+        ("zh", "出生年份：⟦1948⟧"),
+        ("zh", "|姓名|出生年|诊断|\n|张三|⟦1948⟧年|肺炎|"),
+        ("zh", "女，⟦1955⟧年，1970年生育一子"),
+        ("en", "b. ⟦1948⟧, TKR 2010"),
+        ("en", "DOB ⟦l948⟧"),
+        ("en", "born in the year ⟦1948⟧ in 2000 g"),
+        ("en", "| DOB | dx |\n| 1 | x |\n\nBed|DOB|MI\n4|⟦1948⟧|2010"),
+        ("en", "born '⟦48⟧; baby born 2000 g, born at 2010 hours"),
+        ("en", "Mr Alan Reyes, ⟦1948⟧, M/⟦1950⟧."),
+    ],
+)
+def test_safe_harbor_leaves_no_year_of_birth_that_stands_alone(
+    vault: Vault, lang: str, text: str
+) -> None:
+    told = note(re.sub("[⟦⟧]", "", text), lang)
+    done = engine(vault, profile="safe-harbor").process(told)
+    assert isinstance(done, DeidentifiedNote)
+    years = sorted(re.findall(r"(?<!\d)\d{4}(?!\d)", re.sub("⟦.*?⟧", "", text)))
+    assert sorted(re.findall(r"(?<!\d)\d{4}(?!\d)", done.note.text)) == years
+    assert not [one for one in re.findall("⟦(.*?)⟧", text) if one in done.note.text]
+    other = engine(vault).process(told)
+    assert isinstance(other, DeidentifiedNote)  # where dates are moved a year tells nobody
+    assert all(one in other.note.text for one in re.findall("⟦(.*?)⟧", text))
+
+
 def test_a_date_that_cannot_be_read_fails_closed(vault: Vault) -> None:
     text = "sinh 31/02/1980"
     done = engine(vault).process(note(text))

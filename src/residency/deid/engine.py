@@ -13,6 +13,7 @@ from unicodedata import normalize
 
 from residency.core.edits import Edits, newlines, normalise
 from residency.core.types import Note, RawNote, Span, Value
+from residency.deid.ages import BIRTH_YEAR, years_of_birth
 from residency.deid.dates import DateMention, dates_of, write, year_only
 from residency.deid.find import UNDECIDED, Finding, Recogniser, resolve
 from residency.deid.known import KnownFinder, known_finder
@@ -123,6 +124,8 @@ class Deidentifier:
         found = [*own.search(view, dates), *rules_of(view.lang).search(view, dates)]
         for recogniser in self.recognisers:
             found += recogniser.find(view.text, view.lang)
+        if self.settings.profile == "safe-harbor":
+            found += years_of_birth(view, found)
         return found
 
     def left(self, result: str, lang: str, own: KnownFinder) -> bool:
@@ -182,7 +185,9 @@ def replace_findings(
     oldest = max((one.value.year for one in dates if one.value), default=0) - LONGEST_LIFE
     for finding in findings:
         new: str | None
-        if finding.kind in DATE_KINDS:
+        if finding.by == BIRTH_YEAR:
+            new = _placeholder(view.lang)
+        elif finding.kind in DATE_KINDS:
             new = _new_date(view.lang, _date_in(finding, dates), drawn, settings, oldest)
         elif finding.kind == "age":
             new = AGE  # as safe harbor has it: everyone from 90 on is one group
@@ -202,6 +207,10 @@ def _date_in(finding: Finding, dates: Sequence[DateMention]) -> DateMention | No
     return inside if inside is not None and inside.end <= finding.end else None
 
 
+def _placeholder(lang: str) -> str:
+    return PLACEHOLDER.get(lang, PLACEHOLDER["en"])
+
+
 def _new_date(
     lang: str, mention: DateMention | None, drawn: Surrogates, settings: Deid, oldest: int
 ) -> str | None:
@@ -209,10 +218,10 @@ def _new_date(
     date and moved. ``oldest``: the last year that tells of an age over 89."""
     if mention is None or mention.value is None:
         refuse = settings.unreadable_dates == "refuse"
-        return None if refuse else PLACEHOLDER.get(lang, PLACEHOLDER["en"])
+        return None if refuse else _placeholder(lang)
     if settings.profile == "safe-harbor":
         old = mention.value.year <= oldest
-        return PLACEHOLDER.get(lang, PLACEHOLDER["en"]) if old else year_only(mention, lang)
+        return _placeholder(lang) if old else year_only(mention, lang)
     return write(mention, drawn.shift(mention.value))
 
 

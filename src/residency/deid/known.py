@@ -20,6 +20,7 @@ from typing import Any, Literal
 from unicodedata import normalize
 
 from residency.core.types import Value
+from residency.deid.columns import under
 from residency.deid.dates import DateMention, dates_of, find_dates
 from residency.deid.find import STRUCTURED, UNDECIDED, Finding
 from residency.deid.names.lists import name_data
@@ -241,7 +242,7 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
         if "." in found or cued or (len(found) > 1 and AGED.match(text, start + len(found))):
             return True
-        return None if len(found) > 2 and _is_cell(text, start, start + len(found)) else False
+        return _in_cell(found, text, start) if _is_cell(text, start, start + len(found)) else False
     enough = len(letters) > 4 or len(one.capitals) > 2  # LTHoa, TVAn
     parted = not all(map(str.isalnum, found))
     return parted or (enough and not all(map(str.isupper, letters)))
@@ -255,11 +256,34 @@ AGED = re.compile(
 
 
 def _is_cell(text: str, start: int, end: int) -> bool:
-    """Whether what stands here is a whole cell of a table."""
-    return text[:start].rstrip(" ")[-1:] in ("\t", "|") and text[end:].lstrip(" ")[:1] in (
-        "\t",
-        "|",
+    """Whether what stands here is a whole cell of a table; a line's first or last has a border on
+    one side."""
+    before, behind = text[:start].rstrip(" ")[-1:], text[end:].lstrip(" ")[:1]
+    return {before, behind} <= {"\t", "|", "\n", ""} and not {before, behind} <= {"\n", ""}
+
+
+def _in_cell(found: str, text: str, start: int) -> bool | None:
+    """Whether a cell of initials is the patient: two letters that are no abbreviation of the ward,
+    or more in a column that says name."""
+    below = under(
+        text.lower(), NAME_HEAD, re.compile(rf"\s*(?P<v>{re.escape(found.lower())})\.?\s*")
     )
+    if any(place[0] == start for place in below):
+        return True
+    letters = "".join(filter(str.isalpha, found))
+    return True if len(letters) == 2 and letters not in _abbreviations() else None
+
+
+@cache
+def _abbreviations() -> frozenset[str]:
+    return frozenset(_data()["abbreviations"])
+
+
+NAME_HEAD = re.compile(
+    r"[\s*]*(?:(?:patient|pt)?(?:['’]?s)? ?(?:name|initials)|patient|pt|(?:họ(?: và)? |ho (?:va )?)?tên(?: bn)?|ho (?:va )?ten"
+    r"|bn|bệnh nhân|người bệnh|benh nhan|(?:患者|病人)?姓名|患者|病人)[\s*:]*"
+)
+"""What stands above the names of patients."""
 
 
 WORDS_BEFORE = re.compile(r"(?<!\w)(?:([^\W\d_]+)[ ])?([^\W\d_]+)[ .:,'’\"“(\t|]*\Z")
@@ -567,7 +591,7 @@ def _shortened(kind: str, keys: list[str], marked: str = "") -> Iterator[Variant
         ]
     elif middle:
         forms += [[first[0], middle[0], last]]
-    forms += [[first[0], *heads, last[0]]]
+    forms += [[first[0], *heads, last[0]], [first[0], last[0]]]
     for form in forms:
         if len(form) < 2 or (all(len(piece) > 1 for piece in form)):
             continue

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from residency.core.types import Value
-from residency.deid import columns
+from residency.deid import ages, columns
 from residency.deid.checks import CHECKS
 from residency.deid.dates import DateMention, dates_of
 from residency.deid.find import Finding
@@ -129,6 +129,7 @@ class RuleFinder:
                 one.anywhere(view, found)
         found += [Finding(one.start, one.end, "date", "rule:dates", 1) for one in dates]
         found += columns.ages(view)
+        found += ages.ages(view)
         for language in self.languages:
             found += find_names(view, language)
         return found
