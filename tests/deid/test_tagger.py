@@ -11,13 +11,17 @@ import pytest
 
 from residency.core.errors import UserError
 from residency.core.types import RawNote
+from residency.deid import loose, tagger
 from residency.deid.engine import DeidentifiedNote, Deidentifier
 from residency.deid.find import Finding
 from residency.deid.names.zh import before_act
 from residency.deid.options import Deid
 from residency.deid.tagger import (
+    FILE,
+    GRAPH,
     LABELS,
     PACKAGED,
+    TOKENIZER,
     IdentifierTagger,
     ReviewedTagger,
     Tagged,
@@ -28,6 +32,7 @@ from residency.deid.tagger import (
     read_card,
 )
 from residency.deid.vault import Vault
+from residency.workflows.deidentify_texts import deidentify_texts
 
 
 class Marker:
@@ -195,6 +200,41 @@ def test_a_part_in_another_line_is_as_likely_as_itself() -> None:
 def test_missing_weights_are_one_sentence_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"residency tagger --out .*deid.tagger: off"):
         read_card(tmp_path)
+
+
+@pytest.mark.skipif(not PACKAGED.is_dir(), reason="the package carries no weights")
+@pytest.mark.parametrize("name", [FILE, GRAPH, TOKENIZER])
+def test_a_tagger_of_which_a_bit_is_flipped_or_a_file_is_gone_is_refused_and_never_left_out(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    for kept in (FILE, GRAPH, TOKENIZER):
+        (tmp_path / kept).write_bytes((PACKAGED / kept).read_bytes())
+    monkeypatch.setattr(loose, "PACKAGED", tmp_path)
+    find = loose.unreviewed.__wrapped__
+    assert find() is not None
+    whole = bytearray((tmp_path / name).read_bytes())
+    for place in {len(whole) // 3, len(whole) // 2, len(whole) - 9}:
+        harmed = bytearray(whole)
+        harmed[place] ^= 1
+        (tmp_path / name).write_bytes(harmed)
+        with pytest.raises(UserError, match=name):
+            find()
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=r"deid\.tagger"):
+        find()
+
+
+def test_texts_are_not_released_by_rules_alone_where_the_weights_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tagger, "PACKAGED", tmp_path / "nowhere")
+    (tmp_path / "a.txt").write_text("No fever.", "utf-8")
+    with pytest.raises(UserError, match=r"no weights.*deid.tagger: off"):
+        deidentify_texts(tmp_path / "a.txt", "en", tmp_path / "out", Deid())
+    assert not (tmp_path / "out").exists()
+    deidentify_texts(tmp_path / "a.txt", "en", tmp_path / "out", Deid(tagger="off"))
+    assert (tmp_path / "out" / "a.txt").read_text("utf-8") == "No fever."
 
 
 def test_without_the_tagger_the_recall_of_rules_alone_is_said() -> None:

@@ -25,6 +25,7 @@ from residency.serve.app import ROUTES
 from residency.serve.auth import Caller, LocalTokens
 from residency.serve.engines.in_process import load
 from residency.serve.guard import Guard
+from residency.serve.launch import greeting
 from residency.serve.records.monitoring import Metrics
 from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
@@ -439,6 +440,7 @@ def test_readiness_is_what_the_model_says(
             "recording": True,
             "keys": True,
             "draining": False,
+            "identifiers": loose.finders(),
         }
         for parameter in engine.predictor.model.parameters():  # type: ignore[union-attr]
             parameter.data.normal_()
@@ -495,11 +497,15 @@ def test_answers_pass_through_the_tagger_where_it_is_installed_and_say_so(
         with TestClient(app(deidentify_answers=True), headers=HEADERS) as client:
             answer = client.post("/v1/completions", json=asked)
             assert answer.headers["x-residency-deidentified"] == said
-            found = client.post("/deidentify", json={"text": text, "lang": "en"}).json()
-            assert found["found_by"] == said
+            found = client.post("/deidentify", json={"text": text, "lang": "en"})
+            assert found.json()["found_by"] == said
+            assert found.headers["x-residency-deidentified"] == said
+            assert client.get("/readyz").json()["identifiers"] == said
+            greeted = greeting({}, Serve())
+            assert any("rules alone" in line for line in greeted) == (not installed)
             asking = SimpleNamespace(settings=Serve(deidentify_answers=True))
             left = asyncio.run(Guard.deidentified(asking, text, "en"))  # type: ignore[arg-type]
-            assert ("Farquhar" in left) == ("Farquhar" in found["text"]) == (not installed)
+            assert ("Farquhar" in left) == ("Farquhar" in found.json()["text"]) == (not installed)
     with TestClient(app(), headers=HEADERS) as client:
         answer = client.post("/v1/completions", json=asked)
         assert "x-residency-deidentified" not in answer.headers

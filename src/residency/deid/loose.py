@@ -6,7 +6,6 @@ from __future__ import annotations
 from functools import cache
 
 from residency.core.edits import Edits
-from residency.core.errors import UserError
 from residency.core.types import Value
 from residency.deid.dates import dates_of
 from residency.deid.draws import new_secret
@@ -15,7 +14,13 @@ from residency.deid.find import resolve
 from residency.deid.options import Deid
 from residency.deid.rules import rules_of
 from residency.deid.surrogates import surrogates
-from residency.deid.tagger import PACKAGED, IdentifierTagger, ReviewedTagger, read_card
+from residency.deid.tagger import (
+    PACKAGED,
+    IdentifierTagger,
+    ReviewedTagger,
+    is_installed,
+    read_card,
+)
 from residency.deid.view import View
 
 
@@ -39,11 +44,13 @@ class ReplacedText(Value, frozen=True):
 @cache
 def unreviewed() -> ReviewedTagger | None:
     """The packaged tagger where nobody reviews: what would wait for a person is replaced too. None
-    where its weights, or what reads them, are not on this machine."""
-    try:
-        least = read_card(PACKAGED).review
-    except UserError:
+    where its weights, or what reads them, are not on this machine.
+
+    Raises ``UserError`` where a file of it was changed or is missing beside the others.
+    """
+    if not is_installed(PACKAGED):
         return None
+    least = read_card(PACKAGED).review
     return ReviewedTagger(IdentifierTagger(), Deid(mask=least, review=least))
 
 

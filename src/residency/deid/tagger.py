@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json
@@ -85,6 +88,8 @@ class TaggerCard(Value, frozen=True):
     steps: int
     seed: int
     measured: tuple[Measured, ...] = ()
+    digest: str = ""
+    """SHA-256 of all of this but the digest; cards of earlier versions have none."""
 
 
 class Tagged(Value, frozen=True):
@@ -256,12 +261,28 @@ class _Reader:
         return tokens, np.concatenate(parts)
 
 
+def is_installed(folder: Path = PACKAGED) -> bool:
+    """Whether a tagger, or a part of one, is on this machine, and what reads it."""
+    here = any((folder / name).exists() for name in (FILE, GRAPH, TOKENIZER))
+    return here and not _missing()
+
+
+def _missing() -> list[str]:
+    return [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]
+
+
+def sealed(card: TaggerCard) -> TaggerCard:
+    """A card with its digest."""
+    bare = msgspec.structs.replace(card, digest="")
+    return msgspec.structs.replace(card, digest=sha256(msgspec.json.encode(bare)).hexdigest())
+
+
 def read_card(folder: Path) -> TaggerCard:
     """What a tagger says of itself, every file checked against its hash.
 
     Raises ``UserError`` where the folder, a file or a library is missing, or a file was changed.
     """
-    if missing := [name for name in ("onnxruntime", "tokenizers") if find_spec(name) is None]:
+    if missing := _missing():
         raise UserError(
             f"deid.tagger: {' and '.join(missing)} not installed; install with pip install "
             "'residency[deid]', or set deid.tagger: off."
@@ -272,11 +293,14 @@ def read_card(folder: Path) -> TaggerCard:
             "tagger --out FOLDER, or set deid.tagger: off."
         )
     card = read_json(folder / FILE, TaggerCard)
+    changed = [FILE] if card.digest and card != sealed(card) else []
     for name, expected in card.files.items():
         if not (folder / name).is_file() or file_digest(folder / name) != expected:
-            raise UserError(
-                f"deid.tagger: {folder / name} is missing or was changed; install residency again."
-            )
+            changed.append(name)
+    if changed:
+        raise UserError(
+            f"deid.tagger: {folder / changed[0]} is missing or was changed; install residency again."
+        )
     return card
 
 

@@ -240,7 +240,8 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """Every model gave its fixed answer when it was last asked, requests can be counted and their
     audit lines written. ``digests``: which models these are. ``keys`` says whether the identity provider answered last; known keys are accepted for a while
-    where it did not."""
+    where it did not. ``identifiers``: what finds them (``rules alone`` where the tagger is not
+    installed)."""
     guard = guard_of(request)
     limits: Limited | None = getattr(request.app.state, "limited", None)
     draining = limits is not None and limits.draining
@@ -255,6 +256,7 @@ async def readyz(request: Request) -> JSONResponse:
         "recording": recording,
         "keys": not guard.tokens.trouble(),
         "draining": draining,
+        "identifiers": loose.finders(),
     }
     return JSONResponse(found, 200 if ready else 503)
 

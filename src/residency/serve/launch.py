@@ -78,7 +78,10 @@ def serve(
     """Serve models by their names until SIGTERM or SIGINT; running requests end first. ``ledger``:
     where other models can come from. Raises ``UserError`` where models cannot be loaded, or an
     engine is gone for good."""
+    from residency.deid.loose import unreviewed
+
     check(settings)
+    unreviewed()  # a tagger that was changed is refused before a port is open
     without_cores()
     if isinstance(settings.auth, LocalKey):
         from residency.serve.auth import local_key
@@ -120,10 +123,17 @@ def listening(settings: Serve) -> socket.socket:
 
 def greeting(served: Mapping[str, Served], settings: Serve) -> list[str]:
     """The address, the models, and a command for each kind that works as it stands."""
+    from residency.deid.loose import unreviewed
+
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{settings.port}"
     lines = [f"serving on {address}: {', '.join(served)}"]
     lines += [f"{one.name}: {one.erased}" for one in served.values() if one.erased]
+    if not unreviewed():
+        lines.append(
+            "identifiers are found by rules alone, which find less: the tagger's weights are not "
+            "installed; pip install 'residency[deid]' brings them."
+        )
     key = "$TOKEN"
     if isinstance(settings.auth, LocalKey):
         key = f"$(cat '{(Path(settings.logs.folder) / 'key').resolve()}')"
@@ -242,6 +252,7 @@ def assemble(
     """The application with everything that the settings ask for, within its limits. ``place``: of
     a worker, the folder that it shares with others; ``stopped`` gets the sentence of an engine
     that is gone for good, which ends the process in order."""
+    from residency.deid.loose import unreviewed
     from residency.serve.app import ROUTES, create_app, limited
     from residency.serve.auth import make_tokens
     from residency.serve.auth.rate import Rate
@@ -262,6 +273,8 @@ def assemble(
     for one in engines.values():
         if one.served.erased:
             log.write("erased-model", "warning", model=one.served.digest)
+    if not unreviewed():
+        log.write("rules-alone", "warning")
     guard = Guard(
         settings,
         engines,

@@ -32,6 +32,7 @@ from residency.deid.tagger import (
     ReviewedTagger,
     Tagged,
     TaggerCard,
+    sealed,
 )
 from residency.deid.view import View
 from residency.models import base as bases
@@ -223,17 +224,19 @@ def package(artefact: Path, out: Path, *, steps: int, seed: int) -> TaggerCard:
         for name in (TOKENIZER, "LICENSE"):
             if (Path(found.base.path) / name).is_file():
                 shutil.copyfile(Path(found.base.path) / name, partial / name)
-        written = TaggerCard(
-            schema=SCHEMA,
-            labels=LABELS,
-            window=tokeniser.longest,
-            mask=MASK,
-            review=REVIEW,
-            files={name: file_digest(partial / name) for name in (GRAPH, TOKENIZER)},
-            layers=model.config.num_hidden_layers,
-            pieces=model.config.vocab_size,
-            steps=steps,
-            seed=seed,
+        written = sealed(
+            TaggerCard(
+                schema=SCHEMA,
+                labels=LABELS,
+                window=tokeniser.longest,
+                mask=MASK,
+                review=REVIEW,
+                files={name: file_digest(partial / name) for name in (GRAPH, TOKENIZER)},
+                layers=model.config.num_hidden_layers,
+                pieces=model.config.vocab_size,
+                steps=steps,
+                seed=seed,
+            )
         )
         write_json(partial / FILE, written)
     return written
@@ -275,7 +278,7 @@ def measure(folder: Path, notes: Path, *, thresholds: bool = False) -> TaggerCar
         Measured(lang, len(found), *score(changed, found)[:2], score(changed, found, False)[0])
         for lang, found in cases.items()
     )
-    changed = msgspec.structs.replace(changed, measured=measured)
+    changed = sealed(msgspec.structs.replace(changed, measured=measured))
     write_json(folder / FILE, changed)
     return changed
 

@@ -18,7 +18,14 @@ from residency.core.errors import UserError
 from residency.core.types import Labels, Note, Text, Turn
 from residency.locale.tokenise import detect
 from residency.serve.engines import ModelEngine, WritingRequest
-from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
+from residency.serve.guard import (
+    DEIDENTIFIED,
+    Guard,
+    Guarded,
+    GuardedRequest,
+    exchange_of,
+    guard_of,
+)
 from residency.serve.refusals import Refusal
 from residency.serve.routes.openai import Body, gathered
 from residency.tasks.card import Card
@@ -345,4 +352,5 @@ async def deidentify(body: Identified, request: Request) -> Response:
     find = unreviewed()  # read when the server starts
     found = await asyncio.to_thread(replace_identifiers, body.text, body.lang, find)
     replaced = msgspec.to_builtins(found.replacements)
-    return JSONResponse({"text": found.text, "replaced": replaced, "found_by": finders()})
+    answer = {"text": found.text, "replaced": replaced, "found_by": finders()}
+    return JSONResponse(answer, headers={DEIDENTIFIED: finders()})
