@@ -627,7 +627,7 @@ def test_what_was_found_and_why_stands_in_the_recipe(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.pdf", b"%PDF-1.7 ...", "is a PDF"),
-        ("a.hl7", b"MSH|^~\\&|A|B\rPID|1\r", "extract reads it"),
+        ("a.hl7", b"MSH|^~\\&|A|B\rPID|1\r", "no note comes of these files"),
         ("a.bin", bytes(range(128, 256)) * 4, "in which encoding"),
         ("a.txt", b"Only words are here.\nAnd more words.\n", "which format"),
         (

@@ -122,7 +122,8 @@ def init(
     """Begin a project: a commented recipe, and folders to fill. Overwrites nothing.
 
     With --data, looks at the files (format, encoding, language, columns, tags) and writes the
-    recipe that reads them, with what was found and why; asks where they leave something open.
+    recipe that reads them, with what was found and why; asks where they leave something open. Notes
+    that name people become a source, which residency deid reads first.
     """
     from residency.core.errors import allowed
     from residency.workflows.init import write_hospital_project, write_project
@@ -171,7 +172,10 @@ def _init_for(files: list[Path], folder: Path, given: list[str]) -> None:
     say(f"{'card':<10} {found.card} ({found.why})")
     for path in written:
         say(f"wrote {path}")
+    if found.source:
+        say("\nNext: export RESIDENCY_KEY=$(openssl rand -hex 32), and keep it apart from the data")
     verb = "label push" if found.unlabelled else "check"
+    verb = "deid" if found.source else verb
     say(f"\nNext: residency {verb} {quote(str(folder / 'recipe.yaml'))}")
 
 

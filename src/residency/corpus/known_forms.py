@@ -282,7 +282,9 @@ def _by_header(path: Path) -> Form:
     with path.open("rb") as file:
         line = file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").decode("latin-1")
     delimiter = max(",\t;|", key=line.count)
-    names = {one.strip() for one in next(csv.reader([line], delimiter=delimiter), [])}
+    names: set[str] = set()
+    with suppress(csv.Error):  # of UTF-16
+        names = {one.strip() for one in next(csv.reader([line], delimiter=delimiter), [])}
     by_capitals = {one.upper(): one for one in names}
     for whose, columns in TABLES.items():
         if {column.upper() for column in columns.values()} <= by_capitals.keys():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -66,15 +66,7 @@ def notes(
                 "notes with new ids."
             )
         new.append((path, name, now, f"file {number} of {len(paths)} (by name)"))
-    read = READERS[settings.kind][1]
-    if isinstance(settings, Fhir) and new:  # a file may name people whom another one holds
-        from residency.ingest.fhir import known_of
-
-        read = partial(read, known=known_of(paths))
-    if isinstance(settings, Ccda) and new:  # a document may replace one of another file
-        from residency.ingest.ccda import replaced
-
-        read = partial(read, gone=replaced({os.path.relpath(path, root): path for path in paths}))
+    read = reader_of(settings, paths if new else [], root)
     for path, name, content, place in new:
         before_size = path.stat()
         yield from read(settings, path, name, place)
@@ -84,6 +76,22 @@ def notes(
                 f"extract.path: {place} changed while it was read; run again when it is whole."
             )
         yield RowOutcome(file=(name, content))
+
+
+def reader_of(
+    settings: AnyFiles, paths: Sequence[Path], root: Path
+) -> Callable[..., Iterator[RowOutcome]]:
+    """What gives the outcomes of a file of ``paths``, which may name what another one holds."""
+    read = READERS[settings.kind][1]
+    if isinstance(settings, Fhir) and paths:
+        from residency.ingest.fhir import known_of
+
+        return partial(read, known=known_of(paths))
+    if isinstance(settings, Ccda) and paths:
+        from residency.ingest.ccda import replaced
+
+        return partial(read, gone=replaced({os.path.relpath(path, root): path for path in paths}))
+    return read
 
 
 def find_files(settings: AnyFiles, root: Path) -> list[Path]:

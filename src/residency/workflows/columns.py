@@ -61,6 +61,14 @@ LONG = 15
 Ask = Callable[["Question"], str]
 
 
+class Setting(Value, frozen=True):
+    """A key of a data set or a source, its value, and why."""
+
+    key: str
+    value: Any
+    why: str = ""
+
+
 class Question(Value, frozen=True):
     """What the files do not say."""
 
@@ -113,6 +121,11 @@ def plain(name: str) -> str:
     found = unicodedata.normalize("NFD", name.strip().casefold().replace("đ", "d"))
     found = "".join(sign for sign in found if not unicodedata.combining(sign))
     return re.sub(r"\W+", "_", found).strip("_")
+
+
+def shape(value: str) -> str:
+    """What signs a code is made of: ``BN-102`` is ``a-9``."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", value.strip()))
 
 
 @cache
@@ -244,7 +257,7 @@ def patient_column(columns: Mapping[str, Column], answers: Answers, where: str) 
     for names in (PATIENT, DOCUMENT):
         found = [one for one in columns.values() if one.called(names) and one.keys]
         found = [one for one in found if names == PATIENT or one.distinct < len(one.keys)]
-        ways = {tuple(_numbered(one.all)) for one in found}
+        ways = {tuple(numbered(one.all)) for one in found}
         if len(ways) == 1:
             return found[0].name
         if found:
@@ -263,7 +276,7 @@ def _none_is_empty(value: str) -> str:
     return "" if value == NONE else value
 
 
-def _numbered(values: Sequence[Any]) -> list[int]:
+def numbered(values: Sequence[Any]) -> list[int]:
     """The values by the order in which they are met: equal for two columns that part rows alike."""
     seen: dict[str, int] = {}
     return [seen.setdefault(str(one), len(seen)) for one in values]

@@ -110,10 +110,13 @@ def write_for(files: Sequence[Path], folder: Path, answers: Answers) -> tuple[li
     if recipe.exists():
         raise UserError(f"{recipe}: is there already; choose another folder, or edit it.")
     found = look(files, folder, answers)
-    values = Template((TEMPLATES / "looked.yaml").read_text("utf-8")).substitute(
+    lines = "\n".join(_line(one.key, one.value, one.why) for one in found.settings)
+    template = "looked-source.yaml" if found.source else "looked.yaml"
+    values = Template((TEMPLATES / template).read_text("utf-8")).substitute(
         name=json.dumps(name_of(folder)),
         base="bundled:tiny-lm" if found.writes else encoder_at_hand(),
-        settings="\n".join(_line(one.key, one.value, one.why) for one in found.settings),
+        settings=re.sub("^  ", "", lines, flags=re.M) if found.source else lines,
+        lang=next((one.value for one in found.settings if one.key == "lang"), ""),
         card=_line("card", found.card, found.why).replace("    card", "  - card", 1),
         label="label: {data: notes, via: files, annotators: 2}\n\n" if found.unlabelled else "",
     )
@@ -122,7 +125,9 @@ def write_for(files: Sequence[Path], folder: Path, answers: Answers) -> tuple[li
     if there := next((path for path in new if path.exists()), None):
         raise UserError(f"{there}: is there already; choose another folder.")
     if not (folder / ".gitignore").exists():
-        new[folder / ".gitignore"] = "data/\nruns/\n"
+        new[folder / ".gitignore"] = (
+            "data/\nidentified/\nruns/\n" if found.source else "data/\nruns/\n"
+        )
     new[recipe] = values
     for path, text in new.items():
         write_text(path, text)

@@ -31,7 +31,8 @@ from residency.ingest.decode import FONTS, Unreadable, by_font, decode_bytes, tc
 from residency.tasks.card import CARDS as CARD_FOLDER
 from residency.tasks.card import load_card
 from residency.workflows import columns as guess
-from residency.workflows.columns import NONE, Answers
+from residency.workflows import look_source
+from residency.workflows.columns import NONE, Answers, Setting
 
 LOOKED_AT = 2000
 """Records of which the columns are looked at; what is found is tried on all."""
@@ -61,14 +62,6 @@ LEAST = 10
 NEEDED: tuple[PartName, ...] = ("train", "test")
 
 
-class Setting(Value, frozen=True):
-    """A key of the data set, its value, and why."""
-
-    key: str
-    value: Any
-    why: str = ""
-
-
 class Looked(Value, frozen=True):
     """What was found."""
 
@@ -79,6 +72,8 @@ class Looked(Value, frozen=True):
     writes: bool = False
     """Whether the task needs a base that writes."""
     unlabelled: bool = False
+    source: bool = False
+    """Whether the settings are those of a source of identified notes (``extract``)."""
     copies: dict[str, str] = {}
     """Place below the project -> text, of files that were not UTF-8."""
 
@@ -100,6 +95,8 @@ def look(given: Sequence[Path], folder: Path, answers: Answers) -> Looked:
     """What the files are, for a recipe in ``folder``. Raises ``UserError`` where they cannot be
     read, and where something is left open that nobody is there to be asked."""
     paths = _expanded(given)
+    if kind := look_source.kind_of(paths, answers):
+        return _source(kind, [], paths, folder, answers)
     folders = [*dict.fromkeys(path.parent for path in paths)]
     here = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
     with TemporaryDirectory(dir=here, prefix=".looked-") as place:  # beside the notes, as they are
@@ -107,6 +104,8 @@ def look(given: Sequence[Path], folder: Path, answers: Answers) -> Looked:
             _decoded(path, Path(place) / str(folders.index(path.parent)), answers) for path in paths
         ]
         format, files = _format(files, answers)
+        if found := _identified(format, files, folder, answers):
+            return found
         named = PAIRS.get(format, "")
         parts = _parts([one for one in files if one.path.suffix == named or not named])
         settings = _settings(format, [one for part in parts.values() for one in part], answers)
@@ -123,6 +122,47 @@ def look(given: Sequence[Path], folder: Path, answers: Answers) -> Looked:
     answers.check_used()
     head, *rest = found.settings
     return replace(found, settings=(head, *placed, *rest), copies=copies)
+
+
+def _source(
+    kind: str, settings: Sequence[Setting], paths: Sequence[Path], folder: Path, answers: Answers
+) -> Looked:
+    """Files as a source of identified notes, tried on all of them."""
+    found, why = look_source.tried(kind, settings, paths, folder, answers)
+    answers.check_used()
+    marked = any(one.key == "labels" for one in settings)
+    return Looked(
+        settings=tuple(one for one in found if one.key != "labels"),
+        card="ner" if marked else UNLABELLED,
+        why=why,
+        unlabelled=not marked,
+        source=True,
+    )
+
+
+def _identified(
+    format: str, files: Sequence[_File], folder: Path, answers: Answers
+) -> Looked | None:
+    """A table with columns that identify people, as a source; None for any other."""
+    if format not in ("csv", "xlsx", "arrow", "jsonl"):
+        return None
+    where = str(files[0].path)
+    delimiter = _delimiter(files[0], answers) if format == "csv" else ","
+    sheet = _sheet(files[0].utf8, files[0].path, answers) if format == "xlsx" else ""
+    records = [one for file in files for one in _records(format, file.utf8, delimiter, sheet)]
+    columns = guess.columns_of(records[:LOOKED_AT])
+    if format in ("csv", "xlsx"):
+        _check_header(columns, where)
+    form = detect(files[0].utf8)
+    settings = look_source.table(format, columns, form.columns if form else {}, answers, where)
+    if not settings:
+        return None
+    extra = (("delimiter", delimiter, ","), ("sheet", sheet, ""))
+    settings += [Setting(key=key, value=value) for key, value, usual in extra if value != usual]
+    if encoding := files[0].encoding:
+        codec = "utf-16" if encoding.startswith("utf-16") else encoding
+        settings.append(Setting(key="encoding", value=codec, why="as its bytes read as words"))
+    return _source(format, settings, [one.path for one in files], folder, answers)
 
 
 def _expanded(given: Sequence[Path]) -> list[Path]:
@@ -455,8 +495,10 @@ def _table_settings(format: str, files: Sequence[_File], answers: Answers) -> li
 def _check_header(columns: Mapping[str, guess.Column], where: str) -> None:
     """Raise ``DataError`` where the first row reads like a record."""
     for one in columns.values():
-        long = len(one.name) > 60 or re.fullmatch(r"[\d\s./:-]*", one.name)
-        if long or (one.name in one.texts and len(columns) > 1):
+        long = len(one.name) > 60 or re.fullmatch(r"[\d\s./:+()-]*", one.name) or "@" in one.name
+        kinds = [guess.shape(value) for value in one.texts]
+        alike = re.search(r"\d", one.name) and kinds.count(guess.shape(one.name)) * 2 > len(kinds)
+        if long or alike or (one.name in one.texts and len(columns) > 1):
             raise DataError(
                 f"{where}: its first row reads like a record, not like names of columns; put a row "
                 "of names before it."
