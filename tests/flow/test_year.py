@@ -88,6 +88,7 @@ class Hospital:
         self.chance.shuffle(self.ids)
         self.chance.shuffle(self.patients)
         self.size = len(self.ids)
+        self.merging = len(self.patients) // 200  # 0.5 % of the patients, in a year
 
     def ask(self, query: str) -> list[tuple[str, ...]]:
         with create_engine(self.url, poolclass=NullPool).connect() as connection:
@@ -99,7 +100,7 @@ class Hospital:
                 connection.exec_driver_sql(statement)
 
     def week(self, number: int, weeks: int) -> None:
-        """New notes, 3 % of them late; 8 % amended, 1 % deleted; a merge; some twice."""
+        """New notes, 3 % of them late; 8 % amended, 1 % deleted; merges; some twice."""
         today = date(2024, 1, 1) + timedelta(weeks=number)
         size = self.size // weeks + 1
         new, before = (
@@ -124,7 +125,8 @@ class Hospital:
             for id in before[amended : amended + max(1, round(of * 0.01))]
         ]
         statements += [f"UPDATE notes SET twice = 1 WHERE id = '{id}'" for id in new[:2]]
-        if number % (2 if self.rates == "there" else 4) == 1:
+        merges = max(weeks // (2 if self.rates == "there" else 4), self.merging)
+        for _ in range((number + 1) * merges // weeks - number * merges // weeks):
             gone, stays = self.patients.pop(), self.patients.pop()
             statements.append(f"INSERT INTO merges VALUES ('{gone}', '{stays}')")
         self.change(*statements)
