@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hmac
 import sqlite3
-from datetime import UTC, datetime, timedelta
+import zlib
+from datetime import UTC, datetime, timedelta, timezone
 from hashlib import blake2b
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import RawNote
-from residency.ingest.store import Store
+from residency.ingest.store import Packed, Store
 
 KEY = b"k" * 32
 SECRET = "Zyxwvutsrq"
@@ -28,11 +30,15 @@ def notes(first: int, count: int = 3) -> list[RawNote]:
     ]
 
 
+def packed(store: Store, first: int) -> list[Packed]:
+    return [store.pack(note) for note in notes(first)]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store.open(tmp_path, "ward", KEY)
-    made.add(notes(0), {"no text": 2}, ("int", "3"))
-    made.add(notes(3))
+    made.add(packed(made, 0), {"no text": 2}, ("int", "3"))
+    made.add(packed(made, 3))
     return made
 
 
@@ -62,13 +68,13 @@ def test_a_store_of_an_earlier_version_goes_on_with_its_own_hashes(store: Store)
     store.put("head", replace(store.head, keyed=""))
     store = reopened(store, "DELETE FROM taken")
     assert store.hash_with_key("N0") == hmac.new(index, b"N0", "sha256").digest()[:16]
-    store.add(notes(6))
+    store.add(packed(store, 6))
     assert reopened(store).known(["N6", "N9"])["N6"] is not None
 
 
 def test_what_a_reading_stored_is_written_through_at_its_end(store: Store) -> None:
     with pytest.raises(KeyError), store.reading():
-        store.add(notes(6))
+        store.add(packed(store, 6))
         raise KeyError
     assert store.database.execute("PRAGMA synchronous").fetchone() == (2,)
     found = sqlite3.connect(f"file:{store.path}?immutable=1", uri=True)
@@ -115,7 +121,7 @@ def test_a_segment_of_another_store_with_the_same_key_is_not_read(
     store: Store, tmp_path: Path
 ) -> None:
     other = Store.open(tmp_path, "other", KEY)
-    other.add(notes(0))
+    other.add(packed(other, 0))
     other.close()
     with pytest.raises(GateRefused, match="tampered"):
         reopened(
@@ -146,7 +152,7 @@ def test_a_segment_and_its_mark_are_written_together_or_not_at_all(
 
     monkeypatch.setattr(Store, "put", fails)
     with pytest.raises(UserError, match="disk full"):
-        store.add(notes(6), mark=("int", "9"))
+        store.add(packed(store, 6), mark=("int", "9"))
     monkeypatch.undo()
     assert store.head == before
     store = reopened(store)
@@ -179,3 +185,38 @@ def test_a_patient_who_is_erased_is_in_no_segment_and_the_others_are(store: Stor
         "N2",
         "N4",
     ]
+
+
+def test_a_note_whose_time_has_a_zone_is_found_in_its_segment_again(tmp_path: Path) -> None:
+    store, zone = Store.open(tmp_path, "ward", KEY), timezone(timedelta(hours=7))
+    note = replace(notes(0, 1)[0], written_at=datetime(2024, 5, 1, 8, tzinfo=zone))
+    store.add([store.pack(note)])
+    assert [one.id for one in store.read(1)] == ["N0"]
+    # An earlier version of this package had the zone in what it kept of the content.
+    rest = msgspec.json.encode(replace(note, id="", text="", patient=""))
+    kept = store.hash_with_key(f"{note.patient}\0{note.text}\0".encode() + rest)
+    store.database.execute("UPDATE taken SET content = ?, reading = 1", (kept,))
+    assert [one.id for one in store.read(1)] == ["N0"]
+    later = store.hash_with_key(store.pack(replace(note, text="khác")).data)
+    store.database.execute("UPDATE taken SET content = ?", (later,))
+    assert store.read(1) == []
+
+
+def test_segments_that_an_earlier_version_compressed_are_read(store: Store) -> None:
+    sealed = zlib.compress(msgspec.msgpack.encode(notes(0)), 1)
+    store.database.execute(
+        "UPDATE segments SET value = ? WHERE number = 1",
+        (store._encrypt(sealed, store._name(1, 3)),),
+    )
+    assert store.read(1) == notes(0)
+
+
+def test_what_a_killed_reading_met_is_known_when_the_store_is_opened_again(store: Store) -> None:
+    taken = store.database.execute("SELECT id, content, version, reading FROM taken").fetchall()
+    store.database.execute("DELETE FROM taken")
+    older = [(id, b"old", "1", 0) for id, *_ in taken]
+    store.database.executemany("INSERT INTO recent VALUES (?, ?, ?, ?)", [*older, *taken])
+    store = reopened(store)
+    assert store.known(["N0"])["N0"] == (store.pack(notes(0)[0]).content, "", 0)
+    assert store.database.execute("SELECT count(*) FROM recent").fetchone() == (0,)
+    assert [note.id for note in store.read(1)] == ["N0", "N1", "N2"]

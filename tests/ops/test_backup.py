@@ -42,7 +42,7 @@ def hospital(tmp_path: Path) -> Path:
     vault.secret("P1")
     vault.close()
     store = Store.open(zone.root, "ner", KEY)
-    store.add([RawNote(id="1", patient="P1", text=f"{WORD} ho khan.", lang="vi")])
+    store.add([store.pack(RawNote(id="1", patient="P1", text=f"{WORD} ho khan.", lang="vi"))])
     store.close()
     (zone.root / "review.jsonl").write_text(WORD, "utf-8")
     for name, data in (

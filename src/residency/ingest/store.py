@@ -18,8 +18,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from hashlib import blake2b, sha256
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -37,6 +38,8 @@ SETTINGS = (
     "secure_delete=ON",
     "cache_size=-32768",
 )
+ZLIB = b"\x78"
+"""How a compressed segment begins; a list of notes begins otherwise."""
 WAL_PAGES = 16_384
 """Pages of the write-ahead log after which a reading moves them into the database."""
 TABLES = """
@@ -44,6 +47,8 @@ CREATE TABLE IF NOT EXISTS sealed (name TEXT PRIMARY KEY, value BLOB NOT NULL) W
 CREATE TABLE IF NOT EXISTS segments (number INTEGER PRIMARY KEY, notes INTEGER NOT NULL, taken_at
     TEXT NOT NULL, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS taken (id BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS recent (id BLOB NOT NULL, content BLOB NOT NULL, version TEXT NOT NULL,
+    reading INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS files (name BLOB PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ledger (at TEXT NOT NULL, what TEXT NOT NULL, segment INTEGER NOT NULL,
     rows INTEGER NOT NULL, reason TEXT NOT NULL);
@@ -55,6 +60,9 @@ CREATE TABLE IF NOT EXISTS erased (patient BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 ADDED = {"version": "TEXT NOT NULL DEFAULT ''", "reading": "INTEGER NOT NULL DEFAULT 0"}
 """Columns of ``taken`` that stores of earlier versions lack."""
+MOST_RECENT = 50_000
+"""Ids that a reading keeps in the order in which it meets them before they are sorted into
+``taken``: where each segment's go there at once, most pages of the tree are written for each."""
 AMENDED = "amended"
 REMOVED = "removed: no longer at the source"
 
@@ -95,6 +103,15 @@ class Taken(NamedTuple):
     """The last reading in which it was at the source; 0 where an earlier version took it."""
 
 
+class Packed(NamedTuple):
+    """A note as a segment holds it."""
+
+    id: str
+    data: bytes
+    content: bytes
+    """Keyed content, as of ``Taken``."""
+
+
 class Merged(Value, frozen=True):
     """Patients whose records were merged: patient -> who it is."""
 
@@ -114,8 +131,6 @@ class Read(Value, frozen=True):
     versions: dict[str, str] = {}
     people: tuple[tuple[str, str], ...] = ()
     """(Name and birth date, patient) that were met."""
-    contents: dict[str, bytes] = {}
-    """Keyed contents of the notes, where they are known already."""
 
 
 class Store:
@@ -128,6 +143,8 @@ class Store:
         self._cipher = AESGCM(hmac.new(key, b"segments", sha256).digest())
         self._index = hmac.new(key, b"segments index", sha256).digest()
         self.head = StoreHead(store="")
+        self._recent: dict[bytes, Taken] = {}
+        self._at_once = True
 
     @classmethod
     def open(cls, folder: Path, name: str, key: bytes) -> Self:
@@ -159,6 +176,8 @@ class Store:
         for name, kind in ADDED.items():
             if name not in there:
                 self.database.execute(f"ALTER TABLE taken ADD COLUMN {name} {kind}")
+        if self._first("SELECT EXISTS (SELECT 1 FROM recent)"):  # a reading was killed
+            self._settle_recent()
         head = self.get("head", StoreHead)
         if head is None:
             if self._first("SELECT EXISTS (SELECT 1 FROM segments)"):
@@ -262,7 +281,14 @@ class Store:
         query = "SELECT id, content, version, reading FROM taken WHERE id IN (%s)"
         rows = self.database.execute(query % ",".join("?" * len(names)), [*names.values()])
         found = {row[0]: Taken(*row[1:]) for row in rows}
-        return {id: found.get(name) for id, name in names.items()}
+        recent = self._recent.get
+        return {id: recent(name) or found.get(name) for id, name in names.items()}
+
+    def is_content(self, known: bytes, note: RawNote) -> bool:
+        """Whether a keyed content is that of a note, by this version of this package or an earlier
+        one."""
+        forms = chain((content(note),), contents_before(note))
+        return any(known == self.hash_with_key(form) for form in forms)
 
     def erased(self) -> set[bytes]:
         """Keyed ids of patients who were erased: nothing of theirs is taken any more."""
@@ -282,16 +308,19 @@ class Store:
             self._change_head(reading=self.head.reading + 1)
         self.database.execute("PRAGMA synchronous=NORMAL")
         self.database.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+        self._at_once = False
         try:
             yield
         finally:
+            self._at_once = True
+            self._settle_recent()
             with self.faults():
                 self.database.execute("PRAGMA wal_checkpoint").fetchall()
             self.database.execute("PRAGMA synchronous=FULL")
 
     def add(
         self,
-        notes: Sequence[RawNote],
+        notes: Sequence[Packed],
         counts: Mapping[str, int] = MappingProxyType({}),
         mark: tuple[str, str] | None = None,
         files: Iterable[tuple[str, bytes]] = (),
@@ -305,38 +334,50 @@ class Store:
                 total.update({name: count} if count else {})
             number = self.head.last + bool(notes)
             if notes:
-                now, sealed = _now(), self._pack(notes, number)
+                now, sealed = _now(), self._seal([one.data for one in notes], number)
                 self.database.execute(
                     "INSERT INTO segments VALUES (?, ?, ?, ?)", (number, len(notes), now, sealed)
                 )
                 self._log("taken", number, len(notes))
             for reason, count in counts.items():
                 self._log("not taken", number, count, reason)
-            self._note_ids(notes, read)
+            recent = self._note_ids(notes, read)
             self._note_people(read.people)
             rows = [(self.hash_with_key(name), found) for name, found in files]
             self.database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", rows)
             self._change_head(last=number, counts=dict(total), mark=mark or self.head.mark)
+        self._recent |= recent
+        if self._at_once or len(self._recent) > MOST_RECENT:
+            self._settle_recent()
 
-    def _note_ids(self, notes: Sequence[RawNote], read: Read) -> None:
-        """Keep what became of the ids of a reading."""
+    def _note_ids(self, notes: Sequence[Packed], read: Read) -> dict[bytes, Taken]:
+        """Keep what became of the ids of a reading; gives it."""
         reading, hashed, version = self.head.reading, self.hash_with_key, read.versions.get
-        put = "INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?)"
-        now = read.contents or {one.id: hashed(content(one)) for one in notes}
-        rows = [(hashed(one.id), now[one.id], version(one.id, ""), reading) for one in notes]
-        rows += [(hashed(id), b"", version(id, ""), reading) for id in read.removed]
-        self.database.executemany(put, sorted(rows))  # as they lie in the tree
-        rows = [(hashed(id), b"", version(id, ""), reading) for id in read.skipped]
-        self.database.executemany(put.replace("REPLACE", "IGNORE"), rows)
+        rows = [(hashed(one.id), one.content, version(one.id, ""), reading) for one in notes]
+        others = (*read.removed, *read.skipped)
+        rows += [(hashed(id), b"", version(id, ""), reading) for id in others]
+        self.database.executemany("INSERT INTO recent VALUES (?, ?, ?, ?)", rows)
         self.database.executemany(
             "UPDATE taken SET reading = ? WHERE id = ?", [(reading, hashed(id)) for id in read.seen]
         )
+        return {row[0]: Taken(*row[1:]) for row in rows}
+
+    def _settle_recent(self) -> None:
+        """Sort the ids of this reading into those that were taken before, the last word on each."""
+        with self.writing():
+            self.database.execute(
+                "INSERT OR REPLACE INTO taken (id, content, version, reading) "
+                "SELECT id, content, version, reading FROM recent ORDER BY id, rowid"
+            )
+            self.database.execute("DELETE FROM recent")
+        self._recent.clear()
 
     def remove_absent(self, most: float) -> int:
         """Remove the notes that this reading, of the whole source, did not meet; how many.
 
         Raises ``UserError`` where that is more than a share: then nothing is removed.
         """
+        self._settle_recent()
         gone = "FROM taken WHERE length(content) > 0 AND reading < ?"
         count = int(self._first(f"SELECT count(*) {gone}", self.head.reading))
         known = int(self._first("SELECT count(*) FROM taken WHERE length(content) > 0"))
@@ -436,9 +477,14 @@ class Store:
         self.head = msgspec.structs.replace(self.head, **changes)
         self.put("head", self.head)
 
-    def _pack(self, notes: Sequence[RawNote], number: int) -> bytes:
-        """Notes as a segment holds them."""
-        packed = zlib.compress(msgspec.msgpack.encode(notes), 1)
+    def pack(self, note: RawNote) -> Packed:
+        """A note as a segment holds it."""
+        return Packed(note.id, data := content(note), self.hash_with_key(data))
+
+    def _seal(self, notes: Sequence[bytes], number: int) -> bytes:
+        """A segment of notes. They are not compressed: that took a third of an extraction's time,
+        as segments of earlier versions were."""
+        packed = msgspec.msgpack.encode([*map(msgspec.Raw, notes)])
         return self._encrypt(packed, self._name(number, len(notes)))
 
     def restart(self, source: str) -> None:
@@ -475,8 +521,7 @@ class Store:
             for note in notes
             if (known := self.taken(note.id)) is None
             or not known.reading
-            or known.content == self.hash_with_key(content(note))
-            or known.content == self.hash_with_key(content_before(note))
+            or self.is_content(known.content, note)
         ]
 
     def _segment(self, number: int) -> list[RawNote]:
@@ -490,7 +535,9 @@ class Store:
                 f"{self.path}: segment {number} is missing; restore it from a backup."
             )
         packed = self._decrypt(row[1], self._name(number, row[0]))
-        return msgspec.msgpack.decode(zlib.decompress(packed), type=list[RawNote])
+        if packed.startswith(ZLIB):
+            packed = zlib.decompress(packed)
+        return msgspec.msgpack.decode(packed, type=list[RawNote])
 
     def held(self) -> int:
         """Notes in the segments that are kept."""
@@ -546,7 +593,7 @@ class Store:
         """Replace a segment by a smaller one; within ``writing``."""
         self.database.execute(
             "UPDATE segments SET notes = ?, value = ? WHERE number = ?",
-            (len(kept), self._pack(kept, number), number),
+            (len(kept), self._seal([*map(content, kept)], number), number),
         )
         self._log("removed", number, gone, reason)
 
@@ -564,16 +611,22 @@ class Store:
         ).fetchall()
 
 
-def content(note: RawNote) -> bytes:
-    """What makes a note another version under the same id: everything but the id."""
-    rest = msgspec.structs.replace(note, id="", text="", patient="")
-    before = content_before(note).encode("utf-8", "surrogatepass")
-    return before + b"\0" + msgspec.json.encode(rest)
+content: Callable[[RawNote], bytes] = msgspec.msgpack.Encoder().encode
+"""What makes a note another version under the same id: the note as a segment holds it."""
 
 
-def content_before(note: RawNote) -> str:
+def contents_before(note: RawNote) -> Iterator[bytes]:
     """The same, as earlier versions of this package had it."""
-    return f"{note.patient}\0{note.text}"
+    first = f"{note.patient}\0{note.text}".encode("utf-8", "surrogatepass")
+    yield first
+    rest = msgspec.structs.replace(note, id="", text="", patient="")
+    yield first + b"\0" + msgspec.json.encode(rest)
+    if note.written_at and note.written_at.tzinfo:
+        # A segment holds the moment alone, so that such a note was not found again in it.
+        for quarters in range(-4 * 12, 4 * 14 + 1):
+            zone = timezone(timedelta(minutes=15 * quarters))
+            there = msgspec.structs.replace(rest, written_at=note.written_at.astimezone(zone))
+            yield first + b"\0" + msgspec.json.encode(there)
 
 
 def _now() -> str:

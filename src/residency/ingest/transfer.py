@@ -20,11 +20,10 @@ from residency.ingest.sources import AnySource, Sql
 from residency.ingest.store import (
     REMOVED,
     Merged,
+    Packed,
     Read,
     Store,
     Taken,
-    content,
-    content_before,
 )
 
 OLDER = "a later version of the note was taken before"
@@ -148,7 +147,7 @@ class _Taking:
         self._empty()
 
     def _empty(self) -> None:
-        self.notes: dict[str, tuple[RawNote, bytes]] = {}
+        self.notes: dict[str, Packed] = {}
         self.without: list[str] = []
         self.gone: dict[str, None] = {}
         self.later: set[str] = set()
@@ -219,31 +218,29 @@ class _Taking:
         if self.erased and self.store.hash_with_key(note.patient) in self.erased:
             self.skipped[ERASED] += item.rows
             return
-        now, known = self.store.hash_with_key(content(note)), self.known[note.id]
+        packed, known = self.store.pack(note), self.known[note.id]
         if note.id in self.notes:
             known = Taken(
-                self.notes[note.id][1], self.versions.get(note.id, ""), self.store.head.reading
+                self.notes[note.id].content, self.versions.get(note.id, ""), self.store.head.reading
             )
         if known is None or not known.content or note.id in self.gone:
             # What was taken back does not return with an earlier version that is sent again.
             if _older(item.version, self.versions.get(note.id, known.version if known else "")):
-                self._leave_out(OLDER, note.id, now)
+                self._leave_out(OLDER, note.id, packed.content)
             else:
-                self._take(note, now, item)
-        elif known.content == now or known.content == self.store.hash_with_key(
-            content_before(note)
-        ):
+                self._take(note, packed, item)
+        elif known.content == packed.content or self.store.is_content(known.content, note):
             self.again += 1
             self.met.add(note.id)
         elif _older(item.version, known.version):
             self.met.add(note.id)
-            self._leave_out(OLDER, note.id, now)
+            self._leave_out(OLDER, note.id, packed.content)
         elif not item.version and (known.reading == self.store.head.reading or note.id in self.met):
-            self._leave_out(TWICE, note.id, now)
+            self._leave_out(TWICE, note.id, packed.content)
         else:
             if note.id not in self.notes:
                 self.later.add(note.id)
-            self._take(note, now, item)
+            self._take(note, packed, item)
 
     def _leave_out(self, reason: str, id: str, which: bytes) -> None:
         """Count a version of a note that is not taken, once."""
@@ -254,8 +251,8 @@ class _Taking:
             self.without.append(row)
             self.counts[reason] += 1
 
-    def _take(self, note: RawNote, now: bytes, item: RowOutcome) -> None:
-        self.notes[note.id] = (note, now)
+    def _take(self, note: RawNote, packed: Packed, item: RowOutcome) -> None:
+        self.notes[note.id] = packed
         if item.version:
             self.versions[note.id] = item.version
         if note.id in self.gone:  # it went, and came back
@@ -282,9 +279,8 @@ class _Taking:
                 seen=tuple(sorted(self.met)),
                 versions=self.versions,
                 people=tuple(self.people),
-                contents={id: now for id, (_, now) in self.notes.items()},
             )
-            notes = [note for note, _ in self.notes.values()]
+            notes = [*self.notes.values()]
             self.store.add(notes, counts, self.mark, self.done, read)
             self.taken += len(notes) - len(self.later)
             self.amended += len(self.later)
