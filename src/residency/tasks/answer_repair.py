@@ -208,7 +208,10 @@ class Names:
 @lru_cache(maxsize=10_000)
 def pattern_of(key: str) -> re.Pattern[str]:
     """Where folded words name a label, whole and, of Latin letters, also in the plural."""
-    body = r"[\s_-]+".join(map(re.escape, key.split(" ")))
+    *front, last = map(re.escape, key.split(" "))
+    body = r"[\s_-]+".join(front)
+    numbered = re.fullmatch(r"[ivx]{1,4}|\d{1,2}|[a-d]", last)  # "stage: II"
+    body += (r"(?:[\s_-]+|:\s*)" if numbered else r"[\s_-]+") * bool(front) + last
     latin = "[0-9A-Za-z_\u00c0-\u024f\u1e00-\u1eff]"  # beside Chinese signs a word may begin
     before = "" if _glued(key[0]) else f"(?<!{latin})"
     plural = "(?:e?s)?" if key.isascii() else ""

@@ -13,6 +13,8 @@ from functools import cache
 from typing import NamedTuple
 from unicodedata import normalize
 
+from residency.tasks import together
+from residency.tasks.answer_repair import Names
 from residency.tasks.negation import chosen, without_echo, word
 
 SHORT = frozenset(
@@ -67,18 +69,29 @@ def short(labels: Sequence[str]) -> bool:
     )
 
 
+def spoken(names: Names) -> Names:
+    """Of labels of which some are words that stand in any sentence, the others, where there are two
+    or more: "current smoker" beside "unknown"."""
+    rest = [one for one in names.names if len(one) > 1 and one.casefold() not in SHORT]
+    found = Names(rest if 1 < len(rest) < len(names.names) else ())
+    if found.names:
+        found.folded = {key: name for key, name in names.folded.items() if name in rest}
+    return found
+
+
 CHOOSE = {
     "en": r"(?:(?:the|my|so the|correct|right|final|best|only|single)\s+)*"
-    r"(?:answers?|ans\.?|key|exception|choices?|options?|decision|verdict|conclusion|selection|response|"
-    r"(?:best|appropriate|correct) (?:next |first |initial )?(?:step|treatment|test|diagnosis|management))"
+    r"(?:answers?|ans\.?|key|exception|choices?|options?|decision|verdict|conclusion|selection|response|letter|pick|guess|bet|vote|preference|"
+    r"(?:best|appropriate|correct) (?:next |first |initial )?(?:step(?: in [a-z]{1,12})?|treatment|test|diagnosis|management))"
     r"(?:\s+(?:here|to (?:this|the) question|therefore|thus|then))?\s*,?\s*"
     r"(?P<n1>is not|isn't|are not|cannot be|can't be|can not be|was not|would not be)?"
     r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→|[-–—](?=\s)))*"
     r"|(?P<n2>(?:do not|don't|not|never|cannot|can't|wouldn't|would not|won't|will not|didn't|did not)\s+)?"
     r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on|left with|only|"
-    r"selected|vote for)(?:\s*:)?"
+    r"selected|vote for|tick|circle|would say|corresponds? to|points? to|keep)(?:\s*:)?"
+    r"|(?:chang|switch|revis|mov)(?:e|es|ed|ing|ed my answer|ing my answer)(?: my answer| it)? from .{1,15}? to"
     r"|(?:therefore|thus|hence)\s*[,:]?\s*(?:it is|it's)?"
-    r"|(?:so|finally|in conclusion|overall|consequently)\s*[,:]\s*(?:it is|it's)?"
+    r"|(?:so|finally|in (?:conclusion|short|brief|summary|sum)|to sum up|bottom line|overall|consequently)\s*[,:]\s*(?:it is|it's)?"
     r"|(?:one|option|choice|answer)s? (?:that|which) [a-z ]{1,24} (?:is|are)"
     r"|\bso\s+(?:it is|it's|choose|pick|take)?"
     r"|(?:it is|it's|it must be|it has to be|that is|that's|which is|leaves|leaving)"
@@ -92,6 +105,9 @@ CHOOSE = {
     r"(?:\s*(?:cũng|vẫn|sẽ là|phải là|chính là|nên là|là|gồm|:|=|[-–—](?=\s)))*"
     r"|(?P<n4>(?:không|đừng|chưa|chẳng|không nên|không thể|không được)\s+)?(?:chọn|khoanh|chốt)"
     r"(?:\s+(?:là|đáp án|phương án|câu|ý|cả))*(?:\s*:)?"
+    r"|(?:đổi|chuyển|sửa)(?: đáp án)?(?: từ .{1,12}?)? (?:sang|thành)"
+    r"|(?:theo (?:tôi|em|mình|ý (?:kiến )?(?:của )?(?:tôi|em|mình))|(?:chắc chắn|rõ ràng|dứt khoát))(?:\s*,)?(?: thì)?(?: là)?"
+    r"|(?:tôi|em|mình) (?:nghĩ|cho rằng|tin)(?: rằng)?(?: (?:là|đáp án|đúng))*|=>|⇒"
     r"|(?:đúng|chính xác)\s*:|(?:chỉ(?: có| còn| mình)?|còn(?: lại)?)\s"
     r"|(?:vậy|do đó|vì vậy|vì thế|tóm lại|cuối cùng|như vậy|suy ra|nên)\s*[,:]?\s*(?:là|thì)?",
     "zh": r"(?:(?:正确|最终|最佳|标准|参考|本题|此题|该题|我的|所以|因此|故|综上)*的?)"
@@ -99,6 +115,7 @@ CHOOSE = {
     r"(?:\s*(?:也|仍|还|应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
     r"|(?P<n6>不能?|不应该?|不可|不该|别|勿|排除|不会|不宜|从不)?(?:应该|应当|应|故|可|就|要|该|答案|本题|此题|我)*"
     r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
+    r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
     r"|正确\s*:|(?:只有|唯有|仅有?|只剩下?|剩下?的?是?)"
     r"|(?:正确|对)的(?:选项|答案|说法)?(?:\s*(?:应该是|应为|是|为|有|包括|:))+",
 }
@@ -107,10 +124,11 @@ CHOOSE = {
 RIGHT = (
     r"(?:(?:is|are|was|were|would be|seems|remains|looks)\s+(?:both |all |also |clearly |indeed |"
     r"therefore |thus |the |an? |only |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
-    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate)\b"
+    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate|(?:sole|single) (?:correct )?(?:answer|option|one)|(?:most )?(?:accurate|likely|fitting|plausible)(?: of (?:the )?\w+)?)\b"
+    r"|(?:seems|appears|looks)(?: to be)? (?:the )?(?:most|best|right|correct)\b|alone\b"
     r"|(?:stands|fits?|holds|applies|remains?)\b"
     r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
-    r"(?:đúng|chính xác|phù hợp nhất|hợp lý nhất|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
+    r"(?:đúng|chính xác|(?:phù hợp|hợp lý)(?: nhất| hơn(?: cả| hết)?)|đúng hơn cả|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
     r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才|全部|全都|皆)*"
     r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最?佳(?:选项|答案)|合适的?(?:选项|答案)|优选项)"
     r"|\s*[:=-]?\s*(?:\([+]\)|[✓✔☑√✅]))"
@@ -168,7 +186,8 @@ ALL_BUT = (
 )
 """What judges all options but the one that it names."""
 FINAL = re.compile(
-    r"final|cuối cùng|最终|最后|conclusion|kết luận|结论|therefore|综上", re.IGNORECASE
+    r"(?:correct|right) (?:answer|option|choice)|đáp án (?:đúng|chính xác)|正确(?:答案|选项)|final|cuối cùng|最终|最后|conclusion|kết luận|结论|therefore|综上",
+    re.IGNORECASE,
 )
 NOUN_ONLY = re.compile(
     r"(?:options?|choices?|answers?|statements?|phương án|đáp án|lựa chọn|ý|câu|选项|答案)\W*$",
@@ -204,7 +223,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         wrapped = rf"[\"'“”‘’(\[【「{{]{{0,3}}(?:{body})[\"'“”‘’)\]】」}}]{{0,3}}"
         one = rf"(?<![{latin}'’\-])(?:{wrapped})(?![{latin}])(?!['’][a-z]|-[a-zA-Z])"
         glued = rf"(?<![{latin}\-])(?:{body}){{2,}}(?![{latin}])(?!-[a-zA-Z])"
-        link = r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|cùng(?: với)?|lẫn|和|及|与|以及|以?及)\s*(?:option |options |phương án |câu |选项)?"
+        link = r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|với|cùng(?: với)?|lẫn|和|及|与|以及|以?及)\s*(?:option |options |phương án |câu |选项)?"
         apart = rf"(?<![{latin}\-])(?:{body})(?: (?:{body})(?![{latin}])){{1,}}(?!-[a-zA-Z]| [a-z])"
         group = rf"(?>{glued}|{apart}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
     else:
@@ -223,7 +242,9 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         return re.compile(pattern, flags)
 
     return {
-        "choose": made(rf"(?i:(?<![a-z])(?:{choose})){FILL}(?P<got>{group}){NOT_BEHIND}{more}"),
+        "choose": made(
+            rf"(?i:(?<![a-z])(?:{choose})){FILL}{'' if lone else '(?:an? )?'}(?P<got>{group}){NOT_BEHIND}{more}"
+        ),
         "judge": made(
             rf"(?P<got>{group})[\s\"')\]】]{{0,4}}(?:选项|[两三四五六]?项|全部|全都|均|都|皆|both|all|đều|cả){{0,3}}\s{{0,3}}(?i:(?P<wrong>{WRONG})|{RIGHT})"
         ),
@@ -241,17 +262,18 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         ),
         "head": made(
             rf"\A[\s#>]*{FILL}(?P<got>{group})(?:\s*[.)\]】:;,，。、！!—–-](?!\w|\s)|[.;)\]】:!—–-]\s|\s*[。；：:)、]|(?<=[)\]】])\s|\s*[,，](?={after})|\s*!?\Z|\s*\n|\s+[-–—]\s|"
-            r"\s+(?i:because|since|as|for|vì|bởi|do|因为)\b)"
+            r"\s*[.、](?=[一-鿿])|\s+\(?(?i:because|since|as|for|vì|bởi|do|因为)\b)"
         ),
         "line": made(
             rf"(?m)^(?i:(?:câu|question|q|第)?\s*\d{{1,3}}\s*题?\s*[.:)、]\s*)?[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"
         ),
         "small": re.compile(
-            rf"(?i:answer|option|choice|đáp án|phương án|câu trả lời|lựa chọn|答案|选项)"
+            rf"(?i:answer|ans\.?|option|choice|đáp án|phương án|câu trả lời|lựa chọn|答案|选项)"
             rf"(?: (?:đúng(?: nhất)?|chính xác|cuối cùng|phù hợp(?: nhất)?))*(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>{body})"
             r"(?=\s*(?:[.),;:。!]|\n|\Z))",
             re.IGNORECASE,
         ),
+        "last": made(rf"(?:[.;!。]\s*|:\s+)(?P<got>{group})\s*[.!。]?\s*\Z"),
         "tail": made(rf"(?i:\b(?:là|is|are)|是|为|:)\s*[\"'“]?(?P<got>{group})[\"'”]?\s*[.!。]*\Z"),
         "one": re.compile(body, flags),
     }
@@ -265,10 +287,13 @@ def picked(
     languages = chosen(language)
     text = normalize("NFKC", answer).replace("’", "'")
     text = re.sub(r"[*_`$]+", "", text)
+    text = re.sub(r"\A\s*(?:Q|Question)\s*:.*\n\s*(?:A|Answer)\s*:", "", text, flags=re.DOTALL)
     patterns = _patterns(tuple(labels), languages)
     known = {label.casefold(): label for label in labels}
+    text = text if "是的" in known else text.replace("是的", "是")
+    text, others = together.without_rest(text, languages)
     bare = text.strip(" \t\r\n\"'“”‘’()[]【】{}.。,，;；:：!！-#>")
-    if bare.casefold() in known:
+    if bare.casefold() in known and others is not True:
         return (known[bare.casefold()],)
     if re.fullmatch(r"[a-z](?:[\s,、/]*(?:and|và|和)?\s*[a-z])*", bare) and len(bare) <= 12:
         text = bare = bare.upper() if not re.search("and", bare) else bare
@@ -285,9 +310,14 @@ def picked(
     if (rest := _all_but(text, labels)) is not None:
         return rest if multiple or len(rest) == 1 else None
     found = sorted(_choices(text, patterns, known, languages), key=lambda one: one.place)
+    if multiple and others:
+        out = {option for one in found if not one.takes for option in one.options}
+        taken = {option for one in found if one.takes for option in one.options}
+        return None if taken & out or not out else tuple(one for one in labels if one not in out)
     if (
         not found
         and multiple
+        and not word("hedge", languages).search(text.casefold())
         and word("nothing", languages).fullmatch(text.casefold().strip(" .。"))
     ):
         return ()
@@ -329,7 +359,7 @@ def _choices(
         yield Choice(match.start("got"), options(match), takes, weight, sure)
     yield from (
         Choice(match.start("got"), options(match), takes, 2, sure)
-        for match, takes, sure in _judged(text, patterns, letters_only, languages)
+        for match, takes, sure in _judged(text, patterns, frozenset(known), languages)
     )
     for match in patterns["small"].finditer(text) if letters_only else ():
         if match["got"] not in known.values():
@@ -341,6 +371,9 @@ def _choices(
         yield Choice(head.start("got"), options(head), True, 1, sure)
     for match in patterns["line"].finditer(text):
         yield Choice(match.start("got"), options(match), True, 1)
+    match = patterns["last"].search(text) if letters_only else None
+    if match and not re.search(rf"(?i:{OUT}|{WRONG})\W*\Z", text[: match.start()][-30:]):
+        yield Choice(match.start("got"), options(match), True, 3)
 
 
 def _chosen(
@@ -371,7 +404,7 @@ def _chosen(
 
 
 def _judged(
-    text: str, patterns: Patterns, letters_only: bool, languages: tuple[str, ...]
+    text: str, patterns: Patterns, known: frozenset[str], languages: tuple[str, ...]
 ) -> Iterable[tuple[re.Match[str], bool, bool]]:
     """Where words say that an option is right or wrong: the place, which, whether certain."""
     right = set()
@@ -380,12 +413,12 @@ def _judged(
             continue
         right |= set() if match["wrong"] else {match.start("got")}
         yield match, not match["wrong"], not _hedged(text, match.start(), match.end(), languages)
-    for match in patterns["mark"].finditer(text):
+    for match in () if known & SHORT else patterns["mark"].finditer(text):
         yield match, not match["wrong"], True
     for match in patterns["out"].finditer(text):
         if match.start("got") not in right:
             yield match, False, True
-    for match in () if letters_only else patterns["tail"].finditer(text):
+    for match in () if all(len(one) == 1 for one in known) else patterns["tail"].finditer(text):
         yield match, True, True
 
 

@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from residency.tasks.answer_repair import Names, fold, pattern_of
 
-YES, NO, UNSURE, DROPPED = "yes", "no", "unsure", "dropped"
+YES, NO, UNSURE, DROPPED, PAST = "yes", "no", "unsure", "dropped", "past"
 LANGUAGES = ("en", "vi", "zh")
 KINDS = (
     "word",
     "generic",
+    "past",
     "hedge",
     "only_not",
     "except",
@@ -105,7 +106,12 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
     text = re.sub(r"[*_`#]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}", "", fold(words)).replace("’", "'")
     text = re.sub(r"(?m)^\s*(?:[-*•·]|\d{1,2}[.)](?!\d))\s+", "", text)
     text = without_earlier(without_echo(text, languages), languages)
-    for piece in _committed(text, multiple, languages):
+    pieces = _committed(text, multiple, languages)
+    if not multiple and (reason := word("reason", languages).search(text)) is not None:
+        behind = signs(text[reason.end() :], names, languages)
+        if not any(one.kind == "label" for one in behind):
+            pieces = [text[: reason.start()], *pieces]
+    for piece in pieces:
         mentions = _mentions(piece, signs(piece, names, languages), multiple)
         found = _resolved(mentions, multiple)
         if found is not None:
@@ -213,6 +219,10 @@ def _mentions(text: str, row: list[Sign], multiple: bool) -> list[Mention]:
     reader = _Reader(text, row, multiple)
     for place in range(len(row)):
         reader.take(place)
+    goes_on = word("now").search(text) is not None
+    for one in reader.found:
+        if one.says == PAST:
+            one.says = DROPPED if goes_on else UNSURE
     return reader.found
 
 
@@ -236,6 +246,10 @@ class _Reader:
         self.hedged: set[int] = set()
         self.apart: set[int] = set()
         """Pieces that are not about this patient."""
+        self.past: set[int] = set()
+        """Pieces that tell of another day."""
+        self.another = False
+        """Whether a person with a colon began a list: "Mother: hypertension, obesity"."""
         self.denied = False
         """Whether the sentence held a word that denies."""
         self.labelled = ""
@@ -249,13 +263,13 @@ class _Reader:
             self._label(place)
         elif sign.kind in (YES, NO):
             self._word(place, labelled)
+        elif sign.kind == "hedge" and self._header_denies(place):
+            self.row[place] = sign._replace(kind=NO)
+            self._word(place, labelled)
         elif sign.kind == "hedge":
             self._hedge(labelled)
-        elif sign.kind == "generic":
-            self.apart.add(self.part)
-            for one in self.found:
-                if one.part == self.part or one in self.group:
-                    one.says = DROPPED
+        elif sign.kind in ("generic", "past"):
+            self._elsewhere(place)
         elif sign.kind in ("colon", "open", "dash"):
             self._colon(place)
         elif sign.kind == "asked":
@@ -263,6 +277,8 @@ class _Reader:
         elif sign.kind == "comma":
             self.part += 1
             self.listed = True
+            if self.another:
+                self.apart.add(self.part)
             if self.scope == "except":
                 self.scope = ""
         elif sign.kind == "but":
@@ -283,12 +299,28 @@ class _Reader:
                 if one.part == self.part and one.says == YES:
                     one.says = UNSURE
 
+    def _header_denies(self, place: int) -> bool:
+        """Whether "not reported" and the like announce a list."""
+        after = self.row[place + 1 : place + 2]
+        return bool(after) and after[0].kind == "colon" and self.row[place].text[:2] in ("no", "kh")
+
+    def _elsewhere(self, place: int) -> None:
+        """A word that tells of another person, of the world, or of another day."""
+        now = self.row[place].kind == "generic"
+        (self.apart if now else self.past).add(self.part)
+        after = self.row[place + 1].kind if place + 1 < len(self.row) else ""
+        self.another = now and after == "colon"
+        for one in self.found:
+            if one.part == self.part or (now and one in self.group):
+                one.says = DROPPED if now else PAST
+
     def _beside_label(self, place: int) -> bool:
         near = self.row[max(0, place - 1) : place] + self.row[place + 1 : place + 2]
         return any(one.kind == "label" for one in near)
 
     def _close(self) -> None:
         self.scope, self.listed, self.group, self.scope_labels = "", False, [], 0
+        self.another = False
         self.part += 1
 
     def _end(self, place: int) -> None:
@@ -314,6 +346,11 @@ class _Reader:
     def _colon(self, place: int) -> None:
         before = self.row[place - 1] if place else None
         glued = before and self.row[place].kind == "colon"
+        after = self.row[place + 1].kind if place + 1 < len(self.row) else ""
+        beside = self.scope == NO or self.part in self.apart | self.hedged | self.past
+        if before and before.kind == after == "label" and beside and self.row[place].text == ":":
+            self._close()  # "neither benign nor malignant: borderline"
+            return
         if before and before.kind == "label" and self.group:
             self.labelled = "label" if glued else "dash"
         elif self.row[place].kind == "dash":
@@ -335,7 +372,8 @@ class _Reader:
 
     def _except(self, place: int) -> None:
         rest = self._sentence(place)
-        if self.denied:
+        ahead = self.text[self.row[place].end : rest[-1].end if rest else None]
+        if self.denied or re.search(r"\balso\b|\bcòn có\b|\bcòn\b|还|也有", ahead):
             self.scope, self.listed, self.scope_labels = YES, False, 0
             self.group, self.part = [], self.part + 1
         elif (
@@ -369,6 +407,8 @@ class _Reader:
             says = UNSURE
         if self.part in self.apart:
             says = DROPPED
+        elif self.part in self.past:
+            says = PAST
         self.scope_labels += 1
         made = Mention(sign.name, says, own, self.part, listed)
         self.found.append(made)

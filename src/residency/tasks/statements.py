@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from unicodedata import normalize
 
-from residency.tasks import answer_repair, letters, negation
+from residency.tasks import answer_repair, letters, negation, together
 from residency.tasks.answer_repair import Names, fold
 
 LONGEST = 6_000
@@ -92,14 +92,26 @@ def _stated(
         value = read_mark(words, max(map(int, names.names)))
         said = names.of(str(int(value))) if value is not None and value == int(value) else None
         return ({said: True} if said else None), [answer_repair.AROUND]
+    languages = negation.chosen(language)
+    if (sheet := together.sheet(words, names)) is not None:
+        return sheet, [answer_repair.LINES]
+    if multiple and (every := together.whole(words, names, languages)) is not None:
+        return every, [answer_repair.AROUND]
     if letters.short(names.names):
+        spoken = letters.spoken(names)
+        said = negation.states(words, spoken, multiple, language) if spoken.names else None
+        if said and (multiple or any(said.values())):
+            return said, [answer_repair.AROUND]
         picked = letters.picked(words, names.names, multiple, language)
         return (None if picked is None else dict.fromkeys(picked, True)), [answer_repair.AROUND]
     if multiple and (listed := _pieces(words, names)):
         return listed
+    words, rest = together.without_rest(words, languages)
     states = negation.states(words, names, multiple, language)
     if states == {} and multiple:
         return states, [answer_repair.NONE]
+    if states and rest:
+        states = {name: states.get(name, True) for name in names.names}
     ordered = states and {name: states[name] for name in names.names if name in states}
     return ordered, [answer_repair.AROUND]
 
@@ -130,6 +142,8 @@ def _json(
             return (None, []) if any(names.of(row) for row in value) else None
         rows = [row for row in value if isinstance(row, str)]
         return _listed(rows, names, repairs, language)
+    if isinstance(value, dict) and not multiple and (one := _only(value, names)):
+        return {one: True}, [*repairs, answer_repair.BY_LABEL]
     said = dict(_of_json(value, names, multiple, language))
     if not said:
         empty = isinstance(value, dict) and list(value.values()) == [[]]
@@ -138,6 +152,21 @@ def _json(
         return None, []
     kind = answer_repair.BY_LABEL if isinstance(value, dict) else answer_repair.LINES
     return {name: bool(holds) for name, holds in said.items()}, [*repairs, kind]
+
+
+def _only(value: Mapping[object, object], names: Names) -> str | None:
+    """The one label that stands alone behind a key, or the one with the highest of several chances."""
+    found = {
+        names.of(one) for key, one in value.items() if not DENIED.fullmatch(fold(str(key)))
+    } - {None}
+    if len(found) == 1 and not any(names.of(key) for key in value):
+        return found.pop()
+    chances = {names.of(key): one for key, one in value.items() if isinstance(one, float)}
+    if len(chances) > 1 and len(chances) == len(value) and None not in chances:
+        best = max(chances.values())
+        top = [name for name, one in chances.items() if one == best]
+        return top[0] if len(top) == 1 and 0 < best < 1 else None
+    return None
 
 
 def _first_value(words: str) -> tuple[object, bool]:
@@ -186,7 +215,7 @@ def _listed(
 ANSWERS = re.compile(
     r"answers?|labels?|findings?|result|diagnos[ie]s|class|classification|prediction|present|"
     r"positive|choices?|options?|selected|category|đáp án|câu trả lời|nhãn|kết quả|chẩn đoán|"
-    r"decision|verdict|yes|true|có|dương tính|đúng|有|存在|阳性|正确|"
+    r"decision|verdict|trả lời|dap an|tra loi|nhan|ket qua|phân loại|phan loai|ý định|回答|意图|类别|分级|yes|true|có|dương tính|đúng|有|存在|阳性|正确|"
     r"答案|标签|结果|诊断|分类|选项|correct|final[_ ]answer|output|categories|conclusion"
 )
 DENIED = re.compile(
@@ -289,6 +318,12 @@ def _truth(value: object) -> bool | None:
     return True if said in TRUE else False if said in FALSE else None
 
 
+LAST_CUE = re.compile(
+    r"(?:\b(?:final|total|overall)(?: (?:mark|score|grade|rating))?|tổng(?: điểm)?|"
+    r"điểm (?:cuối cùng|tổng)|最终(?:得分|分数|评分)?|总分)(?: is| là|为|是)?[^\w\n]{0,6}"
+    r"(\d{1,3}(?:[.,]\d{1,2})?)(?![\d]|[.,]\d)",
+    re.IGNORECASE,
+)
 NUMBER = r"(?<![\d.,/])(\d{1,3}(?:[.,]\d{1,2})?)(?![\d]|[.,]\d)"
 MARK_CUE = re.compile(
     r"(?:\b(?:final |total |overall )?(?:mark|score|grade|rating|points?|total)"
@@ -316,14 +351,16 @@ def read_mark(answer: str, most: int = 10) -> float | None:
     if whole:
         return _within(whole[1], most)
     last = None
-    for pattern in (MARK_CUE, OUT_OF, UNIT):
+    for pattern in (LAST_CUE, MARK_CUE, OUT_OF, UNIT):
         found = []
         for match in pattern.finditer(words):
             tail = re.match(
                 r"\s*(?:/|out of|trên|分?\s*[/(]?\s*满分)\s*(\d+)", words[match.end() :]
             )
             scale = int(tail[1]) if tail else int(match[2]) if pattern is OUT_OF else most
-            around = words[max(0, match.start(1) - 4) : match.end() + 6]
+            around = words[max(0, match.start(1) - 12) : match.end() + 6]
+            if re.search(r"(?:\bof|\bof the|trong(?: số)?|中的?)\s*$", words[: match.start(1)]):
+                continue
             if pattern is OUT_OF and scale != most:
                 continue
             unsure = scale != most or RANGE.search(around) is not None
