@@ -99,7 +99,7 @@ CHOOSE = {
     r"(?:\s*(?:is|are|:))+"
     r"|\\boxed\{(?:\\text\{)?",
     "vi": r"(?:(?:các|những)\s+)?(?:đáp án|đ/a|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
-    r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của tôi|được chọn|"
+    r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của (?:tôi|em|mình)|được chọn|"
     r"cần chọn|ở đây|câu này|cho câu hỏi này|hợp lý(?: nhất)?|cần tìm|tốt nhất))*\s*"
     r"(?P<n3>không phải(?: là)?|không là|không thể là|chẳng phải)?"
     r"(?:\s*(?:cũng|vẫn|sẽ là|phải là|chính là|nên là|là|gồm|:|=|[-–—](?=\s)))*"
@@ -115,7 +115,7 @@ CHOOSE = {
     r"(?:\s*(?:也|仍|还|应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
     r"|(?P<n6>不能?|不应该?|不可|不该|别|勿|排除|不会|不宜|从不)?(?:应该|应当|应|故|可|就|要|该|答案|本题|此题|我)*"
     r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
-    r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
+    r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|即|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
     r"|正确\s*:|(?:只有|唯有|仅有?|只剩下?|剩下?的?是?)"
     r"|(?:正确|对)的(?:选项|答案|说法)?(?:\s*(?:应该是|应为|是|为|有|包括|:))+",
 }
@@ -126,11 +126,14 @@ RIGHT = (
     r"therefore |thus |the |an? |only |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
     r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate|(?:sole|single) (?:correct )?(?:answer|option|one)|(?:most )?(?:accurate|likely|fitting|plausible)(?: of (?:the )?\w+)?)\b"
     r"|(?:seems|appears|looks)(?: to be)? (?:the )?(?:most|best|right|correct)\b|alone\b"
+    r"|(?:is|are)\s+(?:my|our) (?:final |best )?(?:choice|answer|pick)s?\b"
+    r"|là (?:lựa chọn|đáp án|câu trả lời)(?: cuối cùng)?(?: của)? (?:tôi|em|mình)"
+    r"|是我的(?:最终|最后)?(?:选择|答案)"
     r"|(?:stands|fits?|holds|applies|remains?)\b"
     r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
     r"(?:đúng|chính xác|(?:phù hợp|hợp lý)(?: nhất| hơn(?: cả| hết)?)|đúng hơn cả|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
     r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才|全部|全都|皆)*"
-    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最?佳(?:选项|答案)|合适的?(?:选项|答案)|优选项)"
+    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最好|最?佳(?:选项|答案)|合适的?(?:选项|答案)|优选项)"
     r"|\s*[:=-]?\s*(?:\([+]\)|[✓✔☑√✅]))"
 )
 WRONG = (

@@ -44,6 +44,7 @@ SIGNS = (
     ("comma", r","),
     ("yes", rf"\[\s?x\s?\]|[✓✔☑√✅]|\(\+\)|(?<=[:=|])\s*1(?!\d|[.,]\d)|(?<=[:=|])\s*[yđt]{CELL}"),
     ("no", rf"\[\s?\]|[✗✘❌×☐❎]|\([-−–]\)|(?<=[:=|])\s*0(?!\d|[.,]\d)|(?<=[:=|])\s*[nsf]{CELL}"),
+    ("hedge", rf"(?<=[:=|])\s*[a-z]{CELL}"),
 )
 STOPS = frozenset({"comma", "end", "but", "or", "and", "asked", "dash", "colon", "open"})
 
@@ -114,6 +115,8 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
     for piece in pieces:
         mentions = _mentions(piece, signs(piece, names, languages), multiple)
         found = _resolved(mentions, multiple)
+        if found and multiple and _only_told(piece, names, languages, mentions):
+            return None
         if found is not None:
             return found
         others = all(one.says == DROPPED for one in mentions)
@@ -195,6 +198,38 @@ def signs(text: str, names: Names, languages: tuple[str, ...]) -> list[Sign]:
             found.append(one)
             last = one.end
     return sorted((one for one in found if one.kind != "word"), key=lambda one: one.start)
+
+
+TOLD = 2
+"""Words of a sentence that no kind knows, from which on it may tell of anything: "the risk of
+stroke is increased in atrial fibrillation"."""
+
+
+def _only_told(
+    text: str, names: Names, languages: tuple[str, ...], mentions: Sequence[Mention]
+) -> bool:
+    """Whether labels that nothing affirms stand in sentences about something else."""
+    if any(one.says == NO for one in mentions):
+        return False
+    rows: list[list[Sign]] = [[]]
+    for sign in signs(text, names, languages):
+        rows[-1].append(sign)
+        if sign.kind == "end":
+            rows.append([])
+    for row in rows:
+        kinds = {one.kind for one in row}
+        if "label" not in kinds or kinds & {YES, "colon", "only_not", "all", "except"}:
+            continue
+        start = row[0].start if row is not rows[0] else 0
+        between, last = [], start
+        for one in row:
+            between.append(text[last : one.start])
+            last = one.end
+        words_ = re.findall(r"[一-鿿]|[^\W一-鿿]+", " ".join(between))
+        unknown = sum(0.55 if "一" <= one <= "鿿" else 1 for one in words_)
+        if unknown > TOLD:
+            return True
+    return False
 
 
 def _resolved(mentions: Sequence[Mention], multiple: bool) -> dict[str, bool] | None:

@@ -76,10 +76,17 @@ def sheet(words: str, names: Names) -> Mapping[str, bool] | None:
     rows = re.split(r"\n|[,;，；、。]|\s\|\s(?=[^|]*\|[^|]*\Z)", words.strip(SIGNS))
     table = [n for n, row in enumerate(rows) if re.fullmatch(r"[\s|:+-]*-{2,}[\s|:+-]*", row)]
     rows = rows[table[0] + 1 :] if table and table[0] <= 1 else rows
+    short = any(len(one) == 1 for one in names.names)
     for row in rows:
         if not row.strip(SIGNS + "|"):
             continue
-        read = _verdict(row)
+        read = _verdict(
+            row
+            if short
+            else re.sub(
+                r"([:=|]\s*)[cC]\s*$", r"\1có", re.sub(r"([:=|]\s*)[kK]\s*$", r"\1không", row)
+            )
+        )
         name = names.of(read[0]) if read else None
         if read is None or name is None or name in found:
             return None
