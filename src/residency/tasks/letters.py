@@ -106,7 +106,7 @@ CHOOSE = {
     r"|(?P<n4>(?:không|đừng|chưa|chẳng|không nên|không thể|không được)\s+)?(?:chọn|khoanh|chốt)"
     r"(?:\s+(?:là|đáp án|phương án|câu|ý|cả))*(?:\s*:)?"
     r"|(?:đổi|chuyển|sửa)(?: đáp án)?(?: từ .{1,12}?)? (?:sang|thành)"
-    r"|(?:theo (?:tôi|em|mình|ý (?:kiến )?(?:của )?(?:tôi|em|mình))|(?:chắc chắn|rõ ràng|dứt khoát))(?:\s*,)?(?: thì)?(?: là)?"
+    r"|(?:(?:phải|chính|đó|đây) là|theo (?:tôi|em|mình|ý (?:kiến )?(?:của )?(?:tôi|em|mình))|(?:chắc chắn|rõ ràng|dứt khoát))(?:\s*,)?(?: thì)?(?: là)?"
     r"|(?:tôi|em|mình) (?:nghĩ|cho rằng|tin)(?: rằng)?(?: (?:là|đáp án|đúng))*|=>|⇒"
     r"|(?:đúng|chính xác)\s*:|(?:chỉ(?: có| còn| mình)?|còn(?: lại)?)\s"
     r"|(?:vậy|do đó|vì vậy|vì thế|tóm lại|cuối cùng|như vậy|suy ra|nên)\s*[,:]?\s*(?:là|thì)?",
@@ -115,7 +115,7 @@ CHOOSE = {
     r"(?:\s*(?:也|仍|还|应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
     r"|(?P<n6>不能?|不应该?|不可|不该|别|勿|排除|不会|不宜|从不)?(?:应该|应当|应|故|可|就|要|该|答案|本题|此题|我)*"
     r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
-    r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|即|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
+    r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|即|必须是|最终\s*:|答案\s*[—–-]+|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
     r"|正确\s*:|(?:只有|唯有|仅有?|只剩下?|剩下?的?是?)"
     r"|(?:正确|对)的(?:选项|答案|说法)?(?:\s*(?:应该是|应为|是|为|有|包括|:))+",
 }
@@ -124,11 +124,11 @@ CHOOSE = {
 RIGHT = (
     r"(?:(?:is|are|was|were|would be|seems|remains|looks)\s+(?:both |all |also |clearly |indeed |"
     r"therefore |thus |the |an? |only |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
-    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate|(?:sole|single) (?:correct )?(?:answer|option|one)|(?:most )?(?:accurate|likely|fitting|plausible)(?: of (?:the )?\w+)?)\b"
+    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate|(?:sole|single) (?:correct )?(?:answer|option|one)|(?:most )?(?:accurate|fitting)(?: of (?:the )?\w+)?)\b"
     r"|(?:seems|appears|looks)(?: to be)? (?:the )?(?:most|best|right|correct)\b|alone\b"
     r"|(?:is|are)\s+(?:my|our) (?:final |best )?(?:choice|answer|pick)s?\b"
     r"|là (?:lựa chọn|đáp án|câu trả lời)(?: cuối cùng)?(?: của)? (?:tôi|em|mình)"
-    r"|是我的(?:最终|最后)?(?:选择|答案)"
+    r"|(?:才是|就是|是)答案|是我的(?:最终|最后)?(?:选择|答案)"
     r"|(?:stands|fits?|holds|applies|remains?)\b"
     r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
     r"(?:đúng|chính xác|(?:phù hợp|hợp lý)(?: nhất| hơn(?: cả| hết)?)|đúng hơn cả|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
@@ -258,7 +258,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
             rf"(?i:(?<![a-z])(?<!everything )(?<!all )(?<!any )(?:but(?: rather)?(?: it is| it's)?|mà(?: là)?|而是|而应?选)){FILL}"
             rf"(?P<got>{group})\s*(?:[.,;。!]|$)"
         ),
-        "item": made(rf"(?m)^[\s(]*(?P<got>{body})[.):、]\s*\S"),
+        "item": made(rf"(?m)(?:^|[.;。,]\s*)[\s(]*(?P<got>{body})[.):、]\s*\S"),
         "mark": made(
             rf"(?P<got>{group})\s*(?:[:=]|-+>|→|\||\s[-–—]\s|\()\s*(?i:(?P<wrong>no\b|false|wrong|incorrect|sai|"
             r"không|错|否|不|×|✗|❌|✘)|(?:yes|true|right|correct|đúng|có|对|是|正确|✓|✔|√|✅))"
@@ -276,7 +276,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
             r"(?=\s*(?:[.),;:。!]|\n|\Z))",
             re.IGNORECASE,
         ),
-        "last": made(rf"(?:[.;!。]\s*|:\s+)(?P<got>{group})\s*[.!。]?\s*\Z"),
+        "last": made(rf"(?:[.;!。→⇒>]\s*|:\s+)(?P<got>{group})\s*[.!。]?\s*\Z"),
         "tail": made(rf"(?i:\b(?:là|is|are)|是|为|:)\s*[\"'“]?(?P<got>{group})[\"'”]?\s*[.!。]*\Z"),
         "one": re.compile(body, flags),
     }
@@ -413,6 +413,8 @@ def _judged(
     right = set()
     for match in patterns["judge"].finditer(text):
         if NOT_LETTERS.search(text[: match.start("got")]):
+            continue
+        if re.search(r"(?i:\b(?:neither|nor)\s*)\Z", text[: match.start("got")]):
             continue
         right |= set() if match["wrong"] else {match.start("got")}
         yield match, not match["wrong"], not _hedged(text, match.start(), match.end(), languages)

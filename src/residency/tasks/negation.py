@@ -200,6 +200,7 @@ def signs(text: str, names: Names, languages: tuple[str, ...]) -> list[Sign]:
     return sorted((one for one in found if one.kind != "word"), key=lambda one: one.start)
 
 
+ONLY = frozenset({"only", "chỉ", "chỉ ", "仅", "仅有", "仅见", "只有", "只是", "只见"})
 TOLD = 2
 """Words of a sentence that no kind knows, from which on it may tell of anything: "the risk of
 stroke is increased in atrial fibrillation"."""
@@ -217,8 +218,8 @@ def _only_told(
         if sign.kind == "end":
             rows.append([])
     for row in rows:
-        kinds = {one.kind for one in row}
-        if "label" not in kinds or kinds & {YES, "colon", "only_not", "all", "except"}:
+        kinds = {one.kind for one in row if one.kind != "but" or one.text[:4] in ONLY}
+        if "label" not in kinds or kinds & {YES, "colon", "only_not", "all", "except", "but"}:
             continue
         start = row[0].start if row is not rows[0] else 0
         between, last = [], start

@@ -90,6 +90,8 @@ def _stated(
         return {one: True}, [answer_repair.LABEL]
     if all(name.isdecimal() for name in names.names) and names.names:
         value = read_mark(words, max(map(int, names.names)))
+        if value is None and (level := LEVEL.search(normalize("NFKC", words))):
+            value = float(level[1] or level[2])
         said = names.of(str(int(value))) if value is not None and value == int(value) else None
         return ({said: True} if said else None), [answer_repair.AROUND]
     languages = negation.chosen(language)
@@ -323,6 +325,12 @@ LAST_CUE = re.compile(
     r"điểm (?:cuối cùng|tổng)|最终(?:得分|分数|评分)?|总分)(?: is| là|为|是)?[^\w\n]{0,6}"
     r"(\d{1,3}(?:[.,]\d{1,2})?)(?![\d]|[.,]\d)",
     re.IGNORECASE,
+)
+LEVEL = re.compile(
+    r"\A[\W_]*(\d{1,2})(?:\s*[,;(]|\.\s|\s-\s)(?!.*\d)|"
+    r"(?:\b(?:level|esi|grade|class|stage|category|triage|cấp|mức|độ)|级别?|等级|分级)"
+    r"\s*(?:is|là|为|:|=)?\s*(\d{1,2})(?!.*\d)",
+    re.IGNORECASE | re.DOTALL,
 )
 NUMBER = r"(?<![\d.,/])(\d{1,3}(?:[.,]\d{1,2})?)(?![\d]|[.,]\d)"
 MARK_CUE = re.compile(

@@ -36,9 +36,11 @@ def whole(words: str, names: Names, languages: tuple[str, ...]) -> dict[str, boo
         text = text[cue.end() :].strip(" :")
     every, fails = word("every", languages).pattern, word("every_fails", languages).pattern
     but = word("all_but", languages).pattern
+    behind = r"(?: (?:apply|hold|(?:are|is) (?:present|true|correct|right)))?"
+    text = re.sub(r"^có (?=tất cả|cả )", "", text)
     for holds, verdict in ((False, fails), (True, every)):
         for pattern in (
-            rf"(?P<all>{verdict})(?:\s*,?\s*(?:{but})\s*(?P<x>.+?))?(?:外|以外|之外)?",
+            rf"(?P<all>{verdict})(?:\s*,?\s*(?:{but})\s*(?P<x>.+?))?(?:外|以外|之外)?{behind}",
             rf"(?:{but})\s*(?P<x>[^,]+?)(?:\s*ra|以外|之外|外)?\s*[,]?\s*(?P<all>{verdict})",
         ):
             found = re.fullmatch(pattern, text)
