@@ -82,7 +82,7 @@ def spoken(names: Names) -> Names:
 CHOOSE = {
     "en": r"(?:(?:the|my|so the|correct|right|final|best|only|single)\s+)*"
     r"(?:answers?|ans\.?|key|exception|choices?|options?|decision|verdict|conclusion|selection|response|letter|pick|guess|bet|vote|preference|"
-    r"(?:best|appropriate|correct) (?:next |first |initial )?(?:step(?: in [a-z]{1,12})?|treatment|test|diagnosis|management))"
+    r"(?:best|appropriate|correct|likely) (?:next |first |initial )?(?:step(?: in [a-z]{1,12})?|treatment|test|diagnosis|management))"
     r"(?:\s+(?:here|to (?:this|the) question|therefore|thus|then))?\s*,?\s*"
     r"(?P<n1>is not|isn't|are not|cannot be|can't be|can not be|was not|would not be)?"
     r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→|[-–—](?=\s)))*"
@@ -98,7 +98,7 @@ CHOOSE = {
     r"|(?:correct|right|true|chosen|selected)(?: (?:ones?|options?|answers?|statements?))?"
     r"(?:\s*(?:is|are|:))+"
     r"|\\boxed\{(?:\\text\{)?",
-    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|đ/a|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
+    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|đ/án|đ/a|chẩn đoán|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
     r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của (?:tôi|em|mình)|được chọn|"
     r"cần chọn|ở đây|câu này|cho câu hỏi này|hợp lý(?: nhất)?|cần tìm|tốt nhất))*\s*"
     r"(?P<n3>không phải(?: là)?|không là|không thể là|chẳng phải)?"
@@ -111,8 +111,8 @@ CHOOSE = {
     r"|(?:đúng|chính xác)\s*:|(?:chỉ(?: có| còn| mình)?|còn(?: lại)?)\s"
     r"|(?:vậy|do đó|vì vậy|vì thế|tóm lại|cuối cùng|như vậy|suy ra|nên)\s*[,:]?\s*(?:là|thì)?",
     "zh": r"(?:(?:正确|最终|最佳|标准|参考|本题|此题|该题|我的|所以|因此|故|综上)*的?)"
-    r"(?:答案|选项|回答|结论|选择)(?P<n5>不是|不应是|并非|不为|不可能是)?"
-    r"(?:\s*(?:也|仍|还|应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
+    r"(?:答案|选项|回答|结论|选择|诊断)(?P<n5>不是|不应是|并非|不为|不可能是)?"
+    r"(?:\s*(?:也|仍|还|会是|将是|应该是|应该为|应为|应是|应选|就是|是|为|有|包括|:|=|】|\]))*"
     r"|(?P<n6>不能?|不应该?|不可|不该|别|勿|排除|不会|不宜|从不)?(?:应该|应当|应|故|可|就|要|该|答案|本题|此题|我)*"
     r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
     r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|即|必须是|最终\s*:|答案\s*[—–-]+|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
@@ -147,7 +147,7 @@ WRONG = (
     r"loại|chưa đúng|chống chỉ định)"
     r"|(?:选项|项|答案|说法)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|也|可|可以|应|被|为)*"
     r"(?:错误|错|不正确|不对|不准确|不符合|不合适|不是|不选|不能选|不考虑|排除|被排除|有误|不恰当|不成立)"
-    r"|\s*[:=-]?\s*(?:\([-−]\)|[✗✘❌×☒❎]))"
+    r"|\s*[:=-]?\s*(?:\([-−]\)|[✗✘❌×☒❎✖✕]))"
 )
 OUT = (
     r"(?:eliminat(?:e|ed|ing)|rul(?:e|ed|ing) out|exclud(?:e|ed|ing)|reject(?:ed|ing)?|discard(?:ed|ing)?|"
@@ -265,7 +265,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         ),
         "head": made(
             rf"\A[\s#>]*{FILL}(?P<got>{group})(?:\s*[.)\]】:;,，。、！!—–-](?!\w|\s)|[.;)\]】:!—–-]\s|\s*[。；：:)、]|(?<=[)\]】])\s|\s*[,，](?={after})|\s*!?\Z|\s*\n|\s+[-–—]\s|"
-            r"\s*[.、](?=[一-鿿])|\s+\(?(?i:because|since|as|for|vì|bởi|do|因为)\b)"
+            r"(?:\s*[.、)]|(?<=[)\]】]))(?=[一-鿿])|\s+\(?(?i:because|since|as|for|vì|bởi|do|因为)\b)"
         ),
         "line": made(
             rf"(?m)^(?i:(?:câu|question|q|第)?\s*\d{{1,3}}\s*题?\s*[.:)、]\s*)?[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"
@@ -374,9 +374,9 @@ def _choices(
         yield Choice(head.start("got"), options(head), True, 1, sure)
     for match in patterns["line"].finditer(text):
         yield Choice(match.start("got"), options(match), True, 1)
-    match = patterns["last"].search(text) if letters_only else None
-    if match and not re.search(rf"(?i:{OUT}|{WRONG})\W*\Z", text[: match.start()][-30:]):
-        yield Choice(match.start("got"), options(match), True, 3)
+    last = patterns["last"].search(text) if letters_only else None
+    if last and not re.search(rf"(?i:{OUT}|{WRONG})\W*\Z", text[: last.start()][-30:]):
+        yield Choice(last.start("got"), options(last), True, 3)
 
 
 def _chosen(

@@ -43,7 +43,7 @@ SIGNS = (
     ("open", r"\((?![+-]\))"),
     ("comma", r","),
     ("yes", rf"\[\s?x\s?\]|[✓✔☑√✅]|\(\+\)|(?<=[:=|])\s*1(?!\d|[.,]\d)|(?<=[:=|])\s*[yđt]{CELL}"),
-    ("no", rf"\[\s?\]|[✗✘❌×☐❎]|\([-−–]\)|(?<=[:=|])\s*0(?!\d|[.,]\d)|(?<=[:=|])\s*[nsf]{CELL}"),
+    ("no", rf"\[\s?\]|[✗✘❌×☐❎✖✕]|\([-−–]\)|(?<=[:=|])\s*0(?!\d|[.,]\d)|(?<=[:=|])\s*[nsf]{CELL}"),
     ("hedge", rf"(?<=[:=|])\s*[a-z]{CELL}"),
 )
 STOPS = frozenset({"comma", "end", "but", "or", "and", "asked", "dash", "colon", "open"})
@@ -92,7 +92,7 @@ def lexicon() -> dict[str, dict[str, str]]:
 @cache
 def word(kind: str, languages: tuple[str, ...] = LANGUAGES) -> re.Pattern[str]:
     """The pattern of a kind of word."""
-    said = {lang: fold(lexicon()[kind][lang].replace("| ", "|")) for lang in languages}
+    said = {lang: fold(lexicon()[kind][lang].replace("\n", "")) for lang in languages}
     pieces = [
         f"(?:{words})" if lang == "zh" else rf"(?<!\w)(?:{words})(?!\w)"
         for lang, words in said.items()
@@ -104,7 +104,11 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
     """Whether each label that the words name holds: ``{}`` where they say that none does; ``None``
     where they name none or it is not certain."""
     languages = chosen(language)
-    text = re.sub(r"[*_`#]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}", "", fold(words)).replace("’", "'")
+    text = (
+        re.sub(r"[*_`#]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}", "", fold(words))
+        .replace("’", "'")
+        .replace("\ufe0f", "")
+    )
     text = re.sub(r"(?m)^\s*(?:[-*•·]|\d{1,2}[.)](?!\d))\s+", "", text)
     text = without_earlier(without_echo(text, languages), languages)
     pieces = _committed(text, multiple, languages)
@@ -157,7 +161,10 @@ def _committed(text: str, multiple: bool, languages: tuple[str, ...]) -> list[st
     if taken_back:
         text = text[taken_back[-1] :].lstrip(" :,.-—")
         text = re.sub(r"^(?:no|actually|không|không phải|不|不是)\s*[,:.]\s*", "", text)
-    for cue in reversed(list(word("commit", languages).finditer(text))):
+    cues = list(word("commit", languages).finditer(text))
+    if not multiple and len(cues) > 1 and cues[-1][0] == cues[-2][0]:
+        cues = []  # "the label is benign and the label is malignant"
+    for cue in reversed(cues):
         rest = text[cue.end() :].lstrip(" :")
         reason = re.search(rf"(?:\n|[.。;]\s*)(?:{word('reason', languages).pattern})\s*[:,]", rest)
         rest = rest[: reason.start()] if reason else rest
@@ -201,6 +208,7 @@ def signs(text: str, names: Names, languages: tuple[str, ...]) -> list[Sign]:
 
 
 ONLY = frozenset({"only", "chỉ", "chỉ ", "仅", "仅有", "仅见", "只有", "只是", "只见"})
+PLAIN = re.compile(r"it|is|are|was|were|also|today|this|here|he|she|the|là|cũng|是|的|也")
 TOLD = 2
 """Words of a sentence that no kind knows, from which on it may tell of anything: "the risk of
 stroke is increased in atrial fibrillation"."""
@@ -219,6 +227,10 @@ def _only_told(
             rows.append([])
     for row in rows:
         kinds = {one.kind for one in row if one.kind != "but" or one.text[:4] in ONLY}
+        heads = [one.kind for one in row[:2]]
+        headed = heads[:1] == ["label"] and not re.search(r"\w", text[: row[0].start][-2:])
+        if headed and heads[1:] in (["comma"], ["open"], ["end"], []):
+            continue  # "asthma, well controlled"
         if "label" not in kinds or kinds & {YES, "colon", "only_not", "all", "except", "but"}:
             continue
         start = row[0].start if row is not rows[0] else 0
@@ -227,6 +239,7 @@ def _only_told(
             between.append(text[last : one.start])
             last = one.end
         words_ = re.findall(r"[一-鿿]|[^\W一-鿿]+", " ".join(between))
+        words_ = [one for one in words_ if not PLAIN.fullmatch(one)]
         unknown = sum(0.55 if "一" <= one <= "鿿" else 1 for one in words_)
         if unknown > TOLD:
             return True
@@ -302,7 +315,7 @@ class _Reader:
         elif sign.kind == "hedge" and self._header_denies(place):
             self.row[place] = sign._replace(kind=NO)
             self._word(place, labelled)
-        elif sign.kind == "hedge":
+        elif sign.kind == "hedge" and not self._outcome(place):
             self._hedge(labelled)
         elif sign.kind in ("generic", "past"):
             self._elsewhere(place)
@@ -334,6 +347,13 @@ class _Reader:
             for one in self.found:
                 if one.part == self.part and one.says == YES:
                     one.says = UNSURE
+
+    def _outcome(self, place: int) -> bool:
+        """Whether the sentence says what came of the test that a word announces."""
+        rest = (
+            self._sentence(place) if re.match(r"screen|test|tầm|筛", self.row[place].text) else []
+        )
+        return any(re.match(r"negative|positive|âm|dương|阴性|阳性", one.text) for one in rest)
 
     def _header_denies(self, place: int) -> bool:
         """Whether "not reported" and the like announce a list."""
@@ -384,7 +404,8 @@ class _Reader:
         glued = before and self.row[place].kind == "colon"
         after = self.row[place + 1].kind if place + 1 < len(self.row) else ""
         beside = self.scope == NO or self.part in self.apart | self.hedged | self.past
-        if before and before.kind == after == "label" and beside and self.row[place].text == ":":
+        apart = self.row[place].text == ":" or (not glued and not self.multiple)
+        if before and before.kind == after == "label" and beside and apart:
             self._close()  # "neither benign nor malignant: borderline"
             return
         if before and before.kind == "label" and self.group:

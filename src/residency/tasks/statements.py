@@ -101,9 +101,9 @@ def _stated(
         return every, [answer_repair.AROUND]
     if letters.short(names.names):
         spoken = letters.spoken(names)
-        said = negation.states(words, spoken, multiple, language) if spoken.names else None
-        if said and (multiple or any(said.values())):
-            return said, [answer_repair.AROUND]
+        told = negation.states(words, spoken, multiple, language) if spoken.names else None
+        if told and (multiple or any(told.values())):
+            return told, [answer_repair.AROUND]
         picked = letters.picked(words, names.names, multiple, language)
         return (None if picked is None else dict.fromkeys(picked, True)), [answer_repair.AROUND]
     if multiple and (listed := _pieces(words, names)):

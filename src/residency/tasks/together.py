@@ -25,7 +25,7 @@ VERDICTS = {
     r"正确|阳性|存在|\+|✓|✔|☑|√|✅|x(?=\])|1",
     False: r"false|f|no|n|absent|negative|incorrect|wrong|none|not (?:present|seen|detected)|"
     r"không(?: có| thấy)?|sai|s|âm tính|无|没有|否|错误?|不正确|不对|阴性|不存在|未见|"
-    r"[-−–]|✗|✘|❌|×|☒|❎|0",
+    r"[-−–]|✗|✘|❌|×|☒|❎|✖|✕|0",
 }
 
 
@@ -130,7 +130,7 @@ def _row() -> re.Pattern[str]:
 
 
 def _verdict(row: str) -> tuple[str, bool] | None:
-    row = re.sub(r"[*_`]+", "", fold(row))
+    row = re.sub(r"[*_`]+", "", fold(row).replace("\ufe0f", ""))
     if (ticked := TICKED.fullmatch(row)) is not None:
         return ticked["name"], bool(ticked["x"] or ticked["on"])
     found = _row().fullmatch(row)
