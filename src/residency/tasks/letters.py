@@ -206,6 +206,14 @@ SPEAKER = re.compile(r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b")
 """What follows an A that says who speaks."""
 
 
+SMALL = (
+    r"(?:answer|ans\.?|option|choice|đáp án|phương án|câu trả lời|lựa chọn|答案|选项)"
+    r"(?: (?:đúng(?: nhất)?|chính xác|cuối cùng|phù hợp(?: nhất)?))*(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>BODY)"
+    r"(?=\s*(?:[.),;:。!]|\n|\Z))"
+)
+"""Where a letter that is written small is chosen."""
+
+
 class Choice(NamedTuple):
     """Options that a place of the answer takes up or out."""
 
@@ -270,12 +278,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         "line": made(
             rf"(?m)^(?i:(?:câu|question|q|第)?\s*\d{{1,3}}\s*题?\s*[.:)、]\s*)?[\s\"'*_`#>()\[\]【】-]*(?P<got>{group})[\s\"'*_`.。!)\]】]*$"
         ),
-        "small": re.compile(
-            rf"(?i:answer|ans\.?|option|choice|đáp án|phương án|câu trả lời|lựa chọn|答案|选项)"
-            rf"(?: (?:đúng(?: nhất)?|chính xác|cuối cùng|phù hợp(?: nhất)?))*(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>{body})"
-            r"(?=\s*(?:[.),;:。!]|\n|\Z))",
-            re.IGNORECASE,
-        ),
+        "small": re.compile(SMALL.replace("BODY", body), re.IGNORECASE),
         "last": made(rf"(?:[.;!。→⇒>]\s*|:\s+)(?P<got>{group})\s*[.!。]?\s*\Z"),
         "tail": made(rf"(?i:\b(?:là|is|are)|是|为|:)\s*[\"'“]?(?P<got>{group})[\"'”]?\s*[.!。]*\Z"),
         "one": re.compile(body, flags),
