@@ -3,11 +3,15 @@ a copy of a project is cleared without the original."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
 import shutil
 import sqlite3
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import pytest
 from test_deidentify import KEY, plan
 
 from conftest import CLI, lines, write_recipe
+from residency.core.sealed import MAGIC
 from residency.deid.engine import keyed
 from residency.deid.vault import Vault
 from residency.synth.hospital_notes import write_hospital
@@ -164,4 +169,21 @@ def test_a_file_that_is_not_rewritten_is_named_before_the_secret_is_dropped(
     assert len(vault) == PATIENTS, "the secret is still there"
     vault.close()
     (copy / "letter.txt").unlink()
+    packed = io.BytesIO(json.dumps(row).encode())
+    for name in ("sent.zip", "sent.tgz", "sent.jsonl.gz"):
+        if name.endswith("zip"):
+            with zipfile.ZipFile(copy / name, "w") as archive:
+                archive.writestr("notes.jsonl", packed.getvalue())
+        elif name.endswith("tgz"):
+            with tarfile.open(copy / name, "w:gz") as tar:
+                member = tarfile.TarInfo("notes.jsonl")
+                member.size = len(packed.getvalue())
+                tar.addfile(member, io.BytesIO(packed.getvalue()))
+        else:
+            (copy / name).write_bytes(gzip.compress(packed.getvalue()))
+        assert name in cli("erase", row["group"], copy, "--yes", check=2).stderr
+        (copy / name).unlink()
+    (copy / "kept.backup").write_bytes(MAGIC + b"sealed")
+    traced = cli("trace", row["group"], copy, check=0)
+    assert "kept.backup" in " ".join((traced.stdout + traced.stderr).split())
     assert "1 secret removed" in cli("erase", row["group"], copy, "--yes", check=0).stdout

@@ -352,6 +352,7 @@ def trace(
         terminal().print(_trace_table(found))
     say(_counted(found) if found else "Nothing of this patient was found.")
     _without_key(places.zones, places.key)
+    _name_backups(places.given)
 
 
 @app.command()
@@ -399,6 +400,7 @@ def erase(
         f"{done.secrets} secret{'' if done.secrets == 1 else 's'} removed from the vault; recorded "
         f"in {done.log}",
     )
+    _name_backups(places.given)
 
 
 def _ask(patient: str) -> str:
@@ -423,6 +425,16 @@ def _without_key(zones: tuple[Path, ...], key: str) -> None:
         say(
             f"The vault was not asked: {key} is not set, so PATIENT was taken for the group of the "
             "notes.",
+        )
+
+
+def _name_backups(folders: tuple[Path, ...]) -> None:
+    from residency.workflows.patients.holdings import sealed
+
+    if backups := ", ".join(map(str, sealed(folders))):
+        say(
+            f"Not looked into, and as they were: {backups}. Make a new backup after an erasure and "
+            "delete the older ones."
         )
 
 

@@ -6,7 +6,7 @@ artefact's kind is looked up. What cannot be done with a kind is said by the obj
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -105,6 +105,17 @@ class ClassifierKind:
             )
         return learned
 
+    def keeps_words(self, folder: Path) -> bool:
+        """Whether a model of the kind below a folder keeps words of notes as they were written;
+        weights alone are no words."""
+        return False
+
+    def forget(
+        self, folder: Path, quotes: Collection[str], own: Sequence[str], others: Sequence[str]
+    ) -> None:
+        """Take out of the models of the kind below a folder what only one patient's notes say:
+        labelled ``quotes``, and words of the patient's ``own`` texts that no other has."""
+
     def probe(self, model: Any, ids: Sequence[Sequence[int]], head: Head) -> list[Any]:
         """What of a model's work on the fixed texts is compared with that of its base: the states
         below the head, which is new."""
@@ -195,6 +206,19 @@ class LexicalKind(ClassifierKind):
 
         return CrfPredictor.from_artefact(folder).record()
 
+    def keeps_words(self, folder: Path) -> bool:
+        """A CRF does, also one that lies beside an encoder."""
+        from residency.models import crf
+
+        return any(folder.rglob(crf.FEATURES))
+
+    def forget(
+        self, folder: Path, quotes: Collection[str], own: Sequence[str], others: Sequence[str]
+    ) -> None:
+        from residency.models import crf
+
+        crf.forget(folder, quotes, own, others)
+
 
 KINDS: Mapping[str, ClassifierKind] = {
     "classifier": ClassifierKind(),
@@ -206,6 +230,20 @@ KINDS: Mapping[str, ClassifierKind] = {
 def kind_of(asked: Artefact | Head) -> ClassifierKind:
     """The kind of a trained model, or of what answers with a head."""
     return KINDS[asked.kind]  # the one place of this room that goes by the kind
+
+
+def keeps_words(folder: Path) -> bool:
+    """Whether a model of any kind below a folder keeps words of notes as they were written."""
+    return any(kind.keeps_words(folder) for kind in KINDS.values())
+
+
+def forget(
+    folder: Path, quotes: Collection[str], own: Sequence[str], others: Sequence[str]
+) -> None:
+    """Take what only one patient's notes say out of the models below a folder, of whatever kind
+    they are: also out of one that was changed, which does not say its kind."""
+    for kind in KINDS.values():
+        kind.forget(folder, quotes, own, others)
 
 
 def output_of(wanted: Literal["auto", "head", "text"], base: Base, card: Card) -> Output:

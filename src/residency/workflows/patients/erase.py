@@ -35,7 +35,7 @@ from residency.corpus.parts import count_parts, make_split
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.deid.vault import Vault, key_from
 from residency.models import artefact as artefacts
-from residency.models import crf, erased
+from residency.models import erased, predictors
 from residency.models.erased import Erasure
 from residency.workflows.patients import segments
 from residency.workflows.patients.erasure_log import LOG, ErasureLog
@@ -124,7 +124,7 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     rows += sum(_from_run(run, own) for run in places.runs)
     derived = {Path(one.path) for one in models if one.what == "derived model"}
     copies = {one for one in model_folders(places) if not {*places.runs} & {*one.parents}}
-    for folder in sorted(derived | {one for one in copies if any(one.rglob(crf.FEATURES))}):
+    for folder in sorted(derived | set(filter(predictors.keeps_words, copies))):
         with artefacts.sealed_again(folder):
             if folder in derived:
                 _mark(folder, 0, own)
@@ -271,7 +271,7 @@ def _from_run(run: Path, own: Erasing) -> int:
 
 def _forget(folder: Path, own: Erasing) -> None:
     marks = own.marks
-    crf.forget(folder, marks.labelled, marks.own, marks.others)
+    predictors.forget(folder, marks.labelled, marks.own, marks.others)
 
 
 def _mark(folder: Path, rows: int, own: Erasing) -> None:

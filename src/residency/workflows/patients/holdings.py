@@ -3,13 +3,21 @@ is read for ids, codes and stretches of the patient's notes.
 
 It knows nothing of what wrote a file, so that nothing which is forgotten elsewhere is forgotten
 here too. Rows of JSON lines and items of JSON are taken out, pages are removed (what wrote them
-writes them anew); any other file is named.
+writes them anew); any other file is named, an archive by what it holds.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +25,7 @@ import msgspec
 
 from residency.core.errors import ResidencyError
 from residency.core.files import enumerate_lines
+from residency.core.sealed import MAGIC
 from residency.core.types import Value
 
 RUN = 20
@@ -96,9 +105,63 @@ def holdings(
             found += [Holding(path=path, lines=lines)] if lines else []
         elif path.suffix in ITEMS:
             found += [Holding(path=path)] if holds(_decoded(path.read_bytes())) else []
+        elif archive := _packed(path):
+            if any(_in_member(name, data, holds) for name, data in archive):
+                found.append(Holding(path=path, by_hand=True))
         elif path.read_bytes().decode("utf-8", "replace") in marks:
             found.append(Holding(path=path, by_hand=path.suffix not in (*PAGES, ".csv")))
     return found
+
+
+def sealed(folders: Sequence[Path]) -> list[Path]:
+    """Backups below the folders: they are not looked into, and are as they were."""
+    every = _files(folders, (), largest=sys.maxsize)
+    return [path for path in every if _begins(path) == MAGIC]
+
+
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC))
+
+
+def _packed(path: Path) -> Iterator[tuple[str, bytes]] | None:
+    """Names and contents of what an archive or a compressed file holds, None of another file."""
+    if zipfile.is_zipfile(path):
+        return _members(path)
+    if tarfile.is_tarfile(path):
+        return _members_of_tar(path)
+    opened: Mapping[str, Callable[[Path], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+    }
+    return _alone(path, opened[path.suffix]) if path.suffix in opened else None
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for one in archive.infolist():
+            if one.file_size <= LARGEST:
+                with suppress(RuntimeError, zipfile.BadZipFile):  # under a password, or damaged
+                    yield one.filename, archive.read(one)
+
+
+def _members_of_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    with suppress(tarfile.TarError, EOFError, zlib.error, OSError), tarfile.open(path) as archive:
+        for one in archive:
+            if one.size <= LARGEST and (file := archive.extractfile(one)):
+                yield one.name, file.read()
+
+
+def _alone(path: Path, opened: Callable[[Path], Any]) -> Iterator[tuple[str, bytes]]:
+    with suppress(EOFError, zlib.error, lzma.LZMAError, OSError), opened(path) as file:
+        yield path.stem, file.read(LARGEST)
+
+
+def _in_member(name: str, data: bytes, holds: Holds) -> bool:
+    """Whether what an archive holds under a name has something of a patient."""
+    rows = data.splitlines() if name.endswith((*ROWS, *ITEMS)) else []
+    return any(holds(_decoded(one)) for one in (data, *rows))
 
 
 class Exact:
@@ -167,7 +230,9 @@ def _decoded(data: bytes) -> object:
         return data.decode("utf-8", "replace")
 
 
-def _files(folders: Sequence[Path], aside: Collection[Path]) -> Iterator[Path]:
+def _files(
+    folders: Sequence[Path], aside: Collection[Path], largest: int = LARGEST
+) -> Iterator[Path]:
     seen: set[Path] = set(aside)
     models = {path.parent for folder in folders for path in folder.rglob("artefact.json")}
     for folder in folders:
@@ -178,7 +243,7 @@ def _files(folders: Sequence[Path], aside: Collection[Path]) -> Iterator[Path]:
             if skipped or path in seen or not path.is_file():
                 continue
             seen.add(path)
-            if path.stat().st_size <= LARGEST:
+            if path.stat().st_size <= largest:
                 yield path
 
 
