@@ -161,6 +161,18 @@ def test_initials_of_the_row_are_found_where_a_person_is_meant(
 @pytest.mark.parametrize(
     ("name", "text", "wanted"),
     [
+        ("Đặng Trâm Anh", "Đặng Thị A, chị Anh mệt", ["Anh"]),  # a title that is a name
+        ("Đặng Trâm Anh", "giải thích cho anh, Trâm Anh ổn", ["Trâm Anh"]),
+        ("Chị Hoa", "chị Hoa mệt", ["Hoa"]),
+    ],
+)
+def test_a_title_that_is_a_given_name_is_one(name: str, text: str, wanted: list[str]) -> None:
+    assert [one for one in found((("name", name),), text, "vi") if one in wanted] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
         ("Will O'Brien", "o'brien will need a scan", ["o'brien"]),
         ("Will O'Brien", "o'brien, will", ["o'brien, will"]),
         ("Will Stone", "the stone will pass", []),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from residency.core.types import Value
 from residency.deid.view import View, narrow, plain
+from residency.deid.words import is_one_word
 
 Precision = Literal["day", "month", "monthday"]
 DIGITS = "〇一二三四五六七八九"
@@ -59,6 +60,8 @@ def _form(group: str, lang: str = "") -> Any:
     return regex.compile("|".join(f"(?:{form.replace('MONTH', months)})" for form in forms), flags)
 
 
+ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
+"""Months as some countries write them: ``13.VII.2009``."""
 MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 SIGNED = re.compile(r"\s?[./\-]\s?\d")
 """What stands behind the first number of a date in figures."""
@@ -70,7 +73,9 @@ SENTENCES = re.compile(r"\d{1,2}\.\d{1,2}\.\s\d{2}")
 NUMBERED = {
     "vi": re.compile(r"\s*(?:tháng|thang|/\s?\d{1,2}\s+n[ăa]m)"),
     "zh": re.compile(r"\s?[年月]"),
-    "en": re.compile(rf"(?:st|nd|rd|th)?[\s\-/]*(?:(?:day\s+)?of\s+)?(?:{MONTHS})"),
+    "en": re.compile(
+        rf"(?:st|nd|rd|th)?[\s\-/]*(?:(?:day\s+)?of\s+)?(?:{MONTHS})|\s?[./\-]\s?[ivx]{{1,4}}\s?[./\-]"
+    ),
 }
 """What stands behind a number of a date with words."""
 WORDED = {
@@ -210,7 +215,7 @@ def _numbered(view: View, own: str) -> Iterator[DateMention]:
     for start, end, _ in view.numbers:
         if end - start > 4 or not behind.match(low, end):
             continue
-        if own != "zh" and start and (low[start - 1] in "./" or low[start - 1].isalpha()):
+        if own != "zh" and start and (low[start - 1] in "./" or is_one_word("a", low[start - 1])):
             continue
         if match := form.match(view.shown, start):
             yield from _mention(view, match, own)
@@ -267,7 +272,8 @@ def _numbers(words: Mapping[str, str]) -> tuple[int | None, int | None, int | No
     if year is not None and len(words["y"]) == 2:
         year += 2000 if year <= NEWEST % 100 else 1900
     if "M" in words:
-        month = _data()["months"]["short"].index(words["M"].lower()[:3]) + 1
+        names = ROMAN if words["M"] in ROMAN else _data()["months"]["short"]
+        month = names.index(words["M"] if names is ROMAN else words["M"].lower()[:3]) + 1
     else:
         month = int(words["m"]) if "m" in words else None
     return int(words["d"]) if "d" in words else None, month, year
@@ -305,6 +311,8 @@ def write(mention: DateMention, new: date) -> str:
 
 
 def _piece(what: str, old: str, new: date) -> str:
+    if what == "M" and old in ROMAN:
+        return ROMAN[new.month - 1]
     if what == "M":
         short = len(old) <= 4 and old.lower() not in ("june", "july")
         name = str(_data()["months"]["short" if short else "en"][new.month - 1])

@@ -450,8 +450,7 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
     if comma and squeeze(given):
         name = f"{given} {family}"
     words = [word for word in re.split(r"[\s,·・./;()]+", name) if squeeze(word)]
-    titles = _set("titles")
-    words = [word for word in words if squeeze(word) not in titles] or words
+    words = _untitled(words)
     if not words:
         return
     if any("\u3040" <= sign < "\ue000" for sign in name):
@@ -460,6 +459,18 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
     vietnamese = lang == "vi" and all(SYLLABLE.fullmatch(plain(word)) for word in words)
     for spelled in _spellings(words):
         yield from _western(kind, spelled, lang, vietnamese)
+
+
+def _untitled(words: list[str]) -> list[str]:
+    """A name without titles before it and numbers of generations behind; a title may be a given name
+    too (``Trâm Anh``)."""
+    titles, behind = _set("titles"), _set("generations")
+    first, last = 0, len(words)
+    while first < last - 1 and squeeze(words[first]) in titles:
+        first += 1
+    while last > first + 1 and squeeze(words[last - 1]) in behind:
+        last -= 1
+    return words[first:last]
 
 
 SYLLABLE = re.compile(
@@ -697,6 +708,8 @@ def _address_variants(value: str, lang: str) -> Iterator[Variant]:
             yield Variant(
                 match[0], "address", "" if len(match[0]) > 3 or match[2] in HAN_PLACES else "han"
             )
+        if number := re.match(r"\d+(?:组|号|队|社|栋|室)", match.string[match.end() :]):
+            yield Variant(match[0] + number[0], "address")
         if match[2] in HAN_PLACES and len(match[1]) > 1:
             yield Variant(match[1], "address", "han" if len(match[1]) < 3 else "")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
+from html import unescape
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def residue(text: str, identifiers: tuple[tuple[str, str], ...], lang: str) -> s
     traces = _traces(identifiers, lang)
     if not traces:
         return ""
+    text = unescape(text) if "&" in text else text
     latin, other = text.translate(_LATIN), _in_wrong_letters(text)
     page = _Page(TOKEN.findall(latin))
     beside = _beside(latin if other is None else other)

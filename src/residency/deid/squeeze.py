@@ -5,8 +5,10 @@ simplified. Key and text pass the same steps, so that what differs in either is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache, lru_cache
+from html import unescape
 from itertools import chain
 from unicodedata import category, decimal, normalize
 
@@ -16,6 +18,8 @@ from residency.core.types import Value
 from residency.deid.view import LETTERS, LOOKALIKES, Codes, View, codes_of, text_of
 
 Places = np.ndarray[tuple[int], np.dtype[np.intp]]
+ENTITY = re.compile(r"&(?:#\d{2,6}|#[xX][\da-fA-F]{2,5}|[A-Za-z]{2,8});")
+"""A sign as a web page's source has it."""
 EXPANDED = {"ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ĳ": "ij"}
 """Letters that are written as two elsewhere."""
 CONFUSED = str.maketrans(
@@ -36,9 +40,11 @@ class Squeezed(Value, frozen=True):
 
 
 def _width(sign: str) -> str:
-    digit = decimal(sign, None)
+    digit, plain = decimal(sign, None), normalize("NFKC", sign)
     wide = "\uff00" <= sign <= "\uffef" or "\ufb00" <= sign <= "\ufb06"
-    return normalize("NFKC", sign) if wide else sign if digit is None else str(digit)
+    if wide or (len(plain) == 1 and plain.isascii() and plain.isalpha()):
+        return plain
+    return sign if digit is None else str(digit)
 
 
 def _marks(sign: str) -> str:
@@ -87,7 +93,13 @@ def _changed() -> dict[int, str]:
     """Code point -> its normal form, where it is another."""
     made: dict[int, str] = {}
     for code in chain(
-        range(0x3400), _simplified_codes(), range(0xFB00, 0xFB07), range(0xFE00, 0x10000)
+        range(0x3400),
+        _simplified_codes(),
+        range(0xA000, 0xAC00),
+        range(0xFB00, 0xFB07),
+        range(0xFE00, 0x12000),
+        range(0x16A00, 0x17000),
+        range(0x1D000, 0x20000),
     ):
         new = sign = chr(code)
         for step in STEPS.values():
@@ -131,6 +143,10 @@ def squeezed(view: View) -> Squeezed:
     first, second, digits = _tables()
     given = codes_of(view.text)
     codes = first[given]
+    for entity in ENTITY.finditer(view.text) if "&" in view.text else ():
+        codes[entity.start() : entity.end()] = 0
+        if sign := squeeze(unescape(entity[0]))[:1]:
+            codes[entity.start()] = ord(sign)
     places = np.flatnonzero(codes)
     kept = codes[places]
     more = second[given[places]]

@@ -17,7 +17,7 @@ from typing import Any
 
 from residency.core.types import Value
 from residency.deid.addresses import address
-from residency.deid.dates import DateMention, find_dates
+from residency.deid.dates import DIGITS, DateMention, find_dates
 from residency.deid.draws import Draw, by_persons
 from residency.deid.find import Finding
 from residency.deid.names.lists import PEOPLE, name_data
@@ -424,6 +424,8 @@ def _like(value: str, rng: Draw, kind: str) -> str:
             digit, kept = next(digits), kept - 1
             if kept < 0:
                 new = digit if sign.isascii() else chr(ord(digit) + 0xFEE0)
+        elif sign in DIGITS:
+            new = DIGITS[rng.below(10)]
         elif sign.isalpha() and plainly.isascii():
             letter = "ABCDEFGHJKLMNPRSTUVWXYZ"[rng.below(23)]
             new = letter if sign.isupper() else letter.lower()
