@@ -256,6 +256,9 @@ def tagger(
 
     if out.exists():
         raise UserError(f"--out: {out} is there already; name a new folder.")
+    for name, folder in (("negatives", negatives), ("world", world), ("choose", choose)):
+        if folder and not folder.is_dir():  # said now, and not when hours have been trained
+            raise UserError(f"--{name}: {folder} is no folder; name one with texts in it.")
     with tracking() as tracker:
         artefact = train_tagger.train(
             base,

@@ -183,6 +183,8 @@ def train(
     from residency.train.trainer import train as train_stage
 
     tracker, out = tracker or Silent(), work / "artefact"
+    if not (work / "base").is_dir():  # what is wrong with it is said before notes are written
+        bases.resolve(bases.BaseModelSettings(id=base), Path(), weights=False)
     tracker.start("writing invented notes")
     rows = examples(steps * BATCH, seed, negatives)
     real = identified.lines(negatives, LANGUAGES) if negatives else {}
