@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from serve_tools import HEADERS
 
 from residency.core.errors import UserError
-from residency.serve.engines import vllm
+from residency.serve.engines import servers
 from residency.serve.launch import end, load_all
 from residency.serve.settings import Serve
 
@@ -83,12 +83,12 @@ def test_auto_takes_vllm_only_with_a_gpu_and_where_it_is_installed(
     artefacts: dict[str, Path], python: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words, with_vllm = artefacts["words"], Serve(vllm_python=python)
-    monkeypatch.setattr(vllm, "gpu", lambda: False)
-    assert vllm.refused(words, with_vllm) == "there is no GPU"
-    monkeypatch.setattr(vllm, "gpu", lambda: True)
-    assert vllm.refused(words, with_vllm) is None
-    assert "head" in str(vllm.refused(artefacts["ner"], with_vllm))
+    monkeypatch.setattr(servers, "gpu", lambda: False)
+    assert servers.refused(words, with_vllm) == "there is no GPU"
+    monkeypatch.setattr(servers, "gpu", lambda: True)
+    assert servers.refused(words, with_vllm) is None
+    assert "head" in str(servers.refused(artefacts["ner"], with_vllm))
     missing = str(tmp_path / "none")
-    assert vllm.refused(words, Serve(vllm_python=missing)) == "vLLM is not installed"
+    assert servers.refused(words, Serve(vllm_python=missing)) == "vLLM is not installed"
     with pytest.raises(UserError, match="vllm_python: vLLM is not installed there"):
-        vllm.refused(words, Serve(engine="vllm", vllm_python=missing))
+        servers.refused(words, Serve(engine="vllm", vllm_python=missing))

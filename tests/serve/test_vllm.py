@@ -23,7 +23,7 @@ from residency.models.artefact import GenerativeSettings, chat, fresh, read, sav
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
 from residency.serve.engines import Piece, WritingRequest
-from residency.serve.engines.vllm import VllmEngine
+from residency.serve.engines.servers import VllmEngine
 from residency.serve.refusals import Refusal
 from residency.tasks.card import load_card
 

@@ -15,7 +15,7 @@ from marks import TEXTS
 from residency.serve.app import ROUTES, create_app, limited
 from residency.serve.auth import LocalTokens
 from residency.serve.auth.rate import Rate
-from residency.serve.engines.vllm import VllmEngine
+from residency.serve.engines.servers import VllmEngine
 from residency.serve.guard import Guard
 from residency.serve.records.audit_chain import Audit
 from residency.serve.records.monitoring import Log, Metrics, Users, silence

@@ -17,7 +17,7 @@ from residency.models.base import BaseModelSettings, resolve
 from residency.models.causal import CausalPredictor
 from residency.models.generation import Generation, TokenLimits
 from residency.serve.engines import WritingRequest
-from residency.serve.engines.vllm import VllmEngine
+from residency.serve.engines.servers import VllmEngine
 from residency.tasks.card import load_card
 
 PYTHON = os.environ.get("RESIDENCY_TEST_VLLM", "")

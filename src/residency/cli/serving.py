@@ -114,8 +114,8 @@ def gguf(
         option("--out", help="Folder to write; must not hold anything."),
     ],
     numbers: Annotated[
-        Literal["f32", "bf16", "f16", "q8_0"],
-        option("--numbers", help="What weights are held in: 32, 16 or 8 bits."),
+        Literal["f32", "bf16", "f16", "q8_0", "q4_0"],
+        option("--numbers", help="What weights are held in: 32, 16, 8 or 4 bits."),
     ] = "f32",
 ) -> None:
     """Write a run's model that writes as GGUF, for llama.cpp.
@@ -131,7 +131,10 @@ def gguf(
         tracker.start("exporting")
         with silent():
             made = export(artefact_of(run), out, numbers)
-        tracker.end(f"{made.equal} of {made.compared} answers token by token")
+        tracker.end(
+            f"{made.equal} of {made.compared} answers token by token, log-probabilities within "
+            f"{made.furthest:.1e}"
+        )
     if made.prompts == "token ids":
         say(
             "llama.cpp has no rule that splits texts as this tokenizer does: send prompts as token "
@@ -165,6 +168,8 @@ def triton(
     say(f"\nexport  {out}")
 
 
+EXPORTS = ("onnx.json", "gguf.json")
+"""Files that say that a folder is an export, which is served as it is."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -220,7 +225,8 @@ def read_arguments(
         if not Path(path).exists() and (found := _promoted(ledger, path)) is not None:
             folder, name = found, name or path
         else:
-            folder = Path(path) if (Path(path) / "onnx.json").is_file() else artefact_of(path)
+            exported = any((Path(path) / file).is_file() for file in EXPORTS)
+            folder = Path(path) if exported else artefact_of(path)
             name = name or _recipe_name(Path(path))
         if not NAME.fullmatch(name):
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import takewhile
 from operator import eq
@@ -14,12 +14,15 @@ from typing import Any, Literal
 from urllib.request import Request, urlopen
 
 from residency.core.errors import UserError
-from residency.core.files import file_digest, whole_folder, write_json
+from residency.core.files import file_digest, read_json, whole_folder, write_json
 from residency.core.types import Turn
-from residency.export import merged
+from residency.export import llama_server, merged
 from residency.export.onnx import quiet
 from residency.models import artefact as artefacts
-from residency.models.fingerprint import TEXTS
+from residency.models import fingerprint
+from residency.models.chat_template import ChatTokeniser
+from residency.models.fingerprint import TEXTS, Fingerprint
+from residency.tasks.heads import Head
 
 FILE = "gguf.json"
 MODEL = "model.gguf"
@@ -28,8 +31,15 @@ TOKENIZER = "tokenizer"
 TOKENS = 64
 """Most tokens of an answer that are compared."""
 
-Numbers = Literal["f32", "bf16", "f16", "q8_0"]
-"""What weights are held in: 32, 16 or 8 bits."""
+Numbers = Literal["f32", "bf16", "f16", "q8_0", "q4_0"]
+"""What weights are held in: 32, 16, 8 or 4 bits."""
+SAME: dict[Numbers, float] = {"f32": 0.02, "bf16": 0.15, "f16": 0.15, "q8_0": 0.25, "q4_0": 0.25}
+"""Most that a log-probability may be from what llama.cpp said at export, as in ``fingerprint``:
+processors and cards multiply in other orders, and round what they multiply."""
+BATCH = 512
+"""Tokens that llama.cpp computes at once."""
+FORCED = 1e4
+"""What is added to the score of a token that must come next."""
 
 
 class Gguf(merged.Exported, frozen=True):
@@ -42,6 +52,49 @@ class Gguf(merged.Exported, frozen=True):
     equal: int
     """Answers to the fixed texts whose greedy tokens are those of the same weights in fp32."""
     compared: int
+    window: int = 0
+    """Tokens that the model reads at once."""
+    limits: dict[str, Any] = {}
+    generate: dict[str, Any] = {}
+    """How many tokens, and how it writes, as of the artefact."""
+    fingerprint: Fingerprint | None = None
+    """What llama.cpp says of the fixed texts; nothing of tokens that begin a character and do not
+    end it."""
+    furthest: float = 0.0
+    """Largest distance of that from what the same weights say in 32 bits, in units of the larger
+    of 1 and the value."""
+    token_bytes: int = 0
+    """Memory that each token of a conversation takes: its keys and values in 16 bits."""
+    words: int = 0
+    """Size of its vocabulary."""
+
+
+def read(folder: Path) -> Gguf:
+    """What an export says of itself, every file checked against its hash.
+
+    Raises ``UserError`` where a file is missing or was changed, or an earlier version made it.
+    """
+    if not (folder / FILE).is_file():
+        raise UserError(f"{folder}: holds no model in GGUF; make one with residency export gguf.")
+    found = read_json(folder / FILE, Gguf)
+    if found.fingerprint is None:
+        raise UserError(
+            f"{folder}: an earlier version exported it, without what it says of the fixed texts; "
+            "export it again."
+        )
+    for name, expected in found.files.items():
+        if not (folder / name).is_file() or file_digest(folder / name) != expected:
+            raise UserError(
+                f"{folder / name}: is missing or was changed since the export; export it again."
+            )
+    return found
+
+
+def memory(found: Gguf, folder: Path, window: int, rows: int) -> tuple[float, float]:
+    """Bytes that llama.cpp takes: the weights, and beside them the keys and values of ``rows``
+    conversations of ``window`` tokens, with the scores of a batch's words in 32 bits."""
+    beside = found.token_bytes * window * rows + 4 * BATCH * found.words
+    return (folder / MODEL).stat().st_size, beside
 
 
 def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
@@ -69,6 +122,7 @@ def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
                 f"{len(prompts) - equal} of {len(prompts)} fixed texts; serve it in process."
             )
         chat.tokenizer.save_pretrained(partial / TOKENIZER)
+        said_of, config = _fingerprint(file, numbers, chat, plain, found.head), _config(plain)
         shutil.rmtree(plain)
         made = Gguf(
             artefact=said.artefact,
@@ -81,6 +135,13 @@ def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
             prompts="text" if exact else "token ids",
             equal=equal,
             compared=len(prompts),
+            window=found.base.window,
+            limits=found.limits,
+            generate=found.generate,
+            fingerprint=said_of[0],
+            furthest=said_of[1],
+            token_bytes=config[0],
+            words=config[1],
             files={
                 path.relative_to(partial).as_posix(): file_digest(path)
                 for path in sorted(partial.rglob("*"))
@@ -114,6 +175,7 @@ def convert(model: Path, file: Path, numbers: Numbers) -> bool:
         "f16": LlamaFileType.MOSTLY_F16,
         "bf16": LlamaFileType.MOSTLY_BF16,
         "q8_0": LlamaFileType.MOSTLY_Q8_0,
+        "q4_0": LlamaFileType.MOSTLY_F16,  # whose matrices are then held in 4 bits
     }
     name = get_model_architecture(ModelBase.load_hparams(model, False), ModelType.TEXT)
     try:
@@ -134,6 +196,9 @@ def convert(model: Path, file: Path, numbers: Numbers) -> bool:
         return exact[-1]
 
     found.get_vocab_base_pre = rule
+    if numbers == "q4_0":
+        found.ftype = LlamaFileType.MOSTLY_Q4_0
+        found.tensor_force_quant = in_four_bits
     with quiet():
         found.write()
     return bool(exact)
@@ -170,20 +235,84 @@ def greedy_in_llama_cpp(
     import torch
     import xllamacpp
 
-    settings = xllamacpp.CommonParams()
-    settings.model.path = str(file)
-    # more threads than cores that are free wait for each other, and take all time with it
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
-    settings.n_gpu_layers, settings.warmup, settings.verbosity = 0, False, -1
+    settings = llama_server.parameters(str(file), torch.get_num_threads())
+    settings.n_gpu_layers = 0
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(settings)
     # by its own route: OpenAI's leaves out tokens that end within a character
     asked = {"n_predict": TOKENS, "temperature": 0, "return_tokens": True, "cache_prompt": False}
-    rows = []
-    for ids in prompts:
-        body = json.dumps({**asked, "prompt": ids}).encode()
-        request = Request(f"{server.listening_address}/completion", body)
+    said = _asked(xllamacpp.Server(settings), [{**asked, "prompt": ids} for ids in prompts])
+    return [list(takewhile(lambda one: one not in ends, each["tokens"])) for each in said]
+
+
+def _asked(server: Any, bodies: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What a server of llama.cpp in this process answers, one request after the other."""
+    for body in bodies:
+        request = Request(f"{server.listening_address}/completion", json.dumps(body).encode())
         with urlopen(request) as answer:
-            rows.append(json.loads(answer.read())["tokens"])
-    return [list(takewhile(lambda one: one not in ends, row)) for row in rows]
+            yield json.loads(answer.read())
+
+
+def in_four_bits(name: str, _: str, bid: int | None, dimensions: int) -> Any:
+    """What the converter holds a tensor in: matrices in blocks of 32 weights of 4 bits with a scale
+    of 16, the rest as it would; rows that are no multiple of a block it holds in 16 bits."""
+    from gguf import GGMLQuantizationType
+
+    return GGMLQuantizationType.Q4_0 if dimensions == 2 else False
+
+
+def _fingerprint(
+    file: Path, numbers: Numbers, chat: ChatTokeniser, plain: Path, head: Head
+) -> tuple[Fingerprint, float]:
+    """What llama.cpp says of the fixed texts as it will serve them, and how far that is from what
+    the same weights in 32 bits say."""
+    import torch
+    import xllamacpp
+    from transformers import AutoModelForCausalLM
+
+    settings = llama_server.parameters(str(file), torch.get_num_threads())
+    settings.n_gpu_layers = 0
+    server, ids = xllamacpp.Server(settings), fingerprint.rows(chat)
+    model = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
+    known = fingerprint.measure(model, ids, head)
+    values, pairs = list[tuple[float, ...]](), list[tuple[list[float], list[float]]]()
+    for row, before in zip(ids, known, strict=True):
+        said = _asked(server, (likelihood(row, place) for place in range(1, len(row))))
+        found = [(one.get("completion_probabilities") or [{}])[0].get("logprob") for one in said]
+        values.append(tuple(round(one, 6) for one in found if one is not None))
+        both = [(a, b) for a, b in zip(before, found, strict=True) if b is not None]
+        pairs.append(([a for a, _ in both], [b for _, b in both]))
+    distance = fingerprint.furthest([a for a, _ in pairs], [b for _, b in pairs])
+    made = Fingerprint(
+        schema=fingerprint.SCHEMA,
+        dtype=numbers,
+        device="cpu",
+        ids=ids,
+        values=tuple(values),
+        tolerances={numbers: SAME[numbers]},
+    )
+    return made, distance
+
+
+def likelihood(ids: Sequence[int], place: int, top: int = 1) -> dict[str, Any]:
+    """What llama.cpp is asked to say how likely the token at a place is behind those before it: it
+    says so only of tokens that it writes, so it is made to write that one."""
+    return {
+        "prompt": list(ids[:place]),
+        "n_predict": 1,
+        "temperature": 0,
+        "n_probs": top,
+        "logit_bias": [[ids[place], FORCED]],
+        "return_tokens": True,
+    }
+
+
+def _config(model: Path) -> tuple[int, int]:
+    """Bytes of a token's keys and values in 16 bits, and the size of the vocabulary."""
+    from transformers import AutoConfig
+
+    found = AutoConfig.from_pretrained(model)
+    heads = found.num_attention_heads
+    size = getattr(found, "head_dim", None) or found.hidden_size // heads
+    keys = getattr(found, "num_key_value_heads", None) or heads
+    return 2 * 2 * found.num_hidden_layers * keys * size, found.vocab_size

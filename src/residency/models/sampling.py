@@ -153,6 +153,20 @@ class Form(Value, frozen=True):
     schema: dict[str, Any] | None = None
     choices: tuple[str, ...] = ()
 
+    def grammar(self) -> str:
+        """The same as a grammar of llguidance, which llama.cpp reads too. Raises ``FormError``."""
+        from llguidance import LLMatcher
+
+        words = " | ".join(json.dumps(one) for one in self.choices)
+        if self.schema is not None:
+            # without white space, which a small model else goes on writing for ever
+            own = {**self.schema, "x-guidance": {"whitespace_flexible": False}}
+            words = f"%json {json.dumps(own)}"
+        grammar = f"%llguidance {{}}\nstart: {words}"
+        if wrong := LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar)):
+            raise FormError(wrong)
+        return grammar
+
 
 class Held:
     """Allows only the words with which an answer can still get its form (llguidance). Of one
@@ -161,13 +175,7 @@ class Held:
     def __init__(self, tokens: Any, form: Form) -> None:
         from llguidance import LLMatcher
 
-        if form.schema is not None:
-            # without white space, which a small model else goes on writing for ever
-            how: Any = {"whitespace_flexible": False}
-            grammar = LLMatcher.grammar_from_json_schema(form.schema, overrides=how)
-        else:
-            options = " | ".join(json.dumps(one) for one in form.choices)
-            grammar = LLMatcher.grammar_from_lark(f"start: {options}")
+        grammar = LLMatcher.grammar_from_lark(form.grammar())
         self.matcher, self.read = LLMatcher(tokens, grammar, log_level=0), -1
         if self.matcher.is_error():
             raise FormError(self.matcher.get_error())

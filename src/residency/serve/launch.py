@@ -26,6 +26,7 @@ import msgspec
 
 from residency.core.errors import GateRefused, ResidencyError, UserError
 from residency.core.files import write_once
+from residency.core.own_server import end_shared
 from residency.core.part import parse
 from residency.core.types import Value
 from residency.serve.settings import LocalKey, Serve
@@ -161,11 +162,15 @@ EXAMPLES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def memory_of_workers(models: Mapping[str, Path], settings: Serve) -> str:
     """What several workers take, by the sizes of the files with weights."""
-    from residency.serve.engines import vllm
+    from residency.serve.engines import servers
 
-    own = [path for path in models.values() if vllm.refused(path, settings) is not None]
+    own = [path for path in models.values() if servers.refused(path, settings) is not None]
     each = sum(map(weights_bytes, own)) / 1e9
-    shared = "; the vLLM processes are shared by all" if len(own) < len(models) else ""
+    shared = (
+        "; the servers of their own (vLLM, llama.cpp) are shared by all"
+        if len(own) < len(models)
+        else ""
+    )
     return (
         f"{settings.workers} workers, each with engines of its own: about {each:.2f} GB of weights "
         f"for each, {each * settings.workers:.2f} GB in all{shared}"
@@ -208,24 +213,38 @@ def load_all(
 def load(
     folder: Path, name: str, settings: Serve, say: Say | None = None, shared: Path | None = None
 ) -> ModelEngine:
-    """The engine of an artefact: vLLM where it can and is to be had, else this process. ``say`` is
-    told where it is not the one that the settings name; ``shared``: the folder through which
+    """The engine of an artefact: vLLM where it can and is to be had, else this process; of a model in
+    GGUF llama.cpp. ``say`` is told where it is not the one that the settings name, and how much
+    memory llama.cpp takes; ``shared``: the folder through which
     several workers share vLLM. Raises ``UserError`` where it cannot be loaded, or where notes that
     it learned from were erased and the settings do not have that announced."""
     from residency.models import erased
-    from residency.serve.engines import in_process, vllm
+    from residency.serve.engines import in_process, servers
 
     if (warning := erased.warning(folder)) and settings.erased == "refuse":
         raise UserError(f"{name}: {warning} To serve it and have that said, set erased=announce.")
-    why = vllm.refused(folder, settings)
+    why = servers.refused(folder, settings)
     if why is None:
-        engine: ModelEngine = vllm.started(folder, name, settings, shared)
+        if servers.exported(folder) and say is not None:
+            weights, more = servers.planned(folder, settings)
+            size = f"{weights / 1e9:.2f} GB of weights and {more / 1e9:.2f} GB beside them"
+            say(f"{name}: llama.cpp takes about {size}")
+        engine: ModelEngine = servers.started(folder, name, settings, shared)
     else:
         if settings.engine == "vllm" and say is not None:
             say(f"{name}: served in process: {why}")
         engine = in_process.load(folder, name, settings)
     engine.served = msgspec.structs.replace(engine.served, erased=warning)
     return engine
+
+
+def described(folder: Path, name: str, settings: Serve) -> Served:
+    """What is known of a model that is not loaded yet."""
+    from residency.serve.engines import in_process, servers
+
+    if servers.exported(folder):
+        return servers.described(folder, name, settings)
+    return in_process.served(folder, name)
 
 
 def end(engines: Iterable[ModelEngine]) -> None:
@@ -381,19 +400,19 @@ def serve_workers(
     from uvicorn.supervisors import Multiprocess
 
     from residency.serve.app import ROUTES
-    from residency.serve.engines import in_process, vllm
+    from residency.serve.engines import servers
     from residency.serve.promote import current_models
     from residency.serve.records.monitoring import Log, silence
 
     now = current_models(models, ledger)
-    served = {name: in_process.served(path, name) for name, path in now.items()}
+    served = {name: described(path, name, settings) for name, path in now.items()}
     plan = WorkerPlan(
         settings=settings.model_dump(mode="json"),
         models={name: str(path) for name, path in models.items()},
         ledger=str(ledger or ""),
     )
     for name, path in now.items():
-        if settings.engine == "vllm" and (why := vllm.refused(path, settings)):
+        if settings.engine == "vllm" and (why := servers.refused(path, settings)):
             say(f"{name}: served in process: {why}")
     say(memory_of_workers(now, settings))
     for line in greeting(served, settings):
@@ -415,7 +434,7 @@ def serve_workers(
         try:
             manager.run()
         finally:
-            vllm.end_shared(place / "vllm")
+            end_shared(place / "vllm")
         if any(one.exitcode == STARTUP_FAILURE for one in manager.processes):
             raise UserError("serve: a worker could not start; the line above says why.")
 

@@ -321,11 +321,13 @@ def _signature(ledger: Path) -> tuple[int, int]:
 
 
 def _digest(folder: Path) -> str:
+    from residency.export import gguf
     from residency.models import onnx_encoder
     from residency.ops.proof import address
 
-    exported = (folder / onnx_encoder.FILE).is_file()
-    return onnx_encoder.read(folder).artefact if exported else address(folder)
+    if (folder / onnx_encoder.FILE).is_file():
+        return onnx_encoder.read(folder).artefact
+    return gguf.read(folder).artefact if (folder / gguf.FILE).is_file() else address(folder)
 
 
 def _own(models: ModelLedger, alias: str, digest: str) -> bool:

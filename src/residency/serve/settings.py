@@ -106,7 +106,8 @@ class Serve(Part):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes, each with engines (and memory for weights) of its own; a vLLM server is shared."""
+    """Processes, each with engines (and memory for weights) of its own; a vLLM or llama.cpp server is
+    shared."""
     engine: Literal["auto", "process", "onnx", "vllm"] = "auto"
     """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else
     this process. ``vllm``: it must be installed; what it cannot serve is still served by this
@@ -114,13 +115,15 @@ class Serve(Part):
     vllm_python: str = ""
     """Interpreter of the environment that vLLM is installed in; without it this process's own is
     asked."""
+    llama_python: str = ""
+    """The same of llama.cpp (``xllamacpp``), which serves models in GGUF."""
     dtype: Literal["auto", "bf16"] = "auto"
     """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that
     know them compute about twice as fast."""
     batch_ms: float = Field(default=2, ge=0, le=100)
     """Longest that a request waits for others to be computed with it."""
     batch_rows: int = Field(default=32, ge=1)
-    """Most requests computed together."""
+    """Most requests computed together; by llama.cpp 4 at most."""
     cors: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
     """Origins (``https://app.hospital.example``) whose pages in a browser may ask this server; none
     where not given."""

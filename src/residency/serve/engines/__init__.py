@@ -1,7 +1,7 @@
 """What an engine is: what it is asked and answers, how it reads, and which one answers for a name.
 
-Engines that compute in this process are in ``in_process``, those that stand for a vLLM server in
-``vllm``.
+Engines that compute in this process are in ``in_process``, those that stand for a server of their
+own (vLLM, llama.cpp) in ``servers``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from residency.models.crf import LexicalTokeniser
     from residency.models.tokens import Tokeniser
 
-Kind = Literal["process", "onnx", "vllm"]
+Kind = Literal["process", "onnx", "vllm", "llama"]
 """Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in
-a vLLM server on loopback."""
+a vLLM or llama.cpp server on loopback."""
 
 
 Tools = tuple[dict[str, Any], ...]
@@ -109,8 +109,11 @@ class WritingRequest(Value, frozen=True):
     """Words with which the answer begins; they are not written again."""
 
 
-WRITERS: tuple[Kind, ...] = ("process", "vllm")
+WRITERS: tuple[Kind, ...] = ("process", "vllm", "llama")
 """Engines that write."""
+SCORERS: tuple[Kind, ...] = ("process", "vllm")
+"""Engines that say how likely every token is, and count words of the answer alone: llama.cpp says
+nothing of tokens that end within a character, and its penalties count words of the prompt too."""
 FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
     "model": (WRITERS, "a name of `/v1/models`"),
     "messages": (WRITERS, "text; roles system (or developer), user, assistant, tool"),
@@ -125,11 +128,11 @@ FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
     "stop": (WRITERS, "up to 8 texts, none of which is part of the answer"),
     "stream": (WRITERS, "server-sent events"),
     "stream_options": (WRITERS, "`include_usage`"),
-    "presence_penalty": (WRITERS, "-2 to 2"),
-    "frequency_penalty": (WRITERS, "-2 to 2"),
-    "logprobs": (WRITERS, "by the model itself, before temperature and form; not as a stream"),
-    "top_logprobs": (WRITERS, "0 to 20; needs `logprobs`"),
-    "echo": (WRITERS, "the prompt comes back, with its likelihoods; not as a stream"),
+    "presence_penalty": (SCORERS, "-2 to 2"),
+    "frequency_penalty": (SCORERS, "-2 to 2"),
+    "logprobs": (SCORERS, "by the model itself, before temperature and form; not as a stream"),
+    "top_logprobs": (SCORERS, "0 to 20; needs `logprobs`"),
+    "echo": (SCORERS, "the prompt comes back, with its likelihoods; not as a stream"),
     "response_format": (WRITERS, "`json_schema`, `json_object`, `text`"),
     "structured_outputs": (WRITERS, "`choice`: one of these texts"),
     "tools": (WRITERS, "functions, where the chat template has them and writes calls as JSON"),
@@ -372,6 +375,12 @@ def unknown_model(names: Iterable[str]) -> Refusal:
     """404, with the names that there are."""
     said = f"There is no model of that name here; there is: {', '.join(names)}."
     return Refusal(404, "model_not_found", said)
+
+
+def bad_form() -> Refusal:
+    """400: a form that nothing can be held to."""
+    said = "The form that is asked for cannot be held to: it is no JSON schema, or too large."
+    return Refusal(400, "bad_form", said)
 
 
 def bad_order() -> Refusal:

@@ -39,6 +39,7 @@ from residency.serve.engines import (
     TextReader,
     TokenScores,
     WritingRequest,
+    bad_form,
     not_generative,
 )
 from residency.serve.refusals import Refusal, not_ready
@@ -562,10 +563,7 @@ class GenerativeEngine(EngineInProcess):
             said = "The server lacks the library that holds answers to a form (llguidance)."
             raise Refusal(400, "no_form", said) from None
         except (FormError, ValueError):
-            said = (
-                "The form that is asked for cannot be held to: it is no JSON schema, or too large."
-            )
-            raise Refusal(400, "bad_form", said) from None
+            raise bad_form() from None
 
     def _classify(self, texts: Sequence[str]) -> list[Prediction]:
         name = self.served.card.name
