@@ -141,7 +141,7 @@ def test_an_export_of_an_earlier_version_is_refused(exported: Path) -> None:
 
 
 def test_without_llama_cpp_the_setting_is_named(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="llama_python: .* llama.cpp is not installed there"):
+    with pytest.raises(UserError, match=r"llama_python: .* llama\.cpp is not installed there"):
         load(exported, "gan", Serve(llama_python=str(tmp_path / "none")))
 
 
