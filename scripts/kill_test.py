@@ -53,6 +53,13 @@ def start(recipe: Path, runs: Path, checkpoint: float) -> subprocess.Popen[bytes
     )
 
 
+def seconds_to_load() -> float:
+    """How long a process takes before it begins to work."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import peft, residency.train.trainer"], check=True)
+    return time.monotonic() - began
+
+
 def finish(process: subprocess.Popen[bytes]) -> None:
     """Wait for the end; a run that fails by itself ends the test."""
     _, errors = process.communicate()
@@ -144,9 +151,7 @@ def measure(recipe: Path, folder: Path, kills: int, seed: int, checkpoint: float
     began = time.monotonic()
     finish(start(recipe, peaceful, checkpoint))
     whole = time.monotonic() - began
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import peft, residency.train.trainer"], check=True)
-    loading = time.monotonic() - began
+    loading = seconds_to_load()
     print(
         f"undisturbed: {whole:.1f} s, of which {loading:.1f} s to load\n\n{'kill':>4}  "
         f"{'after':>8}  at"

@@ -38,10 +38,7 @@ ARTICLE = """<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>7</PMID><Ar
 <Abstract><AbstractText Label="CONCLUSIONS">It helps in some of the invented patients.</AbstractText></Abstract></Article>
 </MedlineCitation></PubmedArticle></PubmedArticleSet>"""
 
-pytestmark = [
-    pytest.mark.training,
-    pytest.mark.timeout(900),
-]  # many commands, each a process of its own
+pytestmark = pytest.mark.training
 
 
 def commands() -> list[str]:

@@ -113,7 +113,6 @@ def report(source: Path, folder: Path, card: dict[str, Any], **evaluate: Any) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (folder / "runs").iterdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+import warm
 from residency.core.types import Note
 from residency.synth.clinical_notes import records
 
@@ -183,10 +185,10 @@ def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
 def process(
     *arguments: object, cwd: Path | None = None, code: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """``residency ARGUMENTS`` in a process of its own, after ``code``."""
+    """``residency ARGUMENTS`` in a process of its own that begins cold, after ``code``; ``warm.run`` is
+    cheaper where that is not what is tested."""
     program = (
-        f"import sys; {code or 'pass'}\nfrom residency.cli import main\nsys.argv[0] = "
-        "'residency'; main()"
+        f"import sys; {code}\nfrom residency.cli import main\nsys.argv[0] = 'residency'; main()"
     )
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -202,6 +204,41 @@ def process(
         text=True,
         check=False,
     )
+
+
+class Killable(warm.Process):
+    """What ``scripts/kill_test.py`` starts, waits for and kills."""
+
+    def __init__(self, recipe: Path, runs: Path, checkpoint: float) -> None:
+        code = f"import residency.train.judge as j; j.CHECKPOINT_SECONDS = {checkpoint}"
+        said = runs.with_suffix(".said")
+        super().__init__("run", recipe, "--runs", runs, out=said, err=said, code=code)
+
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        self.returncode = self.wait(timeout)
+        return b"", self.err.read_bytes()
+
+
+@pytest.fixture
+def killed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[[Path], str]:
+    """What ``scripts/kill_test.py`` says of a recipe whose run is killed twice, in processes that
+    begin warm."""
+    path = ROOT / "scripts" / "kill_test.py"
+    spec = importlib.util.spec_from_file_location("kill_test", path)
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "start", Killable)
+    monkeypatch.setattr(script, "seconds_to_load", lambda: 0.0)
+
+    def call(recipe: Path) -> str:
+        (tmp_path / "kills").mkdir()
+        script.measure(recipe, tmp_path / "kills", kills=2, seed=0, checkpoint=0.1)
+        return capsys.readouterr().out
+
+    return call
 
 
 def spoken(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import warm
 from conftest import CLI, ROOT
 
 CHANGES = [
@@ -21,6 +22,7 @@ CHANGES = [
     "stages[0].batch=8",
     "stages[0].micro_batch=2",
 ]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT / "src"),
     "OMP_NUM_THREADS": "1",
@@ -29,9 +31,9 @@ ENVIRONMENT = {
 }
 
 
-def run(*command: object) -> subprocess.CompletedProcess[str]:
+def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *map(str, command)],
+        [sys.executable, *TORCHRUN, *map(str, command)],
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
@@ -74,9 +76,7 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
     without_dropout(recipe, tiny)
     words = "stages[0].lexical=off"  # two processes of our own have a CRF beside the encoder
     cli("run", recipe, "--runs", tmp_path / "one", *CHANGES, words, check=0)
-    two = run(
-        "-m",
-        "residency.cli",
+    two = warm.run(
         "run",
         recipe,
         "--runs",
@@ -85,9 +85,8 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
         "launch.processes=2",
     )
     assert two.returncode == 0, two.stderr
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "residency.cli", "run", recipe, "--runs", tmp_path / "own"]
-    own = run(*command, *CHANGES, words)
+    command = ["-m", "residency.cli", "run", recipe, "--runs", tmp_path / "own"]
+    own = torchrun(*command, *CHANGES, words)
     assert own.returncode == 0, own.stderr
     alone, stage, manifest = losses(tmp_path / "one")
     assert manifest.get("launch", "") == "" and stage.get("processes", 1) == 1
@@ -106,9 +105,7 @@ def test_two_processes_have_the_losses_of_one_and_the_first_alone_writes(
 def test_a_batch_that_cannot_be_shared_out_is_refused_in_a_sentence(
     project: Path, tmp_path: Path
 ) -> None:
-    done = run(
-        "-m",
-        "residency.cli",
+    done = warm.run(
         "run",
         project / "recipe.yaml",
         "--runs",
@@ -139,21 +136,20 @@ def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_a
         stage.update(precision="fp32", batch=8, micro_batch=2)
     given["launch"] = {"shard": True}
     recipe.write_text(yaml.safe_dump(given), "utf-8")
-    command = ["-m", "residency.cli", "run", recipe, "evaluate.bootstrap=0"]
-    alone = run(*command, "--runs", tmp_path / "one")
+    command = ["run", recipe, "evaluate.bootstrap=0"]
+    alone = warm.run(*command, "--runs", tmp_path / "one")
     assert alone.returncode == 1
     assert alone.stderr.strip().splitlines()[-1] == (
         "residency: launch.shard: one process has nobody to share with; set launch.processes to 2 "
         "or more, or shard: false."
     )
     assert not list((tmp_path / "one").glob("*/train"))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, words in {
-        "one": [*command, "launch.shard=false"],
-        "two": [*command, "launch.processes=2"],
-        "own": [*torchrun, *command],
-    }.items():
-        done = run(*words, "--runs", tmp_path / name)
+    for name, count, words in (
+        ("one", 1, ["launch.shard=false"]),
+        ("two", 1, ["launch.processes=2"]),
+        ("own", 2, []),  # as torchrun would have started them
+    ):
+        done = warm.together(count, [*command, *words, "--runs", tmp_path / name])
         assert done.returncode == 0, done.stderr
 
     def found(name: str) -> tuple[list[float], list[float], str]:

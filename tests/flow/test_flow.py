@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,11 @@ def test_the_second_run_is_all_cached_and_loads_nothing_heavy(finished: tuple[Pa
         "import atexit; atexit.register(lambda: print([m for m in ('torch', 'transformers', "
         "'peft', 'matplotlib') if m in sys.modules]))"
     )
-    started = time.monotonic()
+    started = os.times()
     again = process("run", project / "recipe.yaml", "--runs", project / "runs", code=heavy)
-    assert time.monotonic() - started < 5
+    spent = os.times()
+    seconds = [spent[two] - started[two] for two in (2, 3)]  # of processor, of what was waited for
+    assert sum(seconds) < 5
     assert again.returncode == 0 and again.stderr == ""
     assert "Nothing has changed" in again.stdout and again.stdout.endswith("[]\n")
     assert max(map(len, again.stdout.split("\nreport")[0].splitlines())) <= 80

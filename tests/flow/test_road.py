@@ -87,7 +87,7 @@ class Clients(Threads):
         while self.asked.acquire(blocking=False):
             pass
         for _ in range(count):
-            assert self.asked.acquire(timeout=60)
+            assert self.asked.acquire(timeout=600)
 
 
 @pytest.mark.server
@@ -123,10 +123,10 @@ def test_from_a_run_to_an_answer_and_back(
     assert "[]" not in alone.values(), "a model that marks nothing proves little"
     with application(ledger, "ner", dtype) as client, Clients(client, 4) as clients:
         clients.some()
-        made = client.post("/admin/models/ner/promote", json={"digest": digests[1]}, timeout=120)
+        made = client.post("/admin/models/ner/promote", json={"digest": digests[1]}, timeout=600)
         assert (made.status_code, made.json()["digest"]) == (200, digests[1]), made.text
         clients.some()
-        back = client.post("/admin/models/ner/rollback", timeout=120)
+        back = client.post("/admin/models/ner/rollback", timeout=600)
         assert (back.status_code, back.json()["digest"]) == (200, digests[0]), back.text
         clients.some()
     assert {status for status, _, _ in clients.seen} == {200}

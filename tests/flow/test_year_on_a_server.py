@@ -64,7 +64,7 @@ def killed_after(hospital: Hospital, seconds: float) -> bool:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(0 if NOTES >= 1000 else 900)
+@pytest.mark.timeout(0 if NOTES >= 1000 else 1500)
 def test_a_year_on_a_real_server_whose_weeks_are_killed_ends_as_a_fresh_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ class Provider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if provider.hang is not None:
-                    provider.hang.wait(20)
+                    provider.hang.wait(600)
                 self.answer(provider.said(self.path))
 
             def answer(self, body: bytes) -> None:
@@ -138,4 +138,4 @@ class Provider:
             self.hang.set()
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join(5)
+        self.thread.join(600)

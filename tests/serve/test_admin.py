@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from serve_tools import HEADERS, KEY, NOTE, Server, Started
+from serve_tools import HEADERS, KEY, LONG, NOTE, Server, Started
 
 from residency.core.errors import GateRefused
 from residency.ops.model_ledger import ModelLedger
@@ -102,7 +102,7 @@ def test_no_request_fails_while_models_change(hospital: Hospital) -> None:
         stop = threading.Event()
 
         def ask(own: list[tuple[int, str, str]]) -> None:
-            with httpx2.Client(base_url=server.address, headers=HEADERS, timeout=60) as client:
+            with httpx2.Client(base_url=server.address, headers=HEADERS, timeout=LONG) as client:
                 while not stop.is_set():
                     found = client.post("/extract", json={"text": NOTE})
                     own.append(
@@ -117,14 +117,14 @@ def test_no_request_fails_while_models_change(hospital: Hospital) -> None:
         for thread in threads:
             thread.start()
         try:
-            with httpx2.Client(base_url=server.address, headers=HEADERS, timeout=120) as client:
+            with httpx2.Client(base_url=server.address, headers=HEADERS, timeout=LONG) as client:
                 done = client.post("/admin/models/ner/promote", json={"digest": hospital.new})
                 assert done.status_code == 200, done.text
                 assert asked(client) == hospital.new
         finally:
             stop.set()
             for thread in threads:
-                thread.join(60)
+                thread.join(LONG)
         for own in seen:
             assert {status for status, _, _ in own} == {200}
             assert all(head == body for _, head, body in own)
@@ -197,7 +197,7 @@ def test_where_models_cannot_be_changed_it_is_said(client: Any) -> None:
     assert (found.status_code, found.json()["error"]["code"]) == (409, "no_ledger")
 
 
-def until(good: Callable[[], bool], seconds: float = 60) -> None:
+def until(good: Callable[[], bool], seconds: float = LONG) -> None:
     end = time.monotonic() + seconds
     while not good():
         assert time.monotonic() < end

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from serve_tools import NOTE, Started, Threads
+from serve_tools import LONG, NOTE, Started, Threads
 
 from residency.ops.model_ledger import ModelLedger
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.server]
 KEY = "5" * 64
 NOTES = [f"{NOTE} Lần {number}, dùng metformin {number}00mg." for number in range(1, 9)]
 
@@ -83,7 +83,7 @@ def test_a_backup_under_load_answers_the_same_on_an_empty_machine(
     again = Started(new, *settings, "--models", str(new / "models"))
     try:
         assert answers(again) == before
-        assert httpx2.get(f"{again.address}/readyz", timeout=30).status_code == 200
+        assert httpx2.get(f"{again.address}/readyz", timeout=LONG).status_code == 200
     finally:
         again.client.close()
         again.end()

@@ -91,7 +91,6 @@ def tokens_per_second(port: int, key: str, clients: int, each: int) -> float:
 
 @pytest.mark.sample
 @pytest.mark.skipif("ROUNDS" not in os.environ, reason="a measurement: ROUNDS=5 at rest")
-@pytest.mark.timeout(1200)
 def test_chat_beside_generate_behind_a_plain_app(
     artefacts: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -63,13 +63,13 @@ def test_vllm_serves_what_it_can_and_the_rest_is_served_here(
             assert gone == []
             process: Any = engines["words"].process  # type: ignore[attr-defined]
             os.kill(process.pid, signal.SIGKILL)
-            until = time.monotonic() + 5
+            until = time.monotonic() + 600
             while process.alive and time.monotonic() < until:
                 time.sleep(0.01)
             dead = client.post("/v1/chat/completions", json=ASK)
             assert (dead.status_code, "retry-after" in dead.headers) == (503, True)
             assert client.get("/readyz").status_code == 503
-            until = time.monotonic() + 30
+            until = time.monotonic() + 600
             while not gone and time.monotonic() < until:
                 time.sleep(0.05)
             assert gone[0] == "the vLLM process of words has ended"

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from serve_tools import HEADERS, KEY, NOTE, Server
+from serve_tools import HEADERS, KEY, LONG, NOTE, Server
 
 from residency.serve import limits
 from residency.serve.app import ROUTES, create_app
@@ -103,7 +103,7 @@ def test_what_is_kept_is_what_clients_were_told(
 
     def ask(seed: int) -> None:
         chance = random.Random(seed)
-        with httpx2.Client(base_url=server.address, timeout=60, trust_env=False) as client:
+        with httpx2.Client(base_url=server.address, timeout=LONG, trust_env=False) as client:
             for _ in range(40):
                 if (kind := chance.random()) < 0.1:
                     heard.append(cut(server.address, body, chance.choice([0, 20, len(body)]), 0))
@@ -119,12 +119,14 @@ def test_what_is_kept_is_what_clients_were_told(
     for one in threads:
         one.start()
     for one in threads:
-        one.join(120)
+        one.join(LONG)
     kept.app.state.limited.draining = True
     for _ in range(5):
-        late = httpx2.post(f"{server.address}/extract", json={"text": NOTE}, trust_env=False)
+        late = httpx2.post(
+            f"{server.address}/extract", json={"text": NOTE}, trust_env=False, timeout=LONG
+        )
         heard.append(str(late.status_code))
-    until = time.monotonic() + 20
+    until = time.monotonic() + LONG
     while kept.app.state.limited._under_way and time.monotonic() < until:
         time.sleep(0.02)
     server.end()

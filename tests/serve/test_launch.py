@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from serve_tools import NEEDS_REDIS, Redis, Started, free
+from serve_tools import LONG, NEEDS_REDIS, Redis, Started, free
 
 from residency.cli.serving import read_arguments
 from residency.core.errors import GateRefused, UserError
@@ -70,7 +70,7 @@ def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
 
     def ask() -> None:
         with httpx2.Client(
-            base_url=server.address, headers=dict(server.client.headers), timeout=60
+            base_url=server.address, headers=dict(server.client.headers), timeout=LONG
         ) as client:
             while True:
                 try:
@@ -89,7 +89,7 @@ def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
     server.until(lambda: len(answers) > 60)
     assert server.end() == 0
     for thread in threads:
-        thread.join(30)
+        thread.join(LONG)
     assert set(answers) <= {200, 503} and answers.count(200) > 60
     assert "Zyxwvutsrq" not in server.out.read_text()
     lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
@@ -122,7 +122,7 @@ def test_a_worker_that_is_killed_comes_back(
     server.until(lambda: len(set(server.workers()) - {before[0]}) == 2)
     server.until(lambda: server.ready() == 200)
     with httpx2.Client(
-        base_url=server.address, headers=dict(server.client.headers), timeout=60
+        base_url=server.address, headers=dict(server.client.headers), timeout=LONG
     ) as client:
         assert client.post("/extract", json=NOTE).json() == right
         asked = {
@@ -154,7 +154,6 @@ def test_a_worker_that_cannot_start_ends_the_server_with_a_sentence(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -188,7 +187,6 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.server
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize(("workers", "answered"), [(1, 0), (1, 60), (1, 150), (2, 30)])
 def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
     workers: int,
@@ -219,7 +217,7 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
         path, body = KINDS[number % len(KINDS)]
         try:
             with httpx2.Client(
-                base_url=server.address, headers=headers, timeout=60, trust_env=False
+                base_url=server.address, headers=headers, timeout=LONG, trust_env=False
             ) as client:
                 found = client.post(path, json=body)
         except httpx2.HTTPError as error:
@@ -239,7 +237,7 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
     server.until(lambda: len(whole) >= answered)
     assert server.end() == 0
     for thread in threads:
-        thread.join(60)
+        thread.join(LONG)
     assert len(whole) + len(refused) + len(unheard) == 200 and not broken
     lines = "".join(path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl"))
     assert len(re.findall(r'"status":200', lines)) == len(whole) >= answered

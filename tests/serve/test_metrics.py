@@ -94,7 +94,6 @@ def test_any_of_several_workers_answers_for_all(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
         )
     assert (
         'residency_requests_total{model="ner",route="POST /extract",status="200"} 2.0'

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import httpx2
 import pytest
-from serve_tools import NEEDS_REDIS, NOTE, Redis, Started, Threads
+from serve_tools import LONG, NEEDS_REDIS, NOTE, Redis, Started, Threads
 
 RATE = 5
-BACK_SECONDS = 5.0
-"""In which requests are counted again once Redis takes connections."""
-pytestmark = [pytest.mark.server, pytest.mark.timeout(240), NEEDS_REDIS]
+BACK_SECONDS = 60.0
+"""In which requests are counted again once Redis takes connections: two where the machine is at rest."""
+pytestmark = [pytest.mark.server, NEEDS_REDIS]
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ class Load(Threads):
         while not self.stop.wait(self.pause):
             asked = time.monotonic()
             with httpx2.Client(
-                base_url=self.server.address, headers=headers, timeout=30, trust_env=False
+                base_url=self.server.address, headers=headers, timeout=LONG, trust_env=False
             ) as client:
                 found = client.post("/extract", json={"text": NOTE})
             row = Row(
@@ -55,7 +55,7 @@ class Load(Threads):
 
 
 def probe(server: Started) -> tuple[int, bool]:
-    found = httpx2.get(f"{server.address}/readyz", timeout=10)
+    found = httpx2.get(f"{server.address}/readyz", timeout=LONG)
     return found.status_code, found.json()["counting"]
 
 
@@ -87,15 +87,15 @@ def test_killed_and_started_again_under_load(
         redis.kill()
         dead = time.monotonic()
         assert probe(server) == (503, False)
-        time.sleep(3)
+        server.until(lambda: len([row for row in load.rows if row.asked > dead]) > 40)
         assert probe(server) == (503, False)
         begun = time.monotonic()
         redis.begin()
         up = redis.up()
         server.until(lambda: probe(server) == (200, True), BACK_SECONDS)
         ready = time.monotonic()
-        time.sleep(4)
-        end = time.monotonic()
+        server.until(lambda: len([row for row in load.rows if row.asked > ready]) > 60)
+        time.sleep(3)
     rows = sorted(load.rows)
     assert {row.status for row in rows} == {200, 429, 503}, "never 500, never without an answer"
     assert all(row.body == right for row in rows if row.status == 200)
@@ -103,7 +103,7 @@ def test_killed_and_started_again_under_load(
     assert {row.body["error"]["code"] for row in refused} == {"rate_unavailable"} and all(
         row.again for row in refused
     )
-    assert max(row.answered - row.asked for row in refused) < 5
+    assert max(row.answered - row.asked for row in refused) < BACK_SECONDS
     down = [row for row in rows if row.asked > dead and row.answered < begun]
     assert len(down) > 20 and {row.status for row in down} == {503}, (
         "nothing is let through uncounted"
@@ -115,9 +115,9 @@ def test_killed_and_started_again_under_load(
     assert {row.status for row in after} == {200, 429}, (
         "from readiness on nothing is refused for want of Redis"
     )
-    assert len([row for row in after if row.status == 200]) >= RATE * (int(end - ready) - 1), (
-        "and as many as may"
-    )
+    for late in (row for row in after if row.status == 429):
+        counted = [r for r in rows if r.answered > late.asked - 1 and r.asked < late.answered]
+        assert sum(row.status == 200 for row in counted) >= RATE, "and as many as may are let in"
     within_the_rate(rows)
     chains = [path.read_text() for path in (server.folder / "serve").glob("audit-*.jsonl")]
     assert len(chains) == 2 and all(

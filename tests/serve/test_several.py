@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 import torch
-from serve_tools import NEEDS_REDIS, NOTE, Redis, Started, Threads
+from serve_tools import LONG, NEEDS_REDIS, NOTE, Redis, Started, Threads
 
 from residency.core.files import process_alive
 from residency.core.types import Spans
@@ -26,7 +26,7 @@ from residency.models.predictors import remember
 from residency.ops.model_ledger import ModelLedger
 from residency.tasks.card import load_card
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(300), NEEDS_REDIS]
+pytestmark = [pytest.mark.server, NEEDS_REDIS]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ class Hospital:
     def fresh(self) -> httpx2.Client:
         """A client with a connection of its own: whichever worker takes it answers."""
         return httpx2.Client(
-            base_url=self.address, headers=self.headers, timeout=60, trust_env=False
+            base_url=self.address, headers=self.headers, timeout=LONG, trust_env=False
         )
 
     def all_answer(self, digest: str) -> bool:
@@ -93,13 +93,15 @@ class Hospital:
 
     def followed(self, changes: int) -> bool:
         """Whether both workers have made so many changes: any of them answers for both."""
-        page = httpx2.get(f"{self.address}/metrics", trust_env=False).text
+        page = httpx2.get(f"{self.address}/metrics", trust_env=False, timeout=LONG).text
         figure = f'residency_model_changes_total{{model="{self.alias}",outcome="ok"}}'
         return f"{figure} {2.0 * changes}" in page
 
     def change(self, what: str, **body: Any) -> httpx2.Response:
         with self.fresh() as client:
-            return client.post(f"/admin/models/{self.alias}/{what}", json=body or None, timeout=120)
+            return client.post(
+                f"/admin/models/{self.alias}/{what}", json=body or None, timeout=LONG
+            )
 
     def now(self) -> str:
         return self.models.aliases()[self.alias][-1]
@@ -305,8 +307,8 @@ def test_no_worker_outlives_its_manager(hospital: Hospital, how: signal.Signals)
     workers = hospital.server.workers()
     assert len(workers) == 2
     os.kill(hospital.server.process.pid, how)
-    hospital.server.process.wait(60)
-    end = time.monotonic() + 30
+    hospital.server.process.wait(LONG)
+    end = time.monotonic() + LONG
     while any(process_alive(pid) for pid in workers):
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -14,7 +14,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/services" in item.path.as_posix():
             item.add_marker(pytest.mark.services)
-            item.add_marker(pytest.mark.timeout(480))
             item.add_marker(pytest.mark.server)
 
 

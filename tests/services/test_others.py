@@ -43,7 +43,6 @@ def test_chromium_shows_a_report_page(tmp_path: Path) -> None:
         [program, *options, f"--screenshot={picture}", path.as_uri()],
         check=True,
         capture_output=True,
-        timeout=120,
     )
     data = picture.read_bytes()
     assert data.startswith(b"\x89PNG")

@@ -72,7 +72,6 @@ def widths(folder: Path, width: int) -> tuple[int, int]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     measured = re.search(r'data-widths="(\d+) (\d+)"', shown.stdout)
     assert measured is not None, "the frame was loaded"

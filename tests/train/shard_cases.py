@@ -1,4 +1,4 @@
-"""What ``test_sharding.py`` trains: by itself in one process, and under torchrun as
+"""What ``test_sharding.py`` trains: by itself in one process, and in two that meet as under torchrun, as
 ``shard_cases.py BASES OUT NAMES KILL``."""
 
 from __future__ import annotations

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 import transformers
 from shard_cases import case, spoiled
 
+import warm
 from residency.core.errors import UserError
 from residency.core.files import read_json
 from residency.core.types import StageResult
@@ -28,8 +27,7 @@ from residency.models.predictors import trained
 from residency.train.stage_trainer import StageTrainer
 from residency.train.trainer import train
 
-# the first test waits for all that is trained once
-pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.training
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -115,23 +113,8 @@ def together(
     still: dict[str, str], out: Path, names: list[str], kill: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """The cases in two processes that share the model out."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    script = Path(__file__).with_name("shard_cases.py")
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), str(script.parent)])
-    return subprocess.run(
-        [*command, str(script), json.dumps(still), str(out), json.dumps(names), str(kill)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [json.dumps(still), out, json.dumps(names), kill]
+    return warm.together(2, words, script=Path(__file__).with_name("shard_cases.py"))
 
 
 def result(folder: Path) -> StageResult:

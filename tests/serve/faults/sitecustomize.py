@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-SLOW = 4.0
+SLOW = 7.0
 
 
 def fault(text: str) -> None:
