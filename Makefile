@@ -20,7 +20,7 @@ test: setup ## run the tests; ARGS="-k name" for some of them
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup ## the tests that need no training, no server and no big sample
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --hypothesis-profile fast -m "not (training or server or sample or data or services)" $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile fast -m "not (training or server or sample or data or services)" $(ARGS)
 
 test-services: setup ## tests on real PostgreSQL, MariaDB, Redis and Chromium (Debian packages, installed where missing)
 	HF_HUB_OFFLINE=1 $(BIN)/python scripts/services.py run postgresql mariadb redis chromium -- $(BIN)/python -m pytest tests/services tests/serve/test_redis_killed.py tests/serve/test_several.py tests/flow/test_year_on_a_server.py $(ARGS)

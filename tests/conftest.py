@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # as the command line does
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # for tiny models, threads cost more than they give
 
@@ -19,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 
 hypothesis_settings.register_profile(
     "residency",
+    max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "150")),
     deadline=None,  # a loaded machine is no fault
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

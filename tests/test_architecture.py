@@ -8,6 +8,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +19,7 @@ STEP = re.compile(r"`([\w/]+\.py)` `([\w.]+)`")
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
 def defined(path: Path) -> set[str]:
     """Functions, classes and methods (``Class.method``) of a file."""
     found = set()

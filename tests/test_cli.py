@@ -177,10 +177,16 @@ EVERY = " ".join(missing.MODULES)
     ],
 )
 def test_a_verb_whose_extra_is_missing_says_which_in_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, lacking: str, extras: str
+    call,  # type: ignore[no-untyped-def]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    lacking: str,
+    extras: str,
 ) -> None:
     monkeypatch.setenv("RESIDENCY_KEY", "5" * 64)
-    assert main("init", "ho", "--hospital", "vi", cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    assert call("init", "ho", "--hospital", "vi")[0] == 0
     (tmp_path / "a.xml").write_text("<PubmedArticleSet/>")
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported/onnx.json").write_text("{}")
@@ -220,11 +226,12 @@ def test_the_extra_of_every_module_that_is_imported_is_known() -> None:
         names = {canonicalize_name(Requirement(one).name) for one in requirements}
         return bool(names & {canonicalize_name(one) for one in bringing.get(module, ())})
 
-    ours = {one for one in imported() if brought(one, project["dependencies"])}
+    others = imported()
+    ours = {one for one in others if brought(one, project["dependencies"])}
     # come with what is always there, or with Triton alone
     by_others = {"markupsafe", "pydantic_core", "one", "many", "triton_python_backend_utils"}
     asked_for = {"presidio_analyzer", "spacy", "tldextract", "lm_eval"}  # say so themselves
-    assert imported() - ours - named - by_others - asked_for == set()
+    assert others - ours - named - by_others - asked_for == set()
     come_along = {"cryptography", "huggingface_hub", "starlette"}  # of PyJWT, transformers, fastapi
     for extra, names in missing.MODULES.items():
         for name in names.split():

@@ -6,13 +6,12 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
+import warm
 from residency.synth.clinical_notes import records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +37,7 @@ ARTICLE = """<PubmedArticleSet><PubmedArticle><MedlineCitation><PMID>7</PMID><Ar
 <Abstract><AbstractText Label="CONCLUSIONS">It helps in some of the invented patients.</AbstractText></Abstract></Article>
 </MedlineCitation></PubmedArticle></PubmedArticleSet>"""
 
+KEY = {"RESIDENCY_KEY": "0123456789abcdef" * 4}
 pytestmark = pytest.mark.training
 
 
@@ -95,11 +95,6 @@ def test_the_pages_hold_commands() -> None:
 
 
 def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    environment["RESIDENCY_KEY"] = "0123456789abcdef" * 4
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (tmp_path / "pubmed.xml").write_text(ARTICLE, "utf-8")
     (tmp_path / "notes").mkdir()
@@ -118,14 +113,9 @@ def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
         words = corpora(command).replace("RUN", run)
         if " > " in words:
             words = words.partition(" > ")[0]
-        done = subprocess.run(
-            shlex.split(words),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        program, *arguments = shlex.split(words)
+        assert program == "residency"
+        done = warm.run(*arguments, cwd=tmp_path, environment=KEY)
         assert done.returncode == 0, f"{words}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
         if command.startswith("residency init"):
             for recipe in tmp_path.glob("*/recipe.yaml"):  # takes minutes with a larger base

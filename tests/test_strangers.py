@@ -4,15 +4,14 @@ family of tasks, and a metric of written answers."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+import warm
 
 SRC = Path(__file__).parents[1] / "src"
 
@@ -77,7 +76,9 @@ def source(tmp_path: Path) -> Path:
     return shutil.copytree(SRC, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def report(source: Path, folder: Path, card: dict[str, Any], **evaluate: Any) -> tuple[Any, str]:
+def report(
+    sources: list[Path], folder: Path, card: dict[str, Any], **evaluate: Any
+) -> tuple[Any, str]:
     """The facts and the report of a run on invented questions with a tiny model that writes."""
     folder.mkdir()
     rows = [
@@ -106,14 +107,7 @@ def report(source: Path, folder: Path, card: dict[str, Any], **evaluate: Any) ->
         "evaluate": {"bootstrap": 20, **evaluate},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "residency.cli", "run", "recipe.yaml"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(source)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm.run("run", "recipe.yaml", cwd=folder, code=warm.of_tree(*sources))
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = (folder / "runs").iterdir()
     facts = json.loads((run / "facts.json").read_text("utf-8"))
@@ -129,7 +123,7 @@ def scores(facts: Any) -> dict[str, Any]:
 def test_a_family_is_one_new_file(source: Path, tmp_path: Path) -> None:
     (source / "residency/tasks/families/amounts.py").write_text(FAMILY, "utf-8")
     card = {"name": "dose", "family": "amounts", "prompt": "{{ question }}", "answer": "{{ dose }}"}
-    facts, page = report(source, tmp_path / "ward", card)
+    facts, page = report([source], tmp_path / "ward", card)
     assert 0 <= scores(facts)["near"]["value"] <= 1
     assert "| Near |" in page
 
@@ -143,7 +137,7 @@ def test_a_metric_is_one_new_file_and_says_where_it_does_not_apply(
     (folder / "never.py").write_text(NEVER, "utf-8")
     prompt = {"prompt": "{{ question }}", "answer": "{{ question }} {{ dose }}"}
     card = {"name": "dose", "family": "answers", **prompt, "metric": "length_kept"}
-    facts, page = report(source, tmp_path / "ward", card, metrics=["never"])
+    facts, page = report([source], tmp_path / "ward", card, metrics=["never"])
     found = scores(facts)
     assert found["length_kept"]["n"] == 4
     assert found["never"]["value"] is None and found["never"].get("n", 0) == 0
@@ -154,9 +148,8 @@ def test_a_metric_is_one_new_file_and_says_where_it_does_not_apply(
 def test_a_metric_of_another_package_is_named_by_its_function(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package/ward_metrics.py").write_text(METRIC, "utf-8")
-    path = f"{SRC}{os.pathsep}{tmp_path / 'package'}"
     prompt = {"prompt": "{{ question }}", "answer": "{{ question }} {{ dose }}"}
     card = {"name": "dose", "family": "answers", **prompt}
     name = "ward_metrics:score"
-    facts, _ = report(Path(path), tmp_path / "ward", card, metrics=[name])
+    facts, _ = report([SRC, tmp_path / "package"], tmp_path / "ward", card, metrics=[name])
     assert 0 <= scores(facts)[name]["value"] <= 1

@@ -4,16 +4,15 @@ line, in a copy of the tree."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
+
+import warm
 
 SRC = Path(__file__).parents[1] / "src"
 
@@ -53,13 +52,11 @@ def deidentified(source: Path, folder: Path) -> str:
         "tasks": [{"card": "clinical", "data": "ward"}],
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "residency.cli", "deid", "recipe.yaml"],
+    done = warm.run(
+        *("deid", "recipe.yaml"),
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(source), "RESIDENCY_KEY": "0123456789abcdef" * 4},
-        capture_output=True,
-        text=True,
-        check=False,
+        environment={"PYTHONPATH": str(source), "RESIDENCY_KEY": "0123456789abcdef" * 4},
+        code=warm.of_tree(source),
     )
     assert done.returncode == 0, done.stderr
     (line,) = (folder / "data/deidentified.jsonl").read_text("utf-8").splitlines()

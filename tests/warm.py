@@ -26,6 +26,8 @@ _parent.set_forkserver_preload(
         "residency.workflows.run",
         "residency.workflows.evaluate",
         "residency.workflows.predict",
+        "residency.workflows.deidentify",
+        "residency.workflows.extract",
         "residency.serve.app",
         "residency.serve.launch",
         "residency.serve.engines.in_process",
@@ -35,6 +37,16 @@ _parent.set_forkserver_preload(
         "transformers.models.llama.modeling_llama",
     ]
 )
+
+
+def of_tree(*sources: Path) -> str:
+    """Code after which the package is read anew, from another source tree."""
+    return (
+        "import sys\n"
+        "for name in [one for one in sys.modules if one.partition('.')[0] == 'residency']:\n"
+        "    del sys.modules[name]\n"
+        f"sys.path[:0] = {[str(source) for source in sources]}"
+    )
 
 
 class Process:

@@ -26,11 +26,7 @@ from residency.corpus.ledger import Ledger, count_entries
 from residency.corpus.load import Data, read_parts
 from residency.corpus.reader import Source
 
-many = settings(
-    max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "150")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+many = settings(suppress_health_check=list(HealthCheck))
 CASES = Path(os.environ.get("RESIDENCY_SHARED_DATA", "/nowhere")).parent / "cases/label_files"
 TEXT = "Bé 😀 ho khan hai ngày, uống ibuprofen 200mg."
 COUGH, DRUG = ((TEXT.index(one), TEXT.index(one) + len(one)) for one in ("ho khan", "ibuprofen"))

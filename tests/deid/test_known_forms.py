@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from hashlib import blake2b, sha256
 from pathlib import Path
 from unicodedata import normalize
@@ -64,6 +65,7 @@ def test_the_generator_knows_forty_peoples() -> None:
     assert len(LATIN) + 1 == 40
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("made", [forms, unicode_forms])
 def test_a_known_identifier_is_found_or_its_note_refused_in_every_form(
     vault: Vault, made: Callable[[int, int], Iterator[Form]]
@@ -87,6 +89,7 @@ class Same:
         return sha256(patient.encode()).digest()
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("lang", ["vi", "zh", "en"])
 def test_hardly_an_ordinary_note_is_refused(lang: str) -> None:
     engine = Deidentifier(Deid(), Same())
@@ -184,9 +187,14 @@ class NoRulesOnce(NoRules, Once):
     """Both."""
 
 
+@cache
+def names() -> list[Form]:
+    return [one for one in forms(8000, seed=4) if one.kind == "name"]
+
+
 def affected(step: str, most: int = 60) -> list[Form]:
     """Forms of names that need the step."""
-    every = [one for one in forms(8000, seed=4) if one.kind == "name" and NEEDED[step] in one.noise]
+    every = [one for one in names() if NEEDED[step] in one.noise]
     if step == "letters":
         every = [one for one in every if re.search("[łŁøØıđĐ]", one.value)]
     if step == "signs":

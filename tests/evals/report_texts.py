@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from residency.evals import examples_view, formats, plain, report_view, verdicts
@@ -39,6 +40,7 @@ BY_NAME = (
 """Texts that the code looks up by name."""
 
 
+@cache
 def texts() -> set[str]:
     """All of them."""
     return {*BY_NAME, *_of_code(), *_of_templates()}

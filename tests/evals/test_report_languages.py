@@ -17,7 +17,7 @@ from residency.core.types import ErrorItem, RunFacts
 from residency.corpus.ledger import ROWS, LedgerEntry
 from residency.corpus.load import load
 from residency.corpus.summary import summary, with_entries
-from residency.evals import verdicts
+from residency.evals import plots, verdicts
 from residency.evals.examples_view import errors
 from residency.evals.report import render
 from residency.evals.report_view import ledger_view
@@ -127,6 +127,14 @@ def test_nothing_english_is_left_in_the_page(code: str, made: object, tmp_path: 
         assert found <= {"span", "auto", "epochs", "safety", "model"}
 
 
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of which the words alone are looked at."""
+    for name in ("score_plot", "training_plot", "reliability_plot"):
+        monkeypatch.setattr(plots, name, lambda *_: "<svg></svg>")
+
+
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("kind", VERDICTS)
 @pytest.mark.parametrize("code", languages())
 def test_the_verdict_stands_beside_the_number(code: str, kind: str, tmp_path: Path) -> None:
@@ -140,6 +148,7 @@ def test_the_verdict_stands_beside_the_number(code: str, kind: str, tmp_path: Pa
     assert said.split("[")[0] in card
 
 
+@pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize("code", languages())
 def test_the_box_in_plain_words_says_what_was_asked_how_good_and_what_it_is_not_for(
     code: str, tmp_path: Path

@@ -63,6 +63,7 @@ def said(model: Any, prompts: list[list[int]], most: int = 64) -> list[list[int]
     return [list(takewhile(lambda one: one not in ENDS, row)) for row in rows]
 
 
+@pytest.mark.training
 def test_merged_weights_answer_as_base_and_adapter(
     tuned: Path, prompts: list[list[int]], tmp_path: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_what_is_no_weights_is_refused_and_nothing_is_written(tmp_path: Path) ->
     assert not list(tmp_path.glob("out*")) and len(list((tmp_path / "held").iterdir())) == 1
 
 
+@pytest.mark.training
 @LLAMA_CPP
 def test_llama_cpp_writes_the_tokens_that_transformers_writes(
     tuned: Path, prompts: list[list[int]], tmp_path: Path

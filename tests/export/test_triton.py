@@ -73,6 +73,7 @@ def said(response: Any) -> list[dict[str, Any]]:
     return [json.loads(row[0]) for row in response.tensors[0].rows]
 
 
+@pytest.mark.training
 def test_an_encoder_answers_as_in_process_and_refuses_a_request_alone(tmp_path: Path) -> None:
     model, repository = marks(tmp_path / "spans", Full()), tmp_path / "repository"
     digest = export(model, repository, "ward")
@@ -92,6 +93,7 @@ def test_an_encoder_answers_as_in_process_and_refuses_a_request_alone(tmp_path: 
     assert [made[1].error, made[2].error] == ["TEXT must not be empty", "TEXT must be UTF-8"]
 
 
+@pytest.mark.training
 def test_an_adapter_answers_on_the_base_beside_it_and_another_is_never_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

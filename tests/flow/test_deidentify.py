@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -17,7 +14,8 @@ from unicodedata import normalize
 import pytest
 import yaml
 
-from conftest import CLI, ROOT
+import warm
+from conftest import CLI
 from residency.deid.view import plain
 from residency.synth.hospital_notes import write_hospital
 
@@ -152,15 +150,10 @@ def test_a_killed_process_goes_on_with_nothing_lost_or_doubled(
         "    if done[0] == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return add(self, *given)\n"
         "d.ZoneFiles.add = killed\n"
-        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
     for _ in range(2):
-        died = subprocess.run(
-            [sys.executable, "-c", program, "deid", str(hospital), "extract.segment=7"],
-            env=environment,
-            capture_output=True,
-            check=False,
+        died = warm.run(
+            "deid", hospital, "extract.segment=7", code=program, environment={"RESIDENCY_KEY": KEY}
         )
         assert died.returncode == -signal.SIGKILL
         assert not (folder / "data/deidentified.jsonl").exists()
@@ -254,11 +247,10 @@ def test_the_gate_knows_after_a_kill_what_it_knew_before(
         "    if done[0] == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return add(self, *given)\n"
         "d.ZoneFiles.add = killed\n"
-        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
-    command = [sys.executable, "-c", program, "deid", str(hospital), "extract.segment=7"]
-    died = subprocess.run(command, env=environment, capture_output=True, check=False)
+    died = warm.run(
+        "deid", hospital, "extract.segment=7", code=program, environment={"RESIDENCY_KEY": KEY}
+    )
     assert died.returncode == -signal.SIGKILL
     cli("deid", hospital, "extract.segment=7", check=0)
     report = json.loads((folder / "data/deidentified.report.json").read_text("utf-8"))
@@ -400,14 +392,8 @@ def test_an_amendment_whose_release_was_killed_is_released_once(
         f"    if {moment!r} == 'before': done(*given)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"z.{name} = killed\n"
-        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
     )
-    died = subprocess.run(
-        [sys.executable, "-c", program, "deid", str(living)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY},
-        capture_output=True,
-        check=False,
-    )
+    died = warm.run("deid", living, code=program, environment={"RESIDENCY_KEY": KEY})
     assert died.returncode == -signal.SIGKILL
     cli("deid", living, check=0)
     made = sorted((folder / "data/deidentified.jsonl").read_text("utf-8").splitlines())

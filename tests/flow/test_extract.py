@@ -4,12 +4,9 @@ leaves nothing half-written."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import resource
+import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import CLI, ROOT
+import warm
+from conftest import CLI
 
 KEY = "0123456789abcdef" * 4
 SECRET = "Zyxwvutsrq"
@@ -237,14 +235,8 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_next_command_goes_on(
     ward: Path, cli: CLI, limit: int
 ) -> None:
     """Simulated: no file of the process may grow beyond so many bytes."""
-    failed = subprocess.run(
-        [sys.executable, "-m", "residency.cli", "deid", str(ward), "extract.segment=2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    failed = warm.run("deid", ward, "extract.segment=2", code=code)
     if failed.returncode:
         assert failed.returncode == 1, failed.stderr
         assert len(failed.stderr.strip().splitlines()) == 1, failed.stderr
@@ -325,15 +317,11 @@ def test_a_release_that_was_killed_half_way_is_ended_once(
         f"    if {moment!r} == 'after': joined(*given)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "d._joined = killed\n"
-        "from residency.cli import main; sys.argv[0] = 'residency'; main()"
     )
     cli("deid", ward, check=0)
     (ward.parent / "inbox/more.csv").write_text("id,patient,text,name\nN32,P3,ho khan,x\n", "utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "RESIDENCY_KEY": KEY}
-    command = [sys.executable, "-c", program, "deid", str(ward)]
-    assert (
-        subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -9
-    )
+    died = warm.run("deid", ward, code=program, environment={"RESIDENCY_KEY": KEY})
+    assert died.returncode == -signal.SIGKILL, died.stderr
     cli("deid", ward, check=0)
     ids = [
         json.loads(line)["id"]

@@ -3,7 +3,6 @@ character of a table is in a note or counted."""
 
 from __future__ import annotations
 
-import os
 from base64 import b64decode, b64encode
 from collections import Counter
 from datetime import datetime
@@ -211,11 +210,7 @@ def test_a_claim_that_is_sent_again_is_the_later_version_of_its_notes(tmp_path: 
 
 # Nothing is lost
 
-many = settings(
-    max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "100")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+many = settings(suppress_health_check=list(HealthCheck))
 FIELDS = ["MA_LK", "HO_TEN", "DIEN_BIEN_LS", "TEN_THUOC", "SO_LUONG", "T_BHTT", "NGAY_YL"]
 FIELDS += ["GHI_CHU", "LA_LAM", "KET_LUAN", "MA_THE_BHYT", "QT_BENHLY"]
 SIGNS = "ab đêổ5 9-+\n.,;😀<>&\"'"

@@ -45,11 +45,7 @@ from residency.ingest.sources import Ccda, Hl7
 from residency.ingest.store import Store
 from residency.ingest.transfer import take
 
-many = settings(
-    max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "150")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+many = settings(suppress_health_check=list(HealthCheck))
 SEEDS = st.integers(0, 2**64).map(Random)
 """What examples are made with: drawing each piece by a strategy takes ten times as long."""
 VI = Hl7(kind="hl7", path="x", lang="vi")

@@ -4,7 +4,6 @@ by code point, with the patient whom they name; the rest is counted with its rea
 from __future__ import annotations
 
 import json
-import os
 import re
 from base64 import b64decode, b64encode
 from collections import Counter
@@ -469,11 +468,7 @@ def test_what_is_no_resource_is_counted_and_the_next_line_read(tmp_path: Path, l
 
 # Nothing is lost
 
-many = settings(
-    max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "100")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+many = settings(suppress_health_check=list(HealthCheck))
 SEEDS = st.integers(0, 2**64).map(Random)
 """What examples are made with: drawing each piece by a strategy takes ten times as long."""
 CHARSETS = ["utf-8", "utf-16", "gb18030", "utf-32"]

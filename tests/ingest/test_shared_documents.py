@@ -3,7 +3,6 @@ elements, patients by numbers that are theirs and not a visit's; no character of
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections import Counter
 from datetime import datetime
@@ -201,11 +200,7 @@ def test_entries_of_a_document_of_another_standard_stay_out() -> None:
 
 # Nothing is lost
 
-many = settings(
-    max_examples=int(os.environ.get("RESIDENCY_EXAMPLES", "100")),
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+many = settings(suppress_health_check=list(HealthCheck))
 SEEDS = st.integers(0, 2**64).map(Random)
 """What examples are made with: drawing each piece by a strategy takes ten times as long."""
 

@@ -146,6 +146,7 @@ def test_all_answers_too_long_is_one_sentence(base: Base) -> None:
         )
 
 
+@pytest.mark.training
 def test_alone_is_as_in_a_batch(predictor: CausalPredictor) -> None:
     together = [
         one.text for one in predictor.predict([example(question) for question in QUESTIONS])
@@ -174,6 +175,7 @@ def test_writing_is_the_likeliest_word_after_the_other(predictor: CausalPredicto
     assert next(iter(predictor.predict([example(QUESTIONS[0])]))).text == expected
 
 
+@pytest.mark.training
 def test_samples_depend_on_question_and_seed_alone(base: Base) -> None:
     def drawn(seed: int, *questions: str) -> list[str]:
         generation = Generation(max_tokens=16, temperature=1.0, top_p=0.9, seed=seed)
@@ -239,6 +241,7 @@ def test_a_row_without_its_end_is_refused(chat: ChatTokeniser) -> None:
         conversation_items.prove([bare], [], chat, set())
 
 
+@pytest.mark.training
 def test_a_stage_is_trained_saved_and_refused_with_another_template(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,8 +169,8 @@ def live(app: Callable[..., Any]) -> Iterator[Callable[..., str]]:
 def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     made: list[Started] = []
 
-    def begin(*arguments: str, cwd: Path | None = None) -> Started:
-        made.append(Started(tmp_path, *arguments, cwd=cwd))
+    def begin(*arguments: str, **how: Any) -> Started:
+        made.append(Started(tmp_path, *arguments, **how))
         return made[-1]
 
     yield begin

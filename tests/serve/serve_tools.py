@@ -17,6 +17,8 @@ from typing import Any, Self
 import httpx2
 import pytest
 
+import warm
+
 KEY = "k" * 43
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 LONG = 600
@@ -58,28 +60,25 @@ def free() -> int:
 
 
 class Started:
-    """``residency serve`` in a process of its own."""
+    """``residency serve`` in a process of its own, which begins warm unless its start is tested."""
 
-    def __init__(self, folder: Path, *arguments: str, cwd: Path | None = None) -> None:
+    process: subprocess.Popen[bytes] | warm.Process
+
+    def __init__(
+        self, folder: Path, *arguments: str, cwd: Path | None = None, cold: bool = False
+    ) -> None:
         self.port, self.folder = free(), folder
         self.address = f"http://127.0.0.1:{self.port}"
         self.out = folder / "out.txt"
-        with self.out.open("wb") as out:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "residency.cli",
-                    "serve",
-                    *arguments,
-                    f"port={self.port}",
-                    f"logs.folder={folder / 'serve'}",
-                ],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                cwd=cwd,
-            )
+        words = ["serve", *arguments, f"port={self.port}", f"logs.folder={folder / 'serve'}"]
+        if cold:
+            command = [sys.executable, "-m", "residency.cli", *words]
+            with self.out.open("wb") as out:
+                self.process = subprocess.Popen(
+                    command, stdout=out, stderr=subprocess.STDOUT, cwd=cwd
+                )
+        else:
+            self.process = warm.Process(*words, out=self.out, err=self.out, cwd=cwd)
         self.until(lambda: self.ready() == 200)
         self.client = httpx2.Client(
             base_url=self.address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=LONG

@@ -3,15 +3,14 @@ holds."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
 import pytest
 from serve_tools import LONG, NOTE, Started, Threads
 
+import warm
 from residency.ops.model_ledger import ModelLedger
 
 pytestmark = [pytest.mark.server]
@@ -40,13 +39,7 @@ def answers(server: Started) -> list[object]:
 
 
 def residency(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "residency.cli", *words],
-        env={**os.environ, "RESIDENCY_KEY": KEY},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return warm.run(*words, environment={"RESIDENCY_KEY": KEY})
 
 
 def test_a_backup_under_load_answers_the_same_on_an_empty_machine(

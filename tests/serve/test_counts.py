@@ -168,6 +168,7 @@ def test_what_cannot_be_kept_is_not_answered_and_not_ready(
         assert (stream.status_code, stream.json()["error"]["code"]) == (503, "audit")
 
 
+@pytest.mark.training
 def test_work_is_prompts_times_answers(app: Callable[..., Any]) -> None:
     bounds = {"work_tokens": 600, "user_tokens": 600, "minute_tokens": 900, "per_second": 1000}
     with TestClient(app(limits=bounds), headers=HEADERS) as client:

@@ -57,7 +57,9 @@ NOTE = {"text": "Zyxwvutsrq ho khan, metformin 500mg", "model": "ner"}
 def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
     start: Callable[..., Started], artefacts: dict[str, Path]
 ) -> None:
-    server = start(str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=1000")
+    server = start(
+        str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=1000", cold=True
+    )
     commands = [line for line in server.out.read_text().splitlines() if line.startswith("curl")]
     assert len(commands) == 2 and server.key() not in server.out.read_text()
     if shutil.which("curl"):

@@ -42,6 +42,7 @@ def said(answer: Any) -> list[str]:
     return [one["message"]["content"] for one in answer.json()["choices"]]
 
 
+@pytest.mark.training
 def test_equal_seeds_draw_equally_and_others_do_not(client: Any) -> None:
     hot = ASK | {"temperature": 1.5}
     seeds = [said(client.post(CHAT, json=hot | {"seed": seed}))[0] for seed in (7, 7, 8, -1)]
@@ -118,6 +119,7 @@ def test_a_form_that_cannot_be_held_is_refused(client: Any, schema: Any) -> None
     assert (found.status_code, found.json()["error"]["code"]) == (400, "bad_form")
 
 
+@pytest.mark.training
 def test_penalties_end_repetition(client: Any) -> None:
     """At 2 a token that was written loses e^2 each time: fewer repeats than without."""
     long = ASK | {"max_tokens": 60}
@@ -175,6 +177,7 @@ def test_what_is_not_done_is_refused_by_name(client: Any, name: str) -> None:
     assert error["code"] == "unsupported_field" and f" at {name} " in error["message"]
 
 
+@pytest.mark.training
 def test_rows_that_join_and_leave_are_written_as_alone(engines: dict[str, Any]) -> None:
     """Six answers of several lengths and settings through three places: each as it is alone."""
     import asyncio
@@ -338,6 +341,7 @@ def test_the_form_of_a_call_is_read_from_the_template(tools: Any) -> None:
     )
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     "choice", ["required", {"type": "function", "function": {"name": "find_dose"}}]
 )

@@ -428,6 +428,7 @@ def test_the_patient_is_found_in_answers_alone(
         "fingerprint_seconds=1",
         *more,
         cwd=tmp_path / "work",
+        cold=True,  # the faults are planted at its start
     )
     ask, other = Asking(server, provider), Provider()
     try:

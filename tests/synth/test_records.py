@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import cache
 from itertools import islice
 
 import pytest
@@ -15,26 +16,30 @@ from residency.synth.knowledge import LANGS, knowledge
 from residency.synth.slots import SLOTS
 from residency.tasks.card import load_card
 
-NOTES = {lang: list(records(lang, 2000, seed=3)) for lang in LANGS}
 EDGES = " \t\n,.;:，。；：、"
 each_language = pytest.mark.parametrize("lang", LANGS)
 
 
+@cache
+def notes_of(lang: str) -> list[Note]:
+    return list(records(lang, 2000, seed=3))
+
+
 def test_the_card_has_the_labels_that_are_generated() -> None:
-    found = {span.label for notes in NOTES.values() for note in notes for span in note.spans}
+    found = {span.label for lang in LANGS for note in notes_of(lang) for span in note.spans}
     assert set(load_card("clinical").names) == set(LABELS) == found
 
 
 @each_language
 def test_every_quote_is_the_text_between_its_offsets(lang: str) -> None:
-    for note in NOTES[lang]:
+    for note in notes_of(lang):
         for span in note.spans:
             assert note.text[span.start : span.end] == span.quote != ""
 
 
 @each_language
 def test_no_span_overlaps_or_touches_blanks_and_punctuation_at_its_edges(lang: str) -> None:
-    for note in NOTES[lang]:
+    for note in notes_of(lang):
         for span in note.spans:
             assert span.quote == span.quote.strip(EDGES)
         for left, right in zip(note.spans, note.spans[1:], strict=False):
@@ -43,14 +48,14 @@ def test_no_span_overlaps_or_touches_blanks_and_punctuation_at_its_edges(lang: s
 
 @each_language
 def test_each_label_has_its_share_in_200_notes(lang: str) -> None:
-    counts = Counter(span.label for note in NOTES[lang][:200] for span in note.spans)
+    counts = Counter(span.label for note in notes_of(lang)[:200] for span in note.spans)
     for label in LABELS:
         assert counts[label] >= 0.02 * counts.total(), label
 
 
 @each_language
 def test_every_diagnosis_and_nothing_else_has_an_icd_10_code(lang: str) -> None:
-    for note in NOTES[lang]:
+    for note in notes_of(lang):
         for span in note.spans:
             assert (span.label == "diagnosis") == (span.code is not None)
             assert span.code is None or re.fullmatch(r"[A-Z]\d\d(\.\d)?", span.code)
@@ -60,7 +65,7 @@ def test_every_diagnosis_and_nothing_else_has_an_icd_10_code(lang: str) -> None:
 def test_negated_family_and_uncertain_mentions_occur(lang: str) -> None:
     marks = Counter(
         (span.label, attribute)
-        for note in NOTES[lang][:200]
+        for note in notes_of(lang)[:200]
         for span in note.spans
         for attribute in span.attributes
     )
@@ -78,7 +83,7 @@ def test_negated_family_and_uncertain_mentions_occur(lang: str) -> None:
 @each_language
 def test_the_same_words_take_several_labels_by_their_place(lang: str) -> None:
     labels: dict[str, set[str]] = {}
-    for note in NOTES[lang]:
+    for note in notes_of(lang):
         for span in note.spans:
             labels.setdefault(span.quote.lower(), set()).add(span.label)
     names = [name.lower() for name in knowledge(lang).conditions["htn"].names]
@@ -91,7 +96,7 @@ def test_a_drug_that_the_patient_is_allergic_to_is_not_given(lang: str) -> None:
     known = knowledge(lang)
     owners = {name.lower(): key for key, drug in known.drugs.items() for name in drug.names}
     banned = {name.lower(): item.avoid for item in known.allergens.values() for name in item.names}
-    for note in NOTES[lang]:
+    for note in notes_of(lang):
         allergens = [
             s.quote.lower() for s in note.spans if s.label == "allergy" and not s.attributes
         ]
@@ -102,7 +107,7 @@ def test_a_drug_that_the_patient_is_allergic_to_is_not_given(lang: str) -> None:
 
 @each_language
 def test_nearly_all_notes_are_distinct_and_of_the_length_of_a_note(lang: str) -> None:
-    notes = NOTES[lang]
+    notes = notes_of(lang)
     assert len({note.text for note in notes}) >= 0.9 * len(notes)
     low, high = (120, 600) if lang == "zh" else (50, 330)
     sizes = [len(note.text) if lang == "zh" else len(note.text.split()) for note in notes]
@@ -111,14 +116,14 @@ def test_nearly_all_notes_are_distinct_and_of_the_length_of_a_note(lang: str) ->
 
 @each_language
 def test_a_patient_has_several_notes_on_average(lang: str) -> None:
-    groups = Counter(note.group for note in NOTES[lang])
-    assert 1.4 <= len(NOTES[lang]) / len(groups) <= 1.8
+    groups = Counter(note.group for note in notes_of(lang))
+    assert 1.4 <= len(notes_of(lang)) / len(groups) <= 1.8
     assert max(groups.values()) >= 3
 
 
 @each_language
 def test_notes_are_declared_synthetic(lang: str) -> None:
-    note = NOTES[lang][122]
+    note = notes_of(lang)[122]
     assert (note.id, note.lang, note.profile, note.origin) == (
         f"{lang}-000123",
         lang,
@@ -126,7 +131,7 @@ def test_notes_are_declared_synthetic(lang: str) -> None:
         "synthetic:records",
     )
     assert re.fullmatch(r"p\d{5}", note.group)
-    assert {note.kind for note in NOTES[lang]} == {
+    assert {note.kind for note in notes_of(lang)} == {
         "admission",
         "progress",
         "discharge",
@@ -137,7 +142,7 @@ def test_notes_are_declared_synthetic(lang: str) -> None:
 @each_language
 def test_a_note_depends_on_language_and_seed_and_not_on_the_count(lang: str) -> None:
     few = list(records(lang, 7, seed=3))
-    assert few == NOTES[lang][:7] == list(islice(records(lang, 10**9, seed=3), 7))
+    assert few == notes_of(lang)[:7] == list(islice(records(lang, 10**9, seed=3), 7))
     assert [note.text for note in few] != [note.text for note in records(lang, 7, seed=4)]
 
 
@@ -170,7 +175,7 @@ def test_no_two_conditions_share_a_name(lang: str) -> None:
 
 
 def test_a_note_keeps_its_text_out_of_its_repr() -> None:
-    note: Note = NOTES["en"][0]
+    note: Note = notes_of("en")[0]
     assert note.text not in repr(note)
 
 

@@ -119,6 +119,7 @@ def test_weights_gradients_and_moments_are_counted_by_hand() -> None:
     assert frozen.trainable == 4 * 32 * 32 + 3 * 32 * 48 + 64
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     "method", [Lora(r=4), Full(), Freeze(last=1), Prefix(length=3)], ids=lambda one: str(one.kind)
