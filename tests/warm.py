@@ -66,8 +66,8 @@ class Process:
         self.args, self.err = [str(word) for word in words], err
         given = (self.args, script, code, cwd or Path.cwd(), out, err)
         self._process = _parent.Process(
-            target=_begin, args=(*given, environment or os.environ | {})
-        )
+            target=_begin, args=(*given, environment or os.environ | {}), daemon=True
+        )  # killed at the end of the tests, at the latest
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -105,13 +105,16 @@ def _begin(
 ) -> None:
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # that of a process of its own
+    multiprocessing.current_process().daemon = False  # it may have children
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    tempfile.tempdir = None  # that of its environment
     for number, path in ((1, out), (2, err)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)
         os.close(file)
+    sys.stdin = open(0, closefd=False)  # which is empty
     sys.argv = [str(script) if script else "residency", *words]
     try:
         exec(code, {})

@@ -61,7 +61,7 @@ def answers() -> list[Example]:
             turns=(Turn(role="user", text=text),),
             profile="synthetic",
         )
-        for i, text in enumerate(QUESTIONS * 7)
+        for i, text in enumerate(QUESTIONS * 5)
     ]
 
 
@@ -70,9 +70,9 @@ def case(name: str, bases: dict[str, str], folder: Path, **more: Any) -> Trainin
     base, how = name.split()
     writes = base in ("tied", "untied")
     settings = {"method": METHODS[how]} if how in METHODS else (WRITING if writes else MARKING)[how]
-    rows = answers() if writes else drug_rows(33)
+    rows = answers() if writes else drug_rows(25)
     given: dict[str, Any] = {
-        "epochs": 4,
+        "epochs": 3,
         "batch": 8,
         "micro_batch": 2,
         "learning_rate": 2e-3,
