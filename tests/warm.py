@@ -114,7 +114,7 @@ def _begin(
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(file, number)
         os.close(file)
-    sys.stdin = open(0, closefd=False)  # which is empty
+    sys.stdin = os.fdopen(0, closefd=False)  # which is empty
     sys.argv = [str(script) if script else "residency", *words]
     try:
         exec(code, {})
