@@ -22,6 +22,7 @@ from residency.core.errors import DataError, UserError
 from residency.core.part import parse
 from residency.core.types import Note, Relation
 from residency.corpus import span_repair
+from residency.corpus.known_forms import detect
 from residency.corpus.ledger import Ledger, count_entries
 from residency.corpus.load import Data, read_parts
 from residency.corpus.reader import Source
@@ -323,6 +324,25 @@ def test_bioc_passages_stand_at_their_offsets_in_json_and_xml(tmp_path: Path, na
         (23, "sốt", "S", None),
     ]
     assert note.relations == (Relation(head=0, tail=1, label="treats"),)
+
+
+def test_a_list_of_bioc_collections_is_read_as_the_collections(tmp_path: Path) -> None:
+    """As the web service of PubMed gives them."""
+    mark = {"infons": {"type": "S"}, "locations": [{"offset": COUGH[0], "length": 7}]}
+    passage = {"offset": 0, "infons": {}, "text": TEXT, "annotations": [mark]}
+    whole = [{"source": "x", "documents": [{"id": str(n), "passages": [passage]}]} for n in (1, 2)]
+    path = put(tmp_path, json.dumps(whole, ensure_ascii=False), "a.json")
+    seen = detect(path)
+    assert seen and seen.format == "bioc"
+    notes, _ = read(path, "bioc")
+    assert [found(note) for note in notes] == [[("ho khan", "S")]] * 2
+
+
+def test_brat_is_read_where_the_marks_are_named(tmp_path: Path) -> None:
+    put(tmp_path, TEXT, "a.txt")
+    path = put(tmp_path, f"T1\tS {COUGH[0]} {COUGH[1]}\tho khan\r\n", "a.ann")
+    (note,), _ = read(path, "brat")
+    assert (note.text, found(note)) == (TEXT, [("ho khan", "S")])
 
 
 def test_i2b2_xml_tags_are_spans_by_type_or_name(tmp_path: Path) -> None:

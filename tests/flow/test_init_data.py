@@ -420,6 +420,54 @@ CASES = {
     "label studio": Case(
         studio, "label_studio", "ner", "en", {"text": "report", "group": "patient_id"}
     ),
+    "csv of label studio": Case(
+        lambda r: sheet(
+            r / "ls.csv",
+            ["annotation_id", "annotator", "id", "label", "text"],
+            [
+                [
+                    n["number"],
+                    1,
+                    n["number"],
+                    json.dumps([{**s, "labels": [s["label"]]} for s in n["entities"]]),
+                    n["text"],
+                ]
+                for n in notes(EN)
+            ],
+            ",",
+        ),
+        "label_studio",
+        "ner",
+        "en",
+    ),
+    "names in capitals and an age": Case(
+        lambda r: sheet(
+            r / "t.csv",
+            ["NoteID", "SubjectID", "Narrative", "Age", "Outcome"],
+            [
+                [
+                    f"n{n['number']}",
+                    n["patient"],
+                    n["text"],
+                    30 + n["number"] % 20,
+                    "xyz"[n["number"] % 3],
+                ]
+                for n in notes(EN)
+            ],
+            ",",
+        ),
+        "csv",
+        "classify",
+        "en",
+        {
+            "columns": {
+                "text": "Narrative",
+                "labels": "Outcome",
+                "id": "NoteID",
+                "group": "SubjectID",
+            }
+        },
+    ),
     "phoner": Case(
         lambda r: put(
             r / "words.json",

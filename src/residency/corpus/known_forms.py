@@ -67,7 +67,7 @@ FORMS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
-    (r'(?s:\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
+    (r'(?s:\[?\s*\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
     (
         r'(?s:\[?\s*\{"words"\s*:\s*\[.{0,4000}"tags"\s*:\s*\[)',
         "words with tags (PhoNER JSON)",

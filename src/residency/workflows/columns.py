@@ -38,6 +38,9 @@ DOCUMENT = (
 )
 ID = """id note_id noteid row_id rowid record_id uid uuid key ma so_phieu ma_phieu note_no 编号 序号
     记录号 报告编号 sample_id"""
+NUMBERS = """age tuoi 年龄 length_of_stay los score bmi weight height so_ngay_dieu_tri can_nang chieu_cao
+    体重 身高 住院天数"""
+"""Columns of measures, which repeat as numbers of patients do."""
 DATE = re.compile(
     r"(?:\d{4}[-/.年]\d{1,2}[-/.月]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})(?:\D.*)?", re.S
 )
@@ -102,8 +105,11 @@ class Answers:
             return value
         question = Question(key=key, words=words, choices=tuple(choices))
         if self._ask is None:
-            told = ", ".join(showable(choices)[:20]) or "VALUE"
-            raise UserError(f"{words}? Say it with --answer {key}=..., one of: {told}.")
+            shown = showable(choices)[:20]
+            hidden = ["a name as the file has it (not shown: it may be a person's)"]
+            told = ", ".join(shown + (hidden if len(shown) < min(20, len(choices)) else []))
+            told = f", one of: {told}" if told else ""
+            raise UserError(f"{words}? Say it with --answer {key}=...{told}.")
         self._given[key] = self._ask(question)
         return self.said(key, choices)
 
@@ -130,7 +136,7 @@ def shape(value: str) -> str:
 
 @cache
 def _words(text: str) -> frozenset[str]:
-    return frozenset(map(plain, text.split()))
+    return frozenset(plain(one).replace("_", "") for one in text.split())
 
 
 class Column:
@@ -143,7 +149,7 @@ class Column:
 
     def called(self, names: str) -> bool:
         """Whether its name is one of those that are usual."""
-        return self.plain in _words(names)
+        return self.plain.replace("_", "") in _words(names)  # SubjectID is subject_id
 
     @cached_property
     def texts(self) -> list[str]:
@@ -285,7 +291,7 @@ def numbered(values: Sequence[Any]) -> list[int]:
 def _repeats(column: Column) -> bool:
     """Whether values are codes of which many stand twice, as numbers of patients do."""
     codes = [one for one in column.keys if re.fullmatch(r"[\w./-]*\d[\w./-]*", one)]
-    known = column.called(LABELS) or column.called(ID) or column.is_date
+    known = any(map(column.called, (LABELS, ID, NUMBERS))) or column.is_date
     if known or len(codes) < len(column.all) or len(codes) < 10:
         return False
     rising = all(one <= other for one, other in pairwise(codes)) and len(codes[0]) < 3
@@ -401,7 +407,9 @@ def label_columns(
 
 def _categories(column: Column) -> bool:
     """Whether values are few words that recur."""
-    if column.is_date or column.is_entities or column.called(LANGUAGE) or not column.values:
+    if column.is_date or column.is_entities or not column.values:
+        return False
+    if column.called(LANGUAGE) or column.called(NUMBERS):
         return False
     values = [label for one in column.values for label in _labels(one)]
     if not values or not all(0 < len(one) <= 80 for one in values):

@@ -419,10 +419,10 @@ def _records(format: str, path: Path, delimiter: str = ",", sheet: str = "") -> 
 
         yield from islice(arrow_rows(path), LOOKED_AT)
         return
-    if format in ("csv", "xlsx"):
+    if format in ("csv", "xlsx") or (format == "label_studio" and path.suffix == ".csv"):
         from residency.corpus.tables import xlsx_rows
 
-        lines = (line for _, line in text_lines(path)) if format == "csv" else iter(())
+        lines = (line for _, line in text_lines(path)) if format != "xlsx" else iter(())
         rows = xlsx_rows(path, sheet) if format == "xlsx" else csv_rows(lines, path, delimiter)
         header: list[str] = []
         for _, cells in islice(rows, LOOKED_AT):

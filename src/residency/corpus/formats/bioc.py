@@ -92,7 +92,8 @@ Document = tuple[str, list[_Passage], tuple[tuple[tuple[str, str, str], ...], in
 def _of_json(path: Path) -> Iterator[Document]:
     try:
         found = msgspec.json.decode(read_text(path))
-        for document in found["documents"] if isinstance(found, dict) else found:
+        given = found if isinstance(found, list) else [found]  # of collections, or of documents
+        for document in (one for part in given for one in part.get("documents", [part])):
             passages = [_passage(one) for one in document["passages"]]
             relations = [
                 (infons.get("type", ""), [node.get("refid") for node in one.get("nodes", [])])

@@ -69,7 +69,7 @@ class Brat(Source):
                 others[OTHERS.get(line[0], OTHER)] += 1
         yield Row(
             line=0,
-            text=read_text(path),
+            text=read_text(path.with_suffix(".txt") if path.suffix == ".ann" else path),
             spans=tuple(spans.values()),
             relations=tuple(relations),
             join_lines=self.join_lines,
