@@ -3,7 +3,9 @@ bits, or quantised."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +63,36 @@ def bare(config: Any, head: Head) -> Any:
 
 
 def transformers_class(head: Head) -> Any:
-    """The class of transformers that has a head."""
-    import transformers
-
+    """The class of transformers that has a head. Its losses for pictures, which nobody asks for
+    here, would import scipy."""
+    with unseen("scipy", "transformers.utils.import_utils", "is_scipy_available"):
+        import transformers.modeling_utils
     return getattr(transformers, head.auto)
+
+
+@contextmanager
+def unseen(package: str, module: str, *answers: str) -> Iterator[None]:
+    """Keep a library from importing a package that it can do without, which takes half a second or
+    more of processor time. Does nothing where the package has been imported already.
+
+    ``answers``: functions of ``module`` that remember whether the package is there; they are asked
+    again afterwards.
+    """
+    if package in sys.modules:
+        yield
+        return
+
+    def forget() -> None:
+        for name in answers if module in sys.modules else ():
+            getattr(sys.modules[module], name).cache_clear()
+
+    sys.modules[package] = None  # type: ignore[assignment]  # as the language has it
+    forget()
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        forget()
 
 
 def weights_options(base: Base, in_place: bool, whole: Sequence[str]) -> dict[str, Any]:

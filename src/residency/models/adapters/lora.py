@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,25 +13,12 @@ from pydantic import Field, model_validator
 
 from residency.core.errors import UserError
 from residency.models.adapters.method import Method, fresh, output_layer
-from residency.models.weights import size
+from residency.models.weights import size, unseen
 
-
-@contextmanager
-def light_imports() -> Iterator[None]:
-    """Keep peft from importing bitsandbytes, which brings torch's compilers along (over a second of
-    processor time, measured): a base that is quantised has imported it already."""
-    if "bitsandbytes" in sys.modules:
-        yield
-        return
-    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # as the language has it
-    try:
-        yield
-    finally:
-        from peft import import_utils
-
-        del sys.modules["bitsandbytes"]
-        import_utils.is_bnb_available.cache_clear()
-        import_utils.is_bnb_4bit_available.cache_clear()
+unseen_bitsandbytes = partial(
+    unseen, "bitsandbytes", "peft.import_utils", "is_bnb_available", "is_bnb_4bit_available"
+)
+"""It brings torch's compilers along; a base that is quantised has imported it already."""
 
 
 class Lora(Method):
@@ -70,7 +57,7 @@ class Lora(Method):
             )
         return self
 
-    @light_imports()
+    @unseen_bitsandbytes()
     def attach(self, model: Any) -> Any:
         from peft import LoraConfig, get_peft_model
 
@@ -140,7 +127,7 @@ class Lora(Method):
             raise refusal
         return wrapped
 
-    @light_imports()
+    @unseen_bitsandbytes()
     def load(self, model: Any, folder: Path, *, merge: bool) -> Any:
         """Raises ``UserError`` where a tensor of the file finds no place, or a place no tensor:
         peft says nothing, and the base answers."""
