@@ -163,11 +163,11 @@ def _judged(task: str, tuned: Report, test: Comparison, words: Words) -> Judgeme
         difference=f"{signed(test.difference, 2)} {interval(test.low, test.high, 2)}",
     )
     held = {"who": f"{task}: {_who(tuned, words)}", "figures": figures}
+    other = words(BESIDE[test.a])
     if low > 0 and p < CLEAR:
-        other = words(BESIDE[test.a])
         said = words("{who} is clearly better than the {other} {figures}.", other=other, **held)
         return Judgement(task=task, kind="clearly better", words=said)
-    if test.a == "crf":
+    if test.a == "crf" and low <= 0:
         said = words(
             "{who} is not better than the CRF on this test part {figures}: words, shapes and "
             "affixes do as well.",
@@ -181,8 +181,9 @@ def _judged(task: str, tuned: Report, test: Comparison, words: Words) -> Judgeme
         said = words("{who} is not better than the base {figures}.", **held)
         return Judgement(task=task, kind="not better", words=said)
     said = words(
-        "{who}: whether it is better than the base cannot be told with {n} independent groups "
+        "{who}: whether it is better than the {other} cannot be told with {n} independent groups "
         "{figures}.",
+        other=other,
         n=count(tuned.groups),
         **held,
     )

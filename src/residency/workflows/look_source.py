@@ -55,6 +55,8 @@ PERSONS = frozenset(
     ("relative", "national_id", "insurance", "phone", "email", "address", "birth_date")
 )
 """Kinds of which one column shows that a table identifies people."""
+BARE = "name ten 名字"
+"""Names of columns that may be those of a document or a drug as well."""
 ROLES: dict[str, str] = {
     "kind": """kind type note_type category document_type loai loai_phieu loai_benh_an 类型 文书类型 文书名称
     病历类型 记录类型""",
@@ -92,9 +94,12 @@ def table(
     said = answers.said("identified", ("yes", "no"))
     if said == "no" or not (said or PERSONS & found.keys() or "name" in found):
         return []
+    sure = PERSONS & found.keys() or any(
+        not columns[one].called(BARE) for one in found.get("name", ())
+    )
     labels = [one for one in columns.values() if one.called(guess.FIRST)]
     marked = [one for one in columns.values() if one.is_entities]
-    if not said and (labels or marked or not PERSONS & found.keys()):
+    if not said and (labels or marked or not sure):
         told = f"{where}: has columns of {', '.join(sorted(found))}; do its notes identify people and go through "
         told += (
             "de-identification first (identified=yes), which leaves labels of whole notes behind"
@@ -103,7 +108,7 @@ def table(
             return []
     rest = {n: c for n, c in columns.items() if n not in _taken(found)}
     text = known.get("text") or guess.text_column(rest, answers, where).name
-    roles = {**_roles(rest, text, answers, where), **known, "text": text}
+    roles = {**_roles(rest, text, known, answers, where), **known, "text": text}
     roles["patient"] = known.get("patient") or _patient(columns, text, answers, where)
     roles["id"] = known.get("id") or _id(rest, roles, answers, where)
     dates = "as the columns are called" if roles.get("written_at") else "no column says when"
@@ -144,7 +149,9 @@ def _taken(found: Mapping[str, Sequence[str]]) -> set[str]:
     }
 
 
-def _roles(rest: Mapping[str, Column], text: str, answers: Answers, where: str) -> dict[str, str]:
+def _roles(
+    rest: Mapping[str, Column], text: str, known: Mapping[str, str], answers: Answers, where: str
+) -> dict[str, str]:
     """What else a note has, and when it was written, asked where several columns hold times."""
     others = [one for name, one in rest.items() if name != text]
     found = {
@@ -153,7 +160,7 @@ def _roles(rest: Mapping[str, Column], text: str, answers: Answers, where: str) 
     }
     dates = [one for one in others if one.is_date or _is_time(one)]
     usual = [one for one in dates if one.called(WRITTEN)]
-    if len(dates) > 1 and len(usual) != 1:
+    if len(dates) > 1 and len(usual) != 1 and "written_at" not in known:
         told = f"{where}: several columns hold times; which says when the note was written"
         said = answers.asked("written_at", told, [*(one.name for one in dates), NONE])
         usual = [one for one in dates if one.name == said]
@@ -182,7 +189,8 @@ def _patient(columns: Mapping[str, Column], text: str, answers: Answers, where: 
 
 def _id(rest: Mapping[str, Column], roles: Mapping[str, str], answers: Answers, where: str) -> str:
     """The column of a note's own number."""
-    left = {n: c for n, c in rest.items() if n not in {roles["text"], roles["patient"]}}
+    taken = {roles["text"], roles["patient"], roles.get("written_at", "")}
+    left = {n: c for n, c in rest.items() if n not in taken and not (c.is_date or _is_time(c))}
     if roles.get("line") or roles.get("version"):  # a number that stands in several rows
         found = [one for one in left.values() if one.called(guess.ID) and one.keys]
         if len(found) == 1:
