@@ -58,7 +58,9 @@ def test_the_printed_commands_work_and_nothing_accepted_is_lost_at_the_end(
     start: Callable[..., Started], artefacts: dict[str, Path]
 ) -> None:
     server = start(
-        str(artefacts["ner"]), str(artefacts["words"]), "limits.per_second=1000", cold=True
+        *(str(artefacts["ner"]), str(artefacts["words"])),
+        *("limits.per_second=1000", f"limits.drain={LONG}"),
+        cold=True,
     )
     commands = [line for line in server.out.read_text().splitlines() if line.startswith("curl")]
     assert len(commands) == 2 and server.key() not in server.out.read_text()
@@ -210,6 +212,8 @@ def test_of_200_requests_under_way_none_that_was_accepted_is_lost(
         str(artefacts["words"]),
         "limits.per_second=100000",
         "limits.at_once=256",
+        f"limits.seconds={LONG}",
+        f"limits.drain={LONG}",
         *more,
     )
     whole, refused, unheard, broken = list[str](), list[str](), list[str](), list[str]()

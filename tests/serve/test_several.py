@@ -70,6 +70,8 @@ class Hospital:
             "workers=2",
             f"limits.redis=redis://127.0.0.1:{redis.port}",
             "limits.per_second=100000",
+            f"limits.seconds={LONG}",
+            f"limits.drain={LONG}",
             "fingerprint_seconds=0.5",
         )
         self.address, self.headers = self.server.address, dict(self.server.client.headers)

@@ -61,7 +61,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def served(artefact: Path, use: Callable[[VllmEngine], Awaitable[None]]) -> None:
     async def whole() -> None:
-        engine = await VllmEngine.launch(artefact, "gan", "", command=FAKE, seconds=20)
+        engine = await VllmEngine.launch(artefact, "gan", "", command=FAKE, seconds=600)
         try:
             await use(engine)
         finally:
@@ -162,7 +162,7 @@ def test_workers_share_a_process_that_the_last_one_ends(artefact: Path, tmp_path
     async def whole() -> None:
         async def launched() -> VllmEngine:
             return await VllmEngine.launch(
-                artefact, "gan", "", command=FAKE, seconds=20, shared=tmp_path / "vllm"
+                artefact, "gan", "", command=FAKE, seconds=600, shared=tmp_path / "vllm"
             )
 
         first, second = await launched(), await launched()
@@ -224,7 +224,7 @@ def test_a_quantised_base_has_a_reason(artefact: Path) -> None:
 def test_one_that_ends_at_once_is_one_sentence(artefact: Path) -> None:
     async def whole() -> None:
         await VllmEngine.launch(
-            artefact, "gan", "", command=(sys.executable, "-c", "raise SystemExit(1)"), seconds=20
+            artefact, "gan", "", command=(sys.executable, "-c", "raise SystemExit(1)"), seconds=600
         )
 
     with pytest.raises(UserError, match="vLLM ended"):

@@ -28,7 +28,7 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_vllm.py")))
 async def main(artefact: Path, folder: Path) -> list[dict[str, Any]]:
     log = Log(routes=ROUTES)
     silence(log)
-    engine = await VllmEngine.launch(artefact, "words", "", command=FAKE, seconds=30)
+    engine = await VllmEngine.launch(artefact, "words", "", command=FAKE, seconds=600)
     settings = Serve.model_validate({"limits": {"per_second": 1000}})
     engines: Any = {"words": engine}
     audit, metrics = Audit.open(folder, 0, b"x" * 32), Metrics(ROUTES, engines)

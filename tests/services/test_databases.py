@@ -48,7 +48,7 @@ def test_200_000_notes_stream_in_bounded_memory_and_a_killed_connection_costs_an
 
 def stored(database: object) -> int:
     try:
-        found = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)
+        found = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)
         try:
             return int(found.execute("SELECT coalesce(sum(notes), 0) FROM segments").fetchone()[0])
         finally:

@@ -16,7 +16,7 @@ from residency.core.page import Page, Section, write_page
 
 def test_redis_answers() -> None:
     url = urlsplit(needed("RESIDENCY_TEST_REDIS"))
-    with socket.create_connection((url.hostname or "", url.port or 0), timeout=5) as connection:
+    with socket.create_connection((url.hostname or "", url.port or 0), timeout=60) as connection:
         connection.sendall(b"SET seen 1\r\nINCR seen\r\n")
         assert connection.recv(64) == b"+OK\r\n:2\r\n"
 
