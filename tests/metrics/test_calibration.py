@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from residency.metrics.calibration import Claim, chances, temperature, threshold
+from residency.core.types import Calibration
+from residency.metrics.calibration import Claim, chances, platt, shifted, temperature, threshold
 
 
 def simulated(hotter: float, count: int = 3000) -> list[Claim]:
@@ -67,3 +68,30 @@ def test_the_threshold_counts_one_error_more_than_was_seen(
 def test_what_is_equally_sure_is_kept_or_left_together() -> None:
     assert threshold([0.9] * 10 + [0.5] * 10, [True] * 10 + [False] * 10, 0.2) == pytest.approx(0.9)
     assert threshold([0.9] * 20, [True] * 15 + [False] * 5, 0.2) is None
+
+
+@pytest.mark.parametrize(("hotter", "shift"), [(1.5, -2.0), (0.6, 1.0), (1.0, 0.0)])
+def test_written_answers_have_a_shift_too_and_the_law_is_found_again(
+    hotter: float, shift: float
+) -> None:
+    """Tokens of wrong answers may all be likely: answers that hold as often as their log-odds say when
+    they are moved by ``shift`` and divided by ``hotter``."""
+    generator = np.random.default_rng(2)
+    odds = generator.normal(1.5, 2, 6000)
+    holds = generator.random(6000) < 1 / (1 + np.exp(-(odds + shift) / hotter))
+    pairs = zip(odds, holds, strict=True)
+    claims = [Claim(np.array([[0.0, one]]), (1,), bool(held)) for one, held in pairs]
+    found, moved = platt(claims)
+    assert found == pytest.approx(hotter, rel=0.12) and moved == pytest.approx(shift, abs=0.2)
+    likelihood, made = 1 / (1 + np.exp(-odds[0])), Calibration(found, 6000, shift=moved)
+    assert made.sure(likelihood) == pytest.approx(
+        chances(shifted(claims[:1], moved), found)[0], abs=2e-6
+    )
+    assert made.sure(likelihood) == pytest.approx(
+        1 / (1 + np.exp(-(odds[0] + moved) / found)), abs=2e-6
+    )
+
+
+def test_of_answers_that_are_all_right_or_all_wrong_nothing_is_found() -> None:
+    for right in (True, False):
+        assert platt([Claim(np.array([[0.0, 1.0]]), (1,), right)] * 60) == (1.0, 0.0)

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 from serve_tools import HEADERS, KEY, NOTE
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest
-from residency.core.types import Example, Turn
+from residency.core.types import Calibration, Example, Turn
 from residency.deid import loose
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
@@ -159,8 +160,8 @@ def test_the_threshold_of_the_model_takes_the_place_of_the_servers(
     assert found["abstained"] is abstains and found["confidence"] < 1
 
 
-def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
-    app: Any, engines: dict[str, Any]
+def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens_or_the_chance_made_of_it(
+    app: Any, engines: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fastapi.testclient import TestClient
 
@@ -182,6 +183,14 @@ def test_a_written_diagnosis_has_the_mean_likelihood_of_its_tokens(
             "token_logprobs"
         ]
     assert found["confidence"] == pytest.approx(math.exp(sum(tokens) / len(tokens)), abs=1e-4)
+    likelihood = found["confidence"]
+    kept = Calibration(temperature=2.0, rows=99, shift=-1.0)
+    served = msgspec.structs.replace(engine.served, calibration=kept)
+    monkeypatch.setattr(engine, "served", served)
+    with TestClient(app(threshold=0, limits=limits), headers=HEADERS) as client:
+        found = client.post("/diagnose", json=asked | {"model": "words"}).json()
+    odds = (math.log(likelihood / (1 - likelihood)) - 1) / 2
+    assert found["confidence"] == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-4)
 
 
 @pytest.mark.parametrize(

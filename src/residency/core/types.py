@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from math import exp, log
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -253,6 +254,10 @@ class Prediction(Value, frozen=True):
     was asked for it."""
     gold_tokens: int = 0
     """How many tokens that is."""
+    likelihood: float | None = None
+    """Of a written answer of a calibrated model the mean likelihood of its tokens."""
+    sure: float | None = None
+    """The chance that it is right, made of that."""
     uncalibrated: Answer | None = None
     """The answer with how sure the model was before calibration, where that is something else."""
 
@@ -279,6 +284,10 @@ class Score(Value, frozen=True):
     tokenisation."""
 
 
+LEAST = 1e-6
+"""Least chance that is told of anything: chances have six digits."""
+
+
 class Calibration(Value, frozen=True):
     """What makes how sure a model says it is as large as how often it is right; it changes no answer."""
 
@@ -299,6 +308,14 @@ class Calibration(Value, frozen=True):
     seconds: float = 0.0
     """Of the training before."""
     joules: float | None = None
+    shift: float = 0.0
+    """What is added to the log-odds of written answers first."""
+
+    def sure(self, likelihood: float) -> float:
+        """The chance that a written answer is right whose tokens have this mean likelihood."""
+        bounded = min(max(likelihood, LEAST), 1 - LEAST)
+        odds = (log(bounded / (1 - bounded)) + self.shift) / self.temperature
+        return round(1 / (1 + exp(-odds)), 6)
 
     @property
     def abstains_below(self) -> float | None:

@@ -30,6 +30,10 @@ def said(
     """Every piece of the answers that a system says its chance of, calibrated or as it was before."""
     family, found = of(card), []
     for example, one, group in zip(examples, predictions, groups, strict=True):
+        if one.likelihood is not None and one.sure is not None and one.answer is not None:
+            right = family.agrees(example.gold, one.answer, card)
+            found.append(Sure(one.sure if calibrated else one.likelihood, right, True, group))
+            continue
         answer = one.answer if calibrated else one.uncalibrated
         found += [Sure(*each, group) for each in family.sure(example, answer, card)]
     return found

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from residency.core.types import LEAST
 from residency.metrics.intervals import Array
 
 COLDEST, HOTTEST = 0.1, 10.0
 """Temperatures that are looked at: beyond them a model is as good as certain, or knows nothing."""
-SMALLEST = 1e-6
-"""Least chance that is told of anything: chances have six digits."""
+FARTHEST = 12.0
+"""Largest shift of log-odds."""
 
 
 class Claim(NamedTuple):
@@ -53,12 +54,41 @@ def temperature(claims: Sequence[Claim]) -> float:
         return 1.0
 
     def loss(log: float) -> float:
-        sure = np.clip(chances(claims, float(np.exp(log))), SMALLEST, 1 - SMALLEST)
+        sure = np.clip(chances(claims, float(np.exp(log))), LEAST, 1 - LEAST)
         return float(-np.log(np.where(right, sure, 1 - sure)).mean())
 
     bounds = (np.log(COLDEST), np.log(HOTTEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
     return round(float(np.exp(found.x)), 4) if found.fun < loss(0.0) else 1.0
+
+
+def platt(claims: Sequence[Claim]) -> tuple[float, float]:
+    """The temperature and shift of the log-odds of written answers (Platt 1999, with his targets, so
+    that few answers lead nowhere far): two numbers, since the tokens of a wrong answer may all be
+    likely. (1, 0) where that is no better, or all are right, or all wrong."""
+    from scipy.optimize import minimize
+
+    odds = np.array([float(one.scores[0, 1] - one.scores[0, 0]) for one in claims])
+    right = np.array([one.right for one in claims], dtype=bool)
+    if right.all() or not right.any():
+        return 1.0, 0.0
+    wanted = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+    def loss(given: NDArray[np.float64]) -> float:
+        said = (odds + given[1]) / np.exp(given[0])
+        return float((np.logaddexp(0, said) - wanted * said).mean())
+
+    bounds = [(np.log(COLDEST), np.log(HOTTEST)), (-FARTHEST, FARTHEST)]
+    found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=bounds)
+    if found.fun >= loss(np.zeros(2)):
+        return 1.0, 0.0
+    return round(float(np.exp(found.x[0])), 4), round(float(found.x[1]), 4)
+
+
+def shifted(claims: Sequence[Claim], shift: float) -> list[Claim]:
+    """Claims of written answers with log-odds that are larger by ``shift``."""
+    more = np.array([0, shift], dtype=np.float32)
+    return [one._replace(scores=one.scores + more) for one in claims]
 
 
 def threshold(sure: Sequence[float], right: Sequence[bool], most_error: float) -> float | None:

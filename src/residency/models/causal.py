@@ -3,6 +3,7 @@ likely given answers are."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from residency.core.errors import UserError
-from residency.core.types import Example, Labels, Prediction, PredictorInfo, Turn
+from residency.core.types import LEAST, Example, Labels, Prediction, PredictorInfo, Turn
+from residency.metrics.calibration import Claim
 from residency.models import artefact as artefacts
 from residency.models.base import Base
 from residency.models.chat_template import ChatTokeniser, TokenRow
+from residency.models.crf import group_of
 from residency.models.generation import Generation, TokenLimits
 from residency.models.running import (
     by_length,
@@ -83,6 +87,8 @@ class CausalPredictor:
         """
         found, model, chat = artefacts.load_chat(folder)
         info = describe(name, found.base, found.kinds, model)
+        if card is None:
+            info = msgspec.structs.replace(info, calibration=found.calibration)
         asked = found.task() if card is None else card
         return cls(on(model, device), chat, asked, found.generation(), info, found.others())
 
@@ -110,7 +116,8 @@ class CausalPredictor:
     def for_card(self, card: Card) -> CausalPredictor:
         """The same model, asked another task: answers may be as long as its window allows."""
         generation = self.generation.model_copy(update={"max_tokens": "auto"})
-        return CausalPredictor(self.model, self.chat, card, generation, self.info)
+        info = msgspec.structs.replace(self.info, calibration=None)
+        return CausalPredictor(self.model, self.chat, card, generation, info)
 
     @property
     def pad_id(self) -> int:
@@ -121,7 +128,7 @@ class CausalPredictor:
 
     def predict(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """One prediction per example, in order; the same words alone and in a batch (in fp32)."""
-        if self.generation.choose == "rank" and of(self.card).chooses_one(self.card):
+        if self.chooses:
             yield from self._ranked(examples)
             return
         source = iter(examples)
@@ -130,19 +137,78 @@ class CausalPredictor:
             with evaluating(self.model):
                 written = self._written(chunk)
             each = (time.perf_counter() - started) * 1000 / len(chunk)
+            likely: list[float | None] = [None] * len(chunk)
+            calibration = self.info.calibration
+            if calibration is not None:
+                likely = self._likelihoods(chunk, [words for words, _ in written])
             give_back_memory()
-            for example, (words, count) in zip(chunk, written, strict=True):
+            for example, (words, count), sure in zip(chunk, written, likely, strict=True):
                 if words is None:
                     yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
                     continue
                 answer, why = read(words, example, self._asked_of(example))
                 found = Prediction(id=example.id, answer=answer, text=words, failure=why)
+                if calibration is not None and sure is not None:
+                    chance = calibration.sure(sure)
+                    found = msgspec.structs.replace(found, likelihood=sure, sure=chance)
                 yield msgspec.structs.replace(found, latency_ms=each, tokens=count)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it names the likeliest of the card's labels, and writes nothing of its own."""
+        return self.generation.choose == "rank" and of(self.card).chooses_one(self.card)
+
+    most_claims = 300
+    """Rows that it is calibrated on at most: it answers them one by one."""
+
+    def claims(self, examples: Sequence[Example]) -> Iterator[Claim]:
+        """What it says of the first rows with gold, each with whether it is right: of the labels that
+        it chooses from their log p, of what it writes the log-odds of its tokens' mean likelihood."""
+        asked = [one for one in examples[: self.most_claims] if one.gold is not None]
+        if self.chooses:
+            for example in asked:
+                names = self.card.for_example(example).names
+                turns = conversation(example, self.card)
+                if self._prompt(turns) is None:
+                    continue
+                logs = np.array([self.choices(turns, names)], dtype=np.float32)
+                best = int(logs[0].argmax())
+                said = Labels(labels=(names[best],))
+                right = of(self.card).agrees(example.gold, said, self.card)
+                yield Claim(logs, (best,), right, group=group_of(example))
+            return
+        with evaluating(self.model):
+            written = self._written(asked)
+        likely = self._likelihoods(asked, [words for words, _ in written])
+        for example, (words, _), sure in zip(asked, written, likely, strict=True):
+            answer = read(words, example, self._asked_of(example))[0] if words else None
+            if answer is None or sure is None:
+                continue
+            bounded = min(max(sure, LEAST), 1 - LEAST)
+            scores = np.array([[0, np.log(bounded / (1 - bounded))]], dtype=np.float32)
+            right = of(self.card).agrees(example.gold, answer, self.card)
+            yield Claim(scores, (1,), right, group=group_of(example))
+
+    def _likelihoods(
+        self, examples: Sequence[Example], written: Sequence[str | None]
+    ) -> list[float | None]:
+        """The mean likelihood (geometric) of the tokens of each answer, its end included."""
+        rows, places = [], []
+        for place, (example, words) in enumerate(zip(examples, written, strict=True)):
+            prompt = self._prompt(conversation(example, self._asked_of(example))) if words else None
+            if prompt is not None and words:
+                ids = self.chat.answer_ids(words)
+                unread = [IGNORED] * len(prompt)
+                rows.append(TokenRow(ids=[*prompt, *ids], targets=[*unread, *ids]))
+                places.append(place)
+        found: list[float | None] = [None] * len(examples)
+        with evaluating(self.model):
+            for place, (loss, count) in zip(places, self._losses(rows), strict=True):
+                found[place] = round(math.exp(-loss / count), 6) if count else None
+        return found
 
     def _ranked(self, examples: Iterable[Example]) -> Iterator[Prediction]:
         """Of each example the likeliest label, and how likely it is among the card's."""
-        from math import exp
-
         for example in examples:
             names = self.card.for_example(example).names
             started = time.perf_counter()
@@ -153,14 +219,11 @@ class CausalPredictor:
             if not known:
                 yield Prediction(id=example.id, failure=TOO_LONG, latency_ms=each)
                 continue
-            best = max(range(len(names)), key=logs.__getitem__)
-            whole = sum(exp(one - logs[best]) for one in logs)
-            chances = {
-                name: round(exp(one - logs[best]) / whole, 6)
-                for name, one in zip(names, logs, strict=True)
-            }
-            answer = Labels(labels=(names[best],), scores=(1 / whole,), chances=chances)
-            yield Prediction(id=example.id, answer=answer, text=names[best], latency_ms=each)
+            answer, raw = _of_logs(names, logs, self.info.temperature), None
+            if self.info.temperature != 1:
+                raw = _of_logs(names, logs, 1)
+            found = Prediction(id=example.id, answer=answer, text=answer.labels[0])
+            yield msgspec.structs.replace(found, latency_ms=each, uncalibrated=raw)
 
     def answer(self, turns: Sequence[Turn]) -> str:
         """The answer to a conversation whose last turn is the user's; raises ``UserError`` where
@@ -364,6 +427,14 @@ class CausalPredictor:
             for i, total in zip(batch, sums.tolist(), strict=True):
                 done[i] = (total, rows[i].trained)
         return done
+
+
+def _of_logs(names: Sequence[str], logs: Sequence[float], temperature: float) -> Labels:
+    """The likeliest label and the chance of each, of their log p."""
+    best = max(range(len(names)), key=logs.__getitem__)
+    parts = [math.exp((one - logs[best]) / temperature) for one in logs]
+    chances = {name: round(part / sum(parts), 6) for name, part in zip(names, parts, strict=True)}
+    return Labels(labels=(names[best],), scores=(1 / sum(parts),), chances=chances)
 
 
 def token_losses(

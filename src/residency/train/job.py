@@ -12,7 +12,7 @@ from residency.models.artefact import Output
 from residency.models.base import Base
 from residency.models.generation import Generation, TokenLimits
 from residency.tasks.card import Card
-from residency.tasks.families import head_of
+from residency.tasks.families import head_of, of
 from residency.tasks.heads import Head
 from residency.train.stage import Stage
 
@@ -65,7 +65,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     def calibrates(self) -> bool:
         """Whether its chances are calibrated, where there are rows to do it on."""
         off = self.stage.calibrate == "off" or self.shard or self.as_before
-        return self.head.says_chances and not off
+        able = self.head.says_chances or of(self.card).whole(self.card)
+        return able and not off
 
     @property
     def head(self) -> Head:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from residency.core.errors import UserError
 from residency.core.types import Example, PartName, Prediction, PredictorInfo
+from residency.metrics.calibration import Claim
 from residency.models import artefact, attention
 from residency.models.artefact import GenerativeSettings
 from residency.models.base import Base
@@ -46,6 +47,15 @@ class Reading(NamedTuple):
     """Most rows, as a share, that may be too long to learn from. This, ``limits`` and ``loss_on``
     are of rows that are asked in words."""
     more: tuple[Card, ...] = ()
+
+
+class Said(NamedTuple):
+    """What a model says of rows that it has not learned from."""
+
+    claims: Iterable[Claim]
+    rows: int
+    written: bool = False
+    """Whether the claims are whole answers in words."""
 
 
 class ClassifierTraining:
@@ -104,6 +114,10 @@ class ClassifierTraining:
                 f"label, though they have {wanted}: it has learned nothing; give a learning_rate "
                 f"below {rate:g}, or more epochs."
             )
+
+    def claims(self, predictor: Any, held: Sequence[Example]) -> Said:
+        """What its chances are calibrated on."""
+        return Said(predictor.claims(held), len(held))
 
     def predictions(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
         """What a metric is made of."""
@@ -168,6 +182,11 @@ class GenerativeTraining(ClassifierTraining):
 
     def check_learned(self, job: TrainingJob, predictor: Any, rate: float) -> None:
         """What is written is judged by its loss."""
+
+    def claims(self, predictor: CausalPredictor, held: Sequence[Example]) -> Said:
+        """Of a few rows, since they are answered one by one."""
+        rows = min(len(held), predictor.most_claims)
+        return Said(predictor.claims(held), rows, not predictor.chooses)
 
     def predictions(self, predictor: Any, dev: Sequence[Example], metric: str) -> list[Prediction]:
         """Of metrics that fall, how probable the gold answers are."""

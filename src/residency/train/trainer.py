@@ -158,7 +158,8 @@ def learn_held_out(
         return HeldOut(chosen=chosen)
     if chosen is not None and chosen.weight:
         predictor = words_beside.beside(job, predictor, chosen)
-    found = calibrate(job, predictor.claims(held), len(held), before is not None)
+    said = training_of(job.head).claims(predictor, held)
+    found = calibrate(job, said.claims, said.rows, before is not None, said.written)
     if found is not None and before is not None:
         found = msgspec.structs.replace(found, seconds=before.seconds, joules=before.joules)
     return HeldOut(chosen=chosen, calibration=found)

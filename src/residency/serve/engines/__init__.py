@@ -7,18 +7,27 @@ own (vLLM, llama.cpp) in ``servers``.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from residency.core.errors import UserError
-from residency.core.types import Answer, Labels, Prediction, Spans, Text, Turn, Value
+from residency.core.types import (
+    Answer,
+    Calibration,
+    Labels,
+    Prediction,
+    Spans,
+    Text,
+    Turn,
+    Value,
+)
 from residency.models.sampling import Form
 from residency.serve.refusals import Refusal
 from residency.tasks.card import Card
 from residency.tasks.families import of
+from residency.tasks.families.answers import consults
 
 if TYPE_CHECKING:
     from residency.models.chat_template import ChatTokeniser, ToolForm
@@ -50,6 +59,8 @@ class Served(Value, frozen=True):
     dtype: str = "float32"
     window: int = 0
     """Most tokens that are read at once."""
+    calibration: Calibration | None = None
+    """What makes its confidence a chance of being right."""
     abstains_below: float | None = None
     """Confidence below which it abstains, where its training chose one for a stated error."""
     erased: str = ""
@@ -69,15 +80,10 @@ class Served(Value, frozen=True):
         return ("chat", *own) if self.output == "text" else own
 
 
-COLUMNS = ("patient", "symptoms")
-"""What the prompt of a consultation asks for."""
-
-
 def _consultation(card: Card) -> tuple[str, ...]:
     """``diagnose`` where a card asks for it from what ``/diagnose`` is sent. A model that learned
     to write anything else would answer too, and its answer would look like a diagnosis."""
-    asks = all(re.search(rf"{{{{-?\s*{name}\b", card.prompt) for name in COLUMNS)
-    return ("diagnose",) if asks else ()
+    return ("diagnose",) if consults(card) else ()
 
 
 ROUTES: dict[type[Answer], Callable[[Card], tuple[str, ...]]] = {

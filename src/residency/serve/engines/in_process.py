@@ -110,6 +110,7 @@ def served(folder: Path, name: str, found: Any = None, model: Any = None) -> Ser
         card=found.task(),
         dtype=str(next(floats, "float32")).removeprefix("torch."),
         window=found.base.window,
+        calibration=found.calibration,
         abstains_below=found.calibration.abstains_below if found.calibration else None,
     )
 

@@ -101,7 +101,7 @@ class Diagnosis(BaseModel):
     diagnosis: str | None
     confidence: float | None
     """0 to 1: the chance of the label; of a written answer the mean likelihood of its tokens, which
-    is no chance of being right."""
+    is no chance of being right, unless the model was calibrated: then its chance to be right."""
     abstained: bool
     disclaimer: str
     model: str
@@ -278,7 +278,8 @@ async def _chosen(
 async def _written(
     guard: Guard, exchange: GuardedRequest, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
-    """What the model writes, and the mean likelihood of its tokens."""
+    """What the model writes, and the mean likelihood of its tokens, made a chance where its training
+    found how."""
     turns = conversation_of(engine.served.card, body)
     texts = [body.patient_info, body.symptoms, body.test_results]
     sizes = guard.check_words(exchange, engine, texts, turns, None)
@@ -290,6 +291,8 @@ async def _written(
     if not said or not answer.tokens or looped(said):
         return None, None
     sure = round(exp(answer.log_probability / answer.tokens), 6)
+    found = engine.served.calibration
+    sure = found.sure(sure) if found else sure
     return (None if foreign(said, body.lang) else said), sure
 
 

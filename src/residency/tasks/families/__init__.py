@@ -141,6 +141,14 @@ class Family:
         right, and whether it is given (a label that is likelier not to hold is not)."""
         return []
 
+    def whole(self, card: Card) -> bool:
+        """Whether an answer in words is right or wrong as a whole, so that there is a chance of it."""
+        return False
+
+    def agrees(self, gold: Answer | None, said: Answer | None, card: Card) -> bool:
+        """Whether an answer is right as a whole."""
+        return said is not None and said == gold
+
     def occurring(
         self, card: Card, examples: Sequence[Example], *answered: Sequence[Prediction]
     ) -> tuple[str, ...]:

@@ -53,6 +53,15 @@ USUAL = (
 """What every report holds, in its order; BLEU and chrF are those of the corpus, 0..100."""
 
 
+CONSULTS = tuple(re.compile(rf"{{{{-?\s*{name}\b") for name in ("patient", "symptoms"))
+"""What the prompt of a consultation asks for."""
+
+
+def consults(card: Card) -> bool:
+    """Whether a card asks for a diagnosis from what is known of a patient."""
+    return all(one.search(card.prompt) for one in CONSULTS)
+
+
 class AnswerFamily(Family):
     """Free text is its own form."""
 
@@ -74,6 +83,15 @@ class AnswerFamily(Family):
 
     def parse(self, words: str, text: str, card: Card) -> Parsed:
         return Parsed(answer=Text(text=words.strip())) if words.strip() else Parsed()
+
+    def whole(self, card: Card) -> bool:
+        """A diagnosis."""
+        return consults(card)
+
+    def agrees(self, gold: Answer | None, said: Answer | None, card: Card) -> bool:
+        """Word by word."""
+        wanted, given = tokens(text_of(gold), card.language), tokens(text_of(said), card.language)
+        return bool(given) and wanted == given
 
     def metrics(self, card: Card) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*USUAL, card.main_metric)))

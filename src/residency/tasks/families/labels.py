@@ -99,6 +99,12 @@ class LabelFamily(ByLabel):
             if card.multiple or label in said
         ]
 
+    def whole(self, card: Card) -> bool:
+        return True
+
+    def agrees(self, gold: Answer | None, said: Answer | None, card: Card) -> bool:
+        return said is not None and {*labels_of(gold, card)} == {*labels_of(said, card)}
+
     def columns(self, answer: Answer) -> dict[str, Any]:
         assert isinstance(answer, Labels)
         return {"labels": list(answer.labels), "scores": list(answer.scores)}
