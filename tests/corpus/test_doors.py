@@ -375,6 +375,17 @@ def test_a_file_that_is_known_and_not_read_is_refused_by_its_suffix(
         ("a.xml", '<?xml version="1.0"?><GIAMDINHHS>', "", "claims"),
         ("a.xml", '<?xml version="1.0"?><ClinicalDocument xmlns="urn:hl7-org:v3">', "", "ccda"),
         ("a.hl7", "MSH|^~\\&|A", "", "hl7"),
+        ("a.hl7", "FHS|^~\\&|A\rBHS|^~\\&|A\rMSH|^~\\&|A", "", "hl7"),
+        ("a.xml", '<Bundle xmlns="http://hl7.org/fhir"><entry/></Bundle>', "", "fhir"),
+        ("a.json", '{"resourceType":\n "Bundle"}', "fhir", "fhir"),
+        ("a.json", json.dumps({"projects": [{"project": {}, "tasks": []}]}), "label_studio", ""),
+        ("a.json", json.dumps({"version": "1", "data": [{"text": TEXT, "label": "x"}]}), "", ""),
+        ("a.json", json.dumps({"data": [{"title": "x", "paragraphs": []}]}, indent=1), "", ""),
+        ("a.json", rows({"turns": [{"who": "a"}]}, {"turns": [{"who": "a"}]}), "jsonl", "jsonl"),
+        ("a.xml", '<?xml version="1.0"?>\n<GateDocument version="3">', "", ""),
+        ("a.spacy", "anything", "", ""),
+        ("a.txt", "1|t|Ho\n1|a|Khan\n", "pubtator", ""),
+        ("a.tsv", "Ho\tB-S\nkhan\tI-S\n.\tO\n", "conll", ""),
     ],
 )
 def test_what_a_file_is_is_told(

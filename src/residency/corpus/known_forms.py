@@ -6,10 +6,11 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import msgspec
@@ -66,7 +67,10 @@ FORMS: tuple[tuple[str, str, str], ...] = (
         "FHIR in XML (extract reads it)",
         "",
     ),
-    (r"MSH\|\^~", "an HL7 message (extract reads it)", ""),
+    (r"(?s:(?:<\?xml.{0,300}?)?<GateDocument)", "GATE XML", ""),
+    (r"(?s:(?:<\?xml.{0,300}?)?<TEI)", "TEI XML", ""),
+    (r"(?s:(?:<\?xml.{0,300}?)?<annotations textSource)", "Knowtator XML", ""),
+    (r"(?:FHS|BHS|MSH)\|\^~", "an HL7 message (extract reads it)", ""),
     (r'(?s:\[?\s*\{.{0,300}"documents"\s*:\s*\[.{0,600}"passages"\s*:)', "BioC JSON", "bioc"),
     (
         r'(?s:\[?\s*\{"words"\s*:\s*\[.{0,4000}"tags"\s*:\s*\[)',
@@ -111,6 +115,7 @@ SUFFIXES = {
     ".h5": "an HDF5 file",
     ".msg": "an Outlook message (msg)",
     ".eml": "an e-mail (eml)",
+    ".spacy": "a DocBin of spaCy",
     **dict.fromkeys((".jpg", ".jpeg", ".png", ".tif", ".tiff"), "a picture"),
     **dict.fromkeys((".7z", ".rar", ".tar"), "a packed archive"),
     **dict.fromkeys((".npy", ".npz"), "a NumPy file"),
@@ -130,6 +135,7 @@ READ_BY_EXTRACT = {
 RECORDS: tuple[tuple[set[str], set[str], str, str], ...] = (
     ({"originalText"}, set(), "CCKS JSON", "ccks"),
     ({"data", "annotations"}, set(), "an export of Label Studio", "label_studio"),
+    ({"projects"}, set(), "an export of Label Studio", "label_studio"),
     ({"words", "tags"}, set(), "words with tags (PhoNER JSON)", "phoner"),
     ({"messages"}, set(), "conversations", "messages"),
     ({"conversations"}, set(), "conversations (ShareGPT)", "sharegpt"),
@@ -229,10 +235,12 @@ def detect(path: Path) -> Form | None:
     with suppress(DataError):  # another encoding: its bytes tell nothing more
         first = next((line.strip() for _, line in text_lines(path) if line.strip()), "")
         if first[:1] in ("{", "["):
-            if isinstance(record := next((one for _, one in json_records(path)), ""), Mapping):
-                return _by_record(dict(record))
-            if isinstance(whole := _whole(path), dict):
-                return _by_record(whole)
+            records = [one for _, one in islice(json_records(path), 2)]
+            whole = _whole(path) if len(records) == 1 or isinstance(records[0], str) else None
+            if isinstance(whole, dict):
+                return _by_record(whole, alone=True)
+            if isinstance(records[0], dict):
+                return _by_record(records[0])
         if tag_columns(path):
             return Form(name="tokens and tags in columns", format="conll")
         if re.match(r"\d+\|[ta]\|", first):
@@ -252,8 +260,8 @@ def _whole(path: Path) -> object:
     return None
 
 
-def _by_record(record: dict[str, object]) -> Form:
-    """What a JSON file is, by its first record."""
+def _by_record(record: dict[str, Any], alone: bool = False) -> Form:
+    """What a JSON file is, by its first record, or the only one (``alone``)."""
     keys = record.keys()
     if "resourceType" in keys:
         return Form(name="FHIR", format="fhir", kind="fhir")
@@ -266,6 +274,11 @@ def _by_record(record: dict[str, object]) -> Form:
     inside = next(iter(record.values()), None)
     if "text" not in keys and isinstance(inside, dict) and "QUESTION" in inside:
         return Form(name="PubMedQA", format="pubmedqa")
+    lists = [one for one in record.values() if isinstance(one, list) and one]
+    if alone and "text" not in keys and len(lists) == 1 and isinstance(lists[0][0], dict):
+        if "paragraphs" in lists[0][0]:
+            return Form(name="SQuAD JSON")
+        return Form(name="one JSON object around a list (give the list itself, or JSON lines)")
     return Form(name="JSON lines", format="jsonl", kind="jsonl")
 
 
