@@ -20,7 +20,7 @@ from residency.core.types import RawNote
 from residency.deid import squeeze
 from residency.deid.draws import RANDOM, Draw
 from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
-from residency.deid.known import KnownFinder, known_finder
+from residency.deid.known import KnownFinder, known_finder, variants
 from residency.deid.options import Deid, Release
 from residency.deid.release import ReleaseCheck
 from residency.deid.vault import Vault
@@ -160,10 +160,12 @@ def without(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
     monkeypatch.setattr(squeeze, "STEPS", steps)
     squeeze.reset()
     known_finder.cache_clear()
+    variants.cache_clear()
     yield step
     monkeypatch.undo()
     squeeze.reset()
     known_finder.cache_clear()
+    variants.cache_clear()
 
 
 class Once(Deidentifier):

@@ -376,8 +376,13 @@ def _set(name: str) -> frozenset[str]:
     return frozenset(map(squeeze, _data()[name]))
 
 
-def variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
+@lru_cache(maxsize=1 << 10)  # clinicians and places come again
+def variants(kind: str, value: str, lang: str) -> tuple[Variant, ...]:
     """The ways in which an identifier may be written."""
+    return tuple(_variants(kind, value, lang))
+
+
+def _variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
     bare = narrow(normalize("NFC", value)).strip()
     if kind in NAMES:
         yield from _name_variants(kind, bare, lang)

@@ -8,12 +8,15 @@ the note; what is said of it is a kind and a form, never the value.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cache, cached_property, lru_cache
 from html import unescape
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from residency.core.types import Value
 from residency.deid.names.lists import name_data
@@ -32,6 +35,8 @@ NUMBERS = {
 }
 OTHER = {"email": "e-mail addresses", "address": "addresses"}
 TOKEN = re.compile(r"[a-z]+|[0-9]+|[^\x00-\x7f]")
+BETWEEN = re.compile(r"[\x00-/:-`{-\x7f]+")
+"""What is no part of a token."""
 HAN = re.compile(r"[\u3400-\u9fff]+")
 NEAR = 9
 """Letters of a name from which on one more, less or other is no chance."""
@@ -64,6 +69,28 @@ class _Latin(dict[int, str]):
 _LATIN = _Latin()
 
 
+@cache
+def _table() -> NDArray[np.uint32]:
+    """Code point -> that of the one sign for which it stands; 0 where that is none, or several."""
+    table = np.zeros(0x110000, np.uint32)
+    for code in range(0x10000):
+        if len(made := _LATIN[code]) == 1:
+            table[code] = ord(made)
+    return table
+
+
+def _latin(text: str) -> str:
+    """A text in small Latin letters, digits and Chinese, Japanese and Korean signs."""
+    codes = _table()[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)]
+    row = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    parts: list[str] = []
+    at = 0
+    for place in np.flatnonzero(codes == 0).tolist():
+        parts += (row[at:place], _LATIN[ord(text[place])])
+        at = place + 1
+    return "".join((*parts, row[at:]))
+
+
 def residue(text: str, identifiers: tuple[tuple[str, str], ...], lang: str) -> str:
     """The kind and form of an identifier of the row that is left in a text; nothing where none is.
 
@@ -73,16 +100,15 @@ def residue(text: str, identifiers: tuple[tuple[str, str], ...], lang: str) -> s
     if not traces:
         return ""
     text = unescape(text) if "&" in text else text
-    latin, other = text.translate(_LATIN), _in_wrong_letters(text)
-    page = _Page(TOKEN.findall(latin))
+    latin, other = _latin(text), _in_wrong_letters(text)
+    page, han = _Page(latin), _Han(text)
     beside = _beside(latin if other is None else other)
+    unread = [word for word in beside if "?" in word]
     for trace in traces:
         if trace.how == "chinese":
-            found = _in_chinese(trace.key, text)
+            found = han.holds(trace.key)
         elif trace.how == "beside":
-            found = trace.key in beside or any(
-                "?" in word and _alike(word, trace.key) for word in beside
-            )
+            found = trace.key in beside or any(_alike(word, trace.key) for word in unread)
         else:
             found = page.holds(trace)
             if other is not None and trace.how in ("words", "near"):
@@ -114,24 +140,35 @@ def _alike(word: str, key: str) -> bool:
 class _Page:
     """The words of a text in a row, and where each begins."""
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self.tokens, self.row = tokens, "".join(tokens)
-        self._bounds: frozenset[int] | None = None
+    def __init__(self, latin: str) -> None:
+        self.latin, self.row = latin, BETWEEN.sub("", latin)
 
-    @property
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Its words, numbers and signs."""
+        return TOKEN.findall(self.latin)
+
+    @cached_property
     def bounds(self) -> frozenset[int]:
-        if self._bounds is None:
-            self._bounds = frozenset(accumulate(map(len, self.tokens), initial=0))
-        return self._bounds
+        """Where a word begins or ends."""
+        return frozenset(accumulate(map(len, self.tokens), initial=0))
+
+    @cached_property
+    def numbers(self) -> str:
+        """The row with digits for the letters that look like them."""
+        return self.row.replace("o", "0").replace("i", "1").replace("l", "1")
+
+    @cached_property
+    def unspoken(self) -> str:
+        """The row without what speaks the signs of an e-mail address."""
+        spoken = {"at", "dot", "cham", "a", "cong", "acong"}
+        return "".join(token for token in self.tokens if token not in spoken)
 
     def holds(self, trace: Trace) -> bool:
         """Whether a trace stands here, from the beginning of a word to the end of one."""
         if trace.how == "email":
-            spoken = {"at", "dot", "cham", "a", "cong", "acong"}
-            return trace.key in "".join(token for token in self.tokens if token not in spoken)
-        row = self.row
-        if trace.how in ("number", "phone"):
-            row = row.replace("o", "0").replace("i", "1").replace("l", "1")
+            return trace.key in self.unspoken
+        row = self.numbers if trace.how in ("number", "phone") else self.row
         size, at = len(trace.key), row.find(trace.key)
         while at >= 0:
             ends = at + size in self.bounds
@@ -162,9 +199,14 @@ class _Page:
         return False
 
 
+FOREIGN = re.compile("[\u0370-\u052f]")
+
+
 def _in_wrong_letters(text: str) -> str | None:
     """The words of a text with ``?`` for each Greek or Cyrillic letter; None where there is none."""
-    if not re.search(r"[a-zA-Z][\u0370-\u052f]|[\u0370-\u052f]{2}|[\u0370-\u052f][a-zA-Z]", text):
+    if not FOREIGN.search(text) or not re.search(
+        r"[a-zA-Z][\u0370-\u052f]|[\u0370-\u052f]{2}|[\u0370-\u052f][a-zA-Z]", text
+    ):
         return None
     marked = re.sub(r"[\u0370-\u052f]", "\ue001", text).translate(_LATIN)
     return re.sub(r"[^a-z0-9\ue000\ue001]+", " ", marked).replace("\ue001", "?")
@@ -177,15 +219,25 @@ def _looks_like(text: str, key: str) -> bool:
     return any("?" in match[0] and match[0].count("?") * 2 <= len(key) for match in found)
 
 
-def _in_chinese(key: str, text: str) -> bool:
-    """Whether Chinese signs stand in a text, parted by nothing but blanks and signs of layout; a
-    name of three by anything."""
-    parted = (
-        r"[^\u3400-\u9fff\ue000]+"
-        if len(key) > 2
-        else r"[\s\u00b7\u200b-\u200f\u2060\ufeff\u00ad_*|]+"
-    )
-    return key in re.sub(parted, "", text)
+class _Han:
+    """The Chinese signs of a text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def laid_out(self) -> str:
+        """Parted by nothing but blanks and signs of layout."""
+        return re.sub(r"[\s\u00b7\u200b-\u200f\u2060\ufeff\u00ad_*|]+", "", self.text)
+
+    @cached_property
+    def alone(self) -> str:
+        """Parted by anything."""
+        return re.sub(r"[^\u3400-\u9fff\ue000]+", "", self.text)
+
+    def holds(self, key: str) -> bool:
+        """Whether Chinese signs stand here in a row; a name of three may be parted by anything."""
+        return key in (self.alone if len(key) > 2 else self.laid_out)
 
 
 # What would tell
@@ -198,7 +250,12 @@ def _traces(identifiers: tuple[tuple[str, str], ...], lang: str) -> tuple[Trace,
     )
 
 
-def _of(kind: str, value: str, lang: str) -> Iterator[Trace]:
+@lru_cache(maxsize=1 << 10)  # clinicians and places come again
+def _of(kind: str, value: str, lang: str) -> tuple[Trace, ...]:
+    return tuple(_made(kind, value, lang))
+
+
+def _made(kind: str, value: str, lang: str) -> Iterator[Trace]:
     words = [word for word in map(_row, re.split(r"[\s,]+", value)) if word]
     pieces = {word for word in map(_row, re.split(r"[\W_]+", value)) if len(word) > 2}
     if kind in PEOPLE:
@@ -227,7 +284,7 @@ def _of(kind: str, value: str, lang: str) -> Iterator[Trace]:
 
 
 def _row(value: str) -> str:
-    return "".join(TOKEN.findall(value.translate(_LATIN)))
+    return BETWEEN.sub("", value.translate(_LATIN))
 
 
 def _of_name(words: list[str], what: str, lang: str) -> Iterator[Trace]:
