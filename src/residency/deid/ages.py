@@ -32,7 +32,7 @@ NO_UNIT = re.compile(
 )
 KIN = "mother|father|mom|dad|mum|wife|husband|grandm\\w+|grandf\\w+|aunt|uncle|brother|sister"
 LED = {
-    "en": r"(?<!\w)(?:mrs?|ms|miss)\.? \w+(?:[ -]\w+)?(?:,| \() ?\Z"
+    "en": r"(?<!\w)d\.(?: at)? \Z|(?<!\w)(?:mrs?|ms|miss)\.? \w+(?:[ -]\w+)?(?:,| \() ?\Z"
     rf"|(?<!\w)(?:(?:he|she|pt|patient|{KIN})(?:['’]s|[ ](?:is|was))|(?:he|she)[ ](?:will|would)[ ]be|(?:{KIN}))"
     r",?(?:[ ](?:now|already|almost|nearly|currently|only|about))?[ ]\Z",
     "vi": r"(?<!\w)(?:bn|bệnh nhân|người bệnh|benh nhan|nguoi benh|cụ|(?:cụ )?(?:ông|bà)(?: (?:cụ|nội|ngoại))?"
@@ -40,7 +40,7 @@ LED = {
     "zh": r"(?:患者|病人|父亲?|母亲?|老人|祖[父母]|外[公婆]|爷爷|奶奶|太太|[男女]性?)(?:今年|现年?|已|年)?[,、/]?[ ]?\Z",
 }
 FOLLOWED = {
-    "en": r"[ ]?(?:[.;)](?!\d)|,(?!\d)|\n|\Z|(?:and|with|but|who|when|now|today|this|yet|so|lives?|in)(?!\w))",
+    "en": r"[ ]?(?:[.;)](?!\d)|,(?!\d)|\n|\Z|(?:and|with|but|who|when|now|today|this|yet|so|lives?|in|at|of|from)(?!\w))",
     "vi": r"[ ]?(?:,(?![\d])|\.(?:\s|\Z)|\n|\Z|(?:vào viện|nhập viện|vao vien|nhap vien|rồi|roi|bị|có|tha|đtđ)(?!\w)"
     r"|[,/]?[ ]?(?:nam|nữ|nu)(?!\w))",
     "zh": r"[ ]?(?:[,;。、)](?!\d)|\n|\Z|了|/?[男女])",

@@ -49,6 +49,13 @@ GROW = 0.05
 WORDS = frozenset({*PEOPLE, "organisation", "address"})
 TIME = re.compile(r"(?:[01]?\d|2[0-4])(?::[0-5]\d(?::\d\d)?|[hg](?:[0-5]\d)?)(?: ?[ap]m)?", re.I)
 """A time of day, which identifies nobody."""
+NOBODY = re.compile(
+    r"(?:ward|bed|room|rm|bay|giường|phòng|buồng)\s?\d{1,3}[a-z]?|\d{1,3}(?:st|nd|rd|th)"
+    r"|(?:0\d|1[0-8]|2[1-3])[0-5]\d|(?:english|spanish|french|german|italian|portuguese|polish|russian|arabic|urdu|hindi"
+    r"|punjabi|bengali|tamil|gujarati|mandarin|cantonese|vietnamese|korean|japanese|tagalog|somali|farsi|turkish)",
+    re.I,
+)
+"""A bed or ward by its number, an ordinal, a time without a sign, a language."""
 WEEKDAY = re.compile(
     r"(?:the|on|ngày|hôm)|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\.?|"
     r"(?:sáng |chiều |tối )?(?:thứ|thu) \w+|(?:chủ|chu) (?:nhật|nhat)|(?:星期|周|週|礼拜)[一二三四五六日天]?",
@@ -148,7 +155,11 @@ class IdentifierTagger:
                 own = [slot for slot in run if slots[slot][0] < b and a < slots[slot][1]]
                 likely = float(sure[own].max())
                 wordless = kind in WORDS and not any(sign.isalpha() for sign in text[a:b])
-                if likely >= least and not wordless and not TIME.fullmatch(text, a, b):
+                if (
+                    likely >= least
+                    and not wordless
+                    and not any(none.fullmatch(text, a, b) for none in (TIME, NOBODY))
+                ):
                     yield Tagged(a, b, kind, likely)
 
 
