@@ -4,7 +4,9 @@ note has, however much else was changed.
 Beside the likeness of whole texts (``near``), which a note that was copied and rewritten by a third
 does not reach. Every text is its sequences of three words (characters of Chinese); texts that share
 some that few texts have are candidates. Of these the words that they share are weighed, rare ones
-more (by the logarithm of how few texts have them), against those of the shorter (containment).
+more (by the logarithm of how few texts have them), against those of the shorter (containment), and
+then only those that stand in one order in both: what a template brings in is common or stands
+anywhere, what was copied stands where it stood.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ FEWEST = 2
 """Shared sequences from which on two texts are compared."""
 SHARE = 0.5
 """Weight of the words of the shorter text that the longer has, from which on one is a copy."""
+ALIGNED = 0.53
+"""The same, of the words that stand in one order in both texts."""
 SIZE = 0.4
 """Weight of the shorter text by the longer's below which neither is made from the other."""
 TOKEN = re.compile(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+")
@@ -70,14 +74,19 @@ def copied_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
             shared.update(zip(owners[sets + a].tolist(), owners[sets + b].tolist(), strict=True))
     weights = _weights(words)
     candidates = sorted(pair for pair, count in shared.items() if count >= FEWEST)
-    return [(a, b) for a, b in candidates if _contained(words[a], words[b], weights) >= SHARE]
+    return [
+        (a, b)
+        for a, b in candidates
+        if _contained(*(np.unique(words[one]) for one in (a, b)), weights) >= SHARE
+        and _aligned(words[a], words[b], weights) >= ALIGNED
+    ]
 
 
 def _weights(words: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
     """Of each word, the logarithm of how few texts have it."""
     import numpy as np
 
-    counts = np.bincount(np.concatenate(words))
+    counts = np.bincount(np.concatenate([*map(np.unique, words)]))
     return np.log(len(words) / np.maximum(counts, 1))
 
 
@@ -94,22 +103,37 @@ def _contained(
     return float(weights[common].sum() / least)
 
 
+def _aligned(one: NDArray[np.int64], two: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
+    """Weight of the heaviest words that stand in both texts in one order (a longest common
+    subsequence, each word with its weight), in that of the text with less."""
+    import numpy as np
+
+    least = min(weights[one].sum(), weights[two].sum())
+    first, second = one[np.isin(one, two)], two[np.isin(two, one)]
+    adds = {word: np.where(second == word, weights[word], 0.0) for word in np.unique(first)}
+    best = np.zeros(len(second) + 1)  # with the words of one so far, up to each of the other
+    for word in first:
+        np.maximum(best[1:], best[:-1] + adds[word], out=best[1:])
+        np.maximum.accumulate(best, out=best)
+    return float(best[-1] / least)
+
+
 def _sequences(
     texts: Sequence[str],
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], list[NDArray[np.int64]]]:
     """Hashes of the sequences of three words of all texts, whose each is, and the words of each
-    text, each once."""
+    text in their order."""
     import numpy as np
 
     numbers: dict[str, int] = {}
     words: list[int] = []
     lengths: list[int] = []
-    sets: list[NDArray[np.int64]] = []
+    texts_words: list[NDArray[np.int64]] = []
     for text in texts:
         found = TOKEN.findall(text)
         own = [numbers.setdefault(word, len(numbers)) for word in found]
         words += own
-        sets.append(np.unique(np.array(own, np.int64)))
+        texts_words.append(np.array(own, np.int64))
         lengths.append(len(found))
     every, owner = (
         np.array(words, np.uint64) + np.uint64(1),
@@ -117,10 +141,10 @@ def _sequences(
     )
     count = len(every) - WORDS + 1
     if count < 1:
-        return np.array([], np.uint64), np.array([], np.int64), sets
+        return np.array([], np.uint64), np.array([], np.int64), texts_words
     keys = every[:count].copy()
     for offset in range(1, WORDS):
         keys = (keys ^ (keys >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
         keys += every[offset : offset + count]
     inside = owner[:count] == owner[WORDS - 1 :]
-    return keys[inside], owner[:count][inside], sets
+    return keys[inside], owner[:count][inside], texts_words
