@@ -77,7 +77,7 @@ def copied_pairs(texts: Sequence[str]) -> list[tuple[int, int]]:
     return [
         (a, b)
         for a, b in candidates
-        if _contained(*(np.unique(words[one]) for one in (a, b)), weights) >= SHARE
+        if _contained(np.unique(words[a]), np.unique(words[b]), weights) >= SHARE
         and _aligned(words[a], words[b], weights) >= ALIGNED
     ]
 
