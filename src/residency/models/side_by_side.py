@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,6 +87,16 @@ class SideBySide:
             given = {"attention_mask": mask, "position_ids": places, "past_key_values": cache}
             out = self.model(input_ids=ids, **given, use_cache=True, logits_to_keep=1)
             return out.logits[:, -1].float(), out.past_key_values
+
+    def split(self, rows: Sequence[int]) -> SideBySide:
+        """These rows as a batch of their own; the others stay here. Of a model whose rows merge."""
+        other, left = copy(self), set(range(0 if self.mask is None else len(self.mask)))
+        if self.cache is not None:
+            other.cache = copy(self.cache)
+            other.cache.layers = [copy(layer) for layer in self.cache.layers]
+        other.keep(rows)
+        self.keep(sorted(left - set(rows)))
+        return other
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let the other rows go, and the padding that only they needed."""

@@ -20,7 +20,7 @@ from residency.core.errors import UserError
 from residency.core.types import Turn
 from residency.serve import refusals
 from residency.serve.auth import require
-from residency.serve.engines import Aliases, ModelEngine, Served, Slot, Tools, bad_order
+from residency.serve.engines import ASKER, Aliases, ModelEngine, Served, Slot, Tools, bad_order
 from residency.serve.limits import Sizes, check_text, check_work, fit, user_tokens
 from residency.serve.records.audit_chain import AuditEntry, Outcome, unwritable
 from residency.serve.refusals import Refusal, server_failed
@@ -133,6 +133,7 @@ class Guard:
         """Raises ``Refusal``: 401 who is not known, 403 who may not, 429 who asks too often."""
         caller = await self.tokens.caller(authorization)
         exchange.user = self.users.hashed(caller.subject)
+        ASKER.set(exchange.user)
         require(caller, scope)
         await self.rate.take(exchange.user)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -40,6 +41,10 @@ a vLLM or llama.cpp server on loopback."""
 
 
 Tools = tuple[dict[str, Any], ...]
+
+
+ASKER: ContextVar[str] = ContextVar("asker", default="")
+"""Whose request is computed, by his hash: an engine shares its time between users."""
 
 
 class Served(Value, frozen=True):

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +33,7 @@ from residency.models.sampling import (
 )
 from residency.models.side_by_side import SideBySide
 from residency.serve.engines import (
+    ASKER,
     ChatReader,
     Piece,
     Reader,
@@ -57,6 +59,12 @@ QUESTION = (
     "Bệnh nhân ho khan, sốt 38.5 độ. 患者咳嗽、发热三天。 The patient takes metformin 500 mg."
 )
 QUESTION_TOKENS = 8
+FEW = 4
+"""Most answers of a user that are written beside those of others."""
+AT_ONCE = 512
+"""Tokens that are read between two words of the answers under way; a prompt is read whole."""
+LITTLE = 2.0
+"""How much more time they have together who ask for little, than one who asks for much."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 Watch = Callable[[int, int], None]
@@ -239,10 +247,9 @@ class EngineInProcess:
     def _batcher(
         self,
         compute: Callable[[Sequence[In]], Sequence[Out]],
-        watched: bool = True,
     ) -> Batcher[In, Out]:
         wait, most = self.settings.batch_ms / 1000, self.settings.batch_rows
-        return Batcher(compute, self.pool, wait, most, self._watched if watched else None)
+        return Batcher(compute, self.pool, wait, most, self._watched)
 
     def _open(self) -> None:
         """Raises ``Refusal`` (503) where it is closed."""
@@ -340,6 +347,7 @@ class WrittenRow:
         self, ids: list[int], steps: list[Any], request: WritingRequest, chat: ChatTokeniser
     ) -> None:
         self.ids, self.steps, self.request, self.halted = ids, steps, request, False
+        self.user = ASKER.get()
         self.queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
         self.words, self.stops = Unpacked(chat.tokenizer), Stops(request.stop)
@@ -400,10 +408,59 @@ class WrittenRow:
             self.loop.call_soon_threadsafe(self.queue.put_nowait, what)
 
 
+class Scored:
+    """Tokens whose likelihood is asked for, and who waits for it."""
+
+    def __init__(self, ids: tuple[int, ...], top: int) -> None:
+        self.ids, self.top, self.user = ids, top, ASKER.get()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[TokenScores] = self.loop.create_future()
+
+    @property
+    def halted(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.future.done()
+
+    def tell(self, what: TokenScores | BaseException) -> None:
+        """Hand over what was found, from the computing thread."""
+
+        def told() -> None:
+            if self.future.done():
+                return
+            if isinstance(what, BaseException):
+                self.future.set_exception(what)
+            else:
+                self.future.set_result(what)
+
+        with suppress(RuntimeError):  # the reader's loop has ended
+            self.loop.call_soon_threadsafe(told)
+
+
+class Lane:
+    """Answers that are written side by side, and what waits to join them or to be scored."""
+
+    def __init__(self, batch: SideBySide) -> None:
+        self.batch, self.rows, self.scores = batch, list[WrittenRow](), None
+        self.waiting: deque[WrittenRow | Scored] = deque()
+        self.spent = 0.0
+        """Seconds of the thread that it has had."""
+
+    scores: Any
+
+    @property
+    def everything(self) -> list[WrittenRow | Scored]:
+        """All that it has to do."""
+        return [*self.rows, *self.waiting]
+
+
 class Writing:
     """Answers under way, written side by side: one that comes joins the others at the next step. Each
     step is a task of its own in the engine's thread, so that what else is asked of the model comes
-    between two of them."""
+    between two of them.
+
+    While several users ask, those who ask for much are written apart, each in a lane of his own, and
+    lanes take turns by the time that they have had: so nobody's work holds up another's.
+    """
 
     def __init__(
         self,
@@ -411,18 +468,19 @@ class Writing:
         pool: ThreadPoolExecutor,
         most: int,
         watch: Watch,
+        score: Callable[[Sequence[Scored]], list[TokenScores]],
     ) -> None:
-        self.batch, self.pool, self.watch = SideBySide(predictor), pool, watch
+        self.batch, self.pool, self.watch, self.score = SideBySide(predictor), pool, watch, score
         self.ends = frozenset(predictor.ends)
         self.most = most if self.batch.merges else 1
         self.lock, self.running = threading.Lock(), False
-        self.arriving, self.rows = deque[WrittenRow](), list[WrittenRow]()
-        self.scores: Any = None
+        self.arriving: deque[WrittenRow | Scored] = deque()
+        self.common, self.lanes = Lane(self.batch), dict[str, Lane]()
 
-    def add(self, row: WrittenRow) -> None:
-        """An answer more; called in its reader's event loop."""
+    def add(self, one: WrittenRow | Scored) -> None:
+        """An answer more, or tokens to be scored; called in its reader's event loop."""
         with self.lock:
-            self.arriving.append(row)
+            self.arriving.append(one)
             begun, self.running = self.running, True
         if not begun:
             self._again()
@@ -436,64 +494,140 @@ class Writing:
     def fail(self, error: BaseException) -> None:
         """End every answer."""
         with self.lock:
-            rows, self.rows = [*self.rows, *self.arriving], []
+            lanes = [self.common, *self.lanes.values()]
+            every = [*self.arriving, *(one for lane in lanes for one in lane.everything)]
             self.arriving.clear()
+            self.lanes.clear()
             self.batch.keep(())
-            self.scores = None
-        for row in rows:
-            row.tell(error)
+            self.common = Lane(self.batch)
+        for one in every:
+            one.tell(error)
 
     def _step(self) -> None:
         import torch
 
+        lane = self.common
         try:
             with torch.inference_mode():
-                self._join()
-                if self.rows:
-                    self._write()
+                self._arrange()
+                busy = [one for one in (self.common, *self.lanes.values()) if one.everything]
+                if busy:
+                    lane = min(busy, key=lambda one: one.spent)
+                    began = time.perf_counter()
+                    self._take_up(lane)
+                    if lane.rows:
+                        self._write(lane)
+                    spent = time.perf_counter() - began
+                    lane.spent += spent / LITTLE if lane is self.common else spent
         except BaseException as error:
             self.fail(error)
         with self.lock:
-            more = self.running = bool(self.rows or self.arriving)
+            lanes = [self.common, *self.lanes.values()]
+            more = self.running = bool(self.arriving or any(one.everything for one in lanes))
         if more:
             self._again()
 
-    def _join(self) -> None:
-        """Take up those that wait. A prompt that the model fails on is the fault of nobody who is
-        being written."""
+    def _arrange(self) -> None:
+        """Give what has arrived to lanes. One that was idle has saved no time."""
+        with self.lock:
+            new = [one for one in self.arriving if not one.halted]
+            self.arriving.clear()
+        self.lanes = {user: lane for user, lane in self.lanes.items() if lane.everything}
+        every = [one for lane in (self.common, *self.lanes.values()) for one in lane.everything]
+        asked = Counter(one.user for one in [*every, *new])
+        busy = [lane.spent for lane in (self.common, *self.lanes.values()) if lane.everything]
+        if not self.common.everything:
+            self.common.spent = max(self.common.spent, min(busy, default=0.0))
+        if len(asked) > 1 and self.batch.merges:
+            for user in (one for one, many in asked.items() if many > FEW):
+                if user not in self.lanes:
+                    self.lanes[user] = self._apart(user, min(busy, default=self.common.spent))
+        for one in new:
+            self.lanes.get(one.user, self.common).waiting.append(one)
+
+    def _apart(self, user: str, spent: float) -> Lane:
+        """A lane of a user's own, with what the common one has of his."""
+        common = self.common
+        his = [place for place, row in enumerate(common.rows) if row.user == user]
+        rest = [place for place, row in enumerate(common.rows) if row.user != user]
+        made = Lane(common.batch.split(his) if his else SideBySide(self.batch.predictor))
+        made.spent = spent
+        if his:
+            made.rows, made.scores = [common.rows[one] for one in his], common.scores[his]
+            common.rows = [common.rows[one] for one in rest]
+            common.scores = common.scores[rest] if rest else None
+        made.waiting.extend(one for one in common.waiting if one.user == user)
+        common.waiting = deque(one for one in common.waiting if one.user != user)
+        return made
+
+    def _take_up(self, lane: Lane) -> None:
+        """Take up what waits, as many tokens as delay the others little. What the model fails on is
+        the fault of nobody who is being written."""
+        others = [one for one in self.lanes.values() if one is not lane]
+        room = self.most - len(lane.rows)
+        if lane is not self.common:  # all crowds together have no more than the others
+            room -= sum(len(one.rows) for one in others)
+        new, asked, tokens = list[WrittenRow](), list[Scored](), 0
+        kept: deque[WrittenRow | Scored] = deque()
+        while lane.waiting and tokens < AT_ONCE:
+            one = lane.waiting.popleft()
+            if one.halted:
+                continue
+            if isinstance(one, Scored):
+                asked.append(one)
+            elif room <= len(new):
+                kept.append(one)
+                continue
+            else:
+                new.append(one)
+            tokens += len(one.ids)
+        lane.waiting.extendleft(reversed(kept))
+        if new:
+            self._join(lane, new)
+        if asked:
+            self._tell_scores(asked)
+
+    def _tell_scores(self, asked: list[Scored]) -> None:
+        try:
+            found: Sequence[TokenScores | BaseException] = self.score(asked)
+        except Exception as error:
+            if len(asked) > 1:  # only the one at fault fails
+                for one in asked:
+                    self._tell_scores([one])
+                return
+            found = [error]
+        for one, scores in zip(asked, found, strict=True):
+            one.tell(scores)
+
+    def _join(self, lane: Lane, new: list[WrittenRow]) -> None:
         import torch
 
-        with self.lock:
-            room = min(self.most - len(self.rows), len(self.arriving))
-            new = [self.arriving.popleft() for _ in range(room)]
-            waiting = len(self.arriving)
-        if not (new := [row for row in new if not row.halted]):
-            return
         try:
-            scores = self.batch.join([row.ids for row in new])
+            scores = lane.batch.join([row.ids for row in new])
         except Exception as error:
             for row in new:
                 row.tell(error)
             return
-        self.scores = scores if self.scores is None else torch.cat([self.scores, scores])
-        self.rows += new
-        self.watch(waiting, len(self.rows))
+        lane.scores = scores if lane.scores is None else torch.cat([lane.scores, scores])
+        lane.rows += new
+        lanes = (self.common, *self.lanes.values())
+        self.watch(sum(len(one.waiting) for one in lanes), sum(len(one.rows) for one in lanes))
 
-    def _write(self) -> None:
+    def _write(self, lane: Lane) -> None:
         """One token more of each."""
-        scores: Any = self.scores
+        scores: Any = lane.scores
         logs = scores.log_softmax(-1)
-        for place, row in enumerate(self.rows):
+        for place, row in enumerate(lane.rows):
             if row.steps:
                 scores[place] = row.scored(scores[place : place + 1])[0]
         tokens = scores.argmax(-1)
         likely = logs.gather(1, tokens[:, None])[:, 0].tolist()
-        told = zip(self.rows, tokens.tolist(), likely, strict=True)
+        told = zip(lane.rows, tokens.tolist(), likely, strict=True)
         going = [place for place, one in enumerate(told) if not one[0].take(*one[1:], self.ends)]
-        if len(going) < len(self.rows):
-            self.batch.keep(going)
-            self.rows = [self.rows[place] for place in going]
-        self.scores = self.batch.step([row.read[-1] for row in self.rows]) if going else None
+        if len(going) < len(lane.rows):
+            lane.batch.keep(going)
+            lane.rows = [lane.rows[place] for place in going]
+        lane.scores = lane.batch.step([row.read[-1] for row in lane.rows]) if going else None
 
 
 class GenerativeEngine(EngineInProcess):
@@ -516,10 +650,8 @@ class GenerativeEngine(EngineInProcess):
     def __init__(self, predictor: CausalPredictor, served: Served, settings: Serve) -> None:
         self.predictor, self.chat = predictor, predictor.chat
         super().__init__(served, settings, ChatReader(predictor.chat))
-        self.writing = Writing(predictor, self.pool, settings.batch_rows, self._watched)
-        self.scores: Batcher[tuple[tuple[int, ...], int], TokenScores] = self._batcher(
-            self._score, watched=False
-        )
+        how = settings.batch_rows, self._watched, self._score
+        self.writing = Writing(predictor, self.pool, *how)
 
     # Computed in the thread
 
@@ -571,18 +703,18 @@ class GenerativeEngine(EngineInProcess):
         examples = (Example(id=str(i), task=name, input=text) for i, text in enumerate(texts))
         return list(self.predictor.predict(examples))
 
-    def _score(self, asked: Sequence[tuple[tuple[int, ...], int]]) -> list[TokenScores]:
+    def _score(self, asked: Sequence[Scored]) -> list[TokenScores]:
         made, word = [], self.reader.word
-        rows = self.predictor.log_probabilities([ids for ids, _ in asked])
-        for (ids, top), logs in zip(asked, rows, strict=True):
-            best = logs.topk(max(1, top), -1)
+        rows = self.predictor.log_probabilities([one.ids for one in asked])
+        for one, logs in zip(asked, rows, strict=True):
+            best = logs.topk(max(1, one.top), -1)
             places = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             names = [
                 {word(token): p for token, p in zip(where, values, strict=True)}
                 for where, values in places
             ]
-            given = [float(logs[place, token]) for place, token in enumerate(ids[1:])]
-            made.append(self.reader.scores(ids, (None, *given), (None, *names)))
+            given = [float(logs[place, token]) for place, token in enumerate(one.ids[1:])]
+            made.append(self.reader.scores(one.ids, (None, *given), (None, *names)))
         return made
 
     # Answers
@@ -628,7 +760,9 @@ class GenerativeEngine(EngineInProcess):
         """How likely given tokens are."""
         self._open()
         self.reader.check_room(ids, 0, self.served.window)
-        return await self.scores((tuple(ids), top))
+        asked = Scored(tuple(ids), top)
+        self.writing.add(asked)
+        return await asked.future
 
 
 ENGINES: Mapping[str, type[ClassifierEngine | GenerativeEngine]] = {
