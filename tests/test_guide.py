@@ -94,6 +94,7 @@ def test_the_pages_hold_commands() -> None:
     assert len(commands()) >= 10
 
 
+@pytest.mark.timeout(9000)  # some forty commands
 def test_every_command_of_the_pages_runs_as_written(tmp_path: Path) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (tmp_path / "pubmed.xml").write_text(ARTICLE, "utf-8")
