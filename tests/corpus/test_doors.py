@@ -401,6 +401,9 @@ def test_tables_are_told_by_what_is_in_them(tmp_path: Path) -> None:
     assert workbook and (workbook.format, workbook.kind) == ("xlsx", "xlsx")
     assert columns and (columns.format, columns.kind) == ("arrow", "arrow")
     assert detect(put(tmp_path, "Bé sốt.", "c.txt")) is None
+    for content in ("", "[]", "[", "{", "[[]]", "{}", "[1]", "\n"):  # said where it is read
+        seen = detect(put(tmp_path, content, "d.json"))
+        assert seen is None or seen.format == "jsonl", content
 
 
 def test_the_columns_of_a_known_table_are_named_as_the_file_writes_them(tmp_path: Path) -> None:

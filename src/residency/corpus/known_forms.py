@@ -235,7 +235,7 @@ def detect(path: Path) -> Form | None:
     with suppress(DataError):  # another encoding: its bytes tell nothing more
         first = next((line.strip() for _, line in text_lines(path) if line.strip()), "")
         if first[:1] in ("{", "["):
-            records = [one for _, one in islice(json_records(path), 2)]
+            records = [one for _, one in islice(json_records(path), 2)] or [""]
             whole = _whole(path) if len(records) == 1 or isinstance(records[0], str) else None
             if isinstance(whole, dict):
                 return _by_record(whole, alone=True)
