@@ -175,6 +175,7 @@ def test_a_title_that_is_a_given_name_is_one(name: str, text: str, wanted: list[
     [
         ("Will O'Brien", "o'brien will need a scan", ["o'brien"]),
         ("Will O'Brien", "o'brien, will", ["o'brien, will"]),
+        ("Will O'Brien", "O&#39;Brien,&nbsp;Will", ["O&#39;Brien,&nbsp;Will"]),
         ("Will Stone", "the stone will pass", []),
         ("Will Stone", "pt stone will for review", ["stone will"]),
     ],

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cache, lru_cache
+from html import unescape
 from itertools import accumulate, permutations, product
 from pathlib import Path
 from typing import Any, Literal
@@ -226,7 +227,8 @@ def _marks_of(text: str) -> Counter[str]:
 
 def _letters(found: str) -> list[str]:
     """The signs of what was found, one for each of its normal form."""
-    return [sign for sign in found for _ in squeeze(sign)]
+    read = unescape(found) if "&" in found else found
+    return [sign for sign in read for _ in squeeze(sign)]
 
 
 def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None:
