@@ -27,16 +27,16 @@ SMALL = {
     "messages": [{"role": "user", "content": "Gan?"}],
     "max_tokens": 16,
 }
-LONG = list(range(100, 600))
+PROMPTS = [list(range(100, 132))] * 16
 HEAVIEST = (
     ("/v1/chat/completions", SMALL | {"max_tokens": 500, "n": 16, "temperature": 1}),
-    ("/v1/completions", {"model": "words", "prompt": [LONG] * 16, "max_tokens": 10}),
+    ("/v1/completions", {"model": "words", "prompt": PROMPTS, "max_tokens": 480}),
     (
         "/v1/completions",
-        {"model": "words", "prompt": [LONG] * 16, "max_tokens": 0, "echo": True, "logprobs": 5},
+        {"model": "words", "prompt": PROMPTS, "max_tokens": 0, "echo": True, "logprobs": 5},
     ),
 )
-"""Each as much as one request may ask for (8,192 tokens): written, read, scored."""
+"""As much as one request may ask for: 8,192 tokens written to one prompt and to 16, 512 scored."""
 
 
 @pytest.fixture
